@@ -1,0 +1,55 @@
+/**
+ * Everything a caller can be told went wrong, and the one status each has. RFC 6749 5.2 and RFC 6750 3.1 where they name
+ * one; the rest are ours. Imports nothing, so that every layer may throw them.
+ */
+export const STATUS = {
+  invalid_request: 400,
+  invalid_grant: 400,
+  invalid_scope: 400,
+  unauthorized_client: 400,
+  unsupported_grant_type: 400,
+  invalid_client: 401,
+  invalid_token: 401,
+  invalid_credentials: 401,
+  insufficient_scope: 403,
+  customer_disabled: 403,
+  signup_closed: 403,
+  not_found: 404,
+  method_not_allowed: 405,
+  conflict: 409,
+  payload_too_large: 413,
+  too_many_requests: 429,
+  server_error: 500,
+  temporarily_unavailable: 503,
+} as const
+
+export type ErrorCode = keyof typeof STATUS
+
+/** An error the caller may see. Anything else thrown is a bug and becomes server_error. */
+export class OAuthError extends Error {
+  readonly code: ErrorCode
+  /** Goes to the log and nowhere else; must hold no secret all the same. */
+  readonly detail: string | undefined
+
+  /** `description` is sent: it says what to mend, and never repeats what the caller sent. */
+  constructor(code: ErrorCode, description: string, detail?: string) {
+    super(description)
+    this.code = code
+    this.detail = detail
+  }
+
+  get status() {
+    return STATUS[this.code]
+  }
+}
+
+/** The state can't be known right now (503): never a no, never a yes. */
+export class Unavailable extends OAuthError {
+  constructor(detail: string) {
+    super(
+      'temporarily_unavailable',
+      'the state of this token or customer is not known right now; try again',
+      detail,
+    )
+  }
+}
