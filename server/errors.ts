@@ -17,7 +17,6 @@ export const STATUS = {
   not_found: 404,
   method_not_allowed: 405,
   conflict: 409,
-  payload_too_large: 413,
   too_many_requests: 429,
   server_error: 500,
   temporarily_unavailable: 503,
@@ -38,8 +37,30 @@ export class OAuthError extends Error {
     this.detail = detail
   }
 
-  get status() {
+  get status(): (typeof STATUS)[ErrorCode] | 413 {
     return STATUS[this.code]
+  }
+}
+
+/** More bytes than the endpoint reads: RFC 6749 has no code of its own for it, HTTP has a status. */
+export class TooLarge extends OAuthError {
+  constructor(limit: number) {
+    super('invalid_request', `the body is larger than ${limit} bytes; send less`)
+  }
+
+  override get status() {
+    return 413 as const
+  }
+}
+
+/** Too many tries (429). */
+export class TooMany extends OAuthError {
+  /** Seconds. */
+  readonly retryAfter: number
+
+  constructor(retryAfter: number) {
+    super('too_many_requests', `too many tries; try again in ${retryAfter} s`)
+    this.retryAfter = retryAfter
   }
 }
 

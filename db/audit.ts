@@ -1,0 +1,83 @@
+import { and, desc, eq, gte, lt, type SQL, sql } from 'drizzle-orm'
+import type { Database } from './client.ts'
+import { withoutQuery } from './failures.ts'
+import { auditEvents } from './schema.ts'
+
+/** Who did it, and from where. */
+export interface Origin {
+  /** `customer:<id>`, `api_key:<id>`, `session:<id>` or `anonymous`. */
+  actor: string
+  ip: string | undefined
+  userAgent: string | undefined
+}
+
+/**
+ * The audit row of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,
+ * with the columns `customer_id` and `t`; further columns by name.
+ */
+export const auditedAs = (
+  type: string,
+  from: string,
+  columns: { subject?: string; session?: string; token?: string; detail?: string } = {},
+) => `
+  insert into assay.audit_events (at, customer_id, type, actor, subject, session_id, token_id, ip, user_agent, detail)
+  select t, customer_id, ${type}, :actor, ${columns.subject ?? 'null'}, ${columns.session ?? 'null'},
+    ${columns.token ?? 'null'}, :ip, :userAgent, ${columns.detail ?? 'null'}
+  from ${from}
+  returning 1`
+
+/**
+ * Makes the partitions of this month and the three after it. A month that the default partition already has rows of
+ * stays there: no insert may ever fail for want of a partition.
+ */
+export const MAKE_PARTITIONS = `
+  do $$
+  declare
+    month timestamp;
+    name text;
+  begin
+    perform pg_advisory_xact_lock(hashtext('assay.audit_events'));
+    for ahead in 0..3 loop
+      month := date_trunc('month', assay.now() at time zone 'UTC') + make_interval(months => ahead);
+      name := 'audit_events_' || to_char(month, 'YYYY_MM');
+      if to_regclass('assay.' || name) is null then
+        begin
+          execute format('create table assay.%I partition of assay.audit_events for values from (%L) to (%L)',
+            name, month at time zone 'UTC', (month + interval '1 month') at time zone 'UTC');
+        exception when check_violation then
+          raise warning 'assay: % has rows in the default partition', name;
+        end;
+      end if;
+    end loop;
+  end $$`
+
+export interface AuditQuery {
+  customerId: string
+  type: string | undefined
+  from: Date | undefined
+  to: Date | undefined
+  /** The last event already seen. */
+  before: { at: Date; id: number } | undefined
+  limit: number
+}
+
+/** Newest first. */
+export function listEvents(db: Pick<Database, 'orm'>, query: AuditQuery) {
+  const conditions: (SQL | undefined)[] = [
+    eq(auditEvents.customerId, query.customerId),
+    query.type === undefined ? undefined : eq(auditEvents.type, query.type),
+    query.from && gte(auditEvents.at, query.from),
+    query.to && lt(auditEvents.at, query.to),
+    query.before &&
+      sql`(${auditEvents.at}, ${auditEvents.id}) < (${query.before.at.toISOString()}, ${query.before.id})`,
+  ]
+  return db.orm
+    .select()
+    .from(auditEvents)
+    .where(and(...conditions))
+    .orderBy(desc(auditEvents.at), desc(auditEvents.id))
+    .limit(query.limit)
+    .catch(withoutQuery)
+}
+
+export type AuditRow = Awaited<ReturnType<typeof listEvents>>[number]

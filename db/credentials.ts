@@ -1,0 +1,73 @@
+import { desc, eq } from 'drizzle-orm'
+import { auditedAs, type Origin } from './audit.ts'
+import type { Database } from './client.ts'
+import { withoutQuery } from './failures.ts'
+import { AFTER_DEATH, LONGEST_TOKEN, publishing } from './revocations.ts'
+import { apiKeys } from './schema.ts'
+import { statement } from './statement.ts'
+
+/** No row: the customer has `limit` keys already. Nothing is narrowed, so nothing is published. */
+export const insertApiKey = statement<
+  Origin & {
+    customerId: string
+    id: string
+    name: string | undefined
+    scope: string
+    digest: Uint8Array
+    /** Seconds from now. */
+    expiresIn: number | undefined
+    limit: number
+  },
+  { createdAt: Date; expiresAt: Date | null }
+>(`
+  with clock as materialized (select assay.now() as t),
+  inserted as (
+    insert into assay.api_keys (id, customer_id, name, scope, digest, created_at, expires_at)
+    select :id, :customerId::text, :name, :scope, :digest, t, t + make_interval(secs => :expiresIn::float8)
+    from clock where (select count(*) from assay.api_keys where customer_id = :customerId::text) < :limit::int
+    returning id, customer_id, created_at as t, expires_at
+  ),
+  audited as (${auditedAs(`'api_key.created'`, 'inserted', {
+    detail: `json_build_object('api_key_id', id, 'scope', :scope::text)::text`,
+  })})
+  select t as "createdAt", expires_at as "expiresAt" from inserted`)
+
+/** Answers the bus's number; no row: there is no such key. */
+export const deleteApiKey = statement<Origin & { customerId: string; id: string }, { seq: number }>(`
+  with deleted as (
+    delete from assay.api_keys where customer_id = :customerId and id = :id
+    returning id, customer_id, assay.now() as t
+  ),
+  audited as (${auditedAs(`'api_key.deleted'`, 'deleted', { detail: `json_build_object('api_key_id', id)::text` })}),
+  narrowed as (
+    select 'customer' as kind, customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
+    from deleted
+  ),
+  ${publishing(['audited'])}
+  select seq from numbered`)
+
+/** Notes the use of API keys, in batches; a row that another replica is just noting is passed over. */
+export const touchApiKeys = statement<{ ids: string }, never>(`
+  with due as (
+    select id from assay.api_keys
+    where id in (select jsonb_array_elements_text(:ids::text::jsonb))
+      and (last_used_at is null or last_used_at < assay.now() - interval '1 minute')
+    for update skip locked
+  )
+  update assay.api_keys set last_used_at = assay.now() from due where api_keys.id = due.id`)
+
+/** Newest first. */
+export const listApiKeys = (db: Pick<Database, 'orm'>, customerId: string) =>
+  db.orm
+    .select({
+      id: apiKeys.id,
+      name: apiKeys.name,
+      scope: apiKeys.scope,
+      createdAt: apiKeys.createdAt,
+      expiresAt: apiKeys.expiresAt,
+      lastUsedAt: apiKeys.lastUsedAt,
+    })
+    .from(apiKeys)
+    .where(eq(apiKeys.customerId, customerId))
+    .orderBy(desc(apiKeys.createdAt), desc(apiKeys.id))
+    .catch(withoutQuery)

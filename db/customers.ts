@@ -1,0 +1,103 @@
+import { auditedAs, type Origin } from './audit.ts'
+import { AFTER_DEATH, publishing } from './revocations.ts'
+import { statement } from './statement.ts'
+
+export interface NewCustomer extends Origin {
+  customerId: string
+  email: string
+  name: string | undefined
+  passwordHash: string
+  sealedDataKey: Uint8Array
+  sealedAccessSecret: Uint8Array
+  sealedRefreshSecret: Uint8Array
+  apiKeyId: string
+  apiKeyScope: string
+  apiKeyDigest: Uint8Array
+}
+
+/** A customer with its data key, its first two signing keys and its first API key. No row: the email is taken. */
+export const insertCustomer = statement<NewCustomer, { createdAt: Date }>(`
+  with inserted as (
+    insert into assay.customers (id, email, name, password_hash, sealed_data_key, created_at)
+    values (:customerId, :email, :name, :passwordHash, :sealedDataKey, assay.now())
+    on conflict (email) do nothing
+    returning id as customer_id, created_at as t
+  ),
+  keyed as (
+    insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, created_at)
+    select customer_id, use, 1, 'current', 'HS512', sealed, t
+    from inserted, (values ('access', :sealedAccessSecret::bytea), ('refresh', :sealedRefreshSecret::bytea)) as new (use, sealed)
+  ),
+  credentialed as (
+    insert into assay.api_keys (id, customer_id, name, scope, digest, created_at)
+    select :apiKeyId, customer_id, 'first key', :apiKeyScope, :apiKeyDigest, t from inserted
+  ),
+  audited as (${auditedAs(`'customer.signed_up'`, 'inserted', {
+    subject: 'customer_id',
+    detail: `json_build_object('api_key_id', :apiKeyId::text)::text`,
+  })})
+  select t as "createdAt" from inserted`)
+
+export interface Login {
+  id: string
+  name: string | null
+  passwordHash: string
+  state: 'active' | 'disabled'
+  createdAt: Date
+}
+
+export const findLogin = statement<{ email: string }, Login>(`
+  select id, name, password_hash as "passwordHash", state, created_at as "createdAt"
+  from assay.customers where email = :email`)
+
+/** customerId is null for an email that no customer has: its spelling may be a password in the wrong field. */
+export const insertLoginFailure = statement<
+  Origin & { customerId: string | undefined; reason: string },
+  never
+>(`
+  with failed as (select assay.now() as t, :customerId::text as customer_id)
+  ${auditedAs(`'customer.login_failed'`, 'failed', { detail: `json_build_object('reason', :reason::text)::text` })}`)
+
+export interface CustomerRow {
+  id: string
+  email: string
+  name: string | null
+  state: 'active' | 'disabled'
+  passwordHash: string
+  createdAt: Date
+}
+
+export const findCustomer = statement<{ customerId: string }, CustomerRow>(`
+  select id, email, name, state, password_hash as "passwordHash", created_at as "createdAt"
+  from assay.customers where id = :customerId`)
+
+/**
+ * Changes the password, unless it was changed meanwhile, and ends the customer's own other sessions (never its users').
+ * Answers the ended sessions' ids and the bus's number; no row: the old hash is no longer the customer's.
+ */
+export const updatePassword = statement<
+  Origin & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
+  { ended: string[]; seq: number | null }
+>(`
+  with changed as (
+    update assay.customers set password_hash = :newHash
+    where id = :customerId and password_hash = :oldHash
+    returning id as customer_id, assay.now() as t
+  ),
+  ended as (
+    update assay.sessions s set revoked_at = changed.t
+    from changed
+    where s.customer_id = changed.customer_id and s.subject = s.customer_id and s.scope = 'assay:account'
+      and s.id <> :keepSessionId and s.revoked_at is null
+    returning s.*
+  ),
+  audited as (${auditedAs(`'customer.password_changed'`, 'changed', {
+    subject: 'customer_id',
+    session: ':keepSessionId::text',
+    detail: `json_build_object('sessions_ended', (select count(*) from ended))::text`,
+  })}),
+  narrowed as (
+    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
+  ),
+  ${publishing(['audited'])}
+  select coalesce((select json_agg(id) from ended), '[]') as ended, (select seq from numbered) as seq from changed`)

@@ -1,0 +1,21 @@
+import { Unavailable } from '../server/errors.ts'
+
+/** The promise's outcome, or Unavailable after `deadline` milliseconds, when `onLate` is called. A late outcome is dropped. */
+export async function within<Result>(
+  deadline: number,
+  promise: Promise<Result>,
+  onLate: () => void,
+): Promise<Result> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      onLate()
+      reject(new Unavailable(`database: no answer within ${deadline} ms`))
+    }, deadline)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,48 @@
+import { Unavailable } from '../server/errors.ts'
+
+/** A statement that the database refused: a bug of ours or a constraint. Holds no SQL text and no parameters. */
+export class DatabaseError extends Error {
+  readonly sqlstate: string
+  readonly constraint: string | undefined
+
+  constructor(sqlstate: string, constraint: string | undefined, stack: string | undefined) {
+    super(`the database refused a statement (SQLSTATE ${sqlstate}${constraint ? `, ${constraint}` : ''})`)
+    this.sqlstate = sqlstate
+    this.constraint = constraint
+    if (stack) this.stack = `${this.message}\n${stack.split('\n').filter(isFrame).join('\n')}`
+  }
+}
+
+// The driver's own first line repeats what the database said of the parameters; only the frames are kept.
+const isFrame = (line: string) => /^\s+at /.test(line)
+
+/**
+ * SQLSTATE classes after which the state is unknown rather than the statement wrong: 08 connection, 25006 read-only (a
+ * standby), 28 and 3D (it won't let us in), 40 rolled back for another's sake, 53 out of something, 55P03 and 57 stopped
+ * or cancelled, 58 and XX its own fault.
+ */
+const UNAVAILABLE = /^(08...|25006|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
+
+/** The link itself failed, by the driver's codes or the system's: its pool is no longer to be trusted. */
+const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E[A-Z_]+$)/
+
+export const isLinkFailure = (error: unknown) => LINK.test(codeOf(error))
+
+/** What a driver throws, as an error that may be logged: `Unavailable` where the state is unknown. */
+export function translate(error: unknown): Error {
+  const code = codeOf(error)
+  if (error instanceof Unavailable) return error
+  if (LINK.test(code) || UNAVAILABLE.test(code)) return new Unavailable(`database: ${code}`)
+  if (/^[0-9A-Z]{5}$/.test(code)) {
+    const { constraint_name, constraint, stack } = error as Record<string, string | undefined>
+    return new DatabaseError(code, constraint_name ?? constraint, stack)
+  }
+  return error instanceof Error ? error : new Error('the database driver threw something that is no error')
+}
+
+/** drizzle wraps what the driver threw in an error that holds the statement and its parameters: only the cause goes on. */
+export function withoutQuery(error: unknown): never {
+  throw (error as Error).cause ?? error
+}
+
+const codeOf = (error: unknown) => String((error as { code?: unknown } | null)?.code ?? '')

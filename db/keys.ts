@@ -1,0 +1,62 @@
+import type { Line } from './client.ts'
+import { POSITION, type Position } from './revocations.ts'
+import { statement } from './statement.ts'
+
+export interface Installation {
+  id: string
+  sealedKey: Uint8Array
+}
+
+export const findInstallation = statement<Record<never, never>, Installation>(
+  'select id, sealed_key as "sealedKey" from assay.installation',
+)
+
+/** The first one wins; whoever loses the race reads the winner's. */
+export const insertInstallation = statement<{ id: string; sealedKey: Uint8Array }, never>(
+  'insert into assay.installation (id, sealed_key) values (:id, :sealedKey) on conflict do nothing',
+)
+
+export const findMasterKeys = statement<Record<never, never>, { id: string; checkValue: string }>(
+  'select id, check_value as "checkValue" from assay.master_keys order by id',
+)
+
+export const insertMasterKey = statement<{ id: string; checkValue: string }, never>(
+  'insert into assay.master_keys (id, check_value) values (:id, :checkValue) on conflict do nothing',
+)
+
+/** The ids of the master keys that rows need, from the sealed blobs' own headers (version, alg, id's length, id). */
+export const findNeededMasterKeys = (db: Pick<Line, 'query'>) =>
+  db.query<{ id: string }>(`
+    select distinct convert_from(substring(sealed from 4 for get_byte(sealed, 2)), 'UTF8') as id
+    from (select sealed_data_key as sealed from assay.customers union all select sealed_key from assay.installation) s
+    order by id`)
+
+/** A customer's record, and the position that it was read at. `state` null: no such customer. */
+export interface RecordRow extends Position {
+  state: 'active' | 'disabled' | null
+  epoch: number | null
+  sealedDataKey: Uint8Array | null
+  /** [use, version, alg, state, sealed secret in base64] */
+  keys:
+    | [
+        use: 'access' | 'refresh',
+        version: number,
+        alg: 'HS256' | 'HS384' | 'HS512',
+        state: string,
+        sealed: string,
+      ][]
+    | null
+  /** [id, digest in base64, scope, exp as a NumericDate] */
+  apiKeys: [id: string, digest: string, scope: string, expiresAt: number | null][] | null
+}
+
+const inBase64 = (column: string) => `translate(encode(${column}, 'base64'), e'\\n', '')`
+
+/** All that verifying a customer's tokens and API keys takes, in one statement and so from one snapshot. */
+export const findRecord = statement<{ customerId: string }, RecordRow>(`
+  select ${POSITION}, c.state, c.epoch, c.sealed_data_key as "sealedDataKey",
+    (select json_agg(json_build_array(k.use, k.version, k.alg, k.state, ${inBase64('k.sealed_secret')}))
+      from assay.signing_keys k where k.customer_id = c.id and k.state <> 'retired') as keys,
+    (select json_agg(json_build_array(a.id, ${inBase64('a.digest')}, a.scope, extract(epoch from a.expires_at)))
+      from assay.api_keys a where a.customer_id = c.id) as "apiKeys"
+  from (select) as always left join assay.customers c on c.id = :customerId`)

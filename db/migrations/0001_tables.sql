@@ -1,0 +1,152 @@
+CREATE SEQUENCE "assay"."epochs" INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 START WITH 1 CACHE 1;--> statement-breakpoint
+CREATE TABLE "assay"."api_keys" (
+	"id" text PRIMARY KEY NOT NULL,
+	"customer_id" text NOT NULL,
+	"name" text,
+	"scope" text NOT NULL,
+	"digest" "bytea" NOT NULL,
+	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	"expires_at" timestamp with time zone,
+	"last_used_at" timestamp with time zone
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."audit_events" (
+	"at" timestamp with time zone NOT NULL,
+	"id" bigint GENERATED ALWAYS AS IDENTITY (sequence name "assay"."audit_events_id_seq" INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 START WITH 1 CACHE 1),
+	"customer_id" text,
+	"type" text NOT NULL,
+	"actor" text NOT NULL,
+	"subject" text,
+	"session_id" text,
+	"token_id" text,
+	"ip" text,
+	"user_agent" text,
+	"detail" text,
+	CONSTRAINT "audit_events_at_id_pk" PRIMARY KEY("at","id")
+) PARTITION BY RANGE ("at");
+--> statement-breakpoint
+CREATE TABLE "assay"."audit_events_default" PARTITION OF "assay"."audit_events" DEFAULT;
+--> statement-breakpoint
+CREATE TABLE "assay"."bus" (
+	"only" boolean PRIMARY KEY DEFAULT true NOT NULL,
+	"seq" bigint DEFAULT 0 NOT NULL,
+	CONSTRAINT "bus_only" CHECK ("assay"."bus"."only")
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."customers" (
+	"id" text PRIMARY KEY NOT NULL,
+	"email" text NOT NULL,
+	"name" text,
+	"password_hash" text NOT NULL,
+	"state" text DEFAULT 'active' NOT NULL,
+	"epoch" bigint DEFAULT 0 NOT NULL,
+	"sealed_data_key" "bytea" NOT NULL,
+	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
+	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled'))
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."idempotency_keys" (
+	"customer_id" text NOT NULL,
+	"key_digest" "bytea" NOT NULL,
+	"request_digest" "bytea" NOT NULL,
+	"session_id" text NOT NULL,
+	"expires_at" timestamp with time zone NOT NULL,
+	CONSTRAINT "idempotency_keys_customer_id_key_digest_pk" PRIMARY KEY("customer_id","key_digest")
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."installation" (
+	"only" boolean PRIMARY KEY DEFAULT true NOT NULL,
+	"id" text NOT NULL,
+	"sealed_key" "bytea" NOT NULL,
+	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	CONSTRAINT "installation_only" CHECK ("assay"."installation"."only")
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."master_keys" (
+	"id" text PRIMARY KEY NOT NULL,
+	"check_value" text NOT NULL,
+	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."replicas" (
+	"id" text PRIMARY KEY NOT NULL,
+	"applied" bigint NOT NULL,
+	"max_staleness" integer NOT NULL,
+	"seen_at" timestamp with time zone NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."revocations" (
+	"seq" bigint PRIMARY KEY NOT NULL,
+	"kind" text NOT NULL,
+	"customer_id" text NOT NULL,
+	"key" text DEFAULT '' NOT NULL,
+	"epoch" bigint DEFAULT 0 NOT NULL,
+	"dead_after" timestamp with time zone NOT NULL,
+	CONSTRAINT "revocations_kind" CHECK ("assay"."revocations"."kind" in ('token', 'session', 'subject', 'customer'))
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."sessions" (
+	"customer_id" text NOT NULL,
+	"id" text NOT NULL,
+	"subject" text NOT NULL,
+	"scope" text NOT NULL,
+	"audience" text NOT NULL,
+	"ext" text,
+	"access_ttl" integer NOT NULL,
+	"customer_epoch" bigint NOT NULL,
+	"subject_epoch" bigint NOT NULL,
+	"gen" integer DEFAULT 1 NOT NULL,
+	"issued_at" timestamp with time zone NOT NULL,
+	"rotated_at" timestamp with time zone NOT NULL,
+	"prev_rotated_at" timestamp with time zone,
+	"confirmed_at" timestamp with time zone,
+	"key_version" integer NOT NULL,
+	"prev_key_version" integer,
+	"access_until" timestamp with time zone NOT NULL,
+	"expires_at" timestamp with time zone NOT NULL,
+	"ends_at" timestamp with time zone NOT NULL,
+	"revoked_at" timestamp with time zone,
+	"ip" text,
+	"user_agent" text,
+	CONSTRAINT "sessions_customer_id_id_pk" PRIMARY KEY("customer_id","id"),
+	CONSTRAINT "sessions_gen" CHECK ("assay"."sessions"."gen" > 0),
+	CONSTRAINT "sessions_ends" CHECK ("assay"."sessions"."expires_at" <= "assay"."sessions"."ends_at")
+) WITH (fillfactor = 70);
+--> statement-breakpoint
+CREATE TABLE "assay"."signing_keys" (
+	"customer_id" text NOT NULL,
+	"use" text NOT NULL,
+	"version" integer NOT NULL,
+	"state" text NOT NULL,
+	"alg" text NOT NULL,
+	"sealed_secret" "bytea" NOT NULL,
+	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	CONSTRAINT "signing_keys_customer_id_use_version_pk" PRIMARY KEY("customer_id","use","version"),
+	CONSTRAINT "signing_keys_use" CHECK ("assay"."signing_keys"."use" in ('access', 'refresh')),
+	CONSTRAINT "signing_keys_state" CHECK ("assay"."signing_keys"."state" in ('current', 'previous', 'retired')),
+	CONSTRAINT "signing_keys_alg" CHECK ("assay"."signing_keys"."alg" in ('HS256', 'HS384', 'HS512')),
+	CONSTRAINT "signing_keys_version" CHECK ("assay"."signing_keys"."version" > 0)
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."subject_epochs" (
+	"customer_id" text NOT NULL,
+	"subject" text NOT NULL,
+	"epoch" bigint NOT NULL,
+	"changed_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	CONSTRAINT "subject_epochs_customer_id_subject_pk" PRIMARY KEY("customer_id","subject")
+);
+--> statement-breakpoint
+ALTER TABLE "assay"."api_keys" ADD CONSTRAINT "api_keys_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+ALTER TABLE "assay"."signing_keys" ADD CONSTRAINT "signing_keys_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+CREATE INDEX "api_keys_customer" ON "assay"."api_keys" USING btree ("customer_id");--> statement-breakpoint
+CREATE INDEX "audit_events_customer" ON "assay"."audit_events" USING btree ("customer_id","at","id");--> statement-breakpoint
+CREATE UNIQUE INDEX "customers_email" ON "assay"."customers" USING btree ("email");--> statement-breakpoint
+CREATE INDEX "idempotency_keys_expires_at" ON "assay"."idempotency_keys" USING btree ("expires_at");--> statement-breakpoint
+CREATE INDEX "revocations_dead_after" ON "assay"."revocations" USING btree ("dead_after");--> statement-breakpoint
+CREATE INDEX "sessions_subject" ON "assay"."sessions" USING btree ("customer_id","subject","issued_at");--> statement-breakpoint
+CREATE INDEX "sessions_listed" ON "assay"."sessions" USING btree ("customer_id","issued_at","id");--> statement-breakpoint
+CREATE INDEX "sessions_ends_at" ON "assay"."sessions" USING btree ("ends_at");--> statement-breakpoint
+CREATE UNIQUE INDEX "signing_keys_current" ON "assay"."signing_keys" USING btree ("customer_id","use") WHERE "assay"."signing_keys"."state" = 'current';
+--> statement-breakpoint
+INSERT INTO "assay"."bus" DEFAULT VALUES;

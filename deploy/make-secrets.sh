@@ -1,0 +1,42 @@
+#!/bin/sh
+# Makes the secrets that compose.yaml mounts, in deploy/secrets or the folder named. Run it as often as you like: what
+# is there stays as it is. Keep a copy of master_keys elsewhere: without it nothing in the database can be opened.
+set -eu
+umask 077
+
+dir=${1:-$(dirname "$0")/secrets}
+mkdir -p "$dir"
+# Compose mounts each file with its mode and owner, and Assay and Postgres run as users of their own there, so the files
+# are for all to read. What keeps the other users of this machine out is the folder, which isn't mounted.
+chmod 700 "$dir"
+
+# keep NAME VALUE: stores the value, unless the secret is there. The link makes the file appear whole or not at all,
+# and fails where there is one.
+keep() {
+    if [ -e "$dir/$1" ]; then
+        echo "$1: kept"
+        return
+    fi
+    printf '%s' "$2" >"$dir/.$1.$$"
+    chmod 444 "$dir/.$1.$$"
+    ln "$dir/.$1.$$" "$dir/$1" || { rm -f "$dir/.$1.$$"; return 1; }
+    rm -f "$dir/.$1.$$"
+    echo "$1: made"
+}
+
+# A value of its own line, so that a failing openssl ends the script before anything is stored.
+master_key=$(openssl rand -base64 32)
+admin_token=$(openssl rand -hex 32)
+resource_server=$(openssl rand -hex 32)
+password=$(openssl rand -hex 32)
+
+if [ -e "$dir/database_url" ] && [ ! -e "$dir/postgres_password" ]; then
+    echo "postgres_password is missing, and database_url has it: restore it from there" >&2
+    exit 1
+fi
+
+keep master_keys "m1:$master_key"
+keep admin_token "$admin_token"
+keep resource_servers "demo:$resource_server"
+keep postgres_password "$password"
+keep database_url "postgres://assay:$(cat "$dir/postgres_password")@postgres:5432/assay"

@@ -1,0 +1,84 @@
+import { availableParallelism } from 'node:os'
+import type { Database } from '../db/client.ts'
+import { createApp } from './app.ts'
+import { Audit } from './audit.ts'
+import { Bus } from './bus.ts'
+import type { Clock } from './clock.ts'
+import type { Config } from './config.ts'
+import { Credentials } from './credentials.ts'
+import { randomId } from './crypto/secret.ts'
+import { Customers } from './customers.ts'
+import { Gate } from './gate.ts'
+import type { ProcessState } from './http/context.ts'
+import { Keys } from './keys.ts'
+import { Limits } from './limits.ts'
+import type { Log } from './log.ts'
+import { Metrics } from './metrics.ts'
+import { TrustedProxies } from './proxies.ts'
+import type { Vault } from './records.ts'
+import { Revocations } from './revocations.ts'
+import { Sessions } from './sessions.ts'
+import { Tokens } from './tokens.ts'
+
+export interface Parts {
+  config: Config
+  db: Database
+  vault: Vault
+  clock: Clock
+  log: Log
+  process: ProcessState
+  /** Whether /metrics tells of the process too. */
+  processMetrics: boolean
+}
+
+/** Logins that wait for a core. */
+const QUEUE = 64
+
+/** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
+export function assemble({ config, db, vault, clock, log, process, processMetrics }: Parts) {
+  const { maxStaleness, issuer } = config
+  const revocations = new Revocations()
+  const line = db.line(Math.min(maxStaleness / 2, 2_000))
+  const forget = { one: (id: string) => keys.forget.one(id), all: () => keys.forget.all() }
+  const bus = new Bus({ line, clock, maxStaleness, replica: randomId(15), revocations, forget, log })
+  const keys: Keys = new Keys({ db, vault, bus, revocations, log })
+  const tokens = new Tokens({ bus, keys, revocations, issuer })
+  const sessions = new Sessions({ db, bus, tokens, config, log })
+  const credentials = new Credentials({ db, bus, keys, config, log })
+  const gate = new Gate(availableParallelism(), QUEUE)
+  const customers = new Customers({ db, keys, sessions, credentials, limits: new Limits(), gate, config })
+  const metrics = new Metrics(
+    {
+      busAge: () => bus.age / 1000,
+      bus: () => bus.counts,
+      revocations: () => revocations.size,
+      customers: () => keys.size,
+      database: () => db.load(),
+    },
+    { process: processMetrics },
+  )
+  const proxies = new TrustedProxies(config.trustProxy, log)
+  const audit = new Audit(db)
+  const app = createApp({
+    config,
+    bus,
+    tokens,
+    sessions,
+    customers,
+    credentials,
+    audit,
+    metrics,
+    log,
+    proxies,
+    process,
+  })
+
+  /** Writes what is still to be written, and leaves the bus. */
+  async function stop() {
+    await Promise.all([sessions.flush(), credentials.flush()])
+    await bus.stop()
+    await line.close()
+  }
+
+  return { app, bus, keys, revocations, sessions, credentials, stop }
+}

@@ -1,0 +1,16 @@
+import { type AuditRow, listEvents } from '../db/audit.ts'
+import type { Database } from '../db/client.ts'
+
+export type { AuditQuery, AuditRow, Origin } from '../db/audit.ts'
+
+export class Audit {
+  readonly #db: Pick<Database, 'orm'>
+
+  constructor(db: Pick<Database, 'orm'>) {
+    this.#db = db
+  }
+
+  list(query: Parameters<typeof listEvents>[1]): Promise<AuditRow[]> {
+    return listEvents(this.#db, query)
+  }
+}

@@ -1,0 +1,23 @@
+/** What a newcomer needs: where it is, and two commands to paste that end in a verified token. */
+export function banner({
+  host,
+  port,
+  folder,
+}: {
+  host: string
+  port: number
+  folder: string | undefined
+}): string {
+  const url = `http://${host === '0.0.0.0' || host === '127.0.0.1' ? 'localhost' : host}:${port}`
+  return `
+  Assay listens on ${url}${folder === undefined ? '' : ` (embedded database and keys in ${folder})`}
+
+  Sign up a customer, and let its token through:
+
+    TOKEN=$(curl -s ${url}/api/auth/signup -H 'Content-Type: application/json' \\
+      -d "{\\"email\\":\\"me-$RANDOM@example.com\\",\\"password\\":\\"correct horse battery\\"}" \\
+      | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+    curl -i ${url}/verify -H "Authorization: Bearer $TOKEN"
+
+`
+}

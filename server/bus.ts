@@ -1,0 +1,201 @@
+import { within } from '../db/deadline.ts'
+import { deleteReplica, type Poll, poll, type Querier, type RevocationRow } from '../db/revocations.ts'
+import type { Clock } from './clock.ts'
+import { Unavailable } from './errors.ts'
+import type { Log } from './log.ts'
+import type { Revocations } from './revocations.ts'
+
+/** A request that finds the state too old waits for a poll, this long at most (ms). */
+const PATIENCE = 250
+/** Between two polls while an answer waits for every replica (ms). */
+const EAGER = 25
+/** Well under the shortest time that a change of a customer is kept (24 h): whoever missed more reloads (ms). */
+const LONGEST_GAP = 3_600_000
+
+export interface BusOptions {
+  /** A connection of its own, with a deadline of min(N/2, 2 s). */
+  line: Querier
+  clock: Clock
+  /** N, in milliseconds. */
+  maxStaleness: number
+  /** This process's random name among the replicas. */
+  replica: string
+  revocations: Revocations
+  /** Called when a customer's record changed, or all may have. */
+  forget: { one(customerId: string): void; all(): void }
+  log: Log
+}
+
+/**
+ * Keeps what this replica knows within a bound of the truth. Accepting at time a implies a finished poll that was sent
+ * after a - N; whatever was acknowledged before that poll was sent is in its snapshot.
+ */
+export class Bus {
+  readonly #options: BusOptions
+  #applied = 0
+  #timeline: string | undefined
+  /** Until when both clocks allow answers. */
+  #lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
+  /** The database's clock at the last poll, and the monotonic clock when that poll was sent. */
+  #time = { database: 0, monotonic: 0 }
+  #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
+  #flight: Promise<void> | undefined
+  #timer: NodeJS.Timeout | undefined
+  #stopped = false
+  #sweptAt = 0
+  readonly counts = { polls: 0, failures: 0, rows: 0, reloads: 0 }
+
+  constructor(options: BusOptions) {
+    this.#options = options
+  }
+
+  /** Whether an answer may be given now, by both clocks: one may have been set, the other stops while a machine sleeps. */
+  usable(): boolean {
+    const { clock } = this.#options
+    return clock.monotonic() < this.#lease.monotonic && clock.wall() < this.#lease.wall
+  }
+
+  /** Resolves once usable; waits for a poll if need be. Throws Unavailable. */
+  async fresh(): Promise<void> {
+    if (this.usable()) return
+    await within(PATIENCE, this.poll(), () => {})
+    if (!this.usable()) throw new Unavailable('bus: the lease has run out')
+  }
+
+  /** Milliseconds since 1970 by the database's clock: never behind it by more than clock rates differ. */
+  now(): number {
+    return this.#time.database + this.#options.clock.monotonic() - this.#time.monotonic
+  }
+
+  get timeline() {
+    return this.#timeline
+  }
+
+  /** Milliseconds since the poll that the state rests on was sent. */
+  get age() {
+    return this.#options.clock.monotonic() - this.#time.monotonic
+  }
+
+  /** This replica's own change, known before its answer goes out. `applied` stays: lower numbers may be unknown. */
+  apply(rows: RevocationRow[]) {
+    for (const row of rows) this.#apply(row)
+  }
+
+  #apply(row: RevocationRow) {
+    this.#options.revocations.add(row)
+    if (row[1] === 'customer') this.#options.forget.one(row[2])
+  }
+
+  /**
+   * Resolves when no replica can answer by a state before `seq`: each has applied it, or can't have answered without a
+   * poll for as long as any of them may. Throws Unavailable when that can't be known.
+   */
+  async everywhere(seq: number): Promise<void> {
+    const { clock, maxStaleness } = this.#options
+    const since = clock.monotonic()
+    let known = false
+    for (;;) {
+      known = (await this.#pollAnew()) || known
+      const { othersApplied, othersStaleness } = this.#others
+      if (known && (othersApplied === null || othersApplied >= seq)) return
+      if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
+      await new Promise(resolve => setTimeout(resolve, EAGER))
+    }
+    if (!known) throw new Unavailable('bus: no poll since the change')
+  }
+
+  /** A poll that is sent after this call. Answers whether it succeeded. */
+  async #pollAnew(): Promise<boolean> {
+    await this.#flight?.catch(() => {})
+    return this.poll().then(
+      () => true,
+      () => false,
+    )
+  }
+
+  /** One in flight: whoever asks meanwhile joins it. */
+  poll(): Promise<void> {
+    this.#flight ??= this.#poll().finally(() => {
+      this.#flight = undefined
+    })
+    return this.#flight
+  }
+
+  async #poll(): Promise<void> {
+    const { clock, line, replica, maxStaleness } = this.#options
+    // Before sending: the lease counts from the oldest moment that the answer may speak of.
+    const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
+    this.counts.polls++
+    try {
+      const [answer] = await poll(line, { replica, applied: this.#applied, maxStaleness })
+      if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby')
+      if (this.#foreign(answer)) return await this.#reload()
+      this.#accept(answer, sent)
+    } catch (error) {
+      this.counts.failures++
+      throw error
+    }
+  }
+
+  /** Another system or timeline, a counter that went back, or a gap in which rows may have come and gone. */
+  #foreign({ timeline, seq, now }: Poll): boolean {
+    if (this.#timeline === undefined) return false
+    return timeline !== this.#timeline || seq < this.#applied || now - this.#time.database > LONGEST_GAP
+  }
+
+  #accept(answer: Poll, sent: { monotonic: number; wall: number }) {
+    const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
+    for (const row of rows) this.#apply(row)
+    this.counts.rows += rows.length
+    this.#timeline = answer.timeline
+    this.#applied = answer.seq
+    this.#others = answer
+    this.#time = { database: answer.now, monotonic: sent.monotonic }
+    const { maxStaleness } = this.#options
+    this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }
+    this.#sweep()
+  }
+
+  async #reload(): Promise<void> {
+    this.counts.reloads++
+    this.#options.log.warn(
+      'the database is another, went back, or was out of reach for long: everything is read anew',
+    )
+    this.#timeline = undefined
+    this.#applied = 0
+    this.#lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
+    this.#options.revocations.clear()
+    this.#options.forget.all()
+    await this.#poll()
+  }
+
+  #sweep() {
+    if (this.#time.database - this.#sweptAt < 60_000) return
+    this.#sweptAt = this.#time.database
+    this.#options.revocations.sweep(this.#time.database / 1000)
+  }
+
+  /** Loads the state and goes on polling. Throws when the first poll fails. */
+  async start(): Promise<void> {
+    await this.poll()
+    this.#schedule()
+  }
+
+  #schedule() {
+    const interval = Math.min(this.#options.maxStaleness / 4, 500)
+    this.#timer = setTimeout(() => {
+      this.poll()
+        .catch(error => this.#options.log.warn({ err: error }, 'a poll of the bus failed'))
+        .finally(() => this.#stopped || this.#schedule())
+    }, interval)
+  }
+
+  /** Ends the polling and leaves the replicas, so that nobody waits for this one. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+    await this.#flight?.catch(() => {})
+    this.#lease.monotonic = Number.NEGATIVE_INFINITY
+    await deleteReplica(this.#options.line, { replica: this.#options.replica }).catch(() => {})
+  }
+}

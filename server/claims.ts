@@ -1,0 +1,101 @@
+/**
+ * The claims of our two tokens, and what must hold of them before anything else is asked. Types are checked one by one
+ * because a signature only says that somebody with the secret wrote them.
+ */
+
+export interface AccessClaims {
+  iss: string
+  sub: string
+  aud: string | string[]
+  client_id: string
+  exp: number
+  iat: number
+  jti: string
+  /** "customer epoch.subject epoch" as they were when its session, or it, began. */
+  ep: string
+  scope?: string
+  /** The caller's own claims. */
+  ext?: Record<string, unknown>
+  sid?: string
+  /** The session's generation that it was issued in. */
+  gen?: number
+}
+
+export interface RefreshClaims {
+  aud: 'refresh'
+  client_id: string
+  sub: string
+  sid: string
+  gen: number
+  iat: number
+  exp: number
+  jti: string
+}
+
+export type ClaimsProblem =
+  | 'claims_malformed'
+  | 'not_yet_valid'
+  | 'expired'
+  | 'wrong_customer'
+  | 'wrong_issuer'
+
+/** Seconds that a clock elsewhere may have been ahead when it issued. */
+const AHEAD = 60
+/** No token of ours lives longer (seconds). */
+const LONGEST_LIFE = 86_400
+
+const EPOCHS = /^\d{1,15}\.\d{1,15}$/
+
+/** `now` in milliseconds, by the database's clock. */
+export function accessProblem(
+  claims: Record<string, unknown>,
+  expected: { customerId: string; issuer: string; now: number },
+): ClaimsProblem | undefined {
+  const { iss, aud, ep, scope, ext } = claims
+  if (typeof iss !== 'string' || !isAudience(aud)) return 'claims_malformed'
+  if (typeof ep !== 'string' || !EPOCHS.test(ep)) return 'claims_malformed'
+  if (scope !== undefined && typeof scope !== 'string') return 'claims_malformed'
+  if (ext !== undefined && !isObject(ext)) return 'claims_malformed'
+  if (!isSession(claims)) return 'claims_malformed'
+  return (
+    commonProblem(claims, expected, LONGEST_LIFE) ?? (iss === expected.issuer ? undefined : 'wrong_issuer')
+  )
+}
+
+export function refreshProblem(
+  claims: Record<string, unknown>,
+  expected: { customerId: string; now: number },
+): ClaimsProblem | undefined {
+  if (claims.aud !== 'refresh' || claims.sid === undefined || !isSession(claims)) return 'claims_malformed'
+  return commonProblem(claims, expected, Number.POSITIVE_INFINITY)
+}
+
+function commonProblem(
+  { sub, client_id, exp, iat, jti }: Record<string, unknown>,
+  expected: { customerId: string; now: number },
+  longest: number,
+): ClaimsProblem | undefined {
+  if (typeof sub !== 'string' || typeof client_id !== 'string' || typeof jti !== 'string')
+    return 'claims_malformed'
+  if (!isNumericDate(exp) || !isNumericDate(iat) || iat > exp || exp - iat > longest)
+    return 'claims_malformed'
+  // exp is exclusive (RFC 7519 4.1.4): a token is dead *at* exp.
+  if (expected.now >= exp * 1000) return 'expired'
+  if (iat * 1000 > expected.now + AHEAD * 1000) return 'not_yet_valid'
+  return client_id === expected.customerId ? undefined : 'wrong_customer'
+}
+
+/** sid and gen come together or not at all. */
+function isSession({ sid, gen }: Record<string, unknown>): boolean {
+  if (sid === undefined) return gen === undefined
+  return typeof sid === 'string' && Number.isSafeInteger(gen) && (gen as number) > 0
+}
+
+const isNumericDate = (value: unknown): value is number =>
+  Number.isSafeInteger(value) && (value as number) > 0
+
+const isAudience = (aud: unknown): aud is string | string[] =>
+  typeof aud === 'string' ||
+  (Array.isArray(aud) && aud.length > 0 && aud.every(one => typeof one === 'string'))
+
+const isObject = (value: unknown) => typeof value === 'object' && value !== null && !Array.isArray(value)

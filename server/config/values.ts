@@ -1,0 +1,95 @@
+import { z } from 'zod'
+
+/**
+ * What one setting may look like. No message repeats the value: whoever mixes up two variables would find the
+ * secret of one in the complaint about the other.
+ */
+
+const UNIT = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+const DURATION = /^(?:0|[1-9]\d*)(?:ms|s|m|h|d)$/
+const PORT = /^(?:0|[1-9]\d{0,4})$/
+// RFC 6265 4.1.1: a cookie's name is a token of RFC 2616 2.2.
+const COOKIE_NAME = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/
+
+function toMilliseconds(duration: string): number {
+  const unit = duration.replace(/^\d+/, '') as keyof typeof UNIT
+  return Number.parseInt(duration, 10) * UNIT[unit]
+}
+
+/** In milliseconds. The unit is required: whoever writes 15 may mean minutes. */
+export function milliseconds(from: string, to: string, example: string) {
+  const message = `must be a number and a unit (ms s m h d), from ${from} to ${to}, for example ${example}`
+  const range = z.number(message).min(toMilliseconds(from), message).max(toMilliseconds(to), message)
+  return z.string().regex(DURATION, message).transform(toMilliseconds).pipe(range)
+}
+
+/** In seconds, the unit of NumericDate: a fraction of one could not be kept. */
+export function seconds(from: string, to: string, example: string) {
+  const whole = z.number().multipleOf(1000, `must be whole seconds, for example ${example}`)
+  return milliseconds(from, to, example)
+    .pipe(whole)
+    .transform(ms => ms / 1000)
+}
+
+export function oneOf<const T extends readonly [string, ...string[]]>(...words: T) {
+  return z.enum(words, `must be one of ${words.join(', ')}, for example ${words[0]}`)
+}
+
+/** `a,b,c`; an empty place between commas goes to `entry`, which refuses it. */
+export function listOf<T>(entry: z.ZodType<T, string>) {
+  return z
+    .string()
+    .transform(text => text.split(',').map(part => part.trim()))
+    .pipe(z.array(entry))
+}
+
+// A hostname without a letter is a mistyped address, and would be looked up in DNS.
+export const host = z.union(
+  [z.ipv4(), z.ipv6(), z.hostname().regex(/[a-z]/i)],
+  'must be an address or a host name to listen on, for example 127.0.0.1',
+)
+
+const portMessage = 'must be a whole number from 0 to 65535, for example 3001'
+export const port = z
+  .string()
+  .regex(PORT, portMessage)
+  .transform(Number)
+  .pipe(z.number().max(65_535, portMessage))
+
+// `iss` is compared as a string (RFC 8414 3.3), and clients write URLs in their normal form: so must we.
+function isIssuer(text: string): boolean {
+  if (!/^https?:\/\/[^?#]*[^/?#]$/.test(text) || !URL.canParse(text)) return false
+  const url = new URL(text)
+  return url.username === '' && url.password === '' && url.href.replace(/\/$/, '') === text
+}
+
+export const issuer = z
+  .string()
+  .refine(
+    isIssuer,
+    'must be an http or https URL in its normal form (lower-case host, no default port) without user, ' +
+      'query, fragment or trailing slash, for example https://auth.example.com',
+  )
+
+// URL drops spaces and line ends silently; here they are the mark of a bad copy.
+export const databaseUrl = z
+  .string()
+  .refine(
+    text => /^postgres(?:ql)?:\/\/\S+$/.test(text) && URL.canParse(text),
+    'must be a postgres:// or postgresql:// URL, special characters of the password percent-encoded, ' +
+      'for example postgres://USER:PASSWORD@HOST:5432/DATABASE',
+  )
+
+export const proxies = listOf(
+  z.union(
+    [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
+    'must be an IP address or a CIDR range, for example 10.0.0.0/8,fd00::1',
+  ),
+)
+
+export const cookieName = z
+  .string()
+  .regex(
+    COOKIE_NAME,
+    'must be a cookie name as in RFC 6265, without spaces or any of ()<>@,;:\\"/[]?={}, for example token',
+  )

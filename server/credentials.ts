@@ -1,0 +1,117 @@
+import type { Origin } from '../db/audit.ts'
+import type { Database } from '../db/client.ts'
+import { deleteApiKey, insertApiKey, listApiKeys, touchApiKeys } from '../db/credentials.ts'
+import { Batch } from './batch.ts'
+import type { Bus } from './bus.ts'
+import type { Config } from './config.ts'
+import { customerOfApiKeyId, matches, newApiKeyId, newCredential, parseCredential } from './crypto/secret.ts'
+import { OAuthError } from './errors.ts'
+import type { Keys } from './keys.ts'
+import type { Log } from './log.ts'
+import { settle, type Waiting } from './settle.ts'
+
+/** Who asks, once it has shown that it is. */
+export type Caller =
+  | { kind: 'api_key'; id: string; customerId: string; scope: string }
+  | { kind: 'resource_server'; id: string }
+
+/** A secret, and the client_id that came with it unless it was a Bearer credential. */
+export interface Presented {
+  clientId: string | undefined
+  secret: string
+}
+
+/** API keys that one customer may have. */
+const MOST_KEYS = 100
+/** `last used` is written at most this often (ms). */
+const QUIET = 60_000
+
+export interface CredentialsOptions {
+  db: Database
+  bus: Bus
+  keys: Keys
+  config: Pick<Config, 'resourceServers'>
+  log: Log
+}
+
+export class Credentials {
+  readonly #options: CredentialsOptions
+  readonly #servers: Map<string, Buffer>
+  readonly #used: Batch<string>
+
+  constructor(options: CredentialsOptions) {
+    this.#options = options
+    this.#servers = new Map(options.config.resourceServers.map(({ id, digest }) => [id, digest]))
+    const { db, log } = options
+    this.#used = new Batch({
+      write: ids => touchApiKeys(db, { ids: JSON.stringify(ids) }),
+      quiet: QUIET,
+      log,
+    })
+  }
+
+  /** Undefined: wrong. Throws `customer_disabled`, or Unavailable when it can't be known. */
+  async authenticate(presented: Presented): Promise<Caller | undefined> {
+    const parsed = parseCredential(presented.secret)
+    if (parsed?.prefix === 'assay_ak') return this.#authenticateApiKey(parsed.id, presented)
+    const digest = presented.clientId === undefined ? undefined : this.#servers.get(presented.clientId)
+    if (digest === undefined || !matches(digest, presented.secret)) return undefined
+    return { kind: 'resource_server', id: presented.clientId! }
+  }
+
+  async #authenticateApiKey(id: string, { clientId, secret }: Presented): Promise<Caller | undefined> {
+    const customerId = customerOfApiKeyId(this.#options.keys.vault.installationKey, id)
+    if (customerId === undefined || (clientId !== undefined && clientId !== customerId)) return undefined
+    const caller = await settle(() => this.#judgeApiKey(customerId, id, secret))
+    if (caller) this.#used.note(id, id)
+    return caller
+  }
+
+  #judgeApiKey(customerId: string, id: string, secret: string): Caller | undefined | Waiting {
+    const { bus, keys } = this.#options
+    if (!bus.usable()) return { wait: () => bus.fresh() }
+    const record = keys.peek(customerId)
+    const key = record?.apiKeys.get(id)
+    if (record === undefined || (!key && !record.gone.has(id)))
+      return { wait: () => keys.record(customerId, id) }
+    if (key === undefined || !matches(key.digest, secret)) return undefined
+    if (key.expiresAt !== undefined && bus.now() >= key.expiresAt * 1000) return undefined
+    if (record.state !== 'active') throw new OAuthError('customer_disabled', 'this customer is disabled')
+    return { kind: 'api_key', id, customerId, scope: key.scope }
+  }
+
+  /** Shown once: only its digest is kept. */
+  make(customerId: string) {
+    const id = newApiKeyId(this.#options.keys.vault.installationKey, customerId)
+    return { id, ...newCredential('assay_ak', id) }
+  }
+
+  /** Throws `conflict` when the customer has as many as it may. */
+  async create(
+    key: { customerId: string; name: string | undefined; scope: string; expiresIn: number | undefined },
+    origin: Origin,
+  ) {
+    const made = this.make(key.customerId)
+    const [inserted] = await insertApiKey(this.#options.db, { ...origin, ...key, ...made, limit: MOST_KEYS })
+    if (!inserted)
+      throw new OAuthError('conflict', `a customer has at most ${MOST_KEYS} API keys; delete one first`)
+    return { ...inserted, id: made.id, text: made.text }
+  }
+
+  /** Answers the bus's number. Throws `not_found`. */
+  async delete(customerId: string, id: string, origin: Origin): Promise<number> {
+    const { bus, db } = this.#options
+    const [deleted] = await deleteApiKey(db, { ...origin, customerId, id })
+    if (!deleted) throw new OAuthError('not_found', 'no such API key')
+    bus.apply([[deleted.seq, 'customer', customerId, '', 0, Math.ceil(bus.now() / 1000) + 86_460]])
+    return deleted.seq
+  }
+
+  list(customerId: string) {
+    return listApiKeys(this.#options.db, customerId)
+  }
+
+  flush(): Promise<void> {
+    return this.#used.flush()
+  }
+}

@@ -1,0 +1,148 @@
+import { createHmac, timingSafeEqual } from 'node:crypto'
+
+export type Algorithm = 'HS256' | 'HS384' | 'HS512'
+export type TokenType = 'at+jwt' | 'rt+jwt'
+
+/**
+ * Exactly these members, in this order: `alg` none, `crit`, `jwk` and whatever else a header may hold have no
+ * place to be.
+ */
+export interface ProtectedHeader {
+  alg: Algorithm
+  typ: TokenType
+  kid: string
+}
+
+/** The segments of a JWS Compact Serialization (RFC 7515 7.1), still encoded. */
+export interface Compact {
+  header: string
+  claims: string
+  signature: string
+  signingInput: string
+}
+
+/**
+ * `floor`: the fewest bytes of a secret. Our own keys are HS512 and 64 bytes; the others can only be imported
+ * ones.
+ */
+const ALGORITHMS = {
+  HS256: { hash: 'sha256', floor: 32 },
+  HS384: { hash: 'sha384', floor: 32 },
+  HS512: { hash: 'sha512', floor: 64 },
+} as const
+
+const LONGEST = 8192
+const SEGMENTS = /^([\w-]+)\.([\w-]+)\.([\w-]+)$/
+/**
+ * By length modulo 4: the last characters whose unused bits are zero (RFC 4648 3.5). No encoding has a
+ * remainder of 1.
+ */
+const LAST = [
+  'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_',
+  '',
+  'AQgw',
+  'AEIMQUYcgkosw048',
+]
+/**
+ * In canonical JSON a quote after `{` or `,` opens a member's name, and nowhere else: inside a string it is
+ * escaped.
+ */
+const INHERITED_NAME = /[{,]"(?:__proto__|constructor|prototype)":/
+// A byte order mark is kept, so that JSON.parse refuses it.
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/**
+ * A compact JWS. Throws when the secret is too short for the algorithm; says nothing about the sense of the
+ * claims.
+ */
+export function sign(header: ProtectedHeader, claims: object, secret: Uint8Array): string {
+  return signUnder(encodeHeader(header), header.alg, claims, secret)
+}
+
+/** `sign`, with a header that is encoded already. */
+export function signUnder(header: string, alg: Algorithm, claims: object, secret: Uint8Array): string {
+  const signingInput = `${header}.${encode(claims)}`
+  return `${signingInput}.${mac(signingInput, alg, secret)}`
+}
+
+/** The one segment that a key's tokens of one type begin with. */
+export function encodeHeader({ alg, typ, kid }: ProtectedHeader): string {
+  return encode({ alg, typ, kid })
+}
+
+/**
+ * Three segments, each the one canonical spelling of its bytes, or undefined. Length first and one pass after
+ * it: what a stranger sends costs at most 8 KiB of looking.
+ */
+export function split(token: string): Compact | undefined {
+  if (token.length > LONGEST) return undefined
+  const [, header, claims, signature] = SEGMENTS.exec(token) ?? []
+  if (header === undefined || claims === undefined || signature === undefined) return undefined
+  if (!isCanonical(header) || !isCanonical(claims) || !isCanonical(signature)) return undefined
+  return { header, claims, signature, signingInput: token.slice(0, -signature.length - 1) }
+}
+
+/**
+ * The header of a segment that `sign` could have written, character for character; undefined for any other.
+ */
+export function parseHeader(segment: string): ProtectedHeader | undefined {
+  const { alg, typ, kid } = parseClaims(segment) ?? {}
+  if (!isAlgorithm(alg) || !isTokenType(typ) || typeof kid !== 'string') return undefined
+  const header = { alg, typ, kid }
+  return encodeHeader(header) === segment ? header : undefined
+}
+
+/**
+ * A JSON object spelled as JSON.stringify spells it, or undefined: so no member twice, no escape that isn't
+ * needed, no white space, no number out of range. Members named like what every object inherits are refused
+ * at any depth.
+ */
+export function parseClaims(segment: string): Record<string, unknown> | undefined {
+  // Bounds the depth too: JSON.parse would build any, and what reads its result next might not stand it.
+  if (segment.length > LONGEST) return undefined
+  try {
+    const text = utf8.decode(Buffer.from(segment, 'base64url'))
+    const claims: unknown = JSON.parse(text)
+    const strict = isObject(claims) && JSON.stringify(claims) === text && !INHERITED_NAME.test(text)
+    return strict ? claims : undefined
+  } catch {
+    return undefined // Not UTF-8, or not JSON.
+  }
+}
+
+/**
+ * In constant time. As text, so that only the canonical spelling of a signature matches. Throws when the
+ * secret is too short: an empty key from a look-up is a bug, never a key.
+ */
+export function macMatches(token: Compact, alg: Algorithm, secret: Uint8Array): boolean {
+  const expected = Buffer.from(mac(token.signingInput, alg, secret))
+  const signature = Buffer.from(token.signature)
+  return signature.length === expected.length && timingSafeEqual(signature, expected)
+}
+
+function mac(signingInput: string, alg: Algorithm, secret: Uint8Array): string {
+  const { hash, floor } = ALGORITHMS[alg]
+  if (secret.length < floor) throw new Error(`a secret for ${alg} has at least ${floor} bytes`)
+  return createHmac(hash, secret).update(signingInput).digest('base64url')
+}
+
+/** The one segment that a header is written as. */
+export function encode(value: object): string {
+  return Buffer.from(JSON.stringify(value)).toString('base64url')
+}
+
+function isCanonical(segment: string): boolean {
+  return LAST[segment.length % 4]!.includes(segment.slice(-1))
+}
+
+function isAlgorithm(alg: unknown): alg is Algorithm {
+  return typeof alg === 'string' && Object.hasOwn(ALGORITHMS, alg)
+}
+
+function isTokenType(typ: unknown): typ is TokenType {
+  return typ === 'at+jwt' || typ === 'rt+jwt'
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

@@ -1,0 +1,158 @@
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  hkdfSync,
+  randomBytes,
+  timingSafeEqual,
+} from 'node:crypto'
+
+/** A master key or a customer's data key: 32 bytes, and the id by which sealed records name it. */
+export interface SealingKey {
+  id: string
+  bytes: Uint8Array
+}
+
+/** Where a record belongs. Authenticated but not stored: a record moved elsewhere doesn't open. */
+export interface Context {
+  installation: string
+  customer: string
+  purpose: string
+  version: number
+}
+
+export type SealReason = keyof typeof MESSAGES
+
+const MESSAGES = {
+  malformed: 'not a sealed record',
+  unknown_key: 'sealed under a key that is not here',
+  wrong_key: 'the key of this id is not the one that sealed the record',
+  altered: 'the record was changed, or belongs elsewhere',
+} as const
+
+/** Its message may name the key's id; it never holds bytes of the record or the key. */
+export class SealError extends Error {
+  readonly reason: SealReason
+
+  constructor(reason: SealReason, keyId?: string) {
+    super(keyId === undefined ? MESSAGES[reason] : `${MESSAGES[reason]} (key id ${keyId})`)
+    this.reason = reason
+  }
+}
+
+const KEY_ID = /^[A-Za-z0-9._-]{1,32}$/
+const VERSION = 1
+const AES_256_GCM = 1
+// Bytes.
+const SALT = 16
+const NONCE = 12
+const COMMITMENT = 32
+const TAG = 16
+
+/**
+ * Seals a secret for storage: `version | alg | key id length, key id | salt | nonce | commitment | ciphertext
+ * | tag`. AES-256-GCM under a key derived for this record alone, so nonces can't collide. GCM by itself opens
+ * under more keys than one; the commitment, derived beside that key, is what makes a wrong key and a changed
+ * record different errors.
+ */
+export function seal(key: SealingKey, secret: Uint8Array, context: Context): Buffer {
+  if (secret.length === 0) throw new Error('an empty secret is never sealed: it would open as one')
+  const header = headerOf(key)
+  const salt = randomBytes(SALT)
+  const nonce = randomBytes(NONCE)
+  const { recordKey, commitment } = derive(key, salt)
+  const cipher = createCipheriv('aes-256-gcm', recordKey, nonce, { authTagLength: TAG })
+  cipher.setAAD(authenticated(header, context))
+  const ciphertext = [cipher.update(secret), cipher.final()]
+  return Buffer.concat([header, salt, nonce, commitment, ...ciphertext, cipher.getAuthTag()])
+}
+
+/**
+ * The secret, or a SealError. A changed salt or commitment can't be told from a wrong key by the record
+ * alone: once the master key's check value has matched, `wrong_key` means that too.
+ */
+export function open(
+  keyOf: (id: string) => SealingKey | undefined,
+  sealed: Uint8Array,
+  context: Context,
+): Buffer {
+  const record = parse(sealed)
+  if (record === undefined) throw new SealError('malformed')
+  const key = keyOf(record.keyId)
+  if (key === undefined) throw new SealError('unknown_key', record.keyId)
+  const { recordKey, commitment } = derive(key, record.salt)
+  if (!timingSafeEqual(commitment, record.commitment)) throw new SealError('wrong_key', record.keyId)
+  const decipher = createDecipheriv('aes-256-gcm', recordKey, record.nonce, { authTagLength: TAG })
+  decipher.setAAD(authenticated(record.header, context)).setAuthTag(record.tag)
+  try {
+    return Buffer.concat([decipher.update(record.ciphertext), decipher.final()])
+  } catch {
+    throw new SealError('altered', record.keyId)
+  }
+}
+
+/**
+ * The id of the key that sealed a record, or undefined if it is none. Not authenticated until the record is
+ * opened.
+ */
+export function sealedUnder(sealed: Uint8Array): string | undefined {
+  return parse(sealed)?.keyId
+}
+
+/**
+ * Tells master keys apart in error messages and in `master_keys`, without revealing them: 16 hex characters.
+ */
+export function checkValue(key: SealingKey): string {
+  return createHmac('sha256', bytesOf(key)).update('assay master key check').digest('hex').slice(0, 16)
+}
+
+function headerOf(key: SealingKey): Buffer {
+  if (!KEY_ID.test(key.id)) throw new Error('a key id is 1 to 32 of A-Z a-z 0-9 . _ -')
+  return Buffer.concat([Buffer.of(VERSION, AES_256_GCM, key.id.length), Buffer.from(key.id)])
+}
+
+function parse(sealed: Uint8Array) {
+  const bytes = Buffer.from(sealed.buffer, sealed.byteOffset, sealed.byteLength)
+  const [version, alg, idLength = 0] = bytes
+  const header = bytes.subarray(0, 3 + idLength)
+  const keyId = header.toString('latin1', 3)
+  const body = bytes.subarray(header.length)
+  const known = version === VERSION && alg === AES_256_GCM && KEY_ID.test(keyId)
+  // The ciphertext has at least a byte, since nothing empty is sealed.
+  if (!known || body.length <= SALT + NONCE + COMMITMENT + TAG) return undefined
+  return { header, keyId, ...parseBody(body) }
+}
+
+function parseBody(body: Buffer) {
+  return {
+    salt: body.subarray(0, SALT),
+    nonce: body.subarray(SALT, SALT + NONCE),
+    commitment: body.subarray(SALT + NONCE, SALT + NONCE + COMMITMENT),
+    ciphertext: body.subarray(SALT + NONCE + COMMITMENT, -TAG),
+    tag: body.subarray(-TAG),
+  }
+}
+
+function derive(key: SealingKey, salt: Uint8Array) {
+  const derived = Buffer.from(hkdfSync('sha256', bytesOf(key), salt, 'assay sealed record key', 64))
+  return { recordKey: derived.subarray(0, 32), commitment: derived.subarray(32) }
+}
+
+function bytesOf(key: SealingKey): Uint8Array {
+  if (key.bytes.length !== 32) throw new Error(`key ${key.id} is not 32 bytes`)
+  return key.bytes
+}
+
+/** Each part behind its length, so that no two contexts give the same bytes. */
+function authenticated(header: Uint8Array, context: Context): Buffer {
+  const { installation, customer, purpose, version } = context
+  const parts = ['assay sealed record', header, installation, customer, purpose, String(version)]
+  return Buffer.concat(parts.flatMap(lengthPrefixed))
+}
+
+function lengthPrefixed(part: string | Uint8Array): Uint8Array[] {
+  const bytes = typeof part === 'string' ? Buffer.from(part) : part
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(bytes.length)
+  return [length, bytes]
+}

@@ -1,0 +1,167 @@
+import { randomBytes } from 'node:crypto'
+import type { Origin } from '../db/audit.ts'
+import type { Database } from '../db/client.ts'
+import {
+  type CustomerRow,
+  findCustomer,
+  findLogin,
+  insertCustomer,
+  insertLoginFailure,
+  type Login,
+  updatePassword,
+} from '../db/customers.ts'
+import type { Config } from './config.ts'
+import type { Credentials } from './credentials.ts'
+import { hashPassword, verifyPassword } from './crypto/password.ts'
+import { type SealingKey, seal } from './crypto/seal.ts'
+import { randomId } from './crypto/secret.ts'
+import { OAuthError } from './errors.ts'
+import type { Gate } from './gate.ts'
+import type { Keys } from './keys.ts'
+import type { Limits } from './limits.ts'
+import { DATA_KEY_ID, dataKeyContext } from './records.ts'
+import { ACCOUNT, ANY, SESSIONS } from './scope.ts'
+import type { Granted, Sessions } from './sessions.ts'
+
+export type Customer = Omit<CustomerRow, 'passwordHash'>
+
+export interface CustomersOptions {
+  db: Database
+  keys: Keys
+  sessions: Sessions
+  credentials: Credentials
+  limits: Limits
+  /** Around every password hash. */
+  gate: Gate
+  config: Pick<Config, 'issuer' | 'signup' | 'accessTokenTtl'>
+}
+
+/** Bytes: as long as SHA-512's block output, which HS512 wants no shorter (RFC 7518 3.2). */
+const SECRET = 64
+
+export class Customers {
+  readonly #options: CustomersOptions
+
+  constructor(options: CustomersOptions) {
+    this.#options = options
+  }
+
+  /** Throws `signup_closed`, `conflict` for an email that is taken, or TooMany. */
+  async signUp(account: { email: string; password: string; name: string | undefined }, origin: Origin) {
+    const { db, config, credentials, limits, gate } = this.#options
+    if (config.signup === 'closed')
+      throw new OAuthError('signup_closed', 'signup is closed here; ask the operator for an account')
+    await limits.take('signup', origin.ip ?? '')
+    const passwordHash = await gate.pass(() => hashPassword(account.password))
+    const id = randomId(10)
+    const apiKey = credentials.make(id)
+    const [inserted] = await insertCustomer(db, {
+      ...origin,
+      ...account,
+      ...this.#newSecrets(id),
+      customerId: id,
+      passwordHash,
+      apiKeyId: apiKey.id,
+      apiKeyDigest: apiKey.digest,
+      apiKeyScope: `${ANY} ${SESSIONS}`,
+    })
+    if (!inserted) throw new OAuthError('conflict', 'this email has an account; log in instead')
+    const customer: Customer = {
+      ...account,
+      id,
+      name: account.name ?? null,
+      state: 'active',
+      createdAt: inserted.createdAt,
+    }
+    return {
+      customer,
+      apiKey: apiKey.text,
+      granted: await this.#startSession(id, 'customer.logged_in', origin),
+    }
+  }
+
+  /** A data key under the current master key, and under it a secret for each use. */
+  #newSecrets(customer: string) {
+    const { vault } = this.#options.keys
+    const dataKey: SealingKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
+    const sealSecret = (purpose: 'access' | 'refresh') =>
+      seal(dataKey, randomBytes(SECRET), {
+        installation: vault.installationId,
+        customer,
+        purpose,
+        version: 1,
+      })
+    return {
+      sealedDataKey: seal(vault.current, dataKey.bytes, dataKeyContext(vault, customer)),
+      sealedAccessSecret: sealSecret('access'),
+      sealedRefreshSecret: sealSecret('refresh'),
+    }
+  }
+
+  /** Throws `invalid_credentials`, the same for an unknown email; `customer_disabled` to who knows the password. */
+  async logIn({ email, password }: { email: string; password: string }, origin: Origin) {
+    const { db, limits, gate } = this.#options
+    await limits.take('login', origin.ip ?? '')
+    await limits.take('loginOfEmail', `${origin.ip} ${email}`)
+    const [login] = await findLogin(db, { email })
+    const matched = await gate.pass(() => verifyPassword(login?.passwordHash, password))
+    if (!login || !matched || login.state !== 'active') throw await this.#loginFailure(login, matched, origin)
+    const granted = await this.#startSession(login.id, 'customer.logged_in', origin)
+    const { passwordHash: _, ...customer } = login
+    return { customer: { ...customer, email } satisfies Customer, granted }
+  }
+
+  async #loginFailure(login: Login | undefined, matched: boolean, origin: Origin): Promise<OAuthError> {
+    const reason = matched ? 'disabled' : 'password'
+    await insertLoginFailure(this.#options.db, { ...origin, customerId: login?.id, reason })
+    return matched
+      ? new OAuthError('customer_disabled', 'this customer is disabled; ask the operator')
+      : new OAuthError('invalid_credentials', 'email or password is wrong')
+  }
+
+  #startSession(customerId: string, type: string, origin: Origin): Promise<Granted> {
+    const { config, sessions } = this.#options
+    return sessions.start({
+      ...origin,
+      actor: `customer:${customerId}`,
+      customerId,
+      subject: customerId,
+      scope: ACCOUNT,
+      audience: config.issuer,
+      ext: undefined,
+      accessTtl: config.accessTokenTtl,
+      apiKeyId: undefined,
+      type,
+    })
+  }
+
+  /** Throws `not_found` if it was erased a moment ago. */
+  async find(customerId: string): Promise<Customer> {
+    const { passwordHash: _, ...customer } = await this.#row(customerId)
+    return customer
+  }
+
+  async #row(customerId: string): Promise<CustomerRow> {
+    const [row] = await findCustomer(this.#options.db, { customerId })
+    if (!row) throw new OAuthError('not_found', 'no such customer')
+    return row
+  }
+
+  /** Ends the customer's own other sessions. Throws `invalid_credentials`, or `conflict` with a concurrent change. */
+  async changePassword(
+    change: { customerId: string; sessionId: string; password: string; newPassword: string },
+    origin: Origin,
+  ): Promise<void> {
+    const { db, gate, limits, sessions } = this.#options
+    const { customerId, sessionId: keepSessionId } = change
+    await limits.take('password', customerId)
+    const { passwordHash: oldHash } = await this.#row(customerId)
+    if (!(await gate.pass(() => verifyPassword(oldHash, change.password))))
+      throw new OAuthError('invalid_credentials', 'the present password is wrong')
+    const newHash = await gate.pass(() => hashPassword(change.newPassword))
+    const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
+    if (!changed)
+      throw new OAuthError('conflict', 'the password was changed meanwhile; log in with the new one')
+    if (changed.seq !== null) sessions.forgetAll(customerId, changed.ended, changed.seq)
+  }
+}

@@ -1,0 +1,123 @@
+import type { AccessClaims } from '../claims.ts'
+import type { Caller, Credentials, Presented } from '../credentials.ts'
+import { OAuthError } from '../errors.ts'
+import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../scope.ts'
+import type { Ctx, Deps } from './context.ts'
+
+const BEARER = /^bearer +([\w\-.~+/]+=*) *$/i
+const BASIC = /^basic +([A-Za-z0-9+/\-_]+=*) *$/i
+
+/** RFC 6750 2.1. Undefined when the header is missing or of another scheme. */
+export const bearerOf = (authorization: string | undefined): string | undefined =>
+  authorization === undefined ? undefined : BEARER.exec(authorization)?.[1]
+
+/** A client's credentials, from the header, the form, or both if they are the same (lua-resty-openidc sends both). */
+export function presentedBy(c: Ctx, form: Map<string, string>): Presented | undefined {
+  const inHeader = presentedInHeader(c.req.header('authorization'))
+  const clientId = form.get('client_id')
+  const secret = form.get('client_secret')
+  if (secret === undefined) {
+    if (inHeader?.clientId !== undefined && clientId !== undefined && clientId !== inHeader.clientId)
+      throw TWICE
+    return inHeader
+  }
+  if (inHeader && (inHeader.secret !== secret || (inHeader.clientId ?? clientId) !== clientId)) throw TWICE
+  return { clientId, secret }
+}
+
+const TWICE = new OAuthError(
+  'invalid_request',
+  'the header and the form name different clients; send one of them',
+)
+
+function presentedInHeader(authorization: string | undefined): Presented | undefined {
+  const bearer = bearerOf(authorization)
+  if (bearer !== undefined) return { clientId: undefined, secret: bearer }
+  const basic = authorization === undefined ? undefined : BASIC.exec(authorization)?.[1]
+  if (basic === undefined) return undefined
+  const pair = Buffer.from(basic, 'base64').toString()
+  const colon = pair.indexOf(':')
+  if (colon < 0) return undefined
+  return { clientId: decoded(pair.slice(0, colon)), secret: decoded(pair.slice(colon + 1)) }
+}
+
+/** Both raw and form-urlencoded credentials arrive (RFC 6749 2.3.1 asks for the second); ours hold no percent sign. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+const WRONG = new OAuthError('invalid_client', 'send a valid API key or resource-server credential')
+
+/** Throws `invalid_client`. */
+export async function authenticated(
+  credentials: Credentials,
+  presented: Presented | undefined,
+): Promise<Caller> {
+  const caller = presented && (await credentials.authenticate(presented))
+  if (!caller) throw WRONG
+  return caller
+}
+
+export type ApiKeyCaller = Extract<Caller, { kind: 'api_key' }>
+
+/** Throws `invalid_client`, or `unauthorized_client` for a resource server. */
+export async function apiKey(
+  credentials: Credentials,
+  presented: Presented | undefined,
+): Promise<ApiKeyCaller> {
+  const caller = await authenticated(credentials, presented)
+  if (caller.kind !== 'api_key')
+    throw new OAuthError(
+      'unauthorized_client',
+      'only an API key of a customer may do this; a resource server may not',
+    )
+  return caller
+}
+
+/** The claims of a valid access token. Throws `invalid_token`. */
+export async function accessToken(
+  c: Ctx,
+  { tokens, metrics }: Pick<Deps, 'tokens' | 'metrics'>,
+): Promise<AccessClaims> {
+  const token = bearerOf(c.req.header('authorization'))
+  if (token === undefined)
+    throw new OAuthError('invalid_token', 'send an access token: Authorization: Bearer ...')
+  const { claims, refusal } = await tokens.verify(token)
+  metrics.verified(refusal)
+  if (!claims) throw new OAuthError('invalid_token', 'the access token is malformed, expired or revoked')
+  return claims
+}
+
+export type AccountClaims = AccessClaims & { sid: string }
+
+/** A customer acting for itself. Tokens of /issue and /token never have the scope. Throws `insufficient_scope`. */
+export async function account(
+  c: Ctx,
+  deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions'>,
+): Promise<AccountClaims> {
+  const claims = await accessToken(c, deps)
+  if (!hasAll(claims.scope, [ACCOUNT]) || claims.sid === undefined)
+    throw new OAuthError('insufficient_scope', 'only a token from signup or login may do this')
+  deps.sessions.noteSeen(claims)
+  return claims as AccountClaims
+}
+
+/** Who may see to a customer's sessions: itself, or an API key that has the scope for it. */
+export async function sessionKeeper(
+  c: Ctx,
+  deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions' | 'credentials'>,
+): Promise<{ customerId: string; actor: string }> {
+  const presented = presentedBy(c, new Map())
+  if (!presented?.secret.startsWith('assay_')) {
+    const claims = await account(c, deps)
+    return { customerId: claims.client_id, actor: `session:${claims.sid}` }
+  }
+  const caller = await apiKey(deps.credentials, presented)
+  if (!scopesOf(caller.scope).includes(SESSIONS))
+    throw new OAuthError('insufficient_scope', `this API key lacks the scope ${SESSIONS}`)
+  return { customerId: caller.customerId, actor: `api_key:${caller.id}` }
+}

@@ -1,0 +1,64 @@
+import { randomUUID } from 'node:crypto'
+import type { HttpBindings } from '@hono/node-server'
+import type { Context } from 'hono'
+import type { Audit, Origin } from '../audit.ts'
+import type { Bus } from '../bus.ts'
+import type { Config } from '../config.ts'
+import type { Credentials } from '../credentials.ts'
+import type { Customers } from '../customers.ts'
+import type { Log } from '../log.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Sessions } from '../sessions.ts'
+import type { Tokens } from '../tokens.ts'
+
+/** What the routes are given; each takes what it needs of it. */
+export interface Deps {
+  config: Config
+  bus: Bus
+  tokens: Tokens
+  sessions: Sessions
+  customers: Customers
+  credentials: Credentials
+  audit: Audit
+  metrics: Metrics
+  log: Log
+  proxies: Proxies
+  process: ProcessState
+}
+
+/** What only the process knows of itself. */
+export interface ProcessState {
+  draining(): boolean
+  /** Whether the database answers and has this version's migrations. Throws when it doesn't answer. */
+  migrated(): Promise<boolean>
+}
+
+export interface Proxies {
+  /** The address that a request came from, seen through the proxies that are trusted. */
+  clientIp(peer: string | undefined, forwardedFor: string | undefined): string | undefined
+}
+
+export interface Env {
+  Bindings: Partial<HttpBindings>
+  Variables: { requestId: string }
+}
+
+export type Ctx = Context<Env>
+
+const REQUEST_ID = /^[\w.:-]{1,128}$/
+
+/** The caller's, if it is harmless, so that one request can be followed through several logs. */
+export function requestIdOf(c: Ctx): string {
+  const theirs = c.req.header('x-request-id')
+  return theirs !== undefined && REQUEST_ID.test(theirs) ? theirs : randomUUID()
+}
+
+/** Who acts, and from where, for the audit. */
+export function originOf(c: Ctx, { proxies }: Pick<Deps, 'proxies'>, actor: string): Origin {
+  const peer = c.env?.incoming?.socket.remoteAddress
+  return {
+    actor,
+    ip: proxies.clientIp(peer, c.req.header('x-forwarded-for')),
+    userAgent: c.req.header('user-agent')?.slice(0, 256),
+  }
+}

@@ -1,0 +1,23 @@
+import { Hono } from 'hono'
+import type { Config } from '../config.ts'
+import type { Env } from './context.ts'
+
+/** RFC 8414. openid-client asks at the second address, and finds the same. */
+export function discoveryRoutes({ config }: { config: Pick<Config, 'issuer'> }) {
+  const document = metadata(config.issuer)
+  return new Hono<Env>()
+    .get('/.well-known/oauth-authorization-server', c => c.json(document))
+    .get('/.well-known/openid-configuration', c => c.json(document))
+}
+
+const metadata = (issuer: string) => ({
+  issuer,
+  token_endpoint: `${issuer}/token`,
+  introspection_endpoint: `${issuer}/introspect`,
+  revocation_endpoint: `${issuer}/revoke`,
+  grant_types_supported: ['client_credentials', 'refresh_token'],
+  response_types_supported: [],
+  token_endpoint_auth_methods_supported: ['client_secret_basic', 'client_secret_post', 'none'],
+  introspection_endpoint_auth_methods_supported: ['client_secret_basic', 'client_secret_post'],
+  revocation_endpoint_auth_methods_supported: ['client_secret_basic', 'client_secret_post', 'none'],
+})

@@ -1,0 +1,84 @@
+import { STATUS_CODES } from 'node:http'
+import type { ErrorHandler, NotFoundHandler } from 'hono'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { type ErrorCode, OAuthError, TooMany } from '../errors.ts'
+import type { Ctx, Deps, Env } from './context.ts'
+
+/** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
+const OAUTH = new Set([
+  '/token',
+  '/issue',
+  '/refresh',
+  '/introspect',
+  '/introspect/batch',
+  '/revoke',
+  '/api/auth/refresh',
+])
+
+const SERVER_ERROR = new OAuthError(
+  'server_error',
+  'something went wrong here; the log has more under the request id',
+)
+
+/** The one place that writes errors. It can't itself fail, and sends no word of an error that isn't ours. */
+export function onError({ log }: Pick<Deps, 'log'>): ErrorHandler<Env> {
+  return function writeError(thrown, c) {
+    const error = thrown instanceof OAuthError ? thrown : SERVER_ERROR
+    const requestId = c.get('requestId')
+    if (error.status >= 500) log.error({ requestId, err: thrown }, 'a request failed')
+    return respond(c, error)
+  }
+}
+
+function respond(c: Ctx, error: OAuthError): Response {
+  const requestId = c.get('requestId')
+  const headers = headersOf(error)
+  const status = error.status as ContentfulStatusCode
+  if (OAUTH.has(c.req.path))
+    return c.json(
+      { error: error.code, error_description: error.message, request_id: requestId },
+      status,
+      headers,
+    )
+  const problem = {
+    type: 'about:blank',
+    title: STATUS_CODES[error.status],
+    status: error.status,
+    detail: error.message,
+    error: error.code,
+    request_id: requestId,
+  }
+  return c.body(JSON.stringify(problem), status, { ...headers, 'Content-Type': 'application/problem+json' })
+}
+
+function headersOf(error: OAuthError): Record<string, string> {
+  const headers: Record<string, string> = { 'Cache-Control': 'no-store' }
+  if (error.status === 401) headers['WWW-Authenticate'] = challenge(error.code)
+  if (error.status === 503) headers['Retry-After'] = '1'
+  if (error instanceof TooMany) headers['Retry-After'] = String(error.retryAfter)
+  if (error.code === 'insufficient_scope') headers['WWW-Authenticate'] = challenge(error.code)
+  return headers
+}
+
+/** RFC 6749 5.2 wants the scheme that the client may use; RFC 6750 3 names what is wrong with a token. */
+export function challenge(code?: ErrorCode, more = ''): string {
+  if (code === 'invalid_client') return 'Basic realm="assay", charset="UTF-8"'
+  return code === undefined || code === 'invalid_credentials'
+    ? 'Bearer realm="assay"'
+    : `Bearer realm="assay", error="${code}"${more}`
+}
+
+/** No route: 405 with what is allowed where the path is known, 404 elsewhere. `methodsOf` comes from the router's table. */
+export function notFound(methodsOf: (path: string) => string[]): NotFoundHandler<Env> {
+  return function writeNotFound(c) {
+    const allowed = methodsOf(c.req.path)
+    if (allowed.length === 0)
+      return respond(
+        c,
+        new OAuthError('not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
+      )
+    const response = respond(c, new OAuthError('method_not_allowed', `use ${allowed.join(' or ')} here`))
+    response.headers.set('Allow', allowed.join(', '))
+    return response
+  }
+}

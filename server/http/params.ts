@@ -1,0 +1,140 @@
+import type { z } from 'zod'
+import { OAuthError, TooLarge } from '../errors.ts'
+import type { Ctx } from './context.ts'
+
+/** Bytes of a body, counted as they arrive: what a client says of its length is not believed. */
+export const BODY_LIMIT = 16 * 1024
+export const BATCH_LIMIT = 1024 * 1024
+
+async function readText(c: Ctx, limit: number): Promise<string> {
+  const body = c.req.raw.body
+  if (!body) return ''
+  if (Number(c.req.header('content-length')) > limit) throw new TooLarge(limit)
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of body) {
+    size += chunk.length
+    if (size > limit) throw new TooLarge(limit)
+    chunks.push(chunk)
+  }
+  return decode(Buffer.concat(chunks))
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    throw new OAuthError('invalid_request', 'the body is not UTF-8')
+  }
+}
+
+const mediaType = (c: Ctx) => c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
+
+/** A form's parameters. Empty ones are absent; a repeated one is refused (RFC 6749 3.2). */
+export async function readForm(c: Ctx): Promise<Map<string, string>> {
+  if (mediaType(c) !== 'application/x-www-form-urlencoded')
+    throw new OAuthError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
+  return onePerName(new URLSearchParams(await readText(c, BODY_LIMIT)))
+}
+
+export function onePerName(params: URLSearchParams): Map<string, string> {
+  const found = new Map<string, string>()
+  for (const [name, value] of params) {
+    if (value === '') continue
+    if (found.has(name)) throw new OAuthError('invalid_request', 'a parameter is repeated; send each once')
+    found.set(name, value)
+  }
+  return found
+}
+
+/** The body, which the schema says all about. */
+export async function readJson<Schema extends z.ZodType>(
+  c: Ctx,
+  schema: Schema,
+  limit = BODY_LIMIT,
+): Promise<z.infer<Schema>> {
+  if (mediaType(c) !== 'application/json')
+    throw new OAuthError('invalid_request', 'send JSON: Content-Type: application/json')
+  return check(schema, parseJson(await readText(c, limit)))
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text, refuseInherited)
+  } catch (error) {
+    throw error instanceof OAuthError ? error : new OAuthError('invalid_request', 'the body is not JSON')
+  }
+}
+
+/** Names that reach what every object inherits, where code of anyone's assigns by name. */
+function refuseInherited(name: string, value: unknown) {
+  if (name === '__proto__' || name === 'constructor' || name === 'prototype')
+    throw new OAuthError(
+      'invalid_request',
+      'a member of the body may not be called __proto__, constructor or prototype',
+    )
+  return value
+}
+
+/** Throws `invalid_request` that names the member and what it should be, never what it was. */
+export function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]!
+  const place = issue.path.filter(part => typeof part !== 'symbol').join('.')
+  throw new OAuthError(
+    'invalid_request',
+    printable(place ? `${place}: ${messageOf(issue)}` : messageOf(issue)),
+  )
+}
+
+function messageOf(issue: z.core.$ZodIssue): string {
+  // Its own message would repeat the names, which came from outside.
+  return issue.code === 'unrecognized_keys' ? 'it has a member that is not known here' : issue.message
+}
+
+/** RFC 6749 5.2: visible ASCII and space, without quote and backslash. */
+const printable = (text: string) =>
+  text
+    .replaceAll('"', "'")
+    .replace(/[^\x20-\x5b\x5d-\x7e]/g, '?')
+    .slice(0, 200)
+
+/** The position after the last row of a page: opaque to its reader. */
+export const encodeCursor = (at: Date, id: string | number) =>
+  Buffer.from(`${at.getTime()} ${id}`).toString('base64url')
+
+export function decodeCursor(text: string | undefined): { at: Date; id: string } | undefined {
+  if (text === undefined) return undefined
+  const [, time, id] = /^(\d{1,15}) ([\w-]{1,64})$/.exec(Buffer.from(text, 'base64url').toString()) ?? []
+  if (time === undefined || id === undefined)
+    throw new OAuthError('invalid_request', 'cursor: send next_cursor of the page before, or leave it out')
+  return { at: new Date(Number(time)), id }
+}
+
+/** The query's parameters, of which only `names` are known. */
+export function readQuery<Name extends string>(c: Ctx, names: readonly Name[]): { [name in Name]?: string } {
+  const query = onePerName(new URL(c.req.url).searchParams)
+  for (const name of query.keys())
+    if (!(names as readonly string[]).includes(name))
+      throw new OAuthError('invalid_request', `only these may stand in the query: ${names.join(', ')}`)
+  return Object.fromEntries(query) as { [name in Name]?: string }
+}
+
+export function pageSize(text: string | undefined): number {
+  const size = Number(text ?? 50)
+  if (!/^\d{1,3}$/.test(text ?? '50') || size < 1 || size > 100)
+    throw new OAuthError('invalid_request', 'limit: a whole number from 1 to 100')
+  return size
+}
+
+/** Leaves out what is undefined or null: no answer has a null in it. */
+export function present<Members extends object>(
+  members: Members,
+): { [K in keyof Members]?: NonNullable<Members[K]> } {
+  return Object.fromEntries(
+    Object.entries(members).filter(([, value]) => value !== undefined && value !== null),
+  ) as never
+}

@@ -1,0 +1,62 @@
+import { Hono } from 'hono'
+import type { AccessClaims, RefreshClaims } from '../claims.ts'
+import { OAuthError } from '../errors.ts'
+import { apiKey, presentedBy } from './caller.ts'
+import { type Ctx, type Deps, type Env, originOf } from './context.ts'
+import { onePerName, readForm } from './params.ts'
+
+type Needs = Pick<Deps, 'bus' | 'credentials' | 'sessions' | 'tokens' | 'proxies'>
+
+/** RFC 7009. */
+export function revocationRoutes(deps: Needs) {
+  return new Hono<Env>().post('/revoke', revoke(deps))
+}
+
+/** An unknown token is 200 too: what the caller wanted holds. */
+function revoke(deps: Needs) {
+  return async function revoke(c: Ctx) {
+    const form = await readForm(c)
+    const query = onePerName(new URL(c.req.url).searchParams)
+    const wait = flag(form, query, 'wait', ['all'])
+    const wholeSession = flag(form, query, 'session', ['true', 'false']) === 'true'
+    const token = form.get('token')
+    if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
+    const seq = await revoked(c, deps, form, token, wholeSession)
+    if (wait && seq !== undefined) await deps.bus.everywhere(seq)
+    return c.json({}, 200, { 'Cache-Control': 'no-store' })
+  }
+}
+
+function flag(form: Map<string, string>, query: Map<string, string>, name: string, values: string[]) {
+  const value = query.get(name) ?? form.get(name)
+  if (value !== undefined && !values.includes(value))
+    throw new OAuthError('invalid_request', `${name}: ${values.join(' or ')}, or leave it out`)
+  return value
+}
+
+/** Answers the bus's number, or undefined when nothing was left to revoke. */
+async function revoked(c: Ctx, deps: Needs, form: Map<string, string>, token: string, wholeSession: boolean) {
+  const presented = presentedBy(c, form)
+  const caller = presented && (await apiKey(deps.credentials, presented))
+  const refresh = (await deps.tokens.verifyRefresh(token)).claims
+  if (!caller && !refresh)
+    throw new OAuthError('invalid_client', 'send an API key; only a refresh token can be revoked without one')
+  if (refresh) return mayRevoke(caller, refresh) ? end(c, deps, refresh, caller?.id) : undefined
+  const { claims } = await deps.tokens.verify(token)
+  if (!caller || !claims || !mayRevoke(caller, claims)) return undefined
+  if (wholeSession && claims.sid !== undefined) return end(c, deps, { ...claims, sid: claims.sid }, caller.id)
+  return deps.sessions.revokeToken(claims, originOf(c, deps, `api_key:${caller.id}`))
+}
+
+const mayRevoke = (caller: { customerId: string } | undefined, { client_id }: AccessClaims | RefreshClaims) =>
+  caller === undefined || caller.customerId === client_id
+
+function end(
+  c: Ctx,
+  deps: Needs,
+  { client_id, sid }: { client_id: string; sid: string },
+  apiKeyId: string | undefined,
+) {
+  const origin = originOf(c, deps, apiKeyId === undefined ? `session:${sid}` : `api_key:${apiKeyId}`)
+  return deps.sessions.end(client_id, sid, origin)
+}

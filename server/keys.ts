@@ -1,0 +1,161 @@
+import { LRUCache } from 'lru-cache'
+import type { Querier } from '../db/revocations.ts'
+import type { Bus } from './bus.ts'
+import { parseHeader } from './crypto/jwt.ts'
+import { formatKid, parseKid, type Use } from './crypto/kid.ts'
+import { SealError } from './crypto/seal.ts'
+import { Unavailable } from './errors.ts'
+import type { Log } from './log.ts'
+import {
+  brokenRecord,
+  type CustomerRecord,
+  openRecord,
+  readRecord,
+  type SigningKey,
+  type Vault,
+} from './records.ts'
+import type { Revocations } from './revocations.ts'
+
+/** Customers whose records are kept. The cap bounds the memory; whoever falls out is read again. */
+const MOST = 120_000
+/** How long a row that doesn't open is not tried again (ms): its mending is felt soon, its flood is not. */
+const BROKEN_FOR = 5_000
+/** A load that loses against a change is repeated this often. */
+const TRIES = 3
+
+/** Where a header leads: to a key, to a customer whose record must be read first, or nowhere. */
+export type Found = SigningKey | { load: string; missing: string } | 'header_malformed' | 'key_unknown'
+
+export interface KeysOptions {
+  db: Querier
+  vault: Vault
+  bus: Pick<Bus, 'timeline' | 'poll'>
+  revocations: Pick<Revocations, 'changedAt'>
+  log: Log
+}
+
+/** The customers' records that this replica holds, each used only while no later change of that customer is known. */
+export class Keys {
+  readonly #options: KeysOptions
+  /** By protected header segment: each key has exactly one. */
+  readonly #byHeader = new Map<string, SigningKey>()
+  readonly #records = new LRUCache<string, CustomerRecord>({
+    max: MOST,
+    dispose: record => {
+      for (const key of record.keys.values()) this.#byHeader.delete(key.header)
+    },
+  })
+  readonly #loads = new Map<string, Promise<CustomerRecord>>()
+
+  constructor(options: KeysOptions) {
+    this.#options = options
+  }
+
+  get vault() {
+    return this.#options.vault
+  }
+
+  get size() {
+    return this.#records.size
+  }
+
+  /** The key that a protected header names, from memory alone. Made-up kids cost no look-up. */
+  find(header: string, use: Use): Found {
+    const key = this.#byHeader.get(header)
+    if (key === undefined) return this.#locate(header, use)
+    this.#records.get(key.record.customerId) // Keeps the hot ones in.
+    return key.use === use ? key : 'header_malformed'
+  }
+
+  #locate(segment: string, use: Use): Found {
+    const header = parseHeader(segment)
+    const name = header && parseKid(this.vault.installationKey, header.kid)
+    if (!header || name?.use !== use) return header && !name ? 'key_unknown' : 'header_malformed'
+    const record = this.#records.get(name.customerId)
+    // A kid that the record has, under another alg or typ than the key's own.
+    if (record?.keys.has(header.kid)) return 'header_malformed'
+    return record?.gone.has(header.kid) ? 'key_unknown' : { load: name.customerId, missing: header.kid }
+  }
+
+  /** The record in memory. A broken one is no answer: what it would say can't be known. Throws Unavailable then. */
+  peek(customerId: string): CustomerRecord | undefined {
+    const record = this.#records.get(customerId)
+    if (record?.state === 'broken') throw broken(customerId)
+    return record
+  }
+
+  /**
+   * The record, read if it isn't here, or if it lacks `wanted`, a kid or API key id that we made and that may be newer
+   * than it. What is still not there after the read is remembered as gone: we made it, so it will not come back.
+   */
+  async record(customerId: string, wanted?: string): Promise<CustomerRecord> {
+    const known = this.peek(customerId)
+    if (known && (wanted === undefined || has(known, wanted) || known.gone.has(wanted))) return known
+    const earlier = wanted === undefined ? undefined : this.#loads.get(customerId)
+    if (earlier) {
+      // It was sent before we asked, and so may be older than what is wanted.
+      await earlier.catch(() => {})
+      return this.record(customerId, wanted)
+    }
+    const record = await this.#load(customerId)
+    if (record.state === 'broken') throw broken(customerId)
+    if (wanted !== undefined && !has(record, wanted)) record.gone.add(wanted)
+    return record
+  }
+
+  /** The key of this version, which the database has just named. */
+  async signing(customerId: string, use: Use, version: number): Promise<SigningKey> {
+    const kid = formatKid(this.vault.installationKey, { customerId, use, version })
+    const key = (await this.record(customerId, kid)).keys.get(kid)
+    if (!key) throw new Unavailable(`customer ${customerId}: no ${use} key of version ${version}`)
+    return key
+  }
+
+  /** Concurrent readers of one customer share one read. */
+  #load(customerId: string): Promise<CustomerRecord> {
+    const under = this.#loads.get(customerId)
+    if (under) return under
+    const load = this.#read(customerId).finally(() => this.#loads.delete(customerId))
+    this.#loads.set(customerId, load)
+    return load
+  }
+
+  /** One rule: read with the counter and the timeline, used only if no later change is known, on the same timeline. */
+  async #read(customerId: string): Promise<CustomerRecord> {
+    const { db, bus, revocations } = this.#options
+    for (let tried = 0; tried < TRIES; tried++) {
+      const row = await readRecord(db, customerId)
+      if (row.standby || row.timeline !== bus.timeline) await bus.poll()
+      else if (row.seq >= revocations.changedAt(customerId)) return this.#keep(this.#open(customerId, row))
+    }
+    throw new Unavailable(`customer ${customerId}: its record changed at every read`)
+  }
+
+  #open(customerId: string, row: Awaited<ReturnType<typeof readRecord>>): CustomerRecord {
+    try {
+      return openRecord(this.vault, customerId, row)
+    } catch (error) {
+      if (!(error instanceof SealError)) throw error
+      this.#options.log.error(
+        { customerId, reason: error.reason },
+        'the sealed secrets of a customer do not open',
+      )
+      return brokenRecord(customerId)
+    }
+  }
+
+  #keep(record: CustomerRecord): CustomerRecord {
+    this.#records.set(record.customerId, record, { ttl: record.state === 'broken' ? BROKEN_FOR : 0 })
+    for (const key of record.keys.values()) this.#byHeader.set(key.header, key)
+    return record
+  }
+
+  readonly forget = {
+    one: (customerId: string) => void this.#records.delete(customerId),
+    all: () => this.#records.clear(),
+  }
+}
+
+const broken = (customerId: string) => new Unavailable(`customer ${customerId}: its secrets do not open`)
+
+const has = (record: CustomerRecord, wanted: string) => record.keys.has(wanted) || record.apiKeys.has(wanted)

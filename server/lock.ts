@@ -1,0 +1,175 @@
+import { execFileSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname } from 'node:path'
+import { z } from 'zod'
+
+/**
+ * A lock that outlives nobody: a file that names the process that holds it, free again when that is gone. It
+ * holds among processes that see each other's pids; two containers that share a folder do not.
+ */
+
+const holderSchema = z.object({
+  pid: z.int().positive(),
+  /** Tells the holder from a later process with its pid; empty when it couldn't be found out. */
+  startedAt: z.string(),
+  /** Of this one taking of the lock. */
+  id: z.uuid(),
+})
+type Holder = z.infer<typeof holderSchema>
+
+export interface Lock {
+  /** Removes the lock if it is still this one; safe to call twice. */
+  release(): void
+}
+
+export class LockHeld extends Error {
+  readonly pid: number
+
+  constructor(path: string, pid: number) {
+    super(`${path} is held by process ${pid}`)
+    this.name = 'LockHeld'
+    this.pid = pid
+  }
+}
+
+/** Throws LockHeld while another live process, or this one, has it. */
+export function acquireLock(path: string): Lock {
+  const mine = { pid: process.pid, startedAt: processStart(process.pid) ?? '', id: randomUUID() }
+  while (!createFile(path, JSON.stringify(mine))) {
+    const holder = readHolder(path)
+    // Released since: try again.
+    if (holder === undefined) continue
+    if (isAlive(holder)) throw new LockHeld(path, holder.pid)
+    if (takeOver(path, holder, mine)) break
+  }
+  return { release: () => release(path, mine) }
+}
+
+/**
+ * Of all who found the same stale lock, only the holder of a second lock, named after it, may replace it, and
+ * only after looking again. A stale id never comes back: who comes late finds another and changes nothing.
+ * Who dies here leaves a stale second lock, to be taken over by the same rule.
+ */
+function takeOver(path: string, stale: Holder, mine: Holder): boolean {
+  const claim = acquireLock(`${path}.${stale.id}`)
+  try {
+    if (readHolder(path)?.id !== stale.id) return false
+    withTemporary(path, JSON.stringify(mine), temporary => renameSync(temporary, path))
+    return true
+  } finally {
+    claim.release()
+  }
+}
+
+function release(path: string, mine: Holder): void {
+  // Nobody can come between: a live holder's lock is nobody else's to replace.
+  if (readHolder(path)?.id === mine.id) unlinkSync(path)
+}
+
+function readHolder(path: string): Holder | undefined {
+  const text = unlessMissing(() => readFileSync(path, 'utf8'))
+  if (text === undefined) return undefined
+  try {
+    return holderSchema.parse(JSON.parse(text))
+  } catch {
+    // Ours appear with their content, so this is none of ours, and whose it is can't be known.
+    throw new Error(`${path} is not a lock of this program; remove it if no other process uses the folder`)
+  }
+}
+
+function isAlive({ pid, startedAt }: Holder): boolean {
+  if (!exists(pid)) return false
+  const now = processStart(pid)
+  // Unknown is not gone. Only our own pid is certain then: who had it before is dead (pid 1 of a container).
+  if (startedAt === '' || now === undefined) return pid !== process.pid
+  return now === startedAt
+}
+
+function exists(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    // EPERM: it lives, and is another user's.
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
+  }
+}
+
+/** When a process started, only to be compared; `gone` for a zombie, undefined when it can't be known. */
+function processStart(pid: number): string | undefined {
+  try {
+    return process.platform === 'linux' ? startFromProc(pid) : startFromPs(pid)
+  } catch {
+    return undefined
+  }
+}
+
+// proc_pid_stat(5): the name, field 2, may hold parentheses; after the last come 3, state, to 22, start.
+function startFromProc(pid: number): string | undefined {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields[0] === 'Z' ? 'gone' : fields[19]
+}
+
+function startFromPs(pid: number): string | undefined {
+  // Two processes with two languages or time zones must read the same.
+  const env = { LC_ALL: 'C', TZ: 'UTC' }
+  const columns = ['-o', 'stat=', '-o', 'lstart=']
+  const row = execFileSync('/bin/ps', [...columns, '-p', `${pid}`], { env, encoding: 'utf8' })
+  const [state = '', ...start] = row.trim().split(/\s+/)
+  return state.startsWith('Z') ? 'gone' : start.join(' ')
+}
+
+/** False when it exists. Never seen without its content, whenever the process or the machine stops. */
+export function createFile(path: string, text: string): boolean {
+  return withTemporary(path, text, temporary => {
+    try {
+      linkSync(temporary, path)
+      return true
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+      throw error
+    }
+  })
+}
+
+function withTemporary<T>(path: string, text: string, use: (temporary: string) => T): T {
+  const temporary = `${path}.${randomUUID()}.tmp`
+  try {
+    writeFileSync(temporary, text, { flag: 'wx', mode: 0o600, flush: true })
+    const result = use(temporary)
+    syncFolder(dirname(path))
+    return result
+  } finally {
+    unlessMissing(() => unlinkSync(temporary))
+  }
+}
+
+// A new name lasts through a power cut only once its folder has been flushed too.
+function syncFolder(path: string): void {
+  const folder = openSync(path, 'r')
+  try {
+    fsyncSync(folder)
+  } finally {
+    closeSync(folder)
+  }
+}
+
+function unlessMissing<T>(act: () => T): T | undefined {
+  try {
+    return act()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  }
+}

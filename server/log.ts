@@ -1,0 +1,49 @@
+import { type DestinationStream, type Logger, pino } from 'pino'
+import { DatabaseError } from '../db/failures.ts'
+import { OAuthError } from './errors.ts'
+
+export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
+
+/** JSON lines. What may hold a secret never gets this far; the redaction is for the day that it does. */
+export function createLog(level: string, destination?: DestinationStream): Logger {
+  const options = {
+    level,
+    base: null,
+    serializers: { err: describeError },
+    redact: { paths: SECRETS, censor: '***' },
+  }
+  return destination ? pino(options, destination) : pino(options)
+}
+
+const NAMES = [
+  'password',
+  'token',
+  'secret',
+  'authorization',
+  'cookie',
+  'access_token',
+  'refresh_token',
+  'api_key',
+]
+const SECRETS = NAMES.flatMap(name => [name, `*.${name}`])
+
+/** Of an error that isn't ours the message is left out: drivers and parsers repeat in it what they were given. */
+function describeError(error: unknown) {
+  if (error instanceof OAuthError)
+    return {
+      code: error.code,
+      message: error.message,
+      ...(error.detail !== undefined && { detail: error.detail }),
+    }
+  if (error instanceof DatabaseError)
+    return { sqlstate: error.sqlstate, message: error.message, stack: error.stack }
+  const { name, code, stack } = (error ?? {}) as { name?: string; code?: unknown; stack?: string }
+  return {
+    name,
+    code,
+    stack: stack
+      ?.split('\n')
+      .filter(line => /^\s+at /.test(line))
+      .join('\n'),
+  }
+}

@@ -1,0 +1,118 @@
+import { readFileSync } from 'node:fs'
+import { type Database, open } from '../db/client.ts'
+import { isMigrated, migratePostgres } from '../db/migrate.ts'
+import { assemble } from './assemble.ts'
+import { banner } from './banner.ts'
+import { type Config, ConfigError, loadConfig, parseAdminToken, parseMasterKeys } from './config.ts'
+import type { SealingKey } from './crypto/seal.ts'
+import {
+  adminTokenFile,
+  type DataDir,
+  DataDirInUse,
+  MasterKeyMissing,
+  masterKeysFile,
+  openDataDir,
+} from './datadir.ts'
+import { listen } from './listen.ts'
+import { createLog } from './log.ts'
+import { openVault, WrongMasterKey } from './vault.ts'
+
+/** sysexits.h: the settings are wrong; the database can't be reached. */
+const EX_CONFIG = 78
+const EX_UNAVAILABLE = 69
+
+const clock = { monotonic: () => performance.now(), wall: () => Date.now() }
+
+const USAGE = `usage: npm start              serve (settings come from the environment; README.md lists them)
+       npm run migrate        bring the database up to date, and end`
+
+async function main([verb = 'serve', ...rest]: string[]) {
+  if (rest.length > 0 || !['serve', 'migrate'].includes(verb))
+    return fail(verb.endsWith('help') ? 0 : 64, USAGE)
+  const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
+  const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
+  process.on('exit', () => folder?.release())
+  const log = createLog(config.logLevel)
+  const secrets = secretsOf(config, folder, warning => log.warn(warning))
+  const db = await openDatabase(config, folder)
+  if (verb === 'migrate') return db.close()
+  await warnOfLosses(db, warning => log.warn(warning))
+  const vault = await openVault(db, secrets.masterKeys)
+  let draining = false
+  const state = { draining: () => draining, migrated: () => isMigrated(db) }
+  const settled = { ...config, ...secrets }
+  const replica = assemble({ config: settled, db, vault, clock, log, process: state, processMetrics: true })
+  await replica.bus.start()
+  const server = await listen(replica.app, config, () => draining)
+  log.info({ port: server.port, host: config.host, database: db.kind, node: process.version }, 'listening')
+  process.stderr.write(banner({ port: server.port, host: config.host, folder: folder?.path }))
+
+  /** `pause`: how long requests are still taken (ms), until every balancer has seen that this one is not ready. */
+  async function drain(pause: number) {
+    if (draining) process.exit(1)
+    draining = true
+    log.info('draining')
+    await server.close(pause)
+    await replica.stop()
+    await db.close()
+    folder?.release()
+    log.info('ended')
+    process.exit(0)
+  }
+  process.on('SIGTERM', () => void drain(3_000))
+  process.on('SIGINT', () => void drain(0))
+  process.on('uncaughtException', error => {
+    log.fatal({ err: error }, 'a bug ends this process')
+    process.exit(1)
+  })
+}
+
+/** From the settings or, embedded, from files that the first start makes. */
+function secretsOf(config: Config, folder: DataDir | undefined, warn: (warning: string) => void) {
+  const masterKeys = config.masterKeys ?? fromFile(masterKeysFile(folder!), parseMasterKeys, warn)
+  const adminToken = config.adminToken ?? fromFile(adminTokenFile(folder!), parseAdminToken, warn)
+  return { masterKeys: masterKeys as [SealingKey, ...SealingKey[]], adminToken }
+}
+
+function fromFile<Parsed>(
+  { text, path, warnings }: ReturnType<typeof masterKeysFile>,
+  parse: (text: string, source: string) => Parsed,
+  warn: (warning: string) => void,
+): Parsed {
+  for (const warning of warnings) warn(warning)
+  return parse(text, path)
+}
+
+/** Open, and migrated. */
+async function openDatabase(config: Config, folder: DataDir | undefined): Promise<Database> {
+  if (config.databaseUrl !== undefined) await migratePostgres(config.directDatabaseUrl ?? config.databaseUrl)
+  return open(config.databaseUrl === undefined ? { folder: folder!.database } : { url: config.databaseUrl })
+}
+
+async function warnOfLosses(db: Database, warn: (warning: string) => void) {
+  if (db.kind === 'embedded') return
+  for (const setting of ['fsync', 'synchronous_commit', 'full_page_writes']) {
+    const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
+    if (row?.value === 'off')
+      warn(`${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`)
+  }
+}
+
+function fail(code: number, message: string): never {
+  process.stderr.write(`${message}\n`)
+  process.exit(code)
+}
+
+/** What kept it from starting, and the exit code that says whose it is to mend. */
+function explain(error: unknown): never {
+  const mended = [ConfigError, DataDirInUse, MasterKeyMissing, WrongMasterKey].some(
+    kind => error instanceof kind,
+  )
+  if (mended) fail(EX_CONFIG, `assay: ${(error as Error).message}`)
+  const { code, detail } = error as { code?: string; detail?: string }
+  if (code !== undefined)
+    fail(EX_UNAVAILABLE, `assay: the database can't be used (${detail ?? code}); check DATABASE_URL`)
+  throw error
+}
+
+main(process.argv.slice(2)).catch(explain)

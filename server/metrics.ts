@@ -1,0 +1,108 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** What is read off at each scrape. */
+export interface Sources {
+  /** Seconds since the poll that the state rests on was sent. */
+  busAge(): number
+  bus(): { polls: number; failures: number; rows: number; reloads: number }
+  revocations(): number
+  customers(): number
+  database(): { calls: number; connections: number }
+}
+
+/** Numbers for Prometheus. Labels come from closed sets, never from a request. */
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #requests: Counter<'method' | 'route' | 'status'>
+  readonly #seconds: Histogram<'route'>
+  /** Counted by hand: a label lookup at each verify would cost more than the rest of the counting. */
+  readonly #verified = new Map<string, number>()
+
+  constructor(sources: Sources, options = { process: false }) {
+    const registers = [this.#registry]
+    if (options.process) collectDefaultMetrics({ register: this.#registry })
+    this.#requests = new Counter({
+      name: 'assay_requests_total',
+      help: 'Requests by method, route and status; those of /verify are in assay_verified_total.',
+      labelNames: ['method', 'route', 'status'],
+      registers,
+    })
+    this.#seconds = new Histogram({
+      name: 'assay_request_seconds',
+      help: 'How long requests took, by route.',
+      labelNames: ['route'],
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+      registers,
+    })
+    this.#verifications(registers)
+    gauges(registers, sources)
+    totals(registers, sources)
+  }
+
+  #verifications(registers: Registry[]) {
+    const verified = this.#verified
+    new Counter({
+      name: 'assay_verified_total',
+      help: 'Access tokens checked, by outcome: ok, or why not.',
+      labelNames: ['outcome'],
+      registers,
+      collect() {
+        this.reset()
+        for (const [outcome, count] of verified) this.inc({ outcome }, count)
+      },
+    })
+  }
+
+  /** An access token was checked; undefined is a yes. */
+  verified(refusal: string | undefined) {
+    const outcome = refusal ?? 'ok'
+    this.#verified.set(outcome, (this.#verified.get(outcome) ?? 0) + 1)
+  }
+
+  answered(method: string, route: string, status: number, seconds: number) {
+    this.#requests.inc({ method, route, status })
+    this.#seconds.observe({ route }, seconds)
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics()
+  }
+
+  get contentType() {
+    return this.#registry.contentType
+  }
+}
+
+function gauges(registers: Registry[], sources: Sources) {
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(read())
+      },
+    })
+  gauge('assay_bus_age_seconds', 'Since the poll that the state rests on was sent.', sources.busAge)
+  gauge('assay_revocations', 'Live revocations known here.', sources.revocations)
+  gauge('assay_customers_cached', 'Customers whose records are in memory.', sources.customers)
+  gauge('assay_database_calls', 'Database calls under way.', () => sources.database().calls)
+  gauge('assay_database_connections', 'Connections that they share.', () => sources.database().connections)
+}
+
+function totals(registers: Registry[], sources: Sources) {
+  const total = (name: string, help: string, read: () => number) =>
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        this.reset()
+        this.inc(read())
+      },
+    })
+  total('assay_bus_polls_total', 'Polls of the bus sent.', () => sources.bus().polls)
+  total('assay_bus_poll_failures_total', 'Polls that failed.', () => sources.bus().failures)
+  total('assay_bus_rows_total', 'Revocations that polls brought.', () => sources.bus().rows)
+  total('assay_bus_reloads_total', 'Times that all state was read anew.', () => sources.bus().reloads)
+}

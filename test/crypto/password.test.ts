@@ -1,0 +1,35 @@
+import { parseOptions, verify } from '@node-rs/argon2'
+import { expect, test, vi } from 'vitest'
+import { hashPassword, verifyPassword } from '../../server/crypto/password.ts'
+
+vi.mock('@node-rs/argon2', async importOriginal => {
+  const original = await importOriginal<typeof import('@node-rs/argon2')>()
+  return { ...original, verify: vi.fn(original.verify) }
+})
+
+test('a password matches its own hash and no other does', async () => {
+  const hash = await hashPassword('correct horse')
+  expect(await verifyPassword(hash, 'correct horse')).toBe(true)
+  for (const other of ['', 'correct horse ', 'Correct horse', 'correct\u0000horse'])
+    expect(await verifyPassword(hash, other)).toBe(false)
+})
+
+test('a password is hashed with argon2id, 19 MiB, two passes and a salt of its own', async () => {
+  const hashes = [await hashPassword('correct horse'), await hashPassword('correct horse')]
+  for (const hash of hashes) expect(hash).toMatch(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$/)
+  expect(hashes[0]).not.toBe(hashes[1])
+})
+
+test('H47 an unknown account costs one verification, as dear as a known one, and is never let in', async () => {
+  const real = parseOptions(await hashPassword('x'))
+  vi.mocked(verify).mockClear()
+  for (const password of ['', 'x', 'correct horse'])
+    expect(await verifyPassword(undefined, password)).toBe(false)
+  expect(verify).toHaveBeenCalledTimes(3)
+  for (const [hash] of vi.mocked(verify).mock.calls) expect(parseOptions(hash)).toEqual(real)
+})
+
+test('H47 an unknown account is not let in even by a password of the stand-in hash', async () => {
+  vi.mocked(verify).mockResolvedValueOnce(true)
+  expect(await verifyPassword(undefined, 'x')).toBe(false)
+})
