@@ -6,6 +6,14 @@ import type { App } from './app.ts'
 /** How long what is under way may take once listening has ended (ms), 10 s in all with the pause of a drain. */
 const FINISH = 7_000
 
+/** HOST and PORT can't be had. */
+export class ListenError extends Error {
+  constructor({ host, port }: { host: string; port: number }, code: string | undefined) {
+    const why = code === 'EADDRINUSE' ? 'another process listens there' : code
+    super(`can't listen on ${host} port ${port}: ${why}; set HOST or PORT, or stop the other process`)
+  }
+}
+
 /**
  * Serves the app. `draining` is asked at each request: from then on every answer tells its client to come back on another
  * connection.
@@ -16,7 +24,7 @@ export async function listen(app: App, at: { host: string; port: number }, drain
     if (draining()) response.setHeader('Connection', 'close')
   })
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', ({ code }: NodeJS.ErrnoException) => reject(new ListenError(at, code)))
     server.listen(at.port, at.host, resolve)
   })
   return {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { type Database, open } from '../db/client.ts'
+import { translate } from '../db/failures.ts'
 import { isMigrated, migratePostgres } from '../db/migrate.ts'
 import { assemble } from './assemble.ts'
 import { banner } from './banner.ts'
@@ -13,7 +14,8 @@ import {
   masterKeysFile,
   openDataDir,
 } from './datadir.ts'
-import { listen } from './listen.ts'
+import { Unavailable } from './errors.ts'
+import { ListenError, listen } from './listen.ts'
 import { createLog } from './log.ts'
 import { openVault, WrongMasterKey } from './vault.ts'
 
@@ -105,14 +107,14 @@ function fail(code: number, message: string): never {
 
 /** What kept it from starting, and the exit code that says whose it is to mend. */
 function explain(error: unknown): never {
-  const mended = [ConfigError, DataDirInUse, MasterKeyMissing, WrongMasterKey].some(
-    kind => error instanceof kind,
+  const settings = [ConfigError, DataDirInUse, MasterKeyMissing, WrongMasterKey, ListenError]
+  if (settings.some(kind => error instanceof kind)) fail(EX_CONFIG, `assay: ${(error as Error).message}`)
+  const translated = translate(error)
+  if (!(translated instanceof Unavailable)) throw translated
+  fail(
+    EX_UNAVAILABLE,
+    `assay: the database can't be reached or won't let us in (${translated.detail}); check DATABASE_URL`,
   )
-  if (mended) fail(EX_CONFIG, `assay: ${(error as Error).message}`)
-  const { code, detail } = error as { code?: string; detail?: string }
-  if (code !== undefined)
-    fail(EX_UNAVAILABLE, `assay: the database can't be used (${detail ?? code}); check DATABASE_URL`)
-  throw error
 }
 
 main(process.argv.slice(2)).catch(explain)
