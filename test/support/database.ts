@@ -1,0 +1,47 @@
+import postgres from 'postgres'
+import { type Database, open } from '../../db/client.ts'
+import { migratePostgres } from '../../db/migrate.ts'
+
+export interface TestDatabase {
+  db: Database
+  /** Undefined: embedded. */
+  url: string | undefined
+  drop(): Promise<void>
+}
+
+/** A database of its own, migrated: embedded in memory, or a new one on the server at `serverUrl`. */
+export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
+  if (serverUrl === '') {
+    const db = await open({ folder: 'memory://' })
+    return { db, url: undefined, drop: () => db.close() }
+  }
+  const { url, drop } = await createDatabase(serverUrl)
+  await migratePostgres(url)
+  const db = await open({ url })
+  return {
+    db,
+    url,
+    drop: async () => {
+      await db.close()
+      await drop()
+    },
+  }
+}
+
+/** An empty database with a name that no other worker has. */
+export async function createDatabase(serverUrl: string): Promise<{ url: string; drop(): Promise<void> }> {
+  const name = `assay_test_${process.pid}_${Math.random().toString(36).slice(2, 10)}`
+  await administer(serverUrl, `create database ${name}`)
+  const url = new URL(serverUrl)
+  url.pathname = `/${name}`
+  return { url: url.href, drop: () => administer(serverUrl, `drop database ${name} with (force)`) }
+}
+
+async function administer(serverUrl: string, statement: string) {
+  const sql = postgres(serverUrl, { max: 1, onnotice: () => {} })
+  try {
+    await sql.unsafe(statement)
+  } finally {
+    await sql.end()
+  }
+}

@@ -1,0 +1,211 @@
+import { randomBytes, randomInt } from 'node:crypto'
+import { Writable } from 'node:stream'
+import { inject, onTestFinished } from 'vitest'
+import { isMigrated } from '../../db/migrate.ts'
+import { assemble } from '../../server/assemble.ts'
+import { type Config, loadConfig } from '../../server/config.ts'
+import { listen } from '../../server/listen.ts'
+import { createLog } from '../../server/log.ts'
+import { openVault } from '../../server/vault.ts'
+import { makeDatabase } from './database.ts'
+import { checkResponse } from './openapi.ts'
+
+export const RESOURCE_SERVER = { id: 'gateway', secret: 'Gw7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua' }
+export const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
+
+/** Settings as in the environment. */
+export type Settings = Record<string, string>
+
+export function configOf(settings: Settings = {}): Config {
+  const defaults = {
+    PORT: '0',
+    ISSUER: 'http://assay.test',
+    MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
+    ADMIN_TOKEN,
+    RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
+    TRUST_PROXY: '127.0.0.1',
+    LOG_LEVEL: 'debug',
+  }
+  return loadConfig({ ...defaults, ...settings }, () => '')
+}
+
+export type World = Awaited<ReturnType<typeof makeWorld>>
+export type Replica = Awaited<ReturnType<World['replica']>>
+export type Customer = Awaited<ReturnType<Replica['signUp']>>
+
+/**
+ * One database and as many replicas on it as a test wants, in this process. Nothing is mocked: the database is real, and
+ * time is moved by moving the one function and the two clocks that all of it comes from.
+ */
+export async function makeWorld(settings: Settings = {}) {
+  const { db, url, drop } = await makeDatabase(inject('databaseUrl'))
+  const config = configOf(settings)
+  const vault = await openVault(db, config.masterKeys as never)
+  const replicas: { stop(): Promise<void>; bus: { poll(): Promise<void> } }[] = []
+  let ahead = 0
+
+  /** Another replica on the same database. Its clocks are its own. */
+  async function replica(more: Settings = {}) {
+    const own = { ...configOf({ ...settings, ...more }), masterKeys: config.masterKeys }
+    const made = await startReplica({ config: own, db, vault })
+    replicas.push(made)
+    return made
+  }
+
+  /** Moves the database's clock, which is the one that tokens and sessions live by, and lets every replica see it. */
+  async function advance(milliseconds: number) {
+    ahead += milliseconds
+    await setDatabaseClock(db, ahead)
+    for (const { bus } of replicas) await bus.poll()
+  }
+
+  async function stop() {
+    for (const replica of replicas) await replica.stop()
+    await drop()
+  }
+
+  return { db, url, config, vault, replica, advance, stop }
+}
+
+async function setDatabaseClock(db: { query(statement: string): Promise<unknown> }, ahead: number) {
+  await db.query(`create or replace function assay.now() returns timestamptz language sql volatile parallel safe
+    as 'select date_trunc(''milliseconds'', clock_timestamp()) + interval ''${ahead} milliseconds'''`)
+}
+
+type Parts = Pick<Parameters<typeof assemble>[0], 'config' | 'db' | 'vault'>
+
+async function startReplica(parts: Parts) {
+  const clock = movableClock()
+  const lines: string[] = []
+  const sink = new Writable({
+    write(chunk, _, done) {
+      lines.push(String(chunk))
+      done()
+    },
+  })
+  const log = createLog(parts.config.logLevel, sink)
+  const state = { draining: () => false, migrated: () => isMigrated(parts.db) }
+  const assembled = assemble({ ...parts, clock, log, process: state, processMetrics: false })
+  await assembled.bus.start()
+  const { app } = assembled
+
+  /** Through the app, from an address of its own unless one is given; checked against openapi.yaml. */
+  async function request(path: string, init: RequestInit & { ip?: string } = {}): Promise<Answer> {
+    const { ip = `10.${randomInt(256)}.${randomInt(256)}.${randomInt(256)}`, ...rest } = init
+    const bindings = { incoming: { socket: { remoteAddress: ip } } }
+    const response = await app.request(path, rest, bindings as never)
+    const body = await response.text()
+    const { status, headers } = response
+    checkResponse({ method: rest.method ?? 'GET', path }, { status, headers, body })
+    return {
+      status,
+      headers,
+      text: body,
+      json: headers.get('content-type')?.includes('json') ? JSON.parse(body) : {},
+    }
+  }
+
+  return { ...assembled, ...calls(request), clock, lines, request, serve: () => serve(app, parts.config) }
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there, and fails if it isn't.
+export type Answer = { status: number; headers: Headers; text: string; json: any }
+
+type Request = (path: string, init?: RequestInit & { ip?: string }) => Promise<Answer>
+
+/** The calls that nearly every test makes. */
+function calls(request: Request) {
+  const postJson = (path: string, body: unknown, headers: Record<string, string> = {}) =>
+    request(path, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', ...headers },
+      body: JSON.stringify(body),
+    })
+  const postForm = (path: string, form: Record<string, string>, headers: Record<string, string> = {}) =>
+    request(path, { method: 'POST', headers, body: new URLSearchParams(form) })
+  const get = (path: string, token?: string, headers: Record<string, string> = {}) =>
+    request(path, { headers: { ...(token === undefined ? {} : bearer(token)), ...headers } })
+  const verify = (token: string, path = '/verify') => get(path, token)
+  const introspect = (token: string, authorization = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)) =>
+    postForm('/introspect', { token }, { Authorization: authorization })
+  const refresh = (refreshToken: string) => postForm('/refresh', { refresh_token: refreshToken })
+
+  async function signUp(email = `${randomBytes(8).toString('hex')}@example.com`) {
+    const password = 'correct horse battery staple'
+    const { status, json } = await postJson('/api/auth/signup', { email, password })
+    if (status !== 201) throw new Error(`signup answered ${status}`)
+    const { customer, api_key: apiKey, access_token: accessToken, refresh_token: refreshToken } = json
+    const issue = (body: object = {}, headers: Record<string, string> = {}) =>
+      postJson('/issue', body, { ...bearer(apiKey), ...headers })
+    /** A user's session, with the scopes `read write`. */
+    const session = async (body: object = {}) =>
+      (await issue({ subject: 'user-1', scope: 'read write', refresh: true, ...body })).json as Tokens
+    return {
+      id: customer.id as string,
+      email,
+      password,
+      apiKey,
+      accessToken,
+      refreshToken,
+      issue,
+      session,
+    } as {
+      id: string
+      email: string
+      password: string
+      apiKey: string
+      accessToken: string
+      refreshToken: string
+      issue: typeof issue
+      session: typeof session
+    }
+  }
+
+  return { postJson, postForm, get, verify, introspect, refresh, signUp }
+}
+
+export interface Tokens {
+  access_token: string
+  refresh_token: string
+  session_id: string
+  scope?: string
+  expires_in: number
+}
+
+export const bearer = (token: string) => ({ Authorization: `Bearer ${token}` })
+export const basic = (id: string, secret: string) =>
+  `Basic ${Buffer.from(`${id}:${secret}`).toString('base64')}`
+
+/** The claims of a token, unchecked. */
+export const claimsOf = (token: string) =>
+  JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
+
+/** A replica's two clocks, which a test may set apart from the world's. */
+function movableClock() {
+  const offset = { monotonic: 0, wall: 0 }
+  return {
+    monotonic: () => performance.now() + offset.monotonic,
+    wall: () => Date.now() + offset.wall,
+    /** Both, as when the process was stopped for so long (ms). */
+    skip(milliseconds: number) {
+      offset.monotonic += milliseconds
+      offset.wall += milliseconds
+    },
+    setWall(milliseconds: number) {
+      offset.wall += milliseconds
+    },
+  }
+}
+
+/** The app on a real socket, for what only a socket shows. Closed when the test ends. */
+async function serve(app: Parameters<typeof listen>[0], config: Config) {
+  const listening = await listen(app, { host: '127.0.0.1', port: config.port }, () => false)
+  let connections = 0
+  listening.server.on('connection', () => connections++)
+  const stop = async () => {
+    listening.server.closeAllConnections()
+    await listening.close(0)
+  }
+  onTestFinished(stop)
+  return { ...listening, url: `http://127.0.0.1:${listening.port}`, connections: () => connections, stop }
+}
