@@ -20,13 +20,16 @@ export function openPostgres(url: string, deadline: number): Driver {
 
 function pool(url: string, connections: number, deadline: number): Line & Pick<Driver, 'load'> {
   let sql = connect(url, connections, deadline)
-  let replacedAt = Number.NEGATIVE_INFINITY
+  let young = false
   let calls = 0
 
   function replace(failed: postgres.Sql) {
     // Not the pool that failed, or one so young that the database is simply away: it reconnects by itself.
-    if (failed !== sql || performance.now() - replacedAt < RECONNECT) return
-    replacedAt = performance.now()
+    if (failed !== sql || young) return
+    young = true
+    setTimeout(() => {
+      young = false
+    }, RECONNECT).unref()
     sql = connect(url, connections, deadline)
     void failed.end({ timeout: connections === 1 ? 0 : deadline / 1000 }).catch(() => {})
   }

@@ -36,13 +36,13 @@ export function createApp(deps: Deps): App {
 /** What is asked every few seconds by machines is not worth a line. */
 const QUIET = new Set(['/healthz', '/readyz', '/metrics'])
 
-function observe({ log, metrics }: Pick<Deps, 'log' | 'metrics'>) {
+function observe({ clock, log, metrics }: Pick<Deps, 'clock' | 'log' | 'metrics'>) {
   return async function observe(c: Ctx, next: () => Promise<void>) {
     const requestId = requestIdOf(c)
     c.set('requestId', requestId)
-    const began = performance.now()
+    const began = clock.monotonic()
     await next()
-    const milliseconds = performance.now() - began
+    const milliseconds = clock.monotonic() - began
     const { method } = c.req
     const { status } = c.res
     c.header('X-Request-Id', requestId)

@@ -61,6 +61,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
   const audit = new Audit(db)
   const app = createApp({
     config,
+    clock,
     bus,
     tokens,
     sessions,

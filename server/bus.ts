@@ -42,6 +42,7 @@ export class Bus {
   #flight: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #stopped = false
+  #failing = false
   #sweptAt = 0
   readonly counts = { polls: 0, failures: 0, rows: 0, reloads: 0 }
 
@@ -131,10 +132,22 @@ export class Bus {
       if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby')
       if (this.#foreign(answer)) return await this.#reload()
       this.#accept(answer, sent)
+      this.#tell(undefined)
     } catch (error) {
       this.counts.failures++
+      this.#tell(error)
       throw error
     }
+  }
+
+  /** Once when polls begin to fail and once when they succeed again: an outage is one event, not two a second. */
+  #tell(failure: unknown) {
+    const failing = failure !== undefined
+    if (failing === this.#failing) return
+    this.#failing = failing
+    if (failing)
+      this.#options.log.error({ err: failure }, 'the bus can not be polled: answers end with the lease')
+    else this.#options.log.info('the bus is polled again')
   }
 
   /** Another system or timeline, a counter that went back, or a gap in which rows may have come and gone. */
@@ -185,7 +198,7 @@ export class Bus {
     const interval = Math.min(this.#options.maxStaleness / 4, 500)
     this.#timer = setTimeout(() => {
       this.poll()
-        .catch(error => this.#options.log.warn({ err: error }, 'a poll of the bus failed'))
+        .catch(() => {}) // Told, and counted.
         .finally(() => this.#stopped || this.#schedule())
     }, interval)
   }

@@ -3,6 +3,7 @@ import type { HttpBindings } from '@hono/node-server'
 import type { Context } from 'hono'
 import type { Audit, Origin } from '../audit.ts'
 import type { Bus } from '../bus.ts'
+import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { Credentials } from '../credentials.ts'
 import type { Customers } from '../customers.ts'
@@ -14,6 +15,7 @@ import type { Tokens } from '../tokens.ts'
 /** What the routes are given; each takes what it needs of it. */
 export interface Deps {
   config: Config
+  clock: Clock
   bus: Bus
   tokens: Tokens
   sessions: Sessions
