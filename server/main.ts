@@ -13,13 +13,15 @@ import {
   MasterKeyMissing,
   masterKeysFile,
   openDataDir,
+  type SecretFile,
 } from './datadir.ts'
 import { Unavailable } from './errors.ts'
 import { ListenError, listen } from './listen.ts'
-import { createLog } from './log.ts'
+import { createLog, type Log } from './log.ts'
 import { openVault, WrongMasterKey } from './vault.ts'
 
-/** sysexits.h: the settings are wrong; the database can't be reached. */
+/** sysexits.h: the command is wrong; the settings are; the database can't be reached. */
+const EX_USAGE = 64
 const EX_CONFIG = 78
 const EX_UNAVAILABLE = 69
 
@@ -30,24 +32,27 @@ const USAGE = `usage: npm start              serve (settings come from the envir
 
 async function main([verb = 'serve', ...rest]: string[]) {
   if (rest.length > 0 || !['serve', 'migrate'].includes(verb))
-    return fail(verb.endsWith('help') ? 0 : 64, USAGE)
+    exit(verb.endsWith('help') ? 0 : EX_USAGE, USAGE)
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
+  const log = createLog(config.logLevel)
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
-  const log = createLog(config.logLevel)
-  const secrets = secretsOf(config, folder, warning => log.warn(warning))
+  const secrets = secretsOf(config, folder, log)
   const db = await openDatabase(config, folder)
   if (verb === 'migrate') return db.close()
-  await warnOfLosses(db, warning => log.warn(warning))
-  const vault = await openVault(db, secrets.masterKeys)
+  await serve({ ...config, ...secrets }, db, log, folder?.path)
+}
+
+async function serve(config: Config & Secrets, db: Database, log: Log, folder: string | undefined) {
+  await warnOfLosses(db, log)
+  const vault = await openVault(db, config.masterKeys)
   let draining = false
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
-  const settled = { ...config, ...secrets }
-  const replica = assemble({ config: settled, db, vault, clock, log, process: state, processMetrics: true })
+  const replica = assemble({ config, db, vault, clock, log, process: state, processMetrics: true })
   await replica.bus.start()
-  const server = await listen(replica.app, config, () => draining)
+  const server = await listen(replica.app, config, state.draining)
   log.info({ port: server.port, host: config.host, database: db.kind, node: process.version }, 'listening')
-  process.stderr.write(banner({ port: server.port, host: config.host, folder: folder?.path }))
+  process.stderr.write(banner({ port: server.port, host: config.host, folder }))
 
   /** `pause`: how long requests are still taken (ms), until every balancer has seen that this one is not ready. */
   async function drain(pause: number) {
@@ -57,7 +62,6 @@ async function main([verb = 'serve', ...rest]: string[]) {
     await server.close(pause)
     await replica.stop()
     await db.close()
-    folder?.release()
     log.info('ended')
     process.exit(0)
   }
@@ -69,20 +73,25 @@ async function main([verb = 'serve', ...rest]: string[]) {
   })
 }
 
+interface Secrets {
+  masterKeys: [SealingKey, ...SealingKey[]]
+  adminToken: string
+}
+
 /** From the settings or, embedded, from files that the first start makes. */
-function secretsOf(config: Config, folder: DataDir | undefined, warn: (warning: string) => void) {
-  const masterKeys = config.masterKeys ?? fromFile(masterKeysFile(folder!), parseMasterKeys, warn)
-  const adminToken = config.adminToken ?? fromFile(adminTokenFile(folder!), parseAdminToken, warn)
-  return { masterKeys: masterKeys as [SealingKey, ...SealingKey[]], adminToken }
+function secretsOf(config: Config, folder: DataDir | undefined, log: Log): Secrets {
+  const masterKeys = config.masterKeys ?? fromFile(masterKeysFile(folder!), parseMasterKeys, log)
+  const adminToken = config.adminToken ?? fromFile(adminTokenFile(folder!), parseAdminToken, log)
+  return { masterKeys: masterKeys as Secrets['masterKeys'], adminToken }
 }
 
 function fromFile<Parsed>(
-  { text, path, warnings }: ReturnType<typeof masterKeysFile>,
+  file: SecretFile,
   parse: (text: string, source: string) => Parsed,
-  warn: (warning: string) => void,
+  log: Log,
 ): Parsed {
-  for (const warning of warnings) warn(warning)
-  return parse(text, path)
+  for (const warning of file.warnings) log.warn(warning)
+  return parse(file.text, file.path)
 }
 
 /** Open, and migrated. */
@@ -91,16 +100,18 @@ async function openDatabase(config: Config, folder: DataDir | undefined): Promis
   return open(config.databaseUrl === undefined ? { folder: folder!.database } : { url: config.databaseUrl })
 }
 
-async function warnOfLosses(db: Database, warn: (warning: string) => void) {
+async function warnOfLosses(db: Database, log: Log) {
   if (db.kind === 'embedded') return
   for (const setting of ['fsync', 'synchronous_commit', 'full_page_writes']) {
     const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
     if (row?.value === 'off')
-      warn(`${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`)
+      log.warn(
+        `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
+      )
   }
 }
 
-function fail(code: number, message: string): never {
+function exit(code: number, message: string): never {
   process.stderr.write(`${message}\n`)
   process.exit(code)
 }
@@ -108,10 +119,10 @@ function fail(code: number, message: string): never {
 /** What kept it from starting, and the exit code that says whose it is to mend. */
 function explain(error: unknown): never {
   const settings = [ConfigError, DataDirInUse, MasterKeyMissing, WrongMasterKey, ListenError]
-  if (settings.some(kind => error instanceof kind)) fail(EX_CONFIG, `assay: ${(error as Error).message}`)
+  if (settings.some(kind => error instanceof kind)) exit(EX_CONFIG, `assay: ${(error as Error).message}`)
   const translated = translate(error)
   if (!(translated instanceof Unavailable)) throw translated
-  fail(
+  exit(
     EX_UNAVAILABLE,
     `assay: the database can't be reached or won't let us in (${translated.detail}); check DATABASE_URL`,
   )

@@ -32,7 +32,9 @@ const TWICE = new OAuthError(
 
 function presentedInHeader(authorization: string | undefined): Presented | undefined {
   const bearer = bearerOf(authorization)
-  if (bearer !== undefined) return { clientId: undefined, secret: bearer }
+  // Whatever else is a Bearer is a token: clients add their old access token even to the call that refreshes it.
+  if (bearer !== undefined)
+    return bearer.startsWith('assay_') ? { clientId: undefined, secret: bearer } : undefined
   const basic = authorization === undefined ? undefined : BASIC.exec(authorization)?.[1]
   if (basic === undefined) return undefined
   const pair = Buffer.from(basic, 'base64').toString()
@@ -112,7 +114,7 @@ export async function sessionKeeper(
   deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions' | 'credentials'>,
 ): Promise<{ customerId: string; actor: string }> {
   const presented = presentedBy(c, new Map())
-  if (!presented?.secret.startsWith('assay_')) {
+  if (presented === undefined) {
     const claims = await account(c, deps)
     return { customerId: claims.client_id, actor: `session:${claims.sid}` }
   }
