@@ -1,14 +1,13 @@
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { access, constants, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { loadConfig, SETTINGS } from '../server/config.ts'
-import { checkConfig, findNginx, protect } from './support/nginx.ts'
+import { checkConfig, findNginx, protect, startDemoBackend } from './support/nginx.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
@@ -251,13 +250,7 @@ describe('.ci/run', () => {
 
 describe('the demo backend', () => {
   test('answers with method, path and who the gateway says it is, and ends when told to', async () => {
-    const child = spawn(process.execPath, [join(ROOT, 'deploy/demo-backend/server.ts')], {
-      env: { PORT: '0' },
-      stdio: ['ignore', 'pipe', 'ignore'],
-    })
-    const [line] = await once(createInterface(child.stdout), 'line')
-    const { address, port } = JSON.parse(line.replace('listening ', ''))
-    expect(address).toBe('127.0.0.1')
+    const { port, child } = await startDemoBackend()
     const headers = { 'X-Auth-Subject': 'ann', Authorization: 'Bearer secret' }
     const response = await fetch(`http://127.0.0.1:${port}/orders/7?key=secret`, { method: 'PUT', headers })
     expect(await response.json()).toEqual({

@@ -2,23 +2,27 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { type AddressInfo, connect, createServer } from 'node:net'
+import { createServer, type IncomingHttpHeaders } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { freePort } from './port.ts'
 
 export const SHIPPED = join(import.meta.dirname, '../../deploy/nginx')
 
-/** The real nginx, or undefined where there is none. With CI=true its absence is an error: nothing is skipped there. */
+/** The real nginx, or undefined where there is none. In CI its absence is an error: nothing is skipped there. */
 export function findNginx(): string | undefined {
   const path = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin']
   const found = path.map(dir => join(dir, 'nginx')).find(file => existsSync(file))
-  if (!found && process.env.CI === 'true') throw new Error('nginx is not installed, and CI skips nothing')
+  if (!found && process.env.CI) throw new Error('nginx is not installed, and CI skips nothing')
   return found
 }
 
 export interface Options {
-  assayPort: number
-  backendPort: number
+  /** The ports of Assay's replicas. */
+  assay: number[]
+  backend: number
   /** What a user may have besides: more locations, and lines at the beginning of server {} and http {}. */
   locations?: string
   server?: string
@@ -35,7 +39,7 @@ export interface Nginx {
 /** Starts a real nginx with the shipped files in a directory of its own; answers once it accepts connections. */
 export async function startNginx(options: Options): Promise<Nginx> {
   const port = await freePort()
-  const dir = await writeConfig(site(port, options), options.assayPort)
+  const dir = await writeConfig(site(port, options), options.assay)
   const child = spawn(nginxPath(), commandLine(dir), { stdio: ['ignore', 'ignore', 'pipe'] })
   const stop = async () => {
     await end(child)
@@ -66,16 +70,20 @@ function nginxPath(): string {
 // Before it has read its configuration, nginx would log to a folder of the system.
 const commandLine = (dir: string) => ['-p', dir, '-e', 'stderr', '-c', join(dir, 'nginx.conf')]
 
-/** A folder like /etc/nginx with the shipped one in it; only the address in upstream.conf is edited, as a user would. */
-async function writeConfig(http: string, assayPort = 3001): Promise<string> {
+/** A folder like /etc/nginx with the shipped one in it; only the addresses in upstream.conf are edited, as a user would. */
+async function writeConfig(http: string, assay = [3001]): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'assay-nginx-'))
   await mkdir(join(dir, 'temp'))
   await symlink(SHIPPED, join(dir, 'assay'))
   const upstream = await readFile(join(SHIPPED, 'upstream.conf'), 'utf8')
-  await writeFile(join(dir, 'upstream.conf'), upstream.replace('127.0.0.1:3001;', `127.0.0.1:${assayPort};`))
+  await writeFile(join(dir, 'upstream.conf'), upstream.replace('server 127.0.0.1:3001;', servers(assay)))
   await writeFile(join(dir, 'nginx.conf'), topLevel(dir, http))
   return dir
 }
+
+/** As the comment in upstream.conf has it. */
+const servers = (ports: number[]) =>
+  ports.map(port => `server 127.0.0.1:${port}${ports.length > 1 ? ' fail_timeout=1s' : ''};`).join(' ')
 
 const TEMPORARY = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
 
@@ -94,10 +102,10 @@ http {
 }
 `
 
-const site = (port: number, { backendPort, locations = '', server = '', http = '' }: Options) => `
+const site = (port: number, { backend, locations = '', server = '', http = '' }: Options) => `
   ${http}
   include upstream.conf;
-  upstream backend { server 127.0.0.1:${backendPort}; }
+  upstream backend { server 127.0.0.1:${backend}; }
   server {
     listen 127.0.0.1:${port};
     ${server}
@@ -113,15 +121,6 @@ const site = (port: number, { backendPort, locations = '', server = '', http = '
 /** The lines of a protected location, as the shipped files tell users to write them. */
 export const protect = (question: string) =>
   `auth_request "${question}"; include assay/identity.conf; proxy_pass http://backend;`
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 function collect(child: ChildProcess) {
   let text = ''
@@ -156,4 +155,36 @@ async function end(child: ChildProcess) {
   const exited = once(child, 'exit')
   child.kill('SIGTERM')
   await exited
+}
+
+/** The demo backend, as compose.yaml runs it: it answers with who nginx says that the caller is. */
+export async function startDemoBackend(): Promise<{
+  port: number
+  child: ChildProcess
+  stop(): Promise<void>
+}> {
+  const script = join(import.meta.dirname, '../../deploy/demo-backend/server.ts')
+  const env = { PATH: process.env.PATH, PORT: '0' }
+  const child = spawn(process.execPath, [script], { env, stdio: ['ignore', 'pipe', 'ignore'] })
+  const [line] = await once(createInterface(child.stdout), 'line')
+  const { port } = JSON.parse(line.replace('listening ', ''))
+  return { port, child, stop: () => end(child) }
+}
+
+export type Listener = Awaited<ReturnType<typeof startListener>>
+
+/** A server that notes all that reaches it, behind nginx or in Assay's place. A path that ends in /fail is answered 500. */
+export async function startListener() {
+  const heard: { path: string | undefined; headers: IncomingHttpHeaders }[] = []
+  const server = createServer((request, response) => {
+    heard.push({ path: request.url, headers: request.headers })
+    if (request.url?.endsWith('/fail')) response.statusCode = 500
+    request.resume().on('end', () => response.end('heard'))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const stop = async () => {
+    server.close()
+    server.closeAllConnections()
+  }
+  return { heard, port: (server.address() as AddressInfo).port, stop }
 }

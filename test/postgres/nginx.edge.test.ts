@@ -1,0 +1,160 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import {
+  findNginx,
+  type Listener,
+  type Nginx,
+  type Options,
+  protect,
+  startListener,
+  startNginx,
+} from '../support/nginx.ts'
+import { freePort } from '../support/port.ts'
+import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** What may go wrong at the edge: what a client sends besides its token, and what a user writes around the shipped files. */
+
+const IDENTITY = ['Customer', 'Subject', 'Scope', 'Audience', 'Session', 'Token-Id', 'Expires', 'Claims']
+const FORGED = Object.fromEntries(IDENTITY.map(name => [`X-Auth-${name}`, 'forged']))
+
+const LOCATIONS = `
+  location /with-token/ { ${protect('/_assay/verify')} proxy_set_header Authorization $http_authorization; }
+  location /typo/ { ${protect('/_assay/verfy/scope=read')} }
+  location /unknown-rule/ { ${protect('/_assay/verify/scpoe=read')} }
+  location /repeated-rule/ { ${protect('/_assay/verify/scope=read&scope=read')} }
+  location /before/ { ${protect('/_assay/verify')} return 500; }
+  location /after/ { ${protect('/_assay/verify')} proxy_intercept_errors on; }`
+
+describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there is none)', () => {
+  let world: World
+  let assay: Replica
+  let customer: Customer
+  let assayPort: number
+  let backend: Listener
+  let nginx: Nginx
+  let token: string
+
+  beforeAll(async () => {
+    world = await makeWorld()
+    assay = await world.replica()
+    customer = await assay.signUp()
+  })
+  afterAll(() => world?.stop())
+  beforeEach(async () => {
+    assayPort = (await assay.serve()).port
+    backend = await listener()
+    nginx = await start({ locations: LOCATIONS })
+    token = (await customer.issue({ scope: 'read' })).json.access_token
+  })
+
+  async function listener() {
+    const started = await startListener()
+    onTestFinished(started.stop)
+    return started
+  }
+
+  async function start(options: Partial<Options> = {}) {
+    const started = await startNginx({ assay: [assayPort], backend: backend.port, ...options })
+    onTestFinished(started.stop)
+    return started
+  }
+
+  async function get(path: string, init: RequestInit = {}, at = nginx) {
+    const response = await fetch(at.url + path, { headers: bearer(token), ...init })
+    await response.arrayBuffer()
+    return response
+  }
+
+  test('H41 CVE-2026-34457 identity headers with underscores don’t reach the backend either', async () => {
+    const underscored = Object.fromEntries(
+      IDENTITY.map(name => [`X_Auth_${name.replaceAll('-', '_')}`, 'forged']),
+    )
+    expect((await get('/', { headers: { ...bearer(token), ...FORGED, ...underscored } })).status).toBe(200)
+    const { headers } = backend.heard[0]!
+    expect(JSON.stringify(headers)).not.toContain('forged')
+    expect(headers['x-auth-customer']).toBe(customer.id)
+    expect(headers['x-request-id']).toMatch(/^[0-9a-f]{32}$/)
+  })
+
+  test('H40 the largest identity there can be fits into what nginx reads by default', async () => {
+    const claims = { note: 'n'.repeat(1_900) }
+    const { json } = await customer.issue({ scope: 'read', claims })
+    expect((await get('/', { headers: bearer(json.access_token) })).status).toBe(200)
+    const heard = Buffer.from(String(backend.heard[0]!.headers['x-auth-claims']), 'base64url')
+    expect(JSON.parse(heard.toString())).toEqual(claims)
+  })
+
+  test('H41 Assay hears the token, the request id and nothing else of the client', async () => {
+    // A listener in Assay's place: what nginx sends is the question here, not what it is answered.
+    const inPlace = await listener()
+    const asking = await start({ assay: [inPlace.port] })
+    const headers = { ...FORGED, 'X-Assay-Require': 'scope=x', 'X-Forwarded-For': '1.2.3.4', Cookie: 'a=b' }
+    const post = { method: 'POST', body: 'x'.repeat(100_000), headers: { ...bearer('t'), ...headers } }
+    await get('/reading/?aud=x', post, asking)
+    expect(inPlace.heard).toEqual([
+      {
+        path: '/verify?scope=read',
+        headers: { host: 'assay', authorization: 'Bearer t', 'x-request-id': expect.any(String) },
+      },
+    ])
+  })
+
+  test('the token ends at nginx, unless the location hands it on', async () => {
+    await get('/')
+    await get('/with-token/')
+    expect(backend.heard.map(({ headers }) => headers.authorization)).toEqual([undefined, `Bearer ${token}`])
+  })
+
+  test('a body goes to the backend, whatever its length, and a denied one nowhere', async () => {
+    const post = { method: 'POST', body: 'x'.repeat(100_000) }
+    expect((await get('/', post)).status).toBe(200)
+    expect(backend.heard[0]!.headers['content-length']).toBe('100000')
+    expect((await get('/', { ...post, headers: bearer('nonsense') })).status).toBe(401)
+    expect(backend.heard).toHaveLength(1)
+  })
+
+  test('H56 the client sets no rule, neither to open nor to close', async () => {
+    const ruled = (scope: string) => ({ headers: { ...bearer(token), 'X-Assay-Require': `scope=${scope}` } })
+    expect((await get('/writing/?scope=read', ruled('read'))).status).toBe(403)
+    expect((await get('/?scope=write', ruled('write'))).status).toBe(200)
+    expect(backend.heard[0]!.headers).not.toHaveProperty('x-assay-require')
+  })
+
+  test('H56 a rule with a typo, a rule twice and a question with a typo open nothing', async () => {
+    for (const path of ['/unknown-rule/', '/repeated-rule/', '/typo/'])
+      expect((await get(path)).status).toBe(403)
+    expect(backend.heard).toEqual([])
+  })
+
+  test('nobody outside can ask through nginx', async () => {
+    for (const path of ['/_assay/verify', '/_assay/verify/scope=read', '/_assay/other'])
+      expect((await get(path)).status).toBe(404)
+  })
+
+  test('a 500 that has nothing to do with the token stays a 500', async () => {
+    for (const path of ['/before/', '/after/fail']) expect((await get(path)).status).toBe(500)
+  })
+
+  test('a server block that would open the door opens nothing', async () => {
+    const hostile = await start({
+      http: `proxy_cache_path cache keys_zone=all:1m; proxy_cache all; proxy_cache_valid any 1m;
+        proxy_ignore_headers Cache-Control Expires; proxy_cache_key $request_uri;
+        proxy_set_header Authorization "Bearer nonsense";`,
+      server: `proxy_intercept_errors on; error_page 401 403 500 502 503 504 =200 /open/;
+        auth_request /_assay/verify; location ~ verify { return 200; }`,
+    })
+    expect((await get('/reading/a', {}, hostile)).status).toBe(200)
+    expect((await get('/reading/a', { headers: bearer('nonsense') }, hostile)).status).toBe(401)
+    expect((await get('/writing/', {}, hostile)).status).toBe(403)
+  })
+
+  test('H29 while Assay is down it is 503 with Retry-After, and nothing reaches the backend', async () => {
+    const alone = await start({ assay: [await freePort()], http: 'error_page 502 =200 /open/;' })
+    for (const headers of [{}, bearer(token)]) {
+      const response = await get('/', { headers }, alone)
+      expect(response.status).toBe(503)
+      expect(response.headers.get('retry-after')).toBe('1')
+    }
+    expect(backend.heard).toEqual([])
+    expect((await get('/open/', {}, alone)).status).toBe(200)
+  })
+})

@@ -1,0 +1,183 @@
+import { globSync, readFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { SETTINGS } from '../server/config.ts'
+
+/** The rules of the layout that no compiler holds: data flows one way, http -> domain -> db, with crypto at the ground. */
+
+const ROOT = join(import.meta.dirname, '..')
+const read = (file: string) => readFileSync(join(ROOT, file), 'utf8')
+
+const files = globSync('{server,db}/**/*.ts', { cwd: ROOT }).sort()
+
+/** Neither comments nor what stands in quotes: what is left is code. */
+const codeOf = (file: string) => withoutComments(read(file)).replace(/'(?:[^'\\\n]|\\.)*'/g, "''")
+
+const withoutComments = (text: string) =>
+  text.replace(/\/\*.*?\*\//gs, '').replace(/^\s*\/\/.*$|\s\/\/ .*$/gm, '')
+
+interface Import {
+  from: string
+  /** A file of ours by its path from the root, or a package or module of Node by its name. */
+  of: string
+}
+
+const IMPORT =
+  /^(?:import|export)\b[^';]*?\bfrom\s+'([^'\n]+)'|^import\s+'([^'\n]+)'|\bimport\(\s*['"`]([^'"`\n]+)/gm
+
+function importsOf(from: string): Import[] {
+  const specifiers = [...withoutComments(read(from)).matchAll(IMPORT)].map(match => match.slice(1).join(''))
+  return specifiers.map(of => ({
+    from,
+    of: of.startsWith('.') ? relative(ROOT, join(ROOT, from, '..', of)) : of,
+  }))
+}
+
+const imports = files.flatMap(importsOf)
+const isFile = (of: string) => of.endsWith('.ts')
+
+type Layer = 'errors' | 'crypto' | 'http' | 'wiring' | 'domain' | 'db'
+
+const WIRING = ['app', 'assemble', 'main', 'listen'].map(name => `server/${name}.ts`)
+
+function layerOf(file: string): Layer {
+  if (file === 'server/errors.ts') return 'errors'
+  if (file.startsWith('server/crypto/')) return 'crypto'
+  if (file.startsWith('server/http/')) return 'http'
+  if (WIRING.includes(file)) return 'wiring'
+  return file.startsWith('db/') ? 'db' : 'domain'
+}
+
+const GROUND: Layer[] = ['errors', 'crypto']
+
+const MAY_IMPORT: Record<Layer, Layer[]> = {
+  errors: [],
+  crypto: ['crypto'],
+  db: ['errors', 'db'],
+  domain: [...GROUND, 'db', 'domain'],
+  http: [...GROUND, 'domain', 'http'],
+  wiring: [...GROUND, 'db', 'domain', 'http', 'wiring'],
+}
+
+const DRIVERS = /^(postgres|@electric-sql\/pglite|drizzle-orm)(\/|$)/
+const FRAMEWORK = /^(hono|@hono\/.*)(\/|$)/
+
+/** `from imports of`, for those that are against the rule. */
+const against = (rule: (from: Layer, of: string) => boolean) =>
+  imports.filter(({ from, of }) => rule(layerOf(from), of)).map(({ from, of }) => `${from} imports ${of}`)
+
+describe('the import rule', () => {
+  test('every import is seen, of types too, and of files that exist', () => {
+    const begun = files.flatMap(
+      file => read(file).match(/^(import|export \{|export type \{|export \*).*/gm) ?? [],
+    )
+    const exports = begun.filter(line => line.startsWith('export') && !line.includes(' from '))
+    expect(imports.length).toBe(begun.length - exports.length)
+    expect(imports.map(({ of }) => of).filter(of => isFile(of) && !files.includes(of))).toEqual([])
+    for (const layer of Object.keys(MAY_IMPORT)) expect(files.map(layerOf)).toContain(layer)
+  })
+
+  test('http asks the domain, the domain asks the database, and nothing asks back', () => {
+    expect(against((from, of) => isFile(of) && !MAY_IMPORT[from].includes(layerOf(of)))).toEqual([])
+  })
+
+  test('drivers stay in db, and the framework in http and the wiring', () => {
+    expect(against((from, of) => from !== 'db' && DRIVERS.test(of))).toEqual([])
+    expect(against((from, of) => !['http', 'wiring'].includes(from) && FRAMEWORK.test(of))).toEqual([])
+  })
+
+  test('crypto takes values and gives values: it knows two modules of Node and one package', () => {
+    const known = ['node:crypto', 'node:zlib', '@node-rs/argon2']
+    expect(against((from, of) => from === 'crypto' && !isFile(of) && !known.includes(of))).toEqual([])
+  })
+
+  test('the errors import nothing', () => {
+    expect(imports.filter(({ from }) => from === 'server/errors.ts')).toEqual([])
+  })
+
+  test('there are no barrels', () => {
+    expect(globSync('{server,db,test}/**/index.{ts,js}', { cwd: ROOT })).toEqual([])
+    expect(files.filter(file => /^export \* /m.test(codeOf(file)))).toEqual([])
+  })
+})
+
+/** The files, of all but these, in whose code the pattern is. */
+const filesWith = (pattern: RegExp, ...but: string[]) =>
+  files.filter(file => !but.includes(file) && pattern.test(codeOf(file)))
+
+describe('capabilities are passed', () => {
+  test('only main.ts reads the environment and the clocks', () => {
+    const environment = /\bprocess\.(env|argv)\b|\bimport\.meta\.env\b/
+    expect(filesWith(environment, 'server/main.ts')).toEqual([])
+    const clocks =
+      /\bDate\.now\b|\bDate\(\s*\)|\bnew Date\b(?!\()|\bperformance\b|\bhrtime\b|\bprocess\.uptime\b/
+    expect(filesWith(clocks, 'server/main.ts')).toEqual([])
+  })
+
+  test('only listen.ts opens a socket to listen on', () => {
+    expect(filesWith(/\bcreate(Adaptor)?Server\(/)).toEqual(['server/listen.ts'])
+  })
+
+  test('in SQL the time comes from one function of ours', () => {
+    const statements = globSync('db/**/*.{ts,sql}', { cwd: ROOT })
+    const others =
+      /(?<![.\w])now\(\)|clock_timestamp|statement_timestamp|current_(timestamp|date|time)\b|localtime/i
+    const telling = statements.filter(file => others.test(withoutComments(read(file))))
+    expect(telling).toEqual(['db/migrations/0000_clock.sql'])
+  })
+})
+
+test('H57 nothing that serves reserves a connection (porsager/postgres#1208): only migrations have a transaction', () => {
+  expect(filesWith(/\.(begin|reserve|savepoint)\(/)).toEqual(['db/migrate.ts'])
+  expect(filesWith(/\.transaction\(/)).toEqual(['db/embedded.ts'])
+  expect(codeOf('db/embedded.ts').match(/\.transaction\(/g)).toHaveLength(1)
+})
+
+test('no file has grown past 320 lines', () => {
+  const lines = (file: string) => read(file).split('\n').length - 1
+  expect(files.filter(file => lines(file) > 320)).toEqual([])
+})
+
+describe('the project says the same everywhere', () => {
+  const manifest = JSON.parse(read('package.json'))
+
+  test('the pinned Node is one version on every platform', () => {
+    const pins = Object.entries<string>(manifest.optionalDependencies)
+    const platforms = pins.map(([name]) => name.replace(/^node-(bin-)?/, '')).sort()
+    expect(platforms).toEqual(['darwin-arm64', 'darwin-x64', 'linux-arm64', 'linux-x64'])
+    expect(new Set(pins.map(([, version]) => version)).size).toBe(1)
+    expect(pins[0]![1]).toMatch(/^26\.\d+\.\d+$/)
+    const { packages } = JSON.parse(read('package-lock.json'))
+    for (const [name, version] of pins) expect(packages[`node_modules/${name}`].version).toBe(version)
+  })
+
+  test('openapi.yaml is of this version', () => {
+    expect(parse(read('openapi.yaml')).info.version).toBe(manifest.version)
+  })
+
+  test('the README shows how to start and how to test in its first 15 lines', () => {
+    const beginning = read('README.md').split('\n').slice(0, 15).join('\n')
+    expect(beginning).toContain('npm ci && npm start')
+    expect(beginning).toContain('npm ci && npm test')
+  })
+
+  test('the README has every setting with its default, and no other', () => {
+    const rows = read('README.md').match(/^\|.*\|$/gm) ?? []
+    const cells = rows.map(row =>
+      row
+        .split(/(?<!\\)\|/)
+        .slice(1, -1)
+        .map(cell => cell.trim()),
+    )
+    const settings = new Map(
+      cells.filter(([name]) => /^`[A-Z][A-Z_]+`/.test(name ?? '')).map(([name, value]) => [name, value]),
+    )
+    const names = SETTINGS.map(({ name, secret }) =>
+      secret ? `\`${name}\` or \`${name}_FILE\`` : `\`${name}\``,
+    )
+    expect([...settings.keys()].sort()).toEqual(names.sort())
+    for (const { name, default: value } of SETTINGS)
+      if (value !== undefined) expect(`${name}: ${settings.get(`\`${name}\``)}`).toBe(`${name}: \`${value}\``)
+  })
+})

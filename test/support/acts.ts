@@ -1,0 +1,368 @@
+import { logIn, setState } from './plant.ts'
+import { type Answer, basic, bearer, type Customer, claimsOf, type Replica, type World } from './world.ts'
+
+/** Every act that is audited, what must be there before it, and the events that it leaves. */
+
+export const FROM = { ip: '203.0.113.7', userAgent: 'audit-test/1.0' }
+
+export interface Stage {
+  world: World
+  assay: Replica
+  customer: Customer
+  /** What `prepare` made. */
+  // biome-ignore lint/suspicious/noExplicitAny: each act knows what it prepared.
+  made: any
+}
+
+export interface Expected {
+  type: string
+  customer_id: string | null
+  actor: string
+  subject?: string
+  session_id?: string
+  token_id?: string
+  detail?: unknown
+}
+
+export interface Act {
+  name: string
+  prepare?(stage: Stage): Promise<unknown>
+  run(stage: Stage): Promise<Answer>
+  status: number
+  events(stage: Stage, answer: Answer): Expected[]
+  /** An access token that the act ends. */
+  ends?(stage: Stage): string
+}
+
+/** A call from the place that the events must name. */
+function send(
+  { assay }: Stage,
+  method: string,
+  path: string,
+  how: { json?: unknown; form?: Record<string, string>; headers?: Record<string, string> } = {},
+) {
+  const headers: Record<string, string> = { 'User-Agent': FROM.userAgent, ...how.headers }
+  if (how.json) headers['Content-Type'] = 'application/json'
+  const body = how.json ? JSON.stringify(how.json) : how.form && new URLSearchParams(how.form)
+  return assay.request(path, { method, headers, ip: FROM.ip, ...(body && { body }) })
+}
+
+const keyIdOf = (apiKey: string) => apiKey.split('_')[2]!
+const byKey = ({ customer }: Stage) => `api_key:${keyIdOf(customer.apiKey)}`
+const ownSession = ({ customer }: Stage) => claimsOf(customer.accessToken).sid as string
+
+/** What nearly every event says of an access token. */
+const about = (token: string) => {
+  const { client_id, sub, sid, jti } = claimsOf(token)
+  return { customer_id: client_id, subject: sub, ...(sid && { session_id: sid }), token_id: jti }
+}
+
+const loggedIn = (token: string): Expected => ({
+  ...about(token),
+  type: 'customer.logged_in',
+  actor: `customer:${claimsOf(token).client_id}`,
+  detail: { scope: 'assay:account' },
+})
+
+const failed = (name: string, reason: string, known: boolean, more: Partial<Act> = {}): Act => ({
+  name,
+  run: stage =>
+    send(stage, 'POST', '/api/auth/login', {
+      json: {
+        email: known ? stage.customer.email : 'unknown@example.com',
+        password: reason === 'disabled' ? stage.customer.password : 'a wrong password',
+      },
+    }),
+  status: reason === 'disabled' ? 403 : 401,
+  events: ({ customer }) => [
+    {
+      type: 'customer.login_failed',
+      customer_id: known ? customer.id : null,
+      actor: 'anonymous',
+      detail: { reason },
+    },
+  ],
+  ...more,
+})
+
+const issued = (name: string, body: object): Act => ({
+  name,
+  run: stage => send(stage, 'POST', '/issue', { json: body, headers: bearer(stage.customer.apiKey) }),
+  status: 200,
+  events: (stage, { json }) => [
+    { ...about(json.access_token), type: 'token.issued', actor: byKey(stage), detail: { scope: 'read' } },
+  ],
+})
+
+interface Refreshed {
+  type: string
+  presented: number
+  current: number
+  late?: boolean
+  severity?: string
+  refused?: boolean
+}
+
+const refreshed = (name: string, prepare: Act['prepare'], outcome: Refreshed): Act => ({
+  name,
+  prepare: prepare!,
+  run: stage => send(stage, 'POST', '/refresh', { form: { refresh_token: stage.made.refresh_token } }),
+  status: outcome.refused ? 400 : 200,
+  events: ({ customer, made }, { json }) => {
+    const { type, presented, current, late = false, severity = 'info' } = outcome
+    return [
+      {
+        type,
+        customer_id: customer.id,
+        actor: `session:${made.session_id}`,
+        subject: 'user-1',
+        session_id: made.session_id,
+        ...(!outcome.refused && { token_id: claimsOf(json.access_token).jti }),
+        detail: { presented, current, late, severity },
+      },
+    ]
+  },
+})
+
+const begin = ({ customer }: Stage) => customer.session()
+
+async function rotated(stage: Stage) {
+  const session = await begin(stage)
+  await stage.assay.refresh(session.refresh_token)
+  return session
+}
+
+const ended = (name: string, run: Act['run'], status: number, actor: (stage: Stage) => string): Act => ({
+  name,
+  prepare: begin,
+  run,
+  status,
+  events: stage => [
+    {
+      type: 'session.revoked',
+      customer_id: stage.customer.id,
+      actor: actor(stage),
+      subject: 'user-1',
+      session_id: stage.made.session_id,
+    },
+  ],
+  ends: ({ made }) => made.access_token,
+})
+
+export const ACTS: Act[] = [
+  {
+    name: 'signing up',
+    run: stage =>
+      send(stage, 'POST', '/api/auth/signup', {
+        json: { email: `new.${stage.customer.email}`, password: 'correct horse' },
+      }),
+    status: 201,
+    events: (_, { json }) => [
+      {
+        type: 'customer.signed_up',
+        customer_id: json.customer.id,
+        actor: 'anonymous',
+        subject: json.customer.id,
+        detail: { api_key_id: keyIdOf(json.api_key) },
+      },
+      loggedIn(json.access_token),
+    ],
+  },
+  {
+    name: 'logging in',
+    run: stage => {
+      const { email, password } = stage.customer
+      return send(stage, 'POST', '/api/auth/login', { json: { email, password } })
+    },
+    status: 200,
+    events: (_, { json }) => [loggedIn(json.access_token)],
+  },
+  failed('logging in with a wrong password', 'password', true),
+  failed('logging in with an unknown email', 'password', false),
+  failed('logging in while disabled', 'disabled', true, {
+    prepare: ({ world, customer, assay }) => setState(world, customer.id, 'disabled', [assay]),
+  }),
+  issued('issuing a token', { subject: 'user-1', scope: 'read' }),
+  issued('starting a session', { subject: 'user-1', scope: 'read', refresh: true }),
+  {
+    name: 'retrying an issue under its Idempotency-Key',
+    prepare: ({ customer }) =>
+      customer.issue({ subject: 'user-1', refresh: true }, { 'Idempotency-Key': customer.id }),
+    run: stage => {
+      const headers = { ...bearer(stage.customer.apiKey), 'Idempotency-Key': stage.customer.id }
+      return send(stage, 'POST', '/issue', { json: { subject: 'user-1', refresh: true }, headers })
+    },
+    status: 200,
+    events: (stage, { json }) => [
+      { ...about(json.access_token), type: 'session.replayed', actor: byKey(stage) },
+    ],
+  },
+  {
+    name: 'client credentials',
+    run: stage => {
+      const headers = { Authorization: basic(stage.customer.id, stage.customer.apiKey) }
+      return send(stage, 'POST', '/token', { form: { grant_type: 'client_credentials' }, headers })
+    },
+    status: 200,
+    events: (stage, { json }) => [
+      { ...about(json.access_token), type: 'token.issued', actor: byKey(stage), detail: { scope: '' } },
+    ],
+  },
+  refreshed('a refresh', begin, { type: 'session.refreshed', presented: 1, current: 1 }),
+  refreshed('a replay', rotated, { type: 'session.replayed', presented: 1, current: 2 }),
+  refreshed(
+    'a replay later than the grace',
+    async stage => {
+      const session = await rotated(stage)
+      await stage.world.advance(11_000)
+      return session
+    },
+    { type: 'session.replayed', presented: 1, current: 2, late: true },
+  ),
+  {
+    ...refreshed(
+      'a reuse',
+      async stage => {
+        const session = await begin(stage)
+        const { json } = await stage.assay.refresh(session.refresh_token)
+        await stage.assay.refresh(json.refresh_token)
+        await stage.world.advance(11_000)
+        return session
+      },
+      {
+        type: 'session.reuse_detected',
+        presented: 1,
+        current: 3,
+        severity: 'warning',
+        refused: true,
+      },
+    ),
+    ends: ({ made }) => made.access_token,
+  },
+  refreshed(
+    'a refresh of what the database has lost',
+    async stage => {
+      const session = await begin(stage)
+      const { json } = await stage.assay.refresh(session.refresh_token)
+      await stage.world.db.query('update assay.sessions set gen = 1 where id = $1', [session.session_id])
+      return json
+    },
+    { type: 'session.adopted', presented: 2, current: 1, severity: 'critical' },
+  ),
+  {
+    name: 'revoking an access token',
+    prepare: begin,
+    run: stage => {
+      const form = { token: stage.made.access_token }
+      return send(stage, 'POST', '/revoke', { form, headers: bearer(stage.customer.apiKey) })
+    },
+    status: 200,
+    events: stage => {
+      const { session_id: _, ...token } = about(stage.made.access_token)
+      return [{ ...token, type: 'token.revoked', actor: byKey(stage) }]
+    },
+    ends: ({ made }) => made.access_token,
+  },
+  ended(
+    "revoking an access token's session",
+    stage => {
+      const form = { token: stage.made.access_token, session: 'true' }
+      return send(stage, 'POST', '/revoke', { form, headers: bearer(stage.customer.apiKey) })
+    },
+    200,
+    byKey,
+  ),
+  ended(
+    'revoking by the refresh token alone',
+    stage => send(stage, 'POST', '/revoke', { form: { token: stage.made.refresh_token } }),
+    200,
+    ({ made }) => `session:${made.session_id}`,
+  ),
+  ended(
+    'ending a session by API key',
+    stage =>
+      send(stage, 'DELETE', `/api/sessions/${stage.made.session_id}`, {
+        headers: bearer(stage.customer.apiKey),
+      }),
+    204,
+    byKey,
+  ),
+  ended(
+    'ending a session as the customer',
+    stage =>
+      send(stage, 'DELETE', `/api/sessions/${stage.made.session_id}`, {
+        headers: bearer(stage.customer.accessToken),
+      }),
+    204,
+    stage => `session:${ownSession(stage)}`,
+  ),
+  {
+    name: 'logging out',
+    run: stage => send(stage, 'POST', '/api/auth/logout', { headers: bearer(stage.customer.accessToken) }),
+    status: 204,
+    events: stage => [
+      {
+        type: 'session.revoked',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        subject: stage.customer.id,
+        session_id: ownSession(stage),
+      },
+    ],
+    ends: ({ customer }) => customer.accessToken,
+  },
+  {
+    name: 'changing the password',
+    prepare: ({ assay, customer }) => logIn(assay, customer),
+    run: stage =>
+      send(stage, 'POST', '/api/auth/password', {
+        json: { password: stage.customer.password, new_password: 'another password' },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 204,
+    events: stage => [
+      {
+        type: 'customer.password_changed',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        subject: stage.customer.id,
+        session_id: ownSession(stage),
+        detail: { sessions_ended: 1 },
+      },
+    ],
+    ends: ({ made }) => made.access_token,
+  },
+  {
+    name: 'making an API key',
+    run: stage =>
+      send(stage, 'POST', '/api/keys', {
+        json: { scopes: ['read'] },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 201,
+    events: (stage, { json }) => [
+      {
+        type: 'api_key.created',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        detail: { api_key_id: json.id, scope: 'read' },
+      },
+    ],
+  },
+  {
+    name: 'deleting an API key',
+    run: stage => {
+      const path = `/api/keys/${keyIdOf(stage.customer.apiKey)}`
+      return send(stage, 'DELETE', path, { headers: bearer(stage.customer.accessToken) })
+    },
+    status: 204,
+    events: stage => [
+      {
+        type: 'api_key.deleted',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        detail: { api_key_id: keyIdOf(stage.customer.apiKey) },
+      },
+    ],
+  },
+]

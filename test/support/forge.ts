@@ -1,0 +1,92 @@
+import { createHmac } from 'node:crypto'
+import { formatKid, type Use } from '../../server/crypto/kid.ts'
+import type { SigningKey } from '../../server/records.ts'
+import { encode } from '../crypto/mutate.ts'
+import { type Customer, claimsOf, type Replica, type World } from './world.ts'
+
+/** What the holder of a customer's real secret could sign, and what everyone answers to it. */
+
+const HASH = { HS256: 'sha256', HS384: 'sha384', HS512: 'sha512' } as const
+export const TYPE = { access: 'at+jwt', refresh: 'rt+jwt' } as const
+
+/** Signs two segments, whatever they hold. */
+export function signSegments(header: string, claims: string, secret: Uint8Array, alg: keyof typeof HASH) {
+  const signature = createHmac(HASH[alg], secret).update(`${header}.${claims}`).digest('base64url')
+  return `${header}.${claims}.${signature}`
+}
+
+export type Forger = Awaited<ReturnType<typeof forger>>
+
+/** A customer's real key, and one good token that it signed. */
+export async function forger(replica: Replica, customer: Customer, use: Use) {
+  const record = await replica.keys.record(customer.id)
+  const key = [...record.keys.values()].find(each => each.use === use) as SigningKey
+  const tokens = await customer.session()
+  const token = use === 'access' ? tokens.access_token : tokens.refresh_token
+  const header = { alg: key.alg, typ: TYPE[use], kid: key.kid }
+  const claims = claimsOf(token) as Record<string, unknown>
+  const [headerSegment = '', claimsSegment = '', signature = ''] = token.split('.')
+  return {
+    use,
+    customer,
+    token,
+    tokens,
+    header,
+    claims,
+    headerSegment,
+    claimsSegment,
+    signature,
+    secret: key.secret,
+    headerText: JSON.stringify(header),
+    claimsText: JSON.stringify(claims),
+    signer: (input: string) => createHmac(HASH[key.alg], key.secret).update(input).digest('base64url'),
+    /** By the real key, from segments, texts or objects. */
+    segments: (h: string, c: string) => signSegments(h, c, key.secret, key.alg),
+    texts: (h: string | Buffer, c: string | Buffer) =>
+      signSegments(encode(h), encode(c), key.secret, key.alg),
+    withHeader: (more: object) =>
+      signSegments(encode(JSON.stringify({ ...header, ...more })), claimsSegment, key.secret, key.alg),
+    withClaims: (more: object) =>
+      signSegments(headerSegment, encode(JSON.stringify({ ...claims, ...more })), key.secret, key.alg),
+  }
+}
+
+/** The kid that this installation gives to a customer's first key, whether or not there is such a customer. */
+export const kidOf = (world: World, customerId: string, use: Use = 'access', version = 1) =>
+  formatKid(world.vault.installationKey, { customerId, use, version })
+
+/** What can stand in a header at all: fetch's own Headers refuses the rest. */
+export const isHeaderValue = (text: string) => /^[\x20-\x7e\x80-\xff]*$/.test(text)
+
+/** What each of those says to whom a token can be shown. */
+export async function verdicts(replica: Replica, token: string, apiKey: string): Promise<string[]> {
+  const verified = isHeaderValue(token) ? (await replica.verify(token)).status : 401
+  const { text: toServer } = await replica.introspect(token)
+  const { text: toOwner } = await replica.introspect(token, `Bearer ${apiKey}`)
+  const refreshed = await replica.refresh(token)
+  return [
+    `verify ${verified}`,
+    `introspect ${toServer}`,
+    `introspect ${toOwner}`,
+    `refresh ${refreshed.status} ${refreshed.json.error}`,
+  ]
+}
+
+export const REFUSED = [
+  'verify 401',
+  'introspect {"active":false}',
+  'introspect {"active":false}',
+  'refresh 400 invalid_grant',
+]
+
+/** Which of the tokens is not refused everywhere, by its place in the list: a token itself is not for printing. */
+export async function notRefused(replica: Replica, tokens: Iterable<string>, apiKey: string) {
+  const wrong: string[] = []
+  let asked = 0
+  for (const token of tokens) {
+    const said = (await verdicts(replica, token, apiKey)).filter(each => !REFUSED.includes(each))
+    if (said.length > 0) wrong.push(`${asked}: ${said.map(each => each.slice(0, 60)).join(', ')}`)
+    asked++
+  }
+  return { asked, wrong }
+}

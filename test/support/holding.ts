@@ -1,0 +1,126 @@
+import { onTestFinished } from 'vitest'
+import { type Database, open } from '../../db/client.ts'
+import { isMigrated } from '../../db/migrate.ts'
+import { assemble } from '../../server/assemble.ts'
+import { createLog } from '../../server/log.ts'
+import { checkResponse } from './openapi.ts'
+import { type Answer, bearer, configOf, type Settings, type World } from './world.ts'
+
+/** A statement by a word that only it has. */
+export const LOADER = /from \(select\) as always/
+export const POLL = /insert into assay\.replicas/
+
+/**
+ * A real database whose answers a test can hold back: the statement has run, its caller doesn't know yet. Counts what is
+ * asked.
+ */
+export function holding(db: Database) {
+  const held: { pattern: RegExp; reached: () => void; released: Promise<void> }[] = []
+  const asked: string[] = []
+  let edit = (statement: string) => statement
+
+  async function pass<Result>(statement: string, run: (edited: string) => Promise<Result>): Promise<Result> {
+    asked.push(statement)
+    const hold = held.find(({ pattern }) => pattern.test(statement))
+    if (hold) held.splice(held.indexOf(hold), 1)
+    const answer = await run(edit(statement))
+    hold?.reached()
+    await hold?.released
+    return answer
+  }
+
+  const through = (line: Pick<Database, 'query' | 'values' | 'close'>) => ({
+    query: <Row>(statement: string, params?: readonly unknown[]) =>
+      pass(statement, edited => line.query<Row>(edited, params)),
+    values: (statement: string, params?: readonly unknown[]) =>
+      pass(statement, edited => line.values(edited, params)),
+    close: () => line.close(),
+  })
+
+  /** Holds the next answer to a statement like `pattern`. */
+  function hold(pattern: RegExp) {
+    let release = () => {}
+    let reached = () => {}
+    const released = new Promise<void>(resolve => {
+      release = resolve
+    })
+    /** Resolves when there is an answer to hold. */
+    const has = new Promise<void>(resolve => {
+      reached = resolve
+    })
+    held.push({ pattern, reached: () => reached(), released })
+    return { has, release: () => release() }
+  }
+
+  const wrapped: Database = { ...db, ...through(db), line: deadline => through(db.line(deadline)) }
+  return {
+    db: wrapped,
+    hold,
+    /** Statements like `pattern` are answered as by a server on another timeline, as after a failover; undefined: none. */
+    otherTimeline(pattern: RegExp | undefined) {
+      edit = statement =>
+        pattern?.test(statement)
+          ? statement.replace(/'standby'\n\s+else substr/, "'standby' else 'x' || substr")
+          : statement
+    },
+    /** How often statements like `pattern` were sent. */
+    asked: (pattern: RegExp) => asked.filter(statement => pattern.test(statement)).length,
+    /** How many statements were sent in all. */
+    total: () => asked.length,
+  }
+}
+
+export type OwnReplica = Awaited<ReturnType<typeof replicaOn>>
+
+/** A replica of the world on a link of its own to the same database. Stopped when the test ends. */
+export async function replicaOn(world: World, db: Database, settings: Settings = {}) {
+  const config = { ...configOf({ LOG_LEVEL: 'error', ...settings }), masterKeys: world.config.masterKeys }
+  const ahead = { monotonic: 0, wall: 0 }
+  const clock = {
+    monotonic: () => performance.now() + ahead.monotonic,
+    wall: () => Date.now() + ahead.wall,
+    ahead,
+  }
+  const log = createLog('silent')
+  const state = { draining: () => false, migrated: () => isMigrated(db) }
+  const replica = assemble({
+    config,
+    db,
+    vault: world.vault,
+    clock,
+    log,
+    process: state,
+    processMetrics: false,
+  })
+  onTestFinished(() => replica.stop())
+  await replica.bus.start()
+
+  async function request(path: string, init: RequestInit = {}): Promise<Answer> {
+    const bindings = { incoming: { socket: { remoteAddress: '10.0.0.1' } } }
+    const response = await replica.app.request(path, init, bindings as never)
+    const text = await response.text()
+    const { status, headers } = response
+    checkResponse({ method: init.method ?? 'GET', path }, { status, headers, body: text })
+    return { status, headers, text, json: text.startsWith('{') ? JSON.parse(text) : {} }
+  }
+
+  const verify = (token: string) => request('/verify', { headers: bearer(token) })
+  const post = (path: string, form: Record<string, string>, headers: Record<string, string> = {}) =>
+    request(path, { method: 'POST', headers, body: new URLSearchParams(form) })
+  return { ...replica, clock, request, verify, post }
+}
+
+/** A link of its own to a Postgres, closed when the test ends. */
+export async function linkTo(url: string): Promise<Database> {
+  const db = await open({ url })
+  onTestFinished(() => db.close())
+  return db
+}
+
+/** A poll that is sent after this call: the first may join one that was under way. */
+export async function hear(...replicas: { bus: { poll(): Promise<void> } }[]): Promise<void> {
+  for (const { bus } of replicas) {
+    await bus.poll()
+    await bus.poll()
+  }
+}

@@ -1,0 +1,136 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+
+/** The server as its users start it: server/main.ts in a process of its own, on a free port unless PORT is set. */
+
+const MAIN = join(import.meta.dirname, '../../server/main.ts')
+
+/** How long a start may take on a busy machine before a test calls it hung (ms). */
+const START_DEADLINE = 20_000
+
+/** Settings as in the environment; nothing else of this process's environment but PATH reaches the child. */
+export type Settings = Record<string, string>
+
+export interface Running {
+  pid: number
+  port: number
+  url: string
+  child: ChildProcess
+  /** What it wrote so far. */
+  stdout(): string
+  stderr(): string
+  /** Exit code, or the signal's name. */
+  exited: Promise<number | string>
+  /** Signals it and waits for its end. */
+  stop(signal?: NodeJS.Signals): Promise<number | string>
+}
+
+export interface Ended {
+  code: number | string
+  stdout: string
+  stderr: string
+}
+
+const living = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+
+/** For an afterEach: ends whatever a test left running, and waits for it. */
+export async function stopAll(): Promise<void> {
+  await Promise.all(
+    [...living].map(child => {
+      const exited = once(child, 'exit')
+      child.kill('SIGKILL')
+      return exited
+    }),
+  )
+}
+
+/** Resolves once it says that it listens; throws with its output if it ends before that. LOG_LEVEL must let info through. */
+export async function startAssay(settings: Settings, args: string[] = []): Promise<Running> {
+  const { child, exited, stdout, stderr } = launch(settings, args)
+  const { port } = await listeningLine(child, stdout, exited).catch(cause => {
+    child.kill('SIGKILL')
+    throw new Error(`assay did not start: ${stdout()}${stderr()}`, { cause })
+  })
+  const stop = (signal: NodeJS.Signals = 'SIGTERM') => {
+    child.kill(signal)
+    return exited
+  }
+  return { pid: child.pid!, port, url: `http://127.0.0.1:${port}`, child, stdout, stderr, exited, stop }
+}
+
+/** For a start that should fail, or a command: resolves when it has ended. */
+export async function runAssay(settings: Settings, args: string[] = []): Promise<Ended> {
+  const { child, exited, stdout, stderr } = launch(settings, args)
+  const hung = setTimeout(() => child.kill('SIGKILL'), START_DEADLINE)
+  const code = await exited
+  clearTimeout(hung)
+  return { code, stdout: stdout(), stderr: stderr() }
+}
+
+function launch(settings: Settings, args: string[]) {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    env: { PATH: process.env.PATH, PORT: '0', ...settings },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  living.add(child)
+  const stdout = collect(child.stdout)
+  const stderr = collect(child.stderr)
+  // 'close' comes after the last byte of both streams, 'exit' may come before it.
+  const exited = once(child, 'close').then(([code, signal]) => {
+    living.delete(child)
+    return (code ?? signal) as number | string
+  })
+  return { child, exited, stdout, stderr }
+}
+
+function collect(stream: NodeJS.ReadableStream): () => string {
+  let text = ''
+  stream.setEncoding('utf8').on('data', chunk => {
+    text += chunk
+  })
+  return () => text
+}
+
+/** The log line that says on which port, once it is whole. */
+function listeningLine(child: ChildProcess, stdout: () => string, exited: Promise<number | string>) {
+  return new Promise<{ port: number }>((resolve, reject) => {
+    const look = () => {
+      const line = stdout()
+        .split('\n')
+        .slice(0, -1)
+        .find(text => text.includes('"msg":"listening"'))
+      if (line) settle(() => resolve(JSON.parse(line)))
+    }
+    const late = setTimeout(() => settle(() => reject(new Error('no word in time'))), START_DEADLINE)
+    const settle = (outcome: () => void) => {
+      clearTimeout(late)
+      child.stdout?.off('data', look)
+      outcome()
+    }
+    child.stdout?.on('data', look)
+    void exited.then(code => settle(() => reject(new Error(`it exited with ${code}`))))
+  })
+}
+
+/** What it logged so far, parsed. */
+// biome-ignore lint/suspicious/noExplicitAny: a test says what it expects of a line.
+export function logLines(running: { stdout(): string }): any[] {
+  return running
+    .stdout()
+    .split('\n')
+    .filter(line => line.startsWith('{') && line.endsWith('}'))
+    .map(line => JSON.parse(line))
+}
+
+/** Polls a condition until it holds; throws when the deadline (ms) has passed. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>, deadline = 10_000) {
+  const end = performance.now() + deadline
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`not within ${deadline} ms: ${what}`)
+    await new Promise(resolve => setTimeout(resolve, 10))
+  }
+}

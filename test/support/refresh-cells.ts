@@ -1,0 +1,250 @@
+import { changeCustomer, moveSubjectEpoch, type StoppedClock } from './sessions.ts'
+import type { Customer, Replica, Tokens, World } from './world.ts'
+
+/** The cells of the design's table of refresh: how each is reached, and what it answers under each policy. */
+
+export const POLICIES = ['until_confirmed', 'grace_only', 'strict'] as const
+export type Policy = (typeof POLICIES)[number]
+
+export type Outcome = 'rotate' | 'replay' | 'late' | 'adopt' | 'reuse' | 'ended'
+
+export const SAID: Record<Outcome, string> = {
+  rotate: 'gives a new one',
+  replay: 'gives the same successor again',
+  late: 'gives the same successor again, which is audited as late',
+  adopt: 'is believed, and audited as critical',
+  reuse: 'ends the session',
+  ended: 'is refused, and nothing changes',
+}
+
+/** A session with all that its client was ever given, oldest first. */
+export interface Scene {
+  replica: Replica
+  customer: Customer
+  id: string
+  given: Tokens[]
+  /** Refreshes as an honest client does. */
+  refresh(times?: number): Promise<void>
+  /** Verifies the newest access token, and has that written. */
+  use(): Promise<void>
+  logOut(): Promise<unknown>
+  wait(milliseconds: number): Promise<void>
+  /** Sets columns of the session's row. */
+  plant(assignment: string): Promise<unknown>
+  changeCustomer(assignment: string): Promise<void>
+  moveSubjectEpoch(): Promise<void>
+}
+
+interface Stage {
+  world: World
+  clock: StoppedClock
+  replica: Replica
+  replicas: Replica[]
+  customer: Customer
+}
+
+export async function sceneOn({ world, clock, replica, replicas, customer }: Stage): Promise<Scene> {
+  const given = [await customer.session({ expires_in: 86_400 })]
+  const { session_id: id } = given[0]!
+  return {
+    replica,
+    customer,
+    id,
+    given,
+    async refresh(times = 1) {
+      for (let turn = 0; turn < times; turn++)
+        given.push((await replica.refresh(given.at(-1)!.refresh_token)).json)
+    },
+    async use() {
+      await replica.verify(given.at(-1)!.access_token)
+      await replica.sessions.flush()
+    },
+    logOut: () => replica.postForm('/revoke', { token: given.at(-1)!.refresh_token }),
+    wait: clock.advance,
+    plant: assignment => world.db.query(`update assay.sessions set ${assignment} where id = $1`, [id]),
+    changeCustomer: assignment => changeCustomer(world, replicas, customer.id, assignment),
+    moveSubjectEpoch: () => moveSubjectEpoch(world, replicas, { customerId: customer.id, subject: 'user-1' }),
+  }
+}
+
+/** G, in milliseconds. */
+const GRACE = 10_000
+const HOUR = 3_600_000
+const IDLE = 30 * 24 * HOUR
+
+export interface Cell {
+  /** The subject of the test's sentence. */
+  presented: string
+  /** The token's place from the newest that the client was given, which is 0. */
+  back: number
+  arrange(scene: Scene): Promise<unknown>
+  /** In the order of POLICIES; one stands for all. */
+  outcomes: readonly [Outcome, Outcome, Outcome] | readonly [Outcome]
+  /** Its customer is changed, and so is nobody else's. */
+  alone?: true
+  /** Whether the access tokens of an ended session are refused too; undefined where time has ended them anyway. */
+  accessEnded?: true
+}
+
+const granted: Cell[] = [
+  {
+    presented: 'the first token',
+    back: 0,
+    arrange: async () => {},
+    outcomes: ['rotate'],
+  },
+  {
+    presented: 'the current token, in use and idle for all but its last minute,',
+    back: 0,
+    arrange: async s => [await s.refresh(2), await s.use(), await s.wait(IDLE - 60_000)],
+    outcomes: ['rotate'],
+  },
+  {
+    presented: 'a token one ahead of a database that went back',
+    back: 0,
+    arrange: async s => [await s.refresh(3), await s.plant('gen = gen - 1')],
+    outcomes: ['adopt'],
+  },
+  {
+    presented: 'a token far ahead of a database that went back, an hour later,',
+    back: 0,
+    arrange: async s => [await s.refresh(4), await s.plant('gen = 1'), await s.wait(HOUR)],
+    outcomes: ['adopt'],
+  },
+]
+
+const before: Cell[] = [
+  {
+    presented: 'the token before, a moment less than G after its rotation, its successor unused,',
+    back: 1,
+    arrange: async s => [await s.refresh(), await s.wait(GRACE - 1)],
+    outcomes: ['replay', 'replay', 'reuse'],
+  },
+  {
+    presented: 'the token before, a moment more than G after its rotation, its successor unused,',
+    back: 1,
+    arrange: async s => [await s.refresh(), await s.wait(GRACE + 1)],
+    outcomes: ['late', 'reuse', 'reuse'],
+  },
+  {
+    presented: 'the token before, an hour after its rotation, its successor unused,',
+    back: 1,
+    arrange: async s => [await s.refresh(3), await s.wait(HOUR)],
+    outcomes: ['late', 'reuse', 'reuse'],
+  },
+  {
+    presented: 'the token before, less than G after its rotation, its successor used at once,',
+    back: 1,
+    arrange: async s => [await s.refresh(), await s.use(), await s.wait(GRACE - 1)],
+    outcomes: ['replay', 'replay', 'reuse'],
+  },
+  {
+    presented: 'the token before, more than G after its rotation, its successor used at once,',
+    back: 1,
+    arrange: async s => [await s.refresh(), await s.use(), await s.wait(GRACE + 1)],
+    outcomes: ['reuse'],
+  },
+  {
+    presented: 'the token before, less than G after its successor was first used,',
+    back: 1,
+    arrange: async s => [await s.refresh(), await s.wait(60_000), await s.use(), await s.wait(GRACE - 1)],
+    outcomes: ['late', 'reuse', 'reuse'],
+  },
+  {
+    presented: 'the token before, more than G after its successor was first used,',
+    back: 1,
+    arrange: async s => [await s.refresh(), await s.wait(60_000), await s.use(), await s.wait(GRACE + 1)],
+    outcomes: ['reuse'],
+  },
+]
+
+const older: Cell[] = [
+  {
+    presented: 'the token two before, less than G after it was replaced,',
+    back: 2,
+    arrange: async s => [await s.refresh(), await s.wait(GRACE - 1), await s.refresh()],
+    outcomes: ['replay', 'replay', 'reuse'],
+  },
+  {
+    presented: 'the token two before, more than G after it was replaced,',
+    back: 2,
+    arrange: async s => [await s.refresh(), await s.wait(GRACE + 1), await s.refresh()],
+    outcomes: ['reuse'],
+  },
+  {
+    presented: 'the token three before, at once,',
+    back: 3,
+    arrange: s => s.refresh(3),
+    outcomes: ['reuse'],
+  },
+]
+
+const ended: Cell[] = [
+  {
+    presented: 'the current token of a session that its client has ended',
+    back: 0,
+    arrange: async s => [await s.refresh(), await s.logOut()],
+    outcomes: ['ended'],
+    accessEnded: true,
+  },
+  {
+    presented: 'a token three before, of a session that its client has ended,',
+    back: 3,
+    arrange: async s => [await s.refresh(3), await s.logOut()],
+    outcomes: ['ended'],
+    accessEnded: true,
+  },
+  {
+    presented: 'the current token of a session that was idle for too long',
+    back: 0,
+    arrange: async s => [await s.refresh(), await s.wait(IDLE)],
+    outcomes: ['ended'],
+    accessEnded: true,
+  },
+  {
+    presented: 'the current token of a session whose row is past its idle end',
+    back: 0,
+    arrange: s => s.plant('expires_at = assay.now()'),
+    outcomes: ['ended'],
+  },
+  {
+    presented: 'the current token of a session whose row is past its end in all',
+    back: 0,
+    arrange: s => s.plant('expires_at = assay.now(), ends_at = assay.now()'),
+    outcomes: ['ended'],
+  },
+  {
+    presented: 'the current token of a disabled customer',
+    back: 0,
+    arrange: s => s.changeCustomer(`state = 'disabled'`),
+    outcomes: ['ended'],
+    alone: true,
+    accessEnded: true,
+  },
+  {
+    presented: 'a token three before, of a disabled customer,',
+    back: 3,
+    arrange: async s => [await s.refresh(3), await s.changeCustomer(`state = 'disabled'`)],
+    outcomes: ['ended'],
+    alone: true,
+    accessEnded: true,
+  },
+  {
+    presented: `the current token of a session older than its customer's epoch`,
+    back: 0,
+    arrange: s => s.changeCustomer(`epoch = nextval('assay.epochs')`),
+    outcomes: ['ended'],
+    alone: true,
+    accessEnded: true,
+  },
+  {
+    presented: `the current token of a session older than its subject's epoch`,
+    back: 0,
+    arrange: s => s.moveSubjectEpoch(),
+    outcomes: ['ended'],
+    alone: true,
+    accessEnded: true,
+  },
+]
+
+export const cells: Cell[] = [...granted, ...before, ...older, ...ended]

@@ -1,0 +1,118 @@
+import type { Replica, World } from './world.ts'
+
+/** What the database holds of a session, looked at from beside the server. Times in milliseconds. */
+export interface StoredSession {
+  gen: number
+  revoked: boolean
+  confirmed: boolean
+  expiresAt: number
+  endsAt: number
+}
+
+export async function storedSession({ db }: World, id: string): Promise<StoredSession> {
+  const [row] = await db.query<StoredSession>(
+    `select gen, revoked_at is not null as revoked, confirmed_at is not null as confirmed,
+      (extract(epoch from expires_at) * 1000)::float8 as "expiresAt",
+      (extract(epoch from ends_at) * 1000)::float8 as "endsAt"
+    from assay.sessions where id = $1`,
+    [id],
+  )
+  if (!row) throw new Error('no such session')
+  return row
+}
+
+export interface AuditedEvent {
+  type: string
+  detail: { presented?: number; current?: number; late?: boolean; severity?: string; scope?: string }
+}
+
+/** The audit of one session, oldest first. */
+export async function auditOf({ db }: World, sessionId: string): Promise<AuditedEvent[]> {
+  const rows = await db.query<{ type: string; detail: string | null }>(
+    'select type, detail from assay.audit_events where session_id = $1 order by id',
+    [sessionId],
+  )
+  return rows.map(({ type, detail }) => ({ type, detail: JSON.parse(detail ?? '{}') }))
+}
+
+/** How many events of each type the audit has of one session. */
+export async function countsOf(world: World, sessionId: string): Promise<Record<string, number>> {
+  const counts: Record<string, number> = {}
+  for (const { type } of await auditOf(world, sessionId)) counts[type] = (counts[type] ?? 0) + 1
+  return counts
+}
+
+/** Sets columns of a customer and publishes the change on the bus, as an operator's act does. */
+export async function changeCustomer(
+  { db }: World,
+  replicas: Replica[],
+  customerId: string,
+  assignment: string,
+): Promise<void> {
+  await db.query(
+    `with changed as (update assay.customers set ${assignment} where id = $1 returning id),
+    numbered as (update assay.bus set seq = seq + 1 where (select count(*) from changed) > 0 returning seq)
+    insert into assay.revocations (seq, kind, customer_id, dead_after)
+    select seq, 'customer', $1, assay.now() + interval '1 day' from numbered`,
+    [customerId],
+  )
+  await pollAll(replicas)
+}
+
+/** Moves a subject's epoch and publishes it: every session and token that it has is over. */
+export async function moveSubjectEpoch(
+  { db }: World,
+  replicas: Replica[],
+  { customerId, subject }: { customerId: string; subject: string },
+): Promise<void> {
+  await db.query(
+    `with moved as (
+      insert into assay.subject_epochs (customer_id, subject, epoch) values ($1, $2, nextval('assay.epochs'))
+      on conflict (customer_id, subject) do update set epoch = excluded.epoch returning epoch
+    ),
+    numbered as (update assay.bus set seq = seq + 1 where (select count(*) from moved) > 0 returning seq)
+    insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
+    select seq, 'subject', $1, $2, epoch, assay.now() + interval '1 day' from numbered, moved`,
+    [customerId, subject],
+  )
+  await pollAll(replicas)
+}
+
+/** A poll that is under way may have been sent before what is to be seen: the one after it was not. */
+async function pollAll(replicas: Replica[]) {
+  for (const { bus } of replicas) {
+    await bus.poll()
+    await bus.poll()
+  }
+}
+
+/**
+ * Stops the database's clock at a whole second, so that a test can stand exactly on a boundary however long it takes
+ * itself. Between two polls a replica's own idea of the time runs on, by at most the half second between them.
+ */
+export async function stopClock({ db }: World, replicas: Replica[]) {
+  let at = Math.ceil(Date.now() / 1000) * 1000
+
+  async function advance(milliseconds: number) {
+    at += milliseconds
+    await db.query(`create or replace function assay.now() returns timestamptz language sql volatile parallel safe
+      as 'select timestamptz ''${new Date(at).toISOString()}'''`)
+    await pollAll(replicas)
+  }
+
+  await advance(0)
+  return { advance, now: () => at }
+}
+
+export type StoppedClock = Awaited<ReturnType<typeof stopClock>>
+
+/** Seeded and repeatable (mulberry32): from 0 up to 1. */
+export function randomFrom(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
+  }
+}
