@@ -1,22 +1,22 @@
 import { auditedAs, type Origin } from './audit.ts'
+import { ISSUED, type Issued, LIFETIMES, type NewSession, starting } from './issuing.ts'
 import { AFTER_DEATH, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
-export interface NewCustomer extends Origin {
-  customerId: string
+export interface NewCustomer extends NewSession {
   email: string
   name: string | undefined
   passwordHash: string
   sealedDataKey: Uint8Array
   sealedAccessSecret: Uint8Array
   sealedRefreshSecret: Uint8Array
-  apiKeyId: string
+  newApiKeyId: string
   apiKeyScope: string
   apiKeyDigest: Uint8Array
 }
 
-/** A customer with its data key, its first two signing keys and its first API key. No row: the email is taken. */
-export const insertCustomer = statement<NewCustomer, { createdAt: Date }>(`
+/** A customer with its data key, its first two signing keys, API key and session. No row: the email is taken. */
+export const insertCustomer = statement<NewCustomer, Issued & { createdAt: Date }>(`
   with inserted as (
     insert into assay.customers (id, email, name, password_hash, sealed_data_key, created_at)
     values (:customerId, :email, :name, :passwordHash, :sealedDataKey, assay.now())
@@ -30,13 +30,20 @@ export const insertCustomer = statement<NewCustomer, { createdAt: Date }>(`
   ),
   credentialed as (
     insert into assay.api_keys (id, customer_id, name, scope, digest, created_at)
-    select :apiKeyId, customer_id, 'first key', :apiKeyScope, :apiKeyDigest, t from inserted
+    select :newApiKeyId, customer_id, 'first key', :apiKeyScope, :apiKeyDigest, t from inserted
   ),
-  audited as (${auditedAs(`'customer.signed_up'`, 'inserted', {
+  entitled as (
+    select customer_id, t, 0 as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIFETIMES}
+    from inserted
+  ),
+  started as (${starting('entitled')}),
+  audited as (${auditedAs(':type', 'entitled', {
     subject: 'customer_id',
-    detail: `json_build_object('api_key_id', :apiKeyId::text)::text`,
+    session: ':sessionId::text',
+    token: ':tokenId::text',
+    detail: `json_build_object('api_key_id', :newApiKeyId::text)::text`,
   })})
-  select t as "createdAt" from inserted`)
+  select ${ISSUED}, t as "createdAt" from entitled`)
 
 export interface Login {
   id: string
@@ -71,33 +78,52 @@ export const findCustomer = statement<{ customerId: string }, CustomerRow>(`
   select id, email, name, state, password_hash as "passwordHash", created_at as "createdAt"
   from assay.customers where id = :customerId`)
 
+/** Ends the account's sessions but one, of the customer that `from` names (never its users'), from `t` on. */
+const endingOthers = (from: string) => `
+  ended as (
+    update assay.sessions s set revoked_at = t
+    from ${from} c
+    where s.customer_id = c.customer_id and s.subject = c.customer_id and s.scope = 'assay:account'
+      and s.id <> :keepSessionId and s.revoked_at is null and s.expires_at > t
+    returning s.*, t
+  ),
+  audited_ends as (${auditedAs(`'session.revoked'`, 'ended', { subject: 'subject', session: 'id' })}),
+  narrowed as (
+    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
+  )`
+
+const ENDED = `coalesce((select json_agg(id) from ended), '[]') as ended, (select seq from numbered) as seq`
+
+/** The ids of the sessions that were ended, and the bus's number if there were any. */
+export interface Ended {
+  ended: string[]
+  seq: number | null
+}
+
 /**
- * Changes the password, unless it was changed meanwhile, and ends the customer's own other sessions (never its users').
- * Answers the ended sessions' ids and the bus's number; no row: the old hash is no longer the customer's.
+ * Changes the password, unless it was changed meanwhile, and ends the customer's own other sessions. No row: the old hash
+ * is no longer the customer's.
  */
 export const updatePassword = statement<
   Origin & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
-  { ended: string[]; seq: number | null }
+  Ended
 >(`
   with changed as (
     update assay.customers set password_hash = :newHash
     where id = :customerId and password_hash = :oldHash
     returning id as customer_id, assay.now() as t
   ),
-  ended as (
-    update assay.sessions s set revoked_at = changed.t
-    from changed
-    where s.customer_id = changed.customer_id and s.subject = s.customer_id and s.scope = 'assay:account'
-      and s.id <> :keepSessionId and s.revoked_at is null
-    returning s.*
-  ),
   audited as (${auditedAs(`'customer.password_changed'`, 'changed', {
     subject: 'customer_id',
     session: ':keepSessionId::text',
-    detail: `json_build_object('sessions_ended', (select count(*) from ended))::text`,
   })}),
-  narrowed as (
-    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
-  ),
-  ${publishing(['audited'])}
-  select coalesce((select json_agg(id) from ended), '[]') as ended, (select seq from numbered) as seq from changed`)
+  ${endingOthers('changed')},
+  ${publishing(['audited', 'audited_ends'])}
+  select ${ENDED} from changed`)
+
+/** Ends what `updatePassword` can't have seen: sessions of logins that it waited for. */
+export const endOtherSessions = statement<Origin & { customerId: string; keepSessionId: string }, Ended>(`
+  with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
+  ${endingOthers('clock')},
+  ${publishing(['audited_ends'])}
+  select ${ENDED}`)

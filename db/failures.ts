@@ -24,9 +24,7 @@ const isFrame = (line: string) => /^\s+at /.test(line)
 const UNAVAILABLE = /^(08...|25006|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
 
 /** The link itself failed, by the driver's codes or the system's: its pool is no longer to be trusted. */
-const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E[A-Z_]+$)/
-
-export const isLinkFailure = (error: unknown) => LINK.test(codeOf(error))
+const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
 
 /** What a driver throws, as an error that may be logged: `Unavailable` where the state is unknown. */
 export function translate(error: unknown): Error {

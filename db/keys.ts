@@ -24,12 +24,17 @@ export const insertMasterKey = statement<{ id: string; checkValue: string }, nev
   'insert into assay.master_keys (id, check_value) values (:id, :checkValue) on conflict do nothing',
 )
 
-/** The ids of the master keys that rows need, from the sealed blobs' own headers (version, alg, id's length, id). */
+/**
+ * The ids of the master keys that rows need, from the sealed blobs' own headers (version, alg, id's length, id). Only ids
+ * that this installation has had: a damaged header must keep nobody else from starting.
+ */
 export const findNeededMasterKeys = (db: Pick<Line, 'query'>) =>
   db.query<{ id: string }>(`
-    select distinct convert_from(substring(sealed from 4 for get_byte(sealed, 2)), 'UTF8') as id
+    select distinct m.id
     from (select sealed_data_key as sealed from assay.customers union all select sealed_key from assay.installation) s
-    order by id`)
+    join assay.master_keys m
+      on m.id = case when length(sealed) > 3 then encode(substring(sealed from 4 for get_byte(sealed, 2)), 'escape') end
+    order by m.id`)
 
 /** A customer's record, and the position that it was read at. `state` null: no such customer. */
 export interface RecordRow extends Position {

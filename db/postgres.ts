@@ -1,7 +1,7 @@
 import postgres from 'postgres'
 import type { Driver, Line } from './client.ts'
 import { within } from './deadline.ts'
-import { isLinkFailure, translate } from './failures.ts'
+import { translate } from './failures.ts'
 
 const POOL = 10
 const INT8 = 20
@@ -9,7 +9,7 @@ const INT8 = 20
 /**
  * postgres.js without its `begin` and `reserve`: when a backend dies while a connection is reserved, 3.4.9 throws outside
  * every promise and ends the process (porsager/postgres#1208). It can't drop one connection either, so that a pool whose
- * link failed or fell silent is replaced whole: new calls go to a new pool, what is under way on the old one may finish.
+ * link fell silent is replaced whole: new calls go to a new pool, what is under way on the old one may finish.
  */
 export function openPostgres(url: string, deadline: number): Driver {
   return Object.assign(pool(url, POOL, deadline), {
@@ -18,32 +18,38 @@ export function openPostgres(url: string, deadline: number): Driver {
   })
 }
 
-function pool(url: string, connections: number, deadline: number): Line & Pick<Driver, 'load'> {
-  let sql = connect(url, connections, deadline)
-  let young = false
-  let calls = 0
+/** A pool of the driver's, and the calls that it has still to answer. */
+interface Generation {
+  sql: postgres.Sql
+  calls: Set<Promise<unknown>>
+}
 
-  function replace(failed: postgres.Sql) {
-    // Not the pool that failed, or one so young that the database is simply away: it reconnects by itself.
-    if (failed !== sql || young) return
-    young = true
-    setTimeout(() => {
-      young = false
-    }, RECONNECT).unref()
-    sql = connect(url, connections, deadline)
-    void failed.end({ timeout: connections === 1 ? 0 : deadline / 1000 }).catch(() => {})
+function pool(url: string, connections: number, deadline: number): Line & Pick<Driver, 'load'> {
+  const next = (): Generation => ({ sql: connect(url, connections, deadline), calls: new Set() })
+  let current = next()
+  let calls = 0
+  let closed = false
+
+  function replace(failed: Generation) {
+    if (failed !== current || closed) return
+    current = next()
+    void retire(failed)
   }
 
   async function call<Result>(run: (sql: postgres.Sql) => Promise<Result>): Promise<Result> {
-    const used = sql
+    const used = current
+    const outcome = within(deadline, run(used.sql), () => replace(used))
+    used.calls.add(outcome)
     calls++
     try {
-      return await within(deadline, run(used), () => replace(used))
+      return await outcome
     } catch (error) {
-      if (isLinkFailure(error)) replace(used)
+      // A link that broke the driver mends by itself; one that can't connect in time may never come right again.
+      if ((error as { code?: unknown }).code === 'CONNECT_TIMEOUT') replace(used)
       throw translate(error)
     } finally {
       calls--
+      used.calls.delete(outcome)
     }
   }
 
@@ -52,8 +58,17 @@ function pool(url: string, connections: number, deadline: number): Line & Pick<D
     values: (statement, params = []) =>
       call(async sql => rowsOf(await prepared(sql, statement, params).values())),
     load: () => ({ calls, connections }),
-    close: () => sql.end({ timeout: 1 }),
+    close: () => {
+      closed = true
+      return current.sql.end({ timeout: 1 })
+    },
   }
+}
+
+/** Ended once its calls are answered, each by its deadline: an end beside waiting calls reopens what nobody ends. */
+async function retire({ sql, calls }: Generation) {
+  await Promise.allSettled(calls)
+  await sql.end({ timeout: 0 }).catch(() => {})
 }
 
 /** Milliseconds between two tries to connect, without a growing back-off: the database's return is felt at once. */
@@ -74,6 +89,10 @@ function connect(url: string, connections: number, deadline: number) {
   return postgres(url, {
     max: connections,
     connect_timeout: 2,
+    // The net under a connection that the driver opened and forgot (s).
+    idle_timeout: 60,
+    // One call at a time on a connection: behind a slow one nobody waits who could have another.
+    max_pipeline: 0,
     // @ts-expect-error: seconds, as a number or a function; the types know only the function's older form.
     backoff: RECONNECT / 1000,
     fetch_types: false,

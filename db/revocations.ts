@@ -61,6 +61,9 @@ export interface Poll extends Position {
   othersStaleness: number | null
 }
 
+/** Revocations that one poll brings at most, so that it stays well within its deadline; more take more polls. */
+export const PAGE = 20_000
+
 /** Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary. */
 export const poll = statement<{ replica: string; applied: number; maxStaleness: number }, Poll>(`
   with here as (
@@ -80,7 +83,8 @@ export const poll = statement<{ replica: string; applied: number; maxStaleness: 
     others.staleness as "othersStaleness",
     (select json_agg(json_build_array(r.seq, r.kind, r.customer_id, r.key, r.epoch,
         floor(extract(epoch from r.dead_after))) order by r.seq)
-      from assay.revocations r where r.seq > :applied and r.dead_after > here.seen_at)::text as rows
+      from (select * from assay.revocations
+        where seq > :applied and dead_after > here.seen_at order by seq limit ${PAGE}) r)::text as rows
   from here, others`)
 
 export const deleteReplica = statement<{ replica: string }, never>(

@@ -24,154 +24,12 @@ export interface SessionRow {
   expiresAt: number
 }
 
-const seconds = (column: string) => `floor(extract(epoch from ${column}))::float8`
+export const seconds = (column: string) => `floor(extract(epoch from ${column}))::float8`
 
-const SESSION_ROW = `id, subject, scope, audience, ext, access_ttl as "accessTtl", customer_epoch as "customerEpoch",
+/** The columns of a SessionRow. */
+export const SESSION_ROW = `id, subject, scope, audience, ext, access_ttl as "accessTtl", customer_epoch as "customerEpoch",
   subject_epoch as "subjectEpoch", gen, key_version as "keyVersion",
   ${seconds('rotated_at')} as "rotatedAt", ${seconds('expires_at')} as "expiresAt"`
-
-/** What must hold of the customer, the subject's epoch and the API key for anything to be issued; one row, or none. */
-const ENTITLED = `
-  clock as materialized (select assay.now() as t),
-  entitled as materialized (
-    select c.id as customer_id, c.epoch as customer_epoch, coalesce(s.epoch, 0) as subject_epoch,
-      a.version as access_version, r.version as refresh_version, clock.t,
-      clock.t + make_interval(secs => least(:refreshTtl::float8, :sessionMaxTtl::float8)) as expires_at,
-      clock.t + make_interval(secs => :sessionMaxTtl::float8) as ends_at
-    from clock
-    join assay.customers c on c.id = :customerId and c.state = 'active'
-    join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
-    join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
-    left join assay.subject_epochs s on s.customer_id = c.id and s.subject = :subject
-    where :apiKeyId::text is null or exists (
-      select from assay.api_keys k
-      where k.id = :apiKeyId and k.customer_id = c.id and (k.expires_at is null or k.expires_at > clock.t))
-  )`
-
-const STARTED = (from: string) => `
-  insert into assay.sessions (customer_id, id, subject, scope, audience, ext, access_ttl, customer_epoch,
-    subject_epoch, issued_at, rotated_at, key_version, access_until, expires_at, ends_at, ip, user_agent)
-  select customer_id, :sessionId, :subject, :scope, :audience, :ext, :accessTtl::int, customer_epoch, subject_epoch, t, t,
-    refresh_version, least(t + make_interval(secs => :accessTtl::int), expires_at), expires_at, ends_at, :ip, :userAgent
-  from ${from}
-  returning 1`
-
-const ISSUED = `access_version as "accessVersion", refresh_version as "refreshVersion", ${seconds('t')} as "issuedAt",
-  ${seconds('expires_at')} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch"`
-
-export interface NewToken extends Origin {
-  customerId: string
-  subject: string
-  scope: string
-  /** The audit's event type. */
-  type: string
-  tokenId: string
-  refreshTtl: number
-  sessionMaxTtl: number
-  /** The API key that asked, which must still be there. */
-  apiKeyId: string | undefined
-}
-
-export interface NewSession extends NewToken {
-  sessionId: string
-  /** JSON. */
-  audience: string
-  /** JSON. */
-  ext: string | undefined
-  accessTtl: number
-}
-
-/** What the issuing statement decided: key versions to sign with, and times as NumericDates. */
-export interface Issued {
-  accessVersion: number
-  refreshVersion: number
-  issuedAt: number
-  expiresAt: number
-  customerEpoch: number
-  subjectEpoch: number
-}
-
-const detailOfScope = `json_build_object('scope', :scope::text)::text`
-
-/** Issues an access token that belongs to no session. No row: customer, or API key, is not active. */
-export const insertToken = statement<NewToken, Issued>(`
-  with ${ENTITLED},
-  audited as (${auditedAs(':type', 'entitled', { subject: ':subject::text', token: ':tokenId::text', detail: detailOfScope })})
-  select ${ISSUED} from entitled`)
-
-const auditedStart = (from: string) =>
-  auditedAs(':type', from, {
-    subject: ':subject::text',
-    session: ':sessionId::text',
-    token: ':tokenId::text',
-    detail: detailOfScope,
-  })
-
-/** Starts a session. No row: customer, or API key, is not active. */
-export const insertSession = statement<NewSession, Issued>(`
-  with ${ENTITLED}, started as (${STARTED('entitled')}), audited as (${auditedStart('entitled')})
-  select ${ISSUED} from entitled`)
-
-/**
- * Starts a session unless the Idempotency-Key holds one already (`claimed` false). A key that is being claimed by a
- * concurrent request is waited for by the conflict check.
- */
-export const insertSessionOnce = statement<
-  NewSession & { keyDigest: Uint8Array; requestDigest: Uint8Array },
-  Issued & { claimed: boolean }
->(`
-  with ${ENTITLED},
-  claimed as (
-    insert into assay.idempotency_keys as held (customer_id, key_digest, request_digest, session_id, expires_at)
-    select customer_id, :keyDigest, :requestDigest, :sessionId, t + interval '10 minutes' from entitled
-    on conflict (customer_id, key_digest) do update set request_digest = excluded.request_digest,
-      session_id = excluded.session_id, expires_at = excluded.expires_at
-    where held.expires_at <= assay.now()
-    returning 1
-  ),
-  allowed as (select * from entitled where exists (select from claimed)),
-  started as (${STARTED('allowed')}),
-  audited as (${auditedStart('allowed')})
-  select ${ISSUED}, exists (select from claimed) as claimed from entitled`)
-
-/**
- * The session that an Idempotency-Key started, with a new access token for it: the answer to a retry. `outcome` is
- * `replay`, `other_request`, or `moved_on` once the session is no longer in its first generation.
- */
-export const replayIssue = statement<
-  Origin & { customerId: string; keyDigest: Uint8Array; requestDigest: Uint8Array; tokenId: string },
-  SessionRow & { outcome: 'replay' | 'other_request' | 'moved_on'; issuedAt: number; accessVersion: number }
->(`
-  with held as materialized (
-    select s.*, i.request_digest
-    from assay.idempotency_keys i
-    join assay.sessions s on s.customer_id = i.customer_id and s.id = i.session_id
-    where i.customer_id = :customerId and i.key_digest = :keyDigest
-    for update of s
-  ),
-  judged as materialized (
-    select held.*, now.t, a.version as access_version, case
-      when held.request_digest <> :requestDigest then 'other_request'
-      when held.gen <> 1 or held.revoked_at is not null or held.expires_at <= now.t
-        or c.epoch > held.customer_epoch or coalesce(e.epoch, 0) > held.subject_epoch then 'moved_on'
-      else 'replay' end as outcome
-    from held
-    cross join lateral (select assay.now() as t where held.id is not null) now
-    join assay.customers c on c.id = held.customer_id and c.state = 'active'
-    join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
-    left join assay.subject_epochs e on e.customer_id = held.customer_id and e.subject = held.subject
-  ),
-  replayed as (
-    update assay.sessions s
-    set access_until = greatest(s.access_until, least(j.t + make_interval(secs => s.access_ttl), s.expires_at))
-    from judged j where s.customer_id = j.customer_id and s.id = j.id and j.outcome = 'replay'
-  ),
-  audited as (${auditedAs(`'session.replayed'`, `judged where outcome = 'replay'`, {
-    subject: 'subject',
-    session: 'id',
-    token: ':tokenId::text',
-  })})
-  select ${SESSION_ROW}, outcome, ${seconds('t')} as "issuedAt", access_version as "accessVersion" from judged`)
 
 export type RefreshOutcome = 'rotate' | 'replay' | 'adopt' | 'reuse' | 'ended' | 'disabled' | 'scope'
 
@@ -208,12 +66,11 @@ export const refreshSession = statement<
     select * from assay.sessions where customer_id = :customerId and id = :sessionId for update
   ),
   timed as materialized (select presented.*, assay.now() as t from presented),
-  judged as materialized (
+  weighed as materialized (
     select s.*, :gen::int as presented_gen, a.version as access_version, r.version as refresh_version, case
       when s.revoked_at is not null or s.expires_at <= t or s.ends_at <= t
         or c.epoch > s.customer_epoch or coalesce(e.epoch, 0) > s.subject_epoch then 'ended'
       when c.state <> 'active' then 'disabled'
-      when not string_to_array(:scope::text, ' ') <@ string_to_array(s.scope, ' ') then 'scope'
       when :gen = s.gen then 'rotate'
       when :gen > s.gen then 'adopt'
       when :policy = 'strict' then 'reuse'
@@ -222,12 +79,18 @@ export const refreshSession = statement<
         or :policy = 'until_confirmed'
           and (s.confirmed_at is null or t < s.confirmed_at + make_interval(secs => :grace))) then 'replay'
       when :gen = s.gen - 2 and t < s.prev_rotated_at + make_interval(secs => :grace) then 'replay'
-      else 'reuse' end as outcome
+      else 'reuse' end as verdict
     from timed s
     join assay.customers c on c.id = s.customer_id
     join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
     join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
     left join assay.subject_epochs e on e.customer_id = s.customer_id and e.subject = s.subject
+  ),
+  judged as materialized (
+    -- Last, so that asking for too much never hides a reuse.
+    select weighed.*, case when verdict in ('rotate', 'replay', 'adopt')
+      and not string_to_array(:scope::text, ' ') <@ string_to_array(scope, ' ') then 'scope' else verdict end as outcome
+    from weighed
   ),
   rotated as (
     update assay.sessions s set

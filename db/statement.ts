@@ -2,13 +2,17 @@ import type { Line } from './client.ts'
 
 export type Value = string | number | boolean | Uint8Array | Date | null | undefined
 
+/** A string literal, which keeps its colons; or a parameter's name, which is no cast. */
+const NAMES = /'(?:[^']|'')*'|(?<!:):([a-zA-Z]\w*)/g
+
 /**
  * A statement with named parameters (`:name`), compiled once to numbered ones; the drivers prepare it at its first use.
  * For what is hot or has more than one step; what is built from parts at run time is drizzle's.
  */
 export function statement<Params extends { [name in keyof Params]: Value }, Row>(text: string) {
   const names: string[] = []
-  const compiled = text.replace(/(?<!:):([a-zA-Z]\w*)/g, (_, name: string) => {
+  const compiled = text.replace(NAMES, (part, name: string | undefined) => {
+    if (name === undefined) return part
     if (!names.includes(name)) names.push(name)
     return `$${names.indexOf(name) + 1}`
   })

@@ -31,6 +31,8 @@ export interface Parts {
   processMetrics: boolean
 }
 
+/** A poll takes milliseconds; one that was lost with its link must be given up within a second of the link's return (ms). */
+const POLL_DEADLINE = 800
 /** Logins that wait for a core. */
 const QUEUE = 64
 
@@ -38,14 +40,15 @@ const QUEUE = 64
 export function assemble({ config, db, vault, clock, log, process, processMetrics }: Parts) {
   const { maxStaleness, issuer } = config
   const revocations = new Revocations()
-  const line = db.line(Math.min(maxStaleness / 2, 2_000))
+  const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE))
   const forget = { one: (id: string) => keys.forget.one(id), all: () => keys.forget.all() }
   const bus = new Bus({ line, clock, maxStaleness, replica: randomId(15), revocations, forget, log })
   const keys: Keys = new Keys({ db, vault, bus, revocations, log })
   const tokens = new Tokens({ bus, keys, revocations, issuer })
   const sessions = new Sessions({ db, bus, tokens, config, log })
   const credentials = new Credentials({ db, bus, keys, config, log })
-  const gate = new Gate(availableParallelism(), QUEUE)
+  // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
+  const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)
   const customers = new Customers({ db, keys, sessions, credentials, limits: new Limits(), gate, config })
   const metrics = new Metrics(
     {

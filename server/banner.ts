@@ -16,7 +16,7 @@ export function banner({
 
     TOKEN=$(curl -s ${url}/api/auth/signup -H 'Content-Type: application/json' \\
       -d "{\\"email\\":\\"me-$RANDOM@example.com\\",\\"password\\":\\"correct horse battery\\"}" \\
-      | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+      | sed -n 's/.*"access_token":"\\([^"]*\\)".*/\\1/p')
     curl -i ${url}/verify -H "Authorization: Bearer $TOKEN"
 
 `

@@ -1,5 +1,5 @@
 import { within } from '../db/deadline.ts'
-import { deleteReplica, type Poll, poll, type Querier, type RevocationRow } from '../db/revocations.ts'
+import { deleteReplica, PAGE, type Poll, poll, type Querier, type RevocationRow } from '../db/revocations.ts'
 import type { Clock } from './clock.ts'
 import { Unavailable } from './errors.ts'
 import type { Log } from './log.ts'
@@ -9,11 +9,19 @@ import type { Revocations } from './revocations.ts'
 const PATIENCE = 250
 /** Between two polls while an answer waits for every replica (ms). */
 const EAGER = 25
+/** Between two polls while nothing can be answered (ms). */
+const HURRIED = 100
 /** Well under the shortest time that a change of a customer is kept (24 h): whoever missed more reloads (ms). */
 const LONGEST_GAP = 3_600_000
 
+/** Both clocks, in milliseconds. */
+interface Moment {
+  monotonic: number
+  wall: number
+}
+
 export interface BusOptions {
-  /** A connection of its own, with a deadline of min(N/2, 2 s). */
+  /** A connection of its own, with a deadline of at most N/2. */
   line: Querier
   clock: Clock
   /** N, in milliseconds. */
@@ -36,8 +44,11 @@ export class Bus {
   #timeline: string | undefined
   /** Until when both clocks allow answers. */
   #lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
-  /** The database's clock at the last poll, and the monotonic clock when that poll was sent. */
-  #time = { database: 0, monotonic: 0 }
+  /** The database's clock at the last poll (ms), and what to add to the monotonic clock to have it. */
+  #databaseTime = 0
+  #offset = Number.NaN
+  /** The monotonic clock when the last poll that was applied was sent. */
+  #sentAt = Number.NEGATIVE_INFINITY
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
   #flight: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
@@ -59,13 +70,13 @@ export class Bus {
   /** Resolves once usable; waits for a poll if need be. Throws Unavailable. */
   async fresh(): Promise<void> {
     if (this.usable()) return
-    await within(PATIENCE, this.poll(), () => {})
+    await within(PATIENCE, this.poll(), () => {}).catch(() => {}) // Told, and counted.
     if (!this.usable()) throw new Unavailable('bus: the lease has run out')
   }
 
   /** Milliseconds since 1970 by the database's clock: never behind it by more than clock rates differ. */
   now(): number {
-    return this.#time.database + this.#options.clock.monotonic() - this.#time.monotonic
+    return this.#offset + this.#options.clock.monotonic()
   }
 
   get timeline() {
@@ -74,7 +85,7 @@ export class Bus {
 
   /** Milliseconds since the poll that the state rests on was sent. */
   get age() {
-    return this.#options.clock.monotonic() - this.#time.monotonic
+    return this.#options.clock.monotonic() - this.#sentAt
   }
 
   /** This replica's own change, known before its answer goes out. `applied` stays: lower numbers may be unknown. */
@@ -88,21 +99,22 @@ export class Bus {
   }
 
   /**
-   * Resolves when no replica can answer by a state before `seq`: each has applied it, or can't have answered without a
-   * poll for as long as any of them may. Throws Unavailable when that can't be known.
+   * Resolves when no replica can answer by a state before `seq`, or before whatever was committed when this was called:
+   * each has applied it, or can't have answered without a poll for as long as any of them may. Throws Unavailable when
+   * that can't be known.
    */
-  async everywhere(seq: number): Promise<void> {
+  async everywhere(seq?: number): Promise<void> {
     const { clock, maxStaleness } = this.#options
     const since = clock.monotonic()
-    let known = false
+    let known: number | undefined
     for (;;) {
-      known = (await this.#pollAnew()) || known
+      if (await this.#pollAnew()) known ??= seq ?? this.#applied
       const { othersApplied, othersStaleness } = this.#others
-      if (known && (othersApplied === null || othersApplied >= seq)) return
+      if (known !== undefined && (othersApplied === null || othersApplied >= known)) return
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
       await new Promise(resolve => setTimeout(resolve, EAGER))
     }
-    if (!known) throw new Unavailable('bus: no poll since the change')
+    if (known === undefined) throw new Unavailable('bus: no poll since the change')
   }
 
   /** A poll that is sent after this call. Answers whether it succeeded. */
@@ -131,7 +143,9 @@ export class Bus {
       const [answer] = await poll(line, { replica, applied: this.#applied, maxStaleness })
       if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby')
       if (this.#foreign(answer)) return await this.#reload()
-      this.#accept(answer, sent)
+      const known = this.#accept(answer, sent, clock.monotonic())
+      if (!known) return await this.#poll()
+      this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }
       this.#tell(undefined)
     } catch (error) {
       this.counts.failures++
@@ -153,20 +167,32 @@ export class Bus {
   /** Another system or timeline, a counter that went back, or a gap in which rows may have come and gone. */
   #foreign({ timeline, seq, now }: Poll): boolean {
     if (this.#timeline === undefined) return false
-    return timeline !== this.#timeline || seq < this.#applied || now - this.#time.database > LONGEST_GAP
+    return timeline !== this.#timeline || seq < this.#applied || now - this.#databaseTime > LONGEST_GAP
   }
 
-  #accept(answer: Poll, sent: { monotonic: number; wall: number }) {
+  /** Applies what the poll brought. Answers whether all of it is known now and this replica was seen before. */
+  #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
     this.counts.rows += rows.length
+    const whole = rows.length < PAGE
+    // Whoever waits for every replica must find this one's row, no older than N, even while a poll is under way.
+    const seen =
+      this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
     this.#timeline = answer.timeline
-    this.#applied = answer.seq
+    this.#applied = whole ? answer.seq : rows.at(-1)![0]
     this.#others = answer
-    this.#time = { database: answer.now, monotonic: sent.monotonic }
-    const { maxStaleness } = this.#options
-    this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }
+    this.#setTime(answer.now, sent.monotonic, received)
+    this.#sentAt = sent.monotonic
     this.#sweep()
+    return whole && seen
+  }
+
+  /** The database read its clock between sending and receiving. What was known before stays, if it can be true still. */
+  #setTime(now: number, sent: number, received: number) {
+    const [least, most] = [now - received, now - sent]
+    if (!(this.#offset >= least && this.#offset <= most)) this.#offset = most
+    this.#databaseTime = now
   }
 
   async #reload(): Promise<void> {
@@ -183,9 +209,9 @@ export class Bus {
   }
 
   #sweep() {
-    if (this.#time.database - this.#sweptAt < 60_000) return
-    this.#sweptAt = this.#time.database
-    this.#options.revocations.sweep(this.#time.database / 1000)
+    if (this.#databaseTime - this.#sweptAt < 60_000) return
+    this.#sweptAt = this.#databaseTime
+    this.#options.revocations.sweep(this.#databaseTime / 1000)
   }
 
   /** Loads the state and goes on polling. Throws when the first poll fails. */
@@ -195,7 +221,7 @@ export class Bus {
   }
 
   #schedule() {
-    const interval = Math.min(this.#options.maxStaleness / 4, 500)
+    const interval = this.usable() ? Math.min(this.#options.maxStaleness / 4, 500) : HURRIED
     this.#timer = setTimeout(() => {
       this.poll()
         .catch(() => {}) // Told, and counted.

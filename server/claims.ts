@@ -58,7 +58,8 @@ export function accessProblem(
   if (ext !== undefined && !isObject(ext)) return 'claims_malformed'
   if (!isSession(claims)) return 'claims_malformed'
   return (
-    commonProblem(claims, expected, LONGEST_LIFE) ?? (iss === expected.issuer ? undefined : 'wrong_issuer')
+    commonProblem(claims, expected, { longest: LONGEST_LIFE, ahead: AHEAD }) ??
+    (iss === expected.issuer ? undefined : 'wrong_issuer')
   )
 }
 
@@ -67,21 +68,25 @@ export function refreshProblem(
   expected: { customerId: string; now: number },
 ): ClaimsProblem | undefined {
   if (claims.aud !== 'refresh' || claims.sid === undefined || !isSession(claims)) return 'claims_malformed'
-  return commonProblem(claims, expected, Number.POSITIVE_INFINITY)
+  // Its session's row says the rest. A database clock that was set back must not end sessions.
+  return commonProblem(claims, expected, {
+    longest: Number.POSITIVE_INFINITY,
+    ahead: Number.POSITIVE_INFINITY,
+  })
 }
 
 function commonProblem(
   { sub, client_id, exp, iat, jti }: Record<string, unknown>,
   expected: { customerId: string; now: number },
-  longest: number,
+  bounds: { longest: number; ahead: number },
 ): ClaimsProblem | undefined {
   if (typeof sub !== 'string' || typeof client_id !== 'string' || typeof jti !== 'string')
     return 'claims_malformed'
-  if (!isNumericDate(exp) || !isNumericDate(iat) || iat > exp || exp - iat > longest)
+  if (!isNumericDate(exp) || !isNumericDate(iat) || iat > exp || exp - iat > bounds.longest)
     return 'claims_malformed'
   // exp is exclusive (RFC 7519 4.1.4): a token is dead *at* exp.
   if (expected.now >= exp * 1000) return 'expired'
-  if (iat * 1000 > expected.now + AHEAD * 1000) return 'not_yet_valid'
+  if (iat * 1000 > expected.now + bounds.ahead * 1000) return 'not_yet_valid'
   return client_id === expected.customerId ? undefined : 'wrong_customer'
 }
 

@@ -3,6 +3,7 @@ import type { Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
   type CustomerRow,
+  endOtherSessions,
   findCustomer,
   findLogin,
   insertCustomer,
@@ -10,6 +11,7 @@ import {
   type Login,
   updatePassword,
 } from '../db/customers.ts'
+import { insertLogin } from '../db/issuing.ts'
 import type { Config } from './config.ts'
 import type { Credentials } from './credentials.ts'
 import { hashPassword, verifyPassword } from './crypto/password.ts'
@@ -18,10 +20,10 @@ import { randomId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
 import type { Gate } from './gate.ts'
 import type { Keys } from './keys.ts'
-import type { Limits } from './limits.ts'
+import { addressKey, type Limits } from './limits.ts'
 import { DATA_KEY_ID, dataKeyContext } from './records.ts'
 import { ACCOUNT, ANY, SESSIONS } from './scope.ts'
-import type { Granted, Sessions } from './sessions.ts'
+import type { Grant, Sessions } from './sessions.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
 
@@ -48,36 +50,30 @@ export class Customers {
 
   /** Throws `signup_closed`, `conflict` for an email that is taken, or TooMany. */
   async signUp(account: { email: string; password: string; name: string | undefined }, origin: Origin) {
-    const { db, config, credentials, limits, gate } = this.#options
+    const { db, config, credentials, limits, gate, sessions } = this.#options
     if (config.signup === 'closed')
       throw new OAuthError('signup_closed', 'signup is closed here; ask the operator for an account')
-    await limits.take('signup', origin.ip ?? '')
+    await limits.take('signup', addressKey(origin.ip))
     const passwordHash = await gate.pass(() => hashPassword(account.password))
     const id = randomId(10)
     const apiKey = credentials.make(id)
-    const [inserted] = await insertCustomer(db, {
-      ...origin,
+    const made = {
       ...account,
       ...this.#newSecrets(id),
-      customerId: id,
       passwordHash,
-      apiKeyId: apiKey.id,
+      newApiKeyId: apiKey.id,
       apiKeyDigest: apiKey.digest,
       apiKeyScope: `${ANY} ${SESSIONS}`,
+    }
+    let createdAt = new Date(0)
+    const granted = await sessions.begin(this.#grant(id, 'customer.signed_up', origin), async session => {
+      const [inserted] = await insertCustomer(db, { ...session, ...made })
+      if (inserted) createdAt = inserted.createdAt
+      return inserted
     })
-    if (!inserted) throw new OAuthError('conflict', 'this email has an account; log in instead')
-    const customer: Customer = {
-      ...account,
-      id,
-      name: account.name ?? null,
-      state: 'active',
-      createdAt: inserted.createdAt,
-    }
-    return {
-      customer,
-      apiKey: apiKey.text,
-      granted: await this.#startSession(id, 'customer.logged_in', origin),
-    }
+    if (!granted) throw new OAuthError('conflict', 'this email has an account; log in instead')
+    const customer: Customer = { ...account, id, name: account.name ?? null, state: 'active', createdAt }
+    return { customer, apiKey: apiKey.text, granted }
   }
 
   /** A data key under the current master key, and under it a secret for each use. */
@@ -100,14 +96,19 @@ export class Customers {
 
   /** Throws `invalid_credentials`, the same for an unknown email; `customer_disabled` to who knows the password. */
   async logIn({ email, password }: { email: string; password: string }, origin: Origin) {
-    const { db, limits, gate } = this.#options
-    await limits.take('login', origin.ip ?? '')
-    await limits.take('loginOfEmail', `${origin.ip} ${email}`)
+    const { db, limits, gate, sessions } = this.#options
+    await limits.take('login', addressKey(origin.ip))
+    await limits.take('loginOfEmail', `${addressKey(origin.ip)} ${email}`)
     const [login] = await findLogin(db, { email })
     const matched = await gate.pass(() => verifyPassword(login?.passwordHash, password))
     if (!login || !matched || login.state !== 'active') throw await this.#loginFailure(login, matched, origin)
-    const granted = await this.#startSession(login.id, 'customer.logged_in', origin)
-    const { passwordHash: _, ...customer } = login
+    const { passwordHash, ...customer } = login
+    const grant = this.#grant(login.id, 'customer.logged_in', origin)
+    const granted = await sessions.begin(
+      grant,
+      async session => (await insertLogin(db, { ...session, passwordHash }))[0],
+    )
+    if (!granted) throw await this.#loginFailure(login, false, origin)
     return { customer: { ...customer, email } satisfies Customer, granted }
   }
 
@@ -119,20 +120,21 @@ export class Customers {
       : new OAuthError('invalid_credentials', 'email or password is wrong')
   }
 
-  #startSession(customerId: string, type: string, origin: Origin): Promise<Granted> {
-    const { config, sessions } = this.#options
-    return sessions.start({
+  /** A customer acting for itself. */
+  #grant(customerId: string, type: string, origin: Origin): Grant {
+    const { issuer: audience, accessTokenTtl: accessTtl } = this.#options.config
+    return {
       ...origin,
       actor: `customer:${customerId}`,
       customerId,
       subject: customerId,
       scope: ACCOUNT,
-      audience: config.issuer,
+      audience,
       ext: undefined,
-      accessTtl: config.accessTokenTtl,
+      accessTtl,
       apiKeyId: undefined,
       type,
-    })
+    }
   }
 
   /** Throws `not_found` if it was erased a moment ago. */
@@ -162,6 +164,8 @@ export class Customers {
     const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
     if (!changed)
       throw new OAuthError('conflict', 'the password was changed meanwhile; log in with the new one')
-    if (changed.seq !== null) sessions.forgetAll(customerId, changed.ended, changed.seq)
+    const [late] = await endOtherSessions(db, { ...origin, customerId, keepSessionId })
+    for (const { ended, seq } of [changed, late!])
+      if (seq !== null) sessions.forgetAll(customerId, ended, seq)
   }
 }

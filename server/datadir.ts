@@ -25,6 +25,13 @@ export class DataDirInUse extends Error {
   }
 }
 
+export class DataDirUnusable extends Error {
+  constructor(path: string, code: string | undefined) {
+    super(`can't write to ${path} (${code}); set DATA_DIR to a folder that this user may write to`)
+    this.name = 'DataDirUnusable'
+  }
+}
+
 /** The database is there and the key that seals it is not. */
 export class MasterKeyMissing extends Error {
   constructor(file: string, path: string) {
@@ -36,9 +43,8 @@ export class MasterKeyMissing extends Error {
   }
 }
 
-/** Makes the folder when there is none. Throws DataDirInUse: a second process would ruin the database. */
+/** Makes the folder when there is none. Throws DataDirInUse, for a second process would ruin the database, or DataDirUnusable. */
 export function openDataDir(path: string): DataDir {
-  mkdirSync(path, { recursive: true, mode: 0o700 })
   const { release } = lockFolder(path)
   // Absolute, so that PGlite never takes a name like memory:// for one of its own kinds of storage.
   const database = join(resolve(path), 'pgdata')
@@ -47,8 +53,11 @@ export function openDataDir(path: string): DataDir {
 
 function lockFolder(path: string): Lock {
   try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
     return acquireLock(join(path, 'assay.lock'))
   } catch (error) {
+    const { code, syscall } = error as NodeJS.ErrnoException
+    if (syscall !== undefined) throw new DataDirUnusable(path, code)
     if (error instanceof LockHeld) throw new DataDirInUse(path, error.pid)
     throw error
   }

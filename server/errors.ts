@@ -53,6 +53,13 @@ export class TooLarge extends OAuthError {
   }
 }
 
+/** No token came where one is needed: the challenge then names no error (RFC 6750 3). */
+export class TokenMissing extends OAuthError {
+  constructor(description: string) {
+    super('invalid_token', description)
+  }
+}
+
 /** Too many tries (429). */
 export class TooMany extends OAuthError {
   /** Seconds. */

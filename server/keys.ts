@@ -18,6 +18,8 @@ import type { Revocations } from './revocations.ts'
 
 /** Customers whose records are kept. The cap bounds the memory; whoever falls out is read again. */
 const MOST = 120_000
+/** Remembered as gone, of one customer. */
+const MOST_GONE = 1_000
 /** How long a row that doesn't open is not tried again (ms): its mending is felt soon, its flood is not. */
 const BROKEN_FOR = 5_000
 /** A load that loses against a change is repeated this often. */
@@ -145,6 +147,8 @@ export class Keys {
   }
 
   #keep(record: CustomerRecord): CustomerRecord {
+    for (const id of this.#records.get(record.customerId)?.gone ?? [])
+      if (record.gone.size < MOST_GONE && !has(record, id)) record.gone.add(id)
     this.#records.set(record.customerId, record, { ttl: record.state === 'broken' ? BROKEN_FOR : 0 })
     for (const key of record.keys.values()) this.#byHeader.set(key.header, key)
     return record

@@ -30,3 +30,12 @@ export class Limits {
     }
   }
 }
+
+/** An address as a key: of IPv6 its /64, all of which one client has. */
+export function addressKey(ip: string | undefined): string {
+  if (!ip?.includes(':')) return ip ?? ''
+  const [head = '', tail = ''] = ip.split('::')
+  const groups = head.split(':')
+  const zeros = ip.includes('::') ? 8 - groups.length - tail.split(':').length : 0
+  return [...groups, ...Array<string>(Math.max(0, zeros)).fill('0'), ...tail.split(':')].slice(0, 4).join(':')
+}

@@ -1,10 +1,11 @@
-import { createServer, type Server } from 'node:http'
+import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { createAdaptorServer } from '@hono/node-server'
+import { getRequestListener } from '@hono/node-server'
 import type { App } from './app.ts'
+import { challenge } from './http/errors.ts'
 
-/** How long what is under way may take once listening has ended (ms), 10 s in all with the pause of a drain. */
-const FINISH = 7_000
+/** How long what is under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
+const FINISH = 5_000
 
 /** HOST and PORT can't be had. */
 export class ListenError extends Error {
@@ -19,9 +20,14 @@ export class ListenError extends Error {
  * connection.
  */
 export async function listen(app: App, at: { host: string; port: number }, draining: () => boolean) {
-  const server = createAdaptorServer({ fetch: app.fetch, createServer, serverOptions: TIMEOUTS }) as Server
-  server.prependListener('request', (_, response) => {
-    if (draining()) response.setHeader('Connection', 'close')
+  const answer = getRequestListener(app.fetch, { hostname: at.host })
+  const answerVerify = getRequestListener(app.fetch, { hostname: at.host, errorHandler: refuse })
+  const underWay = new Set<ServerResponse>()
+  const server = createServer(OPTIONS, (request, response) => {
+    if (draining()) response.shouldKeepAlive = false
+    underWay.add(response)
+    response.once('close', () => underWay.delete(response))
+    return request.url?.startsWith('/verify') ? answerVerify(request, response) : answer(request, response)
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', ({ code }: NodeJS.ErrnoException) => reject(new ListenError(at, code)))
@@ -30,25 +36,33 @@ export async function listen(app: App, at: { host: string; port: number }, drain
   return {
     server,
     port: (server.address() as AddressInfo).port,
-    close: (pause: number) => close(server, pause),
+    close: (pause: number) => close(server, underWay, pause),
   }
 }
 
+/** A request that is no URL (a backslash in the path, an odd Host): at /verify a 400 would be a 500 of nginx's. */
+const refuse = () =>
+  new Response(null, { status: 401, headers: { 'WWW-Authenticate': challenge(), 'Content-Length': '0' } })
+
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */
-const TIMEOUTS = {
+const OPTIONS = {
   headersTimeout: 5_000,
   requestTimeout: 15_000,
   keepAliveTimeout: 75_000,
   // How often the first two are looked at.
   connectionsCheckingInterval: 1_000,
+  // Bytes: what a browser's cookies and a proxy's headers come to, which Node would refuse with 431.
+  maxHeaderSize: 64 * 1024,
 }
 
 /** Listens on for `pause`, then lets what is under way finish, and cuts off what takes too long. */
-async function close(server: Server, pause: number): Promise<void> {
+async function close(server: Server, underWay: Set<ServerResponse>, pause: number): Promise<void> {
+  // What was asked before the drain is answered with `Connection: close` too, or its connection would be waited for.
+  for (const response of underWay) response.shouldKeepAlive = false
   await new Promise(resolve => setTimeout(resolve, pause))
   const closed = new Promise(resolve => server.close(resolve))
   server.closeIdleConnections()
-  const cut = setTimeout(() => server.closeAllConnections(), FINISH - 500)
+  const cut = setTimeout(() => server.closeAllConnections(), FINISH)
   await closed
   clearTimeout(cut)
 }

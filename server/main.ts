@@ -10,6 +10,7 @@ import {
   adminTokenFile,
   type DataDir,
   DataDirInUse,
+  DataDirUnusable,
   MasterKeyMissing,
   masterKeysFile,
   openDataDir,
@@ -27,12 +28,15 @@ const EX_UNAVAILABLE = 69
 
 const clock = { monotonic: () => performance.now(), wall: () => Date.now() }
 
+/** What is under way has ended by then, or is ended (ms). */
+const LONGEST_END = 7_000
+
 const USAGE = `usage: npm start              serve (settings come from the environment; README.md lists them)
        npm run migrate        bring the database up to date, and end`
 
 async function main([verb = 'serve', ...rest]: string[]) {
   if (rest.length > 0 || !['serve', 'migrate'].includes(verb))
-    exit(verb.endsWith('help') ? 0 : EX_USAGE, USAGE)
+    exit(['help', '--help', '-h'].includes(verb) ? 0 : EX_USAGE, USAGE)
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
   const log = createLog(config.logLevel)
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
@@ -59,6 +63,7 @@ async function serve(config: Config & Secrets, db: Database, log: Log, folder: s
     if (draining) process.exit(1)
     draining = true
     log.info('draining')
+    setTimeout(() => exit(1, 'assay: could not end in time'), pause + LONGEST_END).unref()
     await server.close(pause)
     await replica.stop()
     await db.close()
@@ -118,7 +123,7 @@ function exit(code: number, message: string): never {
 
 /** What kept it from starting, and the exit code that says whose it is to mend. */
 function explain(error: unknown): never {
-  const settings = [ConfigError, DataDirInUse, MasterKeyMissing, WrongMasterKey, ListenError]
+  const settings = [ConfigError, DataDirInUse, DataDirUnusable, MasterKeyMissing, WrongMasterKey, ListenError]
   if (settings.some(kind => error instanceof kind)) exit(EX_CONFIG, `assay: ${(error as Error).message}`)
   const translated = translate(error)
   if (!(translated instanceof Unavailable)) throw translated

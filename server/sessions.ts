@@ -1,19 +1,21 @@
 import type { Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
+import {
+  type Issued,
+  insertSession,
+  insertSessionOnce,
+  insertToken,
+  type NewSession,
+  replayIssue,
+} from '../db/issuing.ts'
 import { insertRevokedToken } from '../db/revocations.ts'
 import {
   confirmSessions,
   endSession,
   findRefreshable,
-  type Issued,
-  insertSession,
-  insertSessionOnce,
-  insertToken,
   listSessions,
-  type NewSession,
   type Refreshed,
   refreshSession,
-  replayIssue,
   type SessionQuery,
   type SessionRow,
 } from '../db/sessions.ts'
@@ -82,10 +84,20 @@ export class Sessions {
   }
 
   async start(grant: Grant): Promise<Granted> {
+    const { db } = this.#options
+    const granted = await this.begin(grant, async session => (await insertSession(db, session))[0])
+    if (!granted) throw notActive(grant)
+    return granted
+  }
+
+  /** A session that `insert` writes with whatever begins with it. Undefined: it wrote none. */
+  async begin(
+    grant: Grant,
+    insert: (session: NewSession) => Promise<Issued | undefined>,
+  ): Promise<Granted | undefined> {
     const session = this.#newSession(grant)
-    const [issued] = await insertSession(this.#options.db, session)
-    if (!issued) throw notActive(grant)
-    return this.#started(grant, session, issued)
+    const issued = await insert(session)
+    return issued && this.#started(grant, session, issued)
   }
 
   /**

@@ -1,4 +1,5 @@
-import type { Issued, SessionRow } from '../db/sessions.ts'
+import type { Issued } from '../db/issuing.ts'
+import type { SessionRow } from '../db/sessions.ts'
 import type { Bus } from './bus.ts'
 import {
   type AccessClaims,

@@ -45,7 +45,12 @@ function signUp(deps: Needs) {
 
 // Whatever was typed is looked up: what no account can have is answered like what none has.
 const logInRequest = z.strictObject({
-  email: z.string().trim().toLowerCase().max(254),
+  email: z
+    .string()
+    .trim()
+    .toLowerCase()
+    .max(254)
+    .refine(text => !/\p{Cc}/u.test(text) && text.isWellFormed(), 'without control characters'),
   password: z.string().refine(text => Buffer.byteLength(text) <= 256, 'at most 256 bytes'),
 })
 

@@ -1,6 +1,6 @@
 import type { AccessClaims } from '../claims.ts'
 import type { Caller, Credentials, Presented } from '../credentials.ts'
-import { OAuthError } from '../errors.ts'
+import { OAuthError, TokenMissing } from '../errors.ts'
 import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../scope.ts'
 import type { Ctx, Deps } from './context.ts'
 
@@ -11,19 +11,24 @@ const BASIC = /^basic +([A-Za-z0-9+/\-_]+=*) *$/i
 export const bearerOf = (authorization: string | undefined): string | undefined =>
   authorization === undefined ? undefined : BEARER.exec(authorization)?.[1]
 
+/** A Bearer credential came, well-formed or not. */
+export const isBearer = (authorization: string | undefined) => /^bearer\b/i.test(authorization ?? '')
+
 /** A client's credentials, from the header, the form, or both if they are the same (lua-resty-openidc sends both). */
 export function presentedBy(c: Ctx, form: Map<string, string>): Presented | undefined {
   const inHeader = presentedInHeader(c.req.header('authorization'))
   const clientId = form.get('client_id')
   const secret = form.get('client_secret')
   if (secret === undefined) {
-    if (inHeader?.clientId !== undefined && clientId !== undefined && clientId !== inHeader.clientId)
-      throw TWICE
+    if (inHeader && clientId !== undefined && clientId !== clientOf(inHeader)) throw TWICE
     return inHeader
   }
-  if (inHeader && (inHeader.secret !== secret || (inHeader.clientId ?? clientId) !== clientId)) throw TWICE
+  if (inHeader && (inHeader.secret !== secret || clientOf(inHeader) !== clientId)) throw TWICE
   return { clientId, secret }
 }
+
+/** An API key that came as a Bearer names its customer in its id. */
+const clientOf = ({ clientId, secret }: Presented) => clientId ?? secret.split('_')[2]?.slice(0, 16)
 
 const TWICE = new OAuthError(
   'invalid_request',
@@ -86,8 +91,7 @@ export async function accessToken(
   { tokens, metrics }: Pick<Deps, 'tokens' | 'metrics'>,
 ): Promise<AccessClaims> {
   const token = bearerOf(c.req.header('authorization'))
-  if (token === undefined)
-    throw new OAuthError('invalid_token', 'send an access token: Authorization: Bearer ...')
+  if (token === undefined) throw new TokenMissing('send an access token: Authorization: Bearer ...')
   const { claims, refusal } = await tokens.verify(token)
   metrics.verified(refusal)
   if (!claims) throw new OAuthError('invalid_token', 'the access token is malformed, expired or revoked')

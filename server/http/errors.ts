@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { ErrorHandler, NotFoundHandler } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { type ErrorCode, OAuthError, TooMany } from '../errors.ts'
+import { type ErrorCode, OAuthError, TokenMissing, TooMany } from '../errors.ts'
 import type { Ctx, Deps, Env } from './context.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
@@ -25,7 +25,8 @@ export function onError({ log }: Pick<Deps, 'log'>): ErrorHandler<Env> {
   return function writeError(thrown, c) {
     const error = thrown instanceof OAuthError ? thrown : SERVER_ERROR
     const requestId = c.get('requestId')
-    if (error.status >= 500) log.error({ requestId, err: thrown }, 'a request failed')
+    if (error.status >= 500)
+      log[error.status === 503 ? 'warn' : 'error']({ requestId, err: thrown }, 'a request failed')
     return respond(c, error)
   }
 }
@@ -53,7 +54,8 @@ function respond(c: Ctx, error: OAuthError): Response {
 
 function headersOf(error: OAuthError): Record<string, string> {
   const headers: Record<string, string> = { 'Cache-Control': 'no-store' }
-  if (error.status === 401) headers['WWW-Authenticate'] = challenge(error.code)
+  if (error.status === 401)
+    headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
   if (error.status === 503) headers['Retry-After'] = '1'
   if (error instanceof TooMany) headers['Retry-After'] = String(error.retryAfter)
   if (error.code === 'insufficient_scope') headers['WWW-Authenticate'] = challenge(error.code)

@@ -1,11 +1,12 @@
 import { readFileSync } from 'node:fs'
 import { Hono } from 'hono'
+import type { Clock } from '../clock.ts'
 import { digest, matches } from '../crypto/secret.ts'
-import { OAuthError } from '../errors.ts'
+import { OAuthError, TokenMissing } from '../errors.ts'
 import { bearerOf } from './caller.ts'
 import type { Ctx, Deps, Env } from './context.ts'
 
-type Needs = Pick<Deps, 'bus' | 'config' | 'metrics' | 'process'>
+type Needs = Pick<Deps, 'bus' | 'clock' | 'config' | 'metrics' | 'process'>
 
 const document = readFileSync(`${import.meta.dirname}/../../openapi.yaml`, 'utf8')
 
@@ -19,17 +20,33 @@ export function opsRoutes(deps: Needs) {
 }
 
 /** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
-function readyz({ bus, process }: Needs) {
+function readyz({ bus, clock, process }: Needs) {
+  const migratedLately = atMostEvery(1_000, clock, () => process.migrated().catch(() => undefined))
   return async function readyz(c: Ctx) {
-    const migrated = await process.migrated().catch(() => undefined)
+    const migrated = await migratedLately()
     const checks = {
-      state: word(bus.usable() && !process.draining()),
+      accepting: word(!process.draining()),
+      state: word(bus.usable()),
       database: word(migrated !== undefined),
       migrations: word(migrated === true),
     }
     const ready = Object.values(checks).every(check => check === 'ok')
     if (ready) return c.json({ status: 'ok', checks })
     return c.json({ status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
+  }
+}
+
+/** Who asks meanwhile, or within `milliseconds` after, has the same answer: a flood of questions is one query. */
+function atMostEvery<Answer>(milliseconds: number, clock: Clock, ask: () => Promise<Answer>) {
+  let answer: Promise<Answer> | undefined
+  let until = Number.NEGATIVE_INFINITY
+  return () => {
+    if (answer && clock.monotonic() < until) return answer
+    until = Number.POSITIVE_INFINITY
+    answer = ask().finally(() => {
+      until = clock.monotonic() + milliseconds
+    })
+    return answer
   }
 }
 
@@ -40,8 +57,9 @@ function metrics({ config, metrics }: Needs) {
   const operator = digest(config.adminToken ?? '')
   return async function metricsText(c: Ctx) {
     const token = bearerOf(c.req.header('authorization'))
-    if (config.adminToken === undefined || token === undefined || !matches(operator, token))
-      throw new OAuthError('invalid_client', 'send the operator token: Authorization: Bearer ...')
+    if (token === undefined) throw new TokenMissing('send the operator token: Authorization: Bearer ...')
+    if (config.adminToken === undefined || !matches(operator, token))
+      throw new OAuthError('invalid_token', 'this is not the operator token')
     return c.body(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
   }
 }

@@ -70,17 +70,20 @@ function deleteKey(deps: Needs) {
   return async function deleteKey(c: Ctx) {
     const { client_id, sid } = await account(c, deps)
     const { wait } = readQuery(c, ['wait'])
-    const seq = await deps.credentials.delete(
-      client_id,
-      c.req.param('id')!,
-      originOf(c, deps, `session:${sid}`),
-    )
+    const seq = await deps.credentials.delete(client_id, idOf(c), originOf(c, deps, `session:${sid}`))
     await waitForAll(deps, wait, seq)
     return c.body(null, 204)
   }
 }
 
-async function waitForAll({ bus }: Pick<Deps, 'bus'>, wait: string | undefined, seq: number) {
+/** Ours have only these characters; what has others is not there, and never asked for. */
+function idOf(c: Ctx): string {
+  const id = c.req.param('id') ?? ''
+  if (!/^[a-z2-7]{24,32}$/.test(id)) throw new OAuthError('not_found', 'nothing has this id')
+  return id
+}
+
+async function waitForAll({ bus }: Pick<Deps, 'bus'>, wait: string | undefined, seq: number | undefined) {
   if (wait === 'all') await bus.everywhere(seq)
 }
 
@@ -107,9 +110,10 @@ function endSession(deps: Needs) {
   return async function endSession(c: Ctx) {
     const { customerId, actor } = await sessionKeeper(c, deps)
     const { wait } = readQuery(c, ['wait'])
-    const seq = await deps.sessions.end(customerId, c.req.param('id')!, originOf(c, deps, actor))
-    if (seq === undefined) throw new OAuthError('not_found', 'no such session, or it has ended')
+    const seq = await deps.sessions.end(customerId, idOf(c), originOf(c, deps, actor))
+    // Before the 404 too: what an earlier try ended may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
+    if (seq === undefined) throw new OAuthError('not_found', 'no such session, or it has ended')
     return c.body(null, 204)
   }
 }
@@ -142,13 +146,16 @@ function auditPosition(cursor: string | undefined) {
   return position && { at: position.at, id: Number(position.id) }
 }
 
+/** Milliseconds since 1970. */
+const YEAR_10000 = 253_402_300_800_000
 const RFC_3339 = z.iso.datetime({ offset: true })
 
 function instant(name: string, text: string | undefined): Date | undefined {
   if (text === undefined) return undefined
-  if (!RFC_3339.safeParse(text).success)
+  const at = RFC_3339.safeParse(text).success ? Date.parse(text) : Number.NaN
+  if (!(at >= 0 && at < YEAR_10000))
     throw new OAuthError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
-  return new Date(text)
+  return new Date(at)
 }
 
 interface ListedKey {

@@ -12,10 +12,16 @@ async function readText(c: Ctx, limit: number): Promise<string> {
   if (Number(c.req.header('content-length')) > limit) throw new TooLarge(limit)
   const chunks: Uint8Array[] = []
   let size = 0
-  for await (const chunk of body) {
-    size += chunk.length
-    if (size > limit) throw new TooLarge(limit)
-    chunks.push(chunk)
+  try {
+    for await (const chunk of body) {
+      size += chunk.length
+      if (size > limit) throw new TooLarge(limit)
+      chunks.push(chunk)
+    }
+  } catch (error) {
+    throw error instanceof OAuthError
+      ? error
+      : new OAuthError('invalid_request', 'the body did not arrive whole')
   }
   return decode(Buffer.concat(chunks))
 }
@@ -30,7 +36,7 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
-const mediaType = (c: Ctx) => c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
+export const mediaType = (c: Ctx) => c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
 
 /** A form's parameters. Empty ones are absent; a repeated one is refused (RFC 6749 3.2). */
 export async function readForm(c: Ctx): Promise<Map<string, string>> {
@@ -43,6 +49,7 @@ export function onePerName(params: URLSearchParams): Map<string, string> {
   const found = new Map<string, string>()
   for (const [name, value] of params) {
     if (value === '') continue
+    if (/\p{Cc}/u.test(value)) throw new OAuthError('invalid_request', 'a parameter has control characters')
     if (found.has(name)) throw new OAuthError('invalid_request', 'a parameter is repeated; send each once')
     found.set(name, value)
   }
@@ -108,7 +115,7 @@ export const encodeCursor = (at: Date, id: string | number) =>
 
 export function decodeCursor(text: string | undefined): { at: Date; id: string } | undefined {
   if (text === undefined) return undefined
-  const [, time, id] = /^(\d{1,15}) ([\w-]{1,64})$/.exec(Buffer.from(text, 'base64url').toString()) ?? []
+  const [, time, id] = /^(\d{1,13}) ([\w-]{1,64})$/.exec(Buffer.from(text, 'base64url').toString()) ?? []
   if (time === undefined || id === undefined)
     throw new OAuthError('invalid_request', 'cursor: send next_cursor of the page before, or leave it out')
   return { at: new Date(Number(time)), id }

@@ -22,7 +22,8 @@ function revoke(deps: Needs) {
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
     const seq = await revoked(c, deps, form, token, wholeSession)
-    if (wait && seq !== undefined) await deps.bus.everywhere(seq)
+    // Without a number too: what an earlier try revoked may not be known everywhere yet.
+    if (wait) await deps.bus.everywhere(seq)
     return c.json({}, 200, { 'Cache-Control': 'no-store' })
   }
 }
@@ -39,17 +40,22 @@ async function revoked(c: Ctx, deps: Needs, form: Map<string, string>, token: st
   const presented = presentedBy(c, form)
   const caller = presented && (await apiKey(deps.credentials, presented))
   const refresh = (await deps.tokens.verifyRefresh(token)).claims
-  if (!caller && !refresh)
-    throw new OAuthError('invalid_client', 'send an API key; only a refresh token can be revoked without one')
-  if (refresh) return mayRevoke(caller, refresh) ? end(c, deps, refresh, caller?.id) : undefined
+  const clientId = form.get('client_id') ?? refresh?.client_id
+  if (refresh) return mayRevoke(caller, refresh, clientId) ? end(c, deps, refresh, caller?.id) : undefined
   const { claims } = await deps.tokens.verify(token)
+  if (!caller && claims)
+    throw new OAuthError('invalid_client', 'send an API key; only a refresh token can be revoked without one')
   if (!caller || !claims || !mayRevoke(caller, claims)) return undefined
   if (wholeSession && claims.sid !== undefined) return end(c, deps, { ...claims, sid: claims.sid }, caller.id)
   return deps.sessions.revokeToken(claims, originOf(c, deps, `api_key:${caller.id}`))
 }
 
-const mayRevoke = (caller: { customerId: string } | undefined, { client_id }: AccessClaims | RefreshClaims) =>
-  caller === undefined || caller.customerId === client_id
+/** Its own customer's API key, or whoever has the refresh token itself and names no other client. */
+const mayRevoke = (
+  caller: { customerId: string } | undefined,
+  { client_id }: AccessClaims | RefreshClaims,
+  named = client_id,
+) => (caller?.customerId ?? named) === client_id
 
 function end(
   c: Ctx,

@@ -7,7 +7,7 @@ import { grantedScope, SCOPE_TOKEN } from '../scope.ts'
 import type { Granted } from '../sessions.ts'
 import { type ApiKeyCaller, apiKey, presentedBy } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
-import { check, present, readForm, readJson } from './params.ts'
+import { check, mediaType, present, readForm, readJson } from './params.ts'
 
 type Needs = Pick<Deps, 'config' | 'credentials' | 'sessions' | 'tokens' | 'proxies'>
 
@@ -77,7 +77,10 @@ function issue(deps: Needs) {
     const key = idempotencyKey(c)
     if (!request.refresh) return granted(c, await deps.sessions.issue(grant))
     if (key === undefined) return granted(c, await deps.sessions.start(grant))
-    return granted(c, await deps.sessions.startOnce(grant, key, JSON.stringify(request)))
+    return granted(
+      c,
+      await deps.sessions.startOnce(grant, key, JSON.stringify([caller.id, grant.scope, request])),
+    )
   }
 }
 
@@ -137,13 +140,12 @@ async function clientCredentials(c: Ctx, deps: Needs, form: Map<string, string>)
   return granted(c, await sessions.issue(granting))
 }
 
-const refreshRequest = z.strictObject({ refresh_token: z.string(), scope: z.string().optional() })
+const refreshRequest = z.strictObject({ refresh_token: z.string().min(1), scope: z.string().optional() })
 
 /** The token is the credential; JSON or form. */
 function refreshEndpoint(deps: Needs) {
   return async function refreshEndpoint(c: Ctx) {
-    const json = c.req.header('content-type')?.startsWith('application/json')
-    if (!json) return refresh(c, deps, await readForm(c))
+    if (mediaType(c) !== 'application/json') return refresh(c, deps, await readForm(c))
     const { refresh_token, scope } = await readJson(c, refreshRequest)
     return refresh(c, deps, new Map(Object.entries(present({ refresh_token, scope })) as [string, string][]))
   }

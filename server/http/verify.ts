@@ -3,7 +3,7 @@ import { Hono } from 'hono'
 import type { AccessClaims } from '../claims.ts'
 import { OAuthError } from '../errors.ts'
 import { identityHeaders } from '../identity.ts'
-import { bearerOf } from './caller.ts'
+import { bearerOf, isBearer } from './caller.ts'
 import { type Ctx, type Deps, type Env, requestIdOf } from './context.ts'
 import { challenge } from './errors.ts'
 import { problemWith, type Rules, rulesOf } from './rules.ts'
@@ -74,17 +74,19 @@ function deny(
 function failed({ metrics, log }: Needs, requestId: string, error: unknown): Response {
   const status = error instanceof OAuthError && error.code === 'temporarily_unavailable' ? 503 : 500
   metrics.verified(status === 503 ? 'unavailable' : 'server_error')
-  log.error({ requestId, err: error }, 'verify failed')
+  // An outage is told by the bus, once; here it would be a line per request.
+  log[status === 503 ? 'debug' : 'error']({ requestId, err: error }, 'verify failed')
   return empty(status, requestId, status === 503 ? { 'Retry-After': '1' } : {})
 }
 
 const empty = (status: number, requestId: string, headers: Record<string, string>) =>
   new Response(null, { status, headers: { ...headers, 'X-Request-Id': requestId, 'Content-Length': '0' } })
 
-/** A Bearer header wins over the cookie. */
+/** A Bearer header wins over the cookie, even a malformed one. */
 function tokenOf(c: Ctx, cookie: string | undefined): string | undefined {
-  const bearer = bearerOf(c.req.header('authorization'))
-  return bearer !== undefined || cookie === undefined ? bearer : cookieOf(c.req.header('cookie'), cookie)
+  const authorization = c.req.header('authorization')
+  if (isBearer(authorization)) return bearerOf(authorization) ?? ''
+  return cookie === undefined ? undefined : cookieOf(c.req.header('cookie'), cookie)
 }
 
 function cookieOf(header: string | undefined, name: string): string | undefined {
