@@ -9,6 +9,8 @@ import type { Revocations } from './revocations.ts'
 const PATIENCE = 250
 /** Between two polls while an answer waits for every replica (ms). */
 const EAGER = 25
+/** A database clock that goes back further makes rows live again that were forgotten; they are kept a minute longer (ms). */
+const SET_BACK = 30_000
 /** Between two polls while nothing can be answered (ms). */
 const HURRIED = 100
 /** Well under the shortest time that a change of a customer is kept (24 h): whoever missed more reloads (ms). */
@@ -77,6 +79,11 @@ export class Bus {
   /** Milliseconds since 1970 by the database's clock: never behind it by more than clock rates differ. */
   now(): number {
     return this.#offset + this.#options.clock.monotonic()
+  }
+
+  /** Grows whenever everything is read anew: what was read before is of another era. */
+  get era() {
+    return this.counts.reloads
   }
 
   get timeline() {
@@ -164,10 +171,11 @@ export class Bus {
     else this.#options.log.info('the bus is polled again')
   }
 
-  /** Another system or timeline, a counter that went back, or a gap in which rows may have come and gone. */
+  /** Another system or timeline, a counter that went back, a gap in which rows may have come and gone, or rows forgotten. */
   #foreign({ timeline, seq, now }: Poll): boolean {
     if (this.#timeline === undefined) return false
-    return timeline !== this.#timeline || seq < this.#applied || now - this.#databaseTime > LONGEST_GAP
+    const lost = now - this.#databaseTime > LONGEST_GAP || now < this.#sweptAt - SET_BACK
+    return lost || timeline !== this.#timeline || seq < this.#applied
   }
 
   /** Applies what the poll brought. Answers whether all of it is known now and this replica was seen before. */
@@ -202,6 +210,7 @@ export class Bus {
     )
     this.#timeline = undefined
     this.#applied = 0
+    this.#sweptAt = 0
     this.#lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
     this.#options.revocations.clear()
     this.#options.forget.all()

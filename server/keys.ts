@@ -31,7 +31,7 @@ export type Found = SigningKey | { load: string; missing: string } | 'header_mal
 export interface KeysOptions {
   db: Querier
   vault: Vault
-  bus: Pick<Bus, 'timeline' | 'poll'>
+  bus: Pick<Bus, 'era' | 'timeline' | 'poll'>
   revocations: Pick<Revocations, 'changedAt'>
   log: Log
 }
@@ -126,7 +126,9 @@ export class Keys {
   async #read(customerId: string): Promise<CustomerRecord> {
     const { db, bus, revocations } = this.#options
     for (let tried = 0; tried < TRIES; tried++) {
+      const { era } = bus
       const row = await readRecord(db, customerId)
+      if (era !== bus.era) continue
       if (row.standby || row.timeline !== bus.timeline) await bus.poll()
       else if (row.seq >= revocations.changedAt(customerId)) return this.#keep(this.#open(customerId, row))
     }

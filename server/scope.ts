@@ -18,9 +18,9 @@ const isOurs = (scope: string) => scope === ANY || scope.startsWith('assay:')
 export function grantedScope(held: string, asked: string | undefined): string | undefined {
   const may = scopesOf(held)
   if (asked === undefined) return may.filter(scope => !isOurs(scope)).join(' ')
-  const wanted = [...new Set(scopesOf(asked))]
+  const wanted = scopesOf(asked)
   const granted = wanted.every(scope => !isOurs(scope) && (may.includes(scope) || may.includes(ANY)))
-  return granted ? wanted.join(' ') : undefined
+  return granted ? asked : undefined
 }
 
 /** Whether `scope` has all of `required`. */

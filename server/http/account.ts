@@ -43,6 +43,8 @@ function signUp(deps: Needs) {
   }
 }
 
+const presentPassword = z.string().refine(text => Buffer.byteLength(text) <= 256, 'at most 256 bytes')
+
 // Whatever was typed is looked up: what no account can have is answered like what none has.
 const logInRequest = z.strictObject({
   email: z
@@ -51,7 +53,7 @@ const logInRequest = z.strictObject({
     .toLowerCase()
     .max(254)
     .refine(text => !/\p{Cc}/u.test(text) && text.isWellFormed(), 'without control characters'),
-  password: z.string().refine(text => Buffer.byteLength(text) <= 256, 'at most 256 bytes'),
+  password: presentPassword,
 })
 
 function logIn(deps: Needs) {
@@ -78,7 +80,7 @@ function logOut(deps: Needs) {
   }
 }
 
-const changePasswordRequest = z.strictObject({ password: z.string().max(256), new_password: password })
+const changePasswordRequest = z.strictObject({ password: presentPassword, new_password: password })
 
 function changePassword(deps: Needs) {
   return async function changePassword(c: Ctx) {

@@ -35,16 +35,19 @@ const TWICE = new OAuthError(
   'the header and the form name different clients; send one of them',
 )
 
+/** What a client tried and can't be read is a wrong credential, not none (RFC 6749 5.2). */
+const MALFORMED: Presented = { clientId: undefined, secret: '' }
+
 function presentedInHeader(authorization: string | undefined): Presented | undefined {
   const bearer = bearerOf(authorization)
   // Whatever else is a Bearer is a token: clients add their old access token even to the call that refreshes it.
   if (bearer !== undefined)
     return bearer.startsWith('assay_') ? { clientId: undefined, secret: bearer } : undefined
   const basic = authorization === undefined ? undefined : BASIC.exec(authorization)?.[1]
-  if (basic === undefined) return undefined
+  if (basic === undefined) return /^basic\b/i.test(authorization ?? '') ? MALFORMED : undefined
   const pair = Buffer.from(basic, 'base64').toString()
   const colon = pair.indexOf(':')
-  if (colon < 0) return undefined
+  if (colon < 0) return MALFORMED
   return { clientId: decoded(pair.slice(0, colon)), secret: decoded(pair.slice(colon + 1)) }
 }
 

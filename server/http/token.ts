@@ -28,6 +28,8 @@ const scope = z
     text => text.split(' ').every(one => SCOPE_TOKEN.test(one)),
     'scopes separated by single spaces, without quotes',
   )
+  // A set (RFC 6749 3.3), whatever was said twice.
+  .transform(text => [...new Set(text.split(' '))].join(' '))
 
 const subject = z
   .string()
