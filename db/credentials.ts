@@ -20,11 +20,15 @@ export const insertApiKey = statement<
   },
   { createdAt: Date; expiresAt: Date | null }
 >(`
-  with clock as materialized (select assay.now() as t),
+  with counted as (
+    update assay.customers set api_keys = api_keys + 1
+    where id = :customerId and api_keys < :limit::int
+    returning id as customer_id, assay.now() as t
+  ),
   inserted as (
     insert into assay.api_keys (id, customer_id, name, scope, digest, created_at, expires_at)
-    select :id, :customerId::text, :name, :scope, :digest, t, t + make_interval(secs => :expiresIn::float8)
-    from clock where (select count(*) from assay.api_keys where customer_id = :customerId::text) < :limit::int
+    select :id, customer_id, :name, :scope, :digest, t, t + make_interval(secs => :expiresIn::float8)
+    from counted
     returning id, customer_id, created_at as t, expires_at
   ),
   audited as (${auditedAs(`'api_key.created'`, 'inserted', {
@@ -38,12 +42,15 @@ export const deleteApiKey = statement<Origin & { customerId: string; id: string 
     delete from assay.api_keys where customer_id = :customerId and id = :id
     returning id, customer_id, assay.now() as t
   ),
+  counted as (
+    update assay.customers c set api_keys = c.api_keys - 1 from deleted where c.id = deleted.customer_id returning 1
+  ),
   audited as (${auditedAs(`'api_key.deleted'`, 'deleted', { detail: `json_build_object('api_key_id', id)::text` })}),
   narrowed as (
     select 'customer' as kind, customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
     from deleted
   ),
-  ${publishing(['audited'])}
+  ${publishing(['audited', 'counted'])}
   select seq from numbered`)
 
 /** Notes the use of API keys, in batches; a row that another replica is just noting is passed over. */

@@ -18,8 +18,8 @@ export interface NewCustomer extends NewSession {
 /** A customer with its data key, its first two signing keys, API key and session. No row: the email is taken. */
 export const insertCustomer = statement<NewCustomer, Issued & { createdAt: Date }>(`
   with inserted as (
-    insert into assay.customers (id, email, name, password_hash, sealed_data_key, created_at)
-    values (:customerId, :email, :name, :passwordHash, :sealedDataKey, assay.now())
+    insert into assay.customers (id, email, name, password_hash, sealed_data_key, api_keys, created_at)
+    values (:customerId, :email, :name, :passwordHash, :sealedDataKey, 1, assay.now())
     on conflict (email) do nothing
     returning id as customer_id, created_at as t
   ),

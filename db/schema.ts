@@ -97,6 +97,8 @@ export const customers = assay.table(
       .notNull()
       .default('active'),
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
+    /** How many API keys it has: a count of their rows would be as old as the statement that counts. */
+    apiKeys: integer('api_keys').notNull().default(0),
     /** The data key that seals this customer's secrets, itself sealed by a master key. */
     sealedDataKey: bytea('sealed_data_key').notNull(),
     createdAt: instant('created_at').notNull().default(now),

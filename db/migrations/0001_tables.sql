@@ -40,6 +40,7 @@ CREATE TABLE "assay"."customers" (
 	"password_hash" text NOT NULL,
 	"state" text DEFAULT 'active' NOT NULL,
 	"epoch" bigint DEFAULT 0 NOT NULL,
+	"api_keys" integer DEFAULT 0 NOT NULL,
 	"sealed_data_key" "bytea" NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),

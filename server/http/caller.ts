@@ -125,7 +125,9 @@ export async function sessionKeeper(
     const claims = await account(c, deps)
     return { customerId: claims.client_id, actor: `session:${claims.sid}` }
   }
-  const caller = await apiKey(deps.credentials, presented)
+  const caller = await authenticated(deps.credentials, presented)
+  if (caller.kind !== 'api_key')
+    throw new OAuthError('insufficient_scope', 'a resource server may not see to sessions')
   if (!scopesOf(caller.scope).includes(SESSIONS))
     throw new OAuthError('insufficient_scope', `this API key lacks the scope ${SESSIONS}`)
   return { customerId: caller.customerId, actor: `api_key:${caller.id}` }

@@ -69,7 +69,7 @@ function createKey(deps: Needs) {
 function deleteKey(deps: Needs) {
   return async function deleteKey(c: Ctx) {
     const { client_id, sid } = await account(c, deps)
-    const { wait } = readQuery(c, ['wait'])
+    const wait = waitOf(c)
     const seq = await deps.credentials.delete(client_id, idOf(c), originOf(c, deps, `session:${sid}`))
     await waitForAll(deps, wait, seq)
     return c.body(null, 204)
@@ -83,7 +83,15 @@ function idOf(c: Ctx): string {
   return id
 }
 
-async function waitForAll({ bus }: Pick<Deps, 'bus'>, wait: string | undefined, seq: number | undefined) {
+/** Misspelt, it would answer before it is so. */
+function waitOf(c: Ctx): 'all' | undefined {
+  const { wait } = readQuery(c, ['wait'])
+  if (wait !== undefined && wait !== 'all')
+    throw new OAuthError('invalid_request', 'wait: all, or leave it out')
+  return wait
+}
+
+async function waitForAll({ bus }: Pick<Deps, 'bus'>, wait: 'all' | undefined, seq: number | undefined) {
   if (wait === 'all') await bus.everywhere(seq)
 }
 
@@ -109,7 +117,7 @@ function listSessions(deps: Needs) {
 function endSession(deps: Needs) {
   return async function endSession(c: Ctx) {
     const { customerId, actor } = await sessionKeeper(c, deps)
-    const { wait } = readQuery(c, ['wait'])
+    const wait = waitOf(c)
     const seq = await deps.sessions.end(customerId, idOf(c), originOf(c, deps, actor))
     // Before the 404 too: what an earlier try ended may not be known everywhere yet.
     await waitForAll(deps, wait, seq)

@@ -57,13 +57,6 @@ const about = (token: string) => {
   return { customer_id: client_id, subject: sub, ...(sid && { session_id: sid }), token_id: jti }
 }
 
-const loggedIn = (token: string): Expected => ({
-  ...about(token),
-  type: 'customer.logged_in',
-  actor: `customer:${claimsOf(token).client_id}`,
-  detail: { scope: 'assay:account' },
-})
-
 const failed = (name: string, reason: string, known: boolean, more: Partial<Act> = {}): Act => ({
   name,
   run: stage =>
@@ -159,13 +152,11 @@ export const ACTS: Act[] = [
     status: 201,
     events: (_, { json }) => [
       {
+        ...about(json.access_token),
         type: 'customer.signed_up',
-        customer_id: json.customer.id,
-        actor: 'anonymous',
-        subject: json.customer.id,
+        actor: `customer:${json.customer.id}`,
         detail: { api_key_id: keyIdOf(json.api_key) },
       },
-      loggedIn(json.access_token),
     ],
   },
   {
@@ -175,7 +166,14 @@ export const ACTS: Act[] = [
       return send(stage, 'POST', '/api/auth/login', { json: { email, password } })
     },
     status: 200,
-    events: (_, { json }) => [loggedIn(json.access_token)],
+    events: (_, { json }) => [
+      {
+        ...about(json.access_token),
+        type: 'customer.logged_in',
+        actor: `customer:${json.customer.id}`,
+        detail: { scope: 'assay:account' },
+      },
+    ],
   },
   failed('logging in with a wrong password', 'password', true),
   failed('logging in with an unknown email', 'password', false),
@@ -327,7 +325,13 @@ export const ACTS: Act[] = [
         actor: `session:${ownSession(stage)}`,
         subject: stage.customer.id,
         session_id: ownSession(stage),
-        detail: { sessions_ended: 1 },
+      },
+      {
+        type: 'session.revoked',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        subject: stage.customer.id,
+        session_id: claimsOf(stage.made.access_token).sid,
       },
     ],
     ends: ({ made }) => made.access_token,

@@ -49,6 +49,8 @@ export function holding(db: Database) {
       reached = resolve
     })
     held.push({ pattern, reached: () => reached(), released })
+    // A test that fails leaves nothing waiting. These run before what was registered earlier.
+    onTestFinished(() => release())
     return { has, release: () => release() }
   }
 

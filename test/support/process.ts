@@ -32,20 +32,16 @@ export interface Ended {
   stderr: string
 }
 
-const living = new Set<ChildProcess>()
+/** With the end of each. */
+const living = new Map<ChildProcess, Promise<unknown>>()
 process.on('exit', () => {
-  for (const child of living) child.kill('SIGKILL')
+  for (const child of living.keys()) child.kill('SIGKILL')
 })
 
 /** For an afterEach: ends whatever a test left running, and waits for it. */
 export async function stopAll(): Promise<void> {
-  await Promise.all(
-    [...living].map(child => {
-      const exited = once(child, 'exit')
-      child.kill('SIGKILL')
-      return exited
-    }),
-  )
+  for (const child of living.keys()) child.kill('SIGKILL')
+  await Promise.allSettled(living.values())
 }
 
 /** Resolves once it says that it listens; throws with its output if it ends before that. LOG_LEVEL must let info through. */
@@ -76,14 +72,13 @@ function launch(settings: Settings, args: string[]) {
     env: { PATH: process.env.PATH, PORT: '0', ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  living.add(child)
   const stdout = collect(child.stdout)
   const stderr = collect(child.stderr)
   // 'close' comes after the last byte of both streams, 'exit' may come before it.
-  const exited = once(child, 'close').then(([code, signal]) => {
-    living.delete(child)
-    return (code ?? signal) as number | string
-  })
+  const exited = once(child, 'close')
+    .then(([code, signal]) => (code ?? signal) as number | string)
+    .finally(() => living.delete(child))
+  living.set(child, exited)
   return { child, exited, stdout, stderr }
 }
 
@@ -112,7 +107,7 @@ function listeningLine(child: ChildProcess, stdout: () => string, exited: Promis
       outcome()
     }
     child.stdout?.on('data', look)
-    void exited.then(code => settle(() => reject(new Error(`it exited with ${code}`))))
+    exited.then(code => settle(() => reject(new Error(`it exited with ${code}`))), reject)
   })
 }
 
