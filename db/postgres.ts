@@ -22,10 +22,19 @@ export function openPostgres(url: string, deadline: number): Driver {
 interface Generation {
   sql: postgres.Sql
   calls: Set<Promise<unknown>>
+  /** Made a moment ago: another would meet the same server. */
+  young: boolean
 }
 
 function pool(url: string, connections: number, deadline: number): Line & Pick<Driver, 'load'> {
-  const next = (): Generation => ({ sql: connect(url, connections, deadline), calls: new Set() })
+  function next(): Generation {
+    const made = { sql: connect(url, connections, deadline), calls: new Set<Promise<unknown>>(), young: true }
+    setTimeout(() => {
+      made.young = false
+    }, RECONNECT).unref()
+    return made
+  }
+
   let current = next()
   let calls = 0
   let closed = false
@@ -44,8 +53,7 @@ function pool(url: string, connections: number, deadline: number): Line & Pick<D
     try {
       return await outcome
     } catch (error) {
-      // A link that broke the driver mends by itself; one that can't connect in time may never come right again.
-      if ((error as { code?: unknown }).code === 'CONNECT_TIMEOUT') replace(used)
+      if (isLost((error as { code?: unknown }).code, used)) replace(used)
       throw translate(error)
     } finally {
       calls--
@@ -64,6 +72,13 @@ function pool(url: string, connections: number, deadline: number): Line & Pick<D
     },
   }
 }
+
+/**
+ * A link that broke the driver mends by itself. One that can't connect in time may never come right again, and one to a
+ * server that only reads (25006) is to the wrong server since a failover.
+ */
+const isLost = (code: unknown, { young }: Generation) =>
+  code === 'CONNECT_TIMEOUT' || (code === '25006' && !young)
 
 /** Ended once its calls are answered, each by its deadline: an end beside waiting calls reopens what nobody ends. */
 async function retire({ sql, calls }: Generation) {
@@ -101,6 +116,8 @@ function connect(url: string, connections: number, deadline: number) {
     connection: {
       application_name: 'assay',
       synchronous_commit: 'on',
+      // What each act is written for: it sees what was committed while it waited for a row.
+      default_transaction_isolation: 'read committed',
       // A little before our own deadline, so that a statement that waits for a lock ends there too.
       statement_timeout: Math.floor(deadline * 0.9),
     },

@@ -135,6 +135,7 @@ export class Bus {
 
   /** One in flight: whoever asks meanwhile joins it. */
   poll(): Promise<void> {
+    if (this.#stopped) return Promise.reject(new Unavailable('bus: this replica has stopped'))
     this.#flight ??= this.#poll().finally(() => {
       this.#flight = undefined
     })

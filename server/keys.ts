@@ -96,7 +96,7 @@ export class Keys {
     const earlier = wanted === undefined ? undefined : this.#loads.get(customerId)
     if (earlier) {
       // It was sent before we asked, and so may be older than what is wanted.
-      await earlier.catch(() => {})
+      await earlier
       return this.record(customerId, wanted)
     }
     const record = await this.#load(customerId)

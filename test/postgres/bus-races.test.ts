@@ -1,0 +1,113 @@
+import postgres from 'postgres'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { hear, linkTo, replicaOn } from '../support/holding.ts'
+import { until } from '../support/process.ts'
+import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** What only a server with many connections can show: transactions that are open beside the bus. */
+
+let world: World
+let here: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld({ MAX_STALENESS: '4s' })
+  here = await world.replica()
+  customer = await here.signUp()
+})
+afterAll(() => world.stop())
+
+/** A transaction that has run `statement` and stays open until it is told to end. */
+async function openTransaction(statement: string, { url } = world) {
+  const sql = postgres(url!, { max: 1, onnotice: () => {} })
+  let end = () => {}
+  const ended = new Promise<void>(resolve => {
+    end = resolve
+  })
+  const opened = Promise.withResolvers<void>()
+  const transaction = sql.begin(async handle => {
+    await handle.unsafe(statement)
+    opened.resolve()
+    await ended
+  })
+  await opened.promise
+  const finish = async () => {
+    end()
+    await transaction
+    await sql.end()
+  }
+  onTestFinished(finish)
+  return finish
+}
+
+const revoke = (token: string, form = {}) =>
+  here.postForm('/revoke', { token, ...form }, bearer(customer.apiKey))
+
+test('a long transaction elsewhere in the database holds no revocation back', async () => {
+  const there = await replicaOn(world, world.db, { MAX_STALENESS: '4s' })
+  const { access_token: token } = await customer.session()
+  const finish = await openTransaction(
+    `create table public.elsewhere (n int); insert into public.elsewhere values (1); select txid_current()`,
+  )
+  expect((await there.verify(token)).status).toBe(200)
+  expect((await revoke(token, { wait: 'all' })).status).toBe(200)
+  expect((await there.verify(token)).status).toBe(401)
+  await finish()
+})
+
+test('wait=all holds for a replica that was away and is just coming back', async () => {
+  const replicas = () => world.db.query<{ id: string }>('select id from assay.replicas')
+  const others = (await replicas()).map(({ id }) => id)
+  const there = await replicaOn(world, await linkTo(world.url!), { MAX_STALENESS: '4s' })
+  const row = (await replicas()).find(({ id }) => !others.includes(id))
+  const { access_token: token } = await customer.session()
+  await hear(there)
+  expect((await there.verify(token)).status).toBe(200)
+  // Away for longer than its bound: nobody waits for it, and it knows that it may not answer.
+  there.clock.ahead.monotonic += 4_000
+  await world.db.query(`update assay.replicas set seen_at = seen_at - interval '1 hour' where id = $1`, [
+    row!.id,
+  ])
+  const finish = await openTransaction(`select from assay.replicas where id = '${row!.id}' for update`)
+  const comingBack = there.bus.poll()
+  await until('its poll has begun and waits for its row', async () => {
+    const waiting = `select 1 from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock' and query like '%assay.replicas%'`
+    return (await world.db.query(waiting)).length > 0
+  })
+  expect((await revoke(token, { wait: 'all' })).status).toBe(200)
+  await finish()
+  await comingBack
+  expect((await there.verify(token)).status).not.toBe(200)
+})
+
+test('a wait=all during which the database goes away is unknown', async () => {
+  const lonely = await makeWorld({ MAX_STALENESS: '500ms' })
+  onTestFinished(() => lonely.stop())
+  const alone = await lonely.replica()
+  const { apiKey, session } = await alone.signUp()
+  const { access_token: token } = await session()
+  const finish = await openTransaction('lock table assay.replicas in access exclusive mode', lonely)
+  const { status, headers } = await alone.postForm('/revoke', { token, wait: 'all' }, bearer(apiKey))
+  expect(status).toBe(503)
+  expect(headers.get('retry-after')).toBe('1')
+  await finish()
+  await until('it polls again', () => alone.bus.usable())
+  expect((await alone.verify(token)).status).toBe(401)
+})
+
+test('a database that refuses the poll itself makes the state unknown', async () => {
+  const replica = await replicaOn(world, await linkTo(world.url!), { MAX_STALENESS: '500ms' })
+  const { access_token: token } = await customer.session()
+  expect((await replica.verify(token)).status).toBe(200)
+  await world.db.query('alter table assay.replicas rename to gone')
+  const seen = new Set<number>()
+  await until('the bound has passed', async () => {
+    const { status } = await replica.verify(token)
+    seen.add(status)
+    return status !== 200
+  })
+  await world.db.query('alter table assay.gone rename to replicas')
+  expect([...seen].sort()).toEqual([200, 503])
+  await until('it polls again', async () => (await replica.verify(token)).status === 200)
+})

@@ -1,0 +1,178 @@
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { DEADLINE } from '../../db/client.ts'
+import { openPostgres } from '../../db/postgres.ts'
+import { holding, LOADER, linkTo, type OwnReplica, replicaOn } from '../support/holding.ts'
+import { until } from '../support/process.ts'
+import { openProxy } from '../support/proxy.ts'
+import {
+  type Answer,
+  bearer,
+  type Customer,
+  makeWorld,
+  type Replica,
+  type Tokens,
+  type World,
+} from '../support/world.ts'
+
+const N = 1_000
+let world: World
+let here: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld({ MAX_STALENESS: `${N}ms` })
+  here = await world.replica()
+  customer = await here.signUp()
+})
+afterAll(() => world.stop())
+
+/** A replica whose link to the database can fail, and a session that it knows. */
+async function linkedReplica() {
+  const proxy = await openProxy(world.url!)
+  onTestFinished(() => proxy.close())
+  const replica = await replicaOn(world, await linkTo(proxy.url), { MAX_STALENESS: `${N}ms` })
+  const session = await customer.session()
+  expect((await replica.verify(session.access_token)).status).toBe(200)
+  return { proxy, replica, session }
+}
+
+const json = (replica: OwnReplica, path: string, body: object, authorization = customer.apiKey) =>
+  replica.request(path, {
+    method: 'POST',
+    headers: { ...bearer(authorization), 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+  })
+
+/** Every kind of act, and everything that asks the database. */
+const acts = (replica: OwnReplica, { refresh_token, access_token }: Tokens): Promise<Answer>[] => [
+  json(replica, '/issue', {}),
+  json(replica, '/issue', { refresh: true }),
+  json(replica, '/api/auth/signup', { email: `${Math.random()}@example.com`, password: 'a long password' }),
+  json(replica, '/api/auth/login', { email: customer.email, password: customer.password }),
+  json(replica, '/api/keys', { scopes: ['read'] }, customer.accessToken),
+  replica.post('/refresh', { refresh_token }),
+  replica.post('/revoke', { token: access_token }, bearer(customer.apiKey)),
+  replica.request('/api/sessions', { headers: bearer(customer.apiKey) }),
+  replica.request('/api/auth/me', { headers: bearer(customer.accessToken) }),
+]
+
+async function timed<Result>(promise: Promise<Result>): Promise<[Result, number]> {
+  const began = performance.now()
+  return [await promise, performance.now() - began]
+}
+
+/** Nothing but 503 with Retry-After, and each within the deadline of a call and the time of a hash. */
+async function expectOutage(replica: OwnReplica, session: Tokens) {
+  const answers = await Promise.all(acts(replica, session).map(timed))
+  for (const [{ status, headers }, took] of answers) {
+    expect(status).toBe(503)
+    expect(headers.get('retry-after')).toBe('1')
+    expect(took).toBeLessThan(DEADLINE + 1_000)
+  }
+}
+
+/** Asks /verify all the while: 200 until the bound, 503 from then on, never anything else. */
+async function expectBound(replica: OwnReplica, token: string, failedAt: number) {
+  const statuses = new Set<number>()
+  await until('the bound has passed', async () => {
+    const sent = performance.now()
+    const { status } = await replica.verify(token)
+    statuses.add(status)
+    if (status === 200) expect(sent - failedAt).toBeLessThan(N + 50)
+    return status !== 200
+  })
+  for (let i = 0; i < 3; i++) statuses.add((await replica.verify(token)).status)
+  expect([...statuses].sort()).toEqual([200, 503])
+}
+
+/** Milliseconds until everything works again. */
+async function recovery(replica: OwnReplica, token: string, back: () => unknown) {
+  const began = performance.now()
+  await back()
+  await until('verify works again', async () => (await replica.verify(token)).status === 200)
+  await until(
+    'acts work again',
+    async () => (await json(replica, '/issue', { refresh: true })).status === 200,
+  )
+  return performance.now() - began
+}
+
+test.each(['refuse', 'blackHole'] as const)(
+  'H29 when the database is away (%s) tokens are good until the bound, then unknown, and all comes back within a second',
+  async fault => {
+    const { proxy, replica, session } = await linkedReplica()
+    const failedAt = performance.now()
+    proxy[fault]()
+    await Promise.all([expectBound(replica, session.access_token, failedAt), expectOutage(replica, session)])
+    expect((await replica.request('/readyz')).status).toBe(503)
+    expect((await replica.request('/healthz')).status).toBe(200)
+    const took = await recovery(replica, session.access_token, () => proxy.pass())
+    process.stdout.write(`after ${fault}: everything works again ${Math.round(took)} ms after the return\n`)
+    expect(took).toBeLessThan(1_000)
+  },
+)
+
+test('H29 links that are reset again and again cost answers for a moment, and refuse nobody', async () => {
+  const { proxy, replica, session } = await linkedReplica()
+  for (let round = 0; round < 5; round++) {
+    const answers = acts(replica, await customer.session()).map(timed)
+    proxy.reset()
+    for (const [{ status }, took] of await Promise.all(answers)) {
+      expect([200, 201, 503]).toContain(status)
+      expect(took).toBeLessThan(DEADLINE)
+    }
+    expect((await replica.verify(session.access_token)).status).toBe(200)
+  }
+  const took = await recovery(replica, session.access_token, () => proxy.reset())
+  process.stdout.write(`after reset: everything works again ${Math.round(took)} ms later\n`)
+  expect(took).toBeLessThan(1_000)
+})
+
+test('a slow link is slow, and one that is slower than the bound is no link', async () => {
+  const { proxy, replica, session } = await linkedReplica()
+  proxy.delay(60)
+  const { polls, failures } = replica.bus.counts
+  await until('it has polled over the slow link', () => replica.bus.counts.polls > polls + 2)
+  expect(replica.bus.counts.failures).toBe(failures)
+  expect((await replica.verify(session.access_token)).status).toBe(200)
+  expect((await json(replica, '/issue', {})).status).toBe(200)
+  const failedAt = performance.now()
+  proxy.delay(N)
+  await expectBound(replica, session.access_token, failedAt)
+  const took = await recovery(replica, session.access_token, () => proxy.pass())
+  process.stdout.write(`after a delay of ${N} ms: everything works again ${Math.round(took)} ms later\n`)
+  expect(took).toBeLessThan(1_000)
+})
+
+test('a revocation made while a replica was cut off is the first thing it knows', async () => {
+  const { proxy, replica, session } = await linkedReplica()
+  proxy.blackHole()
+  await here.postForm('/revoke', { token: session.refresh_token })
+  const seen = new Set<number>()
+  const look = async () => {
+    const { status } = await replica.verify(session.access_token)
+    seen.add(status)
+    return status
+  }
+  await until('the bound has passed', async () => (await look()) === 503)
+  seen.delete(200)
+  await proxy.pass()
+  await until('it knows', async () => (await look()) === 401)
+  expect([...seen]).toEqual([503, 401])
+})
+
+test('many that ask for the same unknown customer over a silent link all hear so within one deadline', async () => {
+  const proxy = await openProxy(world.url!)
+  onTestFinished(() => proxy.close())
+  const link = openPostgres(proxy.url, 400)
+  onTestFinished(() => link.close())
+  // The bus has a sound link of its own: only the read of the record hangs.
+  const database = holding({ ...world.db, query: link.query })
+  const replica = await replicaOn(world, database.db, { MAX_STALENESS: `${N}ms` })
+  const { access_token: token } = await customer.session()
+  proxy.blackHole()
+  const answers = await Promise.all(Array.from({ length: 10 }, () => timed(replica.verify(token))))
+  expect(answers.map(([{ status }]) => status)).toEqual(Array(10).fill(503))
+  expect(database.asked(LOADER)).toBeGreaterThan(0)
+  expect(Math.max(...answers.map(([, took]) => took))).toBeLessThan(1_000)
+})

@@ -1,0 +1,168 @@
+import { inspect } from 'node:util'
+import postgres from 'postgres'
+import { afterAll, beforeAll, expect, inject, onTestFinished, test } from 'vitest'
+import { DatabaseError } from '../../db/failures.ts'
+import { openPostgres } from '../../db/postgres.ts'
+import { Unavailable } from '../../server/errors.ts'
+import { createDatabase } from '../support/database.ts'
+import { until } from '../support/process.ts'
+import { openProxy } from '../support/proxy.ts'
+
+/** Milliseconds; the server's own is 5 s. */
+const DEADLINE = 500
+let url: string
+let drop: () => Promise<void>
+
+beforeAll(async () => {
+  const made = await createDatabase(inject('databaseUrl'))
+  url = made.url
+  drop = made.drop
+})
+afterAll(() => drop())
+
+async function proxiedPool(deadline = DEADLINE) {
+  const proxy = await openProxy(url)
+  const db = openPostgres(proxy.url, deadline)
+  onTestFinished(async () => {
+    proxy.close()
+    await db.close()
+  })
+  return { proxy, db }
+}
+
+function pool() {
+  const db = openPostgres(url, DEADLINE)
+  onTestFinished(() => db.close())
+  return db
+}
+
+const errorOf = (promise: Promise<unknown>) =>
+  promise.then(
+    () => undefined,
+    error => error,
+  )
+
+const backendOf = async (db: Pick<ReturnType<typeof pool>, 'query'>) =>
+  (await db.query<{ pid: number }>('select pg_backend_pid() as pid'))[0]!.pid
+
+test('a call whose connection falls silent ends at its deadline, while the others finish', async () => {
+  const { proxy, db } = await proxiedPool()
+  await Promise.all(Array.from({ length: 5 }, () => db.query('select pg_sleep(0.02)')))
+  proxy.silenceAt('never ends')
+  const began = performance.now()
+  const silent = errorOf(db.query(`select 'never ends'`))
+  const others = Array.from({ length: 8 }, (_, i) => db.query('select pg_sleep($1)', [i / 20]))
+  expect(await silent).toBeInstanceOf(Unavailable)
+  const took = performance.now() - began
+  expect(took).toBeGreaterThanOrEqual(DEADLINE - 5)
+  expect(took).toBeLessThan(DEADLINE + 200)
+  await Promise.all(others)
+})
+
+test('what is under way when the pool is replaced may finish, and what comes after does not wait for it', async () => {
+  const { proxy, db } = await proxiedPool()
+  proxy.silenceAt('never ends')
+  const silent = errorOf(db.query(`select 'never ends'`))
+  await until('most of the deadline has passed', () => db.load().calls === 1)
+  await db.query('select pg_sleep(0.35)')
+  const underWay = db.query<{ done: boolean }>('select true as done, pg_sleep(0.3)')
+  expect(await silent).toBeInstanceOf(Unavailable)
+  const began = performance.now()
+  await db.query('select 1')
+  expect(performance.now() - began).toBeLessThan(200)
+  expect((await underWay)[0]!.done).toBe(true)
+})
+
+test('a line that falls silent is replaced by another connection', async () => {
+  const { proxy, db } = await proxiedPool()
+  const line = db.line(200)
+  onTestFinished(() => line.close())
+  const first = await backendOf(line)
+  proxy.silenceAt('never ends')
+  expect(await errorOf(line.query(`select 'never ends'`))).toBeInstanceOf(Unavailable)
+  expect(await backendOf(line)).not.toBe(first)
+})
+
+test('a connection that is cut in the middle of a write poisons no later call', async () => {
+  const { proxy, db } = await proxiedPool(2_000)
+  const large = `cut here${'x'.repeat(2_000_000)}`
+  for (let round = 0; round < 5; round++) {
+    await db.query('select length($1::text)', ['warm'])
+    proxy.resetAt('cut here')
+    const calls = [large, 'a', 'b', large, 'c'].map(text =>
+      db
+        .query<{ n: number }>('select length($1::text) as n', [text])
+        .then(([row]) => expect(row!.n).toBe(text.length)),
+    )
+    const errors = await Promise.all(calls.map(errorOf))
+    for (const error of errors) if (error !== undefined) expect(error).toBeInstanceOf(Unavailable)
+    expect(errors[0]).toBeInstanceOf(Unavailable)
+    proxy.resetAt('nothing like it')
+    await until('it works again', async () => (await errorOf(db.query('select 1'))) === undefined, 1_000)
+  }
+})
+
+test('a statement that waits for a lock ends before its deadline, in the database too', async () => {
+  const db = pool()
+  await db.query('create table if not exists public.locked (n int)')
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  await sql.begin(async transaction => {
+    await transaction.unsafe('lock table public.locked in access exclusive mode')
+    const error = await errorOf(db.query('select n from public.locked'))
+    expect(error).toBeInstanceOf(Unavailable)
+    expect((error as Unavailable).detail).toBe('database: 57014')
+    const waiting = await transaction.unsafe(
+      `select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+    )
+    expect(waiting).toHaveLength(0)
+  })
+  await sql.end()
+  expect(await db.query('select n from public.locked')).toEqual([])
+})
+
+const raise = (sqlstate: string) =>
+  `do $$ begin raise exception 'SECRET in the message' using errcode = '${sqlstate}'; end $$`
+
+test.each(
+  '08006 25006 28000 28P01 3D000 40001 40P01 53100 53200 53300 55P03 57014 57P01 57P03 58030 XX000 XX001'.split(
+    ' ',
+  ),
+)('SQLSTATE %s means that the state is unknown', async sqlstate => {
+  const error = await errorOf(pool().query(raise(sqlstate)))
+  expect(error).toBeInstanceOf(Unavailable)
+  expect((error as Unavailable).detail).toBe(`database: ${sqlstate}`)
+  expect(inspect(error, { depth: 9, showHidden: true })).not.toContain('SECRET')
+})
+
+test.each(['23505', '22P02', '42501', '42P01', 'P0001'])(
+  'SQLSTATE %s is a bug of ours, told without a word of the statement',
+  async sqlstate => {
+    const error = await errorOf(pool().query(raise(sqlstate)))
+    expect(error).toBeInstanceOf(DatabaseError)
+    expect((error as DatabaseError).sqlstate).toBe(sqlstate)
+    expect(inspect(error, { depth: 9, showHidden: true })).not.toContain('SECRET')
+  },
+)
+
+test('an error of the database holds neither its statement nor what was bound to it', async () => {
+  const db = pool()
+  await db.query('create table if not exists public.pairs (k text constraint one_k unique)')
+  await db.query('insert into public.pairs values ($1) on conflict do nothing', ['PARAMETER'])
+  const errors = [
+    await errorOf(db.query('select $1::text::int as statement', ['PARAMETER'])),
+    await errorOf(db.query('insert into public.pairs values ($1)', ['PARAMETER'])),
+    await errorOf(db.values('select statement from nowhere where k = $1', ['PARAMETER'])),
+  ]
+  for (const error of errors) {
+    expect(error).toBeInstanceOf(DatabaseError)
+    const said = `${inspect(error, { depth: 9, showHidden: true })} ${JSON.stringify(error)} ${error.stack}`
+    expect(said).not.toMatch(/PARAMETER|nowhere|statement from|insert into/)
+  }
+  expect((errors[1] as DatabaseError).constraint).toBe('one_k')
+})
+
+test('what the driver itself refuses to send is a bug of ours, not an outage', async () => {
+  const error = await errorOf(pool().query('select $1::bytea', [{}]))
+  expect(error).toBeInstanceOf(Error)
+  expect(error).not.toBeInstanceOf(Unavailable)
+})

@@ -1,0 +1,81 @@
+import { randomBytes } from 'node:crypto'
+import postgres from 'postgres'
+import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
+import { createDatabase } from '../support/database.ts'
+import { logLines, type Running, runAssay, startAssay, stopAll } from '../support/process.ts'
+
+let database: Awaited<ReturnType<typeof createDatabase>>
+let sql: postgres.Sql
+
+const secrets = {
+  MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
+  ADMIN_TOKEN: randomBytes(32).toString('hex'),
+}
+const start = (url = database.url) => startAssay({ ...secrets, DATABASE_URL: url })
+
+beforeAll(async () => {
+  database = await createDatabase(inject('databaseUrl'))
+  sql = postgres(database.url, { max: 1, onnotice: () => {} })
+})
+afterEach(stopAll)
+afterAll(async () => {
+  await sql.end()
+  await database.drop()
+})
+
+const replicas = async () => (await sql`select id from assay.replicas`).length
+const warnings = (assay: Running) => logLines(assay).filter(({ level }) => level >= 40)
+
+test('`npm run migrate` brings an empty database up to date, and ends', async () => {
+  const { code, stdout, stderr } = await runAssay({ ...secrets, DATABASE_URL: database.url }, ['migrate'])
+  expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '', stderr: '' })
+  expect(await sql`select 1 from assay.migrations`).not.toHaveLength(0)
+  expect(await sql`select 1 from assay.installation`).toHaveLength(0)
+})
+
+test.each(['SIGTERM', 'SIGINT'] as const)(
+  'whoever leaves by %s is no longer among the replicas',
+  async signal => {
+    const assay = await start()
+    expect(await replicas()).toBe(1)
+    expect(await assay.stop(signal)).toBe(0)
+    expect(await replicas()).toBe(0)
+    expect(assay.stderr()).not.toMatch(/^\s+at /m)
+  },
+)
+
+test('a database that is not there ends the start with 69, and not one word of the URL', async () => {
+  const url = new URL(database.url)
+  url.username ||= 'postgres'
+  url.password = 'hunter2-Zq8Lk3'
+  url.pathname = '/no_such_secretbase'
+  const { code, stdout, stderr } = await runAssay({ ...secrets, DATABASE_URL: url.href })
+  expect(code).toBe(69)
+  expect(stderr).toContain('DATABASE_URL')
+  for (const word of ['hunter2', 'secretbase', 'postgres://', secrets.ADMIN_TOKEN])
+    expect(stdout + stderr).not.toContain(word)
+  expect(stderr).not.toMatch(/^\s+at /m)
+})
+
+test('synchronous_commit=off of the database is nothing to warn of: our connections set it on', async () => {
+  const name = new URL(database.url).pathname.slice(1)
+  await sql.unsafe(`alter database ${name} set synchronous_commit = off`)
+  const assay = await start()
+  expect(warnings(assay)).toEqual([])
+  await sql.unsafe(`alter database ${name} reset synchronous_commit`)
+})
+
+test('fsync=off is warned of loudly, and it starts all the same', async () => {
+  // fsync is the whole server's, which other tests share: this database only says that it is off.
+  const name = new URL(database.url).pathname.slice(1)
+  await sql.unsafe(`
+    create schema unsafe;
+    create function unsafe.current_setting(name text) returns text language sql as
+      $$ select case name when 'fsync' then 'off' else pg_catalog.current_setting(name) end $$;
+    alter database ${name} set search_path = unsafe, pg_catalog, public`)
+  const assay = await start()
+  expect(warnings(assay).map(({ msg }) => msg)).toEqual([
+    expect.stringMatching(/^fsync is off .*LOSES REVOCATIONS/),
+  ])
+  await sql.unsafe(`alter database ${name} reset search_path`)
+})
