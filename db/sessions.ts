@@ -170,16 +170,14 @@ export const endSession = statement<Origin & { customerId: string; sessionId: st
   ${publishing(['audited'])}
   select seq from numbered`)
 
-/** True while the session's refresh token of this generation could still be used. */
-export const findRefreshable = statement<
-  { customerId: string; sessionId: string; gen: number },
-  { scope: string }
->(`
-  select s.scope from assay.sessions s
+/** Of the generations asked, those whose refresh token could still be used: all from one snapshot. */
+export const findRefreshable = statement<{ asked: string }, { id: string; gen: number; scope: string }>(`
+  select s.id, s.gen, s.scope
+  from jsonb_to_recordset(:asked::text::jsonb) as asked (customer_id text, id text, gen int)
+  join assay.sessions s on s.customer_id = asked.customer_id and s.id = asked.id and s.gen = asked.gen
   join assay.customers c on c.id = s.customer_id and c.state = 'active' and c.epoch <= s.customer_epoch
   left join assay.subject_epochs e on e.customer_id = s.customer_id and e.subject = s.subject
-  where s.customer_id = :customerId and s.id = :sessionId and s.gen = :gen and s.revoked_at is null
-    and s.expires_at > assay.now() and coalesce(e.epoch, 0) <= s.subject_epoch`)
+  where s.revoked_at is null and s.expires_at > assay.now() and coalesce(e.epoch, 0) <= s.subject_epoch`)
 
 export interface SessionQuery {
   customerId: string

@@ -71,6 +71,7 @@ function matchesPath(pattern: string, path: string): boolean {
   const parts = path.split('/')
   const expected = pattern.split('/')
   return (
-    expected.length === parts.length && expected.every((part, i) => part.startsWith(':') || part === parts[i])
+    expected.length === parts.length &&
+    expected.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]))
   )
 }

@@ -66,7 +66,7 @@ export class Customers {
       apiKeyScope: `${ANY} ${SESSIONS}`,
     }
     let createdAt = new Date(0)
-    const granted = await sessions.begin(this.#grant(id, 'customer.signed_up', origin), async session => {
+    const granted = await sessions.startWith(this.#grant(id, 'customer.signed_up', origin), async session => {
       const [inserted] = await insertCustomer(db, { ...session, ...made })
       if (inserted) createdAt = inserted.createdAt
       return inserted
@@ -104,7 +104,7 @@ export class Customers {
     if (!login || !matched || login.state !== 'active') throw await this.#loginFailure(login, matched, origin)
     const { passwordHash, ...customer } = login
     const grant = this.#grant(login.id, 'customer.logged_in', origin)
-    const granted = await sessions.begin(
+    const granted = await sessions.startWith(
       grant,
       async session => (await insertLogin(db, { ...session, passwordHash }))[0],
     )

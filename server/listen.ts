@@ -27,7 +27,10 @@ export async function listen(app: App, at: { host: string; port: number }, drain
     if (draining()) response.shouldKeepAlive = false
     underWay.add(response)
     response.once('close', () => underWay.delete(response))
-    return request.url?.startsWith('/verify') ? answerVerify(request, response) : answer(request, response)
+    const verify = VERIFY.exec(request.url ?? '')
+    // Resolved like a URL, a client's `/..` would lead out of /verify, and to a 200.
+    if (verify?.[1] === '/') request.url = '/verify/*'
+    return verify ? answerVerify(request, response) : answer(request, response)
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', ({ code }: NodeJS.ErrnoException) => reject(new ListenError(at, code)))
@@ -39,6 +42,9 @@ export async function listen(app: App, at: { host: string; port: number }, drain
     close: (pause: number) => close(server, underWay, pause),
   }
 }
+
+/** What follows /verify/ is a client's path, appended by a proxy: it says nothing, and is not looked at. */
+const VERIFY = /^(?:https?:\/\/[^/?#]*)?\/verify([/?]|$)/i
 
 /** A request that is no URL (a backslash in the path, an odd Host): at /verify a 400 would be a 500 of nginx's. */
 const refuse = () =>

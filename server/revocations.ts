@@ -8,7 +8,7 @@ export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revo
  * no database. How fresh it is, the bus knows.
  */
 export class Revocations {
-  // Each to its dead_after, a NumericDate. jti and sid are random enough to stand without their customer.
+  // Each to its dead_after, a NumericDate. By customer, too: who has one customer's secret can sign any jti and sid.
   readonly #tokens = new Map<string, number>()
   readonly #sessions = new Map<string, number>()
   readonly #subjects = new Map<string, { epoch: number; deadAfter: number }>()
@@ -16,9 +16,9 @@ export class Revocations {
 
   /** Idempotent: the replica that acted knows its own change before the poll brings it. */
   add([seq, kind, customerId, key, epoch, deadAfter]: RevocationRow) {
-    if (kind === 'token') this.#tokens.set(key, deadAfter)
-    else if (kind === 'session') this.#sessions.set(key, deadAfter)
-    else if (kind === 'subject') this.#raiseSubject(subjectKey(customerId, key), epoch, deadAfter)
+    if (kind === 'token') this.#tokens.set(keyOf(customerId, key), deadAfter)
+    else if (kind === 'session') this.#sessions.set(keyOf(customerId, key), deadAfter)
+    else if (kind === 'subject') this.#raiseSubject(keyOf(customerId, key), epoch, deadAfter)
     else if (seq > this.changedAt(customerId)) this.#customers.set(customerId, { seq, deadAfter })
   }
 
@@ -28,10 +28,12 @@ export class Revocations {
 
   /** Why the token is refused, or undefined. The customer's own epoch and state are its record's. */
   refuse(claims: AccessClaims): RevokedBecause | undefined {
-    if (this.#tokens.has(claims.jti)) return 'token_revoked'
-    if (claims.sid !== undefined && this.#sessions.has(claims.sid)) return 'session_revoked'
-    const subject = this.#subjects.size > 0 && this.#subjects.get(subjectKey(claims.client_id, claims.sub))
-    if (subject && subjectEpoch(claims.ep) < subject.epoch) return 'subject_revoked'
+    const { client_id, jti, sid, sub, ep } = claims
+    if (this.#tokens.size > 0 && this.#tokens.has(keyOf(client_id, jti))) return 'token_revoked'
+    if (sid !== undefined && this.#sessions.size > 0 && this.#sessions.has(keyOf(client_id, sid)))
+      return 'session_revoked'
+    const subject = this.#subjects.size > 0 && this.#subjects.get(keyOf(client_id, sub))
+    if (subject && subjectEpoch(ep) < subject.epoch) return 'subject_revoked'
     return undefined
   }
 
@@ -58,6 +60,6 @@ export class Revocations {
 }
 
 // A customer id has no space.
-const subjectKey = (customerId: string, subject: string) => `${customerId} ${subject}`
+const keyOf = (customerId: string, key: string) => `${customerId} ${key}`
 
 const subjectEpoch = (ep: string) => Number(ep.slice(ep.indexOf('.') + 1))

@@ -85,13 +85,13 @@ export class Sessions {
 
   async start(grant: Grant): Promise<Granted> {
     const { db } = this.#options
-    const granted = await this.begin(grant, async session => (await insertSession(db, session))[0])
+    const granted = await this.startWith(grant, async session => (await insertSession(db, session))[0])
     if (!granted) throw notActive(grant)
     return granted
   }
 
   /** A session that `insert` writes with whatever begins with it. Undefined: it wrote none. */
-  async begin(
+  async startWith(
     grant: Grant,
     insert: (session: NewSession) => Promise<Issued | undefined>,
   ): Promise<Granted | undefined> {
@@ -156,7 +156,7 @@ export class Sessions {
   noteSeen(claims: AccessClaims) {
     if (claims.sid === undefined || claims.gen === undefined || claims.gen === 1) return
     const seen = { customer_id: claims.client_id, id: claims.sid, gen: claims.gen }
-    this.#seen.note(`${claims.sid}.${claims.gen}`, seen)
+    this.#seen.note(`${claims.client_id} ${claims.sid}.${claims.gen}`, seen)
   }
 
   flush(): Promise<void> {
@@ -184,14 +184,12 @@ export class Sessions {
     return revoked!.seq
   }
 
-  /** Whether the token could be used to refresh now. */
-  async isRefreshable({
-    client_id: customerId,
-    sid: sessionId,
-    gen,
-  }: RefreshClaims): Promise<{ scope: string } | undefined> {
-    const [found] = await findRefreshable(this.#options.db, { customerId, sessionId, gen })
-    return found
+  /** The scope of each session whose token could be used to refresh now, by jti; all from one snapshot. */
+  async refreshable(tokens: RefreshClaims[]): Promise<Map<string, string>> {
+    if (tokens.length === 0) return new Map()
+    const asked = tokens.map(({ client_id: customer_id, sid: id, gen }) => ({ customer_id, id, gen }))
+    const found = await findRefreshable(this.#options.db, { asked: JSON.stringify(asked) })
+    return new Map(found.map(({ id, gen, scope }) => [`${id}.${gen}`, scope]))
   }
 
   list(query: SessionQuery) {

@@ -12,7 +12,7 @@ import { type Compact, macMatches, parseClaims, signUnder, split } from './crypt
 import type { Keys } from './keys.ts'
 import type { SigningKey } from './records.ts'
 import type { Revocations, RevokedBecause } from './revocations.ts'
-import { settle, type Waiting } from './settle.ts'
+import { isWaiting, settle, type Waiting } from './settle.ts'
 
 /** Why a token is refused. Never shown to who presents it: it goes to metrics, and to those who may know. */
 export type Refusal =
@@ -46,6 +46,16 @@ export class Tokens {
   /** Throws Unavailable when the state can't be known. Awaits nothing when it is in memory. */
   async verify(text: string): Promise<Verdict<AccessClaims>> {
     return settle(() => this.judgeAccess(text))
+  }
+
+  /** All by one state, whatever has to be waited for first. */
+  async verifyAll(texts: string[]): Promise<Verdict<AccessClaims>[]> {
+    return settle(() => together(texts.map(text => this.judgeAccess(text))))
+  }
+
+  /** As `verifyAll`, a refresh token's own part of the truth. */
+  async verifyAllRefresh(texts: string[]): Promise<Verdict<RefreshClaims>[]> {
+    return settle(() => together(texts.map(text => this.#judgeRefresh(text))))
   }
 
   /** A refresh token's own part of the truth; its session's is in the database. Throws Unavailable. */
@@ -125,6 +135,12 @@ export class Tokens {
     }
     return signUnder(key.header, key.alg, claims, key.secret)
   }
+}
+
+function together<One extends object>(verdicts: (One | Waiting)[]): One[] | Waiting {
+  const waiting = verdicts.filter(isWaiting)
+  if (waiting.length === 0) return verdicts as One[]
+  return { wait: () => Promise.all(waiting.map(({ wait }) => wait())) }
 }
 
 export interface NewAccessToken extends Pick<Issued, 'issuedAt'> {

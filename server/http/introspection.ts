@@ -27,7 +27,7 @@ function introspect(deps: Needs) {
     const caller = await authenticated(deps.credentials, presentedBy(c, form))
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    return answer(c, await activity(deps, caller, token))
+    return answer(c, (await activities(deps, caller, [token]))[0]!)
   }
 }
 
@@ -37,7 +37,7 @@ function introspectBatch(deps: Needs) {
   return async function introspectBatch(c: Ctx) {
     const caller = await authenticated(deps.credentials, presentedBy(c, new Map()))
     const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
-    return answer(c, { tokens: await Promise.all(tokens.map(token => activity(deps, caller, token))) })
+    return answer(c, { tokens: await activities(deps, caller, tokens) })
   }
 }
 
@@ -61,28 +61,37 @@ async function verified(
 }
 
 /** A refresh token is active to its own customer only: many servers let in whatever token is called active. */
-async function activity(deps: Needs, caller: Caller, token: string): Promise<object> {
-  const access = await verified(deps, token)
-  if (access) return mayKnow(caller, access) ? activeAccess(access) : INACTIVE
-  if (caller.kind !== 'api_key') return INACTIVE
-  const { claims } = await deps.tokens.verifyRefresh(token)
-  if (!claims || !mayKnow(caller, claims)) return INACTIVE
-  const session = await deps.sessions.isRefreshable(claims)
-  return session ? activeRefresh(claims, session.scope) : INACTIVE
+async function activities(deps: Needs, caller: Caller, tokens: string[]): Promise<object[]> {
+  const access = await deps.tokens.verifyAll(tokens)
+  const refresh = caller.kind === 'api_key' ? await deps.tokens.verifyAllRefresh(tokens) : []
+  const own = refresh.flatMap(({ claims }) => (claims && mayKnow(caller, claims) ? [claims] : []))
+  const scopes = await deps.sessions.refreshable(own)
+  return tokens.map((_, i) => {
+    const { claims, refusal } = access[i]!
+    deps.metrics.verified(refusal)
+    if (claims) {
+      deps.sessions.noteSeen(claims)
+      return mayKnow(caller, claims) ? activeAccess(claims) : INACTIVE
+    }
+    const found = refresh[i]?.claims
+    const scope = found && mayKnow(caller, found) ? scopes.get(found.jti) : undefined
+    return found && scope !== undefined ? activeRefresh(found, scope) : INACTIVE
+  })
 }
 
 const mayKnow = (caller: Caller, { client_id }: { client_id: string }) =>
   caller.kind === 'resource_server' || caller.customerId === client_id
 
-const activeAccess = ({ ep: _, gen: __, scope = '', ...claims }: AccessClaims) => ({
-  active: true,
-  ...claims,
-  scope,
-  scopes: scopesOf(scope),
-  token_type: 'Bearer',
-})
+/** Member by member: a token that a stolen secret signed may hold others. */
+const activeAccess = ({ iss, sub, aud, client_id, exp, iat, jti, sid, ext, scope = '' }: AccessClaims) =>
+  present({
+    ...{ active: true, iss, sub, aud, client_id, exp, iat, jti, sid, ext },
+    ...{ scope, scopes: scopesOf(scope), token_type: 'Bearer' },
+  })
 
-const activeRefresh = ({ gen: _, ...claims }: RefreshClaims, scope: string) =>
-  present({ active: true, ...claims, scope, scopes: scopesOf(scope) })
+const activeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaims, scope: string) => ({
+  ...{ active: true, aud, client_id, sub, sid, iat, exp, jti },
+  ...{ scope, scopes: scopesOf(scope) },
+})
 
 const answer = (c: Ctx, body: object) => c.json(body, 200, { 'Cache-Control': 'no-store' })

@@ -1,0 +1,230 @@
+import { availableParallelism } from 'node:os'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { TooMany } from '../../server/errors.ts'
+import { Gate } from '../../server/gate.ts'
+import { countHashes } from '../support/hasher.ts'
+import { setState } from '../support/plant.ts'
+import { type Answer, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+let world: World
+let hasher: Awaited<ReturnType<typeof countHashes>>
+
+beforeAll(async () => {
+  world = await makeWorld()
+  hasher = await countHashes()
+})
+afterAll(async () => {
+  hasher.stop()
+  await world.stop()
+})
+
+/** The limits of server/limits.ts: tries in a minute. */
+const PER_ADDRESS = 60
+const PER_EMAIL = 10
+const SIGNUPS = 20
+/** The gate of server/assemble.ts. */
+const CORES = Math.min(availableParallelism(), 3)
+const QUEUE = 64
+
+const count = (answers: Answer[], status: number) => answers.filter(answer => answer.status === status).length
+const times = <Made>(n: number, make: (i: number) => Made) => Array.from({ length: n }, (_, i) => make(i))
+
+const logIn = (assay: Replica, body: object, init: { ip?: string; headers?: Record<string, string> } = {}) =>
+  assay.request('/api/auth/login', {
+    ...init,
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', ...init.headers },
+    body: JSON.stringify({ email: 'unknown@example.com', password: 'a guess', ...body }),
+  })
+
+describe('the limits', () => {
+  // Their buckets are the replica's own and outlive no test.
+  let assay: Replica
+  beforeEach(async () => {
+    assay = await world.replica({ TRUST_PROXY: '' })
+  })
+
+  test('H43 (CVE-2026-110861) of 200 parallel logins to one account, exactly the limit reaches the hasher', async () => {
+    let answers: Answer[] = []
+    const { started } = await hasher.during(async () => {
+      answers = await Promise.all(times(200, () => logIn(assay, {}, { ip: '203.0.113.1' })))
+    })
+    expect(started).toBe(PER_EMAIL)
+    expect([count(answers, 401), count(answers, 429)]).toEqual([PER_EMAIL, 200 - PER_EMAIL])
+    for (const { status, headers } of answers)
+      if (status === 429) expect(Number(headers.get('retry-after'))).toBeGreaterThan(0)
+  })
+
+  test('H43 (CVE-2026-110861) of 200 parallel logins from one address, exactly the limit reaches the hasher', async () => {
+    const { started } = await hasher.during(() =>
+      Promise.all(times(200, i => logIn(assay, { email: `user-${i}@example.com` }, { ip: '203.0.113.1' }))),
+    )
+    expect(started).toBe(PER_ADDRESS)
+  })
+
+  test('who tries to guess one password locks nobody out who is elsewhere', async () => {
+    const { email, password } = await assay.signUp()
+    const guesses = await Promise.all(times(30, () => logIn(assay, { email }, { ip: '203.0.113.1' })))
+    expect(count(guesses, 429)).toBe(20)
+    expect((await logIn(assay, { email, password }, { ip: '203.0.113.2' })).status).toBe(200)
+  })
+
+  test('an email in another case or with spaces is the same email to the limit', async () => {
+    const spelled = (i: number) => `${' '.repeat(i)}${i % 2 ? 'SAME' : 'same'}@example.com`
+    const answers = await Promise.all(
+      times(30, i => logIn(assay, { email: spelled(i) }, { ip: '203.0.113.1' })),
+    )
+    expect(count(answers, 401)).toBe(PER_EMAIL)
+  })
+
+  test('an IPv6 client is one address by its /64, however many it has', async () => {
+    const from = (i: number, net: number) =>
+      logIn(assay, { email: `six-${i}@example.com` }, { ip: `2001:db8:1:${net}:${i}::${i}` })
+    const answers = await Promise.all(times(100, i => from(i, 2)))
+    expect([count(answers, 401), count(answers, 429)]).toEqual([PER_ADDRESS, 100 - PER_ADDRESS])
+    expect((await from(1, 3)).status).toBe(401)
+  })
+
+  test('H42 (CVE-2026-110723, CVE-2026-111934) a thousand made-up X-Forwarded-For are one address', async () => {
+    const answers: Answer[] = []
+    for (let i = 0; i < 1_000; i++) {
+      const headers = { 'X-Forwarded-For': `198.51.${i >> 8}.${i & 255}` }
+      answers.push(await logIn(assay, { email: `user-${i}@example.com` }, { ip: '203.0.113.1', headers }))
+    }
+    expect([count(answers, 401), count(answers, 429)]).toEqual([PER_ADDRESS, 1_000 - PER_ADDRESS])
+    const ips = await world.db.query<{ ip: string }>(
+      `select distinct ip from assay.audit_events where type = 'customer.login_failed' and ip like '198.51.%'`,
+    )
+    expect(ips).toEqual([])
+  })
+
+  test('H42 behind a trusted proxy, only the address that the proxy saw counts', async () => {
+    const behind = await world.replica({ TRUST_PROXY: '127.0.0.1,10.0.0.0/8' })
+    const signUp = (i: number, seen: string) =>
+      behind.request('/api/auth/signup', {
+        method: 'POST',
+        ip: '127.0.0.1',
+        headers: {
+          'Content-Type': 'application/json',
+          'X-Forwarded-For': `198.51.100.${i}, ${seen}, 10.0.0.7`,
+        },
+        body: JSON.stringify({ email: `h42-${seen}-${i}@example.com`, password: 'password of h42' }),
+      })
+    const answers = await Promise.all(times(50, i => signUp(i, '203.0.113.9')))
+    expect([count(answers, 201), count(answers, 429)]).toEqual([SIGNUPS, 50 - SIGNUPS])
+    expect((await signUp(1, '203.0.113.10')).status).toBe(201)
+  })
+})
+
+describe('the hasher', () => {
+  let assay: Replica
+  let customer: Customer
+  beforeAll(async () => {
+    assay = await world.replica()
+    customer = await assay.signUp()
+  })
+
+  const PASSWORD = 'correct horse battery staple'
+  const disabled = async () => {
+    const other = await assay.signUp()
+    await setState(world, other.id, 'disabled', [assay])
+    return other.email
+  }
+
+  test.each<[name: string, status: number, email: () => string | Promise<string>, password: string]>([
+    ['the right password', 200, () => customer.email, PASSWORD],
+    ['a wrong password', 401, () => customer.email, 'wrong'],
+    ['an empty password', 401, () => customer.email, ''],
+    ['the longest password', 401, () => customer.email, 'x'.repeat(256)],
+    ['an unknown email', 401, () => 'nobody@example.com', PASSWORD],
+    ['an unknown email and an empty password', 401, () => 'nobody@example.com', ''],
+    ['an unknown email and the longest password', 401, () => 'nobody@example.com', 'x'.repeat(256)],
+    ['an email that is none', 401, () => 'nobody', PASSWORD],
+    ['an empty email', 401, () => '', PASSWORD],
+    ['a disabled customer and the right password', 403, disabled, PASSWORD],
+    ['a disabled customer and a wrong password', 401, disabled, 'wrong'],
+  ])('H47 (supabase/auth #2674) runs exactly once for %s', async (_, status, emailOf, password) => {
+    const email = await emailOf()
+    const { started } = await hasher.during(async () => {
+      expect((await logIn(assay, { email, password })).status).toBe(status)
+    })
+    expect(started).toBe(1)
+  })
+
+  test('H47 runs once for a signup, whether the email is taken or not', async () => {
+    for (const [email, status] of [
+      ['hashed-once@example.com', 201],
+      ['hashed-once@example.com', 409],
+    ] as const) {
+      const { started } = await hasher.during(async () => {
+        const answer = await assay.postJson('/api/auth/signup', { email, password: PASSWORD })
+        expect(answer.status).toBe(status)
+      })
+      expect(started).toBe(1)
+    }
+  })
+
+  test('H48 does not run for a password over 256 bytes, in any field, known email or not', async () => {
+    const password = 'é'.repeat(129)
+    const { started } = await hasher.during(async () => {
+      for (const email of [customer.email, 'nobody@example.com'])
+        expect((await logIn(assay, { email, password })).status).toBe(400)
+      expect((await assay.postJson('/api/auth/signup', { email: 'a@example.com', password })).status).toBe(
+        400,
+      )
+      for (const body of [
+        { password, new_password: PASSWORD },
+        { password: PASSWORD, new_password: password },
+      ]) {
+        const answer = await assay.postJson('/api/auth/password', body, bearer(customer.accessToken))
+        expect(answer.status).toBe(400)
+      }
+    })
+    expect(started).toBe(0)
+  })
+
+  test('H48 runs on as many cores as there are, some wait, and the rest are told to come back', async () => {
+    let answers: Answer[] = []
+    const { started, most } = await hasher.during(async () => {
+      answers = await Promise.all(times(200, i => logIn(assay, { email: `flood-${i}@example.com` })))
+    })
+    expect(most).toBeLessThanOrEqual(CORES)
+    // At least as many as fit in at first; a place that is left while others still arrive is taken again.
+    expect(started).toBeGreaterThanOrEqual(CORES + QUEUE)
+    expect(started).toBeLessThan(200)
+    expect([count(answers, 401), count(answers, 429)]).toEqual([started, 200 - started])
+    expect(answers.find(({ status }) => status === 429)!.headers.get('retry-after')).toBe('1')
+    // The gate is open again, and signups and changes pass through the same one.
+    const mixed = await hasher.during(async () => {
+      const change = { password: 'wrong', new_password: PASSWORD }
+      await Promise.all([
+        ...times(10, i => logIn(assay, { email: `flood-${i}@example.com` })),
+        ...times(10, i =>
+          assay.postJson('/api/auth/signup', { email: `h48-${i}@example.com`, password: PASSWORD }),
+        ),
+        ...times(5, () => assay.postJson('/api/auth/password', change, bearer(customer.accessToken))),
+      ])
+    })
+    expect(mixed.most).toBeLessThanOrEqual(CORES)
+    expect(mixed.started).toBe(25)
+  })
+})
+
+test('H48 the gate lets as many in as it has places, keeps as many waiting as it may, and refuses the next', async () => {
+  const gate = new Gate(2, QUEUE)
+  const inside: (() => void)[] = []
+  const enter = () => gate.pass(() => new Promise<void>(leave => inside.push(leave)))
+  const passed = times(2 + QUEUE, enter)
+  await expect(enter()).rejects.toThrow(TooMany)
+  for (let left = 0; left < passed.length; left++) {
+    expect(inside).toHaveLength(Math.min(left + 2, passed.length))
+    inside[left]!()
+    await passed[left]
+  }
+  // A place is given back also by who fails.
+  await expect(gate.pass(() => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
+  const again = times(2, enter)
+  expect(inside).toHaveLength(passed.length + 2)
+  for (const leave of inside) leave()
+  await Promise.all(again)
+})

@@ -1,0 +1,223 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { logIn, setState } from '../support/plant.ts'
+import { type Answer, bearer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+
+let world: World
+let assay: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+})
+afterAll(() => world.stop())
+
+const PASSWORD = 'correct horse battery staple'
+const customers = async () =>
+  (await world.db.query<{ count: number }>('select count(*)::int as count from assay.customers'))[0]!.count
+const signUp = (body: unknown) => assay.postJson('/api/auth/signup', body)
+const tooMuch = (padding: number) =>
+  JSON.stringify({ email: 'a@example.com', password: PASSWORD, name: 'n'.repeat(padding) })
+
+/** Every answer that refuses a signup says what to mend, repeats nothing, and leaves nothing behind. */
+async function expectRefused(answer: Answer, status: number, detail: string | RegExp, before: number) {
+  expect(answer.status).toBe(status)
+  expect(answer.json.error).toBe('invalid_request')
+  expect(answer.json.detail).toMatch(detail)
+  expect(answer.text).not.toContain('canary')
+  expect(await customers()).toBe(before)
+}
+
+test('signing up gives the customer, an API key and a first session', async () => {
+  const { status, json, headers } = await signUp({
+    email: 'new@example.com',
+    password: PASSWORD,
+    name: ' Ada ',
+  })
+  expect(status).toBe(201)
+  expect(headers.get('cache-control')).toBe('no-store')
+  expect(json.customer).toMatchObject({ email: 'new@example.com', name: 'Ada', state: 'active' })
+  expect(json.api_key).toMatch(/^assay_ak_/)
+  expect(claimsOf(json.access_token)).toMatchObject({ sub: json.customer.id, scope: 'assay:account' })
+  expect((await assay.refresh(json.refresh_token)).status).toBe(200)
+  expect(JSON.stringify(json)).not.toContain(PASSWORD)
+})
+
+const valid = { email: 'valid@example.com', password: PASSWORD }
+const REFUSED: [name: string, body: unknown, detail: RegExp][] = [
+  ['no email', { password: PASSWORD }, /^email/],
+  ['an email that is a number', { ...valid, email: 7 }, /^email/],
+  ['an email that is an array', { ...valid, email: ['canary@example.com'] }, /^email/],
+  ['an empty email', { ...valid, email: '' }, /^email/],
+  ['an email without a domain', { ...valid, email: 'canary' }, /^email/],
+  ['an email with two at signs', { ...valid, email: 'canary@a@example.com' }, /^email/],
+  ['an email with a control character', { ...valid, email: 'can\u0000ary@example.com' }, /^email/],
+  ['an email of 255 characters', { ...valid, email: `canary@${'a.'.repeat(122)}info` }, /^email/],
+  ['no password', { email: valid.email }, /^password/],
+  ['a password that is null', { ...valid, password: null }, /^password/],
+  ['a password of 7 characters', { ...valid, password: 'canary7' }, /^password: from 8/],
+  ['a password of 257 bytes', { ...valid, password: `canary${'x'.repeat(251)}` }, /^password: .*256 bytes/],
+  ['a password of 129 characters in 258 bytes', { ...valid, password: 'é'.repeat(129) }, /^password/],
+  ['an empty name', { ...valid, name: '  ' }, /^name/],
+  ['a name of 101 characters', { ...valid, name: 'n'.repeat(101) }, /^name/],
+  ['a name of two lines', { ...valid, name: 'canary\r\nX-Admin: yes' }, /^name: without control/],
+  ['half a surrogate pair as a name', { ...valid, name: '\ud800' }, /^name/],
+  ['a member that is not known', { ...valid, canary: true }, /member that is not known/],
+  ['a state of its own', { ...valid, state: 'active' }, /member that is not known/],
+  ['an array', [valid], /./],
+  ['null', null, /./],
+  ['a string', 'canary', /./],
+]
+
+test.each(REFUSED)('a signup with %s is refused, and says what to mend', async (_, body, detail) => {
+  const before = await customers()
+  await expectRefused(await signUp(body), 400, detail, before)
+})
+
+const UNREADABLE: [
+  name: string,
+  body: NonNullable<RequestInit['body']>,
+  type: string | undefined,
+  detail: RegExp,
+][] = [
+  ['as a form', new URLSearchParams(valid), undefined, /send JSON/],
+  ['as text', JSON.stringify(valid), 'text/plain', /send JSON/],
+  ['as a type that only begins like JSON', JSON.stringify(valid), 'application/jsonp', /send JSON/],
+  ['of broken JSON', '{"email":"canary@example.com",', 'application/json', /not JSON/],
+  ['of nothing', '', 'application/json', /not JSON/],
+  ['that is not UTF-8', Uint8Array.of(0x22, 0xff, 0x22), 'application/json', /not UTF-8/],
+  ['with __proto__', '{"__proto__":{"canary":1},"email":"a@b.de"}', 'application/json', /__proto__/],
+  ['with a nested __proto__', '{"name":{"__proto__":{"canary":1}}}', 'application/json', /__proto__/],
+  ['with an escaped __proto__', '{"\\u005f_proto__":{"canary":1}}', 'application/json', /__proto__/],
+  ['with constructor', '{"constructor":{"prototype":{"canary":1}}}', 'application/json', /constructor/],
+]
+
+test.each(UNREADABLE)('a signup %s is refused', async (_, body, type, detail) => {
+  const before = await customers()
+  const headers = type === undefined ? {} : { 'Content-Type': type }
+  const answer = await assay.request('/api/auth/signup', { method: 'POST', headers, body })
+  await expectRefused(answer, 400, detail, before)
+  expect(Object.hasOwn(Object.prototype, 'canary')).toBe(false)
+})
+
+/** In pieces and without a length, as a client sends what it is still making. */
+function streamed(text: string): RequestInit {
+  const bytes = Buffer.from(text)
+  let sent = 0
+  const pull = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    if (sent >= bytes.length) return controller.close()
+    controller.enqueue(bytes.subarray(sent, sent + 1000))
+    sent += 1000
+  }
+  return { body: new ReadableStream({ pull }), duplex: 'half' } as RequestInit
+}
+
+const LIMIT = 16 * 1024
+const PADDING = LIMIT - tooMuch(0).length
+
+test.each([
+  ['with its length', (text: string) => ({ body: text, length: String(Buffer.byteLength(text)) })],
+  ['in pieces', (text: string) => ({ ...streamed(text), length: undefined })],
+  ['in pieces that claim to be short', (text: string) => ({ ...streamed(text), length: '10' })],
+])('a body is read up to 16 KiB and not a byte further when it is sent %s', async (_, sending) => {
+  const post = (text: string) => {
+    const { length, ...init } = sending(text)
+    const headers = { 'Content-Type': 'application/json', ...(length && { 'Content-Length': length }) }
+    return assay.request('/api/auth/signup', { method: 'POST', headers, ...init })
+  }
+  const before = await customers()
+  // The longest body that is read fails for its name.
+  await expectRefused(await post(tooMuch(PADDING)), 400, /^name/, before)
+  await expectRefused(await post(tooMuch(PADDING + 1)), 413, /16384 bytes/, before)
+})
+
+test('a huge body in chunks is refused over a real socket, before it has all arrived', async () => {
+  const { url } = await assay.serve()
+  const piece = new Uint8Array(64 * 1024).fill(0x20)
+  let sent = 0
+  const body = new ReadableStream({
+    pull: controller => (sent++ < 1_600 ? controller.enqueue(piece) : controller.close()),
+  })
+  const headers = { 'Content-Type': 'application/json' }
+  const init = { method: 'POST', headers, body, duplex: 'half' } as RequestInit
+  const status = await fetch(`${url}/api/auth/signup`, init).then(
+    response => response.status,
+    () => 'cut off',
+  )
+  expect([413, 'cut off']).toContain(status)
+  expect(sent).toBeLessThan(1_600)
+})
+
+test('an email is the same in any case and with spaces around it', async () => {
+  const { status, json } = await signUp({ email: '  Mixed.Case@Example.COM ', password: PASSWORD })
+  expect(status).toBe(201)
+  expect(json.customer.email).toBe('mixed.case@example.com')
+  for (const email of ['mixed.case@example.com', ' MIXED.CASE@EXAMPLE.COM\t']) {
+    expect((await signUp({ email, password: 'another password' })).status).toBe(409)
+    expect((await assay.postJson('/api/auth/login', { email, password: PASSWORD })).status).toBe(200)
+  }
+})
+
+test('an email that is taken is 409, also when twenty take it at the same moment', async () => {
+  const email = 'race@example.com'
+  const racers = Array.from({ length: 20 }, () => signUp({ email, password: PASSWORD }))
+  const statuses = (await Promise.all(racers)).map(({ status }) => status)
+  expect(statuses.filter(status => status === 201)).toHaveLength(1)
+  expect(statuses.filter(status => status === 409)).toHaveLength(19)
+})
+
+test('where signup is closed nobody signs up, and who has an account logs in', async () => {
+  const closed = await world.replica({ SIGNUP: 'closed' })
+  const customer = await assay.signUp()
+  const before = await customers()
+  for (const email of ['nobody@example.com', customer.email]) {
+    const { status, json } = await closed.postJson('/api/auth/signup', { email, password: PASSWORD })
+    expect([status, json.error]).toEqual([403, 'signup_closed'])
+  }
+  expect(await customers()).toBe(before)
+  expect((await logIn(closed, customer)).access_token).toBeTruthy()
+})
+
+const withoutId = ({ status, text, headers }: Answer) => ({
+  status,
+  text: text.replaceAll(headers.get('x-request-id')!, 'ID'),
+  headers: [...headers].filter(([name]) => name !== 'x-request-id'),
+})
+
+test('a wrong password and an unknown email are answered byte for byte the same', async () => {
+  const { email } = await assay.signUp()
+  const wrong = await assay.postJson('/api/auth/login', { email, password: 'a wrong password' })
+  expect([wrong.status, wrong.json.error]).toEqual([401, 'invalid_credentials'])
+  expect(wrong.headers.get('www-authenticate')).toBe('Bearer realm="assay"')
+  for (const unknown of ['unknown@example.com', 'no address', '', "' or 1=1 --"]) {
+    const answer = await assay.postJson('/api/auth/login', { email: unknown, password: 'a wrong password' })
+    expect(withoutId(answer)).toEqual(withoutId(wrong))
+  }
+})
+
+test('a disabled customer is told so only when it knows the password', async () => {
+  const { id, email, password } = await assay.signUp()
+  await setState(world, id, 'disabled', [assay])
+  const right = await assay.postJson('/api/auth/login', { email, password })
+  expect([right.status, right.json.error]).toEqual([403, 'customer_disabled'])
+  const wrong = await assay.postJson('/api/auth/login', { email, password: 'a wrong password' })
+  expect(wrong.status).toBe(401)
+  await setState(world, id, 'active', [assay])
+  expect((await assay.postJson('/api/auth/login', { email, password })).status).toBe(200)
+})
+
+test('who asks for itself is told what it is, and nothing that is secret', async () => {
+  const customer = await assay.signUp()
+  const { status, json, headers } = await assay.get('/api/auth/me', customer.accessToken)
+  expect(status).toBe(200)
+  expect(Object.keys(json).sort()).toEqual(['created_at', 'email', 'id', 'state'])
+  expect(headers.get('cache-control')).toBe('no-store')
+})
+
+test.each([
+  ['nothing', {}, 'Bearer realm="assay"'],
+  ['garbage', bearer('garbage'), 'Bearer realm="assay", error="invalid_token"'],
+])('who shows %s is not told who it is', async (_, headers, challenge) => {
+  const answer = await assay.request('/api/auth/me', { headers })
+  expect(answer.status).toBe(401)
+  expect(answer.headers.get('www-authenticate')).toBe(challenge)
+})

@@ -1,0 +1,121 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { ACTS, FROM, type Stage } from '../support/acts.ts'
+import { makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** Every act leaves its event, or is not done: the same table for both. */
+
+let world: World
+let assay: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+})
+afterAll(() => world.stop())
+
+const NAMED = ACTS.map(act => [act.name, act] as const)
+
+async function stageFor({ prepare }: (typeof ACTS)[number]): Promise<Stage> {
+  const stage = { world, assay, customer: await assay.signUp(), made: undefined as unknown }
+  return { ...stage, made: await prepare?.(stage) }
+}
+
+/** One statement's events have no order among themselves. */
+const byType = (one: { type: string }, two: { type: string }) => one.type.localeCompare(two.type)
+
+const lastId = async () =>
+  (await world.db.query<{ id: number }>('select coalesce(max(id), 0) as id from assay.audit_events'))[0]!.id
+
+const eventsAfter = (id: number) =>
+  world.db.query<{ type: string; detail: string | null }>(
+    `select type, customer_id, actor, subject, session_id, token_id, ip, user_agent, detail
+    from assay.audit_events where id > $1 order by id`,
+    [id],
+  )
+
+test.each(NAMED)('%s leaves its event, with who did it and from where', async (_, act) => {
+  const stage = await stageFor(act)
+  const before = await lastId()
+  const answer = await act.run(stage)
+  expect(answer.status).toBe(act.status)
+  const blank = { subject: null, session_id: null, token_id: null, detail: null }
+  const expected = act.events(stage, answer).map(event => ({
+    ...blank,
+    ...event,
+    ip: FROM.ip,
+    user_agent: FROM.userAgent,
+  }))
+  const found = (await eventsAfter(before)).map(event => ({
+    ...event,
+    detail: event.detail === null ? null : JSON.parse(event.detail),
+  }))
+  expect(found.toSorted(byType)).toEqual(expected.toSorted(byType))
+})
+
+test('an event names the time of its act, by the database', async () => {
+  const customer = await assay.signUp()
+  await world.advance(3_600_000)
+  await customer.issue()
+  const [row] = await world.db.query<{ seconds: number }>(
+    `select extract(epoch from assay.now() - at)::float8 as seconds from assay.audit_events
+    where customer_id = $1 and type = 'token.issued'`,
+    [customer.id],
+  )
+  expect(row!.seconds).toBeGreaterThanOrEqual(0)
+  expect(row!.seconds).toBeLessThan(60)
+})
+
+test('a user agent that is a novel is kept in part', async () => {
+  const customer = await assay.signUp()
+  await customer.issue({}, { 'User-Agent': 'x'.repeat(5_000) })
+  const [event] = (await assay.get('/api/audit?limit=1', customer.accessToken)).json.events
+  expect(event.user_agent).toBe('x'.repeat(256))
+})
+
+/** All that the server keeps, but for the audit, the replicas' own notes, and notes that are written behind. */
+async function everything(): Promise<Record<string, string>> {
+  const tables = await world.db.query<{ name: string }>(
+    `select table_name as name from information_schema.tables
+    where table_schema = 'assay' and table_name not like 'audit_events%' and table_name <> 'replicas'`,
+  )
+  const state: Record<string, string> = {}
+  for (const { name } of tables) {
+    const [row] = await world.db.query<{ digest: string }>(
+      `select md5(coalesce(string_agg(row::text, '|' order by row::text), '')) as digest
+      from (select to_jsonb(t) - 'last_used_at' - 'confirmed_at' as row from assay.${name} t) rows`,
+    )
+    state[name] = row!.digest
+  }
+  return state
+}
+
+/** Every audit row is refused until `run` has ended. */
+async function withoutAudit<Result>(run: () => Promise<Result>): Promise<Result> {
+  await world.db.query(`create or replace function assay.refuse_audit() returns trigger language plpgsql
+    as 'begin raise exception ''no audit''; end'`)
+  await world.db.query(
+    'create trigger refuse before insert on assay.audit_events for each row execute function assay.refuse_audit()',
+  )
+  try {
+    return await run()
+  } finally {
+    await world.db.query('drop trigger refuse on assay.audit_events')
+  }
+}
+
+test.each(NAMED)('H53 %s is not done when its event can not be written', async (_, act) => {
+  const stage = await stageFor(act)
+  const [before, last] = [await everything(), await lastId()]
+  const refused = await withoutAudit(() => act.run(stage))
+  expect(refused.status).toBe(500)
+  expect(refused.json.error).toBe('server_error')
+  expect(refused.text).not.toMatch(/eyJ|assay_ak_|no audit|audit_events/)
+  expect(await everything()).toEqual(before)
+  expect(await eventsAfter(last)).toEqual([])
+  // Nor did this replica remember what was not done.
+  const token = act.ends?.(stage)
+  if (token) expect((await assay.verify(token)).status).toBe(200)
+
+  expect((await act.run(stage)).status).toBe(act.status)
+  if (token) expect((await assay.verify(token)).status).toBe(401)
+})

@@ -1,0 +1,145 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+let world: World
+let assay: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+})
+afterAll(() => world.stop())
+
+interface Event {
+  id: string
+  at: string
+  type: string
+  subject?: string
+}
+
+const ask = (customer: Customer, query = '') => assay.get(`/api/audit${query}`, customer.accessToken)
+const list = async (customer: Customer, query = ''): Promise<Event[]> =>
+  (await ask(customer, query)).json.events
+const typesOf = (events: Event[]) => events.map(({ type }) => type)
+
+async function walk(customer: Customer, query: string): Promise<Event[]> {
+  const events: Event[] = []
+  for (let cursor = ''; ; ) {
+    const { json } = await ask(customer, `?${query}${cursor && `&cursor=${cursor}`}`)
+    events.push(...json.events)
+    if (json.next_cursor === undefined) return events
+    expect(events.length).toBeLessThan(1_000)
+    cursor = json.next_cursor
+  }
+}
+
+test('what was done is listed, newest first', async () => {
+  const customer = await assay.signUp()
+  await customer.issue()
+  const { refresh_token } = await customer.session()
+  await assay.refresh(refresh_token)
+  const events = await list(customer)
+  expect(typesOf(events)).toEqual(['session.refreshed', 'token.issued', 'token.issued', 'customer.signed_up'])
+  expect(events.map(({ at }) => at)).toEqual(
+    events
+      .map(({ at }) => at)
+      .toSorted()
+      .toReversed(),
+  )
+})
+
+test('what was done can be asked for by type', async () => {
+  const customer = await assay.signUp()
+  await customer.issue()
+  expect(typesOf(await list(customer, '?type=token.issued'))).toEqual(['token.issued'])
+  expect(await list(customer, '?type=token.issue')).toEqual([])
+  expect(await list(customer, '?type=session.revoked')).toEqual([])
+})
+
+test('what was done can be asked for by time: from includes its moment, to does not', async () => {
+  const customer = await assay.signUp()
+  const at: string[] = []
+  for (const subject of ['one', 'two', 'three']) {
+    await world.advance(60_000)
+    await customer.issue({ subject })
+    at.push((await list(customer, '?limit=1'))[0]!.at)
+  }
+  const [, two = '', three = ''] = at
+  const subjects = async (query: string) =>
+    (await list(customer, `?type=token.issued${query}`)).map(({ subject }) => subject)
+  expect(await subjects(`&from=${two}`)).toEqual(['three', 'two'])
+  expect(await subjects(`&to=${two}`)).toEqual(['one'])
+  expect(await subjects(`&from=${two}&to=${three}`)).toEqual(['two'])
+  const offset = new Date(Date.parse(two) + 7_200_000).toISOString().replace('Z', '+02:00')
+  expect(await subjects(`&from=${encodeURIComponent(offset)}&to=${three}`)).toEqual(['two'])
+  expect(await subjects(`&from=${three}&to=${two}`)).toEqual([])
+})
+
+test('a cursor walks all events without losing one or showing one twice', async () => {
+  const customer = await assay.signUp()
+  for (let i = 0; i < 30; i++) await customer.issue({ subject: `user-${i}` })
+  const whole = await walk(customer, 'limit=100')
+  expect(whole).toHaveLength(31)
+  for (const limit of [1, 5, 8, 30, 31]) expect(await walk(customer, `limit=${limit}`)).toEqual(whole)
+  expect(await walk(customer, 'type=token.issued&limit=7')).toEqual(whole.slice(0, 30))
+})
+
+test('a cursor tells events of the same millisecond apart', async () => {
+  const customer = await assay.signUp()
+  await world.db.query(
+    `insert into assay.audit_events (at, customer_id, type, actor)
+    select assay.now() - interval '1 second', $1, 'planted', 'anonymous'
+    from generate_series(1, 20), (select assay.now()) as once`,
+    [customer.id],
+  )
+  await world.db.query(
+    `update assay.audit_events set at = (select min(at) from assay.audit_events where customer_id = $1)
+    where customer_id = $1 and type = 'planted'`,
+    [customer.id],
+  )
+  const events = await walk(customer, 'type=planted&limit=3')
+  expect(new Set(events.map(({ at }) => at)).size).toBe(1)
+  expect(new Set(events.map(({ id }) => id)).size).toBe(20)
+})
+
+test.each([
+  'limit=0',
+  'limit=101',
+  'limit=ten',
+  'cursor=garbage',
+  `cursor=${Buffer.from('1700000000000 abc').toString('base64url')}`,
+  'from=yesterday',
+  'from=1700000000',
+  'to=2026-01-31',
+  'to=2026-02-30T00:00:00Z',
+  'from=2026-01-01T00:00:00',
+  'type=a&type=b',
+  'customer=other',
+])('events asked for by %s are refused', async query => {
+  const customer = await assay.signUp()
+  const { status, json } = await ask(customer, `?${query}`)
+  expect([status, json.error]).toEqual([400, 'invalid_request'])
+})
+
+test('a customer sees what it did, and nothing of another', async () => {
+  const [one, two] = [await assay.signUp(), await assay.signUp()]
+  await two.issue({ subject: 'a user of two' })
+  await assay.postJson('/api/auth/login', { email: 'unknown@example.com', password: 'some password' })
+  expect(typesOf(await list(one))).toEqual(['customer.signed_up'])
+  const { text } = await ask(one, '?limit=100')
+  expect(text).not.toContain(two.id)
+  // A cursor is a place in time, not a right to see what is there.
+  const cursor = (await ask(two, '?limit=1')).json.next_cursor
+  expect((await ask(one, `?cursor=${cursor}`)).text).not.toContain(two.id)
+})
+
+test('an act that was refused left no event that says it was done', async () => {
+  const customer = await assay.signUp()
+  const before = await list(customer)
+  await customer.issue({ scope: 'assay:account' })
+  await assay.postForm('/revoke', { token: 'garbage' }, bearer(customer.apiKey))
+  await assay.refresh('garbage')
+  await assay.request('/api/sessions/unknown', { method: 'DELETE', headers: bearer(customer.accessToken) })
+  await assay.request('/api/keys/unknown', { method: 'DELETE', headers: bearer(customer.accessToken) })
+  expect(await list(customer)).toEqual(before)
+})

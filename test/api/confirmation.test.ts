@@ -1,0 +1,197 @@
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { changeCustomer, countsOf, type StoppedClock, stopClock, storedSession } from '../support/sessions.ts'
+import {
+  basic,
+  type Customer,
+  makeWorld,
+  RESOURCE_SERVER,
+  type Replica,
+  type Tokens,
+  type World,
+} from '../support/world.ts'
+
+const GATEWAY = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const TURNS = 50
+
+let world: World
+let clock: StoppedClock
+let assay: Replica
+let other: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  other = await world.replica()
+  customer = await assay.signUp()
+  clock = await stopClock(world, [assay, other])
+})
+afterAll(() => world.stop())
+
+/** Where the successor's access token is first seen. */
+const places: Record<string, (replica: Replica, token: string) => Promise<{ status: number }>> = {
+  '/verify': (replica, token) => replica.verify(token),
+  '/verify under a path': (replica, token) => replica.verify(token, '/verify/orders/7'),
+  '/introspect': (replica, token) => replica.introspect(token),
+  '/introspect/batch': (replica, token) =>
+    replica.postJson('/introspect/batch', { tokens: [token] }, { Authorization: GATEWAY }),
+  '/introspect of the token itself': (replica, token) => replica.get('/introspect', token),
+  '/api/auth/me': (replica, token) => replica.get('/api/auth/me', token),
+}
+
+const next = async (refreshToken: string): Promise<Tokens> => (await assay.refresh(refreshToken)).json
+const isConfirmed = async (id: string) => (await storedSession(world, id)).confirmed
+
+for (const [place, see] of Object.entries(places))
+  test(`an access token seen at ${place} shows that its client has the successor`, async () => {
+    const first = await customer.session()
+    const successor = await next(first.refresh_token)
+    await assay.sessions.flush()
+    expect(await isConfirmed(first.session_id)).toBe(false)
+    expect((await see(assay, successor.access_token)).status).toBe(200)
+    await assay.sessions.flush()
+    expect(await isConfirmed(first.session_id)).toBe(true)
+    await clock.advance(MINUTE)
+    expect((await assay.refresh(first.refresh_token)).json.error).toBe('invalid_grant')
+    expect(await countsOf(world, first.session_id)).toHaveProperty('session.reuse_detected', 1)
+  })
+
+test('what is seen is written within about a second, by itself', async () => {
+  const { session_id, refresh_token } = await customer.session()
+  await assay.verify((await next(refresh_token)).access_token)
+  await vi.waitFor(async () => expect(await isConfirmed(session_id)).toBe(true), { timeout: 10_000 })
+})
+
+test('a token of the first generation shows nothing: a lost first refresh can be retried', async () => {
+  const first = await customer.session()
+  const lost = await next(first.refresh_token)
+  await assay.verify(first.access_token)
+  await assay.sessions.flush()
+  expect(await isConfirmed(first.session_id)).toBe(false)
+  await clock.advance(MINUTE)
+  expect((await next(first.refresh_token)).refresh_token).toBe(lost.refresh_token)
+})
+
+test('an access token of an earlier generation does not show that the client has the latest', async () => {
+  const first = await customer.session()
+  const second = await next(first.refresh_token)
+  const lost = await next(second.refresh_token)
+  await assay.verify(second.access_token)
+  await assay.sessions.flush()
+  expect(await isConfirmed(first.session_id)).toBe(false)
+  await clock.advance(MINUTE)
+  expect((await next(second.refresh_token)).refresh_token).toBe(lost.refresh_token)
+})
+
+test('a token that is refused shows nothing', async () => {
+  const alone = await assay.signUp()
+  const first = await alone.session()
+  const successor = await next(first.refresh_token)
+  await changeCustomer(world, [assay, other], alone.id, `state = 'disabled'`)
+  expect((await assay.verify(successor.access_token)).status).toBe(401)
+  await assay.introspect(successor.access_token)
+  await assay.sessions.flush()
+  expect(await isConfirmed(first.session_id)).toBe(false)
+})
+
+test('the grace counts from when the successor was first seen, however often and wherever it is seen again', async () => {
+  const first = await customer.session()
+  const successor = await next(first.refresh_token)
+  await clock.advance(MINUTE)
+  await assay.verify(successor.access_token)
+  await assay.sessions.flush()
+  await clock.advance(9_000)
+  for (const replica of [assay, other]) {
+    await replica.verify(successor.access_token)
+    await replica.sessions.flush()
+  }
+  // A slow tab, still within the grace.
+  expect((await next(first.refresh_token)).refresh_token).toBe(successor.refresh_token)
+  await clock.advance(2_000)
+  expect((await assay.refresh(first.refresh_token)).json.error).toBe('invalid_grant')
+})
+
+test('the next rotation starts unconfirmed, though the one before was confirmed', async () => {
+  const { refresh_token } = await customer.session()
+  const second = await next(refresh_token)
+  await assay.verify(second.access_token)
+  await assay.sessions.flush()
+  const lost = await next(second.refresh_token)
+  await clock.advance(HOUR)
+  expect((await next(second.refresh_token)).refresh_token).toBe(lost.refresh_token)
+})
+
+test('losing what was seen logs nobody out, and finds a thief one rotation later', async () => {
+  const first = await customer.session()
+  const successor = await next(first.refresh_token)
+  await losingConfirmations(async () => {
+    await assay.verify(successor.access_token)
+    await assay.sessions.flush()
+  })
+  expect(await isConfirmed(first.session_id)).toBe(false)
+  await clock.advance(HOUR)
+  expect((await next(first.refresh_token)).refresh_token).toBe(successor.refresh_token)
+  expect((await assay.refresh(successor.refresh_token)).status).toBe(200)
+  await clock.advance(MINUTE)
+  expect((await assay.refresh(first.refresh_token)).json.error).toBe('invalid_grant')
+  expect((await storedSession(world, first.session_id)).revoked).toBe(true)
+})
+
+/** The database refuses to note what was seen, as when it was out of reach at that moment. */
+async function losingConfirmations(act: () => Promise<void>) {
+  await world.db.query(`create function assay.lose() returns trigger language plpgsql
+    as 'begin raise exception ''lost''; end'`)
+  await world.db.query(`create trigger lose before update of confirmed_at on assay.sessions
+    for each row when (new.confirmed_at is not null) execute function assay.lose()`)
+  await act()
+  await world.db.query('drop trigger lose on assay.sessions')
+}
+
+/** What a thief does with a refresh token before its owner's turn; all of it leaves a trace that the owner's turn finds. */
+const thefts: ((stolen: string) => Promise<Tokens>)[] = [
+  async stolen => {
+    const got = await next(stolen)
+    await other.verify(got.access_token)
+    return got
+  },
+  async stolen => {
+    const got = await next(stolen)
+    await assay.get('/api/auth/me', got.access_token)
+    return got
+  },
+  async stolen => next((await next(stolen)).refresh_token),
+  async stolen => {
+    const got = await next((await next(stolen)).refresh_token)
+    await assay.verify(got.access_token)
+    return got
+  },
+]
+
+test('H35 a thief who uses what it stole before its owner does is found at the first turn of the owner', async () => {
+  for (let turn = 0; turn < TURNS; turn++) {
+    let own = await customer.session()
+    for (let honest = 0; honest < turn % 7; honest++) own = await next(own.refresh_token)
+    const stolen = await thefts[turn % thefts.length]!(own.refresh_token)
+    for (const replica of [assay, other]) await replica.sessions.flush()
+    await clock.advance(MINUTE)
+    const found = await assay.refresh(own.refresh_token)
+    expect([found.status, found.json.error]).toEqual([400, 'invalid_grant'])
+    expect((await other.refresh(stolen.refresh_token)).json.error).toBe('invalid_grant')
+    expect((await assay.verify(stolen.access_token)).status).toBe(401)
+  }
+})
+
+test('H35 a thief in step for fifty turns is found at the first turn of the owner', async () => {
+  const own = await customer.session()
+  let stolen = own
+  for (let turn = 0; turn < TURNS; turn++) {
+    stolen = await next(stolen.refresh_token)
+    expect((await assay.verify(stolen.access_token)).status).toBe(200)
+    await clock.advance(MINUTE)
+  }
+  expect((await assay.refresh(own.refresh_token)).json.error).toBe('invalid_grant')
+  expect((await assay.verify(stolen.access_token)).status).toBe(401)
+  expect((await assay.refresh(stolen.refresh_token)).json.error).toBe('invalid_grant')
+})

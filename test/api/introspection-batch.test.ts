@@ -1,0 +1,104 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import {
+  basic,
+  bearer,
+  type Customer,
+  makeWorld,
+  RESOURCE_SERVER,
+  type Replica,
+  type Tokens,
+  type World,
+} from '../support/world.ts'
+
+let world: World
+let assay: Replica
+let customer: Customer
+let tokens: Tokens
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  customer = await assay.signUp()
+  tokens = await customer.session()
+})
+afterAll(() => world.stop())
+
+const SERVER = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+
+const batch = (list: unknown, headers: Record<string, string> = SERVER, replica = assay) =>
+  replica.postJson('/introspect/batch', { tokens: list }, headers)
+
+test('up to a hundred tokens are answered in order, each as it would be alone', async () => {
+  const { access_token: second } = await customer.session({ subject: 'user-2' })
+  const cycle = [tokens.access_token, 'garbage', second, tokens.refresh_token, '']
+  const list = Array.from({ length: 100 }, (_, i) => cycle[i % cycle.length]!)
+  const { status, headers, json } = await batch(list)
+  expect(status).toBe(200)
+  expect(headers.get('cache-control')).toBe('no-store')
+  const [first, other] = [await assay.introspect(tokens.access_token), await assay.introspect(second)]
+  const inactive = { active: false }
+  const expected = [first.json, inactive, other.json, inactive, inactive]
+  expect(json).toEqual({ tokens: list.map((_, i) => expected[i % expected.length]) })
+})
+
+test('no tokens are no answers', async () => {
+  expect((await batch([])).json).toEqual({ tokens: [] })
+})
+
+test('to an API key only its own customer has tokens, access and refresh', async () => {
+  const stranger = await assay.signUp()
+  const list = [stranger.accessToken, tokens.access_token, tokens.refresh_token, stranger.refreshToken]
+  const { json } = await batch(list, bearer(customer.apiKey))
+  expect(json.tokens.map((each: { active: boolean }) => each.active)).toEqual([false, true, true, false])
+  expect(json.tokens[0]).toEqual({ active: false })
+})
+
+test('a hundred and one, or what is no list of strings, is refused', async () => {
+  const wrong = [Array(101).fill('x'), 'x', [1], [null], [['x']], { 0: 'x', length: 1 }, undefined]
+  for (const list of wrong) {
+    const { status, json } = await batch(list)
+    expect([status, json.error]).toEqual([400, 'invalid_request'])
+  }
+  expect((await assay.postForm('/introspect/batch', { tokens: 'x' }, SERVER)).status).toBe(400)
+  expect((await assay.postJson('/introspect/batch', { tokens: [], more: 1 }, SERVER)).status).toBe(400)
+})
+
+test('a batch may have 1 MiB, and not a byte more', async () => {
+  const empty = JSON.stringify({ tokens: [''] }).length
+  const of = (bytes: number) => batch(['x'.repeat(bytes - empty)])
+  expect((await of(1024 * 1024)).json).toEqual({ tokens: [{ active: false }] })
+  const { status, json } = await of(1024 * 1024 + 1)
+  expect([status, json.error]).toEqual([413, 'invalid_request'])
+})
+
+test('H18 a batch needs credentials, before it is read', async () => {
+  for (const headers of [{}, bearer('garbage'), bearer(tokens.access_token)]) {
+    const { status, json } = await batch([tokens.access_token], headers as Record<string, string>)
+    expect([status, json.error]).toEqual([401, 'invalid_client'])
+    expect((await batch('x', headers as Record<string, string>)).status).toBe(401)
+  }
+})
+
+test('one token is one answer in a whole batch, while it is revoked', async () => {
+  // A replica that knows nobody yet has to wait for the record in the middle of its answer.
+  const cold = await world.replica()
+  const { access_token: token } = await customer.session()
+  const asked = batch(Array(100).fill(token), SERVER, cold)
+  await Promise.all([asked, cold.postForm('/revoke', { token }, bearer(customer.apiKey))])
+  const said = new Set((await asked).json.tokens.map((each: object) => JSON.stringify(each)))
+  expect(said.size).toBe(1)
+  expect((await batch([token], SERVER, cold)).json).toEqual({ tokens: [{ active: false }] })
+})
+
+test('one refresh token is one answer in a whole batch, while it is used', async () => {
+  for (let round = 0; round < 20; round++) {
+    const { refresh_token: token } = await customer.session()
+    const rotated = assay.refresh(token)
+    const asked = batch(Array(100).fill(token), bearer(customer.apiKey))
+    const { json } = await rotated
+    const said = new Set((await asked).json.tokens.map((each: object) => JSON.stringify(each)))
+    expect(said.size).toBe(1)
+    const { tokens } = (await batch([token, json.refresh_token], bearer(customer.apiKey))).json
+    expect(tokens.map((each: { active: boolean }) => each.active)).toEqual([false, true])
+  }
+})

@@ -1,0 +1,190 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { METHODS } from 'node:http'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ADMIN_TOKEN, bearer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+
+let world: World
+let assay: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+})
+afterAll(() => world.stop())
+
+const text = async () => (await assay.get('/metrics', ADMIN_TOKEN)).text
+
+interface Sample {
+  name: string
+  labels: Record<string, string>
+  value: number
+}
+
+/** The Prometheus text format, as far as it is used here. */
+async function samples(): Promise<Sample[]> {
+  const lines = (await text()).split('\n').filter(line => line !== '' && !line.startsWith('#'))
+  return lines.map(line => {
+    const [, name = '', labels = '', value] = /^(\w+)(?:\{(.*)\})? (\S+)$/.exec(line) ?? []
+    const pairs = [...labels.matchAll(/(\w+)="([^"]*)"/g)].map(([, label, of]) => [label, of])
+    return { name, labels: Object.fromEntries(pairs), value: Number(value) }
+  })
+}
+
+/** The sum of what bears this name and these labels. */
+async function metric(name: string, labels: Record<string, string> = {}): Promise<number> {
+  const matching = (await samples()).filter(
+    sample =>
+      sample.name === name && Object.entries(labels).every(([label, of]) => sample.labels[label] === of),
+  )
+  return matching.reduce((sum, { value }) => sum + value, 0)
+}
+
+/** By how much it grows while this is done. */
+async function growth(name: string, labels: Record<string, string>, act: () => Promise<unknown>) {
+  const before = await metric(name, labels)
+  await act()
+  return (await metric(name, labels)) - before
+}
+
+describe('the metrics are the operator’s', () => {
+  test('with the operator token they are read, as Prometheus wants them', async () => {
+    const { status, headers } = await assay.get('/metrics', ADMIN_TOKEN)
+    expect(status).toBe(200)
+    expect(headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/)
+  })
+
+  test('without it, or with a part of it, they are not', async () => {
+    for (const token of [undefined, 'x', ADMIN_TOKEN.slice(0, -1), `${ADMIN_TOKEN}x`]) {
+      const { status, text, headers } = await assay.get('/metrics', token)
+      expect(status).toBe(401)
+      expect(headers.get('www-authenticate')).not.toBeNull()
+      expect(text).not.toContain('assay_')
+    }
+  })
+
+  test('no credential of a customer opens them', async () => {
+    const customer = await assay.signUp()
+    for (const token of [customer.accessToken, customer.apiKey, customer.refreshToken])
+      expect((await assay.get('/metrics', token)).status).toBe(401)
+  })
+
+  test('the challenge asks for the scheme that works: Bearer', async () => {
+    const { headers } = await assay.get('/metrics')
+    expect(headers.get('www-authenticate')).toMatch(/^Bearer\b/)
+  })
+})
+
+test('requests are counted by method, route and status, and timed by route', async () => {
+  const customer = await assay.signUp()
+  const listed = { method: 'GET', route: '/api/keys', status: '200' }
+  const twice = async () => {
+    for (let i = 0; i < 2; i++) await assay.get('/api/keys', customer.accessToken)
+  }
+  expect(await growth('assay_requests_total', listed, twice)).toBe(2)
+  const refused = { ...listed, status: '401' }
+  expect(await growth('assay_requests_total', refused, () => assay.get('/api/keys', 'x'))).toBe(1)
+  const ended = { method: 'DELETE', route: '/api/sessions/:id', status: '404' }
+  const act = () =>
+    assay.request('/api/sessions/nothing', { method: 'DELETE', headers: bearer(customer.accessToken) })
+  expect(await growth('assay_requests_total', ended, act)).toBe(1)
+  expect(await growth('assay_request_seconds_count', { route: '/api/keys' }, twice)).toBe(2)
+})
+
+test('verifications are counted by outcome: a yes, and why not', async () => {
+  const customer = await assay.signUp()
+  const { access_token: token } = await customer.session()
+  const counted = (outcome: string, act: () => Promise<unknown>) =>
+    growth('assay_verified_total', { outcome }, act)
+
+  expect(await counted('ok', () => assay.verify(token))).toBe(1)
+  expect(await counted('ok', () => assay.introspect(token))).toBe(1)
+  expect(await counted('token_missing', () => assay.get('/verify'))).toBe(1)
+  expect(await counted('token_malformed', () => assay.verify('x'))).toBe(1)
+  expect(await counted('rule_malformed', () => assay.verify(token, '/verify?scpoe=read'))).toBe(1)
+  expect(await counted('rule_scope', () => assay.verify(token, '/verify?scope=admin'))).toBe(1)
+  expect(await counted('signature_wrong', () => assay.verify(`${token.slice(0, -6)}AAAAAA`))).toBe(1)
+  await assay.postForm('/revoke', { token }, bearer(customer.apiKey))
+  expect(await counted('token_revoked', () => assay.verify(token))).toBe(1)
+  const { access_token: old } = await customer.session()
+  await world.advance(900_000)
+  expect(await counted('expired', () => assay.verify(old))).toBe(1)
+})
+
+test('it shows how old its state is, and what it keeps in memory', async () => {
+  const lonely = await makeWorld()
+  try {
+    const replica = await lonely.replica()
+    const read = async (name: string) =>
+      Number(new RegExp(`^${name} (\\S+)$`, 'm').exec((await replica.get('/metrics', ADMIN_TOKEN)).text)?.[1])
+    const before = {
+      polls: await read('assay_bus_polls_total'),
+      customers: await read('assay_customers_cached'),
+    }
+    const customer = await replica.signUp()
+    const { access_token: token } = await customer.session()
+    await replica.verify(token)
+    expect(await read('assay_customers_cached')).toBe(before.customers + 1)
+    expect(await read('assay_revocations')).toBe(0)
+    await replica.postForm('/revoke', { token }, bearer(customer.apiKey))
+    expect(await read('assay_revocations')).toBe(1)
+    await replica.bus.poll()
+    expect(await read('assay_bus_polls_total')).toBeGreaterThan(before.polls)
+    expect(await read('assay_bus_rows_total')).toBeGreaterThanOrEqual(1)
+    expect(await read('assay_bus_age_seconds')).toBeLessThan(3)
+    replica.clock.skip(60_000)
+    expect(await read('assay_bus_age_seconds')).toBeGreaterThanOrEqual(3)
+  } finally {
+    await lonely.stop()
+  }
+})
+
+test('it shows the pool: calls under way, and the connections that they share', async () => {
+  expect(await metric('assay_database_connections')).toBe(world.url === undefined ? 1 : 10)
+  const waiting = world.db.query('select pg_sleep(0.3)')
+  expect(await metric('assay_database_calls')).toBeGreaterThanOrEqual(1)
+  await waiting
+})
+
+test('no token, id, email or subject is in them', async () => {
+  const customer = await assay.signUp()
+  const subject = `user-${randomBytes(6).toString('hex')}`
+  const session = await customer.session({ subject })
+  await assay.verify(session.access_token)
+  await assay.introspect(session.refresh_token)
+  await assay.request(`/api/sessions/${session.session_id}`, {
+    method: 'DELETE',
+    headers: bearer(customer.accessToken),
+  })
+  const { jti } = claimsOf(session.access_token)
+  const seen = await text()
+  for (const secret of [...Object.values(session), ...Object.values(customer), subject, jti, ADMIN_TOKEN])
+    if (typeof secret === 'string' && secret.length > 6) expect(seen).not.toContain(secret)
+})
+
+test('a thousand paths that nobody foresaw make not one more label', async () => {
+  const anyRequest = async (i: number) => {
+    const word = createHash('sha256').update(`${i}`).digest('hex').slice(0, 8)
+    const paths = [`/${word}`, `/api/keys/${word}`, `/verify/${word}`, `/api/${word}?${word}=${word}`]
+    const methods = ['GET', 'DELETE', 'POST', 'PUT', 'OPTIONS']
+    const method = methods[i % methods.length]!
+    await assay.request(paths[i % paths.length]!, {
+      method,
+      headers: { 'X-Request-Id': word, ...bearer(word) },
+    })
+  }
+  const series = async () => (await samples()).map(({ name, labels }) => `${name} ${JSON.stringify(labels)}`)
+  for (let i = 0; i < 20; i++) await anyRequest(i)
+  // The first reading is itself counted only in the next.
+  await series()
+  const before = await series()
+  for (let i = 20; i < 1_020; i++) await anyRequest(i)
+  expect(await series()).toEqual(before)
+
+  const routes = new Set([...assay.app.routes.map(({ path }) => path), 'none'])
+  for (const { labels } of await samples()) {
+    if (labels.route !== undefined) expect(routes).toContain(labels.route)
+    if (labels.method !== undefined) expect(METHODS).toContain(labels.method)
+    if (labels.status !== undefined) expect(labels.status).toMatch(/^[2-5]\d\d$/)
+    if (labels.outcome !== undefined) expect(labels.outcome).toMatch(/^[a-z_]+$/)
+  }
+})

@@ -1,0 +1,140 @@
+import { createSecretKey } from 'node:crypto'
+import { jwtVerify } from 'jose'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { forgeries, mutations } from '../crypto/mutate.ts'
+import { type Forger, forger, isHeaderValue, TYPE } from '../support/forge.ts'
+import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/**
+ * Damaged and forged tokens, told to the server as its users would: all of them by the batch, whose JSON can hold any
+ * string, and those that can stand in a header at /verify. The same seed makes the same damage to another token.
+ */
+
+const MUTATED = 10_000
+const FORGED = 10_000
+
+let world: World
+let assay: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  customer = await assay.signUp()
+})
+afterAll(() => world.stop())
+
+const jsonByKey = () => ({ ...bearer(customer.apiKey), 'Content-Type': 'application/json' })
+
+/** Whether each is active to its own customer. */
+async function activities(tokens: string[]): Promise<boolean[]> {
+  const active: boolean[] = []
+  for (const batch of batches(tokens)) {
+    const init = { method: 'POST', headers: jsonByKey(), body: JSON.stringify({ tokens: batch }) }
+    const response = await assay.app.request('/introspect/batch', init)
+    expect(response.status).toBe(200)
+    const json = (await response.json()) as { tokens: { active: boolean }[] }
+    active.push(...json.tokens.map(each => each.active))
+  }
+  expect(active).toHaveLength(tokens.length)
+  return active
+}
+
+/** Up to a hundred, and up to half of the MiB that a batch may have: JSON may write one character as six. */
+function* batches(tokens: string[]) {
+  let batch: string[] = []
+  let size = 0
+  for (const token of tokens) {
+    if (batch.length === 100 || size + token.length > 500_000) {
+      yield batch
+      batch = []
+      size = 0
+    }
+    batch.push(token)
+    size += token.length
+  }
+  yield batch
+}
+
+/** White space around a header's value is no part of it. */
+const fitsHeader = (token: string) => isHeaderValue(token) && token.trim() === token
+
+const verified = async (token: string) =>
+  (await assay.app.request('/verify', { headers: bearer(token) })).status
+
+/** What jose says with the same secret, type, algorithm and issuer, at the same time. */
+async function joseAccepts(token: string, { secret, use }: Forger): Promise<boolean> {
+  const expected = use === 'access' ? { issuer: 'http://assay.test' } : { audience: 'refresh' }
+  const options = {
+    typ: TYPE[use],
+    algorithms: ['HS512'],
+    requiredClaims: ['exp', 'sub', 'jti'],
+    ...expected,
+  }
+  return jwtVerify(token, createSecretKey(secret), options).then(
+    () => true,
+    () => false,
+  )
+}
+
+describe.each([
+  ['access', 11],
+  ['refresh', 12],
+] as const)('of %s tokens', (use, seed) => {
+  const half = MUTATED / 2
+
+  test(`${half} mutated without the key, by seed ${seed}, none is accepted`, {
+    timeout: 60_000,
+  }, async () => {
+    const real = await forger(assay, customer, use)
+    const tokens = [...mutations(real.token, seed, half)]
+    const active = await activities([real.token, ...tokens])
+    expect(active[0]).toBe(true)
+    const accepted = tokens.flatMap((token, i) => (active[i + 1] ? [describeCase(seed, i, token)] : []))
+    expect(accepted).toEqual([])
+    let asked = 0
+    for (const [i, token] of tokens.entries()) {
+      if (!fitsHeader(token)) continue
+      asked++
+      const status = await verified(token)
+      expect(status, describeCase(seed, i, token)).toBe(401)
+    }
+    expect(asked).toBeGreaterThan(half / 2)
+  })
+
+  test(`${FORGED / 2} odd ones with the right key, by seed ${seed}: whatever is accepted, jose accepts`, {
+    timeout: 60_000,
+  }, async () => {
+    const real = await forger(assay, customer, use)
+    const tokens = [...forgeries(real.token, seed, real.signer, FORGED / 2)]
+    const active = await activities(tokens)
+    const onlyWe: string[] = []
+    let both = 0
+    for (const [i, token] of tokens.entries()) {
+      if (!active[i]) continue
+      if (await joseAccepts(token, real)) both++
+      else onlyWe.push(describeCase(seed, i, token))
+    }
+    expect(onlyWe).toEqual([])
+    // The odd tokens must not be so odd that nothing is compared.
+    expect(both).toBeGreaterThan(FORGED / 200)
+    for (const [i, token] of tokens.entries()) {
+      if (!fitsHeader(token)) continue
+      const status = await verified(token)
+      // A refresh token is no access token, whoever signed it.
+      expect(status, describeCase(seed, i, token)).toBe(active[i] && use === 'access' ? 200 : 401)
+    }
+  })
+})
+
+test('jose accepts what the server issues', async () => {
+  for (const use of ['access', 'refresh'] as const) {
+    const real = await forger(assay, customer, use)
+    expect(await joseAccepts(real.token, real)).toBe(true)
+    expect(await joseAccepts(`${real.token.slice(0, -4)}AAAA`, real)).toBe(false)
+  }
+})
+
+/** Where to find it again; the token itself is not for printing. */
+const describeCase = (seed: number, index: number, token: string) =>
+  `seed ${seed}, number ${index}, ${token.length} characters`

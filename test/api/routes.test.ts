@@ -1,0 +1,237 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { documentedRoutes, METHODS } from '../support/openapi.ts'
+import {
+  ADMIN_TOKEN,
+  type Answer,
+  basic,
+  bearer,
+  type Customer,
+  makeWorld,
+  RESOURCE_SERVER,
+  type Replica,
+  type World,
+} from '../support/world.ts'
+
+/** Every route that the router has, and who may pass it. A route that nobody has declared here fails. */
+
+let world: World
+let assay: Replica
+let shared: Show
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  shared = await credentials()
+})
+afterAll(() => world.stop())
+
+const CREDENTIALS = [
+  'nothing',
+  'garbage',
+  'account token',
+  'issued token',
+  'client token',
+  'refresh token',
+  'API key',
+  'narrow API key',
+  'resource server',
+  'operator token',
+] as const
+type Credential = (typeof CREDENTIALS)[number]
+
+const EVERYONE = [...CREDENTIALS]
+const ACCESS: Credential[] = ['account token', 'issued token', 'client token']
+const ACCOUNT: Credential[] = ['account token']
+const API_KEYS: Credential[] = ['API key', 'narrow API key']
+
+interface Shown {
+  id: string
+  secret: string
+  customer: Customer
+  /** What can be revoked: the credential itself, if it is a refresh token; else an access token that nobody needs. */
+  revocable: string
+}
+
+interface Rule {
+  may: readonly Credential[]
+  /** A request that lacks nothing but a credential; `shown` for where the credential is a part of it. */
+  body?: (shown: Shown) => object | URLSearchParams
+  /** Where everyone gets an answer: which is a yes. */
+  passes?: (answer: Answer) => boolean
+  /** It ends what it is shown: by a customer of its own. */
+  ends?: true
+}
+
+const form = (members: Record<string, string>) => new URLSearchParams(members)
+const newAccount = () => ({ email: `${crypto.randomUUID()}@example.com`, password: 'correct horse battery' })
+
+const VERIFY = Object.fromEntries(
+  ['/verify', '/verify/*'].flatMap(path => METHODS.map(m => [`${m.toUpperCase()} ${path}`, { may: ACCESS }])),
+)
+
+const RULES: Record<string, Rule> = {
+  ...VERIFY,
+  'POST /api/auth/signup': { may: EVERYONE, body: newAccount },
+  'POST /api/auth/login': {
+    may: EVERYONE,
+    body: ({ customer: { email, password } }) => ({ email, password }),
+  },
+  'GET /api/auth/me': { may: ACCESS },
+  'POST /api/auth/logout': { may: ACCOUNT, ends: true },
+  'POST /api/auth/password': {
+    may: ACCOUNT,
+    ends: true,
+    body: ({ customer: { password } }) => ({ password, new_password: password }),
+  },
+  'POST /api/auth/refresh': { may: ['refresh token'], body: ({ secret }) => ({ refresh_token: secret }) },
+  'GET /api/keys': { may: ACCOUNT },
+  'POST /api/keys': { may: ACCOUNT, body: () => ({ name: 'new' }) },
+  'DELETE /api/keys/:id': { may: ACCOUNT },
+  'GET /api/sessions': { may: ['account token', 'API key'] },
+  'DELETE /api/sessions/:id': { may: ['account token', 'API key'] },
+  'GET /api/audit': { may: ACCOUNT },
+  'POST /issue': { may: API_KEYS, body: () => ({}) },
+  'POST /token': { may: API_KEYS, body: () => form({ grant_type: 'client_credentials' }) },
+  'POST /refresh': { may: ['refresh token'], body: ({ secret }) => form({ refresh_token: secret }) },
+  'POST /introspect': { may: [...API_KEYS, 'resource server'], body: () => form({ token: 'x' }) },
+  'GET /introspect': { may: ACCESS, passes: ({ json }) => json.active },
+  'POST /introspect/batch': { may: [...API_KEYS, 'resource server'], body: () => ({ tokens: [] }) },
+  'POST /revoke': {
+    may: [...API_KEYS, 'refresh token'],
+    body: ({ revocable }) => form({ token: revocable }),
+  },
+  'GET /.well-known/oauth-authorization-server': { may: EVERYONE },
+  'GET /.well-known/openid-configuration': { may: EVERYONE },
+  'GET /healthz': { may: EVERYONE },
+  'GET /readyz': { may: EVERYONE },
+  'GET /metrics': { may: ['operator token'] },
+  'GET /openapi.yaml': { may: EVERYONE },
+}
+
+/** The router's own table, without what stands before every route. */
+function routes(): string[] {
+  const found = assay.app.routes.filter(({ method, path }) => !(method === 'ALL' && path === '/*'))
+  return found.flatMap(({ method, path }) =>
+    method === 'ALL' ? METHODS.map(each => `${each.toUpperCase()} ${path}`) : [`${method} ${path}`],
+  )
+}
+
+const documented = (route: string) =>
+  route.replace(/:(\w+)/g, '{$1}').replace(/^(\w+ \/verify)\/\*$/, '$1/{path}')
+
+test('H50 every route of the router is declared here, and nothing is declared that is none (CVE-2025-61928)', () => {
+  expect(routes().sort()).toEqual(Object.keys(RULES).sort())
+})
+
+test('every route of the router is in openapi.yaml, and the reverse', () => {
+  expect(routes().map(documented).sort()).toEqual(documentedRoutes().sort())
+})
+
+test('only one thing stands before the routes, and none of it answers by itself', () => {
+  const before = assay.app.routes.filter(({ path }) => path === '/*')
+  expect(before.map(({ method, handler }) => `${method} ${handler.name}`)).toEqual(['ALL observe'])
+})
+
+type Show = (kind: Credential) => Promise<Shown>
+
+/** All the credentials of a new customer; the tokens of its user are new each time. */
+async function credentials(): Promise<Show> {
+  const customer = await assay.signUp()
+  const narrow = await assay.postJson('/api/keys', { scopes: ['read'] }, bearer(customer.accessToken))
+  const token = { grant_type: 'client_credentials' }
+  const client = (await assay.postForm('/token', token, bearer(customer.apiKey))).json.access_token
+  const { id: serverId, secret: serverSecret } = RESOURCE_SERVER
+  return async function show(kind) {
+    const issued = await customer.session()
+    const secrets: Record<Credential, string> = {
+      nothing: '',
+      garbage: 'garbage',
+      'account token': customer.accessToken,
+      'issued token': issued.access_token,
+      'client token': client,
+      'refresh token': issued.refresh_token,
+      'API key': customer.apiKey,
+      'narrow API key': narrow.json.api_key,
+      'resource server': serverSecret,
+      'operator token': ADMIN_TOKEN,
+    }
+    const id = kind === 'resource server' ? serverId : customer.id
+    const revocable =
+      kind === 'refresh token' ? issued.refresh_token : (await customer.issue()).json.access_token
+    return { id, secret: secrets[kind], customer, revocable }
+  }
+}
+
+/** As Bearer and as Basic; a refresh token also by itself, in the body. */
+async function tryRoute(route: string, { body, passes = isPass }: Rule, shown: Shown) {
+  const [method = '', pattern = ''] = route.split(' ')
+  const path = pattern.replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa').replace('*', 'some/path')
+  const authorizations = shown.secret ? [bearer(shown.secret), byBasic(shown), {}] : [{}]
+  for (const authorization of authorizations) {
+    const content = body?.(shown)
+    const json = content !== undefined && !(content instanceof URLSearchParams)
+    const answer = await assay.request(path, {
+      method,
+      headers: { ...authorization, ...(json && { 'Content-Type': 'application/json' }) } as Record<
+        string,
+        string
+      >,
+      ...(content && { body: json ? JSON.stringify(content) : content }),
+    })
+    if (passes(answer)) return true
+    expectRefusal(answer)
+  }
+  return false
+}
+
+const byBasic = ({ id, secret }: Shown) => ({ Authorization: basic(id, secret) })
+
+/** What isn't there isn't told to whom it doesn't belong: 404 is for those who have passed. */
+const isPass = ({ status }: Answer) => status < 400 || status === 404
+
+function expectRefusal({ status, json, headers }: Answer) {
+  expect([200, 400, 401, 403]).toContain(status)
+  if (status === 400)
+    expect(['invalid_grant', 'unauthorized_client', 'invalid_request']).toContain(json.error)
+  if (status === 401) expect(headers.get('www-authenticate')).toMatch(/^(Bearer|Basic) realm="assay"/)
+}
+
+describe.each(Object.entries(RULES))('H50 %s', (route, rule) => {
+  test(`lets pass: ${rule.may === EVERYONE ? 'everyone' : rule.may.join(', ')}`, async () => {
+    const show = rule.ends ? await credentials() : shared
+    const passed: Credential[] = []
+    // Backwards, so that the account's own token, which logs out, comes late.
+    for (const kind of CREDENTIALS.toReversed())
+      if (await tryRoute(route, rule, await show(kind))) passed.unshift(kind)
+    expect(passed).toEqual(CREDENTIALS.filter(kind => rule.may.includes(kind)))
+  })
+})
+
+test('H50 where no route is there is nothing, for anybody', async () => {
+  const paths = [
+    '/',
+    '/admin',
+    '/admin/customers',
+    '/api',
+    '/api/',
+    '/debug',
+    '/.env',
+    '/verifyx',
+    '/metrics/',
+  ]
+  for (const kind of CREDENTIALS)
+    for (const path of [...paths, '/Verify', '//verify', '/api/auth', '/api/keys/', '/introspect/x'])
+      expect((await assay.get(path, (await shared(kind)).secret || undefined)).status).toBe(404)
+})
+
+test('a wrong method is told the right ones, from the same table', async () => {
+  for (const route of Object.keys(RULES).filter(each => !each.includes('/verify'))) {
+    const path = route.split(' ')[1]!
+    const allowed = Object.keys(RULES).filter(each => each.split(' ')[1] === path)
+    const answer = await assay.request(path.replace(':id', 'x'), { method: 'PATCH' })
+    expect(answer.status).toBe(405)
+    expect(answer.headers.get('allow')?.split(', ').sort()).toEqual(
+      allowed.map(each => each.split(' ')[0]).sort(),
+    )
+  }
+})

@@ -1,0 +1,221 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { apiKeyOf, encodedBasic } from '../support/credentials.ts'
+import { changeCustomer, storedSession } from '../support/sessions.ts'
+import {
+  basic,
+  bearer,
+  type Customer,
+  claimsOf,
+  makeWorld,
+  RESOURCE_SERVER,
+  type Replica,
+  type World,
+} from '../support/world.ts'
+
+let world: World
+let assay: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  customer = await assay.signUp()
+})
+afterAll(() => world.stop())
+
+const GATEWAY = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+const authorized = (authorization: string) => ({ Authorization: authorization })
+const own = () => authorized(basic(customer.id, customer.apiKey))
+const credentials = ({ id, apiKey } = customer) => ({ client_id: id, client_secret: apiKey })
+const CLIENT = { grant_type: 'client_credentials' }
+const REFRESH = { grant_type: 'refresh_token' }
+
+const token = (form: Record<string, string>, headers: Record<string, string> = {}) =>
+  assay.postForm('/token', form, headers)
+
+/** As it comes over the wire, for what URLSearchParams of a record can't say. */
+const rawToken = (body: string, headers: Record<string, string> = {}) =>
+  assay.request('/token', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/x-www-form-urlencoded', ...headers },
+    body,
+  })
+
+const outcome = ({ status, json }: { status: number; json: { error?: string } }) =>
+  json.error === undefined ? String(status) : `${status} ${json.error}`
+
+test('client_credentials gives an access token about the customer, and no refresh token', async () => {
+  const { status, json, headers } = await token({ ...CLIENT, scope: 'read write' }, own())
+  expect(status).toBe(200)
+  expect(headers.get('cache-control')).toBe('no-store')
+  expect(json).toEqual({
+    access_token: expect.any(String),
+    token_type: 'Bearer',
+    expires_in: 300,
+    scope: 'read write',
+  })
+  const claims = claimsOf(json.access_token)
+  expect(claims).toMatchObject({ sub: customer.id, client_id: customer.id, aud: 'http://assay.test' })
+  expect(claims).not.toHaveProperty('sid')
+  expect((await assay.introspect(json.access_token)).json).toMatchObject({
+    active: true,
+    scope: 'read write',
+  })
+})
+
+test('unasked, the scope is all that the key has, and the answer says so', async () => {
+  const { api_key } = await apiKeyOf(assay, customer, { scopes: ['read', 'write', 'assay:sessions'] })
+  const { json } = await token(CLIENT, bearer(api_key))
+  expect(json.scope).toBe('read write')
+  expect((await assay.postJson('/issue', {}, bearer(api_key))).json.scope).toBe('read write')
+})
+
+test('a scope that the key may not give is refused, and so is every scope of our own', async () => {
+  const { api_key: narrow } = await apiKeyOf(assay, customer, { scopes: ['read', 'assay:sessions'] })
+  for (const scope of ['write', 'read write', '*', 'assay:account', 'assay:sessions', 'read assay:x'])
+    for (const key of scope.includes('write') ? [narrow] : [narrow, customer.apiKey]) {
+      expect(outcome(await token({ ...CLIENT, scope }, bearer(key))), scope).toBe('400 invalid_scope')
+      expect(outcome(await assay.postJson('/issue', { scope }, bearer(key)))).toBe('400 invalid_scope')
+    }
+})
+
+test('an API key is taken as Bearer and as Basic, raw or form-encoded, and at /token in the body', async () => {
+  const { id, apiKey } = customer
+  const headers = [`Bearer ${apiKey}`, `bearer  ${apiKey}`, basic(id, apiKey), encodedBasic(id, apiKey)]
+  for (const header of headers) {
+    expect(outcome(await token(CLIENT, authorized(header)))).toBe('200')
+    expect(outcome(await assay.postJson('/issue', {}, authorized(header)))).toBe('200')
+  }
+  expect(outcome(await token({ ...CLIENT, ...credentials() }))).toBe('200')
+})
+
+test('the same credentials twice are fine, different ones are not', async () => {
+  const neighbour = await assay.signUp()
+  const twice = { ...CLIENT, ...credentials() }
+  expect(outcome(await token(twice, own()))).toBe('200')
+  expect(outcome(await token(twice, bearer(customer.apiKey)))).toBe('200')
+  expect(outcome(await token({ ...CLIENT, client_id: customer.id }, own()))).toBe('200')
+  for (const form of [
+    credentials(neighbour),
+    { ...credentials(), client_secret: 'x' },
+    { client_id: neighbour.id },
+  ])
+    expect(outcome(await token({ ...CLIENT, ...form }, own()))).toBe('400 invalid_request')
+  const theirs = bearer(neighbour.apiKey)
+  expect(outcome(await token(twice, theirs))).toBe('400 invalid_request')
+})
+
+test('a Bearer key beside the client_id of another customer is refused', async () => {
+  const neighbour = await assay.signUp()
+  const answer = await token({ ...CLIENT, client_id: customer.id }, bearer(neighbour.apiKey))
+  expect(answer.status).toBeGreaterThanOrEqual(400)
+  expect(outcome(await token({ ...CLIENT, client_id: customer.id }, bearer(customer.apiKey)))).toBe('200')
+})
+
+test('missing or wrong credentials are 401 with a challenge, at /token and at /issue', async () => {
+  const { id, apiKey } = customer
+  const typo = `${apiKey.slice(0, -1)}${apiKey.endsWith('x') ? 'y' : 'x'}`
+  const neighbour = await assay.signUp()
+  const wrong = [
+    {},
+    ...[
+      '',
+      'Basic',
+      'Basic !',
+      'Basic bm8tY29sb24=',
+      `Digest ${apiKey}`,
+      GATEWAY.replace('Basic', 'Bearer'),
+    ].map(authorized),
+    ...[typo, 'x', customer.accessToken].map(bearer),
+    ...[
+      basic(id, typo),
+      basic(neighbour.id, apiKey),
+      basic(id, ''),
+      basic('', apiKey),
+      basic(RESOURCE_SERVER.id, 'x'.repeat(32)),
+    ].map(authorized),
+  ]
+  for (const headers of wrong)
+    for (const answer of [await token(CLIENT, headers), await assay.postJson('/issue', {}, headers)]) {
+      expect(outcome(answer), JSON.stringify(headers)).toBe('401 invalid_client')
+      expect(answer.headers.get('www-authenticate')).toMatch(/^Basic /)
+      expect(answer.text).not.toContain(apiKey)
+    }
+  for (const form of [
+    { client_id: id },
+    { client_id: id, client_secret: typo },
+    { client_id: neighbour.id, client_secret: apiKey },
+  ])
+    expect(outcome(await token({ ...CLIENT, ...form }))).toBe('401 invalid_client')
+})
+
+test('a resource server may not have tokens', async () => {
+  const gateway = authorized(GATEWAY)
+  expect(outcome(await token(CLIENT, gateway))).toBe('400 unauthorized_client')
+  expect(outcome(await assay.postJson('/issue', {}, gateway))).toBe('400 unauthorized_client')
+  const { refresh_token, session_id } = await customer.session()
+  expect(outcome(await token({ ...REFRESH, refresh_token }, gateway))).toBe('400 unauthorized_client')
+  expect((await storedSession(world, session_id)).gen).toBe(1)
+})
+
+test('a deleted API key gives nothing any more', async () => {
+  const { id, api_key } = await apiKeyOf(assay, customer)
+  const login = await assay.postJson('/api/auth/login', {
+    email: customer.email,
+    password: customer.password,
+  })
+  expect(outcome(await token(CLIENT, bearer(api_key)))).toBe('200')
+  const headers = bearer(login.json.access_token)
+  expect((await assay.request(`/api/keys/${id}`, { method: 'DELETE', headers })).status).toBe(204)
+  expect(outcome(await token(CLIENT, bearer(api_key)))).toBe('401 invalid_client')
+  expect(outcome(await assay.postJson('/issue', {}, bearer(api_key)))).toBe('401 invalid_client')
+})
+
+test('an API key gives nothing from its end on', async () => {
+  const { api_key } = await apiKeyOf(assay, customer, { expires_in: 60 })
+  expect(outcome(await token(CLIENT, bearer(api_key)))).toBe('200')
+  await world.advance(60_000)
+  expect(outcome(await token(CLIENT, bearer(api_key)))).toBe('401 invalid_client')
+  expect(outcome(await assay.postJson('/issue', {}, bearer(api_key)))).toBe('401 invalid_client')
+})
+
+test('a disabled customer gets nothing, and what it asked for again once it is enabled', async () => {
+  const alone = await assay.signUp()
+  await changeCustomer(world, [assay], alone.id, `state = 'disabled'`)
+  expect(outcome(await token(CLIENT, bearer(alone.apiKey)))).toBe('403 customer_disabled')
+  expect(outcome(await alone.issue())).toBe('403 customer_disabled')
+  await changeCustomer(world, [assay], alone.id, `state = 'active'`)
+  expect(outcome(await token(CLIENT, bearer(alone.apiKey)))).toBe('200')
+  expect(outcome(await alone.issue())).toBe('200')
+})
+
+test('the grant type must be there and be known', async () => {
+  expect(outcome(await token({}, own()))).toBe('400 invalid_request')
+  expect(outcome(await token({ grant_type: '' }, own()))).toBe('400 invalid_request')
+  for (const grant_type of ['password', 'authorization_code', 'implicit', 'Client_Credentials', 'x'])
+    expect(outcome(await token({ grant_type }, own()))).toBe('400 unsupported_grant_type')
+})
+
+test('a repeated parameter is refused, an empty one is absent, an unknown one is ignored', async () => {
+  const body = 'grant_type=client_credentials'
+  for (const more of [body, 'scope=read&scope=read', 'unknown=1&unknown=2', 'client_id=a&client_id=a'])
+    expect(outcome(await rawToken(`${body}&${more}`, own())), more).toBe('400 invalid_request')
+  // Dovecot sends the second.
+  for (const more of ['scope=', 'client_id=&client_secret=', 'unknown=1', 'scope=&scope=read', '&&'])
+    expect(outcome(await rawToken(`${body}&${more}`, own())), more).toBe('200')
+})
+
+test('a malformed scope or another content type is refused', async () => {
+  expect(outcome(await rawToken('grant_type=client_credentials%00', own()))).toBe('400 invalid_request')
+  for (const scope of [' ', 'a  b', 'a"b', '名', 'x'.repeat(1025)])
+    expect(outcome(await token({ ...CLIENT, scope }, own())), scope).toBe('400 invalid_request')
+  for (const type of ['application/json', 'text/plain', 'multipart/form-data; boundary=x', ''])
+    expect(outcome(await rawToken('grant_type=client_credentials', { ...own(), 'Content-Type': type }))).toBe(
+      '400 invalid_request',
+    )
+  const upper = { ...own(), 'Content-Type': 'Application/X-WWW-Form-URLEncoded; charset=UTF-8' }
+  expect(outcome(await rawToken('grant_type=client_credentials', upper))).toBe('200')
+  expect(outcome(await rawToken(`grant_type=client_credentials&a=${'x'.repeat(16_384)}`, own()))).toBe(
+    '413 invalid_request',
+  )
+})

@@ -1,0 +1,216 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { BASE64URL, encode } from '../crypto/mutate.ts'
+import { type Forger, forger, isHeaderValue, notRefused } from '../support/forge.ts'
+import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** What is wrong with a token's spelling or claims, though the customer's real secret signed it. */
+
+let world: World
+let assay: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  customer = await assay.signUp()
+})
+afterAll(() => world.stop())
+
+async function expectAllRefused(tokens: string[]) {
+  expect(tokens.length).toBeGreaterThan(0)
+  expect((await notRefused(assay, tokens, customer.apiKey)).wrong).toEqual([])
+}
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
+
+/** Bytes that are in fact held. */
+function heapInUse() {
+  collectGarbage()
+  return process.memoryUsage().heapUsed
+}
+
+/** All spellings of one token by a reader that isn't strict. */
+function spellings({ token }: Forger): string[] {
+  const segments = token.split('.')
+  const inEach = (change: (segment: string) => string[]) =>
+    segments.flatMap((segment, i) => change(segment).map(other => segments.with(i, other).join('.')))
+  const odd = ['=', '==', ' ', '\t', '%', ',', '\u00a0']
+  const all = [
+    ...inEach(segment => [...BASE64URL].map(last => segment.slice(0, -1) + last)),
+    ...inEach(segment =>
+      odd.flatMap(o => [segment + o, o + segment, segment.slice(0, 5) + o + segment.slice(5)]),
+    ),
+    ...inEach(segment => [segment.replaceAll('-', '+').replaceAll('_', '/')]),
+    `${token}.`,
+    `.${token}`,
+    `${token},${token}`,
+  ]
+  // White space around a header's value belongs to the header, not to the token.
+  return all.filter(other => other.trim() !== token)
+}
+
+/** How many of the strings are accepted at /verify, or by the token's owner. Uses none of them up. */
+async function accepted(tokens: string[]) {
+  let count = 0
+  for (const token of tokens) {
+    const { json } = await assay.introspect(token, `Bearer ${customer.apiKey}`)
+    if (json.active || (await isVerified(token))) count++
+  }
+  return count
+}
+
+const isVerified = async (token: string) => isHeaderValue(token) && (await assay.verify(token)).status === 200
+
+describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
+  let real: Forger
+
+  beforeAll(async () => {
+    real = await forger(assay, customer, use)
+  })
+
+  test('H09 one token has one spelling: of its 64 last characters, paddings and spaces none other passes', async () => {
+    await expectAllRefused(spellings(real))
+    const anew = [0, 1].flatMap(i => {
+      const segments = [real.headerSegment, real.claimsSegment]
+      return [...BASE64URL]
+        .map(last => segments.with(i, segments[i]!.slice(0, -1) + last))
+        .filter(([h, c]) => `${h}.${c}` !== segments.join('.'))
+        .map(([h = '', c = '']) => real.segments(h, c))
+    })
+    expect(anew).toHaveLength(126)
+    await expectAllRefused(anew)
+    expect(await accepted([real.token])).toBe(1)
+  })
+
+  test('H09 once a token is revoked, no spelling of it is accepted', async () => {
+    const own = await forger(assay, customer, use)
+    await assay.postForm('/revoke', { token: own.token }, bearer(customer.apiKey))
+    await expectAllRefused([own.token])
+    expect(await accepted(spellings(own))).toBe(0)
+  })
+
+  test('H10 claims that are no object are refused (CVE-2026-107723)', async () => {
+    const texts = ['[]', '[{}]', 'null', '"x"', '1', 'true', '{}', '', ' ', '{', `[${real.claimsText}]`]
+    const tokens = texts.map(text => real.texts(real.headerText, text))
+    await expectAllRefused([
+      ...tokens,
+      real.texts('[]', real.claimsText),
+      real.texts('null', real.claimsText),
+    ])
+  })
+
+  test('H11 odd and missing times are refused (CVE-2026-107719)', async () => {
+    const odd = ['"1"', '-1', '0', '1e308', '1e999', '1.5', 'null', 'true', '[]', '{}', '""', '-0']
+    const texts = ['exp', 'iat'].flatMap(name => [
+      ...odd.map(value => real.claimsText.replace(new RegExp(`"${name}":\\d+`), `"${name}":${value}`)),
+      JSON.stringify({ ...real.claims, [name]: undefined }),
+      real.claimsText.replace(new RegExp(`"${name}":(\\d+)`), `"${name}":$1.0`),
+      real.claimsText.replace(new RegExp(`"${name}":(\\d+)`), `"${name}":"$1"`),
+      real.claimsText.replace(new RegExp(`"${name}":(\\d+)`), `"${name}":$1000`),
+    ])
+    // How long a session lives its row says, not its token: a later exp wins nothing.
+    if (use === 'refresh')
+      texts.splice(texts.indexOf(real.claimsText.replace(/"exp":(\d+)/, '"exp":$1000')), 1)
+    await expectAllRefused(texts.map(text => real.texts(real.headerText, text)))
+  })
+
+  test('H11 a token from the future, already dead, or alive for too long is refused', async () => {
+    const iat = real.claims.iat as number
+    const wrong = [
+      { iat: iat + 120, exp: iat + 300 },
+      { iat: iat - 300, exp: iat - 1 },
+      { iat: iat - 300, exp: iat - 86_400 },
+      { iat: iat + 30, exp: iat + 20 },
+    ]
+    // A session outlives a database clock that was set back: its row says the rest of its refresh token.
+    const refused = use === 'access' ? wrong : wrong.slice(1)
+    await expectAllRefused(refused.map(times => real.withClaims(times)))
+    const longest = real.withClaims({ exp: iat + 86_400 })
+    const longer = real.withClaims({ exp: iat + 86_401 })
+    expect(await accepted([longest, longer])).toBe(use === 'access' ? 1 : 2)
+  })
+
+  test('H12 a member that is given twice is refused in header and claims, also escaped', async () => {
+    const twice = (text: string, name: string) => {
+      const escaped = `\\u00${name.charCodeAt(0).toString(16)}${name.slice(1)}`
+      const value = JSON.stringify(JSON.parse(text)[name])
+      return [name, escaped].flatMap(again => [
+        text.replace('{', `{"${again}":${value},`),
+        text.replace(/}$/, `,"${again}":${value}}`),
+        text.replace('{', `{"${again}":"other",`),
+      ])
+    }
+    await expectAllRefused([
+      ...['alg', 'typ', 'kid'].flatMap(name =>
+        twice(real.headerText, name).map(text => real.texts(text, real.claimsText)),
+      ),
+      ...['sub', 'client_id', 'exp', 'jti', 'aud'].flatMap(name =>
+        twice(real.claimsText, name).map(text => real.texts(real.headerText, text)),
+      ),
+    ])
+  })
+
+  test('H13 a claim named like what every object inherits is refused at any depth (CVE-2026-56763)', async () => {
+    const names = ['__proto__', 'constructor', 'prototype']
+    const texts = names.flatMap(name => [
+      real.claimsText.replace(/}$/, `,"${name}":{"polluted":true}}`),
+      real.claimsText.replace(/}$/, `,"ext":{"a":[{"${name}":{"polluted":true}}]}}`),
+    ])
+    await expectAllRefused(texts.map(text => real.texts(real.headerText, text)))
+    expect(({} as Record<string, unknown>).polluted).toBeUndefined()
+  })
+})
+
+test("H17 another installation's issuer is refused, though its secret is ours", async () => {
+  const real = await forger(assay, customer, 'access')
+  const issuers = ['http://assay.test/', 'http://ASSAY.test', 'https://assay.test', 'http://evil.test', '']
+  await expectAllRefused(issuers.map(iss => real.withClaims({ iss })))
+})
+
+describe('H14 huge tokens are refused cheaply (CVE-2025-30204, CVE-2025-61920)', () => {
+  test('8 KiB are read, and a character more is not', async () => {
+    const real = await forger(assay, customer, 'access')
+    const claimsFor = (pad: string) => real.withClaims({ ext: { pad } })
+    const fits = 'x'.repeat(Math.floor(((8192 - claimsFor('').length) / 4) * 3))
+    const [most, more] = [claimsFor(fits.slice(0, -3)), claimsFor(`${fits}xxxxxx`)]
+    expect(most.length).toBeLessThanOrEqual(8192)
+    expect(more.length).toBeGreaterThan(8192)
+    expect((await assay.introspect(most)).json.active).toBe(true)
+    await expectAllRefused([more])
+  })
+
+  test('a million dots and a hundred thousand levels take neither time nor memory', async () => {
+    const real = await forger(assay, customer, 'access')
+    const nested = encode(`{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`)
+    const deep = `{"ext":${'{"a":'.repeat(1_200)}1${'}'.repeat(1_200)}}`
+    const huge = [
+      '.'.repeat(1e6),
+      `${real.headerSegment}.${nested}.${real.signature}`,
+      real.segments(real.headerSegment, nested),
+      `${real.token}${'A'.repeat(1e6)}`,
+      real.texts(real.headerText, deep),
+    ]
+    const round = async () => {
+      for (const token of huge) {
+        const headers = { Authorization: `Bearer ${token}` }
+        expect((await assay.app.request('/verify', { headers })).status).toBe(401)
+      }
+    }
+    await round()
+    const [memory, began] = [heapInUse(), performance.now()]
+    for (let i = 0; i < 100; i++) await round()
+    expect((performance.now() - began) / 500).toBeLessThan(10)
+    // Of hundreds of MB of headers nothing is kept.
+    expect(heapInUse() - memory).toBeLessThan(20e6)
+    const form = await assay.postForm('/introspect', { token: huge[0]! })
+    expect(form.status).toBe(413)
+  })
+
+  test('the claims of a real token are the same after all this', async () => {
+    const { access_token } = await customer.session()
+    expect((await assay.introspect(access_token)).json.jti).toBe(claimsOf(access_token).jti)
+  })
+})

@@ -1,0 +1,235 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+
+let world: World
+let assay: Replica
+let customer: Customer
+let token: string
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  customer = await assay.signUp()
+  token = (await customer.session()).access_token
+})
+afterAll(() => world.stop())
+
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+const PATHS = ['/verify', '/verify/', '/verify/orders/42', '/verify//a/./b%2fc%00', '/verify/x?page=2']
+const IDENTITY = 'Customer Subject Scope Audience Session Token-Id Expires Claims'
+  .split(' ')
+  .map(name => `x-auth-${name.toLowerCase()}`)
+
+const identityOf = (headers: Headers) => IDENTITY.map(name => headers.get(name))
+
+describe.each(METHODS)('with the method %s', method => {
+  test.each(PATHS)('%s lets a good token through and turns away the rest', async path => {
+    const ask = (authorization?: string) =>
+      assay.request(path, { method, headers: authorization ? { Authorization: authorization } : {} })
+    const allowed = await ask(`Bearer ${token}`)
+    expect(allowed.status).toBe(200)
+    for (const answer of [allowed, await ask(), await ask('Bearer garbage')]) {
+      expect(answer.headers.get('content-length')).toBe('0')
+      expect(answer.text).toBe('')
+      expect(answer.headers.get('content-type')).toBeNull()
+    }
+    expect((await ask()).status).toBe(401)
+    expect((await ask('Bearer garbage')).status).toBe(401)
+  })
+})
+
+test('a body is never read: not one that would never end, nor one that would fail', async () => {
+  for (const [authorization, status] of [
+    [`Bearer ${token}`, 200],
+    ['Bearer garbage', 401],
+  ] as const) {
+    for (const endless of [true, false]) {
+      let read = 0
+      const body = new ReadableStream(
+        {
+          pull() {
+            read++
+            if (!endless) throw new Error('the body was read')
+            return new Promise<void>(() => {})
+          },
+        },
+        { highWaterMark: 0 },
+      )
+      const headers = { Authorization: authorization }
+      const init = { method: 'POST', headers, body, duplex: 'half' as const }
+      expect((await assay.request('/verify/upload', init)).status).toBe(status)
+      expect(read).toBe(0)
+    }
+  }
+})
+
+test('a token in the body or in the query is no token', async () => {
+  const form = { access_token: token, token }
+  expect((await assay.postForm('/verify', form)).status).toBe(401)
+  expect((await assay.postJson('/verify', form)).status).toBe(401)
+  expect((await assay.get(`/verify/x?access_token=${token}`)).status).toBe(401)
+})
+
+test('every identity header is there, with what the token says', async () => {
+  const { access_token: own, session_id } = await customer.session({
+    audience: ['https://api.example.com', 'other'],
+    claims: { plan: 'pro', seats: [1, 2] },
+  })
+  const { headers } = await assay.verify(own)
+  const { jti, exp } = claimsOf(own)
+  expect(identityOf(headers).slice(0, 7)).toEqual([
+    customer.id,
+    'user-1',
+    'read write',
+    'https://api.example.com other',
+    session_id,
+    jti,
+    String(exp),
+  ])
+  const ext = Buffer.from(headers.get('x-auth-claims')!, 'base64url').toString()
+  expect(JSON.parse(ext)).toEqual({ plan: 'pro', seats: [1, 2] })
+})
+
+test('what a token does not say is an empty header, not a missing one', async () => {
+  const { json } = await customer.issue()
+  const { status, headers } = await assay.verify(json.access_token)
+  expect(status).toBe(200)
+  expect(headers.get('x-auth-subject')).toBe(customer.id)
+  for (const name of ['scope', 'session', 'claims']) expect(headers.get(`x-auth-${name}`)).toBe('')
+  expect(identityOf(headers)).not.toContain(null)
+})
+
+test('a refusal says nothing about anybody', async () => {
+  for (const path of ['/verify?scope=admin', '/verify?nonsense=1']) {
+    const { status, headers } = await assay.verify(token, path)
+    expect(status).toBe(403)
+    expect(identityOf(headers)).toEqual(IDENTITY.map(() => null))
+  }
+})
+
+test.each([
+  ['名', '%E5%90%8D'],
+  ['Zoë Müller', 'Zo%C3%AB%20M%C3%BCller'],
+  ['50% off', '50%25%20off'],
+  ['100%41', '100%2541'],
+  ['%0d%0aX-Auth-Scope: admin', '%250d%250aX-Auth-Scope:%20admin'],
+  ['a,b;c="d"', 'a,b;c="d"'],
+  ['🔑', '%F0%9F%94%91'],
+  ['\u00a0\u2028', '%C2%A0%E2%80%A8'],
+])('the subject %j arrives at the backend as %s', async (subject, header) => {
+  const { access_token: own } = await customer.session({ subject })
+  const { headers } = await assay.verify(own)
+  expect(headers.get('x-auth-subject')).toBe(header)
+  expect(decodeURIComponent(header)).toBe(subject)
+})
+
+test("the caller's own claims arrive whole, whatever characters they hold", async () => {
+  const claims = { name: '名\r\nX-Auth-Scope: admin\u0000', nested: { emoji: '🔑', list: [null, 1.5, true] } }
+  const { access_token: own } = await customer.session({ claims })
+  const header = (await assay.verify(own)).headers.get('x-auth-claims')!
+  expect(header).toMatch(/^[\w-]+$/)
+  expect(JSON.parse(Buffer.from(header, 'base64url').toString())).toEqual(claims)
+})
+
+test('identity headers are never more than 3 KiB: what would be is refused when it is issued', async () => {
+  const long = { subject: '名'.repeat(255), claims: { a: 'x'.repeat(1000) } }
+  expect((await customer.issue(long)).status).toBe(400)
+  const most = await customer.session({ subject: '名'.repeat(240), claims: { a: 'x'.repeat(200) } })
+  const { headers } = await assay.verify(most.access_token)
+  const bytes = IDENTITY.reduce((sum, name) => sum + name.length + headers.get(name)!.length + 4, 0)
+  expect(bytes).toBeGreaterThan(2_500)
+  expect(bytes).toBeLessThanOrEqual(3 * 1024)
+})
+
+test('the challenge names an error only where a token was shown', async () => {
+  const challenge = async (headers: Record<string, string>, path = '/verify') =>
+    (await assay.request(path, { headers })).headers.get('www-authenticate')
+  const invalid = 'Bearer realm="assay", error="invalid_token"'
+  expect(await challenge({})).toBe('Bearer realm="assay"')
+  expect(await challenge({ Authorization: 'Basic dXNlcjpwYXNz' })).toBe('Bearer realm="assay"')
+  expect(await challenge({ Authorization: 'Bearer garbage' })).toContain(invalid)
+  expect(await challenge({ Authorization: `Bearer ${token.slice(0, -1)}` })).toContain(invalid)
+  const bearer = { Authorization: `Bearer ${token}` }
+  expect(await challenge(bearer)).toBeNull()
+  expect(await challenge(bearer, '/verify?scope=read+admin')).toBe(
+    'Bearer realm="assay", error="insufficient_scope", scope="read admin"',
+  )
+  expect(await challenge(bearer, '/verify?aud=other')).toBe(
+    'Bearer realm="assay", error="insufficient_scope"',
+  )
+})
+
+test('a token of characters that no token has is an invalid one, not a missing one', async () => {
+  for (const odd of ['!!!', 'a b', '{}', `${token},${token}`, `"${token}"`]) {
+    const { status, headers } = await assay.get('/verify', odd)
+    expect(status).toBe(401)
+    expect(headers.get('www-authenticate')).toContain('error="invalid_token"')
+  }
+})
+
+test('the scheme is Bearer in any casing', async () => {
+  for (const scheme of ['bearer', 'BEARER', 'Bearer '])
+    expect((await assay.get('/verify', undefined, { Authorization: `${scheme} ${token}` })).status).toBe(200)
+  for (const other of [token, `Basic ${token}`, `Token ${token}`, `BearerX ${token}`, `Bearer${token}`])
+    expect((await assay.get('/verify', undefined, { Authorization: other })).status).toBe(401)
+})
+
+describe('with a cookie for the token', () => {
+  let withCookie: Replica
+  const ask = (cookie: string, authorization?: string) =>
+    withCookie.request('/verify', {
+      headers: { Cookie: cookie, ...(authorization === undefined ? {} : { Authorization: authorization }) },
+    })
+
+  beforeAll(async () => {
+    withCookie = await world.replica({ TOKEN_COOKIE: 'session' })
+  })
+
+  test('the token comes from it, wherever among the cookies it stands', async () => {
+    for (const cookie of [`session=${token}`, `a=b; session=${token}; c=d`, `sessions=x;session=${token}`])
+      expect((await ask(cookie)).status).toBe(200)
+  })
+
+  test('another cookie is none', async () => {
+    for (const name of ['Session', 'xsession', 'session2', 'token', '__Host-session'])
+      expect((await ask(`${name}=${token}`)).status).toBe(401)
+    expect((await ask('session=')).headers.get('www-authenticate')).toBe('Bearer realm="assay"')
+    expect((await ask('session=garbage')).headers.get('www-authenticate')).toContain('invalid_token')
+  })
+
+  test.each(['garbage', 'a.b.c', '!!!', 'a b'])('a Bearer header wins, even with the token %s', async bad => {
+    expect((await ask(`session=${token}`, `Bearer ${bad}`)).status).toBe(401)
+    expect((await ask(`session=${bad}`, `Bearer ${token}`)).status).toBe(200)
+  })
+
+  test('a header of another scheme does not stand in its way', async () => {
+    expect((await ask(`session=${token}`, 'Basic dXNlcjpwYXNz')).status).toBe(200)
+  })
+
+  test('nobody reads a cookie where the setting names none', async () => {
+    expect((await assay.get('/verify', undefined, { Cookie: `session=${token}` })).status).toBe(401)
+  })
+})
+
+test("a caller's request id comes back if it is harmless, and is replaced if not", async () => {
+  const id = async (theirs: string, bearer?: string) =>
+    (await assay.get('/verify', bearer, { 'X-Request-Id': theirs })).headers.get('x-request-id')
+  for (const theirs of ['req-1', 'a'.repeat(128), '4bf92f35:77b3_4da6.x'])
+    for (const bearer of [token, 'garbage', undefined]) expect(await id(theirs, bearer)).toBe(theirs)
+  for (const theirs of ['', 'a b', 'a'.repeat(129), '"><script>', 'é', 'a,b'])
+    expect(await id(theirs, token)).toMatch(/^[0-9a-f-]{36}$/)
+})
+
+test('a refresh token, an API key and the like are no access tokens', async () => {
+  const { refresh_token } = await customer.session()
+  for (const other of [refresh_token, customer.refreshToken, customer.apiKey])
+    expect((await assay.verify(other)).status).toBe(401)
+  expect((await assay.verify(customer.accessToken)).status).toBe(200)
+})
+
+test('a token is dead at its exp, to the second', async () => {
+  const { json } = await customer.issue({ expires_in: 60 })
+  expect((await assay.verify(json.access_token)).status).toBe(200)
+  await world.advance(61_000)
+  expect((await assay.verify(json.access_token)).status).toBe(401)
+})

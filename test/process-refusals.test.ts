@@ -1,0 +1,136 @@
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { type AddressInfo, createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, expect, test } from 'vitest'
+import { runAssay, stopAll } from './support/process.ts'
+
+/** Starts that fail: each says what to mend, gives nothing away and leaves nothing behind. */
+
+const root = mkdtempSync(join(tmpdir(), 'assay-'))
+const DATA_DIR = join(root, 'data')
+const servers: Server[] = []
+
+afterEach(async () => {
+  await stopAll()
+  for (const server of servers.splice(0)) server.close()
+})
+afterAll(() => rmSync(root, { recursive: true }))
+
+const PASSWORD = 'hunter2-Zq8Lk3'
+const POSTGRES = {
+  MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
+  ADMIN_TOKEN: randomBytes(32).toString('hex'),
+}
+
+/** A server of this test's own, and how many connections it has had. */
+async function serve(onConnection: Parameters<typeof createServer>[1] = () => {}) {
+  let connections = 0
+  const server = createServer(socket => {
+    connections++
+    socket.on('error', () => {})
+    onConnection(socket)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  servers.push(server)
+  const { port } = server.address() as AddressInfo
+  return { url: `postgres://keeper:${PASSWORD}@127.0.0.1:${port}/secretbase`, connections: () => connections }
+}
+
+test('wrong settings are told all at once, with exit code 78, and nothing is made', async () => {
+  const secret = 'only-20-characters!!'
+  const { code, stdout, stderr } = await runAssay({
+    DATA_DIR,
+    PORT: '99999',
+    ACCESS_TOKEN_TTL: '5',
+    REFRESH_POLICY: 'maybe',
+    MAX_STALENESS: '1ms',
+    SIGNUP: 'perhaps',
+    ADMIN_TOKEN: secret,
+    RESOURCE_SERVERS: `gateway:${secret}`,
+    LOG_LEVEL: 'loud',
+  })
+  expect(code).toBe(78)
+  const told = stderr.split('\n').map(line => line.split(/[:,]/)[0])
+  for (const name of [
+    'PORT',
+    'ACCESS_TOKEN_TTL',
+    'REFRESH_POLICY',
+    'MAX_STALENESS',
+    'SIGNUP',
+    'ADMIN_TOKEN',
+    'RESOURCE_SERVERS',
+    'LOG_LEVEL',
+  ])
+    expect(told).toContain(name)
+  expect(stdout + stderr).not.toContain(secret)
+  expect(stderr).not.toMatch(/^\s+at /m)
+  expect(existsSync(DATA_DIR)).toBe(false)
+})
+
+test('a DATA_DIR that can not be made is told as what it is', async () => {
+  const { code, stderr } = await runAssay({ DATA_DIR: '/dev/null/data' })
+  expect(stderr).toContain('DATA_DIR')
+  expect(stderr).not.toContain('DATABASE_URL')
+  expect(code).toBe(78)
+})
+
+test('with DATABASE_URL no secret is made: without them it ends with 78 before it connects', async () => {
+  const postgres = await serve()
+  const { code, stdout, stderr } = await runAssay({ DATABASE_URL: postgres.url, DATA_DIR })
+  expect(code).toBe(78)
+  expect(stderr).toMatch(/^MASTER_KEYS: is missing/m)
+  expect(stderr).toMatch(/^ADMIN_TOKEN: is missing/m)
+  expect(stdout + stderr).not.toContain(PASSWORD)
+  expect(postgres.connections()).toBe(0)
+  expect(existsSync(DATA_DIR)).toBe(false)
+})
+
+test('--help tells how to use it, and starts nothing', async () => {
+  const { code, stdout, stderr } = await runAssay({ DATA_DIR }, ['--help'])
+  expect(code).toBe(0)
+  expect(stdout + stderr).toContain('npm start')
+  expect(stdout + stderr).toContain('npm run migrate')
+  expect(existsSync(DATA_DIR)).toBe(false)
+})
+
+test('a verb that it does not know is a mistake of the command line (64), and starts nothing', async () => {
+  for (const words of [['sevre'], ['serve', 'now']]) {
+    const { code, stderr } = await runAssay({ DATA_DIR }, words)
+    expect(code, words.join(' ')).toBe(64)
+    expect(stderr).toContain('usage:')
+  }
+  expect(existsSync(DATA_DIR)).toBe(false)
+})
+
+test('a Postgres that is not there ends the start with 69, what to mend and not one word of the URL', async () => {
+  const gone = await serve()
+  for (const server of servers) server.close()
+  await expectUnavailable(gone.url)
+})
+
+test('a Postgres that accepts and then says nothing ends the start with 69, and soon', async () => {
+  const silent = await serve()
+  const began = performance.now()
+  await expectUnavailable(silent.url)
+  expect(silent.connections()).toBeGreaterThan(0)
+  expect(performance.now() - began).toBeLessThan(10_000)
+})
+
+test('a Postgres that hangs up ends the start with 69', async () => {
+  const rude = await serve(socket => socket.destroy())
+  await expectUnavailable(rude.url)
+  expect(rude.connections()).toBeGreaterThan(0)
+})
+
+async function expectUnavailable(url: string) {
+  const { code, stdout, stderr } = await runAssay({ ...POSTGRES, DATABASE_URL: url, DATA_DIR })
+  expect(stderr).toContain('DATABASE_URL')
+  expect(code).toBe(69)
+  for (const word of ['keeper', PASSWORD, 'secretbase', 'postgres://', POSTGRES.ADMIN_TOKEN])
+    expect(stdout + stderr).not.toContain(word)
+  expect(stderr).not.toMatch(/^\s+at /m)
+  expect(readdirSync(root)).toEqual([])
+}

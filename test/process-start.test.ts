@@ -1,0 +1,179 @@
+import { execFile } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { networkInterfaces, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { logLines, type Running, runAssay, startAssay, stopAll, until } from './support/process.ts'
+
+/** The embedded database of this file: made by the first start, and used again by every other. */
+const root = mkdtempSync(join(tmpdir(), 'assay-'))
+const DATA_DIR = join(root, 'data')
+const masterKeys = join(DATA_DIR, 'master.keys')
+const adminToken = join(DATA_DIR, 'admin.token')
+
+let first: Running
+let running: Running
+let pasted: { stdout: string; stderr: string }
+let signedUp: { access_token: string; customer: { id: string } }
+
+beforeAll(async () => {
+  first = await startAssay({ DATA_DIR })
+  await until('the banner is written', () => first.stderr().includes('curl -i'))
+  pasted = await promisify(execFile)('bash', ['-c', commandsIn(first.stderr())])
+  signedUp = await signUp(first.url)
+})
+afterAll(async () => {
+  await stopAll()
+  rmSync(root, { recursive: true })
+})
+
+/** What a newcomer copies from the banner. */
+function commandsIn(banner: string): string {
+  const lines = banner.split('\n')
+  return lines
+    .slice(
+      lines.findIndex(line => line.includes('TOKEN=')),
+      lines.findLastIndex(line => line.includes('curl')) + 1,
+    )
+    .join('\n')
+}
+
+async function signUp(url: string) {
+  const email = `${randomBytes(6).toString('hex')}@example.com`
+  const response = await fetch(`${url}/api/auth/signup`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ email, password: 'correct horse battery' }),
+  })
+  return (await response.json()) as { access_token: string; customer: { id: string } }
+}
+
+const verify = (url: string) =>
+  fetch(`${url}/verify`, { headers: { Authorization: `Bearer ${signedUp.access_token}` } })
+
+async function accepts(host: string, port: number): Promise<boolean> {
+  const socket = connect({ host, port, timeout: 2_000 })
+  const outcome = await Promise.race([
+    once(socket, 'connect').then(
+      () => true,
+      () => false,
+    ),
+    once(socket, 'timeout').then(() => false),
+  ])
+  socket.destroy()
+  return outcome
+}
+
+/** This machine's addresses but the one that is the default; 127.0.0.2 is loopback too, and not it. */
+const elsewhere = () => [
+  '127.0.0.2',
+  ...Object.values(networkInterfaces())
+    .flatMap(addresses => addresses ?? [])
+    .filter(({ family, internal }) => family === 'IPv4' && !internal)
+    .map(({ address }) => address),
+]
+
+describe('the first start of the embedded default', () => {
+  test('makes a master key and an operator token that only their owner can read', () => {
+    for (const file of [masterKeys, adminToken]) expect(statSync(file).mode & 0o777).toBe(0o600)
+    expect(statSync(DATA_DIR).mode & 0o777).toBe(0o700)
+    expect(readFileSync(masterKeys, 'utf8')).toMatch(/^m1:[A-Za-z0-9+/]{43}=\n$/)
+    expect(readFileSync(adminToken, 'utf8')).toMatch(/^[\w-]{43}\n$/)
+  })
+
+  test('greets with commands that, pasted into a shell, end in a token that is let through', () => {
+    expect(pasted.stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
+    expect(pasted.stdout).toMatch(/^x-auth-customer: \w+\r$/im)
+  })
+
+  test('tells nobody the secrets that it made', () => {
+    const secrets = [
+      readFileSync(masterKeys, 'utf8').slice(3).trim(),
+      readFileSync(adminToken, 'utf8').trim(),
+    ]
+    for (const secret of secrets) expect(first.stdout() + first.stderr()).not.toContain(secret)
+  })
+})
+
+describe('the next starts', () => {
+  test('keep the keys, the operator token, the customers and their tokens', async () => {
+    const before = [masterKeys, adminToken].map(file => readFileSync(file, 'utf8'))
+    await first.stop('SIGINT')
+    running = await startAssay({ DATA_DIR })
+    expect([masterKeys, adminToken].map(file => readFileSync(file, 'utf8'))).toEqual(before)
+    const answer = await verify(running.url)
+    expect(answer.status).toBe(200)
+    expect(answer.headers.get('x-auth-customer')).toBe(signedUp.customer.id)
+    const operator = { Authorization: `Bearer ${before[1]!.trim()}` }
+    expect((await fetch(`${running.url}/metrics`, { headers: operator })).status).toBe(200)
+  })
+
+  test('unless HOST says otherwise, only this machine can reach it', async () => {
+    expect(logLines(running).find(({ msg }) => msg === 'listening').host).toBe('127.0.0.1')
+    expect(await accepts('127.0.0.1', running.port)).toBe(true)
+    for (const address of elsewhere()) expect(await accepts(address, running.port), address).toBe(false)
+  })
+
+  test('H52 a second process on the same folder is refused with the pid of the first, which serves on', async () => {
+    const { code, stderr } = await runAssay({ DATA_DIR })
+    expect(code).toBe(78)
+    expect(stderr).toMatch(new RegExp(`pid ${running.pid}\\b`))
+    expect(stderr).toContain(DATA_DIR)
+    expect((await verify(running.url)).status).toBe(200)
+  })
+
+  test('H52 after a kill -9 the next start works, and nothing that was acknowledged is lost', async () => {
+    signedUp = await signUp(running.url)
+    expect(await running.stop('SIGKILL')).toBe('SIGKILL')
+    expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(true)
+    running = await startAssay({ DATA_DIR, HOST: '0.0.0.0' })
+    expect((await verify(running.url)).status).toBe(200)
+  })
+
+  test('HOST=0.0.0.0 lets others reach it', async () => {
+    for (const address of elsewhere()) expect(await accepts(address, running.port), address).toBe(true)
+    expect(await running.stop('SIGINT')).toBe(0)
+    expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(false)
+  })
+})
+
+test('a port that is taken ends the start with a message that says so, and leaves the folder free', async () => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  const { port } = taken.address() as AddressInfo
+  const { code, stderr } = await runAssay({ DATA_DIR, PORT: String(port) })
+  taken.close()
+  expect(code).toBe(78)
+  expect(stderr).toContain(`127.0.0.1 port ${port}: another process listens there`)
+  expect(stderr).toContain('PORT')
+  expect(stderr).not.toMatch(/^\s+at /m)
+  expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(false)
+})
+
+describe('H54 the embedded database and a master key that is not its own', () => {
+  test('another key under the same id is refused, and the right one then works', async () => {
+    const other = `m1:${randomBytes(32).toString('base64')}`
+    const { code, stderr } = await runAssay({ DATA_DIR, MASTER_KEYS: other })
+    expect(code).toBe(78)
+    expect(stderr).toMatch(/master key m1: expected check value \S+, found \S+/)
+    expect(stderr).not.toContain(other.slice(3))
+    const right = await startAssay({ DATA_DIR })
+    expect((await verify(right.url)).status).toBe(200)
+    await right.stop('SIGINT')
+  })
+
+  test('a key file that is gone is never made anew', async () => {
+    const aside = join(root, 'aside')
+    renameSync(masterKeys, aside)
+    const { code, stderr } = await runAssay({ DATA_DIR })
+    const made = existsSync(masterKeys)
+    renameSync(aside, masterKeys)
+    expect(code).toBe(78)
+    expect(stderr).toContain(masterKeys)
+    expect(made).toBe(false)
+  })
+})
