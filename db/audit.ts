@@ -13,18 +13,23 @@ export interface Origin {
 
 /**
  * The audit row of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,
- * with the columns `customer_id` and `t`; further columns by name.
+ * with the columns `customer_id` and `t`; further columns by name. Who acted comes with the statement's parameters or,
+ * where several acts share one, with each row (`origin`).
  */
 export const auditedAs = (
   type: string,
   from: string,
-  columns: { subject?: string; session?: string; token?: string; detail?: string } = {},
+  columns: { subject?: string; session?: string; token?: string; detail?: string; origin?: string } = {},
 ) => `
   insert into assay.audit_events (at, customer_id, type, actor, subject, session_id, token_id, ip, user_agent, detail)
-  select t, customer_id, ${type}, :actor, ${columns.subject ?? 'null'}, ${columns.session ?? 'null'},
-    ${columns.token ?? 'null'}, :ip, :userAgent, ${columns.detail ?? 'null'}
+  select t, customer_id, ${type}, ${columns.origin ?? ':actor'}, ${columns.subject ?? 'null'},
+    ${columns.session ?? 'null'}, ${columns.token ?? 'null'}, ${columns.origin ? 'ip, user_agent' : ':ip, :userAgent'},
+    ${columns.detail ?? 'null'}
   from ${from}
   returning 1`
+
+/** In auditedAs: `actor`, `ip` and `user_agent` are columns of `from`. */
+export const OF_EACH_ROW = { origin: 'actor' }
 
 /**
  * Makes the partitions of this month and the three after it. A month that the default partition already has rows of stays

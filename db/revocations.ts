@@ -1,4 +1,4 @@
-import { auditedAs, type Origin } from './audit.ts'
+import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
 import type { Line } from './client.ts'
 import { statement } from './statement.ts'
 
@@ -91,18 +91,71 @@ export const deleteReplica = statement<{ replica: string }, never>(
   'delete from assay.replicas where id = :replica',
 )
 
-/** Ends one access token until its exp (NumericDate). Answers the bus's number. */
-export const insertRevokedToken = statement<
-  Origin & { customerId: string; tokenId: string; subject: string; expiresAt: number },
-  { seq: number }
->(`
-  with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
-  audited as (${auditedAs(`'token.revoked'`, 'clock', { subject: ':subject::text', token: ':tokenId::text' })}),
+/** Several acts that share a statement, as JSON of their parts. */
+export interface Acts {
+  acts: string
+}
+
+export interface TokenRevocation {
+  customer_id: string
+  token_id: string
+  subject: string
+  /** The token's exp. */
+  expires_at: number
+  actor: string
+  ip: string | undefined
+  user_agent: string | undefined
+}
+
+/** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the bus's number once all are in. */
+export const insertRevokedTokens = statement<Acts, { seq: number }>(`
+  with acts as materialized (
+    select *, assay.now() as t from jsonb_to_recordset(:acts::text::jsonb) as act (
+      customer_id text, token_id text, subject text, expires_at float8, actor text, ip text, user_agent text)
+  ),
+  audited as (${auditedAs(`'token.revoked'`, 'acts', { subject: 'subject', token: 'token_id', ...OF_EACH_ROW })}),
   narrowed as (
-    select 'token' as kind, customer_id, :tokenId::text as key, 0 as epoch,
-      to_timestamp(:expiresAt::float8) + ${AFTER_DEATH} as dead_after
-    from clock
+    select 'token' as kind, customer_id, token_id as key, 0 as epoch,
+      to_timestamp(expires_at) + ${AFTER_DEATH} as dead_after
+    from acts
   ), ${publishing(['audited'])}
+  select seq from numbered`)
+
+/**
+ * Ends every token and session of a subject that began before, by moving its epoch. A token issued in the race carries the
+ * old one. Answers the bus's number and the new epoch.
+ */
+export const raiseSubjectEpoch = statement<
+  Origin & { customerId: string; subject: string },
+  { seq: number; epoch: number }
+>(`
+  with raised as (
+    insert into assay.subject_epochs (customer_id, subject, epoch, changed_at)
+    values (:customerId, :subject, nextval('assay.epochs'), assay.now())
+    on conflict (customer_id, subject) do update
+      set epoch = nextval('assay.epochs'), changed_at = assay.now() -- Taken anew: the row's lock may have been waited for.
+    returning customer_id, subject, epoch, changed_at as t
+  ),
+  audited as (${auditedAs(`'subject.revoked'`, 'raised', { subject: 'subject' })}),
+  narrowed as (
+    select 'subject' as kind, customer_id, subject as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
+    from raised
+  ),
+  ${publishing(['audited'])}
+  select (select seq from numbered) as seq, epoch from raised`)
+
+/** Ends every token and session of a customer that began before. No row: no such customer. */
+export const raiseCustomerEpoch = statement<Origin & { customerId: string }, { seq: number }>(`
+  with raised as (
+    update assay.customers set epoch = nextval('assay.epochs') where id = :customerId
+    returning id as customer_id, assay.now() as t
+  ),
+  audited as (${auditedAs(`'customer.revoked'`, 'raised', { subject: 'customer_id' })}),
+  narrowed as (
+    select 'customer' as kind, customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
+    from raised
+  ),
+  ${publishing(['audited'])}
   select seq from numbered`)
 
 export type Querier = Pick<Line, 'query'>

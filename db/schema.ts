@@ -99,6 +99,8 @@ export const customers = assay.table(
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
     /** How many API keys it has: a count of their rows would be as old as the statement that counts. */
     apiKeys: integer('api_keys').notNull().default(0),
+    /** How often its signing keys were rotated: who rotates must have seen the latest ones. */
+    rotations: integer('rotations').notNull().default(0),
     /** The data key that seals this customer's secrets, itself sealed by a master key. */
     sealedDataKey: bytea('sealed_data_key').notNull(),
     createdAt: instant('created_at').notNull().default(now),
@@ -123,6 +125,9 @@ export const signingKeys = assay.table(
     alg: text('alg', { enum: ['HS256', 'HS384', 'HS512'] }).notNull(),
     sealedSecret: bytea('sealed_secret').notNull(),
     createdAt: instant('created_at').notNull().default(now),
+    /** When it stopped being the current one. */
+    replacedAt: instant('replaced_at'),
+    retiredAt: instant('retired_at'),
   },
   table => [
     primaryKey({ columns: [table.customerId, table.use, table.version] }),
@@ -133,6 +138,9 @@ export const signingKeys = assay.table(
     check('signing_keys_state', sql`${table.state} in ('current', 'previous', 'retired')`),
     check('signing_keys_alg', sql`${table.alg} in ('HS256', 'HS384', 'HS512')`),
     check('signing_keys_version', sql`${table.version} > 0`),
+    // What maintenance looks for: those that wait to be retired, and the oldest that still sign.
+    index('signing_keys_previous').on(table.replacedAt).where(sql`${table.state} = 'previous'`),
+    index('signing_keys_age').on(table.createdAt).where(sql`${table.state} = 'current'`),
   ],
 )
 

@@ -1,8 +1,8 @@
 import { and, desc, eq, isNull, type SQL, sql } from 'drizzle-orm'
-import { auditedAs, type Origin } from './audit.ts'
+import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
 import type { Database } from './client.ts'
 import { withoutQuery } from './failures.ts'
-import { AFTER_DEATH, publishing } from './revocations.ts'
+import { type Acts, AFTER_DEATH, publishing } from './revocations.ts'
 import { sessions } from './schema.ts'
 import { statement } from './statement.ts'
 
@@ -156,19 +156,48 @@ export const confirmSessions = statement<{ seen: string }, { id: string }>(`
   from due where s.customer_id = due.customer_id and s.id = due.id and s.gen = due.gen
   returning s.id`)
 
-/** Ends a session. Answers the bus's number; no row: it is not there or has ended already. */
-export const endSession = statement<Origin & { customerId: string; sessionId: string }, { seq: number }>(`
-  with ended as (
-    update assay.sessions set revoked_at = assay.now()
-    where customer_id = :customerId and id = :sessionId and revoked_at is null
-    returning *, revoked_at as t
+export interface SessionEnd {
+  /** Which of the acts that share the statement it is. */
+  n: number
+  customer_id: string
+  id: string
+  actor: string
+  ip: string | undefined
+  user_agent: string | undefined
+}
+
+/**
+ * Ends sessions (acts: SessionEnd[]). A row for each that was there and had not ended, with the bus's number once all are
+ * in. Their rows are locked in one order, or two such statements could wait for each other.
+ */
+export const endSessions = statement<Acts, { n: number; seq: number }>(`
+  with acts as materialized (
+    select * from jsonb_to_recordset(:acts::text::jsonb) as act (
+      n int, customer_id text, id text, actor text, ip text, user_agent text)
   ),
-  audited as (${auditedAs(`'session.revoked'`, 'ended', { subject: 'subject', session: 'id' })}),
+  locked as materialized (
+    select s.customer_id, s.id, s.subject, s.access_until
+    from assay.sessions s
+    where (s.customer_id, s.id) in (select customer_id, id from acts) and s.revoked_at is null
+    order by s.customer_id, s.id
+    for update
+  ),
+  due as materialized (
+    select distinct on (customer_id, id) n, customer_id, id, subject, access_until, actor, ip, user_agent, assay.now() as t
+    from locked join acts using (customer_id, id)
+    order by customer_id, id, n
+  ),
+  ended as (
+    update assay.sessions s set revoked_at = due.t from due
+    where s.customer_id = due.customer_id and s.id = due.id
+    returning 1
+  ),
+  audited as (${auditedAs(`'session.revoked'`, 'due', { subject: 'subject', session: 'id', ...OF_EACH_ROW })}),
   narrowed as (
-    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
+    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from due
   ),
-  ${publishing(['audited'])}
-  select seq from numbered`)
+  ${publishing(['audited', 'ended'])}
+  select n, (select seq from numbered) as seq from due`)
 
 /** Of the generations asked, those whose refresh token could still be used: all from one snapshot. */
 export const findRefreshable = statement<{ asked: string }, { id: string; gen: number; scope: string }>(`

@@ -8,6 +8,7 @@ import { introspectionRoutes } from './http/introspection.ts'
 import { opsRoutes } from './http/ops.ts'
 import { ownRoutes } from './http/own.ts'
 import { revocationRoutes } from './http/revocation.ts'
+import { secretRoutes } from './http/secrets.ts'
 import { tokenRoutes } from './http/token.ts'
 import { verifyRoutes } from './http/verify.ts'
 
@@ -21,6 +22,7 @@ export function createApp(deps: Deps): App {
   for (const routes of [
     accountRoutes(deps),
     ownRoutes(deps),
+    secretRoutes(deps),
     tokenRoutes(deps),
     introspectionRoutes(deps),
     revocationRoutes(deps),

@@ -17,6 +17,7 @@ import { Metrics } from './metrics.ts'
 import { TrustedProxies } from './proxies.ts'
 import type { Vault } from './records.ts'
 import { Revocations } from './revocations.ts'
+import { Secrets } from './secrets.ts'
 import { Sessions } from './sessions.ts'
 import { Tokens } from './tokens.ts'
 
@@ -47,6 +48,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
   const tokens = new Tokens({ bus, keys, revocations, issuer })
   const sessions = new Sessions({ db, bus, tokens, config, log })
   const credentials = new Credentials({ db, bus, keys, config, log })
+  const secrets = new Secrets({ db, bus, vault, config })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)
   const customers = new Customers({ db, keys, sessions, credentials, limits: new Limits(), gate, config })
@@ -70,6 +72,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
     sessions,
     customers,
     credentials,
+    secrets,
     audit,
     metrics,
     log,
@@ -84,5 +87,5 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
     await line.close()
   }
 
-  return { app, bus, keys, revocations, sessions, credentials, stop }
+  return { app, bus, keys, revocations, sessions, credentials, secrets, stop }
 }

@@ -23,6 +23,7 @@ import type { Keys } from './keys.ts'
 import { addressKey, type Limits } from './limits.ts'
 import { DATA_KEY_ID, dataKeyContext } from './records.ts'
 import { ACCOUNT, ANY, SESSIONS } from './scope.ts'
+import { newSecret } from './secrets.ts'
 import type { Grant, Sessions } from './sessions.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
@@ -37,9 +38,6 @@ export interface CustomersOptions {
   gate: Gate
   config: Pick<Config, 'issuer' | 'signup' | 'accessTokenTtl'>
 }
-
-/** Bytes: as long as SHA-512's block output, which HS512 wants no shorter (RFC 7518 3.2). */
-const SECRET = 64
 
 export class Customers {
   readonly #options: CustomersOptions
@@ -81,7 +79,7 @@ export class Customers {
     const { vault } = this.#options.keys
     const dataKey: SealingKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
     const sealSecret = (purpose: 'access' | 'refresh') =>
-      seal(dataKey, randomBytes(SECRET), {
+      seal(dataKey, newSecret(), {
         installation: vault.installationId,
         customer,
         purpose,

@@ -110,7 +110,7 @@ export const dataKeyContext = (vault: Pick<Vault, 'installationId'>, customer: s
   version: 1,
 })
 
-function openDataKey(vault: Vault, customerId: string, sealed: Uint8Array): SealingKey {
+export function openDataKey(vault: Vault, customerId: string, sealed: Uint8Array): SealingKey {
   const bytes = open(id => vault.masterKey(id), sealed, dataKeyContext(vault, customerId))
   return { id: DATA_KEY_ID, bytes }
 }

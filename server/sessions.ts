@@ -8,14 +8,21 @@ import {
   type NewSession,
   replayIssue,
 } from '../db/issuing.ts'
-import { insertRevokedToken } from '../db/revocations.ts'
+import {
+  insertRevokedTokens,
+  type Querier,
+  raiseCustomerEpoch,
+  raiseSubjectEpoch,
+  type TokenRevocation,
+} from '../db/revocations.ts'
 import {
   confirmSessions,
-  endSession,
+  endSessions,
   findRefreshable,
   listSessions,
   type Refreshed,
   refreshSession,
+  type SessionEnd,
   type SessionQuery,
   type SessionRow,
 } from '../db/sessions.ts'
@@ -25,6 +32,7 @@ import type { AccessClaims, RefreshClaims } from './claims.ts'
 import type { Config } from './config.ts'
 import { digest, randomId } from './crypto/secret.ts'
 import { OAuthError, Unavailable } from './errors.ts'
+import { Grouped } from './grouped.ts'
 import type { Log } from './log.ts'
 import type { Tokens } from './tokens.ts'
 
@@ -64,9 +72,14 @@ export class Sessions {
   readonly #options: SessionsOptions
   readonly #seen: Batch<{ customer_id: string; id: string; gen: number }>
 
+  readonly #ends: Grouped<Omit<SessionEnd, 'n'>, number | undefined>
+  readonly #revocations: Grouped<TokenRevocation, number>
+
   constructor(options: SessionsOptions) {
     this.#options = options
     const { db, log } = options
+    this.#ends = new Grouped(acts => endAll(db, acts))
+    this.#revocations = new Grouped(acts => revokeAll(db, acts))
     this.#seen = new Batch({
       write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),
       quiet: 0,
@@ -165,23 +178,35 @@ export class Sessions {
 
   /** Answers the bus's number, or undefined when there was nothing to end. Its access tokens end with it. */
   async end(customerId: string, sessionId: string, origin: Origin): Promise<number | undefined> {
-    const [ended] = await endSession(this.#options.db, { ...origin, customerId, sessionId })
-    if (!ended) return undefined
-    this.#forget(customerId, sessionId, ended.seq)
-    return ended.seq
+    const seq = await this.#ends.add({ ...actOf(customerId, origin), id: sessionId })
+    if (seq !== undefined) this.#forget(customerId, sessionId, seq)
+    return seq
   }
 
   async revokeToken(claims: AccessClaims, origin: Origin): Promise<number> {
     const { client_id: customerId, jti: tokenId, sub: subject, exp: expiresAt } = claims
-    const [revoked] = await insertRevokedToken(this.#options.db, {
-      ...origin,
-      customerId,
-      tokenId,
-      subject,
-      expiresAt,
-    })
-    this.#options.bus.apply([[revoked!.seq, 'token', customerId, tokenId, 0, expiresAt + 60]])
-    return revoked!.seq
+    const act = { ...actOf(customerId, origin), token_id: tokenId, subject, expires_at: expiresAt }
+    const seq = await this.#revocations.add(act)
+    this.#options.bus.apply([[seq, 'token', customerId, tokenId, 0, expiresAt + 60]])
+    return seq
+  }
+
+  /** Ends all of a subject's tokens and sessions that began before. Answers the bus's number. */
+  async revokeSubject(customerId: string, subject: string, origin: Origin): Promise<number> {
+    const { bus, db } = this.#options
+    const [raised] = await raiseSubjectEpoch(db, { ...origin, customerId, subject })
+    const { seq, epoch } = raised!
+    bus.apply([[seq, 'subject', customerId, subject, epoch, Math.ceil(bus.now() / 1000) + LONGEST_DEATH]])
+    return seq
+  }
+
+  /** Ends all of a customer's tokens and sessions that began before, its own too. Answers the bus's number. */
+  async revokeCustomer(customerId: string, origin: Origin): Promise<number> {
+    const { bus, db } = this.#options
+    const [raised] = await raiseCustomerEpoch(db, { ...origin, customerId })
+    if (!raised) throw new OAuthError('not_found', 'no such customer')
+    bus.apply([[raised.seq, 'customer', customerId, '', 0, Math.ceil(bus.now() / 1000) + LONGEST_DEATH]])
+    return raised.seq
   }
 
   /** The scope of each session whose token could be used to refresh now, by jti; all from one snapshot. */
@@ -291,3 +316,21 @@ const refused = (outcome: 'ended' | 'reuse' | 'disabled' | 'scope') =>
   outcome === 'scope'
     ? new OAuthError('invalid_scope', "ask for a subset of the session's scope, or leave scope out")
     : new OAuthError('invalid_grant', REFUSED[outcome])
+
+const actOf = (customer_id: string, { actor, ip, userAgent: user_agent }: Origin) => ({
+  customer_id,
+  actor,
+  ip,
+  user_agent,
+})
+
+async function endAll(db: Querier, acts: Omit<SessionEnd, 'n'>[]): Promise<(number | undefined)[]> {
+  const ended = await endSessions(db, { acts: JSON.stringify(acts.map((act, n) => ({ ...act, n }))) })
+  const seqs = new Map(ended.map(({ n, seq }) => [n, seq]))
+  return acts.map((_, n) => seqs.get(n))
+}
+
+async function revokeAll(db: Querier, acts: TokenRevocation[]): Promise<number[]> {
+  const [revoked] = await insertRevokedTokens(db, { acts: JSON.stringify(acts) })
+  return acts.map(() => revoked!.seq)
+}

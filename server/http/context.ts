@@ -9,6 +9,7 @@ import type { Credentials } from '../credentials.ts'
 import type { Customers } from '../customers.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
+import type { Secrets } from '../secrets.ts'
 import type { Sessions } from '../sessions.ts'
 import type { Tokens } from '../tokens.ts'
 
@@ -21,6 +22,7 @@ export interface Deps {
   sessions: Sessions
   customers: Customers
   credentials: Credentials
+  secrets: Secrets
   audit: Audit
   metrics: Metrics
   log: Log

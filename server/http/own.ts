@@ -5,7 +5,8 @@ import { OAuthError } from '../errors.ts'
 import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../scope.ts'
 import { account, sessionKeeper } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
-import { decodeCursor, encodeCursor, pageSize, present, readJson, readQuery } from './params.ts'
+import { check, decodeCursor, encodeCursor, pageSize, present, readJson, readQuery } from './params.ts'
+import { subject } from './token.ts'
 
 type Needs = Pick<
   Deps,
@@ -20,6 +21,8 @@ export function ownRoutes(deps: Needs) {
     .delete('/api/keys/:id', deleteKey(deps))
     .get('/api/sessions', listSessions(deps))
     .delete('/api/sessions/:id', endSession(deps))
+    .delete('/api/sessions', revokeAll(deps))
+    .post('/api/subjects/:subject/revoke', revokeSubject(deps))
     .get('/api/audit', listEvents(deps))
 }
 
@@ -122,6 +125,29 @@ function endSession(deps: Needs) {
     // Before the 404 too: what an earlier try ended may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
     if (seq === undefined) throw new OAuthError('not_found', 'no such session, or it has ended')
+    return c.body(null, 204)
+  }
+}
+
+/** Every token and session, this one too. */
+function revokeAll(deps: Needs) {
+  return async function revokeAll(c: Ctx) {
+    const { client_id, sid } = await account(c, deps)
+    const { wait } = readQuery(c, ['wait'])
+    const seq = await deps.sessions.revokeCustomer(client_id, originOf(c, deps, `session:${sid}`))
+    await waitForAll(deps, wait, seq)
+    return c.body(null, 204)
+  }
+}
+
+/** Every token and session of one of its users; one who has none is no error, for none is what was wanted. */
+function revokeSubject(deps: Needs) {
+  return async function revokeSubject(c: Ctx) {
+    const { customerId, actor } = await sessionKeeper(c, deps)
+    const { wait } = readQuery(c, ['wait'])
+    const named = check(subject, c.req.param('subject'))
+    const seq = await deps.sessions.revokeSubject(customerId, named, originOf(c, deps, actor))
+    await waitForAll(deps, wait, seq)
     return c.body(null, 204)
   }
 }

@@ -31,7 +31,7 @@ const scope = z
   // A set (RFC 6749 3.3), whatever was said twice.
   .transform(text => [...new Set(text.split(' '))].join(' '))
 
-const subject = z
+export const subject = z
   .string()
   .min(1)
   .max(255)

@@ -1,0 +1,132 @@
+import { randomBytes } from 'node:crypto'
+import type { Origin } from '../db/audit.ts'
+import type { Querier } from '../db/revocations.ts'
+import {
+  countLive,
+  findAged,
+  findRotatable,
+  listSecrets,
+  type Rotatable,
+  retireKeys,
+  rotateKeys,
+} from '../db/rotation.ts'
+import type { Bus } from './bus.ts'
+import type { Config } from './config.ts'
+import { seal } from './crypto/seal.ts'
+import { OAuthError, Unavailable } from './errors.ts'
+import { openDataKey, type Vault } from './records.ts'
+
+export type { SecretRow } from '../db/rotation.ts'
+
+/** Which of a customer's secrets an act is about. */
+export type Uses = { access: boolean; refresh: boolean }
+
+export interface Rotated {
+  versions: { use: 'access' | 'refresh'; version: number }[]
+  /** Milliseconds since 1970, by the database's clock: from then on every replica refuses what was ended. */
+  effectiveAt: number
+}
+
+export interface SecretsOptions {
+  db: Querier
+  bus: Bus
+  vault: Vault
+  config: Pick<Config, 'refreshGrace' | 'maxAccessTokenTtl'>
+}
+
+/** Bytes: as long as SHA-512's output, and HS512 wants no shorter key (RFC 7518 3.2). */
+const LENGTH = 64
+/** A rotation that loses against another is tried again, on what the other left. */
+const TRIES = 5
+/** Keys of one pass of maintenance. */
+const BATCH = 100
+
+export const newSecret = () => randomBytes(LENGTH)
+
+/** The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server. */
+export class Secrets {
+  readonly #options: SecretsOptions
+
+  constructor(options: SecretsOptions) {
+    this.#options = options
+  }
+
+  /**
+   * A new version for each use, in one write. Tokens of the old one go on until they end by themselves; with `now`, they
+   * end at once on every replica, and with refresh among the uses every session does. Throws `not_found`, `conflict`.
+   */
+  async rotate(
+    customerId: string,
+    uses: Uses,
+    act: { now: boolean; reason: string },
+    origin: Origin,
+  ): Promise<Rotated> {
+    const { bus, db } = this.#options
+    for (let tried = 0; tried < TRIES; tried++) {
+      const from = await this.#rotatable(customerId)
+      const [rotated] = await rotateKeys(db, {
+        ...origin,
+        ...act,
+        customerId,
+        ...this.#sealed(customerId, uses, from),
+      })
+      if (!rotated) continue
+      const { seq, versions } = rotated
+      if (seq !== null) await this.#ended(customerId, seq)
+      return { versions, effectiveAt: bus.now() }
+    }
+    throw new OAuthError('conflict', 'the secrets are being rotated by others at the same time; try again')
+  }
+
+  async #ended(customerId: string, seq: number) {
+    const { bus } = this.#options
+    bus.apply([[seq, 'customer', customerId, '', 0, Math.ceil(bus.now() / 1000) + 86_460]])
+    await bus.everywhere(seq)
+  }
+
+  async #rotatable(customerId: string): Promise<Rotatable> {
+    const [from] = await findRotatable(this.#options.db, { customerId })
+    if (!from) throw new OAuthError('not_found', 'no such customer, or it is disabled')
+    if (from.standby) throw new Unavailable('rotate: the answer came from a standby')
+    return from
+  }
+
+  #sealed(customer: string, uses: Uses, from: Rotatable) {
+    const { vault } = this.#options
+    const dataKey = openDataKey(vault, customer, from.sealedDataKey)
+    const next = (purpose: 'access' | 'refresh', current: number) =>
+      seal(dataKey, newSecret(), {
+        installation: vault.installationId,
+        customer,
+        purpose,
+        version: current + 1,
+      })
+    return {
+      rotations: from.rotations,
+      sealedAccess: uses.access ? next('access', from.accessVersion) : undefined,
+      sealedRefresh: uses.refresh ? next('refresh', from.refreshVersion) : undefined,
+    }
+  }
+
+  /** What `rotate` with `now` would end: sessions, and access tokens at most. */
+  async wouldEnd(customerId: string, uses: Uses): Promise<{ sessions: number; tokens: number }> {
+    const { config, db } = this.#options
+    const [live] = await countLive(db, { customerId, ...uses, longestLife: config.maxAccessTokenTtl })
+    return live!
+  }
+
+  list(customerId: string) {
+    return listSecrets(this.#options.db, { customerId })
+  }
+
+  /** Retires what nothing live can carry any more, and rotates what is older than `maxAge` seconds (0: never). */
+  async maintain(maxAge: number): Promise<void> {
+    const { config, db } = this.#options
+    await retireKeys(db, { ...MAINTENANCE, grace: config.refreshGrace, limit: BATCH })
+    if (maxAge === 0) return
+    for (const { customerId, ...uses } of await findAged(db, { maxAge, limit: BATCH }))
+      await this.rotate(customerId, uses, { now: false, reason: 'age' }, MAINTENANCE)
+  }
+}
+
+const MAINTENANCE: Origin = { actor: 'maintenance', ip: undefined, userAgent: undefined }
