@@ -57,6 +57,8 @@ export const MAKE_PARTITIONS = `
     end loop;
   end $$`
 
+export const makePartitions = (db: Pick<Database, 'query'>) => db.query(MAKE_PARTITIONS)
+
 export interface AuditQuery {
   customerId: string
   type: string | undefined

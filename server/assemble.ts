@@ -13,6 +13,7 @@ import type { ProcessState } from './http/context.ts'
 import { Keys } from './keys.ts'
 import { Limits } from './limits.ts'
 import type { Log } from './log.ts'
+import { Maintenance } from './maintenance.ts'
 import { Metrics } from './metrics.ts'
 import { TrustedProxies } from './proxies.ts'
 import type { Vault } from './records.ts'
@@ -49,6 +50,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
   const sessions = new Sessions({ db, bus, tokens, config, log })
   const credentials = new Credentials({ db, bus, keys, config, log })
   const secrets = new Secrets({ db, bus, vault, config })
+  const maintenance = new Maintenance({ db, secrets, keyMaxAge: config.keyMaxAge, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)
   const customers = new Customers({ db, keys, sessions, credentials, limits: new Limits(), gate, config })
@@ -82,10 +84,11 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
 
   /** Writes what is still to be written, and leaves the bus. */
   async function stop() {
+    await maintenance.stop()
     await Promise.all([sessions.flush(), credentials.flush()])
     await bus.stop()
     await line.close()
   }
 
-  return { app, bus, keys, revocations, sessions, credentials, secrets, stop }
+  return { app, bus, keys, revocations, sessions, credentials, secrets, maintenance, stop }
 }

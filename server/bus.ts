@@ -57,6 +57,8 @@ export class Bus {
   #stopped = false
   #failing = false
   #sweptAt = 0
+  /** The oldest state that was ever answered from (ms). */
+  longestAge = 0
   readonly counts = { polls: 0, failures: 0, rows: 0, reloads: 0 }
 
   constructor(options: BusOptions) {
@@ -95,6 +97,13 @@ export class Bus {
     return this.#options.clock.monotonic() - this.#sentAt
   }
 
+  /** The age of the state that is answered from now, which `longestAge` remembers. */
+  answeredAt(): number {
+    const { age } = this
+    if (age > this.longestAge) this.longestAge = age
+    return age
+  }
+
   /** This replica's own change, known before its answer goes out. `applied` stays: lower numbers may be unknown. */
   apply(rows: RevocationRow[]) {
     for (const row of rows) this.#apply(row)
@@ -122,6 +131,11 @@ export class Bus {
       await new Promise(resolve => setTimeout(resolve, EAGER))
     }
     if (known === undefined) throw new Unavailable('bus: no poll since the change')
+  }
+
+  /** Resolves once a poll that was sent after this call has been applied: whatever was acknowledged before is known. */
+  async strict(): Promise<void> {
+    if (!(await this.#pollAnew()) || !this.usable()) throw new Unavailable('bus: no poll since the question')
   }
 
   /** A poll that is sent after this call. Answers whether it succeeded. */

@@ -45,6 +45,8 @@ export interface Config {
   /** Addresses and CIDR ranges. */
   trustProxy: string[]
   tokenCookie: string | undefined
+  /** Seconds; 0 for never. */
+  keyMaxAge: number
   logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
 }
 
@@ -112,6 +114,7 @@ function toConfig(s: Settings): Config {
     signup: s.SIGNUP,
     trustProxy: s.TRUST_PROXY ?? [],
     tokenCookie: s.TOKEN_COOKIE,
+    keyMaxAge: s.KEY_MAX_AGE,
     logLevel: s.LOG_LEVEL,
   }
 }

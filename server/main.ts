@@ -54,6 +54,7 @@ async function serve(config: Config & Secrets, db: Database, log: Log, folder: s
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
   const replica = assemble({ config, db, vault, clock, log, process: state, processMetrics: true })
   await replica.bus.start()
+  replica.maintenance.start()
   const server = await listen(replica.app, config, state.draining)
   log.info({ port: server.port, host: config.host, database: db.kind, node: process.version }, 'listening')
   process.stderr.write(banner({ port: server.port, host: config.host, folder }))

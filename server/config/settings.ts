@@ -50,6 +50,9 @@ export const settings = z.object({
   SIGNUP: oneOf('open', 'closed').prefault('open').describe('closed: only operators create customers'),
   TRUST_PROXY: proxies.optional().describe('proxies whose X-Forwarded-For is believed: addresses and ranges'),
   TOKEN_COOKIE: cookieName.optional().describe('cookie to take the access token from; a Bearer header wins'),
+  KEY_MAX_AGE: seconds('0s', '3650d', '90d')
+    .prefault('90d')
+    .describe('age at which secrets are rotated without being asked; 0s for never'),
   LOG_LEVEL: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent')
     .prefault('info')
     .describe('least severe message to log'),

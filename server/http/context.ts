@@ -49,6 +49,15 @@ export interface Env {
 
 export type Ctx = Context<Env>
 
+/** `X-Consistency: strict` asks for an answer from a state not older than the question; a misspelt value does too. */
+export async function consistent(c: Ctx, bus: Bus): Promise<void> {
+  if (c.req.header('x-consistency') !== undefined) await bus.strict()
+}
+
+/** Milliseconds since the state was asked for that an answer rests on; nothing where it rests on none. */
+export const ageOf = (bus: Bus): Record<string, string> =>
+  bus.usable() ? { 'X-Assay-Age': String(Math.ceil(bus.answeredAt())) } : {}
+
 const REQUEST_ID = /^[\w.:-]{1,128}$/
 
 /** The caller's, if it is harmless, so that one request can be followed through several logs. */

@@ -5,10 +5,10 @@ import type { Caller } from '../credentials.ts'
 import { OAuthError } from '../errors.ts'
 import { scopesOf } from '../scope.ts'
 import { authenticated, bearerOf, presentedBy } from './caller.ts'
-import type { Ctx, Deps, Env } from './context.ts'
+import { ageOf, type Ctx, consistent, type Deps, type Env } from './context.ts'
 import { BATCH_LIMIT, present, readForm, readJson } from './params.ts'
 
-type Needs = Pick<Deps, 'credentials' | 'sessions' | 'tokens' | 'metrics'>
+type Needs = Pick<Deps, 'bus' | 'credentials' | 'sessions' | 'tokens' | 'metrics'>
 
 /** RFC 7662. */
 export function introspectionRoutes(deps: Needs) {
@@ -27,7 +27,8 @@ function introspect(deps: Needs) {
     const caller = await authenticated(deps.credentials, presentedBy(c, form))
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    return answer(c, (await activities(deps, caller, [token]))[0]!)
+    await consistent(c, deps.bus)
+    return answer(c, deps, (await activities(deps, caller, [token]))[0]!)
   }
 }
 
@@ -37,7 +38,8 @@ function introspectBatch(deps: Needs) {
   return async function introspectBatch(c: Ctx) {
     const caller = await authenticated(deps.credentials, presentedBy(c, new Map()))
     const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
-    return answer(c, { tokens: await activities(deps, caller, tokens) })
+    await consistent(c, deps.bus)
+    return answer(c, deps, { tokens: await activities(deps, caller, tokens) })
   }
 }
 
@@ -45,8 +47,9 @@ function introspectBatch(deps: Needs) {
 function introspectSelf(deps: Needs) {
   return async function introspectSelf(c: Ctx) {
     const token = bearerOf(c.req.header('authorization'))
+    await consistent(c, deps.bus)
     const claims = token === undefined ? undefined : await verified(deps, token)
-    return answer(c, claims ? activeAccess(claims) : INACTIVE)
+    return answer(c, deps, claims ? activeAccess(claims) : INACTIVE)
   }
 }
 
@@ -94,4 +97,5 @@ const activeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaim
   ...{ scope, scopes: scopesOf(scope) },
 })
 
-const answer = (c: Ctx, body: object) => c.json(body, 200, { 'Cache-Control': 'no-store' })
+const answer = (c: Ctx, { bus }: Needs, body: object) =>
+  c.json(body, 200, { 'Cache-Control': 'no-store', ...ageOf(bus) })

@@ -4,11 +4,11 @@ import type { AccessClaims } from '../claims.ts'
 import { OAuthError } from '../errors.ts'
 import { identityHeaders } from '../identity.ts'
 import { bearerOf, isBearer } from './caller.ts'
-import { type Ctx, type Deps, type Env, requestIdOf } from './context.ts'
+import { ageOf, type Ctx, consistent, type Deps, type Env, requestIdOf } from './context.ts'
 import { challenge } from './errors.ts'
 import { problemWith, type Rules, rulesOf } from './rules.ts'
 
-type Needs = Pick<Deps, 'config' | 'tokens' | 'sessions' | 'metrics' | 'log'>
+type Needs = Pick<Deps, 'bus' | 'config' | 'tokens' | 'sessions' | 'metrics' | 'log'>
 
 /** Forward auth. It stands alone, without middleware: it is on every request of its users. */
 export function verifyRoutes(deps: Needs) {
@@ -25,6 +25,7 @@ function verify(deps: Needs, exact: boolean): Handler<Env> {
     try {
       const rules = rulesOf(exact ? c.req.url : '', c.req.header('x-assay-require'))
       if (rules === undefined) return misruled(deps, requestId)
+      await consistent(c, deps.bus)
       const token = tokenOf(c, deps.config.tokenCookie)
       if (token === undefined) return deny(deps, requestId, 401, challenge(), 'token_missing')
       const { claims, refusal } = await deps.tokens.verify(token)
@@ -46,7 +47,7 @@ function answer(deps: Needs, requestId: string, claims: AccessClaims, rules: Rul
   if (problem) return deny(deps, requestId, 403, forbidden(problem.scope), problem.reason)
   deps.sessions.noteSeen(claims)
   deps.metrics.verified(undefined)
-  return empty(200, requestId, identityHeaders(claims))
+  return empty(200, requestId, { ...identityHeaders(claims), ...ageOf(deps.bus) })
 }
 
 const forbidden = (scope?: string) =>
@@ -61,14 +62,14 @@ function misruled(deps: Needs, requestId: string): Response {
 }
 
 function deny(
-  { metrics }: Needs,
+  { bus, metrics }: Needs,
   requestId: string,
   status: 401 | 403,
   authenticate: string,
   reason: string,
 ): Response {
   metrics.verified(reason)
-  return empty(status, requestId, { 'WWW-Authenticate': authenticate })
+  return empty(status, requestId, { 'WWW-Authenticate': authenticate, ...ageOf(bus) })
 }
 
 function failed({ metrics, log }: Needs, requestId: string, error: unknown): Response {
