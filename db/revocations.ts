@@ -15,7 +15,8 @@ export type RevocationRow = [
 /**
  * Publishes what the part `narrowed` lists (kind, customer_id, key, epoch, dead_after) and takes the next numbers for
  * it, as the act's last step: the counter's row stays locked only for the commit. `after` names the parts that must be
- * done before; two acts that took the counter first and waited for each other's rows would deadlock.
+ * done before; two acts that took the counter first and waited for each other's rows would deadlock. Whoever listens is
+ * told at the commit (hints.ts).
  */
 export const publishing = (after: string[]) => `
   numbered as (
@@ -26,7 +27,8 @@ export const publishing = (after: string[]) => `
   ),
   published as (
     insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
-    select numbered.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after from narrowed, numbered
+    select numbered.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
+    from narrowed, numbered, (select pg_notify('assay_bus', '')) as hinted
   )`
 
 /** Added to the moment when the last token concerned is dead by itself. */

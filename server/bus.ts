@@ -13,6 +13,8 @@ const EAGER = 25
 const SET_BACK = 30_000
 /** Between two polls while nothing can be answered (ms). */
 const HURRIED = 100
+/** Between two polls that hints ask for (ms). */
+const GENTLE = 10
 /** Well under the shortest time that a change of a customer is kept (24 h): whoever missed more reloads (ms). */
 const LONGEST_GAP = 3_600_000
 
@@ -55,6 +57,7 @@ export class Bus {
   #flight: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #stopped = false
+  #poked = false
   #failing = false
   #sweptAt = 0
   /** The oldest state that was ever answered from (ms). */
@@ -145,6 +148,17 @@ export class Bus {
       () => true,
       () => false,
     )
+  }
+
+  /** Somebody has published: polls soon, and however often it is called, seldom more than once in GENTLE milliseconds. */
+  poke() {
+    if (this.#poked || this.#stopped) return
+    this.#poked = true
+    const wait = Math.max(0, GENTLE - this.age)
+    setTimeout(() => {
+      this.#poked = false
+      void this.#pollAnew()
+    }, wait).unref()
   }
 
   /** One in flight: whoever asks meanwhile joins it. */

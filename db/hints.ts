@@ -1,0 +1,36 @@
+import { randomUUID } from 'node:crypto'
+import postgres from 'postgres'
+
+/** What every publication notifies; `publishing` in revocations.ts says so in SQL. */
+export const CHANNEL = 'assay_bus'
+
+export interface Hints {
+  /** Whether its own test notification was heard: through a pooler in transaction mode LISTEN is accepted and silent. */
+  heard: boolean
+  close(): Promise<void>
+}
+
+/** How long a test notification may take (ms). */
+const PATIENCE = 2_000
+
+/**
+ * Calls `onHint` when some replica has published. A hint is a hint: losing one costs milliseconds, never the bound. The
+ * driver listens again after a lost connection, which counts as a hint, for there may have been some meanwhile.
+ */
+export async function listenForHints(url: string, onHint: () => void): Promise<Hints> {
+  const sql = postgres(url, { max: 1, connect_timeout: 2, fetch_types: false, onnotice: () => {} })
+  const proof = randomUUID()
+  let hear = (_heard: boolean) => {}
+  const heard = new Promise<boolean>(resolve => {
+    hear = resolve
+    setTimeout(resolve, PATIENCE, false).unref()
+  })
+  const close = () => sql.end({ timeout: 1 })
+  try {
+    await sql.listen(CHANNEL, payload => (payload === proof ? hear(true) : onHint()), onHint)
+    await sql.notify(CHANNEL, proof)
+    return { heard: await heard, close }
+  } catch {
+    return { heard: false, close }
+  }
+}
