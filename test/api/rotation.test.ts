@@ -1,0 +1,163 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { bearer, claimsOf, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+let world: World
+let here: Replica
+let there: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  here = await world.replica()
+  there = await world.replica()
+})
+afterAll(() => world.stop())
+
+const DAY = 86_400_000
+
+const rotate = (customer: Customer, body: object = {}, assay = here) =>
+  assay.postJson('/api/secrets/rotate', body, bearer(customer.accessToken))
+const secrets = async (customer: Customer, token = customer.accessToken) =>
+  (await here.get('/api/secrets', token)).json.secrets as { use: string; version: number; state: string }[]
+const states = async (customer: Customer, token?: string) =>
+  (await secrets(customer, token)).map(({ use, version, state }) => `${use} ${version} ${state}`)
+const kidOf = (token: string) => JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()).kid as string
+
+test('a rotation ends nothing: old tokens go on, new ones bear the new version', async () => {
+  const customer = await here.signUp()
+  const old = await customer.session()
+  const rotated = await rotate(customer)
+  expect(rotated.json).toEqual({ versions: [{ use: 'access', version: 2 }, { use: 'refresh', version: 2 }] })
+  for (const assay of [here, there]) expect((await assay.verify(old.access_token)).status).toBe(200)
+  const refreshed = await there.refresh(old.refresh_token)
+  expect(refreshed.status).toBe(200)
+  expect(kidOf(refreshed.json.access_token)).toContain('.a2.')
+  expect(kidOf(refreshed.json.refresh_token)).toContain('.r2.')
+  for (const assay of [here, there]) expect((await assay.verify(refreshed.json.access_token)).status).toBe(200)
+  expect(await states(customer)).toEqual(['access 2 current', 'access 1 previous', 'refresh 2 current', 'refresh 1 previous'])
+})
+
+test('a lost refresh response before a rotation is replayed after it with the same refresh token', async () => {
+  const customer = await here.signUp()
+  const { refresh_token } = await customer.session()
+  const lost = await here.refresh(refresh_token)
+  await rotate(customer, { use: 'refresh' })
+  const retried = await there.refresh(refresh_token)
+  expect(retried.json.refresh_token).toBe(lost.json.refresh_token)
+})
+
+test('the emergency for access ends every older access token everywhere, and no session', async () => {
+  const customer = await here.signUp()
+  const old = await customer.session()
+  const { json, status } = await rotate(customer, { use: 'access', now: true })
+  expect(status).toBe(200)
+  expect(Date.parse(json.effective_at)).toBeLessThanOrEqual(here.bus.now())
+  for (const assay of [here, there]) expect((await assay.verify(old.access_token)).status).toBe(401)
+  const refreshed = await there.refresh(old.refresh_token)
+  expect(refreshed.status).toBe(200)
+  expect((await here.verify(refreshed.json.access_token)).status).toBe(200)
+})
+
+test.each(['refresh', 'both'])('the emergency for %s ends every session', async use => {
+  const customer = await here.signUp()
+  const old = await customer.session()
+  expect((await rotate(customer, { use, now: true })).status).toBe(200)
+  for (const assay of [here, there]) {
+    expect((await assay.verify(old.access_token)).status).toBe(401)
+    expect((await assay.refresh(old.refresh_token)).json.error).toBe('invalid_grant')
+  }
+  const again = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
+  expect((await there.verify(again.json.access_token)).status).toBe(200)
+})
+
+test('a dry run says what an emergency would end, and ends nothing', async () => {
+  const customer = await here.signUp()
+  const one = await customer.session()
+  await customer.session({ subject: 'user-2' })
+  const { json } = await rotate(customer, { now: true, dry_run: true })
+  expect(json).toEqual({ would_end: { sessions: 3, tokens: 3 } })
+  expect((await rotate(customer, { dry_run: true })).json).toEqual({ would_end: { sessions: 0, tokens: 0 } })
+  expect((await here.verify(one.access_token)).status).toBe(200)
+  expect(await states(customer)).toEqual(['access 1 current', 'refresh 1 current'])
+})
+
+test('twenty rotations at once leave one current secret of each use, and no gap', async () => {
+  const customer = await here.signUp()
+  const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => rotate(customer, {}, i % 2 ? here : there)))
+  const done = answers.filter(({ status }) => status === 200).length
+  expect(answers.every(({ status }) => status === 200 || status === 409)).toBe(true)
+  const all = await secrets(customer)
+  expect(all.filter(({ state }) => state === 'current').map(({ version }) => version)).toEqual([done + 1, done + 1])
+  expect(all).toHaveLength(2 * (done + 1))
+})
+
+test('a version is retired once nothing live can carry it, and its tokens are refused', async () => {
+  const customer = await here.signUp()
+  const { refresh_token } = await customer.session()
+  await rotate(customer)
+  await here.maintenance.run()
+  expect(await states(customer)).toContain('refresh 1 previous')
+  await world.advance(25 * 3_600_000)
+  const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
+  await here.maintenance.run()
+  expect(await states(customer, login.json.access_token)).toEqual(
+    ['access 2 current', 'access 1 retired', 'refresh 2 current', 'refresh 1 previous'])
+  expect((await here.refresh(refresh_token)).status).toBe(200)
+})
+
+test('a refresh secret is retired when its last session has moved on', async () => {
+  const customer = await here.signUp()
+  await rotate(customer, { use: 'refresh' })
+  let { refreshToken } = customer
+  for (let i = 0; i < 2; i++) {
+    refreshToken = (await here.refresh(refreshToken)).json.refresh_token
+    await world.advance(3_600_000)
+  }
+  await here.maintenance.run()
+  const { access_token } = (await here.refresh(refreshToken)).json
+  expect(await states(customer, access_token)).toContain('refresh 1 retired')
+})
+
+test('a secret that is older than KEY_MAX_AGE is rotated by itself', async () => {
+  const customer = await here.signUp()
+  await world.advance(91 * DAY)
+  await here.maintenance.run()
+  const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
+  expect(await states(customer, login.json.access_token)).toContain('access 2 current')
+})
+
+test('a token issued before a revocation of its subject is refused, one issued after it is not', async () => {
+  const customer = await here.signUp()
+  const old = await customer.session({ subject: 'ann/1' })
+  const other = await customer.session({ subject: 'bob' })
+  const revoked = await here.request(`/api/subjects/${encodeURIComponent('ann/1')}/revoke?wait=all`, {
+    method: 'POST',
+    headers: bearer(customer.apiKey),
+  })
+  expect(revoked.status).toBe(204)
+  for (const assay of [here, there]) {
+    expect((await assay.verify(old.access_token)).status).toBe(401)
+    expect((await assay.refresh(old.refresh_token)).status).toBe(400)
+    expect((await assay.verify(other.access_token)).status).toBe(200)
+  }
+  const renewed = await customer.session({ subject: 'ann/1' })
+  expect((await there.verify(renewed.access_token)).status).toBe(200)
+  expect(claimsOf(renewed.access_token).ep).not.toBe(claimsOf(old.access_token).ep)
+})
+
+test('a customer can end all of its tokens and sessions at once', async () => {
+  const customer = await here.signUp()
+  const { access_token } = await customer.session()
+  const ended = await here.request('/api/sessions?wait=all', { method: 'DELETE', headers: bearer(customer.accessToken) })
+  expect(ended.status).toBe(204)
+  for (const token of [access_token, customer.accessToken]) expect((await there.verify(token)).status).toBe(401)
+})
+
+test('a strict question is answered from a state not older than itself', async () => {
+  const customer = await here.signUp()
+  const { access_token: token } = await customer.session()
+  expect((await there.verify(token)).status).toBe(200)
+  await here.postForm('/revoke', { token }, bearer(customer.apiKey))
+  const strict = await there.get('/verify', token, { 'X-Consistency': 'strict' })
+  expect(strict.status).toBe(401)
+  expect(Number(strict.headers.get('x-assay-age'))).toBeGreaterThanOrEqual(0)
+})
