@@ -2,8 +2,8 @@ import type { Line } from './client.ts'
 
 export type Value = string | number | boolean | Uint8Array | Date | null | undefined
 
-/** A string literal, which keeps its colons; or a parameter's name, which is no cast. */
-const NAMES = /'(?:[^']|'')*'|(?<!:):([a-zA-Z]\w*)/g
+/** A comment or a string literal, which keep their colons; or a parameter's name, which is no cast. */
+const NAMES = /--[^\n]*|'(?:[^']|'')*'|(?<!:):([a-zA-Z]\w*)/g
 
 /**
  * A statement with named parameters (`:name`), compiled once to numbered ones; the drivers prepare it at its first use.

@@ -1,14 +1,16 @@
 import { Hono } from 'hono'
 import { routePath } from 'hono/route'
 import { accountRoutes } from './http/account.ts'
+import { apiKeyRoutes } from './http/api_keys.ts'
+import { auditRoutes } from './http/audit.ts'
 import { type Ctx, type Deps, type Env, requestIdOf } from './http/context.ts'
 import { discoveryRoutes } from './http/discovery.ts'
 import { notFound, onError } from './http/errors.ts'
 import { introspectionRoutes } from './http/introspection.ts'
 import { opsRoutes } from './http/ops.ts'
-import { ownRoutes } from './http/own.ts'
 import { revocationRoutes } from './http/revocation.ts'
 import { secretRoutes } from './http/secrets.ts'
+import { sessionRoutes } from './http/sessions.ts'
 import { tokenRoutes } from './http/token.ts'
 import { verifyRoutes } from './http/verify.ts'
 
@@ -21,7 +23,9 @@ export function createApp(deps: Deps): App {
   app.use(observe(deps))
   for (const routes of [
     accountRoutes(deps),
-    ownRoutes(deps),
+    apiKeyRoutes(deps),
+    sessionRoutes(deps),
+    auditRoutes(deps),
     secretRoutes(deps),
     tokenRoutes(deps),
     introspectionRoutes(deps),

@@ -10,6 +10,7 @@ import { randomId } from './crypto/secret.ts'
 import { Customers } from './customers.ts'
 import { Gate } from './gate.ts'
 import type { ProcessState } from './http/context.ts'
+import { Issuer } from './issuing.ts'
 import { Keys } from './keys.ts'
 import { Limits } from './limits.ts'
 import type { Log } from './log.ts'
@@ -18,6 +19,7 @@ import { Metrics } from './metrics.ts'
 import { TrustedProxies } from './proxies.ts'
 import type { Vault } from './records.ts'
 import { Revocations } from './revocations.ts'
+import { Revoker } from './revoking.ts'
 import { Secrets } from './secrets.ts'
 import { Sessions } from './sessions.ts'
 import { Tokens } from './tokens.ts'
@@ -40,20 +42,31 @@ const QUEUE = 64
 
 /** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
 export function assemble({ config, db, vault, clock, log, process, processMetrics }: Parts) {
-  const { maxStaleness, issuer } = config
+  const { maxStaleness } = config
   const revocations = new Revocations()
   const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE))
   const forget = { one: (id: string) => keys.forget.one(id), all: () => keys.forget.all() }
   const bus = new Bus({ line, clock, maxStaleness, replica: randomId(15), revocations, forget, log })
   const keys: Keys = new Keys({ db, vault, bus, revocations, log })
-  const tokens = new Tokens({ bus, keys, revocations, issuer })
-  const sessions = new Sessions({ db, bus, tokens, config, log })
-  const credentials = new Credentials({ db, bus, keys, config, log })
-  const secrets = new Secrets({ db, bus, vault, config })
+  const tokens = new Tokens({ bus, keys, revocations, issuer: config.issuer })
+  const issuer = new Issuer({ db, tokens, config })
+  const revoker = new Revoker({ db, bus })
+  const sessions = new Sessions({ db, issuer, revoker, config, log })
+  const credentials = new Credentials({ db, bus, keys, revoker, config, log })
+  const secrets = new Secrets({ db, bus, revoker, vault, config })
   const maintenance = new Maintenance({ db, secrets, keyMaxAge: config.keyMaxAge, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)
-  const customers = new Customers({ db, keys, sessions, credentials, limits: new Limits(), gate, config })
+  const customers = new Customers({
+    db,
+    keys,
+    issuer,
+    revoker,
+    credentials,
+    limits: new Limits(),
+    gate,
+    config,
+  })
   const metrics = new Metrics(
     {
       busAge: () => bus.age / 1000,
@@ -71,6 +84,8 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
     clock,
     bus,
     tokens,
+    issuer,
+    revoker,
     sessions,
     customers,
     credentials,

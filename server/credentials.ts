@@ -8,6 +8,7 @@ import { customerOfApiKeyId, matches, newApiKeyId, newCredential, parseCredentia
 import { OAuthError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { Log } from './log.ts'
+import type { Revoker } from './revoking.ts'
 import { settle, type Waiting } from './settle.ts'
 
 /** Who asks, once it has shown that it is. */
@@ -30,6 +31,7 @@ export interface CredentialsOptions {
   db: Database
   bus: Bus
   keys: Keys
+  revoker: Revoker
   config: Pick<Config, 'resourceServers'>
   log: Log
 }
@@ -100,10 +102,10 @@ export class Credentials {
 
   /** Answers the bus's number. Throws `not_found`. */
   async delete(customerId: string, id: string, origin: Origin): Promise<number> {
-    const { bus, db } = this.#options
+    const { db, revoker } = this.#options
     const [deleted] = await deleteApiKey(db, { ...origin, customerId, id })
     if (!deleted) throw new OAuthError('not_found', 'no such API key')
-    bus.apply([[deleted.seq, 'customer', customerId, '', 0, Math.ceil(bus.now() / 1000) + 86_460]])
+    revoker.forgetCustomer(customerId, deleted.seq)
     return deleted.seq
   }
 

@@ -19,19 +19,21 @@ import { type SealingKey, seal } from './crypto/seal.ts'
 import { randomId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
 import type { Gate } from './gate.ts'
+import type { Grant, Issuer } from './issuing.ts'
 import type { Keys } from './keys.ts'
 import { addressKey, type Limits } from './limits.ts'
 import { DATA_KEY_ID, dataKeyContext } from './records.ts'
+import type { Revoker } from './revoking.ts'
 import { ACCOUNT, ANY, SESSIONS } from './scope.ts'
 import { newSecret } from './secrets.ts'
-import type { Grant, Sessions } from './sessions.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
 
 export interface CustomersOptions {
   db: Database
   keys: Keys
-  sessions: Sessions
+  issuer: Issuer
+  revoker: Revoker
   credentials: Credentials
   limits: Limits
   /** Around every password hash. */
@@ -48,7 +50,7 @@ export class Customers {
 
   /** Throws `signup_closed`, `conflict` for an email that is taken, or TooMany. */
   async signUp(account: { email: string; password: string; name: string | undefined }, origin: Origin) {
-    const { db, config, credentials, limits, gate, sessions } = this.#options
+    const { db, config, credentials, limits, gate, issuer } = this.#options
     if (config.signup === 'closed')
       throw new OAuthError('signup_closed', 'signup is closed here; ask the operator for an account')
     await limits.take('signup', addressKey(origin.ip))
@@ -64,7 +66,7 @@ export class Customers {
       apiKeyScope: `${ANY} ${SESSIONS}`,
     }
     let createdAt = new Date(0)
-    const granted = await sessions.startWith(this.#grant(id, 'customer.signed_up', origin), async session => {
+    const granted = await issuer.startWith(this.#grant(id, 'customer.signed_up', origin), async session => {
       const [inserted] = await insertCustomer(db, { ...session, ...made })
       if (inserted) createdAt = inserted.createdAt
       return inserted
@@ -94,7 +96,7 @@ export class Customers {
 
   /** Throws `invalid_credentials`, the same for an unknown email; `customer_disabled` to who knows the password. */
   async logIn({ email, password }: { email: string; password: string }, origin: Origin) {
-    const { db, limits, gate, sessions } = this.#options
+    const { db, limits, gate, issuer } = this.#options
     await limits.take('login', addressKey(origin.ip))
     await limits.take('loginOfEmail', `${addressKey(origin.ip)} ${email}`)
     const [login] = await findLogin(db, { email })
@@ -102,7 +104,7 @@ export class Customers {
     if (!login || !matched || login.state !== 'active') throw await this.#loginFailure(login, matched, origin)
     const { passwordHash, ...customer } = login
     const grant = this.#grant(login.id, 'customer.logged_in', origin)
-    const granted = await sessions.startWith(
+    const granted = await issuer.startWith(
       grant,
       async session => (await insertLogin(db, { ...session, passwordHash }))[0],
     )
@@ -152,7 +154,7 @@ export class Customers {
     change: { customerId: string; sessionId: string; password: string; newPassword: string },
     origin: Origin,
   ): Promise<void> {
-    const { db, gate, limits, sessions } = this.#options
+    const { db, gate, limits, revoker } = this.#options
     const { customerId, sessionId: keepSessionId } = change
     await limits.take('password', customerId)
     const { passwordHash: oldHash } = await this.#row(customerId)
@@ -164,6 +166,6 @@ export class Customers {
       throw new OAuthError('conflict', 'the password was changed meanwhile; log in with the new one')
     const [late] = await endOtherSessions(db, { ...origin, customerId, keepSessionId })
     for (const { ended, seq } of [changed, late!])
-      if (seq !== null) sessions.forgetAll(customerId, ended, seq)
+      for (const id of ended) revoker.forgetSession(customerId, id, seq!)
   }
 }

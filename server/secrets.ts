@@ -15,6 +15,7 @@ import type { Config } from './config.ts'
 import { seal } from './crypto/seal.ts'
 import { OAuthError, Unavailable } from './errors.ts'
 import { openDataKey, type Vault } from './records.ts'
+import type { Revoker } from './revoking.ts'
 
 export type { SecretRow } from '../db/rotation.ts'
 
@@ -30,6 +31,7 @@ export interface Rotated {
 export interface SecretsOptions {
   db: Querier
   bus: Bus
+  revoker: Revoker
   vault: Vault
   config: Pick<Config, 'refreshGrace' | 'maxAccessTokenTtl'>
 }
@@ -79,8 +81,8 @@ export class Secrets {
   }
 
   async #ended(customerId: string, seq: number) {
-    const { bus } = this.#options
-    bus.apply([[seq, 'customer', customerId, '', 0, Math.ceil(bus.now() / 1000) + 86_460]])
+    const { bus, revoker } = this.#options
+    revoker.forgetCustomer(customerId, seq)
     await bus.everywhere(seq)
   }
 

@@ -4,9 +4,10 @@ import type { Customer } from '../customers.ts'
 import { accessToken, account } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { present, readJson } from './params.ts'
+import { name, noControls } from './schemas.ts'
 import { tokenResponse } from './token.ts'
 
-type Needs = Pick<Deps, 'customers' | 'sessions' | 'tokens' | 'metrics' | 'proxies'>
+type Needs = Pick<Deps, 'customers' | 'sessions' | 'tokens' | 'metrics' | 'proxies' | 'revoker'>
 
 /** A customer's own account. */
 export function accountRoutes(deps: Needs) {
@@ -25,13 +26,6 @@ const password = z
 
 const email = z.string().trim().toLowerCase().pipe(z.email('an email address').max(254))
 
-const name = z
-  .string()
-  .trim()
-  .min(1)
-  .max(100)
-  .refine(text => !/\p{Cc}/u.test(text) && text.isWellFormed(), 'without control characters')
-
 const signUpRequest = z.strictObject({ email, password, name: name.optional() })
 
 function signUp(deps: Needs) {
@@ -47,12 +41,7 @@ const presentPassword = z.string().refine(text => Buffer.byteLength(text) <= 256
 
 // Whatever was typed is looked up: what no account can have is answered like what none has.
 const logInRequest = z.strictObject({
-  email: z
-    .string()
-    .trim()
-    .toLowerCase()
-    .max(254)
-    .refine(text => !/\p{Cc}/u.test(text) && text.isWellFormed(), 'without control characters'),
+  email: z.string().trim().toLowerCase().max(254).refine(noControls, 'without control characters'),
   password: presentPassword,
 })
 
@@ -75,7 +64,7 @@ function me(deps: Needs) {
 function logOut(deps: Needs) {
   return async function logOut(c: Ctx) {
     const { client_id, sid } = await account(c, deps)
-    await deps.sessions.end(client_id, sid, originOf(c, deps, `session:${sid}`))
+    await deps.revoker.end(client_id, sid, originOf(c, deps, `session:${sid}`))
     return c.body(null, 204)
   }
 }

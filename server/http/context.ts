@@ -7,8 +7,10 @@ import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { Credentials } from '../credentials.ts'
 import type { Customers } from '../customers.ts'
+import type { Issuer } from '../issuing.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
+import type { Revoker } from '../revoking.ts'
 import type { Secrets } from '../secrets.ts'
 import type { Sessions } from '../sessions.ts'
 import type { Tokens } from '../tokens.ts'
@@ -19,6 +21,8 @@ export interface Deps {
   clock: Clock
   bus: Bus
   tokens: Tokens
+  issuer: Issuer
+  revoker: Revoker
   sessions: Sessions
   customers: Customers
   credentials: Credentials

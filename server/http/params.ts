@@ -110,7 +110,7 @@ const printable = (text: string) =>
     .slice(0, 200)
 
 /** The position after the last row of a page: opaque to its reader. */
-export const encodeCursor = (at: Date, id: string | number) =>
+const encodeCursor = (at: Date, id: string | number) =>
   Buffer.from(`${at.getTime()} ${id}`).toString('base64url')
 
 export function decodeCursor(text: string | undefined): { at: Date; id: string } | undefined {
@@ -144,4 +144,22 @@ export function present<Members extends object>(
   return Object.fromEntries(
     Object.entries(members).filter(([, value]) => value !== undefined && value !== null),
   ) as never
+}
+
+/** Ours have only these characters; what has others is not there, and never asked for. */
+export function idOf(c: Ctx): string {
+  const id = c.req.param('id') ?? ''
+  if (!/^[a-z2-7]{24,32}$/.test(id)) throw new OAuthError('not_found', 'nothing has this id')
+  return id
+}
+
+/** Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. */
+export function pageOf<Row extends { id: string | number }>(
+  rows: Row[],
+  limit: number,
+  at: (row: Row) => Date,
+) {
+  const page = rows.slice(0, limit)
+  const last = page.at(-1)
+  return { page, nextCursor: last && rows.length > limit ? encodeCursor(at(last), last.id) : undefined }
 }

@@ -5,7 +5,7 @@ import { apiKey, presentedBy } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { onePerName, readForm } from './params.ts'
 
-type Needs = Pick<Deps, 'bus' | 'credentials' | 'sessions' | 'tokens' | 'proxies'>
+type Needs = Pick<Deps, 'bus' | 'credentials' | 'revoker' | 'tokens' | 'proxies'>
 
 /** RFC 7009. */
 export function revocationRoutes(deps: Needs) {
@@ -47,7 +47,7 @@ async function revoked(c: Ctx, deps: Needs, form: Map<string, string>, token: st
     throw new OAuthError('invalid_client', 'send an API key; only a refresh token can be revoked without one')
   if (!caller || !claims || !mayRevoke(caller, claims)) return undefined
   if (wholeSession && claims.sid !== undefined) return end(c, deps, { ...claims, sid: claims.sid }, caller.id)
-  return deps.sessions.revokeToken(claims, originOf(c, deps, `api_key:${caller.id}`))
+  return deps.revoker.revokeToken(claims, originOf(c, deps, `api_key:${caller.id}`))
 }
 
 /** Its own customer's API key, or whoever has the refresh token itself and names no other client. */
@@ -64,5 +64,5 @@ function end(
   apiKeyId: string | undefined,
 ) {
   const origin = originOf(c, deps, apiKeyId === undefined ? `session:${sid}` : `api_key:${apiKeyId}`)
-  return deps.sessions.end(client_id, sid, origin)
+  return deps.revoker.end(client_id, sid, origin)
 }

@@ -3,13 +3,14 @@ import { z } from 'zod'
 import type { Config } from '../config.ts'
 import { OAuthError } from '../errors.ts'
 import { assertFitsHeaders } from '../identity.ts'
-import { grantedScope, SCOPE_TOKEN } from '../scope.ts'
-import type { Granted } from '../sessions.ts'
+import type { Granted } from '../issuing.ts'
+import { grantedScope } from '../scope.ts'
 import { type ApiKeyCaller, apiKey, presentedBy } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { check, mediaType, present, readForm, readJson } from './params.ts'
+import { audience, scope, subject } from './schemas.ts'
 
-type Needs = Pick<Deps, 'config' | 'credentials' | 'sessions' | 'tokens' | 'proxies'>
+type Needs = Pick<Deps, 'config' | 'credentials' | 'issuer' | 'sessions' | 'tokens' | 'proxies'>
 
 export function tokenRoutes(deps: Needs) {
   return new Hono<Env>()
@@ -18,30 +19,6 @@ export function tokenRoutes(deps: Needs) {
     .post('/refresh', refreshEndpoint(deps))
     .post('/api/auth/refresh', refreshEndpoint(deps))
 }
-
-const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()
-
-const scope = z
-  .string()
-  .max(1024)
-  .refine(
-    text => text.split(' ').every(one => SCOPE_TOKEN.test(one)),
-    'scopes separated by single spaces, without quotes',
-  )
-  // A set (RFC 6749 3.3), whatever was said twice.
-  .transform(text => [...new Set(text.split(' '))].join(' '))
-
-export const subject = z
-  .string()
-  .min(1)
-  .max(255)
-  .refine(noControls, 'up to 255 characters without control characters')
-
-const oneAudience = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'visible ASCII, like a URL')
-const audience = z.union(
-  [oneAudience, z.array(oneAudience).min(1).max(10)],
-  'a string of visible ASCII, or 1 to 10 of them',
-)
 
 const CLAIMS_LIMIT = 2048
 
@@ -77,11 +54,11 @@ function issue(deps: Needs) {
     }
     assertFitsHeaders({ ...grant, sub: grant.subject, aud: grant.audience })
     const key = idempotencyKey(c)
-    if (!request.refresh) return granted(c, await deps.sessions.issue(grant))
-    if (key === undefined) return granted(c, await deps.sessions.start(grant))
+    if (!request.refresh) return granted(c, await deps.issuer.issue(grant))
+    if (key === undefined) return granted(c, await deps.issuer.start(grant))
     return granted(
       c,
-      await deps.sessions.startOnce(grant, key, JSON.stringify([caller.id, grant.scope, request])),
+      await deps.issuer.startOnce(grant, key, JSON.stringify([caller.id, grant.scope, request])),
     )
   }
 }
@@ -127,7 +104,7 @@ function token(deps: Needs) {
 }
 
 async function clientCredentials(c: Ctx, deps: Needs, form: Map<string, string>) {
-  const { config, credentials, sessions } = deps
+  const { config, credentials, issuer } = deps
   const caller = await apiKey(credentials, presentedBy(c, form))
   const grant = grantOf(c, deps, caller, check(scope.optional(), form.get('scope')))
   const audience = config.issuer
@@ -139,7 +116,7 @@ async function clientCredentials(c: Ctx, deps: Needs, form: Map<string, string>)
     ext: undefined,
     accessTtl: config.accessTokenTtl,
   }
-  return granted(c, await sessions.issue(granting))
+  return granted(c, await issuer.issue(granting))
 }
 
 const refreshRequest = z.strictObject({ refresh_token: z.string().min(1), scope: z.string().optional() })

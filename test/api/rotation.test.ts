@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { bearer, claimsOf, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
 let here: Replica
@@ -20,20 +20,32 @@ const secrets = async (customer: Customer, token = customer.accessToken) =>
   (await here.get('/api/secrets', token)).json.secrets as { use: string; version: number; state: string }[]
 const states = async (customer: Customer, token?: string) =>
   (await secrets(customer, token)).map(({ use, version, state }) => `${use} ${version} ${state}`)
-const kidOf = (token: string) => JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()).kid as string
+const kidOf = (token: string) =>
+  JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()).kid as string
 
 test('a rotation ends nothing: old tokens go on, new ones bear the new version', async () => {
   const customer = await here.signUp()
   const old = await customer.session()
   const rotated = await rotate(customer)
-  expect(rotated.json).toEqual({ versions: [{ use: 'access', version: 2 }, { use: 'refresh', version: 2 }] })
+  expect(rotated.json).toEqual({
+    versions: [
+      { use: 'access', version: 2 },
+      { use: 'refresh', version: 2 },
+    ],
+  })
   for (const assay of [here, there]) expect((await assay.verify(old.access_token)).status).toBe(200)
   const refreshed = await there.refresh(old.refresh_token)
   expect(refreshed.status).toBe(200)
   expect(kidOf(refreshed.json.access_token)).toContain('.a2.')
   expect(kidOf(refreshed.json.refresh_token)).toContain('.r2.')
-  for (const assay of [here, there]) expect((await assay.verify(refreshed.json.access_token)).status).toBe(200)
-  expect(await states(customer)).toEqual(['access 2 current', 'access 1 previous', 'refresh 2 current', 'refresh 1 previous'])
+  for (const assay of [here, there])
+    expect((await assay.verify(refreshed.json.access_token)).status).toBe(200)
+  expect(await states(customer)).toEqual([
+    'access 2 current',
+    'access 1 previous',
+    'refresh 2 current',
+    'refresh 1 previous',
+  ])
 })
 
 test('a lost refresh response before a rotation is replayed after it with the same refresh token', async () => {
@@ -82,11 +94,16 @@ test('a dry run says what an emergency would end, and ends nothing', async () =>
 
 test('twenty rotations at once leave one current secret of each use, and no gap', async () => {
   const customer = await here.signUp()
-  const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => rotate(customer, {}, i % 2 ? here : there)))
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, (_, i) => rotate(customer, {}, i % 2 ? here : there)),
+  )
   const done = answers.filter(({ status }) => status === 200).length
   expect(answers.every(({ status }) => status === 200 || status === 409)).toBe(true)
   const all = await secrets(customer)
-  expect(all.filter(({ state }) => state === 'current').map(({ version }) => version)).toEqual([done + 1, done + 1])
+  expect(all.filter(({ state }) => state === 'current').map(({ version }) => version)).toEqual([
+    done + 1,
+    done + 1,
+  ])
   expect(all).toHaveLength(2 * (done + 1))
 })
 
@@ -99,8 +116,12 @@ test('a version is retired once nothing live can carry it, and its tokens are re
   await world.advance(25 * 3_600_000)
   const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
   await here.maintenance.run()
-  expect(await states(customer, login.json.access_token)).toEqual(
-    ['access 2 current', 'access 1 retired', 'refresh 2 current', 'refresh 1 previous'])
+  expect(await states(customer, login.json.access_token)).toEqual([
+    'access 2 current',
+    'access 1 retired',
+    'refresh 2 current',
+    'refresh 1 previous',
+  ])
   expect((await here.refresh(refresh_token)).status).toBe(200)
 })
 
@@ -147,9 +168,13 @@ test('a token issued before a revocation of its subject is refused, one issued a
 test('a customer can end all of its tokens and sessions at once', async () => {
   const customer = await here.signUp()
   const { access_token } = await customer.session()
-  const ended = await here.request('/api/sessions?wait=all', { method: 'DELETE', headers: bearer(customer.accessToken) })
+  const ended = await here.request('/api/sessions?wait=all', {
+    method: 'DELETE',
+    headers: bearer(customer.accessToken),
+  })
   expect(ended.status).toBe(204)
-  for (const token of [access_token, customer.accessToken]) expect((await there.verify(token)).status).toBe(401)
+  for (const token of [access_token, customer.accessToken])
+    expect((await there.verify(token)).status).toBe(401)
 })
 
 test('a strict question is answered from a state not older than itself', async () => {

@@ -1,0 +1,67 @@
+import { Hono } from 'hono'
+import { z } from 'zod'
+import type { AuditRow } from '../audit.ts'
+import { OAuthError } from '../errors.ts'
+import { account } from './caller.ts'
+import type { Ctx, Deps, Env } from './context.ts'
+import { decodeCursor, pageOf, pageSize, present, readQuery } from './params.ts'
+
+type Needs = Pick<Deps, 'audit' | 'metrics' | 'sessions' | 'tokens'>
+
+/** A customer's part of the audit. */
+export function auditRoutes(deps: Needs) {
+  return new Hono<Env>().get('/api/audit', listEvents(deps))
+}
+
+function listEvents(deps: Needs) {
+  return async function listEvents(c: Ctx) {
+    const { client_id: customerId } = await account(c, deps)
+    const { type, from, to, cursor, limit } = readQuery(c, ['type', 'from', 'to', 'cursor', 'limit'])
+    const size = pageSize(limit)
+    const before = auditPosition(cursor)
+    const query = {
+      customerId,
+      type,
+      from: instant('from', from),
+      to: instant('to', to),
+      before,
+      limit: size + 1,
+    }
+    const rows = await deps.audit.list(query)
+    const { page, nextCursor } = pageOf(rows, size, event => event.at)
+    return c.json(present({ events: page.map(toEvent), next_cursor: nextCursor }))
+  }
+}
+
+function auditPosition(cursor: string | undefined) {
+  const position = decodeCursor(cursor)
+  if (position && !/^\d{1,15}$/.test(position.id))
+    throw new OAuthError('invalid_request', 'cursor: send next_cursor of the page before, or leave it out')
+  return position && { at: position.at, id: Number(position.id) }
+}
+
+/** Milliseconds since 1970. */
+const YEAR_10000 = 253_402_300_800_000
+const RFC_3339 = z.iso.datetime({ offset: true })
+
+function instant(name: string, text: string | undefined): Date | undefined {
+  if (text === undefined) return undefined
+  const at = RFC_3339.safeParse(text).success ? Date.parse(text) : Number.NaN
+  if (!(at >= 0 && at < YEAR_10000))
+    throw new OAuthError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
+  return new Date(at)
+}
+
+const toEvent = ({ id, at, type, actor, subject, sessionId, tokenId, ip, userAgent, detail }: AuditRow) =>
+  present({
+    id: String(id),
+    at,
+    type,
+    actor,
+    subject,
+    session_id: sessionId,
+    token_id: tokenId,
+    ip,
+    user_agent: userAgent,
+    detail: detail === null ? undefined : JSON.parse(detail),
+  })

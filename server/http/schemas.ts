@@ -1,0 +1,30 @@
+import { z } from 'zod'
+import { SCOPE_TOKEN } from '../scope.ts'
+
+/** What no header and no column could hold. */
+export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()
+
+export const scope = z
+  .string()
+  .max(1024)
+  .refine(
+    text => text.split(' ').every(one => SCOPE_TOKEN.test(one)),
+    'scopes separated by single spaces, without quotes',
+  )
+  // A set (RFC 6749 3.3), whatever was said twice.
+  .transform(text => [...new Set(text.split(' '))].join(' '))
+
+export const subject = z
+  .string()
+  .min(1)
+  .max(255)
+  .refine(noControls, 'up to 255 characters without control characters')
+
+const oneAudience = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'visible ASCII, like a URL')
+export const audience = z.union(
+  [oneAudience, z.array(oneAudience).min(1).max(10)],
+  'a string of visible ASCII, or 1 to 10 of them',
+)
+
+/** Of a customer or a key, for people. */
+export const name = z.string().trim().min(1).max(100).refine(noControls, 'without control characters')

@@ -1,0 +1,17 @@
+import type { Bus } from '../bus.ts'
+import { OAuthError } from '../errors.ts'
+import type { Ctx } from './context.ts'
+import { readQuery } from './params.ts'
+
+/** Misspelt, it would answer before it is so. */
+export function waitOf(c: Ctx): 'all' | undefined {
+  const { wait } = readQuery(c, ['wait'])
+  if (wait !== undefined && wait !== 'all')
+    throw new OAuthError('invalid_request', 'wait: all, or leave it out')
+  return wait
+}
+
+/** Resolves when no replica can answer by what was before `seq`, or before the call. */
+export async function waitForAll({ bus }: { bus: Bus }, wait: 'all' | undefined, seq: number | undefined) {
+  if (wait === 'all') await bus.everywhere(seq)
+}

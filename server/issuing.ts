@@ -1,0 +1,180 @@
+import type { Origin } from '../db/audit.ts'
+import type { Database } from '../db/client.ts'
+import {
+  type Issued,
+  insertSession,
+  insertSessionOnce,
+  insertToken,
+  type NewSession,
+  replayIssue,
+} from '../db/issuing.ts'
+import type { Refreshed, SessionRow } from '../db/sessions.ts'
+import type { AccessClaims } from './claims.ts'
+import type { Config } from './config.ts'
+import { digest, randomId } from './crypto/secret.ts'
+import { OAuthError, Unavailable } from './errors.ts'
+import type { Tokens } from './tokens.ts'
+
+/** What is asked for: a token about `subject`, for `audience`. */
+export interface Grant extends Origin {
+  customerId: string
+  subject: string
+  scope: string
+  audience: string | string[]
+  ext: Record<string, unknown> | undefined
+  /** Seconds that each access token lives. */
+  accessTtl: number
+  apiKeyId: string | undefined
+  /** The audit's event type. */
+  type: string
+}
+
+/** A token response before it is written (RFC 6749 5.1). */
+export interface Granted {
+  accessToken: string
+  claims: AccessClaims
+  refreshToken?: string
+}
+
+export interface IssuerOptions {
+  db: Database
+  tokens: Tokens
+  config: Pick<Config, 'refreshTokenTtl' | 'sessionMaxTtl'>
+}
+
+/** New tokens and new sessions. What becomes of a session is in sessions.ts. */
+export class Issuer {
+  readonly #options: IssuerOptions
+
+  constructor(options: IssuerOptions) {
+    this.#options = options
+  }
+
+  /** An access token that belongs to no session. */
+  async issue(grant: Grant): Promise<Granted> {
+    const tokenId = randomId(15)
+    const [issued] = await insertToken(this.#options.db, { ...grant, ...this.#lifetimes(), tokenId })
+    if (!issued) throw notActive(grant)
+    const { text, claims } = await this.#sign(grant, issued, tokenId, undefined)
+    return { accessToken: text, claims }
+  }
+
+  async start(grant: Grant): Promise<Granted> {
+    const { db } = this.#options
+    const granted = await this.startWith(grant, async session => (await insertSession(db, session))[0])
+    if (!granted) throw notActive(grant)
+    return granted
+  }
+
+  /** A session that `insert` writes with whatever begins with it. Undefined: it wrote none. */
+  async startWith(
+    grant: Grant,
+    insert: (session: NewSession) => Promise<Issued | undefined>,
+  ): Promise<Granted | undefined> {
+    const session = this.#newSession(grant)
+    const issued = await insert(session)
+    return issued && this.#started(grant, session, issued)
+  }
+
+  /**
+   * `start`, once per Idempotency-Key and customer in ten minutes: a retry with the same request is answered like a lost
+   * refresh. Throws `conflict` once the session has moved on, `invalid_request` for another request under the key.
+   */
+  async startOnce(grant: Grant, key: string, request: string): Promise<Granted> {
+    const session = this.#newSession(grant)
+    const digests = { keyDigest: digest(key), requestDigest: digest(request) }
+    const [issued] = await insertSessionOnce(this.#options.db, { ...session, ...digests })
+    if (!issued) throw notActive(grant)
+    return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
+  }
+
+  async #replayIssue(grant: Grant, digests: { keyDigest: Buffer; requestDigest: Buffer }): Promise<Granted> {
+    const tokenId = randomId(15)
+    const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, tokenId })
+    // The request that claimed the key has not ended, or its customer is no longer active.
+    if (!held) throw new Unavailable('issue: the session of an Idempotency-Key could not be found')
+    if (held.outcome === 'other_request')
+      throw new OAuthError(
+        'invalid_request',
+        'this Idempotency-Key was used with another request; use a new one',
+      )
+    if (held.outcome === 'moved_on')
+      throw new OAuthError(
+        'conflict',
+        'the session of this Idempotency-Key is in use or has ended; use a new one',
+      )
+    return this.grantedFrom(grant.customerId, held, tokenId, held.scope)
+  }
+
+  #lifetimes() {
+    const { refreshTokenTtl, sessionMaxTtl } = this.#options.config
+    return { refreshTtl: refreshTokenTtl, sessionMaxTtl }
+  }
+
+  #newSession(grant: Grant): NewSession {
+    const { audience, ext } = grant
+    return {
+      ...grant,
+      ...this.#lifetimes(),
+      sessionId: randomId(15),
+      tokenId: randomId(15),
+      audience: JSON.stringify(audience),
+      ext: ext && JSON.stringify(ext),
+    }
+  }
+
+  async #started(grant: Grant, { sessionId, tokenId }: NewSession, issued: Issued): Promise<Granted> {
+    const { subject } = grant
+    const { issuedAt: rotatedAt, expiresAt, refreshVersion: keyVersion } = issued
+    const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt }
+    const { text, claims } = await this.#sign(grant, issued, tokenId, session)
+    const refreshToken = await this.#options.tokens.issueRefresh(grant.customerId, session)
+    return { accessToken: text, claims, refreshToken }
+  }
+
+  #sign(
+    grant: Grant,
+    issued: Issued,
+    tokenId: string,
+    session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined,
+  ) {
+    return this.#options.tokens.issueAccess({
+      ...grant,
+      tokenId,
+      session,
+      ttl: grant.accessTtl,
+      issuedAt: issued.issuedAt,
+      keyVersion: issued.accessVersion,
+      epochs: `${issued.customerEpoch}.${issued.subjectEpoch}`,
+    })
+  }
+
+  /** Both tokens of a session, from its row as it is now. */
+  async grantedFrom(
+    customerId: string,
+    row: SessionRow & Pick<Refreshed, 'issuedAt' | 'accessVersion'>,
+    tokenId: string,
+    scope: string,
+  ): Promise<Granted> {
+    const { tokens } = this.#options
+    const { text, claims } = await tokens.issueAccess({
+      customerId,
+      tokenId,
+      scope,
+      subject: row.subject,
+      audience: JSON.parse(row.audience),
+      ext: row.ext === null ? undefined : JSON.parse(row.ext),
+      ttl: row.accessTtl,
+      issuedAt: row.issuedAt,
+      keyVersion: row.accessVersion,
+      epochs: `${row.customerEpoch}.${row.subjectEpoch}`,
+      session: row,
+    })
+    return { accessToken: text, claims, refreshToken: await tokens.issueRefresh(customerId, row) }
+  }
+}
+
+const notActive = ({ apiKeyId }: Grant) =>
+  apiKeyId === undefined
+    ? new OAuthError('customer_disabled', 'this customer is disabled')
+    : new OAuthError('invalid_client', 'this API key or its customer is not active any more')
