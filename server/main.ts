@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { type Database, open } from '../db/client.ts'
 import { translate } from '../db/failures.ts'
+import { type Hints, listenForHints } from '../db/hints.ts'
 import { isMigrated, migratePostgres } from '../db/migrate.ts'
 import { assemble } from './assemble.ts'
 import { banner } from './banner.ts'
@@ -55,6 +56,7 @@ async function serve(config: Config & Secrets, db: Database, log: Log, folder: s
   const replica = assemble({ config, db, vault, clock, log, process: state, processMetrics: true })
   await replica.bus.start()
   replica.maintenance.start()
+  const hints = listenTo(config, replica.bus, log)
   const server = await listen(replica.app, config, state.draining)
   log.info({ port: server.port, host: config.host, database: db.kind, node: process.version }, 'listening')
   process.stderr.write(banner({ port: server.port, host: config.host, folder }))
@@ -66,6 +68,7 @@ async function serve(config: Config & Secrets, db: Database, log: Log, folder: s
     log.info('draining')
     setTimeout(() => exit(1, 'assay: could not end in time'), pause + LONGEST_END).unref()
     await server.close(pause)
+    await (await hints)?.close()
     await replica.stop()
     await db.close()
     log.info('ended')
@@ -104,6 +107,18 @@ function fromFile<Parsed>(
 async function openDatabase(config: Config, folder: DataDir | undefined): Promise<Database> {
   if (config.databaseUrl !== undefined) await migratePostgres(config.directDatabaseUrl ?? config.databaseUrl)
   return open(config.databaseUrl === undefined ? { folder: folder!.database } : { url: config.databaseUrl })
+}
+
+/** Hints save half a second; a poll finds the same without them. Nothing waits for them. */
+async function listenTo(config: Config, bus: { poke(): void }, log: Log): Promise<Hints | undefined> {
+  const url = config.directDatabaseUrl ?? config.databaseUrl
+  if (url === undefined) return undefined
+  const hints = await listenForHints(url, () => bus.poke())
+  if (!hints.heard)
+    log.warn(
+      'notifications do not arrive (through a pooler they are lost): set DIRECT_DATABASE_URL past the pooler',
+    )
+  return hints
 }
 
 async function warnOfLosses(db: Database, log: Log) {

@@ -65,6 +65,7 @@ test('without any setting the server is embedded, and every default is as docume
     signup: 'open',
     trustProxy: [],
     tokenCookie: undefined,
+    keyMaxAge: 90 * 86_400,
     logLevel: 'info',
   })
 })
@@ -78,7 +79,7 @@ test('an empty setting is an unset one', () => {
 })
 
 test('the list of settings says which have a default and which are secret', () => {
-  expect(SETTINGS).toHaveLength(20)
+  expect(SETTINGS).toHaveLength(21)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
   expect(secrets).toEqual([
@@ -115,6 +116,7 @@ const GOOD: [name: string, text: string, field: keyof Config, value: unknown][] 
   ['SIGNUP', 'closed', 'signup', 'closed'],
   ['TRUST_PROXY', '10.0.0.0/8, ::1,fd00::/8', 'trustProxy', ['10.0.0.0/8', '::1', 'fd00::/8']],
   ['TOKEN_COOKIE', '__Host-token', 'tokenCookie', '__Host-token'],
+  ['KEY_MAX_AGE', '0s', 'keyMaxAge', 0],
   ['LOG_LEVEL', 'silent', 'logLevel', 'silent'],
 ]
 
@@ -158,6 +160,7 @@ const BAD: Record<string, string[]> = {
     '10.0.0.1 10.0.0.2',
   ],
   TOKEN_COOKIE: ['a b', 'a=b', 'a;b', 'naïve', '"a"'],
+  KEY_MAX_AGE: ['90', 'never', '1500ms', '3651d'],
   LOG_LEVEL: ['INFO', 'verbose'],
   MASTER_KEYS: [
     random(),

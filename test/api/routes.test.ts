@@ -89,6 +89,10 @@ const RULES: Record<string, Rule> = {
   'DELETE /api/keys/:id': { may: ACCOUNT },
   'GET /api/sessions': { may: ['account token', 'API key'] },
   'DELETE /api/sessions/:id': { may: ['account token', 'API key'] },
+  'DELETE /api/sessions': { may: ACCOUNT, ends: true },
+  'POST /api/subjects/:subject/revoke': { may: ['account token', 'API key'] },
+  'GET /api/secrets': { may: ACCOUNT },
+  'POST /api/secrets/rotate': { may: ACCOUNT, body: () => ({ dry_run: true }) },
   'GET /api/audit': { may: ACCOUNT },
   'POST /issue': { may: API_KEYS, body: () => ({}) },
   'POST /token': { may: API_KEYS, body: () => form({ grant_type: 'client_credentials' }) },
@@ -228,7 +232,7 @@ test('a wrong method is told the right ones, from the same table', async () => {
   for (const route of Object.keys(RULES).filter(each => !each.includes('/verify'))) {
     const path = route.split(' ')[1]!
     const allowed = Object.keys(RULES).filter(each => each.split(' ')[1] === path)
-    const answer = await assay.request(path.replace(':id', 'x'), { method: 'PATCH' })
+    const answer = await assay.request(path.replace(/:\w+/, 'x'), { method: 'PATCH' })
     expect(answer.status).toBe(405)
     expect(answer.headers.get('allow')?.split(', ').sort()).toEqual(
       allowed.map(each => each.split(' ')[0]).sort(),
