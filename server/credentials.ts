@@ -100,11 +100,11 @@ export class Credentials {
     return { ...inserted, id: made.id, text: made.text }
   }
 
-  /** Answers the bus's number. Throws `not_found`. */
-  async delete(customerId: string, id: string, origin: Origin): Promise<number> {
+  /** Answers the bus's number, or undefined when there was nothing to delete. */
+  async delete(customerId: string, id: string, origin: Origin): Promise<number | undefined> {
     const { db, revoker } = this.#options
     const [deleted] = await deleteApiKey(db, { ...origin, customerId, id })
-    if (!deleted) throw new OAuthError('not_found', 'no such API key')
+    if (!deleted) return undefined
     revoker.forgetCustomer(customerId, deleted.seq)
     return deleted.seq
   }

@@ -60,7 +60,9 @@ function deleteKey(deps: Needs) {
     const { client_id, sid } = await account(c, deps)
     const wait = waitOf(c)
     const seq = await deps.credentials.delete(client_id, idOf(c), originOf(c, deps, `session:${sid}`))
+    // Before the 404 too: what an earlier try deleted may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
+    if (seq === undefined) throw new OAuthError('not_found', 'no such API key')
     return c.body(null, 204)
   }
 }
