@@ -70,6 +70,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
   const metrics = new Metrics(
     {
       busAge: () => bus.age / 1000,
+      longestAge: () => bus.longestAge / 1000,
       bus: () => bus.counts,
       revocations: () => revocations.size,
       customers: () => keys.size,

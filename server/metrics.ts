@@ -4,6 +4,8 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 export interface Sources {
   /** Seconds since the poll that the state rests on was sent. */
   busAge(): number
+  /** Seconds: the oldest state that was ever answered from. */
+  longestAge(): number
   bus(): { polls: number; failures: number; rows: number; reloads: number }
   revocations(): number
   customers(): number
@@ -84,6 +86,7 @@ function gauges(registers: Registry[], sources: Sources) {
       },
     })
   gauge('assay_bus_age_seconds', 'Since the poll that the state rests on was sent.', sources.busAge)
+  gauge('assay_answer_age_max_seconds', 'The oldest state that was ever answered from.', sources.longestAge)
   gauge('assay_revocations', 'Live revocations known here.', sources.revocations)
   gauge('assay_customers_cached', 'Customers whose records are in memory.', sources.customers)
   gauge('assay_database_calls', 'Database calls under way.', () => sources.database().calls)
