@@ -81,7 +81,7 @@ export class Bus {
     if (!this.usable()) throw new Unavailable('bus: the lease has run out')
   }
 
-  /** Milliseconds since 1970 by the database's clock: never behind it by more than clock rates differ. */
+  /** Milliseconds since 1970 by the database's clock; where a poll's way leaves a doubt, ahead of it rather than behind. */
   now(): number {
     return this.#offset + this.#options.clock.monotonic()
   }
@@ -171,23 +171,28 @@ export class Bus {
   }
 
   async #poll(): Promise<void> {
-    const { clock, line, replica, maxStaleness } = this.#options
-    // Before sending: the lease counts from the oldest moment that the answer may speak of.
-    const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
     this.counts.polls++
     try {
-      const [answer] = await poll(line, { replica, applied: this.#applied, maxStaleness })
-      if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby')
-      if (this.#foreign(answer)) return await this.#reload()
-      const known = this.#accept(answer, sent, clock.monotonic())
-      if (!known) return await this.#poll()
-      this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }
+      while (!(await this.#attempt()));
       this.#tell(undefined)
     } catch (error) {
       this.counts.failures++
       this.#tell(error)
       throw error
     }
+  }
+
+  /** One statement. Answers whether it won the lease; if not, the next one takes up where it ended. */
+  async #attempt(): Promise<boolean> {
+    const { clock, line, replica, maxStaleness } = this.#options
+    // Before sending: the lease counts from the oldest moment that the answer may speak of.
+    const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
+    const [answer] = await poll(line, { replica, applied: this.#applied, maxStaleness })
+    if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby')
+    if (this.#foreign(answer)) return this.#startOver()
+    const won = this.#accept(answer, sent, clock.monotonic())
+    if (won) this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }
+    return won
   }
 
   /** Once when polls begin to fail and once when they succeed again: an outage is one event, not two a second. */
@@ -232,7 +237,7 @@ export class Bus {
     this.#databaseTime = now
   }
 
-  async #reload(): Promise<void> {
+  #startOver(): false {
     this.counts.reloads++
     this.#options.log.warn(
       'the database is another, went back, or was out of reach for long: everything is read anew',
@@ -243,7 +248,7 @@ export class Bus {
     this.#lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
     this.#options.revocations.clear()
     this.#options.forget.all()
-    await this.#poll()
+    return false
   }
 
   #sweep() {
