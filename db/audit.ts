@@ -5,7 +5,7 @@ import { auditEvents } from './schema.ts'
 
 /** Who did it, and from where. */
 export interface Origin {
-  /** `customer:<id>`, `api_key:<id>`, `session:<id>` or `anonymous`. */
+  /** `customer:<id>`, `api_key:<id>`, `session:<id>`, `maintenance` or `anonymous`. */
   actor: string
   ip: string | undefined
   userAgent: string | undefined

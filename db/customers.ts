@@ -80,12 +80,18 @@ export const findCustomer = statement<{ customerId: string }, CustomerRow>(`
 
 /** Ends the account's sessions but one, of the customer that `from` names (never its users'), from `t` on. */
 const endingOthers = (from: string) => `
-  ended as (
-    update assay.sessions s set revoked_at = t
-    from ${from} c
+  locked as materialized (
+    -- In the order of every statement that ends several, or two of them could wait for each other.
+    select s.customer_id, s.id, t from assay.sessions s, ${from} c
     where s.customer_id = c.customer_id and s.subject = c.customer_id and s.scope = 'assay:account'
       and s.id <> :keepSessionId and s.revoked_at is null and s.expires_at > t
-    returning s.*, t
+    order by s.customer_id, s.id
+    for update of s
+  ),
+  ended as (
+    update assay.sessions s set revoked_at = l.t from locked l
+    where s.customer_id = l.customer_id and s.id = l.id
+    returning s.*, l.t
   ),
   audited_ends as (${auditedAs(`'session.revoked'`, 'ended', { subject: 'subject', session: 'id' })}),
   narrowed as (

@@ -18,19 +18,26 @@ const PATIENCE = 2_000
  * driver listens again after a lost connection, which counts as a hint, for there may have been some meanwhile.
  */
 export async function listenForHints(url: string, onHint: () => void): Promise<Hints> {
-  const sql = postgres(url, { max: 1, connect_timeout: 2, fetch_types: false, onnotice: () => {} })
+  const sql = postgres(url, OPTIONS)
   const proof = randomUUID()
-  let hear = (_heard: boolean) => {}
-  const heard = new Promise<boolean>(resolve => {
-    hear = resolve
-    setTimeout(resolve, PATIENCE, false).unref()
-  })
+  const { promise: heard, resolve: hear } = Promise.withResolvers<boolean>()
   const close = () => sql.end({ timeout: 1 })
   try {
     await sql.listen(CHANNEL, payload => (payload === proof ? hear(true) : onHint()), onHint)
+    setTimeout(hear, PATIENCE, false).unref()
     await sql.notify(CHANNEL, proof)
     return { heard: await heard, close }
   } catch {
     return { heard: false, close }
   }
+}
+
+const OPTIONS = {
+  max: 1,
+  connect_timeout: 2,
+  // Seconds, as in postgres.ts. The connection that the proof is sent on is not the one that listens, and may go.
+  backoff: 0.2 as never,
+  idle_timeout: 20,
+  fetch_types: false,
+  onnotice: () => {},
 }

@@ -1,5 +1,6 @@
 import { auditedAs, type Origin } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, POSITION, type Position, publishing } from './revocations.ts'
+import { live } from './sessions.ts'
 import { statement } from './statement.ts'
 
 /** What a rotation starts from. */
@@ -8,18 +9,24 @@ export interface Rotatable extends Position {
   sealedDataKey: Uint8Array
   accessVersion: number
   refreshVersion: number
+  /** Versions that still verify beside the current ones. */
+  previous: number
 }
 
 /** No row: no such customer, or a disabled one. */
 export const findRotatable = statement<{ customerId: string }, Rotatable>(`
   select ${POSITION}, c.rotations, c.sealed_data_key as "sealedDataKey",
-    a.version as "accessVersion", r.version as "refreshVersion"
+    a.version as "accessVersion", r.version as "refreshVersion",
+    (select count(*) from assay.signing_keys k where k.customer_id = c.id and k.state = 'previous') as previous
   from assay.customers c
   join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
   join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
   where c.id = :customerId and c.state = 'active'`)
 
-/** Every change of a customer's keys is published as one of the customer: its record is read anew whole. */
+/**
+ * Every change of a customer's keys is published as one of the customer: its record is read anew whole. A rotation that
+ * ends nothing too, for a replica may hold the new version's kid as gone, if a failover lost that version once.
+ */
 const NARROWED_CUSTOMER = `
   select 'customer' as kind, customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after`
 
@@ -37,7 +44,7 @@ export const rotateKeys = statement<
     now: boolean
     reason: string
   },
-  { seq: number | null; versions: { use: 'access' | 'refresh'; version: number }[] }
+  { seq: number; versions: { use: 'access' | 'refresh'; version: number }[] }
 >(`
   with rotating as (
     update assay.customers set rotations = rotations + 1,
@@ -69,20 +76,16 @@ export const rotateKeys = statement<
     detail: `json_build_object('now', :now, 'reason', :reason::text,
       'versions', (select json_object_agg(use, version) from inserted))::text`,
   })}),
-  narrowed as (${NARROWED_CUSTOMER} from rotating where :now),
+  narrowed as (${NARROWED_CUSTOMER} from rotating),
   ${publishing(['audited', 'inserted'])}
   select (select seq from numbered) as seq,
     (select json_agg(json_build_object('use', use, 'version', version) order by use) from inserted) as versions
   from rotating`)
 
-/**
- * What stands against retiring a version: sessions whose tokens may still carry it, by `:grace` seconds of the slowest tab.
- * `k` is the key, `t` the time.
- */
-const LIVE_SESSIONS = `
-  select count(*) from assay.sessions s
-  where s.customer_id = k.customer_id and s.revoked_at is null and s.expires_at > assay.now()
-    and k.use = 'refresh' and (s.key_version = k.version or s.prev_key_version = k.version)`
+/** The sessions whose current or previous refresh token the key `k` signed. */
+const CARRIERS = `from assay.sessions s
+  where s.customer_id = k.customer_id and k.use = 'refresh' and (s.key_version = k.version or s.prev_key_version = k.version)
+    and ${live('s')}`
 
 export interface SecretRow {
   use: 'access' | 'refresh'
@@ -98,7 +101,7 @@ export interface SecretRow {
 /** The versions of a customer's secrets, never their bytes; newest first. */
 export const listSecrets = statement<{ customerId: string }, SecretRow>(`
   select k.use, k.version, k.state, k.alg, k.created_at as "createdAt", k.replaced_at as "replacedAt",
-    k.retired_at as "retiredAt", (${LIVE_SESSIONS}) as "liveSessions"
+    k.retired_at as "retiredAt", (select count(*) ${CARRIERS}) as "liveSessions"
   from assay.signing_keys k where k.customer_id = :customerId
   order by k.use, k.version desc`)
 
@@ -111,9 +114,7 @@ export const countLive = statement<
   { sessions: number; tokens: number }
 >(`
   select
-    (select count(*) from assay.sessions s
-      join assay.customers c on c.id = s.customer_id and c.epoch <= s.customer_epoch
-      where s.customer_id = :customerId and s.revoked_at is null and s.expires_at > assay.now() and :refresh) as sessions,
+    (select count(*) from assay.sessions s where s.customer_id = :customerId and ${live('s')} and :refresh) as sessions,
     (select count(*) from assay.audit_events
       where customer_id = :customerId and token_id is not null and type <> 'token.revoked' and (:access or :refresh)
         and at > assay.now() - make_interval(secs => :longestLife)) as tokens`)
@@ -133,7 +134,7 @@ export const retireKeys = statement<
     where k.state = 'previous' and case k.use
       when 'access' then k.replaced_at < assay.now() - ${LONGEST_TOKEN} - ${AFTER_DEATH}
       else k.replaced_at < assay.now() - make_interval(secs => :grace) - ${AFTER_DEATH}
-        and not exists (${LIVE_SESSIONS.replace('count(*)', '1')})
+        and not exists (select ${CARRIERS})
         and not exists (
           select from assay.sessions s
           where s.customer_id = k.customer_id and s.prev_rotated_at > assay.now() - make_interval(secs => :grace)
@@ -161,9 +162,9 @@ export const retireKeys = statement<
  */
 export const findAged = statement<
   { maxAge: number; limit: number },
-  { customerId: string; access: boolean; refresh: boolean }
+  { customerId: string; rotations: number; access: boolean; refresh: boolean }
 >(`
-  select c.id as "customerId", bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh
+  select c.id as "customerId", c.rotations, bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh
   from assay.signing_keys k
   join assay.customers c on c.id = k.customer_id and c.state = 'active'
   where k.state = 'current' and k.created_at < assay.now() - make_interval(secs => 0.9 * :maxAge::float8)

@@ -1,4 +1,4 @@
-import { and, desc, eq, isNull, type SQL, sql } from 'drizzle-orm'
+import { and, desc, eq, type SQL, sql } from 'drizzle-orm'
 import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
 import type { Database } from './client.ts'
 import { withoutQuery } from './failures.ts'
@@ -199,14 +199,20 @@ export const endSessions = statement<Acts, { n: number; seq: number }>(`
   ${publishing(['audited', 'ended'])}
   select n, (select seq from numbered) as seq from due`)
 
+/** Of a session by that name: it could be refreshed now. */
+export const live = (s: string) => `${s}.revoked_at is null and ${s}.expires_at > assay.now()
+  and exists (select from assay.customers c where c.id = ${s}.customer_id and c.epoch <= ${s}.customer_epoch)
+  and not exists (
+    select from assay.subject_epochs e
+    where e.customer_id = ${s}.customer_id and e.subject = ${s}.subject and e.epoch > ${s}.subject_epoch)`
+
 /** Of the generations asked, those whose refresh token could still be used: all from one snapshot. */
 export const findRefreshable = statement<{ asked: string }, { id: string; gen: number; scope: string }>(`
   select s.id, s.gen, s.scope
   from jsonb_to_recordset(:asked::text::jsonb) as asked (customer_id text, id text, gen int)
   join assay.sessions s on s.customer_id = asked.customer_id and s.id = asked.id and s.gen = asked.gen
-  join assay.customers c on c.id = s.customer_id and c.state = 'active' and c.epoch <= s.customer_epoch
-  left join assay.subject_epochs e on e.customer_id = s.customer_id and e.subject = s.subject
-  where s.revoked_at is null and s.expires_at > assay.now() and coalesce(e.epoch, 0) <= s.subject_epoch`)
+  join assay.customers on customers.id = s.customer_id and customers.state = 'active'
+  where ${live('s')}`)
 
 export interface SessionQuery {
   customerId: string
@@ -220,8 +226,7 @@ export interface SessionQuery {
 export function listSessions(db: Pick<Database, 'orm'>, query: SessionQuery) {
   const conditions: (SQL | undefined)[] = [
     eq(sessions.customerId, query.customerId),
-    isNull(sessions.revokedAt),
-    sql`${sessions.expiresAt} > assay.now()`,
+    sql.raw(live('sessions')),
     query.subject === undefined ? undefined : eq(sessions.subject, query.subject),
     query.before &&
       sql`(${sessions.issuedAt}, ${sessions.id}) < (${query.before.at.toISOString()}, ${query.before.id})`,

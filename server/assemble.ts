@@ -49,11 +49,12 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
   const bus = new Bus({ line, clock, maxStaleness, replica: randomId(15), revocations, forget, log })
   const keys: Keys = new Keys({ db, vault, bus, revocations, log })
   const tokens = new Tokens({ bus, keys, revocations, issuer: config.issuer })
+  const limits = new Limits()
   const issuer = new Issuer({ db, tokens, config })
-  const revoker = new Revoker({ db, bus })
+  const revoker = new Revoker({ db, bus, limits })
   const sessions = new Sessions({ db, issuer, revoker, config, log })
   const credentials = new Credentials({ db, bus, keys, revoker, config, log })
-  const secrets = new Secrets({ db, bus, revoker, vault, config })
+  const secrets = new Secrets({ db, bus, revoker, vault, limits, log, config })
   const maintenance = new Maintenance({ db, secrets, keyMaxAge: config.keyMaxAge, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)
@@ -63,7 +64,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
     issuer,
     revoker,
     credentials,
-    limits: new Limits(),
+    limits,
     gate,
     config,
   })

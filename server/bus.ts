@@ -13,10 +13,15 @@ const EAGER = 25
 const SET_BACK = 30_000
 /** Between two polls while nothing can be answered (ms). */
 const HURRIED = 100
-/** Between two polls that hints ask for (ms). */
-const GENTLE = 10
+/** Between two polls that hints, or strict questions, ask for (ms). */
+const GENTLE = 20
+/** Statements of one poll; 20,000 rows each. */
+const MOST_ATTEMPTS = 500
 /** Well under the shortest time that a change of a customer is kept (24 h): whoever missed more reloads (ms). */
 const LONGEST_GAP = 3_600_000
+
+const pause = (milliseconds: number) =>
+  milliseconds > 0 ? new Promise(resolve => setTimeout(resolve, milliseconds)) : undefined
 
 /** Both clocks, in milliseconds. */
 interface Moment {
@@ -131,13 +136,14 @@ export class Bus {
       const { othersApplied, othersStaleness } = this.#others
       if (known !== undefined && (othersApplied === null || othersApplied >= known)) return
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
-      await new Promise(resolve => setTimeout(resolve, EAGER))
+      await pause(EAGER)
     }
     if (known === undefined) throw new Unavailable('bus: no poll since the change')
   }
 
   /** Resolves once a poll that was sent after this call has been applied: whatever was acknowledged before is known. */
   async strict(): Promise<void> {
+    await pause(GENTLE - this.age)
     if (!(await this.#pollAnew()) || !this.usable()) throw new Unavailable('bus: no poll since the question')
   }
 
@@ -173,7 +179,8 @@ export class Bus {
   async #poll(): Promise<void> {
     this.counts.polls++
     try {
-      while (!(await this.#attempt()));
+      for (let idle = 0; !(await this.#attempt()); )
+        if (++idle > MOST_ATTEMPTS) throw new Unavailable('bus: polls are too slow for MAX_STALENESS')
       this.#tell(undefined)
     } catch (error) {
       this.counts.failures++

@@ -74,10 +74,6 @@ export class TooMany extends OAuthError {
 /** The state can't be known right now (503): never a no, never a yes. */
 export class Unavailable extends OAuthError {
   constructor(detail: string) {
-    super(
-      'temporarily_unavailable',
-      'the state of this token or customer is not known right now; try again',
-      detail,
-    )
+    super('temporarily_unavailable', 'the state can not be known right now; try again', detail)
   }
 }

@@ -1,5 +1,8 @@
-/** Items of one statement at most. */
+import { Unavailable } from './errors.ts'
+
+/** Items of one statement at most, and waiting for one. */
 const MOST = 100
+const MOST_WAITING = 10_000
 
 interface Waiting<Item, Result> {
   item: Item
@@ -21,7 +24,8 @@ export class Grouped<Item, Result> {
     this.#run = run
   }
 
-  add(item: Item): Promise<Result> {
+  async add(item: Item): Promise<Result> {
+    if (this.#waiting.length >= MOST_WAITING) throw new Unavailable('more acts wait than can be done in time')
     return new Promise((resolve, reject) => {
       this.#waiting.push({ item, resolve, reject })
       if (!this.#running) void this.#drain()
@@ -39,7 +43,9 @@ export class Grouped<Item, Result> {
       const results = await this.#run(group.map(({ item }) => item))
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
     } catch (error) {
-      for (const { reject } of group) reject(error)
+      // Where the database doesn't answer, who waits behind would wait once more for each group before it.
+      const behind = error instanceof Unavailable ? this.#waiting.splice(0) : []
+      for (const { reject } of [...group, ...behind]) reject(error)
     }
   }
 }

@@ -101,14 +101,18 @@ export class Keys {
     }
     const record = await this.#load(customerId)
     if (record.state === 'broken') throw broken(customerId)
-    if (wanted !== undefined && !has(record, wanted)) record.gone.add(wanted)
+    if (wanted !== undefined && !has(record, wanted) && record.gone.size < MOST_GONE) record.gone.add(wanted)
     return record
   }
 
-  /** The key of this version, which the database has just named. */
+  /**
+   * The key of this version, which the database has just named. An access key that was retired since is stood in for by the
+   * latest: sessions live on through the emergency that retired it, and no claim names a version.
+   */
   async signing(customerId: string, use: Use, version: number): Promise<SigningKey> {
     const kid = formatKid(this.vault.installationKey, { customerId, use, version })
-    const key = (await this.record(customerId, kid)).keys.get(kid)
+    const { keys } = await this.record(customerId, kid)
+    const key = keys.get(kid) ?? (use === 'access' ? latest(keys, use) : undefined)
     if (!key) throw new Unavailable(`customer ${customerId}: no ${use} key of version ${version}`)
     return key
   }
@@ -165,3 +169,6 @@ export class Keys {
 const broken = (customerId: string) => new Unavailable(`customer ${customerId}: its secrets do not open`)
 
 const has = (record: CustomerRecord, wanted: string) => record.keys.has(wanted) || record.apiKeys.has(wanted)
+
+const latest = (keys: Map<string, SigningKey>, use: Use) =>
+  [...keys.values()].filter(key => key.use === use).sort((a, b) => b.version - a.version)[0]

@@ -9,6 +9,9 @@ const LIMITS = {
   loginOfEmail: { points: 10, duration: 60 },
   signup: { points: 20, duration: 60 },
   password: { points: 10, duration: 60 },
+  rotate: { points: 30, duration: 600 },
+  /** Each stays in every replica's memory for a day. */
+  subject: { points: 600, duration: 60 },
 }
 
 /** Counts before anything is awaited or hashed, so that parallel tries can't pass together. */

@@ -7,11 +7,17 @@ import { challenge } from './http/errors.ts'
 /** How long what is under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
 const FINISH = 5_000
 
+const WHY: Record<string, string> = {
+  EADDRINUSE: 'another process listens there; set HOST or PORT, or stop the other process',
+  EADDRNOTAVAIL: 'this machine has no such address; set HOST',
+  ENOTFOUND: 'there is no such host; set HOST',
+  EACCES: 'ports below 1024 need rights; set PORT',
+}
+
 /** HOST and PORT can't be had. */
 export class ListenError extends Error {
   constructor({ host, port }: { host: string; port: number }, code: string | undefined) {
-    const why = code === 'EADDRINUSE' ? 'another process listens there' : code
-    super(`can't listen on ${host} port ${port}: ${why}; set HOST or PORT, or stop the other process`)
+    super(`can't listen on ${host} port ${port}: ${WHY[code ?? ''] ?? `${code}; set HOST or PORT`}`)
   }
 }
 
@@ -44,7 +50,7 @@ export async function listen(app: App, at: { host: string; port: number }, drain
 }
 
 /** What follows /verify/ is a client's path, appended by a proxy: it says nothing, and is not looked at. */
-const VERIFY = /^(?:https?:\/\/[^/?#]*)?\/verify([/?]|$)/i
+const VERIFY = /^(?:https?:\/\/[^/?#]*)?\/verify([/?]|$)/
 
 /** A request that is no URL (a backslash in the path, an odd Host): at /verify a 400 would be a 500 of nginx's. */
 const refuse = () =>

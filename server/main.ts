@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { type Database, open } from '../db/client.ts'
-import { translate } from '../db/failures.ts'
+import { DatabaseError, translate } from '../db/failures.ts'
 import { type Hints, listenForHints } from '../db/hints.ts'
 import { isMigrated, migratePostgres } from '../db/migrate.ts'
 import { assemble } from './assemble.ts'
@@ -32,12 +32,13 @@ const clock = { monotonic: () => performance.now(), wall: () => Date.now() }
 /** What is under way has ended by then, or is ended (ms). */
 const LONGEST_END = 7_000
 
+const HELP = new Set(['help', '--help', '-h'])
 const USAGE = `usage: npm start              serve (settings come from the environment; README.md lists them)
        npm run migrate        bring the database up to date, and end`
 
 async function main([verb = 'serve', ...rest]: string[]) {
   if (rest.length > 0 || !['serve', 'migrate'].includes(verb))
-    exit(['help', '--help', '-h'].includes(verb) ? 0 : EX_USAGE, USAGE)
+    exit([verb, ...rest].some(word => HELP.has(word)) ? 0 : EX_USAGE, USAGE)
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
   const log = createLog(config.logLevel)
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
@@ -89,18 +90,27 @@ interface Secrets {
 
 /** From the settings or, embedded, from files that the first start makes. */
 function secretsOf(config: Config, folder: DataDir | undefined, log: Log): Secrets {
-  const masterKeys = config.masterKeys ?? fromFile(masterKeysFile(folder!), parseMasterKeys, log)
-  const adminToken = config.adminToken ?? fromFile(adminTokenFile(folder!), parseAdminToken, log)
+  const masterKeys = config.masterKeys ?? fromFile(masterKeysFile(folder!), parseMasterKeys, RESTORE, log)
+  const adminToken = config.adminToken ?? fromFile(adminTokenFile(folder!), parseAdminToken, DELETE, log)
   return { masterKeys: masterKeys as Secrets['masterKeys'], adminToken }
 }
+
+const RESTORE =
+  'Restore it from your copy, or set MASTER_KEYS to that key: a new key can not open this database'
+const DELETE = 'Delete it: the next start makes a new one'
 
 function fromFile<Parsed>(
   file: SecretFile,
   parse: (text: string, source: string) => Parsed,
+  cure: string,
   log: Log,
 ): Parsed {
   for (const warning of file.warnings) log.warn(warning)
-  return parse(file.text, file.path)
+  try {
+    return parse(file.text, file.path)
+  } catch {
+    throw new ConfigError([`${file.path}: is damaged. ${cure}`])
+  }
 }
 
 /** Open, and migrated. */
@@ -142,11 +152,27 @@ function explain(error: unknown): never {
   const settings = [ConfigError, DataDirInUse, DataDirUnusable, MasterKeyMissing, WrongMasterKey, ListenError]
   if (settings.some(kind => error instanceof kind)) exit(EX_CONFIG, `assay: ${(error as Error).message}`)
   const translated = translate(error)
+  if (translated instanceof DatabaseError && translated.sqlstate === '42501') exit(EX_CONFIG, NO_RIGHTS)
   if (!(translated instanceof Unavailable)) throw translated
-  exit(
-    EX_UNAVAILABLE,
-    `assay: the database can't be reached or won't let us in (${translated.detail}); check DATABASE_URL`,
-  )
+  exit(EX_UNAVAILABLE, `assay: ${unreachable(translated.detail ?? '')}; check DATABASE_URL`)
+}
+
+const NO_RIGHTS = `assay: this database user may not make or use the schema assay; as the database's owner:
+  grant create on database NAME to USER;    and, if the schema is there, make USER its owner`
+
+/** In words, by the driver's or the server's code. */
+function unreachable(detail: string): string {
+  const why = Object.entries(WHY).find(([code]) => detail.includes(code))?.[1]
+  return `the database can't be used${why === undefined ? '' : `: ${why}`} (${detail})`
+}
+
+const WHY = {
+  '3D000': 'this database does not exist; create it (createdb NAME)',
+  '28': 'the user or the password is wrong, or the server lets this user in from elsewhere only',
+  ENOTFOUND: 'there is no such host',
+  ECONNREFUSED: 'nothing listens at this host and port',
+  ECONNRESET: 'the server hung up; is it Postgres, and does it speak TLS if that was asked for?',
+  CONNECT_TIMEOUT: 'nothing answers at this host and port',
 }
 
 main(process.argv.slice(2)).catch(explain)

@@ -1,4 +1,5 @@
 import { makePartitions } from '../db/audit.ts'
+import { DEAD, deleteDead, isWhole } from '../db/maintenance.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Log } from './log.ts'
 import type { Secrets } from './secrets.ts'
@@ -15,13 +16,14 @@ export interface MaintenanceOptions {
 }
 
 /**
- * What must happen though nobody asks. Every replica does it, in small batches that pass over what another is at; one
- * that fails is made up for by the next round.
+ * What must happen though nobody asks. Every replica does it, in small batches; rows that another is at are passed over,
+ * and a job that fails is made up for by the next round.
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
   #timer: NodeJS.Timeout | undefined
   #round: Promise<void> | undefined
+  #stopped = false
 
   constructor(options: MaintenanceOptions) {
     this.#options = options
@@ -37,15 +39,34 @@ export class Maintenance {
 
   /** One round, now. Doesn't throw. */
   async run(): Promise<void> {
-    const { db, secrets, keyMaxAge, log } = this.#options
-    const jobs = { partitions: () => makePartitions(db), secrets: () => secrets.maintain(keyMaxAge) }
-    for (const [job, run] of Object.entries(jobs))
+    for (const [job, run] of Object.entries(this.#jobs())) {
+      if (this.#stopped) return
       await run().catch(error =>
-        log.warn({ err: error, job }, 'a job of maintenance failed; the next round tries again'),
+        this.#options.log.warn(
+          { err: error, job },
+          'a job of maintenance failed; the next round tries again',
+        ),
       )
+    }
+  }
+
+  #jobs(): Record<string, () => Promise<unknown>> {
+    const { db, secrets, keyMaxAge } = this.#options
+    const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]
+    return {
+      partitions: () => makePartitions(db),
+      retire: () => secrets.retire(),
+      ...(keyMaxAge > 0 && { rotate: () => secrets.rotateAged(keyMaxAge) }),
+      ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
+    }
+  }
+
+  async #clear(table: keyof typeof DEAD) {
+    while (!this.#stopped && !isWhole(await deleteDead(this.#options.db, table)));
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true
     clearInterval(this.#timer)
     await this.#round
   }

@@ -11,6 +11,7 @@ import type { Bus } from './bus.ts'
 import type { AccessClaims } from './claims.ts'
 import { OAuthError } from './errors.ts'
 import { Grouped } from './grouped.ts'
+import type { Limits } from './limits.ts'
 
 /** Until the poll brings the exact one: no access token lives longer (seconds). */
 const LONGEST_DEATH = 86_400 + 60
@@ -22,12 +23,14 @@ const LONGEST_DEATH = 86_400 + 60
 export class Revoker {
   readonly #db: Querier
   readonly #bus: Bus
+  readonly #limits: Limits
   readonly #ends: Grouped<Omit<SessionEnd, 'n'>, number | undefined>
   readonly #tokens: Grouped<TokenRevocation, number>
 
-  constructor({ db, bus }: { db: Querier; bus: Bus }) {
+  constructor({ db, bus, limits }: { db: Querier; bus: Bus; limits: Limits }) {
     this.#db = db
     this.#bus = bus
+    this.#limits = limits
     this.#ends = new Grouped(acts => endAll(db, acts))
     this.#tokens = new Grouped(acts => revokeAll(db, acts))
   }
@@ -49,6 +52,7 @@ export class Revoker {
 
   /** Ends all of a subject's tokens and sessions that began before. Answers the bus's number. */
   async revokeSubject(customerId: string, subject: string, origin: Origin): Promise<number> {
+    await this.#limits.take('subject', customerId)
     const [raised] = await raiseSubjectEpoch(this.#db, { ...origin, customerId, subject })
     const { seq, epoch } = raised!
     this.#bus.apply([[seq, 'subject', customerId, subject, epoch, this.#longest()]])

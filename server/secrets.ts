@@ -14,6 +14,8 @@ import type { Bus } from './bus.ts'
 import type { Config } from './config.ts'
 import { seal } from './crypto/seal.ts'
 import { OAuthError, Unavailable } from './errors.ts'
+import type { Limits } from './limits.ts'
+import type { Log } from './log.ts'
 import { openDataKey, type Vault } from './records.ts'
 import type { Revoker } from './revoking.ts'
 
@@ -28,11 +30,16 @@ export interface Rotated {
   effectiveAt: number
 }
 
+/** `now`: what the old secrets signed ends at once. `reason` goes to the audit. */
+type Act = { now: boolean; reason: string }
+
 export interface SecretsOptions {
   db: Querier
   bus: Bus
   revoker: Revoker
   vault: Vault
+  limits: Limits
+  log: Log
   config: Pick<Config, 'refreshGrace' | 'maxAccessTokenTtl'>
 }
 
@@ -40,6 +47,10 @@ export interface SecretsOptions {
 const LENGTH = 64
 /** A rotation that loses against another is tried again, on what the other left. */
 const TRIES = 5
+/** Versions that may verify beside the current ones: each is in the record that every replica reads. */
+const MOST_PREVIOUS = 16
+const TOO_MANY_VERSIONS =
+  'too many older versions still verify; wait until they are retired, or rotate with now'
 /** Keys of one pass of maintenance. */
 const BATCH = 100
 
@@ -55,35 +66,35 @@ export class Secrets {
 
   /**
    * A new version for each use, in one write. Tokens of the old one go on until they end by themselves; with `now`, they
-   * end at once on every replica, and with refresh among the uses every session does. Throws `not_found`, `conflict`.
+   * end at once on every replica, and with refresh among the uses every session does. Throws `not_found`, `conflict`,
+   * TooMany.
    */
-  async rotate(
-    customerId: string,
-    uses: Uses,
-    act: { now: boolean; reason: string },
-    origin: Origin,
-  ): Promise<Rotated> {
-    const { bus, db } = this.#options
+  async rotate(customerId: string, uses: Uses, act: Act, origin: Origin): Promise<Rotated> {
+    await this.#options.limits.take('rotate', customerId)
     for (let tried = 0; tried < TRIES; tried++) {
       const from = await this.#rotatable(customerId)
-      const [rotated] = await rotateKeys(db, {
-        ...origin,
-        ...act,
-        customerId,
-        ...this.#sealed(customerId, uses, from),
-      })
-      if (!rotated) continue
-      const { seq, versions } = rotated
-      if (seq !== null) await this.#ended(customerId, seq)
-      return { versions, effectiveAt: bus.now() }
+      if (!act.now && from.previous >= MOST_PREVIOUS) throw new OAuthError('conflict', TOO_MANY_VERSIONS)
+      const rotated = await this.#rotateFrom(from, customerId, uses, act, origin)
+      if (rotated) return rotated
     }
     throw new OAuthError('conflict', 'the secrets are being rotated by others at the same time; try again')
   }
 
-  async #ended(customerId: string, seq: number) {
-    const { bus, revoker } = this.#options
-    revoker.forgetCustomer(customerId, seq)
-    await bus.everywhere(seq)
+  /** Undefined: another rotation came first. */
+  async #rotateFrom(
+    from: Rotatable,
+    customerId: string,
+    uses: Uses,
+    act: Act,
+    origin: Origin,
+  ): Promise<Rotated | undefined> {
+    const { bus, db, revoker } = this.#options
+    const sealed = this.#sealed(customerId, uses, from)
+    const [rotated] = await rotateKeys(db, { ...origin, ...act, ...sealed, customerId })
+    if (!rotated) return undefined
+    revoker.forgetCustomer(customerId, rotated.seq)
+    if (act.now) await bus.everywhere(rotated.seq)
+    return { versions: rotated.versions, effectiveAt: bus.now() }
   }
 
   async #rotatable(customerId: string): Promise<Rotatable> {
@@ -121,13 +132,32 @@ export class Secrets {
     return listSecrets(this.#options.db, { customerId })
   }
 
-  /** Retires what nothing live can carry any more, and rotates what is older than `maxAge` seconds (0: never). */
-  async maintain(maxAge: number): Promise<void> {
+  /** Retires what nothing live can carry any more. */
+  async retire(): Promise<void> {
     const { config, db } = this.#options
     await retireKeys(db, { ...MAINTENANCE, grace: config.refreshGrace, limit: BATCH })
-    if (maxAge === 0) return
-    for (const { customerId, ...uses } of await findAged(db, { maxAge, limit: BATCH }))
-      await this.rotate(customerId, uses, { now: false, reason: 'age' }, MAINTENANCE)
+  }
+
+  /** Rotates what is older than `maxAge` seconds, unless another replica has since. */
+  async rotateAged(maxAge: number): Promise<void> {
+    const aged = await findAged(this.#options.db, { maxAge, limit: BATCH })
+    for (const { customerId, rotations, ...uses } of aged)
+      await this.#rotateOne(customerId, rotations, uses).catch(error => this.#pass(customerId, error))
+  }
+
+  async #rotateOne(customerId: string, rotations: number, uses: Uses): Promise<void> {
+    const from = await this.#rotatable(customerId)
+    if (from.rotations !== rotations) return
+    await this.#rotateFrom(from, customerId, uses, { now: false, reason: 'age' }, MAINTENANCE)
+  }
+
+  /** One that can't be rotated keeps nobody else from it. */
+  #pass(customerId: string, error: unknown) {
+    if (error instanceof Unavailable) throw error
+    this.#options.log.warn(
+      { err: error, customerId },
+      'the secrets of a customer could not be rotated by age',
+    )
   }
 }
 

@@ -60,7 +60,8 @@ function decoded(text: string): string {
   }
 }
 
-const WRONG = new OAuthError('invalid_client', 'send a valid API key or resource-server credential')
+const MISSING = new OAuthError('invalid_client', 'send a credential: Authorization: Bearer assay_ak_...')
+const WRONG = new OAuthError('invalid_client', 'this is no valid API key or resource-server credential')
 
 /** Throws `invalid_client`. */
 export async function authenticated(
@@ -68,7 +69,7 @@ export async function authenticated(
   presented: Presented | undefined,
 ): Promise<Caller> {
   const caller = presented && (await credentials.authenticate(presented))
-  if (!caller) throw WRONG
+  if (!caller) throw presented ? WRONG : MISSING
   return caller
 }
 
@@ -88,6 +89,9 @@ export async function apiKey(
   return caller
 }
 
+const REFUSED = 'the access token is malformed, expired or revoked'
+const NOT_A_KEY = 'this is a credential, not an access token; send the one from signup or login'
+
 /** The claims of a valid access token. Throws `invalid_token`. */
 export async function accessToken(
   c: Ctx,
@@ -97,7 +101,7 @@ export async function accessToken(
   if (token === undefined) throw new TokenMissing('send an access token: Authorization: Bearer ...')
   const { claims, refusal } = await tokens.verify(token)
   metrics.verified(refusal)
-  if (!claims) throw new OAuthError('invalid_token', 'the access token is malformed, expired or revoked')
+  if (!claims) throw new OAuthError('invalid_token', token.startsWith('assay_') ? NOT_A_KEY : REFUSED)
   return claims
 }
 

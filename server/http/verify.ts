@@ -25,9 +25,9 @@ function verify(deps: Needs, exact: boolean): Handler<Env> {
     try {
       const rules = rulesOf(exact ? c.req.url : '', c.req.header('x-assay-require'))
       if (rules === undefined) return misruled(deps, requestId)
-      await consistent(c, deps.bus)
       const token = tokenOf(c, deps.config.tokenCookie)
       if (token === undefined) return deny(deps, requestId, 401, challenge(), 'token_missing')
+      await consistent(c, deps.bus)
       const { claims, refusal } = await deps.tokens.verify(token)
       if (refusal) return deny(deps, requestId, 401, INVALID, refusal)
       return answer(deps, requestId, claims, rules)

@@ -107,7 +107,7 @@ test.each([
   ['that is missing', { new_password: undefined }, /^new_password/],
   ['beside a present one that is missing', { password: undefined }, /^password/],
   ['beside a present one of 258 bytes', { password: 'é'.repeat(129) }, /^password/],
-  ['beside a member that is not known', { email: 'a@example.com' }, /not known/],
+  ['beside a member that is not known', { email: 'a@example.com' }, /only these may stand/],
 ])('a new password %s is refused', async (_, wrong, detail) => {
   const customer = await assay.signUp()
   const body = { password: customer.password, new_password: NEW, ...wrong }

@@ -186,3 +186,62 @@ test('a strict question is answered from a state not older than itself', async (
   expect(strict.status).toBe(401)
   expect(Number(strict.headers.get('x-assay-age'))).toBeGreaterThanOrEqual(0)
 })
+
+test('an access token that is issued while its secret is replaced at once is signed by the new one', async () => {
+  const customer = await here.signUp()
+  await rotate(customer, { use: 'access', now: true })
+  const key = await there.keys.signing(customer.id, 'access', 1)
+  expect(key.version).toBe(2)
+})
+
+test('two replicas that find the same old secret rotate it once', async () => {
+  const customer = await here.signUp()
+  await world.advance(91 * DAY)
+  await Promise.all([here.maintenance.run(), there.maintenance.run()])
+  const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
+  expect(await states(customer, login.json.access_token)).toContain('access 2 current')
+})
+
+test('a customer whose secrets do not open keeps nobody else from being rotated', async () => {
+  const [broken, healthy] = [await here.signUp(), await here.signUp()]
+  await world.advance(91 * DAY)
+  await world.db.query('update assay.customers set sealed_data_key = $2 where id = $1', [
+    broken.id,
+    Buffer.alloc(150, 1),
+  ])
+  for (let rounds = 0; rounds < 2; rounds++) await here.maintenance.run()
+  const login = await here.postJson('/api/auth/login', { email: healthy.email, password: healthy.password })
+  expect(await states(healthy, login.json.access_token)).toContain('access 2 current')
+})
+
+test('older versions that still verify are bounded', async () => {
+  const customer = await here.signUp()
+  const answers = []
+  for (let rotations = 0; rotations < 10; rotations++) answers.push((await rotate(customer)).status)
+  expect(answers).toEqual([...Array(8).fill(200), 409, 409])
+})
+
+test("a session that its subject's revocation ended is no longer listed", async () => {
+  const customer = await here.signUp()
+  await customer.session({ subject: 'eve' })
+  await here.request('/api/subjects/eve/revoke', { method: 'POST', headers: bearer(customer.apiKey) })
+  expect((await here.get('/api/sessions?subject=eve', customer.accessToken)).json).toEqual({ sessions: [] })
+})
+
+test('what is dead leaves its tables, and what is not stays', async () => {
+  const customer = await here.signUp()
+  const { access_token: token } = await customer.session()
+  await here.postForm('/revoke', { token }, bearer(customer.apiKey))
+  const rows = async () =>
+    (
+      await world.db.query<{ count: number }>(
+        'select count(*) from assay.revocations where customer_id = $1',
+        [customer.id],
+      )
+    )[0]!.count
+  await here.maintenance.run()
+  expect(await rows()).toBe(1)
+  await world.advance(2 * 3_600_000)
+  await here.maintenance.run()
+  expect(await rows()).toBe(0)
+})
