@@ -1,4 +1,5 @@
 import postgres from 'postgres'
+import { Unavailable } from '../server/errors.ts'
 import type { Driver, Line } from './client.ts'
 import { within } from './deadline.ts'
 import { translate } from './failures.ts'
@@ -97,8 +98,15 @@ const prepared = (sql: postgres.Sql, statement: string, params: readonly unknown
     { prepare: true, simple: false } as object,
   )
 
-/** A plain array: the driver's own has the statement and the connection hanging from it. */
-const rowsOf = <Row>(result: Iterable<unknown>) => Array.from(result) as Row[]
+/**
+ * A plain array: the driver's own has the statement and the connection hanging from it. Only of an answer that the server
+ * completed: a call that the driver writes to a connection just reset it answers, once connected anew, with no rows, as
+ * though nothing had been there.
+ */
+function rowsOf<Row>(result: Iterable<unknown> & { command: unknown }): Row[] {
+  if (!result.command) throw new Unavailable('database: the link was lost before the answer')
+  return Array.from(result) as Row[]
+}
 
 function connect(url: string, connections: number, deadline: number) {
   return postgres(url, {

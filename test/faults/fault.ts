@@ -1,0 +1,42 @@
+import type { Decision } from './history.ts'
+import type { Load } from './load.ts'
+import type { Reading, Stage } from './stage.ts'
+
+/** Something that goes wrong, and how one can tell that it did. */
+export interface Fault<Mark = unknown> {
+  name: string
+  /** It stops or crashes the whole server, which can't be one that others use. */
+  ownServer?: true
+  /** Between inject and heal (ms). */
+  lasts: number
+  /** Does the harm; what it answers is handed on to `heal` and `felt`. */
+  inject(stage: Stage, load: Load): Promise<Mark>
+  heal(stage: Stage, mark: Mark): Promise<void> | void
+  /** The proof that servers met the fault: a drill without one shows nothing. */
+  felt(seen: Seen, mark: Mark, stage: Stage): Promise<boolean> | boolean
+}
+
+/** From before the fault until it was healed. */
+export interface Seen {
+  /** Of each replica. */
+  before: Reading[]
+  after: Reading[]
+  decisions: Decision[]
+  /** Milliseconds. */
+  lasted: number
+}
+
+/** Lets rows of different marks stand in one list; a mark only ever returns to the row that made it. */
+export const fault = <Mark>(row: Fault<Mark>) => row as Fault
+
+export const failedPolls = ({ before, after }: Seen, replica: number) =>
+  after[replica]!.failures - before[replica]!.failures
+
+/** Whether a replica's polls failed and it said so: it answered 503 rather than guess. */
+export const cutOff = (seen: Seen, replica: number) =>
+  failedPolls(seen, replica) > 0 &&
+  seen.decisions.some(decision => decision.replica === replica && decision.status === 503)
+
+/** The oldest state that a replica answered from (ms). */
+export const oldest = ({ decisions }: Seen, replica: number) =>
+  decisions.reduce((most, { replica: at, age = 0 }) => (at === replica ? Math.max(most, age) : most), 0)

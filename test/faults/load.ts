@@ -1,0 +1,167 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Decision, History, Revocation } from './history.ts'
+import type { Replica, Stage } from './stage.ts'
+
+/** Clients that verify at each replica, each waiting for its answer and then a moment (ms). */
+const VERIFIERS = 6
+const BETWEEN_VERIFIES = 4
+/** Clients that revoke, and how long each rests (ms). */
+const REVOKERS = 2
+const BETWEEN_REVOCATIONS = 60
+/** Live tokens kept at hand. */
+const STOCK = 100
+/** The latest revoked tokens are presented again and again; a bound is missed soon after it, or never. */
+const REMEMBERED = 120
+/** A request that is not answered by then counts as broken (ms). */
+const PATIENCE = 15_000
+
+interface Token {
+  name: string
+  access: string
+  refresh: string
+  subject: string
+}
+
+export type Load = ReturnType<typeof startLoad>
+
+/** Verifies at every replica and revocations at the first, all on this process's monotonic clock, until it is stopped. */
+export function startLoad(stage: Stage) {
+  const history: History = { decisions: [], revocations: [] }
+  const live = new Map<string, Token>()
+  const revoked: Token[] = []
+  const call = callerOf(stage)
+  let named = 0
+  let stopped = false
+
+  async function issue() {
+    const subject = `user-${process.pid}-${stage.replicas[0].process.port}-${Math.random()}`
+    const answer = await call('/issue', { json: { subject, refresh: true } })
+    if (answer?.status !== 200) return
+    const { access_token: access, refresh_token: refresh } = answer.json
+    const name = `t${named++}`
+    live.set(name, { name, access, refresh, subject })
+  }
+
+  /** Takes a live token out, for somebody who will revoke it. */
+  function take(): Token | undefined {
+    const token = any([...live.values()])
+    if (token) live.delete(token.name)
+    return token
+  }
+
+  /** Notes the revocation around `act`, which answers its status. */
+  async function revoke(token: Token, act: (token: Token) => Promise<number | undefined>) {
+    const noted: Revocation = {
+      token: token.name,
+      askedAt: performance.now(),
+      acknowledgedAt: undefined,
+      status: undefined,
+    }
+    history.revocations.push(noted)
+    revoked.push(token)
+    if (revoked.length > REMEMBERED) revoked.shift()
+    noted.status = await act(token)
+    if (noted.status === 200 || noted.status === 204) noted.acknowledgedAt = performance.now()
+  }
+
+  async function verify(replica: number, token: Token): Promise<Decision> {
+    const sentAt = performance.now()
+    const { status, age } = await present(stage.replicas[replica]!, token.access)
+    const decision = { replica, token: token.name, sentAt, answeredAt: performance.now(), status, age }
+    history.decisions.push(decision)
+    return decision
+  }
+
+  async function whileOn(act: () => Promise<unknown>, rest: number) {
+    while (!stopped) {
+      await act()
+      await sleep(rest)
+    }
+  }
+
+  const pick = () => (Math.random() < 0.5 ? any(revoked) : undefined) ?? any([...live.values()])
+  const verifySome = async (replica: number) => {
+    const token = pick()
+    if (token) await verify(replica, token)
+  }
+  const revokeSome = async () => {
+    const token = live.size > STOCK / 2 && take()
+    if (token) await revoke(token, token => anyAct(call, token))
+  }
+  const clients = [
+    ...stage.replicas.flatMap((_, replica) =>
+      times(VERIFIERS, () => whileOn(() => verifySome(replica), BETWEEN_VERIFIES)),
+    ),
+    ...times(REVOKERS, () => whileOn(revokeSome, BETWEEN_REVOCATIONS)),
+    whileOn(async () => {
+      if (live.size < STOCK) await Promise.all(times(8, issue))
+    }, 10),
+  ]
+
+  return {
+    history,
+    take,
+    revoke,
+    /** Whether there are tokens to present. */
+    ready: () => live.size > STOCK / 2,
+    /** One of a live token, noted like all others. */
+    verifyLive: (replica: number) => verify(replica, any([...live.values()])!),
+    acknowledgedSince: (at: number) =>
+      history.revocations.some(({ askedAt, acknowledgedAt }) => askedAt > at && acknowledgedAt !== undefined),
+    async stop(): Promise<History> {
+      stopped = true
+      await Promise.all(clients)
+      return history
+    },
+  }
+}
+
+const times = <Result>(count: number, make: () => Result) => Array.from({ length: count }, make)
+
+const any = <Item>(items: Item[]): Item | undefined => items[Math.floor(Math.random() * items.length)]
+
+async function present({ process }: Replica, token: string) {
+  try {
+    const response = await fetch(`${process.url}/verify`, {
+      headers: { Authorization: `Bearer ${token}` },
+      signal: AbortSignal.timeout(PATIENCE),
+    })
+    const age = response.headers.get('x-assay-age')
+    return { status: response.status, age: age === null ? undefined : Number(age) }
+  } catch {
+    return { status: 0, age: undefined }
+  }
+}
+
+type Call = ReturnType<typeof callerOf>
+
+/** Calls the first replica as the customer. Undefined: no answer. */
+function callerOf({ replicas: [first], apiKey }: Stage) {
+  return async function call(path: string, { json, form }: { json?: object; form?: Record<string, string> }) {
+    try {
+      const response = await fetch(first.process.url + path, {
+        method: 'POST',
+        headers: {
+          Authorization: `Bearer ${apiKey}`,
+          ...(json && { 'Content-Type': 'application/json' }),
+        },
+        ...(form ? { body: new URLSearchParams(form) } : json && { body: JSON.stringify(json) }),
+        signal: AbortSignal.timeout(PATIENCE),
+      })
+      const text = await response.text()
+      return { status: response.status, json: text.startsWith('{') ? JSON.parse(text) : {} }
+    } catch {
+      return undefined
+    }
+  }
+}
+
+/** Ends an access token by one of the three ways there are: itself, its session, its subject. */
+async function anyAct(call: Call, { access, refresh, subject }: Token): Promise<number | undefined> {
+  const acts = [
+    () => call('/revoke', { form: { token: access } }),
+    () => call('/revoke', { form: { token: refresh } }),
+    () => call(`/api/subjects/${encodeURIComponent(subject)}/revoke`, {}),
+  ]
+  return (await any(acts)!())?.status
+}

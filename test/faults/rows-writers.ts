@@ -1,0 +1,86 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import postgres from 'postgres'
+import { insertRevokedTokens } from '../../db/revocations.ts'
+import { fault } from './fault.ts'
+import type { Load } from './load.ts'
+import { ask, type Stage } from './stage.ts'
+
+/** Faults that are other writers: what commits late, or in another order than it began. */
+
+const WRITERS = 24
+/** Revocations by each. */
+const ROUNDS = 4
+
+export const writerFaults = (held: number) => [
+  fault({
+    name: `transaction open for ${held / 1_000} s`,
+    lasts: held,
+    async inject(stage) {
+      const sql = postgres(stage.url, { max: 1, connection: { application_name: 'faults' } })
+      const [begun, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+      // It has an id and a snapshot: nothing that ended since is dead to it.
+      const done = sql.begin('isolation level repeatable read', async tx => {
+        await tx`select pg_current_xact_id()`
+        begun.resolve()
+        await release.promise
+        const [row] = await tx`select extract(epoch from clock_timestamp() - now())::float8 * 1000 as age`
+        return row!.age as number
+      })
+      await begun.promise
+      return { release, age: done.finally(() => sql.end()) }
+    },
+    async heal(_, { release, age }) {
+      release.resolve()
+      await age
+    },
+    // A timer may be a millisecond early.
+    felt: async (_, { age }) => (await age) >= held - 1,
+  }),
+  fault({
+    name: `${WRITERS} writers committing out of order`,
+    lasts: 0,
+    async inject(stage, load) {
+      await Promise.all(Array.from({ length: WRITERS }, () => write(stage, load)))
+    },
+    heal() {},
+    felt: async (_, __, stage) => (await inversions(stage)) > WRITERS,
+  }),
+]
+
+/** Begins, takes a transaction id, dawdles, revokes and commits: the order of ids is not the order of commits. */
+async function write(stage: Stage, load: Load) {
+  const sql = postgres(stage.url, { max: 1, fetch_types: false, connection: { application_name: 'faults' } })
+  for (let round = 0; round < ROUNDS; round++) {
+    const token = load.take()
+    if (token) await load.revoke(token, ({ access }) => revokeSlowly(sql, access))
+  }
+  await sql.end()
+}
+
+async function revokeSlowly(sql: postgres.Sql, access: string): Promise<number> {
+  await sql.begin(async tx => {
+    await tx`select pg_current_xact_id()`
+    await sleep(Math.random() * 400)
+    const query = async <Row>(statement: string, params: readonly unknown[] = []) =>
+      Array.from(await tx.unsafe(statement, params as string[])) as Row[]
+    await insertRevokedTokens({ query }, { acts: JSON.stringify([actOf(access)]) })
+    await sleep(Math.random() * 5)
+  })
+  return 200
+}
+
+function actOf(access: string) {
+  const { client_id, jti, sub, exp } = JSON.parse(Buffer.from(access.split('.')[1]!, 'base64url').toString())
+  return { customer_id: client_id, token_id: jti, subject: sub, expires_at: exp, actor: 'operator' }
+}
+
+/** Neighbours by number whose transactions began the other way round. */
+async function inversions(stage: Stage): Promise<number> {
+  const [row] = await ask<{ count: number }>(
+    stage,
+    `select count(*)::int from (
+      select xmin::text::bigint as id, lag(xmin::text::bigint) over (order by seq) as earlier from assay.revocations
+    ) as pairs where id < earlier`,
+  )
+  return row!.count
+}
