@@ -79,6 +79,9 @@ interface Link {
   ended: Promise<void>
 }
 
+/** Not events.once: that rejects on an error, and a reset is one. */
+const closed = (socket: Socket) => new Promise<void>(resolve => socket.once('close', () => resolve()))
+
 function makeLink(client: Socket, database: Socket, mode: () => Mode): Link {
   const state = { silent: false }
   forward(client, database, mode, state)
@@ -87,7 +90,7 @@ function makeLink(client: Socket, database: Socket, mode: () => Mode): Link {
     client.resetAndDestroy()
     database.destroy()
   }
-  const ended = Promise.all([once(client, 'close'), once(database, 'close')]).then(() => {})
+  const ended = Promise.all([closed(client), closed(database)]).then(() => {})
   const silence = () => {
     state.silent = true
   }
