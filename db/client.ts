@@ -1,5 +1,6 @@
 import { drizzle, type PgRemoteDatabase } from 'drizzle-orm/pg-proxy'
 import { openEmbedded } from './embedded.ts'
+import { inspect } from './inspect.ts'
 import { openPostgres } from './postgres.ts'
 import * as schema from './schema.ts'
 
@@ -30,7 +31,9 @@ export const DEADLINE = 5_000
 /** Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing). */
 export async function open(target: { url: string } | { folder: string }): Promise<Database> {
   const driver =
-    'url' in target ? openPostgres(target.url, DEADLINE) : await openEmbedded(target.folder, DEADLINE)
+    'url' in target
+      ? openPostgres(target.url, DEADLINE, (await inspect(target.url)).pooled)
+      : await openEmbedded(target.folder, DEADLINE)
   const orm = drizzle(async (statement, params) => ({ rows: await driver.values(statement, params) }), {
     schema,
   })

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import postgres from 'postgres'
+import { setTimeout as pause } from 'node:timers/promises'
+import { Connection, connected, connectionTo } from './connection.ts'
 
 /** What every publication notifies; `publishing` in revocations.ts says so in SQL. */
 export const CHANNEL = 'assay_bus'
@@ -12,32 +13,47 @@ export interface Hints {
 
 /** How long a test notification may take (ms). */
 const PATIENCE = 2_000
+/** Between the loss of the connection and the next try (ms). */
+const AGAIN = 200
 
 /**
- * Calls `onHint` when some replica has published. A hint is a hint: losing one costs milliseconds, never the bound. The
- * driver listens again after a lost connection, which counts as a hint, for there may have been some meanwhile.
+ * Calls `onHint` when some replica has published. A hint is a hint: losing one costs milliseconds, never the bound. After a
+ * lost connection it listens again, which counts as a hint, for there may have been some meanwhile.
  */
 export async function listenForHints(url: string, onHint: () => void): Promise<Hints> {
-  const sql = postgres(url, OPTIONS)
   const proof = randomUUID()
-  const { promise: heard, resolve: hear } = Promise.withResolvers<boolean>()
-  const close = () => sql.end({ timeout: 1 })
-  try {
-    await sql.listen(CHANNEL, payload => (payload === proof ? hear(true) : onHint()), onHint)
-    setTimeout(hear, PATIENCE, false).unref()
-    await sql.notify(CHANNEL, proof)
-    return { heard: await heard, close }
-  } catch {
-    return { heard: false, close }
-  }
-}
+  const proven = Promise.withResolvers<boolean>()
+  const onNotice = (payload?: string) => (payload === proof ? proven.resolve(true) : onHint())
+  let listener: Connection
+  let closed = false
 
-const OPTIONS = {
-  max: 1,
-  connect_timeout: 2,
-  // Seconds, as in postgres.ts. The connection that the proof is sent on is not the one that listens, and may go.
-  backoff: 0.2 as never,
-  idle_timeout: 20,
-  fetch_types: false,
-  onnotice: () => {},
+  async function listen() {
+    listener = new Connection(connectionTo(url))
+    const ended = new Promise<void>(resolve => listener.on('end', () => resolve()))
+    listener.on('notification', ({ payload }) => onNotice(payload))
+    await listener.connect()
+    await listener.query(`listen ${CHANNEL}`)
+    onHint()
+    return { ended }
+  }
+
+  async function goOn(listening: ReturnType<typeof listen>) {
+    await listening.then(({ ended }) => ended).catch(() => {})
+    await listener.end().catch(() => {})
+    await pause(AGAIN, undefined, { ref: false })
+    if (!closed) void goOn(listen())
+  }
+
+  const first = listen()
+  void goOn(first)
+  setTimeout(proven.resolve, PATIENCE, false).unref()
+  // From another connection: through a pooler who notifies may hear itself.
+  await first
+    .then(() => connected(url, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
+    .catch(() => proven.resolve(false))
+  const close = async () => {
+    closed = true
+    await listener.end().catch(() => {})
+  }
+  return { heard: await proven.promise, close }
 }

@@ -1,7 +1,7 @@
 import { readMigrationFiles } from 'drizzle-orm/migrator'
-import postgres from 'postgres'
 import { MAKE_PARTITIONS } from './audit.ts'
 import type { Database } from './client.ts'
+import { connected } from './connection.ts'
 
 const files = readMigrationFiles({ migrationsFolder: `${import.meta.dirname}/migrations` })
 
@@ -14,14 +14,17 @@ type Execute = (statement: string) => Promise<Record<string, unknown>[]>
  * Brings a Postgres up to date, under an advisory lock, in one transaction, on a connection of its own that no pooler may
  * share: replicas that start together take turns. Answers how many migrations it applied.
  */
-export async function migratePostgres(url: string): Promise<number> {
-  const sql = postgres(url, { max: 1, connect_timeout: 2, onnotice: () => {}, fetch_types: false })
-  try {
-    // begin is safe here: nothing is served yet (db/postgres.ts says why it isn't elsewhere).
-    return await sql.begin(transaction => migrate(statement => transaction.unsafe(statement)))
-  } finally {
-    await sql.end({ timeout: 1 })
-  }
+export function migratePostgres(url: string): Promise<number> {
+  return connected(url, async connection => {
+    await connection.query('begin')
+    const applied = await migrate(async statement => {
+      // Of several statements at once the driver answers a list.
+      const results = [await connection.query(statement)].flat()
+      return results.at(-1)!.rows
+    })
+    await connection.query('commit')
+    return applied
+  })
 }
 
 /** Inside one transaction, whose statements `execute` runs: several at once, answering the last one's rows. */

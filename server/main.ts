@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs'
-import { type Database, open } from '../db/client.ts'
+import type { Database } from '../db/client.ts'
 import { DatabaseError, translate } from '../db/failures.ts'
-import { type Hints, listenForHints } from '../db/hints.ts'
-import { isMigrated, migratePostgres } from '../db/migrate.ts'
+import { isMigrated } from '../db/migrate.ts'
 import { assemble } from './assemble.ts'
 import { banner } from './banner.ts'
 import { type Config, ConfigError, loadConfig, parseAdminToken, parseMasterKeys } from './config.ts'
 import type { SealingKey } from './crypto/seal.ts'
+import { listenTo, openDatabase, warnOfLosses } from './database.ts'
 import {
   adminTokenFile,
   type DataDir,
@@ -44,7 +44,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
   const secrets = secretsOf(config, folder, log)
-  const db = await openDatabase(config, folder)
+  const db = await openDatabase(config, folder?.database)
   if (verb === 'migrate') return db.close()
   await serve({ ...config, ...secrets }, db, log, folder?.path)
 }
@@ -113,35 +113,6 @@ function fromFile<Parsed>(
   }
 }
 
-/** Open, and migrated. */
-async function openDatabase(config: Config, folder: DataDir | undefined): Promise<Database> {
-  if (config.databaseUrl !== undefined) await migratePostgres(config.directDatabaseUrl ?? config.databaseUrl)
-  return open(config.databaseUrl === undefined ? { folder: folder!.database } : { url: config.databaseUrl })
-}
-
-/** Hints save half a second; a poll finds the same without them. Nothing waits for them. */
-async function listenTo(config: Config, bus: { poke(): void }, log: Log): Promise<Hints | undefined> {
-  const url = config.directDatabaseUrl ?? config.databaseUrl
-  if (url === undefined) return undefined
-  const hints = await listenForHints(url, () => bus.poke())
-  if (!hints.heard)
-    log.warn(
-      'notifications do not arrive (through a pooler they are lost): set DIRECT_DATABASE_URL past the pooler',
-    )
-  return hints
-}
-
-async function warnOfLosses(db: Database, log: Log) {
-  if (db.kind === 'embedded') return
-  for (const setting of ['fsync', 'synchronous_commit', 'full_page_writes']) {
-    const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
-    if (row?.value === 'off')
-      log.warn(
-        `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
-      )
-  }
-}
-
 function exit(code: number, message: string): never {
   process.stderr.write(`${message}\n`)
   process.exit(code)
@@ -172,6 +143,7 @@ const WHY = {
   ENOTFOUND: 'there is no such host',
   ECONNREFUSED: 'nothing listens at this host and port',
   ECONNRESET: 'the server hung up; is it Postgres, and does it speak TLS if that was asked for?',
+  STANDBY: 'it is a standby, which only reads; name the primary, or promote it',
   CONNECT_TIMEOUT: 'nothing answers at this host and port',
 }
 

@@ -164,7 +164,7 @@ test('a revocation made while a replica was cut off is the first thing it knows'
 test('many that ask for the same unknown customer over a silent link all hear so within one deadline', async () => {
   const proxy = await openProxy(world.url!)
   onTestFinished(() => proxy.close())
-  const link = openPostgres(proxy.url, 400)
+  const link = openPostgres(proxy.url, 400, false)
   onTestFinished(() => link.close())
   // The bus has a sound link of its own: only the read of the record hangs.
   const database = holding({ ...world.db, query: link.query })

@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
@@ -8,16 +7,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { freePort } from './port.ts'
+import { findProgram } from './program.ts'
 
 export const SHIPPED = join(import.meta.dirname, '../../deploy/nginx')
-
-/** The real nginx, or undefined where there is none. In CI its absence is an error: nothing is skipped there. */
-export function findNginx(): string | undefined {
-  const path = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin']
-  const found = path.map(dir => join(dir, 'nginx')).find(file => existsSync(file))
-  if (!found && process.env.CI) throw new Error('nginx is not installed, and CI skips nothing')
-  return found
-}
 
 export interface Options {
   /** The ports of Assay's replicas. */
@@ -62,7 +54,7 @@ export async function checkConfig(http: string): Promise<{ ok: boolean; output: 
 }
 
 function nginxPath(): string {
-  const path = findNginx()
+  const path = findProgram('nginx')
   if (path === undefined) throw new Error('nginx is not installed')
   return path
 }

@@ -1,0 +1,66 @@
+import { type Database, open } from '../db/client.ts'
+import { type Hints, listenForHints } from '../db/hints.ts'
+import { inspect, type Server } from '../db/inspect.ts'
+import { migratePostgres } from '../db/migrate.ts'
+import { type Config, ConfigError } from './config.ts'
+import { Unavailable } from './errors.ts'
+import type { Log } from './log.ts'
+
+type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
+
+/** Open, and migrated; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to the wrong place. */
+export async function openDatabase(
+  { databaseUrl, directDatabaseUrl }: Urls,
+  folder: string | undefined,
+): Promise<Database> {
+  if (databaseUrl === undefined) return open({ folder: folder! })
+  await checkServers(databaseUrl, directDatabaseUrl)
+  await migratePostgres(directDatabaseUrl ?? databaseUrl)
+  return open({ url: databaseUrl })
+}
+
+async function checkServers(url: string, direct: string | undefined) {
+  const server = await inspect(url)
+  const problems = server.unfit.map(unfit)
+  if (direct !== undefined) problems.push(...whatIsWrong(server, await inspect(direct)))
+  if (problems.length > 0) throw new ConfigError(problems)
+  if (server.standby) throw new Unavailable('database: STANDBY')
+}
+
+function whatIsWrong(server: Server, direct: Server): string[] {
+  if (direct.identity !== server.identity)
+    return [
+      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same one, past the pooler',
+    ]
+  if (direct.standby && !server.standby)
+    return ['DIRECT_DATABASE_URL: leads to a standby, which only reads; name the primary']
+  return []
+}
+
+const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
+  `DATABASE_URL: through this pooler ${name} is '${value}', and Assay can't set it there; as the database's owner: ` +
+  `alter database NAME set ${name} = '${needed}'; and let the pooler reconnect`
+
+/** Hints save half a second; a poll finds the same without them. Nothing waits for them. */
+export async function listenTo(urls: Urls, bus: { poke(): void }, log: Log): Promise<Hints | undefined> {
+  const url = urls.directDatabaseUrl ?? urls.databaseUrl
+  if (url === undefined) return undefined
+  const hints = await listenForHints(url, () => bus.poke())
+  if (!hints.heard)
+    log.warn(
+      'notifications do not arrive (through a pooler they are lost): set DIRECT_DATABASE_URL past the pooler',
+    )
+  return hints
+}
+
+/** Whoever runs Postgres so that a crash forgets is told. */
+export async function warnOfLosses(db: Database, log: Log) {
+  if (db.kind === 'embedded') return
+  for (const setting of ['fsync', 'synchronous_commit', 'full_page_writes']) {
+    const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
+    if (row?.value === 'off')
+      log.warn(
+        `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
+      )
+  }
+}

@@ -1,0 +1,101 @@
+import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
+import { open } from '../../db/client.ts'
+import { inspect } from '../../db/inspect.ts'
+import { createDatabase } from '../support/database.ts'
+import { startPgbouncer } from '../support/pgbouncer.ts'
+import { logLines, runAssay, startAssay, stopAll, until } from '../support/process.ts'
+import { findProgram } from '../support/program.ts'
+
+/** Through a real pgbouncer in transaction mode. The whole suite runs through it too: npm run test:pooler (H27). */
+
+const present = findProgram('pgbouncer') !== undefined
+let pgbouncer: Awaited<ReturnType<typeof startPgbouncer>>
+let url: string
+let drop: () => Promise<void>
+
+beforeAll(async () => {
+  const made = await createDatabase(inject('databaseUrl'))
+  url = made.url
+  drop = made.drop
+  if (present) pgbouncer = await startPgbouncer(url)
+})
+afterEach(() => stopAll())
+afterAll(async () => {
+  await pgbouncer?.stop()
+  await drop()
+})
+
+const settings = (more: Record<string, string> = {}) => ({
+  DATABASE_URL: pgbouncer.through(url),
+  MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
+  ADMIN_TOKEN: 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5',
+  ...more,
+})
+
+const database = () => new URL(url).pathname.slice(1)
+
+test.skipIf(!present)(
+  'H27 a pooler is known for what it is, and the server behind it for the same database',
+  async () => {
+    const [pooled, direct] = [await inspect(pgbouncer.through(url)), await inspect(url)]
+    expect(pooled).toEqual({ identity: direct.identity, standby: false, pooled: true, unfit: [] })
+    expect(direct).toEqual({ identity: direct.identity, standby: false, pooled: false, unfit: [] })
+  },
+)
+
+test.skipIf(!present)(
+  'H27 the server starts through it, and says that notifications do not arrive',
+  async () => {
+    const assay = await startAssay(settings())
+    await until('it has found out', () => logLines(assay).some(({ msg }) => /DIRECT_DATABASE_URL/.test(msg)))
+    expect((await fetch(`${assay.url}/readyz`)).status).toBe(200)
+  },
+)
+
+test.skipIf(!present)('H27 with DIRECT_DATABASE_URL past it they do', async () => {
+  const assay = await startAssay(settings({ DIRECT_DATABASE_URL: url }))
+  const listening = `select 1 from pg_stat_activity where datname = '${database()}' and query = 'listen assay_bus'`
+  const db = await open({ url })
+  await until('it listens', async () => (await db.query(listening)).length === 1)
+  await db.close()
+  expect(logLines(assay).filter(({ level }) => level > 30)).toEqual([])
+})
+
+describe.skipIf(!present)('refused at start, with what mends it', () => {
+  test('DIRECT_DATABASE_URL leads to another database', async () => {
+    const other = await createDatabase(inject('databaseUrl'))
+    const { code, stderr } = await runAssay(settings({ DIRECT_DATABASE_URL: other.url }))
+    await other.drop()
+    expect(code).toBe(78)
+    expect(stderr).toContain(
+      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same one, past the pooler',
+    )
+  })
+
+  test.each([
+    ['synchronous_commit', 'off', 'on'],
+    ['default_transaction_isolation', 'serializable', 'read committed'],
+  ])('behind the pooler %s is %s', async (name, value, needed) => {
+    const made = await createDatabase(inject('databaseUrl'))
+    await administer(`alter database ${new URL(made.url).pathname.slice(1)} set ${name} = '${value}'`)
+    const { code, stderr } = await runAssay(settings({ DATABASE_URL: pgbouncer.through(made.url) }))
+    await made.drop()
+    expect(code).toBe(78)
+    expect(stderr).toContain(`alter database NAME set ${name} = '${needed}'`)
+  })
+
+  test('without a pooler such a setting is no matter: Assay sets its own', async () => {
+    const made = await createDatabase(inject('databaseUrl'))
+    await administer(`alter database ${new URL(made.url).pathname.slice(1)} set synchronous_commit = 'off'`)
+    const assay = await startAssay(settings({ DATABASE_URL: made.url }))
+    expect(await assay.stop('SIGINT')).toBe(0)
+    expect(logLines(assay).filter(({ level }) => level > 30)).toEqual([])
+    await made.drop()
+  })
+})
+
+async function administer(statement: string) {
+  const db = await open({ url: inject('databaseUrl') })
+  await db.query(statement)
+  await db.close()
+}
