@@ -1,5 +1,5 @@
-import postgres from 'postgres'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { control } from '../support/database.ts'
 import { stopClock, sync } from '../support/plant.ts'
 import {
   basic,
@@ -209,7 +209,7 @@ test('a customer has a hundred keys at most, and may make another once it delete
 /** Holds every act at its audit row, when the rest of it is done, until `count` of them wait, there or before. Postgres only. */
 async function holdActs(count: number) {
   if (world.url === undefined) return
-  const sql = postgres(world.url, { max: 1, onnotice: () => {} })
+  const sql = control(world.url)
   await sql.unsafe(`select pg_advisory_lock(100);
     create function assay.wait() returns trigger language plpgsql
       as 'begin perform pg_advisory_xact_lock_shared(100); return new; end';

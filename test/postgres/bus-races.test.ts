@@ -1,5 +1,5 @@
-import postgres from 'postgres'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { control } from '../support/database.ts'
 import { hear, linkTo, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -19,7 +19,7 @@ afterAll(() => world.stop())
 
 /** A transaction that has run `statement` and stays open until it is told to end. */
 async function openTransaction(statement: string, { url } = world) {
-  const sql = postgres(url!, { max: 1, onnotice: () => {} })
+  const sql = control(url!)
   let end = () => {}
   const ended = new Promise<void>(resolve => {
     end = resolve

@@ -3,18 +3,17 @@ import { cp, mkdtemp, readdir, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import postgres from 'postgres'
 import { expect, inject, onTestFinished, test } from 'vitest'
 import { open } from '../../db/client.ts'
 import { isMigrated, migratePostgres } from '../../db/migrate.ts'
-import { createDatabase } from '../support/database.ts'
+import { control, createDatabase } from '../support/database.ts'
 
 const run = promisify(execFile)
 const ROOT = join(import.meta.dirname, '../..')
 
 async function emptyDatabase() {
   const { url, drop } = await createDatabase(inject('databaseUrl'))
-  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  const sql = control(url)
   onTestFinished(async () => {
     await sql.end()
     await drop()

@@ -1,10 +1,9 @@
 import { inspect } from 'node:util'
-import postgres from 'postgres'
 import { afterAll, beforeAll, expect, inject, onTestFinished, test } from 'vitest'
 import { DatabaseError } from '../../db/failures.ts'
 import { openPostgres } from '../../db/postgres.ts'
 import { Unavailable } from '../../server/errors.ts'
-import { createDatabase } from '../support/database.ts'
+import { control, createDatabase } from '../support/database.ts'
 import { until } from '../support/process.ts'
 import { openProxy } from '../support/proxy.ts'
 
@@ -136,7 +135,7 @@ test('a call that meets a reset ends at once, whatever the moment, and the next 
 test('a statement that waits for a lock ends before its deadline, in the database too', async () => {
   const db = pool()
   await db.query('create table if not exists public.locked (n int)')
-  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  const sql = control(url)
   await sql.begin(async transaction => {
     await transaction.unsafe('lock table public.locked in access exclusive mode')
     const error = await errorOf(db.query('select n from public.locked'))

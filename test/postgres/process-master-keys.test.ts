@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
 import { checkValue } from '../../server/crypto/seal.ts'
-import { createDatabase } from '../support/database.ts'
+import { control, createDatabase } from '../support/database.ts'
 import { runAssay, startAssay, stopAll } from '../support/process.ts'
 
 /** H54: a database and a master key that don't belong together. Nothing is started, and nothing is changed. */
@@ -25,7 +25,7 @@ const settings = (MASTER_KEYS: string) => ({
 
 beforeAll(async () => {
   database = await createDatabase(inject('databaseUrl'))
-  sql = postgres(database.url, { max: 1, onnotice: () => {} })
+  sql = control(database.url)
   const assay = await startAssay(settings(ring(['m1', m1])))
   token = await signUp(assay.url)
   await assay.stop('SIGINT')

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
-import { createDatabase } from '../support/database.ts'
+import { control, createDatabase } from '../support/database.ts'
 import { logLines, type Running, runAssay, startAssay, stopAll } from '../support/process.ts'
 
 let database: Awaited<ReturnType<typeof createDatabase>>
@@ -15,7 +15,7 @@ const start = (url = database.url) => startAssay({ ...secrets, DATABASE_URL: url
 
 beforeAll(async () => {
   database = await createDatabase(inject('databaseUrl'))
-  sql = postgres(database.url, { max: 1, onnotice: () => {} })
+  sql = control(database.url)
 })
 afterEach(stopAll)
 afterAll(async () => {

@@ -1,7 +1,6 @@
 import { randomInt } from 'node:crypto'
-import postgres from 'postgres'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { createDatabase } from '../support/database.ts'
+import { control, createDatabase } from '../support/database.ts'
 import { type Running, startAssay, stopAll, until } from '../support/process.ts'
 
 /** Milliseconds. */
@@ -66,7 +65,7 @@ test('two that start at once on an empty database are both ready, and are one in
   for (const { url } of [one, two]) expect((await fetch(`${url}/readyz`)).status).toBe(200)
   const { newToken } = await signUp(one)
   expect(await verify(two, await newToken())).toBe(200)
-  const sql = postgres(url, { max: 1 })
+  const sql = control(url)
   expect(await sql`select id from assay.installation`).toHaveLength(1)
   expect(await sql`select id from assay.replicas where seen_at > assay.now() - interval '1 s'`).toHaveLength(
     2,
@@ -122,7 +121,7 @@ test('a process that is told to stop leaves nobody to wait for', async () => {
   const began = performance.now()
   expect((await revoke(token, 'all')).status).toBe(200)
   expect(performance.now() - began).toBeLessThan(N / 2)
-  const sql = postgres(url, { max: 1 })
+  const sql = control(url)
   expect(await sql`select id from assay.replicas where seen_at > assay.now() - interval '1 s'`).toHaveLength(
     1,
   )

@@ -34,7 +34,26 @@ export async function createDatabase(serverUrl: string): Promise<{ url: string; 
   await administer(serverUrl, `create database ${name}`)
   const url = new URL(serverUrl)
   url.pathname = `/${name}`
-  return { url: url.href, drop: () => administer(serverUrl, `drop database ${name} with (force)`) }
+  return {
+    url: at(url.href, process.env.TEST_POOLER),
+    drop: () => administer(serverUrl, `drop database ${name} with (force)`),
+  }
+}
+
+/** A connection of the test's own, past the pooler if there is one. It is for the test to end. */
+export const control = (url: string) =>
+  postgres(process.env.TEST_POOLER ? at(url, hostOf(process.env.TEST_DATABASE_URL)) : url, {
+    max: 1,
+    onnotice: () => {},
+  })
+
+const hostOf = (url = '') => new URL(url).host
+
+/** The same database at another host and port, where one is named: through the pooler of `npm run test:pooler`. */
+function at(url: string, host: string | undefined): string {
+  const moved = new URL(url)
+  if (host) moved.host = host
+  return moved.href
 }
 
 async function administer(serverUrl: string, statement: string) {
