@@ -49,6 +49,7 @@ export interface NewToken extends Origin {
   sessionMaxTtl: number
   /** The API key that asked, which must still be there. */
   apiKeyId: string | undefined
+  accessTtl: number
 }
 
 export interface NewSession extends NewToken {
@@ -57,7 +58,6 @@ export interface NewSession extends NewToken {
   audience: string
   /** JSON. */
   ext: string | undefined
-  accessTtl: number
 }
 
 /** What the issuing statement decided: key versions to sign with, and times as NumericDates. */
@@ -70,12 +70,17 @@ export interface Issued {
   subjectEpoch: number
 }
 
-const detailOfScope = `json_build_object('scope', :scope::text)::text`
-
-/** Issues an access token that belongs to no session. No row: customer, or API key, is not active. */
+/**
+ * Issues an access token that belongs to no session: nothing but its audit row knows how long it lives. No row: customer, or
+ * API key, is not active.
+ */
 export const insertToken = statement<NewToken, Issued>(`
   with ${entitled()},
-  audited as (${auditedAs(':type', 'entitled', { subject: ':subject::text', token: ':tokenId::text', detail: detailOfScope })})
+  audited as (${auditedAs(':type', 'entitled', {
+    subject: ':subject::text',
+    token: ':tokenId::text',
+    detail: `json_build_object('scope', :scope::text, 'expires_in', :accessTtl::int)::text`,
+  })})
   select ${ISSUED} from entitled`)
 
 const auditedStart = (from: string) =>
@@ -83,7 +88,7 @@ const auditedStart = (from: string) =>
     subject: ':subject::text',
     session: ':sessionId::text',
     token: ':tokenId::text',
-    detail: detailOfScope,
+    detail: `json_build_object('scope', :scope::text)::text`,
   })
 
 /** Starts a session. No row: customer, or API key, is not active. */

@@ -199,8 +199,8 @@ export const endSessions = statement<Acts, { n: number; seq: number }>(`
   ${publishing(['audited', 'ended'])}
   select n, (select seq from numbered) as seq from due`)
 
-/** Of a session by that name: it could be refreshed now. */
-export const live = (s: string) => `${s}.revoked_at is null and ${s}.expires_at > assay.now()
+/** Of a session by that name: it could be refreshed now, or at another time as far as expiry goes. */
+export const live = (s: string, at = 'assay.now()') => `${s}.revoked_at is null and ${s}.expires_at > ${at}
   and exists (select from assay.customers c where c.id = ${s}.customer_id and c.epoch <= ${s}.customer_epoch)
   and not exists (
     select from assay.subject_epochs e

@@ -18,6 +18,7 @@ import { Maintenance } from './maintenance.ts'
 import { Metrics } from './metrics.ts'
 import { TrustedProxies } from './proxies.ts'
 import type { Vault } from './records.ts'
+import { Retirement } from './retirement.ts'
 import { Revocations } from './revocations.ts'
 import { Revoker } from './revoking.ts'
 import { Secrets } from './secrets.ts'
@@ -54,8 +55,9 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
   const revoker = new Revoker({ db, bus, limits })
   const sessions = new Sessions({ db, issuer, revoker, config, log })
   const credentials = new Credentials({ db, bus, keys, revoker, config, log })
-  const secrets = new Secrets({ db, bus, revoker, vault, limits, log, config })
-  const maintenance = new Maintenance({ db, secrets, keyMaxAge: config.keyMaxAge, log })
+  const secrets = new Secrets({ db, bus, revoker, vault, limits, log })
+  const retirement = new Retirement({ db, revoker, limits, config })
+  const maintenance = new Maintenance({ db, retirement, secrets, keyMaxAge: config.keyMaxAge, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)
   const customers = new Customers({
@@ -92,6 +94,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
     customers,
     credentials,
     secrets,
+    retirement,
     audit,
     metrics,
     log,

@@ -1,7 +1,10 @@
-import { type AuditRow, listEvents } from '../db/audit.ts'
+import { type AuditRow, listEvents, type Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 
 export type { AuditQuery, AuditRow, Origin } from '../db/audit.ts'
+
+/** Who acts though nobody asked. */
+export const MAINTENANCE: Origin = { actor: 'maintenance', ip: undefined, userAgent: undefined }
 
 export class Audit {
   readonly #db: Pick<Database, 'orm'>

@@ -71,6 +71,16 @@ export class TooMany extends OAuthError {
   }
 }
 
+/** What stands in the way (409), as members of the answer too (RFC 9457 3.2). */
+export class Conflict extends OAuthError {
+  readonly members: Readonly<Record<string, number | Record<string, number>>>
+
+  constructor(description: string, members: Conflict['members']) {
+    super('conflict', description)
+    this.members = members
+  }
+}
+
 /** The state can't be known right now (503): never a no, never a yes. */
 export class Unavailable extends OAuthError {
   constructor(detail: string) {

@@ -10,6 +10,8 @@ const LIMITS = {
   signup: { points: 20, duration: 60 },
   password: { points: 10, duration: 60 },
   rotate: { points: 30, duration: 600 },
+  /** Of secrets by hand; each may count a day of the audit. */
+  retire: { points: 60, duration: 600 },
   /** Each stays in every replica's memory for a day. */
   subject: { points: 600, duration: 60 },
 }

@@ -2,6 +2,7 @@ import { makePartitions } from '../db/audit.ts'
 import { DEAD, deleteDead, isWhole } from '../db/maintenance.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Log } from './log.ts'
+import type { Retirement } from './retirement.ts'
 import type { Secrets } from './secrets.ts'
 
 /** Between two rounds (ms). */
@@ -9,6 +10,7 @@ const EVERY = 60_000
 
 export interface MaintenanceOptions {
   db: Querier
+  retirement: Retirement
   secrets: Secrets
   /** Seconds; 0: secrets are rotated only when somebody asks. */
   keyMaxAge: number
@@ -51,11 +53,11 @@ export class Maintenance {
   }
 
   #jobs(): Record<string, () => Promise<unknown>> {
-    const { db, secrets, keyMaxAge } = this.#options
+    const { db, retirement, secrets, keyMaxAge } = this.#options
     const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]
     return {
       partitions: () => makePartitions(db),
-      retire: () => secrets.retire(),
+      retire: () => retirement.pass(),
       ...(keyMaxAge > 0 && { rotate: () => secrets.rotateAged(keyMaxAge) }),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
     }

@@ -1,17 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import type { Origin } from '../db/audit.ts'
+import { countLive, listSecrets } from '../db/retirement.ts'
 import type { Querier } from '../db/revocations.ts'
-import {
-  countLive,
-  findAged,
-  findRotatable,
-  listSecrets,
-  type Rotatable,
-  retireKeys,
-  rotateKeys,
-} from '../db/rotation.ts'
+import { findAged, findRotatable, type Rotatable, rotateKeys } from '../db/rotation.ts'
+import { MAINTENANCE, type Origin } from './audit.ts'
 import type { Bus } from './bus.ts'
-import type { Config } from './config.ts'
 import { seal } from './crypto/seal.ts'
 import { OAuthError, Unavailable } from './errors.ts'
 import type { Limits } from './limits.ts'
@@ -19,7 +11,7 @@ import type { Log } from './log.ts'
 import { openDataKey, type Vault } from './records.ts'
 import type { Revoker } from './revoking.ts'
 
-export type { SecretRow } from '../db/rotation.ts'
+export type { SecretRow } from '../db/retirement.ts'
 
 /** Which of a customer's secrets an act is about. */
 export type Uses = { access: boolean; refresh: boolean }
@@ -40,7 +32,6 @@ export interface SecretsOptions {
   vault: Vault
   limits: Limits
   log: Log
-  config: Pick<Config, 'refreshGrace' | 'maxAccessTokenTtl'>
 }
 
 /** Bytes: as long as SHA-512's output, and HS512 wants no shorter key (RFC 7518 3.2). */
@@ -51,7 +42,7 @@ const TRIES = 5
 const MOST_PREVIOUS = 16
 const TOO_MANY_VERSIONS =
   'too many older versions still verify; wait until they are retired, or rotate with now'
-/** Keys of one pass of maintenance. */
+/** Customers of one pass of maintenance. */
 const BATCH = 100
 
 export const newSecret = () => randomBytes(LENGTH)
@@ -123,19 +114,12 @@ export class Secrets {
 
   /** What `rotate` with `now` would end: sessions, and access tokens at most. */
   async wouldEnd(customerId: string, uses: Uses): Promise<{ sessions: number; tokens: number }> {
-    const { config, db } = this.#options
-    const [live] = await countLive(db, { customerId, ...uses, longestLife: config.maxAccessTokenTtl })
+    const [live] = await countLive(this.#options.db, { customerId, ...uses })
     return live!
   }
 
   list(customerId: string) {
     return listSecrets(this.#options.db, { customerId })
-  }
-
-  /** Retires what nothing live can carry any more. */
-  async retire(): Promise<void> {
-    const { config, db } = this.#options
-    await retireKeys(db, { ...MAINTENANCE, grace: config.refreshGrace, limit: BATCH })
   }
 
   /** Rotates what is older than `maxAge` seconds, unless another replica has since. */
@@ -160,5 +144,3 @@ export class Secrets {
     )
   }
 }
-
-const MAINTENANCE: Origin = { actor: 'maintenance', ip: undefined, userAgent: undefined }

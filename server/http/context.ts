@@ -10,6 +10,7 @@ import type { Customers } from '../customers.ts'
 import type { Issuer } from '../issuing.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
+import type { Retirement } from '../retirement.ts'
 import type { Revoker } from '../revoking.ts'
 import type { Secrets } from '../secrets.ts'
 import type { Sessions } from '../sessions.ts'
@@ -27,6 +28,7 @@ export interface Deps {
   customers: Customers
   credentials: Credentials
   secrets: Secrets
+  retirement: Retirement
   audit: Audit
   metrics: Metrics
   log: Log

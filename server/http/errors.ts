@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { ErrorHandler, NotFoundHandler } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { type ErrorCode, OAuthError, TokenMissing, TooMany } from '../errors.ts'
+import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany } from '../errors.ts'
 import type { Ctx, Deps, Env } from './context.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
@@ -48,6 +48,7 @@ function respond(c: Ctx, error: OAuthError): Response {
     detail: error.message,
     error: error.code,
     request_id: requestId,
+    ...(error instanceof Conflict && error.members),
   }
   return c.body(JSON.stringify(problem), status, { ...headers, 'Content-Type': 'application/problem+json' })
 }

@@ -4,12 +4,16 @@ import type { SecretRow } from '../secrets.ts'
 import { account } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { present, readJson } from './params.ts'
+import { waitForAll, waitOf } from './wait.ts'
 
-type Needs = Pick<Deps, 'metrics' | 'proxies' | 'secrets' | 'sessions' | 'tokens'>
+type Needs = Pick<Deps, 'bus' | 'metrics' | 'proxies' | 'retirement' | 'secrets' | 'sessions' | 'tokens'>
 
 /** A customer's own secrets: everything about them but their bytes. */
 export function secretRoutes(deps: Needs) {
-  return new Hono<Env>().get('/api/secrets', listSecrets(deps)).post('/api/secrets/rotate', rotate(deps))
+  return new Hono<Env>()
+    .get('/api/secrets', listSecrets(deps))
+    .post('/api/secrets/rotate', rotate(deps))
+    .post('/api/secrets/retire', retire(deps))
 }
 
 function listSecrets(deps: Needs) {
@@ -50,6 +54,24 @@ async function wouldEnd(
   now: boolean,
 ) {
   return now ? secrets.wouldEnd(customerId, uses) : { sessions: 0, tokens: 0 }
+}
+
+const retireRequest = z.strictObject({
+  use: z.enum(['access', 'refresh'], 'access or refresh'),
+  // As far as the column goes.
+  version: z.int().min(1).max(2_147_483_647),
+})
+
+function retire(deps: Needs) {
+  return async function retire(c: Ctx) {
+    const { client_id: customerId, sid } = await account(c, deps)
+    const wait = waitOf(c)
+    const which = await readJson(c, retireRequest)
+    const origin = originOf(c, deps, `session:${sid}`)
+    const { retiredAt, seq } = await deps.retirement.retire(customerId, which, origin)
+    await waitForAll(deps, wait, seq)
+    return c.json({ ...which, state: 'retired', retired_at: retiredAt })
+  }
 }
 
 const toSecret = (secret: SecretRow) =>

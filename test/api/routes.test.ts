@@ -93,6 +93,8 @@ const RULES: Record<string, Rule> = {
   'POST /api/subjects/:subject/revoke': { may: ['account token', 'API key'] },
   'GET /api/secrets': { may: ACCOUNT },
   'POST /api/secrets/rotate': { may: ACCOUNT, body: () => ({ dry_run: true }) },
+  // There is none: the answer is 404, but to who may ask.
+  'POST /api/secrets/retire': { may: ACCOUNT, body: () => ({ use: 'access', version: 99 }) },
   'GET /api/audit': { may: ACCOUNT },
   'POST /issue': { may: API_KEYS, body: () => ({}) },
   'POST /token': { may: API_KEYS, body: () => form({ grant_type: 'client_credentials' }) },

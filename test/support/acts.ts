@@ -78,12 +78,12 @@ const failed = (name: string, reason: string, known: boolean, more: Partial<Act>
   ...more,
 })
 
-const issued = (name: string, body: object): Act => ({
+const issued = (name: string, body: object, detail: object): Act => ({
   name,
   run: stage => send(stage, 'POST', '/issue', { json: body, headers: bearer(stage.customer.apiKey) }),
   status: 200,
   events: (stage, { json }) => [
-    { ...about(json.access_token), type: 'token.issued', actor: byKey(stage), detail: { scope: 'read' } },
+    { ...about(json.access_token), type: 'token.issued', actor: byKey(stage), detail },
   ],
 })
 
@@ -180,8 +180,12 @@ export const ACTS: Act[] = [
   failed('logging in while disabled', 'disabled', true, {
     prepare: ({ world, customer, assay }) => setState(world, customer.id, 'disabled', [assay]),
   }),
-  issued('issuing a token', { subject: 'user-1', scope: 'read' }),
-  issued('starting a session', { subject: 'user-1', scope: 'read', refresh: true }),
+  issued(
+    'issuing a token',
+    { subject: 'user-1', scope: 'read', expires_in: 90 },
+    { scope: 'read', expires_in: 90 },
+  ),
+  issued('starting a session', { subject: 'user-1', scope: 'read', refresh: true }, { scope: 'read' }),
   {
     name: 'retrying an issue under its Idempotency-Key',
     prepare: ({ customer }) =>
@@ -203,7 +207,12 @@ export const ACTS: Act[] = [
     },
     status: 200,
     events: (stage, { json }) => [
-      { ...about(json.access_token), type: 'token.issued', actor: byKey(stage), detail: { scope: '' } },
+      {
+        ...about(json.access_token),
+        type: 'token.issued',
+        actor: byKey(stage),
+        detail: { scope: '', expires_in: 300 },
+      },
     ],
   },
   refreshed('a refresh', begin, { type: 'session.refreshed', presented: 1, current: 1 }),

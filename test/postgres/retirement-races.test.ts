@@ -1,0 +1,91 @@
+import postgres from 'postgres'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { logIn } from '../support/plant.ts'
+import { until } from '../support/process.ts'
+import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** What only a server with many connections can show: a statement that has begun, and ends after a rotation. */
+
+let world: World
+let here: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  here = await world.replica()
+})
+afterAll(() => world.stop())
+
+/** An act whose event is of this type gets as far as its event, and no further until it is let go. */
+async function hold(type: string) {
+  const sql = postgres(world.url!, { max: 1, onnotice: () => {} })
+  await sql.unsafe(`
+    create or replace function public.hold() returns trigger language plpgsql as
+      'begin perform pg_advisory_xact_lock(7); return new; end';
+    create trigger hold before insert on assay.audit_events
+      for each row when (new.type = '${type}') execute function public.hold();
+    select pg_advisory_lock(7)`)
+  const release = async () => {
+    await sql`select pg_advisory_unlock_all()`
+    await sql`drop trigger if exists hold on assay.audit_events`
+    await sql.end()
+  }
+  let released: Promise<void> | undefined
+  onTestFinished(() => (released ??= release()))
+  const reached = () =>
+    until('the act is held', async () => {
+      const waiters = `select 1 from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database())`
+      return (await world.db.query(waiters)).length > 0
+    })
+  return { reached, release: () => (released ??= release()) }
+}
+
+const rotate = (accessToken: string) =>
+  here.postJson('/api/secrets/rotate', { use: 'refresh' }, bearer(accessToken))
+const retire = (accessToken: string) =>
+  here.postJson('/api/secrets/retire', { use: 'refresh', version: 1 }, bearer(accessToken))
+
+/** Nobody is told, so that the account's access token goes on while no session of it carries a secret. */
+const endSilently = ({ id }: Customer) =>
+  world.db.query(
+    `update assay.sessions set revoked_at = assay.now() where customer_id = $1 and subject = $1`,
+    [id],
+  )
+
+test('a session that is being started while its secret is replaced and retired is not lost', async () => {
+  const customer = await here.signUp()
+  await endSilently(customer)
+  const held = await hold('token.issued')
+  const starting = customer.issue({ refresh: true, subject: 'user-1' })
+  await held.reached()
+  expect((await rotate(customer.accessToken)).status).toBe(200)
+  // Nothing that anyone can see carries it.
+  const { json: kept } = await retire(customer.accessToken)
+  expect(kept).toMatchObject({ error: 'conflict', live_sessions: 0 })
+  await held.release()
+  const { status, json } = await starting
+  expect(status).toBe(200)
+  expect((await here.refresh(json.refresh_token)).status).toBe(200)
+})
+
+test('a session that is refreshed in its last moment is not lost', async () => {
+  const customer = await here.signUp()
+  const { refresh_token, session_id } = await customer.session()
+  await rotate(customer.accessToken)
+  await endSilently(customer)
+  await world.advance(86_400_000)
+  const { access_token: account } = await logIn(here, customer)
+  await world.db.query(`update assay.sessions set expires_at = assay.now() + interval '10 s' where id = $1`, [
+    session_id,
+  ])
+  const held = await hold('session.refreshed')
+  const refreshing = here.refresh(refresh_token)
+  await held.reached()
+  await world.advance(11_000)
+  const { json: kept } = await retire(account)
+  expect(kept).toMatchObject({ error: 'conflict', live_sessions: 1 })
+  await held.release()
+  // The answer is lost: the client asks again with what it has.
+  expect((await refreshing).status).toBe(200)
+  expect((await here.refresh(refresh_token)).status).toBe(200)
+})
