@@ -2,7 +2,7 @@ import { desc, eq } from 'drizzle-orm'
 import { auditedAs, type Origin } from './audit.ts'
 import type { Database } from './client.ts'
 import { withoutQuery } from './failures.ts'
-import { AFTER_DEATH, LONGEST_TOKEN, publishing } from './revocations.ts'
+import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './revocations.ts'
 import { apiKeys } from './schema.ts'
 import { statement } from './statement.ts'
 
@@ -51,7 +51,7 @@ export const deleteApiKey = statement<Origin & { customerId: string; id: string 
     from deleted
   ),
   ${publishing(['audited', 'counted'])}
-  select seq from numbered`)
+  select ${PUBLISHED} from deleted`)
 
 /** Notes the use of API keys, in batches; a row that another replica is just noting is passed over. */
 export const touchApiKeys = statement<{ ids: string }, never>(`

@@ -1,6 +1,6 @@
 import { auditedAs, type Origin } from './audit.ts'
 import { ISSUED, type Issued, LIFETIMES, type NewSession, starting } from './issuing.ts'
-import { AFTER_DEATH, publishing } from './revocations.ts'
+import { AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
 export interface NewCustomer extends NewSession {
@@ -98,7 +98,7 @@ const endingOthers = (from: string) => `
     select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
   )`
 
-const ENDED = `coalesce((select json_agg(id) from ended), '[]') as ended, (select seq from numbered) as seq`
+const ENDED = `coalesce((select json_agg(id) from ended), '[]') as ended, ${PUBLISHED}`
 
 /** The ids of the sessions that were ended, and the bus's number if there were any. */
 export interface Ended {

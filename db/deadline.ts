@@ -10,7 +10,7 @@ export async function within<Result>(
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
       onLate()
-      reject(new Unavailable(`database: no answer within ${deadline} ms`))
+      reject(new Unavailable(`database: no answer within ${deadline} ms`, 'database'))
     }, deadline)
   })
   try {

@@ -30,7 +30,7 @@ const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
 export function translate(error: unknown): Error {
   const code = codeOf(error)
   if (error instanceof Unavailable) return error
-  if (LINK.test(code) || UNAVAILABLE.test(code)) return new Unavailable(`database: ${code}`)
+  if (LINK.test(code) || UNAVAILABLE.test(code)) return new Unavailable(`database: ${code}`, 'database')
   if (/^[0-9A-Z]{5}$/.test(code)) {
     const { constraint_name, constraint, stack } = error as Record<string, string | undefined>
     return new DatabaseError(code, constraint_name ?? constraint, stack)

@@ -1,5 +1,5 @@
 import { auditedAs, type Origin } from './audit.ts'
-import { AFTER_DEATH, LONGEST_TOKEN, publishing } from './revocations.ts'
+import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './revocations.ts'
 import { NARROWED_CUSTOMER } from './rotation.ts'
 import { live } from './sessions.ts'
 import { statement } from './statement.ts'
@@ -99,7 +99,7 @@ export const retireKeys = statement<
     for update of k skip locked
   ),
   ${RETIRING}
-  select (select seq from numbered) as seq, (select count(*) from retired) as retired`)
+  select ${PUBLISHED}, (select count(*) from retired) as retired`)
 
 export interface Retired {
   /** As it is after the statement. */
@@ -130,5 +130,5 @@ export const retireKey = statement<
   due as (select * from weighed where state = 'previous' and quiet and sessions = 0 and tokens = 0),
   ${RETIRING}
   select case when retired.t is null then k.state else 'retired' end as state,
-    coalesce(retired.t, k.retired_at) as "retiredAt", sessions::int, tokens::int, (select seq from numbered) as seq
+    coalesce(retired.t, k.retired_at) as "retiredAt", sessions::int, tokens::int, ${PUBLISHED}
   from weighed k left join retired on true`)

@@ -1,5 +1,5 @@
 import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
-import type { Line } from './client.ts'
+import type { Database, Line } from './client.ts'
 import { statement } from './statement.ts'
 
 /** One row of the bus, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
@@ -16,20 +16,44 @@ export type RevocationRow = [
  * Publishes what the part `narrowed` lists (kind, customer_id, key, epoch, dead_after) and takes the next numbers for
  * it, as the act's last step: the counter's row stays locked only for the commit. `after` names the parts that must be
  * done before; two acts that took the counter first and waited for each other's rows would deadlock. Whoever listens is
- * told at the commit (hints.ts).
+ * told at the commit (hints.ts). How long the lock was waited for is measured around it: `ready` is done before the update
+ * begins, and what the update returns is worked out once it has the row. A duration is no time of day, so that a test's
+ * clock has no part in it.
  */
 export const publishing = (after: string[]) => `
+  ready as materialized (
+    select n, clock_timestamp() as at from (select count(*) as n from narrowed) as counted
+    where n > 0 ${after.map(part => `and (select count(*) from ${part}) >= 0`).join(' ')}
+  ),
   numbered as (
-    update assay.bus set seq = seq + (select count(*) from narrowed)
-    where (select count(*) from narrowed) > 0
-      ${after.map(part => `and (select count(*) from ${part}) >= 0`).join(' ')}
-    returning seq
+    update assay.bus set seq = seq + ready.n from ready
+    returning seq, extract(epoch from clock_timestamp() - ready.at)::float8 as waited
   ),
   published as (
     insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
     select numbered.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
     from narrowed, numbered, (select pg_notify('assay_bus', '')) as hinted
   )`
+
+/** The columns of a Published. */
+export const PUBLISHED = `(select seq from numbered) as seq, (select waited from numbered) as "lockWait"`
+
+/** The bus's number, and how long its counter was waited for (s); null where there was nothing to publish. */
+export interface Published {
+  seq: number | null
+  lockWait: number | null
+}
+
+/** Tells of each act's wait for the counter, which comes with its answer. */
+export const observing = (db: Database, onWait: (seconds: number) => void): Database => ({
+  ...db,
+  query: async <Row>(statement: string, params?: readonly unknown[]) => {
+    const rows = await db.query<Row>(statement, params)
+    const wait = (rows[0] as Partial<Published> | undefined)?.lockWait
+    if (typeof wait === 'number') onWait(wait)
+    return rows
+  },
+})
 
 /** Added to the moment when the last token concerned is dead by itself. */
 export const AFTER_DEATH = `interval '1 minute'`
@@ -121,7 +145,7 @@ export const insertRevokedTokens = statement<Acts, { seq: number }>(`
       to_timestamp(expires_at) + ${AFTER_DEATH} as dead_after
     from acts
   ), ${publishing(['audited'])}
-  select seq from numbered`)
+  select ${PUBLISHED}`)
 
 /**
  * Ends every token and session of a subject that began before, by moving its epoch. A token issued in the race carries the
@@ -144,7 +168,7 @@ export const raiseSubjectEpoch = statement<
     from raised
   ),
   ${publishing(['audited'])}
-  select (select seq from numbered) as seq, epoch from raised`)
+  select ${PUBLISHED}, epoch from raised`)
 
 /** Ends every token and session of a customer that began before. No row: no such customer. */
 export const raiseCustomerEpoch = statement<Origin & { customerId: string }, { seq: number }>(`
@@ -158,6 +182,6 @@ export const raiseCustomerEpoch = statement<Origin & { customerId: string }, { s
     from raised
   ),
   ${publishing(['audited'])}
-  select seq from numbered`)
+  select ${PUBLISHED} from raised`)
 
 export type Querier = Pick<Line, 'query'>

@@ -1,5 +1,5 @@
 import { auditedAs, type Origin } from './audit.ts'
-import { AFTER_DEATH, LONGEST_TOKEN, POSITION, type Position, publishing } from './revocations.ts'
+import { AFTER_DEATH, LONGEST_TOKEN, POSITION, type Position, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
 /** What a rotation starts from. */
@@ -77,7 +77,7 @@ export const rotateKeys = statement<
   })}),
   narrowed as (${NARROWED_CUSTOMER} from rotating),
   ${publishing(['audited', 'inserted'])}
-  select (select seq from numbered) as seq,
+  select ${PUBLISHED},
     (select json_agg(json_build_object('use', use, 'version', version) order by use) from inserted) as versions
   from rotating`)
 

@@ -2,7 +2,7 @@ import { and, desc, eq, type SQL, sql } from 'drizzle-orm'
 import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
 import type { Database } from './client.ts'
 import { withoutQuery } from './failures.ts'
-import { type Acts, AFTER_DEATH, publishing } from './revocations.ts'
+import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
 import { sessions } from './schema.ts'
 import { statement } from './statement.ts'
 
@@ -133,7 +133,7 @@ export const refreshSession = statement<
   ${publishing(['audited'])},
   after as (select * from rotated union all select * from replayed)
   select ${SESSION_ROW}, j.outcome, ${seconds('j.t')} as "issuedAt", j.access_version as "accessVersion",
-    (select seq from numbered) as seq
+    ${PUBLISHED}
   from (select t, outcome, access_version from judged) j
   left join after on true`)
 
@@ -197,7 +197,7 @@ export const endSessions = statement<Acts, { n: number; seq: number }>(`
     select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from due
   ),
   ${publishing(['audited', 'ended'])}
-  select n, (select seq from numbered) as seq from due`)
+  select n, ${PUBLISHED} from due`)
 
 /** Of a session by that name: it could be refreshed now, or at another time as far as expiry goes. */
 export const live = (s: string, at = 'assay.now()') => `${s}.revoked_at is null and ${s}.expires_at > ${at}

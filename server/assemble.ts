@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import type { Database } from '../db/client.ts'
+import { observing } from '../db/revocations.ts'
 import { createApp } from './app.ts'
 import { Audit } from './audit.ts'
 import { Bus } from './bus.ts'
@@ -42,8 +43,9 @@ const POLL_DEADLINE = 800
 const QUEUE = 64
 
 /** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
-export function assemble({ config, db, vault, clock, log, process, processMetrics }: Parts) {
+export function assemble({ config, db: database, vault, clock, log, process, processMetrics }: Parts) {
   const { maxStaleness } = config
+  const db = observing(database, seconds => metrics.lockWaited(seconds))
   const revocations = new Revocations()
   const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE))
   const forget = { one: (id: string) => keys.forget.one(id), all: () => keys.forget.all() }
@@ -70,7 +72,7 @@ export function assemble({ config, db, vault, clock, log, process, processMetric
     gate,
     config,
   })
-  const metrics = new Metrics(
+  const metrics: Metrics = new Metrics(
     {
       busAge: () => bus.age / 1000,
       longestAge: () => bus.longestAge / 1000,

@@ -83,7 +83,7 @@ export class Bus {
   async fresh(): Promise<void> {
     if (this.usable()) return
     await within(PATIENCE, this.poll(), () => {}).catch(() => {}) // Told, and counted.
-    if (!this.usable()) throw new Unavailable('bus: the lease has run out')
+    if (!this.usable()) throw new Unavailable('bus: the lease has run out', 'bus')
   }
 
   /** Milliseconds since 1970 by the database's clock; where a poll's way leaves a doubt, ahead of it rather than behind. */
@@ -138,13 +138,14 @@ export class Bus {
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
       await pause(EAGER)
     }
-    if (known === undefined) throw new Unavailable('bus: no poll since the change')
+    if (known === undefined) throw new Unavailable('bus: no poll since the change', 'bus')
   }
 
   /** Resolves once a poll that was sent after this call has been applied: whatever was acknowledged before is known. */
   async strict(): Promise<void> {
     await pause(GENTLE - this.age)
-    if (!(await this.#pollAnew()) || !this.usable()) throw new Unavailable('bus: no poll since the question')
+    if (!(await this.#pollAnew()) || !this.usable())
+      throw new Unavailable('bus: no poll since the question', 'bus')
   }
 
   /** A poll that is sent after this call. Answers whether it succeeded. */
@@ -169,7 +170,7 @@ export class Bus {
 
   /** One in flight: whoever asks meanwhile joins it. */
   poll(): Promise<void> {
-    if (this.#stopped) return Promise.reject(new Unavailable('bus: this replica has stopped'))
+    if (this.#stopped) return Promise.reject(new Unavailable('bus: this replica has stopped', 'bus'))
     this.#flight ??= this.#poll().finally(() => {
       this.#flight = undefined
     })
@@ -180,7 +181,7 @@ export class Bus {
     this.counts.polls++
     try {
       for (let idle = 0; !(await this.#attempt()); )
-        if (++idle > MOST_ATTEMPTS) throw new Unavailable('bus: polls are too slow for MAX_STALENESS')
+        if (++idle > MOST_ATTEMPTS) throw new Unavailable('bus: polls are too slow for MAX_STALENESS', 'bus')
       this.#tell(undefined)
     } catch (error) {
       this.counts.failures++
@@ -195,7 +196,7 @@ export class Bus {
     // Before sending: the lease counts from the oldest moment that the answer may speak of.
     const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
     const [answer] = await poll(line, { replica, applied: this.#applied, maxStaleness })
-    if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby')
+    if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby', 'bus')
     if (this.#foreign(answer)) return this.#startOver()
     const won = this.#accept(answer, sent, clock.monotonic())
     if (won) this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }

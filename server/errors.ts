@@ -81,9 +81,24 @@ export class Conflict extends OAuthError {
   }
 }
 
+/** Why a 503 is sent, as the metrics count it: a closed set. */
+export const UNAVAILABLE = {
+  bus: 'what is known here is too old, or no poll has succeeded since the question',
+  database: 'the database gave no answer, or not as the primary',
+  busy: 'more acts wait than can be done in time',
+  changing: 'what was read changed at every look',
+  broken_record: "a customer's secrets do not open, or one is missing",
+  not_ready: 'asked by /readyz alone',
+} as const
+
+export type UnavailableReason = keyof typeof UNAVAILABLE
+
 /** The state can't be known right now (503): never a no, never a yes. */
 export class Unavailable extends OAuthError {
-  constructor(detail: string) {
+  readonly reason: UnavailableReason
+
+  constructor(detail: string, reason: UnavailableReason) {
     super('temporarily_unavailable', 'the state can not be known right now; try again', detail)
+    this.reason = reason
   }
 }

@@ -25,7 +25,8 @@ export class Grouped<Item, Result> {
   }
 
   async add(item: Item): Promise<Result> {
-    if (this.#waiting.length >= MOST_WAITING) throw new Unavailable('more acts wait than can be done in time')
+    if (this.#waiting.length >= MOST_WAITING)
+      throw new Unavailable('more acts wait than can be done in time', 'busy')
     return new Promise((resolve, reject) => {
       this.#waiting.push({ item, resolve, reject })
       if (!this.#running) void this.#drain()

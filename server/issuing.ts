@@ -92,7 +92,8 @@ export class Issuer {
     const tokenId = randomId(15)
     const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, tokenId })
     // The request that claimed the key has not ended, or its customer is no longer active.
-    if (!held) throw new Unavailable('issue: the session of an Idempotency-Key could not be found')
+    if (!held)
+      throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')
     if (held.outcome === 'other_request')
       throw new OAuthError(
         'invalid_request',

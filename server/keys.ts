@@ -113,7 +113,8 @@ export class Keys {
     const kid = formatKid(this.vault.installationKey, { customerId, use, version })
     const { keys } = await this.record(customerId, kid)
     const key = keys.get(kid) ?? (use === 'access' ? latest(keys, use) : undefined)
-    if (!key) throw new Unavailable(`customer ${customerId}: no ${use} key of version ${version}`)
+    if (!key)
+      throw new Unavailable(`customer ${customerId}: no ${use} key of version ${version}`, 'broken_record')
     return key
   }
 
@@ -136,7 +137,7 @@ export class Keys {
       if (row.standby || row.timeline !== bus.timeline) await bus.poll()
       else if (row.seq >= revocations.changedAt(customerId)) return this.#keep(this.#open(customerId, row))
     }
-    throw new Unavailable(`customer ${customerId}: its record changed at every read`)
+    throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')
   }
 
   #open(customerId: string, row: Awaited<ReturnType<typeof readRecord>>): CustomerRecord {
@@ -166,7 +167,8 @@ export class Keys {
   }
 }
 
-const broken = (customerId: string) => new Unavailable(`customer ${customerId}: its secrets do not open`)
+const broken = (customerId: string) =>
+  new Unavailable(`customer ${customerId}: its secrets do not open`, 'broken_record')
 
 const has = (record: CustomerRecord, wanted: string) => record.keys.has(wanted) || record.apiKeys.has(wanted)
 

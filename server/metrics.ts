@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { UNAVAILABLE, type UnavailableReason } from './errors.ts'
 
 /** What is read off at each scrape. */
 export interface Sources {
@@ -17,6 +18,8 @@ export class Metrics {
   readonly #registry = new Registry()
   readonly #requests: Counter<'method' | 'route' | 'status'>
   readonly #seconds: Histogram<'route'>
+  readonly #unavailable: Counter<'reason'>
+  readonly #lockWait: Histogram
   /** Counted by hand: a label lookup at each verify would cost more than the rest of the counting. */
   readonly #verified = new Map<string, number>()
 
@@ -36,6 +39,8 @@ export class Metrics {
       buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
       registers,
     })
+    this.#unavailable = unavailable(registers)
+    this.#lockWait = lockWait(registers)
     this.#verifications(registers)
     gauges(registers, sources)
     totals(registers, sources)
@@ -66,6 +71,16 @@ export class Metrics {
     this.#seconds.observe({ route }, seconds)
   }
 
+  /** A 503 was sent. */
+  unavailable(reason: UnavailableReason) {
+    this.#unavailable.inc({ reason })
+  }
+
+  /** An act took its number on the bus. */
+  lockWaited(seconds: number) {
+    this.#lockWait.observe(seconds)
+  }
+
   text(): Promise<string> {
     return this.#registry.metrics()
   }
@@ -74,6 +89,25 @@ export class Metrics {
     return this.#registry.contentType
   }
 }
+
+function unavailable(registers: Registry[]) {
+  const counter = new Counter({
+    name: 'assay_unavailable_total',
+    help: 'Answers 503, by why the state could not be known.',
+    labelNames: ['reason'],
+    registers,
+  })
+  for (const reason of Object.keys(UNAVAILABLE)) counter.inc({ reason }, 0)
+  return counter
+}
+
+const lockWait = (registers: Registry[]) =>
+  new Histogram({
+    name: 'assay_bus_lock_wait_seconds',
+    help: "How long acts waited for the lock of the bus's counter, by the database's clock; of those that got it.",
+    buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+    registers,
+  })
 
 function gauges(registers: Registry[], sources: Sources) {
   const gauge = (name: string, help: string, read: () => number) =>

@@ -91,7 +91,7 @@ export class Secrets {
   async #rotatable(customerId: string): Promise<Rotatable> {
     const [from] = await findRotatable(this.#options.db, { customerId })
     if (!from) throw new OAuthError('not_found', 'no such customer, or it is disabled')
-    if (from.standby) throw new Unavailable('rotate: the answer came from a standby')
+    if (from.standby) throw new Unavailable('rotate: the answer came from a standby', 'database')
     return from
   }
 

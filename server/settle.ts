@@ -21,5 +21,5 @@ export async function settle<Verdict extends object | undefined>(
     if (!isWaiting(verdict)) return verdict
     await verdict.wait()
   }
-  throw new Unavailable('the state changed at every look')
+  throw new Unavailable('the state changed at every look', 'changing')
 }

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { ErrorHandler, NotFoundHandler } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany } from '../errors.ts'
+import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany, Unavailable } from '../errors.ts'
 import type { Ctx, Deps, Env } from './context.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
@@ -21,10 +21,11 @@ const SERVER_ERROR = new OAuthError(
 )
 
 /** The one place that writes errors. It can't itself fail, and sends no word of an error that isn't ours. */
-export function onError({ log }: Pick<Deps, 'log'>): ErrorHandler<Env> {
+export function onError({ log, metrics }: Pick<Deps, 'log' | 'metrics'>): ErrorHandler<Env> {
   return function writeError(thrown, c) {
     const error = thrown instanceof OAuthError ? thrown : SERVER_ERROR
     const requestId = c.get('requestId')
+    if (error instanceof Unavailable) metrics.unavailable(error.reason)
     if (error.status >= 500)
       log[error.status === 503 ? 'warn' : 'error']({ requestId, err: thrown }, 'a request failed')
     return respond(c, error)

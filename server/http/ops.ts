@@ -20,7 +20,7 @@ export function opsRoutes(deps: Needs) {
 }
 
 /** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
-function readyz({ bus, clock, process }: Needs) {
+function readyz({ bus, clock, metrics, process }: Needs) {
   const migratedLately = atMostEvery(1_000, clock, () => process.migrated().catch(() => undefined))
   return async function readyz(c: Ctx) {
     const migrated = await migratedLately()
@@ -32,6 +32,7 @@ function readyz({ bus, clock, process }: Needs) {
     }
     const ready = Object.values(checks).every(check => check === 'ok')
     if (ready) return c.json({ status: 'ok', checks })
+    metrics.unavailable('not_ready')
     return c.json({ status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
   }
 }

@@ -1,7 +1,7 @@
 import type { Handler } from 'hono'
 import { Hono } from 'hono'
 import type { AccessClaims } from '../claims.ts'
-import { OAuthError } from '../errors.ts'
+import { Unavailable } from '../errors.ts'
 import { identityHeaders } from '../identity.ts'
 import { bearerOf, isBearer } from './caller.ts'
 import { ageOf, type Ctx, consistent, type Deps, type Env, requestIdOf } from './context.ts'
@@ -73,8 +73,9 @@ function deny(
 }
 
 function failed({ metrics, log }: Needs, requestId: string, error: unknown): Response {
-  const status = error instanceof OAuthError && error.code === 'temporarily_unavailable' ? 503 : 500
+  const status = error instanceof Unavailable ? 503 : 500
   metrics.verified(status === 503 ? 'unavailable' : 'server_error')
+  if (error instanceof Unavailable) metrics.unavailable(error.reason)
   // An outage is told by the bus, once; here it would be a line per request.
   log[status === 503 ? 'debug' : 'error']({ requestId, err: error }, 'verify failed')
   return empty(status, requestId, status === 503 ? { 'Retry-After': '1' } : {})

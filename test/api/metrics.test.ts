@@ -1,6 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { METHODS } from 'node:http'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { UNAVAILABLE } from '../../server/errors.ts'
+import { holding, POLL, replicaOn } from '../support/holding.ts'
+import { publishCustomer } from '../support/plant.ts'
 import { ADMIN_TOKEN, bearer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -108,6 +111,101 @@ test('verifications are counted by outcome: a yes, and why not', async () => {
   const { access_token: old } = await customer.session()
   await world.advance(900_000)
   expect(await counted('expired', () => assay.verify(old))).toBe(1)
+})
+
+describe('503s are counted by why the state could not be known', () => {
+  type Asked = Pick<Replica, 'request'>
+
+  const unavailable = async (replica: Asked) => {
+    const { text } = await replica.request('/metrics', { headers: bearer(ADMIN_TOKEN) })
+    return new Map(
+      [...text.matchAll(/^assay_unavailable_total\{reason="(\w+)"\} (\d+)$/gm)].map(
+        ([, reason = '', value]) => [reason, Number(value)] as const,
+      ),
+    )
+  }
+
+  /** By how much each reason grew, and how many 503s were sent. */
+  async function counted(replica: Asked, act: () => Promise<{ status: number }[]>) {
+    const before = await unavailable(replica)
+    const sent = (await act()).filter(({ status }) => status === 503).length
+    const after = await unavailable(replica)
+    const grown = [...after].map(([reason, value]) => [reason, value - before.get(reason)!] as const)
+    return { sent, grown: Object.fromEntries(grown.filter(([, growth]) => growth > 0)) }
+  }
+
+  test('every reason has a series from the start', async () => {
+    expect([...(await unavailable(assay)).keys()]).toEqual(Object.keys(UNAVAILABLE))
+  })
+
+  test('a state that is too old: at every endpoint, and each answer once', async () => {
+    const customer = await assay.signUp()
+    const { access_token: token } = await customer.session()
+    const database = holding(world.db)
+    const replica = await replicaOn(world, database.db)
+    expect((await replica.verify(token)).status).toBe(200)
+    const held = database.hold(POLL)
+    void replica.bus.poll()
+    await held.has
+    replica.clock.ahead.monotonic += 10_000
+    const outage = await counted(replica, async () => [
+      await replica.verify(token),
+      await replica.request('/introspect', { headers: bearer(token) }),
+      await replica.post('/introspect', { token }, bearer(customer.apiKey)),
+      await replica.post('/revoke', { token }, bearer(customer.apiKey)),
+      await replica.request('/api/auth/me', { headers: bearer(token) }),
+      await replica.request('/readyz'),
+    ])
+    held.release()
+    expect(outage).toEqual({ sent: 6, grown: { bus: 5, not_ready: 1 } })
+  })
+
+  test('a customer whose secrets do not open', async () => {
+    const customer = await assay.signUp()
+    await world.db.query('update assay.customers set sealed_data_key = $2 where id = $1', [
+      customer.id,
+      Buffer.alloc(150, 1),
+    ])
+    await publishCustomer(world, customer.id, [assay])
+    const broken = await counted(assay, async () => [
+      await assay.verify(customer.accessToken),
+      await assay.introspect(customer.accessToken),
+    ])
+    expect(broken).toEqual({ sent: 2, grown: { broken_record: 2 } })
+  })
+
+  test('a database that is full', async () => {
+    const customer = await assay.signUp()
+    await world.db.query(`create function assay.refuse() returns trigger language plpgsql as
+      $$ begin raise exception using errcode = '53100'; end $$`)
+    await world.db.query(`create trigger refuse before insert on assay.audit_events
+      for each row execute function assay.refuse()`)
+    const full = await counted(assay, async () => [
+      await customer.issue(),
+      await assay.refresh(customer.refreshToken),
+    ])
+    await world.db.query('drop trigger refuse on assay.audit_events')
+    expect(full).toEqual({ sent: 2, grown: { database: 2 } })
+  })
+})
+
+test('acts that take a number on the bus are counted, and hardly wait when nobody else is there', async () => {
+  const customer = await assay.signUp()
+  const { access_token: token, session_id } = await customer.session()
+  const acts = async () => {
+    await assay.postForm('/revoke', { token }, bearer(customer.apiKey))
+    await assay.request(`/api/sessions/${session_id}`, { method: 'DELETE', headers: bearer(customer.apiKey) })
+    await assay.postJson('/api/secrets/rotate', {}, bearer(customer.accessToken))
+    await assay.request('/api/subjects/ann/revoke', { method: 'POST', headers: bearer(customer.apiKey) })
+    await assay.request('/api/sessions', { method: 'DELETE', headers: bearer(customer.accessToken) })
+  }
+  const before = await metric('assay_bus_lock_wait_seconds_sum')
+  expect(await growth('assay_bus_lock_wait_seconds_count', {}, acts)).toBe(5)
+  const waited = (await metric('assay_bus_lock_wait_seconds_sum')) - before
+  expect(waited).toBeGreaterThan(0)
+  expect(waited).toBeLessThan(1)
+  const issuing = () => Promise.all([customer.issue(), customer.session()])
+  expect(await growth('assay_bus_lock_wait_seconds_count', {}, issuing)).toBe(0)
 })
 
 test('it shows how old its state is, and what it keeps in memory', async () => {

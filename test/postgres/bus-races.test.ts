@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { control } from '../support/database.ts'
 import { hear, linkTo, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
-import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** What only a server with many connections can show: transactions that are open beside the bus. */
 
@@ -53,6 +53,39 @@ test('a long transaction elsewhere in the database holds no revocation back', as
   expect((await revoke(token, { wait: 'all' })).status).toBe(200)
   expect((await there.verify(token)).status).toBe(401)
   await finish()
+})
+
+test('how long the counter was waited for is measured, and nothing else that an act waits for', async () => {
+  const waits = async () => {
+    const { text } = await here.get('/metrics', ADMIN_TOKEN)
+    const read = (name: string) =>
+      Number(new RegExp(`^assay_bus_lock_wait_seconds_${name} (.+)$`, 'm').exec(text)![1])
+    return { count: read('count'), sum: read('sum') }
+  }
+  /** What an act that waits for this lock for so long (ms) adds. */
+  async function held(lock: string, milliseconds: number, act: () => Promise<unknown>) {
+    const before = await waits()
+    const finish = await openTransaction(lock)
+    const acting = act()
+    await until('the act waits', async () => {
+      const waiting = `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+      return (await world.db.query(waiting)).length > 0
+    })
+    await new Promise(resolve => setTimeout(resolve, milliseconds))
+    await finish()
+    await acting
+    const after = await waits()
+    return { count: after.count - before.count, sum: after.sum - before.sum }
+  }
+  const [one, two] = [await customer.session(), await customer.session()]
+  const ofCounter = await held('select from assay.bus for update', 300, () => revoke(one.access_token))
+  expect(ofCounter.count).toBe(1)
+  expect(ofCounter.sum).toBeGreaterThanOrEqual(0.25)
+  // The act waits as long, before it is at the counter.
+  const session = `select from assay.sessions where id = '${two.session_id}' for update`
+  const ofRow = await held(session, 600, () => revoke(two.refresh_token))
+  expect(ofRow.count).toBe(1)
+  expect(ofRow.sum).toBeLessThan(0.5)
 })
 
 test('wait=all holds for a replica that was away and is just coming back', async () => {
