@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { setState } from '../support/plant.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -192,6 +193,20 @@ test('an access token that is issued while its secret is replaced at once is sig
   await rotate(customer, { use: 'access', now: true })
   const key = await there.keys.signing(customer.id, 'access', 1)
   expect(key.version).toBe(2)
+})
+
+test('a customer that is disabled, or no longer there, rotates nothing', async () => {
+  const customer = await here.signUp()
+  // Before the replica has heard of it: the statement itself refuses.
+  await world.db.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
+  const refused = await rotate(customer, { now: true })
+  expect([refused.status, refused.json.error]).toEqual([404, 'not_found'])
+  await setState(world, customer.id, 'disabled', [here])
+  expect((await rotate(customer)).status).toBe(401)
+  await setState(world, customer.id, 'active', [here])
+  expect(await states(customer)).toEqual(['access 1 current', 'refresh 1 current'])
+  await world.db.query('delete from assay.customers where id = $1', [customer.id])
+  expect((await rotate(customer)).json.error).toBe('not_found')
 })
 
 test('two replicas that find the same old secret rotate it once', async () => {
