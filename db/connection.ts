@@ -79,7 +79,7 @@ export function lost(error: unknown): unknown {
   if (error instanceof pg.DatabaseError || error instanceof TypeError || error instanceof Unavailable)
     return error
   const { code, message } = error as NodeJS.ErrnoException
-  return new Unavailable(`database: ${code ?? WORDS[message] ?? message}`)
+  return new Unavailable(`database: ${code ?? WORDS[message] ?? message}`, 'database')
 }
 
 const WORDS: Record<string, string> = {

@@ -24,7 +24,7 @@ async function checkServers(url: string, direct: string | undefined) {
   const problems = server.unfit.map(unfit)
   if (direct !== undefined) problems.push(...whatIsWrong(server, await inspect(direct)))
   if (problems.length > 0) throw new ConfigError(problems)
-  if (server.standby) throw new Unavailable('database: STANDBY')
+  if (server.standby) throw new Unavailable('database: STANDBY', 'database')
 }
 
 function whatIsWrong(server: Server, direct: Server): string[] {
