@@ -23,6 +23,8 @@ export interface Config {
   /** undefined: embedded in `dataDir`. */
   databaseUrl: string | undefined
   directDatabaseUrl: string | undefined
+  /** undefined: none. */
+  redisUrl: string | undefined
   dataDir: string
   /** The first seals, all open. undefined only when embedded: made on first start. */
   masterKeys: SealingKey[] | undefined
@@ -100,6 +102,7 @@ function toConfig(s: Settings): Config {
     issuer: s.ISSUER ?? new URL(`http://localhost:${s.PORT}`).origin,
     databaseUrl: s.DATABASE_URL,
     directDatabaseUrl: s.DIRECT_DATABASE_URL,
+    redisUrl: s.REDIS_URL,
     dataDir: s.DATA_DIR,
     masterKeys: s.MASTER_KEYS,
     adminToken: s.ADMIN_TOKEN,

@@ -51,6 +51,7 @@ test('without any setting the server is embedded, and every default is as docume
     issuer: 'http://localhost:3001',
     databaseUrl: undefined,
     directDatabaseUrl: undefined,
+    redisUrl: undefined,
     dataDir: './data',
     masterKeys: undefined,
     adminToken: undefined,
@@ -79,12 +80,13 @@ test('an empty setting is an unset one', () => {
 })
 
 test('the list of settings says which have a default and which are secret', () => {
-  expect(SETTINGS).toHaveLength(21)
+  expect(SETTINGS).toHaveLength(22)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
   expect(secrets).toEqual([
     'DATABASE_URL',
     'DIRECT_DATABASE_URL',
+    'REDIS_URL',
     'MASTER_KEYS',
     'ADMIN_TOKEN',
     'RESOURCE_SERVERS',
@@ -103,6 +105,8 @@ const GOOD: [name: string, text: string, field: keyof Config, value: unknown][] 
   ['PORT', '80', 'issuer', 'http://localhost'],
   ['ISSUER', 'https://auth.example.com', 'issuer', 'https://auth.example.com'],
   ['ISSUER', 'http://10.0.0.1:3001/auth', 'issuer', 'http://10.0.0.1:3001/auth'],
+  ['REDIS_URL', 'redis://10.0.0.1', 'redisUrl', 'redis://10.0.0.1'],
+  ['REDIS_URL', 'rediss://u:p%23w@cache:6380/1', 'redisUrl', 'rediss://u:p%23w@cache:6380/1'],
   ['DATA_DIR', '/var/lib/assay', 'dataDir', '/var/lib/assay'],
   ['ACCESS_TOKEN_TTL', '1s', 'accessTokenTtl', 1],
   ['ACCESS_TOKEN_TTL', '2000ms', 'accessTokenTtl', 2],
@@ -200,6 +204,15 @@ const BAD: Record<string, string[]> = {
     'postgres://h:port/d',
   ],
   DIRECT_DATABASE_URL: ['mysql://u:p@h/d', 'postgres://'],
+  REDIS_URL: [
+    'cache:6379',
+    'http://cache',
+    'redis://',
+    'redis://:p@',
+    'redis://h/name',
+    'redis://:p%w@h',
+    ' redis://h',
+  ],
 }
 const bad = Object.entries(BAD).flatMap(([name, texts]) =>
   texts.map((text): [string, string] => [name, text]),
@@ -293,7 +306,12 @@ describe('secrets', () => {
   })
 
   test('each can be in a file, whose trailing newline is not part of it', () => {
-    const values = { ...onPostgres(), DIRECT_DATABASE_URL: POSTGRES, RESOURCE_SERVERS: `api:${hex()}` }
+    const values = {
+      ...onPostgres(),
+      DIRECT_DATABASE_URL: POSTGRES,
+      REDIS_URL: 'redis://:p@h',
+      RESOURCE_SERVERS: `api:${hex()}`,
+    }
     const names = Object.keys(values)
     const env = Object.fromEntries(names.map(name => [`${name}_FILE`, `/run/secrets/${name}`]))
     const files = Object.entries(values).map(([name, text], i) => [

@@ -60,7 +60,7 @@ const MAY_IMPORT: Record<Layer, Layer[]> = {
   wiring: [...GROUND, 'db', 'domain', 'http', 'wiring'],
 }
 
-const DRIVERS = /^(pg|@electric-sql\/pglite|drizzle-orm)(\/|$)/
+const DRIVERS = /^(pg|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(\/|$)/
 const FRAMEWORK = /^(hono|@hono\/.*)(\/|$)/
 
 /** `from imports of`, for those that are against the rule. */

@@ -9,6 +9,7 @@ import {
   oneOf,
   port,
   proxies,
+  redisUrl,
   seconds,
 } from './values.ts'
 
@@ -25,6 +26,10 @@ export const settings = z.object({
     .optional()
     .meta(secret)
     .describe('the same database without the pooler, for LISTEN and migrations'),
+  REDIS_URL: redisUrl
+    .optional()
+    .meta(secret)
+    .describe('Redis or Valkey, to share sealed records, limits and hints'),
   DATA_DIR: z.string().prefault('./data').describe('folder of the embedded database and what it makes'),
   MASTER_KEYS: masterKeys.optional().meta(secret).describe('`id:base64,...`; the first seals, all open'),
   ADMIN_TOKEN: adminToken.optional().meta(secret).describe('the operator’s Bearer token'),

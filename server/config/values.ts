@@ -80,6 +80,30 @@ export const databaseUrl = z
       'for example postgres://USER:PASSWORD@HOST:5432/DATABASE',
   )
 
+/** As the driver takes it: a database's number is all that its path may be, and its password must decode. */
+function isRedisUrl(text: string): boolean {
+  if (!/^rediss?:\/\/\S+$/.test(text) || !URL.canParse(text)) return false
+  const { hostname, pathname, username, password } = new URL(text)
+  return hostname !== '' && /^(\/\d*)?$/.test(pathname) && isDecodable(username + password)
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+export const redisUrl = z
+  .string()
+  .refine(
+    isRedisUrl,
+    'must be a redis:// or rediss:// (TLS) URL, special characters of the password percent-encoded, ' +
+      'for example redis://:PASSWORD@HOST:6379',
+  )
+
 export const proxies = listOf(
   z.union(
     [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],

@@ -1,0 +1,184 @@
+import { expect, inject, onTestFinished, test } from 'vitest'
+import { openRedis } from '../../db/redis.ts'
+import { openProxy } from '../support/proxy.ts'
+import { look, pretend, startRedis } from '../support/redis.ts'
+
+/** Longer than by default, so that a busy machine is not taken for a Redis that hangs (ms). */
+const DEADLINE = 400
+/** Many calls that wait for nothing; one deadline, and what a busy machine adds (ms). */
+const SOON = 2_000
+
+/** A link, with what it logs. */
+function openLink(url: string) {
+  const told: string[] = []
+  const log = {
+    info: (message: string) => void told.push(message),
+    warn: ({ err }: { err: Error & { detail?: string } }, message: string) =>
+      void told.push(`${message}: ${err.detail}`),
+  }
+  const redis = openRedis(url, log, DEADLINE)
+  onTestFinished(() => redis.close())
+  const name = `assay:test:${Math.random().toString(36).slice(2)}`
+  const works = () =>
+    redis.set(name, 'here', 10_000).then(
+      () => true,
+      () => false,
+    )
+  const used = () => expect.poll(works, { timeout: 10_000, interval: 20 }).toBe(true)
+  return { redis, told, name, works, used }
+}
+
+async function timed(run: () => Promise<unknown>): Promise<number> {
+  const began = performance.now()
+  await run()
+  return performance.now() - began
+}
+
+const GONE = 'Redis can not be used'
+const goings = (told: string[]) => told.map(line => (line.startsWith(GONE) ? 'gone' : line))
+
+test('what is set is there until its time is over, and no more of it is read than was asked for', async () => {
+  const { redis, name, used } = openLink(inject('redisUrl'))
+  await used()
+  expect(await redis.get(name, 100)).toBe('here')
+  expect(await redis.get(name, 2)).toBe('he')
+  expect(await redis.get(`${name}:none`, 100)).toBe(undefined)
+  const client = await look()
+  const life = await client.pTTL(name)
+  client.destroy()
+  expect(life).toBeGreaterThan(0)
+  expect(life).toBeLessThanOrEqual(10_000)
+})
+
+test('a Redis that is killed is told of once, costs nothing while it is away, and is used when it is back', async () => {
+  const server = await startRedis()
+  const { redis, told, name, used, works } = openLink(server.url)
+  await used()
+  await server.kill()
+  await expect.poll(() => goings(told)).toEqual(['gone'])
+  const failed = redis.failures()
+  expect(await timed(() => Promise.all(Array.from({ length: 1_000 }, works)))).toBeLessThan(SOON)
+  expect(redis.failures()).toBe(failed + 1_000)
+  await server.restart()
+  await used()
+  expect(await redis.get(name, 100)).toBe('here')
+  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
+})
+
+test('a Redis that hangs costs one deadline, and nothing after it', async () => {
+  const server = await startRedis()
+  const { told, used, works } = openLink(server.url)
+  await used()
+  server.freeze()
+  expect(await timed(works)).toBeLessThan(SOON)
+  expect(goings(told)).toEqual(['gone'])
+  // One after the other: if each waited for the deadline, that were minutes.
+  expect(
+    await timed(async () => {
+      for (let i = 0; i < 2_000; i++) expect(await works()).toBe(false)
+    }),
+  ).toBeLessThan(SOON)
+  server.thaw()
+  await used()
+  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
+})
+
+test('a link that swallows everything is given up, and found whole again', async () => {
+  const proxy = await openProxy(inject('redisUrl'))
+  onTestFinished(() => proxy.close())
+  const { redis, told, used } = openLink(proxy.url)
+  let messages = 0
+  redis.subscribe('assay:test:none', () => messages++)
+  await used()
+  await expect.poll(() => messages).toBe(1)
+  proxy.blackHole()
+  // Nobody asks for anything: the link itself finds out.
+  await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
+  await proxy.pass()
+  await used()
+  await expect.poll(() => messages).toBe(2)
+})
+
+test('a slow Redis is not used', async () => {
+  const proxy = await openProxy(inject('redisUrl'))
+  onTestFinished(() => proxy.close())
+  proxy.delay(DEADLINE)
+  const { told, works } = openLink(proxy.url)
+  await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
+  expect(await timed(() => Promise.all(Array.from({ length: 100 }, works)))).toBeLessThan(SOON)
+  expect(proxy.accepted()).toBeGreaterThan(0)
+})
+
+test.each([
+  ['a wrong password', 'redis://:not-the-password@', 'WRONGPASS'],
+  ['no password where one is needed', 'redis://', 'NOAUTH'],
+])('%s is told once, by its reason and not by its text', async (_, credentials, reason) => {
+  const server = await startRedis('--requirepass', 'the-password')
+  const { told, works } = openLink(server.url.replace('redis://', credentials))
+  await expect.poll(() => told.length).toBe(1)
+  // Several tries to connect later.
+  await new Promise(resolve => setTimeout(resolve, 1_000))
+  expect(await works()).toBe(false)
+  expect(told).toEqual([expect.stringContaining(`Redis: ${reason}`)])
+  expect(told.join()).not.toContain('password')
+})
+
+test('a full Redis refuses to keep more; that is told once, and what it has can be read', async () => {
+  const server = await startRedis()
+  const { redis, told, name, used, works } = openLink(server.url)
+  await used()
+  const client = await look(server.url)
+  await client.configSet('maxmemory', '1')
+  client.destroy()
+  for (let i = 0; i < 10; i++) expect(await works()).toBe(false)
+  expect(await redis.get(name, 100)).toBe('here')
+  expect(told).toEqual([expect.stringContaining('Redis: OOM')])
+})
+
+test('it hears what is published, also after an outage', async () => {
+  const server = await startRedis()
+  const { redis, name, used } = openLink(server.url)
+  let messages = 0
+  redis.subscribe(name, () => messages++)
+  await used()
+  await expect.poll(() => messages).toBe(1)
+  await redis.publish(name)
+  await expect.poll(() => messages).toBe(2)
+  await server.kill()
+  await server.restart()
+  await used()
+  // One for the new connection: there may have been some meanwhile.
+  await expect.poll(() => messages).toBe(3)
+  await redis.publish(name)
+  await expect.poll(() => messages).toBe(4)
+})
+
+test('what is no Redis is never used, and does no harm', async () => {
+  const url = await pretend(() => 'HTTP/1.1 400 Bad Request\r\n\r\n', {})
+  const { told, works } = openLink(url)
+  await expect.poll(() => goings(told)).toEqual(['gone'])
+  expect(await works()).toBe(false)
+})
+
+test.each([
+  ['garbage', '\0\xff\x00{]garbage\r\n'],
+  ['more than it was asked for', '$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n'],
+  ['a list where text belongs', '*2\r\n:1\r\n:2\r\n'],
+  ['a half', '$100000\r\nabc'],
+  ['an error without a name', '-\r\n'],
+])('a Redis that answers %s does no harm, and is used once it is well', async (_, strange) => {
+  let answer = strange
+  const url = await pretend(() => answer)
+  const { redis } = openLink(url)
+  const outcomes = new Set<string>()
+  for (let asked = 0; asked < 20; asked++) {
+    const asking = redis.get('a', 10).then(String, error => error.constructor.name)
+    outcomes.add(await asking)
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+  expect([...outcomes].filter(outcome => !['Unavailable', 'a', 'b'].includes(outcome))).toEqual([])
+  expect(outcomes).toContain('Unavailable')
+  answer = '$4\r\nwell\r\n'
+  const get = () => redis.get('a', 10).catch(() => 'failed')
+  await expect.poll(get, { timeout: 10_000, interval: 20 }).toBe('well')
+})
