@@ -38,6 +38,8 @@ export const findNeededMasterKeys = (db: Pick<Line, 'query'>) =>
 
 /** A customer's record, and the position that it was read at. `state` null: no such customer. */
 export interface RecordRow extends Position {
+  /** Milliseconds since 1970, by the database's clock. */
+  readAt: number
   state: 'active' | 'disabled' | null
   epoch: number | null
   sealedDataKey: Uint8Array | null
@@ -59,7 +61,8 @@ const inBase64 = (column: string) => `translate(encode(${column}, 'base64'), e'\
 
 /** All that verifying a customer's tokens and API keys takes, in one statement and so from one snapshot. */
 export const findRecord = statement<{ customerId: string }, RecordRow>(`
-  select ${POSITION}, c.state, c.epoch, c.sealed_data_key as "sealedDataKey",
+  select ${POSITION}, (extract(epoch from assay.now()) * 1000)::float8 as "readAt",
+    c.state, c.epoch, c.sealed_data_key as "sealedDataKey",
     (select json_agg(json_build_array(k.use, k.version, k.alg, k.state, ${inBase64('k.sealed_secret')}))
       from assay.signing_keys k where k.customer_id = c.id and k.state <> 'retired') as keys,
     (select json_agg(json_build_array(a.id, ${inBase64('a.digest')}, a.scope, extract(epoch from a.expires_at)))

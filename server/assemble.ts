@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import type { Database } from '../db/client.ts'
+import type { Redis } from '../db/redis.ts'
 import { observing } from '../db/revocations.ts'
 import { createApp } from './app.ts'
 import { Audit } from './audit.ts'
@@ -10,6 +11,7 @@ import { Credentials } from './credentials.ts'
 import { randomId } from './crypto/secret.ts'
 import { Customers } from './customers.ts'
 import { Gate } from './gate.ts'
+import { Hints } from './hints.ts'
 import type { ProcessState } from './http/context.ts'
 import { Issuer } from './issuing.ts'
 import { Keys } from './keys.ts'
@@ -24,11 +26,13 @@ import { Revocations } from './revocations.ts'
 import { Revoker } from './revoking.ts'
 import { Secrets } from './secrets.ts'
 import { Sessions } from './sessions.ts'
+import { Shelf } from './shelf.ts'
 import { Tokens } from './tokens.ts'
 
 export interface Parts {
   config: Config
   db: Database
+  redis: Redis | undefined
   vault: Vault
   clock: Clock
   log: Log
@@ -43,14 +47,18 @@ const POLL_DEADLINE = 800
 const QUEUE = 64
 
 /** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
-export function assemble({ config, db: database, vault, clock, log, process, processMetrics }: Parts) {
+export function assemble({ config, db: database, redis, vault, clock, log, process, processMetrics }: Parts) {
   const { maxStaleness } = config
   const db = observing(database, seconds => metrics.lockWaited(seconds))
   const revocations = new Revocations()
   const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE))
   const forget = { one: (id: string) => keys.forget.one(id), all: () => keys.forget.all() }
-  const bus = new Bus({ line, clock, maxStaleness, replica: randomId(15), revocations, forget, log })
-  const keys: Keys = new Keys({ db, vault, bus, revocations, log })
+  const hints = redis && new Hints(redis, vault, () => bus.poke())
+  const published = () => hints?.send()
+  const replica = randomId(15)
+  const bus: Bus = new Bus({ line, clock, maxStaleness, replica, revocations, forget, published, log })
+  const shelf = redis && new Shelf({ redis, vault, bus })
+  const keys: Keys = new Keys({ db, vault, bus, revocations, shelf, log })
   const tokens = new Tokens({ bus, keys, revocations, issuer: config.issuer })
   const limits = new Limits()
   const issuer = new Issuer({ db, tokens, config })
@@ -80,6 +88,8 @@ export function assemble({ config, db: database, vault, clock, log, process, pro
       revocations: () => revocations.size,
       customers: () => keys.size,
       database: () => db.load(),
+      shelf: () => shelf?.counts ?? new Map(),
+      redisFailures: () => redis?.failures() ?? 0,
     },
     { process: processMetrics },
   )

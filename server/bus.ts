@@ -40,6 +40,8 @@ export interface BusOptions {
   revocations: Revocations
   /** Called when a customer's record changed, or all may have. */
   forget: { one(customerId: string): void; all(): void }
+  /** Called when this replica has changed something: whoever can be told is told. */
+  published: () => void
   log: Log
 }
 
@@ -100,6 +102,11 @@ export class Bus {
     return this.#timeline
   }
 
+  /** The number up to which every change is known here. */
+  get applied() {
+    return this.#applied
+  }
+
   /** Milliseconds since the poll that the state rests on was sent. */
   get age() {
     return this.#options.clock.monotonic() - this.#sentAt
@@ -115,6 +122,7 @@ export class Bus {
   /** This replica's own change, known before its answer goes out. `applied` stays: lower numbers may be unknown. */
   apply(rows: RevocationRow[]) {
     for (const row of rows) this.#apply(row)
+    this.#options.published()
   }
 
   #apply(row: RevocationRow) {

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import type { RecordRow } from '../db/keys.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Bus } from './bus.ts'
 import { parseHeader } from './crypto/jwt.ts'
@@ -15,6 +16,7 @@ import {
   type Vault,
 } from './records.ts'
 import type { Revocations } from './revocations.ts'
+import type { Shelf } from './shelf.ts'
 
 /** Customers whose records are kept. The cap bounds the memory; whoever falls out is read again. */
 const MOST = 120_000
@@ -31,8 +33,10 @@ export type Found = SigningKey | { load: string; missing: string } | 'header_mal
 export interface KeysOptions {
   db: Querier
   vault: Vault
-  bus: Pick<Bus, 'era' | 'timeline' | 'poll'>
+  bus: Pick<Bus, 'era' | 'applied' | 'timeline' | 'poll'>
   revocations: Pick<Revocations, 'changedAt'>
+  /** Where replicas share records, if they do. */
+  shelf: Pick<Shelf, 'find' | 'put' | 'count'> | undefined
   log: Log
 }
 
@@ -99,7 +103,7 @@ export class Keys {
       await earlier
       return this.record(customerId, wanted)
     }
-    const record = await this.#load(customerId)
+    const record = await this.#load(customerId, wanted)
     if (record.state === 'broken') throw broken(customerId)
     if (wanted !== undefined && !has(record, wanted) && record.gone.size < MOST_GONE) record.gone.add(wanted)
     return record
@@ -119,28 +123,59 @@ export class Keys {
   }
 
   /** Concurrent readers of one customer share one read. */
-  #load(customerId: string): Promise<CustomerRecord> {
+  #load(customerId: string, wanted: string | undefined): Promise<CustomerRecord> {
     const under = this.#loads.get(customerId)
     if (under) return under
-    const load = this.#read(customerId).finally(() => this.#loads.delete(customerId))
+    const load = this.#obtain(customerId, wanted).finally(() => this.#loads.delete(customerId))
     this.#loads.set(customerId, load)
     return load
   }
 
-  /** One rule: read with the counter and the timeline, used only if no later change is known, on the same timeline. */
+  /** From the shelf only what isn't here at all: a record that lacks what is wanted may well be the newer one. */
+  async #obtain(customerId: string, wanted: string | undefined): Promise<CustomerRecord> {
+    const shelved = this.#records.has(customerId) ? undefined : await this.#takeShelved(customerId, wanted)
+    return shelved ?? this.#read(customerId)
+  }
+
+  /**
+   * Undefined: the database is asked. Beside the rule, an entry of a number that this replica hasn't reached is not used:
+   * it may be of a database that went back since. Neither is one without what is wanted, which may have been made later.
+   */
+  async #takeShelved(customerId: string, wanted: string | undefined): Promise<CustomerRecord | undefined> {
+    const { shelf, bus } = this.#options
+    const { era } = bus
+    const row = await shelf?.find(customerId)
+    if (!shelf || !row) return undefined
+    const holds = row.seq <= bus.applied && this.#holds(customerId, row, era)
+    const record = holds ? this.#open(customerId, row) : undefined
+    const usable = record && record.state !== 'broken' && (wanted === undefined || has(record, wanted))
+    shelf.count(usable ? 'used' : 'refused')
+    return usable ? this.#keep(record) : undefined
+  }
+
   async #read(customerId: string): Promise<CustomerRecord> {
-    const { db, bus, revocations } = this.#options
+    const { db, bus, shelf } = this.#options
     for (let tried = 0; tried < TRIES; tried++) {
       const { era } = bus
       const row = await readRecord(db, customerId)
-      if (era !== bus.era) continue
-      if (row.standby || row.timeline !== bus.timeline) await bus.poll()
-      else if (row.seq >= revocations.changedAt(customerId)) return this.#keep(this.#open(customerId, row))
+      if (this.#holds(customerId, row, era)) {
+        const record = this.#open(customerId, row)
+        if (record.state !== 'broken') shelf?.put(customerId, row)
+        return this.#keep(record)
+      }
+      if (era === bus.era && (row.standby || row.timeline !== bus.timeline)) await bus.poll()
     }
     throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')
   }
 
-  #open(customerId: string, row: Awaited<ReturnType<typeof readRecord>>): CustomerRecord {
+  /** One rule: read with the counter and the timeline, used only if no later change is known, on the same timeline. */
+  #holds(customerId: string, row: RecordRow, era: number): boolean {
+    const { bus, revocations } = this.#options
+    const same = era === bus.era && !row.standby && row.timeline === bus.timeline
+    return same && row.seq >= revocations.changedAt(customerId)
+  }
+
+  #open(customerId: string, row: RecordRow): CustomerRecord {
     try {
       return openRecord(this.vault, customerId, row)
     } catch (error) {

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { Database } from '../db/client.ts'
 import { DatabaseError, translate } from '../db/failures.ts'
 import { isMigrated } from '../db/migrate.ts'
+import { openRedis } from '../db/redis.ts'
 import { assemble } from './assemble.ts'
 import { banner } from './banner.ts'
 import { type Config, ConfigError, loadConfig, parseAdminToken, parseMasterKeys } from './config.ts'
@@ -54,7 +55,8 @@ async function serve(config: Config & Secrets, db: Database, log: Log, folder: s
   const vault = await openVault(db, config.masterKeys)
   let draining = false
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
-  const replica = assemble({ config, db, vault, clock, log, process: state, processMetrics: true })
+  const redis = config.redisUrl === undefined ? undefined : openRedis(config.redisUrl, log)
+  const replica = assemble({ config, db, redis, vault, clock, log, process: state, processMetrics: true })
   await replica.bus.start()
   replica.maintenance.start()
   const hints = listenTo(config, replica.bus, log)
@@ -71,6 +73,7 @@ async function serve(config: Config & Secrets, db: Database, log: Log, folder: s
     await server.close(pause)
     await (await hints)?.close()
     await replica.stop()
+    redis?.close()
     await db.close()
     log.info('ended')
     process.exit(0)

@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { UNAVAILABLE, type UnavailableReason } from './errors.ts'
+import type { Outcome } from './shelf.ts'
 
 /** What is read off at each scrape. */
 export interface Sources {
@@ -11,6 +12,9 @@ export interface Sources {
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
+  /** How looking for records in Redis ended. */
+  shelf(): ReadonlyMap<Outcome, number>
+  redisFailures(): number
 }
 
 /** Numbers for Prometheus. Labels come from closed sets, never from a request. */
@@ -41,23 +45,18 @@ export class Metrics {
     })
     this.#unavailable = unavailable(registers)
     this.#lockWait = lockWait(registers)
-    this.#verifications(registers)
-    gauges(registers, sources)
-    totals(registers, sources)
-  }
-
-  #verifications(registers: Registry[]) {
-    const verified = this.#verified
-    new Counter({
+    byOutcome(registers, {
       name: 'assay_verified_total',
       help: 'Access tokens checked, by outcome: ok, or why not.',
-      labelNames: ['outcome'],
-      registers,
-      collect() {
-        this.reset()
-        for (const [outcome, count] of verified) this.inc({ outcome }, count)
-      },
+      read: () => this.#verified,
     })
+    byOutcome(registers, {
+      name: 'assay_record_cache_total',
+      help: 'Looks for a customer’s record in Redis, by outcome: used, or why not.',
+      read: sources.shelf,
+    })
+    gauges(registers, sources)
+    totals(registers, sources)
   }
 
   /** An access token was checked; undefined is a yes. */
@@ -109,6 +108,21 @@ const lockWait = (registers: Registry[]) =>
     registers,
   })
 
+function byOutcome(
+  registers: Registry[],
+  { read, ...named }: { name: string; help: string; read: () => ReadonlyMap<string, number> },
+) {
+  new Counter({
+    ...named,
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      this.reset()
+      for (const [outcome, count] of read()) this.inc({ outcome }, count)
+    },
+  })
+}
+
 function gauges(registers: Registry[], sources: Sources) {
   const gauge = (name: string, help: string, read: () => number) =>
     new Gauge({
@@ -142,4 +156,5 @@ function totals(registers: Registry[], sources: Sources) {
   total('assay_bus_poll_failures_total', 'Polls that failed.', () => sources.bus().failures)
   total('assay_bus_rows_total', 'Revocations that polls brought.', () => sources.bus().rows)
   total('assay_bus_reloads_total', 'Times that all state was read anew.', () => sources.bus().reloads)
+  total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
 }

@@ -1,9 +1,11 @@
 import { onTestFinished } from 'vitest'
 import { type Database, open } from '../../db/client.ts'
 import { isMigrated } from '../../db/migrate.ts'
+import type { Redis } from '../../db/redis.ts'
 import { assemble } from '../../server/assemble.ts'
 import { createLog } from '../../server/log.ts'
 import { checkResponse } from './openapi.ts'
+import { redisOf } from './redis.ts'
 import { type Answer, bearer, configOf, type Settings, type World } from './world.ts'
 
 /** A statement by a word that only it has. */
@@ -75,7 +77,12 @@ export function holding(db: Database) {
 export type OwnReplica = Awaited<ReturnType<typeof replicaOn>>
 
 /** A replica of the world on a link of its own to the same database. Stopped when the test ends. */
-export async function replicaOn(world: World, db: Database, settings: Settings = {}) {
+export async function replicaOn(
+  world: World,
+  db: Database,
+  settings: Settings = {},
+  throughRedis = (redis: Redis) => redis,
+) {
   const config = { ...configOf({ LOG_LEVEL: 'error', ...settings }), masterKeys: world.config.masterKeys }
   const ahead = { monotonic: 0, wall: 0 }
   const clock = {
@@ -85,16 +92,22 @@ export async function replicaOn(world: World, db: Database, settings: Settings =
   }
   const log = createLog('silent')
   const state = { draining: () => false, migrated: () => isMigrated(db) }
+  const opened = redisOf(config, log)
+  const redis = opened && throughRedis(opened)
   const replica = assemble({
     config,
     db,
+    redis,
     vault: world.vault,
     clock,
     log,
     process: state,
     processMetrics: false,
   })
-  onTestFinished(() => replica.stop())
+  onTestFinished(async () => {
+    await replica.stop()
+    redis?.close()
+  })
   await replica.bus.start()
 
   async function request(path: string, init: RequestInit = {}): Promise<Answer> {
@@ -109,7 +122,7 @@ export async function replicaOn(world: World, db: Database, settings: Settings =
   const verify = (token: string) => request('/verify', { headers: bearer(token) })
   const post = (path: string, form: Record<string, string>, headers: Record<string, string> = {}) =>
     request(path, { method: 'POST', headers, body: new URLSearchParams(form) })
-  return { ...replica, clock, request, verify, post }
+  return { ...replica, redis, clock, request, verify, post }
 }
 
 /** A link of its own to a Postgres, closed when the test ends. */

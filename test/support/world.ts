@@ -9,6 +9,7 @@ import { createLog } from '../../server/log.ts'
 import { openVault } from '../../server/vault.ts'
 import { makeDatabase } from './database.ts'
 import { checkResponse } from './openapi.ts'
+import { redisOf } from './redis.ts'
 
 export const RESOURCE_SERVER = { id: 'gateway', secret: 'Gw7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua' }
 export const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
@@ -86,7 +87,8 @@ async function startReplica(parts: Parts) {
   })
   const log = createLog(parts.config.logLevel, sink)
   const state = { draining: () => false, migrated: () => isMigrated(parts.db) }
-  const assembled = assemble({ ...parts, clock, log, process: state, processMetrics: false })
+  const redis = redisOf(parts.config, log)
+  const assembled = assemble({ ...parts, redis, clock, log, process: state, processMetrics: false })
   await assembled.bus.start()
   const { app } = assembled
 
@@ -106,7 +108,13 @@ async function startReplica(parts: Parts) {
     }
   }
 
-  return { ...assembled, ...calls(request), clock, lines, request, serve: () => serve(app, parts.config) }
+  async function stop() {
+    await assembled.stop()
+    redis?.close()
+  }
+
+  const own = { redis, clock, lines, request, stop }
+  return { ...assembled, ...calls(request), ...own, serve: () => serve(app, parts.config) }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there, and fails if it isn't.
