@@ -60,7 +60,7 @@ export function assemble({ config, db: database, redis, vault, clock, log, proce
   const shelf = redis && new Shelf({ redis, vault, bus })
   const keys: Keys = new Keys({ db, vault, bus, revocations, shelf, log })
   const tokens = new Tokens({ bus, keys, revocations, issuer: config.issuer })
-  const limits = new Limits()
+  const limits = new Limits(redis && { redis, vault })
   const issuer = new Issuer({ db, tokens, config })
   const revoker = new Revoker({ db, bus, limits })
   const sessions = new Sessions({ db, issuer, revoker, config, log })

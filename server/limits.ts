@@ -1,5 +1,13 @@
-import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible'
-import { TooMany } from './errors.ts'
+import {
+  type RateLimiterAbstract,
+  RateLimiterMemory,
+  RateLimiterRedis,
+  type RateLimiterRes,
+} from 'rate-limiter-flexible'
+import type { Redis } from '../db/redis.ts'
+import { installationMac } from './crypto/installation.ts'
+import { TooMany, Unavailable } from './errors.ts'
+import type { Vault } from './records.ts'
 
 /** Tries in a span of seconds, before the next is refused. */
 const LIMITS = {
@@ -16,25 +24,59 @@ const LIMITS = {
   subject: { points: 600, duration: 60 },
 }
 
-/** Counts before anything is awaited or hashed, so that parallel tries can't pass together. */
+/** Where replicas count together. */
+export interface Shared {
+  redis: Pick<Redis, 'eval'>
+  vault: Pick<Vault, 'installationId' | 'installationKey'>
+}
+
+/**
+ * Counts before anything is hashed, in one step, so that parallel tries can't pass together: in Redis for all replicas,
+ * and here when there is none or it fails.
+ */
 export class Limits {
-  readonly #limiters = Object.fromEntries(
-    Object.entries(LIMITS).map(([name, limit]) => [
-      name,
-      new RateLimiterMemory({ ...limit, keyPrefix: name }),
-    ]),
-  ) as Record<keyof typeof LIMITS, RateLimiterMemory>
+  readonly #shared: Shared | undefined
+  readonly #limiters: Record<keyof typeof LIMITS, RateLimiterAbstract>
+
+  constructor(shared: Shared | undefined) {
+    this.#shared = shared
+    const limiters = Object.entries(LIMITS).map(([name, limit]): [string, RateLimiterAbstract] => {
+      const here = new RateLimiterMemory({ ...limit, keyPrefix: name })
+      return [name, shared ? together(shared, here) : here]
+    })
+    this.#limiters = Object.fromEntries(limiters) as Record<keyof typeof LIMITS, RateLimiterAbstract>
+  }
 
   /** Throws TooMany. */
   async take(name: keyof typeof LIMITS, key: string): Promise<void> {
     try {
-      await this.#limiters[name].consume(key)
+      await this.#limiters[name].consume(this.#shared ? nameless(this.#shared, key) : key)
     } catch (refused) {
       if (refused instanceof Error) throw refused
       throw new TooMany(Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
     }
   }
 }
+
+function together({ redis, vault }: Shared, here: RateLimiterMemory) {
+  return new RateLimiterRedis({
+    points: here.points,
+    duration: here.duration,
+    keyPrefix: `assay:${vault.installationId}:limit:${here.keyPrefix}`,
+    storeClient: { eval: async (...call: Parameters<Redis['eval']>) => numbers(await redis.eval(...call)) },
+    useRedisPackage: true,
+    insuranceLimiter: here,
+  })
+}
+
+/** Count and milliseconds. Anything else would pass for a count of none. */
+function numbers(answer: unknown): number[] {
+  if (Array.isArray(answer) && answer.length === 2 && answer.every(Number.isInteger)) return answer
+  throw new Unavailable('Redis: an answer that is no count')
+}
+
+/** Neither emails nor addresses are told to Redis. */
+const nameless = ({ vault }: Shared, key: string) => installationMac(vault.installationKey, 'limit', key, 16)
 
 /** An address as a key: of IPv6 its /64, all of which one client has. */
 export function addressKey(ip: string | undefined): string {
