@@ -1,7 +1,6 @@
-import { Unavailable } from '../server/errors.ts'
-import { type Client, Connection } from './redis_connection.ts'
+import { type Client, Connection, RedisFailure } from './redis_connection.ts'
 
-/** A Redis that may fail at any time: what it holds is a copy, a count or a hint. Calls throw Unavailable. */
+/** A Redis that may fail at any time: what it holds is a copy, a count or a hint. Calls throw RedisFailure. */
 export interface Redis {
   /** The first `most` bytes of what is there; undefined: nothing. */
   get(key: string, most: number): Promise<string | undefined>
@@ -74,7 +73,7 @@ export function openRedis(url: string, log: Log, deadline = DEADLINE): Redis {
   return {
     async get(key, most) {
       const text = await call(client => client.getRange(key, 0, most - 1))
-      if (typeof text !== 'string') throw new Unavailable('Redis: no text')
+      if (typeof text !== 'string') throw new RedisFailure('Redis: no text')
       return text === '' ? undefined : text
     },
     set: (key, value, life) => call(async client => void (await client.set(key, value, { PX: life }))),
@@ -88,7 +87,7 @@ export function openRedis(url: string, log: Log, deadline = DEADLINE): Redis {
     close() {
       closed = true
       clearTimeout(redial)
-      connection.drop(new Unavailable('Redis: closed'))
+      connection.drop(new RedisFailure('Redis: closed'))
     },
   }
 }

@@ -1,5 +1,4 @@
 import { createClient, ErrorReply } from 'redis'
-import { Unavailable } from '../server/errors.ts'
 
 /** Until a connection is up, and for its greetings besides (ms). */
 const CONNECT = 2_000
@@ -29,6 +28,11 @@ interface Events {
   onRefusal(error: Error): void
   /** It is of no more use; once. */
   onDropped(error: Error): void
+}
+
+/** What Redis could not do. Nothing that a caller is told: whoever asks it can do without. Holds no key and no value. */
+export class RedisFailure extends Error {
+  override readonly name = 'RedisFailure'
 }
 
 /** One connection to Redis, up to its first fault. */
@@ -66,9 +70,9 @@ export class Connection {
     this.#events.onUsable(this)
   }
 
-  /** Throws Unavailable. A call that isn't answered in time is this connection's last. */
+  /** Throws RedisFailure. A call that isn't answered in time is this connection's last. */
   async call<Result>(run: (client: Client) => Promise<Result>): Promise<Result> {
-    if (!this.usable) throw new Unavailable('Redis: not connected')
+    if (!this.usable) throw new RedisFailure('Redis: not connected')
     try {
       return await inTime(this.#deadline, run(this.#client))
     } catch (error) {
@@ -92,18 +96,18 @@ export class Connection {
   }
 }
 
-/** Unavailable after `deadline` milliseconds; but what arrived while this process was busy is read first. */
+/** RedisFailure after `deadline` milliseconds; but what arrived while this process was busy is read first. */
 function inTime<Result>(deadline: number, promise: Promise<Result>): Promise<Result> {
   const late = Promise.withResolvers<never>()
-  const give = () => late.reject(new Unavailable(`Redis: no answer within ${deadline} ms`))
+  const give = () => late.reject(new RedisFailure(`Redis: no answer within ${deadline} ms`))
   const timer = setTimeout(() => setImmediate(give), deadline)
   return Promise.race([promise, late.promise]).finally(() => clearTimeout(timer))
 }
 
 /** The driver's messages may hold what it was given; what is left is the first word of a reply (WRONGPASS) or a code. */
-function withoutText(error: unknown): Unavailable {
-  if (error instanceof Unavailable) return error
+function withoutText(error: unknown): RedisFailure {
+  if (error instanceof RedisFailure) return error
   const failure = error as Error & { code?: string }
   const word = error instanceof ErrorReply ? /^[A-Z]{2,20}\b/.exec(failure.message)?.[0] : undefined
-  return new Unavailable(`Redis: ${word ?? failure.code ?? failure.constructor.name}`)
+  return new RedisFailure(`Redis: ${word ?? failure.code ?? failure.constructor.name}`)
 }

@@ -6,7 +6,7 @@ import {
 } from 'rate-limiter-flexible'
 import type { Redis } from '../db/redis.ts'
 import { installationMac } from './crypto/installation.ts'
-import { TooMany, Unavailable } from './errors.ts'
+import { TooMany } from './errors.ts'
 import type { Vault } from './records.ts'
 
 /** Tries in a span of seconds, before the next is refused. */
@@ -72,7 +72,7 @@ function together({ redis, vault }: Shared, here: RateLimiterMemory) {
 /** Count and milliseconds. Anything else would pass for a count of none. */
 function numbers(answer: unknown): number[] {
   if (Array.isArray(answer) && answer.length === 2 && answer.every(Number.isInteger)) return answer
-  throw new Unavailable('Redis: an answer that is no count')
+  throw new Error('Redis: an answer that is no count')
 }
 
 /** Neither emails nor addresses are told to Redis. */

@@ -1,5 +1,6 @@
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { DatabaseError } from '../db/failures.ts'
+import { RedisFailure } from '../db/redis_connection.ts'
 import { OAuthError } from './errors.ts'
 
 export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
@@ -37,6 +38,7 @@ function describeError(error: unknown) {
     }
   if (error instanceof DatabaseError)
     return { sqlstate: error.sqlstate, message: error.message, stack: error.stack }
+  if (error instanceof RedisFailure) return { detail: error.message }
   const { name, code, stack } = (error ?? {}) as { name?: string; code?: unknown; stack?: string }
   return {
     name,

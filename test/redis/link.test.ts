@@ -13,8 +13,8 @@ function openLink(url: string) {
   const told: string[] = []
   const log = {
     info: (message: string) => void told.push(message),
-    warn: ({ err }: { err: Error & { detail?: string } }, message: string) =>
-      void told.push(`${message}: ${err.detail}`),
+    warn: ({ err }: { err: Error }, message: string) =>
+      void told.push(`${message}: ${err.message}`),
   }
   const redis = openRedis(url, log, DEADLINE)
   onTestFinished(() => redis.close())
@@ -176,8 +176,8 @@ test.each([
     outcomes.add(await asking)
     await new Promise(resolve => setTimeout(resolve, 50))
   }
-  expect([...outcomes].filter(outcome => !['Unavailable', 'a', 'b'].includes(outcome))).toEqual([])
-  expect(outcomes).toContain('Unavailable')
+  expect([...outcomes].filter(outcome => !['RedisFailure', 'a', 'b'].includes(outcome))).toEqual([])
+  expect(outcomes).toContain('RedisFailure')
   answer = '$4\r\nwell\r\n'
   const get = () => redis.get('a', 10).catch(() => 'failed')
   await expect.poll(get, { timeout: 10_000, interval: 20 }).toBe('well')
