@@ -3,6 +3,38 @@ import type { Database } from './client.ts'
 import { withoutQuery } from './failures.ts'
 import { auditEvents } from './schema.ts'
 
+/** Everything that is audited. */
+export const AUDIT_TYPES = [
+  'customer.signed_up',
+  'customer.logged_in',
+  'customer.login_failed',
+  'customer.password_changed',
+  'customer.revoked',
+  'api_key.created',
+  'api_key.deleted',
+  'token.issued',
+  'token.revoked',
+  'session.refreshed',
+  'session.replayed',
+  'session.adopted',
+  'session.reuse_detected',
+  'session.revoked',
+  'subject.revoked',
+  'secret.rotated',
+  'secret.retired',
+] as const
+
+export type AuditType = (typeof AUDIT_TYPES)[number]
+
+/** In SQL: the type itself, the parameter, or a choice by `typeBy`. */
+type TypeExpression = `'${AuditType}'` | ':type' | `case ${string}`
+
+/** The type of an event, by the value of a column. */
+export function typeBy(column: string, types: Record<string, AuditType>): TypeExpression {
+  const cases = Object.entries(types).map(([value, type]) => `when '${value}' then '${type}'`)
+  return `case ${column} ${cases.join(' ')} end`
+}
+
 /** Who did it, and from where. */
 export interface Origin {
   /** `customer:<id>`, `api_key:<id>`, `session:<id>`, `maintenance` or `anonymous`. */
@@ -17,7 +49,7 @@ export interface Origin {
  * where several acts share one, with each row (`origin`).
  */
 export const auditedAs = (
-  type: string,
+  type: TypeExpression,
   from: string,
   columns: { subject?: string; session?: string; token?: string; detail?: string; origin?: string } = {},
 ) => `
@@ -61,7 +93,7 @@ export const makePartitions = (db: Pick<Database, 'query'>) => db.query(MAKE_PAR
 
 export interface AuditQuery {
   customerId: string
-  type: string | undefined
+  type: AuditType | undefined
   from: Date | undefined
   to: Date | undefined
   /** The last event already seen. */

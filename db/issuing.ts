@@ -1,4 +1,4 @@
-import { auditedAs, type Origin } from './audit.ts'
+import { type AuditType, auditedAs, type Origin } from './audit.ts'
 import { SESSION_ROW, type SessionRow, seconds } from './sessions.ts'
 import { statement } from './statement.ts'
 
@@ -42,8 +42,7 @@ export interface NewToken extends Origin {
   customerId: string
   subject: string
   scope: string
-  /** The audit's event type. */
-  type: string
+  type: AuditType
   tokenId: string
   refreshTtl: number
   sessionMaxTtl: number

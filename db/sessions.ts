@@ -1,5 +1,5 @@
 import { and, desc, eq, type SQL, sql } from 'drizzle-orm'
-import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
+import { auditedAs, OF_EACH_ROW, type Origin, typeBy } from './audit.ts'
 import type { Database } from './client.ts'
 import { withoutQuery } from './failures.ts'
 import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
@@ -115,8 +115,12 @@ export const refreshSession = statement<
     returning s.*
   ),
   audited as (${auditedAs(
-    `case outcome when 'rotate' then 'session.refreshed' when 'replay' then 'session.replayed'
-      when 'adopt' then 'session.adopted' else 'session.reuse_detected' end`,
+    typeBy('outcome', {
+      rotate: 'session.refreshed',
+      replay: 'session.replayed',
+      adopt: 'session.adopted',
+      reuse: 'session.reuse_detected',
+    }),
     `judged where outcome in ('rotate', 'replay', 'adopt', 'reuse')`,
     {
       subject: 'subject',

@@ -1,7 +1,7 @@
 import { type AuditRow, listEvents, type Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 
-export type { AuditQuery, AuditRow, Origin } from '../db/audit.ts'
+export { AUDIT_TYPES, type AuditQuery, type AuditRow, type AuditType, type Origin } from '../db/audit.ts'
 
 /** Who acts though nobody asked. */
 export const MAINTENANCE: Origin = { actor: 'maintenance', ip: undefined, userAgent: undefined }

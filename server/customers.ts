@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Origin } from '../db/audit.ts'
+import type { AuditType, Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
   type CustomerRow,
@@ -121,7 +121,7 @@ export class Customers {
   }
 
   /** A customer acting for itself. */
-  #grant(customerId: string, type: string, origin: Origin): Grant {
+  #grant(customerId: string, type: AuditType, origin: Origin): Grant {
     const { issuer: audience, accessTokenTtl: accessTtl } = this.#options.config
     return {
       ...origin,

@@ -1,4 +1,4 @@
-import type { Origin } from '../db/audit.ts'
+import type { AuditType, Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
   type Issued,
@@ -25,8 +25,7 @@ export interface Grant extends Origin {
   /** Seconds that each access token lives. */
   accessTtl: number
   apiKeyId: string | undefined
-  /** The audit's event type. */
-  type: string
+  type: AuditType
 }
 
 /** A token response before it is written (RFC 6749 5.1). */

@@ -1,6 +1,6 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import type { AuditRow } from '../audit.ts'
+import { AUDIT_TYPES, type AuditRow, type AuditType } from '../audit.ts'
 import { OAuthError } from '../errors.ts'
 import { account } from './caller.ts'
 import type { Ctx, Deps, Env } from './context.ts'
@@ -21,7 +21,7 @@ function listEvents(deps: Needs) {
     const before = auditPosition(cursor)
     const query = {
       customerId,
-      type,
+      type: auditType(type),
       from: instant('from', from),
       to: instant('to', to),
       before,
@@ -31,6 +31,14 @@ function listEvents(deps: Needs) {
     const { page, nextCursor } = pageOf(rows, size, event => event.at)
     return c.json(present({ events: page.map(toEvent), next_cursor: nextCursor }))
   }
+}
+
+/** A misspelt one would be answered with an empty list, as though nothing had been done. */
+function auditType(type: string | undefined): AuditType | undefined {
+  const known = AUDIT_TYPES.find(each => each === type)
+  if (type !== undefined && known === undefined)
+    throw new OAuthError('invalid_request', `type: one of ${AUDIT_TYPES.join(', ')}`)
+  return known
 }
 
 function auditPosition(cursor: string | undefined) {

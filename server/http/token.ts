@@ -86,7 +86,7 @@ function grantOf(c: Ctx, deps: Needs, caller: ApiKeyCaller, asked: string | unde
     customerId: caller.customerId,
     scope,
     apiKeyId: caller.id,
-    type: 'token.issued',
+    type: 'token.issued' as const,
   }
 }
 

@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { AUDIT_TYPES } from '../../server/audit.ts'
+import { membersAt } from '../support/openapi.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -52,8 +54,17 @@ test('what was done can be asked for by type', async () => {
   const customer = await assay.signUp()
   await customer.issue()
   expect(typesOf(await list(customer, '?type=token.issued'))).toEqual(['token.issued'])
-  expect(await list(customer, '?type=token.issue')).toEqual([])
   expect(await list(customer, '?type=session.revoked')).toEqual([])
+})
+
+test('a type that there is not is refused with those that there are', async () => {
+  const customer = await assay.signUp()
+  for (const type of ['token.issue', 'planted', 'TOKEN.ISSUED', "'"]) {
+    const { status, json } = await ask(customer, `?type=${encodeURIComponent(type)}`)
+    expect([status, json.error]).toEqual([400, 'invalid_request'])
+    for (const known of AUDIT_TYPES) expect(json.detail).toContain(known)
+  }
+  expect(membersAt('components', 'schemas', 'AuditType').enum).toEqual(AUDIT_TYPES)
 })
 
 test('what was done can be asked for by time: from includes its moment, to does not', async () => {
@@ -88,16 +99,16 @@ test('a cursor tells events of the same millisecond apart', async () => {
   const customer = await assay.signUp()
   await world.db.query(
     `insert into assay.audit_events (at, customer_id, type, actor)
-    select assay.now() - interval '1 second', $1, 'planted', 'anonymous'
+    select assay.now() - interval '1 second', $1, 'customer.login_failed', 'anonymous'
     from generate_series(1, 20), (select assay.now()) as once`,
     [customer.id],
   )
   await world.db.query(
     `update assay.audit_events set at = (select min(at) from assay.audit_events where customer_id = $1)
-    where customer_id = $1 and type = 'planted'`,
+    where customer_id = $1 and type = 'customer.login_failed'`,
     [customer.id],
   )
-  const events = await walk(customer, 'type=planted&limit=3')
+  const events = await walk(customer, 'type=customer.login_failed&limit=3')
   expect(new Set(events.map(({ at }) => at)).size).toBe(1)
   expect(new Set(events.map(({ id }) => id)).size).toBe(20)
 })
