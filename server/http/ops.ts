@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Hono } from 'hono'
 import type { Clock } from '../clock.ts'
 import { digest, matches } from '../crypto/secret.ts'
-import { OAuthError, TokenMissing } from '../errors.ts'
+import { OAuthError, TokenMissing, Unavailable } from '../errors.ts'
 import { bearerOf } from './caller.ts'
 import type { Ctx, Deps, Env } from './context.ts'
 
@@ -21,14 +21,14 @@ export function opsRoutes(deps: Needs) {
 
 /** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
 function readyz({ bus, clock, metrics, process }: Needs) {
-  const migratedLately = atMostEvery(1_000, clock, () => process.migrated().catch(() => undefined))
+  const migratedLately = atMostEvery(1_000, clock, () => process.migrated().catch(unlessUnavailable))
   return async function readyz(c: Ctx) {
     const migrated = await migratedLately()
     const checks = {
       accepting: word(!process.draining()),
       state: word(bus.usable()),
       database: word(migrated !== undefined),
-      migrations: word(migrated === true),
+      migrations: migrated === undefined ? 'unknown' : word(migrated),
     }
     const ready = Object.values(checks).every(check => check === 'ok')
     if (ready) return c.json({ status: 'ok', checks })
@@ -36,6 +36,9 @@ function readyz({ bus, clock, metrics, process }: Needs) {
     return c.json({ status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
   }
 }
+
+/** A database that refuses the question was reached: it has not so much as the table of the migrations. */
+const unlessUnavailable = (error: unknown) => (error instanceof Unavailable ? undefined : false)
 
 /** Who asks meanwhile, or within `milliseconds` after, has the same answer: a flood of questions is one query. */
 function atMostEvery<Answer>(milliseconds: number, clock: Clock, ask: () => Promise<Answer>) {

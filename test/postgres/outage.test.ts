@@ -104,13 +104,34 @@ test.each(['refuse', 'blackHole'] as const)(
     const failedAt = performance.now()
     proxy[fault]()
     await Promise.all([expectBound(replica, session.access_token, failedAt), expectOutage(replica, session)])
-    expect((await replica.request('/readyz')).status).toBe(503)
+    const ready = await replica.request('/readyz')
+    expect([ready.status, ready.json.checks]).toEqual([
+      503,
+      { accepting: 'ok', state: 'failed', database: 'failed', migrations: 'unknown' },
+    ])
     expect((await replica.request('/healthz')).status).toBe(200)
     const took = await recovery(replica, session.access_token, () => proxy.pass())
     process.stdout.write(`after ${fault}: everything works again ${Math.round(took)} ms after the return\n`)
     expect(took).toBeLessThan(1_000)
   },
 )
+
+test('a database without a migration that this version needs is reached, and not ready', async () => {
+  const expectNotReady = async () => {
+    const replica = await replicaOn(world, world.db)
+    const { status, json } = await replica.request('/readyz')
+    expect([status, json.checks]).toEqual([
+      503,
+      { accepting: 'ok', state: 'ok', database: 'ok', migrations: 'failed' },
+    ])
+  }
+  await world.db.query('update assay.migrations set created_at = created_at - 1e12')
+  await expectNotReady()
+  await world.db.query('alter table assay.migrations rename to gone')
+  await expectNotReady()
+  await world.db.query('alter table assay.gone rename to migrations')
+  await world.db.query('update assay.migrations set created_at = created_at + 1e12')
+})
 
 test('H29 links that are reset again and again cost answers for a moment, and refuse nobody', async () => {
   const { proxy, replica, session } = await linkedReplica()
