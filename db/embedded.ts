@@ -1,15 +1,32 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
 import { PGlite, types } from '@electric-sql/pglite'
 import type { Driver, Line } from './client.ts'
 import { within } from './deadline.ts'
 import { translate } from './failures.ts'
 import { migrate } from './migrate.ts'
 
+/** The folder holds something that is no sound database. */
+export class DatabaseDamaged extends Error {
+  constructor(folder: string, cause?: unknown) {
+    super(
+      `the database in ${folder} is damaged and does not open; stop here, copy the folder, and restore your backup ` +
+        'in its place. Without one, move the folder away: the next start makes an empty database',
+      { cause },
+    )
+    this.name = 'DatabaseDamaged'
+  }
+}
+
 /**
  * Postgres inside this process, brought up to date. It has one connection and no directory lock of its own
  * (server/lock.ts has), and it runs with fsync off: it survives the process's death, not the machine's.
  */
 export async function openEmbedded(folder: string, deadline: number): Promise<Driver> {
-  const pglite = await PGlite.create(folder, { parsers: { [types.INT8]: Number } })
+  // PGlite takes a folder without this file for an empty one, and makes a new database over whatever is there.
+  if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, 'PG_VERSION')))
+    throw new DatabaseDamaged(folder)
+  const pglite = await create(folder)
   // Only the transaction's handle in here: the one connection would wait for itself for ever.
   await pglite.transaction(transaction =>
     migrate(async statement => (await transaction.exec(statement)).at(-1)?.rows ?? []),
@@ -17,6 +34,18 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Dr
   const line = (lineDeadline: number) => ({ ...calls(pglite, lineDeadline), close: async () => {} })
   return { ...calls(pglite, deadline), kind: 'embedded', line }
 }
+
+/** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */
+async function create(folder: string): Promise<PGlite> {
+  try {
+    return await PGlite.create(folder, { parsers: { [types.INT8]: Number } })
+  } catch (error) {
+    throw isOfSystem(error) ? error : new DatabaseDamaged(folder, error)
+  }
+}
+
+/** The folder can't be read or written: no word about what is in it. */
+const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
 function calls(pglite: PGlite, deadline: number): Line & Pick<Driver, 'load'> {
   let calls = 0

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { Database } from '../db/client.ts'
+import { DatabaseDamaged } from '../db/embedded.ts'
 import { DatabaseError, translate } from '../db/failures.ts'
 import { isMigrated } from '../db/migrate.ts'
 import { openRedis } from '../db/redis.ts'
@@ -23,7 +24,7 @@ import { ListenError, listen } from './listen.ts'
 import { createLog, type Log } from './log.ts'
 import { openVault, WrongMasterKey } from './vault.ts'
 
-/** sysexits.h: the command is wrong; the settings are; the database can't be reached. */
+/** sysexits.h: the command is wrong; the settings are; the database can't be reached, or is damaged. */
 const EX_USAGE = 64
 const EX_CONFIG = 78
 const EX_UNAVAILABLE = 69
@@ -125,6 +126,7 @@ function exit(code: number, message: string): never {
 function explain(error: unknown): never {
   const settings = [ConfigError, DataDirInUse, DataDirUnusable, MasterKeyMissing, WrongMasterKey, ListenError]
   if (settings.some(kind => error instanceof kind)) exit(EX_CONFIG, `assay: ${(error as Error).message}`)
+  if (error instanceof DatabaseDamaged) exit(EX_UNAVAILABLE, `assay: ${error.message}`)
   const translated = translate(error)
   if (translated instanceof DatabaseError && translated.sqlstate === '42501') exit(EX_CONFIG, NO_RIGHTS)
   if (!(translated instanceof Unavailable)) throw translated

@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { afterAll, afterEach, expect, test } from 'vitest'
+import { basename, join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { open } from '../db/client.ts'
+import { adminTokenFile, masterKeysFile, openDataDir } from '../server/datadir.ts'
 import { runAssay, stopAll } from './support/process.ts'
 
 /** Starts that fail: each says what to mend, gives nothing away and leaves nothing behind. */
@@ -124,6 +126,47 @@ test('a Postgres that hangs up ends the start with 69', async () => {
   await expectUnavailable(rude.url)
   expect(rude.connections()).toBeGreaterThan(0)
 })
+
+describe('an embedded database that is damaged ends the start with 69 and what to do, and is not made anew', () => {
+  const sound = join(root, '..', `${basename(root)}-sound`)
+  const damaged = join(root, '..', `${basename(root)}-damaged`)
+
+  beforeAll(async () => {
+    const folder = openDataDir(sound)
+    masterKeysFile(folder)
+    adminTokenFile(folder)
+    const db = await open({ folder: folder.database })
+    await db.close()
+    folder.release()
+  })
+  afterEach(() => rmSync(damaged, { recursive: true, force: true }))
+  afterAll(() => rmSync(sound, { recursive: true }))
+
+  const fill = (path: string) => writeFileSync(path, Buffer.alloc(statSync(path).size, 7))
+  test.each<[string, (pgdata: string) => void]>([
+    ['its first file is gone', pgdata => rmSync(join(pgdata, 'PG_VERSION'))],
+    ['its control file is garbage', pgdata => fill(join(pgdata, 'global/pg_control'))],
+    ['its log is garbage', pgdata => inside(join(pgdata, 'pg_wal'), /^0/).forEach(fill)],
+    ['its tables are gone', pgdata => rmSync(join(pgdata, 'base'), { recursive: true })],
+  ])('%s', async (_, damage) => {
+    cpSync(sound, damaged, { recursive: true })
+    damage(join(damaged, 'pgdata'))
+    const before = readdirSync(join(damaged, 'pgdata'))
+    const { code, stdout, stderr } = await runAssay({ DATA_DIR: damaged })
+    expect(code).toBe(69)
+    expect(stderr).toContain(`the database in ${join(damaged, 'pgdata')} is damaged`)
+    expect(stderr).toContain('restore your backup')
+    expect(stderr).not.toMatch(/^\s+at /m)
+    expect(stderr.trim().split('\n')).toHaveLength(1)
+    expect(stdout).toBe('')
+    expect(readdirSync(join(damaged, 'pgdata'))).toEqual(expect.arrayContaining(before))
+  })
+})
+
+const inside = (folder: string, names: RegExp) =>
+  readdirSync(folder)
+    .filter(name => names.test(name))
+    .map(name => join(folder, name))
 
 async function expectUnavailable(url: string) {
   const { code, stdout, stderr } = await runAssay({ ...POSTGRES, DATABASE_URL: url, DATA_DIR })
