@@ -66,7 +66,7 @@ export function assemble({ config, db: database, redis, vault, clock, log, proce
   const sessions = new Sessions({ db, issuer, revoker, config, log })
   const credentials = new Credentials({ db, bus, keys, revoker, config, log })
   const secrets = new Secrets({ db, bus, revoker, vault, limits, log })
-  const retirement = new Retirement({ db, revoker, limits, config })
+  const retirement = new Retirement({ db, revoker, limits, replica, config })
   const maintenance = new Maintenance({ db, retirement, secrets, keyMaxAge: config.keyMaxAge, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)

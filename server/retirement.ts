@@ -21,6 +21,8 @@ export interface RetirementOptions {
   db: Querier
   revoker: Revoker
   limits: Limits
+  /** This process's name among the replicas. */
+  replica: string
   config: Pick<Config, 'refreshGrace'>
 }
 
@@ -32,9 +34,10 @@ export class Retirement {
     this.#options = options
   }
 
-  /** Retires what has outlived its tokens and sessions, of all customers. */
+  /** Retires what has outlived its tokens and sessions, of all customers; the first of the replicas does it for all. */
   async pass(): Promise<void> {
-    await retireKeys(this.#options.db, { ...MAINTENANCE, grace: this.#grace, limit: BATCH })
+    const { db, replica } = this.#options
+    await retireKeys(db, { ...MAINTENANCE, replica, grace: this.#grace, limit: BATCH })
   }
 
   /**

@@ -346,6 +346,47 @@ export const ACTS: Act[] = [
     ends: ({ made }) => made.access_token,
   },
   {
+    name: 'rotating a secret',
+    run: stage =>
+      send(stage, 'POST', '/api/secrets/rotate', {
+        json: { use: 'access' },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 200,
+    events: stage => [
+      {
+        type: 'secret.rotated',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        detail: { now: false, reason: 'asked', versions: { access: 2 } },
+      },
+    ],
+  },
+  {
+    name: 'retiring a secret',
+    prepare: async ({ assay, customer, world }) => {
+      await assay.postJson('/api/secrets/rotate', { use: 'refresh' }, bearer(customer.accessToken))
+      await world.db.query('update assay.sessions set revoked_at = assay.now() where customer_id = $1', [
+        customer.id,
+      ])
+      await world.advance(71_000)
+    },
+    run: stage =>
+      send(stage, 'POST', '/api/secrets/retire', {
+        json: { use: 'refresh', version: 1 },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 200,
+    events: stage => [
+      {
+        type: 'secret.retired',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        detail: { use: 'refresh', version: 1 },
+      },
+    ],
+  },
+  {
     name: 'making an API key',
     run: stage =>
       send(stage, 'POST', '/api/keys', {
