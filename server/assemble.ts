@@ -15,7 +15,7 @@ import { Hints } from './hints.ts'
 import type { ProcessState } from './http/context.ts'
 import { Issuer } from './issuing.ts'
 import { Keys } from './keys.ts'
-import { Limits } from './limits.ts'
+import { type Limits, LimitsInMemory, LimitsInRedis } from './limits.ts'
 import type { Log } from './log.ts'
 import { Maintenance } from './maintenance.ts'
 import { Metrics } from './metrics.ts'
@@ -39,6 +39,18 @@ export interface Parts {
   process: ProcessState
   /** Whether /metrics tells of the process too. */
   processMetrics: boolean
+  /** Where several processes serve the port: what this one shares with the others. */
+  worker?: Worker | undefined
+}
+
+export interface Worker {
+  /** From 1 to `of`. */
+  number: number
+  of: number
+  /** Counted for all of them together. */
+  limits: Limits
+  /** Of all of them together, as Prometheus reads them. */
+  allMetrics(): Promise<string>
 }
 
 /** A poll takes milliseconds; one that was lost with its link must be given up within a second of the link's return (ms). */
@@ -47,9 +59,10 @@ const POLL_DEADLINE = 800
 const QUEUE = 64
 
 /** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
-export function assemble({ config, db: database, redis, vault, clock, log, process, processMetrics }: Parts) {
+export function assemble(parts: Parts) {
+  const { config, redis, vault, clock, log, process, processMetrics, worker } = parts
   const { maxStaleness } = config
-  const db = observing(database, seconds => metrics.lockWaited(seconds))
+  const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const revocations = new Revocations()
   const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE))
   const forget = { one: (id: string) => keys.forget.one(id), all: () => keys.forget.all() }
@@ -60,7 +73,7 @@ export function assemble({ config, db: database, redis, vault, clock, log, proce
   const shelf = redis && new Shelf({ redis, vault, bus })
   const keys: Keys = new Keys({ db, vault, bus, revocations, shelf, log })
   const tokens = new Tokens({ bus, keys, revocations, issuer: config.issuer })
-  const limits = new Limits(redis && { redis, vault })
+  const limits = limitsOf(parts)
   const issuer = new Issuer({ db, tokens, config })
   const revoker = new Revoker({ db, bus, limits })
   const sessions = new Sessions({ db, issuer, revoker, config, log })
@@ -69,7 +82,7 @@ export function assemble({ config, db: database, redis, vault, clock, log, proce
   const retirement = new Retirement({ db, revoker, limits, replica, config })
   const maintenance = new Maintenance({ db, retirement, secrets, keyMaxAge: config.keyMaxAge, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
-  const gate = new Gate(Math.min(availableParallelism(), 3), QUEUE)
+  const gate = new Gate(Math.min(share(availableParallelism(), worker), 3), share(QUEUE, worker))
   const customers = new Customers({
     db,
     keys,
@@ -91,7 +104,7 @@ export function assemble({ config, db: database, redis, vault, clock, log, proce
       shelf: () => shelf?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
     },
-    { process: processMetrics },
+    { process: processMetrics, worker },
   )
   const proxies = new TrustedProxies(config.trustProxy, log)
   const audit = new Audit(db)
@@ -122,5 +135,13 @@ export function assemble({ config, db: database, redis, vault, clock, log, proce
     await line.close()
   }
 
-  return { app, bus, keys, revocations, sessions, credentials, secrets, maintenance, stop }
+  return { app, bus, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
 }
+
+/** Counted as far together as can be: by all replicas, by all workers, or here. */
+const limitsOf = ({ redis, vault, worker }: Parts): Limits =>
+  redis ? new LimitsInRedis({ redis, vault }) : (worker?.limits ?? new LimitsInMemory())
+
+/** What one worker has of what the machine has, and one at least. */
+const share = (whole: number, worker: Worker | undefined) =>
+  Math.max(1, Math.floor(whole / (worker?.of ?? 1)))

@@ -6,6 +6,7 @@ import type { SealingKey } from './crypto/seal.ts'
 import { digest } from './crypto/secret.ts'
 
 export { SETTINGS } from './config/settings.ts'
+export { MOST_WORKERS } from './config/values.ts'
 
 export type RefreshPolicy = 'until_confirmed' | 'grace_only' | 'strict'
 
@@ -49,6 +50,8 @@ export interface Config {
   tokenCookie: string | undefined
   /** Seconds; 0 for never. */
   keyMaxAge: number
+  /** auto: one for each core. */
+  workers: number | 'auto'
   logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
 }
 
@@ -118,6 +121,7 @@ function toConfig(s: Settings): Config {
     trustProxy: s.TRUST_PROXY ?? [],
     tokenCookie: s.TOKEN_COOKIE,
     keyMaxAge: s.KEY_MAX_AGE,
+    workers: s.WORKERS,
     logLevel: s.LOG_LEVEL,
   }
 }

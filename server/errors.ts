@@ -88,6 +88,7 @@ export const UNAVAILABLE = {
   busy: 'more acts wait than can be done in time',
   changing: 'what was read changed at every look',
   broken_record: "a customer's secrets do not open, or one is missing",
+  workers: 'the process that counts for all workers gave no answer',
   not_ready: 'asked by /readyz alone',
 } as const
 

@@ -24,59 +24,76 @@ const LIMITS = {
   subject: { points: 600, duration: 60 },
 }
 
-/** Where replicas count together. */
+export type Limit = keyof typeof LIMITS
+
+export interface Limits {
+  /** Counts a try of this key. Throws TooMany, or Unavailable where it can't be counted. */
+  take(name: Limit, key: string): Promise<void>
+}
+
+/** Counts before anything is awaited or hashed, so that parallel tries can't pass together. */
+export class LimitsInMemory implements Limits {
+  readonly #limiters = ofEach(inMemory)
+
+  take(name: Limit, key: string): Promise<void> {
+    return consume(this.#limiters[name], key)
+  }
+}
+
+/** What replicas that count together share. */
 export interface Shared {
   redis: Pick<Redis, 'eval'>
   vault: Pick<Vault, 'installationId' | 'installationKey'>
 }
 
-/**
- * Counts before anything is hashed, in one step, so that parallel tries can't pass together: in Redis for all replicas,
- * and here when there is none or it fails.
- */
-export class Limits {
-  readonly #shared: Shared | undefined
-  readonly #limiters: Record<keyof typeof LIMITS, RateLimiterAbstract>
+/** Counts in one step in Redis, for all replicas; and here while it fails. */
+export class LimitsInRedis implements Limits {
+  readonly #shared: Shared
+  readonly #limiters: Record<Limit, RateLimiterAbstract>
 
-  constructor(shared: Shared | undefined) {
+  constructor(shared: Shared) {
     this.#shared = shared
-    const limiters = Object.entries(LIMITS).map(([name, limit]): [string, RateLimiterAbstract] => {
-      const here = new RateLimiterMemory({ ...limit, keyPrefix: name })
-      return [name, shared ? together(shared, here) : here]
-    })
-    this.#limiters = Object.fromEntries(limiters) as Record<keyof typeof LIMITS, RateLimiterAbstract>
+    this.#limiters = ofEach(name => inRedis(name, shared))
   }
 
-  /** Throws TooMany. */
-  async take(name: keyof typeof LIMITS, key: string): Promise<void> {
-    try {
-      await this.#limiters[name].consume(this.#shared ? nameless(this.#shared, key) : key)
-    } catch (refused) {
-      if (refused instanceof Error) throw refused
-      throw new TooMany(Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
-    }
+  /** Neither emails nor addresses are told to Redis. */
+  take(name: Limit, key: string): Promise<void> {
+    const nameless = installationMac(this.#shared.vault.installationKey, 'limit', key, 16)
+    return consume(this.#limiters[name], nameless)
   }
 }
 
-function together({ redis, vault }: Shared, here: RateLimiterMemory) {
-  return new RateLimiterRedis({
-    points: here.points,
-    duration: here.duration,
-    keyPrefix: `assay:${vault.installationId}:limit:${here.keyPrefix}`,
+async function consume(limiter: RateLimiterAbstract, key: string): Promise<void> {
+  try {
+    await limiter.consume(key)
+  } catch (refused) {
+    if (refused instanceof Error) throw refused
+    throw new TooMany(Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
+  }
+}
+
+const ofEach = <Limiter>(make: (name: Limit) => Limiter) =>
+  Object.fromEntries((Object.keys(LIMITS) as Limit[]).map(name => [name, make(name)])) as Record<
+    Limit,
+    Limiter
+  >
+
+const inMemory = (name: Limit) => new RateLimiterMemory({ ...LIMITS[name], keyPrefix: name })
+
+const inRedis = (name: Limit, { redis, vault }: Shared) =>
+  new RateLimiterRedis({
+    ...LIMITS[name],
+    keyPrefix: `assay:${vault.installationId}:limit:${name}`,
     storeClient: { eval: async (...call: Parameters<Redis['eval']>) => numbers(await redis.eval(...call)) },
     useRedisPackage: true,
-    insuranceLimiter: here,
+    insuranceLimiter: inMemory(name),
   })
-}
 
 /** Count and milliseconds. Anything else would pass for a count of none. */
 function numbers(answer: unknown): number[] {
   if (Array.isArray(answer) && answer.length === 2 && answer.every(Number.isInteger)) return answer
   throw new Error('Redis: an answer that is no count')
 }
-
-/** Neither emails nor addresses are told to Redis. */
-const nameless = ({ vault }: Shared, key: string) => installationMac(vault.installationKey, 'limit', key, 16)
 
 /** An address as a key: of IPv6 its /64, all of which one client has. */
 export function addressKey(ip: string | undefined): string {

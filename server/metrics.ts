@@ -17,9 +17,20 @@ export interface Sources {
   redisFailures(): number
 }
 
+export interface MetricsOptions {
+  /** Whether they tell of the process too. */
+  process: boolean
+  /** One of several that serve a port: who asks it wants the numbers of all. */
+  worker?: { number: number; allMetrics(): Promise<string> } | undefined
+}
+
+/** As numbers, so that those of several workers can be added up. */
+export type Numbers = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+
 /** Numbers for Prometheus. Labels come from closed sets, never from a request. */
 export class Metrics {
   readonly #registry = new Registry()
+  readonly #worker: MetricsOptions['worker']
   readonly #requests: Counter<'method' | 'route' | 'status'>
   readonly #seconds: Histogram<'route'>
   readonly #unavailable: Counter<'reason'>
@@ -27,9 +38,10 @@ export class Metrics {
   /** Counted by hand: a label lookup at each verify would cost more than the rest of the counting. */
   readonly #verified = new Map<string, number>()
 
-  constructor(sources: Sources, options = { process: false }) {
+  constructor(sources: Sources, { process, worker }: MetricsOptions) {
     const registers = [this.#registry]
-    if (options.process) collectDefaultMetrics({ register: this.#registry })
+    this.#worker = worker
+    if (process) ofProcess(this.#registry, worker && String(worker.number))
     this.#requests = new Counter({
       name: 'assay_requests_total',
       help: 'Requests by method, route and status; those of /verify are in assay_verified_total.',
@@ -81,7 +93,12 @@ export class Metrics {
   }
 
   text(): Promise<string> {
-    return this.#registry.metrics()
+    return this.#worker ? this.#worker.allMetrics() : this.#registry.metrics()
+  }
+
+  /** This process's own. */
+  numbers(): Promise<Numbers> {
+    return this.#registry.getMetricsAsJSON()
   }
 
   get contentType() {
@@ -123,22 +140,41 @@ function byOutcome(
   })
 }
 
+/** Node's own. Of several processes each has its label: a sum would hide the one that stalls, or leaks. */
+export function ofProcess(register: Registry, worker: string | undefined) {
+  collectDefaultMetrics({ register, ...(worker !== undefined && { labels: { worker } }) })
+}
+
+/** `aggregator` says what several workers make of it. */
 function gauges(registers: Registry[], sources: Sources) {
-  const gauge = (name: string, help: string, read: () => number) =>
+  const gauge = (name: string, help: string, aggregator: 'sum' | 'max', read: () => number) =>
     new Gauge({
       name,
       help,
+      aggregator,
       registers,
       collect() {
         this.set(read())
       },
     })
-  gauge('assay_bus_age_seconds', 'Since the poll that the state rests on was sent.', sources.busAge)
-  gauge('assay_answer_age_max_seconds', 'The oldest state that was ever answered from.', sources.longestAge)
-  gauge('assay_revocations', 'Live revocations known here.', sources.revocations)
-  gauge('assay_customers_cached', 'Customers whose records are in memory.', sources.customers)
-  gauge('assay_database_calls', 'Database calls under way.', () => sources.database().calls)
-  gauge('assay_database_connections', 'Connections that they share.', () => sources.database().connections)
+  gauge('assay_bus_age_seconds', 'Since the poll that the state rests on was sent.', 'max', sources.busAge)
+  gauge(
+    'assay_answer_age_max_seconds',
+    'The oldest state that was ever answered from.',
+    'max',
+    sources.longestAge,
+  )
+  // Each worker knows them all: a sum would count every revocation once for each.
+  gauge('assay_revocations', 'Live revocations known here.', 'max', sources.revocations)
+  // Each worker has a cache of its own, and so a customer may be in several: this is what memory is spent on.
+  gauge('assay_customers_cached', 'Records of customers in memory.', 'sum', sources.customers)
+  gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
+  gauge(
+    'assay_database_connections',
+    'Connections that they share.',
+    'sum',
+    () => sources.database().connections,
+  )
 }
 
 function totals(registers: Registry[], sources: Sources) {

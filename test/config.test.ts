@@ -67,6 +67,7 @@ test('without any setting the server is embedded, and every default is as docume
     trustProxy: [],
     tokenCookie: undefined,
     keyMaxAge: 90 * 86_400,
+    workers: 1,
     logLevel: 'info',
   })
 })
@@ -128,6 +129,15 @@ test.each(GOOD)('%s=%s is read', (name, text, field, value) => {
   expect(load({ [name]: text })[field]).toEqual(value)
 })
 
+test.each([
+  ['1', 1],
+  ['2', 2],
+  ['64', 64],
+  ['auto', 'auto'],
+])('WORKERS=%s is read, with Postgres', (text, workers) => {
+  expect(load({ ...onPostgres(), WORKERS: text }).workers).toBe(workers)
+})
+
 const BAD: Record<string, string[]> = {
   HOST: ['999.1.1.1', 'a b', '-a', '[::1]', 'http://localhost'],
   PORT: ['65536', '-1', '3001 ', '0x10', '03001', '1e3', '3.5', 'http'],
@@ -165,6 +175,7 @@ const BAD: Record<string, string[]> = {
   ],
   TOKEN_COOKIE: ['a b', 'a=b', 'a;b', 'naïve', '"a"'],
   KEY_MAX_AGE: ['90', 'never', '1500ms', '3651d'],
+  WORKERS: ['0', '-1', '65', '100', '02', '2.5', '2 ', 'all', 'AUTO'],
   LOG_LEVEL: ['INFO', 'verbose'],
   MASTER_KEYS: [
     random(),
@@ -219,7 +230,7 @@ const bad = Object.entries(BAD).flatMap(([name, texts]) =>
 )
 
 test.each(bad)('%s=%j is one error, never the default', (name, text) => {
-  const env = name.endsWith('DATABASE_URL') ? onPostgres() : {}
+  const env = name.endsWith('DATABASE_URL') || name === 'WORKERS' ? onPostgres() : {}
   expect(problemsOf({ ...env, [name]: text })).toEqual(refusal(name))
 })
 
@@ -262,6 +273,8 @@ describe('settings that contradict each other', () => {
     ['REFRESH_TOKEN_TTL', { REFRESH_TOKEN_TTL: '91d' }],
     ['REFRESH_TOKEN_TTL', { SESSION_MAX_TTL: '29d' }],
     ['DATABASE_URL', { DIRECT_DATABASE_URL: POSTGRES }],
+    ['WORKERS', { WORKERS: '2' }],
+    ['WORKERS', { WORKERS: 'auto' }],
     ['MASTER_KEYS', { ...onPostgres(), MASTER_KEYS: '' }],
     ['ADMIN_TOKEN', { ...onPostgres(), ADMIN_TOKEN: '' }],
   ])('%s is refused in %j', (name, env: Environment) => {

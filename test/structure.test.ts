@@ -39,13 +39,13 @@ const isFile = (of: string) => of.endsWith('.ts')
 
 type Layer = 'errors' | 'crypto' | 'http' | 'wiring' | 'domain' | 'db'
 
-const WIRING = ['app', 'assemble', 'main', 'listen'].map(name => `server/${name}.ts`)
+const WIRING = ['app', 'assemble', 'failures', 'listen', 'main', 'serve'].map(name => `server/${name}.ts`)
 
 function layerOf(file: string): Layer {
   if (file === 'server/errors.ts') return 'errors'
   if (file.startsWith('server/crypto/')) return 'crypto'
   if (file.startsWith('server/http/')) return 'http'
-  if (WIRING.includes(file)) return 'wiring'
+  if (WIRING.includes(file) || file.startsWith('server/workers/')) return 'wiring'
   return file.startsWith('db/') ? 'db' : 'domain'
 }
 
@@ -113,6 +113,14 @@ describe('capabilities are passed', () => {
     const clocks =
       /\bDate\.now\b|\bDate\(\s*\)|\bnew Date\b(?!\()|\bperformance\b|\bhrtime\b|\bprocess\.uptime\b/
     expect(filesWith(clocks, 'server/main.ts')).toEqual([])
+  })
+
+  test('only main.ts and a worker ask which process this is', () => {
+    expect(filesWith(/\bcluster\.(isPrimary|isWorker|worker)\b/)).toEqual([
+      'server/main.ts',
+      'server/workers/worker.ts',
+    ])
+    expect(filesWith(/\bcluster\.fork\b/)).toEqual(['server/workers/process.ts'])
   })
 
   test('only listen.ts opens a socket to listen on', () => {

@@ -14,7 +14,7 @@ function rule(needs: [SettingName, ...SettingName[]], holds: (s: Settings) => bo
   return z.refine<Settings>(holds, { path: [needs[0]], error, when })
 }
 
-// These two may look at a DATABASE_URL that is malformed: that it is set is enough.
+// These may look at a DATABASE_URL that is malformed: that it is set is enough.
 const isEmbedded = (s: Settings) => s.DATABASE_URL === undefined
 const MAKE =
   'is missing, and with DATABASE_URL none is made; set it, the same on every replica, for example to '
@@ -53,6 +53,12 @@ export const rules = [
     s => !isEmbedded(s) || s.DIRECT_DATABASE_URL === undefined,
     'is missing, and DIRECT_DATABASE_URL only adds to it; set both or neither, for example ' +
       'DATABASE_URL=postgres://USER:PASSWORD@POOLER:6432/DATABASE',
+  ),
+  rule(
+    ['WORKERS'],
+    s => !isEmbedded(s) || s.WORKERS === 1,
+    'must be 1 with the embedded database, which one process alone can have open; set DATABASE_URL, or ' +
+      'for example WORKERS=1',
   ),
 ]
 

@@ -11,6 +11,7 @@ import {
   proxies,
   redisUrl,
   seconds,
+  workers,
 } from './values.ts'
 
 /** A secret one can also be in a file, which NAME_FILE names. */
@@ -58,6 +59,9 @@ export const settings = z.object({
   KEY_MAX_AGE: seconds('0s', '3650d', '90d')
     .prefault('90d')
     .describe('age at which secrets are rotated without being asked; 0s for never'),
+  WORKERS: workers
+    .prefault('1')
+    .describe('processes that serve the port together; auto for one to each core'),
   LOG_LEVEL: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent')
     .prefault('info')
     .describe('least severe message to log'),

@@ -71,6 +71,16 @@ export const issuer = z
       'query, fragment or trailing slash, for example https://auth.example.com',
   )
 
+/** More than that on one port is a mistake of typing. */
+export const MOST_WORKERS = 64
+
+const workersMessage = `must be auto (one for each core) or a whole number from 1 to ${MOST_WORKERS}, for example auto`
+export const workers = z
+  .string()
+  .regex(/^(?:auto|[1-9]\d?)$/, workersMessage)
+  .transform(text => (text === 'auto' ? ('auto' as const) : Number(text)))
+  .refine(count => count === 'auto' || count <= MOST_WORKERS, workersMessage)
+
 // URL drops spaces and line ends silently; here they are the mark of a bad copy.
 export const databaseUrl = z
   .string()

@@ -13,8 +13,7 @@ function openLink(url: string) {
   const told: string[] = []
   const log = {
     info: (message: string) => void told.push(message),
-    warn: ({ err }: { err: Error }, message: string) =>
-      void told.push(`${message}: ${err.message}`),
+    warn: ({ err }: { err: Error }, message: string) => void told.push(`${message}: ${err.message}`),
   }
   const redis = openRedis(url, log, DEADLINE)
   onTestFinished(() => redis.close())

@@ -9,6 +9,9 @@ const MAIN = join(import.meta.dirname, '../../server/main.ts')
 /** How long a start may take on a busy machine before a test calls it hung (ms). */
 const START_DEADLINE = 20_000
 
+/** Several processes that start at once share the cores. */
+const deadlineOf = (settings: Settings) => ('WORKERS' in settings ? 3 : 1) * START_DEADLINE
+
 /** Settings as in the environment; nothing else of this process's environment but PATH reaches the child. */
 export type Settings = Record<string, string>
 
@@ -47,7 +50,7 @@ export async function stopAll(): Promise<void> {
 /** Resolves once it says that it listens; throws with its output if it ends before that. LOG_LEVEL must let info through. */
 export async function startAssay(settings: Settings, args: string[] = []): Promise<Running> {
   const { child, exited, stdout, stderr } = launch(settings, args)
-  const { port } = await listeningLine(child, stdout, exited).catch(cause => {
+  const { port } = await listeningLine(child, stdout, exited, deadlineOf(settings)).catch(cause => {
     child.kill('SIGKILL')
     throw new Error(`assay did not start: ${stdout()}${stderr()}`, { cause })
   })
@@ -61,7 +64,7 @@ export async function startAssay(settings: Settings, args: string[] = []): Promi
 /** For a start that should fail, or a command: resolves when it has ended. */
 export async function runAssay(settings: Settings, args: string[] = []): Promise<Ended> {
   const { child, exited, stdout, stderr } = launch(settings, args)
-  const hung = setTimeout(() => child.kill('SIGKILL'), START_DEADLINE)
+  const hung = setTimeout(() => child.kill('SIGKILL'), deadlineOf(settings))
   const code = await exited
   clearTimeout(hung)
   return { code, stdout: stdout(), stderr: stderr() }
@@ -91,7 +94,12 @@ function collect(stream: NodeJS.ReadableStream): () => string {
 }
 
 /** The log line that says on which port, once it is whole. */
-function listeningLine(child: ChildProcess, stdout: () => string, exited: Promise<number | string>) {
+function listeningLine(
+  child: ChildProcess,
+  stdout: () => string,
+  exited: Promise<number | string>,
+  deadline: number,
+) {
   return new Promise<{ port: number }>((resolve, reject) => {
     const look = () => {
       const line = stdout()
@@ -100,7 +108,7 @@ function listeningLine(child: ChildProcess, stdout: () => string, exited: Promis
         .find(text => text.includes('"msg":"listening"'))
       if (line) settle(() => resolve(JSON.parse(line)))
     }
-    const late = setTimeout(() => settle(() => reject(new Error('no word in time'))), START_DEADLINE)
+    const late = setTimeout(() => settle(() => reject(new Error('no word in time'))), deadline)
     const settle = (outcome: () => void) => {
       clearTimeout(late)
       child.stdout?.off('data', look)

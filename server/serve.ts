@@ -1,0 +1,75 @@
+import type { Database } from '../db/client.ts'
+import { isMigrated } from '../db/migrate.ts'
+import { openRedis } from '../db/redis.ts'
+import { assemble, type Worker } from './assemble.ts'
+import type { Clock } from './clock.ts'
+import type { Config } from './config.ts'
+import type { SealingKey } from './crypto/seal.ts'
+import { listenTo } from './database.ts'
+import { listen } from './listen.ts'
+import type { Log } from './log.ts'
+import type { Numbers } from './metrics.ts'
+import { openVault } from './vault.ts'
+
+/** From the settings or, embedded, made by the first start. */
+export interface Secrets {
+  masterKeys: [SealingKey, ...SealingKey[]]
+  adminToken: string
+}
+
+export interface ServeOptions {
+  config: Config & Secrets
+  /** Open, and migrated. */
+  db: Database
+  log: Log
+  clock: Clock
+  worker?: Worker
+}
+
+export interface Served {
+  port: number
+  numbers(): Promise<Numbers>
+  /**
+   * Ends the process. `pause`: how long requests are still taken (ms), until every balancer has seen that this one is not
+   * ready. A second call changes nothing.
+   */
+  drain(pause: number): Promise<void>
+}
+
+/** What is under way has ended by then, or is ended (ms). */
+export const LONGEST_END = 7_000
+export const LATE = 'assay: could not end in time\n'
+
+/** One replica, from its parts to the end of its process. */
+export async function serve({ config, db, log, clock, worker }: ServeOptions): Promise<Served> {
+  const vault = await openVault(db, config.masterKeys)
+  let draining = false
+  const state = { draining: () => draining, migrated: () => isMigrated(db) }
+  const redis = config.redisUrl === undefined ? undefined : openRedis(config.redisUrl, log)
+  const parts = { config, db, redis, vault, clock, log, process: state, worker }
+  const replica = assemble({ ...parts, processMetrics: true })
+  await replica.bus.start()
+  replica.maintenance.start()
+  const hints = listenTo(config, replica.bus, log)
+  const server = await listen(replica.app, config, state.draining)
+
+  async function drain(pause: number) {
+    if (draining) return
+    draining = true
+    log.info('draining')
+    setTimeout(endLate, pause + LONGEST_END).unref()
+    await server.close(pause)
+    await (await hints)?.close()
+    await replica.stop()
+    redis?.close()
+    await db.close()
+    log.info('ended')
+    process.exit(0)
+  }
+  return { port: server.port, numbers: () => replica.metrics.numbers(), drain }
+}
+
+function endLate(): never {
+  process.stderr.write(LATE)
+  process.exit(1)
+}

@@ -1,0 +1,97 @@
+import cluster from 'node:cluster'
+import type { Clock } from '../clock.ts'
+import type { Config } from '../config.ts'
+import { TooMany } from '../errors.ts'
+import { LimitsInMemory } from '../limits.ts'
+import type { Log } from '../log.ts'
+import { LATE, LONGEST_END, type Secrets } from '../serve.ts'
+import { AllMetrics } from './all_metrics.ts'
+import { Place } from './place.ts'
+import type { AskedOfPrimary } from './questions.ts'
+
+export interface PrimaryOptions {
+  config: Config & Secrets
+  workers: number
+  clock: Clock
+  log: Log
+}
+
+/** Several workers on one port. This process serves nothing itself: it hands on connections, counts tries, and replaces who dies. */
+export class Primary {
+  #config: Config & Secrets
+  readonly #limits = new LimitsInMemory()
+  readonly #places: Place[]
+  readonly #metrics: AllMetrics
+  readonly #log: Log
+  /** That they listen on, once one of them does. */
+  #port: number | undefined
+
+  constructor({ config, workers, clock, log }: PrimaryOptions) {
+    this.#config = config
+    this.#log = log
+    // In turn: else the system decides, and most connections go to a few. Advanced: keys are bytes.
+    cluster.schedulingPolicy = cluster.SCHED_RR
+    cluster.setupPrimary({ serialization: 'advanced' })
+    const isRightPort = (port: number) => {
+      this.#port ??= port
+      return port === this.#port
+    }
+    this.#places = Array.from({ length: workers }, (_, i) => {
+      const number = i + 1
+      return new Place({ number, clock, log, answers: this.#answers(number, workers), isRightPort })
+    })
+    this.#metrics = new AllMetrics(this.#places)
+  }
+
+  /** Resolves with the port once all listen. Throws FailedStart when one can't, and then nobody is left. */
+  async start(): Promise<number> {
+    try {
+      const [port] = await Promise.all(this.#places.map(place => place.taken()))
+      return port!
+    } catch (error) {
+      await this.end()
+      throw error
+    }
+  }
+
+  #answers(number: number, of: number): Omit<AskedOfPrimary, 'failed'> {
+    return {
+      settings: async () => ({ config: { ...this.#config, port: this.#portToAskFor() }, number, of }),
+      take: ({ limit, key }) => this.#take(limit, key),
+      metrics: () => this.#metrics.text(),
+    }
+  }
+
+  /** PORT=0 gives all of them the same free port, until the last one dies: from then on it has to be asked for. */
+  #portToAskFor(): number {
+    const isShared = this.#places.some(({ isListening }) => isListening)
+    if (!isShared && this.#port !== undefined) this.#config = { ...this.#config, port: this.#port }
+    return this.#config.port
+  }
+
+  async #take(...tried: Parameters<LimitsInMemory['take']>): Promise<number | undefined> {
+    try {
+      await this.#limits.take(...tried)
+    } catch (refused) {
+      if (!(refused instanceof TooMany)) throw refused
+      return refused.retryAfter
+    }
+  }
+
+  /** `pause` as in Served. Resolves with this process's exit code once nobody is left. */
+  async drain(pause: number): Promise<number> {
+    this.#log.info('draining')
+    const late = setTimeout(() => {
+      process.stderr.write(LATE)
+      void this.end()
+    }, pause + LONGEST_END)
+    const codes = await Promise.all(this.#places.map(place => place.drain(pause)))
+    clearTimeout(late)
+    this.#log.info('ended')
+    return Math.max(...codes)
+  }
+
+  async end(): Promise<void> {
+    await Promise.all(this.#places.map(place => place.end()))
+  }
+}

@@ -1,0 +1,67 @@
+import cluster from 'node:cluster'
+import { open } from '../../db/client.ts'
+import type { Worker } from '../assemble.ts'
+import type { Clock } from '../clock.ts'
+import { TooMany } from '../errors.ts'
+import { failureOf } from '../failures.ts'
+import { createLog } from '../log.ts'
+import { type Served, serve } from '../serve.ts'
+import { endAtBug } from '../signals.ts'
+import { Link } from './link.ts'
+import type { AskedOfPrimary, AskedOfWorker } from './questions.ts'
+
+/** How long the primary may take to answer (ms): it does nothing but hand on connections, and count. */
+const PATIENCE = 2_000
+/** The same while many start at once. */
+const START = 20_000
+
+type Primary = Link<AskedOfPrimary, AskedOfWorker>
+type Settings = Awaited<ReturnType<AskedOfPrimary['settings']>>
+
+/** This process as one of several on a port. It has its settings from the primary, and obeys it alone. */
+export async function work(clock: Clock): Promise<void> {
+  // Ctrl-C reaches every process of the terminal: what it means is for the primary to say.
+  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => {})
+  const self = cluster.worker!
+  const { promise: served, resolve } = Promise.withResolvers<Served>()
+  const primary: Primary = new Link(self, {
+    metrics: async () => (await served).numbers(),
+    drain: async pause => void (await served).drain(pause),
+  })
+  const settings = await primary.ask('settings', undefined, START)
+  try {
+    const made = await start(settings, primary, clock)
+    resolve(made)
+    self.on('disconnect', () => {
+      // The primary is gone. Node would end this process at once; what is under way may end first.
+      self.exitedAfterDisconnect = true
+      void made.drain(0)
+    })
+  } catch (error) {
+    const failure = failureOf(error)
+    await primary.ask('failed', failure, PATIENCE).catch(() => {})
+    process.exit(failure.code)
+  }
+}
+
+async function start({ config, number, of }: Settings, primary: Primary, clock: Clock): Promise<Served> {
+  const log = createLog(config.logLevel).child({ worker: number })
+  const worker: Worker = { number, of, ...shared(primary) }
+  const db = await open({ url: config.databaseUrl! })
+  const served = await serve({ config, db, log, clock, worker })
+  endAtBug(log)
+  return served
+}
+
+/** What all workers have together: the primary keeps it. While it doesn't answer, nothing is let through uncounted. */
+function shared(primary: Primary): Pick<Worker, 'limits' | 'allMetrics'> {
+  return {
+    limits: {
+      async take(limit, key) {
+        const wait = await primary.ask('take', { limit, key }, PATIENCE)
+        if (wait !== undefined) throw new TooMany(wait)
+      },
+    },
+    allMetrics: () => primary.ask('metrics', undefined, PATIENCE),
+  }
+}
