@@ -23,6 +23,7 @@ COPY server ./server
 USER node
 VOLUME /data
 EXPOSE 3001
+# To process 1, without a shell in between: with WORKERS it is the primary, which tells the others and waits for them.
 STOPSIGNAL SIGTERM
 # Slim has no curl. This asks whether the process lives; whether it can answer is /readyz, for the load balancer.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=15s --retries=3 \

@@ -210,6 +210,20 @@ describe('the hasher', () => {
   })
 })
 
+test('H48 of one worker among many, runs once at a time: the cores are shared out, and so are the places to wait', async () => {
+  const unlimited = { take: () => Promise.resolve() }
+  const allMetrics = () => Promise.resolve('')
+  const assay = await world.replica({}, { number: 1, of: QUEUE, limits: unlimited, allMetrics })
+  let answers: Answer[] = []
+  const { most } = await hasher.during(async () => {
+    answers = await Promise.all(times(20, i => logIn(assay, { email: `share-${i}@example.com` })))
+  })
+  expect(most).toBe(1)
+  expect(count(answers, 401)).toBeGreaterThanOrEqual(2)
+  expect(count(answers, 429)).toBeGreaterThan(0)
+  expect(count(answers, 401) + count(answers, 429)).toBe(20)
+})
+
 test('H48 the gate lets as many in as it has places, keeps as many waiting as it may, and refuses the next', async () => {
   const gate = new Gate(2, QUEUE)
   const inside: (() => void)[] = []

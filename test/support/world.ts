@@ -2,7 +2,7 @@ import { randomBytes, randomInt } from 'node:crypto'
 import { Writable } from 'node:stream'
 import { inject, onTestFinished } from 'vitest'
 import { isMigrated } from '../../db/migrate.ts'
-import { assemble } from '../../server/assemble.ts'
+import { assemble, type Worker } from '../../server/assemble.ts'
 import { type Config, loadConfig } from '../../server/config.ts'
 import { listen } from '../../server/listen.ts'
 import { createLog } from '../../server/log.ts'
@@ -45,10 +45,10 @@ export async function makeWorld(settings: Settings = {}) {
   const replicas: { stop(): Promise<void>; bus: { poll(): Promise<void> } }[] = []
   let ahead = 0
 
-  /** Another replica on the same database. Its clocks are its own. */
-  async function replica(more: Settings = {}) {
+  /** Another replica on the same database. Its clocks are its own. `worker`: as one of several on its port. */
+  async function replica(more: Settings = {}, worker?: Worker) {
     const own = { ...configOf({ ...settings, ...more }), masterKeys: config.masterKeys }
-    const made = await startReplica({ config: own, db, vault })
+    const made = await startReplica({ config: own, db, vault, worker })
     replicas.push(made)
     return made
   }
@@ -74,7 +74,7 @@ async function setDatabaseClock(db: { query(statement: string): Promise<unknown>
     as 'select date_trunc(''milliseconds'', clock_timestamp()) + interval ''${ahead} milliseconds'''`)
 }
 
-type Parts = Pick<Parameters<typeof assemble>[0], 'config' | 'db' | 'vault'>
+type Parts = Pick<Parameters<typeof assemble>[0], 'config' | 'db' | 'vault' | 'worker'>
 
 async function startReplica(parts: Parts) {
   const clock = movableClock()
