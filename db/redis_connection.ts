@@ -1,4 +1,5 @@
 import { createClient, ErrorReply } from 'redis'
+import { RedisFailure } from './redis_failure.ts'
 
 /** Until a connection is up, and for its greetings besides (ms). */
 const CONNECT = 2_000
@@ -28,11 +29,6 @@ interface Events {
   onRefusal(error: Error): void
   /** It is of no more use; once. */
   onDropped(error: Error): void
-}
-
-/** What Redis could not do. Nothing that a caller is told: whoever asks it can do without. Holds no key and no value. */
-export class RedisFailure extends Error {
-  override readonly name = 'RedisFailure'
 }
 
 /** One connection to Redis, up to its first fault. */

@@ -1,6 +1,6 @@
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { DatabaseError } from '../db/failures.ts'
-import { RedisFailure } from '../db/redis_connection.ts'
+import { RedisFailure } from '../db/redis_failure.ts'
 import { OAuthError } from './errors.ts'
 
 export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
