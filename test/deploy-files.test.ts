@@ -7,8 +7,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { loadConfig, SETTINGS } from '../server/config.ts'
-import { checkConfig, protect, startDemoBackend } from './support/nginx.ts'
-import { findProgram } from './support/program.ts'
+import { checkConfig, findNginx, protect, startDemoBackend } from './support/nginx.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
@@ -22,7 +21,7 @@ const instructions = (text: string) =>
     .map(line => line.trim())
     .filter(line => line !== '')
 
-describe.skipIf(!findProgram('nginx'))('the nginx files (skipped where nginx is not installed)', () => {
+describe.skipIf(!findNginx())('the nginx files (skipped where nginx is not installed)', () => {
   const upstreams = 'include assay/upstream.conf; upstream backend { server 127.0.0.1:3002; }'
 
   test('nginx takes them without a warning', async () => {

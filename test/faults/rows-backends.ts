@@ -55,13 +55,13 @@ export const backendFaults = [
     name: 'NOTIFY off',
     lasts: 3 * N,
     async inject(stage) {
-      for (const { link } of stage.replicas) link.set({ deafTo: 'listen "assay_bus"' })
+      for (const { link } of stage.replicas) link.set({ silenceAt: 'listen "assay_bus"' })
       await end(stage, LISTENING)
     },
     // The deaf listeners' connections are reset, so that they listen again.
     heal(stage) {
       for (const { link } of stage.replicas) {
-        link.fair()
+        void link.fair()
         link.resetAll()
       }
     },

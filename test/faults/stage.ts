@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto'
 import postgres from 'postgres'
 import { createDatabase } from '../support/database.ts'
+import { type Link, openLink } from '../support/link.ts'
 import { type Running, startAssay } from '../support/process.ts'
-import { type Link, openLink } from './link.ts'
 import type { OwnPostgres } from './postgres.ts'
 
 /** N, in milliseconds: the bound under test. */

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import {
+  findNginx,
   type Listener,
   type Nginx,
   type Options,
@@ -8,7 +9,6 @@ import {
   startNginx,
 } from '../support/nginx.ts'
 import { freePort } from '../support/port.ts'
-import { findProgram } from '../support/program.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** What may go wrong at the edge: what a client sends besides its token, and what a user writes around the shipped files. */
@@ -24,7 +24,7 @@ const LOCATIONS = `
   location /before/ { ${protect('/_assay/verify')} return 500; }
   location /after/ { ${protect('/_assay/verify')} proxy_intercept_errors on; }`
 
-describe.skipIf(!findProgram('nginx'))('nginx with the shipped files (skipped where there is none)', () => {
+describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there is none)', () => {
   let world: World
   let assay: Replica
   let customer: Customer

@@ -2,8 +2,8 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { DEADLINE } from '../../db/client.ts'
 import { openPostgres } from '../../db/postgres.ts'
 import { holding, LOADER, linkTo, type OwnReplica, replicaOn } from '../support/holding.ts'
+import { type Link, openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
-import { openProxy } from '../support/proxy.ts'
 import {
   type Answer,
   bearer,
@@ -28,12 +28,12 @@ afterAll(() => world.stop())
 
 /** A replica whose link to the database can fail, and a session that it knows. */
 async function linkedReplica() {
-  const proxy = await openProxy(world.url!)
-  onTestFinished(() => proxy.close())
-  const replica = await replicaOn(world, await linkTo(proxy.url), { MAX_STALENESS: `${N}ms` })
+  const link = await openLink(world.url!)
+  onTestFinished(() => link.close())
+  const replica = await replicaOn(world, await linkTo(link.url), { MAX_STALENESS: `${N}ms` })
   const session = await customer.session()
   expect((await replica.verify(session.access_token)).status).toBe(200)
-  return { proxy, replica, session }
+  return { link, replica, session }
 }
 
 const json = (replica: OwnReplica, path: string, body: object, authorization = customer.apiKey) =>
@@ -97,12 +97,17 @@ async function recovery(replica: OwnReplica, token: string, back: () => unknown)
   return performance.now() - began
 }
 
-test.each(['refuse', 'blackHole'] as const)(
-  'H29 when the database is away (%s) tokens are good until the bound, then unknown, and all comes back within a second',
-  async fault => {
-    const { proxy, replica, session } = await linkedReplica()
+const AWAY: [string, (link: Link) => void][] = [
+  ['refuses', link => link.refuse()],
+  ['is silent', link => link.set({ swallow: true })],
+]
+
+test.each(AWAY)(
+  'H29 when the database is away (it %s) tokens are good until the bound, then unknown, and all comes back within a second',
+  async (how, cut) => {
+    const { link, replica, session } = await linkedReplica()
     const failedAt = performance.now()
-    proxy[fault]()
+    cut(link)
     await Promise.all([expectBound(replica, session.access_token, failedAt), expectOutage(replica, session)])
     const ready = await replica.request('/readyz')
     expect([ready.status, ready.json.checks]).toEqual([
@@ -110,8 +115,8 @@ test.each(['refuse', 'blackHole'] as const)(
       { accepting: 'ok', state: 'failed', database: 'failed', migrations: 'unknown' },
     ])
     expect((await replica.request('/healthz')).status).toBe(200)
-    const took = await recovery(replica, session.access_token, () => proxy.pass())
-    process.stdout.write(`after ${fault}: everything works again ${Math.round(took)} ms after the return\n`)
+    const took = await recovery(replica, session.access_token, () => link.fair())
+    process.stdout.write(`after it ${how}: everything works again ${Math.round(took)} ms after the return\n`)
     expect(took).toBeLessThan(1_000)
   },
 )
@@ -134,40 +139,40 @@ test('a database without a migration that this version needs is reached, and not
 })
 
 test('H29 links that are reset again and again cost answers for a moment, and refuse nobody', async () => {
-  const { proxy, replica, session } = await linkedReplica()
+  const { link, replica, session } = await linkedReplica()
   for (let round = 0; round < 5; round++) {
     const answers = acts(replica, await customer.session()).map(timed)
-    proxy.reset()
+    link.resetAll()
     for (const [{ status }, took] of await Promise.all(answers)) {
       expect([200, 201, 503]).toContain(status)
       expect(took).toBeLessThan(DEADLINE)
     }
     expect((await replica.verify(session.access_token)).status).toBe(200)
   }
-  const took = await recovery(replica, session.access_token, () => proxy.reset())
+  const took = await recovery(replica, session.access_token, () => link.resetAll())
   process.stdout.write(`after reset: everything works again ${Math.round(took)} ms later\n`)
   expect(took).toBeLessThan(1_000)
 })
 
 test('a slow link is slow, and one that is slower than the bound is no link', async () => {
-  const { proxy, replica, session } = await linkedReplica()
-  proxy.delay(60)
+  const { link, replica, session } = await linkedReplica()
+  link.set({ delay: 60 })
   const { polls, failures } = replica.bus.counts
   await until('it has polled over the slow link', () => replica.bus.counts.polls > polls + 2)
   expect(replica.bus.counts.failures).toBe(failures)
   expect((await replica.verify(session.access_token)).status).toBe(200)
   expect((await json(replica, '/issue', {})).status).toBe(200)
   const failedAt = performance.now()
-  proxy.delay(N)
+  link.set({ delay: N })
   await expectBound(replica, session.access_token, failedAt)
-  const took = await recovery(replica, session.access_token, () => proxy.pass())
+  const took = await recovery(replica, session.access_token, () => link.fair())
   process.stdout.write(`after a delay of ${N} ms: everything works again ${Math.round(took)} ms later\n`)
   expect(took).toBeLessThan(1_000)
 })
 
 test('a revocation made while a replica was cut off is the first thing it knows', async () => {
-  const { proxy, replica, session } = await linkedReplica()
-  proxy.blackHole()
+  const { link, replica, session } = await linkedReplica()
+  link.set({ swallow: true })
   await here.postForm('/revoke', { token: session.refresh_token })
   const seen = new Set<number>()
   const look = async () => {
@@ -177,21 +182,21 @@ test('a revocation made while a replica was cut off is the first thing it knows'
   }
   await until('the bound has passed', async () => (await look()) === 503)
   seen.delete(200)
-  await proxy.pass()
+  await link.fair()
   await until('it knows', async () => (await look()) === 401)
   expect([...seen]).toEqual([503, 401])
 })
 
 test('many that ask for the same unknown customer over a silent link all hear so within one deadline', async () => {
-  const proxy = await openProxy(world.url!)
-  onTestFinished(() => proxy.close())
-  const link = openPostgres(proxy.url, 400, false)
+  const link = await openLink(world.url!)
   onTestFinished(() => link.close())
+  const pool = openPostgres(link.url, 400, false)
+  onTestFinished(() => pool.close())
   // The bus has a sound link of its own: only the read of the record hangs.
-  const database = holding({ ...world.db, query: link.query })
+  const database = holding({ ...world.db, query: pool.query })
   const replica = await replicaOn(world, database.db, { MAX_STALENESS: `${N}ms` })
   const { access_token: token } = await customer.session()
-  proxy.blackHole()
+  link.set({ swallow: true })
   const answers = await Promise.all(Array.from({ length: 10 }, () => timed(replica.verify(token))))
   expect(answers.map(([{ status }]) => status)).toEqual(Array(10).fill(503))
   expect(database.asked(LOADER)).toBeGreaterThan(0)

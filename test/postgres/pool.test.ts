@@ -4,8 +4,8 @@ import { DatabaseError } from '../../db/failures.ts'
 import { openPostgres } from '../../db/postgres.ts'
 import { Unavailable } from '../../server/errors.ts'
 import { control, createDatabase } from '../support/database.ts'
+import { openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
-import { openProxy } from '../support/proxy.ts'
 
 /** Milliseconds; the server's own is 5 s. */
 const DEADLINE = 500
@@ -19,14 +19,14 @@ beforeAll(async () => {
 })
 afterAll(() => drop())
 
-async function proxiedPool(deadline = DEADLINE) {
-  const proxy = await openProxy(url)
-  const db = openPostgres(proxy.url, deadline, false)
+async function linkedPool(deadline = DEADLINE) {
+  const link = await openLink(url)
+  const db = openPostgres(link.url, deadline, false)
   onTestFinished(async () => {
-    proxy.close()
+    link.close()
     await db.close()
   })
-  return { proxy, db }
+  return { link, db }
 }
 
 function pool() {
@@ -45,9 +45,9 @@ const backendOf = async (db: Pick<ReturnType<typeof pool>, 'query'>) =>
   (await db.query<{ pid: number }>('select pg_backend_pid() as pid'))[0]!.pid
 
 test('a call whose connection falls silent ends at its deadline, while the others finish', async () => {
-  const { proxy, db } = await proxiedPool()
+  const { link, db } = await linkedPool()
   await Promise.all(Array.from({ length: 5 }, () => db.query('select pg_sleep(0.02)')))
-  proxy.silenceAt('never ends')
+  link.set({ silenceAt: 'never ends' })
   const began = performance.now()
   const silent = errorOf(db.query(`select 'never ends'`))
   const others = Array.from({ length: 8 }, (_, i) => db.query('select pg_sleep($1)', [i / 20]))
@@ -59,8 +59,8 @@ test('a call whose connection falls silent ends at its deadline, while the other
 })
 
 test('what is under way when the pool is replaced may finish, and what comes after does not wait for it', async () => {
-  const { proxy, db } = await proxiedPool()
-  proxy.silenceAt('never ends')
+  const { link, db } = await linkedPool()
+  link.set({ silenceAt: 'never ends' })
   const silent = errorOf(db.query(`select 'never ends'`))
   await until('most of the deadline has passed', () => db.load().calls === 1)
   await db.query('select pg_sleep(0.35)')
@@ -73,21 +73,21 @@ test('what is under way when the pool is replaced may finish, and what comes aft
 })
 
 test('a line that falls silent is replaced by another connection', async () => {
-  const { proxy, db } = await proxiedPool()
+  const { link, db } = await linkedPool()
   const line = db.line(200)
   onTestFinished(() => line.close())
   const first = await backendOf(line)
-  proxy.silenceAt('never ends')
+  link.set({ silenceAt: 'never ends' })
   expect(await errorOf(line.query(`select 'never ends'`))).toBeInstanceOf(Unavailable)
   expect(await backendOf(line)).not.toBe(first)
 })
 
 test('a connection that is cut in the middle of a write poisons no later call', async () => {
-  const { proxy, db } = await proxiedPool(2_000)
+  const { link, db } = await linkedPool(2_000)
   const large = `cut here${'x'.repeat(2_000_000)}`
   for (let round = 0; round < 5; round++) {
     await db.query('select length($1::text)', ['warm'])
-    proxy.resetAt('cut here')
+    link.set({ resetAt: 'cut here' })
     const calls = [large, 'a', 'b', large, 'c'].map(text =>
       db
         .query<{ n: number }>('select length($1::text) as n', [text])
@@ -96,13 +96,13 @@ test('a connection that is cut in the middle of a write poisons no later call', 
     const errors = await Promise.all(calls.map(errorOf))
     for (const error of errors) if (error !== undefined) expect(error).toBeInstanceOf(Unavailable)
     expect(errors[0]).toBeInstanceOf(Unavailable)
-    proxy.resetAt('nothing like it')
+    await link.fair()
     await until('it works again', async () => (await errorOf(db.query('select 1'))) === undefined, 1_000)
   }
 })
 
 test('a call that meets a reset ends at once, whatever the moment, and the next one works', async () => {
-  const { proxy, db } = await proxiedPool(5_000)
+  const { link, db } = await linkedPool(5_000)
   await Promise.all(Array.from({ length: 10 }, () => db.query('select pg_sleep(0.05)')))
   let longest = 0
   let failed = 0
@@ -119,7 +119,7 @@ test('a call that meets a reset ends at once, whatever the moment, and the next 
   try {
     for (let round = 0; round < 40; round++) {
       const before = failed
-      proxy.reset()
+      link.resetAll()
       await until('the calls have met it', () => failed > before, 2_000)
       await until('it works again', async () => (await errorOf(db.query('select 1'))) === undefined, 2_000)
     }

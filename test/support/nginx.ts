@@ -11,6 +11,8 @@ import { findProgram } from './program.ts'
 
 export const SHIPPED = join(import.meta.dirname, '../../deploy/nginx')
 
+export const findNginx = () => findProgram('nginx')
+
 export interface Options {
   /** The ports of Assay's replicas. */
   assay: number[]
@@ -54,7 +56,7 @@ export async function checkConfig(http: string): Promise<{ ok: boolean; output: 
 }
 
 function nginxPath(): string {
-  const path = findProgram('nginx')
+  const path = findNginx()
   if (path === undefined) throw new Error('nginx is not installed')
   return path
 }
