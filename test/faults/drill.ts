@@ -40,10 +40,13 @@ async function suffer(stage: Stage, fault: Fault, load: Load) {
   await fault.heal(stage, mark)
   const healed = performance.now()
   const [recovery, after] = await Promise.all([whole(stage, load, healed), readings()])
-  const decisions = load.history.decisions.filter(
+  const recovered = await readings()
+  const { history } = load
+  const decisions = history.decisions.filter(
     ({ sentAt, answeredAt }) => answeredAt >= began && sentAt <= healed,
   )
-  const seen = { before, after, decisions, lasted: healed - began }
+  const revocations = history.revocations.filter(({ askedAt }) => askedAt >= began && askedAt <= healed)
+  const seen = { before, after, recovered, decisions, revocations, lasted: healed - began }
   return { seen, mark, recovery }
 }
 

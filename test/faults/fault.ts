@@ -1,4 +1,4 @@
-import type { Decision } from './history.ts'
+import type { Decision, Revocation } from './history.ts'
 import type { Load } from './load.ts'
 import type { Reading, Stage } from './stage.ts'
 
@@ -16,12 +16,15 @@ export interface Fault<Mark = unknown> {
   felt(seen: Seen, mark: Mark, stage: Stage): Promise<boolean> | boolean
 }
 
-/** From before the fault until it was healed. */
+/** From before the fault until it was healed, where nothing else is said. */
 export interface Seen {
-  /** Of each replica. */
+  /** Of each replica, before the fault, when it was healed, and when all worked again. */
   before: Reading[]
   after: Reading[]
+  recovered: Reading[]
   decisions: Decision[]
+  /** Asked for meanwhile. */
+  revocations: Revocation[]
   /** Milliseconds. */
   lasted: number
 }
@@ -32,6 +35,10 @@ export const fault = <Mark>(row: Fault<Mark>) => row as Fault
 export const failedPolls = ({ before, after }: Seen, replica: number) =>
   after[replica]!.failures - before[replica]!.failures
 
+/** Of each replica. */
+export const polls = ({ before, after }: Seen) =>
+  before.map(({ polls }, replica) => after[replica]!.polls - polls)
+
 /** Whether a replica's polls failed and it said so: it answered 503 rather than guess. */
 export const cutOff = (seen: Seen, replica: number) =>
   failedPolls(seen, replica) > 0 &&
@@ -40,3 +47,17 @@ export const cutOff = (seen: Seen, replica: number) =>
 /** The oldest state that a replica answered from (ms). */
 export const oldest = ({ decisions }: Seen, replica: number) =>
   decisions.reduce((most, { replica: at, age = 0 }) => (at === replica ? Math.max(most, age) : most), 0)
+
+export const everyReplica = (seen: Seen, holds: (seen: Seen, replica: number) => boolean) =>
+  seen.before.every((_, replica) => holds(seen, replica))
+
+/** Connections that each replica has made. */
+export const accepted = ({ replicas }: Stage) => replicas.map(({ link }) => link.counts.accepted)
+
+/** Whether each replica has had to connect since. */
+export const allConnectedSince = (before: number[], stage: Stage) =>
+  accepted(stage).every((count, replica) => count > before[replica]!)
+
+/** Requests that a replica took more than so long to answer (ms). */
+export const kept = ({ decisions }: Seen, replica: number, longer: number) =>
+  decisions.filter(({ replica: at, sentAt, answeredAt }) => at === replica && answeredAt - sentAt > longer)

@@ -3,8 +3,8 @@ import type { Decision, History, Revocation } from './history.ts'
 import type { Replica, Stage } from './stage.ts'
 
 /** Clients that verify at each replica, each waiting for its answer and then a moment (ms). */
-const VERIFIERS = 6
-const BETWEEN_VERIFIES = 4
+const VERIFIERS = 4
+const BETWEEN_VERIFIES = 10
 /** Clients that revoke, and how long each rests (ms). */
 const REVOKERS = 2
 const BETWEEN_REVOCATIONS = 60
@@ -35,7 +35,7 @@ export function startLoad(stage: Stage) {
 
   async function issue() {
     const subject = `user-${process.pid}-${stage.replicas[0].process.port}-${Math.random()}`
-    const answer = await call('/issue', { json: { subject, refresh: true } })
+    const answer = await call(0, '/issue', { json: { subject, refresh: true } })
     if (answer?.status !== 200) return
     const { access_token: access, refresh_token: refresh } = answer.json
     const name = `t${named++}`
@@ -49,7 +49,7 @@ export function startLoad(stage: Stage) {
     return token
   }
 
-  /** Notes the revocation around `act`, which answers its status. */
+  /** Notes the revocation around `act`, which answers its status, and answers it too. */
   async function revoke(token: Token, act: (token: Token) => Promise<number | undefined>) {
     const noted: Revocation = {
       token: token.name,
@@ -62,6 +62,7 @@ export function startLoad(stage: Stage) {
     if (revoked.length > REMEMBERED) revoked.shift()
     noted.status = await act(token)
     if (noted.status === 200 || noted.status === 204) noted.acknowledgedAt = performance.now()
+    return noted.status
   }
 
   async function verify(replica: number, token: Token): Promise<Decision> {
@@ -102,6 +103,9 @@ export function startLoad(stage: Stage) {
     history,
     take,
     revoke,
+    call,
+    /** By itself alone, not its session nor its subject. */
+    revokeToken: async ({ access }: Token) => (await call(0, '/revoke', { form: { token: access } }))?.status,
     /** Whether there are tokens to present. */
     ready: () => live.size > STOCK / 2,
     /** One of a live token, noted like all others. */
@@ -135,12 +139,17 @@ async function present({ process }: Replica, token: string) {
 
 type Call = ReturnType<typeof callerOf>
 
-/** Calls the first replica as the customer. Undefined: no answer. */
-function callerOf({ replicas: [first], apiKey }: Stage) {
-  return async function call(path: string, { json, form }: { json?: object; form?: Record<string, string> }) {
+interface Body {
+  json?: object
+  form?: Record<string, string>
+}
+
+/** Calls a replica as the customer, by POST where there is a body. Undefined: no answer. */
+function callerOf({ replicas, apiKey }: Stage) {
+  return async function call(replica: number, path: string, { json, form }: Body = {}) {
     try {
-      const response = await fetch(first.process.url + path, {
-        method: 'POST',
+      const response = await fetch(replicas[replica]!.process.url + path, {
+        method: form || json ? 'POST' : 'GET',
         headers: {
           Authorization: `Bearer ${apiKey}`,
           ...(json && { 'Content-Type': 'application/json' }),
@@ -159,9 +168,9 @@ function callerOf({ replicas: [first], apiKey }: Stage) {
 /** Ends an access token by one of the three ways there are: itself, its session, its subject. */
 async function anyAct(call: Call, { access, refresh, subject }: Token): Promise<number | undefined> {
   const acts = [
-    () => call('/revoke', { form: { token: access } }),
-    () => call('/revoke', { form: { token: refresh } }),
-    () => call(`/api/subjects/${encodeURIComponent(subject)}/revoke`, {}),
+    () => call(0, '/revoke', { form: { token: access } }),
+    () => call(0, '/revoke', { form: { token: refresh } }),
+    () => call(0, `/api/subjects/${encodeURIComponent(subject)}/revoke`, { json: {} }),
   ]
   return (await any(acts)!())?.status
 }

@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { freePort } from '../support/port.ts'
+import { until } from '../support/process.ts'
+import { childrenOf } from './processes.ts'
 
-/** A Postgres of our own, which may be stopped, frozen and crashed. */
+/** A Postgres of our own, which may be stopped, frozen, crashed and promoted. */
 export type OwnPostgres = Awaited<ReturnType<typeof startPostgres>>
 
 const run = promisify(execFile)
@@ -15,51 +17,89 @@ export function findBinaries(): string | undefined {
   return process.env.PG_BIN ?? globSync('/usr/lib/postgresql/*/bin').sort().at(-1)
 }
 
-export async function startPostgres() {
+export const startPostgres = () =>
+  startCluster((command, data) => command('initdb', '-D', data, '-U', 'postgres', '-A', 'trust', '-N'))
+
+/** Follows `primary`, which from its return on acknowledges nothing that this one doesn't have. */
+export async function startStandby(primary: OwnPostgres): Promise<OwnPostgres> {
+  const standby = await startCluster((command, data) =>
+    command('pg_basebackup', '-D', data, '-d', primary.url, '-R', '-c', 'fast', '--no-sync'),
+  )
+  await primary.waitForStandby()
+  return standby
+}
+
+type Command = (name: string, ...args: string[]) => Promise<{ stdout: string }>
+
+/** `fill` makes the folder of its data. */
+async function startCluster(fill: (command: Command, data: string) => Promise<unknown>) {
   const bin = findBinaries()
   if (bin === undefined) throw new Error('no Postgres server to start: set PG_BIN to the folder of initdb')
   const as = identity()
   const folder = mkdtempSync(join(tmpdir(), 'assay-faults-'))
   if (as.uid !== undefined) chownSync(folder, as.uid, as.gid!)
   const port = await freePort()
+  const url = `postgres://postgres@127.0.0.1:${port}/postgres`
   const data = join(folder, 'data')
   const logFile = join(folder, 'log')
   const options = { ...as, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C' } }
   const settings = `-c listen_addresses=127.0.0.1 -c port=${port} -c unix_socket_directories=${folder}`
+  const command: Command = (name, ...args) => run(join(bin, name), args, options)
   const control = (...args: string[]) =>
-    run(join(bin, 'pg_ctl'), ['-D', data, '-l', logFile, '-o', settings, '-w', ...args], options)
+    command('pg_ctl', '-D', data, '-l', logFile, '-o', settings, '-w', ...args)
+  const ask = async (statement: string) =>
+    (await command('psql', '-d', url, '-X', '-A', '-t', '-c', statement)).stdout.trim()
 
-  await run(join(bin, 'initdb'), ['-D', data, '-U', 'postgres', '-A', 'trust', '-N'], options)
-  const master = () => Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0])
-  await control('start')
   process.on('exit', endNow)
+  await fill(command, data)
+  await control('start')
+  const pidFile = () => readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')
+  const master = () => Number(pidFile()[0])
 
-  const everyProcess = async (signal: NodeJS.Signals) => {
-    for (const pid of [master(), ...(await childrenOf(master()))]) process.kill(pid, signal)
+  const everyProcess = (signal: NodeJS.Signals) => {
+    for (const pid of [master(), ...childrenOf(master())]) process.kill(pid, signal)
+  }
+
+  function remove() {
+    process.off('exit', endNow)
+    rmSync(folder, { recursive: true, force: true })
   }
 
   /** Nothing of it may outlive this process, frozen or not. */
   function endNow() {
     try {
       process.kill(master(), 'SIGCONT')
-      execFileSync(join(bin!, 'pg_ctl'), ['-D', data, '-m', 'immediate', 'stop'], {
-        ...options,
-        stdio: 'ignore',
-      })
+      const stop = ['-D', data, '-m', 'immediate', 'stop']
+      execFileSync(join(bin!, 'pg_ctl'), stop, { ...options, stdio: 'ignore' })
     } catch {} // It has ended already.
-    rmSync(folder, { recursive: true, force: true })
+    remove()
   }
 
   return {
-    url: `postgres://postgres@127.0.0.1:${port}/postgres`,
+    url,
+    ask,
     log: () => readFileSync(logFile, 'utf8'),
     restart: () => control('-m', 'fast', 'restart'),
     freeze: () => everyProcess('SIGSTOP'),
     thaw: () => everyProcess('SIGCONT'),
+    promote: () => control('promote'),
+    async waitForStandby() {
+      await ask(`alter system set synchronous_standby_names = '*'`)
+      await ask('select pg_reload_conf()')
+      const synchronous = `select count(*) from pg_stat_replication where sync_state = 'sync'`
+      await until('the standby is synchronous', async () => (await ask(synchronous)) === '1')
+    },
+    /** All of it at once, for good. */
+    async crash() {
+      const segment = pidFile()[6]!.trim().split(/\s+/)[1]!
+      everyProcess('SIGKILL')
+      // What a postmaster removes when it ends by itself.
+      await run('ipcrm', ['-m', segment])
+      remove()
+    },
     async stop() {
       await control('-m', 'fast', 'stop')
-      process.off('exit', endNow)
-      rmSync(folder, { recursive: true, force: true })
+      remove()
     },
   }
 }
@@ -69,18 +109,4 @@ function identity(): { uid?: number; gid?: number } {
   if (process.getuid?.() !== 0) return {}
   const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }))
   return { uid: id('-u'), gid: id('-g') }
-}
-
-/** From /proc: `ps` is not everywhere. Field 4 of stat is the parent; the name before it may hold spaces. */
-async function childrenOf(parent: number): Promise<number[]> {
-  const statOf = (file: string) => {
-    try {
-      return readFileSync(file, 'utf8')
-    } catch {
-      return '' // It ended meanwhile.
-    }
-  }
-  return globSync('/proc/[0-9]*/stat')
-    .filter(file => Number(statOf(file).split(') ').at(-1)?.split(' ')[1]) === parent)
-    .map(file => Number(file.split('/')[2]))
 }

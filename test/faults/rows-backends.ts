@@ -1,34 +1,38 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fault, type Seen } from './fault.ts'
+import { accepted, allConnectedSince, fault, polls } from './fault.ts'
 import { ask, N, type Stage } from './stage.ts'
 
-/** Faults of connections and processes: backends that are ended, hints that don't come, a replica that stands still. */
+/** Faults of connections: backends that are ended, hints that don't come. */
 
 const OURS = `datname = current_database() and application_name <> 'faults'`
 /** The driver's listener says LISTEN once and nothing after it. */
 const LISTENING = `${OURS} and query ilike 'listen %'`
 
-/** Answers how many it ended. */
+/** Answers which ones it ended. */
 const end = async (stage: Stage, which: string) =>
-  (await ask(stage, `select pg_terminate_backend(pid) from pg_stat_activity where ${which}`)).length
+  (
+    await ask<{ pid: number }>(
+      stage,
+      `select pid, pg_terminate_backend(pid) from pg_stat_activity where ${which}`,
+    )
+  ).map(({ pid }) => pid)
 
+/** Four times; answers how many different ones it ended at each. */
 async function endRepeatedly(stage: Stage, which: string) {
-  let ended = 0
+  const ended = new Set<number>()
+  const rounds: number[] = []
   for (let round = 0; round < 4; round++) {
-    ended += await end(stage, which)
+    const earlier = ended.size
+    for (const pid of await end(stage, which)) ended.add(pid)
+    rounds.push(ended.size - earlier)
     await sleep(N / 2)
   }
-  return ended
+  return rounds
 }
 
-const accepted = ({ replicas }: Stage) => replicas.map(({ link }) => link.counts.accepted)
-
-/** Which replica stands still. */
-const VICTIM = 1
-
-/** Hints come some thirty times a second under this load; without them polls keep to their interval. */
-const pollsASecond = ({ before, after, lasted }: Seen) =>
-  before.map(({ polls }, replica) => ((after[replica]!.polls - polls) / lasted) * 1_000)
+/** The first time each replica had one to end, and so it had later: whoever lost one made another. */
+const everyone = (rounds: number[], { replicas }: Stage) =>
+  rounds[0]! >= replicas.length && rounds.slice(1).some(ended => ended >= replicas.length)
 
 export const backendFaults = [
   fault({
@@ -36,44 +40,39 @@ export const backendFaults = [
     lasts: 0,
     async inject(stage) {
       const before = accepted(stage)
-      return { before, ended: await endRepeatedly(stage, OURS) }
+      return { before, rounds: await endRepeatedly(stage, OURS) }
     },
     heal() {},
-    // Each replica lost its connections and made others.
-    felt: (_, { before, ended }, stage) =>
-      ended >= 4 * before.length && accepted(stage).every((count, replica) => count > before[replica]!),
+    felt: (_, { before, rounds }, stage) => everyone(rounds, stage) && allConnectedSince(before, stage),
   }),
   fault({
     name: 'listener backend killed',
     lasts: 0,
     inject: stage => endRepeatedly(stage, LISTENING),
     heal() {},
-    // More than one for each: they listened again, and were killed again.
-    felt: (_, ended, stage) => ended > stage.replicas.length,
+    felt: (_, rounds, stage) => everyone(rounds, stage),
   }),
   fault({
     name: 'NOTIFY off',
-    lasts: 3 * N,
+    lasts: 2 * N,
     async inject(stage) {
       for (const { link } of stage.replicas) link.set({ silenceAt: 'listen "assay_bus"' })
-      await end(stage, LISTENING)
+      const ended = await end(stage, LISTENING)
+      await sleep(N)
+      const listening = await ask(stage, `select 1 from pg_stat_activity where ${LISTENING}`)
+      return { ended: ended.length, listening: listening.length }
     },
     // The deaf listeners' connections are reset, so that they listen again.
-    heal(stage) {
-      for (const { link } of stage.replicas) {
-        void link.fair()
+    async heal({ replicas }) {
+      for (const { link } of replicas) {
+        await link.fair()
         link.resetAll()
       }
     },
-    felt: seen => pollsASecond(seen).every(rate => rate < 8),
-  }),
-  fault({
-    name: 'replica SIGSTOP for 3 s',
-    lasts: 3_000,
-    inject: async stage => void process.kill(stage.replicas[VICTIM]!.process.pid, 'SIGSTOP'),
-    heal: stage => void process.kill(stage.replicas[VICTIM]!.process.pid, 'SIGCONT'),
-    // Requests that were sent to it meanwhile waited until it went on.
-    felt: ({ decisions }) =>
-      decisions.some(({ replica, sentAt, answeredAt }) => replica === VICTIM && answeredAt - sentAt > 2_500),
+    // All listened and none does; with hints there is a poll to nearly each revocation, without them there are four a second.
+    felt: (seen, { ended, listening }, { replicas }) =>
+      ended === replicas.length &&
+      listening === 0 &&
+      polls(seen).every(count => count < seen.revocations.length / 2),
   }),
 ]

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import { insertRevokedTokens } from '../../db/revocations.ts'
-import { fault } from './fault.ts'
+import { fault, polls } from './fault.ts'
 import type { Load } from './load.ts'
 import { ask, type Stage } from './stage.ts'
 
@@ -15,37 +15,52 @@ export const writerFaults = (held: number) => [
   fault({
     name: `transaction open for ${held / 1_000} s`,
     lasts: held,
-    async inject(stage) {
-      const sql = postgres(stage.url, { max: 1, connection: { application_name: 'faults' } })
-      const [begun, release] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
-      // It has an id and a snapshot: nothing that ended since is dead to it.
-      const done = sql.begin('isolation level repeatable read', async tx => {
-        await tx`select pg_current_xact_id()`
-        begun.resolve()
-        await release.promise
-        const [row] = await tx`select extract(epoch from clock_timestamp() - now())::float8 * 1000 as age`
-        return row!.age as number
-      })
-      await begun.promise
-      return { release, age: done.finally(() => sql.end()) }
+    inject: hold,
+    async heal(stage, held) {
+      held.behind = await heldBack(stage)
+      held.release()
+      held.age = await held.ended
     },
-    async heal(_, { release, age }) {
-      release.resolve()
-      await age
-    },
-    // A timer may be a millisecond early.
-    felt: async (_, { age }) => (await age) >= held - 1,
+    // A timer may be a millisecond early. All that was written since, and each poll writes, is still to come for it.
+    felt: (seen, { age, behind }) => age >= held - 1 && polls(seen).every(count => behind > count),
   }),
   fault({
     name: `${WRITERS} writers committing out of order`,
     lasts: 0,
     async inject(stage, load) {
+      const before = await inversions(stage)
       await Promise.all(Array.from({ length: WRITERS }, () => write(stage, load)))
+      return before
     },
     heal() {},
-    felt: async (_, __, stage) => (await inversions(stage)) > WRITERS,
+    felt: async (_, before, stage) => (await inversions(stage)) > before + WRITERS,
   }),
 ]
+
+/** A transaction with an id and a snapshot; `ended` answers its age once it is released (ms). */
+async function hold(stage: Stage) {
+  const sql = postgres(stage.url, { max: 1, connection: { application_name: 'faults' } })
+  const [begun, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const ended = sql.begin('isolation level repeatable read', async tx => {
+    await tx`select pg_current_xact_id()`
+    begun.resolve()
+    await released.promise
+    const [row] = await tx`select extract(epoch from clock_timestamp() - now())::float8 * 1000 as age`
+    return row!.age as number
+  })
+  await begun.promise
+  return { release: released.resolve, ended: ended.finally(() => sql.end()), age: 0, behind: 0 }
+}
+
+/** How many transactions with an id the open one goes back behind. */
+async function heldBack(stage: Stage): Promise<number> {
+  const [row] = await ask<{ behind: number }>(
+    stage,
+    `select age(backend_xmin) as behind from pg_stat_activity
+    where datname = current_database() and application_name = 'faults' and state = 'idle in transaction'`,
+  )
+  return row!.behind
+}
 
 /** Begins, takes a transaction id, dawdles, revokes and commits: the order of ids is not the order of commits. */
 async function write(stage: Stage, load: Load) {

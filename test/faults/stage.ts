@@ -13,14 +13,17 @@ export interface Replica {
   link: Link
 }
 
+/** As a URL, in which no space can be. */
+const STALL = import.meta.resolve('./stall.ts')
+
 const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
 
 /** Real servers on one database, each over a link that can fail. The first is never the one that is cut off. */
 export interface Stage {
   replicas: [Replica, ...Replica[]]
-  /** Of the whole server, where it is our own. */
+  /** The database's server, where it is our own; after a failover another one. */
   server: OwnPostgres | undefined
-  /** The database, past every link. */
+  /** The database, past every link; after a failover on another server. */
   url: string
   apiKey: string
   stop(): Promise<void>
@@ -34,14 +37,14 @@ export interface StageOptions {
 
 export async function makeStage({ serverUrl, server, replicas: count }: StageOptions): Promise<Stage> {
   const { url, drop } = await createDatabase(serverUrl)
-  const replicas = (await Promise.all(
-    Array.from({ length: count }, () => startReplica(url)),
-  )) as Stage['replicas']
+  const replicas: Stage['replicas'] = [await startReplica(url)]
+  while (replicas.length < count) replicas.push(await startReplica(url))
   const apiKey = await signUp(replicas[0])
   async function stop() {
     await Promise.all(replicas.map(({ process }) => process.stop('SIGKILL')))
     for (const { link } of replicas) link.close()
-    await drop()
+    // What is on a server of our own ends with it.
+    if (server === undefined) await drop()
   }
   return { replicas, server, url, apiKey, stop }
 }
@@ -54,6 +57,7 @@ async function startReplica(url: string): Promise<Replica> {
     ADMIN_TOKEN,
     ISSUER: 'http://assay.test',
     MAX_STALENESS: `${N}ms`,
+    NODE_OPTIONS: `--import ${STALL}`,
   })
   return { process, link }
 }
@@ -82,6 +86,10 @@ export async function ask<Row>(stage: Stage, statement: string): Promise<Row[]> 
 export interface Reading {
   polls: number
   failures: number
+  /** Times that it read everything anew. */
+  reloads: number
+  /** The longest that its event loop stood still since the last reading (s). */
+  stalled: number
 }
 
 export async function readingOf({ process }: Replica): Promise<Reading> {
@@ -92,6 +100,8 @@ export async function readingOf({ process }: Replica): Promise<Reading> {
   return {
     polls: countOf(text, 'assay_bus_polls_total'),
     failures: countOf(text, 'assay_bus_poll_failures_total'),
+    reloads: countOf(text, 'assay_bus_reloads_total'),
+    stalled: countOf(text, 'nodejs_eventloop_lag_max_seconds'),
   }
 }
 

@@ -1,0 +1,54 @@
+import { arch, availableParallelism, cpus, totalmem } from 'node:os'
+import type { Outcome } from './drill.ts'
+
+export interface Row {
+  name: string
+  outcomes: Outcome[]
+}
+
+/** As docs/faults.md shows it: where and when, and a line for each fault. */
+export function report(rows: Row[], postgres: string): string {
+  const passed = rows.filter(({ outcomes }) => outcomes.every(({ problems }) => problems.length === 0)).length
+  const when = new Date().toISOString().slice(0, 16).replace('T', ' ')
+  return `${when} UTC, ${availableParallelism()} cores of ${cpus()[0]?.model} (${arch()}), ${gibibytes()} GiB, Node \
+${process.version}, PostgreSQL ${postgres}. ${passed} of ${rows.length} faults passed at every run.
+
+| fault | passed | worst staleness (ms) | time to recover, median and worst (ms) | wrong yes | false 401 | decisions | past the bound |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+${rows.map(line).join('\n')}
+`
+}
+
+function line({ name, outcomes }: Row): string {
+  const passed = outcomes.filter(({ problems }) => problems.length === 0).length
+  const sum = (of: (outcome: Outcome) => number) =>
+    outcomes.reduce((total, outcome) => total + of(outcome), 0)
+  const cells = [
+    name,
+    `${passed} of ${outcomes.length}`,
+    Math.round(Math.max(...outcomes.map(({ verdict }) => verdict.worstStaleness))),
+    recoveriesOf(outcomes),
+    sum(({ verdict }) => verdict.wrongYes.length),
+    sum(({ verdict }) => verdict.false401.length),
+    sum(({ verdict }) => verdict.decisions),
+    sum(({ verdict }) => verdict.tried),
+  ]
+  return `| ${cells.join(' | ')} |`
+}
+
+/** Not a number: it did not recover in time. */
+function recoveriesOf(outcomes: Outcome[]): string {
+  const times = outcomes.map(({ recovery }) => Math.round(recovery)).sort((a, b) => a - b)
+  return times.some(Number.isNaN) ? 'never' : `${times[times.length >> 1]}, ${times.at(-1)}`
+}
+
+const gibibytes = () => Math.round(totalmem() / 2 ** 30)
+
+const [BEGIN, END] = ['<!-- npm run faults -- --write -->', '<!-- end -->']
+
+/** The page with `text` for whatever was between its two markers. */
+export function between(page: string, text: string): string {
+  const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)]
+  if (begin < 0 || end < begin) throw new Error(`docs/faults.md: put ${BEGIN} and ${END} around the table`)
+  return `${page.slice(0, begin + BEGIN.length)}\n\n${text}\n${page.slice(end)}`
+}
