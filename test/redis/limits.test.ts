@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { countHashes } from '../support/hasher.ts'
-import { openProxy } from '../support/proxy.ts'
+import { openLink } from '../support/link.ts'
 import { pretend, startRedis } from '../support/redis.ts'
 import { connected, onRedis, type RedisWorld, redisWorld } from '../support/shelf.ts'
 import { type Answer, makeWorld, type Replica } from '../support/world.ts'
@@ -102,11 +102,11 @@ describe('H43 a Redis that fails keeps nobody from logging in, and lets nobody p
   })
 
   test('when it is cut off in the middle, each count is at most used up once more', async () => {
-    const proxy = await openProxy(onRedis().REDIS_URL)
-    onTestFinished(() => proxy.close())
-    const replica = await replicaWith(proxy.url)
+    const link = await openLink(onRedis().REDIS_URL)
+    onTestFinished(() => link.close())
+    const replica = await replicaWith(link.url)
     expect(count(await guesses(replica), 401)).toBe(PER_EMAIL)
-    proxy.refuse()
+    link.refuse()
     expect(count(await guesses(replica), 401)).toBe(PER_EMAIL)
     expect(count(await guesses(replica), 401)).toBe(0)
   })

