@@ -7,6 +7,8 @@ export interface Fault<Mark = unknown> {
   name: string
   /** It stops or crashes the whole server, which can't be one that others use. */
   ownServer?: true
+  /** The replicas share a Redis, which is our own. */
+  redis?: true
   /** Between inject and heal (ms). */
   lasts: number
   /** Does the harm; what it answers is handed on to `heal` and `felt`. */

@@ -33,13 +33,15 @@ export function startLoad(stage: Stage) {
   let named = 0
   let stopped = false
 
+  const nextName = () => `t${named++}`
+
   async function issue() {
     const subject = `user-${process.pid}-${stage.replicas[0].process.port}-${Math.random()}`
     const answer = await call(0, '/issue', { json: { subject, refresh: true } })
     if (answer?.status !== 200) return
     const { access_token: access, refresh_token: refresh } = answer.json
-    const name = `t${named++}`
-    live.set(name, { name, access, refresh, subject })
+    const token = { name: nextName(), access, refresh, subject }
+    live.set(token.name, token)
   }
 
   /** Takes a live token out, for somebody who will revoke it. */
@@ -104,6 +106,9 @@ export function startLoad(stage: Stage) {
     take,
     revoke,
     call,
+    verify,
+    /** Somebody else's token, to be noted like all others; who adopts it ends it. */
+    adopt: (access: string): Token => ({ name: nextName(), access, refresh: '', subject: '' }),
     /** By itself alone, not its session nor its subject. */
     revokeToken: async ({ access }: Token) => (await call(0, '/revoke', { form: { token: access } }))?.status,
     /** Whether there are tokens to present. */

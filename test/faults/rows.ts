@@ -2,6 +2,7 @@ import type { Fault } from './fault.ts'
 import { backendFaults } from './rows-backends.ts'
 import { failoverFaults } from './rows-failover.ts'
 import { linkFaults } from './rows-link.ts'
+import { redisFaults } from './rows-redis.ts'
 import { replicaFaults } from './rows-replica.ts'
 import { serverFaults } from './rows-server.ts'
 import { writerFaults } from './rows-writers.ts'
@@ -12,6 +13,7 @@ export const faults = (held: number): Fault[] => [
   ...linkFaults,
   ...serverFaults,
   ...failoverFaults,
+  ...redisFaults,
   ...replicaFaults,
   ...writerFaults(held),
 ]

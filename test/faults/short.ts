@@ -15,6 +15,7 @@ export function drillOnce(rows: Fault[], make: () => Promise<Stage>) {
   afterAll(async () => {
     await stage?.stop()
     await stage?.server?.stop()
+    await stage?.redis?.stop()
   }, PATIENCE)
 
   test.each(rows)(

@@ -1,9 +1,10 @@
-import { randomInt } from 'node:crypto'
 import postgres from 'postgres'
 import { createDatabase } from '../support/database.ts'
 import { type Link, openLink } from '../support/link.ts'
 import { type Running, startAssay } from '../support/process.ts'
 import type { OwnPostgres } from './postgres.ts'
+import type { OwnRedis } from './redis.ts'
+import { signUp } from './tenant.ts'
 
 /** N, in milliseconds: the bound under test. */
 export const N = 1_000
@@ -23,6 +24,8 @@ export interface Stage {
   replicas: [Replica, ...Replica[]]
   /** The database's server, where it is our own; after a failover another one. */
   server: OwnPostgres | undefined
+  /** Of all replicas, where they have one. */
+  redis: OwnRedis | undefined
   /** The database, past every link; after a failover on another server. */
   url: string
   apiKey: string
@@ -32,24 +35,25 @@ export interface Stage {
 export interface StageOptions {
   serverUrl: string
   server?: OwnPostgres
+  redis?: OwnRedis | undefined
   replicas: number
 }
 
-export async function makeStage({ serverUrl, server, replicas: count }: StageOptions): Promise<Stage> {
+export async function makeStage({ serverUrl, server, redis, replicas: count }: StageOptions): Promise<Stage> {
   const { url, drop } = await createDatabase(serverUrl)
-  const replicas: Stage['replicas'] = [await startReplica(url)]
-  while (replicas.length < count) replicas.push(await startReplica(url))
-  const apiKey = await signUp(replicas[0])
+  const replicas: Stage['replicas'] = [await startReplica(url, redis)]
+  while (replicas.length < count) replicas.push(await startReplica(url, redis))
+  const { apiKey } = await signUp({ replicas })
   async function stop() {
     await Promise.all(replicas.map(({ process }) => process.stop('SIGKILL')))
     for (const { link } of replicas) link.close()
     // What is on a server of our own ends with it.
     if (server === undefined) await drop()
   }
-  return { replicas, server, url, apiKey, stop }
+  return { replicas, server, redis, url, apiKey, stop }
 }
 
-async function startReplica(url: string): Promise<Replica> {
+async function startReplica(url: string, redis: OwnRedis | undefined): Promise<Replica> {
   const link = await openLink(url)
   const process = await startAssay({
     DATABASE_URL: link.url,
@@ -57,19 +61,10 @@ async function startReplica(url: string): Promise<Replica> {
     ADMIN_TOKEN,
     ISSUER: 'http://assay.test',
     MAX_STALENESS: `${N}ms`,
+    ...(redis && { REDIS_URL: redis.url }),
     NODE_OPTIONS: `--import ${STALL}`,
   })
   return { process, link }
-}
-
-async function signUp({ process }: Replica): Promise<string> {
-  const email = `${randomInt(2 ** 40)}@example.com`
-  const response = await fetch(`${process.url}/api/auth/signup`, {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify({ email, password: 'a long password' }),
-  })
-  return ((await response.json()) as { api_key: string }).api_key
 }
 
 /** Asks the database itself, over a connection for this question alone: any that stayed could be a fault's victim. */
@@ -92,11 +87,8 @@ export interface Reading {
   stalled: number
 }
 
-export async function readingOf({ process }: Replica): Promise<Reading> {
-  const response = await fetch(`${process.url}/metrics`, {
-    headers: { Authorization: `Bearer ${ADMIN_TOKEN}` },
-  })
-  const text = await response.text()
+export async function readingOf(replica: Replica): Promise<Reading> {
+  const text = await metricsOf(replica)
   return {
     polls: countOf(text, 'assay_bus_polls_total'),
     failures: countOf(text, 'assay_bus_poll_failures_total'),
@@ -105,8 +97,18 @@ export async function readingOf({ process }: Replica): Promise<Reading> {
   }
 }
 
+/** One count of a replica's, by its name with its labels. */
+export const countAt = async (replica: Replica, name: string) => countOf(await metricsOf(replica), name)
+
+async function metricsOf({ process }: Replica): Promise<string> {
+  const response = await fetch(`${process.url}/metrics`, {
+    headers: { Authorization: `Bearer ${ADMIN_TOKEN}` },
+  })
+  return response.text()
+}
+
 function countOf(text: string, name: string): number {
-  const value = new RegExp(`^${name} (.+)$`, 'm').exec(text)?.[1]
-  if (value === undefined) throw new Error(`/metrics does not tell ${name}`)
-  return Number(value)
+  const line = text.split('\n').find(line => line.startsWith(`${name} `))
+  if (line === undefined) throw new Error(`/metrics does not tell ${name}`)
+  return Number(line.slice(name.length))
 }

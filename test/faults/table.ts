@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { drill, type Outcome } from './drill.ts'
 import type { Fault } from './fault.ts'
 import { startPostgres } from './postgres.ts'
+import { startRedis } from './redis.ts'
 import { between, type Row, report } from './report.ts'
 import { faults } from './rows.ts'
 import { makeStage } from './stage.ts'
@@ -45,7 +46,8 @@ export async function runTable(options: TableOptions): Promise<number> {
 /** On a database and servers of its own: what one fault leaves behind is not the next one's. */
 async function runRow(fault: Fault, { runs, replicas }: TableOptions) {
   const server = await startPostgres()
-  const stage = await makeStage({ serverUrl: server.url, server, replicas })
+  const redis = fault.redis && (await startRedis())
+  const stage = await makeStage({ serverUrl: server.url, server, redis, replicas })
   const postgres = await server.ask('show server_version')
   const outcomes: Outcome[] = []
   for (let run = 1; run <= runs; run++) {
@@ -55,6 +57,7 @@ async function runRow(fault: Fault, { runs, replicas }: TableOptions) {
   }
   await stage.stop()
   await stage.server!.stop()
+  await redis?.stop()
   return { outcomes, postgres }
 }
 

@@ -6,6 +6,6 @@ import { makeStage } from '../faults/stage.ts'
 /** The bus faults of connections, processes and other writers, each once and the open transaction 3 s; `npm run faults` has them ten times. */
 
 drillOnce(
-  faults(3_000).filter(({ ownServer }) => !ownServer),
+  faults(3_000).filter(({ ownServer, redis }) => !ownServer && !redis),
   () => makeStage({ serverUrl: inject('databaseUrl'), replicas: 2 }),
 )
