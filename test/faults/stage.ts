@@ -41,6 +41,7 @@ export interface StageOptions {
 
 export async function makeStage({ serverUrl, server, redis, replicas: count }: StageOptions): Promise<Stage> {
   const { url, drop } = await createDatabase(serverUrl)
+  // One after the other: on a busy machine each then has its time to start.
   const replicas: Stage['replicas'] = [await startReplica(url, redis)]
   while (replicas.length < count) replicas.push(await startReplica(url, redis))
   const { apiKey } = await signUp({ replicas })
