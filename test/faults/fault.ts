@@ -2,8 +2,8 @@ import type { Decision, Revocation } from './history.ts'
 import type { Load } from './load.ts'
 import type { Reading, Stage } from './stage.ts'
 
-/** Something that goes wrong, and how one can tell that it did. */
-export interface Fault<Mark = unknown> {
+/** Something that goes wrong, and how one can tell that it did. Most need nothing of the load but tokens to revoke. */
+export interface Fault<Mark = unknown, Needs extends Victims = Load> {
   name: string
   /** It stops or crashes the whole server, which can't be one that others use. */
   ownServer?: true
@@ -12,10 +12,24 @@ export interface Fault<Mark = unknown> {
   /** Between inject and heal (ms). */
   lasts: number
   /** Does the harm; what it answers is handed on to `heal` and `felt`. */
-  inject(stage: Stage, load: Load): Promise<Mark>
+  inject: (stage: Stage, load: Needs) => Promise<Mark>
   heal(stage: Stage, mark: Mark): Promise<void> | void
   /** The proof that servers met the fault: a drill without one shows nothing. */
   felt(seen: Seen, mark: Mark, stage: Stage): Promise<boolean> | boolean
+}
+
+/** Tokens for a fault that revokes. */
+export interface Victims {
+  /** A live one that nobody else will revoke. */
+  take(): Victim | undefined
+  /** Notes the revocation around `act`, which answers its status. */
+  revoke(victim: Victim, act: (victim: Victim) => Promise<number | undefined>): Promise<unknown>
+}
+
+/** An access token, with its name in the history. */
+export interface Victim {
+  name: string
+  access: string
 }
 
 /** From before the fault until it was healed, where nothing else is said. */
@@ -32,7 +46,8 @@ export interface Seen {
 }
 
 /** Lets rows of different marks stand in one list; a mark only ever returns to the row that made it. */
-export const fault = <Mark>(row: Fault<Mark>) => row as Fault
+export const fault = <Mark, Needs extends Victims = Victims>(row: Fault<Mark, Needs>) =>
+  row as Fault<unknown, Needs>
 
 export const failedPolls = ({ before, after }: Seen, replica: number) =>
   after[replica]!.failures - before[replica]!.failures

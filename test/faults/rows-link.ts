@@ -47,9 +47,26 @@ export const linkFaults = [
     felt: (seen, halved) => halved > 0 && failedPolls(seen, VICTIM) > 0,
   }),
   fault({
+    name: 'delay of 200 ms to 5 s',
+    lasts: 0,
+    async inject(stage) {
+      for (const delay of DELAYS) {
+        linkOf(stage).set({ delay })
+        await sleep(1.5 * N)
+      }
+    },
+    heal: fair,
+    // A poll that takes 400 ms is applied late, one that takes longer than its deadline not at all.
+    felt: seen => cutOff(seen, VICTIM) && oldest(seen, VICTIM) > 400,
+  }),
+]
+
+/** Those that look at what becomes of single calls. */
+export const callFaults = [
+  fault({
     name: 'resets of 1 %',
     lasts: 0,
-    async inject(stage, load) {
+    async inject(stage, load: Load) {
       const { counts, set } = linkOf(stage)
       const earlier = counts.resets
       set({ resets: 0.01 })
@@ -67,7 +84,7 @@ export const linkFaults = [
   fault({
     name: OF_THE_REVOKER,
     lasts: 0,
-    async inject(stage, load) {
+    async inject(stage, load: Load) {
       const statuses: (number | undefined)[] = []
       for (let round = 0; round < ROUNDS; round++) {
         statuses.push(await revokeAsLinkBreaks(stage, load, round % 2 === 0))
@@ -79,19 +96,6 @@ export const linkFaults = [
     heal: ({ replicas: [first] }) => first.link.fair(),
     // Whoever was cut off was told so.
     felt: (_, statuses) => statuses.filter(status => status === 503).length >= ROUNDS / 2,
-  }),
-  fault({
-    name: 'delay of 200 ms to 5 s',
-    lasts: 0,
-    async inject(stage) {
-      for (const delay of DELAYS) {
-        linkOf(stage).set({ delay })
-        await sleep(1.5 * N)
-      }
-    },
-    heal: fair,
-    // A poll that takes 400 ms is applied late, one that takes longer than its deadline not at all.
-    felt: seen => cutOff(seen, VICTIM) && oldest(seen, VICTIM) > 400,
   }),
 ]
 

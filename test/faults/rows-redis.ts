@@ -21,7 +21,7 @@ export const redisFaults = [
     name: 'Redis down',
     redis: true,
     lasts: 2 * N,
-    async inject(stage, load) {
+    async inject(stage, load: Load) {
       const tenant = await signUp(stage)
       const before = await counts(stage, FAILURES)
       await stage.redis!.kill()
@@ -36,7 +36,7 @@ export const redisFaults = [
     name: 'Redis answering old records',
     redis: true,
     lasts: 0,
-    async inject(stage, load) {
+    async inject(stage, load: Load) {
       const tenant = await signUp(stage)
       const before = await counts(stage, REFUSED)
       const refused = async () => rose(await counts(stage, REFUSED), before).some(Boolean)

@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import { insertRevokedTokens } from '../../db/revocations.ts'
-import { fault, polls } from './fault.ts'
-import type { Load } from './load.ts'
+import { fault, polls, type Victims } from './fault.ts'
 import { ask, type Stage } from './stage.ts'
 
 /** Faults that are other writers: what commits late, or in another order than it began. */
@@ -27,9 +26,9 @@ export const writerFaults = (held: number) => [
   fault({
     name: `${WRITERS} writers committing out of order`,
     lasts: 0,
-    async inject(stage, load) {
+    async inject(stage, victims) {
       const before = await inversions(stage)
-      await Promise.all(Array.from({ length: WRITERS }, () => write(stage, load)))
+      await Promise.all(Array.from({ length: WRITERS }, () => write(stage, victims)))
       return before
     },
     heal() {},
@@ -63,11 +62,11 @@ async function heldBack(stage: Stage): Promise<number> {
 }
 
 /** Begins, takes a transaction id, dawdles, revokes and commits: the order of ids is not the order of commits. */
-async function write(stage: Stage, load: Load) {
+async function write(stage: Stage, victims: Victims) {
   const sql = postgres(stage.url, { max: 1, fetch_types: false, connection: { application_name: 'faults' } })
   for (let round = 0; round < ROUNDS; round++) {
-    const token = load.take()
-    if (token) await load.revoke(token, ({ access }) => revokeSlowly(sql, access))
+    const victim = victims.take()
+    if (victim) await victims.revoke(victim, ({ access }) => revokeSlowly(sql, access))
   }
   await sql.end()
 }

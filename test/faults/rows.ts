@@ -1,7 +1,7 @@
 import type { Fault } from './fault.ts'
 import { backendFaults } from './rows-backends.ts'
 import { failoverFaults } from './rows-failover.ts'
-import { linkFaults } from './rows-link.ts'
+import { callFaults, linkFaults } from './rows-link.ts'
 import { redisFaults } from './rows-redis.ts'
 import { replicaFaults } from './rows-replica.ts'
 import { serverFaults } from './rows-server.ts'
@@ -11,6 +11,7 @@ import { writerFaults } from './rows-writers.ts'
 export const faults = (held: number): Fault[] => [
   ...backendFaults,
   ...linkFaults,
+  ...callFaults,
   ...serverFaults,
   ...failoverFaults,
   ...redisFaults,

@@ -1,7 +1,13 @@
+import { randomInt } from 'node:crypto'
 import { parseArgs } from 'node:util'
+import { runHistory } from './histories/run.ts'
 import { runTable } from './table.ts'
 
-/** `npm run faults -- [--runs 10] [--only part-of-a-name] [--held 60] [--write]`: docs/faults.md says what it does. */
+/**
+ * `npm run faults`; docs/faults.md says what it does.
+ * `[--runs 10] [--only part-of-a-name] [--held 60] [--write]`: every fault so often.
+ * `--history SECONDS [--seed S]`: clients and faults at random, judged by the promises.
+ */
 
 const { values } = parseArgs({
   options: {
@@ -10,15 +16,17 @@ const { values } = parseArgs({
     replicas: { type: 'string', default: '3' },
     held: { type: 'string', default: '60' },
     write: { type: 'boolean', default: false },
+    history: { type: 'string' },
+    seed: { type: 'string', default: String(randomInt(2 ** 31)) },
   },
 })
 
-const { runs, only, replicas, held, write } = values
-const problems = await runTable({
-  runs: Number(runs),
-  only,
-  replicas: Number(replicas),
-  held: Number(held) * 1_000,
-  write,
-})
-process.exit(problems === 0 ? 0 : 1)
+/** Answers the number of problems. */
+function chosen(): Promise<number> {
+  const { runs, only, held, write, history, seed } = values
+  const replicas = Number(values.replicas)
+  if (history !== undefined) return runHistory({ seconds: Number(history), seed: Number(seed), replicas })
+  return runTable({ runs: Number(runs), only, replicas, held: Number(held) * 1_000, write })
+}
+
+process.exit((await chosen()) === 0 ? 0 : 1)

@@ -1,0 +1,14 @@
+import { type Call, outcomeOf } from './call.ts'
+import type { Violation } from './violation.ts'
+
+/** Promise 3, unknown is not no: 503, and neither another error nor silence. */
+export function oddAnswers(calls: Call[]): Violation[] {
+  return calls
+    .filter(call => outcomeOf(call) === 'odd')
+    .map(call => ({
+      what:
+        call.status === 0 ? 'no answer came' : `an answer that is neither yes, no nor 503: ${call.status}`,
+      calls: [call],
+      about: [],
+    }))
+}
