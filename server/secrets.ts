@@ -39,7 +39,7 @@ const LENGTH = 64
 /** A rotation that loses against another is tried again, on what the other left. */
 const TRIES = 5
 /** Versions that may verify beside the current ones: each is in the record that every replica reads. */
-const MOST_PREVIOUS = 16
+const MOST_PREVIOUS = 40
 const TOO_MANY_VERSIONS =
   'too many older versions still verify; wait until they are retired, or rotate with now'
 /** Customers of one pass of maintenance. */
