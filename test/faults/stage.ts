@@ -1,7 +1,8 @@
 import postgres from 'postgres'
 import { createDatabase } from '../support/database.ts'
 import { type Link, openLink } from '../support/link.ts'
-import { type Running, startAssay } from '../support/process.ts'
+import { freePort } from '../support/port.ts'
+import { type Running, type Settings, startAssay } from '../support/process.ts'
 import type { OwnPostgres } from './postgres.ts'
 import type { OwnRedis } from './redis.ts'
 import { signUp } from './tenant.ts'
@@ -9,9 +10,13 @@ import { signUp } from './tenant.ts'
 /** N, in milliseconds: the bound under test. */
 export const N = 1_000
 
+const MOST_STARTS = 3
+
 export interface Replica {
   process: Running
   link: Link
+  /** With its port, so that one that was killed comes back to where its clients look for it. */
+  settings: Settings
 }
 
 /** As a URL, in which no space can be. */
@@ -37,13 +42,16 @@ export interface StageOptions {
   server?: OwnPostgres
   redis?: OwnRedis | undefined
   replicas: number
+  /** Beside those that every stage has. */
+  settings?: Settings
 }
 
-export async function makeStage({ serverUrl, server, redis, replicas: count }: StageOptions): Promise<Stage> {
+export async function makeStage(options: StageOptions): Promise<Stage> {
+  const { serverUrl, server, redis } = options
   const { url, drop } = await createDatabase(serverUrl)
   // One after the other: on a busy machine each then has its time to start.
-  const replicas: Stage['replicas'] = [await startReplica(url, redis)]
-  while (replicas.length < count) replicas.push(await startReplica(url, redis))
+  const replicas: Stage['replicas'] = [await startReplica(url, options)]
+  while (replicas.length < options.replicas) replicas.push(await startReplica(url, options))
   const { apiKey } = await signUp({ replicas })
   async function stop() {
     await Promise.all(replicas.map(({ process }) => process.stop('SIGKILL')))
@@ -54,9 +62,9 @@ export async function makeStage({ serverUrl, server, redis, replicas: count }: S
   return { replicas, server, redis, url, apiKey, stop }
 }
 
-async function startReplica(url: string, redis: OwnRedis | undefined): Promise<Replica> {
+async function startReplica(url: string, { redis, settings: more }: StageOptions): Promise<Replica> {
   const link = await openLink(url)
-  const process = await startAssay({
+  const settings = {
     DATABASE_URL: link.url,
     MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
     ADMIN_TOKEN,
@@ -64,8 +72,22 @@ async function startReplica(url: string, redis: OwnRedis | undefined): Promise<R
     MAX_STALENESS: `${N}ms`,
     ...(redis && { REDIS_URL: redis.url }),
     NODE_OPTIONS: `--import ${STALL}`,
-  })
-  return { process, link }
+    PORT: String(await freePort()),
+    ...more,
+  }
+  return { process: await startAssay(settings), link, settings }
+}
+
+/** After its end, as a supervisor does: a start that finds no database in time is tried again. */
+export async function startAgain(replica: Replica): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      replica.process = await startAssay(replica.settings)
+      return
+    } catch (error) {
+      if (tries === MOST_STARTS) throw error
+    }
+  }
 }
 
 /** Asks the database itself, over a connection for this question alone: any that stayed could be a fault's victim. */
