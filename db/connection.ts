@@ -21,8 +21,13 @@ export class Connection extends pg.Client {
 
   // The pool calls it with a callback, others await it.
   override end(done?: (error: Error) => void): Promise<void> {
-    setTimeout(() => this.connection.stream.destroy(), FAREWELL).unref()
+    setTimeout(() => this.cut(), FAREWELL).unref()
     return done === undefined ? super.end() : (super.end(done) as never)
+  }
+
+  /** At once. Whoever waits for an answer is told. */
+  cut() {
+    this.connection.stream.destroy()
   }
 }
 

@@ -53,7 +53,11 @@ function makePool(options: PoolOptions): Line & Pick<Driver, 'load'> {
 
   async function call<Row>(query: pg.QueryConfig | pg.QueryArrayConfig): Promise<Row[]> {
     const used = current
-    const outcome = within(deadline, run(used.pool, query), () => replace(used))
+    const turn: Turn = { connection: undefined }
+    const outcome = within(deadline, run(used.pool, query, turn), () => {
+      turn.connection?.cut()
+      replace(used)
+    })
     used.calls.add(outcome)
     calls++
     try {
@@ -81,11 +85,17 @@ function makePool(options: PoolOptions): Line & Pick<Driver, 'load'> {
   }
 }
 
+/** What a call has of the pool, once it is its turn. */
+interface Turn {
+  connection: Connection | undefined
+}
+
 /** A connection on which anything failed is not used again, unless the server only refused the statement. */
-async function run(pool: pg.Pool, query: pg.QueryConfig): Promise<unknown[]> {
+async function run(pool: pg.Pool, query: pg.QueryConfig, turn: Turn): Promise<unknown[]> {
   const connection = await pool.connect().catch(error => {
     throw lost(error)
   })
+  turn.connection = connection as Connection & pg.PoolClient
   try {
     const { rows } = await connection.query(query)
     connection.release()
@@ -117,7 +127,6 @@ function generation({ url, connections, deadline, pooled }: PoolOptions): Genera
     idleTimeoutMillis: IDLE,
     // For a turn; what waits longer has been answered.
     connectionTimeoutMillis: deadline,
-    query_timeout: deadline,
   })
   pool.on('error', () => {}) // An idle connection broke, and is out of the pool.
   const made = { pool, calls: new Set<Promise<unknown>>(), young: true }

@@ -167,9 +167,9 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
   test('when drizzle’s own error would hold the parameters, the log has the SQLSTATE, the place and nothing else', async () => {
     const word = newCanary()
     const answer = await during(
-      [renamed('audit_events', 'detail', 'gone')],
-      [renamed('audit_events', 'gone', 'detail')],
-      () => assay.get(`/api/audit?type=${word}`, stage.customer.accessToken),
+      [renamed('sessions', 'user_agent', 'gone')],
+      [renamed('sessions', 'gone', 'user_agent')],
+      () => assay.get(`/api/sessions?subject=${word}`, stage.customer.accessToken),
     )
     expect(answer.status).toBe(500)
     const line = logged().find(({ requestId, err }) => err && requestId === answer.json.request_id)

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { freePort } from '../support/port.ts'
 import { until } from '../support/process.ts'
-import { childrenOf } from './processes.ts'
+import { childrenOf, hasEnded } from './processes.ts'
 
 /** A Postgres of our own, which may be stopped, frozen, crashed and promoted. */
 export type OwnPostgres = Awaited<ReturnType<typeof startPostgres>>
@@ -43,7 +43,7 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
   const data = join(folder, 'data')
   const logFile = join(folder, 'log')
   const options = { ...as, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C' } }
-  const settings = `-c listen_addresses=127.0.0.1 -c port=${port} -c unix_socket_directories=${folder}`
+  const settings = `-c listen_addresses=127.0.0.1 -c port=${port} -c unix_socket_directories=`
   const command: Command = (name, ...args) => run(join(bin, name), args, options)
   const control = (...args: string[]) =>
     command('pg_ctl', '-D', data, '-l', logFile, '-o', settings, '-w', ...args)
@@ -80,6 +80,17 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
     ask,
     log: () => readFileSync(logFile, 'utf8'),
     restart: () => control('-m', 'fast', 'restart'),
+    /** As when its machine loses power: every process ends at once, then it starts and recovers from its log. */
+    async crash() {
+      // It stands still first, or it would have children that nobody has counted.
+      process.kill(master(), 'SIGSTOP')
+      const processes = [...childrenOf(master()), master()]
+      for (const pid of processes) process.kill(pid, 'SIGKILL')
+      await until('every process has ended', () => processes.every(hasEnded))
+      // Where nobody reaps orphans the old master is a zombie, which a new one would take for a running server.
+      rmSync(join(data, 'postmaster.pid'))
+      await control('start')
+    },
     freeze: () => everyProcess('SIGSTOP'),
     thaw: () => everyProcess('SIGCONT'),
     promote: () => control('promote'),
@@ -90,7 +101,7 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
       await until('the standby is synchronous', async () => (await ask(synchronous)) === '1')
     },
     /** All of it at once, for good. */
-    async crash() {
+    async destroy() {
       const segment = pidFile()[6]!.trim().split(/\s+/)[1]!
       everyProcess('SIGKILL')
       // What a postmaster removes when it ends by itself.

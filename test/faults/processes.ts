@@ -10,6 +10,9 @@ export const childrenOf = (parent: number): number[] =>
 /** T: stopped by a signal. Undefined: there is none. */
 export const stateOf = (pid: number): string | undefined => fieldsOf(`/proc/${pid}/stat`)[0]
 
+/** A zombie has ended; only its parent has not heard of it yet. */
+export const hasEnded = (pid: number) => [undefined, 'Z'].includes(stateOf(pid))
+
 /** From the third, the state: the name before it may hold spaces. The parent is the next. */
 function fieldsOf(file: string): string[] {
   try {

@@ -6,12 +6,17 @@ export interface Row {
   outcomes: Outcome[]
 }
 
+/** When and where figures were measured. */
+export function machine(): string {
+  const when = new Date().toISOString().slice(0, 16).replace('T', ' ')
+  const cores = `${availableParallelism()} cores of ${cpus()[0]?.model} (${arch()})`
+  return `${when} UTC, ${cores}, ${gibibytes()} GiB, Node ${process.version}`
+}
+
 /** As docs/faults.md shows it: where and when, and a line for each fault. */
 export function report(rows: Row[], postgres: string): string {
   const passed = rows.filter(({ outcomes }) => outcomes.every(({ problems }) => problems.length === 0)).length
-  const when = new Date().toISOString().slice(0, 16).replace('T', ' ')
-  return `${when} UTC, ${availableParallelism()} cores of ${cpus()[0]?.model} (${arch()}), ${gibibytes()} GiB, Node \
-${process.version}, PostgreSQL ${postgres}. ${passed} of ${rows.length} faults passed at every run.
+  return `${machine()}, PostgreSQL ${postgres}. ${passed} of ${rows.length} faults passed at every run.
 
 | fault | passed | worst staleness (ms) | time to recover, median and worst (ms) | wrong yes | false 401 | decisions | past the bound |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

@@ -25,7 +25,7 @@ export const failoverFaults = [
     lasts: 500,
     async inject(stage) {
       const standby = await startStandby(stage.server!)
-      await stage.server!.crash()
+      await stage.server!.destroy()
       return standby
     },
     async heal(stage, standby) {
@@ -50,7 +50,7 @@ export const failoverFaults = [
     },
     async heal(_, mark) {
       mark.found = await mark.old.ask(STRANDED)
-      await mark.old.crash()
+      await mark.old.destroy()
     },
     // The victim's bus has moved, its pool has not: it reads from the old primary, and what it reads is refused.
     felt: (seen, { found }) => found === 't' && cutOff(seen, VICTIM) && everyReplica(seen, startedOver),

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 const MAIN = join(import.meta.dirname, '../../server/main.ts')
 
 /** How long a start may take on a busy machine before a test calls it hung (ms). */
-const START_DEADLINE = 20_000
+const START_DEADLINE = 60_000
 
 /** Several processes that start at once share the cores. */
 const deadlineOf = (settings: Settings) => ('WORKERS' in settings ? 3 : 1) * START_DEADLINE

@@ -1,0 +1,84 @@
+import { chance, claimsOf } from '../tokens.ts'
+import type { Answer, Calls, Insisted } from './calls.ts'
+import type { Session } from './held.ts'
+import { auditName, type Kind, type Ledger } from './ledger.ts'
+
+/** Tokens, sessions and subjects that are ended; from the acknowledgement on they are refused for good. */
+export function endingActs(calls: Calls, ledger: Ledger) {
+  const { insist } = calls
+
+  /** `send` is told what to do after its first cut: see if the token is dead already. Answers whether it was acknowledged. */
+  async function end(
+    kind: Kind,
+    { access }: Session,
+    named: string,
+    send: (afterCut: () => Promise<void>) => Promise<Insisted>,
+  ): Promise<boolean> {
+    const answer = await send(async () => {
+      const dead = await isDead(calls, access)
+      if (dead !== undefined) ledger.wasCut(kind, dead)
+    })
+    if (!isDone(answer)) {
+      ledger.odd(kind, answer)
+      return false
+    }
+    ledger.acknowledge(kind, named)
+    ledger.facts.push({ what: named, holds: replica => isDead(calls, access, replica) })
+    return true
+  }
+
+  /** Where emergencies end tokens too, nobody could tell what did. */
+  async function revokeToken(session: Session): Promise<void> {
+    const { access, customer } = session
+    if (customer.hasEmergencies) return
+    const request = { bearer: customer.apiKey, form: { token: access } }
+    const named = auditName('token.revoked', claimsOf(access).jti)
+    await end('revoke token', session, named, afterCut => insist('/revoke', request, afterCut))
+  }
+
+  async function revokeSession(session: Session): Promise<void> {
+    const { id, customer, refresh: token } = session
+    const byId = { method: 'DELETE', bearer: customer.apiKey }
+    const done = await end('revoke session', session, auditName('session.revoked', id), afterCut =>
+      chance(0.5)
+        ? insist(`/api/sessions/${id}`, byId, afterCut)
+        : insist('/revoke', { form: { token } }, afterCut),
+    )
+    if (done) noteEnd(session)
+  }
+
+  async function revokeSubject(session: Session): Promise<void> {
+    const { subject, customer } = session
+    const path = `/api/subjects/${subject}/revoke`
+    const done = await end('revoke subject', session, auditName('subject.revoked', subject), afterCut =>
+      insist(path, { bearer: customer.apiKey }, afterCut),
+    )
+    if (done) noteEnd(session)
+  }
+
+  function noteEnd({ id, refresh: token }: Session) {
+    ledger.facts.push({ what: `the end of session ${id}`, holds: replica => isEnded(calls, token, replica) })
+  }
+
+  return { revokeToken, revokeSession, revokeSubject }
+}
+
+/** What an earlier try ended is not there any more. */
+const isDone = ({ status, cut }: Insisted) => status === 200 || status === 204 || (cut && status === 404)
+
+/** Undefined: it can't be said now. */
+export async function isDead(
+  { call }: Calls,
+  access: string,
+  replica?: number,
+): Promise<boolean | undefined> {
+  const strict = { method: 'GET', bearer: access, headers: { 'X-Consistency': 'strict' } }
+  return refusedBy(401, await call('/verify', replica === undefined ? strict : { ...strict, replica }))
+}
+
+async function isEnded({ call }: Calls, token: string, replica: number): Promise<boolean | undefined> {
+  return refusedBy(400, await call('/refresh', { form: { refresh_token: token }, replica }))
+}
+
+const refusedBy = (refusal: number, { status }: Answer) =>
+  status === refusal ? true : status === 200 ? false : undefined
