@@ -44,22 +44,6 @@ async function deafReplica(settings = {}) {
   return { there, database, deafen }
 }
 
-test('H20 a revocation at one replica is refused at another within the bound (CVE-2026-3583, CVE-2026-46554)', async () => {
-  const there = await world.replica()
-  for (let trial = 0; trial < 10; trial++) {
-    const token = await newToken()
-    expect((await there.verify(token)).status).toBe(200)
-    await revoke(token)
-    const acknowledged = performance.now()
-    let sent = acknowledged
-    await until('the revocation is felt', async () => {
-      sent = performance.now()
-      return (await there.verify(token)).status === 401
-    })
-    expect(sent - acknowledged).toBeLessThan(N + 50)
-  }
-})
-
 test('a revocation is unknown at another replica until its poll, and refused from then on', async () => {
   const { there, deafen } = await deafReplica({ MAX_STALENESS: '5m' })
   const token = await newToken()

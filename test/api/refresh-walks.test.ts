@@ -2,11 +2,11 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Policy } from '../support/refresh-cells.ts'
 import { IDLE, IN_ALL, Model, type Outcome } from '../support/refresh-model.ts'
 import { randomFrom, type StoppedClock, stopClock } from '../support/sessions.ts'
+import { SEED, trials } from '../support/trials.ts'
 import { type Answer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** The long run sets FUZZ_WALKS (100,000) and may set FUZZ_SEED. A walk's number and the seed repeat it. */
-const WALKS = Number(process.env.FUZZ_WALKS ?? 1_000)
-const SEED = Number(process.env.FUZZ_SEED ?? 32)
+/** A walk's number and the seed repeat it. */
+const WALKS = trials(100_000)
 const STEPS = 10
 /** Walks that share a clock and go side by side. */
 const ABREAST = 125
@@ -170,9 +170,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-test(`H32 ${WALKS} random walks of refreshes go where the table says, step by step`, {
-  timeout: 3_600_000,
-}, async () => {
+test(`H32 ${WALKS} random walks of refreshes go where the table says, step by step`, async () => {
   const seen = new Set<string>()
   for (let first = 0; first < WALKS; first += ABREAST) {
     const random = randomFrom(SEED + first)

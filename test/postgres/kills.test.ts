@@ -3,8 +3,11 @@ import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
 import { type Database, DEADLINE, open } from '../../db/client.ts'
 import { createDatabase } from '../support/database.ts'
 import { type Running, startAssay, stopAll, until } from '../support/process.ts'
+import { trials } from '../support/trials.ts'
 
 /** The server in a process of its own, whose backends die under load. */
+
+const KILLS = trials(100, 10)
 
 let db: Database
 let url: string
@@ -86,7 +89,7 @@ async function everyAct(
   if (ended.status === 200) revoked.add(last)
 }
 
-test('H57 backends that die under load end no process, and every call ends in time (porsager/postgres#1208)', async () => {
+test(`H57 backends that die under load, ${KILLS} times, end no process, and every call ends in time (porsager/postgres#1208)`, async () => {
   const assay = await startAssay(settings())
   const call = caller(assay)
   const email = `${randomInt(1e9)}@example.com`
@@ -98,7 +101,7 @@ test('H57 backends that die under load end no process, and every call ends in ti
     while (killing) await everyAct(call, account.json, called => seen.push(called), revoked)
   }
   const clients = Array.from({ length: 8 }, client)
-  for (let kill = 0; kill < 20; kill++) {
+  for (let kill = 0; kill < KILLS; kill++) {
     const before = seen.length
     await killAll()
     await until('the load has felt it', () => seen.length > before + 20)
@@ -110,7 +113,7 @@ test('H57 backends that die under load end no process, and every call ends in ti
   expect(statuses).toContain(503)
   expect(Math.max(...seen.map(({ took }) => took))).toBeLessThan(DEADLINE + 500)
   expect(assay.child.exitCode).toBeNull()
-  expect(revoked.size).toBeGreaterThan(20)
+  expect(revoked.size).toBeGreaterThan(KILLS)
   for (const token of revoked) expect((await call('GET', '/verify', token)).status).toBe(401)
   expect((await call('POST', '/issue', account.json.api_key, {})).status).toBe(200)
   expect(assay.stdout() + assay.stderr()).not.toMatch(/a bug ends this process|unhandled/i)

@@ -1,0 +1,99 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import type { Database, Line } from '../../db/client.ts'
+import { Unavailable } from '../../server/errors.ts'
+import { type OwnReplica, replicaOn } from '../support/holding.ts'
+import { until } from '../support/process.ts'
+import { randomFrom } from '../support/sessions.ts'
+import { SEED, trials } from '../support/trials.ts'
+import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** No yes after the bound (CVE-2026-3583, CVE-2026-46554: it was three days). */
+
+/** Milliseconds. */
+const N = 1_000
+const TRIALS = trials(1_000, 20)
+/** Replicas that are asked at once, each about revocations of its own. */
+const REPLICAS = 10
+/** Between two questions (ms). */
+const EVERY = 5
+
+let world: World
+let here: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  here = await world.replica({ MAX_STALENESS: '1m' })
+  customer = await here.signUp()
+})
+afterAll(() => world.stop())
+
+/** Not while replicas start: that takes an answer. */
+let losing = false
+
+/** The database over a link on which polls are answered late, up to when they are given up (N/2), or never. */
+function late(db: Database, nth: number): Database {
+  const random = randomFrom(SEED + nth)
+  const through = (line: Line): Line => ({
+    ...line,
+    async query<Row>(statement: string, params?: readonly unknown[]) {
+      const rows = await line.query<Row>(statement, params)
+      if (!losing) return rows
+      const lost = random() < 0.4
+      await pause(lost ? N / 2 : random() * 0.45 * N)
+      if (lost) throw new Unavailable('the deadline of a poll')
+      return rows
+    },
+  })
+  return { ...db, line: deadline => through(db.line(deadline)) }
+}
+
+test.each([
+  ['at once', (db: Database) => db],
+  ['late or never', late],
+])(
+  `H20 of ${TRIALS} revocations none is answered yes by another replica, asked after the bound, whose polls are answered %s`,
+  async (_, link) => {
+    const replicas: OwnReplica[] = []
+    for (let nth = 0; nth < REPLICAS; nth++)
+      replicas.push(await replicaOn(world, link(world.db, nth), { MAX_STALENESS: `${N}ms` }))
+    losing = true
+    onTestFinished(() => {
+      losing = false
+    })
+    const latest: number[] = []
+    const askOne = async (there: OwnReplica, nth: number) => {
+      for (let trial = nth; trial < TRIALS; trial += REPLICAS) latest.push(await revokeAndAsk(there))
+    }
+    await Promise.all(replicas.map(askOne))
+    expect(Math.max(...latest)).toBeLessThan(N)
+    process.stdout.write(`${latest.length} revocations: the latest yes was asked ${told(latest)}\n`)
+  },
+)
+
+const told = (latest: number[]) => `${Math.round(Math.max(...latest))} ms after the acknowledgement`
+
+/** Asks all the time. Answers how long after the acknowledgement the last question was sent that was answered yes (ms). */
+async function revokeAndAsk(there: Pick<Replica, 'verify'>): Promise<number> {
+  const token = (await customer.issue()).json.access_token as string
+  const ask = async () => (await there.verify(token)).status
+  await until('it is known to be good', async () => (await ask()) === 200)
+  let acknowledged = Number.POSITIVE_INFINITY
+  const revoked = here.postForm('/revoke', { token }, bearer(customer.apiKey)).then(({ status }) => {
+    acknowledged = performance.now()
+    expect(status).toBe(200)
+  })
+  let latest = Number.NEGATIVE_INFINITY
+  let refused = false
+  for (let sent = performance.now(); sent < acknowledged + N + 100 || !refused; sent = performance.now()) {
+    const status = await ask()
+    // Once refused it stays so, and unknown is the only other answer.
+    expect(refused ? [401, 503] : [200, 401, 503]).toContain(status)
+    refused ||= status === 401
+    if (status === 200) latest = sent
+    await pause(EVERY)
+  }
+  await revoked
+  return latest - acknowledged
+}
