@@ -213,7 +213,7 @@ describe('the hasher', () => {
 test('H48 of one worker among many, runs once at a time: the cores are shared out, and so are the places to wait', async () => {
   const unlimited = { take: () => Promise.resolve() }
   const allMetrics = () => Promise.resolve('')
-  const assay = await world.replica({}, { number: 1, of: QUEUE, limits: unlimited, allMetrics })
+  const assay = await world.replica({}, { worker: { number: 1, of: QUEUE, limits: unlimited, allMetrics } })
   let answers: Answer[] = []
   const { most } = await hasher.during(async () => {
     answers = await Promise.all(times(20, i => logIn(assay, { email: `share-${i}@example.com` })))

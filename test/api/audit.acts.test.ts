@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { ACTS, FROM, type Stage } from '../support/acts.ts'
+import { ACTS, FROM, stageFor } from '../support/acts.ts'
+import { eventsAfter, everything, lastEvent } from '../support/everything.ts'
 import { makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** Every act leaves its event, or is not done: the same table for both. */
@@ -15,27 +16,12 @@ afterAll(() => world.stop())
 
 const NAMED = ACTS.map(act => [act.name, act] as const)
 
-async function stageFor({ prepare }: (typeof ACTS)[number]): Promise<Stage> {
-  const stage = { world, assay, customer: await assay.signUp(), made: undefined as unknown }
-  return { ...stage, made: await prepare?.(stage) }
-}
-
 /** One statement's events have no order among themselves. */
 const byType = (one: { type: string }, two: { type: string }) => one.type.localeCompare(two.type)
 
-const lastId = async () =>
-  (await world.db.query<{ id: number }>('select coalesce(max(id), 0) as id from assay.audit_events'))[0]!.id
-
-const eventsAfter = (id: number) =>
-  world.db.query<{ type: string; detail: string | null }>(
-    `select type, customer_id, actor, subject, session_id, token_id, ip, user_agent, detail
-    from assay.audit_events where id > $1 order by id`,
-    [id],
-  )
-
 test.each(NAMED)('%s leaves its event, with who did it and from where', async (_, act) => {
-  const stage = await stageFor(act)
-  const before = await lastId()
+  const stage = await stageFor(world, assay, act)
+  const before = await lastEvent(world)
   const answer = await act.run(stage)
   expect(answer.status).toBe(act.status)
   const blank = { subject: null, session_id: null, token_id: null, detail: null }
@@ -45,7 +31,7 @@ test.each(NAMED)('%s leaves its event, with who did it and from where', async (_
     ip: FROM.ip,
     user_agent: FROM.userAgent,
   }))
-  const found = (await eventsAfter(before)).map(event => ({
+  const found = (await eventsAfter(world, before)).map(event => ({
     ...event,
     detail: event.detail === null ? null : JSON.parse(event.detail),
   }))
@@ -72,23 +58,6 @@ test('a user agent that is a novel is kept in part', async () => {
   expect(event.user_agent).toBe('x'.repeat(256))
 })
 
-/** All that the server keeps, but for the audit, the replicas' own notes, and notes that are written behind. */
-async function everything(): Promise<Record<string, string>> {
-  const tables = await world.db.query<{ name: string }>(
-    `select table_name as name from information_schema.tables
-    where table_schema = 'assay' and table_name not like 'audit_events%' and table_name <> 'replicas'`,
-  )
-  const state: Record<string, string> = {}
-  for (const { name } of tables) {
-    const [row] = await world.db.query<{ digest: string }>(
-      `select md5(coalesce(string_agg(row::text, '|' order by row::text), '')) as digest
-      from (select to_jsonb(t) - 'last_used_at' - 'confirmed_at' as row from assay.${name} t) rows`,
-    )
-    state[name] = row!.digest
-  }
-  return state
-}
-
 /** Every audit row is refused until `run` has ended. */
 async function withoutAudit<Result>(run: () => Promise<Result>): Promise<Result> {
   await world.db.query(`create or replace function assay.refuse_audit() returns trigger language plpgsql
@@ -104,14 +73,14 @@ async function withoutAudit<Result>(run: () => Promise<Result>): Promise<Result>
 }
 
 test.each(NAMED)('H53 %s is not done when its event can not be written', async (_, act) => {
-  const stage = await stageFor(act)
-  const [before, last] = [await everything(), await lastId()]
+  const stage = await stageFor(world, assay, act)
+  const [before, last] = [await everything(world), await lastEvent(world)]
   const refused = await withoutAudit(() => act.run(stage))
   expect(refused.status).toBe(500)
   expect(refused.json.error).toBe('server_error')
   expect(refused.text).not.toMatch(/eyJ|assay_ak_|no audit|audit_events/)
-  expect(await everything()).toEqual(before)
-  expect(await eventsAfter(last)).toEqual([])
+  expect(await everything(world)).toEqual(before)
+  expect(await eventsAfter(world, last)).toEqual([])
   // Nor did this replica remember what was not done.
   const token = act.ends?.(stage)
   if (token) expect((await assay.verify(token)).status).toBe(200)

@@ -42,7 +42,7 @@ function late(db: Database, nth: number): Database {
       if (!losing) return rows
       const lost = random() < 0.4
       await pause(lost ? N / 2 : random() * 0.45 * N)
-      if (lost) throw new Unavailable('the deadline of a poll')
+      if (lost) throw new Unavailable('the deadline of a poll', 'database')
       return rows
     },
   })

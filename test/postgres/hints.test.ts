@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { listenForHints } from '../../db/hints.ts'
+import { openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
-import { openProxy } from '../support/proxy.ts'
 import { trials } from '../support/trials.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -89,11 +89,11 @@ test('H26 what is published while the listener’s connection dies is found by t
 })
 
 test('H26 hints that can’t come for a while are not missed, and come again by themselves', async () => {
-  const proxy = await openProxy(world.url!)
-  onTestFinished(() => proxy.close())
-  const hints = await hearing(proxy.url)
+  const link = await openLink(world.url!)
+  onTestFinished(() => link.close())
+  const hints = await hearing(link.url)
   const [token, next] = [await goodToken(), await goodToken()]
-  proxy.refuse()
+  link.refuse()
   const heard = hints.count()
   const polls = there.bus.counts.polls
   const took = await refusedAfter(await revoke(token), token)
@@ -101,7 +101,7 @@ test('H26 hints that can’t come for a while are not missed, and come again by 
   // It was a poll of its own: nobody told it.
   expect(hints.count()).toBe(heard)
   expect(there.bus.counts.polls - polls).toBeLessThan(3 + took / INTERVAL)
-  await proxy.pass()
+  await link.fair()
   // A connection that listens again is a hint too: there may have been some meanwhile.
   await until('it listens again', () => hints.count() > heard)
   await expectHinted(hints, next)

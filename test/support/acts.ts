@@ -32,6 +32,13 @@ export interface Act {
   events(stage: Stage, answer: Answer): Expected[]
   /** An access token that the act ends. */
   ends?(stage: Stage): string
+  /** Whether no session of the customer goes on after it. */
+  endsAll?: true
+}
+
+export async function stageFor(world: World, assay: Replica, { prepare }: Act): Promise<Stage> {
+  const stage: Stage = { world, assay, customer: await assay.signUp(), made: undefined }
+  return { ...stage, made: await prepare?.(stage) }
 }
 
 /** A call from the place that the events must name. */
@@ -142,6 +149,23 @@ const ended = (name: string, run: Act['run'], status: number, actor: (stage: Sta
   ends: ({ made }) => made.access_token,
 })
 
+const rotation = (name: string, body: { use: string; now: boolean }, versions: object): Act => ({
+  name,
+  prepare: begin,
+  run: stage =>
+    send(stage, 'POST', '/api/secrets/rotate', { json: body, headers: bearer(stage.customer.accessToken) }),
+  status: 200,
+  events: stage => [
+    {
+      type: 'secret.rotated',
+      customer_id: stage.customer.id,
+      actor: `session:${ownSession(stage)}`,
+      detail: { now: body.now, reason: 'asked', versions },
+    },
+  ],
+  ...(body.now && { ends: ({ made }: Stage) => made.access_token }),
+})
+
 export const ACTS: Act[] = [
   {
     name: 'signing up',
@@ -179,6 +203,7 @@ export const ACTS: Act[] = [
   failed('logging in with an unknown email', 'password', false),
   failed('logging in while disabled', 'disabled', true, {
     prepare: ({ world, customer, assay }) => setState(world, customer.id, 'disabled', [assay]),
+    endsAll: true,
   }),
   issued(
     'issuing a token',
@@ -346,23 +371,6 @@ export const ACTS: Act[] = [
     ends: ({ made }) => made.access_token,
   },
   {
-    name: 'rotating a secret',
-    run: stage =>
-      send(stage, 'POST', '/api/secrets/rotate', {
-        json: { use: 'access' },
-        headers: bearer(stage.customer.accessToken),
-      }),
-    status: 200,
-    events: stage => [
-      {
-        type: 'secret.rotated',
-        customer_id: stage.customer.id,
-        actor: `session:${ownSession(stage)}`,
-        detail: { now: false, reason: 'asked', versions: { access: 2 } },
-      },
-    ],
-  },
-  {
     name: 'retiring a secret',
     prepare: async ({ assay, customer, world }) => {
       await assay.postJson('/api/secrets/rotate', { use: 'refresh' }, bearer(customer.accessToken))
@@ -385,6 +393,39 @@ export const ACTS: Act[] = [
         detail: { use: 'refresh', version: 1 },
       },
     ],
+  },
+  {
+    name: 'revoking a subject',
+    prepare: begin,
+    run: stage =>
+      send(stage, 'POST', '/api/subjects/user-1/revoke', { headers: bearer(stage.customer.apiKey) }),
+    status: 204,
+    events: stage => [
+      { type: 'subject.revoked', customer_id: stage.customer.id, actor: byKey(stage), subject: 'user-1' },
+    ],
+    ends: ({ made }) => made.access_token,
+  },
+  {
+    name: 'revoking a customer',
+    prepare: begin,
+    run: stage => send(stage, 'DELETE', '/api/sessions', { headers: bearer(stage.customer.accessToken) }),
+    status: 204,
+    events: stage => [
+      {
+        type: 'customer.revoked',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        subject: stage.customer.id,
+      },
+    ],
+    ends: ({ made }) => made.access_token,
+    endsAll: true,
+  },
+  rotation('rotating both secrets', { use: 'both', now: false }, { access: 2, refresh: 2 }),
+  rotation('rotating the access secret at once', { use: 'access', now: true }, { access: 2 }),
+  {
+    ...rotation('rotating both secrets at once', { use: 'both', now: true }, { access: 2, refresh: 2 }),
+    endsAll: true,
   },
   {
     name: 'making an API key',

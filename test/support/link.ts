@@ -14,9 +14,18 @@ interface Weather {
   silenceAt: string | undefined
   /** The connection on which these bytes go to the server is reset there and then. */
   resetAt: string | undefined
+  /** The connection on which these bytes go to the server is reset when the answer comes: what was asked is done. */
+  resetAtAnswerTo: string | undefined
 }
 
-const FAIR: Weather = { delay: 0, resets: 0, swallow: false, silenceAt: undefined, resetAt: undefined }
+const FAIR: Weather = {
+  delay: 0,
+  resets: 0,
+  swallow: false,
+  silenceAt: undefined,
+  resetAt: undefined,
+  resetAtAnswerTo: undefined,
+}
 
 interface Connection {
   client: Socket
@@ -118,9 +127,10 @@ function forward(connection: Connection, side: 'client' | 'server', { weather, r
     side === 'client' && marker !== undefined && chunk.includes(marker)
   from.setNoDelay()
   from.on('data', chunk => {
-    const { resets, silenceAt, resetAt } = weather()
+    const { resets, silenceAt, resetAt, resetAtAnswerTo } = weather()
     if (told(chunk, resetAt) || (resets > 0 && Math.random() < resets)) return reset(connection)
     connection.silent ||= told(chunk, silenceAt)
+    if (told(chunk, resetAtAnswerTo)) to.prependOnceListener('data', () => reset(connection))
     send(() => to.writable && to.write(chunk))
   })
   from.on('end', () => send(() => to.end()))

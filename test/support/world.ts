@@ -1,6 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { Writable } from 'node:stream'
 import { inject, onTestFinished } from 'vitest'
+import type { Database } from '../../db/client.ts'
 import { isMigrated } from '../../db/migrate.ts'
 import { assemble, type Worker } from '../../server/assemble.ts'
 import { type Config, loadConfig } from '../../server/config.ts'
@@ -45,10 +46,13 @@ export async function makeWorld(settings: Settings = {}) {
   const replicas: { stop(): Promise<void>; bus: { poll(): Promise<void> } }[] = []
   let ahead = 0
 
-  /** Another replica on the same database. Its clocks are its own. `worker`: as one of several on its port. */
-  async function replica(more: Settings = {}, worker?: Worker) {
+  /** Another replica on the same database, over `link`. Its clocks are its own. `worker`: as one of several on its port. */
+  async function replica(
+    more: Settings = {},
+    { link = db, worker }: { link?: Database; worker?: Worker } = {},
+  ) {
     const own = { ...configOf({ ...settings, ...more }), masterKeys: config.masterKeys }
-    const made = await startReplica({ config: own, db, vault, worker })
+    const made = await startReplica({ config: own, db: link, vault, worker })
     replicas.push(made)
     return made
   }
