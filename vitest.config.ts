@@ -29,8 +29,8 @@ export default defineConfig(({ mode }) => {
       name,
       include,
       provide: { databaseUrl, redisUrl: redisUrl ?? '', longRun, seed },
-      testTimeout: longRun ? 3_600_000 : 30_000,
-      hookTimeout: 30_000,
+      testTimeout: longRun ? 3_600_000 : 60_000,
+      hookTimeout: 60_000,
     },
   })
   if (longRun) process.stderr.write(`the long run of the hazards, seed ${seed} (HAZARDS_SEED sets another)\n`)

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { forger } from '../support/forge.ts'
+import { trials } from '../support/trials.ts'
 import { ask, dial, lines, parseAnswer } from '../support/wire.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -218,7 +219,9 @@ describe('H44 a body is measured by what arrives (CVE-2026-44456)', () => {
   })
 })
 
-test('H13 after a thousand poisoned requests Object.prototype is as it was (CVE-2026-56763)', async () => {
+const POISONED = trials(100_000)
+
+test(`H13 after ${POISONED} poisoned requests Object.prototype is as it was (CVE-2026-56763)`, async () => {
   const names = () => Object.getOwnPropertyNames(Object.prototype).sort()
   const before = names()
   const poison = ['__proto__', 'constructor', 'prototype'].flatMap(name => [
@@ -232,7 +235,7 @@ test('H13 after a thousand poisoned requests Object.prototype is as it was (CVE-
       headers: { ...bearer(customer.apiKey), 'Content-Type': type },
       body,
     })
-  for (let i = 0; i < 250; i++) {
+  for (let i = 0; i < POISONED / 4; i++) {
     const body = poison[i % poison.length]!
     expect((await post('/issue', body)).json.error).toBe('invalid_request')
     expect((await post('/introspect/batch', body)).json.error).toBe('invalid_request')
