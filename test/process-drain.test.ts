@@ -11,7 +11,7 @@ const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const account = { email: 'one@example.com', password: 'correct horse battery' }
 
 /** One for each test, with a database of its own in which the account is; started before anyone measures a second. */
-const NAMES = ['drained', 'hurried', 'interrupted', 'finishing', 'stuck'] as const
+const NAMES = ['drained', 'hurried', 'interrupted', 'echoed', 'finishing', 'stuck'] as const
 const running = {} as Record<(typeof NAMES)[number], Running>
 
 beforeAll(async () => {
@@ -96,12 +96,19 @@ describe.concurrent('SIGTERM', () => {
     const began = performance.now()
     void assay.stop('SIGTERM')
     await until('it drains', () => isDraining(assay), 1_000)
-    expect(await assay.stop('SIGTERM')).toBe(1)
+    expect(await assay.stop('SIGINT')).toBe(1)
     expect(performance.now() - began).toBeLessThan(2_500)
   })
 })
 
 describe.concurrent('SIGINT', () => {
+  test('that comes twice at once, from the terminal and from npm, is one', async () => {
+    const assay = running.echoed
+    void assay.stop('SIGINT')
+    expect(await assay.stop('SIGINT')).toBe(0)
+    expect(logLines(assay).map(({ msg }) => msg)).toContain('ended')
+  })
+
   test('ends it without the pause', async () => {
     const assay = running.interrupted
     const kept = await openRaw(assay.port)

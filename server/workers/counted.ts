@@ -18,9 +18,9 @@ export class Counted {
 
   /** The worker has ended, and the next will count from nothing. */
   async close(): Promise<void> {
-    const whole = addUp([this.#ended, totalsOf(this.#latest)])
+    const whole = await addUp([this.#ended, totalsOf(this.#latest)]).getMetricsAsJSON()
+    this.#ended = whole
     this.#latest = []
-    this.#ended = await whole.getMetricsAsJSON()
   }
 }
 

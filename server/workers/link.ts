@@ -11,7 +11,8 @@ interface Message {
   of?: unknown
   /** Of an answer. */
   answer?: unknown
-  failed?: boolean
+  /** Instead of an answer: the name of the error. */
+  failed?: string
 }
 
 /**
@@ -57,13 +58,14 @@ export class Link<Theirs extends Asked<Theirs>, Ours extends Asked<Ours>> {
     const answer = this.#ours[ask as keyof Ours]
     try {
       this.#send({ id, answer: await answer(of as never) })
-    } catch {
-      this.#send({ id, failed: true })
+    } catch (error) {
+      this.#send({ id, failed: (error as Error).name })
     }
   }
 
   #settle({ id, answer, failed }: Message) {
-    if (failed) this.#open.get(id)?.reject(new Unavailable('workers: asked in vain', 'workers'))
+    if (failed !== undefined)
+      this.#open.get(id)?.reject(new Unavailable(`workers: the answer was ${failed}`, 'workers'))
     else this.#open.get(id)?.resolve(answer)
   }
 

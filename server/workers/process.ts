@@ -30,13 +30,17 @@ export class WorkerProcess {
       this.isListening = true
       listens.resolve(port)
     })
-    this.#worker.once('exit', (code, signal) => {
+    const end = (end: Failure) => {
       this.isListening = false
-      const end = { code: signal ? 1 : code, message: signal ?? `exit code ${code}` }
       const atStart = { ...end, message: `assay: a worker ended while it started (${end.message})` }
       listens.reject(new FailedStart(told ?? atStart))
       ended.resolve(told ?? end)
-    })
+    }
+    this.#worker.once('exit', (code, signal) =>
+      end({ code: signal ? 1 : code, message: signal ?? `exit code ${code}` }),
+    )
+    // Where no process could be made there is none to exit. Any other error of one is followed by its end.
+    this.#worker.on('error', ({ name }) => this.pid === undefined && end({ code: 1, message: name }))
     // Whoever waits for it to listen is told; for all others there is `ended`.
     this.listens.catch(() => {})
   }

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { Agent, request } from 'node:http'
 import { logLines, type Running, until } from './process.ts'
 
@@ -7,10 +6,6 @@ import { logLines, type Running, until } from './process.ts'
 /** In the n-th place, by what the log said last. */
 export const pidOf = (assay: Running, worker: number): number =>
   logLines(assay).findLast(line => line.msg === 'a worker listens' && line.worker === worker)?.pid
-
-/** Living children of the primary, listening or not. */
-export const childrenOf = ({ pid }: Running): number[] =>
-  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number)
 
 export function isAlive(pid: number): boolean {
   try {
