@@ -16,6 +16,8 @@ export interface Driver extends Line {
   readonly kind: 'postgres' | 'embedded'
   /** A connection of its own, destroyed when a call exceeds `deadline` (ms). */
   line(deadline: number): Line
+  /** What was read came from a server that is no longer the primary: other connections are made. */
+  renew(): void
   /** Calls under way, and how many connections they share. */
   load(): { calls: number; connections: number }
 }

@@ -32,7 +32,7 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Dr
     migrate(async statement => (await transaction.exec(statement)).at(-1)?.rows ?? []),
   )
   const line = (lineDeadline: number) => ({ ...calls(pglite, lineDeadline), close: async () => {} })
-  return { ...calls(pglite, deadline), kind: 'embedded', line }
+  return { ...calls(pglite, deadline), kind: 'embedded', line, renew: () => {} }
 }
 
 /** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */

@@ -39,7 +39,7 @@ interface Generation {
   young: boolean
 }
 
-function makePool(options: PoolOptions): Line & Pick<Driver, 'load'> {
+function makePool(options: PoolOptions): Line & Pick<Driver, 'load' | 'renew'> {
   const { deadline, pooled, connections } = options
   let current = generation(options)
   let calls = 0
@@ -77,6 +77,7 @@ function makePool(options: PoolOptions): Line & Pick<Driver, 'load'> {
   return {
     query: (statement, params = []) => call({ ...named(statement), values: [...params] }),
     values: (statement, params = []) => call({ ...named(statement), values: [...params], rowMode: 'array' }),
+    renew: () => current.young || replace(current),
     load: () => ({ calls, connections }),
     close: () => {
       closed = true

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import type { Database } from '../db/client.ts'
 import type { RecordRow } from '../db/keys.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Bus } from './bus.ts'
@@ -31,7 +32,7 @@ const TRIES = 3
 export type Found = SigningKey | { load: string; missing: string } | 'header_malformed' | 'key_unknown'
 
 export interface KeysOptions {
-  db: Querier
+  db: Querier & Pick<Database, 'renew'>
   vault: Vault
   bus: Pick<Bus, 'era' | 'applied' | 'timeline' | 'poll'>
   revocations: Pick<Revocations, 'changedAt'>
@@ -163,7 +164,10 @@ export class Keys {
         if (record.state !== 'broken') shelf?.put(customerId, row)
         return this.#keep(record)
       }
-      if (era === bus.era && (row.standby || row.timeline !== bus.timeline)) await bus.poll()
+      if (era !== bus.era || (!row.standby && row.timeline === bus.timeline)) continue
+      await bus.poll()
+      // The bus has just heard from the primary: what answered here is another server.
+      if (row.standby || row.timeline !== bus.timeline) db.renew()
     }
     throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')
   }

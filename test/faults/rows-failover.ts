@@ -1,4 +1,5 @@
-import { cutOff, everyReplica, failedPolls, fault, type Seen } from './fault.ts'
+import { until } from '../support/process.ts'
+import { everyReplica, failedPolls, fault, type Seen } from './fault.ts'
 import { type OwnPostgres, startStandby } from './postgres.ts'
 import { N, type Stage } from './stage.ts'
 
@@ -46,14 +47,16 @@ export const failoverFaults = [
       await standby.promote()
       leadTo(stage, standby)
       for (const { link } of stage.replicas.filter((_, replica) => replica !== VICTIM)) link.resetAll()
-      return { old, found: '' }
+      await until(
+        'the victim writes to the old primary',
+        async () => (await old.ask(WAITING)) === 't',
+        10_000,
+      )
+      return old
     },
-    async heal(_, mark) {
-      mark.found = await mark.old.ask(STRANDED)
-      await mark.old.destroy()
-    },
-    // The victim's bus has moved, its pool has not: it reads from the old primary, and what it reads is refused.
-    felt: (seen, { found }) => found === 't' && cutOff(seen, VICTIM) && everyReplica(seen, startedOver),
+    heal: (_, old) => old.destroy(),
+    // It found out by itself, as the old one lived: its poll waited there in vain, and its pool came after.
+    felt: seen => failedPolls(seen, VICTIM) > 0 && everyReplica(seen, startedOver),
   }),
 ]
 
@@ -68,7 +71,6 @@ async function connectAnew({ replicas, apiKey }: Stage) {
   await Promise.all(Array.from({ length: 4 }, issue))
 }
 
-/** Whether the old primary let some wait for a standby that is gone, and answered others, within the last second. */
-const STRANDED = `select bool_or(wait_event = 'SyncRep')
-  and bool_or(query like '%from (select) as always%' and clock_timestamp() - query_start < interval '1 second')
+/** A write, for a standby that is gone. */
+const WAITING = `select coalesce(bool_or(wait_event = 'SyncRep'), false)
   from pg_stat_activity where application_name = 'assay'`

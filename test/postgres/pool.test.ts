@@ -82,6 +82,18 @@ test('a line that falls silent is replaced by another connection', async () => {
   expect(await backendOf(line)).not.toBe(first)
 })
 
+test('a pool that is renewed makes other connections, but not again at once', async () => {
+  const db = pool()
+  const first = await backendOf(db)
+  await until('it is no longer young', async () => {
+    db.renew()
+    return (await backendOf(db)) !== first
+  })
+  const second = await backendOf(db)
+  db.renew()
+  expect(await backendOf(db)).toBe(second)
+})
+
 test('a connection that is cut in the middle of a write poisons no later call', async () => {
   const { link, db } = await linkedPool(2_000)
   const large = `cut here${'x'.repeat(2_000_000)}`
