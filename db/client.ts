@@ -18,7 +18,7 @@ export interface Driver extends Line {
   line(deadline: number): Line
   /** What was read came from a server that is no longer the primary: other connections are made. */
   renew(): void
-  /** Calls under way, and how many connections they share. */
+  /** Calls under way, and how many connections they may share. */
   load(): { calls: number; connections: number }
 }
 

@@ -23,7 +23,7 @@ const isFrame = (line: string) => /^\s+at /.test(line)
  */
 const UNAVAILABLE = /^(08...|25006|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
 
-/** The link itself failed, by the driver's codes or the system's: its pool is no longer to be trusted. */
+/** The link itself failed, by the driver's codes or the system's. */
 const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
 
 /** What a driver throws, as an error that may be logged: `Unavailable` where the state is unknown. */
@@ -32,8 +32,8 @@ export function translate(error: unknown): Error {
   if (error instanceof Unavailable) return error
   if (LINK.test(code) || UNAVAILABLE.test(code)) return new Unavailable(`database: ${code}`, 'database')
   if (/^[0-9A-Z]{5}$/.test(code)) {
-    const { constraint_name, constraint, stack } = error as Record<string, string | undefined>
-    return new DatabaseError(code, constraint_name ?? constraint, stack)
+    const { constraint, stack } = error as Record<string, string | undefined>
+    return new DatabaseError(code, constraint, stack)
   }
   return error instanceof Error ? error : new Error('the database driver threw something that is no error')
 }

@@ -11,8 +11,8 @@ const LOCK = 0x61_73_73_61_79
 type Execute = (statement: string) => Promise<Record<string, unknown>[]>
 
 /**
- * Brings a Postgres up to date, under an advisory lock, in one transaction, on a connection of its own that no pooler may
- * share: replicas that start together take turns. Answers how many migrations it applied.
+ * Brings a Postgres up to date, under an advisory lock, in one transaction, on a connection of its own, which a
+ * pooler keeps for one transaction: replicas that start together take turns. Answers how many migrations it applied.
  */
 export function migratePostgres(url: string): Promise<number> {
   return connected(url, async connection => {

@@ -52,7 +52,10 @@ export function openRedis(url: string, log: Log, deadline = DEADLINE): Redis {
   function onDropped(err: Error) {
     if (closed) return
     if (!lost)
-      log.warn({ err }, 'Redis can not be used: records are read from the database, limits count here')
+      log.warn(
+        { err },
+        'Redis can not be used: records are read from the database, limits count here; check REDIS_URL if this stays',
+      )
     lost = true
     redial = setTimeout(dial, RECONNECT)
   }

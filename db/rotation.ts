@@ -83,10 +83,10 @@ export const rotateKeys = statement<
 
 /**
  * Customers whose current key is older than it may be (seconds). Each has an age of its own, up to a tenth less, by its id:
- * those who came together don't rotate together.
+ * those who came together don't rotate together. Who has as many older versions as may verify waits until some retire.
  */
 export const findAged = statement<
-  { maxAge: number; limit: number },
+  { maxAge: number; mostPrevious: number; limit: number },
   { customerId: string; rotations: number; access: boolean; refresh: boolean }
 >(`
   select c.id as "customerId", c.rotations, bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh
@@ -95,5 +95,6 @@ export const findAged = statement<
   where k.state = 'current' and k.created_at < assay.now() - make_interval(secs => 0.9 * :maxAge::float8)
     and k.created_at < assay.now()
       - make_interval(secs => :maxAge * (0.9 + 0.1 * (abs(hashtext(k.customer_id)::bigint) % 1000) / 1000.0))
+    and (select count(*) from assay.signing_keys p where p.customer_id = c.id and p.state = 'previous') < :mostPrevious
   group by c.id
   limit :limit::int`)

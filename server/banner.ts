@@ -8,7 +8,7 @@ export function banner({
   port: number
   folder: string | undefined
 }): string {
-  const url = `http://${host === '0.0.0.0' || host === '127.0.0.1' ? 'localhost' : host}:${port}`
+  const url = `http://${nameOf(host)}:${port}`
   return `
   Assay listens on ${url}${folder === undefined ? '' : ` (embedded database and keys in ${folder})`}
 
@@ -20,4 +20,12 @@ export function banner({
     curl -i ${url}/verify -H "Authorization: Bearer $TOKEN"
 
 `
+}
+
+const HERE = ['0.0.0.0', '127.0.0.1', '::', '::1']
+
+/** As a URL has it. */
+function nameOf(host: string): string {
+  if (HERE.includes(host)) return 'localhost'
+  return host.includes(':') ? `[${host}]` : host
 }

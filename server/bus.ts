@@ -217,8 +217,11 @@ export class Bus {
     if (failing === this.#failing) return
     this.#failing = failing
     if (failing)
-      this.#options.log.error({ err: failure }, 'the bus can not be polled: answers end with the lease')
-    else this.#options.log.info('the bus is polled again')
+      this.#options.log.error(
+        { err: failure },
+        'the database can not be polled: MAX_STALENESS after the last poll every answer is 503',
+      )
+    else this.#options.log.info('the database is polled again')
   }
 
   /** Another system or timeline, a counter that went back, a gap in which rows may have come and gone, or rows forgotten. */

@@ -48,7 +48,8 @@ export async function listenTo(urls: Urls, bus: { poke(): void }, log: Log): Pro
   const hints = await listenForHints(url, () => bus.poke())
   if (!hints.heard)
     log.warn(
-      'notifications do not arrive (through a pooler they are lost): set DIRECT_DATABASE_URL past the pooler',
+      'notifications do not arrive, so other replicas hear of a revocation up to half a second later; ' +
+        'through a pooler they are lost: let DIRECT_DATABASE_URL lead past it',
     )
   return hints
 }
@@ -56,7 +57,7 @@ export async function listenTo(urls: Urls, bus: { poke(): void }, log: Log): Pro
 /** Whoever runs Postgres so that a crash forgets is told. */
 export async function warnOfLosses(db: Database, log: Log) {
   if (db.kind === 'embedded') return
-  for (const setting of ['fsync', 'synchronous_commit', 'full_page_writes']) {
+  for (const setting of ['fsync', 'full_page_writes']) {
     const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
     if (row?.value === 'off')
       log.warn(

@@ -22,22 +22,14 @@ export class FailedStart extends Error {
   }
 }
 
-/** sysexits.h: the settings are wrong; the database can't be reached. */
+/** sysexits.h: the settings are wrong; the database can't be reached, or is damaged. */
 const EX_CONFIG = 78
 const EX_UNAVAILABLE = 69
 
 /** Throws what is a bug. */
 export function failureOf(error: unknown): Failure {
   if (error instanceof FailedStart) return { code: error.code, message: error.message }
-  const settings = [
-    ConfigError,
-    DatabaseDamaged,
-    DataDirInUse,
-    DataDirUnusable,
-    MasterKeyMissing,
-    WrongMasterKey,
-    ListenError,
-  ]
+  const settings = [ConfigError, DataDirInUse, DataDirUnusable, MasterKeyMissing, WrongMasterKey, ListenError]
   if (settings.some(kind => error instanceof kind))
     return { code: EX_CONFIG, message: `assay: ${(error as Error).message}` }
   if (error instanceof DatabaseDamaged) return { code: EX_UNAVAILABLE, message: `assay: ${error.message}` }
@@ -45,7 +37,7 @@ export function failureOf(error: unknown): Failure {
   if (translated instanceof DatabaseError && translated.sqlstate === '42501')
     return { code: EX_CONFIG, message: NO_RIGHTS }
   if (!(translated instanceof Unavailable)) throw translated
-  const message = `assay: ${unreachable(translated.detail ?? '')}; check DATABASE_URL`
+  const message = `assay: ${unreachable(translated.detail ?? '')}; check DATABASE_URL, and DIRECT_DATABASE_URL if it is set`
   return { code: EX_UNAVAILABLE, message }
 }
 
@@ -54,16 +46,22 @@ const NO_RIGHTS = `assay: this database user may not make or use the schema assa
 
 /** In words, by the driver's or the server's code. */
 function unreachable(detail: string): string {
-  const why = Object.entries(WHY).find(([code]) => detail.includes(code))?.[1]
+  const why = Object.entries(WHY).find(([code]) => detail.startsWith(`database: ${code}`))?.[1]
   return `the database can't be used${why === undefined ? '' : `: ${why}`} (${detail})`
 }
 
 const WHY = {
   '3D000': 'this database does not exist; create it (createdb NAME)',
   '28': 'the user or the password is wrong, or the server lets this user in from elsewhere only',
+  '53300': 'it has no connection left; raise its max_connections, or start fewer replicas or WORKERS',
+  '57P03': 'it is starting, stopping or recovering; try again',
   ENOTFOUND: 'there is no such host',
+  EAI_AGAIN: 'its name could not be looked up; is DNS there?',
   ECONNREFUSED: 'nothing listens at this host and port',
-  ECONNRESET: 'the server hung up; is it Postgres, and does it speak TLS if that was asked for?',
+  ECONNRESET: 'the server hung up; is it Postgres?',
+  CONNECTION_CLOSED: 'the server hung up; is it Postgres?',
+  EHOSTUNREACH: 'there is no way to this host',
+  ETIMEDOUT: 'nothing answers at this host and port',
   STANDBY: 'it is a standby, which only reads; name the primary, or promote it',
   CONNECT_TIMEOUT: 'nothing answers at this host and port',
 }

@@ -171,7 +171,7 @@ function gauges(registers: Registry[], sources: Sources) {
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
   gauge(
     'assay_database_connections',
-    'Connections that they share.',
+    'Connections that they may share, at most; the poll and notifications have their own.',
     'sum',
     () => sources.database().connections,
   )

@@ -124,7 +124,7 @@ export class Secrets {
 
   /** Rotates what is older than `maxAge` seconds, unless another replica has since. */
   async rotateAged(maxAge: number): Promise<void> {
-    const aged = await findAged(this.#options.db, { maxAge, limit: BATCH })
+    const aged = await findAged(this.#options.db, { maxAge, mostPrevious: MOST_PREVIOUS, limit: BATCH })
     for (const { customerId, rotations, ...uses } of aged)
       await this.#rotateOne(customerId, rotations, uses).catch(error => this.#pass(customerId, error))
   }

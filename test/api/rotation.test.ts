@@ -172,6 +172,32 @@ test('a secret that is older than KEY_MAX_AGE is rotated by itself', async () =>
   expect(await states(customer, login.json.access_token)).toContain('access 2 current')
 })
 
+test('rotation by age adds no version to a customer that has as many as may verify, until some have retired', async () => {
+  const customer = await here.signUp()
+  const versions = () =>
+    world.db.query<{ state: string }>(
+      `select state from assay.signing_keys where customer_id = $1 and use = 'refresh'`,
+      [customer.id],
+    )
+  await world.db.query(
+    `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, created_at, replaced_at)
+    select customer_id, use, 100 + n, 'previous', alg, sealed_secret, created_at, assay.now()
+    from assay.signing_keys, generate_series(1, 40) as n where customer_id = $1 and use = 'refresh'`,
+    [customer.id],
+  )
+  await world.advance(91 * DAY)
+  await here.secrets.rotateAged(90 * 86_400)
+  expect(await versions()).toHaveLength(41)
+  await world.db.query(
+    `update assay.signing_keys set state = 'retired', retired_at = assay.now()
+    where customer_id = $1 and use = 'refresh' and version = 101`,
+    [customer.id],
+  )
+  await here.secrets.rotateAged(90 * 86_400)
+  expect((await versions()).filter(({ state }) => state === 'previous')).toHaveLength(40)
+  expect(await versions()).toHaveLength(42)
+})
+
 test('a token issued before a revocation of its subject is refused, one issued after it is not', async () => {
   const customer = await here.signUp()
   const old = await customer.session({ subject: 'ann/1' })

@@ -10,13 +10,13 @@ import { findProgram } from './program.ts'
 
 /** A pgbouncer of our own, in transaction mode, with nothing set that its users would have to set for Assay. */
 export async function startPgbouncer(serverUrl: string) {
-  const { hostname, port: serverPort, username } = new URL(serverUrl)
+  const { hostname, port: serverPort, username, password } = new URL(serverUrl)
   const folder = mkdtempSync(join(tmpdir(), 'assay-pgbouncer-'))
   chmodSync(folder, 0o755)
   const port = await freePort()
   const ini = join(folder, 'pgbouncer.ini')
   const users = join(folder, 'users.txt')
-  writeFileSync(users, `"${decodeURIComponent(username)}" ""\n`)
+  writeFileSync(users, `"${decodeURIComponent(username)}" "${decodeURIComponent(password)}"\n`)
   writeFileSync(
     ini,
     `[databases]
