@@ -43,7 +43,7 @@ function makePool(options: PoolOptions): Line & Pick<Driver, 'load' | 'renew'> {
   const { deadline, pooled, connections } = options
   let current = generation(options)
   let calls = 0
-  let closed = false
+  let closed: Promise<void> | undefined
 
   function replace(failed: Generation) {
     if (failed !== current || closed) return
@@ -80,8 +80,8 @@ function makePool(options: PoolOptions): Line & Pick<Driver, 'load' | 'renew'> {
     renew: () => current.young || replace(current),
     load: () => ({ calls, connections }),
     close: () => {
-      closed = true
-      return current.pool.end()
+      closed ??= current.pool.end()
+      return closed
     },
   }
 }
