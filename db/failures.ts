@@ -17,11 +17,11 @@ export class DatabaseError extends Error {
 const isFrame = (line: string) => /^\s+at /.test(line)
 
 /**
- * SQLSTATE classes after which the state is unknown rather than the statement wrong: 08 connection, 25006 read-only (a
- * standby), 28 and 3D (it won't let us in), 40 rolled back for another's sake, 53 out of something, 55P03 and 57 stopped
+ * SQLSTATE classes after which the state is unknown rather than the statement wrong: 08 connection, 0A000 and 26000 a
+ * prepared statement that the server no longer has, or not as it was, 25006 read-only (a standby), 28 and 3D (it won't let us in), 40 rolled back for another's sake, 53 out of something, 55P03 and 57 stopped
  * or cancelled, 58 and XX its own fault.
  */
-const UNAVAILABLE = /^(08...|25006|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
+const UNAVAILABLE = /^(08...|0A000|25006|26000|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
 
 /** The link itself failed, by the driver's codes or the system's. */
 const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Connection, connected, connectionTo } from './connection.ts'
+import { within } from './deadline.ts'
 
 /** What every publication notifies; `publishing` in revocations.ts says so in SQL. */
 export const CHANNEL = 'assay_bus'
@@ -13,6 +14,8 @@ export interface Hints {
 
 /** How long a test notification may take (ms). */
 const PATIENCE = 2_000
+/** A connection that listens, or notifies, is there by then (ms). */
+const DEADLINE = 5_000
 /** Between the loss of the connection and the next try (ms). */
 const AGAIN = 200
 
@@ -24,36 +27,41 @@ export async function listenForHints(url: string, onHint: () => void): Promise<H
   const proof = randomUUID()
   const proven = Promise.withResolvers<boolean>()
   const onNotice = (payload?: string) => (payload === proof ? proven.resolve(true) : onHint())
-  let listener: Connection
+  let listener: Connection | undefined
   let closed = false
 
   async function listen() {
-    listener = new Connection(connectionTo(url))
-    const ended = new Promise<void>(resolve => listener.on('end', () => resolve()))
-    listener.on('notification', ({ payload }) => onNotice(payload))
-    await listener.connect()
-    await listener.query(`listen ${CHANNEL}`)
+    const made = new Connection(connectionTo(url))
+    listener = made
+    const ended = new Promise<void>(resolve => made.on('end', () => resolve()))
+    made.on('notification', ({ payload }) => onNotice(payload))
+    await within(DEADLINE, listening(made), () => made.cut())
     onHint()
     return { ended }
   }
 
   async function goOn(listening: ReturnType<typeof listen>) {
     await listening.then(({ ended }) => ended).catch(() => {})
-    await listener.end().catch(() => {})
+    await listener?.end().catch(() => {})
     await pause(AGAIN, undefined, { ref: false })
     if (!closed) void goOn(listen())
+  }
+
+  const listening = async (connection: Connection) => {
+    await connection.connect()
+    await connection.query(`listen ${CHANNEL}`)
   }
 
   const first = listen()
   void goOn(first)
   setTimeout(proven.resolve, PATIENCE, false).unref()
   // From another connection: through a pooler who notifies may hear itself.
-  await first
-    .then(() => connected(url, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
+  first
+    .then(() => connected(url, DEADLINE, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
     .catch(() => proven.resolve(false))
   const close = async () => {
     closed = true
-    await listener.end().catch(() => {})
+    await listener?.end().catch(() => {})
   }
   return { heard: await proven.promise, close }
 }

@@ -8,6 +8,9 @@ const files = readMigrationFiles({ migrationsFolder: `${import.meta.dirname}/mig
 /** The number that Assay's migrations lock, anywhere it shares a server: 'assay' in ASCII. */
 const LOCK = 0x61_73_73_61_79
 
+/** A migration may rewrite a table (ms). */
+const LONGEST = 3_600_000
+
 type Execute = (statement: string) => Promise<Record<string, unknown>[]>
 
 /**
@@ -15,8 +18,9 @@ type Execute = (statement: string) => Promise<Record<string, unknown>[]>
  * pooler keeps for one transaction: replicas that start together take turns. Answers how many migrations it applied.
  */
 export function migratePostgres(url: string): Promise<number> {
-  return connected(url, async connection => {
+  return connected(url, LONGEST, async connection => {
     await connection.query('begin')
+    await connection.query('set local statement_timeout = 0')
     const applied = await migrate(async statement => {
       // Of several statements at once the driver answers a list.
       const results = [await connection.query(statement)].flat()

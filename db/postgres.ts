@@ -1,9 +1,10 @@
 import pg from 'pg'
 import { Unavailable } from '../server/errors.ts'
 import type { Driver, Line } from './client.ts'
-import { Connection, connectionTo, lost, NEEDED } from './connection.ts'
+import { Connection, connectionTo, lost } from './connection.ts'
 import { within } from './deadline.ts'
 import { translate } from './failures.ts'
+import { sessionSettings } from './inspect.ts'
 
 const POOL = 10
 /** A connection that nobody wants for so long is ended (ms). */
@@ -40,14 +41,16 @@ interface Generation {
 }
 
 function makePool(options: PoolOptions): Line & Pick<Driver, 'load' | 'renew'> {
-  const { deadline, pooled, connections } = options
-  let current = generation(options)
+  const { url, deadline, pooled, connections } = options
+  // Once: what throws here would throw, later, where nobody catches it.
+  const config = connectionTo(url, pooled ? {} : sessionSettings(deadline))
+  let current = generation(config, options)
   let calls = 0
   let closed: Promise<void> | undefined
 
   function replace(failed: Generation) {
     if (failed !== current || closed) return
-    current = generation(options)
+    current = generation(config, options)
     void retire(failed)
   }
 
@@ -120,9 +123,9 @@ async function retire({ pool, calls }: Generation) {
   await pool.end()
 }
 
-function generation({ url, connections, deadline, pooled }: PoolOptions): Generation {
+function generation(config: pg.ClientConfig, { connections, deadline }: PoolOptions): Generation {
   const pool = new pg.Pool({
-    ...connectionTo(url, pooled ? {} : sessionSettings(deadline)),
+    ...config,
     Client: Connection,
     max: connections,
     idleTimeoutMillis: IDLE,
@@ -136,12 +139,6 @@ function generation({ url, connections, deadline, pooled }: PoolOptions): Genera
   }, YOUTH).unref()
   return made
 }
-
-const sessionSettings = (deadline: number) => ({
-  ...NEEDED,
-  // A little before our own deadline, so that a statement that waits for a lock ends there too.
-  statement_timeout: String(Math.floor(deadline * 0.9)),
-})
 
 /** The server keeps a statement parsed by its name. There are as many as the program has. */
 const names = new Map<string, string>()

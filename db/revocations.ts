@@ -94,7 +94,7 @@ export const PAGE = 20_000
 export const poll = statement<{ replica: string; applied: number; maxStaleness: number }, Poll>(`
   with here as (
     insert into assay.replicas (id, applied, max_staleness, seen_at)
-    values (:replica, :applied, :maxStaleness, assay.now())
+    values (:replica, least(:applied, (select seq from assay.bus)), :maxStaleness, assay.now())
     on conflict (id) do update
       set applied = excluded.applied, max_staleness = excluded.max_staleness, seen_at = excluded.seen_at
     returning seen_at

@@ -55,6 +55,7 @@ const WHY = {
   '28': 'the user or the password is wrong, or the server lets this user in from elsewhere only',
   '53300': 'it has no connection left; raise its max_connections, or start fewer replicas or WORKERS',
   '57P03': 'it is starting, stopping or recovering; try again',
+  ENOENT: 'a file that its URL names (sslrootcert, sslcert, sslkey) is not there',
   ENOTFOUND: 'there is no such host',
   EAI_AGAIN: 'its name could not be looked up; is DNS there?',
   ECONNREFUSED: 'nothing listens at this host and port',

@@ -81,7 +81,7 @@ test('an empty setting is an unset one', () => {
 })
 
 test('the list of settings says which have a default and which are secret', () => {
-  expect(SETTINGS).toHaveLength(22)
+  expect(SETTINGS).toHaveLength(23)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
   expect(secrets).toEqual([

@@ -85,7 +85,7 @@ export const workers = z
 export const databaseUrl = z
   .string()
   .refine(
-    text => /^postgres(?:ql)?:\/\/\S+$/.test(text) && URL.canParse(text),
+    text => /^postgres(?:ql)?:\/\/\S+$/.test(text) && URL.canParse(text) && isDecodable(text),
     'must be a postgres:// or postgresql:// URL, special characters of the password percent-encoded, ' +
       'for example postgres://USER:PASSWORD@HOST:5432/DATABASE',
   )

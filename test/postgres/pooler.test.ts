@@ -17,6 +17,7 @@ beforeAll(async () => {
   const made = await createDatabase(inject('databaseUrl'))
   url = made.url
   drop = made.drop
+  await administer(`alter database ${database()} set statement_timeout = '4500ms'`)
   if (present) pgbouncer = await startPgbouncer(url)
 })
 afterEach(() => stopAll())
@@ -75,6 +76,9 @@ describe.skipIf(!present)('refused at start, with what mends it', () => {
   test.each([
     ['synchronous_commit', 'off', 'on'],
     ['default_transaction_isolation', 'serializable', 'read committed'],
+    ['DateStyle', 'SQL, DMY', 'ISO, MDY'],
+    ['statement_timeout', '0', '4500ms'],
+    ['statement_timeout', '6000', '4500ms'],
   ])('behind the pooler %s is %s', async (name, value, needed) => {
     const made = await createDatabase(inject('databaseUrl'))
     await administer(`alter database ${new URL(made.url).pathname.slice(1)} set ${name} = '${value}'`)
