@@ -27,10 +27,14 @@ export const replicaFaults = [
     name: 'event loop stalled for 3 s',
     lasts: 3_000,
     inject: async stage => void process.kill(pidOf(stage), 'SIGUSR2'),
-    heal() {},
+    // Its own measure is lost when it is asked for it before it has taken it: it goes on, and then has its time.
+    async heal({ replicas }) {
+      await fetch(`${replicas[VICTIM]!.process.url}/healthz`)
+      await sleep(100)
+    },
     felt: seen => stalled(seen) > STILL / 1_000 && kept(seen, VICTIM, STILL).length > 0,
   }),
 ]
 
-/** The victim's own measure of its event loop, which it may have told of before it had taken it (s). */
+/** The victim's own measure of its event loop (s). */
 const stalled = ({ after, recovered }: Seen) => Math.max(after[VICTIM]!.stalled, recovered[VICTIM]!.stalled)
