@@ -8,6 +8,7 @@ import { customerOfApiKeyId, matches, newApiKeyId, newCredential, parseCredentia
 import { OAuthError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { Log } from './log.ts'
+import { apiKeyOf, isGone } from './records.ts'
 import type { Revoker } from './revoking.ts'
 import { settle, type Waiting } from './settle.ts'
 
@@ -73,8 +74,8 @@ export class Credentials {
     const { bus, keys } = this.#options
     if (!bus.usable()) return { wait: () => bus.fresh() }
     const record = keys.peek(customerId)
-    const key = record?.apiKeys.get(id)
-    if (record === undefined || (!key && !record.gone.has(id)))
+    const key = record && apiKeyOf(record, id)
+    if (record === undefined || (!key && !isGone(record, id)))
       return { wait: () => keys.record(customerId, id) }
     if (key === undefined || !matches(key.digest, secret)) return undefined
     if (key.expiresAt !== undefined && bus.now() >= key.expiresAt * 1000) return undefined

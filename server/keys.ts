@@ -11,6 +11,11 @@ import type { Log } from './log.ts'
 import {
   brokenRecord,
   type CustomerRecord,
+  has,
+  headerOf,
+  isGone,
+  keyOf,
+  noteGone,
   openRecord,
   readRecord,
   type SigningKey,
@@ -21,8 +26,6 @@ import type { Shelf } from './shelf.ts'
 
 /** Customers whose records are kept. The cap bounds the memory; whoever falls out is read again. */
 const MOST = 120_000
-/** Remembered as gone, of one customer. */
-const MOST_GONE = 1_000
 /** How long a row that doesn't open is not tried again (ms): its mending is felt soon, its flood is not. */
 const BROKEN_FOR = 5_000
 /** A load that loses against a change is repeated this often. */
@@ -44,12 +47,12 @@ export interface KeysOptions {
 /** The customers' records that this replica holds, each used only while no later change of that customer is known. */
 export class Keys {
   readonly #options: KeysOptions
-  /** By protected header segment: each key has exactly one. */
+  /** By protected header segment, of which each key has exactly one: what a refresh costs besides leaves no need of it. */
   readonly #byHeader = new Map<string, SigningKey>()
   readonly #records = new LRUCache<string, CustomerRecord>({
     max: MOST,
     dispose: record => {
-      for (const key of record.keys.values()) this.#byHeader.delete(key.header)
+      for (const key of record.keys) if (key.use === 'access') this.#byHeader.delete(headerOf(key))
     },
   })
   readonly #loads = new Map<string, Promise<CustomerRecord>>()
@@ -79,9 +82,11 @@ export class Keys {
     const name = header && parseKid(this.vault.installationKey, header.kid)
     if (!header || name?.use !== use) return header && !name ? 'key_unknown' : 'header_malformed'
     const record = this.#records.get(name.customerId)
-    // A kid that the record has, under another alg or typ than the key's own.
-    if (record?.keys.has(header.kid)) return 'header_malformed'
-    return record?.gone.has(header.kid) ? 'key_unknown' : { load: name.customerId, missing: header.kid }
+    const key = record && keyOf(record, header.kid)
+    // A kid that the record has, under another alg or typ than the key's own, or in another spelling.
+    if (key) return headerOf(key) === segment ? key : 'header_malformed'
+    if (record && isGone(record, header.kid)) return 'key_unknown'
+    return { load: name.customerId, missing: header.kid }
   }
 
   /** The record in memory. A broken one is no answer: what it would say can't be known. Throws Unavailable then. */
@@ -97,7 +102,7 @@ export class Keys {
    */
   async record(customerId: string, wanted?: string): Promise<CustomerRecord> {
     const known = this.peek(customerId)
-    if (known && (wanted === undefined || has(known, wanted) || known.gone.has(wanted))) return known
+    if (known && (wanted === undefined || has(known, wanted) || isGone(known, wanted))) return known
     const earlier = wanted === undefined ? undefined : this.#loads.get(customerId)
     if (earlier) {
       // It was sent before we asked, and so may be older than what is wanted.
@@ -106,7 +111,7 @@ export class Keys {
     }
     const record = await this.#load(customerId, wanted)
     if (record.state === 'broken') throw broken(customerId)
-    if (wanted !== undefined && !has(record, wanted) && record.gone.size < MOST_GONE) record.gone.add(wanted)
+    if (wanted !== undefined && !has(record, wanted)) noteGone(record, wanted)
     return record
   }
 
@@ -116,8 +121,8 @@ export class Keys {
    */
   async signing(customerId: string, use: Use, version: number): Promise<SigningKey> {
     const kid = formatKid(this.vault.installationKey, { customerId, use, version })
-    const { keys } = await this.record(customerId, kid)
-    const key = keys.get(kid) ?? (use === 'access' ? latest(keys, use) : undefined)
+    const record = await this.record(customerId, kid)
+    const key = keyOf(record, kid) ?? (use === 'access' ? latest(record.keys, use) : undefined)
     if (!key)
       throw new Unavailable(`customer ${customerId}: no ${use} key of version ${version}`, 'broken_record')
     return key
@@ -194,9 +199,9 @@ export class Keys {
 
   #keep(record: CustomerRecord): CustomerRecord {
     for (const id of this.#records.get(record.customerId)?.gone ?? [])
-      if (record.gone.size < MOST_GONE && !has(record, id)) record.gone.add(id)
+      if (!has(record, id)) noteGone(record, id)
     this.#records.set(record.customerId, record, { ttl: record.state === 'broken' ? BROKEN_FOR : 0 })
-    for (const key of record.keys.values()) this.#byHeader.set(key.header, key)
+    for (const key of record.keys) if (key.use === 'access') this.#byHeader.set(headerOf(key), key)
     return record
   }
 
@@ -209,7 +214,5 @@ export class Keys {
 const broken = (customerId: string) =>
   new Unavailable(`customer ${customerId}: its secrets do not open`, 'broken_record')
 
-const has = (record: CustomerRecord, wanted: string) => record.keys.has(wanted) || record.apiKeys.has(wanted)
-
-const latest = (keys: Map<string, SigningKey>, use: Use) =>
-  [...keys.values()].filter(key => key.use === use).sort((a, b) => b.version - a.version)[0]
+const latest = (keys: SigningKey[], use: Use) =>
+  keys.filter(key => key.use === use).sort((a, b) => b.version - a.version)[0]
