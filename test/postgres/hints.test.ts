@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { listenForHints } from '../../db/hints.ts'
+import { direct } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
 import { trials } from '../support/trials.ts'
@@ -69,7 +70,7 @@ const killListeners = () =>
   )
 
 test('a replica that listens is told of a revocation elsewhere, and polls', async () => {
-  const hints = await hearing(world.url!)
+  const hints = await hearing(direct(world.url!))
   const token = await goodToken()
   const before = hints.count()
   await revoke(token)
@@ -78,7 +79,7 @@ test('a replica that listens is told of a revocation elsewhere, and polls', asyn
 })
 
 test('H26 what is published while the listener’s connection dies is found by the poll, and the next is hinted again (sqlx #447, postgres.js #391)', async () => {
-  const hints = await hearing(world.url!)
+  const hints = await hearing(direct(world.url!))
   for (let kill = 0; kill < KILLS; kill++) {
     const [token, next] = [await goodToken(), await goodToken()]
     const [ended, acknowledged] = await Promise.all([killListeners(), revoke(token)])
@@ -89,7 +90,7 @@ test('H26 what is published while the listener’s connection dies is found by t
 })
 
 test('H26 hints that can’t come for a while are not missed, and come again by themselves', async () => {
-  const link = await openLink(world.url!)
+  const link = await openLink(direct(world.url!))
   onTestFinished(() => link.close())
   const hints = await hearing(link.url)
   const [token, next] = [await goodToken(), await goodToken()]

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { DEADLINE } from '../../db/client.ts'
 import { openPostgres } from '../../db/postgres.ts'
+import { direct } from '../support/database.ts'
 import { holding, LOADER, linkTo, type OwnReplica, replicaOn } from '../support/holding.ts'
 import { type Link, openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
@@ -188,7 +189,7 @@ test('a revocation made while a replica was cut off is the first thing it knows'
 })
 
 test('many that ask for the same unknown customer over a silent link all hear so within one deadline', async () => {
-  const link = await openLink(world.url!)
+  const link = await openLink(direct(world.url!))
   onTestFinished(() => link.close())
   const pool = openPostgres(link.url, 400, false)
   onTestFinished(() => pool.close())

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, inject, onTestFinished, test } from 'vites
 import { DatabaseError } from '../../db/failures.ts'
 import { openPostgres } from '../../db/postgres.ts'
 import { Unavailable } from '../../server/errors.ts'
-import { control, createDatabase } from '../support/database.ts'
+import { control, createDatabase, direct } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
 
@@ -14,7 +14,7 @@ let drop: () => Promise<void>
 
 beforeAll(async () => {
   const made = await createDatabase(inject('databaseUrl'))
-  url = made.url
+  url = direct(made.url)
   drop = made.drop
 })
 afterAll(() => drop())

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
 import { open } from '../../db/client.ts'
 import { inspect } from '../../db/inspect.ts'
-import { createDatabase } from '../support/database.ts'
+import { createDatabase, direct } from '../support/database.ts'
 import { startPgbouncer } from '../support/pgbouncer.ts'
 import { logLines, runAssay, startAssay, stopAll, until } from '../support/process.ts'
 import { findProgram } from '../support/program.ts'
@@ -15,7 +15,7 @@ let drop: () => Promise<void>
 
 beforeAll(async () => {
   const made = await createDatabase(inject('databaseUrl'))
-  url = made.url
+  url = direct(made.url)
   drop = made.drop
   await administer(`alter database ${database()} set statement_timeout = '4500ms'`)
   if (present) pgbouncer = await startPgbouncer(url)
@@ -65,7 +65,7 @@ test.skipIf(!present)('H27 with DIRECT_DATABASE_URL past it they do', async () =
 describe.skipIf(!present)('refused at start, with what mends it', () => {
   test('DIRECT_DATABASE_URL leads to another database', async () => {
     const other = await createDatabase(inject('databaseUrl'))
-    const { code, stderr } = await runAssay(settings({ DIRECT_DATABASE_URL: other.url }))
+    const { code, stderr } = await runAssay(settings({ DIRECT_DATABASE_URL: direct(other.url) }))
     await other.drop()
     expect(code).toBe(78)
     expect(stderr).toContain(
@@ -91,7 +91,7 @@ describe.skipIf(!present)('refused at start, with what mends it', () => {
   test('without a pooler such a setting is no matter: Assay sets its own', async () => {
     const made = await createDatabase(inject('databaseUrl'))
     await administer(`alter database ${new URL(made.url).pathname.slice(1)} set synchronous_commit = 'off'`)
-    const assay = await startAssay(settings({ DATABASE_URL: made.url }))
+    const assay = await startAssay(settings({ DATABASE_URL: direct(made.url) }))
     expect(await assay.stop('SIGINT')).toBe(0)
     expect(logLines(assay).filter(({ level }) => level > 30)).toEqual([])
     await made.drop()

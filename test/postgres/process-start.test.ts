@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
-import { control, createDatabase } from '../support/database.ts'
+import { control, createDatabase, direct } from '../support/database.ts'
 import { logLines, type Running, runAssay, startAssay, stopAll } from '../support/process.ts'
 
 let database: Awaited<ReturnType<typeof createDatabase>>
@@ -11,7 +11,8 @@ const secrets = {
   MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
   ADMIN_TOKEN: randomBytes(32).toString('hex'),
 }
-const start = (url = database.url) => startAssay({ ...secrets, DATABASE_URL: url })
+const start = (url = database.url) =>
+  startAssay({ ...secrets, DATABASE_URL: url, DIRECT_DATABASE_URL: direct(url) })
 
 beforeAll(async () => {
   database = await createDatabase(inject('databaseUrl'))

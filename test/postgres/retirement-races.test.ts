@@ -1,5 +1,5 @@
-import postgres from 'postgres'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { control } from '../support/database.ts'
 import { logIn } from '../support/plant.ts'
 import { until } from '../support/process.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -17,7 +17,7 @@ afterAll(() => world.stop())
 
 /** An act whose event is of this type gets as far as its event, and no further until it is let go. */
 async function hold(type: string) {
-  const sql = postgres(world.url!, { max: 1, onnotice: () => {} })
+  const sql = control(world.url!)
   await sql.unsafe(`
     create or replace function public.hold() returns trigger language plpgsql as
       'begin perform pg_advisory_xact_lock(7); return new; end';

@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
-import { createDatabase } from '../support/database.ts'
+import { createDatabase, direct } from '../support/database.ts'
 import { logLines, type Running, startAssay, stopAll, until } from '../support/process.ts'
 import { openRaw } from '../support/raw.ts'
 import { connect, connectTo, isAlive, pidOf, replaceWorker } from '../support/workers.ts'
@@ -126,7 +126,7 @@ describe('a worker that dies', () => {
     const before = workersOf(assay)
     const losses = () => lines(assay, REPLACED).filter(({ worker }) => worker === 1).length
     const earlier = losses()
-    const sql = postgres(database.url, { max: 2, onnotice: () => {} })
+    const sql = postgres(direct(database.url), { max: 2, onnotice: () => {} })
     await sql.begin(async lock => {
       // A start reads the master keys after its settings: it is held there, on its way to a port that the others give up.
       await lock`lock table assay.master_keys in access exclusive mode`

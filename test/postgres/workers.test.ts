@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
-import { createDatabase } from '../support/database.ts'
+import { createDatabase, direct } from '../support/database.ts'
 import { logLines, type Running, startAssay, stopAll, until } from '../support/process.ts'
 import { type Connection, connect, connectTo, pidOf, replaceWorker } from '../support/workers.ts'
 
@@ -31,7 +31,7 @@ const settings = () => ({
 
 beforeAll(async () => {
   database = await createDatabase(inject('databaseUrl'))
-  sql = postgres(database.url, { max: 1, onnotice: () => {} })
+  sql = postgres(direct(database.url), { max: 1, onnotice: () => {} })
   assay = await startAssay(settings())
   one = await connectTo(assay, 1)
   two = await connectTo(assay, 2)

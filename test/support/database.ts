@@ -44,11 +44,11 @@ export async function createDatabase(serverUrl: string): Promise<{ url: string; 
 }
 
 /** A connection of the test's own, past the pooler if there is one. It is for the test to end. */
-export const control = (url: string) =>
-  postgres(process.env.TEST_POOLER ? at(url, hostOf(process.env.TEST_DATABASE_URL)) : url, {
-    max: 1,
-    onnotice: () => {},
-  })
+export const control = (url: string) => postgres(direct(url), { max: 1, onnotice: () => {} })
+
+/** Past the pooler, if there is one. */
+export const direct = (url: string) =>
+  process.env.TEST_POOLER ? at(url, hostOf(process.env.TEST_DATABASE_URL)) : url
 
 const hostOf = (url = '') => new URL(url).host
 
