@@ -1,5 +1,6 @@
 import postgres from 'postgres'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { direct } from '../support/database.ts'
 import { linkTo, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -35,7 +36,7 @@ const issueAt = (replica: Pick<Replica, 'request'>) =>
   })
 
 test('over connections that only read nothing is answered but 503, and all works once they write again', async () => {
-  const link = await linkTo(world.url!)
+  const link = await linkTo(direct(world.url!))
   const replica = await replicaOn(world, link, { MAX_STALENESS: `${N}ms` })
   const { access_token: token } = await customer.session()
   expect((await replica.verify(token)).status).toBe(200)

@@ -32,13 +32,13 @@ export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
 export async function createDatabase(serverUrl: string): Promise<{ url: string; drop(): Promise<void> }> {
   const name = `assay_test_${process.pid}_${Math.random().toString(36).slice(2, 10)}`
   await administer(serverUrl, `create database ${name}`)
+  const pooler = hostOf(serverUrl) === hostOf(process.env.TEST_DATABASE_URL) && process.env.TEST_POOLER
   // What its users have to set behind a pooler, where Assay can't.
-  if (process.env.TEST_POOLER)
-    await administer(serverUrl, `alter database ${name} set statement_timeout = '4500ms'`)
+  if (pooler) await administer(serverUrl, `alter database ${name} set statement_timeout = '4500ms'`)
   const url = new URL(serverUrl)
   url.pathname = `/${name}`
   return {
-    url: at(url.href, process.env.TEST_POOLER),
+    url: pooler ? at(url.href, pooler) : url.href,
     drop: () => administer(serverUrl, `drop database ${name} with (force)`),
   }
 }
@@ -46,16 +46,16 @@ export async function createDatabase(serverUrl: string): Promise<{ url: string; 
 /** A connection of the test's own, past the pooler if there is one. It is for the test to end. */
 export const control = (url: string) => postgres(direct(url), { max: 1, onnotice: () => {} })
 
-/** Past the pooler, if there is one. */
+/** Past the pooler of `npm run test:pooler`, if there is one. */
 export const direct = (url: string) =>
-  process.env.TEST_POOLER ? at(url, hostOf(process.env.TEST_DATABASE_URL)) : url
+  hostOf(url) === process.env.TEST_POOLER ? at(url, hostOf(process.env.TEST_DATABASE_URL)!) : url
 
-const hostOf = (url = '') => new URL(url).host
+const hostOf = (url: string | undefined) => (url ? new URL(url).host : undefined)
 
-/** The same database at another host and port, where one is named: through the pooler of `npm run test:pooler`. */
-function at(url: string, host: string | undefined): string {
+/** The same database at another host and port. */
+function at(url: string, host: string): string {
   const moved = new URL(url)
-  if (host) moved.host = host
+  moved.host = host
   return moved.href
 }
 
