@@ -20,10 +20,14 @@ export async function runKills(kills: number, crashes: number): Promise<number> 
 }
 
 /** In words; empty for nothing. */
-export const problemsOf = ({ ledger, kills }: Toll): string[] => [
-  ...ledger.wrongs.map(({ wrong, what }) => `${wrong}: ${what}`),
-  ...kills.filter(({ cut }) => cut === 0).map(({ of }) => `a kill of ${of} cut no call: it shows nothing`),
-]
+export function problemsOf({ ledger, kills }: Toll): string[] {
+  const cut = kills.reduce((sum, kill) => sum + kill.cut, 0)
+  return [
+    ...ledger.wrongs.map(({ wrong, what }) => `${wrong}: ${what}`),
+    // One may come just after an answer.
+    ...(cut < kills.length ? [`${kills.length} kills cut ${cut} calls: they show little`] : []),
+  ]
+}
 
 function figures({ ledger, kills, lasted }: Toll): string[] {
   const of = (name: Kill['of']) => kills.filter(kill => kill.of === name)
