@@ -1,5 +1,5 @@
 import postgres from 'postgres'
-import { createDatabase } from '../support/database.ts'
+import { createDatabase, direct } from '../support/database.ts'
 import { type Link, openLink } from '../support/link.ts'
 import { freePort } from '../support/port.ts'
 import { type Running, type Settings, startAssay } from '../support/process.ts'
@@ -48,7 +48,8 @@ export interface StageOptions {
 
 export async function makeStage(options: StageOptions): Promise<Stage> {
   const { serverUrl, server, redis } = options
-  const { url, drop } = await createDatabase(serverUrl)
+  const { url: named, drop } = await createDatabase(serverUrl)
+  const url = direct(named)
   // One after the other: on a busy machine each then has its time to start.
   const replicas: Stage['replicas'] = [await startReplica(url, options)]
   while (replicas.length < options.replicas) replicas.push(await startReplica(url, options))

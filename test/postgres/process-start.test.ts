@@ -74,7 +74,7 @@ test('fsync=off is warned of loudly, and it starts all the same', async () => {
     create function unsafe.current_setting(name text) returns text language sql as
       $$ select case name when 'fsync' then 'off' else pg_catalog.current_setting(name) end $$;
     alter database ${name} set search_path = unsafe, pg_catalog, public`)
-  const assay = await start()
+  const assay = await start(direct(database.url))
   expect(warnings(assay).map(({ msg }) => msg)).toEqual([
     expect.stringMatching(/^fsync is off .*LOSES REVOCATIONS/),
   ])
