@@ -12,7 +12,6 @@ import {
   brokenRecord,
   type CustomerRecord,
   has,
-  headerOf,
   isGone,
   keyOf,
   noteGone,
@@ -52,7 +51,7 @@ export class Keys {
   readonly #records = new LRUCache<string, CustomerRecord>({
     max: MOST,
     dispose: record => {
-      for (const key of record.keys) if (key.use === 'access') this.#byHeader.delete(headerOf(key))
+      for (const key of record.keys) if (key.use === 'access') this.#byHeader.delete(key.header)
     },
   })
   readonly #loads = new Map<string, Promise<CustomerRecord>>()
@@ -84,24 +83,24 @@ export class Keys {
     const record = this.#records.get(name.customerId)
     const key = record && keyOf(record, header.kid)
     // A kid that the record has, under another alg or typ than the key's own, or in another spelling.
-    if (key) return headerOf(key) === segment ? key : 'header_malformed'
+    if (key) return key.header === segment ? key : 'header_malformed'
     if (record && isGone(record, header.kid)) return 'key_unknown'
     return { load: name.customerId, missing: header.kid }
   }
 
-  /** The record in memory. A broken one is no answer: what it would say can't be known. Throws Unavailable then. */
+  /** The record in memory. A broken one has no keys. */
   peek(customerId: string): CustomerRecord | undefined {
-    const record = this.#records.get(customerId)
-    if (record?.state === 'broken') throw broken(customerId)
-    return record
+    return this.#records.get(customerId)
   }
 
   /**
    * The record, read if it isn't here, or if it lacks `wanted`, a kid or API key id that we made and that may be newer
-   * than it. What is still not there after the read is remembered as gone: we made it, so it will not come back.
+   * than it. What is still not there after the read is remembered as gone: we made it, so it will not come back. A broken
+   * record is no answer: what it would say can't be known. Throws Unavailable then.
    */
   async record(customerId: string, wanted?: string): Promise<CustomerRecord> {
     const known = this.peek(customerId)
+    if (known?.state === 'broken') throw broken(customerId)
     if (known && (wanted === undefined || has(known, wanted) || isGone(known, wanted))) return known
     const earlier = wanted === undefined ? undefined : this.#loads.get(customerId)
     if (earlier) {
@@ -120,6 +119,11 @@ export class Keys {
    * latest: sessions live on through the emergency that retired it, and no claim names a version.
    */
   async signing(customerId: string, use: Use, version: number): Promise<SigningKey> {
+    const known = this.peek(customerId)
+    return (known && versionOf(known, use, version)) ?? this.#newlySigning(customerId, use, version)
+  }
+
+  async #newlySigning(customerId: string, use: Use, version: number): Promise<SigningKey> {
     const kid = formatKid(this.vault.installationKey, { customerId, use, version })
     const record = await this.record(customerId, kid)
     const key = keyOf(record, kid) ?? (use === 'access' ? latest(record.keys, use) : undefined)
@@ -201,7 +205,7 @@ export class Keys {
     for (const id of this.#records.get(record.customerId)?.gone ?? [])
       if (!has(record, id)) noteGone(record, id)
     this.#records.set(record.customerId, record, { ttl: record.state === 'broken' ? BROKEN_FOR : 0 })
-    for (const key of record.keys) if (key.use === 'access') this.#byHeader.set(headerOf(key), key)
+    for (const key of record.keys) if (key.use === 'access') this.#byHeader.set(key.header, key)
     return record
   }
 
@@ -214,5 +218,8 @@ export class Keys {
 const broken = (customerId: string) =>
   new Unavailable(`customer ${customerId}: its secrets do not open`, 'broken_record')
 
-const latest = (keys: SigningKey[], use: Use) =>
+const versionOf = (record: CustomerRecord, use: Use, version: number) =>
+  record.keys.find(key => key.use === use && key.version === version)
+
+const latest = (keys: readonly SigningKey[], use: Use) =>
   keys.filter(key => key.use === use).sort((a, b) => b.version - a.version)[0]

@@ -10,6 +10,8 @@ export interface SigningKey {
   readonly use: Use
   readonly version: number
   readonly alg: Algorithm
+  /** The one protected header that its tokens have, encoded. */
+  readonly header: string
   readonly secret: Buffer
   readonly record: CustomerRecord
 }
@@ -29,9 +31,10 @@ export interface CustomerRecord {
   /** `broken`: its row doesn't open, which concerns nobody else. */
   readonly state: 'active' | 'disabled' | 'absent' | 'broken'
   readonly epoch: number
-  // Lists, and no set without a member: there are a hundred thousand records, and most have two keys and one API key.
-  readonly keys: SigningKey[]
-  readonly apiKeys: ApiKey[]
+  // There are a hundred thousand records, and most have two keys and one API key: lists, as long as they need to be (what
+  // is pushed to has room for 17), and no set without a member.
+  keys: readonly SigningKey[]
+  apiKeys: readonly ApiKey[]
   /** Kids and API key ids that we once made and that are no more. */
   gone: Set<string> | undefined
 }
@@ -76,8 +79,8 @@ export function openRecord(vault: Vault, customerId: string, row: RecordRow): Cu
   const secrets = keys.map(key => openSecret(vault, customerId, dataKey, key))
   const digests = apiKeys.map(([, digest]) => Buffer.from(digest, 'base64'))
   const bytes = together([...secrets, ...digests])
-  for (const key of keys) record.keys.push(toSigningKey(vault, record, key, bytes.next().value!))
-  for (const key of apiKeys) record.apiKeys.push(toApiKey(key, bytes.next().value!))
+  record.keys = keys.map(key => toSigningKey(vault, record, key, bytes.next().value!))
+  record.apiKeys = apiKeys.map(key => toApiKey(key, bytes.next().value!))
   return record
 }
 
@@ -95,12 +98,14 @@ function* together(parts: Uint8Array[]): Generator<Buffer, undefined> {
   }
 }
 
+const NONE: readonly never[] = []
+
 const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerRecord => ({
   customerId,
   state,
   epoch: 0,
-  keys: [],
-  apiKeys: [],
+  keys: NONE,
+  apiKeys: NONE,
   gone: undefined,
 })
 
@@ -117,11 +122,8 @@ function openSecret(vault: Vault, customer: string, dataKey: SealingKey, [use, v
 function toSigningKey(vault: Vault, record: CustomerRecord, row: KeyRow, secret: Buffer): SigningKey {
   const [use, version, alg] = row
   const kid = formatKid(vault.installationKey, { customerId: record.customerId, use, version })
-  return { kid, use, version, alg, secret, record }
+  return { kid, use, version, alg, header: encodeHeader({ alg, typ: TYPE[use], kid }), secret, record }
 }
-
-/** The one protected header that the tokens of a key have, encoded. */
-export const headerOf = ({ alg, use, kid }: SigningKey) => encodeHeader({ alg, typ: TYPE[use], kid })
 
 export const TYPE = { access: 'at+jwt', refresh: 'rt+jwt' } as const
 

@@ -10,7 +10,7 @@ import {
 } from './claims.ts'
 import { type Compact, macMatches, parseClaims, signUnder, split } from './crypto/jwt.ts'
 import type { Keys } from './keys.ts'
-import { headerOf, type SigningKey } from './records.ts'
+import type { SigningKey } from './records.ts'
 import type { Revocations, RevokedBecause } from './revocations.ts'
 import { isWaiting, settle, type Waiting } from './settle.ts'
 
@@ -117,7 +117,7 @@ export class Tokens {
       ...(ext === undefined ? {} : { ext }),
       ...(session === undefined ? {} : { sid: session.id, gen: session.gen }),
     }
-    return { text: signUnder(headerOf(key), key.alg, claims, key.secret), claims }
+    return { text: signUnder(key.header, key.alg, claims, key.secret), claims }
   }
 
   /** Derived wholly from the session's row: the same row gives the same string again. */
@@ -133,7 +133,7 @@ export class Tokens {
       exp: session.expiresAt,
       jti: `${session.id}.${session.gen}`,
     }
-    return signUnder(headerOf(key), key.alg, claims, key.secret)
+    return signUnder(key.header, key.alg, claims, key.secret)
   }
 }
 

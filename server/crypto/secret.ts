@@ -61,6 +61,9 @@ export function newApiKeyId(installationKey: Uint8Array, customerId: string): st
   return name + installationMac(installationKey, 'api key id', name, 5)
 }
 
+/** The customer that an API key id says it is of, if we made it. */
+export const customerNamedBy = (id: string) => id.slice(0, 16)
+
 /** The customer of an API key id that we made, in constant time; undefined for any other text. */
 export function customerOfApiKeyId(installationKey: Uint8Array, id: string): string | undefined {
   const [, customerId, random, mac] = API_KEY_ID.exec(id) ?? []
