@@ -1,0 +1,2 @@
+// Imported before everything else: packages look at it while they load.
+process.env.NODE_ENV = 'production'
