@@ -1,7 +1,5 @@
-import { and, desc, eq, gte, lt, type SQL, sql } from 'drizzle-orm'
 import type { Database } from './client.ts'
-import { withoutQuery } from './failures.ts'
-import { auditEvents } from './schema.ts'
+import { statement } from './statement.ts'
 
 /** Everything that is audited. */
 export const AUDIT_TYPES = [
@@ -97,27 +95,29 @@ export interface AuditQuery {
   from: Date | undefined
   to: Date | undefined
   /** The last event already seen. */
-  before: { at: Date; id: number } | undefined
+  beforeAt: Date | undefined
+  beforeId: number | undefined
   limit: number
 }
 
-/** Newest first. */
-export function listEvents(db: Pick<Database, 'orm'>, query: AuditQuery) {
-  const conditions: (SQL | undefined)[] = [
-    eq(auditEvents.customerId, query.customerId),
-    query.type === undefined ? undefined : eq(auditEvents.type, query.type),
-    query.from && gte(auditEvents.at, query.from),
-    query.to && lt(auditEvents.at, query.to),
-    query.before &&
-      sql`(${auditEvents.at}, ${auditEvents.id}) < (${query.before.at.toISOString()}, ${query.before.id})`,
-  ]
-  return db.orm
-    .select()
-    .from(auditEvents)
-    .where(and(...conditions))
-    .orderBy(desc(auditEvents.at), desc(auditEvents.id))
-    .limit(query.limit)
-    .catch(withoutQuery)
+export interface AuditRow extends Pick<Origin, 'actor'> {
+  at: Date
+  id: number
+  type: AuditType
+  subject: string | null
+  sessionId: string | null
+  tokenId: string | null
+  ip: string | null
+  userAgent: string | null
+  /** JSON. */
+  detail: string | null
 }
 
-export type AuditRow = Awaited<ReturnType<typeof listEvents>>[number]
+/** Newest first. A bound that isn't given is one that everything is within: the index is used whatever is asked. */
+export const listEvents = statement<AuditQuery, AuditRow>(`
+  select at, id, type, actor, subject, session_id as "sessionId", token_id as "tokenId", ip, user_agent as "userAgent", detail
+  from assay.audit_events
+  where customer_id = :customerId and (:type::text is null or type = :type)
+    and at >= coalesce(:from::timestamptz, '-infinity') and at < coalesce(:to::timestamptz, 'infinity')
+    and (at, id) < (coalesce(:beforeAt::timestamptz, 'infinity'), coalesce(:beforeId::bigint, 0))
+  order by at desc, id desc limit :limit`)

@@ -1,9 +1,5 @@
-import { desc, eq } from 'drizzle-orm'
 import { auditedAs, type Origin } from './audit.ts'
-import type { Database } from './client.ts'
-import { withoutQuery } from './failures.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './revocations.ts'
-import { apiKeys } from './schema.ts'
 import { statement } from './statement.ts'
 
 /** No row: the customer has `limit` keys already. Nothing is narrowed, so nothing is published. */
@@ -63,18 +59,17 @@ export const touchApiKeys = statement<{ ids: string }, never>(`
   )
   update assay.api_keys set last_used_at = assay.now() from due where api_keys.id = due.id`)
 
+export interface ApiKeyRow {
+  id: string
+  name: string | null
+  scope: string
+  createdAt: Date
+  expiresAt: Date | null
+  lastUsedAt: Date | null
+}
+
 /** Newest first. */
-export const listApiKeys = (db: Pick<Database, 'orm'>, customerId: string) =>
-  db.orm
-    .select({
-      id: apiKeys.id,
-      name: apiKeys.name,
-      scope: apiKeys.scope,
-      createdAt: apiKeys.createdAt,
-      expiresAt: apiKeys.expiresAt,
-      lastUsedAt: apiKeys.lastUsedAt,
-    })
-    .from(apiKeys)
-    .where(eq(apiKeys.customerId, customerId))
-    .orderBy(desc(apiKeys.createdAt), desc(apiKeys.id))
-    .catch(withoutQuery)
+export const listApiKeys = statement<{ customerId: string }, ApiKeyRow>(`
+  select id, name, scope, created_at as "createdAt", expires_at as "expiresAt", last_used_at as "lastUsedAt"
+  from assay.api_keys where customer_id = :customerId
+  order by created_at desc, id desc`)

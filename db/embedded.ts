@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite, types } from '@electric-sql/pglite'
-import type { Driver, Line } from './client.ts'
+import type { Database, Line } from './client.ts'
 import { within } from './deadline.ts'
 import { translate } from './failures.ts'
 import { migrate } from './migrate.ts'
@@ -22,7 +22,7 @@ export class DatabaseDamaged extends Error {
  * Postgres inside this process, brought up to date. It has one connection and no directory lock of its own
  * (server/lock.ts has), and it runs with fsync off: it survives the process's death, not the machine's.
  */
-export async function openEmbedded(folder: string, deadline: number): Promise<Driver> {
+export async function openEmbedded(folder: string, deadline: number): Promise<Database> {
   // PGlite takes a folder without this file for an empty one, and makes a new database over whatever is there.
   if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, 'PG_VERSION')))
     throw new DatabaseDamaged(folder)
@@ -47,13 +47,13 @@ async function create(folder: string): Promise<PGlite> {
 /** The folder can't be read or written: no word about what is in it. */
 const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
-function calls(pglite: PGlite, deadline: number): Line & Pick<Driver, 'load'> {
+function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> {
   let calls = 0
 
-  async function call<Row>(statement: string, params: readonly unknown[], rowMode: 'array' | 'object') {
+  async function call<Row>(statement: string, params: readonly unknown[]) {
     calls++
     try {
-      const { rows } = await within(deadline, pglite.query(statement, [...params], { rowMode }), () => {})
+      const { rows } = await within(deadline, pglite.query(statement, [...params]), () => {})
       return rows as Row[]
     } catch (error) {
       throw pglite.closed ? translate({ code: 'CONNECTION_CLOSED' }) : translate(error)
@@ -63,8 +63,7 @@ function calls(pglite: PGlite, deadline: number): Line & Pick<Driver, 'load'> {
   }
 
   return {
-    query: (statement, params = []) => call(statement, params, 'object'),
-    values: (statement, params = []) => call(statement, params, 'array'),
+    query: (statement, params = []) => call(statement, params),
     load: () => ({ calls, connections: 1 }),
     close: () => pglite.close(),
   }

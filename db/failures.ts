@@ -38,9 +38,4 @@ export function translate(error: unknown): Error {
   return error instanceof Error ? error : new Error('the database driver threw something that is no error')
 }
 
-/** drizzle wraps what the driver threw in an error that holds the statement and its parameters: only the cause goes on. */
-export function withoutQuery(error: unknown): never {
-  throw (error as Error).cause ?? error
-}
-
 const codeOf = (error: unknown) => String((error as { code?: unknown } | null)?.code ?? '')

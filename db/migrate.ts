@@ -1,9 +1,27 @@
-import { readMigrationFiles } from 'drizzle-orm/migrator'
+import { createHash } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { MAKE_PARTITIONS } from './audit.ts'
 import type { Database } from './client.ts'
 import { connected } from './connection.ts'
 
-const files = readMigrationFiles({ migrationsFolder: `${import.meta.dirname}/migrations` })
+interface Migration {
+  statements: string[]
+  hash: string
+  /** Milliseconds since 1970. */
+  madeAt: number
+}
+
+/** As drizzle-kit writes them. */
+function readMigrations(folder: string): Migration[] {
+  const journal = JSON.parse(readFileSync(`${folder}/meta/_journal.json`, 'utf8'))
+  return journal.entries.map(({ tag, when }: { tag: string; when: number }) => {
+    const text = readFileSync(`${folder}/${tag}.sql`, 'utf8')
+    const hash = createHash('sha256').update(text).digest('hex')
+    return { statements: text.split('--> statement-breakpoint'), hash, madeAt: when }
+  })
+}
+
+const migrations = readMigrations(`${import.meta.dirname}/migrations`)
 
 /** The number that Assay's migrations lock, anywhere it shares a server: 'assay' in ASCII. */
 const LOCK = 0x61_73_73_61_79
@@ -39,21 +57,19 @@ export async function migrate(execute: Execute): Promise<number> {
     'create table if not exists assay.migrations (id serial primary key, hash text not null, created_at bigint not null)',
   )
   const [last] = await execute('select max(created_at)::float8 as at from assay.migrations')
-  const due = files.filter(file => file.folderMillis > Number(last?.at ?? 0))
-  for (const file of due) await apply(execute, file)
+  const due = migrations.filter(({ madeAt }) => madeAt > Number(last?.at ?? 0))
+  for (const migration of due) await apply(execute, migration)
   await execute(MAKE_PARTITIONS)
   return due.length
 }
 
-async function apply(execute: Execute, file: (typeof files)[number]) {
-  for (const statement of file.sql) await execute(statement)
-  await execute(
-    `insert into assay.migrations (hash, created_at) values ('${file.hash}', ${file.folderMillis})`,
-  )
+async function apply(execute: Execute, { statements, hash, madeAt }: Migration) {
+  for (const statement of statements) await execute(statement)
+  await execute(`insert into assay.migrations (hash, created_at) values ('${hash}', ${madeAt})`)
 }
 
 /** True when the database has every migration that this version knows; a newer version's more are no harm. */
 export async function isMigrated(db: Pick<Database, 'query'>): Promise<boolean> {
   const [row] = await db.query<{ at: number }>('select max(created_at)::float8 as at from assay.migrations')
-  return Number(row?.at ?? 0) >= (files.at(-1)?.folderMillis ?? 0)
+  return Number(row?.at ?? 0) >= (migrations.at(-1)?.madeAt ?? 0)
 }

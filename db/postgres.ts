@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { Unavailable } from '../server/errors.ts'
-import type { Driver, Line } from './client.ts'
+import type { Database, Line } from './client.ts'
 import { Connection, connectionTo, lost } from './connection.ts'
 import { within } from './deadline.ts'
 import { translate } from './failures.ts'
@@ -16,7 +16,7 @@ const YOUTH = 200
  * A pool of connections for all calls and one of one for each line. `pooled`: a pooler stands between, which lends
  * another connection of its own to each statement.
  */
-export function openPostgres(url: string, deadline: number, pooled: boolean): Driver {
+export function openPostgres(url: string, deadline: number, pooled: boolean): Database {
   const open = (connections: number, limit: number) => makePool({ url, connections, deadline: limit, pooled })
   return Object.assign(open(POOL, deadline), {
     kind: 'postgres' as const,
@@ -40,7 +40,7 @@ interface Generation {
   young: boolean
 }
 
-function makePool(options: PoolOptions): Line & Pick<Driver, 'load' | 'renew'> {
+function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'> {
   const { url, deadline, pooled, connections } = options
   // Once: what throws here would throw, later, where nobody catches it.
   const config = connectionTo(url, pooled ? {} : sessionSettings(deadline))
@@ -54,7 +54,7 @@ function makePool(options: PoolOptions): Line & Pick<Driver, 'load' | 'renew'> {
     void retire(failed)
   }
 
-  async function call<Row>(query: pg.QueryConfig | pg.QueryArrayConfig): Promise<Row[]> {
+  async function call<Row>(query: pg.QueryConfig): Promise<Row[]> {
     const used = current
     const turn: Turn = { connection: undefined }
     const outcome = within(deadline, run(used.pool, query, turn), () => {
@@ -79,7 +79,6 @@ function makePool(options: PoolOptions): Line & Pick<Driver, 'load' | 'renew'> {
 
   return {
     query: (statement, params = []) => call({ ...named(statement), values: [...params] }),
-    values: (statement, params = []) => call({ ...named(statement), values: [...params], rowMode: 'array' }),
     renew: () => current.young || replace(current),
     load: () => ({ calls, connections }),
     close: () => {

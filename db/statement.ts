@@ -7,7 +7,7 @@ const NAMES = /--[^\n]*|'(?:[^']|'')*'|(?<!:):([a-zA-Z]\w*)/g
 
 /**
  * A statement with named parameters (`:name`), compiled once to numbered ones; the drivers prepare it at its first use.
- * For what is hot or has more than one step; what is built from parts at run time is drizzle's.
+ * Nothing is built at run time: its text never depends on what is asked.
  */
 export function statement<Params extends { [name in keyof Params]: Value }, Row>(text: string) {
   const names: string[] = []

@@ -1,5 +1,5 @@
-import { type AuditRow, listEvents, type Origin } from '../db/audit.ts'
-import type { Database } from '../db/client.ts'
+import { type AuditQuery, type AuditRow, listEvents, type Origin } from '../db/audit.ts'
+import type { Querier } from '../db/revocations.ts'
 
 export { AUDIT_TYPES, type AuditQuery, type AuditRow, type AuditType, type Origin } from '../db/audit.ts'
 
@@ -7,13 +7,13 @@ export { AUDIT_TYPES, type AuditQuery, type AuditRow, type AuditType, type Origi
 export const MAINTENANCE: Origin = { actor: 'maintenance', ip: undefined, userAgent: undefined }
 
 export class Audit {
-  readonly #db: Pick<Database, 'orm'>
+  readonly #db: Querier
 
-  constructor(db: Pick<Database, 'orm'>) {
+  constructor(db: Querier) {
     this.#db = db
   }
 
-  list(query: Parameters<typeof listEvents>[1]): Promise<AuditRow[]> {
+  list(query: AuditQuery): Promise<AuditRow[]> {
     return listEvents(this.#db, query)
   }
 }

@@ -16,6 +16,8 @@ import type { Granted, Issuer } from './issuing.ts'
 import type { Log } from './log.ts'
 import type { Revoker } from './revoking.ts'
 
+export type { ListedSession } from '../db/sessions.ts'
+
 export interface SessionsOptions {
   db: Database
   issuer: Issuer

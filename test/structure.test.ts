@@ -87,6 +87,11 @@ describe('the import rule', () => {
     expect(against((from, of) => !['http', 'wiring'].includes(from) && FRAMEWORK.test(of))).toEqual([])
   })
 
+  test('the schema in TypeScript is for drizzle-kit: nothing that runs loads it', () => {
+    const described = (of: string) => of === 'db/schema.ts' || of.startsWith('drizzle-orm')
+    expect(imports.filter(({ from, of }) => from !== 'db/schema.ts' && described(of))).toEqual([])
+  })
+
   test('crypto takes values and gives values: it knows two modules of Node and one package', () => {
     const known = ['node:crypto', 'node:zlib', '@node-rs/argon2']
     expect(against((from, of) => from === 'crypto' && !isFile(of) && !known.includes(of))).toEqual([])

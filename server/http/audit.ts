@@ -18,13 +18,12 @@ function listEvents(deps: Needs) {
     const { client_id: customerId } = await account(c, deps)
     const { type, from, to, cursor, limit } = readQuery(c, ['type', 'from', 'to', 'cursor', 'limit'])
     const size = pageSize(limit)
-    const before = auditPosition(cursor)
     const query = {
       customerId,
       type: auditType(type),
       from: instant('from', from),
       to: instant('to', to),
-      before,
+      ...auditPosition(cursor),
       limit: size + 1,
     }
     const rows = await deps.audit.list(query)
@@ -45,7 +44,7 @@ function auditPosition(cursor: string | undefined) {
   const position = decodeCursor(cursor)
   if (position && !/^\d{1,15}$/.test(position.id))
     throw new OAuthError('invalid_request', 'cursor: send next_cursor of the page before, or leave it out')
-  return position && { at: position.at, id: Number(position.id) }
+  return { beforeAt: position?.at, beforeId: position && Number(position.id) }
 }
 
 /** Milliseconds since 1970. */

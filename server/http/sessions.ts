@@ -1,5 +1,6 @@
 import { Hono } from 'hono'
 import { OAuthError } from '../errors.ts'
+import type { ListedSession } from '../sessions.ts'
 import { account, sessionKeeper } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { check, decodeCursor, idOf, pageOf, pageSize, present, readQuery } from './params.ts'
@@ -22,12 +23,9 @@ function listSessions(deps: Needs) {
     const { customerId } = await sessionKeeper(c, deps)
     const { subject, cursor, limit } = readQuery(c, ['subject', 'cursor', 'limit'])
     const size = pageSize(limit)
-    const rows = await deps.sessions.list({
-      customerId,
-      subject,
-      before: decodeCursor(cursor),
-      limit: size + 1,
-    })
+    const before = decodeCursor(cursor)
+    const position = { beforeAt: before?.at, beforeId: before?.id }
+    const rows = await deps.sessions.list({ customerId, subject, ...position, limit: size + 1 })
     const { page, nextCursor } = pageOf(rows, size, session => session.issuedAt)
     return c.json(present({ sessions: page.map(toSession), next_cursor: nextCursor }))
   }
@@ -67,8 +65,6 @@ function revokeSubject(deps: Needs) {
     return c.body(null, 204)
   }
 }
-
-type ListedSession = Awaited<ReturnType<Deps['sessions']['list']>>[number]
 
 const toSession = (session: ListedSession) =>
   present({

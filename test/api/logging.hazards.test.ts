@@ -164,7 +164,7 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
     expect(await leaks(sung)).toEqual(SILENCE)
   })
 
-  test('when drizzle’s own error would hold the parameters, the log has the SQLSTATE, the place and nothing else', async () => {
+  test('when a list fails that was asked with parameters, the log has the SQLSTATE, the place and nothing else', async () => {
     const word = newCanary()
     const answer = await during(
       [renamed('sessions', 'user_agent', 'gone')],

@@ -193,7 +193,7 @@ test('an error of the database holds neither its statement nor what was bound to
   const errors = [
     await errorOf(db.query('select $1::text::int as statement', ['PARAMETER'])),
     await errorOf(db.query('insert into public.pairs values ($1)', ['PARAMETER'])),
-    await errorOf(db.values('select statement from nowhere where k = $1', ['PARAMETER'])),
+    await errorOf(db.query('select statement from nowhere where k = $1', ['PARAMETER'])),
   ]
   for (const error of errors) {
     expect(error).toBeInstanceOf(DatabaseError)

@@ -31,11 +31,9 @@ export function holding(db: Database) {
     return answer
   }
 
-  const through = (line: Pick<Database, 'query' | 'values' | 'close'>) => ({
+  const through = (line: Pick<Database, 'query' | 'close'>) => ({
     query: <Row>(statement: string, params?: readonly unknown[]) =>
       pass(statement, edited => line.query<Row>(edited, params)),
-    values: (statement: string, params?: readonly unknown[]) =>
-      pass(statement, edited => line.values(edited, params)),
     close: () => line.close(),
   })
 
