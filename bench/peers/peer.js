@@ -4,7 +4,7 @@ import { createServer } from 'node:http'
 export const TOKENS = 64
 
 /** How many refresh chains run side by side. */
-export const CHAINS = 256
+export const CHAINS = 1_024
 
 /** Longer than any run (s): nothing that was prepared expires under load. */
 export const DAY = 86_400

@@ -1,0 +1,95 @@
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { type Plan, toLua } from './plan.ts'
+import { cpuOf, LOAD, memoryOf, start } from './processes.ts'
+
+/** One round of one contender. */
+export interface Sample {
+  /** Answers a second. */
+  rate: number
+  /** Milliseconds. */
+  p50: number
+  p99: number
+  /** Processor time of the server for one answer (µs). */
+  cpu: number
+  /** Resident memory of the server after it (MB). */
+  memory: number
+}
+
+export interface Target {
+  port: number
+  pid: number
+}
+
+export interface LoadOptions {
+  connections: number
+  /** Whole ones. */
+  seconds: number
+}
+
+/** Plans are written once: some have megabytes. */
+const files = new Map<Plan, string>()
+let folder: Promise<string> | undefined
+
+async function fileOf(plan: Plan): Promise<string> {
+  folder ??= mkdtemp(join(tmpdir(), 'assay-bench-'))
+  const path = join(await folder, `${randomUUID()}.lua`)
+  await writeFile(path, toLua(plan))
+  return path
+}
+
+export async function removePlans() {
+  if (folder) await rm(await folder, { recursive: true })
+}
+
+/** Loads a server with what the plan holds. Throws when one answer is not what it must be, or doesn't come. */
+export async function load(plan: Plan, { port, pid }: Target, options: LoadOptions): Promise<Sample> {
+  const file = files.get(plan) ?? (await fileOf(plan))
+  const before = cpuOf(pid)
+  const { result, next } = await wrk(file, port, options)
+  const { requests, seconds, p50, p99, wrong, sample, lost } = result
+  if (plan.follow) goOn(plan, next)
+  else files.set(plan, file)
+  if (wrong + lost > 0 || requests === 0)
+    throw new Error(`of ${requests} answers ${wrong} were wrong (${sample}) and ${lost} did not come`)
+  const cpu = ((cpuOf(pid) - before) / requests) * 1e6
+  return { rate: requests / seconds, p50, p99, cpu, memory: memoryOf(pid) }
+}
+
+/** What was under way when the round ended is lost. */
+function goOn(plan: Plan, next: string[]) {
+  plan.requests = next.map((each, i) => ({ ...plan.requests[i]!, next: each }))
+}
+
+interface WrkResult {
+  requests: number
+  seconds: number
+  p50: number
+  p99: number
+  wrong: number
+  sample: string
+  lost: number
+}
+
+async function wrk(
+  plan: string,
+  port: number,
+  { connections, seconds }: LoadOptions,
+): Promise<{ result: WrkResult; next: string[] }> {
+  const url = `http://127.0.0.1:${port}`
+  const script = join(import.meta.dirname, 'wrk.lua')
+  const command = ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url]
+  const env = { PATH: process.env.PATH, BENCH_PLAN: plan }
+  const child = start(LOAD, command, { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const exited = once(child, 'exit')
+  const output = await text(child.stdout!)
+  const [code] = await exited
+  const line = /^BENCH (.*)$/m.exec(output)?.[1]
+  if (code !== 0 || line === undefined) throw new Error(`wrk ended with ${code}: ${output}`)
+  const next = [...output.matchAll(/^NEXT (.*)$/gm)].map(([, each]) => each!)
+  return { result: JSON.parse(line), next }
+}

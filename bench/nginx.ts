@@ -1,0 +1,87 @@
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { freePort } from '../test/support/port.ts'
+import { findProgram } from '../test/support/program.ts'
+import type { Target } from './load.ts'
+import { LOAD, SERVER, start, stop } from './processes.ts'
+
+/**
+ * nginx with Assay's shipped files in front of a location, and what is asked by auth_request: Assay, or as the limit another
+ * nginx that says yes to all. It stands on the load's core: what is asked has its own, as Assay has without it.
+ */
+
+const SHIPPED = join(import.meta.dirname, '../deploy/nginx')
+
+export interface Gateway extends Target {
+  stop(): Promise<void>
+}
+
+export const gatewayTo = (asked: number) => startNginx(LOAD, port => protecting(port, asked))
+
+/** Its answer has a header of Assay's, and nothing is worked out. */
+export const saysYes = () =>
+  startNginx(SERVER, port => `server { listen 127.0.0.1:${port}; location / { ${YES} } }`)
+
+const YES = 'add_header X-Auth-Customer abcdefghijklmnop; return 200;'
+
+const protecting = (port: number, asked: number) => `
+  include upstream-${asked}.conf;
+  server {
+    listen 127.0.0.1:${port};
+    include assay/assay.conf;
+    location / { auth_request /_assay/verify; include assay/identity.conf; try_files /nothing @granted; }
+    location @granted { add_header X-Granted-To $assay_customer; return 200; }
+  }`
+
+async function startNginx(core: number, http: (port: number) => string): Promise<Gateway> {
+  const port = await freePort()
+  const folder = await mkdtemp(join(tmpdir(), 'assay-bench-nginx-'))
+  await mkdir(join(folder, 'temp'))
+  await symlink(SHIPPED, join(folder, 'assay'))
+  await writeFile(join(folder, 'nginx.conf'), topLevel(folder, await withUpstream(folder, http(port))))
+  const nginx = findProgram('nginx')
+  if (nginx === undefined) throw new Error('nginx is not installed')
+  const command = [nginx, '-p', folder, '-e', join(folder, 'error.log'), '-c', join(folder, 'nginx.conf')]
+  const child = start(core, command, { stdio: 'ignore' })
+  await accepting(port)
+  return { port, pid: child.pid!, stop: () => stop(child).then(() => rm(folder, { recursive: true })) }
+}
+
+/** The shipped upstream.conf with the one line edited that is there to be. */
+async function withUpstream(folder: string, http: string): Promise<string> {
+  const asked = /include upstream-(\d+)\.conf/.exec(http)?.[1]
+  if (asked === undefined) return http
+  const shipped = await readFile(join(SHIPPED, 'upstream.conf'), 'utf8')
+  const name = `upstream-${asked}.conf`
+  await writeFile(join(folder, name), shipped.replace('127.0.0.1:3001', `127.0.0.1:${asked}`))
+  return http
+}
+
+const TEMPORARY = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+
+const topLevel = (folder: string, http: string) => `
+${process.getuid?.() === 0 ? 'user root;' : ''}
+daemon off;
+worker_processes 1;
+pid ${folder}/nginx.pid;
+events { worker_connections 1024; }
+http {
+  access_log off;
+  keepalive_requests 1000000;
+  ${TEMPORARY.map(name => `${name}_temp_path ${folder}/temp/${name};`).join('\n  ')}
+  ${http}
+}
+`
+
+async function accepting(port: number) {
+  for (let tries = 0; tries < 100; tries++) {
+    const answered = await fetch(`http://127.0.0.1:${port}/`).then(
+      () => true,
+      () => false,
+    )
+    if (answered) return
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+  throw new Error('nginx does not answer')
+}

@@ -1,0 +1,45 @@
+/** What a contender is asked, and what every one of its answers must be. */
+export interface Plan {
+  /** Sent round robin. */
+  requests: Ask[]
+  status: number
+  /** Every answer's body holds this text; empty: nothing is asked of it. */
+  contains: string
+  /** Every answer has this header. */
+  header?: string
+  /** This member of an answer's JSON takes the place of `{next}` in a later request: what is rotated is used once. */
+  follow?: { member: string }
+}
+
+export interface Ask {
+  method: string
+  path: string
+  headers: Record<string, string>
+  body?: string
+  /** What stands for `{next}` in the body the first time. */
+  next?: string
+}
+
+/** The plan as the table that wrk.lua reads. */
+export function toLua({ requests, status, contains, header, follow }: Plan): string {
+  const asks = requests.map(
+    ask => `{ head = ${quoted(headOf(ask))}, body = ${quoted(ask.body ?? '')}${nextOf(ask)} }`,
+  )
+  return `return {
+  status = ${status}, contains = ${quoted(contains)}, header = ${quoted(header ?? '')},
+  follow = ${quoted(follow?.member ?? '')},
+  requests = {\n${asks.join(',\n')}\n} }\n`
+}
+
+const nextOf = ({ next }: Ask) => (next === undefined ? '' : `, next = ${quoted(next)}`)
+
+function headOf({ method, path, headers, body }: Ask): string {
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  return `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\n${lines.join('')}${body === undefined ? '\r\n' : ''}`
+}
+
+/** ASCII as JSON writes it is a Lua string too. */
+function quoted(text: string): string {
+  if (!/^[\r\n\x20-\x7e]*$/.test(text)) throw new Error('a plan is ASCII')
+  return JSON.stringify(text)
+}

@@ -1,0 +1,75 @@
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { globSync, readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+
+/** Servers on the first core, load on the second, where there are two. Postgres is left to the system. */
+export const SERVER = 0
+export const LOAD = 1
+
+const started = new Set<ChildProcess>()
+
+/** A process on one core, or on all of them (`core` undefined). It is ended with the bench. */
+export function start(core: number | undefined, command: string[], options: SpawnOptions): ChildProcess {
+  const pinned = core === undefined || availableParallelism() < 2 ? [] : ['taskset', '-c', String(core)]
+  const [program, ...args] = [...pinned, ...command]
+  const child = spawn(program!, args, options)
+  started.add(child)
+  void ended(child).then(() => started.delete(child))
+  return child
+}
+
+const ended = (child: ChildProcess) => once(child, 'exit').catch(() => {}) // It could not be started.
+
+export async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = ended(child)
+  child.kill('SIGTERM')
+  await exited
+}
+
+export const stopAll = () => Promise.all([...started].map(stop))
+
+/** A process and all below it. */
+function familyOf(pid: number): number[] {
+  const stats = globSync('/proc/[0-9]*/stat').flatMap(file => {
+    const fields = statOf(file)
+    return fields ? [{ pid: Number(file.split('/')[2]), parent: Number(fields[1]) }] : []
+  })
+  const below = (parent: number): number[] => [
+    parent,
+    ...stats.filter(each => each.parent === parent).flatMap(each => below(each.pid)),
+  ]
+  return below(pid)
+}
+
+/** From the third field, the state: the name before it may hold spaces. */
+function statOf(file: string): string[] | undefined {
+  try {
+    return readFileSync(file, 'utf8').split(') ').at(-1)!.split(' ')
+  } catch {
+    return undefined // It ended meanwhile.
+  }
+}
+
+/** Clock ticks of /proc are hundredths of a second on Linux. */
+const TICK = 0.01
+
+/** Processor seconds that a process and its children have used. */
+export function cpuOf(pid: number): number {
+  const used = (fields = ['0']) => (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * TICK
+  return familyOf(pid).reduce((sum, each) => sum + used(statOf(`/proc/${each}/stat`)), 0)
+}
+
+/** Resident memory of a process and its children (MB). */
+export function memoryOf(pid: number): number {
+  return familyOf(pid).reduce((sum, each) => sum + residentOf(each), 0) / 1000
+}
+
+function residentOf(pid: number): number {
+  try {
+    return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1.024
+  } catch {
+    return 0
+  }
+}

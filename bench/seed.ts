@@ -1,0 +1,107 @@
+import { randomBytes } from 'node:crypto'
+import type { Database } from '../db/client.ts'
+import { encodeHeader, signUnder } from '../server/crypto/jwt.ts'
+import { formatKid } from '../server/crypto/kid.ts'
+import { hashPassword } from '../server/crypto/password.ts'
+import { type SealingKey, seal } from '../server/crypto/seal.ts'
+import { newApiKeyId, newCredential, randomId } from '../server/crypto/secret.ts'
+import { DATA_KEY_ID, dataKeyContext, type Vault } from '../server/records.ts'
+
+export const PASSWORD = 'correct horse battery staple'
+export const ISSUER = 'http://assay.bench'
+
+/** A customer, and what its tokens are made with. */
+export interface Customer {
+  id: string
+  email: string
+  apiKey: string
+  secret: Buffer
+  header: string
+}
+
+/** Rows of one statement. */
+const AT_ONCE = 1_000
+
+/**
+ * Customers as signing up makes them, but for their passwords' hashing: all have one. Written in large statements, since
+ * there may be a million. Answers the first `known` of them.
+ */
+export async function seedCustomers(
+  db: Database,
+  vault: Vault,
+  many: number,
+  known = many,
+): Promise<Customer[]> {
+  const passwordHash = await hashPassword(PASSWORD)
+  const kept: Customer[] = []
+  for (let done = 0; done < many; done += AT_ONCE) {
+    const made = Array.from({ length: Math.min(AT_ONCE, many - done) }, () => newCustomer(vault))
+    await db.query(INSERT, [JSON.stringify(made.map(({ row }) => row)), passwordHash])
+    for (const { customer } of made) if (kept.length < known) kept.push(customer)
+  }
+  await db.query('analyze assay.customers, assay.signing_keys, assay.api_keys')
+  return kept
+}
+
+const INSERT = `
+  with made as materialized (
+    select * from jsonb_to_recordset($1::text::jsonb) as made (
+      id text, email text, data_key text, access_secret text, refresh_secret text, api_key_id text, digest text)
+  ),
+  inserted as (
+    insert into assay.customers (id, email, password_hash, sealed_data_key, api_keys)
+    select id, email, $2, decode(data_key, 'base64'), 1 from made
+  ),
+  keyed as (
+    insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret)
+    select id, use, 1, 'current', 'HS512', decode(sealed, 'base64')
+    from made, lateral (values ('access', access_secret), ('refresh', refresh_secret)) as key (use, sealed)
+  )
+  insert into assay.api_keys (id, customer_id, name, scope, digest)
+  select api_key_id, id, 'first key', '*', decode(digest, 'base64') from made`
+
+function newCustomer(vault: Vault) {
+  const id = randomId(10)
+  const email = `${id}@example.com`
+  const apiKeyId = newApiKeyId(vault.installationKey, id)
+  const credential = newCredential('assay_ak', apiKeyId)
+  const dataKey: SealingKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
+  const secret = randomBytes(64)
+  const sealed = (purpose: string, bytes: Buffer) =>
+    seal(dataKey, bytes, { installation: vault.installationId, customer: id, purpose, version: 1 })
+  const row = {
+    id,
+    email,
+    data_key: seal(vault.current, dataKey.bytes, dataKeyContext(vault, id)).toString('base64'),
+    access_secret: sealed('access', secret).toString('base64'),
+    refresh_secret: sealed('refresh', randomBytes(64)).toString('base64'),
+    api_key_id: apiKeyId,
+    digest: credential.digest.toString('base64'),
+  }
+  const kid = formatKid(vault.installationKey, { customerId: id, use: 'access', version: 1 })
+  const header = encodeHeader({ alg: 'HS512', typ: 'at+jwt', kid })
+  return { row, customer: { id, email, apiKey: credential.text, secret, header } }
+}
+
+/** Seconds. */
+const LIFE = 24 * 3600
+
+/** A token of a customer's, as a session's are. `ext`: claims of its own. */
+export function tokenOf({ id, header, secret }: Customer, ext?: Record<string, unknown>): string {
+  const iat = Math.floor(Date.now() / 1000)
+  const claims = {
+    iss: ISSUER,
+    sub: `user-${randomId(10)}`,
+    aud: ISSUER,
+    client_id: id,
+    exp: iat + LIFE,
+    iat,
+    jti: randomId(15),
+    ep: '0.0',
+    scope: 'read write',
+    ...(ext && { ext }),
+    sid: randomId(15),
+    gen: 1,
+  }
+  return signUnder(header, 'HS512', claims, secret)
+}

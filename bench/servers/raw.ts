@@ -1,0 +1,101 @@
+import { once } from 'node:events'
+import postgres from 'postgres'
+import { insertSession, insertToken } from '../../db/issuing.ts'
+import { findRecord } from '../../db/keys.ts'
+import type { Querier } from '../../db/revocations.ts'
+import { refreshSession } from '../../db/sessions.ts'
+import { randomId } from '../../server/crypto/secret.ts'
+
+/**
+ * The limit of what asks the database: postgres.js, as many connections as Assay has, Assay's own statements one by one, and
+ * nothing else. Told by its parent what to do and for how long, answers how often it was done.
+ */
+
+const CONNECTIONS = 10
+/** Done before it is measured: statements are prepared, plans made. */
+const WARM_UP = 200
+
+const sql = postgres(process.env.DATABASE_URL!, { max: CONNECTIONS, onnotice: () => {} })
+
+const db: Querier = {
+  query: async <Row>(text: string, params: readonly unknown[] = []) =>
+    (await sql.unsafe(text, params as never[], { prepare: true })) as unknown as Row[],
+}
+
+const customers: string[] = JSON.parse(process.env.CUSTOMERS!)
+const customerOf = (i: number) => customers[i % customers.length]!
+
+const origin = { actor: 'api_key:bench', ip: '127.0.0.1', userAgent: undefined }
+const lifetimes = { refreshTtl: 2_592_000, sessionMaxTtl: 7_776_000, accessTtl: 300 }
+const tokenFor = (i: number) => ({
+  ...origin,
+  ...lifetimes,
+  customerId: customerOf(i),
+  subject: `user-${i % 1_000}`,
+  scope: 'read write',
+  type: 'token.issued' as const,
+  tokenId: randomId(15),
+  apiKeyId: undefined,
+})
+
+/** The generation of each session's refresh token. */
+const sessions: { customerId: string; sessionId: string; gen: number }[] = []
+
+async function startSessions(many: number) {
+  for (let i = 0; i < many; i++) {
+    const session = { ...tokenFor(i), sessionId: randomId(15), audience: '"bench"', ext: undefined }
+    await insertSession(db, session)
+    sessions.push({ customerId: session.customerId, sessionId: session.sessionId, gen: 1 })
+  }
+}
+
+const acts: Record<string, (i: number) => Promise<unknown[]>> = {
+  issue: i => insertToken(db, tokenFor(i)),
+  select: i => findRecord(db, { customerId: customerOf(i) }),
+  refresh: i => {
+    const session = sessions[i % sessions.length]!
+    const { refreshTtl } = lifetimes
+    const policy = {
+      policy: 'until_confirmed',
+      grace: 10,
+      scope: undefined,
+      refreshTtl,
+      tokenId: randomId(15),
+    } as const
+    return refreshSession(db, { ...origin, ...session, ...policy, gen: session.gen++ })
+  },
+}
+
+interface Asked {
+  act: string
+  seconds: number
+  callers: number
+}
+
+async function measure({ act, seconds, callers }: Asked) {
+  const run = acts[act]!
+  const took: number[] = []
+  const began = performance.now()
+  const until = began + seconds * 1000
+  let next = 0
+  await Promise.all(
+    Array.from({ length: callers }, async () => {
+      for (let sent = performance.now(); sent < until; sent = performance.now()) {
+        if ((await run(next++)).length !== 1) throw new Error(`${act}: not one row`)
+        took.push(performance.now() - sent)
+      }
+    }),
+  )
+  const elapsed = (performance.now() - began) / 1000
+  took.sort((a, b) => a - b)
+  const at = (part: number) => took[Math.floor(took.length * part)]!
+  return { requests: took.length, seconds: elapsed, p50: at(0.5), p99: at(0.99) }
+}
+
+await startSessions(WARM_UP)
+for (const act of Object.values(acts)) for (let i = 0; i < WARM_UP; i++) await act(i)
+process.send!({ ready: true })
+for (;;) {
+  const [asked] = await once(process, 'message')
+  process.send!(await measure(asked))
+}

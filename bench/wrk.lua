@@ -1,0 +1,86 @@
+-- Sends what a plan holds (BENCH_PLAN, written by plan.ts) and looks at every answer.
+
+local plan = dofile(os.getenv('BENCH_PLAN'))
+local asks, many = plan.requests, #plan.requests
+local following = plan.follow ~= ''
+local pattern = '"' .. plan.follow .. '":"([^"]+)"'
+local at = 0
+local threads = {}
+
+-- Globals are what done() can read: it runs in a state of its own.
+wrong = 0
+sample = ''
+
+-- What may be sent next: an answer of a plan that follows brings the next one, and each is used once.
+queue = {}
+local first, last = 1, 0
+local function push(next)
+  last = last + 1
+  queue[last] = next
+end
+local function pop()
+  local next = queue[first]
+  queue[first] = nil
+  first = first + 1
+  return next
+end
+if following then
+  for _, ask in ipairs(asks) do push(ask.next) end
+end
+
+local function text(ask, body)
+  if body == '' then return ask.head end
+  return ask.head .. 'Content-Length: ' .. #body .. '\r\n\r\n' .. body
+end
+
+local made = {}
+if not following then
+  for i, ask in ipairs(asks) do made[i] = text(ask, ask.body) end
+end
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function request()
+  at = at % many + 1
+  if not following then return made[at] end
+  local next = pop()
+  if next == nil then
+    wrong = wrong + 1
+    sample = 'nothing is left to follow'
+    return text(asks[at], asks[at].body)
+  end
+  return text(asks[at], (asks[at].body:gsub('{next}', function() return next end)))
+end
+
+local function right(status, headers, body)
+  if status ~= plan.status then return false end
+  if plan.contains ~= '' and not body:find(plan.contains, 1, true) then return false end
+  return plan.header == '' or headers[plan.header] ~= nil
+end
+
+function response(status, headers, body)
+  if not right(status, headers, body) then
+    wrong = wrong + 1
+    if sample == '' then sample = 'status ' .. status .. ', ' .. #body .. ' bytes' end
+  elseif following then
+    push(body:match(pattern))
+  end
+end
+
+function done(summary, latency)
+  local mistakes, seen = 0, ''
+  for _, thread in ipairs(threads) do
+    mistakes = mistakes + thread:get('wrong')
+    if seen == '' then seen = thread:get('sample') end
+  end
+  for _, thread in ipairs(threads) do
+    for _, next in pairs(thread:get('queue')) do io.write('NEXT ', next, '\n') end
+  end
+  local e = summary.errors
+  io.write(string.format(
+    'BENCH {"requests":%d,"seconds":%f,"p50":%f,"p99":%f,"wrong":%d,"sample":"%s","lost":%d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    mistakes, seen, e.connect + e.read + e.write + e.timeout))
+end
