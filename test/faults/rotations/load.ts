@@ -134,4 +134,8 @@ async function client(port: number) {
 await Promise.all(Array.from({ length: connections }, (_, index) => client(ports[index % ports.length]!)))
 const last = connect(ports[0]!)
 for (const sleeper of sleepers) await refreshOne(last, sleeper)
+for (const [version, [token]] of ofVersion) {
+  const accepted = (await counted('verify', version, last('GET', '/verify', token))) !== undefined
+  if (accepted) findings.verified.set(version, (findings.verified.get(version) ?? 0) + 1)
+}
 parentPort!.postMessage(findings)
