@@ -3,7 +3,7 @@ import { routePath } from 'hono/route'
 import { accountRoutes } from './http/account.ts'
 import { apiKeyRoutes } from './http/api_keys.ts'
 import { auditRoutes } from './http/audit.ts'
-import { type Ctx, type Deps, type Env, requestIdOf } from './http/context.ts'
+import { type Ctx, type Deps, type Env, requestIdFrom } from './http/context.ts'
 import { discoveryRoutes } from './http/discovery.ts'
 import { notFound, onError } from './http/errors.ts'
 import { introspectionRoutes } from './http/introspection.ts'
@@ -12,14 +12,14 @@ import { revocationRoutes } from './http/revocation.ts'
 import { secretRoutes } from './http/secrets.ts'
 import { sessionRoutes } from './http/sessions.ts'
 import { tokenRoutes } from './http/token.ts'
-import { verifyRoutes } from './http/verify.ts'
+import { type Verify, verifyRoutes } from './http/verify.ts'
 
 export type App = Hono<Env>
 
 /** Every route, behind one request id, one count and one error handler; /verify stands before them, by itself. */
-export function createApp(deps: Deps): App {
+export function createApp(deps: Deps, verify: Verify): App {
   const app = new Hono<Env>()
-  app.route('/', verifyRoutes(deps))
+  app.route('/', verifyRoutes(verify))
   app.use(observe(deps))
   for (const routes of [
     accountRoutes(deps),
@@ -44,14 +44,15 @@ const QUIET = new Set(['/healthz', '/readyz', '/metrics'])
 
 function observe({ clock, log, metrics }: Pick<Deps, 'clock' | 'log' | 'metrics'>) {
   return async function observe(c: Ctx, next: () => Promise<void>) {
-    const requestId = requestIdOf(c)
+    const requestId = requestIdFrom(c.req.header('x-request-id'))
     c.set('requestId', requestId)
     const began = clock.monotonic()
     await next()
     const milliseconds = clock.monotonic() - began
     const { method } = c.req
     const { status } = c.res
-    c.header('X-Request-Id', requestId)
+    // Not by c.header, which makes a stream of the body that is there.
+    c.res.headers.set('X-Request-Id', requestId)
     const route = routeOf(c)
     metrics.answered(method, route, status, milliseconds / 1000)
     log[QUIET.has(route) ? 'debug' : 'info'](

@@ -13,6 +13,7 @@ import { Customers } from './customers.ts'
 import { Gate } from './gate.ts'
 import { Hints } from './hints.ts'
 import type { ProcessState } from './http/context.ts'
+import { verifier } from './http/verify.ts'
 import { Issuer } from './issuing.ts'
 import { Keys } from './keys.ts'
 import { type Limits, LimitsInMemory, LimitsInRedis } from './limits.ts'
@@ -108,7 +109,8 @@ export function assemble(parts: Parts) {
   )
   const proxies = new TrustedProxies(config.trustProxy, log)
   const audit = new Audit(db)
-  const app = createApp({
+  const verify = verifier({ config, bus, tokens, sessions, metrics, log })
+  const deps = {
     config,
     clock,
     bus,
@@ -125,7 +127,8 @@ export function assemble(parts: Parts) {
     log,
     proxies,
     process,
-  })
+  }
+  const app = createApp(deps, verify)
 
   /** Writes what is still to be written, and leaves the bus. */
   async function stop() {
@@ -135,7 +138,7 @@ export function assemble(parts: Parts) {
     await line.close()
   }
 
-  return { app, bus, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
+  return { app, verify, bus, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
 }
 
 /** Counted as far together as can be: by all replicas, by all workers, or here. */

@@ -120,7 +120,7 @@ export class Credentials {
   }
 
   list(customerId: string) {
-    return listApiKeys(this.#options.db, customerId)
+    return listApiKeys(this.#options.db, { customerId })
   }
 
   flush(): Promise<void> {

@@ -1,8 +1,10 @@
-import { createServer, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import type { App } from './app.ts'
+import { GatheredResponse } from './gathered.ts'
 import { challenge } from './http/errors.ts'
+import { type Asked, queryOf, type Reply, type Verify } from './http/verify.ts'
 
 /** How long what is under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
 const FINISH = 5_000
@@ -25,18 +27,36 @@ export class ListenError extends Error {
  * Serves the app. `draining` is asked at each request: from then on every answer tells its client to come back on another
  * connection.
  */
-export async function listen(app: App, at: { host: string; port: number }, draining: () => boolean) {
+export async function listen(
+  { app, verify }: { app: App; verify: Verify },
+  at: { host: string; port: number },
+  draining: () => boolean,
+) {
   const answer = getRequestListener(app.fetch, { hostname: at.host })
-  const answerVerify = getRequestListener(app.fetch, { hostname: at.host, errorHandler: refuse })
+  const answerWithBody = getRequestListener(app.fetch, { hostname: at.host, errorHandler: refuse })
   const underWay = new Set<ServerResponse>()
-  const server = createServer(OPTIONS, (request, response) => {
-    if (draining()) response.shouldKeepAlive = false
+  const track = (response: ServerResponse) => {
     underWay.add(response)
     response.once('close', () => underWay.delete(response))
-    const verify = VERIFY.exec(request.url ?? '')
+  }
+
+  function answerVerify(request: IncomingMessage, response: ServerResponse, query: string) {
+    const reply = verify(query, request.headers as Asked)
+    if (!(reply instanceof Promise)) return send(response, reply)
+    track(response)
+    void reply.then(late => send(response, late))
+  }
+
+  const server = createServer(OPTIONS, (request, response) => {
+    if (draining()) response.shouldKeepAlive = false
+    const url = request.url ?? ''
+    const found = VERIFY.exec(url)
     // Resolved like a URL, a client's `/..` would lead out of /verify, and to a 200.
-    if (verify?.[1] === '/') request.url = '/verify/*'
-    return verify ? answerVerify(request, response) : answer(request, response)
+    const subPath = found?.[1] === '/'
+    if (found && !hasBody(request)) return answerVerify(request, response, subPath ? '' : queryOf(url))
+    track(response)
+    if (subPath) request.url = '/verify/*'
+    return found ? answerWithBody(request, response) : answer(request, response)
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', ({ code }: NodeJS.ErrnoException) => reject(new ListenError(at, code)))
@@ -52,12 +72,22 @@ export async function listen(app: App, at: { host: string; port: number }, drain
 /** What follows /verify/ is a client's path, appended by a proxy: it says nothing, and is not looked at. */
 const VERIFY = /^(?:https?:\/\/[^/?#]*)?\/verify([/?]|$)/
 
+/** One that is left unread has to be got rid of, or its connection, with care: that is left to the app's own way. */
+const hasBody = ({ headers }: IncomingMessage) =>
+  headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
+
+const send = (response: ServerResponse, { status, headers }: Reply) =>
+  response.writeHead(status, headers).end()
+
 /** A request that is no URL (a backslash in the path, an odd Host): at /verify a 400 would be a 500 of nginx's. */
 const refuse = () =>
   new Response(null, { status: 401, headers: { 'WWW-Authenticate': challenge(), 'Content-Length': '0' } })
 
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */
 const OPTIONS = {
+  ServerResponse: GatheredResponse,
+  // Of two Authorization headers Node would take the first, and what is behind us perhaps the other: joined, they are none.
+  joinDuplicateHeaders: true,
   headersTimeout: 5_000,
   requestTimeout: 15_000,
   keepAliveTimeout: 75_000,

@@ -1,5 +1,6 @@
 import cluster from 'node:cluster'
 import { readFileSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { banner } from './banner.ts'
 import {
@@ -50,6 +51,8 @@ async function main([verb = 'serve', ...rest]: string[]) {
     'listening',
   )
   process.stderr.write(banner({ port, host, folder: folder?.path }))
+  // Otherwise written at a clean end, which not every process has. Where NODE_COMPILE_CACHE isn't set it does nothing.
+  flushCompileCache()
 }
 
 type Parts = Omit<ServeOptions, 'clock'>

@@ -56,21 +56,19 @@ export interface Env {
 export type Ctx = Context<Env>
 
 /** `X-Consistency: strict` asks for an answer from a state not older than the question; a misspelt value does too. */
-export async function consistent(c: Ctx, bus: Bus): Promise<void> {
-  if (c.req.header('x-consistency') !== undefined) await bus.strict()
+export async function consistent(asked: string | undefined, bus: Bus): Promise<void> {
+  if (asked !== undefined) await bus.strict()
 }
 
-/** Milliseconds since the state was asked for that an answer rests on; nothing where it rests on none. */
-export const ageOf = (bus: Bus): Record<string, string> =>
-  bus.usable() ? { 'X-Assay-Age': String(Math.ceil(bus.answeredAt())) } : {}
+/** Milliseconds since the state was asked for that an answer rests on; undefined where it rests on none. */
+export const ageOf = (bus: Bus): string | undefined =>
+  bus.usable() ? String(Math.ceil(bus.answeredAt())) : undefined
 
 const REQUEST_ID = /^[\w.:-]{1,128}$/
 
 /** The caller's, if it is harmless, so that one request can be followed through several logs. */
-export function requestIdOf(c: Ctx): string {
-  const theirs = c.req.header('x-request-id')
-  return theirs !== undefined && REQUEST_ID.test(theirs) ? theirs : randomUUID()
-}
+export const requestIdFrom = (theirs: string | undefined): string =>
+  theirs !== undefined && REQUEST_ID.test(theirs) ? theirs : randomUUID()
 
 /** Who acts, and from where, for the audit. */
 export function originOf(c: Ctx, { proxies }: Pick<Deps, 'proxies'>, actor: string): Origin {

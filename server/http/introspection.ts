@@ -27,7 +27,7 @@ function introspect(deps: Needs) {
     const caller = await authenticated(deps.credentials, presentedBy(c, form))
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    await consistent(c, deps.bus)
+    await consistent(c.req.header('x-consistency'), deps.bus)
     return answer(c, deps, (await activities(deps, caller, [token]))[0]!)
   }
 }
@@ -38,7 +38,7 @@ function introspectBatch(deps: Needs) {
   return async function introspectBatch(c: Ctx) {
     const caller = await authenticated(deps.credentials, presentedBy(c, new Map()))
     const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
-    await consistent(c, deps.bus)
+    await consistent(c.req.header('x-consistency'), deps.bus)
     return answer(c, deps, { tokens: await activities(deps, caller, tokens) })
   }
 }
@@ -47,7 +47,7 @@ function introspectBatch(deps: Needs) {
 function introspectSelf(deps: Needs) {
   return async function introspectSelf(c: Ctx) {
     const token = bearerOf(c.req.header('authorization'))
-    await consistent(c, deps.bus)
+    await consistent(c.req.header('x-consistency'), deps.bus)
     const claims = token === undefined ? undefined : await verified(deps, token)
     return answer(c, deps, claims ? activeAccess(claims) : INACTIVE)
   }
@@ -97,5 +97,7 @@ const activeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaim
   ...{ scope, scopes: scopesOf(scope) },
 })
 
-const answer = (c: Ctx, { bus }: Needs, body: object) =>
-  c.json(body, 200, { 'Cache-Control': 'no-store', ...ageOf(bus) })
+function answer(c: Ctx, { bus }: Needs, body: object) {
+  const age = ageOf(bus)
+  return c.json(body, 200, { 'Cache-Control': 'no-store', ...(age !== undefined && { 'X-Assay-Age': age }) })
+}

@@ -2,33 +2,37 @@ import { z } from 'zod'
 import { OAuthError, TooLarge } from '../errors.ts'
 import type { Ctx } from './context.ts'
 
-/** Bytes of a body, counted as they arrive: what a client says of its length is not believed. */
+/** Bytes of a body. They are counted as they arrive unless their length is announced: node:http holds a client to that. */
 export const BODY_LIMIT = 16 * 1024
 export const BATCH_LIMIT = 1024 * 1024
 
 async function readText(c: Ctx, limit: number): Promise<string> {
-  const body = c.req.raw.body
-  if (!body) return ''
-  if (Number(c.req.header('content-length')) > limit) throw new TooLarge(limit)
-  const chunks: Uint8Array[] = []
-  let size = 0
+  const announced = c.req.header('content-length')
+  if (Number(announced) > limit) throw new TooLarge(limit)
   try {
-    for await (const chunk of body) {
-      size += chunk.length
-      if (size > limit) throw new TooLarge(limit)
-      chunks.push(chunk)
-    }
+    // Of a body whose length is announced no more arrives than that.
+    return decode(announced === undefined ? await readChunks(c, limit) : await c.req.arrayBuffer())
   } catch (error) {
     throw error instanceof OAuthError
       ? error
       : new OAuthError('invalid_request', 'the body did not arrive whole')
   }
-  return decode(Buffer.concat(chunks))
+}
+
+async function readChunks(c: Ctx, limit: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let size = 0
+  for await (const chunk of c.req.raw.body ?? []) {
+    size += chunk.length
+    if (size > limit) throw new TooLarge(limit)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
-function decode(bytes: Uint8Array): string {
+function decode(bytes: Uint8Array | ArrayBuffer): string {
   try {
     return utf8.decode(bytes)
   } catch {

@@ -16,9 +16,8 @@ const NONE: Rules = {}
 const parsed = new LRUCache<string, { rules: Rules | undefined }>({ max: 1_000 })
 
 /** The rules of the URL's query and of X-Assay-Require together; undefined when one of them is not as it should be. */
-export function rulesOf(url: string, required: string | undefined): Rules | undefined {
-  const start = url.indexOf('?')
-  const text = `${start < 0 ? '' : url.slice(start + 1)}${required ? `&${required}` : ''}`
+export function rulesOf(query: string, required: string | undefined): Rules | undefined {
+  const text = required ? `${query}&${required}` : query
   if (text === '') return NONE
   const known = parsed.get(text)
   if (known) return known.rules

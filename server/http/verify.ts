@@ -1,39 +1,82 @@
-import type { Handler } from 'hono'
 import { Hono } from 'hono'
 import type { AccessClaims } from '../claims.ts'
 import { Unavailable } from '../errors.ts'
 import { identityHeaders } from '../identity.ts'
+import { isWaiting } from '../settle.ts'
+import type { Verdict } from '../tokens.ts'
 import { bearerOf, isBearer } from './caller.ts'
-import { ageOf, type Ctx, consistent, type Deps, type Env, requestIdOf } from './context.ts'
+import { ageOf, consistent, type Deps, type Env, requestIdFrom } from './context.ts'
 import { challenge } from './errors.ts'
 import { problemWith, type Rules, rulesOf } from './rules.ts'
 
 type Needs = Pick<Deps, 'bus' | 'config' | 'tokens' | 'sessions' | 'metrics' | 'log'>
 
-/** Forward auth. It stands alone, without middleware: it is on every request of its users. */
-export function verifyRoutes(deps: Needs) {
-  return new Hono<Env>().all('/verify', verify(deps, true)).all('/verify/*', verify(deps, false))
+/** What is looked at of a request: some of its headers, by their names in lower case. */
+export type Asked = Readonly<
+  Partial<Record<'authorization' | 'cookie' | 'x-request-id' | 'x-assay-require' | 'x-consistency', string>>
+>
+
+/** Exactly 200, 401, 403 or 503 (or 500), always with an empty body, which is what proxies can hand on. */
+export interface Reply {
+  status: number
+  headers: Record<string, string>
 }
 
+/** `query`: rules, as far as the proxy wrote them. Answers at once when what is needed is in memory. Never throws. */
+export type Verify = (query: string, asked: Asked) => Reply | Promise<Reply>
+
 /**
- * Exactly 200, 401, 403 or 503, always with an empty body, which is what proxies can hand on. The request's body is never
- * read. On sub-paths the query is the client's own (Envoy appends it), so there it says nothing.
+ * Forward auth, as it is served where a request came by another way than listen.ts's own. The request's body is never read.
+ * On sub-paths the query is the client's own (Envoy appends it), so there it says nothing.
  */
-function verify(deps: Needs, exact: boolean): Handler<Env> {
-  return async function verify(c) {
-    const requestId = requestIdOf(c)
+export function verifyRoutes(verify: Verify) {
+  const respond = async (query: string, asked: Asked) => {
+    const { status, headers } = await verify(query, asked)
+    return new Response(null, { status, headers })
+  }
+  return new Hono<Env>()
+    .all('/verify', c => respond(queryOf(c.req.url), c.req.header()))
+    .all('/verify/*', c => respond('', c.req.header()))
+}
+
+/** What follows the first question mark. */
+export function queryOf(url: string): string {
+  const start = url.indexOf('?')
+  return start < 0 ? '' : url.slice(start + 1)
+}
+
+/** It is on every request of its users: it stands alone, without middleware, and awaits nothing that it needn't. */
+export const verifier = (deps: Needs): Verify =>
+  function verify(query, asked) {
+    const requestId = requestIdFrom(asked['x-request-id'])
     try {
-      const rules = rulesOf(exact ? c.req.url : '', c.req.header('x-assay-require'))
+      const rules = rulesOf(query, asked['x-assay-require'])
       if (rules === undefined) return misruled(deps, requestId)
-      const token = tokenOf(c, deps.config.tokenCookie)
+      const token = tokenOf(asked, deps.config.tokenCookie)
       if (token === undefined) return deny(deps, requestId, 401, challenge(), 'token_missing')
-      await consistent(c, deps.bus)
-      const { claims, refusal } = await deps.tokens.verify(token)
-      if (refusal) return deny(deps, requestId, 401, INVALID, refusal)
-      return answer(deps, requestId, claims, rules)
+      const strict = asked['x-consistency']
+      const verdict = strict === undefined ? deps.tokens.judgeAccess(token) : undefined
+      return verdict === undefined || isWaiting(verdict)
+        ? later(deps, requestId, strict, token, rules)
+        : replyTo(deps, requestId, verdict, rules)
     } catch (error) {
       return failed(deps, requestId, error)
     }
+  }
+
+/** As `verify`, where something has to be waited for. */
+async function later(
+  deps: Needs,
+  requestId: string,
+  strict: string | undefined,
+  token: string,
+  rules: Rules,
+): Promise<Reply> {
+  try {
+    await consistent(strict, deps.bus)
+    return replyTo(deps, requestId, await deps.tokens.verify(token), rules)
+  } catch (error) {
+    return failed(deps, requestId, error)
   }
 }
 
@@ -42,18 +85,24 @@ const INVALID = challenge(
   ', error_description="the access token is malformed, expired or revoked"',
 )
 
-function answer(deps: Needs, requestId: string, claims: AccessClaims, rules: Rules): Response {
+function replyTo(
+  deps: Needs,
+  requestId: string,
+  { claims, refusal }: Verdict<AccessClaims>,
+  rules: Rules,
+): Reply {
+  if (!claims) return deny(deps, requestId, 401, INVALID, refusal)
   const problem = problemWith(claims, rules)
   if (problem) return deny(deps, requestId, 403, forbidden(problem.scope), problem.reason)
   deps.sessions.noteSeen(claims)
   deps.metrics.verified(undefined)
-  return empty(200, requestId, { ...identityHeaders(claims), ...ageOf(deps.bus) })
+  return empty(200, requestId, deps.bus, identityHeaders(claims))
 }
 
 const forbidden = (scope?: string) =>
   challenge('insufficient_scope', scope === undefined ? '' : `, scope="${scope}"`)
 
-function misruled(deps: Needs, requestId: string): Response {
+function misruled(deps: Needs, requestId: string): Reply {
   deps.log.warn(
     { requestId },
     'verify: a rule is unknown, repeated or malformed; mend it in the proxy: all is denied',
@@ -67,28 +116,38 @@ function deny(
   status: 401 | 403,
   authenticate: string,
   reason: string,
-): Response {
+): Reply {
   metrics.verified(reason)
-  return empty(status, requestId, { 'WWW-Authenticate': authenticate, ...ageOf(bus) })
+  return empty(status, requestId, bus, { 'WWW-Authenticate': authenticate })
 }
 
-function failed({ metrics, log }: Needs, requestId: string, error: unknown): Response {
+function failed({ metrics, log }: Needs, requestId: string, error: unknown): Reply {
   const status = error instanceof Unavailable ? 503 : 500
   metrics.verified(status === 503 ? 'unavailable' : 'server_error')
   if (error instanceof Unavailable) metrics.unavailable(error.reason)
   // An outage is told by the bus, once; here it would be a line per request.
   log[status === 503 ? 'debug' : 'error']({ requestId, err: error }, 'verify failed')
-  return empty(status, requestId, status === 503 ? { 'Retry-After': '1' } : {})
+  return empty(status, requestId, undefined, status === 503 ? { 'Retry-After': '1' } : {})
 }
 
-const empty = (status: number, requestId: string, headers: Record<string, string>) =>
-  new Response(null, { status, headers: { ...headers, 'X-Request-Id': requestId, 'Content-Length': '0' } })
+/** `bus`: what the answer rests on, if it rests on any state. */
+function empty(
+  status: number,
+  requestId: string,
+  bus: Needs['bus'] | undefined,
+  headers: Record<string, string>,
+): Reply {
+  const age = bus && ageOf(bus)
+  if (age !== undefined) headers['X-Assay-Age'] = age
+  headers['X-Request-Id'] = requestId
+  headers['Content-Length'] = '0'
+  return { status, headers }
+}
 
 /** A Bearer header wins over the cookie, even a malformed one. */
-function tokenOf(c: Ctx, cookie: string | undefined): string | undefined {
-  const authorization = c.req.header('authorization')
+function tokenOf({ authorization, cookie }: Asked, name: string | undefined): string | undefined {
   if (isBearer(authorization)) return bearerOf(authorization) ?? ''
-  return cookie === undefined ? undefined : cookieOf(c.req.header('cookie'), cookie)
+  return name === undefined ? undefined : cookieOf(cookie, name)
 }
 
 function cookieOf(header: string | undefined, name: string): string | undefined {

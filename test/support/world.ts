@@ -118,7 +118,7 @@ async function startReplica(parts: Parts) {
   }
 
   const own = { redis, clock, lines, request, stop }
-  return { ...assembled, ...calls(request), ...own, serve: () => serve(app, parts.config) }
+  return { ...assembled, ...calls(request), ...own, serve: () => serve(assembled, parts.config) }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there, and fails if it isn't.
@@ -211,8 +211,8 @@ function movableClock() {
 }
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
-async function serve(app: Parameters<typeof listen>[0], config: Config) {
-  const listening = await listen(app, { host: '127.0.0.1', port: config.port }, () => false)
+async function serve(served: Parameters<typeof listen>[0], config: Config) {
+  const listening = await listen(served, { host: '127.0.0.1', port: config.port }, () => false)
   let connections = 0
   listening.server.on('connection', () => connections++)
   const stop = async () => {
