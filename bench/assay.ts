@@ -1,15 +1,14 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { open } from '../db/client.ts'
 import { migratePostgres } from '../db/migrate.ts'
 import { openVault } from '../server/vault.ts'
-import { createDatabase } from '../test/support/database.ts'
+import { control, createDatabase } from '../test/support/database.ts'
 import { freePort } from '../test/support/port.ts'
 import type { Target } from './load.ts'
 import { SERVER, start, stop } from './processes.ts'
+import { scratchFolder } from './scratch.ts'
 import { type Customer, ISSUER, seedCustomers } from './seed.ts'
 
 /** The server as its users start it, with the settings that it has by itself. */
@@ -24,21 +23,31 @@ export interface Installation {
   customers: Customer[]
   /** A statement on its database. */
   query(statement: string, params?: unknown[]): Promise<unknown[]>
-  drop(): Promise<void>
+}
+
+const drops: (() => Promise<void>)[] = []
+
+/** All that were installed. */
+export async function dropAll() {
+  for (const drop of drops.splice(0)) await drop()
 }
 
 /** A database with so many customers, of which the first `known` are told of. */
 export async function install(postgres: string, many: number, known = many): Promise<Installation> {
   const { url, drop } = await createDatabase(postgres)
+  drops.push(drop)
   await migratePostgres(url)
   const db = await open({ url })
   const vault = await openVault(db, [{ id: 'm1', bytes: MASTER_KEY }])
   const customers = await seedCustomers(db, vault, many, known)
+  await db.close()
+  // As long as it takes: the server's own connections give up after five seconds.
+  const sql = control(url)
+  drops.unshift(() => sql.end())
   return {
     url,
     customers,
-    query: (statement, params) => db.query(statement, params),
-    drop: () => db.close().then(drop),
+    query: (statement, params = []) => sql.unsafe(statement, params as never[]),
   }
 }
 
@@ -71,10 +80,9 @@ export const onPostgres = (url: string, settings: Settings = {}) =>
 
 /** On a database of its own, which an earlier start has made. */
 export async function embedded(): Promise<Assay> {
-  const folder = await mkdtemp(join(tmpdir(), 'assay-bench-data-'))
+  const folder = await scratchFolder()
   await (await startAssay({ DATA_DIR: folder })).stop()
-  const assay = await startAssay({ DATA_DIR: folder })
-  return { ...assay, stop: () => assay.stop().then(() => rm(folder, { recursive: true })) }
+  return startAssay({ DATA_DIR: folder })
 }
 
 const COMMON = {

@@ -1,5 +1,6 @@
 import { type Assay, embedded, type Installation, install, onPostgres } from './assay.ts'
 import { announced, byHttp, byRaw, CONNECTIONS, type Contender, startRaw } from './contender.ts'
+import { installPeers } from './install_peers.ts'
 import type { Target as Server } from './load.ts'
 import { gatewayTo, saysYes } from './nginx.ts'
 import * as plans from './plans.ts'
@@ -12,7 +13,6 @@ export interface Stage {
   contenders: Contender[]
   /** Figures that no round measures. */
   figures: Target[]
-  end(): Promise<void>
 }
 
 /** The customers whose tokens are used. */
@@ -21,6 +21,7 @@ const HOT = 64
 const COLD = 24_000
 
 export async function setStage(postgres: string): Promise<Stage> {
+  installPeers()
   const installation = await install(postgres, HOT + COLD)
   const hot = installation.customers.slice(0, HOT)
   const cold = installation.customers.slice(HOT)
@@ -43,7 +44,7 @@ export async function setStage(postgres: string): Promise<Stage> {
     figure('start to ready, embedded, ms', inMemory.readyAfter, 1_000),
     figure('resident memory, idle on Postgres, MB', idle, 130),
   ]
-  return { contenders, figures, end: () => installation.drop() }
+  return { contenders, figures }
 }
 
 const figure = (what: string, value: number, asked: number): Target => ({

@@ -1,11 +1,10 @@
-import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { type Plan, toLua } from './plan.ts'
 import { cpuOf, LOAD, memoryOf, start } from './processes.ts'
+import { scratchFolder } from './scratch.ts'
 
 /** One round of one contender. */
 export interface Sample {
@@ -33,17 +32,11 @@ export interface LoadOptions {
 
 /** Plans are written once: some have megabytes. */
 const files = new Map<Plan, string>()
-let folder: Promise<string> | undefined
 
 async function fileOf(plan: Plan): Promise<string> {
-  folder ??= mkdtemp(join(tmpdir(), 'assay-bench-'))
-  const path = join(await folder, `${randomUUID()}.lua`)
+  const path = join(await scratchFolder(), 'plan.lua')
   await writeFile(path, toLua(plan))
   return path
-}
-
-export async function removePlans() {
-  if (folder) await rm(await folder, { recursive: true })
 }
 
 /** Loads a server with what the plan holds. Throws when one answer is not what it must be, or doesn't come. */

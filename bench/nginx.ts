@@ -1,10 +1,10 @@
-import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { freePort } from '../test/support/port.ts'
 import { findProgram } from '../test/support/program.ts'
 import type { Target } from './load.ts'
-import { LOAD, SERVER, start, stop } from './processes.ts'
+import { LOAD, SERVER, start } from './processes.ts'
+import { scratchFolder } from './scratch.ts'
 
 /**
  * nginx with Assay's shipped files in front of a location, and what is asked by auth_request: Assay, or as the limit another
@@ -12,10 +12,6 @@ import { LOAD, SERVER, start, stop } from './processes.ts'
  */
 
 const SHIPPED = join(import.meta.dirname, '../deploy/nginx')
-
-export interface Gateway extends Target {
-  stop(): Promise<void>
-}
 
 export const gatewayTo = (asked: number) => startNginx(LOAD, port => protecting(port, asked))
 
@@ -34,9 +30,9 @@ const protecting = (port: number, asked: number) => `
     location @granted { add_header X-Granted-To $assay_customer; return 200; }
   }`
 
-async function startNginx(core: number, http: (port: number) => string): Promise<Gateway> {
+async function startNginx(core: number, http: (port: number) => string): Promise<Target> {
   const port = await freePort()
-  const folder = await mkdtemp(join(tmpdir(), 'assay-bench-nginx-'))
+  const folder = await scratchFolder()
   await mkdir(join(folder, 'temp'))
   await symlink(SHIPPED, join(folder, 'assay'))
   await writeFile(join(folder, 'nginx.conf'), topLevel(folder, await withUpstream(folder, http(port))))
@@ -45,7 +41,7 @@ async function startNginx(core: number, http: (port: number) => string): Promise
   const command = [nginx, '-p', folder, '-e', join(folder, 'error.log'), '-c', join(folder, 'nginx.conf')]
   const child = start(core, command, { stdio: 'ignore' })
   await accepting(port)
-  return { port, pid: child.pid!, stop: () => stop(child).then(() => rm(folder, { recursive: true })) }
+  return { port, pid: child.pid! }
 }
 
 /** The shipped upstream.conf with the one line edited that is there to be. */

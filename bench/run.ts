@@ -1,12 +1,12 @@
-import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { cpus } from 'node:os'
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { dropAll } from './assay.ts'
 import type { Contender } from './contender.ts'
 import { setStage } from './contenders.ts'
-import { removePlans, type Sample } from './load.ts'
+import { setGrowth } from './growth.ts'
+import type { Sample } from './load.ts'
 import { stopAll } from './processes.ts'
+import { removeScratch } from './scratch.ts'
 import { type Row, rowOf, tableOf } from './table.ts'
 import { targetsOf } from './targets.ts'
 
@@ -36,32 +36,19 @@ const postgres = process.env.DATABASE_URL ?? 'postgres://postgres@127.0.0.1:5432
 
 async function main() {
   if (options.help) return print(USAGE)
-  installPeers()
-  const stage = await setStage(postgres)
-  try {
-    const words = options.only.split(',')
-    const chosen = stage.contenders.filter(({ name }) => words.some(word => name.includes(word)))
-    const rows = await measured(chosen, Number(options.rounds), Number(options.seconds))
-    if (options.json) return print(JSON.stringify({ machine: machine(), rows }, undefined, 2))
-    print(`${machine()}\n\n${tableOf(rows)}\n`)
-    print(targetsOf(new Map(rows.map(row => [row.name, row])), stage.figures))
-  } finally {
-    await stopAll()
-    await stage.end()
-    await removePlans()
-  }
+  const stage = options.growth ? await setGrowth(postgres, progress) : await setStage(postgres)
+  const words = options.only.split(',')
+  const chosen = stage.contenders.filter(({ name }) => words.some(word => name.includes(word)))
+  const rows = await measured(chosen, Number(options.rounds), Number(options.seconds))
+  if (options.json) return print(JSON.stringify({ machine: machine(), rows }, undefined, 2))
+  print(`${machine()}\n\n${tableOf(rows)}\n`)
+  print(targetsOf(new Map(rows.map(row => [row.name, row])), stage.figures))
 }
 
-/** The peers have their own packages: nobody who only uses Assay has to have them. */
-function installPeers() {
-  const folder = join(import.meta.dirname, 'peers')
-  if (existsSync(join(folder, 'node_modules'))) return
-  progress('installing the peers')
-  const { status } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd: folder,
-    stdio: ['ignore', 'inherit', 'inherit'],
-  })
-  if (status !== 0) throw new Error('npm ci failed in bench/peers')
+async function cleanUp() {
+  await stopAll()
+  await dropAll()
+  await removeScratch()
 }
 
 /** In turns, so that a slow minute of the machine is everybody's; every other round backwards. */
@@ -92,5 +79,6 @@ const progress = (text: string) =>
 
 const print = (text: string) => process.stdout.write(`${text}\n`)
 
-await main()
+process.once('SIGINT', () => void cleanUp().then(() => process.exit(130)))
+await main().finally(cleanUp)
 process.exit(0)

@@ -1,8 +1,9 @@
+import { IncomingMessage } from 'node:http'
 import { z } from 'zod'
 import { OAuthError, TooLarge } from '../errors.ts'
 import type { Ctx } from './context.ts'
 
-/** Bytes of a body. They are counted as they arrive unless their length is announced: node:http holds a client to that. */
+/** Bytes of a body. They are counted as they arrive, but for node:http, which holds a client to the length that it announced. */
 export const BODY_LIMIT = 16 * 1024
 export const BATCH_LIMIT = 1024 * 1024
 
@@ -10,8 +11,8 @@ async function readText(c: Ctx, limit: number): Promise<string> {
   const announced = c.req.header('content-length')
   if (Number(announced) > limit) throw new TooLarge(limit)
   try {
-    // Of a body whose length is announced no more arrives than that.
-    return decode(announced === undefined ? await readChunks(c, limit) : await c.req.arrayBuffer())
+    const held = announced !== undefined && c.env?.incoming instanceof IncomingMessage
+    return decode(held ? await c.req.arrayBuffer() : await readChunks(c, limit))
   } catch (error) {
     throw error instanceof OAuthError
       ? error
