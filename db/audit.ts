@@ -24,8 +24,8 @@ export const AUDIT_TYPES = [
 
 export type AuditType = (typeof AUDIT_TYPES)[number]
 
-/** In SQL: the type itself, the parameter, or a choice by `typeBy`. */
-type TypeExpression = `'${AuditType}'` | ':type' | `case ${string}`
+/** In SQL: the type itself, the column `type`, or a choice by `typeBy`. */
+type TypeExpression = `'${AuditType}'` | 'type' | `case ${string}`
 
 /** The type of an event, by the value of a column. */
 export function typeBy(column: string, types: Record<string, AuditType>): TypeExpression {

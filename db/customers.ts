@@ -1,9 +1,10 @@
-import { auditedAs, type Origin } from './audit.ts'
-import { ISSUED, type Issued, LIFETIMES, type NewSession, starting } from './issuing.ts'
-import { AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
+import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
+import { ASKED, ISSUED, type Issued, LIFETIMES, type Lifetimes, starting } from './issuing.ts'
+import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
-export interface NewCustomer extends NewSession {
+export interface NewCustomer extends Lifetimes {
+  customerId: string
   email: string
   name: string | undefined
   passwordHash: string
@@ -16,8 +17,9 @@ export interface NewCustomer extends NewSession {
 }
 
 /** A customer with its data key, its first two signing keys, API key and session. No row: the email is taken. */
-export const insertCustomer = statement<NewCustomer, Issued & { createdAt: Date }>(`
-  with inserted as (
+export const insertCustomer = statement<Acts & NewCustomer, Issued & { createdAt: Date }>(`
+  with ${ASKED},
+  inserted as (
     insert into assay.customers (id, email, name, password_hash, sealed_data_key, api_keys, created_at)
     values (:customerId, :email, :name, :passwordHash, :sealedDataKey, 1, assay.now())
     on conflict (email) do nothing
@@ -33,15 +35,16 @@ export const insertCustomer = statement<NewCustomer, Issued & { createdAt: Date 
     select :newApiKeyId, customer_id, 'first key', :apiKeyScope, :apiKeyDigest, t from inserted
   ),
   entitled as (
-    select customer_id, t, 0 as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIFETIMES}
-    from inserted
+    select asked.*, t, 0 as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIFETIMES}
+    from inserted join asked using (customer_id)
   ),
   started as (${starting('entitled')}),
-  audited as (${auditedAs(':type', 'entitled', {
+  audited as (${auditedAs('type', 'entitled', {
     subject: 'customer_id',
-    session: ':sessionId::text',
-    token: ':tokenId::text',
+    session: 'session_id',
+    token: 'token_id',
     detail: `json_build_object('api_key_id', :newApiKeyId::text)::text`,
+    ...OF_EACH_ROW,
   })})
   select ${ISSUED}, t as "createdAt" from entitled`)
 

@@ -1,4 +1,5 @@
-import { type AuditType, auditedAs, type Origin } from './audit.ts'
+import { type AuditType, auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
+import type { Acts } from './revocations.ts'
 import { SESSION_ROW, type SessionRow, seconds } from './sessions.ts'
 import { statement } from './statement.ts'
 
@@ -7,35 +8,53 @@ export const LIFETIMES = `
   t + make_interval(secs => least(:refreshTtl::float8, :sessionMaxTtl::float8)) as expires_at,
   t + make_interval(secs => :sessionMaxTtl::float8) as ends_at`
 
-/** What must hold of the customer, the subject's epoch and the API key for anything to be issued; one row, or none. */
-const entitled = (condition = '', lock = '') => `
-  clock as materialized (select assay.now() as t),
-  entitled as materialized (
-    select c.id as customer_id, c.epoch as customer_epoch, coalesce(s.epoch, 0) as subject_epoch,
-      a.version as access_version, r.version as refresh_version, clock.t,
-      ${LIFETIMES}
-    from clock
-    join assay.customers c on c.id = :customerId and c.state = 'active' ${condition}
-    join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
-    join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
-    left join assay.subject_epochs s on s.customer_id = c.id and s.subject = :subject
-    where :apiKeyId::text is null or exists (
-      select from assay.api_keys k
-      where k.id = :apiKeyId and k.customer_id = c.id and (k.expires_at is null or k.expires_at > clock.t))
-    ${lock}
+/** What is asked for, one act a row: several may share a statement. */
+export const ASKED = `
+  asked as materialized (
+    select * from jsonb_to_recordset(:acts::text::jsonb) as asked (
+      n int, customer_id text, subject text, scope text, type text, token_id text, api_key_id text, access_ttl int,
+      session_id text, audience text, ext text, actor text, ip text, user_agent text)
   )`
 
-/** The row of a session that begins with what `from` says of its customer. */
+/**
+ * Each act's customer, if it is active, with its current keys. Looked up by its id for each (`offset 0` keeps it so): for
+ * as many acts as the planner guesses, it would read a table that was small when the statement was planned.
+ */
+const currentOf = (acts: string, condition: string, lock: string) => `cross join lateral (
+      select c.epoch as customer_epoch, a.version as access_version, r.version as refresh_version
+      from assay.customers c
+      join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
+      join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
+      where c.id = ${acts}.customer_id and c.state = 'active' ${condition}
+      offset 0 ${lock}
+    ) as current`
+
+/** What must hold of the customer, the subject's epoch and the API key for anything to be issued; one row for each, or none. */
+const entitled = (condition = '', lock = '') => `
+  clock as materialized (select assay.now() as t), ${ASKED},
+  entitled as materialized (
+    select asked.*, customer_epoch, access_version, refresh_version, t, ${LIFETIMES}, coalesce(
+      (select epoch from assay.subject_epochs e where e.customer_id = asked.customer_id and e.subject = asked.subject),
+      0) as subject_epoch
+    from clock
+    cross join asked
+    ${currentOf('asked', condition, lock)}
+    where api_key_id is null or exists (
+      select from assay.api_keys k
+      where k.id = api_key_id and k.customer_id = asked.customer_id and (k.expires_at is null or k.expires_at > t))
+  )`
+
+/** The rows of sessions that begin with what `from` says of their customers. */
 export const starting = (from: string) => `
   insert into assay.sessions (customer_id, id, subject, scope, audience, ext, access_ttl, customer_epoch,
     subject_epoch, issued_at, rotated_at, key_version, access_until, expires_at, ends_at, ip, user_agent)
-  select customer_id, :sessionId, :subject, :scope, :audience, :ext, :accessTtl::int, customer_epoch, subject_epoch, t, t,
-    refresh_version, least(t + make_interval(secs => :accessTtl::int), expires_at), expires_at, ends_at, :ip, :userAgent
+  select customer_id, session_id, subject, scope, audience, ext, access_ttl, customer_epoch, subject_epoch, t, t,
+    refresh_version, least(t + make_interval(secs => access_ttl), expires_at), expires_at, ends_at, ip, user_agent
   from ${from}
   returning 1`
 
 /** The columns of an Issued. */
-export const ISSUED = `access_version as "accessVersion", refresh_version as "refreshVersion", ${seconds('t')} as "issuedAt",
+export const ISSUED = `n, access_version as "accessVersion", refresh_version as "refreshVersion", ${seconds('t')} as "issuedAt",
   ${seconds('expires_at')} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch"`
 
 export interface NewToken extends Origin {
@@ -44,8 +63,6 @@ export interface NewToken extends Origin {
   scope: string
   type: AuditType
   tokenId: string
-  refreshTtl: number
-  sessionMaxTtl: number
   /** The API key that asked, which must still be there. */
   apiKeyId: string | undefined
   accessTtl: number
@@ -59,8 +76,37 @@ export interface NewSession extends NewToken {
   ext: string | undefined
 }
 
+/** How long sessions live (s). */
+export interface Lifetimes {
+  refreshTtl: number
+  sessionMaxTtl: number
+}
+
+/** As JSON, for ASKED. */
+export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
+  JSON.stringify(
+    asked.map((each, n) => ({
+      n,
+      customer_id: each.customerId,
+      subject: each.subject,
+      scope: each.scope,
+      type: each.type,
+      token_id: each.tokenId,
+      api_key_id: each.apiKeyId,
+      access_ttl: each.accessTtl,
+      session_id: each.sessionId,
+      audience: each.audience,
+      ext: each.ext,
+      actor: each.actor,
+      ip: each.ip,
+      user_agent: each.userAgent,
+    })),
+  )
+
 /** What the issuing statement decided: key versions to sign with, and times as NumericDates. */
 export interface Issued {
+  /** Which of the acts that share the statement it is. */
+  n: number
   accessVersion: number
   refreshVersion: number
   issuedAt: number
@@ -70,28 +116,30 @@ export interface Issued {
 }
 
 /**
- * Issues an access token that belongs to no session: nothing but its audit row knows how long it lives. No row: customer, or
- * API key, is not active.
+ * Issues access tokens that belong to no session: nothing but its audit row knows how long one lives. No row: that act's
+ * customer, or API key, is not active.
  */
-export const insertToken = statement<NewToken, Issued>(`
+export const insertTokens = statement<Acts & Lifetimes, Issued>(`
   with ${entitled()},
-  audited as (${auditedAs(':type', 'entitled', {
-    subject: ':subject::text',
-    token: ':tokenId::text',
-    detail: `json_build_object('scope', :scope::text, 'expires_in', :accessTtl::int)::text`,
+  audited as (${auditedAs('type', 'entitled', {
+    subject: 'subject',
+    token: 'token_id',
+    detail: `json_build_object('scope', scope, 'expires_in', access_ttl)::text`,
+    ...OF_EACH_ROW,
   })})
   select ${ISSUED} from entitled`)
 
 const auditedStart = (from: string) =>
-  auditedAs(':type', from, {
-    subject: ':subject::text',
-    session: ':sessionId::text',
-    token: ':tokenId::text',
-    detail: `json_build_object('scope', :scope::text)::text`,
+  auditedAs('type', from, {
+    subject: 'subject',
+    session: 'session_id',
+    token: 'token_id',
+    detail: `json_build_object('scope', scope)::text`,
+    ...OF_EACH_ROW,
   })
 
-/** Starts a session. No row: customer, or API key, is not active. */
-export const insertSession = statement<NewSession, Issued>(`
+/** Starts sessions. No row: that act's customer, or API key, is not active. */
+export const insertSessions = statement<Acts & Lifetimes, Issued>(`
   with ${entitled()}, started as (${starting('entitled')}), audited as (${auditedStart('entitled')})
   select ${ISSUED} from entitled`)
 
@@ -99,7 +147,7 @@ export const insertSession = statement<NewSession, Issued>(`
  * Starts the session of a login, unless the password was changed since it was checked: who changes it waits for this, or
  * this for them. No row: it was, or the customer is not active.
  */
-export const insertLogin = statement<NewSession & { passwordHash: string }, Issued>(`
+export const insertLogin = statement<Acts & Lifetimes & { passwordHash: string }, Issued>(`
   with ${entitled('and c.password_hash = :passwordHash', 'for share of c')},
   started as (${starting('entitled')}), audited as (${auditedStart('entitled')})
   select ${ISSUED} from entitled`)
@@ -109,13 +157,13 @@ export const insertLogin = statement<NewSession & { passwordHash: string }, Issu
  * concurrent request is waited for by the conflict check.
  */
 export const insertSessionOnce = statement<
-  NewSession & { keyDigest: Uint8Array; requestDigest: Uint8Array },
+  Acts & Lifetimes & { keyDigest: Uint8Array; requestDigest: Uint8Array },
   Issued & { claimed: boolean }
 >(`
   with ${entitled()},
   claimed as (
     insert into assay.idempotency_keys as held (customer_id, key_digest, request_digest, session_id, expires_at)
-    select customer_id, :keyDigest, :requestDigest, :sessionId, t + interval '10 minutes' from entitled
+    select customer_id, :keyDigest, :requestDigest, session_id, t + interval '10 minutes' from entitled
     on conflict (customer_id, key_digest) do update set request_digest = excluded.request_digest,
       session_id = excluded.session_id, expires_at = excluded.expires_at
     where held.expires_at <= assay.now()

@@ -1,6 +1,6 @@
 import { auditedAs, OF_EACH_ROW, type Origin, typeBy } from './audit.ts'
 import type { Line } from './client.ts'
-import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
+import { type Acts, AFTER_DEATH, LOCK_WAIT, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
 /** What a session's tokens are made of. Times are NumericDates. */
@@ -31,6 +31,8 @@ export const SESSION_ROW = `id, subject, scope, audience, ext, access_ttl as "ac
 export type RefreshOutcome = 'rotate' | 'replay' | 'adopt' | 'reuse' | 'ended' | 'disabled' | 'scope'
 
 export interface Refreshed extends SessionRow {
+  /** Which of the acts that share the statement it is. */
+  n: number
   outcome: RefreshOutcome
   issuedAt: number
   accessVersion: number
@@ -38,55 +40,95 @@ export interface Refreshed extends SessionRow {
   seq: number | null
 }
 
+export interface Refresh {
+  customerId: string
+  sessionId: string
+  /** The generation of the token presented. */
+  gen: number
+  /** The narrower scope asked for, or undefined. */
+  scope: string | undefined
+  tokenId: string
+  origin: Origin
+}
+
+/** As JSON, for refreshSessions. */
+export const refreshesOf = (asked: Refresh[]) =>
+  JSON.stringify(
+    asked.map(({ customerId, sessionId, gen, scope, tokenId, origin }, n) => ({
+      n,
+      customer_id: customerId,
+      session_id: sessionId,
+      presented_gen: gen,
+      asked_scope: scope,
+      token_id: tokenId,
+      actor: origin.actor,
+      ip: origin.ip,
+      user_agent: origin.userAgent,
+    })),
+  )
+
 /**
- * One refresh: the row's lock, the verdict, what follows from it and its audit row, in one statement. No row: no such
- * session, or no such customer. The verdict's time is taken after the lock. What it reads of customers and epochs may be
- * as old as the statement's wait; a token issued meanwhile carries the session's own epochs, and is dead on arrival.
+ * Refreshes, each of another session (acts: refreshesOf): the row's lock, the verdict, what follows from it and its audit
+ * row, in one statement. No row: no such session, or no such customer. The verdict's time is taken after the row's lock.
+ * What it reads of customers and epochs may be as old as the statement's wait; a token issued meanwhile carries the
+ * session's own epochs, and is dead on arrival. Rows are locked in the order of every statement that locks several.
  */
-export const refreshSession = statement<
-  Origin & {
-    customerId: string
-    sessionId: string
-    /** The generation of the token presented. */
-    gen: number
-    /** The narrower scope asked for, or undefined. */
-    scope: string | undefined
+export const refreshSessions = statement<
+  Acts & {
     policy: 'until_confirmed' | 'grace_only' | 'strict'
     /** Seconds. */
     grace: number
     refreshTtl: number
-    tokenId: string
   },
   Refreshed
 >(`
-  with presented as materialized (
-    select * from assay.sessions where customer_id = :customerId and id = :sessionId for update
+  with asked as materialized (
+    select * from jsonb_to_recordset(:acts::text::jsonb) as asked (
+      n int, customer_id text, session_id text, presented_gen int, asked_scope text, token_id text,
+      actor text, ip text, user_agent text)
+  ),
+  presented as materialized (
+    select s.*, n, presented_gen, asked_scope, token_id, actor, ip, user_agent
+    from (select * from asked order by customer_id, session_id) as ordered
+    cross join lateral (
+      select customer_id, id, subject, scope, customer_epoch, subject_epoch, gen, rotated_at, prev_rotated_at,
+        confirmed_at, expires_at, ends_at, revoked_at
+      from assay.sessions
+      where sessions.customer_id = ordered.customer_id and sessions.id = ordered.session_id
+      for update
+    ) as s
   ),
   timed as materialized (select presented.*, assay.now() as t from presented),
   weighed as materialized (
-    select s.*, :gen::int as presented_gen, a.version as access_version, r.version as refresh_version, case
-      when s.revoked_at is not null or s.expires_at <= t or s.ends_at <= t
-        or c.epoch > s.customer_epoch or coalesce(e.epoch, 0) > s.subject_epoch then 'ended'
-      when c.state <> 'active' then 'disabled'
-      when :gen = s.gen then 'rotate'
-      when :gen > s.gen then 'adopt'
+    select s.*, access_version, refresh_version, case
+      when s.revoked_at is not null or s.expires_at <= t or s.ends_at <= t or epoch > s.customer_epoch
+        or coalesce((select e.epoch from assay.subject_epochs e
+          where e.customer_id = s.customer_id and e.subject = s.subject), 0) > s.subject_epoch then 'ended'
+      when state <> 'active' then 'disabled'
+      when presented_gen = s.gen then 'rotate'
+      when presented_gen > s.gen then 'adopt'
       when :policy = 'strict' then 'reuse'
-      when :gen = s.gen - 1 and (
+      when presented_gen = s.gen - 1 and (
         t < s.rotated_at + make_interval(secs => :grace)
         or :policy = 'until_confirmed'
           and (s.confirmed_at is null or t < s.confirmed_at + make_interval(secs => :grace))) then 'replay'
-      when :gen = s.gen - 2 and t < s.prev_rotated_at + make_interval(secs => :grace) then 'replay'
+      when presented_gen = s.gen - 2 and t < s.prev_rotated_at + make_interval(secs => :grace) then 'replay'
       else 'reuse' end as verdict
     from timed s
-    join assay.customers c on c.id = s.customer_id
-    join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
-    join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
-    left join assay.subject_epochs e on e.customer_id = s.customer_id and e.subject = s.subject
+    cross join lateral (
+      -- By its id for each, whatever the planner guesses of how many there are.
+      select c.state, c.epoch, a.version as access_version, r.version as refresh_version
+      from assay.customers c
+      join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
+      join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
+      where c.id = s.customer_id
+      offset 0
+    ) as current
   ),
   judged as materialized (
     -- Last, so that asking for too much never hides a reuse.
     select weighed.*, case when verdict in ('rotate', 'replay', 'adopt')
-      and not string_to_array(:scope::text, ' ') <@ string_to_array(scope, ' ') then 'scope' else verdict end as outcome
+      and not string_to_array(asked_scope, ' ') <@ string_to_array(scope, ' ') then 'scope' else verdict end as outcome
     from weighed
   ),
   rotated as (
@@ -122,10 +164,11 @@ export const refreshSession = statement<
     {
       subject: 'subject',
       session: 'id',
-      token: `case when outcome <> 'reuse' then :tokenId::text end`,
+      token: `case when outcome <> 'reuse' then token_id end`,
       detail: `json_build_object('presented', presented_gen, 'current', gen,
         'late', outcome = 'replay' and t >= rotated_at + make_interval(secs => :grace),
         'severity', case outcome when 'adopt' then 'critical' when 'reuse' then 'warning' else 'info' end)::text`,
+      ...OF_EACH_ROW,
     },
   )}),
   narrowed as (
@@ -133,10 +176,10 @@ export const refreshSession = statement<
   ),
   ${publishing(['audited'])},
   after as (select * from rotated union all select * from replayed)
-  select ${SESSION_ROW}, j.outcome, ${seconds('j.t')} as "issuedAt", j.access_version as "accessVersion",
-    ${PUBLISHED}
-  from (select t, outcome, access_version from judged) j
-  left join after on true`)
+  select n, ${SESSION_ROW}, j.outcome, ${seconds('j.t')} as "issuedAt", j.access_version as "accessVersion",
+    case when j.outcome = 'reuse' then (select seq from numbered) end as seq, ${LOCK_WAIT}
+  from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version from judged) j
+  left join after on after.customer_id = of_customer and after.id = of_session`)
 
 /**
  * Notes that clients were seen with what their session's last rotation gave them. Rows that are locked are passed over:

@@ -11,7 +11,7 @@ import {
   type Login,
   updatePassword,
 } from '../db/customers.ts'
-import { insertLogin } from '../db/issuing.ts'
+import { actsOf, insertLogin } from '../db/issuing.ts'
 import type { Config } from './config.ts'
 import type { Credentials } from './credentials.ts'
 import { hashPassword, verifyPassword } from './crypto/password.ts'
@@ -67,7 +67,8 @@ export class Customers {
     }
     let createdAt = new Date(0)
     const granted = await issuer.startWith(this.#grant(id, 'customer.signed_up', origin), async session => {
-      const [inserted] = await insertCustomer(db, { ...session, ...made })
+      const act = { acts: actsOf([session]), customerId: id, ...issuer.lifetimes() }
+      const [inserted] = await insertCustomer(db, { ...act, ...made })
       if (inserted) createdAt = inserted.createdAt
       return inserted
     })
@@ -106,7 +107,8 @@ export class Customers {
     const grant = this.#grant(login.id, 'customer.logged_in', origin)
     const granted = await issuer.startWith(
       grant,
-      async session => (await insertLogin(db, { ...session, passwordHash }))[0],
+      async session =>
+        (await insertLogin(db, { acts: actsOf([session]), ...issuer.lifetimes(), passwordHash }))[0],
     )
     if (!granted) throw await this.#loginFailure(login, false, origin)
     return { customer: { ...customer, email } satisfies Customer, granted }

@@ -1,11 +1,14 @@
 import type { AuditType, Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
+  actsOf,
   type Issued,
-  insertSession,
   insertSessionOnce,
-  insertToken,
+  insertSessions,
+  insertTokens,
+  type Lifetimes,
   type NewSession,
+  type NewToken,
   replayIssue,
 } from '../db/issuing.ts'
 import type { Refreshed, SessionRow } from '../db/sessions.ts'
@@ -13,6 +16,7 @@ import type { AccessClaims } from './claims.ts'
 import type { Config } from './config.ts'
 import { digest, randomId } from './crypto/secret.ts'
 import { OAuthError, Unavailable } from './errors.ts'
+import { byNumber, Grouped } from './grouped.ts'
 import type { Tokens } from './tokens.ts'
 
 /** What is asked for: a token about `subject`, for `audience`. */
@@ -41,26 +45,38 @@ export interface IssuerOptions {
   config: Pick<Config, 'refreshTokenTtl' | 'sessionMaxTtl'>
 }
 
+/** Statements under way at once: while one waits for its commit, the next is made ready. */
+const ABREAST = 2
+
 /** New tokens and new sessions. What becomes of a session is in sessions.ts. */
 export class Issuer {
   readonly #options: IssuerOptions
+  readonly #tokens: Grouped<NewToken, Issued | undefined>
+  readonly #sessions: Grouped<NewSession, Issued | undefined>
 
   constructor(options: IssuerOptions) {
     this.#options = options
+    const { db } = options
+    const grouped = <Asked extends NewToken>(insert: typeof insertTokens) =>
+      new Grouped<Asked, Issued | undefined>(
+        async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.lifetimes() }), asked.length),
+        { abreast: ABREAST },
+      )
+    this.#tokens = grouped(insertTokens)
+    this.#sessions = grouped(insertSessions)
   }
 
   /** An access token that belongs to no session. */
   async issue(grant: Grant): Promise<Granted> {
     const tokenId = randomId(15)
-    const [issued] = await insertToken(this.#options.db, { ...grant, ...this.#lifetimes(), tokenId })
+    const issued = await this.#tokens.add({ ...grant, tokenId })
     if (!issued) throw notActive(grant)
     const { text, claims } = await this.#sign(grant, issued, tokenId, undefined)
     return { accessToken: text, claims }
   }
 
   async start(grant: Grant): Promise<Granted> {
-    const { db } = this.#options
-    const granted = await this.startWith(grant, async session => (await insertSession(db, session))[0])
+    const granted = await this.startWith(grant, session => this.#sessions.add(session))
     if (!granted) throw notActive(grant)
     return granted
   }
@@ -82,7 +98,8 @@ export class Issuer {
   async startOnce(grant: Grant, key: string, request: string): Promise<Granted> {
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
-    const [issued] = await insertSessionOnce(this.#options.db, { ...session, ...digests })
+    const act = { acts: actsOf([session]), ...this.lifetimes() }
+    const [issued] = await insertSessionOnce(this.#options.db, { ...act, ...digests })
     if (!issued) throw notActive(grant)
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
   }
@@ -106,7 +123,8 @@ export class Issuer {
     return this.grantedFrom(grant.customerId, held, tokenId, held.scope)
   }
 
-  #lifetimes() {
+  /** Of sessions that begin now. */
+  lifetimes(): Lifetimes {
     const { refreshTokenTtl, sessionMaxTtl } = this.#options.config
     return { refreshTtl: refreshTokenTtl, sessionMaxTtl }
   }
@@ -115,7 +133,6 @@ export class Issuer {
     const { audience, ext } = grant
     return {
       ...grant,
-      ...this.#lifetimes(),
       sessionId: randomId(15),
       tokenId: randomId(15),
       audience: JSON.stringify(audience),

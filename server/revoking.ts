@@ -10,7 +10,7 @@ import { endSessions, type SessionEnd } from '../db/sessions.ts'
 import type { Bus } from './bus.ts'
 import type { AccessClaims } from './claims.ts'
 import { OAuthError } from './errors.ts'
-import { Grouped } from './grouped.ts'
+import { byNumber, Grouped } from './grouped.ts'
 import type { Limits } from './limits.ts'
 
 /** Until the poll brings the exact one: no access token lives longer (seconds). */
@@ -91,8 +91,7 @@ const actOf = (customer_id: string, { actor, ip, userAgent: user_agent }: Origin
 
 async function endAll(db: Querier, acts: Omit<SessionEnd, 'n'>[]): Promise<(number | undefined)[]> {
   const ended = await endSessions(db, { acts: JSON.stringify(acts.map((act, n) => ({ ...act, n }))) })
-  const seqs = new Map(ended.map(({ n, seq }) => [n, seq]))
-  return acts.map((_, n) => seqs.get(n))
+  return byNumber(ended, acts.length).map(row => row?.seq)
 }
 
 async function revokeAll(db: Querier, acts: TokenRevocation[]): Promise<number[]> {

@@ -4,7 +4,10 @@ import {
   confirmSessions,
   findRefreshable,
   listSessions,
-  refreshSession,
+  type Refresh,
+  type Refreshed,
+  refreshesOf,
+  refreshSessions,
   type SessionQuery,
 } from '../db/sessions.ts'
 import { Batch } from './batch.ts'
@@ -12,6 +15,7 @@ import type { AccessClaims, RefreshClaims } from './claims.ts'
 import type { Config } from './config.ts'
 import { randomId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
+import { byNumber, Grouped } from './grouped.ts'
 import type { Granted, Issuer } from './issuing.ts'
 import type { Log } from './log.ts'
 import type { Revoker } from './revoking.ts'
@@ -26,14 +30,22 @@ export interface SessionsOptions {
   log: Log
 }
 
+/** Statements under way at once. */
+const ABREAST = 2
+
 /** What becomes of a session: refreshed, confirmed, listed. How it begins is in issuing.ts, how it is ended in revoking.ts. */
 export class Sessions {
   readonly #options: SessionsOptions
   readonly #seen: Batch<{ customer_id: string; id: string; gen: number }>
+  readonly #refreshes: Grouped<Refresh, Refreshed | undefined>
 
   constructor(options: SessionsOptions) {
     this.#options = options
     const { db, log } = options
+    this.#refreshes = new Grouped(asked => this.#refreshAll(asked), {
+      abreast: ABREAST,
+      keyOf: ({ customerId, sessionId }) => `${customerId} ${sessionId}`,
+    })
     this.#seen = new Batch({
       write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),
       quiet: 0,
@@ -43,24 +55,22 @@ export class Sessions {
 
   /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
   async refresh(claims: RefreshClaims, scope: string | undefined, origin: Origin): Promise<Granted> {
-    const { db, config, issuer, revoker } = this.#options
+    const { issuer, revoker } = this.#options
+    const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
-    const [row] = await refreshSession(db, {
-      ...origin,
-      customerId: claims.client_id,
-      sessionId: claims.sid,
-      gen: claims.gen,
-      scope,
-      policy: config.refreshPolicy,
-      grace: config.refreshGrace,
-      refreshTtl: config.refreshTokenTtl,
-      tokenId,
-    })
+    const row = await this.#refreshes.add({ customerId, sessionId, gen, scope, tokenId, origin })
     if (!row) throw refused('ended')
-    if (row.seq !== null) revoker.forgetSession(claims.client_id, claims.sid, row.seq)
+    if (row.seq !== null) revoker.forgetSession(customerId, sessionId, row.seq)
     if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
-      return issuer.grantedFrom(claims.client_id, row, tokenId, scope ?? row.scope)
+      return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)
     throw refused(row.outcome)
+  }
+
+  async #refreshAll(asked: Refresh[]) {
+    const { db, config } = this.#options
+    const { refreshPolicy: policy, refreshGrace: grace, refreshTokenTtl: refreshTtl } = config
+    const rows = await refreshSessions(db, { acts: refreshesOf(asked), policy, grace, refreshTtl })
+    return byNumber(rows, asked.length)
   }
 
   /** Notes that the client has what its session's last rotation gave it, so that an earlier token is a thief's. */

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import postgres from 'postgres'
-import { insertSession, insertToken } from '../../db/issuing.ts'
+import { actsOf, insertSessions, insertTokens } from '../../db/issuing.ts'
 import { findRecord } from '../../db/keys.ts'
 import type { Querier } from '../../db/revocations.ts'
-import { refreshSession } from '../../db/sessions.ts'
+import { refreshesOf, refreshSessions } from '../../db/sessions.ts'
 import { randomId } from '../../server/crypto/secret.ts'
 
 /**
@@ -26,10 +26,10 @@ const customers: string[] = JSON.parse(process.env.CUSTOMERS!)
 const customerOf = (i: number) => customers[i % customers.length]!
 
 const origin = { actor: 'api_key:bench', ip: '127.0.0.1', userAgent: undefined }
-const lifetimes = { refreshTtl: 2_592_000, sessionMaxTtl: 7_776_000, accessTtl: 300 }
+const lifetimes = { refreshTtl: 2_592_000, sessionMaxTtl: 7_776_000 }
 const tokenFor = (i: number) => ({
   ...origin,
-  ...lifetimes,
+  accessTtl: 300,
   customerId: customerOf(i),
   subject: `user-${i % 1_000}`,
   scope: 'read write',
@@ -44,25 +44,20 @@ const sessions: { customerId: string; sessionId: string; gen: number }[] = []
 async function startSessions(many: number) {
   for (let i = 0; i < many; i++) {
     const session = { ...tokenFor(i), sessionId: randomId(15), audience: '"bench"', ext: undefined }
-    await insertSession(db, session)
+    await insertSessions(db, { acts: actsOf([session]), ...lifetimes })
     sessions.push({ customerId: session.customerId, sessionId: session.sessionId, gen: 1 })
   }
 }
 
 const acts: Record<string, (i: number) => Promise<unknown[]>> = {
-  issue: i => insertToken(db, tokenFor(i)),
+  issue: i => insertTokens(db, { acts: actsOf([tokenFor(i)]), ...lifetimes }),
   select: i => findRecord(db, { customerId: customerOf(i) }),
   refresh: i => {
     const session = sessions[i % sessions.length]!
+    const refresh = { ...session, gen: session.gen++, scope: undefined, tokenId: randomId(15), origin }
     const { refreshTtl } = lifetimes
-    const policy = {
-      policy: 'until_confirmed',
-      grace: 10,
-      scope: undefined,
-      refreshTtl,
-      tokenId: randomId(15),
-    } as const
-    return refreshSession(db, { ...origin, ...session, ...policy, gen: session.gen++ })
+    const acts = refreshesOf([refresh])
+    return refreshSessions(db, { acts, policy: 'until_confirmed', grace: 10, refreshTtl })
   },
 }
 
