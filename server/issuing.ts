@@ -69,7 +69,9 @@ export class Issuer {
   /** An access token that belongs to no session. */
   async issue(grant: Grant): Promise<Granted> {
     const tokenId = randomId(15)
-    const issued = await this.#tokens.add({ ...grant, tokenId })
+    // What the claims hold is no business of the database's: only a session keeps them.
+    const { ext: _, audience: __, ...asked } = grant
+    const issued = await this.#tokens.add({ ...asked, tokenId })
     if (!issued) throw notActive(grant)
     const { text, claims } = await this.#sign(grant, issued, tokenId, undefined)
     return { accessToken: text, claims }
