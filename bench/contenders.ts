@@ -98,9 +98,9 @@ async function throughNginx(assay: Server, hot: Customer[]): Promise<Contender[]
 /** Sessions that are refreshed, each by one caller at a time. */
 const SESSIONS = 2_048
 
-async function writing(assay: Assay, { url }: Installation, hot: Customer[]): Promise<Contender[]> {
+async function writing(assay: Assay, installation: Installation, hot: Customer[]): Promise<Contender[]> {
   const raw = await startRaw(
-    url,
+    installation.url,
     hot.map(({ id }) => id),
   )
   return [
@@ -111,22 +111,28 @@ async function writing(assay: Assay, { url }: Installation, hot: Customer[]): Pr
     byHttp('refresh', assay, await plans.refresh(assay.port, hot, SESSIONS)),
     byHttp('login', assay, plans.logIn(hot)),
     byRaw('postgres.js, select', raw, 'select'),
-    revoking(assay, hot),
+    revoking(assay, installation, hot),
   ]
 }
 
 /** More than a round can revoke. */
 const REVOCATIONS = 40_000
 
-/** New tokens each round. */
-function revoking(assay: Server, hot: Customer[]): Contender {
+/** New tokens each round. An answer is the same for a token that is none: the bus tells how many were revoked. */
+function revoking(assay: Server, { query }: Installation, hot: Customer[]): Contender {
   const name = 'revoke, 100 callers'
+  const numbers = async () =>
+    Number(((await query('select seq from assay.bus')) as { seq: string }[])[0]!.seq)
   return {
     name,
     counts: 'answers',
-    round: seconds => {
+    async round(seconds) {
       const plan = plans.revoke(hot, REVOCATIONS)
-      return byHttp(name, assay, plan, { connections: 100 }).round(seconds)
+      const before = await numbers()
+      const sample = await byHttp(name, assay, plan, { connections: 100 }).round(seconds)
+      const revoked = (await numbers()) - before
+      if (revoked < sample.rate * seconds) throw new Error(`${name}: only ${revoked} were revoked`)
+      return sample
     },
   }
 }

@@ -130,8 +130,7 @@ export const revoke = (customers: Customer[], many: number): Plan => ({
       method: 'POST',
       path: '/revoke',
       headers: { ...bearer(customer.apiKey), ...FORM },
-      body: 'token={next}',
-      next: tokenOf(customer),
+      body: `token=${tokenOf(customer)}`,
     }
   }),
   status: 200,

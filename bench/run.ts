@@ -1,5 +1,6 @@
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
+import { findProgram } from '../test/support/program.ts'
 import { dropAll } from './assay.ts'
 import type { Contender } from './contender.ts'
 import { setStage } from './contenders.ts'
@@ -36,6 +37,9 @@ const postgres = process.env.DATABASE_URL ?? 'postgres://postgres@127.0.0.1:5432
 
 async function main() {
   if (options.help) return print(USAGE)
+  const missing = ['wrk', 'nginx', 'taskset'].filter(name => findProgram(name) === undefined)
+  if (missing.length > 0)
+    throw new Error(`${missing.join(', ')}: install it, as apt-get install wrk nginx util-linux does`)
   const stage = options.growth ? await setGrowth(postgres, progress) : await setStage(postgres)
   const words = options.only.split(',')
   const chosen = stage.contenders.filter(({ name }) => words.some(word => name.includes(word)))
@@ -80,5 +84,10 @@ const progress = (text: string) =>
 const print = (text: string) => process.stdout.write(`${text}\n`)
 
 process.once('SIGINT', () => void cleanUp().then(() => process.exit(130)))
-await main().finally(cleanUp)
-process.exit(0)
+await main()
+  .catch(error => {
+    process.stderr.write(`bench: ${error.message}\n`)
+    process.exitCode = 1
+  })
+  .finally(cleanUp)
+process.exit()

@@ -117,7 +117,7 @@ async function startReplica(parts: Parts) {
     redis?.close()
   }
 
-  const own = { redis, clock, lines, request, stop }
+  const own = { redis, clock, lines, request, stop, verifySync: assembled.verify }
   return { ...assembled, ...calls(request), ...own, serve: () => serve(assembled, parts.config) }
 }
 

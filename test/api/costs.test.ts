@@ -1,0 +1,151 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { randomId } from '../../server/crypto/secret.ts'
+import { encode } from '../crypto/mutate.ts'
+import { forger, kidOf } from '../support/forge.ts'
+import { holding, type OwnReplica, replicaOn } from '../support/holding.ts'
+import {
+  basic,
+  bearer,
+  type Customer,
+  makeWorld,
+  RESOURCE_SERVER,
+  type Replica,
+  type Tokens,
+  type World,
+} from '../support/world.ts'
+
+/**
+ * What an answer costs, in what can be counted on any machine: statements, waits, bytes. A change that makes one dearer is
+ * to be meant. `npm run bench` tells of time.
+ */
+
+let world: World
+let assay: Replica
+let customer: Customer
+let tokens: Tokens
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  customer = await assay.signUp()
+  tokens = await customer.session()
+})
+afterAll(() => world.stop())
+
+/** A replica whose statements are counted, but for the polls of the bus. */
+async function counting() {
+  const link = holding(world.db)
+  const replica = await replicaOn(world, link.db)
+  const statements = () => link.total() - link.asked(/insert into assay\.replicas/)
+  return { replica, statements }
+}
+
+async function statementsOf(run: (replica: OwnReplica) => Promise<unknown>, first = run) {
+  const { replica, statements } = await counting()
+  await first(replica)
+  const before = statements()
+  await run(replica)
+  return statements() - before
+}
+
+const issue = (replica: OwnReplica, body: object = {}) =>
+  replica.request('/issue', {
+    method: 'POST',
+    headers: { ...bearer(customer.apiKey), 'Content-Type': 'application/json' },
+    body: JSON.stringify(body),
+  })
+const introspect = (replica: OwnReplica, token: string, authorization: string) =>
+  replica.post('/introspect', { token }, { Authorization: authorization })
+
+test('a token is verified, and introspected, without a statement', async () => {
+  const own = `Bearer ${customer.apiKey}`
+  const server = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+  const count = await statementsOf(async replica => {
+    expect((await replica.verify(tokens.access_token)).status).toBe(200)
+    for (const authorization of [own, server])
+      expect((await introspect(replica, tokens.access_token, authorization)).json.active).toBe(true)
+  })
+  expect(count).toBe(0)
+})
+
+test('a customer met for the first time costs one', async () => {
+  const count = await statementsOf(
+    replica => replica.verify(tokens.access_token),
+    async () => {},
+  )
+  expect(count).toBe(1)
+})
+
+test('what was never made costs none, not even the first time', async () => {
+  const forge = await forger(assay, customer, 'access')
+  const kid = kidOf(world, randomId(10)).replace(/.$/, last => (last === 'a' ? 'b' : 'a'))
+  const unknown = forge.texts(JSON.stringify({ ...forge.header, kid }), forge.claimsText)
+  const count = await statementsOf(
+    async replica => {
+      for (const token of ['garbage', unknown, `${encode('{}')}.a.b`])
+        expect((await replica.verify(token)).status).toBe(401)
+    },
+    async () => {},
+  )
+  expect(count).toBe(0)
+})
+
+test('a token is issued, a session begun, a session refreshed, each by one statement', async () => {
+  expect(await statementsOf(replica => issue(replica))).toBe(1)
+  expect(await statementsOf(replica => issue(replica, { refresh: true }))).toBe(1)
+  let { refresh_token } = await customer.session()
+  const count = await statementsOf(async replica => {
+    const answer = await replica.post('/refresh', { refresh_token })
+    expect(answer.status).toBe(200)
+    refresh_token = answer.json.refresh_token
+  })
+  expect(count).toBe(1)
+})
+
+test('what comes at once shares: 32 acts are three statements', async () => {
+  const sessions = await Promise.all(Array.from({ length: 32 }, () => customer.session()))
+  const all = [
+    (replica: OwnReplica) => Promise.all(sessions.map(() => issue(replica))),
+    (replica: OwnReplica) => Promise.all(sessions.map(() => issue(replica, { refresh: true }))),
+    (replica: OwnReplica) =>
+      Promise.all(sessions.map(({ refresh_token }) => replica.post('/refresh', { refresh_token }))),
+  ]
+  for (const act of all) {
+    const count = await statementsOf(
+      async replica => {
+        for (const { status } of await act(replica)) expect(status).toBe(200)
+      },
+      replica => issue(replica),
+    )
+    expect(count).toBeLessThanOrEqual(3)
+  }
+})
+
+test('of what is in memory the verdict is there at once: nothing is awaited', async () => {
+  await assay.verify(tokens.access_token)
+  const answers = [tokens.access_token, 'garbage'].map(token => assay.verifySync('', asked(token)))
+  expect(answers).toEqual([
+    expect.objectContaining({ status: 200 }),
+    expect.objectContaining({ status: 401 }),
+  ])
+})
+
+const asked = (token: string) => ({ authorization: `Bearer ${token}` })
+
+/** Of one verdict with its headers, claims and all; measured at about 5,600. */
+const MOST_BYTES = 8_000
+
+test(`a verdict allocates less than ${MOST_BYTES} bytes`, () => {
+  const request = asked(tokens.access_token)
+  const verify = () => assay.verifySync('', request)
+  for (let i = 0; i < 2_000; i++) verify()
+  // The least of many: a collection in between, or another's allocation, only ever makes it more or negative.
+  const tries = Array.from({ length: 40 }, () => {
+    const before = process.memoryUsage().heapUsed
+    for (let i = 0; i < 100; i++) verify()
+    return (process.memoryUsage().heapUsed - before) / 100
+  })
+  const bytes = Math.min(...tries.filter(each => each > 0))
+  expect(bytes).toBeGreaterThan(500)
+  expect(bytes).toBeLessThan(MOST_BYTES)
+})
