@@ -1,6 +1,7 @@
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { findProgram } from '../test/support/program.ts'
+import { anatomy } from './anatomy.ts'
 import { dropAll } from './assay.ts'
 import type { Contender } from './contender.ts'
 import { setStage } from './contenders.ts'
@@ -17,6 +18,7 @@ const USAGE = `usage: npm run bench -- [options]
   --rounds N       default 5
   --seconds N      of one round of one contender, default 2
   --json           the samples of all rounds, for programs
+  --anatomy        where the microseconds of a verify go (no server, seconds)
   --growth         how cost grows with customers, revocations and rows (up to an hour)
 
 Needs Postgres (DATABASE_URL, a server on which databases may be made; default postgres://postgres@127.0.0.1:5432/postgres),
@@ -28,6 +30,7 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '2' },
     json: { type: 'boolean', default: false },
+    anatomy: { type: 'boolean', default: false },
     growth: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
   },
@@ -37,6 +40,7 @@ const postgres = process.env.DATABASE_URL ?? 'postgres://postgres@127.0.0.1:5432
 
 async function main() {
   if (options.help) return print(USAGE)
+  if (options.anatomy) return print(`${machine()}\n\n${anatomy()}`)
   const missing = ['wrk', 'nginx', 'taskset'].filter(name => findProgram(name) === undefined)
   if (missing.length > 0)
     throw new Error(`${missing.join(', ')}: install it, as apt-get install wrk nginx util-linux does`)
