@@ -20,8 +20,13 @@ COPY --from=packages /app/node_modules ./node_modules
 COPY package.json openapi.yaml ./
 COPY db ./db
 COPY server ./server
-# Written here once, in the image that starts from it: half of the start's time, and 20 MB.
+# What Node makes of the code, made once: half of a start's time, and 20 MB less. Its folder bears the user's number, so it is
+# made as node, who may read it afterwards and not write it. Under another user the start does without.
+RUN install -d -o node -g node .cache
+USER node
 RUN node server/main.ts --help
+USER root
+RUN chown -R root:root .cache && chmod -R go+rX,go-w .cache
 USER node
 VOLUME /data
 EXPOSE 3001

@@ -3,20 +3,8 @@ import { join } from 'node:path'
 import { PGlite, types } from '@electric-sql/pglite'
 import type { Database, Line } from './client.ts'
 import { within } from './deadline.ts'
-import { translate } from './failures.ts'
+import { DatabaseDamaged, translate } from './failures.ts'
 import { migrate } from './migrate.ts'
-
-/** The folder holds something that is no sound database. */
-export class DatabaseDamaged extends Error {
-  constructor(folder: string, cause?: unknown) {
-    super(
-      `the database in ${folder} is damaged and does not open; stop here, copy the folder, and restore your backup ` +
-        'in its place. Without one, move the folder away: the next start makes an empty database',
-      { cause },
-    )
-    this.name = 'DatabaseDamaged'
-  }
-}
 
 /**
  * Postgres inside this process, brought up to date. It has one connection and no directory lock of its own

@@ -13,6 +13,18 @@ export class DatabaseError extends Error {
   }
 }
 
+/** The folder holds something that is no sound database. */
+export class DatabaseDamaged extends Error {
+  constructor(folder: string, cause?: unknown) {
+    super(
+      `the database in ${folder} is damaged and does not open; stop here, copy the folder, and restore your backup ` +
+        'in its place. Without one, move the folder away: the next start makes an empty database',
+      { cause },
+    )
+    this.name = 'DatabaseDamaged'
+  }
+}
+
 // The driver's own first line repeats what the database said of the parameters; only the frames are kept.
 const isFrame = (line: string) => /^\s+at /.test(line)
 

@@ -36,8 +36,7 @@ export const publishing = (after: string[]) => `
   )`
 
 /** The columns of a Published. */
-export const LOCK_WAIT = '(select waited from numbered) as "lockWait"'
-export const PUBLISHED = `(select seq from numbered) as seq, ${LOCK_WAIT}`
+export const PUBLISHED = `(select seq from numbered) as seq, (select waited from numbered) as "lockWait"`
 
 /** The bus's number, and how long its counter was waited for (s); null where there was nothing to publish. */
 export interface Published {

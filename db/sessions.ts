@@ -1,6 +1,6 @@
 import { auditedAs, OF_EACH_ROW, type Origin, typeBy } from './audit.ts'
 import type { Line } from './client.ts'
-import { type Acts, AFTER_DEATH, LOCK_WAIT, PUBLISHED, publishing } from './revocations.ts'
+import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
 /** What a session's tokens are made of. Times are NumericDates. */
@@ -36,8 +36,6 @@ export interface Refreshed extends SessionRow {
   outcome: RefreshOutcome
   issuedAt: number
   accessVersion: number
-  /** The bus's number, when the session was ended for reuse. */
-  seq: number | null
 }
 
 export interface Refresh {
@@ -67,21 +65,21 @@ export const refreshesOf = (asked: Refresh[]) =>
     })),
   )
 
+/** What a refresh is judged by, of all that share a statement. */
+export interface RefreshRules {
+  policy: 'until_confirmed' | 'grace_only' | 'strict'
+  /** Seconds. */
+  grace: number
+  refreshTtl: number
+}
+
 /**
  * Refreshes, each of another session (acts: refreshesOf): the row's lock, the verdict, what follows from it and its audit
- * row, in one statement. No row: no such session, or no such customer. The verdict's time is taken after the row's lock.
- * What it reads of customers and epochs may be as old as the statement's wait; a token issued meanwhile carries the
- * session's own epochs, and is dead on arrival. Rows are locked in the order of every statement that locks several.
+ * row, in one statement. The verdict's time is taken after the row's lock. What it reads of customers and epochs may be
+ * as old as the statement's wait; a token issued meanwhile carries the session's own epochs, and is dead on arrival.
+ * `alone`: one act, which may wait for its row, and for the bus if it ends its session.
  */
-export const refreshSessions = statement<
-  Acts & {
-    policy: 'until_confirmed' | 'grace_only' | 'strict'
-    /** Seconds. */
-    grace: number
-    refreshTtl: number
-  },
-  Refreshed
->(`
+const refreshing = (alone: boolean) => `
   with asked as materialized (
     select * from jsonb_to_recordset(:acts::text::jsonb) as asked (
       n int, customer_id text, session_id text, presented_gen int, asked_scope text, token_id text,
@@ -95,7 +93,7 @@ export const refreshSessions = statement<
         confirmed_at, expires_at, ends_at, revoked_at
       from assay.sessions
       where sessions.customer_id = ordered.customer_id and sessions.id = ordered.session_id
-      for update
+      for update ${alone ? '' : 'skip locked'}
     ) as s
   ),
   timed as materialized (select presented.*, assay.now() as t from presented),
@@ -148,11 +146,6 @@ export const refreshSessions = statement<
     from judged j where s.customer_id = j.customer_id and s.id = j.id and j.outcome = 'replay'
     returning s.*
   ),
-  ended as (
-    update assay.sessions s set revoked_at = j.t
-    from judged j where s.customer_id = j.customer_id and s.id = j.id and j.outcome = 'reuse'
-    returning s.*
-  ),
   audited as (${auditedAs(
     typeBy('outcome', {
       rotate: 'session.refreshed',
@@ -160,7 +153,7 @@ export const refreshSessions = statement<
       adopt: 'session.adopted',
       reuse: 'session.reuse_detected',
     }),
-    `judged where outcome in ('rotate', 'replay', 'adopt', 'reuse')`,
+    `judged where outcome in ('rotate', 'replay', 'adopt'${alone ? `, 'reuse'` : ''})`,
     {
       subject: 'subject',
       session: 'id',
@@ -171,15 +164,35 @@ export const refreshSessions = statement<
       ...OF_EACH_ROW,
     },
   )}),
+  ${alone ? `${ENDING},` : ''}
+  after as (select * from rotated union all select * from replayed)
+  select n, ${SESSION_ROW}, j.outcome, ${seconds('j.t')} as "issuedAt", j.access_version as "accessVersion"
+    ${alone ? `, ${PUBLISHED}` : ''}
+  from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version from judged) j
+  left join after on after.customer_id = of_customer and after.id = of_session`
+
+/** What becomes of a session whose token is reused. */
+const ENDING = `
+  ended as (
+    update assay.sessions s set revoked_at = j.t
+    from judged j where s.customer_id = j.customer_id and s.id = j.id and j.outcome = 'reuse'
+    returning s.*
+  ),
   narrowed as (
     select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
   ),
-  ${publishing(['audited'])},
-  after as (select * from rotated union all select * from replayed)
-  select n, ${SESSION_ROW}, j.outcome, ${seconds('j.t')} as "issuedAt", j.access_version as "accessVersion",
-    case when j.outcome = 'reuse' then (select seq from numbered) end as seq, ${LOCK_WAIT}
-  from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version from judged) j
-  left join after on after.customer_id = of_customer and after.id = of_session`)
+  ${publishing(['audited'])}`
+
+/**
+ * Those that neither wait nor end anything: nobody waits for another's row, and none touches the bus. No row: it is not
+ * there, or locked. One that is judged `reuse` has changed nothing. Both are for refreshSession.
+ */
+export const refreshSessions = statement<Acts & RefreshRules, Refreshed>(refreshing(false))
+
+/** One refresh, whatever comes of it (acts: one). No row: no such session, or no such customer. */
+export const refreshSession = statement<Acts & RefreshRules, Refreshed & { seq: number | null }>(
+  refreshing(true),
+)
 
 /**
  * Notes that clients were seen with what their session's last rotation gave them. Rows that are locked are passed over:

@@ -51,7 +51,8 @@ const ID = /^[a-z2-7]{24}$/
 const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*$/
 /** What the door of /issue lets through; an imported secret's former owner may have signed anything. */
 const AUDIENCE = /^[\x21-\x7e]{1,255}$/
-const LARGEST_GENERATION = 2 ** 31 - 1
+/** The next one is to be had too, and the database's integer ends at 2^31 - 1. */
+const LARGEST_GENERATION = 2 ** 31 - 2
 
 const ACCESS = new Set([
   'iss',

@@ -1,5 +1,4 @@
-import { DatabaseDamaged } from '../db/embedded.ts'
-import { DatabaseError, translate } from '../db/failures.ts'
+import { DatabaseDamaged, DatabaseError, translate } from '../db/failures.ts'
 import { ConfigError } from './config.ts'
 import { DataDirInUse, DataDirUnusable, MasterKeyMissing } from './datadir.ts'
 import { Unavailable } from './errors.ts'

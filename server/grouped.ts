@@ -11,13 +11,6 @@ interface Waiting<Item, Result> {
   reject(error: unknown): void
 }
 
-export interface GroupedOptions<Item> {
-  /** Statements under way at once; what comes meanwhile collects. */
-  abreast?: number
-  /** Items of one key never share a statement. */
-  keyOf?: (item: Item) => string
-}
-
 /**
  * Lets what comes together share a statement, and so a commit: while enough are under way the rest collects. Without load
  * nobody waits for anybody. One that the database can't answer fails for all that shared it; one that it refuses is done
@@ -25,14 +18,14 @@ export interface GroupedOptions<Item> {
  */
 export class Grouped<Item, Result> {
   readonly #run: (items: Item[]) => Promise<Result[]>
-  readonly #options: GroupedOptions<Item>
-  #waiting: Waiting<Item, Result>[] = []
+  readonly #abreast: number
+  readonly #waiting: Waiting<Item, Result>[] = []
   #running = 0
 
-  /** `run` answers one result for each item, in order. */
-  constructor(run: (items: Item[]) => Promise<Result[]>, options: GroupedOptions<Item> = {}) {
+  /** `run` answers one result for each item, in order. `abreast`: statements under way at once. */
+  constructor(run: (items: Item[]) => Promise<Result[]>, abreast = 1) {
     this.#run = run
-    this.#options = options
+    this.#abreast = abreast
   }
 
   async add(item: Item): Promise<Result> {
@@ -40,29 +33,14 @@ export class Grouped<Item, Result> {
       throw new Unavailable('more acts wait than can be done in time', 'busy')
     return new Promise((resolve, reject) => {
       this.#waiting.push({ item, resolve, reject })
-      if (this.#running < (this.#options.abreast ?? 1)) void this.#drain()
+      if (this.#running < this.#abreast) void this.#drain()
     })
   }
 
   async #drain() {
     this.#running++
-    while (this.#waiting.length > 0) await this.#settle(this.#take())
+    while (this.#waiting.length > 0) await this.#settle(this.#waiting.splice(0, MOST))
     this.#running--
-  }
-
-  /** Those that waited longest, of each key one. */
-  #take(): Waiting<Item, Result>[] {
-    const { keyOf } = this.#options
-    if (!keyOf) return this.#waiting.splice(0, MOST)
-    const group = new Map<string, Waiting<Item, Result>>()
-    const left: Waiting<Item, Result>[] = []
-    for (const one of this.#waiting) {
-      const key = keyOf(one.item)
-      if (group.size < MOST && !group.has(key)) group.set(key, one)
-      else left.push(one)
-    }
-    this.#waiting = left
-    return [...group.values()]
   }
 
   async #settle(group: Waiting<Item, Result>[]): Promise<void> {
@@ -70,12 +48,15 @@ export class Grouped<Item, Result> {
       const results = await this.#run(group.map(({ item }) => item))
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
     } catch (error) {
-      if (error instanceof DatabaseError && group.length > 1)
-        return void (await Promise.all(group.map(one => this.#settle([one]))))
+      if (error instanceof DatabaseError && group.length > 1) return this.#settleEach(group)
       // Where the database doesn't answer, who waits behind would wait once more for each group before it.
       const behind = error instanceof Unavailable ? this.#waiting.splice(0) : []
       for (const { reject } of [...group, ...behind]) reject(error)
     }
+  }
+
+  async #settleEach(group: Waiting<Item, Result>[]) {
+    for (const one of group) await this.#settle([one])
   }
 }
 

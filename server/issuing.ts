@@ -60,7 +60,7 @@ export class Issuer {
     const grouped = <Asked extends NewToken>(insert: typeof insertTokens) =>
       new Grouped<Asked, Issued | undefined>(
         async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.lifetimes() }), asked.length),
-        { abreast: ABREAST },
+        ABREAST,
       )
     this.#tokens = grouped(insertTokens)
     this.#sessions = grouped(insertSessions)

@@ -58,6 +58,8 @@ export async function listen(
     if (subPath) request.url = '/verify/*'
     return found ? answerWithBody(request, response) : answer(request, response)
   })
+  // Node drops what comes after the thousandth, in silence: a proxy's rule, or a second Authorization. Bytes are bound.
+  server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
     server.once('error', ({ code }: NodeJS.ErrnoException) => reject(new ListenError(at, code)))
     server.listen(at.port, at.host, resolve)

@@ -27,7 +27,7 @@ const SECRETS = new Set([
   'api_key',
 ])
 
-/** By name, in the line and in what its members hold. pino's own takes 10 to 20 µs a line, which is a request's. */
+/** By name, in the line and in its plain members. pino's own takes 10 to 20 µs a line, which is a request's. */
 function redact(line: Record<string, unknown>): Record<string, unknown> {
   const clean = censored(line)
   for (const name in clean) {

@@ -6,7 +6,9 @@ import {
   listSessions,
   type Refresh,
   type Refreshed,
+  type RefreshRules,
   refreshesOf,
+  refreshSession,
   refreshSessions,
   type SessionQuery,
 } from '../db/sessions.ts'
@@ -38,14 +40,13 @@ export class Sessions {
   readonly #options: SessionsOptions
   readonly #seen: Batch<{ customer_id: string; id: string; gen: number }>
   readonly #refreshes: Grouped<Refresh, Refreshed | undefined>
+  /** Sessions whose refresh shares a statement. */
+  readonly #together = new Set<string>()
 
   constructor(options: SessionsOptions) {
     this.#options = options
     const { db, log } = options
-    this.#refreshes = new Grouped(asked => this.#refreshAll(asked), {
-      abreast: ABREAST,
-      keyOf: ({ customerId, sessionId }) => `${customerId} ${sessionId}`,
-    })
+    this.#refreshes = new Grouped(asked => this.#refreshAll(asked), ABREAST)
     this.#seen = new Batch({
       write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),
       quiet: 0,
@@ -55,22 +56,41 @@ export class Sessions {
 
   /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
   async refresh(claims: RefreshClaims, scope: string | undefined, origin: Origin): Promise<Granted> {
-    const { issuer, revoker } = this.#options
+    const { issuer } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
-    const row = await this.#refreshes.add({ customerId, sessionId, gen, scope, tokenId, origin })
+    const asked = { customerId, sessionId, gen, scope, tokenId, origin }
+    const shared = await this.#refreshTogether(asked)
+    const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
     if (!row) throw refused('ended')
-    if (row.seq !== null) revoker.forgetSession(customerId, sessionId, row.seq)
     if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
       return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)
     throw refused(row.outcome)
   }
 
+  /** Undefined: it has to be done alone. A session's second refresh at once is: a statement changes a row but once. */
+  async #refreshTogether(asked: Refresh): Promise<Refreshed | undefined> {
+    const session = `${asked.customerId} ${asked.sessionId}`
+    if (this.#together.has(session)) return undefined
+    this.#together.add(session)
+    return this.#refreshes.add(asked).finally(() => this.#together.delete(session))
+  }
+
   async #refreshAll(asked: Refresh[]) {
-    const { db, config } = this.#options
-    const { refreshPolicy: policy, refreshGrace: grace, refreshTokenTtl: refreshTtl } = config
-    const rows = await refreshSessions(db, { acts: refreshesOf(asked), policy, grace, refreshTtl })
+    const rows = await refreshSessions(this.#options.db, { acts: refreshesOf(asked), ...this.#rules() })
     return byNumber(rows, asked.length)
+  }
+
+  async #refreshAlone(asked: Refresh): Promise<Refreshed | undefined> {
+    const { db, revoker } = this.#options
+    const [row] = await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() })
+    if (row && row.seq !== null) revoker.forgetSession(asked.customerId, asked.sessionId, row.seq)
+    return row
+  }
+
+  #rules(): RefreshRules {
+    const { refreshPolicy: policy, refreshGrace: grace, refreshTokenTtl: refreshTtl } = this.#options.config
+    return { policy, grace, refreshTtl }
   }
 
   /** Notes that the client has what its session's last rotation gave it, so that an earlier token is a thief's. */

@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import { DatabaseError } from '../db/failures.ts'
 import { Unavailable } from '../server/errors.ts'
-import { byNumber, Grouped, type GroupedOptions } from '../server/grouped.ts'
+import { byNumber, Grouped } from '../server/grouped.ts'
 
 /** What is under way ends when the test says so, in the order in which it began. */
-function held(options?: GroupedOptions<string>) {
+function held(abreast?: number) {
   const begun: string[][] = []
   const ends: ((outcome: Error | undefined) => void)[] = []
   const grouped = new Grouped<string, string>(items => {
@@ -12,7 +12,7 @@ function held(options?: GroupedOptions<string>) {
     return new Promise((resolve, reject) =>
       ends.push(error => (error ? reject(error) : resolve(items.map(item => `did ${item}`)))),
     )
-  }, options)
+  }, abreast)
   async function end(error?: Error) {
     ends.shift()!(error)
     await new Promise(resolve => setImmediate(resolve))
@@ -34,7 +34,7 @@ describe('acts that come together', () => {
   })
 
   test('several statements may be under way, and no more', async () => {
-    const { begun, end, add } = held({ abreast: 2 })
+    const { begun, end, add } = held(2)
     const done = Promise.all(['a', 'b', 'c', 'd'].map(add))
     expect(begun).toEqual([['a'], ['b']])
     await end()
@@ -44,22 +44,12 @@ describe('acts that come together', () => {
     expect(await done).toEqual(['did a', 'did b', 'did c', 'did d'])
   })
 
-  test('those of one key are done one after the other, the longest waiting first', async () => {
-    const { begun, end, add } = held({ keyOf: item => item[0]! })
-    const done = Promise.all(['x', 'a1', 'a2', 'b1', 'a3', 'b2'].map(add))
-    for (let statements = 0; statements < 4; statements++) await end()
-    expect(begun).toEqual([['x'], ['a1', 'b1'], ['a2', 'b2'], ['a3']])
-    await done
-  })
-
   test('at most a hundred share one', async () => {
-    for (const options of [{}, { keyOf: (item: string) => item }]) {
-      const { begun, end, add } = held(options)
-      const done = Promise.all(Array.from({ length: 202 }, (_, i) => add(String(i))))
-      for (let statements = 0; statements < 4; statements++) await end()
-      expect(begun.map(items => items.length)).toEqual([1, 100, 100, 1])
-      await done
-    }
+    const { begun, end, add } = held()
+    const done = Promise.all(Array.from({ length: 202 }, (_, i) => add(String(i))))
+    for (let statements = 0; statements < 4; statements++) await end()
+    expect(begun.map(items => items.length)).toEqual([1, 100, 100, 1])
+    await done
   })
 
   test('ten thousand wait at most: the next is told at once', async () => {

@@ -87,6 +87,13 @@ describe('the import rule', () => {
     expect(against((from, of) => !['http', 'wiring'].includes(from) && FRAMEWORK.test(of))).toEqual([])
   })
 
+  test('the embedded database is loaded by who opens it, and by nobody else', () => {
+    expect(imports.filter(({ of }) => of === 'db/embedded.ts').map(({ from }) => from)).toEqual([
+      'db/client.ts',
+    ])
+    expect(read('db/client.ts')).toContain("import('./embedded.ts')")
+  })
+
   test('the schema in TypeScript is for drizzle-kit: nothing that runs loads it', () => {
     const described = (of: string) => of === 'db/schema.ts' || of.startsWith('drizzle-orm')
     expect(imports.filter(({ from, of }) => from !== 'db/schema.ts' && described(of))).toEqual([])

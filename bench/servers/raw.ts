@@ -3,7 +3,7 @@ import postgres from 'postgres'
 import { actsOf, insertSessions, insertTokens } from '../../db/issuing.ts'
 import { findRecord } from '../../db/keys.ts'
 import type { Querier } from '../../db/revocations.ts'
-import { refreshesOf, refreshSessions } from '../../db/sessions.ts'
+import { refreshesOf, refreshSession } from '../../db/sessions.ts'
 import { randomId } from '../../server/crypto/secret.ts'
 
 /**
@@ -57,7 +57,7 @@ const acts: Record<string, (i: number) => Promise<unknown[]>> = {
     const refresh = { ...session, gen: session.gen++, scope: undefined, tokenId: randomId(15), origin }
     const { refreshTtl } = lifetimes
     const acts = refreshesOf([refresh])
-    return refreshSessions(db, { acts, policy: 'until_confirmed', grace: 10, refreshTtl })
+    return refreshSession(db, { acts, policy: 'until_confirmed', grace: 10, refreshTtl })
   },
 }
 

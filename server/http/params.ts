@@ -11,7 +11,8 @@ async function readText(c: Ctx, limit: number): Promise<string> {
   const announced = c.req.header('content-length')
   if (Number(announced) > limit) throw new TooLarge(limit)
   try {
-    const held = announced !== undefined && c.env?.incoming instanceof IncomingMessage
+    const chunked = c.req.header('transfer-encoding') !== undefined
+    const held = announced !== undefined && !chunked && c.env?.incoming instanceof IncomingMessage
     return decode(held ? await c.req.arrayBuffer() : await readChunks(c, limit))
   } catch (error) {
     throw error instanceof OAuthError

@@ -68,6 +68,20 @@ test('a body that never ends is not read: the answer comes, then the connection 
   expect(parseAnswer(await wire.rest()).body).toBe('')
 })
 
+test('no header is lost, however many come before it', async () => {
+  const many = Object.fromEntries(Array.from({ length: 1_500 }, (_, i) => [`B${i}`, '1']))
+  await expectAnswer(200, 'GET /verify/x', { ...bearer(token), ...many })
+  await expectAnswer(403, 'GET /verify/x', { ...bearer(token), ...many, 'X-Assay-Require': 'scope=admin' })
+  const second = lines('GET /verify', { ...bearer(token), ...many }).replace(
+    '\r\n\r\n',
+    '\r\nAuthorization: Bearer other\r\n\r\n',
+  )
+  const wire = await dial(port)
+  wire.write(second)
+  expect((await wire.head()).status).toBe(401)
+  wire.destroy()
+})
+
 test('a connection is kept, and one answer follows the other without a byte between them', async () => {
   const wire = await dial(port)
   const kept = { Connection: 'keep-alive' }

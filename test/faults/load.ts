@@ -5,9 +5,9 @@ import type { Replica, Stage } from './stage.ts'
 /** Clients that verify at each replica, each waiting for its answer and then a moment (ms). */
 const VERIFIERS = 4
 const BETWEEN_VERIFIES = 10
-/** Clients that revoke, and how long each rests (ms). */
+/** Clients that revoke, and how long each rests (ms): a third are of a subject, of which a customer may do ten a second. */
 const REVOKERS = 2
-const BETWEEN_REVOCATIONS = 60
+const BETWEEN_REVOCATIONS = 100
 /** Live tokens kept at hand. */
 const STOCK = 100
 /** The latest revoked tokens are presented again and again; a bound is missed soon after it, or never. */
