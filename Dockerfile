@@ -22,11 +22,9 @@ COPY db ./db
 COPY server ./server
 # What Node makes of the code, made once: half of a start's time, and 20 MB less. Its folder bears the user's number, so it is
 # made as node, who may read it afterwards and not write it. Under another user the start does without.
-RUN install -d -o node -g node .cache
-USER node
-RUN node server/main.ts --help
-USER root
-RUN chown -R root:root .cache && chmod -R go+rX,go-w .cache
+RUN install -d -o node -g node .cache \
+ && su node -s /bin/sh -c 'node server/main.ts --help' \
+ && chown -R root:root .cache && chmod -R go=rX .cache
 USER node
 VOLUME /data
 EXPOSE 3001
