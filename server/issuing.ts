@@ -11,7 +11,8 @@ import {
   type NewToken,
   replayIssue,
 } from '../db/issuing.ts'
-import type { Refreshed, SessionRow } from '../db/sessions.ts'
+import type { Refreshed } from '../db/refreshing.ts'
+import type { SessionRow } from '../db/sessions.ts'
 import type { AccessClaims } from './claims.ts'
 import type { Config } from './config.ts'
 import { digest, randomId } from './crypto/secret.ts'

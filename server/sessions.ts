@@ -1,17 +1,14 @@
 import type { Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
-  confirmSessions,
-  findRefreshable,
-  listSessions,
   type Refresh,
   type Refreshed,
   type RefreshRules,
   refreshesOf,
   refreshSession,
   refreshSessions,
-  type SessionQuery,
-} from '../db/sessions.ts'
+} from '../db/refreshing.ts'
+import { confirmSessions, findRefreshable, listSessions, type SessionQuery } from '../db/sessions.ts'
 import { Batch } from './batch.ts'
 import type { AccessClaims, RefreshClaims } from './claims.ts'
 import type { Config } from './config.ts'

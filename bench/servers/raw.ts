@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import postgres from 'postgres'
 import { actsOf, insertSessions, insertTokens } from '../../db/issuing.ts'
 import { findRecord } from '../../db/keys.ts'
+import { refreshesOf, refreshSession } from '../../db/refreshing.ts'
 import type { Querier } from '../../db/revocations.ts'
-import { refreshesOf, refreshSession } from '../../db/sessions.ts'
 import { randomId } from '../../server/crypto/secret.ts'
 
 /**
