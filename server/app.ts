@@ -51,8 +51,6 @@ function observe({ clock, log, metrics }: Pick<Deps, 'clock' | 'log' | 'metrics'
     const milliseconds = clock.monotonic() - began
     const { method } = c.req
     const { status } = c.res
-    // Not by c.header, which makes a stream of the body that is there.
-    c.res.headers.set('X-Request-Id', requestId)
     const route = routeOf(c)
     metrics.answered(method, route, status, milliseconds / 1000)
     log[QUIET.has(route) ? 'debug' : 'info'](

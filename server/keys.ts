@@ -46,12 +46,12 @@ export interface KeysOptions {
 /** The customers' records that this replica holds, each used only while no later change of that customer is known. */
 export class Keys {
   readonly #options: KeysOptions
-  /** By protected header segment, of which each key has exactly one: what a refresh costs besides leaves no need of it. */
+  /** By protected header segment, of which each key has exactly one. */
   readonly #byHeader = new Map<string, SigningKey>()
   readonly #records = new LRUCache<string, CustomerRecord>({
     max: MOST,
     dispose: record => {
-      for (const key of record.keys) if (key.use === 'access') this.#byHeader.delete(key.header)
+      for (const key of record.keys) this.#byHeader.delete(key.header)
     },
   })
   readonly #loads = new Map<string, Promise<CustomerRecord>>()
@@ -205,7 +205,7 @@ export class Keys {
     for (const id of this.#records.get(record.customerId)?.gone ?? [])
       if (!has(record, id)) noteGone(record, id)
     this.#records.set(record.customerId, record, { ttl: record.state === 'broken' ? BROKEN_FOR : 0 })
-    for (const key of record.keys) if (key.use === 'access') this.#byHeader.set(key.header, key)
+    for (const key of record.keys) this.#byHeader.set(key.header, key)
     return record
   }
 

@@ -14,7 +14,7 @@ import {
 import { openDatabase, warnOfLosses } from './database.ts'
 import { adminTokenFile, type DataDir, masterKeysFile, openDataDir, type SecretFile } from './datadir.ts'
 import { failureOf } from './failures.ts'
-import { createLog, type Log } from './log.ts'
+import { createLog, type Log, standardOutput } from './log.ts'
 import { type Secrets, type ServeOptions, serve } from './serve.ts'
 import { endAtBug, obeySignals } from './signals.ts'
 import { openVault } from './vault.ts'
@@ -35,7 +35,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
     exit([verb, ...rest].some(word => HELP.has(word)) ? 0 : EX_USAGE, USAGE)
   if (cluster.isWorker) return work(clock)
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
-  const log = createLog(config.logLevel)
+  const log = createLog(config.logLevel, standardOutput())
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
   const secrets = secretsOf(config, folder, log)

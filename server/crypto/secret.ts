@@ -16,8 +16,20 @@ type Prefix = 'assay_ak' | 'assay_rs'
 
 /** Customer ids have 10 random bytes (16 characters); session ids, `jti` and the rest 15 (24 characters). */
 export function randomId(bytes: 10 | 15): string {
-  return encodeBase32(randomBytes(bytes))
+  return encodeBase32(drawn(bytes))
 }
+
+/** Drawn ahead, since each draw is a call of the system's; what was taken is not given again. */
+let ahead = Buffer.alloc(0)
+
+function drawn(bytes: number): Buffer {
+  if (ahead.length < bytes) ahead = randomBytes(AHEAD)
+  const taken = ahead.subarray(0, bytes)
+  ahead = ahead.subarray(bytes)
+  return taken
+}
+
+const AHEAD = 4_096
 
 /**
  * SHA-256, because our secrets are 256 random bits: there is nothing to guess that a slow hash could make

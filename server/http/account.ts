@@ -4,6 +4,7 @@ import type { Customer } from '../customers.ts'
 import { accessToken, account } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { present, readJson } from './params.ts'
+import { json, NO_STORE, noContent } from './respond.ts'
 import { name, noControls } from './schemas.ts'
 import { tokenResponse } from './token.ts'
 
@@ -33,7 +34,7 @@ function signUp(deps: Needs) {
     const { email, password, name } = await readJson(c, signUpRequest)
     const made = await deps.customers.signUp({ email, password, name }, originOf(c, deps, 'anonymous'))
     const body = { customer: toCustomer(made.customer), api_key: made.apiKey, ...tokenResponse(made.granted) }
-    return c.json(body, 201, NO_STORE)
+    return json(c, body, 201, NO_STORE)
   }
 }
 
@@ -49,7 +50,7 @@ function logIn(deps: Needs) {
   return async function logIn(c: Ctx) {
     const request = await readJson(c, logInRequest)
     const { customer, granted } = await deps.customers.logIn(request, originOf(c, deps, 'anonymous'))
-    return c.json({ customer: toCustomer(customer), ...tokenResponse(granted) }, 200, NO_STORE)
+    return json(c, { customer: toCustomer(customer), ...tokenResponse(granted) }, 200, NO_STORE)
   }
 }
 
@@ -57,7 +58,7 @@ function me(deps: Needs) {
   return async function me(c: Ctx) {
     const claims = await accessToken(c, deps)
     deps.sessions.noteSeen(claims)
-    return c.json(toCustomer(await deps.customers.find(claims.client_id)), 200, NO_STORE)
+    return json(c, toCustomer(await deps.customers.find(claims.client_id)), 200, NO_STORE)
   }
 }
 
@@ -65,7 +66,7 @@ function logOut(deps: Needs) {
   return async function logOut(c: Ctx) {
     const { client_id, sid } = await account(c, deps)
     await deps.revoker.end(client_id, sid, originOf(c, deps, `session:${sid}`))
-    return c.body(null, 204)
+    return noContent(c)
   }
 }
 
@@ -77,11 +78,9 @@ function changePassword(deps: Needs) {
     const { password, new_password: newPassword } = await readJson(c, changePasswordRequest)
     const change = { customerId, sessionId, password, newPassword }
     await deps.customers.changePassword(change, originOf(c, deps, `session:${sessionId}`))
-    return c.body(null, 204)
+    return noContent(c)
   }
 }
-
-const NO_STORE = { 'Cache-Control': 'no-store' }
 
 const toCustomer = ({ id, email, name, state, createdAt }: Customer) =>
   present({ id, email, name, state, created_at: createdAt })

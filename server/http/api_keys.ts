@@ -5,6 +5,7 @@ import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../scope.ts'
 import { account } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { idOf, present, readJson } from './params.ts'
+import { json, NO_STORE, noContent } from './respond.ts'
 import { name } from './schemas.ts'
 import { waitForAll, waitOf } from './wait.ts'
 
@@ -22,7 +23,7 @@ function listKeys(deps: Needs) {
   return async function listKeys(c: Ctx) {
     const { client_id } = await account(c, deps)
     const keys = await deps.credentials.list(client_id)
-    return c.json({ keys: keys.map(toApiKey) })
+    return json(c, { keys: keys.map(toApiKey) })
   }
 }
 
@@ -51,7 +52,7 @@ function createKey(deps: Needs) {
     const origin = originOf(c, deps, `session:${sid}`)
     const { text, ...key } = await deps.credentials.create({ customerId, name, scope, expiresIn }, origin)
     const body = { ...toApiKey({ ...key, name: name ?? null, scope, lastUsedAt: null }), api_key: text }
-    return c.json(body, 201, { 'Cache-Control': 'no-store' })
+    return json(c, body, 201, NO_STORE)
   }
 }
 
@@ -63,7 +64,7 @@ function deleteKey(deps: Needs) {
     // Before the 404 too: what an earlier try deleted may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
     if (seq === undefined) throw new OAuthError('not_found', 'no such API key')
-    return c.body(null, 204)
+    return noContent(c)
   }
 }
 

@@ -5,6 +5,7 @@ import { OAuthError } from '../errors.ts'
 import { account } from './caller.ts'
 import type { Ctx, Deps, Env } from './context.ts'
 import { decodeCursor, pageOf, pageSize, present, readQuery } from './params.ts'
+import { json } from './respond.ts'
 
 type Needs = Pick<Deps, 'audit' | 'metrics' | 'sessions' | 'tokens'>
 
@@ -28,7 +29,7 @@ function listEvents(deps: Needs) {
     }
     const rows = await deps.audit.list(query)
     const { page, nextCursor } = pageOf(rows, size, event => event.at)
-    return c.json(present({ events: page.map(toEvent), next_cursor: nextCursor }))
+    return json(c, present({ events: page.map(toEvent), next_cursor: nextCursor }))
   }
 }
 

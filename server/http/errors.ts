@@ -1,8 +1,8 @@
 import { STATUS_CODES } from 'node:http'
 import type { ErrorHandler, NotFoundHandler } from 'hono'
-import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany, Unavailable } from '../errors.ts'
 import type { Ctx, Deps, Env } from './context.ts'
+import { json, NO_STORE } from './respond.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
 const OAUTH = new Set([
@@ -28,16 +28,17 @@ export function onError({ log, metrics }: Pick<Deps, 'log' | 'metrics'>): ErrorH
     if (error instanceof Unavailable) metrics.unavailable(error.reason)
     if (error.status >= 500)
       log[error.status === 503 ? 'warn' : 'error']({ requestId, err: thrown }, 'a request failed')
-    return respond(c, error)
+    return refusal(c, error)
   }
 }
 
-function respond(c: Ctx, error: OAuthError): Response {
+function refusal(c: Ctx, error: OAuthError, more: Record<string, string> = {}): Response {
   const requestId = c.get('requestId')
-  const headers = headersOf(error)
-  const status = error.status as ContentfulStatusCode
+  const headers = { ...headersOf(error), ...more }
+  const { status } = error
   if (OAUTH.has(c.req.path))
-    return c.json(
+    return json(
+      c,
       { error: error.code, error_description: error.message, request_id: requestId },
       status,
       headers,
@@ -51,11 +52,11 @@ function respond(c: Ctx, error: OAuthError): Response {
     request_id: requestId,
     ...(error instanceof Conflict && error.members),
   }
-  return c.body(JSON.stringify(problem), status, { ...headers, 'Content-Type': 'application/problem+json' })
+  return json(c, problem, status, { ...headers, 'Content-Type': 'application/problem+json' })
 }
 
 function headersOf(error: OAuthError): Record<string, string> {
-  const headers: Record<string, string> = { 'Cache-Control': 'no-store' }
+  const headers: Record<string, string> = { ...NO_STORE }
   if (error.status === 401)
     headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
   if (error.status === 503) headers['Retry-After'] = '1'
@@ -77,12 +78,11 @@ export function notFound(methodsOf: (path: string) => string[]): NotFoundHandler
   return function writeNotFound(c) {
     const allowed = methodsOf(c.req.path)
     if (allowed.length === 0)
-      return respond(
+      return refusal(
         c,
         new OAuthError('not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
       )
-    const response = respond(c, new OAuthError('method_not_allowed', `use ${allowed.join(' or ')} here`))
-    response.headers.set('Allow', allowed.join(', '))
-    return response
+    const error = new OAuthError('method_not_allowed', `use ${allowed.join(' or ')} here`)
+    return refusal(c, error, { Allow: allowed.join(', ') })
   }
 }

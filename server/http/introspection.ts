@@ -6,7 +6,8 @@ import { OAuthError } from '../errors.ts'
 import { scopesOf } from '../scope.ts'
 import { authenticated, bearerOf, presentedBy } from './caller.ts'
 import { ageOf, type Ctx, consistent, type Deps, type Env } from './context.ts'
-import { BATCH_LIMIT, present, readForm, readJson } from './params.ts'
+import { BATCH_LIMIT, readForm, readJson } from './params.ts'
+import { json, NO_STORE } from './respond.ts'
 
 type Needs = Pick<Deps, 'bus' | 'credentials' | 'sessions' | 'tokens' | 'metrics'>
 
@@ -86,11 +87,10 @@ const mayKnow = (caller: Caller, { client_id }: { client_id: string }) =>
   caller.kind === 'resource_server' || caller.customerId === client_id
 
 /** Member by member: a token that a stolen secret signed may hold others. */
-const activeAccess = ({ iss, sub, aud, client_id, exp, iat, jti, sid, ext, scope = '' }: AccessClaims) =>
-  present({
-    ...{ active: true, iss, sub, aud, client_id, exp, iat, jti, sid, ext },
-    ...{ scope, scopes: scopesOf(scope), token_type: 'Bearer' },
-  })
+const activeAccess = ({ iss, sub, aud, client_id, exp, iat, jti, sid, ext, scope = '' }: AccessClaims) => ({
+  ...{ active: true, iss, sub, aud, client_id, exp, iat, jti, sid, ext },
+  ...{ scope, scopes: scopesOf(scope), token_type: 'Bearer' },
+})
 
 const activeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaims, scope: string) => ({
   ...{ active: true, aud, client_id, sub, sid, iat, exp, jti },
@@ -99,5 +99,5 @@ const activeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaim
 
 function answer(c: Ctx, { bus }: Needs, body: object) {
   const age = ageOf(bus)
-  return c.json(body, 200, { 'Cache-Control': 'no-store', ...(age !== undefined && { 'X-Assay-Age': age }) })
+  return json(c, body, 200, { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) })
 }

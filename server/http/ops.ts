@@ -5,6 +5,7 @@ import { digest, matches } from '../crypto/secret.ts'
 import { OAuthError, TokenMissing, Unavailable } from '../errors.ts'
 import { bearerOf } from './caller.ts'
 import type { Ctx, Deps, Env } from './context.ts'
+import { json, respond } from './respond.ts'
 
 type Needs = Pick<Deps, 'bus' | 'clock' | 'config' | 'metrics' | 'process'>
 
@@ -13,10 +14,10 @@ const document = readFileSync(`${import.meta.dirname}/../../openapi.yaml`, 'utf8
 /** For whoever runs it. */
 export function opsRoutes(deps: Needs) {
   return new Hono<Env>()
-    .get('/healthz', c => c.json({ status: 'ok' }))
+    .get('/healthz', c => json(c, { status: 'ok' }))
     .get('/readyz', readyz(deps))
     .get('/metrics', metrics(deps))
-    .get('/openapi.yaml', c => c.body(document, 200, { 'Content-Type': 'application/yaml' }))
+    .get('/openapi.yaml', c => respond(c, document, 200, { 'Content-Type': 'application/yaml' }))
 }
 
 /** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
@@ -31,9 +32,9 @@ function readyz({ bus, clock, metrics, process }: Needs) {
       migrations: migrated === undefined ? 'unknown' : word(migrated),
     }
     const ready = Object.values(checks).every(check => check === 'ok')
-    if (ready) return c.json({ status: 'ok', checks })
+    if (ready) return json(c, { status: 'ok', checks })
     metrics.unavailable('not_ready')
-    return c.json({ status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
+    return json(c, { status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
   }
 }
 
@@ -64,6 +65,6 @@ function metrics({ config, metrics }: Needs) {
     if (token === undefined) throw new TokenMissing('send the operator token: Authorization: Bearer ...')
     if (config.adminToken === undefined || !matches(operator, token))
       throw new OAuthError('invalid_token', 'this is not the operator token')
-    return c.body(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
+    return respond(c, await metrics.text(), 200, { 'Content-Type': metrics.contentType })
   }
 }

@@ -4,6 +4,7 @@ import { OAuthError } from '../errors.ts'
 import { apiKey, presentedBy } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { onePerName, readForm } from './params.ts'
+import { json, NO_STORE } from './respond.ts'
 
 type Needs = Pick<Deps, 'bus' | 'credentials' | 'revoker' | 'tokens' | 'proxies'>
 
@@ -24,7 +25,7 @@ function revoke(deps: Needs) {
     const seq = await revoked(c, deps, form, token, wholeSession)
     // Without a number too: what an earlier try revoked may not be known everywhere yet.
     if (wait) await deps.bus.everywhere(seq)
-    return c.json({}, 200, { 'Cache-Control': 'no-store' })
+    return json(c, {}, 200, NO_STORE)
   }
 }
 

@@ -4,6 +4,7 @@ import type { SecretRow } from '../secrets.ts'
 import { account } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { present, readJson } from './params.ts'
+import { json } from './respond.ts'
 import { waitForAll, waitOf } from './wait.ts'
 
 type Needs = Pick<Deps, 'bus' | 'metrics' | 'proxies' | 'retirement' | 'secrets' | 'sessions' | 'tokens'>
@@ -19,7 +20,7 @@ export function secretRoutes(deps: Needs) {
 function listSecrets(deps: Needs) {
   return async function listSecrets(c: Ctx) {
     const { client_id } = await account(c, deps)
-    return c.json({ secrets: (await deps.secrets.list(client_id)).map(toSecret) })
+    return json(c, { secrets: (await deps.secrets.list(client_id)).map(toSecret) })
   }
 }
 
@@ -34,7 +35,7 @@ function rotate(deps: Needs) {
     const { client_id: customerId, sid } = await account(c, deps)
     const { use, now, dry_run } = await readJson(c, rotateRequest)
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
-    if (dry_run) return c.json({ would_end: await wouldEnd(deps, customerId, uses, now) })
+    if (dry_run) return json(c, { would_end: await wouldEnd(deps, customerId, uses, now) })
     const origin = originOf(c, deps, `session:${sid}`)
     const { versions, effectiveAt } = await deps.secrets.rotate(
       customerId,
@@ -42,7 +43,7 @@ function rotate(deps: Needs) {
       { now, reason: 'asked' },
       origin,
     )
-    return c.json(present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
+    return json(c, present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
   }
 }
 
@@ -70,7 +71,7 @@ function retire(deps: Needs) {
     const origin = originOf(c, deps, `session:${sid}`)
     const { retiredAt, seq } = await deps.retirement.retire(customerId, which, origin)
     await waitForAll(deps, wait, seq)
-    return c.json({ ...which, state: 'retired', retired_at: retiredAt })
+    return json(c, { ...which, state: 'retired', retired_at: retiredAt })
   }
 }
 

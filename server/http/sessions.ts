@@ -4,6 +4,7 @@ import type { ListedSession } from '../sessions.ts'
 import { account, sessionKeeper } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { check, decodeCursor, idOf, pageOf, pageSize, present, readQuery } from './params.ts'
+import { json, noContent } from './respond.ts'
 import { subject } from './schemas.ts'
 import { waitForAll, waitOf } from './wait.ts'
 
@@ -27,7 +28,7 @@ function listSessions(deps: Needs) {
     const position = { beforeAt: before?.at, beforeId: before?.id }
     const rows = await deps.sessions.list({ customerId, subject, ...position, limit: size + 1 })
     const { page, nextCursor } = pageOf(rows, size, session => session.issuedAt)
-    return c.json(present({ sessions: page.map(toSession), next_cursor: nextCursor }))
+    return json(c, present({ sessions: page.map(toSession), next_cursor: nextCursor }))
   }
 }
 
@@ -39,7 +40,7 @@ function endSession(deps: Needs) {
     // Before the 404 too: what an earlier try ended may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
     if (seq === undefined) throw new OAuthError('not_found', 'no such session, or it has ended')
-    return c.body(null, 204)
+    return noContent(c)
   }
 }
 
@@ -50,7 +51,7 @@ function revokeAll(deps: Needs) {
     const wait = waitOf(c)
     const seq = await deps.revoker.revokeCustomer(client_id, originOf(c, deps, `session:${sid}`))
     await waitForAll(deps, wait, seq)
-    return c.body(null, 204)
+    return noContent(c)
   }
 }
 
@@ -62,7 +63,7 @@ function revokeSubject(deps: Needs) {
     const named = check(subject, c.req.param('subject'))
     const seq = await deps.revoker.revokeSubject(customerId, named, originOf(c, deps, actor))
     await waitForAll(deps, wait, seq)
-    return c.body(null, 204)
+    return noContent(c)
   }
 }
 

@@ -8,6 +8,7 @@ import { grantedScope } from '../scope.ts'
 import { type ApiKeyCaller, apiKey, presentedBy } from './caller.ts'
 import { type Ctx, type Deps, type Env, originOf } from './context.ts'
 import { check, mediaType, present, readForm, readJson } from './params.ts'
+import { json, NO_STORE } from './respond.ts'
 import { audience, scope, subject } from './schemas.ts'
 
 type Needs = Pick<Deps, 'config' | 'credentials' | 'issuer' | 'sessions' | 'tokens' | 'proxies'>
@@ -168,4 +169,4 @@ export function tokenResponse({ accessToken, claims, refreshToken }: Granted) {
   })
 }
 
-const granted = (c: Ctx, grant: Granted) => c.json(tokenResponse(grant), 200, { 'Cache-Control': 'no-store' })
+const granted = (c: Ctx, grant: Granted) => json(c, tokenResponse(grant), 200, NO_STORE)

@@ -4,7 +4,7 @@ import type { Worker } from '../assemble.ts'
 import type { Clock } from '../clock.ts'
 import { TooMany } from '../errors.ts'
 import { failureOf } from '../failures.ts'
-import { createLog } from '../log.ts'
+import { createLog, standardOutput } from '../log.ts'
 import { type Served, serve } from '../serve.ts'
 import { endAtBug } from '../signals.ts'
 import { Link } from './link.ts'
@@ -45,7 +45,7 @@ export async function work(clock: Clock): Promise<void> {
 }
 
 async function start({ config, number, of }: Settings, primary: Primary, clock: Clock): Promise<Served> {
-  const log = createLog(config.logLevel).child({ worker: number })
+  const log = createLog(config.logLevel, standardOutput()).child({ worker: number })
   const worker: Worker = { number, of, ...shared(primary) }
   const db = await open({ url: config.databaseUrl! })
   const served = await serve({ config, db, log, clock, worker })
