@@ -1,82 +1,86 @@
-import { Hono } from 'hono'
-import { routePath } from 'hono/route'
+import type { IncomingMessage } from 'node:http'
 import { accountRoutes } from './http/account.ts'
 import { apiKeyRoutes } from './http/api_keys.ts'
 import { auditRoutes } from './http/audit.ts'
-import { type Ctx, type Deps, type Env, requestIdFrom } from './http/context.ts'
+import { Call, type Reply, targetOf } from './http/call.ts'
+import type { Deps } from './http/context.ts'
 import { discoveryRoutes } from './http/discovery.ts'
-import { notFound, onError } from './http/errors.ts'
+import { noRoute, writeError } from './http/errors.ts'
 import { introspectionRoutes } from './http/introspection.ts'
 import { opsRoutes } from './http/ops.ts'
 import { revocationRoutes } from './http/revocation.ts'
+import { type Found, Router } from './http/router.ts'
 import { secretRoutes } from './http/secrets.ts'
 import { sessionRoutes } from './http/sessions.ts'
 import { tokenRoutes } from './http/token.ts'
-import { type Verify, verifyRoutes } from './http/verify.ts'
+import { type Asked, rulesAskedBy, verifier } from './http/verify.ts'
 
-export type App = Hono<Env>
-
-/** Every route, behind one request id, one count and one error handler; /verify stands before them, by itself. */
-export function createApp(deps: Deps, verify: Verify): App {
-  const app = new Hono<Env>()
-  app.route('/', verifyRoutes(verify))
-  app.use(observe(deps))
-  for (const routes of [
-    accountRoutes(deps),
-    apiKeyRoutes(deps),
-    sessionRoutes(deps),
-    auditRoutes(deps),
-    secretRoutes(deps),
-    tokenRoutes(deps),
-    introspectionRoutes(deps),
-    revocationRoutes(deps),
-    discoveryRoutes(deps),
-    opsRoutes(deps),
-  ])
-    app.route('/', routes)
-  app.onError(onError(deps))
-  app.notFound(notFound(path => methodsOf(app, path)))
-  return app
+export interface App {
+  /** At once where nothing has to be waited for. Never throws. */
+  answer(incoming: IncomingMessage): Reply | Promise<Reply>
+  /** By method and path, but for /verify. */
+  routes: readonly string[]
 }
 
-/** What is asked every few seconds by machines is not worth a line. */
-const QUIET = new Set(['/healthz', '/readyz', '/metrics'])
+/** Every route, behind one request id, one count and one writer of errors; /verify stands before them, by itself. */
+export function createApp(deps: Deps): App {
+  const verify = verifier(deps)
+  const router = new Router({
+    ...accountRoutes(deps),
+    ...apiKeyRoutes(deps),
+    ...sessionRoutes(deps),
+    ...auditRoutes(deps),
+    ...secretRoutes(deps),
+    ...tokenRoutes(deps),
+    ...introspectionRoutes(deps),
+    ...revocationRoutes(deps),
+    ...discoveryRoutes(deps),
+    ...opsRoutes(deps),
+  })
 
-function observe({ clock, log, metrics }: Pick<Deps, 'clock' | 'log' | 'metrics'>) {
-  return async function observe(c: Ctx, next: () => Promise<void>) {
-    const requestId = requestIdFrom(c.req.header('x-request-id'))
-    c.set('requestId', requestId)
-    const began = clock.monotonic()
-    await next()
-    const milliseconds = clock.monotonic() - began
-    const { method } = c.req
-    const { status } = c.res
-    const route = routeOf(c)
-    metrics.answered(method, route, status, milliseconds / 1000)
-    log[QUIET.has(route) ? 'debug' : 'info'](
-      { requestId, method, route, status, ms: Math.round(milliseconds) },
-      'answered',
-    )
+  async function observed(call: Call): Promise<Reply> {
+    const began = deps.clock.monotonic()
+    const found = router.find(call.method, call.path)
+    const reply = found ? await answered(deps, call, found) : noRoute(call, router.methodsOf(call.path))
+    reply.headers['X-Request-Id'] = call.requestId
+    tell(deps, call, found?.route ?? 'none', reply.status, deps.clock.monotonic() - began)
+    return reply
+  }
+
+  return {
+    answer(incoming) {
+      const target = targetOf(incoming.url)
+      const rules = rulesAskedBy(target)
+      return rules === undefined
+        ? observed(new Call(incoming, target))
+        : verify(rules, incoming.headers as Asked)
+    },
+    routes: router.routes,
   }
 }
 
-/** The pattern that was matched, never the path: ids don't become labels. */
-function routeOf(c: Ctx): string {
-  const route = routePath(c, -1)
-  return route === '/*' ? 'none' : route
+async function answered(deps: Deps, call: Call, { handler, params }: Found): Promise<Reply> {
+  call.params = params
+  try {
+    return await handler(call)
+  } catch (error) {
+    return writeError(deps, call, error)
+  }
 }
 
-/** From the router's own table, so that it can't drift from it. */
-function methodsOf(app: App, path: string): string[] {
-  const routes = app.routes.filter(route => route.method !== 'ALL' && matchesPath(route.path, path))
-  return [...new Set(routes.map(route => route.method))]
-}
+/** What is asked all the time by machines is not worth a line: /metrics counts it. */
+const QUIET = new Set(['/healthz', '/readyz', '/metrics', '/introspect', '/introspect/batch'])
 
-function matchesPath(pattern: string, path: string): boolean {
-  const parts = path.split('/')
-  const expected = pattern.split('/')
-  return (
-    expected.length === parts.length &&
-    expected.every((part, i) => (part.startsWith(':') ? parts[i] !== '' : part === parts[i]))
+function tell(
+  { log, metrics }: Pick<Deps, 'log' | 'metrics'>,
+  { method, requestId }: Call,
+  route: string,
+  status: number,
+  milliseconds: number,
+) {
+  metrics.answered(method, route, status, milliseconds / 1000)
+  log[QUIET.has(route) ? 'debug' : 'info'](
+    { requestId, method, route, status, ms: Math.round(milliseconds) },
+    'answered',
   )
 }

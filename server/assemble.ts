@@ -13,7 +13,6 @@ import { Customers } from './customers.ts'
 import { Gate } from './gate.ts'
 import { Hints } from './hints.ts'
 import type { ProcessState } from './http/context.ts'
-import { verifier } from './http/verify.ts'
 import { Issuer } from './issuing.ts'
 import { Keys } from './keys.ts'
 import { type Limits, LimitsInMemory, LimitsInRedis } from './limits.ts'
@@ -109,7 +108,6 @@ export function assemble(parts: Parts) {
   )
   const proxies = new TrustedProxies(config.trustProxy, log)
   const audit = new Audit(db)
-  const verify = verifier({ config, bus, tokens, sessions, metrics, log })
   const deps = {
     config,
     clock,
@@ -128,7 +126,7 @@ export function assemble(parts: Parts) {
     proxies,
     process,
   }
-  const app = createApp(deps, verify)
+  const app = createApp(deps)
 
   /** Writes what is still to be written, and leaves the bus. */
   async function stop() {
@@ -138,7 +136,7 @@ export function assemble(parts: Parts) {
     await line.close()
   }
 
-  return { app, verify, bus, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
+  return { app, bus, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
 }
 
 /** Counted as far together as can be: by all replicas, by all workers, or here. */

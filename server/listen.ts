@@ -1,10 +1,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { getRequestListener } from '@hono/node-server'
 import type { App } from './app.ts'
 import { GatheredResponse } from './gathered.ts'
-import { challenge } from './http/errors.ts'
-import { type Asked, queryOf, type Reply, type Verify } from './http/verify.ts'
+import type { Reply } from './http/call.ts'
 
 /** How long what is under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
 const FINISH = 5_000
@@ -27,36 +25,20 @@ export class ListenError extends Error {
  * Serves the app. `draining` is asked at each request: from then on every answer tells its client to come back on another
  * connection.
  */
-export async function listen(
-  { app, verify }: { app: App; verify: Verify },
-  at: { host: string; port: number },
-  draining: () => boolean,
-) {
-  const answer = getRequestListener(app.fetch, { hostname: at.host })
-  const answerWithBody = getRequestListener(app.fetch, { hostname: at.host, errorHandler: refuse })
+export async function listen(app: App, at: { host: string; port: number }, draining: () => boolean) {
   const underWay = new Set<ServerResponse>()
-  const track = (response: ServerResponse) => {
+
+  function answerLater(request: IncomingMessage, response: ServerResponse, reply: Promise<Reply>) {
     underWay.add(response)
     response.once('close', () => underWay.delete(response))
-  }
-
-  function answerVerify(request: IncomingMessage, response: ServerResponse, query: string) {
-    const reply = verify(query, request.headers as Asked)
-    if (!(reply instanceof Promise)) return send(response, reply)
-    track(response)
-    void reply.then(late => send(response, late))
+    void reply.then(late => send(request, response, late))
   }
 
   const server = createServer(OPTIONS, (request, response) => {
     if (draining()) response.shouldKeepAlive = false
-    const url = request.url ?? ''
-    const found = VERIFY.exec(url)
-    // Resolved like a URL, a client's `/..` would lead out of /verify, and to a 200.
-    const subPath = found?.[1] === '/'
-    if (found && !hasBody(request)) return answerVerify(request, response, subPath ? '' : queryOf(url))
-    track(response)
-    if (subPath) request.url = '/verify/*'
-    return found ? answerWithBody(request, response) : answer(request, response)
+    const reply = app.answer(request)
+    if (reply instanceof Promise) answerLater(request, response, reply)
+    else send(request, response, reply)
   })
   // Node drops what comes after the thousandth, in silence: a proxy's rule, or a second Authorization. Bytes are bound.
   server.maxHeadersCount = 0
@@ -71,19 +53,26 @@ export async function listen(
   }
 }
 
-/** What follows /verify/ is a client's path, appended by a proxy: it says nothing, and is not looked at. */
-const VERIFY = /^(?:https?:\/\/[^/?#]*)?\/verify([/?]|$)/
+function send(request: IncomingMessage, response: ServerResponse, { status, headers, body }: Reply) {
+  response.writeHead(status, headers).end(body)
+  if (!request.complete) response.once('finish', () => discard(request))
+}
 
-/** One that is left unread has to be got rid of, or its connection, with care: that is left to the app's own way. */
-const hasBody = ({ headers }: IncomingMessage) =>
-  headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
+/** Bytes of a body that nobody reads, and how long its sender has to see the answer before its connection is cut (ms). */
+const DISCARDED = 1024 * 1024
+const LINGER = 500
 
-const send = (response: ServerResponse, { status, headers }: Reply) =>
-  response.writeHead(status, headers).end()
-
-/** A request that is no URL (a backslash in the path, an odd Host): at /verify a 400 would be a 500 of nginx's. */
-const refuse = () =>
-  new Response(null, { status: 401, headers: { 'WWW-Authenticate': challenge(), 'Content-Length': '0' } })
+/** Lets the rest of a body pass, so that the connection can be used again; one of which there is no end is cut off. */
+function discard(request: IncomingMessage) {
+  let size = 0
+  request.on('data', (chunk: Buffer) => {
+    size += chunk.length
+    // It is still sending: cut off now, it might never read what it was answered.
+    if (size > DISCARDED) request.pause()
+  })
+  const cut = setTimeout(() => request.socket.destroySoon(), LINGER)
+  request.once('close', () => clearTimeout(cut))
+}
 
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */
 const OPTIONS = {

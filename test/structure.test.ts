@@ -61,7 +61,7 @@ const MAY_IMPORT: Record<Layer, Layer[]> = {
 }
 
 const DRIVERS = /^(pg|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(\/|$)/
-const FRAMEWORK = /^(hono|@hono\/.*)(\/|$)/
+const SERVER = /^(node:http|node:net)$/
 
 /** `from imports of`, for those that are against the rule. */
 const against = (rule: (from: Layer, of: string) => boolean) =>
@@ -82,9 +82,9 @@ describe('the import rule', () => {
     expect(against((from, of) => isFile(of) && !MAY_IMPORT[from].includes(layerOf(of)))).toEqual([])
   })
 
-  test('drivers stay in db, and the framework in http and the wiring', () => {
+  test('drivers stay in db, and HTTP in http and the wiring', () => {
     expect(against((from, of) => from !== 'db' && DRIVERS.test(of))).toEqual([])
-    expect(against((from, of) => !['http', 'wiring'].includes(from) && FRAMEWORK.test(of))).toEqual([])
+    expect(against((from, of) => !['http', 'wiring'].includes(from) && SERVER.test(of))).toEqual([])
   })
 
   test('the embedded database is loaded by who opens it, and by nobody else', () => {

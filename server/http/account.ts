@@ -1,9 +1,10 @@
-import { Hono } from 'hono'
 import { z } from 'zod'
 import type { Customer } from '../customers.ts'
+import { readJson } from './body.ts'
+import type { Call, Routes } from './call.ts'
 import { accessToken, account } from './caller.ts'
-import { type Ctx, type Deps, type Env, originOf } from './context.ts'
-import { present, readJson } from './params.ts'
+import { type Deps, originOf } from './context.ts'
+import { present } from './params.ts'
 import { json, NO_STORE, noContent } from './respond.ts'
 import { name, noControls } from './schemas.ts'
 import { tokenResponse } from './token.ts'
@@ -11,13 +12,14 @@ import { tokenResponse } from './token.ts'
 type Needs = Pick<Deps, 'customers' | 'sessions' | 'tokens' | 'metrics' | 'proxies' | 'revoker'>
 
 /** A customer's own account. */
-export function accountRoutes(deps: Needs) {
-  return new Hono<Env>()
-    .post('/api/auth/signup', signUp(deps))
-    .post('/api/auth/login', logIn(deps))
-    .get('/api/auth/me', me(deps))
-    .post('/api/auth/logout', logOut(deps))
-    .post('/api/auth/password', changePassword(deps))
+export function accountRoutes(deps: Needs): Routes {
+  return {
+    'POST /api/auth/signup': signUp(deps),
+    'POST /api/auth/login': logIn(deps),
+    'GET /api/auth/me': me(deps),
+    'POST /api/auth/logout': logOut(deps),
+    'POST /api/auth/password': changePassword(deps),
+  }
 }
 
 /** Argon2 reads all of it, so a bound on the bytes is a bound on the work. */
@@ -30,11 +32,11 @@ const email = z.string().trim().toLowerCase().pipe(z.email('an email address').m
 const signUpRequest = z.strictObject({ email, password, name: name.optional() })
 
 function signUp(deps: Needs) {
-  return async function signUp(c: Ctx) {
-    const { email, password, name } = await readJson(c, signUpRequest)
-    const made = await deps.customers.signUp({ email, password, name }, originOf(c, deps, 'anonymous'))
+  return async function signUp(call: Call) {
+    const { email, password, name } = await readJson(call, signUpRequest)
+    const made = await deps.customers.signUp({ email, password, name }, originOf(call, deps, 'anonymous'))
     const body = { customer: toCustomer(made.customer), api_key: made.apiKey, ...tokenResponse(made.granted) }
-    return json(c, body, 201, NO_STORE)
+    return json(body, 201, NO_STORE)
   }
 }
 
@@ -47,38 +49,38 @@ const logInRequest = z.strictObject({
 })
 
 function logIn(deps: Needs) {
-  return async function logIn(c: Ctx) {
-    const request = await readJson(c, logInRequest)
-    const { customer, granted } = await deps.customers.logIn(request, originOf(c, deps, 'anonymous'))
-    return json(c, { customer: toCustomer(customer), ...tokenResponse(granted) }, 200, NO_STORE)
+  return async function logIn(call: Call) {
+    const request = await readJson(call, logInRequest)
+    const { customer, granted } = await deps.customers.logIn(request, originOf(call, deps, 'anonymous'))
+    return json({ customer: toCustomer(customer), ...tokenResponse(granted) }, 200, NO_STORE)
   }
 }
 
 function me(deps: Needs) {
-  return async function me(c: Ctx) {
-    const claims = await accessToken(c, deps)
+  return async function me(call: Call) {
+    const claims = await accessToken(call, deps)
     deps.sessions.noteSeen(claims)
-    return json(c, toCustomer(await deps.customers.find(claims.client_id)), 200, NO_STORE)
+    return json(toCustomer(await deps.customers.find(claims.client_id)), 200, NO_STORE)
   }
 }
 
 function logOut(deps: Needs) {
-  return async function logOut(c: Ctx) {
-    const { client_id, sid } = await account(c, deps)
-    await deps.revoker.end(client_id, sid, originOf(c, deps, `session:${sid}`))
-    return noContent(c)
+  return async function logOut(call: Call) {
+    const { client_id, sid } = await account(call, deps)
+    await deps.revoker.end(client_id, sid, originOf(call, deps, `session:${sid}`))
+    return noContent()
   }
 }
 
 const changePasswordRequest = z.strictObject({ password: presentPassword, new_password: password })
 
 function changePassword(deps: Needs) {
-  return async function changePassword(c: Ctx) {
-    const { client_id: customerId, sid: sessionId } = await account(c, deps)
-    const { password, new_password: newPassword } = await readJson(c, changePasswordRequest)
+  return async function changePassword(call: Call) {
+    const { client_id: customerId, sid: sessionId } = await account(call, deps)
+    const { password, new_password: newPassword } = await readJson(call, changePasswordRequest)
     const change = { customerId, sessionId, password, newPassword }
-    await deps.customers.changePassword(change, originOf(c, deps, `session:${sessionId}`))
-    return noContent(c)
+    await deps.customers.changePassword(change, originOf(call, deps, `session:${sessionId}`))
+    return noContent()
   }
 }
 

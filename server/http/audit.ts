@@ -1,23 +1,26 @@
-import { Hono } from 'hono'
 import { z } from 'zod'
 import { AUDIT_TYPES, type AuditRow, type AuditType } from '../audit.ts'
 import { OAuthError } from '../errors.ts'
+import type { Call, Routes } from './call.ts'
 import { account } from './caller.ts'
-import type { Ctx, Deps, Env } from './context.ts'
-import { decodeCursor, pageOf, pageSize, present, readQuery } from './params.ts'
+import type { Deps } from './context.ts'
+import { decodeCursor, pageOf, pageSize } from './pages.ts'
+import { present, readQuery } from './params.ts'
 import { json } from './respond.ts'
 
 type Needs = Pick<Deps, 'audit' | 'metrics' | 'sessions' | 'tokens'>
 
 /** A customer's part of the audit. */
-export function auditRoutes(deps: Needs) {
-  return new Hono<Env>().get('/api/audit', listEvents(deps))
+export function auditRoutes(deps: Needs): Routes {
+  return {
+    'GET /api/audit': listEvents(deps),
+  }
 }
 
 function listEvents(deps: Needs) {
-  return async function listEvents(c: Ctx) {
-    const { client_id: customerId } = await account(c, deps)
-    const { type, from, to, cursor, limit } = readQuery(c, ['type', 'from', 'to', 'cursor', 'limit'])
+  return async function listEvents(call: Call) {
+    const { client_id: customerId } = await account(call, deps)
+    const { type, from, to, cursor, limit } = readQuery(call, ['type', 'from', 'to', 'cursor', 'limit'])
     const size = pageSize(limit)
     const query = {
       customerId,
@@ -29,7 +32,7 @@ function listEvents(deps: Needs) {
     }
     const rows = await deps.audit.list(query)
     const { page, nextCursor } = pageOf(rows, size, event => event.at)
-    return json(c, present({ events: page.map(toEvent), next_cursor: nextCursor }))
+    return json(present({ events: page.map(toEvent), next_cursor: nextCursor }))
   }
 }
 

@@ -2,7 +2,8 @@ import type { AccessClaims } from '../claims.ts'
 import type { Caller, Credentials, Presented } from '../credentials.ts'
 import { OAuthError, TokenMissing } from '../errors.ts'
 import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../scope.ts'
-import type { Ctx, Deps } from './context.ts'
+import type { Call } from './call.ts'
+import type { Deps } from './context.ts'
 
 const BEARER = /^bearer +([\w\-.~+/]+=*) *$/i
 const BASIC = /^basic +([A-Za-z0-9+/\-_]+=*) *$/i
@@ -15,8 +16,8 @@ export const bearerOf = (authorization: string | undefined): string | undefined 
 export const isBearer = (authorization: string | undefined) => /^bearer\b/i.test(authorization ?? '')
 
 /** A client's credentials, from the header, the form, or both if they are the same (lua-resty-openidc sends both). */
-export function presentedBy(c: Ctx, form: Map<string, string>): Presented | undefined {
-  const inHeader = presentedInHeader(c.req.header('authorization'))
+export function presentedBy(call: Call, form: Map<string, string>): Presented | undefined {
+  const inHeader = presentedInHeader(call.header('authorization'))
   const clientId = form.get('client_id')
   const secret = form.get('client_secret')
   if (secret === undefined) {
@@ -94,10 +95,10 @@ const NOT_A_KEY = 'this is a credential, not an access token; send the one from 
 
 /** The claims of a valid access token. Throws `invalid_token`. */
 export async function accessToken(
-  c: Ctx,
+  call: Call,
   { tokens, metrics }: Pick<Deps, 'tokens' | 'metrics'>,
 ): Promise<AccessClaims> {
-  const token = bearerOf(c.req.header('authorization'))
+  const token = bearerOf(call.header('authorization'))
   if (token === undefined) throw new TokenMissing('send an access token: Authorization: Bearer ...')
   const { claims, refusal } = await tokens.verify(token)
   metrics.verified(refusal)
@@ -109,10 +110,10 @@ export type AccountClaims = AccessClaims & { sid: string }
 
 /** A customer acting for itself. Tokens of /issue and /token never have the scope. Throws `insufficient_scope`. */
 export async function account(
-  c: Ctx,
+  call: Call,
   deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions'>,
 ): Promise<AccountClaims> {
-  const claims = await accessToken(c, deps)
+  const claims = await accessToken(call, deps)
   if (!hasAll(claims.scope, [ACCOUNT]) || claims.sid === undefined)
     throw new OAuthError('insufficient_scope', 'only a token from signup or login may do this')
   deps.sessions.noteSeen(claims)
@@ -121,12 +122,12 @@ export async function account(
 
 /** Who may see to a customer's sessions: itself, or an API key that has the scope for it. */
 export async function sessionKeeper(
-  c: Ctx,
+  call: Call,
   deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions' | 'credentials'>,
 ): Promise<{ customerId: string; actor: string }> {
-  const presented = presentedBy(c, new Map())
+  const presented = presentedBy(call, new Map())
   if (presented === undefined) {
-    const claims = await account(c, deps)
+    const claims = await account(call, deps)
     return { customerId: claims.client_id, actor: `session:${claims.sid}` }
   }
   const caller = await authenticated(deps.credentials, presented)

@@ -1,6 +1,3 @@
-import { randomUUID } from 'node:crypto'
-import type { HttpBindings } from '@hono/node-server'
-import type { Context } from 'hono'
 import type { Audit, Origin } from '../audit.ts'
 import type { Bus } from '../bus.ts'
 import type { Clock } from '../clock.ts'
@@ -15,6 +12,7 @@ import type { Revoker } from '../revoking.ts'
 import type { Secrets } from '../secrets.ts'
 import type { Sessions } from '../sessions.ts'
 import type { Tokens } from '../tokens.ts'
+import type { Call } from './call.ts'
 
 /** What the routes are given; each takes what it needs of it. */
 export interface Deps {
@@ -48,13 +46,6 @@ export interface Proxies {
   clientIp(peer: string | undefined, forwardedFor: string | undefined): string | undefined
 }
 
-export interface Env {
-  Bindings: Partial<HttpBindings>
-  Variables: { requestId: string }
-}
-
-export type Ctx = Context<Env>
-
 /** `X-Consistency: strict` asks for an answer from a state not older than the question; a misspelt value does too. */
 export async function consistent(asked: string | undefined, bus: Bus): Promise<void> {
   if (asked !== undefined) await bus.strict()
@@ -64,18 +55,11 @@ export async function consistent(asked: string | undefined, bus: Bus): Promise<v
 export const ageOf = (bus: Bus): string | undefined =>
   bus.usable() ? String(Math.ceil(bus.answeredAt())) : undefined
 
-const REQUEST_ID = /^[\w.:-]{1,128}$/
-
-/** The caller's, if it is harmless, so that one request can be followed through several logs. */
-export const requestIdFrom = (theirs: string | undefined): string =>
-  theirs !== undefined && REQUEST_ID.test(theirs) ? theirs : randomUUID()
-
 /** Who acts, and from where, for the audit. */
-export function originOf(c: Ctx, { proxies }: Pick<Deps, 'proxies'>, actor: string): Origin {
-  const peer = c.env?.incoming?.socket.remoteAddress
+export function originOf(call: Call, { proxies }: Pick<Deps, 'proxies'>, actor: string): Origin {
   return {
     actor,
-    ip: proxies.clientIp(peer, c.req.header('x-forwarded-for')),
-    userAgent: c.req.header('user-agent')?.slice(0, 256),
+    ip: proxies.clientIp(call.peer, call.header('x-forwarded-for')),
+    userAgent: call.header('user-agent')?.slice(0, 256),
   }
 }

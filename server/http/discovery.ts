@@ -1,14 +1,14 @@
-import { Hono } from 'hono'
 import type { Config } from '../config.ts'
-import type { Env } from './context.ts'
+import type { Routes } from './call.ts'
 import { json } from './respond.ts'
 
 /** RFC 8414. openid-client asks at the second address, and finds the same. */
-export function discoveryRoutes({ config }: { config: Pick<Config, 'issuer'> }) {
+export function discoveryRoutes({ config }: { config: Pick<Config, 'issuer'> }): Routes {
   const document = metadata(config.issuer)
-  return new Hono<Env>()
-    .get('/.well-known/oauth-authorization-server', c => json(c, document))
-    .get('/.well-known/openid-configuration', c => json(c, document))
+  return {
+    'GET /.well-known/oauth-authorization-server': () => json(document),
+    'GET /.well-known/openid-configuration': () => json(document),
+  }
 }
 
 const metadata = (issuer: string) => ({

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
-import type { ErrorHandler, NotFoundHandler } from 'hono'
 import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany, Unavailable } from '../errors.ts'
-import type { Ctx, Deps, Env } from './context.ts'
+import type { Call, Reply } from './call.ts'
+import type { Deps } from './context.ts'
 import { json, NO_STORE } from './respond.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
@@ -21,24 +21,25 @@ const SERVER_ERROR = new OAuthError(
 )
 
 /** The one place that writes errors. It can't itself fail, and sends no word of an error that isn't ours. */
-export function onError({ log, metrics }: Pick<Deps, 'log' | 'metrics'>): ErrorHandler<Env> {
-  return function writeError(thrown, c) {
-    const error = thrown instanceof OAuthError ? thrown : SERVER_ERROR
-    const requestId = c.get('requestId')
-    if (error instanceof Unavailable) metrics.unavailable(error.reason)
-    if (error.status >= 500)
-      log[error.status === 503 ? 'warn' : 'error']({ requestId, err: thrown }, 'a request failed')
-    return refusal(c, error)
-  }
+export function writeError(
+  { log, metrics }: Pick<Deps, 'log' | 'metrics'>,
+  call: Call,
+  thrown: unknown,
+): Reply {
+  const error = thrown instanceof OAuthError ? thrown : SERVER_ERROR
+  const { requestId } = call
+  if (error instanceof Unavailable) metrics.unavailable(error.reason)
+  if (error.status >= 500)
+    log[error.status === 503 ? 'warn' : 'error']({ requestId, err: thrown }, 'a request failed')
+  return refusal(call, error)
 }
 
-function refusal(c: Ctx, error: OAuthError, more: Record<string, string> = {}): Response {
-  const requestId = c.get('requestId')
+function refusal(call: Call, error: OAuthError, more: Record<string, string> = {}): Reply {
+  const { requestId } = call
   const headers = { ...headersOf(error), ...more }
   const { status } = error
-  if (OAUTH.has(c.req.path))
+  if (OAUTH.has(call.path))
     return json(
-      c,
       { error: error.code, error_description: error.message, request_id: requestId },
       status,
       headers,
@@ -46,13 +47,13 @@ function refusal(c: Ctx, error: OAuthError, more: Record<string, string> = {}): 
   const problem = {
     type: 'about:blank',
     title: STATUS_CODES[error.status],
-    status: error.status,
+    status,
     detail: error.message,
     error: error.code,
     request_id: requestId,
     ...(error instanceof Conflict && error.members),
   }
-  return json(c, problem, status, { ...headers, 'Content-Type': 'application/problem+json' })
+  return json(problem, status, { ...headers, 'Content-Type': 'application/problem+json' })
 }
 
 function headersOf(error: OAuthError): Record<string, string> {
@@ -73,16 +74,13 @@ export function challenge(code?: ErrorCode, more = ''): string {
     : `Bearer realm="assay", error="${code}"${more}`
 }
 
-/** No route: 405 with what is allowed where the path is known, 404 elsewhere. `methodsOf` comes from the router's table. */
-export function notFound(methodsOf: (path: string) => string[]): NotFoundHandler<Env> {
-  return function writeNotFound(c) {
-    const allowed = methodsOf(c.req.path)
-    if (allowed.length === 0)
-      return refusal(
-        c,
-        new OAuthError('not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
-      )
-    const error = new OAuthError('method_not_allowed', `use ${allowed.join(' or ')} here`)
-    return refusal(c, error, { Allow: allowed.join(', ') })
-  }
+/** No route: 405 with what is allowed where the path is known, 404 elsewhere. */
+export function noRoute(call: Call, allowed: string[]): Reply {
+  if (allowed.length === 0)
+    return refusal(
+      call,
+      new OAuthError('not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
+    )
+  const error = new OAuthError('method_not_allowed', `use ${allowed.join(' or ')} here`)
+  return refusal(call, error, { Allow: allowed.join(', ') })
 }

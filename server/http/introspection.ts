@@ -1,56 +1,57 @@
-import { Hono } from 'hono'
 import { z } from 'zod'
 import type { AccessClaims, RefreshClaims } from '../claims.ts'
 import type { Caller } from '../credentials.ts'
 import { OAuthError } from '../errors.ts'
 import { scopesOf } from '../scope.ts'
+import { BATCH_LIMIT, readForm, readJson } from './body.ts'
+import type { Call, Routes } from './call.ts'
 import { authenticated, bearerOf, presentedBy } from './caller.ts'
-import { ageOf, type Ctx, consistent, type Deps, type Env } from './context.ts'
-import { BATCH_LIMIT, readForm, readJson } from './params.ts'
+import { ageOf, consistent, type Deps } from './context.ts'
 import { json, NO_STORE } from './respond.ts'
 
 type Needs = Pick<Deps, 'bus' | 'credentials' | 'sessions' | 'tokens' | 'metrics'>
 
 /** RFC 7662. */
-export function introspectionRoutes(deps: Needs) {
-  return new Hono<Env>()
-    .post('/introspect', introspect(deps))
-    .get('/introspect', introspectSelf(deps))
-    .post('/introspect/batch', introspectBatch(deps))
+export function introspectionRoutes(deps: Needs): Routes {
+  return {
+    'POST /introspect': introspect(deps),
+    'GET /introspect': introspectSelf(deps),
+    'POST /introspect/batch': introspectBatch(deps),
+  }
 }
 
 /** Byte for byte the same for everything that is not for this caller to know. */
 const INACTIVE = { active: false }
 
 function introspect(deps: Needs) {
-  return async function introspect(c: Ctx) {
-    const form = await readForm(c)
-    const caller = await authenticated(deps.credentials, presentedBy(c, form))
+  return async function introspect(call: Call) {
+    const form = await readForm(call)
+    const caller = await authenticated(deps.credentials, presentedBy(call, form))
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    await consistent(c.req.header('x-consistency'), deps.bus)
-    return answer(c, deps, (await activities(deps, caller, [token]))[0]!)
+    await consistent(call.header('x-consistency'), deps.bus)
+    return answer(deps, (await activities(deps, caller, [token]))[0]!)
   }
 }
 
 const batchRequest = z.strictObject({ tokens: z.array(z.string()).max(100) })
 
 function introspectBatch(deps: Needs) {
-  return async function introspectBatch(c: Ctx) {
-    const caller = await authenticated(deps.credentials, presentedBy(c, new Map()))
-    const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
-    await consistent(c.req.header('x-consistency'), deps.bus)
-    return answer(c, deps, { tokens: await activities(deps, caller, tokens) })
+  return async function introspectBatch(call: Call) {
+    const caller = await authenticated(deps.credentials, presentedBy(call, new Map()))
+    const { tokens } = await readJson(call, batchRequest, BATCH_LIMIT)
+    await consistent(call.header('x-consistency'), deps.bus)
+    return answer(deps, { tokens: await activities(deps, caller, tokens) })
   }
 }
 
 /** Dovecot's way: the token is the caller. A 401 would be an outage to it, so a bad token is inactive here too. */
 function introspectSelf(deps: Needs) {
-  return async function introspectSelf(c: Ctx) {
-    const token = bearerOf(c.req.header('authorization'))
-    await consistent(c.req.header('x-consistency'), deps.bus)
+  return async function introspectSelf(call: Call) {
+    const token = bearerOf(call.header('authorization'))
+    await consistent(call.header('x-consistency'), deps.bus)
     const claims = token === undefined ? undefined : await verified(deps, token)
-    return answer(c, deps, claims ? activeAccess(claims) : INACTIVE)
+    return answer(deps, claims ? activeAccess(claims) : INACTIVE)
   }
 }
 
@@ -97,7 +98,7 @@ const activeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaim
   ...{ scope, scopes: scopesOf(scope) },
 })
 
-function answer(c: Ctx, { bus }: Needs, body: object) {
+function answer({ bus }: Needs, body: object) {
   const age = ageOf(bus)
-  return json(c, body, 200, { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) })
+  return json(body, 200, { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) })
 }

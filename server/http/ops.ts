@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
-import { Hono } from 'hono'
 import type { Clock } from '../clock.ts'
 import { digest, matches } from '../crypto/secret.ts'
 import { OAuthError, TokenMissing, Unavailable } from '../errors.ts'
+import type { Call, Routes } from './call.ts'
 import { bearerOf } from './caller.ts'
-import type { Ctx, Deps, Env } from './context.ts'
+import type { Deps } from './context.ts'
 import { json, respond } from './respond.ts'
 
 type Needs = Pick<Deps, 'bus' | 'clock' | 'config' | 'metrics' | 'process'>
@@ -12,18 +12,19 @@ type Needs = Pick<Deps, 'bus' | 'clock' | 'config' | 'metrics' | 'process'>
 const document = readFileSync(`${import.meta.dirname}/../../openapi.yaml`, 'utf8')
 
 /** For whoever runs it. */
-export function opsRoutes(deps: Needs) {
-  return new Hono<Env>()
-    .get('/healthz', c => json(c, { status: 'ok' }))
-    .get('/readyz', readyz(deps))
-    .get('/metrics', metrics(deps))
-    .get('/openapi.yaml', c => respond(c, document, 200, { 'Content-Type': 'application/yaml' }))
+export function opsRoutes(deps: Needs): Routes {
+  return {
+    'GET /healthz': () => json({ status: 'ok' }),
+    'GET /readyz': readyz(deps),
+    'GET /metrics': metrics(deps),
+    'GET /openapi.yaml': () => respond(document, 200, { 'Content-Type': 'application/yaml' }),
+  }
 }
 
 /** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
 function readyz({ bus, clock, metrics, process }: Needs) {
   const migratedLately = atMostEvery(1_000, clock, () => process.migrated().catch(unlessUnavailable))
-  return async function readyz(c: Ctx) {
+  return async function readyz() {
     const migrated = await migratedLately()
     const checks = {
       accepting: word(!process.draining()),
@@ -32,9 +33,9 @@ function readyz({ bus, clock, metrics, process }: Needs) {
       migrations: migrated === undefined ? 'unknown' : word(migrated),
     }
     const ready = Object.values(checks).every(check => check === 'ok')
-    if (ready) return json(c, { status: 'ok', checks })
+    if (ready) return json({ status: 'ok', checks })
     metrics.unavailable('not_ready')
-    return json(c, { status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
+    return json({ status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
   }
 }
 
@@ -60,11 +61,11 @@ const word = (holds: boolean) => (holds ? 'ok' : 'failed')
 /** Only with the operator token: how much is refused, and why, is for nobody else. */
 function metrics({ config, metrics }: Needs) {
   const operator = digest(config.adminToken ?? '')
-  return async function metricsText(c: Ctx) {
-    const token = bearerOf(c.req.header('authorization'))
+  return async function metricsText(call: Call) {
+    const token = bearerOf(call.header('authorization'))
     if (token === undefined) throw new TokenMissing('send the operator token: Authorization: Bearer ...')
     if (config.adminToken === undefined || !matches(operator, token))
       throw new OAuthError('invalid_token', 'this is not the operator token')
-    return respond(c, await metrics.text(), 200, { 'Content-Type': metrics.contentType })
+    return respond(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
   }
 }

@@ -1,31 +1,34 @@
-import { Hono } from 'hono'
 import type { AccessClaims, RefreshClaims } from '../claims.ts'
 import { OAuthError } from '../errors.ts'
+import { readForm } from './body.ts'
+import type { Call, Routes } from './call.ts'
 import { apiKey, presentedBy } from './caller.ts'
-import { type Ctx, type Deps, type Env, originOf } from './context.ts'
-import { onePerName, readForm } from './params.ts'
+import { type Deps, originOf } from './context.ts'
+import { onePerName } from './params.ts'
 import { json, NO_STORE } from './respond.ts'
 
 type Needs = Pick<Deps, 'bus' | 'credentials' | 'revoker' | 'tokens' | 'proxies'>
 
 /** RFC 7009. */
-export function revocationRoutes(deps: Needs) {
-  return new Hono<Env>().post('/revoke', revoke(deps))
+export function revocationRoutes(deps: Needs): Routes {
+  return {
+    'POST /revoke': revoke(deps),
+  }
 }
 
 /** An unknown token is 200 too: what the caller wanted holds. */
 function revoke(deps: Needs) {
-  return async function revoke(c: Ctx) {
-    const form = await readForm(c)
-    const query = onePerName(new URL(c.req.url).searchParams)
+  return async function revoke(call: Call) {
+    const form = await readForm(call)
+    const query = onePerName(new URLSearchParams(call.query))
     const wait = flag(form, query, 'wait', ['all'])
     const wholeSession = flag(form, query, 'session', ['true', 'false']) === 'true'
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    const seq = await revoked(c, deps, form, token, wholeSession)
+    const seq = await revoked(call, deps, form, token, wholeSession)
     // Without a number too: what an earlier try revoked may not be known everywhere yet.
     if (wait) await deps.bus.everywhere(seq)
-    return json(c, {}, 200, NO_STORE)
+    return json({}, 200, NO_STORE)
   }
 }
 
@@ -37,18 +40,25 @@ function flag(form: Map<string, string>, query: Map<string, string>, name: strin
 }
 
 /** Answers the bus's number, or undefined when nothing was left to revoke. */
-async function revoked(c: Ctx, deps: Needs, form: Map<string, string>, token: string, wholeSession: boolean) {
-  const presented = presentedBy(c, form)
+async function revoked(
+  call: Call,
+  deps: Needs,
+  form: Map<string, string>,
+  token: string,
+  wholeSession: boolean,
+) {
+  const presented = presentedBy(call, form)
   const caller = presented && (await apiKey(deps.credentials, presented))
   const refresh = (await deps.tokens.verifyRefresh(token)).claims
   const clientId = form.get('client_id') ?? refresh?.client_id
-  if (refresh) return mayRevoke(caller, refresh, clientId) ? end(c, deps, refresh, caller?.id) : undefined
+  if (refresh) return mayRevoke(caller, refresh, clientId) ? end(call, deps, refresh, caller?.id) : undefined
   const { claims } = await deps.tokens.verify(token)
   if (!caller && claims)
     throw new OAuthError('invalid_client', 'send an API key; only a refresh token can be revoked without one')
   if (!caller || !claims || !mayRevoke(caller, claims)) return undefined
-  if (wholeSession && claims.sid !== undefined) return end(c, deps, { ...claims, sid: claims.sid }, caller.id)
-  return deps.revoker.revokeToken(claims, originOf(c, deps, `api_key:${caller.id}`))
+  if (wholeSession && claims.sid !== undefined)
+    return end(call, deps, { ...claims, sid: claims.sid }, caller.id)
+  return deps.revoker.revokeToken(claims, originOf(call, deps, `api_key:${caller.id}`))
 }
 
 /** Its own customer's API key, or whoever has the refresh token itself and names no other client. */
@@ -59,11 +69,11 @@ const mayRevoke = (
 ) => (caller?.customerId ?? named) === client_id
 
 function end(
-  c: Ctx,
+  call: Call,
   deps: Needs,
   { client_id, sid }: { client_id: string; sid: string },
   apiKeyId: string | undefined,
 ) {
-  const origin = originOf(c, deps, apiKeyId === undefined ? `session:${sid}` : `api_key:${apiKeyId}`)
+  const origin = originOf(call, deps, apiKeyId === undefined ? `session:${sid}` : `api_key:${apiKeyId}`)
   return deps.revoker.end(client_id, sid, origin)
 }

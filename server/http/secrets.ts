@@ -1,26 +1,28 @@
-import { Hono } from 'hono'
 import { z } from 'zod'
 import type { SecretRow } from '../secrets.ts'
+import { readJson } from './body.ts'
+import type { Call, Routes } from './call.ts'
 import { account } from './caller.ts'
-import { type Ctx, type Deps, type Env, originOf } from './context.ts'
-import { present, readJson } from './params.ts'
+import { type Deps, originOf } from './context.ts'
+import { present } from './params.ts'
 import { json } from './respond.ts'
 import { waitForAll, waitOf } from './wait.ts'
 
 type Needs = Pick<Deps, 'bus' | 'metrics' | 'proxies' | 'retirement' | 'secrets' | 'sessions' | 'tokens'>
 
 /** A customer's own secrets: everything about them but their bytes. */
-export function secretRoutes(deps: Needs) {
-  return new Hono<Env>()
-    .get('/api/secrets', listSecrets(deps))
-    .post('/api/secrets/rotate', rotate(deps))
-    .post('/api/secrets/retire', retire(deps))
+export function secretRoutes(deps: Needs): Routes {
+  return {
+    'GET /api/secrets': listSecrets(deps),
+    'POST /api/secrets/rotate': rotate(deps),
+    'POST /api/secrets/retire': retire(deps),
+  }
 }
 
 function listSecrets(deps: Needs) {
-  return async function listSecrets(c: Ctx) {
-    const { client_id } = await account(c, deps)
-    return json(c, { secrets: (await deps.secrets.list(client_id)).map(toSecret) })
+  return async function listSecrets(call: Call) {
+    const { client_id } = await account(call, deps)
+    return json({ secrets: (await deps.secrets.list(client_id)).map(toSecret) })
   }
 }
 
@@ -31,19 +33,19 @@ const rotateRequest = z.strictObject({
 })
 
 function rotate(deps: Needs) {
-  return async function rotate(c: Ctx) {
-    const { client_id: customerId, sid } = await account(c, deps)
-    const { use, now, dry_run } = await readJson(c, rotateRequest)
+  return async function rotate(call: Call) {
+    const { client_id: customerId, sid } = await account(call, deps)
+    const { use, now, dry_run } = await readJson(call, rotateRequest)
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
-    if (dry_run) return json(c, { would_end: await wouldEnd(deps, customerId, uses, now) })
-    const origin = originOf(c, deps, `session:${sid}`)
+    if (dry_run) return json({ would_end: await wouldEnd(deps, customerId, uses, now) })
+    const origin = originOf(call, deps, `session:${sid}`)
     const { versions, effectiveAt } = await deps.secrets.rotate(
       customerId,
       uses,
       { now, reason: 'asked' },
       origin,
     )
-    return json(c, present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
+    return json(present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
   }
 }
 
@@ -64,14 +66,14 @@ const retireRequest = z.strictObject({
 })
 
 function retire(deps: Needs) {
-  return async function retire(c: Ctx) {
-    const { client_id: customerId, sid } = await account(c, deps)
-    const wait = waitOf(c)
-    const which = await readJson(c, retireRequest)
-    const origin = originOf(c, deps, `session:${sid}`)
+  return async function retire(call: Call) {
+    const { client_id: customerId, sid } = await account(call, deps)
+    const wait = waitOf(call)
+    const which = await readJson(call, retireRequest)
+    const origin = originOf(call, deps, `session:${sid}`)
     const { retiredAt, seq } = await deps.retirement.retire(customerId, which, origin)
     await waitForAll(deps, wait, seq)
-    return json(c, { ...which, state: 'retired', retired_at: retiredAt })
+    return json({ ...which, state: 'retired', retired_at: retiredAt })
   }
 }
 

@@ -1,9 +1,11 @@
-import { Hono } from 'hono'
 import { OAuthError } from '../errors.ts'
 import type { ListedSession } from '../sessions.ts'
+import type { Call, Routes } from './call.ts'
 import { account, sessionKeeper } from './caller.ts'
-import { type Ctx, type Deps, type Env, originOf } from './context.ts'
-import { check, decodeCursor, idOf, pageOf, pageSize, present, readQuery } from './params.ts'
+import { check } from './check.ts'
+import { type Deps, originOf } from './context.ts'
+import { decodeCursor, pageOf, pageSize } from './pages.ts'
+import { idOf, present, readQuery } from './params.ts'
 import { json, noContent } from './respond.ts'
 import { subject } from './schemas.ts'
 import { waitForAll, waitOf } from './wait.ts'
@@ -11,59 +13,60 @@ import { waitForAll, waitOf } from './wait.ts'
 type Needs = Pick<Deps, 'bus' | 'credentials' | 'metrics' | 'proxies' | 'revoker' | 'sessions' | 'tokens'>
 
 /** A customer's sessions, its own and its users'. */
-export function sessionRoutes(deps: Needs) {
-  return new Hono<Env>()
-    .get('/api/sessions', listSessions(deps))
-    .delete('/api/sessions', revokeAll(deps))
-    .delete('/api/sessions/:id', endSession(deps))
-    .post('/api/subjects/:subject/revoke', revokeSubject(deps))
+export function sessionRoutes(deps: Needs): Routes {
+  return {
+    'GET /api/sessions': listSessions(deps),
+    'DELETE /api/sessions': revokeAll(deps),
+    'DELETE /api/sessions/:id': endSession(deps),
+    'POST /api/subjects/:subject/revoke': revokeSubject(deps),
+  }
 }
 
 function listSessions(deps: Needs) {
-  return async function listSessions(c: Ctx) {
-    const { customerId } = await sessionKeeper(c, deps)
-    const { subject, cursor, limit } = readQuery(c, ['subject', 'cursor', 'limit'])
+  return async function listSessions(call: Call) {
+    const { customerId } = await sessionKeeper(call, deps)
+    const { subject, cursor, limit } = readQuery(call, ['subject', 'cursor', 'limit'])
     const size = pageSize(limit)
     const before = decodeCursor(cursor)
     const position = { beforeAt: before?.at, beforeId: before?.id }
     const rows = await deps.sessions.list({ customerId, subject, ...position, limit: size + 1 })
     const { page, nextCursor } = pageOf(rows, size, session => session.issuedAt)
-    return json(c, present({ sessions: page.map(toSession), next_cursor: nextCursor }))
+    return json(present({ sessions: page.map(toSession), next_cursor: nextCursor }))
   }
 }
 
 function endSession(deps: Needs) {
-  return async function endSession(c: Ctx) {
-    const { customerId, actor } = await sessionKeeper(c, deps)
-    const wait = waitOf(c)
-    const seq = await deps.revoker.end(customerId, idOf(c), originOf(c, deps, actor))
+  return async function endSession(call: Call) {
+    const { customerId, actor } = await sessionKeeper(call, deps)
+    const wait = waitOf(call)
+    const seq = await deps.revoker.end(customerId, idOf(call), originOf(call, deps, actor))
     // Before the 404 too: what an earlier try ended may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
     if (seq === undefined) throw new OAuthError('not_found', 'no such session, or it has ended')
-    return noContent(c)
+    return noContent()
   }
 }
 
 /** Every token and session, this one too. */
 function revokeAll(deps: Needs) {
-  return async function revokeAll(c: Ctx) {
-    const { client_id, sid } = await account(c, deps)
-    const wait = waitOf(c)
-    const seq = await deps.revoker.revokeCustomer(client_id, originOf(c, deps, `session:${sid}`))
+  return async function revokeAll(call: Call) {
+    const { client_id, sid } = await account(call, deps)
+    const wait = waitOf(call)
+    const seq = await deps.revoker.revokeCustomer(client_id, originOf(call, deps, `session:${sid}`))
     await waitForAll(deps, wait, seq)
-    return noContent(c)
+    return noContent()
   }
 }
 
 /** Every token and session of one of its users; one who has none is no error, for none is what was wanted. */
 function revokeSubject(deps: Needs) {
-  return async function revokeSubject(c: Ctx) {
-    const { customerId, actor } = await sessionKeeper(c, deps)
-    const wait = waitOf(c)
-    const named = check(subject, c.req.param('subject'))
-    const seq = await deps.revoker.revokeSubject(customerId, named, originOf(c, deps, actor))
+  return async function revokeSubject(call: Call) {
+    const { customerId, actor } = await sessionKeeper(call, deps)
+    const wait = waitOf(call)
+    const named = check(subject, call.params.subject)
+    const seq = await deps.revoker.revokeSubject(customerId, named, originOf(call, deps, actor))
     await waitForAll(deps, wait, seq)
-    return noContent(c)
+    return noContent()
   }
 }
 

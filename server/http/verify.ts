@@ -1,11 +1,11 @@
-import { Hono } from 'hono'
 import type { AccessClaims } from '../claims.ts'
 import { Unavailable } from '../errors.ts'
 import { identityHeaders } from '../identity.ts'
 import { isWaiting } from '../settle.ts'
 import type { Verdict } from '../tokens.ts'
+import { type Reply, requestIdFrom, type Target } from './call.ts'
 import { bearerOf, isBearer } from './caller.ts'
-import { ageOf, consistent, type Deps, type Env, requestIdFrom } from './context.ts'
+import { ageOf, consistent, type Deps } from './context.ts'
 import { challenge } from './errors.ts'
 import { problemWith, type Rules, rulesOf } from './rules.ts'
 
@@ -16,33 +16,19 @@ export type Asked = Readonly<
   Partial<Record<'authorization' | 'cookie' | 'x-request-id' | 'x-assay-require' | 'x-consistency', string>>
 >
 
-/** Exactly 200, 401, 403 or 503 (or 500), always with an empty body, which is what proxies can hand on. */
-export interface Reply {
-  status: number
-  headers: Record<string, string>
-}
-
-/** `query`: rules, as far as the proxy wrote them. Answers at once when what is needed is in memory. Never throws. */
+/**
+ * Exactly 200, 401, 403 or 503 (or 500), always with an empty body, which is what proxies can hand on. `query`: rules, as far
+ * as the proxy wrote them. Answers at once when what is needed is in memory. Never throws.
+ */
 export type Verify = (query: string, asked: Asked) => Reply | Promise<Reply>
 
 /**
- * Forward auth, as it is served where a request came by another way than listen.ts's own. The request's body is never read.
- * On sub-paths the query is the client's own (Envoy appends it), so there it says nothing.
+ * The rules of a request for /verify, and undefined for others. What follows /verify/ is a client's path, appended by a proxy:
+ * it says nothing, and is not looked at; nor is the query there, which is the client's own too (Envoy appends it).
  */
-export function verifyRoutes(verify: Verify) {
-  const respond = async (query: string, asked: Asked) => {
-    const { status, headers } = await verify(query, asked)
-    return new Response(null, { status, headers })
-  }
-  return new Hono<Env>()
-    .all('/verify', c => respond(queryOf(c.req.url), c.req.header()))
-    .all('/verify/*', c => respond('', c.req.header()))
-}
-
-/** What follows the first question mark. */
-export function queryOf(url: string): string {
-  const start = url.indexOf('?')
-  return start < 0 ? '' : url.slice(start + 1)
+export function rulesAskedBy({ path, query }: Target): string | undefined {
+  if (path === '/verify') return query
+  return path.startsWith('/verify/') ? '' : undefined
 }
 
 /** It is on every request of its users: it stands alone, without middleware, and awaits nothing that it needn't. */
@@ -141,7 +127,7 @@ function empty(
   if (age !== undefined) headers['X-Assay-Age'] = age
   headers['X-Request-Id'] = requestId
   headers['Content-Length'] = '0'
-  return { status, headers }
+  return { status, headers, body: '' }
 }
 
 /** A Bearer header wins over the cookie, even a malformed one. */

@@ -1,11 +1,11 @@
 import type { Bus } from '../bus.ts'
 import { OAuthError } from '../errors.ts'
-import type { Ctx } from './context.ts'
+import type { Call } from './call.ts'
 import { readQuery } from './params.ts'
 
 /** Misspelt, it would answer before it is so. */
-export function waitOf(c: Ctx): 'all' | undefined {
-  const { wait } = readQuery(c, ['wait'])
+export function waitOf(call: Call): 'all' | undefined {
+  const { wait } = readQuery(call, ['wait'])
   if (wait !== undefined && wait !== 'all')
     throw new OAuthError('invalid_request', 'wait: all, or leave it out')
   return wait

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { formatKid } from '../../server/crypto/kid.ts'
 import { newApiKeyId, newCredential, randomId } from '../../server/crypto/secret.ts'
+import { ask } from '../support/ask.ts'
 import { holding, LOADER, type OwnReplica, POLL, replicaOn } from '../support/holding.ts'
 import { heapInUse } from '../support/memory.ts'
 import { trials } from '../support/trials.ts'
@@ -26,17 +27,15 @@ async function countedReplica() {
   const database = holding(world.db)
   const replica = await replicaOn(world, database.db)
   const { access_token: token, api_key: key } = await signUp(replica)
-  const ask = async (path: string, init: RequestInit) =>
-    (await replica.app.request(path, init, ADDRESS as never)).status
-  const verify = (bearing: string, path = '/verify') => ask(path, { headers: bearer(bearing) })
+  const statusOf = async (path: string, init: RequestInit) => (await ask(replica.app, path, init)).status
+  const verify = (bearing: string, path = '/verify') => statusOf(path, { headers: bearer(bearing) })
   const introspect = (apiKey: string) =>
-    ask('/introspect', { method: 'POST', headers: { ...bearer(apiKey), ...FORM }, body: 'token=x' })
+    statusOf('/introspect', { method: 'POST', headers: { ...bearer(apiKey), ...FORM }, body: 'token=x' })
   /** All that it asked of the database but for its polls. */
   const queries = () => database.total() - database.asked(POLL)
   return { replica, loads: () => database.asked(LOADER), queries, token, key, verify, introspect }
 }
 
-const ADDRESS = { incoming: { socket: { remoteAddress: '10.0.0.1' } } }
 const FORM = { 'Content-Type': 'application/x-www-form-urlencoded' }
 
 async function signUp(replica: OwnReplica) {

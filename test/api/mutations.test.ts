@@ -2,6 +2,7 @@ import { createSecretKey } from 'node:crypto'
 import { jwtVerify } from 'jose'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { forgeries, mutations } from '../crypto/mutate.ts'
+import { ask } from '../support/ask.ts'
 import { type Forger, forger, isHeaderValue, TYPE } from '../support/forge.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -31,7 +32,7 @@ async function activities(tokens: string[]): Promise<boolean[]> {
   const active: boolean[] = []
   for (const batch of batches(tokens)) {
     const init = { method: 'POST', headers: jsonByKey(), body: JSON.stringify({ tokens: batch }) }
-    const response = await assay.app.request('/introspect/batch', init)
+    const response = await ask(assay.app, '/introspect/batch', init)
     expect(response.status).toBe(200)
     const json = (await response.json()) as { tokens: { active: boolean }[] }
     active.push(...json.tokens.map(each => each.active))
@@ -59,8 +60,7 @@ function* batches(tokens: string[]) {
 /** White space around a header's value is no part of it. */
 const fitsHeader = (token: string) => isHeaderValue(token) && token.trim() === token
 
-const verified = async (token: string) =>
-  (await assay.app.request('/verify', { headers: bearer(token) })).status
+const verified = async (token: string) => (await ask(assay.app, '/verify', { headers: bearer(token) })).status
 
 /** What jose says with the same secret, type, algorithm and issuer, at the same time. */
 async function joseAccepts(token: string, { secret, use }: Forger): Promise<boolean> {

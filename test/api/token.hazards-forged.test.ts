@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ask } from '../support/ask.ts'
 import { type Forger, forger, notRefused } from '../support/forge.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -118,9 +119,9 @@ test('H10 an access token with what no session can have is an answer, not a faul
     const [token, other] = [one.withClaims(claims), two.withClaims(claims)]
     const key = bearer(customer.apiKey)
     const answers = {
-      verify: await assay.app.request('/verify', { headers: bearer(token) }),
+      verify: await ask(assay.app, '/verify', { headers: bearer(token) }),
       me: await assay.get('/api/auth/me', token),
-      introspect: await assay.app.request('/introspect', { headers: bearer(token) }),
+      introspect: await ask(assay.app, '/introspect', { headers: bearer(token) }),
       revoke: await assay.postForm('/revoke', { token }, key),
       session: await assay.postForm('/revoke', { token: other, session: 'true' }, key),
     }

@@ -19,7 +19,7 @@ beforeEach(async () => {
 })
 afterAll(() => world.stop())
 
-// The six that app.request could have sent, what only a socket can, and what node:http knows besides.
+// Those that fetch sends, what only a socket can, and what node:http knows besides.
 const METHODS = 'GET HEAD POST PUT PATCH DELETE OPTIONS TRACE PROPFIND PURGE QUERY M-SEARCH REPORT'.split(' ')
 
 const IDENTITY = ['customer', 'subject', 'scope', 'audience', 'session', 'token-id', 'expires', 'claims']

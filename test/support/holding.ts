@@ -4,6 +4,7 @@ import { isMigrated } from '../../db/migrate.ts'
 import type { Redis } from '../../db/redis.ts'
 import { assemble } from '../../server/assemble.ts'
 import { createLog } from '../../server/log.ts'
+import { ask } from './ask.ts'
 import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
 import { type Answer, bearer, configOf, type Settings, type World } from './world.ts'
@@ -109,8 +110,7 @@ export async function replicaOn(
   await replica.bus.start()
 
   async function request(path: string, init: RequestInit = {}): Promise<Answer> {
-    const bindings = { incoming: { socket: { remoteAddress: '10.0.0.1' } } }
-    const response = await replica.app.request(path, init, bindings as never)
+    const response = await ask(replica.app, path, init)
     const text = await response.text()
     const { status, headers } = response
     checkResponse({ method: init.method ?? 'GET', path }, { status, headers, body: text })

@@ -3,11 +3,13 @@ import { Writable } from 'node:stream'
 import { inject, onTestFinished } from 'vitest'
 import type { Database } from '../../db/client.ts'
 import { isMigrated } from '../../db/migrate.ts'
+import type { App } from '../../server/app.ts'
 import { assemble, type Worker } from '../../server/assemble.ts'
 import { type Config, loadConfig } from '../../server/config.ts'
 import { listen } from '../../server/listen.ts'
 import { createLog } from '../../server/log.ts'
 import { openVault } from '../../server/vault.ts'
+import { ask } from './ask.ts'
 import { makeDatabase } from './database.ts'
 import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
@@ -99,8 +101,7 @@ async function startReplica(parts: Parts) {
   /** Through the app, from an address of its own unless one is given; checked against openapi.yaml. */
   async function request(path: string, init: RequestInit & { ip?: string } = {}): Promise<Answer> {
     const { ip = `10.${randomInt(256)}.${randomInt(256)}.${randomInt(256)}`, ...rest } = init
-    const bindings = { incoming: { socket: { remoteAddress: ip } } }
-    const response = await app.request(path, rest, bindings as never)
+    const response = await ask(app, path, rest, ip)
     const body = await response.text()
     const { status, headers } = response
     checkResponse({ method: rest.method ?? 'GET', path }, { status, headers, body })
@@ -117,8 +118,8 @@ async function startReplica(parts: Parts) {
     redis?.close()
   }
 
-  const own = { redis, clock, lines, request, stop, verifySync: assembled.verify }
-  return { ...assembled, ...calls(request), ...own, serve: () => serve(assembled, parts.config) }
+  const own = { redis, clock, lines, request, stop }
+  return { ...assembled, ...calls(request), ...own, serve: () => serve(app, parts.config) }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there, and fails if it isn't.
@@ -211,8 +212,8 @@ function movableClock() {
 }
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
-async function serve(served: Parameters<typeof listen>[0], config: Config) {
-  const listening = await listen(served, { host: '127.0.0.1', port: config.port }, () => false)
+async function serve(app: App, config: Config) {
+  const listening = await listen(app, { host: '127.0.0.1', port: config.port }, () => false)
   let connections = 0
   listening.server.on('connection', () => connections++)
   const stop = async () => {

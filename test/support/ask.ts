@@ -1,0 +1,36 @@
+import { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+import type { App } from '../../server/app.ts'
+
+/** Asks the app as listen.ts does, of a request of Node's that came over no socket. `ip`: from where. */
+export async function ask(
+  app: App,
+  path: string,
+  init: RequestInit = {},
+  ip = '10.0.0.1',
+): Promise<Response> {
+  const request = new Request('http://assay.test', init)
+  const incoming = new IncomingMessage({ remoteAddress: ip, destroyed: true } as Socket)
+  incoming.method = request.method
+  incoming.url = path
+  incoming.headers = Object.fromEntries(request.headers)
+  incoming._read = arriving(incoming, request.body)
+  const { status, headers, body } = await app.answer(incoming)
+  if (request.body) incoming.destroy()
+  return new Response(request.method === 'HEAD' || body === '' ? null : body, { status, headers })
+}
+
+/** A piece each time that one is asked for, and none before. */
+function arriving(incoming: IncomingMessage, body: Request['body']) {
+  const pieces = body?.getReader()
+  return async function next(size: number) {
+    // Node's own, which begins to read of a socket that there isn't.
+    IncomingMessage.prototype._read.call(incoming, size)
+    try {
+      const piece = await pieces?.read()
+      incoming.push(piece?.done === false ? piece.value : null)
+    } catch (error) {
+      incoming.destroy(error as Error)
+    }
+  }
+}
