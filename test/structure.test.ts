@@ -61,7 +61,7 @@ const MAY_IMPORT: Record<Layer, Layer[]> = {
 }
 
 const DRIVERS = /^(pg|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(\/|$)/
-const SERVER = /^(node:http|node:net)$/
+const SERVER = /^node:http$/
 
 /** `from imports of`, for those that are against the rule. */
 const against = (rule: (from: Layer, of: string) => boolean) =>
