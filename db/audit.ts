@@ -4,9 +4,15 @@ import { statement } from './statement.ts'
 /** Everything that is audited. */
 export const AUDIT_TYPES = [
   'customer.signed_up',
+  'customer.created',
   'customer.logged_in',
   'customer.login_failed',
   'customer.password_changed',
+  'customer.password_set',
+  'customer.changed',
+  'customer.disabled',
+  'customer.enabled',
+  'customer.erased',
   'customer.revoked',
   'api_key.created',
   'api_key.deleted',
@@ -89,8 +95,8 @@ export const MAKE_PARTITIONS = `
 
 export const makePartitions = (db: Pick<Database, 'query'>) => db.query(MAKE_PARTITIONS)
 
-export interface AuditQuery {
-  customerId: string
+/** Where a page of events ends, or begins. */
+export interface AuditSpan {
   type: AuditType | undefined
   from: Date | undefined
   to: Date | undefined
@@ -100,9 +106,14 @@ export interface AuditQuery {
   limit: number
 }
 
+export interface AuditQuery extends AuditSpan {
+  customerId: string
+}
+
 export interface AuditRow extends Pick<Origin, 'actor'> {
   at: Date
   id: number
+  customerId: string | null
   type: AuditType
   subject: string | null
   sessionId: string | null
@@ -114,10 +125,34 @@ export interface AuditRow extends Pick<Origin, 'actor'> {
 }
 
 /** Newest first. A bound that isn't given is one that everything is within: the index is used whatever is asked. */
-export const listEvents = statement<AuditQuery, AuditRow>(`
-  select at, id, type, actor, subject, session_id as "sessionId", token_id as "tokenId", ip, user_agent as "userAgent", detail
+const listing = (condition: string) => `
+  select at, id, customer_id as "customerId", type, actor, subject, session_id as "sessionId", token_id as "tokenId", ip,
+    user_agent as "userAgent", detail
   from assay.audit_events
-  where customer_id = :customerId and (:type::text is null or type = :type)
+  where ${condition} and (:type::text is null or type = :type)
     and at >= coalesce(:from::timestamptz, '-infinity') and at < coalesce(:to::timestamptz, 'infinity')
     and (at, id) < (coalesce(:beforeAt::timestamptz, 'infinity'), coalesce(:beforeId::bigint, 0))
-  order by at desc, id desc limit :limit`)
+  order by at desc, id desc limit :limit`
+
+/** Of one customer. */
+export const listEvents = statement<AuditQuery, AuditRow>(listing('customer_id = :customerId'))
+
+/** Of all customers. */
+export const listAllEvents = statement<AuditSpan, AuditRow>(listing('true'))
+
+/** What happens all the time; the rest has an index of its own, which a statement uses that says the same. */
+const FREQUENT = ['token.issued', 'session.refreshed'] satisfies AuditType[]
+const RARE = `type not in (${FREQUENT.map(type => `'${type}'`).join(', ')})`
+
+const listRareEvents = statement<AuditSpan & { type: AuditType }, AuditRow>(
+  listing(`type = :type and ${RARE}`),
+)
+
+/** Of one type. */
+export const listEventsOfType = (db: Pick<Database, 'query'>, query: AuditSpan & { type: AuditType }) =>
+  (FREQUENT.some(each => each === query.type) ? listAllEvents : listRareEvents)(db, query)
+
+/** Of one operator. */
+export const listEventsOfOperator = statement<AuditSpan & { actor: string }, AuditRow>(
+  listing(`actor = :actor and actor like 'operator:%'`),
+)

@@ -3,7 +3,8 @@ import { ASKED, ISSUED, type Issued, LIFETIMES, type Lifetimes, starting } from 
 import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
-export interface NewCustomer extends Lifetimes {
+/** A customer that doesn't exist yet. */
+export interface MadeCustomer {
   customerId: string
   email: string
   name: string | undefined
@@ -16,9 +17,8 @@ export interface NewCustomer extends Lifetimes {
   apiKeyDigest: Uint8Array
 }
 
-/** A customer with its data key, its first two signing keys, API key and session. No row: the email is taken. */
-export const insertCustomer = statement<Acts & NewCustomer, Issued & { createdAt: Date }>(`
-  with ${ASKED},
+/** Inserts it with its data key, its first two signing keys and its API key, unless the email is taken. */
+export const makingCustomer = `
   inserted as (
     insert into assay.customers (id, email, name, password_hash, sealed_data_key, api_keys, created_at)
     values (:customerId, :email, :name, :passwordHash, :sealedDataKey, 1, assay.now())
@@ -33,7 +33,12 @@ export const insertCustomer = statement<Acts & NewCustomer, Issued & { createdAt
   credentialed as (
     insert into assay.api_keys (id, customer_id, name, scope, digest, created_at)
     select :newApiKeyId, customer_id, 'first key', :apiKeyScope, :apiKeyDigest, t from inserted
-  ),
+  )`
+
+/** A customer and its session. No row: the email is taken. */
+export const insertCustomer = statement<Acts & MadeCustomer & Lifetimes, Issued & { createdAt: Date }>(`
+  with ${ASKED},
+  ${makingCustomer},
   entitled as (
     select asked.*, t, 0 as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIFETIMES}
     from inserted join asked using (customer_id)
@@ -81,13 +86,16 @@ export const findCustomer = statement<{ customerId: string }, CustomerRow>(`
   select id, email, name, state, password_hash as "passwordHash", created_at as "createdAt"
   from assay.customers where id = :customerId`)
 
-/** Ends the account's sessions but one, of the customer that `from` names (never its users'), from `t` on. */
-const endingOthers = (from: string) => `
+/**
+ * Ends the account's sessions, of the customer that `from` names (never its users'), from `t` on; all but those that
+ * `keeping` holds back.
+ */
+export const endingSessions = (from: string, keeping = '') => `
   locked as materialized (
     -- In the order of every statement that ends several, or two of them could wait for each other.
     select s.customer_id, s.id, t from assay.sessions s, ${from} c
     where s.customer_id = c.customer_id and s.subject = c.customer_id and s.scope = 'assay:account'
-      and s.id <> :keepSessionId and s.revoked_at is null and s.expires_at > t
+      ${keeping} and s.revoked_at is null and s.expires_at > t
     order by s.customer_id, s.id
     for update of s
   ),
@@ -101,7 +109,9 @@ const endingOthers = (from: string) => `
     select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
   )`
 
-const ENDED = `coalesce((select json_agg(id) from ended), '[]') as ended, ${PUBLISHED}`
+const BUT_ONE = 'and s.id <> :keepSessionId'
+
+export const ENDED = `coalesce((select json_agg(id) from ended), '[]') as ended, ${PUBLISHED}`
 
 /** The ids of the sessions that were ended, and the bus's number if there were any. */
 export interface Ended {
@@ -126,13 +136,13 @@ export const updatePassword = statement<
     subject: 'customer_id',
     session: ':keepSessionId::text',
   })}),
-  ${endingOthers('changed')},
+  ${endingSessions('changed', BUT_ONE)},
   ${publishing(['audited', 'audited_ends'])}
   select ${ENDED} from changed`)
 
 /** Ends what `updatePassword` can't have seen: sessions of logins that it waited for. */
 export const endOtherSessions = statement<Origin & { customerId: string; keepSessionId: string }, Ended>(`
   with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
-  ${endingOthers('clock')},
+  ${endingSessions('clock', BUT_ONE)},
   ${publishing(['audited_ends'])}
   select ${ENDED}`)

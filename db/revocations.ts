@@ -91,12 +91,15 @@ export interface Poll extends Position {
 export const PAGE = 20_000
 
 /** Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary. */
-export const poll = statement<{ replica: string; applied: number; maxStaleness: number }, Poll>(`
+export const poll = statement<
+  { replica: string; version: string; applied: number; maxStaleness: number },
+  Poll
+>(`
   with here as (
-    insert into assay.replicas (id, applied, max_staleness, seen_at)
-    values (:replica, least(:applied, (select seq from assay.bus)), :maxStaleness, assay.now())
+    insert into assay.replicas (id, version, applied, max_staleness, seen_at)
+    values (:replica, :version, least(:applied, (select seq from assay.bus)), :maxStaleness, assay.now())
     on conflict (id) do update
-      set applied = excluded.applied, max_staleness = excluded.max_staleness, seen_at = excluded.seen_at
+      set version = excluded.version, applied = excluded.applied, max_staleness = excluded.max_staleness, seen_at = excluded.seen_at
     returning seen_at
   ), others as (
     select min(applied) as applied, max(max_staleness) as staleness
@@ -112,10 +115,6 @@ export const poll = statement<{ replica: string; applied: number; maxStaleness: 
       from (select * from assay.revocations
         where seq > :applied and dead_after > here.seen_at order by seq limit ${PAGE}) r)::text as rows
   from here, others`)
-
-export const deleteReplica = statement<{ replica: string }, never>(
-  'delete from assay.replicas where id = :replica',
-)
 
 /** Several acts that share a statement, as JSON of their parts. */
 export interface Acts {

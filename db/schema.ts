@@ -82,6 +82,8 @@ export const replicas = assay.table('replicas', {
   applied: bigint('applied', { mode: 'number' }).notNull(),
   maxStaleness: integer('max_staleness').notNull(),
   seenAt: instant('seen_at').notNull(),
+  /** Of the program. */
+  version: text('version').notNull().default(''),
 })
 
 /** A tenant; in OAuth's terms, a client. */
@@ -101,12 +103,18 @@ export const customers = assay.table(
     apiKeys: integer('api_keys').notNull().default(0),
     /** How often its signing keys were rotated: who rotates must have seen the latest ones. */
     rotations: integer('rotations').notNull().default(0),
+    /** Counts what an operator changed of it, so that two who change it at once don't undo each other's. */
+    revision: integer('revision').notNull().default(1),
     /** The data key that seals this customer's secrets, itself sealed by a master key. */
     sealedDataKey: bytea('sealed_data_key').notNull(),
     createdAt: instant('created_at').notNull().default(now),
   },
   table => [
     uniqueIndex('customers_email').on(table.email),
+    // What operators search by begins with what they typed, which the index above can't find in every collation.
+    index('customers_email_prefix').on(table.email.op('text_pattern_ops')),
+    index('customers_name_prefix').on(sql`lower(${table.name}) text_pattern_ops`, table.id),
+    index('customers_listed').on(table.createdAt, table.id),
     check('customers_id', sql`${table.id} ~ '^[a-z2-7]{16}$'`),
     check('customers_state', sql`${table.state} in ('active', 'disabled')`),
   ],
@@ -272,5 +280,12 @@ export const auditEvents = assay.table(
   table => [
     primaryKey({ columns: [table.at, table.id] }),
     index('audit_events_customer').on(table.customerId, table.at, table.id),
+    // For who looks at all customers. What happens all the time is found by its time: no issue and no refresh pays for these.
+    index('audit_events_rare')
+      .on(table.type, table.at, table.id)
+      .where(sql`${table.type} not in ('token.issued', 'session.refreshed')`),
+    index('audit_events_operator')
+      .on(table.actor, table.at, table.id)
+      .where(sql`${table.actor} like 'operator:%'`),
   ],
 )

@@ -1,11 +1,13 @@
 import type { IncomingMessage } from 'node:http'
 import { accountRoutes } from './http/account.ts'
+import { adminRoutes } from './http/admin.ts'
 import { apiKeyRoutes } from './http/api_keys.ts'
 import { auditRoutes } from './http/audit.ts'
 import { Call, type Reply, targetOf } from './http/call.ts'
 import type { Deps } from './http/context.ts'
 import { discoveryRoutes } from './http/discovery.ts'
 import { noRoute, writeError } from './http/errors.ts'
+import { explainingRoutes } from './http/explaining.ts'
 import { introspectionRoutes } from './http/introspection.ts'
 import { opsRoutes } from './http/ops.ts'
 import { revocationRoutes } from './http/revocation.ts'
@@ -36,6 +38,8 @@ export function createApp(deps: Deps): App {
     ...revocationRoutes(deps),
     ...discoveryRoutes(deps),
     ...opsRoutes(deps),
+    ...adminRoutes(deps),
+    ...explainingRoutes(deps),
   })
 
   async function observed(call: Call): Promise<Reply> {

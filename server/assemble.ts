@@ -10,6 +10,8 @@ import type { Config } from './config.ts'
 import { Credentials } from './credentials.ts'
 import { randomId } from './crypto/secret.ts'
 import { Customers } from './customers.ts'
+import { Directory } from './directory.ts'
+import { Explainer } from './explaining.ts'
 import { Gate } from './gate.ts'
 import { Hints } from './hints.ts'
 import type { ProcessState } from './http/context.ts'
@@ -19,8 +21,10 @@ import { type Limits, LimitsInMemory, LimitsInRedis } from './limits.ts'
 import type { Log } from './log.ts'
 import { Maintenance } from './maintenance.ts'
 import { Metrics } from './metrics.ts'
+import { Operators } from './operators.ts'
 import { TrustedProxies } from './proxies.ts'
 import type { Vault } from './records.ts'
+import { Replicas } from './replicas.ts'
 import { Retirement } from './retirement.ts'
 import { Revocations } from './revocations.ts'
 import { Revoker } from './revoking.ts'
@@ -108,6 +112,10 @@ export function assemble(parts: Parts) {
   )
   const proxies = new TrustedProxies(config.trustProxy, log)
   const audit = new Audit(db)
+  const directory = new Directory({ db, vault, credentials, revoker, gate })
+  const explainer = new Explainer({ db, bus, tokens, vault })
+  const replicas = new Replicas(db)
+  const operators = new Operators(config)
   const deps = {
     config,
     clock,
@@ -121,6 +129,10 @@ export function assemble(parts: Parts) {
     secrets,
     retirement,
     audit,
+    directory,
+    explainer,
+    replicas,
+    operators,
     metrics,
     log,
     proxies,

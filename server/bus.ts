@@ -1,9 +1,11 @@
 import { within } from '../db/deadline.ts'
-import { deleteReplica, PAGE, type Poll, poll, type Querier, type RevocationRow } from '../db/revocations.ts'
+import { deleteReplica } from '../db/replicas.ts'
+import { PAGE, type Poll, poll, type Querier, type RevocationRow } from '../db/revocations.ts'
 import type { Clock } from './clock.ts'
 import { Unavailable } from './errors.ts'
 import type { Log } from './log.ts'
 import type { Revocations } from './revocations.ts'
+import { VERSION } from './version.ts'
 
 /** A request that finds the state too old waits for a poll, this long at most (ms). */
 const PATIENCE = 250
@@ -203,7 +205,7 @@ export class Bus {
     const { clock, line, replica, maxStaleness } = this.#options
     // Before sending: the lease counts from the oldest moment that the answer may speak of.
     const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
-    const [answer] = await poll(line, { replica, applied: this.#applied, maxStaleness })
+    const [answer] = await poll(line, { replica, version: VERSION, applied: this.#applied, maxStaleness })
     if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby', 'bus')
     if (this.#foreign(answer)) return this.#startOver()
     const won = this.#accept(answer, sent, clock.monotonic())

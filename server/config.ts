@@ -16,6 +16,16 @@ export interface ResourceServer {
   digest: Buffer
 }
 
+/** Who runs the installation, besides who has ADMIN_TOKEN. */
+export interface OperatorConfig {
+  /** As the audit has it. */
+  name: string
+  /** Changes nothing. */
+  readOnly: boolean
+  /** SHA-256 of its token. */
+  digest: Buffer
+}
+
 export interface Config {
   host: string
   /** 0 takes a free one. */
@@ -31,6 +41,7 @@ export interface Config {
   masterKeys: SealingKey[] | undefined
   /** undefined only when embedded: made on first start. */
   adminToken: string | undefined
+  operators: OperatorConfig[]
   resourceServers: ResourceServer[]
   /** Seconds, like every `...Ttl` here. */
   accessTokenTtl: number
@@ -109,6 +120,11 @@ function toConfig(s: Settings): Config {
     dataDir: s.DATA_DIR,
     masterKeys: s.MASTER_KEYS,
     adminToken: s.ADMIN_TOKEN,
+    operators: (s.OPERATORS ?? []).map(({ id, secret, readOnly }) => ({
+      name: id,
+      readOnly,
+      digest: digest(secret),
+    })),
     resourceServers: (s.RESOURCE_SERVERS ?? []).map(toResourceServer),
     accessTokenTtl: s.ACCESS_TOKEN_TTL,
     maxAccessTokenTtl: s.MAX_ACCESS_TOKEN_TTL,

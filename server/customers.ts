@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { AuditType, Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
@@ -15,17 +14,14 @@ import { actsOf, insertLogin } from '../db/issuing.ts'
 import type { Config } from './config.ts'
 import type { Credentials } from './credentials.ts'
 import { hashPassword, verifyPassword } from './crypto/password.ts'
-import { type SealingKey, seal } from './crypto/seal.ts'
-import { randomId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
 import type { Gate } from './gate.ts'
 import type { Grant, Issuer } from './issuing.ts'
 import type { Keys } from './keys.ts'
 import { addressKey, type Limits } from './limits.ts'
-import { DATA_KEY_ID, dataKeyContext } from './records.ts'
+import { newCustomer } from './new_customer.ts'
 import type { Revoker } from './revoking.ts'
-import { ACCOUNT, ANY, SESSIONS } from './scope.ts'
-import { newSecret } from './secrets.ts'
+import { ACCOUNT } from './scope.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
 
@@ -55,44 +51,22 @@ export class Customers {
       throw new OAuthError('signup_closed', 'signup is closed here; ask the operator for an account')
     await limits.take('signup', addressKey(origin.ip))
     const passwordHash = await gate.pass(() => hashPassword(account.password))
-    const id = randomId(10)
-    const apiKey = credentials.make(id)
-    const made = {
-      ...account,
-      ...this.#newSecrets(id),
-      passwordHash,
-      newApiKeyId: apiKey.id,
-      apiKeyDigest: apiKey.digest,
-      apiKeyScope: `${ANY} ${SESSIONS}`,
-    }
+    const { apiKey, ...made } = newCustomer(
+      { ...account, passwordHash },
+      { credentials, vault: this.#options.keys.vault },
+    )
+    const id = made.customerId
     let createdAt = new Date(0)
     const granted = await issuer.startWith(this.#grant(id, 'customer.signed_up', origin), async session => {
-      const act = { acts: actsOf([session]), customerId: id, ...issuer.lifetimes() }
+      const act = { acts: actsOf([session]), ...issuer.lifetimes() }
       const [inserted] = await insertCustomer(db, { ...act, ...made })
       if (inserted) createdAt = inserted.createdAt
       return inserted
     })
     if (!granted) throw new OAuthError('conflict', 'this email has an account; log in instead')
-    const customer: Customer = { ...account, id, name: account.name ?? null, state: 'active', createdAt }
-    return { customer, apiKey: apiKey.text, granted }
-  }
-
-  /** A data key under the current master key, and under it a secret for each use. */
-  #newSecrets(customer: string) {
-    const { vault } = this.#options.keys
-    const dataKey: SealingKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
-    const sealSecret = (purpose: 'access' | 'refresh') =>
-      seal(dataKey, newSecret(), {
-        installation: vault.installationId,
-        customer,
-        purpose,
-        version: 1,
-      })
-    return {
-      sealedDataKey: seal(vault.current, dataKey.bytes, dataKeyContext(vault, customer)),
-      sealedAccessSecret: sealSecret('access'),
-      sealedRefreshSecret: sealSecret('refresh'),
-    }
+    const { email, name = null } = account
+    const customer: Customer = { id, email, name, state: 'active', createdAt }
+    return { customer, apiKey, granted }
   }
 
   /** Throws `invalid_credentials`, the same for an unknown email; `customer_disabled` to who knows the password. */

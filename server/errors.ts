@@ -17,6 +17,7 @@ export const STATUS = {
   not_found: 404,
   method_not_allowed: 405,
   conflict: 409,
+  precondition_failed: 412,
   too_many_requests: 429,
   server_error: 500,
   temporarily_unavailable: 503,

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { pipeline, Readable } from 'node:stream'
 import type { App } from './app.ts'
 import type { Reply } from './http/call.ts'
 import { GatheredResponse } from './http/gathered.ts'
@@ -54,7 +55,10 @@ export async function listen(app: App, at: { host: string; port: number }, drain
 }
 
 function send(request: IncomingMessage, response: ServerResponse, { status, headers, body }: Reply) {
-  response.writeHead(status, headers).end(body)
+  response.writeHead(status, headers)
+  if (typeof body === 'string') response.end(body)
+  // What breaks off in the middle ends its connection: the client sees that it hasn't all.
+  else pipeline(Readable.from(body), response, () => {})
   if (!request.complete) response.once('finish', () => discard(request))
 }
 

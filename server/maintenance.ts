@@ -1,4 +1,5 @@
 import { makePartitions } from '../db/audit.ts'
+import { sweepErased } from '../db/directory.ts'
 import { DEAD, deleteDead, isWhole } from '../db/maintenance.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Log } from './log.ts'
@@ -58,6 +59,7 @@ export class Maintenance {
     return {
       partitions: () => makePartitions(db),
       retire: () => retirement.pass(),
+      erased: () => sweepErased(db),
       ...(keyMaxAge > 0 && { rotate: () => secrets.rotateAged(keyMaxAge) }),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
     }

@@ -55,6 +55,7 @@ test('without any setting the server is embedded, and every default is as docume
     dataDir: './data',
     masterKeys: undefined,
     adminToken: undefined,
+    operators: [],
     resourceServers: [],
     accessTokenTtl: 300,
     maxAccessTokenTtl: 900,
@@ -81,7 +82,7 @@ test('an empty setting is an unset one', () => {
 })
 
 test('the list of settings says which have a default and which are secret', () => {
-  expect(SETTINGS).toHaveLength(23)
+  expect(SETTINGS).toHaveLength(24)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
   expect(secrets).toEqual([
@@ -90,6 +91,7 @@ test('the list of settings says which have a default and which are secret', () =
     'REDIS_URL',
     'MASTER_KEYS',
     'ADMIN_TOKEN',
+    'OPERATORS',
     'RESOURCE_SERVERS',
   ])
   const written = SETTINGS.flatMap(({ name, default: text }) => (text === undefined ? [] : [[name, text]]))
@@ -195,6 +197,18 @@ const BAD: Record<string, string[]> = {
     `m1:${random()},m1:${random()}`,
   ],
   ADMIN_TOKEN: ['x', random().slice(0, 31), `${random()} ${random()}`, `${random()}é`, `${random()}\n`],
+  OPERATORS: [
+    hex(),
+    `alice:${hex().slice(0, 31)}`,
+    `alice:read:${hex().slice(0, 31)}`,
+    `alice:write:`,
+    `Alice:${hex()}`,
+    `admin:${hex()}`,
+    `${'a'.repeat(33)}:${hex()}`,
+    `alice:${hex()} `.repeat(2),
+    `alice:${hex()},`,
+    `alice:${hex()},alice:read:${hex()}`,
+  ],
   RESOURCE_SERVERS: [
     hex(),
     `gateway:${hex().slice(0, 31)}`,
@@ -310,6 +324,15 @@ describe('secrets', () => {
     expect(load(env)).toMatchObject({ adminToken: env.ADMIN_TOKEN, masterKeys: [{ id: 'm1' }] })
   })
 
+  test('of an operator only the digest is kept, and whether it only reads', () => {
+    const [one, two] = [hex(), hex()]
+    const digestOf = (secret: string) => createHash('sha256').update(secret).digest()
+    expect(load({ OPERATORS: `alice:${one},dashboard:read:${two}` }).operators).toEqual([
+      { name: 'alice', readOnly: false, digest: digestOf(one) },
+      { name: 'dashboard', readOnly: true, digest: digestOf(two) },
+    ])
+  })
+
   test('of a resource server only the digest is kept', () => {
     const secret = hex()
     const digest = createHash('sha256').update(secret).digest()
@@ -323,6 +346,7 @@ describe('secrets', () => {
       ...onPostgres(),
       DIRECT_DATABASE_URL: POSTGRES,
       REDIS_URL: 'redis://:p@h',
+      OPERATORS: `alice:${hex()}`,
       RESOURCE_SERVERS: `api:${hex()}`,
     }
     const names = Object.keys(values)
@@ -387,6 +411,7 @@ describe('H19: weak settings are refused', () => {
     '0101101001011010010110100101101001011010',
   ])('%s as a token or a secret', weak => {
     expect(problemsOf({ ADMIN_TOKEN: weak })).toEqual(refusal('ADMIN_TOKEN'))
+    expect(problemsOf({ OPERATORS: `alice:${weak}` })).toEqual(refusal('OPERATORS'))
     expect(problemsOf({ RESOURCE_SERVERS: `api:${weak}` })).toEqual(refusal('RESOURCE_SERVERS'))
   })
 
@@ -409,6 +434,9 @@ describe('H19: weak settings are refused', () => {
   const OTHER = hex()
   test.each([
     ['two master keys', { MASTER_KEYS: `a:${SAME.toString('base64')},b:${SAME.toString('base64url')}` }],
+    ['two operators', { OPERATORS: `a:${OTHER},b:read:${OTHER}` }],
+    ['an operator and the token', { OPERATORS: `a:${OTHER}`, ADMIN_TOKEN: OTHER }],
+    ['an operator and a server', { OPERATORS: `a:${OTHER}`, RESOURCE_SERVERS: `a:${OTHER}` }],
     ['two resource servers', { RESOURCE_SERVERS: `a:${OTHER},b:${OTHER}` }],
     [
       'master key and token',

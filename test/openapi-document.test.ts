@@ -127,6 +127,7 @@ describe('every schema', () => {
       'TokenMembers',
       'ApiKeyMembers',
       'AuditEvent properties detail',
+      'WholeAuditEvent properties detail',
       'ActiveMembers',
     ])
   })
@@ -206,6 +207,10 @@ describe('every answer', () => {
       'GET /introspect 200',
       'POST /introspect 200',
       'POST /introspect/batch 200',
+      'POST /introspect/explain 200',
+      'POST /admin/customers 201',
+      'POST /admin/explain 200',
+      'POST /admin/customers/{customer}/keys 201',
     ])
     expect(bearing.filter(({ pointer }) => !headersOf(pointer).includes('Cache-Control'))).toEqual([])
   })

@@ -92,9 +92,11 @@ function secretsIn(s: Settings, isUsable: (name: SettingName) => boolean): Owned
   const keys = isUsable('MASTER_KEYS') ? (s.MASTER_KEYS ?? []) : []
   const tokens = isUsable('ADMIN_TOKEN') && s.ADMIN_TOKEN !== undefined ? [s.ADMIN_TOKEN] : []
   const servers = isUsable('RESOURCE_SERVERS') ? (s.RESOURCE_SERVERS ?? []) : []
+  const operators = isUsable('OPERATORS') ? (s.OPERATORS ?? []) : []
   return [
     ...keys.map(({ bytes }, i): Owned => ({ owner: ['MASTER_KEYS', i], spellings: [base64url(bytes)] })),
     ...tokens.map((token): Owned => ({ owner: ['ADMIN_TOKEN'], spellings: spellings(token) })),
+    ...operators.map(({ secret }, i): Owned => ({ owner: ['OPERATORS', i], spellings: spellings(secret) })),
     ...servers.map(
       ({ secret }, i): Owned => ({ owner: ['RESOURCE_SERVERS', i], spellings: spellings(secret) }),
     ),

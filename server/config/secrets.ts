@@ -7,6 +7,8 @@ const RESOURCE_SERVER = /^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{32,}$/
 // Printable ASCII without the space: what a Bearer header carries unchanged, and what survives a copy.
 const ADMIN_TOKEN = /^[\x21-\x7e]{32,}$/
 
+const OPERATOR = /^[a-z][a-z0-9_-]{0,31}:(?:read:)?[A-Za-z0-9_+/=.~-]{32,}$/
+
 const WEAK =
   'is too regular for a secret (few different bytes, counting, or a repeated pattern); make one, for example '
 
@@ -91,4 +93,30 @@ const resourceServer = z
 export const resourceServers = listOf(resourceServer).refine(
   idsDiffer,
   'has two entries with one id; give each its own, for example gateway:SECRET,api:SECRET',
+)
+
+function toOperator(text: string) {
+  const { id: name, secret: rest } = pair(text)
+  const readOnly = rest.startsWith('read:')
+  return { id: name, secret: readOnly ? rest.slice('read:'.length) : rest, readOnly }
+}
+
+const operator = z
+  .string()
+  .regex(
+    OPERATOR,
+    'must be a name (a letter, then up to 31 of a-z 0-9 _ -), a colon, read: for who only looks, and a token of at ' +
+      'least 32 of A-Z a-z 0-9 _ + / = . ~ -, for example alice: and what ' +
+      '`openssl rand -hex 32` prints',
+  )
+  .transform(toOperator)
+  .refine(({ id }) => id !== 'admin', 'admin is the name of who has ADMIN_TOKEN; choose another, for example alice')
+  .refine(
+    ({ secret }) => isStrong(Buffer.from(secret)),
+    `${WEAK}alice: and what \`openssl rand -hex 32\` prints`,
+  )
+
+export const operators = listOf(operator).refine(
+  idsDiffer,
+  'has two entries with one name; give each its own, for example alice:TOKEN,dashboard:read:TOKEN',
 )

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { adminToken, masterKeys, resourceServers } from './secrets.ts'
+import { adminToken, masterKeys, operators, resourceServers } from './secrets.ts'
 import {
   cookieName,
   databaseUrl,
@@ -34,6 +34,10 @@ export const settings = z.object({
   DATA_DIR: z.string().prefault('./data').describe('folder of the embedded database and what it makes'),
   MASTER_KEYS: masterKeys.optional().meta(secret).describe('`id:base64,...`; the first seals, all open'),
   ADMIN_TOKEN: adminToken.optional().meta(secret).describe('the operator’s Bearer token'),
+  OPERATORS: operators
+    .optional()
+    .meta(secret)
+    .describe('more operators, whom the audit names: `name:token,name:read:token`'),
   RESOURCE_SERVERS: resourceServers.optional().meta(secret).describe('`id:secret,...`; who may introspect'),
   ACCESS_TOKEN_TTL: seconds('1s', '24h', '5m').prefault('5m').describe('life of an access token'),
   MAX_ACCESS_TOKEN_TTL: seconds('1s', '24h', '15m')

@@ -23,11 +23,11 @@ export function accountRoutes(deps: Needs): Routes {
 }
 
 /** Argon2 reads all of it, so a bound on the bytes is a bound on the work. */
-const password = z
+export const password = z
   .string()
   .refine(text => text.length >= 8 && Buffer.byteLength(text) <= 256, 'from 8 characters to 256 bytes')
 
-const email = z.string().trim().toLowerCase().pipe(z.email('an email address').max(254))
+export const email = z.string().trim().toLowerCase().pipe(z.email('an email address').max(254))
 
 const signUpRequest = z.strictObject({ email, password, name: name.optional() })
 

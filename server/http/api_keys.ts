@@ -3,7 +3,7 @@ import { OAuthError } from '../errors.ts'
 import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../scope.ts'
 import { readJson } from './body.ts'
 import type { Call, Routes } from './call.ts'
-import { account } from './caller.ts'
+import { accountKeeper, type Keeper } from './caller.ts'
 import { type Deps, originOf } from './context.ts'
 import { idOf, present } from './params.ts'
 import { json, NO_STORE, noContent } from './respond.ts'
@@ -13,18 +13,19 @@ import { waitForAll, waitOf } from './wait.ts'
 type Needs = Pick<Deps, 'bus' | 'credentials' | 'metrics' | 'proxies' | 'sessions' | 'tokens'>
 
 /** A customer's own API keys. */
-export function apiKeyRoutes(deps: Needs): Routes {
-  return {
-    'GET /api/keys': listKeys(deps),
-    'POST /api/keys': createKey(deps),
-    'DELETE /api/keys/:id': deleteKey(deps),
-  }
-}
+export const apiKeyRoutes = (deps: Needs): Routes => keptKeys(deps, '/api', accountKeeper(deps))
 
-function listKeys(deps: Needs) {
+/** Those of the customer that the keeper names. */
+export const keptKeys = (deps: Needs, base: string, keeper: Keeper): Routes => ({
+  [`GET ${base}/keys`]: listKeys(deps, keeper),
+  [`POST ${base}/keys`]: createKey(deps, keeper),
+  [`DELETE ${base}/keys/:id`]: deleteKey(deps, keeper),
+})
+
+function listKeys(deps: Needs, keeper: Keeper) {
   return async function listKeys(call: Call) {
-    const { client_id } = await account(call, deps)
-    const keys = await deps.credentials.list(client_id)
+    const { customerId } = await keeper(call)
+    const keys = await deps.credentials.list(customerId)
     return json({ keys: keys.map(toApiKey) })
   }
 }
@@ -41,9 +42,9 @@ const createKeyRequest = z.strictObject({
 })
 
 /** Of our own scopes a key may have but `assay:sessions`: none may ever reach the account. */
-function createKey(deps: Needs) {
+function createKey(deps: Needs, keeper: Keeper) {
   return async function createKey(call: Call) {
-    const { client_id: customerId, sid } = await account(call, deps)
+    const { customerId, actor } = await keeper(call)
     const { name, scopes = [ANY], expires_in: expiresIn } = await readJson(call, createKeyRequest)
     if (scopes.some(scope => scope.startsWith('assay:') && scope !== SESSIONS))
       throw new OAuthError(
@@ -51,18 +52,18 @@ function createKey(deps: Needs) {
         `of the scopes that begin with assay: a key may have only ${SESSIONS}`,
       )
     const scope = [...new Set(scopes)].join(' ')
-    const origin = originOf(call, deps, `session:${sid}`)
+    const origin = originOf(call, deps, actor)
     const { text, ...key } = await deps.credentials.create({ customerId, name, scope, expiresIn }, origin)
     const body = { ...toApiKey({ ...key, name: name ?? null, scope, lastUsedAt: null }), api_key: text }
     return json(body, 201, NO_STORE)
   }
 }
 
-function deleteKey(deps: Needs) {
+function deleteKey(deps: Needs, keeper: Keeper) {
   return async function deleteKey(call: Call) {
-    const { client_id, sid } = await account(call, deps)
+    const { customerId, actor } = await keeper(call)
     const wait = waitOf(call)
-    const seq = await deps.credentials.delete(client_id, idOf(call), originOf(call, deps, `session:${sid}`))
+    const seq = await deps.credentials.delete(customerId, idOf(call), originOf(call, deps, actor))
     // Before the 404 too: what an earlier try deleted may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
     if (seq === undefined) throw new OAuthError('not_found', 'no such API key')

@@ -1,39 +1,94 @@
 import { z } from 'zod'
-import { AUDIT_TYPES, type AuditRow, type AuditType } from '../audit.ts'
+import { AUDIT_TYPES, type AuditRow, type AuditSpan, type AuditType } from '../audit.ts'
 import { OAuthError } from '../errors.ts'
-import type { Call, Routes } from './call.ts'
-import { account } from './caller.ts'
+import type { Call, Reply, Routes } from './call.ts'
+import { accountKeeper, type Keeper } from './caller.ts'
 import type { Deps } from './context.ts'
+import { operator } from './operator.ts'
 import { decodeCursor, pageOf, pageSize } from './pages.ts'
 import { present, readQuery } from './params.ts'
-import { json } from './respond.ts'
+import { json, NO_STORE } from './respond.ts'
 
 type Needs = Pick<Deps, 'audit' | 'metrics' | 'sessions' | 'tokens'>
 
 /** A customer's part of the audit. */
-export function auditRoutes(deps: Needs): Routes {
-  return {
-    'GET /api/audit': listEvents(deps),
+export const auditRoutes = (deps: Needs): Routes => keptAudit(deps, '/api', accountKeeper(deps))
+
+/** Of the customer that the keeper names. */
+export const keptAudit = (deps: Pick<Deps, 'audit'>, base: string, keeper: Keeper): Routes => ({
+  [`GET ${base}/audit`]: listEvents(deps, keeper),
+})
+
+/** Of all customers, for operators. */
+export const wholeAuditRoutes = (deps: Pick<Deps, 'audit' | 'operators'>): Routes => ({
+  'GET /admin/audit': searchEvents(deps),
+  'GET /admin/audit/export': exportEvents(deps),
+})
+
+const SPAN = ['type', 'from', 'to'] as const
+const PAGE = ['cursor', 'limit'] as const
+
+function listEvents({ audit }: Pick<Deps, 'audit'>, keeper: Keeper) {
+  return async function listEvents(call: Call) {
+    const { customerId } = await keeper(call)
+    const asked = readQuery(call, [...SPAN, ...PAGE])
+    return pageOfEvents(asked, span => audit.list({ ...span, customerId }), toEvent)
   }
 }
 
-function listEvents(deps: Needs) {
-  return async function listEvents(call: Call) {
-    const { client_id: customerId } = await account(call, deps)
-    const { type, from, to, cursor, limit } = readQuery(call, ['type', 'from', 'to', 'cursor', 'limit'])
-    const size = pageSize(limit)
-    const query = {
-      customerId,
-      type: auditType(type),
-      from: instant('from', from),
-      to: instant('to', to),
-      ...auditPosition(cursor),
-      limit: size + 1,
-    }
-    const rows = await deps.audit.list(query)
-    const { page, nextCursor } = pageOf(rows, size, event => event.at)
-    return json(present({ events: page.map(toEvent), next_cursor: nextCursor }))
+function searchEvents(deps: Pick<Deps, 'audit' | 'operators'>) {
+  return async function searchEvents(call: Call) {
+    operator(call, deps)
+    const asked = readQuery(call, ['customer', 'operator', ...SPAN, ...PAGE])
+    const whose = whoseEvents(asked)
+    return pageOfEvents(asked, span => deps.audit.search({ ...span, ...whose }), toWholeEvent)
   }
+}
+
+type Asked = { [name in (typeof SPAN)[number] | (typeof PAGE)[number]]?: string }
+
+async function pageOfEvents(
+  asked: Asked,
+  find: (span: AuditSpan) => Promise<AuditRow[]>,
+  shown: (event: AuditRow) => object,
+) {
+  const size = pageSize(asked.limit)
+  const rows = await find({ ...spanOf(asked), ...auditPosition(asked.cursor), limit: size + 1 })
+  const { page, nextCursor } = pageOf(rows, size, event => event.at)
+  return json(present({ events: page.map(shown), next_cursor: nextCursor }))
+}
+
+/** A line of JSON for each event, newest first, however many there are. */
+function exportEvents(deps: Pick<Deps, 'audit' | 'operators'>) {
+  return async function exportEvents(call: Call): Promise<Reply> {
+    operator(call, deps)
+    const asked = readQuery(call, ['customer', 'operator', ...SPAN])
+    const pages = deps.audit.all({ ...spanOf(asked), ...whoseEvents(asked) })
+    return {
+      status: 200,
+      headers: { 'Content-Type': 'application/x-ndjson', ...NO_STORE },
+      body: linesOf(pages),
+    }
+  }
+}
+
+async function* linesOf(pages: AsyncIterable<AuditRow[]>) {
+  for await (const page of pages) yield page.map(event => `${JSON.stringify(toWholeEvent(event))}\n`).join('')
+}
+
+const spanOf = ({ type, from, to }: Asked) => ({
+  type: auditType(type),
+  from: instant('from', from),
+  to: instant('to', to),
+})
+
+/** Others can't be looked for among all customers: their events are found under their customer. */
+function whoseEvents({ customer, operator }: { customer?: string; operator?: string }) {
+  if (customer !== undefined && operator !== undefined)
+    throw new OAuthError('invalid_request', 'customer or operator, not both')
+  if (customer !== undefined && !/^[a-z2-7]{16}$/.test(customer))
+    throw new OAuthError('invalid_request', "customer: a customer's id, 16 letters and digits")
+  return { customerId: customer, actor: operator === undefined ? undefined : `operator:${operator}` }
 }
 
 /** A misspelt one would be answered with an empty list, as though nothing had been done. */
@@ -76,3 +131,5 @@ const toEvent = ({ id, at, type, actor, subject, sessionId, tokenId, ip, userAge
     user_agent: userAgent,
     detail: detail === null ? undefined : JSON.parse(detail),
   })
+
+const toWholeEvent = (event: AuditRow) => present({ ...toEvent(event), customer_id: event.customerId })

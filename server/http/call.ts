@@ -36,8 +36,8 @@ export class Call {
 export interface Reply {
   status: number
   headers: Record<string, string>
-  /** Empty: none. */
-  body: string
+  /** Empty: none. What comes piece by piece is sent as it comes. */
+  body: string | AsyncIterable<string>
 }
 
 /** Throws an OAuthError where the answer is one. */

@@ -120,20 +120,27 @@ export async function account(
   return claims as AccountClaims
 }
 
-/** Who may see to a customer's sessions: itself, or an API key that has the scope for it. */
-export async function sessionKeeper(
-  call: Call,
-  deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions' | 'credentials'>,
-): Promise<{ customerId: string; actor: string }> {
-  const presented = presentedBy(call, new Map())
-  if (presented === undefined) {
-    const claims = await account(call, deps)
-    return { customerId: claims.client_id, actor: `session:${claims.sid}` }
+/** Whose things a call is about, and who acts. Throws what says that it may not. */
+export type Keeper = (call: Call) => Promise<{ customerId: string; actor: string }>
+
+/** A customer sees to its own. */
+export const accountKeeper =
+  (deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions'>): Keeper =>
+  async call => {
+    const { client_id: customerId, sid } = await account(call, deps)
+    return { customerId, actor: `session:${sid}` }
   }
-  const caller = await authenticated(deps.credentials, presented)
-  if (caller.kind !== 'api_key')
-    throw new OAuthError('insufficient_scope', 'a resource server may not see to sessions')
-  if (!scopesOf(caller.scope).includes(SESSIONS))
-    throw new OAuthError('insufficient_scope', `this API key lacks the scope ${SESSIONS}`)
-  return { customerId: caller.customerId, actor: `api_key:${caller.id}` }
-}
+
+/** Who may see to a customer's sessions: itself, or an API key that has the scope for it. */
+export const sessionKeeper =
+  (deps: Pick<Deps, 'tokens' | 'metrics' | 'sessions' | 'credentials'>): Keeper =>
+  async call => {
+    const presented = presentedBy(call, new Map())
+    if (presented === undefined) return accountKeeper(deps)(call)
+    const caller = await authenticated(deps.credentials, presented)
+    if (caller.kind !== 'api_key')
+      throw new OAuthError('insufficient_scope', 'a resource server may not see to sessions')
+    if (!scopesOf(caller.scope).includes(SESSIONS))
+      throw new OAuthError('insufficient_scope', `this API key lacks the scope ${SESSIONS}`)
+    return { customerId: caller.customerId, actor: `api_key:${caller.id}` }
+  }

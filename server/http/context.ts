@@ -4,9 +4,13 @@ import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
 import type { Credentials } from '../credentials.ts'
 import type { Customers } from '../customers.ts'
+import type { Directory } from '../directory.ts'
+import type { Explainer } from '../explaining.ts'
 import type { Issuer } from '../issuing.ts'
 import type { Log } from '../log.ts'
 import type { Metrics } from '../metrics.ts'
+import type { Operators } from '../operators.ts'
+import type { Replicas } from '../replicas.ts'
 import type { Retirement } from '../retirement.ts'
 import type { Revoker } from '../revoking.ts'
 import type { Secrets } from '../secrets.ts'
@@ -28,6 +32,10 @@ export interface Deps {
   secrets: Secrets
   retirement: Retirement
   audit: Audit
+  directory: Directory
+  explainer: Explainer
+  replicas: Replicas
+  operators: Operators
   metrics: Metrics
   log: Log
   proxies: Proxies

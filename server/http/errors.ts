@@ -11,6 +11,7 @@ const OAUTH = new Set([
   '/refresh',
   '/introspect',
   '/introspect/batch',
+  '/introspect/explain',
   '/revoke',
   '/api/auth/refresh',
 ])

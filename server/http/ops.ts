@@ -1,13 +1,12 @@
 import { readFileSync } from 'node:fs'
 import type { Clock } from '../clock.ts'
-import { digest, matches } from '../crypto/secret.ts'
-import { OAuthError, TokenMissing, Unavailable } from '../errors.ts'
+import { Unavailable } from '../errors.ts'
 import type { Call, Routes } from './call.ts'
-import { bearerOf } from './caller.ts'
 import type { Deps } from './context.ts'
+import { operator } from './operator.ts'
 import { json, respond } from './respond.ts'
 
-type Needs = Pick<Deps, 'bus' | 'clock' | 'config' | 'metrics' | 'process'>
+type Needs = Pick<Deps, 'bus' | 'clock' | 'metrics' | 'operators' | 'process'>
 
 const document = readFileSync(`${import.meta.dirname}/../../openapi.yaml`, 'utf8')
 
@@ -58,14 +57,11 @@ function atMostEvery<Answer>(milliseconds: number, clock: Clock, ask: () => Prom
 
 const word = (holds: boolean) => (holds ? 'ok' : 'failed')
 
-/** Only with the operator token: how much is refused, and why, is for nobody else. */
-function metrics({ config, metrics }: Needs) {
-  const operator = digest(config.adminToken ?? '')
+/** Only for operators: how much is refused, and why, is for nobody else. */
+function metrics(deps: Needs) {
   return async function metricsText(call: Call) {
-    const token = bearerOf(call.header('authorization'))
-    if (token === undefined) throw new TokenMissing('send the operator token: Authorization: Bearer ...')
-    if (config.adminToken === undefined || !matches(operator, token))
-      throw new OAuthError('invalid_token', 'this is not the operator token')
+    operator(call, deps)
+    const { metrics } = deps
     return respond(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
   }
 }

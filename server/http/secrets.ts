@@ -2,7 +2,7 @@ import { z } from 'zod'
 import type { SecretRow } from '../secrets.ts'
 import { readJson } from './body.ts'
 import type { Call, Routes } from './call.ts'
-import { account } from './caller.ts'
+import { accountKeeper, type Keeper } from './caller.ts'
 import { type Deps, originOf } from './context.ts'
 import { present } from './params.ts'
 import { json } from './respond.ts'
@@ -11,18 +11,19 @@ import { waitForAll, waitOf } from './wait.ts'
 type Needs = Pick<Deps, 'bus' | 'metrics' | 'proxies' | 'retirement' | 'secrets' | 'sessions' | 'tokens'>
 
 /** A customer's own secrets: everything about them but their bytes. */
-export function secretRoutes(deps: Needs): Routes {
-  return {
-    'GET /api/secrets': listSecrets(deps),
-    'POST /api/secrets/rotate': rotate(deps),
-    'POST /api/secrets/retire': retire(deps),
-  }
-}
+export const secretRoutes = (deps: Needs): Routes => keptSecrets(deps, '/api', accountKeeper(deps))
 
-function listSecrets(deps: Needs) {
+/** Those of the customer that the keeper names. */
+export const keptSecrets = (deps: Needs, base: string, keeper: Keeper): Routes => ({
+  [`GET ${base}/secrets`]: listSecrets(deps, keeper),
+  [`POST ${base}/secrets/rotate`]: rotate(deps, keeper),
+  [`POST ${base}/secrets/retire`]: retire(deps, keeper),
+})
+
+function listSecrets(deps: Needs, keeper: Keeper) {
   return async function listSecrets(call: Call) {
-    const { client_id } = await account(call, deps)
-    return json({ secrets: (await deps.secrets.list(client_id)).map(toSecret) })
+    const { customerId } = await keeper(call)
+    return json({ secrets: (await deps.secrets.list(customerId)).map(toSecret) })
   }
 }
 
@@ -32,13 +33,13 @@ const rotateRequest = z.strictObject({
   dry_run: z.boolean().default(false),
 })
 
-function rotate(deps: Needs) {
+function rotate(deps: Needs, keeper: Keeper) {
   return async function rotate(call: Call) {
-    const { client_id: customerId, sid } = await account(call, deps)
+    const { customerId, actor } = await keeper(call)
     const { use, now, dry_run } = await readJson(call, rotateRequest)
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
     if (dry_run) return json({ would_end: await wouldEnd(deps, customerId, uses, now) })
-    const origin = originOf(call, deps, `session:${sid}`)
+    const origin = originOf(call, deps, actor)
     const { versions, effectiveAt } = await deps.secrets.rotate(
       customerId,
       uses,
@@ -65,12 +66,12 @@ const retireRequest = z.strictObject({
   version: z.int().min(1).max(2_147_483_647),
 })
 
-function retire(deps: Needs) {
+function retire(deps: Needs, keeper: Keeper) {
   return async function retire(call: Call) {
-    const { client_id: customerId, sid } = await account(call, deps)
+    const { customerId, actor } = await keeper(call)
     const wait = waitOf(call)
     const which = await readJson(call, retireRequest)
-    const origin = originOf(call, deps, `session:${sid}`)
+    const origin = originOf(call, deps, actor)
     const { retiredAt, seq } = await deps.retirement.retire(customerId, which, origin)
     await waitForAll(deps, wait, seq)
     return json({ ...which, state: 'retired', retired_at: retiredAt })

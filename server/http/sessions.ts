@@ -1,7 +1,7 @@
 import { OAuthError } from '../errors.ts'
 import type { ListedSession } from '../sessions.ts'
 import type { Call, Routes } from './call.ts'
-import { account, sessionKeeper } from './caller.ts'
+import { accountKeeper, type Keeper, sessionKeeper } from './caller.ts'
 import { check } from './check.ts'
 import { type Deps, originOf } from './context.ts'
 import { decodeCursor, pageOf, pageSize } from './pages.ts'
@@ -13,18 +13,21 @@ import { waitForAll, waitOf } from './wait.ts'
 type Needs = Pick<Deps, 'bus' | 'credentials' | 'metrics' | 'proxies' | 'revoker' | 'sessions' | 'tokens'>
 
 /** A customer's sessions, its own and its users'. */
-export function sessionRoutes(deps: Needs): Routes {
-  return {
-    'GET /api/sessions': listSessions(deps),
-    'DELETE /api/sessions': revokeAll(deps),
-    'DELETE /api/sessions/:id': endSession(deps),
-    'POST /api/subjects/:subject/revoke': revokeSubject(deps),
-  }
-}
+export const sessionRoutes = (deps: Needs): Routes => ({
+  ...keptSessions(deps, '/api', sessionKeeper(deps)),
+  'DELETE /api/sessions': revokeAll(deps, accountKeeper(deps)),
+})
 
-function listSessions(deps: Needs) {
+/** Those of the customer that the keeper names. */
+export const keptSessions = (deps: Needs, base: string, keeper: Keeper): Routes => ({
+  [`GET ${base}/sessions`]: listSessions(deps, keeper),
+  [`DELETE ${base}/sessions/:id`]: endSession(deps, keeper),
+  [`POST ${base}/subjects/:subject/revoke`]: revokeSubject(deps, keeper),
+})
+
+function listSessions(deps: Needs, keeper: Keeper) {
   return async function listSessions(call: Call) {
-    const { customerId } = await sessionKeeper(call, deps)
+    const { customerId } = await keeper(call)
     const { subject, cursor, limit } = readQuery(call, ['subject', 'cursor', 'limit'])
     const size = pageSize(limit)
     const before = decodeCursor(cursor)
@@ -35,9 +38,9 @@ function listSessions(deps: Needs) {
   }
 }
 
-function endSession(deps: Needs) {
+function endSession(deps: Needs, keeper: Keeper) {
   return async function endSession(call: Call) {
-    const { customerId, actor } = await sessionKeeper(call, deps)
+    const { customerId, actor } = await keeper(call)
     const wait = waitOf(call)
     const seq = await deps.revoker.end(customerId, idOf(call), originOf(call, deps, actor))
     // Before the 404 too: what an earlier try ended may not be known everywhere yet.
@@ -47,21 +50,21 @@ function endSession(deps: Needs) {
   }
 }
 
-/** Every token and session, this one too. */
-function revokeAll(deps: Needs) {
+/** Every token and session of the customer, its own too. */
+export function revokeAll(deps: Needs, keeper: Keeper) {
   return async function revokeAll(call: Call) {
-    const { client_id, sid } = await account(call, deps)
+    const { customerId, actor } = await keeper(call)
     const wait = waitOf(call)
-    const seq = await deps.revoker.revokeCustomer(client_id, originOf(call, deps, `session:${sid}`))
+    const seq = await deps.revoker.revokeCustomer(customerId, originOf(call, deps, actor))
     await waitForAll(deps, wait, seq)
     return noContent()
   }
 }
 
 /** Every token and session of one of its users; one who has none is no error, for none is what was wanted. */
-function revokeSubject(deps: Needs) {
+function revokeSubject(deps: Needs, keeper: Keeper) {
   return async function revokeSubject(call: Call) {
-    const { customerId, actor } = await sessionKeeper(call, deps)
+    const { customerId, actor } = await keeper(call)
     const wait = waitOf(call)
     const named = check(subject, call.params.subject)
     const seq = await deps.revoker.revokeSubject(customerId, named, originOf(call, deps, actor))

@@ -123,13 +123,13 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
   const there = await world.replica()
   const line = world.db.line(5_000)
   const answers = await Promise.all(Array.from({ length: 96 }, () => customer.session()))
-  const [start] = await poll(line, { replica: 'poller', applied: 0, maxStaleness: N })
+  const [start] = await poll(line, { replica: 'poller', version: '0', applied: 0, maxStaleness: N })
   const seen: RevocationRow[] = []
   let applied = start!.seq
   let writing = true
   const polling = (async () => {
     while (writing || seen.length < answers.length) {
-      const [answer] = await poll(line, { replica: 'poller', applied, maxStaleness: N })
+      const [answer] = await poll(line, { replica: 'poller', version: '0', applied, maxStaleness: N })
       // The embedded database answers before anything else has its turn.
       await new Promise(setImmediate)
       const rows: RevocationRow[] = JSON.parse(answer!.rows ?? '[]')

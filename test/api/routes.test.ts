@@ -7,6 +7,7 @@ import {
   bearer,
   type Customer,
   makeWorld,
+  READER,
   RESOURCE_SERVER,
   type Replica,
   type World,
@@ -36,6 +37,7 @@ const CREDENTIALS = [
   'narrow API key',
   'resource server',
   'operator token',
+  'reading operator',
 ] as const
 type Credential = (typeof CREDENTIALS)[number]
 
@@ -43,6 +45,8 @@ const EVERYONE = [...CREDENTIALS]
 const ACCESS: Credential[] = ['account token', 'issued token', 'client token']
 const ACCOUNT: Credential[] = ['account token']
 const API_KEYS: Credential[] = ['API key', 'narrow API key']
+const OPERATORS: Credential[] = ['operator token', 'reading operator']
+const CHANGERS: Credential[] = ['operator token']
 
 interface Shown {
   id: string
@@ -110,7 +114,38 @@ const RULES: Record<string, Rule> = {
   'GET /.well-known/openid-configuration': { may: EVERYONE },
   'GET /healthz': { may: EVERYONE },
   'GET /readyz': { may: EVERYONE },
-  'GET /metrics': { may: ['operator token'] },
+  'GET /metrics': { may: OPERATORS },
+  'POST /introspect/explain': { may: ['resource server'], body: () => form({ token: 'x' }) },
+  'GET /admin/customers': { may: OPERATORS },
+  'POST /admin/customers': { may: CHANGERS, body: () => ({ email: newAccount().email }) },
+  'GET /admin/customers/:customer': { may: OPERATORS },
+  'PATCH /admin/customers/:customer': { may: CHANGERS, body: () => ({ name: 'new' }) },
+  'DELETE /admin/customers/:customer': { may: CHANGERS, ends: true },
+  'POST /admin/customers/:customer/disable': { may: CHANGERS, ends: true },
+  'POST /admin/customers/:customer/enable': { may: CHANGERS },
+  'PUT /admin/customers/:customer/password': {
+    may: CHANGERS,
+    ends: true,
+    body: ({ customer: { password } }) => ({ password }),
+  },
+  'POST /admin/customers/:customer/revoke': { may: CHANGERS, ends: true },
+  'GET /admin/customers/:customer/keys': { may: OPERATORS },
+  'POST /admin/customers/:customer/keys': { may: CHANGERS, body: () => ({ name: 'new' }) },
+  'DELETE /admin/customers/:customer/keys/:id': { may: CHANGERS },
+  'GET /admin/customers/:customer/secrets': { may: OPERATORS },
+  'POST /admin/customers/:customer/secrets/rotate': { may: CHANGERS, body: () => ({ dry_run: true }) },
+  'POST /admin/customers/:customer/secrets/retire': {
+    may: CHANGERS,
+    body: () => ({ use: 'access', version: 99 }),
+  },
+  'GET /admin/customers/:customer/sessions': { may: OPERATORS },
+  'DELETE /admin/customers/:customer/sessions/:id': { may: CHANGERS },
+  'POST /admin/customers/:customer/subjects/:subject/revoke': { may: CHANGERS },
+  'GET /admin/customers/:customer/audit': { may: OPERATORS },
+  'GET /admin/audit': { may: OPERATORS },
+  'GET /admin/audit/export': { may: OPERATORS },
+  'GET /admin/replicas': { may: OPERATORS },
+  'POST /admin/explain': { may: OPERATORS, body: () => ({ token: 'x' }) },
   'GET /openapi.yaml': { may: EVERYONE },
 }
 
@@ -150,6 +185,7 @@ async function credentials(): Promise<Show> {
       'narrow API key': narrow.json.api_key,
       'resource server': serverSecret,
       'operator token': ADMIN_TOKEN,
+      'reading operator': READER,
     }
     const id = kind === 'resource server' ? serverId : customer.id
     const revocable =
@@ -161,7 +197,10 @@ async function credentials(): Promise<Show> {
 /** As Bearer and as Basic; a refresh token also by itself, in the body. */
 async function tryRoute(route: string, { body, passes = isPass }: Rule, shown: Shown) {
   const [method = '', pattern = ''] = route.split(' ')
-  const path = pattern.replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa').replace('*', 'some/path')
+  const path = pattern
+    .replace(':customer', shown.customer.id)
+    .replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa')
+    .replace('*', 'some/path')
   const authorizations = shown.secret ? [bearer(shown.secret), byBasic(shown), {}] : [{}]
   for (const authorization of authorizations) {
     const content = body?.(shown)
@@ -207,7 +246,7 @@ test('H50 where no route is there is nothing, for anybody', async () => {
   const paths = [
     '/',
     '/admin',
-    '/admin/customers',
+    '/admin/customers/',
     '/api',
     '/api/',
     '/debug',
@@ -224,7 +263,7 @@ test('a wrong method is told the right ones, from the same table', async () => {
   for (const route of Object.keys(RULES).filter(each => !each.includes('/verify'))) {
     const path = route.split(' ')[1]!
     const allowed = Object.keys(RULES).filter(each => each.split(' ')[1] === path)
-    const answer = await assay.request(path.replace(/:\w+/, 'x'), { method: 'PATCH' })
+    const answer = await assay.request(path.replace(/:\w+/g, 'x'), { method: 'OPTIONS' })
     expect(answer.status).toBe(405)
     expect(answer.headers.get('allow')?.split(', ').sort()).toEqual(
       allowed.map(each => each.split(' ')[0]).sort(),

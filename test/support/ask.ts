@@ -17,7 +17,8 @@ export async function ask(
   incoming._read = arriving(incoming, request.body)
   const { status, headers, body } = await app.answer(incoming)
   if (request.body) incoming.destroy()
-  return new Response(request.method === 'HEAD' || body === '' ? null : body, { status, headers })
+  const text = typeof body === 'string' ? body : await whole(body)
+  return new Response(request.method === 'HEAD' || text === '' ? null : text, { status, headers })
 }
 
 /** A piece each time that one is asked for, and none before. */
@@ -33,4 +34,10 @@ function arriving(incoming: IncomingMessage, body: Request['body']) {
       incoming.destroy(error as Error)
     }
   }
+}
+
+async function whole(pieces: AsyncIterable<string>): Promise<string> {
+  let text = ''
+  for await (const piece of pieces) text += piece
+  return text
 }

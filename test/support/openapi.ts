@@ -185,7 +185,7 @@ function wrongBody(pointer: Pointer, response: Answered): string[] {
   if (declared.length === 0) return response.body === '' ? [] : ['it has a body where none is declared']
   const type = response.headers.get('content-type')?.split(';')[0]?.trim().toLowerCase() ?? 'absent'
   if (!declared.includes(type)) return [`its content type is ${type}, declared: ${declared.join(', ')}`]
-  const value = type.endsWith('json') ? parsed(response.body) : response.body
+  const value = /[/+]json$/.test(type) ? parsed(response.body) : response.body
   if (value === undefined) return ['its body is not JSON']
   return [
     ...problems([...pointer, 'content', type, 'schema'], value),

@@ -16,6 +16,9 @@ import { redisOf } from './redis.ts'
 
 export const RESOURCE_SERVER = { id: 'gateway', secret: 'Gw7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua' }
 export const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
+/** Operators besides: alice, and grafana, which only reads. */
+export const ALICE = 'alice-8Vd2Kq7Zx1Wm5Tn9Rc4Yb6Hf3Jg0Ls'
+export const READER = 'reader-3Nf8Wp1Xk6Zt4Vb9Qm2Yc7Hd5Jr0Sg'
 
 /** Settings as in the environment. */
 export type Settings = Record<string, string>
@@ -26,6 +29,7 @@ export function configOf(settings: Settings = {}): Config {
     ISSUER: 'http://assay.test',
     MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
     ADMIN_TOKEN,
+    OPERATORS: `alice:${ALICE},grafana:read:${READER}`,
     RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
     TRUST_PROXY: '127.0.0.1',
     LOG_LEVEL: 'debug',
@@ -109,7 +113,7 @@ async function startReplica(parts: Parts) {
       status,
       headers,
       text: body,
-      json: headers.get('content-type')?.includes('json') ? JSON.parse(body) : {},
+      json: /[/+]json/.test(headers.get('content-type') ?? '') ? JSON.parse(body) : {},
     }
   }
 

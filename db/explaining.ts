@@ -1,0 +1,28 @@
+import { seconds } from './sessions.ts'
+import { statement } from './statement.ts'
+
+export interface ExplainedKey {
+  state: 'current' | 'previous' | 'retired'
+}
+
+/** What the database has of the key that a token names. No row: it has none. */
+export const explainKey = statement<
+  { customerId: string; use: 'access' | 'refresh'; version: number },
+  ExplainedKey
+>(
+  `select state from assay.signing_keys where customer_id = :customerId and use = :use and version = :version::int`,
+)
+
+export interface ExplainedSession {
+  generation: number
+  state: 'live' | 'ended' | 'expired'
+  /** NumericDates. */
+  endedAt: number | null
+  expiresAt: number
+}
+
+/** What the database has of a session. No row: it has none, or none any more. */
+export const explainSession = statement<{ customerId: string; sessionId: string }, ExplainedSession>(`
+  select gen as generation, ${seconds('revoked_at')} as "endedAt", ${seconds('expires_at')} as "expiresAt",
+    case when revoked_at is not null then 'ended' when expires_at <= assay.now() then 'expired' else 'live' end as state
+  from assay.sessions where customer_id = :customerId and id = :sessionId`)

@@ -1,0 +1,25 @@
+import { statement } from './statement.ts'
+
+/** One that leaves is waited for by nobody. */
+export const deleteReplica = statement<{ replica: string }, never>(
+  'delete from assay.replicas where id = :replica',
+)
+
+export interface ReplicaRow {
+  id: string
+  version: string
+  /** The number of the bus up to which it knows every change, and how many it lacks. */
+  applied: number
+  behind: number
+  /** Milliseconds since its last poll, and how long it may go without one. */
+  age: number
+  maxStaleness: number
+}
+
+/** Those that polled within a minute, or within as long as they may go without. */
+export const listReplicas = statement<Record<never, never>, ReplicaRow>(`
+  select id, version, applied, (select seq from assay.bus) - applied as behind, max_staleness as "maxStaleness",
+    (extract(epoch from assay.now() - seen_at) * 1000)::float8 as age
+  from assay.replicas
+  where seen_at > assay.now() - greatest(interval '1 minute', make_interval(secs => max_staleness / 1000.0))
+  order by id`)

@@ -1,0 +1,156 @@
+import { randomBytes } from 'node:crypto'
+import type { Origin } from '../db/audit.ts'
+import type { Database } from '../db/client.ts'
+import {
+  disableCustomer,
+  enableCustomer,
+  eraseCustomer,
+  findListed,
+  insertCustomerAlone,
+  type ListedCustomer,
+  listCustomers,
+  type Receipt,
+  searchEmails,
+  searchNames,
+  setPassword,
+  updateCustomer,
+} from '../db/directory.ts'
+import type { Credentials } from './credentials.ts'
+import { hashPassword } from './crypto/password.ts'
+import { OAuthError } from './errors.ts'
+import type { Gate } from './gate.ts'
+import { newCustomer } from './new_customer.ts'
+import type { Vault } from './records.ts'
+import type { Revoker } from './revoking.ts'
+
+export type { ListedCustomer, Receipt, Search } from '../db/directory.ts'
+
+/** What an operator's change rests on. `revision`: nothing is changed unless it is still the customer's. */
+export interface Change {
+  customerId: string
+  revision: number | undefined
+}
+
+/** A customer may have millions of sessions, and erasing is one act (ms). */
+const ERASING = 600_000
+
+export interface DirectoryOptions {
+  db: Database
+  vault: Vault
+  credentials: Credentials
+  revoker: Revoker
+  /** Around every password hash. */
+  gate: Gate
+}
+
+/** Customers, as operators see to them. */
+export class Directory {
+  readonly #options: DirectoryOptions
+
+  constructor(options: DirectoryOptions) {
+    this.#options = options
+  }
+
+  /** Throws `not_found`. */
+  async find(customerId: string): Promise<ListedCustomer> {
+    const [found] = await findListed(this.#options.db, { customerId })
+    if (!found) throw new OAuthError('not_found', 'no such customer')
+    return found
+  }
+
+  list(query: Parameters<typeof listCustomers>[1]) {
+    return listCustomers(this.#options.db, query)
+  }
+
+  /** Those whose email, or name, begins with what was typed. */
+  search(by: 'email' | 'name', query: Parameters<typeof searchEmails>[1]) {
+    return (by === 'email' ? searchEmails : searchNames)(this.#options.db, query)
+  }
+
+  /** Without a password nobody can log in, until one is set. Throws `conflict` for an email that is taken. */
+  async create(
+    account: { email: string; name: string | undefined; password: string | undefined },
+    origin: Origin,
+  ): Promise<{ customer: ListedCustomer; apiKey: string }> {
+    const { db, gate } = this.#options
+    const { email, name, password = randomBytes(32).toString('hex') } = account
+    const passwordHash = await gate.pass(() => hashPassword(password))
+    const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options)
+    const [inserted] = await insertCustomerAlone(db, { ...origin, ...made })
+    if (!inserted) throw TAKEN
+    const { createdAt } = inserted
+    const customer = {
+      id: made.customerId,
+      email,
+      name: name ?? null,
+      state: 'active' as const,
+      revision: 1,
+      createdAt,
+    }
+    return { customer, apiKey }
+  }
+
+  /** Throws `not_found`, `precondition_failed`, or `conflict` for an email that is taken. */
+  async change(
+    change: Change,
+    to: { email: string | undefined; name: string | undefined },
+    origin: Origin,
+  ): Promise<ListedCustomer> {
+    const [changed] = await updateCustomer(this.#options.db, { ...origin, ...change, ...to })
+    const found = await this.#asAsked(change, changed !== undefined)
+    if (!changed) throw TAKEN
+    return found
+  }
+
+  /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the bus's number. */
+  async disable(change: Change, origin: Origin) {
+    return this.#turn(disableCustomer, change, origin)
+  }
+
+  /** What was not revoked meanwhile goes on. */
+  async enable(change: Change, origin: Origin) {
+    return this.#turn(enableCustomer, change, origin)
+  }
+
+  /** A customer that is as asked already is left so, and is no error. */
+  async #turn(act: typeof disableCustomer, change: Change, origin: Origin) {
+    const { db, revoker } = this.#options
+    const [changed] = await act(db, { ...origin, ...change })
+    if (changed) revoker.forgetCustomer(change.customerId, changed.seq)
+    return { customer: await this.#asAsked(change, changed !== undefined), seq: changed?.seq }
+  }
+
+  /** Throws `precondition_failed` where nothing was changed because it had been changed. */
+  async #asAsked({ customerId, revision }: Change, changed: boolean): Promise<ListedCustomer> {
+    const found = await this.find(customerId)
+    if (!changed && revision !== undefined && found.revision !== revision)
+      throw new OAuthError('precondition_failed', 'the customer was changed meanwhile; read it again')
+    return found
+  }
+
+  /** Ends the account's own sessions. Answers the bus's number, if there were any. Throws `not_found`. */
+  async setPassword(customerId: string, password: string, origin: Origin): Promise<number | undefined> {
+    const { db, gate, revoker } = this.#options
+    const newHash = await gate.pass(() => hashPassword(password))
+    const [changed] = await setPassword(db, { ...origin, customerId, newHash })
+    if (!changed) throw new OAuthError('not_found', 'no such customer')
+    for (const id of changed.ended) revoker.forgetSession(customerId, id, changed.seq!)
+    return changed.seq ?? undefined
+  }
+
+  /** Everything but its part of the audit, which keeps ids and nothing personal. Throws `not_found`. */
+  async erase(customerId: string, origin: Origin): Promise<Receipt> {
+    const { db, revoker } = this.#options
+    const line = db.line(ERASING)
+    try {
+      const [receipt] = await eraseCustomer(line, { ...origin, customerId })
+      if (!receipt) throw new OAuthError('not_found', 'no such customer')
+      revoker.forgetCustomer(customerId, receipt.seq)
+      return receipt
+    } finally {
+      await line.close()
+    }
+  }
+}
+
+const TAKEN = new OAuthError('conflict', 'this email has an account')

@@ -1,0 +1,23 @@
+import { keptKeys } from './api_keys.ts'
+import { keptAudit, wholeAuditRoutes } from './audit.ts'
+import type { Routes } from './call.ts'
+import type { Deps } from './context.ts'
+import { CUSTOMER, customerRoutes, operatorKeeper } from './customers.ts'
+import { replicaRoutes } from './replicas.ts'
+import { keptSecrets } from './secrets.ts'
+import { keptSessions, revokeAll } from './sessions.ts'
+
+/** What operators may: to every customer what it may do itself, and what it may not. */
+export function adminRoutes(deps: Deps): Routes {
+  const keeper = operatorKeeper(deps)
+  return {
+    ...customerRoutes(deps),
+    ...keptKeys(deps, CUSTOMER, keeper),
+    ...keptSecrets(deps, CUSTOMER, keeper),
+    ...keptSessions(deps, CUSTOMER, keeper),
+    [`POST ${CUSTOMER}/revoke`]: revokeAll(deps, keeper),
+    ...keptAudit(deps, CUSTOMER, keeper),
+    ...wholeAuditRoutes(deps),
+    ...replicaRoutes(deps),
+  }
+}

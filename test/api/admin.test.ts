@@ -1,0 +1,377 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import {
+  ADMIN_TOKEN,
+  ALICE,
+  bearer,
+  type Customer,
+  makeWorld,
+  READER,
+  type Replica,
+  type World,
+} from '../support/world.ts'
+
+/** What operators do to customers, through the front door. */
+
+let world: World
+let assay: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+})
+afterAll(() => world.stop())
+
+const asAlice = bearer(ALICE)
+const path = (id: string, more = '') => `/admin/customers/${id}${more}`
+const call = (method: string, at: string, body?: object, headers: Record<string, string> = {}) =>
+  assay.request(at, {
+    method,
+    headers: { ...asAlice, ...(body && { 'Content-Type': 'application/json' }), ...headers },
+    ...(body && { body: JSON.stringify(body) }),
+  })
+const events = async (query: string) => (await call('GET', `/admin/audit?${query}`)).json.events
+
+describe('operators', () => {
+  test('each has a name, which the audit shows', async () => {
+    const customer = await assay.signUp()
+    for (const [token, name] of [
+      [ADMIN_TOKEN, 'admin'],
+      [ALICE, 'alice'],
+    ] as const) {
+      await call('PATCH', path(customer.id), { name }, bearer(token))
+      const [newest] = await events(`customer=${customer.id}`)
+      expect(newest).toMatchObject({
+        type: 'customer.changed',
+        actor: `operator:${name}`,
+        customer_id: customer.id,
+      })
+    }
+  })
+
+  test('one who only reads is told so, and changes nothing', async () => {
+    const customer = await assay.signUp()
+    const refused = await call('POST', path(customer.id, '/disable'), undefined, bearer(READER))
+    expect(refused).toMatchObject({ status: 403, json: { error: 'insufficient_scope' } })
+    expect(refused.json.detail).toContain('only reads')
+    const seen = await call('GET', path(customer.id), undefined, bearer(READER))
+    expect(seen).toMatchObject({ status: 200, json: { state: 'active' } })
+  })
+})
+
+describe('a customer', () => {
+  test('is created with an API key that works, and cannot log in until it has a password', async () => {
+    const email = `${crypto.randomUUID()}@example.com`
+    const { status, json, headers } = await call('POST', '/admin/customers', { email, name: 'Ann' })
+    expect(status).toBe(201)
+    expect(headers.get('etag')).toBe('"1"')
+    expect(json.customer).toMatchObject({ email, name: 'Ann', state: 'active' })
+    const issued = await assay.postJson('/issue', { subject: 'user-1' }, bearer(json.api_key))
+    expect((await assay.verify(issued.json.access_token)).status).toBe(200)
+    const logIn = (password: string) => assay.postJson('/api/auth/login', { email, password })
+    expect((await logIn('correct horse battery')).status).toBe(401)
+    const password = 'another horse battery'
+    expect((await call('PUT', path(json.customer.id, '/password'), { password })).status).toBe(204)
+    expect((await logIn(password)).status).toBe(200)
+  })
+
+  test('is created where signup is closed', async () => {
+    const closed = await world.replica({ SIGNUP: 'closed' })
+    const email = `${crypto.randomUUID()}@example.com`
+    const made = await closed.postJson('/admin/customers', { email }, asAlice)
+    expect(made.status).toBe(201)
+  })
+
+  test('whose email is taken is not created, nor given it', async () => {
+    const [one, two] = [await assay.signUp(), await assay.signUp()]
+    expect((await call('POST', '/admin/customers', { email: one.email })).status).toBe(409)
+    expect((await call('PATCH', path(two.id), { email: one.email })).status).toBe(409)
+    expect((await call('GET', path(two.id))).json.email).toBe(two.email)
+  })
+
+  test('is changed only as it was read, where that is asked', async () => {
+    const { id } = await assay.signUp()
+    const tag = (await call('GET', path(id))).headers.get('etag')!
+    const first = await call('PATCH', path(id), { name: 'one' }, { 'If-Match': tag })
+    expect(first).toMatchObject({ status: 200, json: { name: 'one' } })
+    const late = await call('PATCH', path(id), { name: 'two' }, { 'If-Match': tag })
+    expect(late).toMatchObject({ status: 412, json: { error: 'precondition_failed' } })
+    expect((await call('POST', path(id, '/disable'), undefined, { 'If-Match': tag })).status).toBe(412)
+    expect((await call('GET', path(id))).json).toMatchObject({ name: 'one', state: 'active' })
+    expect((await call('PATCH', path(id), { name: 'three' }, { 'If-Match': '*' })).status).toBe(200)
+    expect((await call('PATCH', path(id), { name: 'four' }, { 'If-Match': 'W/"3"' })).status).toBe(400)
+  })
+
+  test('that is disabled is refused here at once and everywhere after wait=all, and goes on when enabled', async () => {
+    const there = await world.replica()
+    const customer = await assay.signUp()
+    const { access_token, refresh_token } = await customer.session()
+    expect((await there.verify(access_token)).status).toBe(200)
+    const disabled = await call('POST', path(customer.id, '/disable?wait=all'))
+    expect(disabled).toMatchObject({ status: 200, json: { state: 'disabled' } })
+    for (const replica of [assay, there]) expect((await replica.verify(access_token)).status).toBe(401)
+    expect((await assay.refresh(refresh_token)).status).toBe(400)
+    expect((await customer.issue()).status).toBe(403)
+    expect((await call('POST', path(customer.id, '/disable'))).status).toBe(200)
+    expect((await call('POST', path(customer.id, '/enable?wait=all'))).json.state).toBe('active')
+    for (const replica of [assay, there]) expect((await replica.verify(access_token)).status).toBe(200)
+    expect((await assay.refresh(refresh_token)).status).toBe(200)
+    const types = (await events(`customer=${customer.id}`)).map(({ type }: { type: string }) => type)
+    expect(types.filter((type: string) => type.startsWith('customer.'))).toEqual([
+      'customer.enabled',
+      'customer.disabled',
+      'customer.signed_up',
+    ])
+  })
+
+  test("whose password is set loses the account's own sessions, and no user's", async () => {
+    const customer = await assay.signUp()
+    const { access_token } = await customer.session()
+    expect(
+      (await call('PUT', path(customer.id, '/password'), { password: 'a new horse battery' })).status,
+    ).toBe(204)
+    expect((await assay.verify(customer.accessToken)).status).toBe(401)
+    expect((await assay.verify(access_token)).status).toBe(200)
+  })
+
+  test.each([
+    ['GET', ''],
+    ['PATCH', '', { name: 'x' }],
+    ['DELETE', ''],
+    ['POST', '/disable'],
+    ['POST', '/enable'],
+    ['PUT', '/password', { password: 'correct horse battery' }],
+    ['POST', '/revoke'],
+    ['GET', '/keys'],
+    ['GET', '/secrets'],
+    ['POST', '/secrets/rotate', {}],
+    ['GET', '/sessions'],
+    ['GET', '/audit'],
+    ['DELETE', '/sessions/aaaaaaaaaaaaaaaaaaaaaaaa'],
+  ] as const)('that is not there is 404: %s %s', async (method, more, body?: object) => {
+    for (const id of ['aaaaaaaaaaaaaaaa', 'x', '%00', 'a'.repeat(200)])
+      expect(await call(method, path(id, more), body)).toMatchObject({
+        status: 404,
+        json: { error: 'not_found' },
+      })
+  })
+})
+
+describe('the list', () => {
+  const mark = crypto.randomUUID().slice(0, 8)
+  const emails = [3, 1, 2].map(n => `${mark}-${n}@example.com`)
+
+  beforeAll(async () => {
+    for (const email of emails)
+      await call('POST', '/admin/customers', { email, name: `Shop ${mark} ${email}` })
+  })
+
+  /** All that the pages hold, in their order. */
+  async function walk(query: string, limit = 2): Promise<string[]> {
+    const found: string[] = []
+    for (let cursor = ''; ; ) {
+      const { status, json } = await call('GET', `/admin/customers?${query}&limit=${limit}${cursor}`)
+      expect(status).toBe(200)
+      found.push(...json.customers.map(({ email }: { email: string }) => email))
+      if (json.next_cursor === undefined) return found
+      cursor = `&cursor=${json.next_cursor}`
+    }
+  }
+
+  test('has all, newest first', async () => {
+    const all = await walk('', 100)
+    expect(all.slice(0, 3)).toEqual(emails.toReversed())
+    expect(new Set(all).size).toBe(all.length)
+  })
+
+  test('finds by what an email begins with, in its order', async () => {
+    expect(await walk(`email=${mark.toUpperCase()}-`)).toEqual(emails.toSorted())
+    expect(await walk(`email=${mark}-2`)).toEqual([emails[2]])
+    expect(await walk(`email=${mark}x`)).toEqual([])
+  })
+
+  test('finds by what a name begins with, in any case', async () => {
+    expect(await walk(`name=SHOP%20${mark}`)).toEqual(emails.toSorted())
+    // What a pattern could mean is only itself.
+    for (const odd of ['%25', '_', '%5C', "'"]) expect(await walk(`name=${odd}${mark}`)).toEqual([])
+  })
+
+  test('takes no cursor from elsewhere, nor two searches at once', async () => {
+    const page = await call('GET', '/admin/customers?limit=1')
+    const queries = [
+      `email=a&cursor=${page.json.next_cursor}`,
+      `cursor=${Buffer.from('aaaaaaaaaaaaaaaa x').toString('base64url')}`,
+      'cursor=x',
+      'email=a&cursor=AAAA',
+      'email=a&name=b',
+      'limit=0',
+      'sort=name',
+    ]
+    for (const query of queries)
+      expect(await call('GET', `/admin/customers?${query}`)).toMatchObject({
+        status: 400,
+        json: { error: 'invalid_request' },
+      })
+  })
+})
+
+describe("what is a customer's own", () => {
+  test('an operator sees to like the customer itself, by its own name', async () => {
+    const customer = await assay.signUp()
+    const { session_id, access_token } = await customer.session()
+    const sessions = (await call('GET', path(customer.id, '/sessions?subject=user-1'))).json.sessions
+    expect(sessions).toMatchObject([{ id: session_id, subject: 'user-1' }])
+    expect((await call('DELETE', path(customer.id, `/sessions/${session_id}`))).status).toBe(204)
+    expect((await assay.verify(access_token)).status).toBe(401)
+    const key = (await call('POST', path(customer.id, '/keys'), { name: 'of alice', scopes: ['read'] })).json
+    expect((await assay.postJson('/issue', {}, bearer(key.api_key))).status).toBe(200)
+    expect((await call('DELETE', path(customer.id, `/keys/${key.id}`))).status).toBe(204)
+    expect((await assay.postJson('/issue', {}, bearer(key.api_key))).status).toBe(401)
+    const rotated = await call('POST', path(customer.id, '/secrets/rotate'), { use: 'access', now: true })
+    expect(rotated.json.versions).toEqual([{ use: 'access', version: 2 }])
+    const after = await events(`customer=${customer.id}&limit=10`)
+    const done = after.filter(({ actor }: { actor: string }) => actor === 'operator:alice')
+    expect(done.map(({ type }: { type: string }) => type)).toEqual([
+      'secret.rotated',
+      'api_key.deleted',
+      'api_key.created',
+      'session.revoked',
+    ])
+  })
+
+  test('a subject, and a customer, are revoked whole', async () => {
+    const customer = await assay.signUp()
+    const [one, two] = [await customer.session(), await customer.session({ subject: 'user-2' })]
+    expect((await call('POST', path(customer.id, '/subjects/user-1/revoke'))).status).toBe(204)
+    expect((await assay.verify(one.access_token)).status).toBe(401)
+    expect((await assay.verify(two.access_token)).status).toBe(200)
+    expect((await call('POST', path(customer.id, '/revoke'))).status).toBe(204)
+    expect((await assay.verify(two.access_token)).status).toBe(401)
+    expect((await assay.refresh(two.refresh_token)).status).toBe(400)
+  })
+})
+
+describe('erasing', () => {
+  const left = async (customer: Customer) => {
+    const tables = [
+      'customers:id',
+      'signing_keys',
+      'api_keys',
+      'sessions',
+      'idempotency_keys',
+      'subject_epochs',
+    ]
+    const counts = tables.map(async table => {
+      const [name, column = 'customer_id'] = table.split(':')
+      const [row] = await world.db.query<{ n: number }>(
+        `select count(*)::int as n from assay.${name} where ${column} = $1`,
+        [customer.id],
+      )
+      return row!.n
+    })
+    return Promise.all(counts)
+  }
+
+  test('leaves no row and nothing personal, and gives a receipt', async () => {
+    const there = await world.replica()
+    const customer = await assay.signUp()
+    const { access_token, refresh_token } = await customer.session({ subject: 'ann@example.com' })
+    await customer.issue({ subject: 'bob@example.com', refresh: true }, { 'Idempotency-Key': 'k' })
+    await call('POST', path(customer.id, '/subjects/bob%40example.com/revoke'))
+    expect((await there.verify(access_token)).status).toBe(200)
+    const erased = await call('DELETE', path(customer.id, '?wait=all'))
+    expect(erased).toMatchObject({
+      status: 200,
+      json: { id: customer.id, api_keys: 1, secrets: 2, sessions: 3 },
+    })
+    expect(await left(customer)).toEqual([0, 0, 0, 0, 0, 0])
+    for (const replica of [assay, there]) expect((await replica.verify(access_token)).status).toBe(401)
+    expect((await assay.refresh(refresh_token)).status).toBe(400)
+    expect((await customer.issue()).status).toBe(401)
+    const after = await events(`customer=${customer.id}&limit=100`)
+    expect(after.length).toBeGreaterThan(4)
+    expect(after[0]).toMatchObject({
+      type: 'customer.erased',
+      actor: 'operator:alice',
+      detail: { sessions: 3 },
+    })
+    for (const event of after.slice(1))
+      for (const personal of ['subject', 'ip', 'user_agent']) expect(event).not.toHaveProperty(personal)
+    expect(JSON.stringify(after)).not.toMatch(/ann@|bob@/)
+    expect((await call('DELETE', path(customer.id))).status).toBe(404)
+    const again = await assay.postJson('/api/auth/signup', {
+      email: customer.email,
+      password: customer.password,
+    })
+    expect(again.status).toBe(201)
+  })
+
+  test('what was under way when it was erased goes with the next round of maintenance', async () => {
+    const customer = await assay.signUp()
+    await call('DELETE', path(customer.id))
+    await world.db.query(
+      `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch, subject_epoch,
+        issued_at, rotated_at, key_version, access_until, expires_at, ends_at)
+      values ($1, 'aaaaaaaaaaaaaaaaaaaaaaaa', 'late@example.com', '', '"x"', 300, 0, 0, now(), now(), 1, now(), now(), now())`,
+      [customer.id],
+    )
+    await world.db.query(
+      `insert into assay.audit_events (at, customer_id, type, actor, subject, ip)
+      values (now(), $1, 'token.issued', 'api_key:x', 'late@example.com', '10.0.0.9')`,
+      [customer.id],
+    )
+    await assay.maintenance.run()
+    expect(await left(customer)).toEqual([0, 0, 0, 0, 0, 0])
+    expect(JSON.stringify(await events(`customer=${customer.id}`))).not.toContain('late@')
+  })
+})
+
+describe('the audit of all', () => {
+  test('is found by type, by operator, by customer and by time, page by page', async () => {
+    const customer = await assay.signUp()
+    for (const name of ['a', 'b', 'c']) await call('PATCH', path(customer.id), { name }, bearer(ADMIN_TOKEN))
+    const first = await call('GET', '/admin/audit?operator=admin&type=customer.changed&limit=2')
+    expect(first.json.events).toHaveLength(2)
+    const second = await call(
+      'GET',
+      `/admin/audit?operator=admin&type=customer.changed&limit=2&cursor=${first.json.next_cursor}`,
+    )
+    const ids = [...first.json.events, ...second.json.events].map(({ id }: { id: string }) => Number(id))
+    expect(ids).toEqual(ids.toSorted((a, b) => b - a))
+    expect(second.json.events.length).toBeGreaterThan(0)
+    for (const query of ['type=customer.changed', 'type=token.issued', 'operator=admin', 'limit=1'])
+      expect((await events(query)).length).toBeGreaterThan(0)
+    expect(await events('operator=nobody')).toEqual([])
+    expect(await events(`to=2020-01-01T00:00:00Z`)).toEqual([])
+    for (const query of ['type=x', `customer=${customer.id}&operator=a`, 'customer=x', 'cursor=x', 'from=x'])
+      expect((await call('GET', `/admin/audit?${query}`)).status).toBe(400)
+  })
+
+  test('is exported as lines, every event once', async () => {
+    const customer = await assay.signUp()
+    await Promise.all(Array.from({ length: 30 }, () => customer.issue()))
+    await world.db.query(
+      `insert into assay.audit_events (at, customer_id, type, actor)
+      select assay.now() - make_interval(secs => n), $1, 'token.issued', 'api_key:x' from generate_series(1, 2500) n`,
+      [customer.id],
+    )
+    const { status, headers, text } = await call('GET', `/admin/audit/export?customer=${customer.id}`)
+    expect(status).toBe(200)
+    expect(headers.get('content-type')).toBe('application/x-ndjson')
+    const lines = text
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line))
+    expect(lines).toHaveLength(2_531)
+    expect(new Set(lines.map(({ id }) => id)).size).toBe(2_531)
+    expect(new Set(lines.map(({ customer_id }) => customer_id))).toEqual(new Set([customer.id]))
+  })
+})
+
+test('the replicas are told of: which, how old their state is, and what they lack', async () => {
+  const there = await world.replica()
+  await there.bus.poll()
+  const { json } = await call('GET', '/admin/replicas')
+  expect(json.replicas.length).toBeGreaterThanOrEqual(2)
+  for (const replica of json.replicas)
+    expect(replica).toMatchObject({ version: '0.1.0', max_staleness_ms: 5000 })
+})

@@ -1,0 +1,135 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { forger } from '../support/forge.ts'
+import {
+  basic,
+  bearer,
+  type Customer,
+  makeWorld,
+  READER,
+  RESOURCE_SERVER,
+  type Replica,
+  type World,
+} from '../support/world.ts'
+
+/** Why a token is refused, told to those who may know. */
+
+let world: World
+let assay: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+})
+afterAll(() => world.stop())
+
+const explain = async (token: string) => {
+  const { status, json } = await assay.postJson('/admin/explain', { token }, bearer(READER))
+  expect(status).toBe(200)
+  const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+  const toServer = await assay.postForm('/introspect/explain', { token }, server)
+  expect({ ...toServer.json, age_ms: 0 }).toEqual({ ...json, age_ms: 0 })
+  return json
+}
+
+beforeAll(async () => {
+  customer = await assay.signUp()
+})
+
+test('a good one: whose it is, its key, its session', async () => {
+  const { access_token, session_id } = await customer.session()
+  expect(await explain(access_token)).toMatchObject({
+    active: true,
+    key: { customer_id: customer.id, use: 'access', version: 1, state: 'current' },
+    token: { subject: 'user-1' },
+    session: { id: session_id, state: 'live', generation: 1, token_generation: 1 },
+  })
+})
+
+describe('of a refresh token', () => {
+  test('a good one', async () => {
+    const { refresh_token } = await customer.session()
+    expect(await explain(refresh_token)).toMatchObject({ active: true, key: { use: 'refresh' } })
+  })
+
+  test('one that was used, and one whose session has ended', async () => {
+    const { refresh_token, session_id } = await customer.session()
+    const next = (await assay.refresh(refresh_token)).json
+    expect(await explain(refresh_token)).toMatchObject({
+      active: false,
+      reason: 'token_used',
+      session: { generation: 2, token_generation: 1 },
+    })
+    await assay.request(`/api/sessions/${session_id}`, { method: 'DELETE', headers: bearer(customer.apiKey) })
+    expect(await explain(next.refresh_token)).toMatchObject({
+      active: false,
+      reason: 'session_ended',
+      session: { state: 'ended' },
+    })
+  })
+})
+
+describe('of an access token, what failed first', () => {
+  const cases: Record<string, () => Promise<string>> = {
+    credential: async () => customer.apiKey,
+    token_malformed: async () => 'garbage',
+    key_unknown: async () => {
+      const gone = await assay.signUp()
+      const token = (await gone.session()).access_token
+      const erase = { method: 'DELETE', headers: bearer('operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5') }
+      await assay.request(`/admin/customers/${gone.id}`, erase)
+      return token
+    },
+    signature_wrong: async () => {
+      const [header, , signature] = (await customer.session()).access_token.split('.')
+      const [, claims] = (await customer.session()).access_token.split('.')
+      return `${header}.${claims}.${signature}`
+    },
+    expired: async () =>
+      (await forger(assay, customer, 'access')).withClaims({ exp: 1_700_000_300, iat: 1_700_000_000 }),
+    wrong_issuer: async () => (await forger(assay, customer, 'access')).withClaims({ iss: 'http://other' }),
+    token_revoked: async () => {
+      const { access_token: token } = (await customer.issue()).json
+      await assay.postForm('/revoke', { token }, bearer(customer.apiKey))
+      return token
+    },
+    session_revoked: async () => {
+      const { access_token, refresh_token: token } = await customer.session()
+      await assay.postForm('/revoke', { token })
+      return access_token
+    },
+    customer_disabled: async () => {
+      const other = await assay.signUp()
+      const { access_token } = await other.session()
+      const headers = bearer('operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5')
+      await assay.request(`/admin/customers/${other.id}/disable`, { method: 'POST', headers })
+      return access_token
+    },
+  }
+
+  test.each(Object.entries(cases))('%s', async (reason, make) => {
+    const token = await make()
+    const explained = await explain(token)
+    expect(explained).toMatchObject({ active: false, reason })
+    expect(explained.explanation.length).toBeGreaterThan(10)
+    expect(explained.remedy.length).toBeGreaterThan(5)
+    // Nothing that could be used comes back.
+    expect(JSON.stringify(explained)).not.toContain(token)
+  })
+
+  test('what a stranger wrote is not repeated', async () => {
+    const [header, , signature] = (await customer.session()).access_token.split('.')
+    const claims = Buffer.from(JSON.stringify({ sub: 'stranger', jti: 'x' })).toString('base64url')
+    const explained = await explain(`${header}.${claims}.${signature}`)
+    expect(explained.token).toBeUndefined()
+    expect(JSON.stringify(explained)).not.toContain('stranger')
+  })
+})
+
+test('an API key may not ask, and introspection says no more than before', async () => {
+  const { refresh_token: token } = await customer.session()
+  const asked = await assay.postForm('/introspect/explain', { token }, bearer(customer.apiKey))
+  expect(asked).toMatchObject({ status: 400, json: { error: 'unauthorized_client' } })
+  await assay.postForm('/revoke', { token })
+  expect((await assay.introspect(token)).text).toBe('{"active":false}')
+})
