@@ -76,7 +76,14 @@ export async function startAssay(settings: Settings): Promise<Assay> {
 
 /** On Postgres, with customers of its own. */
 export const onPostgres = (url: string, settings: Settings = {}) =>
-  startAssay({ ...settings, DATABASE_URL: url, ADMIN_TOKEN: randomBytes(30).toString('hex') })
+  startAssay({ ...settingsOf(url), ...settings })
+
+/** All that a server on it must be told. */
+export const settingsOf = (url: string): Settings => ({
+  ...COMMON,
+  DATABASE_URL: url,
+  ADMIN_TOKEN: randomBytes(30).toString('hex'),
+})
 
 /** On a database of its own, which an earlier start has made. */
 export async function embedded(): Promise<Assay> {

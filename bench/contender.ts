@@ -54,25 +54,35 @@ function died(file: string, code: unknown): never {
   throw new Error(`${file} ended with ${code} before it said where it listens`)
 }
 
-/** bench/servers/raw.ts, which is told by messages what to do. */
+/** One of bench/servers that is told by messages what to do. */
 export interface Raw {
   child: ChildProcess
 }
 
-export async function startRaw(url: string, customers: string[]): Promise<Raw> {
-  const child = fork(join(import.meta.dirname, 'servers/raw.ts'), {
-    env: { PATH: process.env.PATH, DATABASE_URL: url, CUSTOMERS: JSON.stringify(customers) },
+/** `customers`: what it is to know of them. */
+export async function startRaw(
+  file: string,
+  customers: unknown[],
+  env: Record<string, string>,
+): Promise<Raw> {
+  const child = fork(join(import.meta.dirname, file), {
+    env: { PATH: process.env.PATH, CUSTOMERS: JSON.stringify(customers), ...env },
   })
-  await Promise.race([once(child, 'message'), once(child, 'exit').then(([code]) => died('raw.ts', code))])
+  await Promise.race([once(child, 'message'), once(child, 'exit').then(([code]) => died(file, code))])
   return { child }
 }
 
-export const byRaw = (name: string, { child }: Raw, act: string): Contender => ({
+export const byRaw = (
+  name: string,
+  { child }: Raw,
+  act: string,
+  { callers = CONNECTIONS, counts = 'statements' } = {},
+): Contender => ({
   name,
-  counts: 'statements',
+  counts,
   async round(seconds) {
     const before = cpuOf(child.pid!)
-    child.send({ act, seconds, callers: CONNECTIONS })
+    child.send({ act, seconds, callers })
     const [{ requests, seconds: took, p50, p99 }] = await once(child, 'message')
     const cpu = ((cpuOf(child.pid!) - before) / requests) * 1e6
     return { rate: requests / took, p50, p99, cpu, memory: memoryOf(child.pid!) }

@@ -1,4 +1,4 @@
-import { type Assay, embedded, type Installation, install, onPostgres } from './assay.ts'
+import { type Assay, embedded, type Installation, install, onPostgres, settingsOf } from './assay.ts'
 import { announced, byHttp, byRaw, CONNECTIONS, type Contender, startRaw } from './contender.ts'
 import { installPeers } from './install_peers.ts'
 import type { Target as Server } from './load.ts'
@@ -99,10 +99,9 @@ async function throughNginx(assay: Server, hot: Customer[]): Promise<Contender[]
 const SESSIONS = 2_048
 
 async function writing(assay: Assay, installation: Installation, hot: Customer[]): Promise<Contender[]> {
-  const raw = await startRaw(
-    installation.url,
-    hot.map(({ id }) => id),
-  )
+  const ids = hot.map(({ id }) => id)
+  const raw = await startRaw('servers/raw.ts', ids, { DATABASE_URL: installation.url })
+  const inProcess = await startRaw('servers/revoking.ts', hot, settingsOf(installation.url))
   return [
     byRaw('postgres.js, issue', raw, 'issue'),
     byHttp('issue', assay, plans.issue(hot)),
@@ -112,6 +111,7 @@ async function writing(assay: Assay, installation: Installation, hot: Customer[]
     byHttp('login', assay, plans.logIn(hot)),
     byRaw('postgres.js, select', raw, 'select'),
     revoking(assay, installation, hot),
+    byRaw('revoke, 100 callers in its process', inProcess, 'revoke', { callers: 100, counts: 'answers' }),
   ]
 }
 

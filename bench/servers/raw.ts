@@ -1,10 +1,10 @@
-import { once } from 'node:events'
 import postgres from 'postgres'
 import { actsOf, insertSessions, insertTokens } from '../../db/issuing.ts'
 import { findRecord } from '../../db/keys.ts'
 import { refreshesOf, refreshSession } from '../../db/refreshing.ts'
 import type { Querier } from '../../db/revocations.ts'
 import { randomId } from '../../server/crypto/secret.ts'
+import { measure, obey } from './measure.ts'
 
 /**
  * The limit of what asks the database: postgres.js, as many connections as Assay has, Assay's own statements one by one, and
@@ -61,36 +61,12 @@ const acts: Record<string, (i: number) => Promise<unknown[]>> = {
   },
 }
 
-interface Asked {
-  act: string
-  seconds: number
-  callers: number
-}
-
-async function measure({ act, seconds, callers }: Asked) {
-  const run = acts[act]!
-  const took: number[] = []
-  const began = performance.now()
-  const until = began + seconds * 1000
-  let next = 0
-  await Promise.all(
-    Array.from({ length: callers }, async () => {
-      for (let sent = performance.now(); sent < until; sent = performance.now()) {
-        if ((await run(next++)).length !== 1) throw new Error(`${act}: not one row`)
-        took.push(performance.now() - sent)
-      }
-    }),
-  )
-  const elapsed = (performance.now() - began) / 1000
-  took.sort((a, b) => a - b)
-  const at = (part: number) => took[Math.floor(took.length * part)]!
-  return { requests: took.length, seconds: elapsed, p50: at(0.5), p99: at(0.99) }
-}
-
 await startSessions(WARM_UP)
 for (const act of Object.values(acts)) for (let i = 0; i < WARM_UP; i++) await act(i)
-process.send!({ ready: true })
-for (;;) {
-  const [asked] = await once(process, 'message')
-  process.send!(await measure(asked))
-}
+await obey(async asked => {
+  const run = acts[asked.act]!
+  let next = 0
+  return measure(asked, async () => {
+    if ((await run(next++)).length !== 1) throw new Error(`${asked.act}: not one row`)
+  })
+})
