@@ -54,6 +54,7 @@ export async function install(postgres: string, many: number, known = many): Pro
 export interface Assay extends Target {
   /** From its start until it was ready (ms). */
   readyAfter: number
+  adminToken: string | undefined
   stop(): Promise<void>
 }
 
@@ -71,7 +72,8 @@ export async function startAssay(settings: Settings): Promise<Assay> {
     await stop(child)
     throw new Error(`${(error as Error).message}: ${complaint()}`)
   })
-  return { port, pid: child.pid!, readyAfter: performance.now() - began, stop: () => stop(child) }
+  const { ADMIN_TOKEN: adminToken } = settings
+  return { port, pid: child.pid!, readyAfter: performance.now() - began, adminToken, stop: () => stop(child) }
 }
 
 /** On Postgres, with customers of its own. */

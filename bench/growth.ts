@@ -105,9 +105,12 @@ async function cachedMemory({ url }: Installation, known: Customer[]): Promise<T
 
 const cached = (assay: Assay) => metric(assay, 'assay_customers_cached')
 
-async function metric({ port }: Assay, name: string): Promise<number> {
-  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
-  return Number(new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'm').exec(text)?.[1])
+async function metric({ port, adminToken }: Assay, name: string): Promise<number> {
+  const headers = { Authorization: `Bearer ${adminToken}` }
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`, { headers })).text()
+  const [, value] = new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'm').exec(text) ?? []
+  if (value === undefined) throw new Error(`/metrics has no ${name}`)
+  return Number(value)
 }
 
 /** The same acts where there are ten million rows, and where there are none. */
