@@ -23,13 +23,21 @@ export interface Ask {
 /** The plan as the table that wrk.lua reads. */
 export function toLua({ requests, status, contains, header, follow }: Plan): string {
   const asks = requests.map(
-    ask => `{ head = ${quoted(headOf(ask))}, body = ${quoted(ask.body ?? '')}${nextOf(ask)} }`,
+    ask => `add { head = ${quoted(headOf(ask))}, body = ${quoted(ask.body ?? '')}${nextOf(ask)} }`,
   )
-  return `return {
+  const parts = Array.from({ length: Math.ceil(asks.length / PART) }, (_, i) =>
+    asks.slice(i * PART, (i + 1) * PART).join('\n'),
+  )
+  return `local requests = {}
+local function add(ask) requests[#requests + 1] = ask end
+${parts.map(part => `;(function()\n${part}\nend)()`).join('\n')}
+return {
   status = ${status}, contains = ${quoted(contains)}, header = ${quoted(header ?? '')},
-  follow = ${quoted(follow?.member ?? '')},
-  requests = {\n${asks.join(',\n')}\n} }\n`
+  follow = ${quoted(follow?.member ?? '')}, requests = requests }\n`
 }
+
+/** Requests of one function of Lua's, which has room for 65,536 constants. */
+const PART = 10_000
 
 const nextOf = ({ next }: Ask) => (next === undefined ? '' : `, next = ${quoted(next)}`)
 

@@ -110,7 +110,10 @@ const operator = z
       '`openssl rand -hex 32` prints',
   )
   .transform(toOperator)
-  .refine(({ id }) => id !== 'admin', 'admin is the name of who has ADMIN_TOKEN; choose another, for example alice')
+  .refine(
+    ({ id }) => id !== 'admin',
+    'admin is the name of who has ADMIN_TOKEN; choose another, for example alice',
+  )
   .refine(
     ({ secret }) => isStrong(Buffer.from(secret)),
     `${WEAK}alice: and what \`openssl rand -hex 32\` prints`,

@@ -4,6 +4,7 @@ import type { Routes } from './call.ts'
 import type { Deps } from './context.ts'
 import { CUSTOMER, customerRoutes, operatorKeeper } from './customers.ts'
 import { replicaRoutes } from './replicas.ts'
+import { tokenRevocationRoutes } from './revoking.ts'
 import { keptSecrets } from './secrets.ts'
 import { keptSessions, revokeAll } from './sessions.ts'
 
@@ -19,5 +20,6 @@ export function adminRoutes(deps: Deps): Routes {
     ...keptAudit(deps, CUSTOMER, keeper),
     ...wholeAuditRoutes(deps),
     ...replicaRoutes(deps),
+    ...tokenRevocationRoutes(deps),
   }
 }

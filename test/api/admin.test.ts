@@ -250,6 +250,22 @@ describe("what is a customer's own", () => {
   })
 })
 
+test('a token is revoked by itself, alone or with its session, and one that is none is no error', async () => {
+  const customer = await assay.signUp()
+  const [one, two, three] = await Promise.all([customer.session(), customer.session(), customer.session()])
+  const revoke = async (body: object) => (await call('POST', '/admin/revoke?wait=all', body)).status
+  expect(await revoke({ token: one.access_token })).toBe(204)
+  expect((await assay.verify(one.access_token)).status).toBe(401)
+  expect((await assay.refresh(one.refresh_token)).status).toBe(200)
+  expect(await revoke({ token: two.access_token, session: true })).toBe(204)
+  expect((await assay.refresh(two.refresh_token)).status).toBe(400)
+  expect(await revoke({ token: three.refresh_token })).toBe(204)
+  expect((await assay.verify(three.access_token)).status).toBe(401)
+  expect(await revoke({ token: 'garbage' })).toBe(204)
+  const [newest] = await events(`customer=${customer.id}`)
+  expect(newest).toMatchObject({ type: 'session.revoked', actor: 'operator:alice' })
+})
+
 describe('erasing', () => {
   const left = async (customer: Customer) => {
     const tables = [

@@ -145,6 +145,7 @@ const RULES: Record<string, Rule> = {
   'GET /admin/audit': { may: OPERATORS },
   'GET /admin/audit/export': { may: OPERATORS },
   'GET /admin/replicas': { may: OPERATORS },
+  'POST /admin/revoke': { may: CHANGERS, body: () => ({ token: 'x' }) },
   'POST /admin/explain': { may: OPERATORS, body: () => ({ token: 'x' }) },
   'GET /openapi.yaml': { may: EVERYONE },
 }

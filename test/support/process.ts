@@ -5,6 +5,7 @@ import { join } from 'node:path'
 /** The server as its users start it: server/main.ts in a process of its own, on a free port unless PORT is set. */
 
 const MAIN = join(import.meta.dirname, '../../server/main.ts')
+const CLI = join(import.meta.dirname, '../../cli/main.ts')
 
 /** How long a start may take on a busy machine before a test calls it hung (ms). */
 const START_DEADLINE = 60_000
@@ -63,20 +64,32 @@ export async function startAssay(settings: Settings, args: string[] = []): Promi
 
 /** For a start that should fail, or a command: resolves when it has ended. */
 export async function runAssay(settings: Settings, args: string[] = []): Promise<Ended> {
-  const { child, exited, stdout, stderr } = launch(settings, args)
+  return ended(launch(settings, args), settings)
+}
+
+/** `assay` with these words. `input`: what is piped into it. */
+export async function runCli(settings: Settings, args: string[], input = ''): Promise<Ended> {
+  return ended(launch(settings, args, CLI, input), settings)
+}
+
+async function ended(
+  { child, exited, stdout, stderr }: ReturnType<typeof launch>,
+  settings: Settings,
+): Promise<Ended> {
   const hung = setTimeout(() => child.kill('SIGKILL'), deadlineOf(settings))
   const code = await exited
   clearTimeout(hung)
   return { code, stdout: stdout(), stderr: stderr() }
 }
 
-function launch(settings: Settings, args: string[]) {
-  const child = spawn(process.execPath, [MAIN, ...args], {
+function launch(settings: Settings, args: string[], program = MAIN, input?: string) {
+  const child = spawn(process.execPath, [program, ...args], {
     env: { PATH: process.env.PATH, PORT: '0', ...settings },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
   })
-  const stdout = collect(child.stdout)
-  const stderr = collect(child.stderr)
+  child.stdin?.on('error', () => {}).end(input)
+  const stdout = collect(child.stdout!)
+  const stderr = collect(child.stderr!)
   // 'close' comes after the last byte of both streams, 'exit' may come before it.
   const exited = once(child, 'close')
     .then(([code, signal]) => (code ?? signal) as number | string)

@@ -1,0 +1,36 @@
+import { stripVTControlCharacters } from 'node:util'
+
+/** Columns under their names. What others wrote could otherwise draw on the operator's terminal. */
+export function table(names: string[], rows: (string | number | undefined)[][]): string {
+  if (rows.length === 0) return 'none'
+  const cells = [names.map(name => name.toUpperCase()), ...rows.map(row => row.map(printable))]
+  const widths = names.map((_, i) => Math.max(...cells.map(row => row[i]!.length)))
+  return cells
+    .map(row =>
+      row
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+/** A name and a value on each line; what is undefined is left out. */
+export function listing(members: Record<string, unknown>): string {
+  const shown = Object.entries(members).filter(([, value]) => value !== undefined)
+  const width = Math.max(...shown.map(([name]) => name.length))
+  return shown.map(([name, value]) => `${name.padEnd(width)}  ${printable(value)}`).join('\n')
+}
+
+export function printable(value: unknown): string {
+  if (value === undefined || value === null) return '-'
+  const text = typeof value === 'object' ? JSON.stringify(value) : String(value)
+  return stripVTControlCharacters(text).replace(/\p{Cc}/gu, '?')
+}
+
+/** Seconds, in the largest unit that leaves a whole. */
+export function span(milliseconds: number): string {
+  if (milliseconds < 1_000) return `${Math.round(milliseconds)} ms`
+  const seconds = Math.round(milliseconds / 1_000)
+  return seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`
+}

@@ -1,0 +1,292 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { COMMANDS } from '../cli/commands.ts'
+import { markdown } from '../cli/help.ts'
+import { type Running, runCli, type Settings, startAssay, stopAll } from './support/process.ts'
+import { findProgram } from './support/program.ts'
+
+/** The command line as operators use it: in a process of its own, against a server in another. */
+
+const root = mkdtempSync(join(tmpdir(), 'assay-'))
+const DATA_DIR = join(root, 'data')
+const READER = 'reader-3Nf8Wp1Xk6Zt4Vb9Qm2Yc7Hd5Jr0Sg'
+let server: Running
+let settings: Settings
+
+beforeAll(async () => {
+  server = await startAssay({ DATA_DIR, OPERATORS: `grafana:read:${READER}` })
+  settings = { ASSAY_URL: server.url, DATA_DIR }
+})
+afterAll(async () => {
+  await stopAll()
+  rmSync(root, { recursive: true })
+})
+
+const assay = (words: string, input?: string, more: Settings = {}) =>
+  runCli({ ...settings, ...more }, words.split(' '), input)
+
+/** What it prints for scripts. Fails where the command does. */
+async function json(words: string, input?: string) {
+  const { code, stdout, stderr } = await assay(`${words} --json`, input)
+  if (code !== 0) throw new Error(`assay ${words} ended with ${code}: ${stderr}`)
+  return JSON.parse(stdout)
+}
+
+const newCustomer = () => json(`customers create ${crypto.randomUUID()}@example.com --name Ann`)
+
+/** A session of a user of the customer's. */
+async function session({ api_key }: { api_key: string }, subject = 'user-1') {
+  const answer = await fetch(`${server.url}/issue`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${api_key}`, 'Content-Type': 'application/json' },
+    body: JSON.stringify({ subject, refresh: true }),
+  })
+  return (await answer.json()) as { access_token: string; refresh_token: string; session_id: string }
+}
+
+const verify = async (token: string) =>
+  (await fetch(`${server.url}/verify`, { headers: { Authorization: `Bearer ${token}` } })).status
+
+test('docs/cli.md is what the program says of itself (npm run docs)', () => {
+  expect(readFileSync(join(import.meta.dirname, '../docs/cli.md'), 'utf8')).toBe(markdown(COMMANDS))
+})
+
+test('every example is one of its command', () => {
+  for (const { name, example } of COMMANDS) expect(example.startsWith(name)).toBe(true)
+})
+
+test('help is an answer, and a mistake is none', async () => {
+  for (const words of ['--help', 'help', 'customers --help', 'customers list --help', 'audit -h']) {
+    const { code, stdout, stderr } = await assay(words)
+    expect({ words, code, stderr }).toEqual({ words, code: 0, stderr: '' })
+    expect(stdout).toContain('usage: assay')
+  }
+  for (const words of [
+    'nothing',
+    'customers',
+    'customers nothing',
+    'customers show',
+    'status more',
+    'audit --nothing',
+    'customers list --limit x',
+  ]) {
+    const { code, stdout, stderr } = await assay(words)
+    expect({ words, code, stdout }).toEqual({ words, code: 64, stdout: '' })
+    expect(stderr).not.toBe('')
+    expect(stderr).not.toMatch(/^\s+at /m)
+  }
+})
+
+test('a customer from its creation to its end', async () => {
+  const { customer, api_key } = await newCustomer()
+  const { id, email } = customer
+  expect(
+    (await json(`customers list --email ${email.slice(0, 12)}`)).map((one: typeof customer) => one.id),
+  ).toEqual([id])
+  expect(await json(`customers show ${id}`)).toMatchObject({ id, email, name: 'Ann', state: 'active' })
+  expect(await json(`customers change ${id} --name Bob`)).toMatchObject({ name: 'Bob' })
+  const { access_token } = await session({ api_key })
+  expect(await json(`customers disable ${id} --wait`)).toMatchObject({ state: 'disabled' })
+  expect(await verify(access_token)).toBe(401)
+  expect(await json(`customers enable ${id}`)).toMatchObject({ state: 'active' })
+  expect(await verify(access_token)).toBe(200)
+  await json(`customers set-password ${id} --password-file -`, 'a new horse battery\n')
+  const logIn = { email, password: 'a new horse battery' }
+  const headers = { 'Content-Type': 'application/json' }
+  const login = await fetch(`${server.url}/api/auth/login`, {
+    method: 'POST',
+    headers,
+    body: JSON.stringify(logIn),
+  })
+  expect(login.status).toBe(200)
+  const refused = await assay(`customers erase ${id}`)
+  expect(refused).toMatchObject({ code: 64, stdout: '', stderr: expect.stringContaining('--yes') })
+  expect(await json(`customers erase ${id} --yes`)).toMatchObject({ id, api_keys: 1 })
+  expect(await assay(`customers show ${id}`)).toMatchObject({ code: 1, stderr: 'assay: no such customer\n' })
+  expect(await verify(access_token)).toBe(401)
+})
+
+test('keys, secrets and sessions of a customer', async () => {
+  const made = await newCustomer()
+  const { id } = made.customer
+  const key = await json(`keys create ${id} --name ci --scopes read,write --expires-in 3600`)
+  expect(key).toMatchObject({
+    name: 'ci',
+    scopes: ['read', 'write'],
+    api_key: expect.stringMatching(/^assay_ak_/),
+  })
+  expect(await json(`keys list ${id}`)).toHaveLength(2)
+  await json(`keys delete ${id} ${key.id} --wait`)
+  expect(await json(`keys list ${id}`)).toHaveLength(1)
+  const one = await session(made)
+  expect(await json(`sessions list ${id} --subject user-1`)).toMatchObject([{ id: one.session_id }])
+  expect(await json(`secrets rotate ${id} --dry-run`)).toEqual({ would_end: { sessions: 1, tokens: 1 } })
+  expect((await assay(`secrets rotate ${id} --use access --now`)).code).toBe(64)
+  const rotated = await json(`secrets rotate ${id} --use access --now --yes`)
+  expect(rotated.versions).toEqual([{ use: 'access', version: 2 }])
+  expect(await verify(one.access_token)).toBe(401)
+  expect(await json(`secrets list ${id}`)).toHaveLength(3)
+  expect((await assay(`secrets retire ${id} access 2`)).code).toBe(1)
+  await json(`sessions end ${id} ${one.session_id}`)
+  expect(await json(`sessions list ${id}`)).toEqual([])
+})
+
+test('tokens, subjects and customers are revoked', async () => {
+  const made = await newCustomer()
+  const { id } = made.customer
+  const [one, two, three] = [
+    await session(made),
+    await session(made, 'user-2'),
+    await session(made, 'user-3'),
+  ]
+  await json('revoke token --wait', `${one.access_token}\n`)
+  expect(await verify(one.access_token)).toBe(401)
+  await json(`revoke subject ${id} user-2`)
+  expect(await verify(two.access_token)).toBe(401)
+  expect((await assay(`revoke customer ${id}`)).code).toBe(64)
+  await json(`revoke customer ${id} --yes`)
+  expect(await verify(three.access_token)).toBe(401)
+})
+
+test('why a token is refused, and who did that, is found', async () => {
+  const made = await newCustomer()
+  const { id } = made.customer
+  const { access_token, session_id } = await session(made)
+  expect(await json('explain', access_token)).toMatchObject({ active: true, key: { customer_id: id } })
+  await json(`sessions end ${id} ${session_id}`)
+  const { stdout } = await assay('explain', access_token)
+  expect(stdout).toMatch(/^active +no: session_revoked$/m)
+  expect(stdout).toMatch(/^to mend it +log in again$/m)
+  const [event] = await json(`audit --customer ${id} --type session.revoked`)
+  expect(event).toMatchObject({ actor: 'operator:admin', session_id })
+  const { stdout: lines } = await assay(`audit --customer ${id} --export`)
+  expect(
+    lines
+      .trimEnd()
+      .split('\n')
+      .map(line => JSON.parse(line).type),
+  ).toContain('session.revoked')
+})
+
+test('a token to try things with', async () => {
+  const { api_key } = await newCustomer()
+  const { code, stdout } = await assay('token --subject user-9 --scope read', undefined, {
+    ASSAY_API_KEY: api_key,
+  })
+  expect(code).toBe(0)
+  expect(await verify(stdout.trim())).toBe(200)
+  expect((await assay('token')).code).toBe(77)
+  expect((await assay('token', undefined, { ASSAY_API_KEY: `${api_key}x` })).code).toBe(77)
+})
+
+test('whether it is ready, and which replicas there are', async () => {
+  expect(await json('status')).toMatchObject({ status: 'ok', replicas: [{ version: '0.1.0' }] })
+})
+
+test('what others wrote does not draw on the terminal', async () => {
+  const made = await newCustomer()
+  await session(made, 'a\u009b31mb')
+  const { stdout } = await assay(`sessions list ${made.customer.id}`)
+  expect(stdout).not.toMatch(/[\u001b\u009b]/)
+})
+
+describe('a server that is not as it should be', () => {
+  let odd: Server
+  let answer: { status: number; body: string; delay?: number }
+  beforeAll(async () => {
+    odd = createServer((_, response) => {
+      setTimeout(() => response.writeHead(answer.status).end(answer.body), answer.delay ?? 0)
+    }).listen(0, '127.0.0.1')
+    await new Promise(resolve => odd.once('listening', resolve))
+  })
+  afterAll(() => odd.close())
+
+  const problem = (status: number, error: string, detail: string) => ({
+    status,
+    body: JSON.stringify({ status, error, detail, request_id: 'r1' }),
+  })
+
+  test.each([
+    [
+      'answers 503',
+      problem(503, 'temporarily_unavailable', 'the state can not be known right now; try again'),
+      75,
+      'try again',
+    ],
+    [
+      'has had too many tries',
+      problem(429, 'too_many_requests', 'too many tries; try again in 3 s'),
+      75,
+      'try again in 3 s',
+    ],
+    ['failed', problem(500, 'server_error', 'something went wrong'), 1, 'request r1'],
+    [
+      'is older',
+      problem(404, 'not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
+      76,
+      'another version',
+    ],
+    ['is something else', { status: 200, body: '<html>' }, 76, 'is not Assay'],
+    ['is something else that refuses', { status: 404, body: '{}' }, 76, 'is not Assay'],
+  ])('%s', async (_, given, code, words) => {
+    answer = given
+    const url = `http://127.0.0.1:${(odd.address() as AddressInfo).port}`
+    const ended = await assay('customers show k5m2q7xw3bfz6tha', undefined, { ASSAY_URL: url })
+    expect(ended).toMatchObject({ code, stdout: '', stderr: expect.stringContaining(words) })
+    expect(ended.stderr.trimEnd().split('\n')).toHaveLength(1)
+  })
+
+  test('is not there', async () => {
+    const ended = await assay('status', undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
+    expect(ended).toMatchObject({ code: 69, stderr: expect.stringContaining('ASSAY_URL') })
+  })
+
+  test('takes no token, a wrong one, or one that only reads', async () => {
+    const show = (more: Settings) => assay('customers create x@example.com', undefined, more)
+    expect(await show({ DATA_DIR: root })).toMatchObject({
+      code: 77,
+      stderr: expect.stringContaining('ADMIN_TOKEN'),
+    })
+    expect(await show({ ADMIN_TOKEN: 'x'.repeat(40) })).toMatchObject({ code: 77 })
+    expect(await show({ ADMIN_TOKEN: READER })).toMatchObject({
+      code: 77,
+      stderr: expect.stringContaining('only reads'),
+    })
+    const file = join(root, 'none')
+    expect(await show({ ADMIN_TOKEN_FILE: file })).toMatchObject({
+      code: 78,
+      stderr: expect.stringContaining(file),
+    })
+  })
+})
+
+describe('completion', () => {
+  test('in bash, word by word', async () => {
+    const script = join(root, 'completion.bash')
+    writeFileSync(script, (await assay('completion bash')).stdout)
+    const complete = (words: string[]) => {
+      const line = `source ${script}; COMP_WORDS=(assay ${words.map(word => `'${word}'`).join(' ')}); COMP_CWORD=${words.length}; _assay; echo "\${COMPREPLY[@]}"`
+      return spawnSync('bash', ['-c', line], { encoding: 'utf8' }).stdout.trim().split(' ')
+    }
+    expect(complete(['cust'])).toEqual(['customers'])
+    expect(complete(['customers', ''])).toContain('erase')
+    expect(complete(['customers', 'erase', 'k5m2', '--y'])).toEqual(['--yes'])
+    expect(complete(['audit', '--exp'])).toEqual(['--export'])
+  })
+
+  test.each(['zsh', 'fish'])('in %s there is a script', async shell => {
+    const { code, stdout } = await assay(`completion ${shell}`)
+    expect(code).toBe(0)
+    for (const { name } of COMMANDS) for (const word of name.split(' ')) expect(stdout).toContain(word)
+    if (findProgram(shell)) expect(spawnSync(shell, ['-n', '-c', stdout]).status).toBe(0)
+  })
+
+  test('in another shell there is none', async () => {
+    expect((await assay('completion tcsh')).code).toBe(64)
+  })
+})

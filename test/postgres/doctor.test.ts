@@ -1,0 +1,159 @@
+import { randomBytes } from 'node:crypto'
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type postgres from 'postgres'
+import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { control, createDatabase } from '../support/database.ts'
+import { type Running, runCli, type Settings, startAssay, stopAll } from '../support/process.ts'
+
+/** `assay doctor` finds what was planted, names it, and says what to do. */
+
+let database: Awaited<ReturnType<typeof createDatabase>>
+let other: Awaited<ReturnType<typeof createDatabase>>
+let sql: postgres.Sql
+let server: Running
+let good: Settings
+const folder = mkdtempSync(join(tmpdir(), 'assay-'))
+
+beforeAll(async () => {
+  database = await createDatabase(inject('databaseUrl'))
+  other = await createDatabase(inject('databaseUrl'))
+  sql = control(database.url)
+  const keep = { DATABASE_URL: database.url, ISSUER: 'https://auth.example.com' }
+  const secrets = {
+    MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
+    ADMIN_TOKEN: randomBytes(32).toString('hex'),
+  }
+  server = await startAssay({ ...keep, ...secrets })
+  good = { ...keep, ...secrets, ASSAY_URL: server.url }
+})
+afterAll(async () => {
+  await stopAll()
+  await sql.end()
+  await database.drop()
+  await other.drop()
+  rmSync(folder, { recursive: true })
+})
+
+async function examine(settings: Settings) {
+  const { code, stdout, stderr } = await runCli(settings, ['doctor', '--json'])
+  const findings = JSON.parse(stdout) as { check: string; state: string; found: string; remedy?: string }[]
+  return { code, stderr, stdout, bad: findings.filter(({ state }) => state !== 'ok'), findings }
+}
+
+test('where nothing is wrong everything is looked at, and the end is 0', async () => {
+  const { code, bad, findings } = await examine(good)
+  expect({ code, bad }).toEqual({ code: 0, bad: [] })
+  expect(findings.map(({ check }) => check)).toEqual([
+    'settings',
+    'issuer',
+    'database',
+    'database settings',
+    'database version',
+    'database clock',
+    'connections',
+    'privileges',
+    'migrations',
+    'master keys',
+    'round trip',
+  ])
+  expect(await sql`select from assay.customers`).toHaveLength(0)
+})
+
+const key = () => `m1:${randomBytes(32).toString('base64')}`
+
+const PLANTED: Record<string, [settings: () => Settings, check: string, found: RegExp, remedy: RegExp]> = {
+  'a setting that is malformed': [() => ({ PORT: 'x' }), 'settings', /^PORT must be/, /PORT/],
+  'a secret that is missing': [
+    () => ({ ADMIN_TOKEN: '' }),
+    'settings',
+    /^ADMIN_TOKEN is missing/,
+    /ADMIN_TOKEN/,
+  ],
+  'a file of a secret that is not there': [
+    () => ({ ADMIN_TOKEN: '', ADMIN_TOKEN_FILE: join(folder, 'none') }),
+    'settings',
+    /can't read/,
+    /ADMIN_TOKEN_FILE/,
+  ],
+  'a file of a secret that others can read': [
+    () => {
+      const file = join(folder, 'token')
+      writeFileSync(file, good.ADMIN_TOKEN!)
+      chmodSync(file, 0o644)
+      return { ADMIN_TOKEN: '', ADMIN_TOKEN_FILE: file }
+    },
+    'file modes',
+    /can be read by others/,
+    /chmod 600/,
+  ],
+  'an issuer without TLS': [() => ({ ISSUER: 'http://auth.example.com' }), 'issuer', /not https/, /TLS/],
+  'a database that is not there': [
+    () => ({ DATABASE_URL: 'postgres://postgres@127.0.0.1:1/x' }),
+    'database',
+    /nothing listens/,
+    /DATABASE_URL/,
+  ],
+  'a direct way to another database': [
+    () => ({ DIRECT_DATABASE_URL: other.url }),
+    'database',
+    /another database/,
+    /same database/,
+  ],
+  'a database without migrations': [
+    () => ({ DATABASE_URL: other.url }),
+    'migrations',
+    /none yet/,
+    /assay migrate/,
+  ],
+  'a master key that is another': [
+    () => ({ MASTER_KEYS: key() }),
+    'master keys',
+    /^m1: another key/,
+    /MASTER_KEYS/,
+  ],
+  'a master key that is missing': [
+    () => ({ MASTER_KEYS: key().replace('m1', 'm2') }),
+    'master keys',
+    /sealed under m1/,
+    /behind the first/,
+  ],
+  'a Redis that is not there': [
+    () => ({ REDIS_URL: 'redis://127.0.0.1:1' }),
+    'redis',
+    /does not answer/,
+    /REDIS_URL/,
+  ],
+  'a server that is not there': [
+    () => ({ ASSAY_URL: 'http://127.0.0.1:1' }),
+    'round trip',
+    /can't be reached/,
+    /start/,
+  ],
+  'an issuer that is not the server’s': [
+    () => ({ ISSUER: 'https://other.example.com' }),
+    'round trip',
+    /iss https:\/\/auth/,
+    /server/,
+  ],
+}
+
+test.each(Object.entries(PLANTED))(
+  '%s is named, and what to do',
+  async (_, [settings, check, found, remedy]) => {
+    const { bad, stdout, stderr } = await examine({ ...good, ...settings() })
+    const named = bad.find(one => one.check === check && found.test(one.found))
+    expect(named ?? bad).toMatchObject({ check })
+    expect(named!.remedy).toMatch(remedy)
+    for (const secret of [good.ADMIN_TOKEN!, good.MASTER_KEYS!.slice(3)])
+      expect(stdout + stderr).not.toContain(secret)
+  },
+)
+
+test('what is wrong ends with 1, what is doubtful with 0', async () => {
+  expect((await examine({ ...good, MASTER_KEYS: key() })).code).toBe(1)
+  expect(
+    (await examine({ ...good, ISSUER: 'http://auth.example.com', ASSAY_URL: 'http://127.0.0.1:1' })).code,
+  ).toBe(0)
+})
