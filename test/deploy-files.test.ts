@@ -92,7 +92,14 @@ describe('Dockerfile', () => {
         .filter(word => !word.startsWith('-'))
         .slice(1, -1),
     )
-    expect(copied.sort()).toEqual(['/app/node_modules', 'db', 'openapi.yaml', 'package.json', 'server'])
+    expect(copied.sort()).toEqual([
+      '/app/node_modules',
+      'cli',
+      'db',
+      'openapi.yaml',
+      'package.json',
+      'server',
+    ])
     expect(instructions(read('.dockerignore'))).toEqual([
       '*',
       '!package.json',
@@ -100,6 +107,7 @@ describe('Dockerfile', () => {
       '!.npmrc',
       '!openapi.yaml',
       '!server',
+      '!cli',
       '!db',
     ])
   })

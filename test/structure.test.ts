@@ -108,6 +108,12 @@ describe('the import rule', () => {
     expect(imports.filter(({ from }) => from === 'server/errors.ts')).toEqual([])
   })
 
+  test('the command line speaks HTTP: only what looks for faults, and what serves, knows more', () => {
+    const inside = /from '\.\.\/(server|db)\/|import\('\.\.\/server/
+    const knowing = globSync('cli/*.ts', { cwd: ROOT }).filter(file => inside.test(read(file)))
+    expect(knowing.sort()).toEqual(['cli/examination.ts', 'cli/serving.ts'])
+  })
+
   test('there are no barrels', () => {
     expect(globSync('{server,db,test}/**/index.{ts,js}', { cwd: ROOT })).toEqual([])
     expect(files.filter(file => /^export \* /m.test(codeOf(file)))).toEqual([])
