@@ -57,7 +57,7 @@ export const settings = z.object({
   MAX_STALENESS: milliseconds('500ms', '5m', '5s')
     .prefault('5s')
     .describe('how long a replica that is cut off may still say yes'),
-  SIGNUP: oneOf('open', 'closed').prefault('open').describe('closed: nobody signs up'),
+  SIGNUP: oneOf('open', 'closed').prefault('open').describe('closed: only operators create customers'),
   TRUST_PROXY: proxies.optional().describe('proxies whose X-Forwarded-For is believed: addresses and ranges'),
   TOKEN_COOKIE: cookieName.optional().describe('cookie to take the access token from; a Bearer header wins'),
   KEY_MAX_AGE: seconds('0s', '3650d', '90d')
