@@ -67,34 +67,6 @@ export const auditedAs = (
 /** In auditedAs: `actor`, `ip` and `user_agent` are columns of `from`. */
 export const OF_EACH_ROW = { origin: 'actor' }
 
-/**
- * Makes the partitions of this month and the three after it. A month that the default partition already has rows of stays
- * there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it can be soon.
- */
-export const MAKE_PARTITIONS = `
-  do $$
-  declare
-    month timestamp;
-    name text;
-  begin
-    set local lock_timeout = '1s';
-    perform pg_advisory_xact_lock(hashtext('assay.audit_events'));
-    for ahead in 0..3 loop
-      month := date_trunc('month', assay.now() at time zone 'UTC') + make_interval(months => ahead);
-      name := 'audit_events_' || to_char(month, 'YYYY_MM');
-      if to_regclass('assay.' || name) is null then
-        begin
-          execute format('create table assay.%I partition of assay.audit_events for values from (%L) to (%L)',
-            name, month at time zone 'UTC', (month + interval '1 month') at time zone 'UTC');
-        exception when check_violation or lock_not_available then
-          raise warning 'assay: % stays in the default partition', name;
-        end;
-      end if;
-    end loop;
-  end $$`
-
-export const makePartitions = (db: Pick<Database, 'query'>) => db.query(MAKE_PARTITIONS)
-
 /** Where a page of events ends, or begins. */
 export interface AuditSpan {
   type: AuditType | undefined

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { MAKE_PARTITIONS } from './audit.ts'
+import { MAKE_PARTITIONS } from './audit_partitions.ts'
 import type { Database } from './client.ts'
 import { connected } from './connection.ts'
 

@@ -19,7 +19,7 @@ import { Issuer } from './issuing.ts'
 import { Keys } from './keys.ts'
 import { type Limits, LimitsInMemory, LimitsInRedis } from './limits.ts'
 import type { Log } from './log.ts'
-import { Maintenance } from './maintenance.ts'
+import { Maintenance, type MaintenanceOptions } from './maintenance.ts'
 import { Metrics } from './metrics.ts'
 import { Operators } from './operators.ts'
 import { TrustedProxies } from './proxies.ts'
@@ -84,7 +84,9 @@ export function assemble(parts: Parts) {
   const credentials = new Credentials({ db, bus, keys, revoker, config, log })
   const secrets = new Secrets({ db, bus, revoker, vault, limits, log })
   const retirement = new Retirement({ db, revoker, limits, replica, config })
-  const maintenance = new Maintenance({ db, retirement, secrets, keyMaxAge: config.keyMaxAge, log })
+  const { keyMaxAge, auditRetention } = config
+  const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
+  const maintenance = new Maintenance({ db, retirement, secrets, keyMaxAge, auditRetention, ran, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(share(availableParallelism(), worker), 3), share(QUEUE, worker))
   const customers = new Customers({

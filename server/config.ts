@@ -61,6 +61,8 @@ export interface Config {
   tokenCookie: string | undefined
   /** Seconds; 0 for never. */
   keyMaxAge: number
+  /** Seconds. */
+  auditRetention: number
   /** auto: one for each core. */
   workers: number | 'auto'
   logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
@@ -137,6 +139,7 @@ function toConfig(s: Settings): Config {
     trustProxy: s.TRUST_PROXY ?? [],
     tokenCookie: s.TOKEN_COOKIE,
     keyMaxAge: s.KEY_MAX_AGE,
+    auditRetention: s.AUDIT_RETENTION,
     workers: s.WORKERS,
     logLevel: s.LOG_LEVEL,
   }

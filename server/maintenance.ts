@@ -1,4 +1,4 @@
-import { makePartitions } from '../db/audit.ts'
+import { dropOldEvents, makePartitions } from '../db/audit_partitions.ts'
 import { sweepErased } from '../db/directory.ts'
 import { DEAD, deleteDead, isWhole } from '../db/maintenance.ts'
 import type { Querier } from '../db/revocations.ts'
@@ -15,6 +15,10 @@ export interface MaintenanceOptions {
   secrets: Secrets
   /** Seconds; 0: secrets are rotated only when somebody asks. */
   keyMaxAge: number
+  /** Seconds. */
+  auditRetention: number
+  /** Told of each job that was run: whether it went well, and how many rows went, if it removes some. */
+  ran(job: string, outcome: 'ok' | 'failed', removed: number): void
   log: Log
 }
 
@@ -44,20 +48,28 @@ export class Maintenance {
   async run(): Promise<void> {
     for (const [job, run] of Object.entries(this.#jobs())) {
       if (this.#stopped) return
-      await run().catch(error =>
-        this.#options.log.warn(
-          { err: error, job },
-          'a job of maintenance failed; the next round tries again',
-        ),
-      )
+      await this.#do(job, run)
     }
   }
 
+  async #do(job: string, run: () => Promise<unknown>) {
+    const { log, ran } = this.#options
+    try {
+      const removed = await run()
+      ran(job, 'ok', typeof removed === 'number' ? removed : 0)
+    } catch (error) {
+      ran(job, 'failed', 0)
+      log.warn({ err: error, job }, 'a job of maintenance failed; the next round tries again')
+    }
+  }
+
+  /** Each answers how many rows it removed, where it removes some. */
   #jobs(): Record<string, () => Promise<unknown>> {
-    const { db, retirement, secrets, keyMaxAge } = this.#options
+    const { db, retirement, secrets, keyMaxAge, auditRetention } = this.#options
     const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]
     return {
-      partitions: () => makePartitions(db),
+      partitions: () => makePartitions(db).then(() => {}),
+      audit: () => dropOldEvents(db, auditRetention),
       retire: () => retirement.pass(),
       erased: () => sweepErased(db),
       ...(keyMaxAge > 0 && { rotate: () => secrets.rotateAged(keyMaxAge) }),
@@ -65,8 +77,13 @@ export class Maintenance {
     }
   }
 
-  async #clear(table: keyof typeof DEAD) {
-    while (!this.#stopped && !isWhole(await deleteDead(this.#options.db, table)));
+  async #clear(table: keyof typeof DEAD): Promise<number> {
+    let removed = 0
+    for (let batch = 0; !this.#stopped; removed += batch) {
+      batch = await deleteDead(this.#options.db, table)
+      if (isWhole(batch)) return removed + batch
+    }
+    return removed
   }
 
   async stop(): Promise<void> {

@@ -35,6 +35,8 @@ export class Metrics {
   readonly #seconds: Histogram<'route'>
   readonly #unavailable: Counter<'reason'>
   readonly #lockWait: Histogram
+  readonly #jobs: Counter<'job' | 'outcome'>
+  readonly #removed: Counter<'job'>
   /** Counted by hand: a label lookup at each verify would cost more than the rest of the counting. */
   readonly #verified = new Map<string, number>()
 
@@ -57,6 +59,18 @@ export class Metrics {
     })
     this.#unavailable = unavailable(registers)
     this.#lockWait = lockWait(registers)
+    this.#jobs = new Counter({
+      name: 'assay_maintenance_jobs_total',
+      help: 'Jobs of maintenance that were run, by how they ended.',
+      labelNames: ['job', 'outcome'],
+      registers,
+    })
+    this.#removed = new Counter({
+      name: 'assay_maintenance_removed_total',
+      help: 'Rows that maintenance removed, by job; of the audit whole months too, each counted as one.',
+      labelNames: ['job'],
+      registers,
+    })
     byOutcome(registers, {
       name: 'assay_verified_total',
       help: 'Access tokens checked, by outcome: ok, or why not.',
@@ -85,6 +99,12 @@ export class Metrics {
   /** A 503 was sent. */
   unavailable(reason: UnavailableReason) {
     this.#unavailable.inc({ reason })
+  }
+
+  /** A job of maintenance was run. */
+  maintained(job: string, outcome: 'ok' | 'failed', removed: number) {
+    this.#jobs.inc({ job, outcome })
+    this.#removed.inc({ job }, removed)
   }
 
   /** An act took its number on the bus. */

@@ -68,6 +68,7 @@ test('without any setting the server is embedded, and every default is as docume
     trustProxy: [],
     tokenCookie: undefined,
     keyMaxAge: 90 * 86_400,
+    auditRetention: 400 * 86_400,
     workers: 1,
     logLevel: 'info',
   })
@@ -82,7 +83,7 @@ test('an empty setting is an unset one', () => {
 })
 
 test('the list of settings says which have a default and which are secret', () => {
-  expect(SETTINGS).toHaveLength(24)
+  expect(SETTINGS).toHaveLength(25)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
   expect(secrets).toEqual([
@@ -176,6 +177,7 @@ const BAD: Record<string, string[]> = {
     '10.0.0.1 10.0.0.2',
   ],
   TOKEN_COOKIE: ['a b', 'a=b', 'a;b', 'naïve', '"a"'],
+  AUDIT_RETENTION: ['1d', '0s', '400', '36501d', '1.5d'],
   KEY_MAX_AGE: ['90', 'never', '1500ms', '3651d'],
   WORKERS: ['0', '-1', '65', '100', '02', '2.5', '2 ', 'all', 'AUTO'],
   LOG_LEVEL: ['INFO', 'verbose'],

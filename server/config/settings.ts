@@ -63,6 +63,8 @@ export const settings = z.object({
   KEY_MAX_AGE: seconds('0s', '3650d', '90d')
     .prefault('90d')
     .describe('age at which secrets are rotated without being asked; 0s for never'),
+  // Of an access token that belongs to no session the audit is the only trace, for as long as it may live.
+  AUDIT_RETENTION: seconds('2d', '36500d', '400d').prefault('400d').describe('how long the audit is kept'),
   WORKERS: workers
     .prefault('1')
     .describe('processes that serve the port together; auto for one to each core'),

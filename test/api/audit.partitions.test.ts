@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { MAKE_PARTITIONS } from '../../db/audit.ts'
-import { makeWorld, type Replica, type World } from '../support/world.ts'
+import { MAKE_PARTITIONS } from '../../db/audit_partitions.ts'
+import { ADMIN_TOKEN, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
 let assay: Replica
@@ -73,4 +73,32 @@ test('a month that began in the default partition stays there, and the next star
   expect(await partitionsOf(customer.id)).toEqual(['audit_events_default'])
   await world.db.query(MAKE_PARTITIONS)
   expect(await partitions()).toEqual(made)
+})
+
+test('what is older than the audit is kept goes, whole months and what stood elsewhere; the rest stays', async () => {
+  const keeper = await world.replica({ AUDIT_RETENTION: '400d', KEY_MAX_AGE: '0s' })
+  const { id } = await assay.signUp()
+  /** Of the oldest event (days). */
+  const age = async () =>
+    Number(
+      (
+        await world.db.query<{ days: number }>(
+          `select extract(epoch from assay.now() - min(at)) / 86400 as days from assay.audit_events`,
+        )
+      )[0]!.days,
+    )
+  await keeper.maintenance.run()
+  const before = await partitions()
+  await inDays(300)
+  expect(await age()).toBeGreaterThan(600)
+  await keeper.maintenance.run()
+  expect(await age()).toBeLessThan(431)
+  expect(await partitionsOf(id)).toHaveLength(1)
+  await inDays(200)
+  await keeper.maintenance.run()
+  expect(await partitionsOf(id)).toEqual([])
+  for (const month of before.slice(0, 3)) expect(await partitions()).not.toContain(month)
+  const { text } = await keeper.get('/metrics', ADMIN_TOKEN)
+  expect(text).toMatch(/^assay_maintenance_jobs_total\{job="audit",outcome="ok"\} 3$/m)
+  expect(Number(/^assay_maintenance_removed_total\{job="audit"\} (\d+)$/m.exec(text)?.[1])).toBeGreaterThan(3)
 })
