@@ -6,6 +6,7 @@ import { doctor } from './doctor.ts'
 import { explain } from './explain.ts'
 import { keys } from './keys.ts'
 import { secrets } from './secrets.ts'
+import { servers } from './servers.ts'
 import { serving } from './serving.ts'
 import { sessions } from './sessions.ts'
 import { status } from './status.ts'
@@ -18,6 +19,7 @@ export const COMMANDS: Command[] = [
   ...doctor,
   ...customers,
   ...keys,
+  ...servers,
   ...secrets,
   ...sessions,
   ...audit,

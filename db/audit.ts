@@ -26,6 +26,10 @@ export const AUDIT_TYPES = [
   'subject.revoked',
   'secret.rotated',
   'secret.retired',
+  'server.created',
+  'server.changed',
+  'server.rotated',
+  'server.deleted',
 ] as const
 
 export type AuditType = (typeof AUDIT_TYPES)[number]

@@ -172,6 +172,20 @@ export const apiKeys = assay.table(
   table => [index('api_keys_customer').on(table.customerId)],
 )
 
+/** A gateway or backend that asks about tokens. */
+export const resourceServers = assay.table('resource_servers', {
+  id: text('id').primaryKey(),
+  name: text('name'),
+  digest: bytea('digest').notNull(),
+  /** The credential before the last rotation, and until when it may still be used. */
+  previousDigest: bytea('previous_digest'),
+  previousUntil: instant('previous_until'),
+  /** JSON of customers' ids, and of scopes, that it is limited to; null: all. */
+  customers: text('customers'),
+  scopes: text('scopes'),
+  createdAt: instant('created_at').notNull().default(now),
+})
+
 /**
  * One row per session for its whole life, updated in place (a migration sets fillfactor 70). A refresh token is derived
  * wholly from it, so that the same string can be made again and none is stored.

@@ -29,6 +29,7 @@ import { Retirement } from './retirement.ts'
 import { Revocations } from './revocations.ts'
 import { Revoker } from './revoking.ts'
 import { Secrets } from './secrets.ts'
+import { Servers } from './servers.ts'
 import { Sessions } from './sessions.ts'
 import { Shelf } from './shelf.ts'
 import { Tokens } from './tokens.ts'
@@ -69,7 +70,16 @@ export function assemble(parts: Parts) {
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const revocations = new Revocations()
   const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE))
-  const forget = { one: (id: string) => keys.forget.one(id), all: () => keys.forget.all() }
+  const forget = {
+    one(id: string) {
+      keys.forget.one(id)
+      servers.forget.one(id)
+    },
+    all() {
+      keys.forget.all()
+      servers.forget.all()
+    },
+  }
   const hints = redis && new Hints(redis, vault, () => bus.poke())
   const published = () => hints?.send()
   const replica = randomId(15)
@@ -81,7 +91,8 @@ export function assemble(parts: Parts) {
   const issuer = new Issuer({ db, tokens, config })
   const revoker = new Revoker({ db, bus, limits })
   const sessions = new Sessions({ db, issuer, revoker, config, log })
-  const credentials = new Credentials({ db, bus, keys, revoker, config, log })
+  const servers: Servers = new Servers({ db, bus, vault, revocations, revoker })
+  const credentials = new Credentials({ db, bus, keys, revoker, servers, config, log })
   const secrets = new Secrets({ db, bus, revoker, vault, limits, log })
   const retirement = new Retirement({ db, revoker, limits, replica, config })
   const { keyMaxAge, auditRetention } = config
@@ -134,6 +145,7 @@ export function assemble(parts: Parts) {
     directory,
     explainer,
     replicas,
+    servers,
     operators,
     metrics,
     log,

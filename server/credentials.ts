@@ -17,12 +17,13 @@ import type { Keys } from './keys.ts'
 import type { Log } from './log.ts'
 import { apiKeyOf, isGone } from './records.ts'
 import type { Revoker } from './revoking.ts'
+import type { Limited, Servers } from './servers.ts'
 import { settle, type Waiting } from './settle.ts'
 
 /** Who asks, once it has shown that it is. */
 export type Caller =
   | { kind: 'api_key'; id: string; customerId: string; scope: string }
-  | { kind: 'resource_server'; id: string }
+  | ({ kind: 'resource_server'; id: string } & Limited)
 
 /** A secret, and the client_id that came with it unless it was a Bearer credential. */
 export interface Presented {
@@ -40,18 +41,20 @@ export interface CredentialsOptions {
   bus: Bus
   keys: Keys
   revoker: Revoker
+  servers: Servers
   config: Pick<Config, 'resourceServers'>
   log: Log
 }
 
 export class Credentials {
   readonly #options: CredentialsOptions
-  readonly #servers: Map<string, Buffer>
+  /** Those of the setting. */
+  readonly #configured: Map<string, Buffer>
   readonly #used: Batch<string>
 
   constructor(options: CredentialsOptions) {
     this.#options = options
-    this.#servers = new Map(options.config.resourceServers.map(({ id, digest }) => [id, digest]))
+    this.#configured = new Map(options.config.resourceServers.map(({ id, digest }) => [id, digest]))
     const { db, log } = options
     this.#used = new Batch({
       write: ids => touchApiKeys(db, { ids: JSON.stringify(ids) }),
@@ -64,9 +67,16 @@ export class Credentials {
   async authenticate(presented: Presented): Promise<Caller | undefined> {
     const parsed = parseCredential(presented.secret)
     if (parsed?.prefix === 'assay_ak') return this.#authenticateApiKey(parsed.id, presented)
-    const digest = presented.clientId === undefined ? undefined : this.#servers.get(presented.clientId)
+    if (parsed?.prefix === 'assay_rs') return this.#authenticateServer(parsed.id, presented)
+    const digest = presented.clientId === undefined ? undefined : this.#configured.get(presented.clientId)
     if (digest === undefined || !matches(digest, presented.secret)) return undefined
-    return { kind: 'resource_server', id: presented.clientId! }
+    return { kind: 'resource_server', id: presented.clientId!, customers: undefined, scopes: undefined }
+  }
+
+  async #authenticateServer(id: string, { clientId, secret }: Presented): Promise<Caller | undefined> {
+    if (clientId !== undefined && clientId !== id) return undefined
+    const limits = await this.#options.servers.authenticate(id, secret)
+    return limits && { kind: 'resource_server', id, ...limits }
   }
 
   async #authenticateApiKey(id: string, { clientId, secret }: Presented): Promise<Caller | undefined> {

@@ -104,10 +104,11 @@ export class Explainer {
     this.#options = options
   }
 
-  /** Throws Unavailable when the state can't be known. */
-  async explain(text: string): Promise<Explanation> {
+  /** `customers`: of others nothing is told. Throws Unavailable when the state can't be known. */
+  async explain(text: string, customers?: string[]): Promise<Explanation> {
     if (/^assay_(ak|rs)_/.test(text)) return because('credential')
     const name = this.#nameOf(text)
+    if (name && customers?.includes(name.customerId) === false) return because('key_unknown')
     const { refusal, claims } = await this.#judge(text, name)
     const key = name && (await this.#keyOf(name))
     const told = claims ?? (refusal !== undefined && SIGNED.has(refusal) ? claimsOf(text) : undefined)

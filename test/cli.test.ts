@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { COMMANDS } from '../cli/commands.ts'
 import { markdown } from '../cli/help.ts'
+import { printable, table } from '../cli/output.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll } from './support/process.ts'
 import { findProgram } from './support/program.ts'
 
@@ -136,6 +137,27 @@ test('keys, secrets and sessions of a customer', async () => {
   expect(await json(`sessions list ${id}`)).toEqual([])
 })
 
+test('resource servers', async () => {
+  const made = await newCustomer()
+  const server = await json(`servers create --name gateway --customers ${made.customer.id}`)
+  const { access_token: token } = await session(made)
+  const introspect = async (credential: string) => {
+    const headers = { Authorization: `Bearer ${credential}` }
+    const body = new URLSearchParams({ token })
+    return (await fetch(`${settings.ASSAY_URL}/introspect`, { method: 'POST', headers, body })).json()
+  }
+  expect(await introspect(server.credential)).toMatchObject({ active: true })
+  expect(await json('servers list')).toMatchObject([{ id: server.id, name: 'gateway' }])
+  const rotated = await json(`servers rotate ${server.id} --overlap 0 --wait`)
+  expect(await introspect(server.credential)).toMatchObject({ error: 'invalid_client' })
+  expect(await introspect(rotated.credential)).toMatchObject({ active: true })
+  const other = (await newCustomer()).customer.id
+  await json(`servers change ${server.id} --customers ${other} --wait`)
+  expect(await introspect(rotated.credential)).toEqual({ active: false })
+  await json(`servers delete ${server.id}`)
+  expect(await json('servers list')).toEqual([])
+})
+
 test('tokens, subjects and customers are revoked', async () => {
   const made = await newCustomer()
   const { id } = made.customer
@@ -188,11 +210,10 @@ test('whether it is ready, and which replicas there are', async () => {
   expect(await json('status')).toMatchObject({ status: 'ok', replicas: [{ version: '0.1.0' }] })
 })
 
-test('what others wrote does not draw on the terminal', async () => {
-  const made = await newCustomer()
-  await session(made, 'a\u009b31mb')
-  const { stdout } = await assay(`sessions list ${made.customer.id}`)
-  expect(stdout).not.toMatch(/[\u001b\u009b]/)
+test('what others wrote does not draw on the terminal', () => {
+  const drawing = ['a\u001b[31mb', 'a\u009b31mb', 'a\r\nb', 'a\u0000b', { a: '\u001b]0;x\u0007' }]
+  for (const text of drawing) expect(table(['one'], [[printable(text)]])).not.toMatch(/[^\P{Cc}\n]/u)
+  expect(table(['one'], [['a\nb']])).toBe('ONE\na?b')
 })
 
 describe('a server that is not as it should be', () => {

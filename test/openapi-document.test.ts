@@ -126,6 +126,7 @@ describe('every schema', () => {
       'Claims',
       'TokenMembers',
       'ApiKeyMembers',
+      'ServerMembers',
       'AuditEvent properties detail',
       'WholeAuditEvent properties detail',
       'ActiveMembers',

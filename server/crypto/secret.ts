@@ -73,6 +73,24 @@ export function newApiKeyId(installationKey: Uint8Array, customerId: string): st
   return name + installationMac(installationKey, 'api key id', name, 5)
 }
 
+const SERVER_ID = /^([a-z2-7]{16})([a-z2-7]{8})$/
+
+/** Of a resource server, with a MAC as an API key's has: random 16, MAC 8. */
+export function newServerId(installationKey: Uint8Array): string {
+  const name = encodeBase32(randomBytes(10))
+  return name + installationMac(installationKey, 'server id', name, 5)
+}
+
+/** Whether we made it, in constant time. */
+export function isServerId(installationKey: Uint8Array, id: string): boolean {
+  const [, name, mac] = SERVER_ID.exec(id) ?? []
+  if (name === undefined || mac === undefined) return false
+  return timingSafeEqual(
+    Buffer.from(mac),
+    Buffer.from(installationMac(installationKey, 'server id', name, 5)),
+  )
+}
+
 /** The customer that an API key id says it is of, if we made it. */
 export const customerNamedBy = (id: string) => id.slice(0, 16)
 

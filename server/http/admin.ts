@@ -6,6 +6,7 @@ import { CUSTOMER, customerRoutes, operatorKeeper } from './customers.ts'
 import { replicaRoutes } from './replicas.ts'
 import { tokenRevocationRoutes } from './revoking.ts'
 import { keptSecrets } from './secrets.ts'
+import { serverRoutes } from './servers.ts'
 import { keptSessions, revokeAll } from './sessions.ts'
 
 /** What operators may: to every customer what it may do itself, and what it may not. */
@@ -20,6 +21,7 @@ export function adminRoutes(deps: Deps): Routes {
     ...keptAudit(deps, CUSTOMER, keeper),
     ...wholeAuditRoutes(deps),
     ...replicaRoutes(deps),
+    ...serverRoutes(deps),
     ...tokenRevocationRoutes(deps),
   }
 }

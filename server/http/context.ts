@@ -14,6 +14,7 @@ import type { Replicas } from '../replicas.ts'
 import type { Retirement } from '../retirement.ts'
 import type { Revoker } from '../revoking.ts'
 import type { Secrets } from '../secrets.ts'
+import type { Servers } from '../servers.ts'
 import type { Sessions } from '../sessions.ts'
 import type { Tokens } from '../tokens.ts'
 import type { Call } from './call.ts'
@@ -35,6 +36,7 @@ export interface Deps {
   directory: Directory
   explainer: Explainer
   replicas: Replicas
+  servers: Servers
   operators: Operators
   metrics: Metrics
   log: Log

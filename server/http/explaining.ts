@@ -26,7 +26,7 @@ function explainToServer(deps: Needs) {
       throw new OAuthError('unauthorized_client', 'only a resource server may ask why; an API key may not')
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    return explained(deps, token)
+    return explained(deps, token, caller.customers)
   }
 }
 
@@ -41,8 +41,9 @@ function explainToOperator(deps: Needs) {
   }
 }
 
-async function explained({ bus, explainer }: Needs, token: string) {
-  const explanation = await explainer.explain(token)
+/** `customers`: of others' tokens the caller learns what it would of one that was never made. */
+async function explained({ bus, explainer }: Needs, token: string, customers?: string[]) {
+  const explanation = await explainer.explain(token, customers)
   const age = ageOf(bus)
   return json(toExplanation(explanation, age), 200, {
     ...NO_STORE,

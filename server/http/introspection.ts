@@ -84,8 +84,13 @@ async function activities(deps: Needs, caller: Caller, tokens: string[]): Promis
   })
 }
 
-const mayKnow = (caller: Caller, { client_id }: { client_id: string }) =>
-  caller.kind === 'resource_server' || caller.customerId === client_id
+/** `scope`: of an access token. Where a server is limited to scopes, a token must have one of them. */
+function mayKnow(caller: Caller, { client_id, scope }: { client_id: string; scope?: string }): boolean {
+  if (caller.kind === 'api_key') return caller.customerId === client_id
+  const { customers, scopes } = caller
+  const ofCustomer = customers === undefined || customers.includes(client_id)
+  return ofCustomer && (scopes === undefined || scopesOf(scope).some(one => scopes.includes(one)))
+}
 
 /** Member by member: a token that a stolen secret signed may hold others. */
 const activeAccess = ({ iss, sub, aud, client_id, exp, iat, jti, sid, ext, scope = '' }: AccessClaims) => ({

@@ -1,0 +1,112 @@
+import { auditedAs, type Origin } from './audit.ts'
+import { AFTER_DEATH, LONGEST_TOKEN, POSITION, type Position, PUBLISHED, publishing } from './revocations.ts'
+import { seconds } from './sessions.ts'
+import { statement } from './statement.ts'
+
+/** Resource servers. A change of one is published like a customer's, by its id: every replica reads it anew. */
+
+/** As one replica needs it, and the position that it was read at. `digest` null: there is none of this id. */
+export interface ServerRecord extends Position {
+  digest: Uint8Array | null
+  previousDigest: Uint8Array | null
+  /** NumericDate. */
+  previousUntil: number | null
+  /** JSON. */
+  customers: string | null
+  scopes: string | null
+}
+
+export const findServerRecord = statement<{ id: string }, ServerRecord>(`
+  select ${POSITION}, digest, previous_digest as "previousDigest", ${seconds('previous_until')} as "previousUntil",
+    customers, scopes
+  from (select) as always left join assay.resource_servers on id = :id`)
+
+export interface ServerRow {
+  id: string
+  name: string | null
+  /** JSON. */
+  customers: string | null
+  scopes: string | null
+  createdAt: Date
+  previousUntil: Date | null
+}
+
+const LISTED = `id, name, customers, scopes, created_at as "createdAt",
+  case when previous_until > assay.now() then previous_until end as "previousUntil"`
+
+export const listServers = statement<Record<never, never>, ServerRow>(
+  `select ${LISTED} from assay.resource_servers order by created_at desc, id desc`,
+)
+
+const detail = `json_build_object('server_id', id)::text`
+
+/** It widens what is accepted: nothing is published. */
+export const insertServer = statement<
+  Origin & {
+    id: string
+    name: string | undefined
+    digest: Uint8Array
+    customers: string | undefined
+    scopes: string | undefined
+  },
+  ServerRow
+>(`
+  with made as (
+    insert into assay.resource_servers (id, name, digest, customers, scopes, created_at)
+    values (:id, :name, :digest, :customers, :scopes, assay.now())
+    returning *, null::text as customer_id, created_at as t
+  ),
+  audited as (${auditedAs(`'server.created'`, 'made', { detail })})
+  select ${LISTED} from made`)
+
+const NARROWED = `
+  narrowed as (
+    select 'customer' as kind, id as customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
+    from changed
+  )`
+
+/** What is null stays, but for the limits, which are set. No row: no such server. */
+export const updateServer = statement<
+  Origin & {
+    id: string
+    name: string | undefined
+    customers: string | undefined
+    scopes: string | undefined
+  },
+  ServerRow & { seq: number }
+>(`
+  with changed as (
+    update assay.resource_servers set name = coalesce(:name, name), customers = :customers, scopes = :scopes
+    where id = :id
+    returning *, null::text as customer_id, assay.now() as t
+  ),
+  audited as (${auditedAs(`'server.changed'`, 'changed', { detail })}),
+  ${NARROWED},
+  ${publishing(['audited'])}
+  select ${LISTED}, ${PUBLISHED} from changed`)
+
+/** Another credential; the one until now goes on for `overlap` seconds. No row: no such server. */
+export const rotateServer = statement<
+  Origin & { id: string; digest: Uint8Array; overlap: number },
+  ServerRow & { seq: number }
+>(`
+  with changed as (
+    update assay.resource_servers
+    set previous_digest = digest, previous_until = assay.now() + make_interval(secs => :overlap::float8), digest = :digest
+    where id = :id
+    returning *, null::text as customer_id, assay.now() as t
+  ),
+  audited as (${auditedAs(`'server.rotated'`, 'changed', { detail })}),
+  ${NARROWED},
+  ${publishing(['audited'])}
+  select ${LISTED}, ${PUBLISHED} from changed`)
+
+/** No row: no such server. */
+export const deleteServer = statement<Origin & { id: string }, { seq: number }>(`
+  with changed as (
+    delete from assay.resource_servers where id = :id returning id, null::text as customer_id, assay.now() as t
+  ),
+  audited as (${auditedAs(`'server.deleted'`, 'changed', { detail })}),
+  ${NARROWED},
+  ${publishing(['audited'])}
+  select ${PUBLISHED} from changed`)

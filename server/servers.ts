@@ -1,0 +1,151 @@
+import { LRUCache } from 'lru-cache'
+import type { Origin } from '../db/audit.ts'
+import type { Database } from '../db/client.ts'
+import {
+  deleteServer,
+  findServerRecord,
+  insertServer,
+  listServers,
+  rotateServer,
+  type ServerRecord,
+  type ServerRow,
+  updateServer,
+} from '../db/servers.ts'
+import type { Bus } from './bus.ts'
+import { isServerId, matches, newCredential, newServerId } from './crypto/secret.ts'
+import { OAuthError, Unavailable } from './errors.ts'
+import type { Vault } from './records.ts'
+import type { Revocations } from './revocations.ts'
+import type { Revoker } from './revoking.ts'
+import { settle, type Waiting } from './settle.ts'
+
+export type { ServerRow } from '../db/servers.ts'
+
+/** Undefined: all. */
+export interface Limited {
+  customers: string[] | undefined
+  scopes: string[] | undefined
+}
+
+/** As it is known here. Without a digest there is none. */
+interface Known extends Limited {
+  digest: Buffer | undefined
+  previous: { digest: Buffer; until: number } | undefined
+}
+
+/** Resource servers that are kept; whichever falls out is read again. */
+const MOST = 10_000
+/** A load that loses against a change is repeated this often. */
+const TRIES = 3
+
+export interface ServersOptions {
+  db: Database
+  bus: Bus
+  vault: Vault
+  revocations: Revocations
+  revoker: Revoker
+}
+
+/** Gateways and backends that ask about tokens, as operators made them. */
+export class Servers {
+  readonly #options: ServersOptions
+  readonly #known = new LRUCache<string, Known>({ max: MOST })
+
+  constructor(options: ServersOptions) {
+    this.#options = options
+  }
+
+  /** Its limits; undefined: this is not its credential, or no more. Throws Unavailable when that can't be known. */
+  authenticate(id: string, secret: string): Promise<Limited | undefined> | undefined {
+    if (!isServerId(this.#options.vault.installationKey, id)) return undefined
+    return settle(() => this.#judge(id, secret))
+  }
+
+  #judge(id: string, secret: string): Limited | undefined | Waiting {
+    const { bus } = this.#options
+    if (!bus.usable()) return { wait: () => bus.fresh() }
+    const known = this.#known.get(id)
+    if (known === undefined) return { wait: () => this.#load(id) }
+    const { digest, previous, customers, scopes } = known
+    const present = digest !== undefined && matches(digest, secret)
+    const before =
+      previous !== undefined && bus.now() < previous.until * 1000 && matches(previous.digest, secret)
+    return present || before ? { customers, scopes } : undefined
+  }
+
+  /** One rule, as for customers: read with the counter and the timeline, used only if no later change is known. */
+  async #load(id: string): Promise<void> {
+    const { db, bus, revocations } = this.#options
+    for (let tried = 0; tried < TRIES; tried++) {
+      const { era } = bus
+      const record = (await findServerRecord(db, { id }))[0]!
+      const same = era === bus.era && !record.standby && record.timeline === bus.timeline
+      if (same && record.seq >= revocations.changedAt(id)) return void this.#known.set(id, toKnown(record))
+      await bus.poll()
+      if (record.standby || record.timeline !== bus.timeline) db.renew()
+    }
+    throw new Unavailable(`resource server ${id}: its record changed at every read`, 'changing')
+  }
+
+  readonly forget = {
+    one: (id: string) => void this.#known.delete(id),
+    all: () => this.#known.clear(),
+  }
+
+  list(): Promise<ServerRow[]> {
+    return listServers(this.#options.db, {})
+  }
+
+  /** Its credential is shown once. */
+  async create(name: string | undefined, limits: Limited, origin: Origin) {
+    const { db, vault } = this.#options
+    const id = newServerId(vault.installationKey)
+    const { text, digest } = newCredential('assay_rs', id)
+    const [made] = await insertServer(db, { ...origin, id, name, digest, ...toColumns(limits) })
+    return { server: made!, credential: text }
+  }
+
+  /** Throws `not_found`. */
+  async change(id: string, name: string | undefined, limits: Limited, origin: Origin) {
+    const [changed] = await updateServer(this.#options.db, { ...origin, id, name, ...toColumns(limits) })
+    return this.#changed(id, changed)
+  }
+
+  /** The credential until now goes on for `overlap` seconds. Throws `not_found`. */
+  async rotate(id: string, overlap: number, origin: Origin) {
+    const { text, digest } = newCredential('assay_rs', id)
+    const [rotated] = await rotateServer(this.#options.db, { ...origin, id, digest, overlap })
+    return { ...this.#changed(id, rotated), credential: text }
+  }
+
+  /** Answers the bus's number, or undefined when there was none. */
+  async delete(id: string, origin: Origin): Promise<number | undefined> {
+    const [deleted] = await deleteServer(this.#options.db, { ...origin, id })
+    if (deleted) this.#options.revoker.forgetCustomer(id, deleted.seq)
+    return deleted?.seq
+  }
+
+  #changed(id: string, row: (ServerRow & { seq: number }) | undefined) {
+    if (!row) throw new OAuthError('not_found', 'no such resource server')
+    const { seq, ...server } = row
+    this.#options.revoker.forgetCustomer(id, seq)
+    return { server, seq }
+  }
+}
+
+const listIn = (json: string | null): string[] | undefined => (json === null ? undefined : JSON.parse(json))
+
+function toKnown({ digest, previousDigest, previousUntil, customers, scopes }: ServerRecord): Known {
+  const previous = previousDigest && previousUntil !== null
+  return {
+    digest: digest === null ? undefined : Buffer.from(digest),
+    previous: previous ? { digest: Buffer.from(previousDigest), until: previousUntil } : undefined,
+    customers: listIn(customers),
+    scopes: listIn(scopes),
+  }
+}
+
+const toColumns = ({ customers, scopes }: Limited) => ({
+  customers: customers && JSON.stringify(customers),
+  scopes: scopes && JSON.stringify(scopes),
+})
