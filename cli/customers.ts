@@ -4,13 +4,11 @@ import { CommandError, EXIT } from './command.ts'
 import { confirm, YES } from './confirm.ts'
 import { listing, table } from './output.ts'
 import { PAGING, pages } from './paging.ts'
+import { WAIT, waiting } from './waiting.ts'
 
-const WAIT = { wait: { about: 'answer only when no replica accepts it any more' } }
 const PASSWORD = { 'password-file': { value: 'FILE', about: 'the password; - for what is piped in' } }
 
 export const at = (id: string, more = '') => `/admin/customers/${encodeURIComponent(id)}${more}`
-/** `--wait`, as the API has it. */
-export const waiting = ({ wait }: Invocation['options']) => ({ wait: wait ? 'all' : undefined })
 
 /** Erasing is one act, however much there is (ms). */
 const ERASING = 600_000

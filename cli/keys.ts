@@ -1,7 +1,8 @@
 import type { Answer } from './api.ts'
 import { type Command, CommandError, EXIT } from './command.ts'
-import { at, waiting } from './customers.ts'
+import { at } from './customers.ts'
 import { listing, table } from './output.ts'
+import { WAIT, waiting } from './waiting.ts'
 
 export const keys: Command[] = [
   {
@@ -39,7 +40,7 @@ export const keys: Command[] = [
     name: 'keys delete',
     about: 'End an API key; what it issued lives on',
     args: ['CUSTOMER', 'KEY'],
-    options: { wait: { about: 'answer only when no replica accepts it any more' } },
+    options: WAIT,
     example: 'keys delete k5m2q7xw3bfz6tha k5m2q7xw3bfz6thapr4wd2nqx7m3vzkc',
     async run({ api, args: [id, key], options }) {
       await api.delete(at(id!, `/keys/${encodeURIComponent(key!)}`), { query: waiting(options) })

@@ -1,8 +1,9 @@
 import type { Answer } from './api.ts'
 import { type Command, CommandError, EXIT } from './command.ts'
 import { confirm, YES } from './confirm.ts'
-import { at, waiting } from './customers.ts'
+import { at } from './customers.ts'
 import { listing, table } from './output.ts'
+import { WAIT, waiting } from './waiting.ts'
 
 export const secrets: Command[] = [
   {
@@ -52,7 +53,7 @@ export const secrets: Command[] = [
     name: 'secrets retire',
     about: 'Retire an older version sooner than by itself, if nothing live needs it',
     args: ['CUSTOMER', 'USE', 'VERSION'],
-    options: { wait: { about: 'answer only when no replica accepts it any more' } },
+    options: WAIT,
     example: 'secrets retire k5m2q7xw3bfz6tha refresh 1',
     async run({ api, args: [id, use, version], options }) {
       if (!/^\d+$/.test(version!))

@@ -1,9 +1,8 @@
 import type { Answer } from './api.ts'
 import { type Command, CommandError, EXIT, type Invocation, type Shown } from './command.ts'
-import { waiting } from './customers.ts'
 import { listing, table } from './output.ts'
+import { WAIT, waiting } from './waiting.ts'
 
-const WAIT = { wait: { about: 'answer only when no replica goes by what was before' } }
 const LIMITS = {
   name: { value: 'TEXT', about: 'for people' },
   customers: { value: 'A,B', about: 'whose tokens it may know of (all)' },

@@ -1,11 +1,11 @@
 import type { Answer } from './api.ts'
 import type { Command } from './command.ts'
 import { confirm, YES } from './confirm.ts'
-import { at, waiting } from './customers.ts'
+import { at } from './customers.ts'
 import { table } from './output.ts'
 import { PAGING, pages } from './paging.ts'
+import { WAIT, waiting } from './waiting.ts'
 
-const WAIT = { wait: { about: 'answer only when no replica accepts it any more' } }
 const DONE = { json: {}, text: 'done' }
 
 export const sessions: Command[] = [
