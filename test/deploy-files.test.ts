@@ -7,7 +7,8 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { loadConfig, SETTINGS } from '../server/config.ts'
-import { checkConfig, findNginx, protect, startDemoBackend } from './support/nginx.ts'
+import { startDemoBackend } from './support/backends.ts'
+import { checkConfig, findNginx, protect } from './support/nginx.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { startDemoBackend } from '../support/backends.ts'
 import { type Link, openLink } from '../support/link.ts'
-import { findNginx, type Nginx, startDemoBackend, startNginx } from '../support/nginx.ts'
+import { findNginx, type Nginx, startNginx } from '../support/nginx.ts'
 import { type Running, startAssay } from '../support/process.ts'
 import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 

@@ -1,0 +1,59 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, type IncomingHttpHeaders, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { end } from './gateway.ts'
+
+/** What stands behind a gateway, or in Assay's place. */
+
+/** The demo backend, as compose.yaml runs it: it answers with who its gateway says that the caller is. */
+export async function startDemoBackend() {
+  const script = join(import.meta.dirname, '../../deploy/demo-backend/server.ts')
+  const env = { PATH: process.env.PATH, PORT: '0' }
+  const child = spawn(process.execPath, [script], { env, stdio: ['ignore', 'pipe', 'ignore'] })
+  const [line] = await once(createInterface(child.stdout), 'line')
+  const { port }: { port: number } = JSON.parse(line.replace('listening ', ''))
+  return { port, child, stop: () => end(child) }
+}
+
+/** One request as it arrived, whole. */
+export interface Heard {
+  path: string
+  headers: IncomingHttpHeaders
+  /** Name, value, name, value; as they came, repeated ones and trailers too. */
+  raw: string[]
+  /** Bytes of the body. */
+  size: number
+}
+
+export type Listener = Awaited<ReturnType<typeof startListener>>
+
+/** A server that notes all that reaches it. */
+export async function startListener(answer: RequestListener = failWhereAsked) {
+  const heard: Heard[] = []
+  const server = createServer((request, response) => {
+    const { url: path = '', headers } = request
+    let size = 0
+    request.on('data', (chunk: Buffer) => {
+      size += chunk.length
+    })
+    request.on('end', () => {
+      heard.push({ path, headers, raw: [...request.rawHeaders, ...request.rawTrailers], size })
+      answer(request, response)
+    })
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const stop = async () => {
+    server.close()
+    server.closeAllConnections()
+  }
+  return { heard, port: (server.address() as AddressInfo).port, stop }
+}
+
+/** A path that ends in /fail is answered 500. */
+const failWhereAsked: RequestListener = (request, response) => {
+  if (request.url?.endsWith('/fail')) response.statusCode = 500
+  response.end('heard')
+}

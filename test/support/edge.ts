@@ -1,0 +1,430 @@
+import { randomBytes } from 'node:crypto'
+import type { IncomingHttpHeaders, RequestListener } from 'node:http'
+import { posix } from 'node:path'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { type Heard, type Listener, startListener } from './backends.ts'
+import type { Addresses, Gateway } from './gateway.ts'
+import { openLink } from './link.ts'
+import { freePort } from './port.ts'
+import { startAssay } from './process.ts'
+import { exchange } from './raw.ts'
+import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from './world.ts'
+
+/**
+ * What every gateway must hold with its shipped files. They all have the same three parts: /reports/ wants the scope `reports`,
+ * /public/ wants nothing, and whatever else wants a valid token.
+ */
+
+const MASTER_KEYS = `m1:${randomBytes(32).toString('base64')}`
+const SETTINGS = { MASTER_KEYS, MAX_STALENESS: '500ms' }
+
+const IDENTITY = ['Customer', 'Subject', 'Scope', 'Audience', 'Session', 'Token-Id', 'Expires', 'Claims']
+const NAMES = IDENTITY.map(name => `X-Auth-${name}`)
+
+/** Of a name, all that some backend reads as that name. */
+const SPELLINGS = {
+  'as it is': (name: string) => name,
+  'in capitals': (name: string) => name.toUpperCase(),
+  'in small letters': (name: string) => name.toLowerCase(),
+  'with underscores': (name: string) => name.replaceAll('-', '_'),
+  'with a first underscore': (name: string) => name.replace('-', '_'),
+  'with a second underscore': (name: string) => name.replace('h-', 'h_'),
+  'with a last underscore': (name: string) => name.replace(/-(?=\w+$)/, '_'),
+  'with dots': (name: string) => name.replaceAll('-', '.'),
+  'with a blank before the colon': (name: string) => `${name} `,
+}
+
+const lines = (...all: string[]) => `${all.join('\r\n')}\r\n\r\n`
+
+const request = (path: string, token: string | undefined, ...more: string[]) =>
+  lines(
+    `GET ${path} HTTP/1.1`,
+    'Host: gateway.test',
+    'Connection: close',
+    ...(token === undefined ? [] : [`Authorization: Bearer ${token}`]),
+    ...more,
+  )
+
+const statusOf = (text: string) => Number(/^HTTP\/1\.1 (\d{3}) /.exec(text)?.[1])
+
+/** An empty header is none: some gateways send those on. */
+const identityOf = (headers: IncomingHttpHeaders) =>
+  Object.fromEntries(
+    Object.entries(headers).filter(([name, value]) => name.startsWith('x-auth-') && value !== ''),
+  )
+
+/** Names of what the client forged and a backend might read, however it is spelled. */
+const forgedIn = ({ raw }: Heard) =>
+  raw.filter(
+    (name, index) =>
+      index % 2 === 0 && /^x[^a-z0-9](auth|assay)[^a-z0-9]/i.test(name) && raw[index + 1]!.includes('forged'),
+  )
+
+/** Where a backend that decodes and resolves would be led. */
+const meant = (path: string) =>
+  posix.normalize(decodeURIComponent(path.split('?')[0]!).replaceAll('\\', '/')).replace(/^\/+/, '/')
+
+export function holdsTheEdge(
+  name: string,
+  isThere: () => string | undefined,
+  start: (addresses: Addresses) => Promise<Gateway>,
+) {
+  describe.skipIf(!isThere())(`${name} with the shipped files (skipped where there is none)`, () => {
+    let world: World
+    let assay: Replica
+    let customer: Customer
+    let server: Awaited<ReturnType<Replica['serve']>>
+    let backend: Listener
+    let gateway: Gateway
+    let token: string
+
+    beforeAll(async () => {
+      world = await makeWorld(SETTINGS)
+      assay = await world.replica()
+      customer = await assay.signUp()
+    })
+    afterAll(() => world?.stop())
+    beforeEach(async () => {
+      server = await assay.serve()
+      backend = await listener()
+      gateway = await gatewayTo(server.port)
+      token = await issue({ subject: 'ann', scope: 'read' })
+    })
+
+    async function listener(answer?: RequestListener) {
+      const started = await startListener(answer)
+      onTestFinished(started.stop)
+      return started
+    }
+
+    async function gatewayTo(...ports: number[]) {
+      const started = await start({ assay: ports, backend: backend.port })
+      onTestFinished(started.stop)
+      return started
+    }
+
+    const issue = async (wanted: object) => (await customer.issue(wanted)).json.access_token as string
+
+    async function get(path: string, init: RequestInit = {}, at = gateway) {
+      const response = await fetch(at.url + path, { redirect: 'manual', headers: bearer(token), ...init })
+      await response.arrayBuffer()
+      return response
+    }
+
+    /** A request that is sent as it stands. */
+    async function send(bytes: string, at = gateway) {
+      return statusOf((await exchange(at.port, bytes, 1_000)).text())
+    }
+
+    test('a valid token gets through with whose it is, and ends there', async () => {
+      const session = await customer.session({
+        subject: 'ann',
+        audience: 'shop',
+        scope: 'reports',
+        claims: { plan: 'gold' },
+      })
+      const headers = bearer(session.access_token)
+      expect((await get('/reports/7?page=2', { headers })).status).toBe(200)
+      const [heard] = backend.heard
+      expect(heard!.path).toBe('/reports/7?page=2')
+      expect(identityOf(heard!.headers)).toEqual({
+        'x-auth-customer': customer.id,
+        'x-auth-subject': 'ann',
+        'x-auth-scope': 'reports',
+        'x-auth-audience': 'shop',
+        'x-auth-session': session.session_id,
+        'x-auth-token-id': expect.stringMatching(/^\S{16,}$/),
+        'x-auth-expires': expect.stringMatching(/^\d{10}$/),
+        'x-auth-claims': Buffer.from('{"plan":"gold"}').toString('base64url'),
+      })
+      expect(heard!.headers.authorization).toBeUndefined()
+      expect(heard!.headers['x-request-id']).toMatch(/^[0-9a-f-]{32,36}$/)
+    })
+
+    test('without a token, and with a bad one, it is 401 with the challenge', async () => {
+      const without = await get('/', { headers: {} })
+      expect(without.status).toBe(401)
+      expect(without.headers.get('www-authenticate')).toMatch(/^Bearer/)
+      expect(without.headers.get('www-authenticate')).not.toContain('error=')
+      for (const bad of ['nonsense', 'a.b.c', customer.refreshToken, `${token}x`]) {
+        const response = await get('/', { headers: bearer(bad) })
+        expect(response.status).toBe(401)
+        expect(response.headers.get('www-authenticate')).toContain('error="invalid_token"')
+      }
+      expect(backend.heard).toEqual([])
+    })
+
+    test('a token that lacks the scope is 403 with the challenge, which names the scope', async () => {
+      const { status, headers } = await get('/reports/')
+      expect(status).toBe(403)
+      expect(headers.get('www-authenticate')).toContain('error="insufficient_scope"')
+      expect(headers.get('www-authenticate')).toContain('scope="reports"')
+      expect(backend.heard).toEqual([])
+    })
+
+    test('whatever the method, no token is 401', async () => {
+      for (const method of ['HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'FETCH'])
+        expect((await get('/', { method, headers: {} })).status).toBe(401)
+      const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
+      const upgrade = request('/', undefined, 'Upgrade: websocket', 'Sec-WebSocket-Version: 13', key)
+      expect(await send(upgrade.replace('close', 'Upgrade'))).toBe(401)
+      expect(backend.heard).toEqual([])
+    })
+
+    test('a revoked token is refused at the next request: no answer is remembered', async () => {
+      expect((await get('/')).status).toBe(200)
+      await assay.postForm('/revoke', { token }, bearer(customer.apiKey))
+      expect((await get('/')).status).toBe(401)
+    })
+
+    test('H41 CVE-2026-34457 no identity of the client reaches the backend, however it is spelled', async () => {
+      const spellings = Object.values(SPELLINGS).map(spell => NAMES.map(name => `${spell(name)}: forged`))
+      const twice = NAMES.flatMap(name => [`${name}: forged`, `${name}: forged`])
+      const rule = ['X-Assay-Require: forged']
+      const statuses: number[] = []
+      for (const headers of [...spellings, twice, rule])
+        for (const [path, sent] of [
+          ['/', token],
+          ['/public/', undefined],
+        ] as const)
+          statuses.push(await send(request(path, sent, ...headers)))
+      expect(statuses.slice(0, 2)).toEqual([200, 200])
+      expect(statuses.filter(status => ![200, 400].includes(status))).toEqual([])
+      expect(backend.heard.length).toBeGreaterThanOrEqual(18)
+      expect(backend.heard.flatMap(forgedIn)).toEqual([])
+      const subjects = backend.heard.map(({ path, headers }) => `${path} ${headers['x-auth-subject'] ?? ''}`)
+      expect([...new Set(subjects)].sort()).toEqual(['/ ann', '/public/ '])
+    })
+
+    test('H41 no client takes a name tag off by naming it in Connection', async () => {
+      const hop = NAMES.join(', ')
+      await send(request('/', token).replace('Connection: close', `Connection: close, ${hop}`))
+      await send(request('/', token, `Connection: ${hop}`))
+      await send(request('/', token, `Connection: ${hop.toLowerCase()}`))
+      for (const { headers } of backend.heard) expect(headers['x-auth-customer']).toBe(customer.id)
+    })
+
+    test('H41 of what Assay decides by, it hears the client’s token and nothing else of the client', async () => {
+      const inPlace = await listener((_, response) => response.end())
+      const asking = await gatewayTo(inPlace.port)
+      const names = [...NAMES, 'X-Assay-Require', 'X-Consistency', 'X-Forwarded-For', 'X-Forwarded-Uri']
+      const headers = Object.fromEntries(
+        [...names, 'X-Request-Id', 'Cookie', 'Forwarded'].map(one => [one, 'forged']),
+      )
+      const post = { method: 'POST', body: 'forged'.repeat(10_000), headers: { ...bearer('t'), ...headers } }
+      await get('/reports/?aud=forged', post, asking)
+      const [question, ...more] = inPlace.heard.filter(({ path }) => path.startsWith('/verify'))
+      expect(more).toEqual([])
+      const rule = `${question!.path}${question!.headers['x-assay-require'] ?? ''}`
+      expect(rule).toMatch(/^\/verify\??scope=reports$/)
+      expect(question!.headers.authorization).toBe('Bearer t')
+      expect(question!.headers.host).toBe('assay')
+      expect(JSON.stringify(question)).not.toContain('forged')
+      expect(question!.size).toBe(0)
+    })
+
+    test('two Authorization headers are no token, or the one that was asked about', async () => {
+      const other = await (await assay.signUp()).issue({})
+      const tokens = [token, other.json.access_token, 'nonsense']
+      for (const first of tokens)
+        for (const second of tokens) {
+          const status = await send(request('/', first, `Authorization: Bearer ${second}`))
+          expect([200, 400, 401]).toContain(status)
+        }
+      for (const { headers } of backend.heard) expect(headers.authorization).toBeUndefined()
+    })
+
+    test('H56 the client sets no rule, neither to open nor to close', async () => {
+      const ruled = (rule: string) => ({ headers: { ...bearer(token), 'X-Assay-Require': rule } })
+      expect((await get('/reports/?scope=read', ruled('scope=read'))).status).toBe(403)
+      expect((await get('/?scope=write&scpoe=x', ruled('scope=write'))).status).toBe(200)
+      expect(backend.heard.map(({ path }) => path)).toEqual(['/?scope=write&scpoe=x'])
+      expect(backend.heard[0]!.headers).not.toHaveProperty('x-assay-require')
+    })
+
+    test('H41 CVE-2026-76835 no header tells the gateway another path or method', async () => {
+      const names = [
+        'X-Original-URL',
+        'X-Original-URI',
+        'X-Original-Path',
+        'X-Rewrite-URL',
+        'X-Forwarded-Uri',
+      ]
+      for (const one of [...names, 'X-Forwarded-Prefix', 'X-Forwarded-Path', 'X-Envoy-Original-Path'])
+        expect((await get('/reports/', { headers: { ...bearer(token), [one]: '/public/' } })).status).toBe(
+          403,
+        )
+      for (const one of ['X-HTTP-Method-Override', 'X-Forwarded-Method', 'X-Original-Method'])
+        expect((await get('/', { headers: { [one]: 'OPTIONS' } })).status).toBe(401)
+      expect(backend.heard).toEqual([])
+    })
+
+    test('H41 no spelling of a path leads around its rule', async () => {
+      const ways = ['/public/../reports/x', '/public/%2e%2e/reports/x', '/public/..%2freports/x']
+      const others = [
+        '/public/.%2e/reports/x',
+        '/public/..%5creports/x',
+        '/public/..\\reports/x',
+        '//reports/x',
+      ]
+      const more = [
+        '/./reports/x',
+        '/x/../reports/x',
+        '/%72eports/x',
+        '/reports%2fx',
+        '/%2freports/x',
+        '///reports/x',
+      ]
+      const absolute = ['http://gateway.test/reports/x', 'http://gateway.test/public/../reports/x']
+      const statuses: number[] = []
+      for (const path of ['/public/x', ...ways, ...others, ...more, ...absolute])
+        for (const sent of [undefined, token]) statuses.push(await send(request(path, sent)))
+      expect(statuses.slice(0, 2)).toEqual([200, 200])
+      const reached = backend.heard.map(({ path, headers }) => ({ to: meant(path), headers }))
+      // What was reached without a token is public; with one that lacks the scope, at least no report.
+      expect(reached.filter(({ to }) => to.startsWith('/reports'))).toEqual([])
+      const anonymous = reached.filter(({ headers }) => !headers['x-auth-customer'])
+      expect(anonymous.filter(({ to }) => !to.startsWith('/public/'))).toEqual([])
+    })
+
+    test('a body goes to the backend, whatever its length, and a denied one nowhere', async () => {
+      const post = { method: 'POST', body: 'x'.repeat(100_000) }
+      expect((await get('/', { ...post, headers: bearer(token) })).status).toBe(200)
+      expect((await get('/', { ...post, headers: bearer('nonsense') })).status).toBe(401)
+      expect(backend.heard.map(({ size }) => size)).toEqual([100_000])
+    })
+
+    test('H41 what follows a body is no header', async () => {
+      const chunked = request('/', token, 'Transfer-Encoding: chunked', 'Trailer: X-Auth-Subject')
+      await send(`${chunked.replace('GET', 'POST')}3\r\nabc\r\n0\r\nX-Auth-Subject: forged\r\n\r\n`)
+      for (const { headers } of backend.heard) expect(headers['x-auth-subject']).toBe('ann')
+    })
+
+    test('H40 the largest identity there can be gets through whole, or not at all', async () => {
+      const claims = { note: 'n'.repeat(1_900) }
+      token = await issue({ scope: 'read', claims })
+      for (const size of [0, 4_000, 8_000, 10_000, 12_000, 14_000]) {
+        const { status } = await get('/', { headers: { ...bearer(token), 'X-Large': 'l'.repeat(size) } })
+        expect(size > 4_000 ? [200, 400, 413, 414, 431, 500] : [200]).toContain(status)
+      }
+      expect(backend.heard.length).toBeGreaterThanOrEqual(2)
+      for (const { headers } of backend.heard) {
+        expect(headers['x-auth-customer']).toBe(customer.id)
+        const heard = Buffer.from(String(headers['x-auth-claims']), 'base64url')
+        expect(JSON.parse(heard.toString())).toEqual(claims)
+      }
+    })
+
+    test('H40 a subject that reads like a variable of the gateway stays as it is', async () => {
+      const subject = '{env.HOME}{http.request.host}$host$HOME{http.request.header.Host}'
+      await get('/', { headers: bearer(await issue({ subject })) })
+      expect(backend.heard.map(({ headers }) => headers['x-auth-subject'])).toEqual([subject])
+    })
+
+    test('among many at a time each is answered as itself', async () => {
+      const customers = [customer, await assay.signUp(), await assay.signUp()]
+      const asked = await Promise.all(
+        Array.from({ length: 60 }, async (_, index) => {
+          const one = customers[index % 3]!
+          const good = index % 4 > 0
+          const { json } = await one.issue({ subject: `subject-${index}` })
+          const { status } = await get(`/${index}`, {
+            headers: good ? bearer(json.access_token) : bearer('nonsense'),
+          })
+          return { path: `/${index}`, id: one.id, subject: `subject-${index}`, good, status }
+        }),
+      )
+      expect(asked.filter(({ status, good }) => status !== (good ? 200 : 401))).toEqual([])
+      const heard = new Map(backend.heard.map(({ path, headers }) => [path, headers]))
+      expect(heard.size).toBe(45)
+      for (const { path, id, subject, good } of asked)
+        if (good) expect(heard.get(path)).toMatchObject({ 'x-auth-customer': id, 'x-auth-subject': subject })
+    })
+
+    test('a hundred requests in turn take few connections to Assay', async () => {
+      const before = server.connections()
+      for (let i = 0; i < 100; i++) await get('/', { headers: bearer(i % 2 ? token : 'nonsense') })
+      // One, and those of health checks.
+      expect(server.connections() - before).toBeLessThan(15)
+    })
+
+    test('H29 while Assay is down it is 503 with Retry-After, and nothing reaches the backend', async () => {
+      const alone = await gatewayTo(await freePort())
+      for (let i = 0; i < 5; i++)
+        for (const headers of [{}, bearer(token)]) {
+          const response = await get('/', { headers }, alone)
+          expect(response.status).toBe(503)
+          expect(response.headers.get('retry-after')).toBe('1')
+        }
+      expect(backend.heard).toEqual([])
+      expect((await get('/public/', {}, alone)).status).toBe(200)
+    })
+
+    test('H29 while Assay hangs it is 503 within seconds', async () => {
+      const silent = await listener(() => {})
+      const waiting = await gatewayTo(silent.port)
+      const asked = performance.now()
+      expect((await get('/', {}, waiting)).status).toBe(503)
+      expect(performance.now() - asked).toBeLessThan(8_000)
+      expect(backend.heard).toEqual([])
+    })
+
+    test('nothing but a 200 opens, whatever answers in Assay’s place', async () => {
+      for (const status of [301, 302, 400, 404, 429, 500, 502, 503, 504]) {
+        const inPlace = await listener((_, response) => {
+          response.writeHead(status, { Location: '/public/', 'X-Auth-Subject': 'other' }).end()
+        })
+        const answer = await get('/', {}, await gatewayTo(inPlace.port))
+        expect({ status, answer: answer.status }).not.toMatchObject({ answer: 200 })
+        expect([401, 403]).not.toContain(answer.status)
+        if (status === 503) expect(answer.status).toBe(503)
+      }
+      expect(backend.heard).toEqual([])
+    })
+
+    test('a backend that is down is not taken for Assay, which said yes', async () => {
+      await backend.stop()
+      const { status, headers } = await get('/')
+      expect([500, 502, 503, 504]).toContain(status)
+      expect(headers.get('retry-after')).toBeNull()
+    })
+
+    test('a replica that is down is passed over for one that is not', async () => {
+      const both = await gatewayTo(await freePort(), server.port)
+      for (let i = 0; i < 50; i++) expect((await get('/', {}, both)).status).toBe(200)
+    })
+
+    test('H29 a replica that is cut off is 503 with Retry-After, never a no, until it is back', async () => {
+      const link = await openLink(world.url!)
+      const { issuer } = world.config
+      const cutOff = await startAssay({ ...SETTINGS, ADMIN_TOKEN, ISSUER: issuer, DATABASE_URL: link.url })
+      onTestFinished(async () => {
+        await cutOff.stop('SIGKILL')
+        link.close()
+      })
+      const alone = await gatewayTo(cutOff.port)
+      const both = await gatewayTo(cutOff.port, server.port)
+      const answers = new Set<string>()
+      const status = async () => {
+        const { status, headers } = await get('/', {}, alone)
+        answers.add(`${status} ${headers.get('retry-after')}`)
+        return status
+      }
+      expect(await status()).toBe(200)
+      link.refuse()
+      await expect.poll(status, { timeout: 5_000, interval: 10 }).toBe(503)
+      const late = new Set<number>()
+      for (let i = 0; i < 20; i++) late.add(await status())
+      expect([...late]).toEqual([503])
+      // With another replica, a moment's trouble at most.
+      const inARow = async () => {
+        for (let i = 0; i < 20; i++) if ((await get('/', {}, both)).status !== 200) return i
+        return 20
+      }
+      await expect.poll(inARow, { timeout: 10_000 }).toBe(20)
+      await link.fair()
+      await expect.poll(status, { timeout: 10_000, interval: 10 }).toBe(200)
+      expect([...answers].sort()).toEqual(['200 null', '503 1'])
+    })
+  })
+}

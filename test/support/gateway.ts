@@ -1,0 +1,105 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { rm } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { findProgram } from './program.ts'
+
+/** A gateway as its users run it: a program of the system, with the shipped files, in front of a backend. */
+export interface Gateway {
+  url: string
+  port: number
+  stop(): Promise<void>
+}
+
+/** All on the loopback. */
+export interface Addresses {
+  /** The ports of Assay's replicas. */
+  assay: number[]
+  backend: number
+}
+
+interface Program {
+  name: string
+  args: string[]
+  /** Where it will listen. */
+  port: number
+  /** Its own: it goes when the program has ended. */
+  folder: string
+  env?: Record<string, string>
+}
+
+const living = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+
+/** Starts it; answers once it accepts connections. */
+export async function runGateway({ name, args, port, folder, env }: Program): Promise<Gateway> {
+  const child = spawn(pathOf(name), args, {
+    cwd: folder,
+    env: { PATH: process.env.PATH, ...env },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  living.add(child)
+  const stop = async () => {
+    await end(child)
+    living.delete(child)
+    await rm(folder, { recursive: true })
+  }
+  const stderr = collect(child)
+  await listening(child, port).catch(async cause => {
+    await stop()
+    throw new Error(`${name} did not start: ${stderr()}`, { cause })
+  })
+  return { url: `http://127.0.0.1:${port}`, port, stop }
+}
+
+export function pathOf(name: string): string {
+  const path = findProgram(name)
+  if (path === undefined) throw new Error(`${name} is not installed`)
+  return path
+}
+
+/** Tells it to end, and waits until it has. */
+export async function end(child: ChildProcess) {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = once(child, 'exit')
+  child.kill('SIGTERM')
+  await exited
+}
+
+/** A shipped file with other addresses in it, as a user would write them; each must be there. */
+export function withAddresses(text: string, changes: Record<string, string>): string {
+  return Object.entries(changes).reduce((changed, [from, to]) => {
+    if (!changed.includes(from)) throw new Error(`the shipped file has no ${from}`)
+    return changed.replaceAll(from, to)
+  }, text)
+}
+
+function collect(child: ChildProcess) {
+  let text = ''
+  child.stderr?.setEncoding('utf8').on('data', chunk => {
+    text += chunk
+  })
+  return () => text
+}
+
+async function listening(child: ChildProcess, port: number) {
+  const deadline = performance.now() + 10_000
+  while (!(await accepts(port))) {
+    if (child.exitCode !== null) throw new Error(`it exited with ${child.exitCode}`)
+    if (performance.now() > deadline) throw new Error('it accepts no connection after 10 s')
+    await new Promise(resolve => setTimeout(resolve, 5))
+  }
+}
+
+function accepts(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect(port, '127.0.0.1')
+    socket.once('error', () => resolve(false))
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+  })
+}
