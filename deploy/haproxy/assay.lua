@@ -1,0 +1,59 @@
+-- The question to Assay, for haproxy.cfg: http-request lua.assay /verify?scope=orders:read
+--
+-- It says yes by the variable txn.assay, and haproxy.cfg denies whatever lacks it: HAProxy goes on with a request whose
+-- Lua has failed.
+
+local IDENTITY = {
+  'x-auth-customer', 'x-auth-subject', 'x-auth-scope', 'x-auth-audience',
+  'x-auth-session', 'x-auth-token-id', 'x-auth-expires', 'x-auth-claims',
+}
+
+-- The socket of `listen assay`: HAProxy itself keeps the connections, and passes over a replica that is down.
+local SOCKET = 'abns@assay'
+
+-- All values of a header, as one. Two Authorization headers are thus no token, whichever of them was good.
+local function joined(headers, name)
+  local values = {}
+  for _, value in pairs(headers[name] or {}) do table.insert(values, value) end
+  return table.concat(values, ', ')
+end
+
+-- Only what Assay decides by. The client's other headers stay here.
+local function question_of(txn)
+  local given = txn.http:req_get_headers()
+  local headers = { host = { 'assay' }, ['x-request-id'] = { joined(given, 'x-request-id') } }
+  if given['authorization'] then headers['authorization'] = { joined(given, 'authorization') } end
+  -- With TOKEN_COOKIE=session, and only that cookie:
+  -- headers['cookie'] = { 'session=' .. (txn.sf:req_cook('session')) }
+  return headers
+end
+
+local function refuse(txn, status, name, value)
+  local reply = txn:reply({ status = status })
+  reply:add_header('content-length', '0')
+  reply:add_header('cache-control', 'no-store')
+  if value ~= '' then reply:add_header(name, value) end
+  txn:done(reply)
+end
+
+local function identify(txn, headers)
+  for _, name in ipairs(IDENTITY) do txn.http:req_set_header(name, joined(headers, name)) end
+end
+
+core.register_action('assay', { 'http-req' }, function(txn, question)
+  local answer = core.httpclient():get({
+    url = 'http://127.0.0.1' .. question,
+    dst = SOCKET,
+    headers = question_of(txn),
+  })
+  local headers = answer.headers or {}
+  if answer.status == 200 then
+    identify(txn, headers)
+    txn:set_var('txn.assay', 'yes')
+  elseif answer.status == 401 or answer.status == 403 then
+    refuse(txn, answer.status, 'www-authenticate', joined(headers, 'www-authenticate'))
+  else
+    -- It isn't known whether the token is good: the client should ask again.
+    refuse(txn, 503, 'retry-after', '1')
+  end
+end, 1)
