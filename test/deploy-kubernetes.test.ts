@@ -1,0 +1,99 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { loadConfig, SETTINGS } from '../server/config.ts'
+import { LONGEST_END } from '../server/serve.ts'
+
+const ROOT = join(import.meta.dirname, '..')
+const FOLDER = join(ROOT, 'deploy/kubernetes')
+const read = (file: string) => parse(readFileSync(join(FOLDER, file), 'utf8'))
+
+const kustomization = read('kustomization.yaml')
+const deployment = read('deployment.yaml')
+const pod = deployment.spec.template.spec
+const [container] = pod.containers
+const { paths } = parse(readFileSync(join(ROOT, 'openapi.yaml'), 'utf8'))
+const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+
+/** As the container has it. */
+const environment: Record<string, string> = Object.fromEntries([
+  ...kustomization.configMapGenerator[0].literals.map((literal: string) => literal.split(/=(.*)/)),
+  ...container.env.map(({ name, value }: { name: string; value: string }) => [name, value]),
+])
+
+describe('deploy/kubernetes', () => {
+  test('the base names every file there is, and no other', () => {
+    const files = readdirSync(FOLDER).filter(file => file !== 'kustomization.yaml')
+    expect([...kustomization.resources].sort()).toEqual(files.sort())
+  })
+
+  test('the image is of this version', () => {
+    expect(kustomization.images).toEqual([{ name: container.image, newTag: manifest.version }])
+  })
+
+  test('every variable is a setting, and secrets come as files', () => {
+    const known = SETTINGS.flatMap(({ name, secret }) => (secret ? [`${name}_FILE`] : [name as string]))
+    expect(Object.keys(environment).filter(name => !known.includes(name))).toEqual([])
+    expect(container.envFrom).toEqual([{ configMapRef: { name: kustomization.configMapGenerator[0].name } }])
+  })
+
+  test('with the secrets that make-secrets.sh makes, Assay takes every setting it is given', () => {
+    const dir = mkdtempSync(join(tmpdir(), 'assay-secrets-'))
+    spawnSync('sh', [join(ROOT, 'deploy/make-secrets.sh'), dir])
+    const [{ mountPath }] = container.volumeMounts
+    const config = loadConfig(environment, path => readFileSync(path.replace(mountPath, dir), 'utf8'))
+    rmSync(dir, { recursive: true })
+    expect(config.databaseUrl).toMatch(/^postgres:/)
+    expect(config.masterKeys).toHaveLength(1)
+    expect(config.resourceServers).toHaveLength(1)
+  })
+
+  test('the probes ask for paths that there are, on the port that the image listens on', () => {
+    const { startupProbe, livenessProbe, readinessProbe } = container
+    expect(livenessProbe.httpGet.path).toBe('/healthz')
+    expect(readinessProbe.httpGet.path).toBe('/readyz')
+    for (const { httpGet } of [startupProbe, livenessProbe, readinessProbe]) {
+      expect(paths[httpGet.path].get).toBeDefined()
+      expect(httpGet.port).toBe(container.ports[0].name)
+    }
+    const image = readFileSync(join(ROOT, 'Dockerfile'), 'utf8')
+    expect(image).toContain(`EXPOSE ${container.ports[0].containerPort}`)
+    expect(read('service.yaml').spec.ports[0].targetPort).toBe(container.ports[0].name)
+  })
+
+  test('Service and PodDisruptionBudget mean these pods, and some are always there', () => {
+    const { labels } = deployment.spec.template.metadata
+    expect(deployment.spec.selector.matchLabels).toEqual(labels)
+    expect(read('service.yaml').spec.selector).toEqual(labels)
+    const budget = read('poddisruptionbudget.yaml').spec
+    expect(budget.selector.matchLabels).toEqual(labels)
+    expect(deployment.spec.replicas - budget.maxUnavailable).toBeGreaterThanOrEqual(2)
+    expect(deployment.spec.strategy.rollingUpdate).toEqual({ maxSurge: 1, maxUnavailable: 0 })
+  })
+
+  test('a pod that ends has time for its drain', () => {
+    const [command, seconds] = container.lifecycle.preStop.exec.command
+    expect(command).toBe('sleep')
+    const drain = 3 + LONGEST_END / 1_000
+    expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(Number(seconds) + drain)
+  })
+
+  test('a pod may do nothing that it needn’t', () => {
+    expect(pod.automountServiceAccountToken).toBe(false)
+    expect(pod.securityContext).toMatchObject({
+      runAsNonRoot: true,
+      seccompProfile: { type: 'RuntimeDefault' },
+    })
+    expect(container.securityContext).toEqual({
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      capabilities: { drop: ['ALL'] },
+    })
+    // For its group alone, and that is the pod's.
+    expect(pod.volumes[0].secret.defaultMode).toBe(0o440)
+    expect(pod.securityContext.fsGroup).toBe(pod.securityContext.runAsGroup)
+  })
+})
