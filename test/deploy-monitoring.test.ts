@@ -1,0 +1,117 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { UNAVAILABLE } from '../server/errors.ts'
+import { Metrics } from '../server/metrics.ts'
+import { AllMetrics } from '../server/workers/all_metrics.ts'
+
+const DEPLOY = join(import.meta.dirname, '../deploy')
+const text = (file: string) => readFileSync(join(DEPLOY, file), 'utf8')
+
+interface Rule {
+  alert: string
+  expr: string
+  labels: { severity: string }
+  annotations: { summary: string; runbook: string }
+}
+
+const rules: Rule[] = parse(text('prometheus/alerts.yaml')).groups.flatMap(
+  ({ rules }: { rules: Rule[] }) => rules,
+)
+
+interface Panel {
+  id: number
+  title: string
+  type: string
+  gridPos: { x: number; y: number; w: number; h: number }
+  targets?: { expr: string }[]
+}
+
+const dashboard: { panels: Panel[]; templating: { list: { definition?: string }[] } } = JSON.parse(
+  text('grafana/assay.json'),
+)
+const expressions = {
+  'prometheus/alerts.yaml': rules.map(({ expr }) => expr),
+  'grafana/assay.json': [
+    ...dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr)),
+    ...dashboard.templating.list.flatMap(({ definition = [] }) => definition),
+  ],
+}
+
+const namesIn = (expr: string) => expr.match(/\b(assay|nodejs|process)_\w+/g) ?? []
+
+/** A replica's and its first process's, as GET /metrics prints them; with the series of histograms. */
+async function printed(): Promise<Set<string>> {
+  const zero = () => 0
+  const metrics = new Metrics(
+    {
+      busAge: zero,
+      longestAge: zero,
+      bus: () => ({ polls: 0, failures: 0, rows: 0, reloads: 0 }),
+      revocations: zero,
+      customers: zero,
+      database: () => ({ calls: 0, connections: 0 }),
+      shelf: () => new Map(),
+      redisFailures: zero,
+    },
+    { process: true },
+  )
+  const all = (await metrics.text()) + (await new AllMetrics([]).text())
+  const types = [...all.matchAll(/^# TYPE (\S+) (\S+)$/gm)]
+  return new Set(
+    types.flatMap(([, name, type]) =>
+      type === 'histogram' ? ['_bucket', '_sum', '_count'].map(end => name + end) : [name!],
+    ),
+  )
+}
+
+describe.each(Object.entries(expressions))('deploy/%s', (_, used) => {
+  let known: Set<string>
+  beforeAll(async () => {
+    known = await printed()
+  })
+
+  test('names only metrics that GET /metrics prints', () => {
+    const names = used.flatMap(namesIn)
+    expect(names.length).toBeGreaterThan(15)
+    expect([...new Set(names)].filter(name => !known.has(name))).toEqual([])
+  })
+
+  test('names only reasons and outcomes that there are', () => {
+    const source = ['http/verify.ts', 'shelf.ts', 'tokens.ts'].map(file =>
+      readFileSync(join(import.meta.dirname, '../server', file), 'utf8'),
+    )
+    const outcomes = (value: string) => value === 'ok' || source.some(file => file.includes(`'${value}'`))
+    for (const [, label, values] of used.join('\n').matchAll(/\b(reason|outcome)!?=~?"([^"]+)"/g))
+      for (const value of values!.split('|'))
+        expect({ value, known: label === 'reason' ? value in UNAVAILABLE : outcomes(value) }).toEqual({
+          value,
+          known: true,
+        })
+  })
+})
+
+describe('deploy/prometheus/alerts.yaml', () => {
+  test('each alert says what it means, how urgent it is, and where to read on', () => {
+    expect(rules.length).toBeGreaterThan(10)
+    expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length)
+    for (const { alert, labels, annotations } of rules) {
+      expect(annotations.runbook).toBe(`docs/running.md#${alert.toLowerCase()}`)
+      expect(annotations.summary.length).toBeGreaterThan(10)
+      expect(['page', 'ticket']).toContain(labels.severity)
+    }
+  })
+})
+
+describe('deploy/grafana/assay.json', () => {
+  test('every panel has an id and a place of its own, and something to show', () => {
+    const { panels } = dashboard
+    expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length)
+    const cells = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
+      Array.from({ length: w * h }, (_, index) => `${x + (index % w)} ${y + Math.floor(index / w)}`),
+    )
+    expect(new Set(cells).size).toBe(cells.length)
+    for (const { type, targets = [] } of panels) expect(type === 'row' || targets.length > 0).toBe(true)
+  })
+})
