@@ -1,0 +1,148 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { parse, parseAllDocuments } from 'yaml'
+import { identityHeaders } from '../server/identity.ts'
+
+/** The gateways that run in no test of ours: what their files say. Those that do are in test/postgres. */
+
+const read = (file: string) => readFileSync(join(import.meta.dirname, '../deploy', file), 'utf8')
+
+const NAMES = Object.keys(
+  identityHeaders({
+    client_id: '',
+    sub: '',
+    aud: '',
+    jti: '',
+    exp: 0,
+    iat: 0,
+    iss: '',
+    ep: '',
+  }),
+)
+const small = NAMES.map(name => name.toLowerCase())
+
+/** A name with hyphens and underscores in every mixture. */
+const spellings = (name: string): string[] => {
+  const at = name.indexOf('-')
+  if (at < 0) return [name]
+  const rest = spellings(name.slice(at + 1))
+  return ['-', '_'].flatMap(mark => rest.map(end => name.slice(0, at) + mark + end))
+}
+
+test.each([
+  'caddy/assay.caddy',
+  'haproxy/assay.lua',
+  'nginx/identity.conf',
+  'nginx/anonymous.conf',
+  'envoy/envoy.yaml',
+  'ingress-nginx/ingress.yaml',
+])('%s knows every identity header that /verify answers with', file => {
+  const text = read(file).toLowerCase()
+  expect(NAMES).toHaveLength(8)
+  expect(small.filter(name => !text.includes(name))).toEqual([])
+})
+
+describe('deploy/traefik', () => {
+  const { routers, middlewares, services } = parse(read('traefik/assay.yaml')).http
+  const asking = Object.values<{ forwardAuth?: { authResponseHeadersRegex: string } }>(middlewares).flatMap(
+    ({ forwardAuth }) => forwardAuth ?? [],
+  )
+
+  test('forwardAuth takes off every spelling of ours, and nothing else', () => {
+    expect(asking).toHaveLength(2)
+    for (const { authResponseHeadersRegex } of asking) {
+      const taken = new RegExp(authResponseHeadersRegex.replace('(?i)', ''), 'i')
+      for (const name of NAMES.flatMap(spellings)) expect(name).toMatch(taken)
+      expect('X-Authority-Of').not.toMatch(taken)
+      expect('X-Request-Id').not.toMatch(taken)
+    }
+  })
+
+  test('Assay hears the token alone, and believes no header about where it comes from', () => {
+    for (const one of asking)
+      expect(one).toMatchObject({ trustForwardHeader: false, authRequestHeaders: ['Authorization'] })
+  })
+
+  test('where nothing is asked, every spelling is taken off one by one', () => {
+    const { customRequestHeaders } = middlewares['assay-anonymous'].headers
+    expect(Object.keys(customRequestHeaders).sort()).toEqual(NAMES.flatMap(spellings).sort())
+    expect(new Set(Object.values(customRequestHeaders))).toEqual(new Set(['']))
+  })
+
+  test('what is named is there, and every way to the backend has a middleware', () => {
+    for (const { middlewares: names = [], service } of Object.values<{
+      middlewares?: string[]
+      service: string
+    }>(routers)) {
+      expect(services[service]).toBeDefined()
+      expect(service === 'assay' || names.length > 0).toBe(true)
+      for (const name of names) expect(middlewares[name]).toBeDefined()
+    }
+    expect(routers.assay.entryPoints).toEqual(['assay'])
+    expect(services.assay.loadBalancer.healthCheck.path).toBe('/readyz')
+  })
+})
+
+describe('deploy/envoy', () => {
+  const { listeners, clusters } = parse(read('envoy/envoy.yaml')).static_resources
+  const manager = listeners[0].filter_chains[0].filters[0].typed_config
+  const [mutation, authz, router] = manager.http_filters.map(
+    (filter: { typed_config: Record<string, unknown> }) => filter.typed_config,
+  )
+  const [host] = manager.route_config.virtual_hosts
+
+  test('what the client forged is taken off before anyone is asked', () => {
+    const removed = mutation.mutations.request_mutations.map((one: { remove: string }) => one.remove)
+    expect(removed.sort()).toEqual([...small, 'x-assay-require'].sort())
+    expect(authz['@type']).toMatch(/ext_authz/)
+    expect(router['@type']).toMatch(/router/)
+    expect(manager.common_http_protocol_options.headers_with_underscores_action).toBe('DROP_HEADER')
+  })
+
+  test('unknown is 503: neither a yes nor a no', () => {
+    expect(authz.failure_mode_allow).toBe(false)
+    expect(authz.status_on_error).toEqual({ code: 'ServiceUnavailable' })
+    const [assay] = clusters.filter(({ name }: { name: string }) => name === 'assay')
+    expect(assay.common_lb_config.healthy_panic_threshold.value).toBe(0)
+    expect(authz.http_service.path_prefix).toBe('/verify')
+  })
+
+  test('a path is resolved before a route is chosen by it', () => {
+    expect(manager).toMatchObject({
+      normalize_path: true,
+      merge_slashes: true,
+      path_with_escaped_slashes_action: 'REJECT_REQUEST',
+    })
+  })
+
+  test('only /public/ is not asked about, and the token ends there', () => {
+    const disabled = host.routes.filter((route: object) => JSON.stringify(route).includes('"disabled":true'))
+    expect(disabled.map(({ match }: { match: { prefix: string } }) => match.prefix)).toEqual(['/public/'])
+    expect(host.request_headers_to_remove).toContain('authorization')
+  })
+})
+
+describe('deploy/ingress-nginx', () => {
+  const [ingress, question] = parseAllDocuments(read('ingress-nginx/ingress.yaml')).map(one => one.toJS())
+  const annotation = (name: string) => ingress.metadata.annotations[`nginx.ingress.kubernetes.io/${name}`]
+
+  test('every identity header is replaced', () => {
+    expect(annotation('auth-response-headers').split(',')).toEqual(NAMES)
+  })
+
+  test('the client’s own rule doesn’t reach Assay', () => {
+    const { namespace, name } = question.metadata
+    expect(annotation('auth-proxy-set-headers')).toBe(`${namespace}/${name}`)
+    expect(question.data).toEqual({ 'X-Assay-Require': '', 'X-Consistency': '' })
+  })
+
+  test('asks the Service of deploy/kubernetes, and remembers no answer', () => {
+    const service = parse(read('kubernetes/service.yaml'))
+    const url = new URL(annotation('auth-url'))
+    expect(url.hostname.split('.')[0]).toBe(service.metadata.name)
+    expect(url.port).toBe(String(service.spec.ports[0].port))
+    expect(url.pathname).toBe('/verify')
+    expect(Object.keys(ingress.metadata.annotations).filter(name => name.includes('cache'))).toEqual([])
+  })
+})
