@@ -36,8 +36,12 @@ local function refuse(txn, status, name, value)
   txn:done(reply)
 end
 
+-- haproxy.cfg has taken off what the client sent under these names.
 local function identify(txn, headers)
-  for _, name in ipairs(IDENTITY) do txn.http:req_set_header(name, joined(headers, name)) end
+  for _, name in ipairs(IDENTITY) do
+    local value = joined(headers, name)
+    if value ~= '' then txn.http:req_set_header(name, value) end
+  end
 end
 
 core.register_action('assay', { 'http-req' }, function(txn, question)
@@ -47,7 +51,8 @@ core.register_action('assay', { 'http-req' }, function(txn, question)
     headers = question_of(txn),
   })
   local headers = answer.headers or {}
-  if answer.status == 200 then
+  -- Exactly 200, with whose token it is: whatever says less isn't Assay.
+  if answer.status == 200 and joined(headers, 'x-auth-customer') ~= '' then
     identify(txn, headers)
     txn:set_var('txn.assay', 'yes')
   elseif answer.status == 401 or answer.status == 403 then

@@ -20,7 +20,7 @@ export async function startCaddy({ assay, backend }: Addresses): Promise<Gateway
   await edit('Caddyfile', {
     ':8080 {': `:${port} {\nbind 127.0.0.1`,
     '127.0.0.1:3002': `127.0.0.1:${backend}`,
-    '127.0.0.1:2019': `127.0.0.1:${await freePort()}`,
+    '127.0.0.1:2019': `unix/${folder}/admin.sock`,
   })
   const args = ['run', '--config', 'Caddyfile']
   return runGateway({ name: 'caddy', args, port, folder, env: { HOME: folder } })

@@ -374,12 +374,14 @@ export function holdsTheEdge(
     })
 
     test('nothing but a 200 opens, whatever answers in Assay’s place', async () => {
-      for (const status of [301, 302, 400, 404, 429, 500, 502, 503, 504]) {
+      // auth_request takes every 2xx for a yes.
+      const strange = name === 'nginx' ? [] : [200, 204, 206]
+      for (const status of [...strange, 301, 302, 400, 404, 429, 500, 502, 503, 504]) {
         const inPlace = await listener((_, response) => {
           response.writeHead(status, { Location: '/public/', 'X-Auth-Subject': 'other' }).end()
         })
         const answer = await get('/', {}, await gatewayTo(inPlace.port))
-        expect({ status, answer: answer.status }).not.toMatchObject({ answer: 200 })
+        expect({ status, isYes: answer.ok }).toEqual({ status, isYes: false })
         expect([401, 403]).not.toContain(answer.status)
         if (status === 503) expect(answer.status).toBe(503)
       }
