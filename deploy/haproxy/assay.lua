@@ -36,12 +36,18 @@ local function refuse(txn, status, name, value)
   txn:done(reply)
 end
 
--- haproxy.cfg has taken off what the client sent under these names.
+-- haproxy.cfg has taken off what the client sent under these names. False if there was no room for all of them
+-- (tune.maxrewrite): a part of an identity is none.
 local function identify(txn, headers)
   for _, name in ipairs(IDENTITY) do
     local value = joined(headers, name)
     if value ~= '' then txn.http:req_set_header(name, value) end
   end
+  local written = txn.http:req_get_headers()
+  for _, name in ipairs(IDENTITY) do
+    if joined(written, name) ~= joined(headers, name) then return false end
+  end
+  return true
 end
 
 core.register_action('assay', { 'http-req' }, function(txn, question)
@@ -52,13 +58,13 @@ core.register_action('assay', { 'http-req' }, function(txn, question)
   })
   local headers = answer.headers or {}
   -- Exactly 200, with whose token it is: whatever says less isn't Assay.
-  if answer.status == 200 and joined(headers, 'x-auth-customer') ~= '' then
-    identify(txn, headers)
+  local names = joined(headers, 'x-auth-customer') ~= ''
+  if answer.status == 200 and names and identify(txn, headers) then
     txn:set_var('txn.assay', 'yes')
   elseif answer.status == 401 or answer.status == 403 then
     refuse(txn, answer.status, 'www-authenticate', joined(headers, 'www-authenticate'))
   else
-    -- It isn't known whether the token is good: the client should ask again.
+    -- It isn't known whose token it is: the client should ask again.
     refuse(txn, 503, 'retry-after', '1')
   end
 end, 1)

@@ -10,15 +10,21 @@ const SHIPPED = join(import.meta.dirname, '../../deploy/haproxy')
 
 export const findHaproxy = () => findProgram('haproxy')
 
-/** A real HAProxy with the shipped files in a folder of its own; only addresses are changed, the socket's name among them. */
-export async function startHaproxy({ assay, backend }: Addresses): Promise<Gateway> {
+/**
+ * A real HAProxy with the shipped files in a folder of its own; only addresses are changed, the socket's name among them.
+ * `broken`: what else is changed in assay.lua.
+ */
+export async function startHaproxy(
+  { assay, backend }: Addresses,
+  broken: Record<string, string> = {},
+): Promise<Gateway> {
   const port = await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'assay-haproxy-'))
   await cp(SHIPPED, folder, { recursive: true })
   const edit = async (file: string, changes: Record<string, string>) =>
     writeFile(join(folder, file), withAddresses(await readFile(join(folder, file), 'utf8'), changes))
   const socket = { 'abns@assay': `abns@assay-${randomBytes(8).toString('hex')}` }
-  await edit('assay.lua', socket)
+  await edit('assay.lua', { ...socket, ...broken })
   await edit('haproxy.cfg', {
     ...socket,
     'bind :8080': `bind 127.0.0.1:${port}`,
