@@ -325,6 +325,18 @@ export function holdsTheEdge(
       expect(backend.heard.map(({ headers }) => headers['x-auth-subject'])).toEqual([subject])
     })
 
+    test('H42 the account is Assay’s own to guard, and is told where its client is', async () => {
+      expect((await get('/api/auth/me', { headers: bearer(customer.accessToken) })).status).toBe(200)
+      expect((await get('/api/keys')).status).toBe(403)
+      const inPlace = await listener((_, response) => response.end())
+      const asking = await gatewayTo(inPlace.port)
+      await get('/api/keys', { headers: { ...bearer('t'), 'X-Forwarded-For': '203.0.113.7' } }, asking)
+      const heard = inPlace.heard.filter(({ path }) => path === '/api/keys')
+      expect(heard.map(({ headers }) => [headers.authorization, headers['x-forwarded-for']])).toEqual([
+        ['Bearer t', '127.0.0.1'],
+      ])
+    })
+
     test('among many at a time each is answered as itself', async () => {
       const customers = [customer, await assay.signUp(), await assay.signUp()]
       const asked = await Promise.all(
