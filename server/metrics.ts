@@ -35,8 +35,8 @@ export class Metrics {
   readonly #seconds: Histogram<'route'>
   readonly #unavailable: Counter<'reason'>
   readonly #lockWait: Histogram
-  readonly #jobs: Counter<'job' | 'outcome'>
-  readonly #removed: Counter<'job'>
+  readonly #jobs: Counter<'task' | 'outcome'>
+  readonly #removed: Counter<'task'>
   /** Counted by hand: a label lookup at each verify would cost more than the rest of the counting. */
   readonly #verified = new Map<string, number>()
 
@@ -62,13 +62,14 @@ export class Metrics {
     this.#jobs = new Counter({
       name: 'assay_maintenance_jobs_total',
       help: 'Jobs of maintenance that were run, by how they ended.',
-      labelNames: ['job', 'outcome'],
+      // Not `job`, which Prometheus has for its own.
+      labelNames: ['task', 'outcome'],
       registers,
     })
     this.#removed = new Counter({
       name: 'assay_maintenance_removed_total',
       help: 'Rows that maintenance removed, by job; of the audit whole months too, each counted as one.',
-      labelNames: ['job'],
+      labelNames: ['task'],
       registers,
     })
     byOutcome(registers, {
@@ -102,9 +103,9 @@ export class Metrics {
   }
 
   /** A job of maintenance was run. */
-  maintained(job: string, outcome: 'ok' | 'failed', removed: number) {
-    this.#jobs.inc({ job, outcome })
-    this.#removed.inc({ job }, removed)
+  maintained(task: string, outcome: 'ok' | 'failed', removed: number) {
+    this.#jobs.inc({ task, outcome })
+    this.#removed.inc({ task }, removed)
   }
 
   /** An act took its number on the bus. */
