@@ -100,5 +100,7 @@ test('what is older than the audit is kept goes, whole months and what stood els
   for (const month of before.slice(0, 3)) expect(await partitions()).not.toContain(month)
   const { text } = await keeper.get('/metrics', ADMIN_TOKEN)
   expect(text).toMatch(/^assay_maintenance_jobs_total\{task="audit",outcome="ok"\} 3$/m)
-  expect(Number(/^assay_maintenance_removed_total\{task="audit"\} (\d+)$/m.exec(text)?.[1])).toBeGreaterThan(3)
+  expect(Number(/^assay_maintenance_removed_total\{task="audit"\} (\d+)$/m.exec(text)?.[1])).toBeGreaterThan(
+    3,
+  )
 })
