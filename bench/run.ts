@@ -87,7 +87,11 @@ const progress = (text: string) =>
 
 const print = (text: string) => process.stdout.write(`${text}\n`)
 
-process.once('SIGINT', () => void cleanUp().then(() => process.exit(130)))
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.once(signal, () => void cleanUp().then(() => process.exit(code)))
 await main()
   .catch(error => {
     process.stderr.write(`bench: ${error.message}\n`)
