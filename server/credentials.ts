@@ -7,6 +7,7 @@ import type { Config } from './config.ts'
 import {
   customerNamedBy,
   customerOfApiKeyId,
+  fromTheSystem,
   matches,
   newApiKeyId,
   newCredential,
@@ -103,9 +104,9 @@ export class Credentials {
   }
 
   /** Shown once: only its digest is kept. */
-  make(customerId: string) {
-    const id = newApiKeyId(this.#options.keys.vault.installationKey, customerId)
-    return { id, ...newCredential('assay_ak', id) }
+  make(customerId: string, draw = fromTheSystem) {
+    const id = newApiKeyId(this.#options.keys.vault.installationKey, customerId, draw)
+    return { id, ...newCredential('assay_ak', id, draw) }
   }
 
   /** Throws `conflict` when the customer has as many as it may. */

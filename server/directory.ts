@@ -17,6 +17,7 @@ import {
 } from '../db/directory.ts'
 import type { Credentials } from './credentials.ts'
 import { hashPassword } from './crypto/password.ts'
+import { fromRetry, fromTheSystem, newCustomerId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
 import type { Gate } from './gate.ts'
 import { newCustomer } from './new_customer.ts'
@@ -67,15 +68,26 @@ export class Directory {
     return (by === 'email' ? searchEmails : searchNames)(this.#options.db, query)
   }
 
-  /** Without a password nobody can log in, until one is set. Throws `conflict` for an email that is taken. */
+  /**
+   * Without a password nobody can log in, until one is set. With a `retryKey` the same request is answered again with the same
+   * customer and API key, for as long as the customer is there: both are made from it, and neither is kept. Throws `conflict`
+   * for an email that is taken, `invalid_request` for another email under the key.
+   */
   async create(
     account: { email: string; name: string | undefined; password: string | undefined },
     origin: Origin,
+    retryKey?: string,
   ): Promise<{ customer: ListedCustomer; apiKey: string }> {
-    const { db, gate } = this.#options
+    const { db, gate, vault, credentials } = this.#options
+    const draw =
+      retryKey === undefined ? fromTheSystem : fromRetry(vault.installationKey, `${origin.actor} ${retryKey}`)
+    const customerId = newCustomerId(draw)
+    const [before] = retryKey === undefined ? [] : await findListed(db, { customerId })
+    if (before && before.email !== account.email) throw OTHER_REQUEST
+    if (before) return { customer: before, apiKey: credentials.make(customerId, draw).text }
     const { email, name, password = randomBytes(32).toString('hex') } = account
     const passwordHash = await gate.pass(() => hashPassword(password))
-    const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options)
+    const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
     const [inserted] = await insertCustomerAlone(db, { ...origin, ...made })
     if (!inserted) throw TAKEN
     const { createdAt } = inserted
@@ -153,4 +165,8 @@ export class Directory {
   }
 }
 
+const OTHER_REQUEST = new OAuthError(
+  'invalid_request',
+  'this Idempotency-Key was used with another request; use a new one',
+)
 const TAKEN = new OAuthError('conflict', 'this email has an account')

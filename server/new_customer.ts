@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { MadeCustomer } from '../db/customers.ts'
 import type { Credentials } from './credentials.ts'
 import { type SealingKey, seal } from './crypto/seal.ts'
-import { randomId } from './crypto/secret.ts'
+import { fromTheSystem, newCustomerId } from './crypto/secret.ts'
 import { DATA_KEY_ID, dataKeyContext, type Vault } from './records.ts'
 import { ANY, SESSIONS } from './scope.ts'
 import { newSecret } from './secrets.ts'
@@ -11,9 +11,10 @@ import { newSecret } from './secrets.ts'
 export function newCustomer(
   account: Pick<MadeCustomer, 'email' | 'name' | 'passwordHash'>,
   { credentials, vault }: { credentials: Credentials; vault: Vault },
+  draw = fromTheSystem,
 ): MadeCustomer & { apiKey: string } {
-  const customerId = randomId(10)
-  const { id, digest, text } = credentials.make(customerId)
+  const customerId = newCustomerId(draw)
+  const { id, digest, text } = credentials.make(customerId, draw)
   return {
     ...account,
     ...newSecrets(vault, customerId),

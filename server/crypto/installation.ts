@@ -5,9 +5,9 @@ import { encodeBase32 } from './base32.ts'
  * What the installation key vouches for. Each purpose has a key of its own, so that the MAC of one never
  * serves as the other's.
  */
-type Purpose = 'kid' | 'api key id' | 'server id' | 'cached record' | 'limit'
+type Purpose = 'kid' | 'api key id' | 'server id' | 'retry' | 'cached record' | 'limit'
 
-const PURPOSES: Purpose[] = ['kid', 'api key id', 'server id', 'cached record', 'limit']
+const PURPOSES: Purpose[] = ['kid', 'api key id', 'server id', 'retry', 'cached record', 'limit']
 
 /** By the installation key itself: a process has one, and a derived key is asked for with every made-up kid. */
 const derived = new WeakMap<Uint8Array, Map<Purpose, Buffer>>()

@@ -19,6 +19,24 @@ export function randomId(bytes: 10 | 15): string {
   return encodeBase32(drawn(bytes))
 }
 
+/** Where unguessable bytes come from. `what`: no two of one draw are the same. */
+export type Draw = (bytes: number, what: string) => Buffer
+
+export const fromTheSystem: Draw = bytes => randomBytes(bytes)
+
+/** What a retry must make again, without its being kept: from the installation's key and what the retry brings again. */
+export const fromRetry =
+  (installationKey: Uint8Array, seed: string): Draw =>
+  (bytes, what) =>
+    hash(
+      'sha256',
+      installationMac(installationKey, 'retry', JSON.stringify([what, seed]), 32),
+      'buffer',
+    ).subarray(0, bytes)
+
+/** Of a new customer. */
+export const newCustomerId = (draw: Draw) => encodeBase32(draw(10, 'customer id'))
+
 /** Drawn ahead, since each draw is a call of the system's; what was taken is not given again. */
 let ahead = Buffer.alloc(0)
 
@@ -45,9 +63,13 @@ export function matches(expected: Uint8Array, text: string): boolean {
 }
 
 /** `text` is shown to its owner once; only `digest` is kept. */
-export function newCredential(prefix: Prefix, id: string): { text: string; digest: Buffer } {
+export function newCredential(
+  prefix: Prefix,
+  id: string,
+  draw = fromTheSystem,
+): { text: string; digest: Buffer } {
   // 62^43 is just over 2^256.
-  const body = `${prefix}_${id}_${base62(BigInt(`0x${randomBytes(32).toString('hex')}`), 43)}`
+  const body = `${prefix}_${id}_${base62(BigInt(`0x${draw(32, 'credential').toString('hex')}`), 43)}`
   const text = `${body}_${checksum(body)}`
   if (!CREDENTIAL.test(text)) throw new Error('a credential id is 1 to 64 letters and digits')
   return { text, digest: digest(text) }
@@ -67,9 +89,9 @@ export function parseCredential(text: string): { prefix: Prefix; id: string } | 
  * An API key's id names its customer and bears a MAC, so that made-up ids cost no query: customer 16, random
  * 8, MAC 8.
  */
-export function newApiKeyId(installationKey: Uint8Array, customerId: string): string {
+export function newApiKeyId(installationKey: Uint8Array, customerId: string, draw = fromTheSystem): string {
   if (!CUSTOMER_ID.test(customerId)) throw new Error('not a customer id')
-  const name = customerId + encodeBase32(randomBytes(5))
+  const name = customerId + encodeBase32(draw(5, 'api key id'))
   return name + installationMac(installationKey, 'api key id', name, 5)
 }
 

@@ -8,7 +8,7 @@ import type { Keeper } from './caller.ts'
 import { type Deps, originOf } from './context.ts'
 import { operator } from './operator.ts'
 import { decodeCursor, decodeTextCursor, pageOf, pageSize, textPageOf } from './pages.ts'
-import { present, readQuery } from './params.ts'
+import { idempotencyKey, present, readQuery } from './params.ts'
 import { json, NO_STORE, noContent } from './respond.ts'
 import { name } from './schemas.ts'
 import { waitForAll, waitOf } from './wait.ts'
@@ -85,10 +85,9 @@ function createCustomer(deps: Needs) {
   return async function createCustomer(call: Call) {
     const actor = operator(call, deps)
     const { email, name, password } = await readJson(call, createRequest)
-    const { customer, apiKey } = await deps.directory.create(
-      { email, name, password },
-      originOf(call, deps, actor),
-    )
+    const origin = originOf(call, deps, actor)
+    const account = { email, name, password }
+    const { customer, apiKey } = await deps.directory.create(account, origin, idempotencyKey(call))
     return withTag(customer, { customer: toCustomer(customer), api_key: apiKey }, 201)
   }
 }

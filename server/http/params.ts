@@ -40,3 +40,13 @@ export function idOf(call: Call): string {
   if (!/^[a-z2-7]{24,32}$/.test(id)) throw new OAuthError('not_found', 'nothing has this id')
   return id
 }
+
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
+
+/** What a retry of the same request brings again. */
+export function idempotencyKey(call: Call): string | undefined {
+  const key = call.header('idempotency-key')
+  if (key !== undefined && !IDEMPOTENCY_KEY.test(key))
+    throw new OAuthError('invalid_request', 'Idempotency-Key: 1 to 255 visible ASCII characters')
+  return key
+}

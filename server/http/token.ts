@@ -9,7 +9,7 @@ import type { Call, Routes } from './call.ts'
 import { type ApiKeyCaller, apiKey, presentedBy } from './caller.ts'
 import { check } from './check.ts'
 import { type Deps, originOf } from './context.ts'
-import { present } from './params.ts'
+import { idempotencyKey, present } from './params.ts'
 import { json, NO_STORE } from './respond.ts'
 import { audience, scope, subject } from './schemas.ts'
 
@@ -42,8 +42,6 @@ const issueRequest = z.strictObject({
   refresh: z.boolean().optional(),
 })
 
-const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
-
 /** A customer's own tokens, about whom it likes. */
 function issue(deps: Needs) {
   return async function issue(call: Call) {
@@ -62,13 +60,6 @@ function issue(deps: Needs) {
     if (key === undefined) return granted(await deps.issuer.start(grant))
     return granted(await deps.issuer.startOnce(grant, key, JSON.stringify([caller.id, grant.scope, request])))
   }
-}
-
-function idempotencyKey(call: Call): string | undefined {
-  const key = call.header('idempotency-key')
-  if (key !== undefined && !IDEMPOTENCY_KEY.test(key))
-    throw new OAuthError('invalid_request', 'Idempotency-Key: 1 to 255 visible ASCII characters')
-  return key
 }
 
 function lifetime(asked: number | undefined, config: Config): number {

@@ -74,6 +74,27 @@ describe('a customer', () => {
     expect((await logIn(password)).status).toBe(200)
   })
 
+  test('is created once, however often its creator asks under one key, and with the same API key', async () => {
+    const there = await world.replica()
+    const body = { email: `${crypto.randomUUID()}@example.com`, name: 'Ann' }
+    const key = { 'Idempotency-Key': crypto.randomUUID() }
+    const first = await call('POST', '/admin/customers', body, key)
+    const again = await there.postJson('/admin/customers', body, { ...asAlice, ...key })
+    expect([first.status, again.status]).toEqual([201, 201])
+    expect(again.json).toEqual(first.json)
+    expect((await assay.postJson('/issue', {}, bearer(again.json.api_key))).status).toBe(200)
+    const other = { email: `${crypto.randomUUID()}@example.com` }
+    expect((await call('POST', '/admin/customers', other, key)).status).toBe(400)
+    // Another operator's key of the same spelling is another key, and no key is none.
+    expect((await call('POST', '/admin/customers', body, { ...key, ...bearer(ADMIN_TOKEN) })).status).toBe(
+      409,
+    )
+    expect((await call('POST', '/admin/customers', body)).status).toBe(409)
+    const made = await Promise.all([1, 2].map(() => call('POST', '/admin/customers', other, asAlice)))
+    expect(made.map(({ status }) => status).sort()).toEqual([201, 409])
+    expect((await call('POST', '/admin/customers', other, { 'Idempotency-Key': 'a b' })).status).toBe(400)
+  })
+
   test('is created where signup is closed', async () => {
     const closed = await world.replica({ SIGNUP: 'closed' })
     const email = `${crypto.randomUUID()}@example.com`
