@@ -530,7 +530,7 @@ const bad: Trial[] = [
       sid: 's',
       token_type: 'Bearer',
     },
-    message: /fails oneOf/,
+    message: /fails anyOf/,
   },
 ]
 
