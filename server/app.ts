@@ -10,6 +10,7 @@ import { noRoute, writeError } from './http/errors.ts'
 import { explainingRoutes } from './http/explaining.ts'
 import { introspectionRoutes } from './http/introspection.ts'
 import { opsRoutes } from './http/ops.ts'
+import { referenceRoutes } from './http/reference.ts'
 import { revocationRoutes } from './http/revocation.ts'
 import { type Found, Router } from './http/router.ts'
 import { secretRoutes } from './http/secrets.ts'
@@ -40,6 +41,7 @@ export function createApp(deps: Deps): App {
     ...opsRoutes(deps),
     ...adminRoutes(deps),
     ...explainingRoutes(deps),
+    ...referenceRoutes(),
   })
 
   async function observed(call: Call): Promise<Reply> {

@@ -56,7 +56,7 @@ export async function listen(app: App, at: { host: string; port: number }, drain
 
 function send(request: IncomingMessage, response: ServerResponse, { status, headers, body }: Reply) {
   response.writeHead(status, headers)
-  if (typeof body === 'string') response.end(body)
+  if (typeof body === 'string' || body instanceof Uint8Array) response.end(body)
   // What breaks off in the middle ends its connection: the client sees that it hasn't all.
   else pipeline(Readable.from(body), response, () => {})
   if (!request.complete) response.once('finish', () => discard(request))

@@ -145,6 +145,10 @@ describe('capabilities are passed', () => {
     expect(filesWith(/\bcreate(Adaptor)?Server\(/)).toEqual(['server/listen.ts'])
   })
 
+  test('what is served from a file is read when it is asked for, not at the start', () => {
+    expect(filesWith(/\breadFileSync\(/).filter(file => file.startsWith('server/http/'))).toEqual([])
+  })
+
   test('in SQL the time comes from one function of ours', () => {
     const statements = globSync('db/**/*.{ts,sql}', { cwd: ROOT })
     const others =

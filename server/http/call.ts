@@ -37,7 +37,7 @@ export interface Reply {
   status: number
   headers: Record<string, string>
   /** Empty: none. What comes piece by piece is sent as it comes. */
-  body: string | AsyncIterable<string>
+  body: string | Uint8Array | AsyncIterable<string>
 }
 
 /** Throws an OAuthError where the answer is one. */

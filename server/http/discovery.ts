@@ -16,6 +16,7 @@ const metadata = (issuer: string) => ({
   token_endpoint: `${issuer}/token`,
   introspection_endpoint: `${issuer}/introspect`,
   revocation_endpoint: `${issuer}/revoke`,
+  service_documentation: `${issuer}/docs`,
   grant_types_supported: ['client_credentials', 'refresh_token'],
   response_types_supported: [],
   token_endpoint_auth_methods_supported: ['client_secret_basic', 'client_secret_post', 'none'],

@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import type { Clock } from '../clock.ts'
 import { Unavailable } from '../errors.ts'
 import type { Call, Routes } from './call.ts'
@@ -8,15 +7,12 @@ import { json, respond } from './respond.ts'
 
 type Needs = Pick<Deps, 'bus' | 'clock' | 'metrics' | 'operators' | 'process'>
 
-const document = readFileSync(`${import.meta.dirname}/../../openapi.yaml`, 'utf8')
-
 /** For whoever runs it. */
 export function opsRoutes(deps: Needs): Routes {
   return {
     'GET /healthz': () => json({ status: 'ok' }),
     'GET /readyz': readyz(deps),
     'GET /metrics': metrics(deps),
-    'GET /openapi.yaml': () => respond(document, 200, { 'Content-Type': 'application/yaml' }),
   }
 }
 

@@ -2,7 +2,7 @@ import type { Reply } from './call.ts'
 
 type Headers = Readonly<Record<string, string>>
 
-export const respond = (body: string, status: number, headers: Headers): Reply => ({
+export const respond = (body: string | Uint8Array, status: number, headers: Headers): Reply => ({
   status,
   headers: { ...headers, 'Content-Length': String(Buffer.byteLength(body)) },
   body,

@@ -153,6 +153,8 @@ const RULES: Record<string, Rule> = {
   'POST /admin/revoke': { may: CHANGERS, body: () => ({ token: 'x' }) },
   'POST /admin/explain': { may: OPERATORS, body: () => ({ token: 'x' }) },
   'GET /openapi.yaml': { may: EVERYONE },
+  'GET /docs': { may: EVERYONE },
+  'GET /docs/:asset': { may: EVERYONE },
 }
 
 /** The router's own table, and what stands before it. */

@@ -17,8 +17,8 @@ export async function ask(
   incoming._read = arriving(incoming, request.body)
   const { status, headers, body } = await app.answer(incoming)
   if (request.body) incoming.destroy()
-  const text = typeof body === 'string' ? body : await whole(body)
-  return new Response(request.method === 'HEAD' || text === '' ? null : text, { status, headers })
+  const all = typeof body === 'string' || body instanceof Uint8Array ? body : await whole(body)
+  return new Response(request.method === 'HEAD' || all === '' ? null : all, { status, headers })
 }
 
 /** A piece each time that one is asked for, and none before. */

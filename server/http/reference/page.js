@@ -1,0 +1,70 @@
+const nothing = () => () => null
+
+/**
+ * For reading: nothing can be typed here and no call be sent, so that no key or token ever gets into a page. What stays of
+ * the package's dialogs for credentials is what they say of each.
+ */
+function forReading({ React: { createElement } }) {
+  const button = (className, onClick) => createElement('button', { className, onClick }, 'Credentials')
+  return {
+    wrapComponents: {
+      Button: nothing,
+      Input: nothing,
+      JsonSchemaForm: nothing,
+      ServersContainer: nothing,
+      RequestBody: RequestBody => props =>
+        createElement(
+          'div',
+          null,
+          createElement(RequestBody, props),
+          formsOf(props).map(form => createElement('pre', { key: form, className: 'form-example' }, form)),
+        ),
+      authorizeBtn:
+        () =>
+        ({ onClick, showPopup, getComponent }) =>
+          createElement(
+            'div',
+            { className: 'auth-wrapper' },
+            button('btn credentials', onClick),
+            showPopup && createElement(getComponent('authorizationPopup', true)),
+          ),
+      authorizeOperationBtn:
+        () =>
+        ({ onClick }) =>
+          button('btn btn-sm credentials', onClick),
+    },
+    statePlugins: {
+      spec: { wrapActions: { updateJsonSpec: update => document => update(byOperation(document)) } },
+    },
+  }
+}
+
+/** The examples of a form, as they are sent: of these the package shows none. */
+function formsOf({ requestBody, contentType }) {
+  if (contentType !== 'application/x-www-form-urlencoded') return []
+  const { example, examples = {} } = requestBody.getIn(['content', contentType]).toJS()
+  const values = [example, ...Object.values(examples).map(({ value }) => value)]
+  return values.filter(Boolean).map(value => String(new URLSearchParams(value)))
+}
+
+/** A path's own parameters become each of its operations': as the path's, the package would leave their $ref as it is. */
+function byOperation(document) {
+  for (const path of Object.values(document.paths)) {
+    for (const operation of Object.values(path))
+      if (operation.operationId)
+        operation.parameters = [...(path.parameters ?? []), ...(operation.parameters ?? [])]
+    delete path.parameters
+  }
+  return document
+}
+
+SwaggerUIBundle({
+  url: 'openapi.yaml',
+  dom_id: '#reference',
+  plugins: [forReading],
+  supportedSubmitMethods: [],
+  deepLinking: true,
+  // The schemas stand with the operations that use them.
+  defaultModelsExpandDepth: -1,
+  defaultModelExpandDepth: 3,
+})
