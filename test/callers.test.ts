@@ -1,0 +1,367 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { freePort } from './support/port.ts'
+import { type Running, startAssay, stopAll, until } from './support/process.ts'
+import { bearer, claimsOf, RESOURCE_SERVER, type Tokens } from './support/world.ts'
+
+/** The snippets of docs/callers.md as they stand there, each in a process of its own, beside a real Assay. */
+
+const ROOT = join(import.meta.dirname, '..')
+const page = readFileSync(join(ROOT, 'docs/callers.md'), 'utf8')
+
+/** By the names that their blocks bear. */
+const snippets = Object.fromEntries(
+  [...page.matchAll(/^```js (\S+)\n(.*?)^```$/gms)].map(([, name, code]) => [name!, code!]),
+)
+
+const introspecting = (file: string) =>
+  snippets[file]!.replace("{ verify } from './assay.js'", "{ introspect as verify } from './introspect.js'")
+const caching = (file: string) =>
+  snippets[file]!.replace(
+    "import { verify } from './assay.js'",
+    "import { verify as ask } from './assay.js'\nimport { cached } from './cached.js'\nconst verify = cached(ask)",
+  )
+
+/** What is started, by its file; two of them the way that the page tells to change them. */
+const started: Record<string, string> = {
+  'express.js': snippets['express.js']!,
+  'fastify.js': snippets['fastify.js']!,
+  'hono.js': snippets['hono.js']!,
+  // Next's part of it: a handler takes a Request and answers a Response.
+  'next.js': `import { serve } from '@hono/node-server'
+    import { GET } from './app/orders/route.js'
+    serve({ fetch: request => GET(request), port: Number(process.env.PORT) })`,
+  'introspecting.js': introspecting('express.js'),
+  'caching.js': caching('hono.js'),
+}
+const names = Object.keys(started)
+/** Those that remember nothing. */
+const exact = names.filter(name => name !== 'caching.js')
+
+const dir = mkdtempSync(join(tmpdir(), 'assay-callers-'))
+const services = new Map<string, { url: string; child: ChildProcess }>()
+let assay: Running
+let port: number
+let customer: { id: string; apiKey: string }
+
+beforeAll(async () => {
+  writeFiles({ 'package.json': '{ "type": "module" }', ...snippets, ...started })
+  symlinkSync(join(ROOT, 'node_modules'), join(dir, 'node_modules'))
+  port = await freePort()
+  assay = await startAssay({
+    DATA_DIR: join(dir, 'data'),
+    PORT: String(port),
+    RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
+  })
+  customer = await signUp()
+  await Promise.all(names.map(start))
+})
+afterAll(async () => {
+  const ends = [...services.values()].map(({ child }) => once(child, 'close'))
+  for (const { child } of services.values()) child.kill('SIGKILL')
+  await Promise.all([...ends, stopAll()])
+  rmSync(dir, { recursive: true })
+})
+
+function writeFiles(files: Record<string, string>) {
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(dir, name)), { recursive: true })
+    writeFileSync(join(dir, name), text)
+  }
+}
+
+/** As its user would, on a port of its own; resolves once it answers anything. */
+async function start(name: string) {
+  const own = await freePort()
+  const child = spawn(process.execPath, [join(dir, name)], {
+    env: {
+      PORT: String(own),
+      ASSAY_URL: assay.url,
+      ASSAY_ID: RESOURCE_SERVER.id,
+      ASSAY_SECRET: RESOURCE_SERVER.secret,
+    },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  const service = { url: `http://127.0.0.1:${own}`, child }
+  services.set(name, service)
+  const answers = () =>
+    fetch(service.url).then(
+      () => true,
+      () => child.exitCode !== null,
+    )
+  await until(`${name} listens`, answers, 30_000)
+  expect(child.exitCode, `${name} has ended`).toBeNull()
+}
+
+const orders = (name: string, headers: Record<string, string> = {}) =>
+  fetch(`${services.get(name)!.url}/orders`, { headers })
+
+async function post(path: string, body: object | URLSearchParams, token?: string) {
+  const form = body instanceof URLSearchParams
+  const response = await fetch(assay.url + path, {
+    method: 'POST',
+    headers: { ...(token && bearer(token)), ...(!form && { 'Content-Type': 'application/json' }) },
+    body: form ? body : JSON.stringify(body),
+  })
+  if (!response.ok) throw new Error(`${path} answered ${response.status}`)
+  // biome-ignore lint/suspicious/noExplicitAny: the body of any route.
+  return (await response.json()) as any
+}
+
+async function signUp() {
+  const answer = await post('/api/auth/signup', { email: 'ann@example.com', password: 'a long password' })
+  return { id: answer.customer.id as string, apiKey: answer.api_key as string }
+}
+
+const issue = (body: object = {}): Promise<Tokens> =>
+  post('/issue', { subject: 'user-42', scope: 'orders:read orders:write', ...body }, customer.apiKey)
+const revoke = (token: string) => post('/revoke', new URLSearchParams({ token }), customer.apiKey)
+
+test('every block of the page that Node can run is run here', () => {
+  const ofApps = ['express.js', 'fastify.js', 'hono.js', 'app/orders/route.js']
+  expect(Object.keys(snippets)).toEqual(['assay.js', ...ofApps, 'introspect.js', 'cached.js'])
+  expect([...page.matchAll(/^```js/gm)]).toHaveLength(Object.keys(snippets).length)
+  expect(started['introspecting.js']).not.toBe(snippets['express.js'])
+  expect(started['caching.js']).not.toBe(snippets['hono.js'])
+})
+
+describe.each(names)('%s', name => {
+  test('lets a good token in, and knows whose it is', async () => {
+    const subject = 'ürsula %2F 名'
+    const { access_token } = await issue({ subject, refresh: true, claims: { plan: 'göld' } })
+    const { sid, jti, exp } = claimsOf(access_token)
+    const forged = { 'X-Auth-Subject': 'admin', 'X-Auth-Customer': 'admin', 'X-Assay-Require': 'scope=none' }
+    const answer = await orders(name, { ...bearer(access_token), ...forged })
+    expect(answer.status).toBe(200)
+    expect(await answer.json()).toEqual({
+      customer: customer.id,
+      subject,
+      scopes: ['orders:read', 'orders:write'],
+      session: sid,
+      tokenId: jti,
+      expires: exp,
+      claims: { plan: 'göld' },
+    })
+  })
+
+  test('of a token without a session and claims it says so', async () => {
+    const { access_token } = await issue({ scope: 'orders:read' })
+    const identity = (await (await orders(name, bearer(access_token))).json()) as object
+    expect(identity).toMatchObject({ subject: 'user-42', scopes: ['orders:read'], claims: {} })
+    expect(identity).not.toHaveProperty('session')
+  })
+
+  test('turns away who has no token, with the challenge', async () => {
+    for (const headers of [{}, { Authorization: 'Basic YTpi' }] as Record<string, string>[]) {
+      const answer = await orders(name, headers)
+      expect(answer.status).toBe(401)
+      expect(answer.headers.get('www-authenticate')).toMatch(/^Bearer/)
+      expect(await answer.text()).toBe('')
+    }
+  })
+
+  test('turns away who has a bad one', async () => {
+    const { access_token, refresh_token } = await issue({ refresh: true })
+    for (const bad of [
+      'garbage',
+      `${access_token.slice(0, -4)}AAAA`,
+      refresh_token,
+      customer.apiKey,
+      'ä b',
+    ]) {
+      const answer = await orders(name, bearer(bad))
+      expect(answer.status).toBe(401)
+      expect(answer.headers.get('www-authenticate')).toMatch(/^Bearer/)
+    }
+  })
+
+  test('turns away whose token lacks the scope, with 403', async () => {
+    for (const scope of ['orders:write', 'orders:readall', '']) {
+      const answer = await orders(name, bearer((await issue({ scope: scope || undefined })).access_token))
+      expect(answer.status).toBe(403)
+      expect(answer.headers.get('www-authenticate')).toContain('error="insufficient_scope"')
+    }
+  })
+})
+
+test.each(exact)('%s turns a token away as soon as it is revoked', async name => {
+  const { access_token } = await issue()
+  expect((await orders(name, bearer(access_token))).status).toBe(200)
+  await revoke(access_token)
+  expect((await orders(name, bearer(access_token))).status).toBe(401)
+})
+
+describe('what is cached', () => {
+  const ask = async (token: string) => (await orders('caching.js', bearer(token))).status
+
+  test('is accepted after its revocation for as long as the page says, and no longer', async () => {
+    const { access_token } = await issue()
+    const asked = performance.now()
+    expect(await ask(access_token)).toBe(200)
+    const answered = performance.now()
+    await revoke(access_token)
+    expect(await ask(access_token)).toBe(200)
+    await until('it is refused', async () => {
+      const sent = performance.now()
+      const refused = (await ask(access_token)) === 401
+      if (!refused) expect(sent).toBeLessThan(answered + 2_000)
+      return refused
+    })
+    expect(performance.now()).toBeGreaterThan(asked + 2_000)
+  })
+
+  test('ends with the token', async () => {
+    const { access_token } = await issue({ expires_in: 2 })
+    const { exp } = claimsOf(access_token)
+    expect(await ask(access_token)).toBe(200)
+    await until('it has expired', () => Date.now() >= exp * 1000)
+    expect(await ask(access_token)).toBe(401)
+  })
+
+  test('has a bound, knows rules apart, and keeps no "no" and no "unknown"', async () => {
+    // In a process of its own, for this one transforms what it imports.
+    const child = spawn(process.execPath, ['--input-type=module', '--eval', TRY_CACHE], { cwd: dir })
+    let output = ''
+    child.stdout.on('data', chunk => {
+      output += chunk
+    })
+    child.stderr.pipe(process.stderr)
+    expect(await once(child, 'close')).toEqual([0, null])
+    expect(JSON.parse(output)).toEqual({
+      kept: ['a', 'a with a rule'],
+      driven_out: ['a', 'b', 'c', 'a'],
+      not_kept: ['a', 'a', 'a'],
+    })
+  })
+})
+
+const TRY_CACHE = `
+  import { cached } from './cached.js'
+  const yes = { identity: { expires: Date.now() / 1000 + 60 } }
+  async function questions(calls, { most = 10, answer = yes } = {}) {
+    const asked = []
+    const verify = cached(async (token, { scope } = {}) => {
+      asked.push(scope ? token + ' with a rule' : token)
+      return answer
+    }, { most })
+    for (const [token, rules] of calls) await verify(token, rules)
+    return asked
+  }
+  const rule = { scope: 'x' }
+  console.log(JSON.stringify({
+    kept: await questions([['a'], ['a'], ['a', rule], ['a', rule], ['a']]),
+    driven_out: await questions([['a'], ['b'], ['c'], ['c'], ['b'], ['a']], { most: 2 }),
+    not_kept: [
+      ...(await questions([['a']], { answer: { status: 401 } })),
+      ...(await questions([['a'], ['a']], { answer: { status: 503 } })),
+    ],
+  }))`
+
+/** From here on Assay is away; what is asked about is a token that nobody has seen. */
+describe('unknown is 503, neither yes nor 401', () => {
+  let token: string
+  const expectUnknown = async (name: string) => {
+    const answer = await orders(name, bearer(token))
+    expect([name, answer.status]).toEqual([name, 503])
+    expect(answer.headers.get('retry-after')).toBe('1')
+    expect(await answer.text()).toBe('')
+  }
+
+  test('when Assay hangs, after two seconds', async () => {
+    token = (await issue()).access_token
+    assay.child.kill('SIGSTOP')
+    const began = performance.now()
+    await Promise.all(names.map(expectUnknown))
+    const took = performance.now() - began
+    assay.child.kill('SIGCONT')
+    expect(took).toBeGreaterThan(1_900)
+    expect(took).toBeLessThan(8_000)
+  })
+
+  test('when nobody is there', async () => {
+    await assay.stop('SIGINT')
+    for (const name of names) await expectUnknown(name)
+  })
+
+  /** In Assay's place. Answers how many connections it got. */
+  async function impostor(answer: RequestListener, at = port) {
+    let connections = 0
+    const server = createServer(answer).listen(at, '127.0.0.1')
+    server.on('connection', () => connections++)
+    await once(server, 'listening')
+    onTestFinished(async () => {
+      server.closeAllConnections()
+      server.close()
+      await once(server, 'close')
+    })
+    return { connections: () => connections }
+  }
+
+  const YES = {
+    'X-Auth-Customer': 'eve',
+    'X-Auth-Subject': 'eve',
+    'X-Auth-Scope': 'orders:read',
+    'X-Auth-Expires': '9999999999',
+    'X-Auth-Claims': '',
+  }
+  const ACTIVE = { active: true, token_type: 'Bearer', client_id: 'eve', sub: 'eve', scopes: ['orders:read'] }
+  const sayYes: RequestListener = (_, response) => response.writeHead(200, YES).end(JSON.stringify(ACTIVE))
+
+  test('a plain yes from where Assay was would be one', async () => {
+    await impostor(sayYes)
+    for (const name of names) expect((await orders(name, bearer(token))).status).toBe(200)
+    // Otherwise what follows might be answered from memory.
+    token = `${token.slice(0, -1)}x`
+  })
+
+  test.each([301, 302, 303, 307, 308])(
+    'a redirect (%i) is not followed, to a yes or anywhere',
+    async status => {
+      const elsewhere = await freePort()
+      const { connections } = await impostor(sayYes, elsewhere)
+      const Location = `http://127.0.0.1:${elsewhere}/verify`
+      await impostor((_, response) => response.writeHead(status, { ...YES, Location }).end())
+      for (const name of names) await expectUnknown(name)
+      expect(connections()).toBe(0)
+    },
+  )
+
+  test.each([
+    ['a 204', 204, YES, ''],
+    ['a 200 without a customer', 200, { ...YES, 'X-Auth-Customer': '' }, ''],
+    ['a 200 of somebody else', 200, {}, '<h1>It works!</h1>'],
+    ['a 200 that says nothing', 200, {}, '{}'],
+    ['a 200 that says it in another way', 200, {}, '{"active":"true"}'],
+    ['a 404', 404, YES, ''],
+    ['a 429', 429, YES, ''],
+    ['a 500', 500, YES, ''],
+    ['a 503', 503, { 'Retry-After': '1' }, ''],
+  ] as const)('%s is unknown', async (_, status, headers, body) => {
+    await impostor((_, response) => response.writeHead(status, headers).end(body))
+    for (const name of names) await expectUnknown(name)
+  })
+
+  test('a 401 for the own credential is not the client’s', async () => {
+    await impostor((_, response) => response.writeHead(401).end('{"error":"invalid_client"}'))
+    await expectUnknown('introspecting.js')
+  })
+
+  test('an active token that is no access token lets nobody in', async () => {
+    const { token_type, ...refresh } = ACTIVE
+    await impostor((_, response) => response.writeHead(200).end(JSON.stringify(refresh)))
+    expect((await orders('introspecting.js', bearer(token))).status).toBe(401)
+  })
+
+  test('connections are used again', async () => {
+    const { connections } = await impostor((_, response) =>
+      response.writeHead(401, { 'Content-Length': '0' }).end(),
+    )
+    for (let i = 0; i < 20; i++) await orders('express.js', bearer(token))
+    expect(connections()).toBe(1)
+  })
+})
