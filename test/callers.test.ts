@@ -275,10 +275,10 @@ describe('unknown is 503, neither yes nor 401', () => {
   test('when Assay hangs, after two seconds', async () => {
     token = (await issue()).access_token
     assay.child.kill('SIGSTOP')
+    onTestFinished(() => void assay.child.kill('SIGCONT'))
     const began = performance.now()
     await Promise.all(names.map(expectUnknown))
     const took = performance.now() - began
-    assay.child.kill('SIGCONT')
     expect(took).toBeGreaterThan(1_900)
     expect(took).toBeLessThan(8_000)
   })
