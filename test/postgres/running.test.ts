@@ -8,7 +8,7 @@ import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest'
 import { migrate } from '../../db/migrate.ts'
 import { control, createDatabase, direct } from '../support/database.ts'
-import { logLines, type Running, runAssay, startAssay, stopAll } from '../support/process.ts'
+import { logLines, type Running, runAssay, startAssay, stopAll, until } from '../support/process.ts'
 import { findProgram } from '../support/program.ts'
 import { bearer, type Tokens } from '../support/world.ts'
 
@@ -179,6 +179,31 @@ describe('upgrades', () => {
   })
 })
 
+test('a migration that waits for a long transaction keeps waiting whoever comes after it, until that ends', async () => {
+  const assay = await start()
+  const { apiKey } = await signUp(assay)
+  const { access_token, refresh_token } = await issue(assay, apiKey, 'user-1')
+  const long = control(database.url)
+  await long.unsafe('begin; select from assay.sessions')
+  const migrated = sql.begin(async sql => {
+    await sql`set local statement_timeout = 0`
+    await sql`alter table assay.sessions add column of_the_next_version text`
+  })
+  await until('it waits', async () => {
+    const [waiting] =
+      await long`select from pg_locks where not granted and relation = 'assay.sessions'::regclass`
+    return waiting !== undefined
+  })
+  const began = performance.now()
+  expect((await refresh(assay, refresh_token)).status).toBe(503)
+  expect(performance.now() - began).toBeLessThan(6_000)
+  expect(await verify(assay, access_token)).toBe(200)
+  await long`commit`
+  await migrated
+  expect((await refresh(assay, refresh_token)).status).toBe(200)
+  await long.end()
+})
+
 describe('a new master key', () => {
   test('in two rounds, no replica meets a customer that it can’t open', async () => {
     const replicas = [await start(), await start()]
@@ -201,8 +226,19 @@ describe('a new master key', () => {
   })
 })
 
+const page = readFileSync(join(ROOT, 'docs/running.md'), 'utf8')
+
+test('every statement that the page shows can be pasted', async () => {
+  await (await start()).stop('SIGINT')
+  const blocks = [...page.matchAll(/^ *```sql\n(.*?)^ *```$/gms)].map(([, statements]) => statements!)
+  expect(blocks.length).toBeGreaterThan(3)
+  const [month] = await sql`select inhrelid::regclass::text as name from pg_inherits
+    where inhparent = 'assay.audit_events'::regclass and inhrelid::regclass::text ~ '\\d$' limit 1`
+  for (const block of blocks)
+    await sql.unsafe(`begin; ${block.replace(/assay\.audit_events_\d+_\d+/, month!.name)}; rollback`)
+})
+
 describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is not installed)', () => {
-  const page = readFileSync(join(ROOT, 'docs/running.md'), 'utf8')
   /** The first block of a section, as an operator pastes it. */
   const block = (section: string, language: string) =>
     new RegExp(`^## ${section}$.*?^ *\`\`\`${language}$(.*?)^ *\`\`\`$`, 'ms').exec(page)![1]!
