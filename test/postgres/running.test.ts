@@ -242,8 +242,7 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
   /** The first block of a section, as an operator pastes it. */
   const block = (section: string, language: string) =>
     new RegExp(`^## ${section}$.*?^ *\`\`\`${language}$(.*?)^ *\`\`\`$`, 'ms').exec(page)![1]!
-  const folder = mkdtempSync(join(tmpdir(), 'assay-restore-'))
-  afterAll(() => rmSync(folder, { recursive: true }))
+  let folder: string
   const paste = (commands: string) =>
     run('sh', ['-ec', commands], {
       cwd: folder,
@@ -251,10 +250,12 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
     })
 
   beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'assay-restore-'))
     expect(block('Backup', 'sh')).toContain('pg_dump')
     expect(block('Restore', 'sh')).toContain('pg_restore')
     expect(block('Restore', 'sql')).toContain('update assay.customers')
   })
+  afterAll(() => rmSync(folder, { recursive: true }))
 
   /** A day's work, a backup, another day's, and the loss of the database. */
   async function lose() {
