@@ -139,6 +139,11 @@ describe('upgrades', () => {
         await ask(at, '/api/secrets', { token: account }),
         await ask(at, '/api/audit', { token: account }),
         await ask(at, '/api/auth/login', { json: { email, password: PASSWORD } }),
+        ...(await Promise.all(
+          ['customers', `customers?email=${email}`, 'audit', 'replicas'].map(what =>
+            ask(at, `/admin/${what}`, { token: settings.ADMIN_TOKEN }),
+          ),
+        )),
       ]
       return answers.map(({ status }) => status)
     }
@@ -231,11 +236,8 @@ const page = readFileSync(join(ROOT, 'docs/running.md'), 'utf8')
 test('every statement that the page shows can be pasted', async () => {
   await (await start()).stop('SIGINT')
   const blocks = [...page.matchAll(/^ *```sql\n(.*?)^ *```$/gms)].map(([, statements]) => statements!)
-  expect(blocks.length).toBeGreaterThan(3)
-  const [month] = await sql`select inhrelid::regclass::text as name from pg_inherits
-    where inhparent = 'assay.audit_events'::regclass and inhrelid::regclass::text ~ '\\d$' limit 1`
-  for (const block of blocks)
-    await sql.unsafe(`begin; ${block.replace(/assay\.audit_events_\d+_\d+/, month!.name)}; rollback`)
+  expect(blocks.length).toBeGreaterThan(2)
+  for (const block of blocks) await sql.unsafe(`begin; ${block}; rollback`)
 })
 
 describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is not installed)', () => {
