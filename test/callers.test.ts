@@ -27,7 +27,7 @@ const caching = (file: string) =>
     "import { verify as ask } from './assay.js'\nimport { cached } from './cached.js'\nconst verify = cached(ask)",
   )
 
-/** What is started, by its file; two of them the way that the page tells to change them. */
+/** What is started, by its file; some of them changed in the way that the page tells. */
 const started: Record<string, string> = {
   'express.js': snippets['express.js']!,
   'fastify.js': snippets['fastify.js']!,
@@ -37,6 +37,7 @@ const started: Record<string, string> = {
     import { GET } from './app/orders/route.js'
     serve({ fetch: request => GET(request), port: Number(process.env.PORT) })`,
   'introspecting.js': introspecting('express.js'),
+  'made-by-an-operator.js': introspecting('fastify.js'),
   'caching.js': caching('hono.js'),
 }
 const names = Object.keys(started)
@@ -48,6 +49,8 @@ const services = new Map<string, { url: string; child: ChildProcess }>()
 let assay: Running
 let port: number
 let customer: { id: string; apiKey: string }
+/** As ASSAY_ID and ASSAY_SECRET: from the settings, or made by an operator. */
+let made: { id: string; secret: string }
 
 beforeAll(async () => {
   writeFiles({ 'package.json': '{ "type": "module" }', ...snippets, ...started })
@@ -59,6 +62,9 @@ beforeAll(async () => {
     RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
   })
   customer = await signUp()
+  const operator = readFileSync(join(dir, 'data/admin.token'), 'utf8').trim()
+  const server = await post('/admin/servers', { name: 'orders' }, operator)
+  made = { id: server.id, secret: server.credential }
   await Promise.all(names.map(start))
 })
 afterAll(async () => {
@@ -78,12 +84,13 @@ function writeFiles(files: Record<string, string>) {
 /** As its user would, on a port of its own; resolves once it answers anything. */
 async function start(name: string) {
   const own = await freePort()
+  const { id, secret } = name === 'made-by-an-operator.js' ? made : RESOURCE_SERVER
   const child = spawn(process.execPath, [join(dir, name)], {
     env: {
       PORT: String(own),
       ASSAY_URL: assay.url,
-      ASSAY_ID: RESOURCE_SERVER.id,
-      ASSAY_SECRET: RESOURCE_SERVER.secret,
+      ASSAY_ID: id,
+      ASSAY_SECRET: secret,
     },
     stdio: ['ignore', 'ignore', 'inherit'],
   })
