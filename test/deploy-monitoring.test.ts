@@ -8,6 +8,7 @@ import { AllMetrics } from '../server/workers/all_metrics.ts'
 
 const DEPLOY = join(import.meta.dirname, '../deploy')
 const text = (file: string) => readFileSync(join(DEPLOY, file), 'utf8')
+const runbook = text('../docs/running.md')
 
 interface Rule {
   alert: string
@@ -98,6 +99,7 @@ describe('deploy/prometheus/alerts.yaml', () => {
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length)
     for (const { alert, labels, annotations } of rules) {
       expect(annotations.runbook).toBe(`docs/running.md#${alert.toLowerCase()}`)
+      expect(runbook).toContain(`\n### ${alert}\n`)
       expect(annotations.summary.length).toBeGreaterThan(10)
       expect(['page', 'ticket']).toContain(labels.severity)
     }
