@@ -6,6 +6,7 @@ import { Api } from './api.ts'
 import { type Command, CommandError, EXIT } from './command.ts'
 import { COMMANDS } from './commands.ts'
 import { help, helpOf, optionsOf } from './help.ts'
+import { asJson } from './output.ts'
 import { serving } from './serving.ts'
 import { terminal } from './terminal.ts'
 
@@ -20,7 +21,7 @@ async function main(words: string[]): Promise<void> {
   if (values.help) return terminal.out(`${helpOf(command)}\n`)
   const args = needed(command, positionals)
   const shown = await command.run({ args, options: values, api: apiOf(process.env), terminal })
-  if (shown) terminal.out(`${values.json ? JSON.stringify(shown.json, undefined, 2) : shown.text}\n`)
+  if (shown) terminal.out(`${values.json ? asJson(shown.json) : shown.text}\n`)
 }
 
 const find = ([first, second]: string[]): Command | undefined =>
@@ -83,6 +84,8 @@ function tokenOf(env: NodeJS.ProcessEnv): string | undefined {
 }
 
 main(process.argv.slice(2)).catch(error => {
+  // Somebody ended a question with Ctrl-C or Ctrl-D.
+  if (error?.code === 'ABORT_ERR') process.exit(EXIT.interrupted)
   if (!(error instanceof CommandError)) throw error
   terminal.tell(`assay: ${error.message}\n`)
   process.exitCode = error.code

@@ -4,7 +4,7 @@ import { stripVTControlCharacters } from 'node:util'
 export function table(names: string[], rows: (string | number | undefined)[][]): string {
   if (rows.length === 0) return 'none'
   const cells = [names.map(name => name.toUpperCase()), ...rows.map(row => row.map(printable))]
-  const widths = names.map((_, i) => Math.max(...cells.map(row => row[i]!.length)))
+  const widths = names.map((_, i) => cells.reduce((most, row) => Math.max(most, row[i]!.length), 0))
   return cells
     .map(row =>
       row
@@ -21,6 +21,13 @@ export function listing(members: Record<string, unknown>): string {
   const width = Math.max(...shown.map(([name]) => name.length))
   return shown.map(([name, value]) => `${name.padEnd(width)}  ${printable(value)}`).join('\n')
 }
+
+/** As JSON, in which nothing draws on a terminal either. */
+export const asJson = (value: unknown) =>
+  JSON.stringify(value, undefined, 2).replace(
+    /[\u007f-\u009f]/g,
+    one => `\\u00${one.charCodeAt(0).toString(16)}`,
+  )
 
 export function printable(value: unknown): string {
   if (value === undefined || value === null) return '-'

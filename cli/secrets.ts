@@ -40,10 +40,7 @@ export const secrets: Command[] = [
         const { would_end } = await rotate({ ...asked, now: true, dry_run: true })
         return { json: { would_end }, text: `would end ${ends(would_end)}` }
       }
-      if (options.now) {
-        const { would_end } = await rotate({ ...asked, dry_run: true })
-        await confirm(invocation, `Ends ${ends(would_end)}`, id)
-      }
+      if (options.now && !options.yes) await confirm(invocation, `Ends ${await counted(rotate, asked)}`, id)
       const done = await rotate(asked)
       const versions = done.versions.map(({ use, version }: Answer) => `${use} ${version}`).join(', ')
       return { json: done, text: listing({ versions, effective: done.effective_at }) }
@@ -64,6 +61,13 @@ export const secrets: Command[] = [
     },
   },
 ]
+
+/** Where there is too much to count in time, it is asked all the same. */
+const counted = (rotate: (body: object) => Promise<Answer>, asked: object) =>
+  rotate({ ...asked, dry_run: true }).then(
+    ({ would_end }) => ends(would_end),
+    () => 'what could not be counted in time',
+  )
 
 const ends = ({ sessions, tokens }: { sessions: number; tokens: number }) =>
   `${sessions} sessions and at most ${tokens} access tokens`

@@ -40,12 +40,26 @@ export const servers: Command[] = [
   },
   {
     name: 'servers change',
-    about: 'Set what a resource server is limited to; what is left out is no limit',
+    about: 'Change what a resource server is limited to, or its name; what is left out stays',
     args: ['SERVER'],
-    options: { ...LIMITS, ...WAIT },
+    options: {
+      ...LIMITS,
+      'all-customers': { about: 'of no customer in particular' },
+      'any-scope': { about: 'of no scope in particular' },
+      ...WAIT,
+    },
     example: 'servers change q7xw3bfz6thapr4wd2nqx7m3 --customers k5m2q7xw3bfz6tha',
-    run: async ({ api, args: [id], options }) =>
-      shown(await api.call('PUT', at(id!), { body: limitsOf(options), query: waiting(options) })),
+    async run({ api, args: [id], options }) {
+      const { servers } = await api.get('/admin/servers')
+      const now = servers.find((server: Answer) => server.id === id) ?? {}
+      const { name, customers = now.customers, scopes = now.scopes } = limitsOf(options)
+      const body = {
+        name,
+        customers: options['all-customers'] ? undefined : customers,
+        scopes: options['any-scope'] ? undefined : scopes,
+      }
+      return shown(await api.call('PUT', at(id!), { body, query: waiting(options) }))
+    },
   },
   {
     name: 'servers rotate',
@@ -53,7 +67,6 @@ export const servers: Command[] = [
     args: ['SERVER'],
     options: {
       overlap: { value: 'SECONDS', about: 'how long the one until now goes on (a day); 0: it has leaked' },
-      ...WAIT,
     },
     example: 'servers rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 3600',
     async run({ api, args: [id], options }) {
@@ -61,7 +74,7 @@ export const servers: Command[] = [
       if (overlap !== undefined && !/^\d{1,9}$/.test(String(overlap)))
         throw new CommandError(EXIT.usage, '--overlap: whole seconds, for example 3600')
       const body = overlap === undefined ? {} : { overlap: Number(overlap) }
-      return shown(await api.post(at(id!, '/rotate'), { body, query: waiting(options) }))
+      return shown(await api.post(at(id!, '/rotate'), { body }))
     },
   },
   {

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import type { Terminal } from './command.ts'
+import { EXIT, type Terminal } from './command.ts'
 
 /** The process's own. */
 export const terminal: Terminal = {
@@ -31,4 +31,6 @@ async function ask(question: string, hidden = false): Promise<string> {
 // Whoever reads only the beginning (`| head`) has what it wants.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
   if (code === 'EPIPE') process.exit(0)
+  process.stderr.write(`assay: what was to be printed can't be written (${code})\n`)
+  process.exit(EXIT.refused)
 })

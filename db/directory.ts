@@ -1,5 +1,4 @@
 import { auditedAs, type Origin } from './audit.ts'
-import type { Line } from './client.ts'
 import { ENDED, type Ended, endingSessions, type MadeCustomer, makingCustomer } from './customers.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
@@ -121,6 +120,13 @@ export const setPassword = statement<Origin & { customerId: string; newHash: str
   ${publishing(['audited', 'audited_ends'])}
   select ${ENDED} from changed`)
 
+/** Ends what `setPassword` can't have seen: sessions of logins that it waited for. */
+export const endAccountSessions = statement<Origin & { customerId: string }, Ended>(`
+  with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
+  ${endingSessions('clock')},
+  ${publishing(['audited_ends'])}
+  select ${ENDED}`)
+
 export interface Receipt {
   erasedAt: Date
   sessions: number
@@ -132,30 +138,31 @@ export interface Receipt {
 }
 
 /** Whom events are about and where they came from; ids, kinds and times stay. */
-const scrubbing = (of: string) => `
+const scrubbing = (of: string, since = '') => `
   update assay.audit_events e set subject = null, ip = null, user_agent = null
   from ${of} c
   where e.customer_id = c.customer_id and e.type <> 'customer.erased'
-    and (e.subject is not null or e.ip is not null or e.user_agent is not null)
+    and (e.subject is not null or e.ip is not null or e.user_agent is not null) ${since}
   returning 1`
 
 /**
- * Everything of a customer but its part of the audit, which keeps ids and nothing personal. No row: no such customer. Keys and
- * credentials go with its row.
+ * Everything of a customer but its part of the audit, which keeps ids and nothing personal. No row: no such customer.
  */
 export const eraseCustomer = statement<Origin & { customerId: string }, Receipt>(`
   with changed as (
     delete from assay.customers where id = :customerId returning id as customer_id, assay.now() as t
   ),
   ended as (delete from assay.sessions s using changed c where s.customer_id = c.customer_id returning 1),
+  keys as (delete from assay.api_keys a using changed c where a.customer_id = c.customer_id returning 1),
+  versions as (delete from assay.signing_keys k using changed c where k.customer_id = c.customer_id returning 1),
   forgotten as (delete from assay.idempotency_keys i using changed c where i.customer_id = c.customer_id returning 1),
   raised as (delete from assay.subject_epochs e using changed c where e.customer_id = c.customer_id returning 1),
   scrubbed as (${scrubbing('changed')}),
   counted as materialized (
     select changed.*,
       (select count(*) from ended) as sessions,
-      (select count(*) from assay.api_keys a where a.customer_id = changed.customer_id) as api_keys,
-      (select count(*) from assay.signing_keys k where k.customer_id = changed.customer_id) as secrets,
+      (select count(*) from keys) as api_keys,
+      (select count(*) from versions) as secrets,
       (select count(*) from scrubbed) as audit_events
     from changed
   ),
@@ -163,16 +170,20 @@ export const eraseCustomer = statement<Origin & { customerId: string }, Receipt>
     detail: `json_build_object('sessions', sessions, 'api_keys', api_keys, 'secrets', secrets, 'audit_events', audit_events)::text`,
   })}),
   ${NARROWED},
+  -- All locks are had before the bus's: its counter stays locked only for the commit.
   ${publishing(['audited', 'forgotten', 'raised'])}
   select ${PUBLISHED}, t as "erasedAt", sessions, api_keys as "apiKeys", secrets, audit_events as "auditEvents" from counted`)
 
-/** What was under way when its customer was erased, and may have written after: sessions, and events of the audit. */
-export const sweepErased = (db: Pick<Line, 'query'>) =>
-  db.query(`
-    with erased as materialized (
-      select distinct customer_id from assay.audit_events
-      where type = 'customer.erased' and type not in ('token.issued', 'session.refreshed')
-        and at > assay.now() - interval '1 hour'
-    ),
-    ended as (delete from assay.sessions s using erased c where s.customer_id = c.customer_id returning 1)
-    ${scrubbing('erased')}`)
+/** Who was erased within the hour, and when. */
+export const findErased = statement<Record<never, never>, { customerId: string; at: Date }>(`
+  select customer_id as "customerId", max(at) as at from assay.audit_events
+  where type = 'customer.erased' and type not in ('token.issued', 'session.refreshed')
+    and at > assay.now() - interval '1 hour'
+  group by customer_id`)
+
+/** What was under way when its customer was erased, and wrote after: sessions, epochs and events of the audit. */
+export const sweepErased = statement<{ customerId: string; at: Date }, never>(`
+  with erased as materialized (select :customerId::text as customer_id, :at::timestamptz as erased_at),
+  ended as (delete from assay.sessions s using erased c where s.customer_id = c.customer_id returning 1),
+  raised as (delete from assay.subject_epochs e using erased c where e.customer_id = c.customer_id returning 1)
+  ${scrubbing('erased', `and e.at > c.erased_at - interval '1 minute'`)}`)

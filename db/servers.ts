@@ -39,6 +39,7 @@ export const listServers = statement<Record<never, never>, ServerRow>(
 )
 
 const detail = `json_build_object('server_id', id)::text`
+const limits = `json_build_object('server_id', id, 'customers', coalesce(customers, 'all'), 'scopes', coalesce(scopes, 'any'))::text`
 
 /** It widens what is accepted: nothing is published. */
 export const insertServer = statement<
@@ -56,7 +57,7 @@ export const insertServer = statement<
     values (:id, :name, :digest, :customers, :scopes, assay.now())
     returning *, null::text as customer_id, created_at as t
   ),
-  audited as (${auditedAs(`'server.created'`, 'made', { detail })})
+  audited as (${auditedAs(`'server.created'`, 'made', { detail: limits })})
   select ${LISTED} from made`)
 
 const NARROWED = `
@@ -80,7 +81,7 @@ export const updateServer = statement<
     where id = :id
     returning *, null::text as customer_id, assay.now() as t
   ),
-  audited as (${auditedAs(`'server.changed'`, 'changed', { detail })}),
+  audited as (${auditedAs(`'server.changed'`, 'changed', { detail: limits })}),
   ${NARROWED},
   ${publishing(['audited'])}
   select ${LISTED}, ${PUBLISHED} from changed`)

@@ -95,11 +95,21 @@ export function assemble(parts: Parts) {
   const credentials = new Credentials({ db, bus, keys, revoker, servers, config, log })
   const secrets = new Secrets({ db, bus, revoker, vault, limits, log })
   const retirement = new Retirement({ db, revoker, limits, replica, config })
-  const { keyMaxAge, auditRetention } = config
-  const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
-  const maintenance = new Maintenance({ db, retirement, secrets, keyMaxAge, auditRetention, ran, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(share(availableParallelism(), worker), 3), share(QUEUE, worker))
+  const directory = new Directory({ db, vault, credentials, revoker, gate })
+  const { keyMaxAge, auditRetention } = config
+  const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
+  const maintenance = new Maintenance({
+    db,
+    directory,
+    retirement,
+    secrets,
+    keyMaxAge,
+    auditRetention,
+    ran,
+    log,
+  })
   const customers = new Customers({
     db,
     keys,
@@ -125,7 +135,6 @@ export function assemble(parts: Parts) {
   )
   const proxies = new TrustedProxies(config.trustProxy, log)
   const audit = new Audit(db)
-  const directory = new Directory({ db, vault, credentials, revoker, gate })
   const explainer = new Explainer({ db, bus, tokens, vault })
   const replicas = new Replicas(db)
   const operators = new Operators(config)

@@ -4,7 +4,9 @@ import type { Database } from '../db/client.ts'
 import {
   disableCustomer,
   enableCustomer,
+  endAccountSessions,
   eraseCustomer,
+  findErased,
   findListed,
   insertCustomerAlone,
   type ListedCustomer,
@@ -13,8 +15,10 @@ import {
   searchEmails,
   searchNames,
   setPassword,
+  sweepErased,
   updateCustomer,
 } from '../db/directory.ts'
+import { DatabaseError } from '../db/failures.ts'
 import type { Credentials } from './credentials.ts'
 import { hashPassword } from './crypto/password.ts'
 import { fromRetry, fromTheSystem, newCustomerId } from './crypto/secret.ts'
@@ -108,7 +112,9 @@ export class Directory {
     to: { email: string | undefined; name: string | undefined },
     origin: Origin,
   ): Promise<ListedCustomer> {
-    const [changed] = await updateCustomer(this.#options.db, { ...origin, ...change, ...to })
+    const [changed] = await updateCustomer(this.#options.db, { ...origin, ...change, ...to }).catch(
+      unlessTaken,
+    )
     const found = await this.#asAsked(change, changed !== undefined)
     if (!changed) throw TAKEN
     return found
@@ -146,8 +152,15 @@ export class Directory {
     const newHash = await gate.pass(() => hashPassword(password))
     const [changed] = await setPassword(db, { ...origin, customerId, newHash })
     if (!changed) throw new OAuthError('not_found', 'no such customer')
-    for (const id of changed.ended) revoker.forgetSession(customerId, id, changed.seq!)
-    return changed.seq ?? undefined
+    const [late] = await endAccountSessions(db, { ...origin, customerId })
+    for (const { ended, seq } of [changed, late!])
+      for (const id of ended) revoker.forgetSession(customerId, id, seq!)
+    return late!.seq ?? changed.seq ?? undefined
+  }
+
+  /** What was under way when customers were erased, and wrote after. */
+  async sweep(): Promise<void> {
+    for (const erased of await findErased(this.#options.db, {})) await sweepErased(this.#options.db, erased)
   }
 
   /** Everything but its part of the audit, which keeps ids and nothing personal. Throws `not_found`. */
@@ -163,6 +176,11 @@ export class Directory {
       await line.close()
     }
   }
+}
+
+/** Two who ask for one email at once don't see each other. */
+function unlessTaken(error: unknown): never {
+  throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
 }
 
 const OTHER_REQUEST = new OAuthError(

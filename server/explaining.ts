@@ -4,6 +4,8 @@ import type { Bus } from './bus.ts'
 import { parseClaims, parseHeader, split } from './crypto/jwt.ts'
 import { type KeyName, parseKid } from './crypto/kid.ts'
 import type { Vault } from './records.ts'
+import { scopesOf } from './scope.ts'
+import type { Limited } from './servers.ts'
 import type { Refusal, Tokens } from './tokens.ts'
 
 /** Why a token is accepted or not, for who may know. */
@@ -104,14 +106,19 @@ export class Explainer {
     this.#options = options
   }
 
-  /** `customers`: of others nothing is told. Throws Unavailable when the state can't be known. */
-  async explain(text: string, customers?: string[]): Promise<Explanation> {
+  /**
+   * `limits`: of a resource server, which is told of no other customer, of no other scope, and of no refresh token. Throws
+   * Unavailable when the state can't be known.
+   */
+  async explain(text: string, limits?: Limited): Promise<Explanation> {
     if (/^assay_(ak|rs)_/.test(text)) return because('credential')
     const name = this.#nameOf(text)
-    if (name && customers?.includes(name.customerId) === false) return because('key_unknown')
+    if (name && limits && isBeyond(limits, name)) return because('key_unknown')
     const { refusal, claims } = await this.#judge(text, name)
     const key = name && (await this.#keyOf(name))
     const told = claims ?? (refusal !== undefined && SIGNED.has(refusal) ? claimsOf(text) : undefined)
+    if (told && limits?.scopes && !scopesOf(told.scope).some(one => limits.scopes!.includes(one)))
+      return because('key_unknown')
     const session = told && name && (await this.#sessionOf(name.customerId, told))
     const problem = refusal ?? (name?.use === 'refresh' ? problemOf(session) : undefined)
     return {
@@ -148,9 +155,13 @@ export class Explainer {
   }
 }
 
+const isBeyond = ({ customers }: Limited, { use, customerId }: KeyName) =>
+  use === 'refresh' || customers?.includes(customerId) === false
+
 interface Claims {
   jti: string
   sub: string
+  scope?: string
   iat: number
   exp: number
   sid?: string

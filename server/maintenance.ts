@@ -1,7 +1,7 @@
 import { dropOldEvents, makePartitions } from '../db/audit_partitions.ts'
-import { sweepErased } from '../db/directory.ts'
 import { DEAD, deleteDead, isWhole } from '../db/maintenance.ts'
 import type { Querier } from '../db/revocations.ts'
+import type { Directory } from './directory.ts'
 import type { Log } from './log.ts'
 import type { Retirement } from './retirement.ts'
 import type { Secrets } from './secrets.ts'
@@ -13,6 +13,7 @@ export interface MaintenanceOptions {
   db: Querier
   retirement: Retirement
   secrets: Secrets
+  directory: Pick<Directory, 'sweep'>
   /** Seconds; 0: secrets are rotated only when somebody asks. */
   keyMaxAge: number
   /** Seconds. */
@@ -65,13 +66,13 @@ export class Maintenance {
 
   /** Each answers how many rows it removed, where it removes some. */
   #jobs(): Record<string, () => Promise<unknown>> {
-    const { db, retirement, secrets, keyMaxAge, auditRetention } = this.#options
+    const { db, directory, retirement, secrets, keyMaxAge, auditRetention } = this.#options
     const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]
     return {
       partitions: () => makePartitions(db).then(() => {}),
       audit: () => dropOldEvents(db, auditRetention),
       retire: () => retirement.pass(),
-      erased: () => sweepErased(db),
+      erased: () => directory.sweep(),
       ...(keyMaxAge > 0 && { rotate: () => secrets.rotateAged(keyMaxAge) }),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
     }

@@ -148,11 +148,12 @@ test('resource servers', async () => {
   }
   expect(await introspect(server.credential)).toMatchObject({ active: true })
   expect(await json('servers list')).toMatchObject([{ id: server.id, name: 'gateway' }])
-  const rotated = await json(`servers rotate ${server.id} --overlap 0 --wait`)
+  const rotated = await json(`servers rotate ${server.id} --overlap 0`)
   expect(await introspect(server.credential)).toMatchObject({ error: 'invalid_client' })
   expect(await introspect(rotated.credential)).toMatchObject({ active: true })
   const other = (await newCustomer()).customer.id
   await json(`servers change ${server.id} --customers ${other} --wait`)
+  expect(await json(`servers change ${server.id} --name other`)).toMatchObject({ customers: [other] })
   expect(await introspect(rotated.credential)).toEqual({ active: false })
   await json(`servers delete ${server.id}`)
   expect(await json('servers list')).toEqual([])

@@ -20,7 +20,7 @@ export const keptAudit = (deps: Pick<Deps, 'audit'>, base: string, keeper: Keepe
 })
 
 /** Of all customers, for operators. */
-export const wholeAuditRoutes = (deps: Pick<Deps, 'audit' | 'operators'>): Routes => ({
+export const wholeAuditRoutes = (deps: Pick<Deps, 'audit' | 'log' | 'operators'>): Routes => ({
   'GET /admin/audit': searchEvents(deps),
   'GET /admin/audit/export': exportEvents(deps),
 })
@@ -58,23 +58,34 @@ async function pageOfEvents(
   return json(present({ events: page.map(shown), next_cursor: nextCursor }))
 }
 
-/** A line of JSON for each event, newest first, however many there are. */
-function exportEvents(deps: Pick<Deps, 'audit' | 'operators'>) {
+/** A line of JSON for each event, newest first, however many there are. Its first page is read before it is answered. */
+function exportEvents(deps: Pick<Deps, 'audit' | 'log' | 'operators'>) {
   return async function exportEvents(call: Call): Promise<Reply> {
     operator(call, deps)
     const asked = readQuery(call, ['customer', 'operator', ...SPAN])
     const pages = deps.audit.all({ ...spanOf(asked), ...whoseEvents(asked) })
-    return {
-      status: 200,
-      headers: { 'Content-Type': 'application/x-ndjson', ...NO_STORE },
-      body: linesOf(pages),
-    }
+    const first = await pages.next()
+    const body = call.method === 'HEAD' ? '' : linesOf(deps, call, first.done ? [] : first.value, pages)
+    return { status: 200, headers: { 'Content-Type': 'application/x-ndjson', ...NO_STORE }, body }
   }
 }
 
-async function* linesOf(pages: AsyncIterable<AuditRow[]>) {
-  for await (const page of pages) yield page.map(event => `${JSON.stringify(toWholeEvent(event))}\n`).join('')
+async function* linesOf(
+  { log }: Pick<Deps, 'log'>,
+  call: Call,
+  first: AuditRow[],
+  rest: AsyncIterable<AuditRow[]>,
+) {
+  try {
+    yield lines(first)
+    for await (const page of rest) yield lines(page)
+  } catch (error) {
+    log.warn({ requestId: call.requestId, err: error }, 'an export of the audit broke off')
+    throw error
+  }
 }
+
+const lines = (page: AuditRow[]) => page.map(event => `${JSON.stringify(toWholeEvent(event))}\n`).join('')
 
 const spanOf = ({ type, from, to }: Asked) => ({
   type: auditType(type),

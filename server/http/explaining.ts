@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { OAuthError } from '../errors.ts'
 import type { Explanation } from '../explaining.ts'
+import type { Limited } from '../servers.ts'
 import { readForm, readJson } from './body.ts'
 import type { Call, Routes } from './call.ts'
 import { authenticated, presentedBy } from './caller.ts'
@@ -26,7 +27,7 @@ function explainToServer(deps: Needs) {
       throw new OAuthError('unauthorized_client', 'only a resource server may ask why; an API key may not')
     const token = form.get('token')
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    return explained(deps, token, caller.customers)
+    return explained(deps, token, caller)
   }
 }
 
@@ -41,9 +42,9 @@ function explainToOperator(deps: Needs) {
   }
 }
 
-/** `customers`: of others' tokens the caller learns what it would of one that was never made. */
-async function explained({ bus, explainer }: Needs, token: string, customers?: string[]) {
-  const explanation = await explainer.explain(token, customers)
+/** `limits`: of what is beyond them the caller learns what it would of a token that was never made. */
+async function explained({ bus, explainer }: Needs, token: string, limits?: Limited) {
+  const explanation = await explainer.explain(token, limits)
   const age = ageOf(bus)
   return json(toExplanation(explanation, age), 200, {
     ...NO_STORE,

@@ -74,14 +74,15 @@ const rotateRequest = z.strictObject({
     .default(DAY),
 })
 
-/** With an overlap of 0 the credential until now is refused at once: it has leaked. */
+/**
+ * With an overlap of 0 the credential until now is refused at once here, and elsewhere within MAX_STALENESS: it has leaked. It
+ * isn't waited for, since the new one must not be lost with an answer that could not be given.
+ */
 function rotateServer(deps: Needs) {
   return async function rotateServer(call: Call) {
     const origin = originOf(call, deps, operator(call, deps))
-    const wait = waitOf(call)
     const { overlap } = await readJson(call, rotateRequest)
-    const { server, seq, credential } = await deps.servers.rotate(idOf(call), overlap, origin)
-    await waitForAll(deps, wait, seq)
+    const { server, credential } = await deps.servers.rotate(idOf(call), overlap, origin)
     return json({ ...toServer(server), credential }, 200, NO_STORE)
   }
 }

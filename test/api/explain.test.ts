@@ -23,9 +23,10 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-const explain = async (token: string) => {
+const explain = async (token: string, { toServers = true } = {}) => {
   const { status, json } = await assay.postJson('/admin/explain', { token }, bearer(READER))
   expect(status).toBe(200)
+  if (!toServers) return json
   const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
   const toServer = await assay.postForm('/introspect/explain', { token }, server)
   expect({ ...toServer.json, age_ms: 0 }).toEqual({ ...json, age_ms: 0 })
@@ -49,19 +50,26 @@ test('a good one: whose it is, its key, its session', async () => {
 describe('of a refresh token', () => {
   test('a good one', async () => {
     const { refresh_token } = await customer.session()
-    expect(await explain(refresh_token)).toMatchObject({ active: true, key: { use: 'refresh' } })
+    expect(await explain(refresh_token, { toServers: false })).toMatchObject({
+      active: true,
+      key: { use: 'refresh' },
+    })
+    const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+    const told = await assay.postForm('/introspect/explain', { token: refresh_token }, server)
+    expect(told.json).toMatchObject({ active: false, reason: 'key_unknown' })
+    expect(told.json.key ?? told.json.session).toBeUndefined()
   })
 
   test('one that was used, and one whose session has ended', async () => {
     const { refresh_token, session_id } = await customer.session()
     const next = (await assay.refresh(refresh_token)).json
-    expect(await explain(refresh_token)).toMatchObject({
+    expect(await explain(refresh_token, { toServers: false })).toMatchObject({
       active: false,
       reason: 'token_used',
       session: { generation: 2, token_generation: 1 },
     })
     await assay.request(`/api/sessions/${session_id}`, { method: 'DELETE', headers: bearer(customer.apiKey) })
-    expect(await explain(next.refresh_token)).toMatchObject({
+    expect(await explain(next.refresh_token, { toServers: false })).toMatchObject({
       active: false,
       reason: 'session_ended',
       session: { state: 'ended' },

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { newCredential, newServerId } from '../../server/crypto/secret.ts'
-import { holding, replicaOn } from '../support/holding.ts'
+import { hear, holding, replicaOn } from '../support/holding.ts'
 import { ALICE, basic, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** Resource servers that an operator makes: what they may ask, and when they may not any more. */
@@ -76,6 +76,10 @@ test('one that is limited to scopes knows of tokens that have one of them', asyn
   const token = async (scope: string) => (await one.issue({ scope })).json.access_token
   expect(await asked(assay, server, await token('read write'))).toBe(true)
   expect(await asked(assay, server, await token('write'))).toBe(false)
+  const form = { token: await token('write') }
+  const why = await assay.postForm('/introspect/explain', form, bearer(server.credential))
+  expect(why.json).toMatchObject({ active: false, reason: 'key_unknown' })
+  expect(why.json.token).toBeUndefined()
 })
 
 test('its limits hold everywhere once wait=all has answered', async () => {
@@ -96,7 +100,8 @@ test('a rotated credential goes on for its overlap, and no longer', async () => 
   const server = await create()
   const { access_token } = await one.session({ expires_in: 900 })
   expect(await asked(there, server, access_token)).toBe(true)
-  const { json } = await call('POST', `/admin/servers/${server.id}/rotate?wait=all`, { overlap: 60 })
+  const { json } = await call('POST', `/admin/servers/${server.id}/rotate`, { overlap: 60 })
+  await hear(there)
   for (const replica of [assay, there])
     for (const credential of [server.credential, json.credential])
       expect(await asked(replica, { id: server.id, credential }, access_token)).toBe(true)
@@ -105,7 +110,8 @@ test('a rotated credential goes on for its overlap, and no longer', async () => 
     expect(await asked(replica, server, access_token)).toBe(401)
     expect(await asked(replica, json, access_token)).toBe(true)
   }
-  const leaked = await call('POST', `/admin/servers/${server.id}/rotate?wait=all`, { overlap: 0 })
+  const leaked = await call('POST', `/admin/servers/${server.id}/rotate`, { overlap: 0 })
+  await hear(there)
   for (const replica of [assay, there]) {
     expect(await asked(replica, json, access_token)).toBe(401)
     expect(await asked(replica, leaked.json, access_token)).toBe(true)
@@ -130,7 +136,7 @@ test('all of it is in the audit, by who did it', async () => {
   const { json } = await call('GET', '/admin/audit?operator=alice&limit=4')
   const types = ['server.deleted', 'server.rotated', 'server.changed', 'server.created']
   expect(json.events.map(({ type }: { type: string }) => type)).toEqual(types)
-  for (const event of json.events) expect(event.detail).toEqual({ server_id: id })
+  for (const event of json.events) expect(event.detail).toMatchObject({ server_id: id })
   expect((await call('GET', '/admin/servers')).json.servers.map((server: Made) => server.id)).not.toContain(
     id,
   )
