@@ -16,6 +16,8 @@ function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
     const chunks: Buffer[] = []
     let size = 0
     const broken = () => reject(new OAuthError('invalid_request', 'the body did not arrive whole'))
+    // Its client left while something else was waited for: no event will come any more.
+    if (incoming.destroyed) return broken()
     incoming.on('data', (chunk: Buffer) => {
       size += chunk.length
       if (size > limit) reject(new TooLarge(limit))
