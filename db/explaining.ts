@@ -1,4 +1,4 @@
-import { seconds } from './sessions.ts'
+import { live, seconds } from './sessions.ts'
 import { statement } from './statement.ts'
 
 export interface ExplainedKey {
@@ -15,6 +15,8 @@ export const explainKey = statement<
 
 export interface ExplainedSession {
   generation: number
+  /** Of its customer. */
+  disabled: boolean
   state: 'live' | 'ended' | 'expired'
   /** NumericDates. */
   endedAt: number | null
@@ -23,6 +25,9 @@ export interface ExplainedSession {
 
 /** What the database has of a session. No row: it has none, or none any more. */
 export const explainSession = statement<{ customerId: string; sessionId: string }, ExplainedSession>(`
-  select gen as generation, ${seconds('revoked_at')} as "endedAt", ${seconds('expires_at')} as "expiresAt",
-    case when revoked_at is not null then 'ended' when expires_at <= assay.now() then 'expired' else 'live' end as state
+  select gen as generation, exists (
+      select from assay.customers c where c.id = sessions.customer_id and c.state = 'disabled') as disabled,
+    ${seconds('revoked_at')} as "endedAt", ${seconds('expires_at')} as "expiresAt",
+    case when ${live('sessions')} then 'live' when revoked_at is null and expires_at <= assay.now() then 'expired'
+      else 'ended' end as state
   from assay.sessions where customer_id = :customerId and id = :sessionId`)

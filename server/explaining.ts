@@ -20,7 +20,7 @@ export interface Explanation {
   key?: { kid: string; customerId: string; use: 'access' | 'refresh'; version: number; state: string }
   /** What the token says of itself, once its signature has held. */
   token?: { id: string; subject: string; issuedAt: number; expiresAt: number }
-  session?: { id: string; state: string; generation?: number; tokenGeneration: number }
+  session?: { id: string; state: string; generation?: number; tokenGeneration: number; disabled?: boolean }
 }
 
 type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 'token_used'
@@ -150,7 +150,7 @@ export class Explainer {
   async #sessionOf(customerId: string, { sid, gen }: Claims): Promise<Explanation['session']> {
     if (sid === undefined || gen === undefined) return undefined
     const [found] = await explainSession(this.#options.db, { customerId, sessionId: sid })
-    const known = found && { state: found.state, generation: found.generation }
+    const known = found && { state: found.state, generation: found.generation, disabled: found.disabled }
     return { id: sid, tokenGeneration: gen, ...(known ?? { state: 'unknown' }) }
   }
 }
@@ -178,9 +178,10 @@ function because(reason: Refusal | SessionProblem | 'credential') {
 }
 
 /** Of a refresh token, which only its session makes good. */
-function problemOf(session: Explanation['session']): SessionProblem | undefined {
+function problemOf(session: Explanation['session']): Refusal | SessionProblem | undefined {
   if (session === undefined || session.state === 'unknown') return 'session_unknown'
   if (session.state === 'ended') return 'session_ended'
   if (session.state === 'expired') return 'session_expired'
-  return session.generation === session.tokenGeneration ? undefined : 'token_used'
+  if (session.generation !== session.tokenGeneration) return 'token_used'
+  return session.disabled ? 'customer_disabled' : undefined
 }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { forger } from '../support/forge.ts'
 import {
+  ADMIN_TOKEN,
   basic,
   bearer,
   type Customer,
@@ -77,6 +78,24 @@ describe('of a refresh token', () => {
   })
 })
 
+test('a refresh token that a revocation of all ended, or whose customer is disabled, is not called active', async () => {
+  const other = await assay.signUp()
+  const headers = bearer(ADMIN_TOKEN)
+  const at = (more: string) =>
+    assay.request(`/admin/customers/${other.id}${more}`, { method: 'POST', headers })
+  const bySubject = await other.session()
+  await at('/subjects/user-1/revoke')
+  const reason = async (token: string) => (await explain(token, { toServers: false })).reason
+  expect(await reason(bySubject.refresh_token)).toBe('session_ended')
+  const later = await other.session()
+  await at('/disable')
+  expect(await reason(later.refresh_token)).toBe('customer_disabled')
+  await at('/enable')
+  expect(await reason(later.refresh_token)).toBeUndefined()
+  await at('/revoke')
+  expect(await reason(later.refresh_token)).toBe('session_ended')
+})
+
 describe('of an access token, what failed first', () => {
   const cases: Record<string, () => Promise<string>> = {
     credential: async () => customer.apiKey,
@@ -84,7 +103,7 @@ describe('of an access token, what failed first', () => {
     key_unknown: async () => {
       const gone = await assay.signUp()
       const token = (await gone.session()).access_token
-      const erase = { method: 'DELETE', headers: bearer('operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5') }
+      const erase = { method: 'DELETE', headers: bearer(ADMIN_TOKEN) }
       await assay.request(`/admin/customers/${gone.id}`, erase)
       return token
     },
@@ -109,7 +128,7 @@ describe('of an access token, what failed first', () => {
     customer_disabled: async () => {
       const other = await assay.signUp()
       const { access_token } = await other.session()
-      const headers = bearer('operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5')
+      const headers = bearer(ADMIN_TOKEN)
       await assay.request(`/admin/customers/${other.id}/disable`, { method: 'POST', headers })
       return access_token
     },
