@@ -21,6 +21,11 @@ export const findListed = statement<{ customerId: string }, ListedCustomer>(
   `select ${LISTED} from assay.customers where id = :customerId`,
 )
 
+/** A row: the audit has it of somebody who was erased. */
+export const findErasure = statement<{ customerId: string }, never>(
+  `select from assay.audit_events where customer_id = :customerId and type = 'customer.erased' limit 1`,
+)
+
 /** Newest first, after the last one seen. */
 export const listCustomers = statement<
   { beforeAt: Date | undefined; beforeId: string | undefined; limit: number },

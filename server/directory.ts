@@ -7,6 +7,7 @@ import {
   endAccountSessions,
   eraseCustomer,
   findErased,
+  findErasure,
   findListed,
   insertCustomerAlone,
   type ListedCustomer,
@@ -89,6 +90,8 @@ export class Directory {
     const [before] = retryKey === undefined ? [] : await findListed(db, { customerId })
     if (before && before.email !== account.email) throw OTHER_REQUEST
     if (before) return { customer: before, apiKey: credentials.make(customerId, draw).text }
+    // Made again, the API key of who was erased would be good again.
+    if (retryKey !== undefined && (await findErasure(db, { customerId })).length > 0) throw ERASED
     const { email, name, password = randomBytes(32).toString('hex') } = account
     const passwordHash = await gate.pass(() => hashPassword(password))
     const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
@@ -186,5 +189,9 @@ function unlessTaken(error: unknown): never {
 const OTHER_REQUEST = new OAuthError(
   'invalid_request',
   'this Idempotency-Key was used with another request; use a new one',
+)
+const ERASED = new OAuthError(
+  'invalid_request',
+  'the customer of this Idempotency-Key was erased; use a new one',
 )
 const TAKEN = new OAuthError('conflict', 'this email has an account')

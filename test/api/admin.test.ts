@@ -95,6 +95,17 @@ describe('a customer', () => {
     expect((await call('POST', '/admin/customers', other, { 'Idempotency-Key': 'a b' })).status).toBe(400)
   })
 
+  test('that was erased is not made again by its Idempotency-Key, nor is its API key', async () => {
+    const body = { email: `${crypto.randomUUID()}@example.com` }
+    const key = { 'Idempotency-Key': crypto.randomUUID() }
+    const { json } = await call('POST', '/admin/customers', body, key)
+    await call('DELETE', path(json.customer.id))
+    const again = await call('POST', '/admin/customers', body, key)
+    expect(again).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+    expect((await assay.postJson('/issue', {}, bearer(json.api_key))).status).toBe(401)
+    expect((await call('POST', '/admin/customers', body)).status).toBe(201)
+  })
+
   test('is created where signup is closed', async () => {
     const closed = await world.replica({ SIGNUP: 'closed' })
     const email = `${crypto.randomUUID()}@example.com`
