@@ -12,6 +12,8 @@ export interface Ask {
 export type Answer = any
 
 const PATIENCE = 15_000
+/** Until every replica goes by it: as long as MAX_STALENESS may be, but for what ends a connection (ms). */
+const LONG_PATIENCE = 290_000
 
 /** A running server's API for operators. */
 export class Api {
@@ -41,7 +43,7 @@ export class Api {
   async send(
     method: string,
     path: string,
-    { query, body, patience = PATIENCE }: Ask = {},
+    { query, body, patience = query?.wait ? LONG_PATIENCE : PATIENCE }: Ask = {},
   ): Promise<Response> {
     const token = this.#token()
     if (token === undefined) throw NO_TOKEN
