@@ -1,3 +1,5 @@
+import { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -241,4 +243,17 @@ test('no answer repeats what was sent', async () => {
     expect(status).toBe(400)
     expect(text).not.toContain('canary7')
   }
+})
+
+test('a client that has left before its body was asked for is not waited for', async () => {
+  const incoming = new IncomingMessage({ remoteAddress: '10.0.0.1', destroyed: true } as Socket)
+  incoming.method = 'POST'
+  incoming.url = '/issue'
+  incoming.headers = {
+    authorization: bearer(customer.apiKey).Authorization,
+    'content-type': 'application/json',
+  }
+  incoming.destroy()
+  await new Promise(resolve => incoming.once('close', resolve))
+  expect((await assay.app.answer(incoming)).status).toBe(400)
 })
