@@ -3,7 +3,8 @@ import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
 import { SESSION_ROW, type SessionRow, seconds } from './sessions.ts'
 import { statement } from './statement.ts'
 
-export type RefreshOutcome = 'rotate' | 'replay' | 'adopt' | 'reuse' | 'ended' | 'disabled' | 'scope'
+export const REFRESH_OUTCOMES = ['rotate', 'replay', 'adopt', 'reuse', 'ended', 'disabled', 'scope'] as const
+export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number]
 
 export interface Refreshed extends SessionRow {
   /** Which of the acts that share the statement it is. */

@@ -90,7 +90,14 @@ export function assemble(parts: Parts) {
   const limits = limitsOf(parts)
   const issuer = new Issuer({ db, tokens, config })
   const revoker = new Revoker({ db, bus, limits })
-  const sessions = new Sessions({ db, issuer, revoker, config, log })
+  const sessions = new Sessions({
+    db,
+    issuer,
+    revoker,
+    config,
+    decided: outcome => metrics.refreshed(outcome),
+    log,
+  })
   const servers: Servers = new Servers({ db, bus, vault, revocations, revoker })
   const credentials = new Credentials({ db, bus, keys, revoker, servers, config, log })
   const secrets = new Secrets({ db, bus, revoker, vault, limits, log })

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { REFRESH_OUTCOMES, type RefreshOutcome } from '../db/refreshing.ts'
 import { UNAVAILABLE, type UnavailableReason } from './errors.ts'
 import type { Outcome } from './shelf.ts'
 
@@ -34,6 +35,7 @@ export class Metrics {
   readonly #requests: Counter<'method' | 'route' | 'status'>
   readonly #seconds: Histogram<'route'>
   readonly #unavailable: Counter<'reason'>
+  readonly #refreshed: Counter<'outcome'>
   readonly #lockWait: Histogram
   readonly #jobs: Counter<'task' | 'outcome'>
   readonly #removed: Counter<'task'>
@@ -57,7 +59,14 @@ export class Metrics {
       buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
       registers,
     })
-    this.#unavailable = unavailable(registers)
+    this.#unavailable = fromNothing(registers, 'reason', Object.keys(UNAVAILABLE), {
+      name: 'assay_unavailable_total',
+      help: 'Answers 503, by why the state could not be known.',
+    })
+    this.#refreshed = fromNothing(registers, 'outcome', REFRESH_OUTCOMES, {
+      name: 'assay_refreshed_total',
+      help: 'Refresh tokens of ours that were presented, by what was decided.',
+    })
     this.#lockWait = lockWait(registers)
     this.#jobs = new Counter({
       name: 'assay_maintenance_jobs_total',
@@ -102,6 +111,11 @@ export class Metrics {
     this.#unavailable.inc({ reason })
   }
 
+  /** Of a refresh token it was decided what becomes of its session. */
+  refreshed(outcome: RefreshOutcome) {
+    this.#refreshed.inc({ outcome })
+  }
+
   /** A job of maintenance was run. */
   maintained(task: string, outcome: 'ok' | 'failed', removed: number) {
     this.#jobs.inc({ task, outcome })
@@ -127,14 +141,15 @@ export class Metrics {
   }
 }
 
-function unavailable(registers: Registry[]) {
-  const counter = new Counter({
-    name: 'assay_unavailable_total',
-    help: 'Answers 503, by why the state could not be known.',
-    labelNames: ['reason'],
-    registers,
-  })
-  for (const reason of Object.keys(UNAVAILABLE)) counter.inc({ reason }, 0)
+/** Each value has a series from the start: of one that begins with its first event, no rule can tell that it grew. */
+function fromNothing<Label extends string>(
+  registers: Registry[],
+  label: Label,
+  values: readonly string[],
+  named: { name: string; help: string },
+): Counter<Label> {
+  const counter = new Counter({ ...named, labelNames: [label], registers })
+  for (const value of values) counter.inc({ [label]: value } as Record<Label, string>, 0)
   return counter
 }
 

@@ -3,6 +3,7 @@ import type { Database } from '../db/client.ts'
 import {
   type Refresh,
   type Refreshed,
+  type RefreshOutcome,
   type RefreshRules,
   refreshesOf,
   refreshSession,
@@ -26,6 +27,8 @@ export interface SessionsOptions {
   issuer: Issuer
   revoker: Revoker
   config: Pick<Config, 'refreshTokenTtl' | 'refreshPolicy' | 'refreshGrace'>
+  /** Told of each refresh that was decided. */
+  decided(outcome: RefreshOutcome): void
   log: Log
 }
 
@@ -53,12 +56,13 @@ export class Sessions {
 
   /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
   async refresh(claims: RefreshClaims, scope: string | undefined, origin: Origin): Promise<Granted> {
-    const { issuer } = this.#options
+    const { issuer, decided } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
     const asked = { customerId, sessionId, gen, scope, tokenId, origin }
     const shared = await this.#refreshTogether(asked)
     const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
+    decided(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
     if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
       return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)

@@ -3,7 +3,7 @@ import { METHODS } from 'node:http'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { UNAVAILABLE } from '../../server/errors.ts'
 import { holding, POLL, replicaOn } from '../support/holding.ts'
-import { publishCustomer } from '../support/plant.ts'
+import { publishCustomer, setState } from '../support/plant.ts'
 import { ADMIN_TOKEN, bearer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -111,6 +111,47 @@ test('verifications are counted by outcome: a yes, and why not', async () => {
   const { access_token: old } = await customer.session()
   await world.advance(900_000)
   expect(await counted('expired', () => assay.verify(old))).toBe(1)
+})
+
+describe('refreshes are counted by what was decided', () => {
+  const NONE = { rotate: 0, replay: 0, adopt: 0, reuse: 0, ended: 0, disabled: 0, scope: 0 }
+
+  /** Of a replica's first scrape on: what begins with its first event is not seen to grow. */
+  async function decided(replica: Replica) {
+    const { text } = await replica.get('/metrics', ADMIN_TOKEN)
+    const found = text.matchAll(/^assay_refreshed_total\{outcome="(\w+)"\} (\d+)$/gm)
+    return Object.fromEntries([...found].map(([, outcome, count]) => [outcome, Number(count)]))
+  }
+
+  test('a reuse once, and what comes after it as of a session that has ended', async () => {
+    const replica = await world.replica()
+    expect(await decided(replica)).toEqual(NONE)
+    const customer = await assay.signUp()
+    const stolen = await customer.session()
+    const { json: second } = await replica.refresh(stolen.refresh_token)
+    const { json: third } = await replica.refresh(second.refresh_token)
+    expect(await decided(replica)).toEqual({ ...NONE, rotate: 2 })
+    await world.advance(11_000)
+    expect((await replica.refresh(stolen.refresh_token)).status).toBe(400)
+    expect(await decided(replica)).toEqual({ ...NONE, rotate: 2, reuse: 1 })
+    for (const { refresh_token } of [stolen, third]) await replica.refresh(refresh_token)
+    await replica.refresh(`${third.refresh_token.slice(0, -6)}AAAAAA`)
+    expect(await decided(replica)).toEqual({ ...NONE, rotate: 2, reuse: 1, ended: 2 })
+  })
+
+  test('everything else', async () => {
+    const replica = await world.replica()
+    const customer = await assay.signUp()
+    const { refresh_token, session_id } = await customer.session()
+    const { json } = await replica.refresh(refresh_token)
+    await replica.refresh(refresh_token)
+    await replica.postForm('/refresh', { refresh_token: json.refresh_token, scope: 'admin' })
+    await world.db.query('update assay.sessions set gen = 1 where id = $1', [session_id])
+    const adopted = await replica.refresh(json.refresh_token)
+    await setState(world, customer.id, 'disabled', [replica])
+    await replica.refresh(adopted.json.refresh_token)
+    expect(await decided(replica)).toEqual({ ...NONE, rotate: 1, replay: 1, scope: 1, adopt: 1, disabled: 1 })
+  })
 })
 
 describe('503s are counted by why the state could not be known', () => {
