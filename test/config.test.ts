@@ -9,6 +9,7 @@ import {
   parseMasterKeys,
   SETTINGS,
 } from '../server/config.ts'
+import { bearerOf } from '../server/http/caller.ts'
 
 type Environment = Record<string, string>
 
@@ -198,7 +199,18 @@ const BAD: Record<string, string[]> = {
     `m1:${random()},`,
     `m1:${random()},m1:${random()}`,
   ],
-  ADMIN_TOKEN: ['x', random().slice(0, 31), `${random()} ${random()}`, `${random()}é`, `${random()}\n`],
+  ADMIN_TOKEN: [
+    'x',
+    random().slice(0, 31),
+    `${random()} ${random()}`,
+    `${random()}é`,
+    `${random()}\n`,
+    // Printable, and yet no Bearer header may hold it (RFC 6750 2.1).
+    ...['!', '$', '%', '"', ',', ':', '@', '{'].map(character => character + random()),
+    `=${random()}`,
+    `${random()}a`,
+    '='.repeat(32),
+  ],
   OPERATORS: [
     hex(),
     `alice:${hex().slice(0, 31)}`,
@@ -208,6 +220,8 @@ const BAD: Record<string, string[]> = {
     `admin:${hex()}`,
     `${'a'.repeat(33)}:${hex()}`,
     `alice:${hex()} `.repeat(2),
+    ...['!', '$', '%', '"', ':', '@', '='].map(character => `alice:${character}${hex()}`),
+    `alice:read:${hex()}=a`,
     `alice:${hex()},`,
     `alice:${hex()},alice:read:${hex()}`,
   ],
@@ -333,6 +347,22 @@ describe('secrets', () => {
       { name: 'alice', readOnly: false, digest: digestOf(one) },
       { name: 'dashboard', readOnly: true, digest: digestOf(two) },
     ])
+  })
+
+  test('an operator’s token is taken if a Bearer header brings it, and otherwise not', () => {
+    const printable = fc.string({
+      unit: fc.integer({ min: 33, max: 126 }).map(code => String.fromCharCode(code)),
+    })
+    fc.assert(
+      fc.property(printable, fc.boolean(), (odd, behind) => {
+        const token = behind ? `${hex()}${odd}` : `${odd}${hex()}`
+        const refused = bearerOf(`Bearer ${token}`) === token ? [] : ['refused']
+        expect(problemsOf({ ADMIN_TOKEN: token }).map(() => 'refused')).toEqual(refused)
+        if (!token.includes(','))
+          expect(problemsOf({ OPERATORS: `bob:read:${token}` }).map(() => 'refused')).toEqual(refused)
+      }),
+      { numRuns: 1000 },
+    )
   })
 
   test('of a resource server only the digest is kept', () => {

@@ -4,10 +4,11 @@ import { listOf } from './values.ts'
 
 const MASTER_KEY = /^[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/_-]{43}=?$/
 const RESOURCE_SERVER = /^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{32,}$/
-// Printable ASCII without the space: what a Bearer header carries unchanged, and what survives a copy.
-const ADMIN_TOKEN = /^[\x21-\x7e]{32,}$/
-
-const OPERATOR = /^[a-z][a-z0-9_-]{0,31}:(?:read:)?[A-Za-z0-9_+/=.~-]{32,}$/
+// RFC 6750 2.1, b64token: with any other character no Bearer header could bring it.
+const TOKEN = '(?=.{32,}$)[A-Za-z0-9._~+/-]+=*'
+const ADMIN_TOKEN = new RegExp(`^${TOKEN}$`)
+const OPERATOR = new RegExp(`^[a-z][a-z0-9_-]{0,31}:(?:read:)?${TOKEN}$`)
+const TOKEN_IN_WORDS = 'at least 32 of A-Z a-z 0-9 - . _ ~ + / and = at its end, as a Bearer header needs it'
 
 const WEAK =
   'is too regular for a secret (few different bytes, counting, or a repeated pattern); make one, for example '
@@ -66,11 +67,7 @@ export const masterKeys = listOf(masterKey).refine(
 
 export const adminToken = z
   .string()
-  .regex(
-    ADMIN_TOKEN,
-    'must be at least 32 printable ASCII characters without spaces, for example ' +
-      'what `openssl rand -base64 32` prints',
-  )
+  .regex(ADMIN_TOKEN, `must be ${TOKEN_IN_WORDS}, for example what \`openssl rand -base64 32\` prints`)
   .pipe(
     z
       .string()
@@ -105,9 +102,8 @@ const operator = z
   .string()
   .regex(
     OPERATOR,
-    'must be a name (a letter, then up to 31 of a-z 0-9 _ -), a colon, read: for who only looks, and a token of at ' +
-      'least 32 of A-Z a-z 0-9 _ + / = . ~ -, for example alice: and what ' +
-      '`openssl rand -hex 32` prints',
+    'must be a name (a letter, then up to 31 of a-z 0-9 _ -), a colon, read: for who only looks, and a token of ' +
+      `${TOKEN_IN_WORDS}, for example alice: and what \`openssl rand -hex 32\` prints`,
   )
   .transform(toOperator)
   .refine(
