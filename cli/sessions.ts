@@ -75,6 +75,23 @@ export const sessions: Command[] = [
       return DONE
     },
   },
+  {
+    name: 'revoke everyone',
+    about: 'End all tokens and sessions of all customers; their API keys, passwords and secrets stay',
+    options: { ...WAIT, ...YES },
+    example: 'revoke everyone --wait',
+    async run(invocation) {
+      const { api, options } = invocation
+      await confirm(
+        invocation,
+        `Ends every token and session of every customer at ${api.url}`,
+        'everyone',
+        'the word everyone',
+      )
+      await api.post('/admin/revoke', { body: { everyone: true }, query: waiting(options) })
+      return DONE
+    },
+  },
 ]
 
 /** Never from the command line, which other users of the machine can read. */

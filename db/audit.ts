@@ -14,6 +14,7 @@ export const AUDIT_TYPES = [
   'customer.enabled',
   'customer.erased',
   'customer.revoked',
+  'everyone.revoked',
   'api_key.created',
   'api_key.deleted',
   'token.issued',

@@ -1,6 +1,6 @@
 import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
 import { ASKED, ISSUED, type Issued, LIFETIMES, type Lifetimes, starting } from './issuing.ts'
-import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
+import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
 /** A customer that doesn't exist yet. */
@@ -40,7 +40,7 @@ export const insertCustomer = statement<Acts & MadeCustomer & Lifetimes, Issued 
   with ${ASKED},
   ${makingCustomer},
   entitled as (
-    select asked.*, t, 0 as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIFETIMES}
+    select asked.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIFETIMES}
     from inserted join asked using (customer_id)
   ),
   started as (${starting('entitled')}),

@@ -1,3 +1,4 @@
+import { EVERYONES_EPOCH } from './revocations.ts'
 import { live, seconds } from './sessions.ts'
 import { statement } from './statement.ts'
 
@@ -18,6 +19,8 @@ export interface ExplainedSession {
   /** Of its customer. */
   disabled: boolean
   state: 'live' | 'ended' | 'expired'
+  /** Ended with everybody's, and not by itself before. */
+  everyone: boolean
   /** NumericDates. */
   endedAt: number | null
   expiresAt: number
@@ -29,5 +32,6 @@ export const explainSession = statement<{ customerId: string; sessionId: string 
       select from assay.customers c where c.id = sessions.customer_id and c.state = 'disabled') as disabled,
     ${seconds('revoked_at')} as "endedAt", ${seconds('expires_at')} as "expiresAt",
     case when ${live('sessions')} then 'live' when revoked_at is null and expires_at <= assay.now() then 'expired'
-      else 'ended' end as state
+      else 'ended' end as state,
+    revoked_at is null and customer_epoch < ${EVERYONES_EPOCH} as everyone
   from assay.sessions where customer_id = :customerId and id = :sessionId`)

@@ -1,5 +1,5 @@
 import { type AuditType, auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
-import type { Acts } from './revocations.ts'
+import { type Acts, EVERYONES_EPOCH } from './revocations.ts'
 import { SESSION_ROW, type SessionRow, seconds } from './sessions.ts'
 import { statement } from './statement.ts'
 
@@ -21,7 +21,7 @@ export const ASKED = `
  * as many acts as the planner guesses, it would read a table that was small when the statement was planned.
  */
 const currentOf = (acts: string, condition: string, lock: string) => `cross join lateral (
-      select c.epoch as customer_epoch, a.version as access_version, r.version as refresh_version
+      select greatest(c.epoch, ${EVERYONES_EPOCH}) as customer_epoch, a.version as access_version, r.version as refresh_version
       from assay.customers c
       join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
       join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
@@ -193,7 +193,7 @@ export const replayIssue = statement<
     select held.*, now.t, a.version as access_version, case
       when held.request_digest <> :requestDigest then 'other_request'
       when held.gen <> 1 or held.revoked_at is not null or held.expires_at <= now.t
-        or c.epoch > held.customer_epoch or coalesce(e.epoch, 0) > held.subject_epoch then 'moved_on'
+        or greatest(c.epoch, ${EVERYONES_EPOCH}) > held.customer_epoch or coalesce(e.epoch, 0) > held.subject_epoch then 'moved_on'
       else 'replay' end as outcome
     from held
     cross join lateral (select assay.now() as t where held.id is not null) now

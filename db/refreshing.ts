@@ -1,5 +1,5 @@
 import { auditedAs, OF_EACH_ROW, type Origin, typeBy } from './audit.ts'
-import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
+import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './revocations.ts'
 import { SESSION_ROW, type SessionRow, seconds } from './sessions.ts'
 import { statement } from './statement.ts'
 
@@ -91,7 +91,7 @@ const refreshing = (alone: boolean) => `
     from timed s
     cross join lateral (
       -- By its id for each, whatever the planner guesses of how many there are.
-      select c.state, c.epoch, a.version as access_version, r.version as refresh_version
+      select c.state, greatest(c.epoch, ${EVERYONES_EPOCH}) as epoch, a.version as access_version, r.version as refresh_version
       from assay.customers c
       join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
       join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'

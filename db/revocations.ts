@@ -5,7 +5,7 @@ import { statement } from './statement.ts'
 /** One row of the bus, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
 export type RevocationRow = [
   number,
-  'token' | 'session' | 'subject' | 'customer',
+  'token' | 'session' | 'subject' | 'customer' | 'everyone',
   string,
   string,
   number,
@@ -182,5 +182,25 @@ export const raiseCustomerEpoch = statement<Origin & { customerId: string }, { s
   ),
   ${publishing(['audited'])}
   select ${PUBLISHED} from raised`)
+
+/** What no token and no session may carry less of, whosever it is. Kept for good: sessions outlive the row on the bus. */
+export const EVERYONES_EPOCH = '(select epoch from assay.installation)'
+
+/**
+ * Ends every token and session of every customer that began before, by moving the epoch that they all share: one write,
+ * however many there are. Answers the bus's number and the new epoch.
+ */
+export const raiseEveryonesEpoch = statement<Origin, { seq: number; epoch: number }>(`
+  with raised as (
+    update assay.installation set epoch = nextval('assay.epochs')
+    returning null::text as customer_id, epoch, assay.now() as t
+  ),
+  audited as (${auditedAs(`'everyone.revoked'`, 'raised')}),
+  narrowed as (
+    select 'everyone' as kind, '' as customer_id, '' as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
+    from raised
+  ),
+  ${publishing(['audited'])}
+  select ${PUBLISHED}, epoch from raised`)
 
 export type Querier = Pick<Line, 'query'>

@@ -32,6 +32,8 @@ export const installation = assay.table(
     only: boolean('only').primaryKey().default(true),
     id: text('id').notNull(),
     sealedKey: bytea('sealed_key').notNull(),
+    /** Of everyone: whatever began under a lower one is dead, whosever it is. From the sequence of all epochs. */
+    epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
     createdAt: instant('created_at').notNull().default(now),
   },
   table => [check('installation_only', sql`${table.only}`)],
@@ -62,17 +64,18 @@ export const revocations = assay.table(
   'revocations',
   {
     seq: bigint('seq', { mode: 'number' }).primaryKey(),
-    kind: text('kind', { enum: ['token', 'session', 'subject', 'customer'] }).notNull(),
+    kind: text('kind', { enum: ['token', 'session', 'subject', 'customer', 'everyone'] }).notNull(),
+    /** Empty for everyone. */
     customerId: text('customer_id').notNull(),
     /** The jti, sid or subject; empty for a customer: its record is then read anew, whatever changed in it. */
     key: text('key').notNull().default(''),
-    /** The subject's new epoch: tokens that carry a lower one are refused. */
+    /** The new epoch of the subject, or of everyone: tokens that carry a lower one are refused. */
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
     deadAfter: instant('dead_after').notNull(),
   },
   table => [
     index('revocations_dead_after').on(table.deadAfter),
-    check('revocations_kind', sql`${table.kind} in ('token', 'session', 'subject', 'customer')`),
+    check('revocations_kind', sql`${table.kind} in ('token', 'session', 'subject', 'customer', 'everyone')`),
   ],
 )
 

@@ -1,6 +1,6 @@
 import { auditedAs, OF_EACH_ROW } from './audit.ts'
 import type { Line } from './client.ts'
-import { type Acts, AFTER_DEATH, PUBLISHED, publishing } from './revocations.ts'
+import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
 /** What a session's tokens are made of. Times are NumericDates. */
@@ -92,6 +92,7 @@ export const endSessions = statement<Acts, { n: number; seq: number }>(`
 
 /** Of a session by that name: it could be refreshed now, or at another time as far as expiry goes. */
 export const live = (s: string, at = 'assay.now()') => `${s}.revoked_at is null and ${s}.expires_at > ${at}
+  and ${s}.customer_epoch >= ${EVERYONES_EPOCH}
   and exists (select from assay.customers c where c.id = ${s}.customer_id and c.epoch <= ${s}.customer_epoch)
   and not exists (
     select from assay.subject_epochs e

@@ -1,4 +1,4 @@
-import { explainKey, explainSession } from '../db/explaining.ts'
+import { type ExplainedSession, explainKey, explainSession } from '../db/explaining.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Bus } from './bus.ts'
 import { parseClaims, parseHeader, split } from './crypto/jwt.ts'
@@ -20,7 +20,9 @@ export interface Explanation {
   key?: { kid: string; customerId: string; use: 'access' | 'refresh'; version: number; state: string }
   /** What the token says of itself, once its signature has held. */
   token?: { id: string; subject: string; issuedAt: number; expiresAt: number }
-  session?: { id: string; state: string; generation?: number; tokenGeneration: number; disabled?: boolean }
+  session?: { id: string; state: string; generation?: number; tokenGeneration: number } & Partial<
+    Pick<ExplainedSession, 'disabled' | 'everyone'>
+  >
 }
 
 type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 'token_used'
@@ -68,6 +70,7 @@ const WHY: Record<Refusal | SessionProblem | 'credential', [explanation: string,
   session_revoked: ['its session was ended', 'log in again'],
   subject_revoked: ['all tokens of its subject were revoked after it was issued', 'log in again'],
   customer_revoked: ['all tokens of its customer were revoked after it was issued', 'log in again'],
+  everyone_revoked: ['all tokens of all customers were revoked after it was issued', 'log in again'],
   customer_disabled: ['its customer is disabled', 'enable the customer: assay customers enable ID'],
   session_ended: ['its session was ended', 'log in again'],
   session_expired: ['its session was not refreshed in time', 'log in again'],
@@ -89,6 +92,7 @@ const SIGNED = new Set<Refusal>([
   'session_revoked',
   'subject_revoked',
   'customer_revoked',
+  'everyone_revoked',
   'customer_disabled',
 ])
 
@@ -150,8 +154,9 @@ export class Explainer {
   async #sessionOf(customerId: string, { sid, gen }: Claims): Promise<Explanation['session']> {
     if (sid === undefined || gen === undefined) return undefined
     const [found] = await explainSession(this.#options.db, { customerId, sessionId: sid })
-    const known = found && { state: found.state, generation: found.generation, disabled: found.disabled }
-    return { id: sid, tokenGeneration: gen, ...(known ?? { state: 'unknown' }) }
+    if (!found) return { id: sid, tokenGeneration: gen, state: 'unknown' }
+    const { state, generation, disabled, everyone } = found
+    return { id: sid, tokenGeneration: gen, state, generation, disabled, everyone }
   }
 }
 
@@ -180,6 +185,7 @@ function because(reason: Refusal | SessionProblem | 'credential') {
 /** Of a refresh token, which only its session makes good. */
 function problemOf(session: Explanation['session']): Refusal | SessionProblem | undefined {
   if (session === undefined || session.state === 'unknown') return 'session_unknown'
+  if (session.everyone) return 'everyone_revoked'
   if (session.state === 'ended') return 'session_ended'
   if (session.state === 'expired') return 'session_expired'
   if (session.generation !== session.tokenGeneration) return 'token_used'

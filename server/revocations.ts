@@ -1,7 +1,16 @@
 import type { RevocationRow } from '../db/revocations.ts'
 import type { AccessClaims } from './claims.ts'
 
-export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revoked'
+export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revoked' | 'everyone_revoked'
+
+/** What began under a lower one is refused; dead after, a NumericDate. */
+interface Epoch {
+  epoch: number
+  deadAfter: number
+}
+
+const NO_EPOCH: Epoch = { epoch: 0, deadAfter: 0 }
+const later = (one: Epoch, two: Epoch) => (two.epoch > one.epoch ? two : one)
 
 /**
  * What this replica knows to be revoked: the complete set of what is live, so that a token seen for the first time needs
@@ -11,19 +20,22 @@ export class Revocations {
   // Each to its dead_after, a NumericDate. By customer, too: who has one customer's secret can sign any jti and sid.
   readonly #tokens = new Map<string, number>()
   readonly #sessions = new Map<string, number>()
-  readonly #subjects = new Map<string, { epoch: number; deadAfter: number }>()
+  readonly #subjects = new Map<string, Epoch>()
   readonly #customers = new Map<string, { seq: number; deadAfter: number }>()
+  readonly #maps = [this.#tokens, this.#sessions, this.#subjects, this.#customers]
+  #everyone: Epoch = NO_EPOCH
 
   /** Idempotent: the replica that acted knows its own change before the poll brings it. */
   add([seq, kind, customerId, key, epoch, deadAfter]: RevocationRow) {
     if (kind === 'token') this.#tokens.set(keyOf(customerId, key), deadAfter)
     else if (kind === 'session') this.#sessions.set(keyOf(customerId, key), deadAfter)
-    else if (kind === 'subject') this.#raiseSubject(keyOf(customerId, key), epoch, deadAfter)
+    else if (kind === 'subject') this.#raiseSubject(keyOf(customerId, key), { epoch, deadAfter })
+    else if (kind === 'everyone') this.#everyone = later(this.#everyone, { epoch, deadAfter })
     else if (seq > this.changedAt(customerId)) this.#customers.set(customerId, { seq, deadAfter })
   }
 
-  #raiseSubject(key: string, epoch: number, deadAfter: number) {
-    if (epoch > (this.#subjects.get(key)?.epoch ?? 0)) this.#subjects.set(key, { epoch, deadAfter })
+  #raiseSubject(key: string, raised: Epoch) {
+    this.#subjects.set(key, later(this.#subjects.get(key) ?? NO_EPOCH, raised))
   }
 
   /** Why the token is refused, or undefined. The customer's own epoch and state are its record's. */
@@ -34,6 +46,7 @@ export class Revocations {
       return 'session_revoked'
     const subject = this.#subjects.size > 0 && this.#subjects.get(keyOf(client_id, sub))
     if (subject && subjectEpoch(ep) < subject.epoch) return 'subject_revoked'
+    if (this.#everyone.epoch > 0 && customerEpoch(ep) < this.#everyone.epoch) return 'everyone_revoked'
     return undefined
   }
 
@@ -48,18 +61,22 @@ export class Revocations {
       for (const [key, deadAfter] of deaths) if (deadAfter < now) deaths.delete(key)
     for (const deaths of [this.#subjects, this.#customers])
       for (const [key, { deadAfter }] of deaths) if (deadAfter < now) deaths.delete(key)
+    if (this.#everyone.deadAfter < now) this.#everyone = NO_EPOCH
   }
 
   clear() {
-    for (const map of [this.#tokens, this.#sessions, this.#subjects, this.#customers]) map.clear()
+    for (const map of this.#maps) map.clear()
+    this.#everyone = NO_EPOCH
   }
 
   get size() {
-    return this.#tokens.size + this.#sessions.size + this.#subjects.size + this.#customers.size
+    return this.#maps.reduce((sum, { size }) => sum + size, this.#everyone.epoch > 0 ? 1 : 0)
   }
 }
 
 // A customer id has no space.
 const keyOf = (customerId: string, key: string) => `${customerId} ${key}`
 
+/** Of a token's `ep`. */
+export const customerEpoch = (ep: string) => Number(ep.slice(0, ep.indexOf('.')))
 const subjectEpoch = (ep: string) => Number(ep.slice(ep.indexOf('.') + 1))

@@ -3,6 +3,7 @@ import {
   insertRevokedTokens,
   type Querier,
   raiseCustomerEpoch,
+  raiseEveryonesEpoch,
   raiseSubjectEpoch,
   type TokenRevocation,
 } from '../db/revocations.ts'
@@ -17,7 +18,7 @@ import type { Limits } from './limits.ts'
 const LONGEST_DEATH = 86_400 + 60
 
 /**
- * Ends tokens, sessions, subjects, customers: each one write, and known to this replica before its answer goes out. Each
+ * Ends tokens, sessions, subjects, customers, everyone: each one write, and known to this replica before its answer goes out. Each
  * answers the bus's number, for whoever waits until every replica knows.
  */
 export class Revoker {
@@ -65,6 +66,14 @@ export class Revoker {
     if (!raised) throw new OAuthError('not_found', 'no such customer')
     this.forgetCustomer(customerId, raised.seq)
     return raised.seq
+  }
+
+  /** Ends every token and session of every customer that began before. Answers the bus's number. */
+  async revokeEveryone(origin: Origin): Promise<number> {
+    const [raised] = await raiseEveryonesEpoch(this.#db, origin)
+    const { seq, epoch } = raised!
+    this.#bus.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
+    return seq
   }
 
   /** A session that another act ended is refused here from now on. */

@@ -11,7 +11,7 @@ import {
 import { type Compact, macMatches, parseClaims, signUnder, split } from './crypto/jwt.ts'
 import type { Keys } from './keys.ts'
 import type { SigningKey } from './records.ts'
-import type { Revocations, RevokedBecause } from './revocations.ts'
+import { customerEpoch, type Revocations, type RevokedBecause } from './revocations.ts'
 import { isWaiting, settle, type Waiting } from './settle.ts'
 
 /** Why a token is refused. Never shown to who presents it: it goes to metrics, and to those who may know. */
@@ -169,5 +169,5 @@ function signedClaims(token: Compact, key: SigningKey): Record<string, unknown> 
 
 function refusedByCustomer({ ep }: AccessClaims, { record }: SigningKey): Refusal | undefined {
   if (record.state !== 'active') return 'customer_disabled'
-  return Number(ep.slice(0, ep.indexOf('.'))) < record.epoch ? 'customer_revoked' : undefined
+  return customerEpoch(ep) < record.epoch ? 'customer_revoked' : undefined
 }

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -174,6 +174,42 @@ test('tokens, subjects and customers are revoked', async () => {
   expect((await assay(`revoke customer ${id}`)).code).toBe(64)
   await json(`revoke customer ${id} --yes`)
   expect(await verify(three.access_token)).toBe(401)
+})
+
+test('everyone is revoked, when that is meant', async () => {
+  const made = await newCustomer()
+  const { access_token } = await session(made)
+  expect(await assay('revoke everyone')).toMatchObject({
+    code: 64,
+    stderr: expect.stringContaining(`every customer at ${server.url}`),
+  })
+  expect(await verify(access_token)).toBe(200)
+  await json('revoke everyone --yes --wait')
+  expect(await verify(access_token)).toBe(401)
+  expect(await verify((await session(made)).access_token)).toBe(200)
+  expect((await json('audit --type everyone.revoked'))[0]).toMatchObject({ actor: 'operator:admin' })
+})
+
+test.skipIf(!findProgram('script'))('whoever sits at a terminal types a word to confirm', async () => {
+  const { access_token } = await session(await newCustomer())
+  const typing = async (word: string) => {
+    const command = `${process.execPath} ${join(import.meta.dirname, '../cli/main.ts')} revoke everyone`
+    const typed = spawn('script', ['-qec', command, '/dev/null'], { env: { ...process.env, ...settings } })
+    const shown = new Promise<string>(resolve => {
+      let text = ''
+      typed.stdout.on('data', chunk => {
+        text += chunk
+        if (/to confirm: $/.test(text)) typed.stdin.write(`${word}\n`)
+      })
+      typed.on('close', () => resolve(text))
+    })
+    return { shown: await shown, code: typed.exitCode }
+  }
+  const refused = await typing('yes')
+  expect(refused).toMatchObject({ code: 1, shown: expect.stringContaining('that is not the word everyone') })
+  expect(await verify(access_token)).toBe(200)
+  expect(await typing('everyone')).toMatchObject({ code: 0, shown: expect.stringContaining('done') })
+  expect(await verify(access_token)).toBe(401)
 })
 
 test('why a token is refused, and who did that, is found', async () => {

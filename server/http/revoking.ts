@@ -9,24 +9,34 @@ import { waitForAll, waitOf } from './wait.ts'
 
 type Needs = Pick<Deps, 'bus' | 'operators' | 'proxies' | 'revoker' | 'tokens'>
 
-/** By the token itself, whosever it is. */
-export const tokenRevocationRoutes = (deps: Needs): Routes => ({ 'POST /admin/revoke': revokeToken(deps) })
+/** By the token itself, whosever it is; or of everyone. */
+export const tokenRevocationRoutes = (deps: Needs): Routes => ({ 'POST /admin/revoke': revoke(deps) })
 
-const revokeRequest = z.strictObject({ token: z.string().min(1), session: z.boolean().default(false) })
+const revokeRequest = z.union(
+  [
+    z.strictObject({ token: z.string().min(1), session: z.boolean().default(false) }),
+    z.strictObject({ everyone: z.literal(true) }),
+  ],
+  'token, with session or without; or everyone: true, alone, for every token of every customer',
+)
 
-/** One that isn't valid is no error: what was wanted holds. A refresh token ends with its session. */
-function revokeToken(deps: Needs) {
-  return async function revokeToken(call: Call) {
+/** A token that isn't valid is no error: what was wanted holds. A refresh token ends with its session. */
+function revoke(deps: Needs) {
+  return async function revoke(call: Call) {
     const origin = originOf(call, deps, operator(call, deps))
     const wait = waitOf(call)
-    const { token, session } = await readJson(call, revokeRequest)
-    await waitForAll(deps, wait, await revoked(deps, token, session, origin))
+    const asked = await readJson(call, revokeRequest)
+    const seq =
+      'everyone' in asked
+        ? await deps.revoker.revokeEveryone(origin)
+        : await revokeToken(deps, asked.token, asked.session, origin)
+    await waitForAll(deps, wait, seq)
     return noContent()
   }
 }
 
 /** Answers the bus's number, if there was anything to end. */
-async function revoked({ revoker, tokens }: Needs, token: string, session: boolean, origin: Origin) {
+async function revokeToken({ revoker, tokens }: Needs, token: string, session: boolean, origin: Origin) {
   const refresh = (await tokens.verifyRefresh(token)).claims
   if (refresh) return revoker.end(refresh.client_id, refresh.sid, origin)
   const { claims } = await tokens.verify(token)

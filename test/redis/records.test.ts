@@ -190,6 +190,18 @@ test('a replica that has not heard of a rotation signs with the new secret, not 
   held.release()
 })
 
+test('a record from before everyone was revoked is as good as it was, and opens no token from before', async () => {
+  const { customer, token } = await shelved(made)
+  const { replica, loads } = await coldReplica(world)
+  const revoked = await here.postJson('/admin/revoke', { everyone: true }, bearer(ADMIN_TOKEN))
+  expect(revoked.status).toBe(204)
+  await hear(replica)
+  expect((await replica.verify(token)).status).toBe(401)
+  const { access_token } = await customer.session()
+  expect((await replica.verify(access_token)).status).toBe(200)
+  expect(loads()).toBe(0)
+})
+
 test('a customer that is not there, and one whose row does not open, are no entries', async () => {
   const { customer, token } = await shelved(made)
   const { replica, database } = await coldReplica(world)

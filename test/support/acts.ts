@@ -1,5 +1,14 @@
 import { logIn, setState } from './plant.ts'
-import { type Answer, basic, bearer, type Customer, claimsOf, type Replica, type World } from './world.ts'
+import {
+  ADMIN_TOKEN,
+  type Answer,
+  basic,
+  bearer,
+  type Customer,
+  claimsOf,
+  type Replica,
+  type World,
+} from './world.ts'
 
 /** Every act that is audited, what must be there before it, and the events that it leaves. */
 
@@ -418,6 +427,16 @@ export const ACTS: Act[] = [
         subject: stage.customer.id,
       },
     ],
+    ends: ({ made }) => made.access_token,
+    endsAll: true,
+  },
+  {
+    name: 'revoking everyone',
+    prepare: begin,
+    run: stage =>
+      send(stage, 'POST', '/admin/revoke', { json: { everyone: true }, headers: bearer(ADMIN_TOKEN) }),
+    status: 204,
+    events: () => [{ type: 'everyone.revoked', customer_id: null, actor: 'operator:admin' }],
     ends: ({ made }) => made.access_token,
     endsAll: true,
   },
