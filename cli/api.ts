@@ -3,6 +3,8 @@ import { CommandError, EXIT } from './command.ts'
 export interface Ask {
   query?: { readonly [name: string]: string | boolean | undefined }
   body?: object
+  /** The ETag of what was read: nothing is changed if another change came between. */
+  ifMatch?: string | undefined
   /** How long to wait (ms). */
   patience?: number
 }
@@ -43,7 +45,7 @@ export class Api {
   async send(
     method: string,
     path: string,
-    { query, body, patience = query?.wait ? LONG_PATIENCE : PATIENCE }: Ask = {},
+    { query, body, ifMatch, patience = query?.wait ? LONG_PATIENCE : PATIENCE }: Ask = {},
   ): Promise<Response> {
     const token = this.#token()
     if (token === undefined) throw NO_TOKEN
@@ -52,6 +54,7 @@ export class Api {
       headers: {
         Authorization: `Bearer ${token}`,
         ...(body && { 'Content-Type': 'application/json' }),
+        ...(ifMatch && { 'If-Match': ifMatch }),
       },
       body: body ? JSON.stringify(body) : null,
       signal: AbortSignal.timeout(patience),

@@ -5,6 +5,7 @@ import { customers } from './customers.ts'
 import { doctor } from './doctor.ts'
 import { explain } from './explain.ts'
 import { keys } from './keys.ts'
+import { policies } from './policies.ts'
 import { secrets } from './secrets.ts'
 import { servers } from './servers.ts'
 import { serving } from './serving.ts'
@@ -18,6 +19,7 @@ export const COMMANDS: Command[] = [
   ...status,
   ...doctor,
   ...customers,
+  ...policies,
   ...keys,
   ...servers,
   ...secrets,

@@ -2,6 +2,7 @@ import type { Answer } from './api.ts'
 import type { Command, Invocation, Shown } from './command.ts'
 import { CommandError, EXIT } from './command.ts'
 import { confirm, YES } from './confirm.ts'
+import { inUnits } from './lifetimes.ts'
 import { listing, table } from './output.ts'
 import { PAGING, pages } from './paging.ts'
 import { WAIT, waiting } from './waiting.ts'
@@ -115,7 +116,8 @@ export const customers: Command[] = [
   },
 ]
 
-const shown = (customer: Answer): Shown => ({
+/** A customer, with what its policy sets. */
+export const shown = (customer: Answer): Shown => ({
   json: customer,
   text: listing({
     id: customer.id,
@@ -123,8 +125,18 @@ const shown = (customer: Answer): Shown => ({
     name: customer.name,
     state: customer.state,
     created: customer.created_at,
+    ...policyOf(customer),
   }),
 })
+
+/** Lifetimes in the units that they are set in. */
+const policyOf = ({ policy = {} }: Answer) =>
+  Object.fromEntries(
+    Object.entries(policy).map(([member, value]) => [
+      member.replaceAll('_', ' '),
+      typeof value === 'number' ? inUnits(value) : Array.isArray(value) ? value.join(' ') : value,
+    ]),
+  )
 
 async function passwordOf(options: Invocation['options'], terminal: Invocation['terminal']) {
   const file = options['password-file']

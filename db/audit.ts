@@ -10,6 +10,7 @@ export const AUDIT_TYPES = [
   'customer.password_changed',
   'customer.password_set',
   'customer.changed',
+  'customer.policy_set',
   'customer.disabled',
   'customer.enabled',
   'customer.erased',

@@ -1,5 +1,6 @@
 import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
-import { ASKED, ISSUED, type Issued, LIFETIMES, type Lifetimes, starting } from './issuing.ts'
+import { ASKED, ISSUED, type Issued, LIMITS, starting } from './issuing.ts'
+import { type Defaults, ruling } from './policy.ts'
 import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
@@ -36,12 +37,13 @@ export const makingCustomer = `
   )`
 
 /** A customer and its session. No row: the email is taken. */
-export const insertCustomer = statement<Acts & MadeCustomer & Lifetimes, Issued & { createdAt: Date }>(`
+export const insertCustomer = statement<Acts & MadeCustomer & Defaults, Issued & { createdAt: Date }>(`
   with ${ASKED},
   ${makingCustomer},
   entitled as (
-    select asked.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIFETIMES}
-    from inserted join asked using (customer_id)
+    select asked.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIMITS},
+      null::text as refused
+    from inserted join asked using (customer_id), (select ${ruling()}) as rules
   ),
   started as (${starting('entitled')}),
   audited as (${auditedAs('type', 'entitled', {

@@ -1,11 +1,12 @@
 import { auditedAs, type Origin } from './audit.ts'
 import { ENDED, type Ended, endingSessions, type MadeCustomer, makingCustomer } from './customers.ts'
+import { POLICY, type Policy } from './policy.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
 /** Customers as operators see them, and what operators do to them. */
 
-export interface ListedCustomer {
+export interface ListedCustomer extends Policy {
   id: string
   email: string
   name: string | null
@@ -15,7 +16,7 @@ export interface ListedCustomer {
   createdAt: Date
 }
 
-const LISTED = `id, email, name, state, revision, created_at as "createdAt"`
+const LISTED = `id, email, name, state, revision, created_at as "createdAt", ${POLICY}`
 
 export const findListed = statement<{ customerId: string }, ListedCustomer>(
   `select ${LISTED} from assay.customers where id = :customerId`,
@@ -112,6 +113,23 @@ export const updateCustomer = statement<
     returning id as customer_id, revision, assay.now() as t
   ),
   audited as (${auditedAs(`'customer.changed'`, 'changed', { subject: 'customer_id' })})
+  select revision from changed`)
+
+/** The whole policy, in place of the one before. No row: no such customer, or another revision. */
+export const updatePolicy = statement<Change & Policy, { revision: number }>(`
+  with changed as (
+    update assay.customers set scopes = :scopes, access_token_ttl = :accessTokenTtl,
+      max_access_token_ttl = :maxAccessTokenTtl, refresh_token_ttl = :refreshTokenTtl, session_max_ttl = :sessionMaxTtl,
+      refresh_policy = :refreshPolicy, key_max_age = :keyMaxAge, revision = revision + 1
+    where id = :customerId and ${UNCHANGED}
+    returning id as customer_id, revision, assay.now() as t
+  ),
+  audited as (${auditedAs(`'customer.policy_set'`, 'changed', {
+    subject: 'customer_id',
+    detail: `json_strip_nulls(json_build_object('scopes', :scopes::text, 'access_token_ttl', :accessTokenTtl::int,
+      'max_access_token_ttl', :maxAccessTokenTtl::int, 'refresh_token_ttl', :refreshTokenTtl::int,
+      'session_max_ttl', :sessionMaxTtl::int, 'refresh_policy', :refreshPolicy::text, 'key_max_age', :keyMaxAge::int))::text`,
+  })})
   select revision from changed`)
 
 /** Gives it a password that the operator chose, and ends the account's own sessions. No row: no such customer. */

@@ -1,6 +1,7 @@
 import { auditedAs, OF_EACH_ROW, type Origin, typeBy } from './audit.ts'
+import { type Defaults, narrowed, ruling } from './policy.ts'
 import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './revocations.ts'
-import { SESSION_ROW, type SessionRow, seconds } from './sessions.ts'
+import { type SessionRow, seconds, sessionRow } from './sessions.ts'
 import { statement } from './statement.ts'
 
 export const REFRESH_OUTCOMES = ['rotate', 'replay', 'adopt', 'reuse', 'ended', 'disabled', 'scope'] as const
@@ -42,11 +43,9 @@ export const refreshesOf = (asked: Refresh[]) =>
   )
 
 /** What a refresh is judged by, of all that share a statement. */
-export interface RefreshRules {
-  policy: 'until_confirmed' | 'grace_only' | 'strict'
+export interface RefreshRules extends Defaults {
   /** Seconds. */
   grace: number
-  refreshTtl: number
 }
 
 /**
@@ -74,24 +73,24 @@ const refreshing = (alone: boolean) => `
   ),
   timed as materialized (select presented.*, assay.now() as t from presented),
   weighed as materialized (
-    select s.*, access_version, refresh_version, case
+    select s.*, access_version, refresh_version, allowed_scopes, most_ttl, refresh_ttl, case
       when s.revoked_at is not null or s.expires_at <= t or s.ends_at <= t or epoch > s.customer_epoch
         or coalesce((select e.epoch from assay.subject_epochs e
           where e.customer_id = s.customer_id and e.subject = s.subject), 0) > s.subject_epoch then 'ended'
       when state <> 'active' then 'disabled'
       when presented_gen = s.gen then 'rotate'
       when presented_gen > s.gen then 'adopt'
-      when :policy = 'strict' then 'reuse'
+      when refresh_policy = 'strict' then 'reuse'
       when presented_gen = s.gen - 1 and (
         t < s.rotated_at + make_interval(secs => :grace)
-        or :policy = 'until_confirmed'
+        or refresh_policy = 'until_confirmed'
           and (s.confirmed_at is null or t < s.confirmed_at + make_interval(secs => :grace))) then 'replay'
       when presented_gen = s.gen - 2 and t < s.prev_rotated_at + make_interval(secs => :grace) then 'replay'
       else 'reuse' end as verdict
     from timed s
     cross join lateral (
       -- By its id for each, whatever the planner guesses of how many there are.
-      select c.state, greatest(c.epoch, ${EVERYONES_EPOCH}) as epoch, a.version as access_version, r.version as refresh_version
+      select c.state, greatest(c.epoch, ${EVERYONES_EPOCH}) as epoch, a.version as access_version, r.version as refresh_version, ${ruling('c')}
       from assay.customers c
       join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
       join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
@@ -102,23 +101,24 @@ const refreshing = (alone: boolean) => `
   judged as materialized (
     -- Last, so that asking for too much never hides a reuse.
     select weighed.*, case when verdict in ('rotate', 'replay', 'adopt')
-      and not string_to_array(asked_scope, ' ') <@ string_to_array(scope, ' ') then 'scope' else verdict end as outcome
+      and not string_to_array(asked_scope, ' ') <@ string_to_array(${narrowed('scope', 'allowed_scopes')}, ' ') then 'scope' else verdict end as outcome
     from weighed
   ),
   rotated as (
     update assay.sessions s set
       gen = j.presented_gen + 1, rotated_at = j.t, prev_rotated_at = s.rotated_at, confirmed_at = null,
       key_version = j.refresh_version, prev_key_version = s.key_version,
-      expires_at = least(j.t + make_interval(secs => :refreshTtl), s.ends_at),
+      expires_at = least(j.t + make_interval(secs => j.refresh_ttl), s.ends_at),
       access_until = greatest(s.access_until,
-        least(j.t + make_interval(secs => s.access_ttl), j.t + make_interval(secs => :refreshTtl), s.ends_at))
+        least(j.t + make_interval(secs => least(s.access_ttl, j.most_ttl, j.refresh_ttl)), s.ends_at))
     from judged j
     where s.customer_id = j.customer_id and s.id = j.id and j.outcome in ('rotate', 'adopt')
     returning s.*
   ),
   replayed as (
     update assay.sessions s
-    set access_until = greatest(s.access_until, least(j.t + make_interval(secs => s.access_ttl), s.expires_at))
+    set access_until = greatest(s.access_until,
+      least(j.t + make_interval(secs => least(s.access_ttl, j.most_ttl)), s.expires_at))
     from judged j where s.customer_id = j.customer_id and s.id = j.id and j.outcome = 'replay'
     returning s.*
   ),
@@ -142,9 +142,10 @@ const refreshing = (alone: boolean) => `
   )}),
   ${alone ? `${ENDING},` : ''}
   after as (select * from rotated union all select * from replayed)
-  select n, ${SESSION_ROW}, j.outcome, ${seconds('j.t')} as "issuedAt", j.access_version as "accessVersion"
+  select n, ${sessionRow('j')}, j.outcome, ${seconds('j.t')} as "issuedAt", j.access_version as "accessVersion"
     ${alone ? `, ${PUBLISHED}` : ''}
-  from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version from judged) j
+  from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version, allowed_scopes, most_ttl
+    from judged) j
   left join after on after.customer_id = of_customer and after.id = of_session`
 
 /** What becomes of a session whose token is reused. */

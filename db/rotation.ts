@@ -82,19 +82,28 @@ export const rotateKeys = statement<
   from rotating`)
 
 /**
- * Customers whose current key is older than it may be (seconds). Each has an age of its own, up to a tenth less, by its id:
+ * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). Each has an age of its own, up to a tenth less, by its id:
  * those who came together don't rotate together. Who has as many older versions as may verify waits until some retire.
  */
 export const findAged = statement<
   { maxAge: number; mostPrevious: number; limit: number },
   { customerId: string; rotations: number; access: boolean; refresh: boolean }
 >(`
+  with candidates as (
+    select customer_id, use, created_at, :maxAge::float8 as max_age
+    from assay.signing_keys k
+    where state = 'current' and created_at < assay.now() - make_interval(secs => 0.9 * :maxAge::float8) and :maxAge > 0
+      and not exists (select from assay.customers c where c.id = k.customer_id and c.key_max_age is not null)
+    union all
+    select c.id, k.use, k.created_at, c.key_max_age
+    from assay.customers c join assay.signing_keys k on k.customer_id = c.id and k.state = 'current'
+    where c.key_max_age > 0
+  )
   select c.id as "customerId", c.rotations, bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh
-  from assay.signing_keys k
+  from candidates k
   join assay.customers c on c.id = k.customer_id and c.state = 'active'
-  where k.state = 'current' and k.created_at < assay.now() - make_interval(secs => 0.9 * :maxAge::float8)
-    and k.created_at < assay.now()
-      - make_interval(secs => :maxAge * (0.9 + 0.1 * (abs(hashtext(k.customer_id)::bigint) % 1000) / 1000.0))
+  where k.created_at < assay.now()
+      - make_interval(secs => max_age * (0.9 + 0.1 * (abs(hashtext(k.customer_id)::bigint) % 1000) / 1000.0))
     and (select count(*) from assay.signing_keys p where p.customer_id = c.id and p.state = 'previous') < :mostPrevious
   group by c.id
   limit :limit::int`)

@@ -108,6 +108,14 @@ export const customers = assay.table(
     rotations: integer('rotations').notNull().default(0),
     /** Counts what an operator changed of it, so that two who change it at once don't undo each other's. */
     revision: integer('revision').notNull().default(1),
+    // Its policy (policy.ts); null: as the server's settings have it. Times in seconds.
+    scopes: text('scopes'),
+    accessTokenTtl: integer('access_token_ttl'),
+    maxAccessTokenTtl: integer('max_access_token_ttl'),
+    refreshTokenTtl: integer('refresh_token_ttl'),
+    sessionMaxTtl: integer('session_max_ttl'),
+    refreshPolicy: text('refresh_policy', { enum: ['until_confirmed', 'grace_only', 'strict'] }),
+    keyMaxAge: integer('key_max_age'),
     /** The data key that seals this customer's secrets, itself sealed by a master key. */
     sealedDataKey: bytea('sealed_data_key').notNull(),
     createdAt: instant('created_at').notNull().default(now),
@@ -118,8 +126,13 @@ export const customers = assay.table(
     index('customers_email_prefix').on(table.email.op('text_pattern_ops')),
     index('customers_name_prefix').on(sql`lower(${table.name}) text_pattern_ops`, table.id),
     index('customers_listed').on(table.createdAt, table.id),
+    index('customers_key_max_age').on(table.id).where(sql`${table.keyMaxAge} is not null`),
     check('customers_id', sql`${table.id} ~ '^[a-z2-7]{16}$'`),
     check('customers_state', sql`${table.state} in ('active', 'disabled')`),
+    check(
+      'customers_refresh_policy',
+      sql`${table.refreshPolicy} in ('until_confirmed', 'grace_only', 'strict')`,
+    ),
   ],
 )
 

@@ -1,5 +1,6 @@
 import { auditedAs, OF_EACH_ROW } from './audit.ts'
 import type { Line } from './client.ts'
+import { narrowed } from './policy.ts'
 import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
@@ -7,11 +8,13 @@ import { statement } from './statement.ts'
 export interface SessionRow {
   id: string
   subject: string
+  /** What the session has, as far as its customer's policy allows now. */
   scope: string
   /** JSON. */
   audience: string
   /** JSON. */
   ext: string | null
+  /** Seconds that its next access token may live. */
   accessTtl: number
   customerEpoch: number
   subjectEpoch: number
@@ -23,8 +26,11 @@ export interface SessionRow {
 
 export const seconds = (column: string) => `floor(extract(epoch from ${column}))::float8`
 
-/** The columns of a SessionRow. */
-export const SESSION_ROW = `id, subject, scope, audience, ext, access_ttl as "accessTtl", customer_epoch as "customerEpoch",
+/** The columns of a SessionRow, by what `rules` has of the customer's (policy.ts). */
+export const sessionRow = (
+  rules: string,
+) => `id, subject, ${narrowed('scope', `${rules}.allowed_scopes`)} as scope, audience, ext,
+  least(access_ttl, ${rules}.most_ttl) as "accessTtl", customer_epoch as "customerEpoch",
   subject_epoch as "subjectEpoch", gen, key_version as "keyVersion",
   ${seconds('rotated_at')} as "rotatedAt", ${seconds('expires_at')} as "expiresAt"`
 
@@ -100,7 +106,7 @@ export const live = (s: string, at = 'assay.now()') => `${s}.revoked_at is null 
 
 /** Of the generations asked, those whose refresh token could still be used: all from one snapshot. */
 export const findRefreshable = statement<{ asked: string }, { id: string; gen: number; scope: string }>(`
-  select s.id, s.gen, s.scope
+  select s.id, s.gen, ${narrowed('s.scope', 'customers.scopes')} as scope
   from jsonb_to_recordset(:asked::text::jsonb) as asked (customer_id text, id text, gen int)
   join assay.sessions s on s.customer_id = asked.customer_id and s.id = asked.id and s.gen = asked.gen
   join assay.customers on customers.id = s.customer_id and customers.state = 'active'

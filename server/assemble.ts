@@ -104,7 +104,7 @@ export function assemble(parts: Parts) {
   const retirement = new Retirement({ db, revoker, limits, replica, config })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(share(availableParallelism(), worker), 3), share(QUEUE, worker))
-  const directory = new Directory({ db, vault, credentials, revoker, gate })
+  const directory = new Directory({ db, vault, credentials, revoker, gate, config })
   const { keyMaxAge, auditRetention } = config
   const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
   const maintenance = new Maintenance({

@@ -34,7 +34,7 @@ export interface CustomersOptions {
   limits: Limits
   /** Around every password hash. */
   gate: Gate
-  config: Pick<Config, 'issuer' | 'signup' | 'accessTokenTtl'>
+  config: Pick<Config, 'issuer' | 'signup'>
 }
 
 export class Customers {
@@ -58,7 +58,7 @@ export class Customers {
     const id = made.customerId
     let createdAt = new Date(0)
     const granted = await issuer.startWith(this.#grant(id, 'customer.signed_up', origin), async session => {
-      const act = { acts: actsOf([session]), ...issuer.lifetimes() }
+      const act = { acts: actsOf([session]), ...issuer.defaults }
       const [inserted] = await insertCustomer(db, { ...act, ...made })
       if (inserted) createdAt = inserted.createdAt
       return inserted
@@ -82,7 +82,7 @@ export class Customers {
     const granted = await issuer.startWith(
       grant,
       async session =>
-        (await insertLogin(db, { acts: actsOf([session]), ...issuer.lifetimes(), passwordHash }))[0],
+        (await insertLogin(db, { acts: actsOf([session]), ...issuer.defaults, passwordHash }))[0],
     )
     if (!granted) throw await this.#loginFailure(login, false, origin)
     return { customer: { ...customer, email } satisfies Customer, granted }
@@ -98,16 +98,16 @@ export class Customers {
 
   /** A customer acting for itself. */
   #grant(customerId: string, type: AuditType, origin: Origin): Grant {
-    const { issuer: audience, accessTokenTtl: accessTtl } = this.#options.config
     return {
       ...origin,
       actor: `customer:${customerId}`,
       customerId,
       subject: customerId,
       scope: ACCOUNT,
-      audience,
+      exact: false,
+      audience: this.#options.config.issuer,
       ext: undefined,
-      accessTtl,
+      expiresIn: undefined,
       apiKeyId: undefined,
       type,
     }

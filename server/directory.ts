@@ -18,6 +18,7 @@ import {
   setPassword,
   sweepErased,
   updateCustomer,
+  updatePolicy,
 } from '../db/directory.ts'
 import { DatabaseError } from '../db/failures.ts'
 import type { Credentials } from './credentials.ts'
@@ -26,6 +27,7 @@ import { fromRetry, fromTheSystem, newCustomerId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
 import type { Gate } from './gate.ts'
 import { newCustomer } from './new_customer.ts'
+import { assertFits, NO_POLICY, type Policy, type Settings } from './policy.ts'
 import type { Vault } from './records.ts'
 import type { Revoker } from './revoking.ts'
 
@@ -47,6 +49,7 @@ export interface DirectoryOptions {
   revoker: Revoker
   /** Around every password hash. */
   gate: Gate
+  config: Settings
 }
 
 /** Customers, as operators see to them. */
@@ -105,6 +108,7 @@ export class Directory {
       state: 'active' as const,
       revision: 1,
       createdAt,
+      ...NO_POLICY,
     }
     return { customer, apiKey }
   }
@@ -121,6 +125,16 @@ export class Directory {
     const found = await this.#asAsked(change, changed !== undefined)
     if (!changed) throw TAKEN
     return found
+  }
+
+  /**
+   * In place of the one before, for whatever is issued or refreshed from now on, on every replica. Throws `not_found`,
+   * `precondition_failed`, or `invalid_request` for lifetimes that don't fit each other or the server's.
+   */
+  async setPolicy(change: Change, policy: Policy, origin: Origin): Promise<ListedCustomer> {
+    assertFits(policy, this.#options.config)
+    const [changed] = await updatePolicy(this.#options.db, { ...origin, ...change, ...policy })
+    return this.#asAsked(change, changed !== undefined)
   }
 
   /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the bus's number. */

@@ -6,29 +6,31 @@ import {
   insertSessionOnce,
   insertSessions,
   insertTokens,
-  type Lifetimes,
   type NewSession,
   type NewToken,
   replayIssue,
 } from '../db/issuing.ts'
+import type { Defaults } from '../db/policy.ts'
 import type { Refreshed } from '../db/refreshing.ts'
 import type { SessionRow } from '../db/sessions.ts'
 import type { AccessClaims } from './claims.ts'
-import type { Config } from './config.ts'
 import { digest, randomId } from './crypto/secret.ts'
 import { OAuthError, Unavailable } from './errors.ts'
 import { byNumber, Grouped } from './grouped.ts'
+import { defaultsOf, refusedBy, type Settings } from './policy.ts'
 import type { Tokens } from './tokens.ts'
 
 /** What is asked for: a token about `subject`, for `audience`. */
 export interface Grant extends Origin {
   customerId: string
   subject: string
+  /** `exact`: asked for in so many words, and not to be narrowed. */
   scope: string
+  exact: boolean
   audience: string | string[]
   ext: Record<string, unknown> | undefined
-  /** Seconds that each access token lives. */
-  accessTtl: number
+  /** Seconds that each access token is to live; undefined: as long as is usual. */
+  expiresIn: number | undefined
   apiKeyId: string | undefined
   type: AuditType
 }
@@ -43,7 +45,7 @@ export interface Granted {
 export interface IssuerOptions {
   db: Database
   tokens: Tokens
-  config: Pick<Config, 'refreshTokenTtl' | 'sessionMaxTtl'>
+  config: Settings
 }
 
 /** Statements under way at once: while one waits for its commit, the next is made ready. */
@@ -52,15 +54,18 @@ const ABREAST = 2
 /** New tokens and new sessions. What becomes of a session is in sessions.ts. */
 export class Issuer {
   readonly #options: IssuerOptions
+  /** Parameters of every statement that issues. */
+  readonly defaults: Defaults
   readonly #tokens: Grouped<NewToken, Issued | undefined>
   readonly #sessions: Grouped<NewSession, Issued | undefined>
 
   constructor(options: IssuerOptions) {
     this.#options = options
+    this.defaults = defaultsOf(options.config)
     const { db } = options
     const grouped = <Asked extends NewToken>(insert: typeof insertTokens) =>
       new Grouped<Asked, Issued | undefined>(
-        async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.lifetimes() }), asked.length),
+        async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.defaults }), asked.length),
         ABREAST,
       )
     this.#tokens = grouped(insertTokens)
@@ -74,6 +79,7 @@ export class Issuer {
     const { ext: _, audience: __, ...asked } = grant
     const issued = await this.#tokens.add({ ...asked, tokenId })
     if (!issued) throw notActive(grant)
+    if (issued.refused) throw refusedBy(issued)
     const { text, claims } = await this.#sign(grant, issued, tokenId, undefined)
     return { accessToken: text, claims }
   }
@@ -91,6 +97,7 @@ export class Issuer {
   ): Promise<Granted | undefined> {
     const session = this.#newSession(grant)
     const issued = await insert(session)
+    if (issued?.refused) throw refusedBy(issued)
     return issued && this.#started(grant, session, issued)
   }
 
@@ -101,15 +108,16 @@ export class Issuer {
   async startOnce(grant: Grant, key: string, request: string): Promise<Granted> {
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
-    const act = { acts: actsOf([session]), ...this.lifetimes() }
+    const act = { acts: actsOf([session]), ...this.defaults }
     const [issued] = await insertSessionOnce(this.#options.db, { ...act, ...digests })
     if (!issued) throw notActive(grant)
+    if (issued.refused) throw refusedBy(issued)
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
   }
 
   async #replayIssue(grant: Grant, digests: { keyDigest: Buffer; requestDigest: Buffer }): Promise<Granted> {
     const tokenId = randomId(15)
-    const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, tokenId })
+    const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, ...this.defaults, tokenId })
     // The request that claimed the key has not ended, or its customer is no longer active.
     if (!held)
       throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')
@@ -124,12 +132,6 @@ export class Issuer {
         'the session of this Idempotency-Key is in use or has ended; use a new one',
       )
     return this.grantedFrom(grant.customerId, held, tokenId, held.scope)
-  }
-
-  /** Of sessions that begin now. */
-  lifetimes(): Lifetimes {
-    const { refreshTokenTtl, sessionMaxTtl } = this.#options.config
-    return { refreshTtl: refreshTokenTtl, sessionMaxTtl }
   }
 
   #newSession(grant: Grant): NewSession {
@@ -162,7 +164,8 @@ export class Issuer {
       ...grant,
       tokenId,
       session,
-      ttl: grant.accessTtl,
+      scope: issued.scope,
+      ttl: issued.accessTtl,
       issuedAt: issued.issuedAt,
       keyVersion: issued.accessVersion,
       epochs: `${issued.customerEpoch}.${issued.subjectEpoch}`,

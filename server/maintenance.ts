@@ -14,7 +14,7 @@ export interface MaintenanceOptions {
   retirement: Retirement
   secrets: Secrets
   directory: Pick<Directory, 'sweep'>
-  /** Seconds; 0: secrets are rotated only when somebody asks. */
+  /** Seconds, for customers whose policy has none; 0: their secrets are rotated only when somebody asks. */
   keyMaxAge: number
   /** Seconds. */
   auditRetention: number
@@ -73,7 +73,7 @@ export class Maintenance {
       audit: () => dropOldEvents(db, auditRetention),
       retire: () => retirement.pass(),
       erased: () => directory.sweep(),
-      ...(keyMaxAge > 0 && { rotate: () => secrets.rotateAged(keyMaxAge) }),
+      rotate: () => secrets.rotateAged(keyMaxAge),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
     }
   }

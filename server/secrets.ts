@@ -122,7 +122,7 @@ export class Secrets {
     return listSecrets(this.#options.db, { customerId })
   }
 
-  /** Rotates what is older than `maxAge` seconds, unless another replica has since. */
+  /** Rotates what is older than its customer's policy, or else `maxAge` seconds, allows, unless another replica has since. */
   async rotateAged(maxAge: number): Promise<void> {
     const aged = await findAged(this.#options.db, { maxAge, mostPrevious: MOST_PREVIOUS, limit: BATCH })
     for (const { customerId, rotations, ...uses } of aged)

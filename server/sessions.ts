@@ -26,7 +26,7 @@ export interface SessionsOptions {
   db: Database
   issuer: Issuer
   revoker: Revoker
-  config: Pick<Config, 'refreshTokenTtl' | 'refreshPolicy' | 'refreshGrace'>
+  config: Pick<Config, 'refreshGrace'>
   /** Told of each refresh that was decided. */
   decided(outcome: RefreshOutcome): void
   log: Log
@@ -90,8 +90,8 @@ export class Sessions {
   }
 
   #rules(): RefreshRules {
-    const { refreshPolicy: policy, refreshGrace: grace, refreshTokenTtl: refreshTtl } = this.#options.config
-    return { policy, grace, refreshTtl }
+    const { issuer, config } = this.#options
+    return { ...issuer.defaults, grace: config.refreshGrace }
   }
 
   /** Notes that the client has what its session's last rotation gave it, so that an earlier token is a thief's. */

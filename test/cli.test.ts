@@ -75,6 +75,8 @@ test('help is an answer, and a mistake is none', async () => {
     'status more',
     'audit --nothing',
     'customers list --limit x',
+    'customers policy k5m2q7xw3bfz6tha',
+    'customers policy k5m2q7xw3bfz6tha --access-token-ttl 10',
   ]) {
     const { code, stdout, stderr } = await assay(words)
     expect({ words, code, stdout }).toEqual({ words, code: 64, stdout: '' })
@@ -91,6 +93,14 @@ test('a customer from its creation to its end', async () => {
   ).toEqual([id])
   expect(await json(`customers show ${id}`)).toMatchObject({ id, email, name: 'Ann', state: 'active' })
   expect(await json(`customers change ${id} --name Bob`)).toMatchObject({ name: 'Bob' })
+  const ruled = await json(
+    `customers policy ${id} --access-token-ttl 1m --scopes read,write --key-max-age 30d`,
+  )
+  expect(ruled.policy).toEqual({ access_token_ttl: 60, scopes: ['read', 'write'], key_max_age: 2_592_000 })
+  const { stdout } = await assay(`customers policy ${id} --access-token-ttl default`)
+  expect(stdout).toMatch(/scopes +read write/)
+  expect(stdout).toMatch(/key max age +30d/)
+  expect(stdout).not.toContain('access token ttl')
   const { access_token } = await session({ api_key })
   expect(await json(`customers disable ${id} --wait`)).toMatchObject({ state: 'disabled' })
   expect(await verify(access_token)).toBe(401)

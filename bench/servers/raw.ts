@@ -26,13 +26,20 @@ const customers: string[] = JSON.parse(process.env.CUSTOMERS!)
 const customerOf = (i: number) => customers[i % customers.length]!
 
 const origin = { actor: 'api_key:bench', ip: '127.0.0.1', userAgent: undefined }
-const lifetimes = { refreshTtl: 2_592_000, sessionMaxTtl: 7_776_000 }
+const defaults = {
+  accessTokenTtl: 300,
+  maxAccessTokenTtl: 900,
+  refreshTokenTtl: 2_592_000,
+  sessionMaxTtl: 7_776_000,
+  refreshPolicy: 'until_confirmed' as const,
+}
 const tokenFor = (i: number) => ({
   ...origin,
-  accessTtl: 300,
+  expiresIn: undefined,
   customerId: customerOf(i),
   subject: `user-${i % 1_000}`,
   scope: 'read write',
+  exact: true,
   type: 'token.issued' as const,
   tokenId: randomId(15),
   apiKeyId: undefined,
@@ -44,20 +51,19 @@ const sessions: { customerId: string; sessionId: string; gen: number }[] = []
 async function startSessions(many: number) {
   for (let i = 0; i < many; i++) {
     const session = { ...tokenFor(i), sessionId: randomId(15), audience: '"bench"', ext: undefined }
-    await insertSessions(db, { acts: actsOf([session]), ...lifetimes })
+    await insertSessions(db, { acts: actsOf([session]), ...defaults })
     sessions.push({ customerId: session.customerId, sessionId: session.sessionId, gen: 1 })
   }
 }
 
 const acts: Record<string, (i: number) => Promise<unknown[]>> = {
-  issue: i => insertTokens(db, { acts: actsOf([tokenFor(i)]), ...lifetimes }),
+  issue: i => insertTokens(db, { acts: actsOf([tokenFor(i)]), ...defaults }),
   select: i => findRecord(db, { customerId: customerOf(i) }),
   refresh: i => {
     const session = sessions[i % sessions.length]!
     const refresh = { ...session, gen: session.gen++, scope: undefined, tokenId: randomId(15), origin }
-    const { refreshTtl } = lifetimes
     const acts = refreshesOf([refresh])
-    return refreshSession(db, { acts, policy: 'until_confirmed', grace: 10, refreshTtl })
+    return refreshSession(db, { acts, ...defaults, grace: 10 })
   },
 }
 

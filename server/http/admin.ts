@@ -3,6 +3,7 @@ import { keptAudit, wholeAuditRoutes } from './audit.ts'
 import type { Routes } from './call.ts'
 import type { Deps } from './context.ts'
 import { CUSTOMER, customerRoutes, operatorKeeper } from './customers.ts'
+import { policyRoutes } from './policies.ts'
 import { replicaRoutes } from './replicas.ts'
 import { tokenRevocationRoutes } from './revoking.ts'
 import { keptSecrets } from './secrets.ts'
@@ -14,6 +15,7 @@ export function adminRoutes(deps: Deps): Routes {
   const keeper = operatorKeeper(deps)
   return {
     ...customerRoutes(deps),
+    ...policyRoutes(deps),
     ...keptKeys(deps, CUSTOMER, keeper),
     ...keptSecrets(deps, CUSTOMER, keeper),
     ...keptSessions(deps, CUSTOMER, keeper),

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import type { Change, ListedCustomer, Receipt } from '../directory.ts'
 import { OAuthError } from '../errors.ts'
+import type { Policy } from '../policy.ts'
 import { email, password } from './account.ts'
 import { readJson } from './body.ts'
 import type { Call, Reply, Routes } from './call.ts'
@@ -96,7 +97,7 @@ function showCustomer(deps: Needs) {
   return async function showCustomer(call: Call) {
     operator(call, deps)
     const customer = await deps.directory.find(customerOf(call))
-    return withTag(customer, toCustomer(customer))
+    return withTag(customer)
   }
 }
 
@@ -110,7 +111,7 @@ function changeCustomer(deps: Needs) {
     const change = changeOf(call)
     const { email, name } = await readJson(call, changeRequest)
     const customer = await deps.directory.change(change, { email, name }, originOf(call, deps, actor))
-    return withTag(customer, toCustomer(customer))
+    return withTag(customer)
   }
 }
 
@@ -121,7 +122,7 @@ function turn(deps: Needs, act: 'disable' | 'enable') {
     const { customer, seq } = await deps.directory[act](changeOf(call), originOf(call, deps, actor))
     // Where nothing was left to do too: what an earlier try did may not be known everywhere yet.
     await waitForAll(deps, wait, seq)
-    return withTag(customer, toCustomer(customer))
+    return withTag(customer)
   }
 }
 
@@ -154,7 +155,7 @@ function eraseCustomer(deps: Needs) {
 const ENTITY_TAG = /^"(\d{1,9})"$/
 
 /** If-Match (RFC 9110 13.1.1): the tag that a customer was read with, or `*` for any. */
-function changeOf(call: Call): Change {
+export function changeOf(call: Call): Change {
   const header = call.header('if-match')?.trim()
   const customerId = customerOf(call)
   if (header === undefined || header === '*') return { customerId, revision: undefined }
@@ -164,11 +165,25 @@ function changeOf(call: Call): Change {
   return { customerId, revision: Number(revision) }
 }
 
-const withTag = ({ revision }: ListedCustomer, body: object, status = 200): Reply =>
-  json(body, status, { ...NO_STORE, ETag: `"${revision}"` })
+export const withTag = (customer: ListedCustomer, body: object = toCustomer(customer), status = 200): Reply =>
+  json(body, status, { ...NO_STORE, ETag: `"${customer.revision}"` })
 
-const toCustomer = ({ id, email, name, state, createdAt }: ListedCustomer) =>
-  present({ id, email, name, state, created_at: createdAt })
+const toCustomer = ({ id, email, name, state, createdAt, ...policy }: ListedCustomer) =>
+  present({ id, email, name, state, created_at: createdAt, policy: toPolicy(policy) })
+
+/** Undefined: it has none, and all is as the server's settings have it. */
+function toPolicy(policy: Policy) {
+  const own = present({
+    scopes: policy.scopes?.split(' '),
+    access_token_ttl: policy.accessTokenTtl,
+    max_access_token_ttl: policy.maxAccessTokenTtl,
+    refresh_token_ttl: policy.refreshTokenTtl,
+    session_max_ttl: policy.sessionMaxTtl,
+    refresh_policy: policy.refreshPolicy,
+    key_max_age: policy.keyMaxAge,
+  })
+  return Object.keys(own).length > 0 ? own : undefined
+}
 
 const toReceipt = (id: string, { erasedAt, sessions, apiKeys, secrets, auditEvents }: Receipt) => ({
   id,

@@ -1,5 +1,4 @@
 import { z } from 'zod'
-import type { Config } from '../config.ts'
 import { OAuthError } from '../errors.ts'
 import { assertFitsHeaders } from '../identity.ts'
 import type { Granted } from '../issuing.ts'
@@ -26,6 +25,9 @@ export function tokenRoutes(deps: Needs): Routes {
 
 const CLAIMS_LIMIT = 2048
 
+/** No access token of anybody lives longer (s). */
+const LONGEST = 86_400
+
 const ownClaims = z
   .record(z.string(), z.unknown())
   .refine(
@@ -37,7 +39,7 @@ const issueRequest = z.strictObject({
   subject: subject.optional(),
   scope: scope.optional(),
   audience: audience.optional(),
-  expires_in: z.int().min(1).optional(),
+  expires_in: z.int().min(1).max(LONGEST).optional(),
   claims: ownClaims.optional(),
   refresh: z.boolean().optional(),
 })
@@ -52,7 +54,7 @@ function issue(deps: Needs) {
       subject: request.subject ?? caller.customerId,
       audience: request.audience ?? deps.config.issuer,
       ext: request.claims,
-      accessTtl: lifetime(request.expires_in, deps.config),
+      expiresIn: request.expires_in,
     }
     assertFitsHeaders({ ...grant, sub: grant.subject, aud: grant.audience })
     const key = idempotencyKey(call)
@@ -60,13 +62,6 @@ function issue(deps: Needs) {
     if (key === undefined) return granted(await deps.issuer.start(grant))
     return granted(await deps.issuer.startOnce(grant, key, JSON.stringify([caller.id, grant.scope, request])))
   }
-}
-
-function lifetime(asked: number | undefined, config: Config): number {
-  if (asked === undefined) return config.accessTokenTtl
-  if (asked > config.maxAccessTokenTtl)
-    throw new OAuthError('invalid_request', `expires_in: from 1 to ${config.maxAccessTokenTtl} seconds`)
-  return asked
 }
 
 function grantOf(call: Call, deps: Needs, caller: ApiKeyCaller, asked: string | undefined) {
@@ -77,6 +72,7 @@ function grantOf(call: Call, deps: Needs, caller: ApiKeyCaller, asked: string | 
     ...originOf(call, deps, `api_key:${caller.id}`),
     customerId: caller.customerId,
     scope,
+    exact: asked !== undefined,
     apiKeyId: caller.id,
     type: 'token.issued' as const,
   }
@@ -106,7 +102,7 @@ async function clientCredentials(call: Call, deps: Needs, form: Map<string, stri
     subject: caller.customerId,
     audience,
     ext: undefined,
-    accessTtl: config.accessTokenTtl,
+    expiresIn: undefined,
   }
   return granted(await issuer.issue(granting))
 }
