@@ -242,9 +242,9 @@ describe('scopes', () => {
   test('the account’s own sessions keep theirs', async () => {
     const customer = await ruled({ scopes: ['read'] })
     const { access_token, refresh_token } = await logIn(there, customer)
-    expect((await there.get('/api/auth/me', access_token)).status).toBe(200)
+    expect((await there.get('/api/keys', access_token)).status).toBe(200)
     const next = await refreshed(refresh_token)
-    expect((await there.get('/api/auth/me', next.access_token)).status).toBe(200)
+    expect((await there.get('/api/keys', next.access_token)).status).toBe(200)
   })
 })
 
