@@ -1,0 +1,88 @@
+import { sql } from 'drizzle-orm'
+import { bigint, check, index, integer, primaryKey, text } from 'drizzle-orm/pg-core'
+import { assay, bytea, instant, now } from './common.ts'
+
+/**
+ * One row per session for its whole life, updated in place (a migration sets fillfactor 70). A refresh token is derived
+ * wholly from it, so that the same string can be made again and none is stored.
+ *
+ * No foreign key to customers: its check would lock the customer's row at every start of a session. A session without a
+ * customer can't be refreshed, because the refresh joins the two.
+ */
+export const sessions = assay.table(
+  'sessions',
+  {
+    customerId: text('customer_id').notNull(),
+    id: text('id').notNull(),
+    subject: text('subject').notNull(),
+    scope: text('scope').notNull(),
+    /** JSON of the aud claim: a string or an array of strings. */
+    audience: text('audience').notNull(),
+    /** JSON of the caller's own claims, carried under ext. */
+    ext: text('ext'),
+    /** Seconds that each of its access tokens lives. */
+    accessTtl: integer('access_ttl').notNull(),
+    customerEpoch: bigint('customer_epoch', { mode: 'number' }).notNull(),
+    subjectEpoch: bigint('subject_epoch', { mode: 'number' }).notNull(),
+    /** The generation of the refresh token that is next to be used; the first is 1. */
+    gen: integer('gen').notNull().default(1),
+    issuedAt: instant('issued_at').notNull(),
+    /** When the current generation was made, and the one before it. */
+    rotatedAt: instant('rotated_at').notNull(),
+    prevRotatedAt: instant('prev_rotated_at'),
+    /** When the client was first seen with what the last rotation gave it. */
+    confirmedAt: instant('confirmed_at'),
+    keyVersion: integer('key_version').notNull(),
+    prevKeyVersion: integer('prev_key_version'),
+    /** The latest exp of an access token issued in it. */
+    accessUntil: instant('access_until').notNull(),
+    /** Idle end: of the current refresh token. */
+    expiresAt: instant('expires_at').notNull(),
+    /** The end in all, whatever is refreshed. */
+    endsAt: instant('ends_at').notNull(),
+    revokedAt: instant('revoked_at'),
+    ip: text('ip'),
+    userAgent: text('user_agent'),
+  },
+  table => [
+    primaryKey({ columns: [table.customerId, table.id] }),
+    index('sessions_subject').on(table.customerId, table.subject, table.issuedAt),
+    index('sessions_listed').on(table.customerId, table.issuedAt, table.id),
+    // By its end in all, which never changes: an index on expires_at would cost every refresh its HOT update.
+    index('sessions_ends_at').on(table.endsAt),
+    check('sessions_gen', sql`${table.gen} > 0`),
+    check('sessions_ends', sql`${table.expiresAt} <= ${table.endsAt}`),
+  ],
+)
+
+/** Gives each new epoch, of subjects and customers alike. */
+export const epochs = assay.sequence('epochs')
+
+/** Tokens and sessions of a subject that began under a lower epoch are dead. No row is epoch 0. */
+export const subjectEpochs = assay.table(
+  'subject_epochs',
+  {
+    customerId: text('customer_id').notNull(),
+    subject: text('subject').notNull(),
+    /** From the one sequence, so that a removed row never starts again. */
+    epoch: bigint('epoch', { mode: 'number' }).notNull(),
+    changedAt: instant('changed_at').notNull().default(now),
+  },
+  table => [primaryKey({ columns: [table.customerId, table.subject] })],
+)
+
+/** Which session an Idempotency-Key started. Digests only: neither the key nor the body is kept. */
+export const idempotencyKeys = assay.table(
+  'idempotency_keys',
+  {
+    customerId: text('customer_id').notNull(),
+    keyDigest: bytea('key_digest').notNull(),
+    requestDigest: bytea('request_digest').notNull(),
+    sessionId: text('session_id').notNull(),
+    expiresAt: instant('expires_at').notNull(),
+  },
+  table => [
+    primaryKey({ columns: [table.customerId, table.keyDigest] }),
+    index('idempotency_keys_expires_at').on(table.expiresAt),
+  ],
+)
