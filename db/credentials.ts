@@ -2,7 +2,10 @@ import { auditedAs, type Origin } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './revocations.ts'
 import { statement } from './statement.ts'
 
-/** No row: the customer has `limit` keys already. Nothing is narrowed, so nothing is published. */
+/**
+ * No row: the customer has `limit` keys already. Where one was made under the same Idempotency-Key it fails, by
+ * `api_keys_retry`. Nothing is narrowed, so nothing is published.
+ */
 export const insertApiKey = statement<
   Origin & {
     customerId: string
@@ -12,6 +15,7 @@ export const insertApiKey = statement<
     digest: Uint8Array
     /** Seconds from now. */
     expiresIn: number | undefined
+    retryDigest: Uint8Array | undefined
     limit: number
   },
   { createdAt: Date; expiresAt: Date | null }
@@ -22,8 +26,8 @@ export const insertApiKey = statement<
     returning id as customer_id, assay.now() as t
   ),
   inserted as (
-    insert into assay.api_keys (id, customer_id, name, scope, digest, created_at, expires_at)
-    select :id, customer_id, :name, :scope, :digest, t, t + make_interval(secs => :expiresIn::float8)
+    insert into assay.api_keys (id, customer_id, name, scope, digest, created_at, expires_at, retry_digest)
+    select :id, customer_id, :name, :scope, :digest, t, t + make_interval(secs => :expiresIn::float8), :retryDigest
     from counted
     returning id, customer_id, created_at as t, expires_at
   ),
@@ -31,6 +35,14 @@ export const insertApiKey = statement<
     detail: `json_build_object('api_key_id', id, 'scope', :scope::text)::text`,
   })})
   select t as "createdAt", expires_at as "expiresAt" from inserted`)
+
+/** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
+export const findRetriedKey = statement<
+  { retryDigest: Uint8Array },
+  { id: string; digest: Uint8Array; createdAt: Date; expiresAt: Date | null }
+>(`
+  select id, digest, created_at as "createdAt", expires_at as "expiresAt"
+  from assay.api_keys where retry_digest = :retryDigest`)
 
 /** Answers the bus's number; no row: there is no such key. */
 export const deleteApiKey = statement<Origin & { customerId: string; id: string }, { seq: number }>(`

@@ -41,7 +41,7 @@ export const listServers = statement<Record<never, never>, ServerRow>(
 const detail = `json_build_object('server_id', id)::text`
 const limits = `json_build_object('server_id', id, 'customers', coalesce(customers, 'all'), 'scopes', coalesce(scopes, 'any'))::text`
 
-/** It widens what is accepted: nothing is published. */
+/** It widens what is accepted: nothing is published. No row: one was made under the same Idempotency-Key. */
 export const insertServer = statement<
   Origin & {
     id: string
@@ -49,16 +49,23 @@ export const insertServer = statement<
     digest: Uint8Array
     customers: string | undefined
     scopes: string | undefined
+    retryDigest: Uint8Array | undefined
   },
   ServerRow
 >(`
   with made as (
-    insert into assay.resource_servers (id, name, digest, customers, scopes, created_at)
-    values (:id, :name, :digest, :customers, :scopes, assay.now())
+    insert into assay.resource_servers (id, name, digest, customers, scopes, created_at, retry_digest)
+    values (:id, :name, :digest, :customers, :scopes, assay.now(), :retryDigest)
+    on conflict (retry_digest) do nothing
     returning *, null::text as customer_id, created_at as t
   ),
   audited as (${auditedAs(`'server.created'`, 'made', { detail: limits })})
   select ${LISTED} from made`)
+
+/** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
+export const findRetriedServer = statement<{ retryDigest: Uint8Array }, ServerRow & { digest: Uint8Array }>(
+  `select ${LISTED}, digest from assay.resource_servers where retry_digest = :retryDigest`,
+)
 
 const NARROWED = `
   narrowed as (

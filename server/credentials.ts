@@ -1,6 +1,7 @@
 import type { Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
-import { deleteApiKey, insertApiKey, listApiKeys, touchApiKeys } from '../db/credentials.ts'
+import { deleteApiKey, findRetriedKey, insertApiKey, listApiKeys, touchApiKeys } from '../db/credentials.ts'
+import { DatabaseError } from '../db/failures.ts'
 import { Batch } from './batch.ts'
 import type { Bus } from './bus.ts'
 import type { Config } from './config.ts'
@@ -17,6 +18,7 @@ import { OAuthError } from './errors.ts'
 import type { Keys } from './keys.ts'
 import type { Log } from './log.ts'
 import { apiKeyOf, isGone } from './records.ts'
+import { OTHER_REQUEST, type Retry, retryOf } from './retry.ts'
 import type { Revoker } from './revoking.ts'
 import type { Limited, Servers } from './servers.ts'
 import { settle, type Waiting } from './settle.ts'
@@ -109,16 +111,28 @@ export class Credentials {
     return { id, ...newCredential('assay_ak', id, draw) }
   }
 
-  /** Throws `conflict` when the customer has as many as it may. */
-  async create(
-    key: { customerId: string; name: string | undefined; scope: string; expiresIn: number | undefined },
-    origin: Origin,
-  ) {
-    const made = this.make(key.customerId)
-    const [inserted] = await insertApiKey(this.#options.db, { ...origin, ...key, ...made, limit: MOST_KEYS })
-    if (!inserted)
-      throw new OAuthError('conflict', `a customer has at most ${MOST_KEYS} API keys; delete one first`)
-    return { ...inserted, id: made.id, text: made.text }
+  /**
+   * With a `retryKey` the same request is answered again with the same key, for as long as it is there. Throws `conflict` when
+   * the customer has as many as it may, `invalid_request` for another request under the `retryKey`.
+   */
+  async create(key: NewKey, origin: Origin, retryKey?: string) {
+    const { db, keys } = this.#options
+    const retry = retryKey === undefined ? undefined : this.#retryOf(key, origin, retryKey)
+    const id = newApiKeyId(keys.vault.installationKey, key.customerId)
+    const made = newCredential('assay_ak', id, retry?.drawOf(id))
+    const row = { ...origin, ...key, id, digest: made.digest, retryDigest: retry?.digest, limit: MOST_KEYS }
+    const [inserted] = await insertApiKey(db, row).catch(unlessRetried)
+    if (inserted) return { ...inserted, id, text: made.text }
+    const [before] = retry ? await findRetriedKey(db, { retryDigest: retry.digest }) : []
+    if (before) return again(before, retry!)
+    throw new OAuthError('conflict', `a customer has at most ${MOST_KEYS} API keys; delete one first`)
+  }
+
+  /** An operator's Idempotency-Keys are its own; a customer's are good in each of its sessions. */
+  #retryOf({ customerId, name, scope, expiresIn }: NewKey, { actor }: Origin, retryKey: string): Retry {
+    const asking = actor.startsWith('operator:') ? actor : 'customer'
+    const seed = `api key ${customerId} ${asking} ${retryKey}`
+    return retryOf(this.#options.keys.vault.installationKey, seed, [name, scope, expiresIn])
   }
 
   /** Answers the bus's number, or undefined when there was nothing to delete. */
@@ -137,4 +151,27 @@ export class Credentials {
   flush(): Promise<void> {
     return this.#used.flush()
   }
+}
+
+interface NewKey {
+  customerId: string
+  name: string | undefined
+  scope: string
+  /** Seconds from now. */
+  expiresIn: number | undefined
+}
+
+/** One was made under this Idempotency-Key. */
+function unlessRetried(error: unknown): [] {
+  if (error instanceof DatabaseError && error.constraint === 'api_keys_retry') return []
+  throw error
+}
+
+function again(
+  { digest, ...before }: { id: string; digest: Uint8Array; createdAt: Date; expiresAt: Date | null },
+  retry: Retry,
+) {
+  const { text } = newCredential('assay_ak', before.id, retry.drawOf(before.id))
+  if (!matches(digest, text)) throw OTHER_REQUEST
+  return { ...before, text }
 }

@@ -29,6 +29,7 @@ import type { Gate } from './gate.ts'
 import { newCustomer } from './new_customer.ts'
 import { assertFits, NO_POLICY, type Policy, type Settings } from './policy.ts'
 import type { Vault } from './records.ts'
+import { OTHER_REQUEST } from './retry.ts'
 import type { Revoker } from './revoking.ts'
 
 export type { ListedCustomer, Receipt, Search } from '../db/directory.ts'
@@ -200,10 +201,6 @@ function unlessTaken(error: unknown): never {
   throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
 }
 
-const OTHER_REQUEST = new OAuthError(
-  'invalid_request',
-  'this Idempotency-Key was used with another request; use a new one',
-)
 const ERASED = new OAuthError(
   'invalid_request',
   'the customer of this Idempotency-Key was erased; use a new one',

@@ -3,6 +3,7 @@ import type { Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
   deleteServer,
+  findRetriedServer,
   findServerRecord,
   insertServer,
   listServers,
@@ -15,6 +16,7 @@ import type { Bus } from './bus.ts'
 import { isServerId, matches, newCredential, newServerId } from './crypto/secret.ts'
 import { OAuthError, Unavailable } from './errors.ts'
 import type { Vault } from './records.ts'
+import { type Retry, retryOf } from './retry.ts'
 import type { Revocations } from './revocations.ts'
 import type { Revoker } from './revoking.ts'
 import { settle, type Waiting } from './settle.ts'
@@ -96,13 +98,30 @@ export class Servers {
     return listServers(this.#options.db, {})
   }
 
-  /** Its credential is shown once. */
-  async create(name: string | undefined, limits: Limited, origin: Origin) {
+  /**
+   * Its credential is shown once. With a `retryKey` the same request is answered again with the same server and credential,
+   * until the credential is rotated. Throws `invalid_request` after that, or for another request under the key.
+   */
+  async create(name: string | undefined, limits: Limited, origin: Origin, retryKey?: string) {
     const { db, vault } = this.#options
+    const columns = { name, ...toColumns(limits) }
+    const seed = `server ${origin.actor} ${retryKey}`
+    const retry = retryKey === undefined ? undefined : retryOf(vault.installationKey, seed, columns)
     const id = newServerId(vault.installationKey)
-    const { text, digest } = newCredential('assay_rs', id)
-    const [made] = await insertServer(db, { ...origin, id, name, digest, ...toColumns(limits) })
-    return { server: made!, credential: text }
+    const { text, digest } = newCredential('assay_rs', id, retry?.drawOf(id))
+    const row = { ...origin, ...columns, id, digest, retryDigest: retry?.digest }
+    const [made] = await insertServer(db, row)
+    return made ? { server: made, credential: text } : this.#again(retry!)
+  }
+
+  async #again(retry: Retry) {
+    const [before] = await findRetriedServer(this.#options.db, { retryDigest: retry.digest })
+    if (!before)
+      throw new Unavailable('servers: what an Idempotency-Key made was deleted meanwhile', 'changing')
+    const { digest, ...server } = before
+    const { text } = newCredential('assay_rs', server.id, retry.drawOf(server.id))
+    if (!matches(digest, text)) throw OTHER_REQUEST_OR_ROTATED
+    return { server, credential: text }
   }
 
   /** Throws `not_found`. */
@@ -132,6 +151,11 @@ export class Servers {
     return { server, seq }
   }
 }
+
+const OTHER_REQUEST_OR_ROTATED = new OAuthError(
+  'invalid_request',
+  'this Idempotency-Key was used with another request, or the credential was rotated since; use a new one',
+)
 
 const listIn = (json: string | null): string[] | undefined => (json === null ? undefined : JSON.parse(json))
 

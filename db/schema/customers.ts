@@ -97,6 +97,8 @@ export const apiKeys = assay.table(
     expiresAt: instant('expires_at'),
     /** Written at most once a minute. */
     lastUsedAt: instant('last_used_at'),
+    /** Of the Idempotency-Key that it was made under, if any. */
+    retryDigest: bytea('retry_digest').unique('api_keys_retry'),
   },
   table => [index('api_keys_customer').on(table.customerId)],
 )
@@ -113,4 +115,6 @@ export const resourceServers = assay.table('resource_servers', {
   customers: text('customers'),
   scopes: text('scopes'),
   createdAt: instant('created_at').notNull().default(now),
+  /** Of the Idempotency-Key that it was made under, if any. */
+  retryDigest: bytea('retry_digest').unique('resource_servers_retry'),
 })

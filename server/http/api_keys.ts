@@ -5,7 +5,7 @@ import { readJson } from './body.ts'
 import type { Call, Routes } from './call.ts'
 import { accountKeeper, type Keeper } from './caller.ts'
 import { type Deps, originOf } from './context.ts'
-import { idOf, present } from './params.ts'
+import { idempotencyKey, idOf, present } from './params.ts'
 import { json, NO_STORE, noContent } from './respond.ts'
 import { name } from './schemas.ts'
 import { waitForAll, waitOf } from './wait.ts'
@@ -53,7 +53,8 @@ function createKey(deps: Needs, keeper: Keeper) {
       )
     const scope = [...new Set(scopes)].join(' ')
     const origin = originOf(call, deps, actor)
-    const { text, ...key } = await deps.credentials.create({ customerId, name, scope, expiresIn }, origin)
+    const asked = { customerId, name, scope, expiresIn }
+    const { text, ...key } = await deps.credentials.create(asked, origin, idempotencyKey(call))
     const body = { ...toApiKey({ ...key, name: name ?? null, scope, lastUsedAt: null }), api_key: text }
     return json(body, 201, NO_STORE)
   }

@@ -6,7 +6,7 @@ import { readJson } from './body.ts'
 import type { Call, Routes } from './call.ts'
 import { type Deps, originOf } from './context.ts'
 import { operator } from './operator.ts'
-import { idOf, present } from './params.ts'
+import { idempotencyKey, idOf, present } from './params.ts'
 import { json, NO_STORE, noContent } from './respond.ts'
 import { name } from './schemas.ts'
 import { waitForAll, waitOf } from './wait.ts'
@@ -47,7 +47,12 @@ function addServer(deps: Needs) {
   return async function addServer(call: Call) {
     const origin = originOf(call, deps, operator(call, deps))
     const { name, customers, scopes } = await readJson(call, serverRequest)
-    const { server, credential } = await deps.servers.create(name, { customers, scopes }, origin)
+    const { server, credential } = await deps.servers.create(
+      name,
+      { customers, scopes },
+      origin,
+      idempotencyKey(call),
+    )
     return json({ ...toServer(server), credential }, 201, NO_STORE)
   }
 }

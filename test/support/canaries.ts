@@ -180,6 +180,8 @@ export const INPUTS: Record<string, Input> = {
     () => ({ subject: 'user-1', refresh: true }),
     word => ({ 'Idempotency-Key': word }),
   ),
+  'an Idempotency-Key of an API key': ({ assay, customer }, word) =>
+    assay.postJson('/api/keys', {}, { ...bearer(customer.accessToken), 'Idempotency-Key': word }),
   'an Idempotency-Key that is none': issue(
     () => ({ refresh: true }),
     word => ({ 'Idempotency-Key': `${word} x` }),

@@ -1,0 +1,263 @@
+import { randomUUID } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { logIn } from '../support/plant.ts'
+import {
+  ADMIN_TOKEN,
+  ALICE,
+  type Answer,
+  bearer,
+  type Customer,
+  makeWorld,
+  type Replica,
+  type World,
+} from '../support/world.ts'
+
+/** What is made with a credential is made once under one Idempotency-Key, and the credential is told again. */
+
+let world: World
+let here: Replica
+let there: Replica
+let customer: Customer
+let neighbour: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  here = await world.replica()
+  there = await world.replica()
+  customer = await here.signUp()
+  neighbour = await here.signUp()
+})
+afterAll(() => world.stop())
+
+interface Kind {
+  path: () => string
+  /** Who makes it, and another who may use the same Idempotency-Key. */
+  maker: () => string
+  other: () => { path: string; token: string }
+  credential: (json: Answer['json']) => string
+  /** What the credential opens. */
+  use: (credential: string) => Promise<Answer>
+  table: string
+  event: string
+}
+
+const anApiKey = {
+  credential: (json: Answer['json']) => json.api_key as string,
+  use: (key: string) => there.postJson('/issue', {}, bearer(key)),
+  table: 'api_keys',
+  event: 'api_key.created',
+}
+const keysOf = ({ id }: Customer) => `/admin/customers/${id}/keys`
+
+const KINDS: Record<string, Kind> = {
+  "a customer's own API key": {
+    ...anApiKey,
+    path: () => '/api/keys',
+    maker: () => customer.accessToken,
+    other: () => ({ path: '/api/keys', token: neighbour.accessToken }),
+  },
+  'an API key that an operator makes': {
+    ...anApiKey,
+    path: () => keysOf(customer),
+    maker: () => ALICE,
+    other: () => ({ path: keysOf(neighbour), token: ALICE }),
+  },
+  'a resource server': {
+    path: () => '/admin/servers',
+    maker: () => ALICE,
+    other: () => ({ path: '/admin/servers', token: ADMIN_TOKEN }),
+    credential: json => json.credential,
+    use: credential => there.postForm('/introspect', { token: 'x' }, bearer(credential)),
+    table: 'resource_servers',
+    event: 'server.created',
+  },
+}
+
+/** Without the id, which is no secret. */
+const secretOf = (credential: string) => credential.split('_')[3]
+
+const BODY = { name: 'billing', scopes: ['read', 'write'] }
+
+describe.each(Object.entries(KINDS))('%s', (_, kind) => {
+  const { credential, use, table, event } = kind
+  const make = (key: string | undefined, body: object = BODY, replica = here) =>
+    replica.postJson(kind.path(), body, {
+      ...bearer(kind.maker()),
+      ...(key !== undefined && { 'Idempotency-Key': key }),
+    })
+  const remove = ({ id }: Answer['json']) =>
+    here.request(`${kind.path()}/${id}?wait=all`, { method: 'DELETE', headers: bearer(kind.maker()) })
+
+  /** How many there are, by the table, by the audit, and by what is counted with each customer. */
+  async function counted() {
+    const [row] = await world.db.query<{ made: number; audited: number; keys: number; counted: number }>(
+      `select (select count(*)::int from assay.${table}) as made,
+        (select count(*)::int from assay.audit_events where type = $1) as audited,
+        (select count(*)::int from assay.api_keys) as keys,
+        (select sum(api_keys)::int from assay.customers) as counted`,
+      [event],
+    )
+    expect(row!.counted).toBe(row!.keys)
+    return row!
+  }
+
+  async function growth(act: () => Promise<unknown>) {
+    const before = await counted()
+    await act()
+    const after = await counted()
+    return { made: after.made - before.made, audited: after.audited - before.audited }
+  }
+
+  test('is the same one when it is asked for again, at any replica, with the same credential', async () => {
+    const key = randomUUID()
+    const grown = await growth(async () => {
+      const first = await make(key)
+      expect(first.status).toBe(201)
+      expect((await use(credential(first.json))).status).toBe(200)
+      for (const replica of [here, there]) {
+        const retry = await make(key, BODY, replica)
+        expect([retry.status, retry.json]).toEqual([201, first.json])
+        expect(retry.headers.get('cache-control')).toBe('no-store')
+      }
+    })
+    expect(grown).toEqual({ made: 1, audited: 1 })
+  })
+
+  test('is another one without an Idempotency-Key, and under another', async () => {
+    const answers = [await make(undefined), await make(undefined), await make(randomUUID())]
+    expect(new Set(answers.map(({ json }) => json.id)).size).toBe(3)
+    expect(new Set(answers.map(({ json }) => credential(json))).size).toBe(3)
+  })
+
+  test('is not made for another request under the same key', async () => {
+    const key = randomUUID()
+    const { json } = await make(key)
+    const bodies = [{}, { ...BODY, name: 'other' }, { ...BODY, scopes: ['read'] }]
+    const grown = await growth(async () => {
+      for (const body of bodies) {
+        const refused = await make(key, body)
+        expect(refused).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+        expect(refused.json.detail).toContain('use a new one')
+        expect(refused.text).not.toContain(json.id)
+      }
+    })
+    expect(grown).toEqual({ made: 0, audited: 0 })
+    expect((await make(key)).json.id).toBe(json.id)
+  })
+
+  test('is made once when it is asked for twenty times at once', async () => {
+    for (let round = 0; round < 3; round++) {
+      const key = randomUUID()
+      let answers: Answer[] = []
+      const grown = await growth(async () => {
+        answers = await Promise.all(
+          Array.from({ length: 20 }, (_, n) => make(key, BODY, n % 2 ? there : here)),
+        )
+      })
+      expect(answers.map(({ status }) => status)).toEqual(Array(20).fill(201))
+      expect(new Set(answers.map(({ text }) => text)).size).toBe(1)
+      expect(grown).toEqual({ made: 1, audited: 1 })
+    }
+  })
+
+  test('is made once when several requests come at once under one key', async () => {
+    const key = randomUUID()
+    let answers: Answer[] = []
+    const grown = await growth(async () => {
+      answers = await Promise.all(
+        Array.from({ length: 12 }, (_, n) => make(key, { name: `n${n % 3}` }, n % 2 ? there : here)),
+      )
+    })
+    expect(grown).toEqual({ made: 1, audited: 1 })
+    const statuses = answers.map(({ status }) => status)
+    expect(statuses.filter(status => status === 201)).toHaveLength(4)
+    expect(statuses.filter(status => status === 400)).toHaveLength(8)
+  })
+
+  test("is one's own: another may choose the same key", async () => {
+    const key = randomUUID()
+    const own = await make(key)
+    const { path, token } = kind.other()
+    const theirs = await here.postJson(path, BODY, { ...bearer(token), 'Idempotency-Key': key })
+    expect(theirs.status).toBe(201)
+    expect(theirs.json.id).not.toBe(own.json.id)
+    expect(credential(theirs.json)).not.toBe(credential(own.json))
+    expect((await make(key)).json.id).toBe(own.json.id)
+  })
+
+  test('that was deleted is not made again: what a late retry has is another', async () => {
+    const key = randomUUID()
+    const { json } = await make(key)
+    expect((await remove(json)).status).toBe(204)
+    const late = await make(key)
+    expect(late.status).toBe(201)
+    expect(late.json.id).not.toBe(json.id)
+    expect(secretOf(credential(late.json))).not.toBe(secretOf(credential(json)))
+    expect((await use(credential(json))).status).toBe(401)
+    expect((await use(credential(late.json))).status).toBe(200)
+  })
+
+  test('is asked for under 1 to 255 visible characters', async () => {
+    for (const key of ['', 'a b', 'x'.repeat(256)])
+      expect(await make(key)).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+    expect((await make(`${randomUUID()}${'x'.repeat(219)}`)).status).toBe(201)
+  })
+
+  test('leaves neither its Idempotency-Key nor its credential in the database or the log', async () => {
+    const key = `canary-${randomUUID()}`
+    const { json } = await make(key, { name: 'shown' })
+    await make(key, { name: 'shown' })
+    const rows = await world.db.query<{ row: string }>(`select t::text as row from assay.${table} t`)
+    const kept = rows.map(({ row }) => row).join('\n') + here.lines.join('\n')
+    expect(kept).toContain(json.id)
+    for (const secret of [key, credential(json)])
+      for (const encoding of ['utf8', 'hex', 'base64'] as const)
+        expect(kept).not.toContain(Buffer.from(secret).toString(encoding))
+  })
+})
+
+test("an operator's Idempotency-Key shows no key that the customer made under it, nor the other way round", async () => {
+  const key = { 'Idempotency-Key': randomUUID() }
+  const own = await here.postJson('/api/keys', BODY, { ...bearer(customer.accessToken), ...key })
+  const made = await here.postJson(keysOf(customer), BODY, { ...bearer(ALICE), ...key })
+  const byOther = await here.postJson(keysOf(customer), BODY, { ...bearer(ADMIN_TOKEN), ...key })
+  expect(new Set([own, made, byOther].map(({ json }) => json.api_key)).size).toBe(3)
+})
+
+test('a customer that logs in again finds what it made under its key', async () => {
+  const key = { 'Idempotency-Key': randomUUID() }
+  const first = await here.postJson('/api/keys', BODY, { ...bearer(customer.accessToken), ...key })
+  const { access_token } = await logIn(here, customer)
+  const again = await here.postJson('/api/keys', BODY, { ...bearer(access_token), ...key })
+  expect(again.json).toEqual(first.json)
+})
+
+test('when a key expires is part of what is asked for, and is told as it was', async () => {
+  const key = { 'Idempotency-Key': randomUUID(), ...bearer(customer.accessToken) }
+  const first = await here.postJson('/api/keys', { expires_in: 3_600 }, key)
+  expect((await here.postJson('/api/keys', { expires_in: 3_600 }, key)).json).toEqual(first.json)
+  expect((await here.postJson('/api/keys', { expires_in: 7_200 }, key)).status).toBe(400)
+  expect((await here.postJson('/api/keys', {}, key)).status).toBe(400)
+})
+
+test('a customer that has as many keys as it may is told of the one that it made', async () => {
+  const full = await here.signUp()
+  const key = { 'Idempotency-Key': randomUUID(), ...bearer(full.accessToken) }
+  const first = await here.postJson('/api/keys', BODY, key)
+  await world.db.query('update assay.customers set api_keys = 100 where id = $1', [full.id])
+  expect((await here.postJson('/api/keys', BODY, key)).json).toEqual(first.json)
+  const more = { ...key, 'Idempotency-Key': randomUUID() }
+  expect((await here.postJson('/api/keys', BODY, more)).json.error).toBe('conflict')
+  await world.db.query('update assay.customers set api_keys = 2 where id = $1', [full.id])
+})
+
+test('a server that was changed since is told as it is, and one whose credential was rotated is not', async () => {
+  const headers = { ...bearer(ALICE), 'Idempotency-Key': randomUUID() }
+  const make = () => here.postJson('/admin/servers', { name: 'gateway' }, headers)
+  const { id, credential } = (await make()).json
+  const changed = { method: 'PUT', headers: { ...bearer(ALICE), 'Content-Type': 'application/json' } }
+  await here.request(`/admin/servers/${id}`, { ...changed, body: JSON.stringify({ scopes: ['read'] }) })
+  expect((await make()).json).toMatchObject({ id, credential, scopes: ['read'] })
+  await here.postJson(`/admin/servers/${id}/rotate`, {}, bearer(ALICE))
+  expect(await make()).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+})
