@@ -23,7 +23,7 @@ import {
 import { DatabaseError } from '../db/failures.ts'
 import type { Credentials } from './credentials.ts'
 import { hashPassword } from './crypto/password.ts'
-import { fromRetry, fromTheSystem, newCustomerId } from './crypto/secret.ts'
+import { type Draw, fromRetry, fromTheSystem, newCustomerId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
 import type { Gate } from './gate.ts'
 import { newCustomer } from './new_customer.ts'
@@ -38,6 +38,17 @@ export type { ListedCustomer, Receipt, Search } from '../db/directory.ts'
 export interface Change {
   customerId: string
   revision: number | undefined
+}
+
+interface NewAccount {
+  email: string
+  name: string | undefined
+  password: string | undefined
+}
+
+interface Created {
+  customer: ListedCustomer
+  apiKey: string
 }
 
 /** A customer may have millions of sessions, and erasing is one act (ms). */
@@ -82,36 +93,42 @@ export class Directory {
    * customer and API key, for as long as the customer is there: both are made from it, and neither is kept. Throws `conflict`
    * for an email that is taken, `invalid_request` for another email under the key.
    */
-  async create(
-    account: { email: string; name: string | undefined; password: string | undefined },
-    origin: Origin,
-    retryKey?: string,
-  ): Promise<{ customer: ListedCustomer; apiKey: string }> {
-    const { db, gate, vault, credentials } = this.#options
+  async create(account: NewAccount, origin: Origin, retryKey?: string): Promise<Created> {
     const draw =
-      retryKey === undefined ? fromTheSystem : fromRetry(vault.installationKey, `${origin.actor} ${retryKey}`)
+      retryKey === undefined
+        ? fromTheSystem
+        : fromRetry(this.#options.vault.installationKey, `${origin.actor} ${retryKey}`)
+    const before = async () => (retryKey === undefined ? undefined : this.#madeBefore(account.email, draw))
+    // Of two that come at once under one key the later one finds what the earlier one made.
+    const created = (await before()) ?? (await this.#make(account, origin, draw)) ?? (await before())
+    if (!created) throw TAKEN
+    return created
+  }
+
+  /** By an earlier try. Throws `invalid_request` where that was for another email, or its customer was erased. */
+  async #madeBefore(email: string, draw: Draw): Promise<Created | undefined> {
+    const { db, credentials } = this.#options
     const customerId = newCustomerId(draw)
-    const [before] = retryKey === undefined ? [] : await findListed(db, { customerId })
-    if (before && before.email !== account.email) throw OTHER_REQUEST
-    if (before) return { customer: before, apiKey: credentials.make(customerId, draw).text }
+    const [customer] = await findListed(db, { customerId })
+    if (customer && customer.email !== email) throw OTHER_REQUEST
+    if (customer) return { customer, apiKey: credentials.make(customerId, draw).text }
     // Made again, the API key of who was erased would be good again.
-    if (retryKey !== undefined && (await findErasure(db, { customerId })).length > 0) throw ERASED
+    if ((await findErasure(db, { customerId })).length > 0) throw ERASED
+    return undefined
+  }
+
+  /** Undefined: the email is taken, or there is one that the same draw made. */
+  async #make(account: NewAccount, origin: Origin, draw: Draw): Promise<Created | undefined> {
+    const { db, gate } = this.#options
     const { email, name, password = randomBytes(32).toString('hex') } = account
     const passwordHash = await gate.pass(() => hashPassword(password))
     const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
-    const [inserted] = await insertCustomerAlone(db, { ...origin, ...made })
-    if (!inserted) throw TAKEN
+    const [inserted] = await insertCustomerAlone(db, { ...origin, ...made }).catch(unlessMade)
+    if (!inserted) return undefined
+    const { customerId: id } = made
     const { createdAt } = inserted
-    const customer = {
-      id: made.customerId,
-      email,
-      name: name ?? null,
-      state: 'active' as const,
-      revision: 1,
-      createdAt,
-      ...NO_POLICY,
-    }
-    return { customer, apiKey }
+    const customer = { id, email, name: name ?? null, state: 'active' as const, revision: 1, createdAt }
+    return { customer: { ...customer, ...NO_POLICY }, apiKey }
   }
 
   /** Throws `not_found`, `precondition_failed`, or `conflict` for an email that is taken. */
@@ -199,6 +216,12 @@ export class Directory {
 /** Two who ask for one email at once don't see each other. */
 function unlessTaken(error: unknown): never {
   throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
+}
+
+/** Nor do two that come at once under one Idempotency-Key. */
+function unlessMade(error: unknown): [] {
+  if (error instanceof DatabaseError && error.constraint === 'customers_pkey') return []
+  throw error
 }
 
 const ERASED = new OAuthError(

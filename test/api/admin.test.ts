@@ -95,6 +95,23 @@ describe('a customer', () => {
     expect((await call('POST', '/admin/customers', other, { 'Idempotency-Key': 'a b' })).status).toBe(400)
   })
 
+  test('is created once by requests that come at once under one key, whichever comes first', async () => {
+    const there = await world.replica()
+    for (let round = 0; round < 3; round++) {
+      const headers = { ...asAlice, 'Idempotency-Key': crypto.randomUUID() }
+      const emails = [1, 2].map(() => `${crypto.randomUUID()}@example.com`)
+      const answers = await Promise.all(
+        Array.from({ length: 8 }, (_, n) =>
+          [assay, there][n % 2]!.postJson('/admin/customers', { email: emails[n >> 2] }, headers),
+        ),
+      )
+      const made = answers.filter(({ status }) => status === 201)
+      expect(made).toHaveLength(4)
+      expect(new Set(made.map(({ text }) => text)).size).toBe(1)
+      for (const { status } of answers) expect([201, 400]).toContain(status)
+    }
+  })
+
   test('that was erased is not made again by its Idempotency-Key, nor is its API key', async () => {
     const body = { email: `${crypto.randomUUID()}@example.com` }
     const key = { 'Idempotency-Key': crypto.randomUUID() }
