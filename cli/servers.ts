@@ -67,13 +67,14 @@ export const servers: Command[] = [
     args: ['SERVER'],
     options: {
       overlap: { value: 'SECONDS', about: 'how long the one until now goes on (a day); 0: it has leaked' },
+      end: { value: 'previous|current', about: 'of two that are good, the one that ends at once' },
     },
     example: 'servers rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 3600',
     async run({ api, args: [id], options }) {
-      const { overlap } = options
+      const { overlap, end } = options
       if (overlap !== undefined && !/^\d{1,9}$/.test(String(overlap)))
         throw new CommandError(EXIT.usage, '--overlap: whole seconds, for example 3600')
-      const body = overlap === undefined ? {} : { overlap: Number(overlap) }
+      const body = { overlap: overlap === undefined ? undefined : Number(overlap), end }
       return shown(await api.post(at(id!, '/rotate'), { body }))
     },
   },

@@ -38,6 +38,17 @@ export const listServers = statement<Record<never, never>, ServerRow>(
   `select ${LISTED} from assay.resource_servers order by created_at desc, id desc`,
 )
 
+export const findServer = statement<{ id: string }, ServerRow>(
+  `select ${LISTED} from assay.resource_servers where id = :id`,
+)
+
+export interface ServerRotation {
+  /** Seconds. */
+  overlap: number
+  /** Which of two that are good ends at once. */
+  end: 'previous' | 'current' | undefined
+}
+
 const detail = `json_build_object('server_id', id)::text`
 const limits = `json_build_object('server_id', id, 'customers', coalesce(customers, 'all'), 'scopes', coalesce(scopes, 'any'))::text`
 
@@ -93,15 +104,23 @@ export const updateServer = statement<
   ${publishing(['audited'])}
   select ${LISTED}, ${PUBLISHED} from changed`)
 
-/** Another credential; the one until now goes on for `overlap` seconds. No row: no such server. */
+/**
+ * Another credential. `end: current`: it takes the place of the newest one, which ends, and an older one goes on as it would
+ * have; else the newest one goes on for `overlap` seconds, and an older one ends. No row: no such server; an older one still
+ * goes on and nobody said that one of them is to end (an overlap of 0 says that both are); or none does, and `end` means it.
+ */
 export const rotateServer = statement<
-  Origin & { id: string; digest: Uint8Array; overlap: number },
+  Origin & { id: string; digest: Uint8Array } & ServerRotation,
   ServerRow & { seq: number }
 >(`
   with changed as (
     update assay.resource_servers
-    set previous_digest = digest, previous_until = assay.now() + make_interval(secs => :overlap::float8), digest = :digest
-    where id = :id
+    set previous_digest = case when :end = 'current' then previous_digest else digest end,
+      previous_until = case when :end = 'current' then previous_until
+        else assay.now() + make_interval(secs => :overlap::float8) end,
+      digest = :digest
+    where id = :id and case when previous_until > assay.now() then :end::text is not null or :overlap = 0
+      else :end is distinct from 'current' end
     returning *, null::text as customer_id, assay.now() as t
   ),
   audited as (${auditedAs(`'server.rotated'`, 'changed', { detail })}),

@@ -74,7 +74,7 @@ export class TooMany extends OAuthError {
 
 /** What stands in the way (409), as members of the answer too (RFC 9457 3.2). */
 export class Conflict extends OAuthError {
-  readonly members: Readonly<Record<string, number | Record<string, number>>>
+  readonly members: Readonly<Record<string, string | number | Record<string, number>>>
 
   constructor(description: string, members: Conflict['members']) {
     super('conflict', description)

@@ -4,17 +4,19 @@ import type { Database } from '../db/client.ts'
 import {
   deleteServer,
   findRetriedServer,
+  findServer,
   findServerRecord,
   insertServer,
   listServers,
   rotateServer,
   type ServerRecord,
+  type ServerRotation,
   type ServerRow,
   updateServer,
 } from '../db/servers.ts'
 import type { Bus } from './bus.ts'
 import { isServerId, matches, newCredential, newServerId } from './crypto/secret.ts'
-import { OAuthError, Unavailable } from './errors.ts'
+import { Conflict, OAuthError, Unavailable } from './errors.ts'
 import type { Vault } from './records.ts'
 import { type Retry, retryOf } from './retry.ts'
 import type { Revocations } from './revocations.ts'
@@ -130,11 +132,19 @@ export class Servers {
     return this.#changed(id, changed)
   }
 
-  /** The credential until now goes on for `overlap` seconds. Throws `not_found`. */
-  async rotate(id: string, overlap: number, origin: Origin) {
+  /** No more than two are good at once: which one ends is said, never guessed. Throws `not_found`, `conflict`. */
+  async rotate(id: string, rotation: ServerRotation, origin: Origin) {
     const { text, digest } = newCredential('assay_rs', id)
-    const [rotated] = await rotateServer(this.#options.db, { ...origin, id, digest, overlap })
+    const [rotated] = await rotateServer(this.#options.db, { ...origin, ...rotation, id, digest })
+    if (!rotated) await this.#notRotated(id)
     return { ...this.#changed(id, rotated), credential: text }
+  }
+
+  /** Throws `conflict`, if it is there. */
+  async #notRotated(id: string) {
+    const [server] = await findServer(this.#options.db, { id })
+    if (server?.previousUntil) throw overlapLasts(server.previousUntil)
+    if (server) throw NO_OVERLAP
   }
 
   /** Answers the bus's number, or undefined when there was none. */
@@ -150,6 +160,16 @@ export class Servers {
     this.#options.revoker.forgetCustomer(id, seq)
     return { server, seq }
   }
+}
+
+const NO_OVERLAP = new OAuthError('conflict', 'no older credential is good any more; rotate without end')
+
+const overlapLasts = (until: Date) => {
+  const previous_until = until.toISOString()
+  return new Conflict(
+    `the one before is good until ${previous_until}; rotate after that, or say which ends now: end: previous, end: current (nobody got it), overlap: 0 (both)`,
+    { previous_until },
+  )
 }
 
 const OTHER_REQUEST_OR_ROTATED = new OAuthError(

@@ -158,6 +158,13 @@ test('resource servers', async () => {
   }
   expect(await introspect(server.credential)).toMatchObject({ active: true })
   expect(await json('servers list')).toMatchObject([{ id: server.id, name: 'gateway' }])
+  await json(`servers rotate ${server.id}`)
+  expect(await assay(`servers rotate ${server.id}`)).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('end: current'),
+  })
+  await json(`servers rotate ${server.id} --end current`)
+  expect(await introspect(server.credential)).toMatchObject({ active: true })
   const rotated = await json(`servers rotate ${server.id} --overlap 0`)
   expect(await introspect(server.credential)).toMatchObject({ error: 'invalid_client' })
   expect(await introspect(rotated.credential)).toMatchObject({ active: true })

@@ -71,13 +71,19 @@ function changeServer(deps: Needs) {
 
 const DAY = 86_400
 
-const rotateRequest = z.strictObject({
-  overlap: z
-    .int()
-    .min(0)
-    .max(30 * DAY, 'seconds, at most thirty days')
-    .default(DAY),
-})
+const rotateRequest = z
+  .strictObject({
+    overlap: z
+      .int()
+      .min(0)
+      .max(30 * DAY, 'seconds, at most thirty days')
+      .optional(),
+    end: z.enum(['previous', 'current'], 'previous or current').optional(),
+  })
+  .refine(
+    ({ overlap, end }) => overlap === undefined || end !== 'current',
+    'an overlap is for the current credential, and end: current ends that; leave one of them out',
+  )
 
 /**
  * With an overlap of 0 the credential until now is refused at once here, and elsewhere within MAX_STALENESS: it has leaked. It
@@ -86,8 +92,8 @@ const rotateRequest = z.strictObject({
 function rotateServer(deps: Needs) {
   return async function rotateServer(call: Call) {
     const origin = originOf(call, deps, operator(call, deps))
-    const { overlap } = await readJson(call, rotateRequest)
-    const { server, credential } = await deps.servers.rotate(idOf(call), overlap, origin)
+    const { overlap = DAY, end } = await readJson(call, rotateRequest)
+    const { server, credential } = await deps.servers.rotate(idOf(call), { overlap, end }, origin)
     return json({ ...toServer(server), credential }, 200, NO_STORE)
   }
 }

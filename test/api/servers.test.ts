@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { newCredential, newServerId } from '../../server/crypto/secret.ts'
 import { hear, holding, replicaOn } from '../support/holding.ts'
 import { ALICE, basic, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -116,6 +116,98 @@ test('a rotated credential goes on for its overlap, and no longer', async () => 
     expect(await asked(replica, json, access_token)).toBe(401)
     expect(await asked(replica, leaked.json, access_token)).toBe(true)
   }
+})
+
+describe('while a rotated credential goes on', () => {
+  const rotate = (id: string, body: object = {}) => call('POST', `/admin/servers/${id}/rotate`, body)
+
+  /** Of the credentials given, whether each is good, at both replicas. */
+  async function good(id: string, credentials: string[]) {
+    await hear(there)
+    const { access_token } = await one.session({ expires_in: 900 })
+    const answers: boolean[] = []
+    for (const credential of credentials) {
+      const [at, elsewhere] = [
+        await asked(assay, { id, credential }, access_token),
+        await asked(there, { id, credential }, access_token),
+      ]
+      expect(at).toBe(elsewhere)
+      answers.push(at === true)
+    }
+    return answers
+  }
+
+  /** A server whose second credential has taken the place of its first, which is good for a minute. */
+  async function rotated() {
+    const { id, credential: first } = await create()
+    const { json } = await rotate(id, { overlap: 60 })
+    return { id, first, second: json.credential as string, until: json.previous_until as string }
+  }
+
+  test('it is not rotated again unless it is said which one ends; until when is told', async () => {
+    const { id, first, second, until } = await rotated()
+    for (const body of [{}, { overlap: 60 }]) {
+      const refused = await rotate(id, body)
+      expect(refused).toMatchObject({ status: 409, json: { error: 'conflict', previous_until: until } })
+      expect(refused.json.detail).toContain(until)
+      expect(await good(id, [first, second])).toEqual([true, true])
+    }
+    await world.advance(61_000)
+    const third = (await rotate(id, { overlap: 60 })).json
+    expect(await good(id, [first, second, third.credential])).toEqual([false, true, true])
+  })
+
+  test('the older one ends when that is said, and the newer one goes on for the overlap', async () => {
+    const { id, first, second } = await rotated()
+    const { json } = await rotate(id, { end: 'previous', overlap: 120 })
+    expect(await good(id, [first, second, json.credential])).toEqual([false, true, true])
+    await world.advance(61_000)
+    expect(await good(id, [second, json.credential])).toEqual([true, true])
+    await world.advance(60_000)
+    expect(await good(id, [second, json.credential])).toEqual([false, true])
+  })
+
+  test('the newer one, which nobody got, ends when that is said, and the older one has its time', async () => {
+    const { id, first, second, until } = await rotated()
+    const { json } = await rotate(id, { end: 'current' })
+    expect(json.previous_until).toBe(until)
+    expect(await good(id, [first, second, json.credential])).toEqual([true, false, true])
+    await world.advance(61_000)
+    expect(await good(id, [first, json.credential])).toEqual([false, true])
+  })
+
+  test('both end when it has leaked', async () => {
+    const { id, first, second } = await rotated()
+    const { json } = await rotate(id, { overlap: 0 })
+    expect(json.previous_until).toBeUndefined()
+    expect(await good(id, [first, second, json.credential])).toEqual([false, false, true])
+  })
+
+  test('of two who rotate it at once one does, and the credential that is in use goes on', async () => {
+    const { id, credential } = await create()
+    const answers = await Promise.all(Array.from({ length: 6 }, () => rotate(id, { overlap: 60 })))
+    const made = answers.filter(({ status }) => status === 200)
+    expect(made).toHaveLength(1)
+    expect(answers.filter(({ status }) => status === 409)).toHaveLength(5)
+    expect(await good(id, [credential, made[0]!.json.credential])).toEqual([true, true])
+  })
+
+  test('what can not be meant is refused', async () => {
+    const { id, credential } = await create()
+    const current = await rotate(id, { end: 'current' })
+    expect(current).toMatchObject({ status: 409, json: { error: 'conflict' } })
+    expect(current.json.previous_until).toBeUndefined()
+    for (const body of [
+      { end: 'both' },
+      { end: 'current', overlap: 60 },
+      { overlap: -1 },
+      { ends: 'current' },
+    ])
+      expect(await rotate(id, body)).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+    expect(await good(id, [credential])).toEqual([true])
+    expect((await rotate(newServerId(world.vault.installationKey), {})).status).toBe(404)
+    expect((await rotate(id, { end: 'previous', overlap: 60 })).status).toBe(200)
+  })
 })
 
 test('one that is deleted is refused everywhere', async () => {
