@@ -5,6 +5,15 @@ export const deleteReplica = statement<{ replica: string }, never>(
   'delete from assay.replicas where id = :replica',
 )
 
+/**
+ * Whether this is the first, by its name, of the replicas that live. Who is may be doubted for a moment, as one comes or
+ * goes: then two are, or none.
+ */
+export const isFirst = statement<{ replica: string }, { first: boolean }>(`
+  select not exists (
+    select from assay.replicas r
+    where r.id < :replica and r.seen_at > assay.now() - make_interval(secs => r.max_staleness / 1000.0)) as first`)
+
 export interface ReplicaRow {
   id: string
   version: string

@@ -82,20 +82,16 @@ const RETIRING = `
 /**
  * Retires the versions that nothing live can carry any more: of access, once the longest life of a token has passed since
  * it was replaced, which costs no look into the audit; of refresh, once no session carries it. In small batches; a row
- * that another replica is at is passed over. Only the first of the replicas that live looks at all, by their names: who
- * that is may be doubted for a moment, and then two do, or none until the next round.
+ * that another replica is at is passed over.
  */
 export const retireKeys = statement<
-  Origin & { replica: string; grace: number; limit: number },
+  Origin & { grace: number; limit: number },
   { seq: number | null; retired: number }
 >(`
   with due as (
     select k.customer_id, k.use, k.version
     from assay.signing_keys k
-    where (select not exists (
-        select from assay.replicas r
-        where r.id < :replica and r.seen_at > assay.now() - make_interval(secs => r.max_staleness / 1000.0)))
-      and k.state = 'previous' and ${QUIET} and case k.use
+    where k.state = 'previous' and ${QUIET} and case k.use
       when 'access' then k.replaced_at < assay.now() - ${LONGEST_TOKEN} - ${AFTER_DEATH}
       else not exists (select ${CARRIERS}) end
     order by k.replaced_at

@@ -101,7 +101,7 @@ export function assemble(parts: Parts) {
   const servers: Servers = new Servers({ db, bus, vault, revocations, revoker })
   const credentials = new Credentials({ db, bus, keys, revoker, servers, config, log })
   const secrets = new Secrets({ db, bus, revoker, vault, limits, log })
-  const retirement = new Retirement({ db, revoker, limits, replica, config })
+  const retirement = new Retirement({ db, revoker, limits, config })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(share(availableParallelism(), worker), 3), share(QUEUE, worker))
   const directory = new Directory({ db, vault, credentials, revoker, gate, config })
@@ -109,6 +109,7 @@ export function assemble(parts: Parts) {
   const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
   const maintenance = new Maintenance({
     db,
+    replica,
     directory,
     retirement,
     secrets,

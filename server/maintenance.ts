@@ -1,5 +1,6 @@
 import { dropOldEvents, makePartitions } from '../db/audit_partitions.ts'
 import { DEAD, deleteDead, isWhole } from '../db/maintenance.ts'
+import { isFirst } from '../db/replicas.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Directory } from './directory.ts'
 import type { Log } from './log.ts'
@@ -11,6 +12,8 @@ const EVERY = 60_000
 
 export interface MaintenanceOptions {
   db: Querier
+  /** This process's name among the replicas. */
+  replica: string
   retirement: Retirement
   secrets: Secrets
   directory: Pick<Directory, 'sweep'>
@@ -18,14 +21,16 @@ export interface MaintenanceOptions {
   keyMaxAge: number
   /** Seconds. */
   auditRetention: number
-  /** Told of each job that was run: whether it went well, and how many rows went, if it removes some. */
-  ran(job: string, outcome: 'ok' | 'failed', removed: number): void
+  /** Told of each job: whether it went well, or was another replica's, and how many rows went, if it removes some. */
+  ran(job: string, outcome: MaintenanceOutcome, removed: number): void
   log: Log
 }
 
+export type MaintenanceOutcome = 'ok' | 'failed' | 'skipped'
+
 /**
- * What must happen though nobody asks. Every replica does it, in small batches; rows that another is at are passed over,
- * and a job that fails is made up for by the next round.
+ * What must happen though nobody asks. One replica does it for all, in small batches. Where two take themselves for that
+ * one, rows that the other is at are passed over; a job that fails is made up for by the next round.
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
@@ -47,10 +52,19 @@ export class Maintenance {
 
   /** One round, now. Doesn't throw. */
   async run(): Promise<void> {
+    const ours = await this.#isOurs()
     for (const [job, run] of Object.entries(this.#jobs())) {
       if (this.#stopped) return
-      await this.#do(job, run)
+      if (ours) await this.#do(job, run)
+      else this.#options.ran(job, 'skipped', 0)
     }
+  }
+
+  /** Where the database doesn't say, the jobs tell why. */
+  async #isOurs(): Promise<boolean> {
+    const { db, replica } = this.#options
+    const rows = await isFirst(db, { replica }).catch(() => undefined)
+    return rows?.[0]?.first ?? true
   }
 
   async #do(job: string, run: () => Promise<unknown>) {

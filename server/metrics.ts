@@ -1,6 +1,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { REFRESH_OUTCOMES, type RefreshOutcome } from '../db/refreshing.ts'
 import { UNAVAILABLE, type UnavailableReason } from './errors.ts'
+import type { MaintenanceOutcome } from './maintenance.ts'
 import type { Outcome } from './shelf.ts'
 
 /** What is read off at each scrape. */
@@ -70,7 +71,7 @@ export class Metrics {
     this.#lockWait = lockWait(registers)
     this.#jobs = new Counter({
       name: 'assay_maintenance_jobs_total',
-      help: 'Jobs of maintenance that were run, by how they ended.',
+      help: 'Jobs of maintenance, by how they ended; skipped: another replica does them for all.',
       // Not `job`, which Prometheus has for its own.
       labelNames: ['task', 'outcome'],
       registers,
@@ -116,8 +117,8 @@ export class Metrics {
     this.#refreshed.inc({ outcome })
   }
 
-  /** A job of maintenance was run. */
-  maintained(task: string, outcome: 'ok' | 'failed', removed: number) {
+  /** A job of maintenance was run, or was another replica's. */
+  maintained(task: string, outcome: MaintenanceOutcome, removed: number) {
     this.#jobs.inc({ task, outcome })
     this.#removed.inc({ task }, removed)
   }

@@ -21,8 +21,6 @@ export interface RetirementOptions {
   db: Querier
   revoker: Revoker
   limits: Limits
-  /** This process's name among the replicas. */
-  replica: string
   config: Pick<Config, 'refreshGrace'>
 }
 
@@ -34,10 +32,9 @@ export class Retirement {
     this.#options = options
   }
 
-  /** Retires what has outlived its tokens and sessions, of all customers; the first of the replicas does it for all. */
+  /** Retires what has outlived its tokens and sessions, of all customers. */
   async pass(): Promise<void> {
-    const { db, replica } = this.#options
-    await retireKeys(db, { ...MAINTENANCE, replica, grace: this.#grace, limit: BATCH })
+    await retireKeys(this.#options.db, { ...MAINTENANCE, grace: this.#grace, limit: BATCH })
   }
 
   /**

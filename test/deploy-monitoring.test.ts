@@ -80,8 +80,8 @@ describe.each(Object.entries(expressions))('deploy/%s', (_, used) => {
   })
 
   test('names only reasons and outcomes that there are', () => {
-    const source = ['http/verify.ts', 'shelf.ts', 'tokens.ts', '../db/refreshing.ts'].map(file =>
-      readFileSync(join(import.meta.dirname, '../server', file), 'utf8'),
+    const source = ['http/verify.ts', 'shelf.ts', 'tokens.ts', 'maintenance.ts', '../db/refreshing.ts'].map(
+      file => readFileSync(join(import.meta.dirname, '../server', file), 'utf8'),
     )
     const outcomes = (value: string) => value === 'ok' || source.some(file => file.includes(`'${value}'`))
     for (const [, label, values] of used.join('\n').matchAll(/\b(reason|outcome)!?=~?"([^"]+)"/g))

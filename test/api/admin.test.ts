@@ -384,7 +384,7 @@ describe('erasing', () => {
       values (now(), $1, 'token.issued', 'api_key:x', 'late@example.com', '10.0.0.9')`,
       [customer.id],
     )
-    await assay.maintenance.run()
+    await world.maintain()
     expect(await left(customer)).toEqual([0, 0, 0, 0, 0, 0])
     expect(JSON.stringify(await events(`customer=${customer.id}`))).not.toContain('late@')
   })

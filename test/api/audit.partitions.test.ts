@@ -6,7 +6,7 @@ let world: World
 let assay: Replica
 
 beforeAll(async () => {
-  world = await makeWorld()
+  world = await makeWorld({ KEY_MAX_AGE: '0s' })
   assay = await world.replica()
 })
 afterAll(() => world.stop())
@@ -76,7 +76,6 @@ test('a month that began in the default partition stays there, and the next star
 })
 
 test('what is older than the audit is kept goes, whole months and what stood elsewhere; the rest stays', async () => {
-  const keeper = await world.replica({ AUDIT_RETENTION: '400d', KEY_MAX_AGE: '0s' })
   const { id } = await assay.signUp()
   /** Of the oldest event (days). */
   const age = async () =>
@@ -87,18 +86,18 @@ test('what is older than the audit is kept goes, whole months and what stood els
         )
       )[0]!.days,
     )
-  await keeper.maintenance.run()
+  await world.maintain()
   const before = await partitions()
   await inDays(300)
   expect(await age()).toBeGreaterThan(600)
-  await keeper.maintenance.run()
+  await world.maintain()
   expect(await age()).toBeLessThan(431)
   expect(await partitionsOf(id)).toHaveLength(1)
   await inDays(200)
-  await keeper.maintenance.run()
+  await world.maintain()
   expect(await partitionsOf(id)).toEqual([])
   for (const month of before.slice(0, 3)) expect(await partitions()).not.toContain(month)
-  const { text } = await keeper.get('/metrics', ADMIN_TOKEN)
+  const { text } = await assay.get('/metrics', ADMIN_TOKEN)
   expect(text).toMatch(/^assay_maintenance_jobs_total\{task="audit",outcome="ok"\} 3$/m)
   expect(Number(/^assay_maintenance_removed_total\{task="audit"\} (\d+)$/m.exec(text)?.[1])).toBeGreaterThan(
     3,

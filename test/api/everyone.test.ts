@@ -195,7 +195,7 @@ test('replicas that start later know it, for as long as a token from before coul
       await own.advance(50 * 60_000)
       expect(await known()).toBe('0')
     }
-    await first.maintenance.run()
+    await own.maintain()
     expect(await own.db.query('select 1 from assay.revocations')).toEqual([])
     const later = await own.replica()
     expect((await later.refresh(refresh_token)).json.error).toBe('invalid_grant')

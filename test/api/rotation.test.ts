@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { logIn, setState } from '../support/plant.ts'
+import { setState } from '../support/plant.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -108,20 +108,15 @@ test('twenty rotations at once leave one current secret of each use, and no gap'
   expect(all).toHaveLength(2 * (done + 1))
 })
 
-/** A round at each replica, whichever of them it is that retires. */
-async function maintain() {
-  for (const { maintenance } of [here, there]) await maintenance.run()
-}
-
 test('a version is retired once nothing live can carry it, and its tokens are refused', async () => {
   const customer = await here.signUp()
   const { refresh_token } = await customer.session()
   await rotate(customer)
-  await maintain()
+  await world.maintain()
   expect(await states(customer)).toContain('refresh 1 previous')
   await world.advance(25 * 3_600_000)
   const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
-  await maintain()
+  await world.maintain()
   expect(await states(customer, login.json.access_token)).toEqual([
     'access 2 current',
     'access 1 retired',
@@ -139,35 +134,15 @@ test('a refresh secret is retired when its last session has moved on', async () 
     refreshToken = (await here.refresh(refreshToken)).json.refresh_token
     await world.advance(3_600_000)
   }
-  await maintain()
+  await world.maintain()
   const { access_token } = (await here.refresh(refreshToken)).json
   expect(await states(customer, access_token)).toContain('refresh 1 retired')
-})
-
-test('one replica retires for all, and when it is gone another does', async () => {
-  const customer = await here.signUp()
-  await rotate(customer, { use: 'access' })
-  await world.advance(25 * 3_600_000)
-  const replicas = [here, there]
-  const names = await world.db.query<{ id: string }>('select id from assay.replicas order by id')
-  expect(names).toHaveLength(2)
-  const { access_token } = await logIn(here, customer)
-  // A name before all others, that is heard of no longer once its staleness has passed.
-  await world.db.query(
-    `insert into assay.replicas (id, applied, max_staleness, seen_at) values ('', 0, 60000, assay.now())`,
-  )
-  for (const { maintenance } of replicas) await maintenance.run()
-  expect(await states(customer, access_token)).toContain('access 1 previous')
-  await world.advance(61_000)
-  await maintain()
-  expect(await states(customer, access_token)).toContain('access 1 retired')
-  await world.db.query(`delete from assay.replicas where id = ''`)
 })
 
 test('a secret that is older than KEY_MAX_AGE is rotated by itself', async () => {
   const customer = await here.signUp()
   await world.advance(91 * DAY)
-  await here.maintenance.run()
+  await world.maintain()
   const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
   expect(await states(customer, login.json.access_token)).toContain('access 2 current')
 })
@@ -263,7 +238,7 @@ test('a customer that is disabled, or no longer there, rotates nothing', async (
 test('two replicas that find the same old secret rotate it once', async () => {
   const customer = await here.signUp()
   await world.advance(91 * DAY)
-  await Promise.all([here.maintenance.run(), there.maintenance.run()])
+  await Promise.all([here, there].map(({ secrets }) => secrets.rotateAged(90 * 86_400)))
   const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
   expect(await states(customer, login.json.access_token)).toContain('access 2 current')
 })
@@ -275,7 +250,7 @@ test('a customer whose secrets do not open keeps nobody else from being rotated'
     broken.id,
     Buffer.alloc(150, 1),
   ])
-  for (let rounds = 0; rounds < 2; rounds++) await here.maintenance.run()
+  for (let rounds = 0; rounds < 2; rounds++) await world.maintain()
   const login = await here.postJson('/api/auth/login', { email: healthy.email, password: healthy.password })
   expect(await states(healthy, login.json.access_token)).toContain('access 2 current')
 })
@@ -306,9 +281,9 @@ test('what is dead leaves its tables, and what is not stays', async () => {
         [customer.id],
       )
     )[0]!.count
-  await here.maintenance.run()
+  await world.maintain()
   expect(await rows()).toBe(1)
   await world.advance(2 * 3_600_000)
-  await here.maintenance.run()
+  await world.maintain()
   expect(await rows()).toBe(0)
 })

@@ -49,7 +49,7 @@ export async function makeWorld(settings: Settings = {}) {
   const { db, url, drop } = await makeDatabase(inject('databaseUrl'))
   const config = configOf(settings)
   const vault = await openVault(db, config.masterKeys as never)
-  const replicas: { stop(): Promise<void>; bus: { poll(): Promise<void> } }[] = []
+  const replicas: Awaited<ReturnType<typeof startReplica>>[] = []
   let ahead = 0
 
   /** Another replica on the same database, over `link`. Its clocks are its own. `worker`: as one of several on its port. */
@@ -71,12 +71,17 @@ export async function makeWorld(settings: Settings = {}) {
     for (const { bus } of replicas) for (let polls = 0; polls < 2; polls++) await bus.poll()
   }
 
+  /** A round of maintenance at each replica, whichever of them it is that does it. */
+  async function maintain() {
+    for (const { maintenance } of replicas) await maintenance.run()
+  }
+
   async function stop() {
     for (const replica of replicas) await replica.stop()
     await drop()
   }
 
-  return { db, url, config, vault, replica, advance, stop }
+  return { db, url, config, vault, replica, advance, maintain, stop }
 }
 
 async function setDatabaseClock(db: { query(statement: string): Promise<unknown> }, ahead: number) {

@@ -1,0 +1,133 @@
+import { beforeEach, expect, onTestFinished, test } from 'vitest'
+import { ADMIN_TOKEN, bearer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** Of several replicas one does what must happen though nobody asks, and the others leave it to that one. */
+
+let world: World
+let replicas: [Replica, Replica]
+
+beforeEach(async () => {
+  const made = await makeWorld()
+  onTestFinished(() => made.stop())
+  world = made
+  replicas = [await made.replica(), await made.replica()]
+})
+
+const TASKS = [
+  'partitions',
+  'audit',
+  'retire',
+  'erased',
+  'rotate',
+  'revocations',
+  'replicas',
+  'idempotency_keys',
+  'sessions',
+]
+
+/** How often each task of a replica ended so. */
+async function ended(replica: Replica, outcome: 'ok' | 'skipped' | 'failed'): Promise<number[]> {
+  const { text } = await replica.get('/metrics', ADMIN_TOKEN)
+  return TASKS.map(task => {
+    const found = new RegExp(
+      `^assay_maintenance_jobs_total\\{task="${task}",outcome="${outcome}"\\} (\\d+)$`,
+      'm',
+    )
+    return Number(found.exec(text)?.[1] ?? 0)
+  })
+}
+
+async function removed(replica: Replica, task: string): Promise<number> {
+  const { text } = await replica.get('/metrics', ADMIN_TOKEN)
+  return Number(
+    new RegExp(`^assay_maintenance_removed_total\\{task="${task}"\\} (\\d+)$`, 'm').exec(text)?.[1],
+  )
+}
+
+const each = (count: number) => TASKS.map(() => count)
+const runAtOnce = () => Promise.all(replicas.map(({ maintenance }) => maintenance.run()))
+
+/** The one that does it, and the one that doesn't. */
+async function roles(): Promise<[Replica, Replica]> {
+  const [one, two] = replicas
+  return (await ended(one, 'ok'))[0]! > 0 ? [one, two] : [two, one]
+}
+
+/** Sessions and more that ended long ago. */
+async function leaveDead() {
+  const customer = await replicas[0].signUp()
+  const { access_token: token } = await customer.session()
+  await customer.issue({ refresh: true }, { 'Idempotency-Key': 'k' })
+  await replicas[0].postForm('/revoke', { token }, bearer(customer.apiKey))
+  await world.advance(100 * 86_400_000)
+}
+
+const left = async (table: string) => (await world.db.query(`select 1 from assay.${table}`)).length
+
+test('one does every task, the other skips all, at every round, and both say so', async () => {
+  await leaveDead()
+  for (let round = 1; round <= 3; round++) {
+    await runAtOnce()
+    const [doer, other] = await roles()
+    expect(await ended(doer, 'ok')).toEqual(each(round))
+    expect(await ended(other, 'skipped')).toEqual(each(round))
+    expect(await ended(doer, 'skipped')).toEqual(each(0))
+    expect(await ended(other, 'ok')).toEqual(each(0))
+  }
+  for (const replica of replicas) expect(await ended(replica, 'failed')).toEqual(each(0))
+  for (const table of ['sessions', 'idempotency_keys']) expect(await left(table)).toBe(0)
+})
+
+test('when the one that does it leaves, the other does it', async () => {
+  await world.maintain()
+  const [doer, other] = await roles()
+  await doer.stop()
+  await other.maintenance.run()
+  expect(await ended(other, 'ok')).toEqual(each(1))
+})
+
+test('one that was killed is waited for as long as it might live, and no longer', async () => {
+  // Its name is before all others.
+  await world.db.query(
+    `insert into assay.replicas (id, applied, max_staleness, seen_at) values ('', 0, 60000, assay.now())`,
+  )
+  await runAtOnce()
+  for (const replica of replicas) expect(await ended(replica, 'skipped')).toEqual(each(1))
+  await world.advance(61_000)
+  await runAtOnce()
+  const [doer, other] = await roles()
+  expect(await ended(doer, 'ok')).toEqual(each(1))
+  expect(await ended(other, 'skipped')).toEqual(each(2))
+})
+
+test('where both take themselves for the one, what both find is done once', async () => {
+  const customer = await replicas[0].signUp()
+  await replicas[0].postJson('/api/secrets/rotate', {}, bearer(customer.accessToken))
+  await leaveDead()
+  const dead = await left('sessions')
+  expect(dead).toBeGreaterThan(1)
+  // Neither hears of the other until its next poll.
+  await world.db.query(`update assay.replicas set seen_at = '-infinity'`)
+  await runAtOnce()
+  for (const replica of replicas) {
+    expect(await ended(replica, 'ok')).toEqual(each(1))
+    expect(await ended(replica, 'failed')).toEqual(each(0))
+  }
+  const gone = await Promise.all(replicas.map(replica => removed(replica, 'sessions')))
+  expect(gone[0]! + gone[1]!).toBe(dead)
+  const retired = await world.db.query(
+    `select customer_id, detail from assay.audit_events where type = 'secret.retired'`,
+  )
+  expect(new Set(retired.map(row => JSON.stringify(row))).size).toBe(retired.length)
+  expect(retired.length).toBeGreaterThan(0)
+})
+
+test('where the database does not say who it is, each tries, and a task that fails is no other’s matter', async () => {
+  await world.db.query('alter table assay.replicas rename to elsewhere')
+  await runAtOnce()
+  for (const replica of replicas) {
+    expect(await ended(replica, 'failed')).toEqual(TASKS.map(task => (task === 'replicas' ? 1 : 0)))
+    expect(await ended(replica, 'ok')).toEqual(TASKS.map(task => (task === 'replicas' ? 0 : 1)))
+  }
+  await world.db.query('alter table assay.elsewhere rename to replicas')
+})
