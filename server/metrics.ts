@@ -40,8 +40,14 @@ export class Metrics {
   readonly #lockWait: Histogram
   readonly #jobs: Counter<'task' | 'outcome'>
   readonly #removed: Counter<'task'>
-  /** Counted by hand: a label lookup at each verify would cost more than the rest of the counting. */
-  readonly #verified = new Map<string, number>()
+  /**
+   * Counted by hand: a label lookup at each verify would cost more than the rest of the counting. Of some outcomes one is
+   * enough to be told of: those have a series before their first.
+   */
+  readonly #verified = new Map<string, number>([
+    ['rule_malformed', 0],
+    ['server_error', 0],
+  ])
 
   constructor(sources: Sources, { process, worker }: MetricsOptions) {
     const registers = [this.#registry]

@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { UNAVAILABLE } from '../server/errors.ts'
 import { Metrics } from '../server/metrics.ts'
+import { OUTCOMES } from '../server/shelf.ts'
 import { AllMetrics } from '../server/workers/all_metrics.ts'
 
 const DEPLOY = join(import.meta.dirname, '../deploy')
@@ -13,6 +14,7 @@ const runbook = text('../docs/running.md')
 interface Rule {
   alert: string
   expr: string
+  for?: string
   labels: { severity: string }
   annotations: { summary: string; runbook: string }
 }
@@ -42,8 +44,8 @@ const expressions = {
 
 const namesIn = (expr: string) => expr.match(/\b(assay|nodejs|process)_\w+/g) ?? []
 
-/** A replica's and its first process's, as GET /metrics prints them; with the series of histograms. */
-async function printed(): Promise<Set<string>> {
+/** As GET /metrics of a replica prints them that has not done anything, and its first process's. */
+async function atStart(): Promise<string> {
   const zero = () => 0
   const metrics = new Metrics(
     {
@@ -53,13 +55,17 @@ async function printed(): Promise<Set<string>> {
       revocations: zero,
       customers: zero,
       database: () => ({ calls: 0, connections: 0 }),
-      shelf: () => new Map(),
+      shelf: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),
       redisFailures: zero,
     },
     { process: true },
   )
-  const all = (await metrics.text()) + (await new AllMetrics([]).text())
-  const types = [...all.matchAll(/^# TYPE (\S+) (\S+)$/gm)]
+  return (await metrics.text()) + (await new AllMetrics([]).text())
+}
+
+/** Their names, with the series of histograms. */
+async function printed(): Promise<Set<string>> {
+  const types = [...(await atStart()).matchAll(/^# TYPE (\S+) (\S+)$/gm)]
   return new Set(
     types.flatMap(([, name, type]) =>
       type === 'histogram' ? ['_bucket', '_sum', '_count'].map(end => name + end) : [name!],
@@ -104,6 +110,15 @@ describe('deploy/prometheus/alerts.yaml', () => {
       expect(['page', 'ticket']).toContain(labels.severity)
     }
   })
+})
+
+test('what an alert waits for, and need happen but once, has its series before it happens', async () => {
+  const once = rules.filter(({ for: lasts }) => lasts === undefined).map(({ expr }) => expr)
+  const waitedFor = [...once.join('\n').matchAll(/increase\((\w+)\{(\w+="\w+")\}/g)]
+  expect(waitedFor.length).toBeGreaterThan(4)
+  const text = await atStart()
+  for (const [, name, label] of waitedFor)
+    if (label !== 'status="500"') expect(text).toContain(`\n${name}{${label}} 0\n`)
 })
 
 describe('deploy/grafana/assay.json', () => {

@@ -1,0 +1,67 @@
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { type Series, TRIALS, WELL } from './support/alert_trials.ts'
+import { findProgram } from './support/program.ts'
+
+/** What Prometheus itself makes of the alerts: each comes at what it is for, the first time that it happens, and else never. */
+
+const run = promisify(execFile)
+const ALERTS = join(import.meta.dirname, '../deploy/prometheus/alerts.yaml')
+const promtool = findProgram('promtool')
+const folder = mkdtempSync(join(tmpdir(), 'assay-alerts-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+
+interface Rule {
+  alert: string
+  labels: Record<string, string>
+  annotations: { runbook: string }
+}
+const rules: Rule[] = parse(readFileSync(ALERTS, 'utf8')).groups[0].rules
+
+/** Of one replica. */
+const labelled = (series: Series, instance: string) =>
+  Object.entries(series).map(([name, values]) => {
+    const [metric, labels = '}'] = name.split('{')
+    return { series: `${metric}{job="assay",instance="${instance}",${labels}`, values }
+  })
+
+/** At the replica `a` something happens, `b` is well. Throws what promtool expected and didn't get. */
+async function expectAlerts(what: Series, tests: object[]) {
+  const file = join(folder, 'tests.yaml')
+  const series = [...labelled({ ...WELL, ...what }, 'a'), ...labelled(WELL, 'b')]
+  const trial = { interval: '15s', input_series: series, alert_rule_test: tests }
+  // JSON is YAML too.
+  writeFileSync(file, JSON.stringify({ rule_files: [ALERTS], evaluation_interval: '15s', tests: [trial] }))
+  const { stdout, stderr } = await run(promtool!, ['test', 'rules', file]).catch(error => error)
+  expect(`${stdout}${stderr}`).toMatch(/SUCCESS\s*$/)
+}
+
+const none = (minutes: number) => rules.map(({ alert }) => ({ eval_time: `${minutes}m`, alertname: alert }))
+
+describe.skipIf(!promtool)('the alerts, by promtool (skipped where it is not installed)', () => {
+  test('are well-formed', async () => {
+    await run(promtool!, ['check', 'rules', '--lint-fatal', ALERTS])
+  })
+
+  test('are silent while all is well', async () => {
+    await expectAlerts({}, [1, 12, 30, 70].flatMap(none))
+  })
+
+  test('are tried all of them', () => {
+    expect(Object.keys(TRIALS)).toEqual(rules.map(({ alert }) => alert))
+  })
+
+  test.each(Object.entries(TRIALS))('%s comes', async (alertname, { what, at, summary, labels = {} }) => {
+    const { labels: own, annotations } = rules.find(({ alert }) => alert === alertname)!
+    const alert = { exp_labels: { ...own, ...labels }, exp_annotations: { ...annotations, summary } }
+    await expectAlerts(what, [
+      { eval_time: '9m', alertname },
+      { eval_time: `${at}m`, alertname, exp_alerts: [alert] },
+    ])
+  })
+})

@@ -1,0 +1,149 @@
+/** Series by name and labels, each with its samples in promtool's words, fifteen seconds apart. */
+export type Series = Record<string, string>
+
+/** 75 minutes of a replica that is well. */
+export const WELL: Series = {
+  up: '1x300',
+  assay_bus_age_seconds: '0.3x300',
+  assay_bus_polls_total: '0+30x300',
+  assay_bus_poll_failures_total: '0x300',
+  assay_bus_reloads_total: '0x300',
+  'assay_bus_lock_wait_seconds_bucket{le="0.001"}': '0+10x300',
+  'assay_bus_lock_wait_seconds_bucket{le="0.5"}': '0+10x300',
+  'assay_bus_lock_wait_seconds_bucket{le="+Inf"}': '0+10x300',
+  'assay_requests_total{route="/issue",status="200"}': '0+150x300',
+  'assay_request_seconds_bucket{route="/issue",le="0.01"}': '0+150x300',
+  'assay_request_seconds_bucket{route="/issue",le="2.5"}': '0+150x300',
+  'assay_request_seconds_bucket{route="/issue",le="+Inf"}': '0+150x300',
+  'assay_unavailable_total{reason="bus"}': '0x300',
+  'assay_unavailable_total{reason="broken_record"}': '0x300',
+  'assay_unavailable_total{reason="not_ready"}': '0x300',
+  'assay_verified_total{outcome="ok"}': '0+1500x300',
+  'assay_verified_total{outcome="expired"}': '0+75x300',
+  'assay_verified_total{outcome="token_missing"}': '0+1500x300',
+  'assay_verified_total{outcome="rule_malformed"}': '0x300',
+  'assay_verified_total{outcome="server_error"}': '0x300',
+  'assay_refreshed_total{outcome="rotate"}': '0+50x300',
+  'assay_refreshed_total{outcome="reuse"}': '0x300',
+  'assay_record_cache_total{outcome="used"}': '0+10x300',
+  'assay_record_cache_total{outcome="forged"}': '0x300',
+  assay_redis_failures_total: '0x300',
+  assay_database_calls: '2x300',
+  assay_database_connections: '10x300',
+  assay_worker_losses_total: '0x300',
+  assay_worker_silences_total: '0x300',
+  'assay_maintenance_jobs_total{task="sessions",outcome="ok"}': '0+1x300',
+}
+
+export interface Trial {
+  /** At the replica `a`, from the tenth minute on. */
+  what: Series
+  /** Minutes. */
+  at: number
+  summary: string
+  labels?: Record<string, string>
+}
+
+const ONCE = '0x40 1x260'
+
+export const TRIALS: Record<string, Trial> = {
+  AssayDown: {
+    what: { up: '1x40 0x260' },
+    at: 12,
+    summary: 'a gives Prometheus no answer',
+    labels: { job: 'assay', instance: 'a' },
+  },
+  AssayBusStale: {
+    what: { assay_bus_age_seconds: '0.3x40 4.5x260' },
+    at: 12,
+    summary: 'a last heard from the database 4.5s ago',
+    labels: { instance: 'a' },
+  },
+  AssayUnavailable: {
+    what: { 'assay_unavailable_total{reason="bus"}': '0x40 0+150x260' },
+    at: 30,
+    summary: '2.326% of all answers are 503',
+  },
+  AssayBrokenRecord: {
+    what: { 'assay_unavailable_total{reason="broken_record"}': ONCE },
+    at: 12,
+    summary: "A customer's secrets do not open: all about its tokens is 503",
+  },
+  AssayBusReloaded: {
+    what: { assay_bus_reloads_total: ONCE },
+    at: 12,
+    summary: 'The database went back, or is another: what was revoked in the lost part is valid again',
+  },
+  AssayRecordForged: {
+    what: { 'assay_record_cache_total{outcome="forged"}': ONCE },
+    at: 12,
+    summary: 'Somebody else writes to Redis, or damages what is there',
+  },
+  AssayServerErrors: {
+    what: { 'assay_requests_total{route="/issue",status="500"}': '_x40 1x260' },
+    at: 12,
+    summary: "Answers 500: a bug, which the log has under the request's id",
+  },
+  AssayPollsFail: {
+    what: { assay_bus_poll_failures_total: '0x40 0+3x260' },
+    at: 30,
+    summary: '10% of the polls of a fail',
+    labels: { instance: 'a' },
+  },
+  AssayRevocationsSlow: {
+    what: { 'assay_bus_lock_wait_seconds_bucket{le="0.001"}': '0+10x40 400x260' },
+    at: 30,
+    summary: 'Revocations wait 490ms for one another',
+  },
+  AssayDatabaseBusy: {
+    what: { assay_database_calls: '2x40 30x260' },
+    at: 15,
+    summary: 'a uses nearly all of its connections to the database',
+    labels: { instance: 'a' },
+  },
+  AssaySlow: {
+    what: { 'assay_request_seconds_bucket{route="/issue",le="0.01"}': '0+150x40 6000x260' },
+    at: 30,
+    summary: 'One in a hundred requests for /issue takes longer than 2.45s',
+    labels: { route: '/issue' },
+  },
+  AssayManyRefused: {
+    what: { 'assay_verified_total{outcome="key_unknown"}': '0x40 0+1500x260' },
+    at: 60,
+    summary: '35.48% of all tokens are refused',
+  },
+  AssayReuseFound: {
+    what: { 'assay_refreshed_total{outcome="reuse"}': ONCE },
+    at: 12,
+    summary: 'A refresh token was used again after its successor: stolen, or a device was set back',
+  },
+  AssayRuleMalformed: {
+    what: { 'assay_verified_total{outcome="rule_malformed"}': ONCE },
+    at: 12,
+    summary: 'A gateway asks with a rule that Assay does not know: it denies everyone there',
+  },
+  AssayTooManyTries: {
+    what: { 'assay_requests_total{route="/api/auth/login",status="429"}': '0x40 0+30x260' },
+    at: 30,
+    summary: '/api/auth/login turns away 2 tries a second: somebody guesses, or a limit is too low',
+    labels: { route: '/api/auth/login' },
+  },
+  AssayRedisFails: {
+    what: { assay_redis_failures_total: '0x40 0+30x260' },
+    at: 30,
+    summary: 'a does without Redis: limits are its own, records come from the database',
+    labels: { instance: 'a' },
+  },
+  AssayWorkersDie: {
+    what: { assay_worker_losses_total: ONCE },
+    at: 12,
+    summary: 'A worker of a died, or did not answer the first process',
+    labels: { instance: 'a' },
+  },
+  AssayMaintenanceFails: {
+    what: { 'assay_maintenance_jobs_total{task="sessions",outcome="failed"}': '_x40 1+4x260' },
+    at: 70,
+    summary: 'What a should remove or rotate by itself stays: tables grow, keys grow old',
+    labels: { instance: 'a' },
+  },
+}
