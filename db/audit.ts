@@ -113,16 +113,16 @@ const listing = (condition: string) => `
   order by at desc, id desc limit :limit`
 
 /** Of one customer. */
-export const listEvents = statement<AuditQuery, AuditRow>(listing('customer_id = :customerId'))
+export const listEvents = statement('listEvents')<AuditQuery, AuditRow>(listing('customer_id = :customerId'))
 
 /** Of all customers. */
-export const listAllEvents = statement<AuditSpan, AuditRow>(listing('true'))
+export const listAllEvents = statement('listAllEvents')<AuditSpan, AuditRow>(listing('true'))
 
 /** What happens all the time; the rest has an index of its own, which a statement uses that says the same. */
 const FREQUENT = ['token.issued', 'session.refreshed'] satisfies AuditType[]
 const RARE = `type not in (${FREQUENT.map(type => `'${type}'`).join(', ')})`
 
-const listRareEvents = statement<AuditSpan & { type: AuditType }, AuditRow>(
+const listRareEvents = statement('listRareEvents')<AuditSpan & { type: AuditType }, AuditRow>(
   listing(`type = :type and ${RARE}`),
 )
 
@@ -131,6 +131,7 @@ export const listEventsOfType = (db: Pick<Database, 'query'>, query: AuditSpan &
   (FREQUENT.some(each => each === query.type) ? listAllEvents : listRareEvents)(db, query)
 
 /** Of one operator. */
-export const listEventsOfOperator = statement<AuditSpan & { actor: string }, AuditRow>(
-  listing(`actor = :actor and actor like 'operator:%'`),
-)
+export const listEventsOfOperator = statement('listEventsOfOperator')<
+  AuditSpan & { actor: string },
+  AuditRow
+>(listing(`actor = :actor and actor like 'operator:%'`))

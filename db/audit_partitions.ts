@@ -33,7 +33,7 @@ export const makePartitions = (db: Pick<Database, 'query'>) => db.query(MAKE_PAR
 const BATCH = 5_000
 
 /** The months of which everything is older. */
-const findOldPartitions = statement<{ retention: number }, { name: string }>(`
+const findOldPartitions = statement('findOldPartitions')<{ retention: number }, { name: string }>(`
   select c.relname as name
   from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = 'assay.audit_events'::regclass and c.relname ~ '^audit_events_\\d{4}_\\d{2}$'
@@ -41,7 +41,7 @@ const findOldPartitions = statement<{ retention: number }, { name: string }>(`
       < (assay.now() at time zone 'UTC') - make_interval(secs => :retention::float8)
   order by c.relname`)
 
-const deleteOldEvents = statement<{ retention: number }, never>(`
+const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, never>(`
   delete from assay.audit_events_default where (at, id) in (
     select at, id from assay.audit_events_default
     where at < assay.now() - make_interval(secs => :retention::float8) limit ${BATCH} for update skip locked)

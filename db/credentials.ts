@@ -6,7 +6,7 @@ import { statement } from './statement.ts'
  * No row: the customer has `limit` keys already. Where one was made under the same Idempotency-Key it fails, by
  * `api_keys_retry`. Nothing is narrowed, so nothing is published.
  */
-export const insertApiKey = statement<
+export const insertApiKey = statement('insertApiKey')<
   Origin & {
     customerId: string
     id: string
@@ -37,7 +37,7 @@ export const insertApiKey = statement<
   select t as "createdAt", expires_at as "expiresAt" from inserted`)
 
 /** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
-export const findRetriedKey = statement<
+export const findRetriedKey = statement('findRetriedKey')<
   { retryDigest: Uint8Array },
   { id: string; digest: Uint8Array; createdAt: Date; expiresAt: Date | null }
 >(`
@@ -45,7 +45,10 @@ export const findRetriedKey = statement<
   from assay.api_keys where retry_digest = :retryDigest`)
 
 /** Answers the bus's number; no row: there is no such key. */
-export const deleteApiKey = statement<Origin & { customerId: string; id: string }, { seq: number }>(`
+export const deleteApiKey = statement('deleteApiKey')<
+  Origin & { customerId: string; id: string },
+  { seq: number }
+>(`
   with deleted as (
     delete from assay.api_keys where customer_id = :customerId and id = :id
     returning id, customer_id, assay.now() as t
@@ -62,7 +65,7 @@ export const deleteApiKey = statement<Origin & { customerId: string; id: string 
   select ${PUBLISHED} from deleted`)
 
 /** Notes the use of API keys, in batches; a row that another replica is just noting is passed over. */
-export const touchApiKeys = statement<{ ids: string }, never>(`
+export const touchApiKeys = statement('touchApiKeys')<{ ids: string }, never>(`
   with due as (
     select id from assay.api_keys
     where id in (select jsonb_array_elements_text(:ids::text::jsonb))
@@ -81,7 +84,7 @@ export interface ApiKeyRow {
 }
 
 /** Newest first. */
-export const listApiKeys = statement<{ customerId: string }, ApiKeyRow>(`
+export const listApiKeys = statement('listApiKeys')<{ customerId: string }, ApiKeyRow>(`
   select id, name, scope, created_at as "createdAt", expires_at as "expiresAt", last_used_at as "lastUsedAt"
   from assay.api_keys where customer_id = :customerId
   order by created_at desc, id desc`)

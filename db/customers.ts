@@ -37,7 +37,10 @@ export const makingCustomer = `
   )`
 
 /** A customer and its session. No row: the email is taken. */
-export const insertCustomer = statement<Acts & MadeCustomer & Defaults, Issued & { createdAt: Date }>(`
+export const insertCustomer = statement('insertCustomer')<
+  Acts & MadeCustomer & Defaults,
+  Issued & { createdAt: Date }
+>(`
   with ${ASKED},
   ${makingCustomer},
   entitled as (
@@ -63,12 +66,12 @@ export interface Login {
   createdAt: Date
 }
 
-export const findLogin = statement<{ email: string }, Login>(`
+export const findLogin = statement('findLogin')<{ email: string }, Login>(`
   select id, name, password_hash as "passwordHash", state, created_at as "createdAt"
   from assay.customers where email = :email`)
 
 /** customerId is null for an email that no customer has: its spelling may be a password in the wrong field. */
-export const insertLoginFailure = statement<
+export const insertLoginFailure = statement('insertLoginFailure')<
   Origin & { customerId: string | undefined; reason: string },
   never
 >(`
@@ -84,7 +87,7 @@ export interface CustomerRow {
   createdAt: Date
 }
 
-export const findCustomer = statement<{ customerId: string }, CustomerRow>(`
+export const findCustomer = statement('findCustomer')<{ customerId: string }, CustomerRow>(`
   select id, email, name, state, password_hash as "passwordHash", created_at as "createdAt"
   from assay.customers where id = :customerId`)
 
@@ -125,7 +128,7 @@ export interface Ended {
  * Changes the password, unless it was changed meanwhile, and ends the customer's own other sessions. No row: the old hash
  * is no longer the customer's.
  */
-export const updatePassword = statement<
+export const updatePassword = statement('updatePassword')<
   Origin & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
   Ended
 >(`
@@ -143,7 +146,10 @@ export const updatePassword = statement<
   select ${ENDED} from changed`)
 
 /** Ends what `updatePassword` can't have seen: sessions of logins that it waited for. */
-export const endOtherSessions = statement<Origin & { customerId: string; keepSessionId: string }, Ended>(`
+export const endOtherSessions = statement('endOtherSessions')<
+  Origin & { customerId: string; keepSessionId: string },
+  Ended
+>(`
   with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
   ${endingSessions('clock', BUT_ONE)},
   ${publishing(['audited_ends'])}

@@ -18,17 +18,17 @@ export interface ListedCustomer extends Policy {
 
 const LISTED = `id, email, name, state, revision, created_at as "createdAt", ${POLICY}`
 
-export const findListed = statement<{ customerId: string }, ListedCustomer>(
+export const findListed = statement('findListed')<{ customerId: string }, ListedCustomer>(
   `select ${LISTED} from assay.customers where id = :customerId`,
 )
 
 /** A row: the audit has it of somebody who was erased. */
-export const findErasure = statement<{ customerId: string }, never>(
+export const findErasure = statement('findErasure')<{ customerId: string }, never>(
   `select from assay.audit_events where customer_id = :customerId and type = 'customer.erased' limit 1`,
 )
 
 /** Newest first, after the last one seen. */
-export const listCustomers = statement<
+export const listCustomers = statement('listCustomers')<
   { beforeAt: Date | undefined; beforeId: string | undefined; limit: number },
   ListedCustomer
 >(`
@@ -57,11 +57,14 @@ export interface Search {
 /** With the text that each was found by. */
 type Found = ListedCustomer & { key: string }
 
-export const searchEmails = statement<Search, Found>(beginningWith('email'))
-export const searchNames = statement<Search, Found>(beginningWith('lower(name)'))
+export const searchEmails = statement('searchEmails')<Search, Found>(beginningWith('email'))
+export const searchNames = statement('searchNames')<Search, Found>(beginningWith('lower(name)'))
 
 /** A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken. */
-export const insertCustomerAlone = statement<Origin & MadeCustomer, { createdAt: Date }>(`
+export const insertCustomerAlone = statement('insertCustomerAlone')<
+  Origin & MadeCustomer,
+  { createdAt: Date }
+>(`
   with ${makingCustomer},
   audited as (${auditedAs(`'customer.created'`, 'inserted', {
     subject: 'customer_id',
@@ -85,8 +88,13 @@ interface Change extends Origin {
 const UNCHANGED = '(:revision::int is null or revision = :revision::int)'
 
 /** No row: no such customer, another revision, or it has this state. */
-const changingState = (from: string, to: string, type: 'customer.disabled' | 'customer.enabled') =>
-  statement<Change, { seq: number }>(`
+const changingState = (
+  name: string,
+  from: string,
+  to: string,
+  type: 'customer.disabled' | 'customer.enabled',
+) =>
+  statement(name)<Change, { seq: number }>(`
   with changed as (
     update assay.customers set state = '${to}', revision = revision + 1
     where id = :customerId and state = '${from}' and ${UNCHANGED}
@@ -97,11 +105,11 @@ const changingState = (from: string, to: string, type: 'customer.disabled' | 'cu
   ${publishing(['audited'])}
   select ${PUBLISHED} from changed`)
 
-export const disableCustomer = changingState('active', 'disabled', 'customer.disabled')
-export const enableCustomer = changingState('disabled', 'active', 'customer.enabled')
+export const disableCustomer = changingState('disableCustomer', 'active', 'disabled', 'customer.disabled')
+export const enableCustomer = changingState('enableCustomer', 'disabled', 'active', 'customer.enabled')
 
 /** What is null stays. No row: no such customer, another revision, or the email is another's. */
-export const updateCustomer = statement<
+export const updateCustomer = statement('updateCustomer')<
   Change & { email: string | undefined; name: string | undefined },
   { revision: number }
 >(`
@@ -116,7 +124,7 @@ export const updateCustomer = statement<
   select revision from changed`)
 
 /** The whole policy, in place of the one before. No row: no such customer, or another revision. */
-export const updatePolicy = statement<Change & Policy, { revision: number }>(`
+export const updatePolicy = statement('updatePolicy')<Change & Policy, { revision: number }>(`
   with changed as (
     update assay.customers set scopes = :scopes, access_token_ttl = :accessTokenTtl,
       max_access_token_ttl = :maxAccessTokenTtl, refresh_token_ttl = :refreshTokenTtl, session_max_ttl = :sessionMaxTtl,
@@ -133,7 +141,7 @@ export const updatePolicy = statement<Change & Policy, { revision: number }>(`
   select revision from changed`)
 
 /** Gives it a password that the operator chose, and ends the account's own sessions. No row: no such customer. */
-export const setPassword = statement<Origin & { customerId: string; newHash: string }, Ended>(`
+export const setPassword = statement('setPassword')<Origin & { customerId: string; newHash: string }, Ended>(`
   with changed as (
     update assay.customers set password_hash = :newHash where id = :customerId
     returning id as customer_id, assay.now() as t
@@ -144,7 +152,7 @@ export const setPassword = statement<Origin & { customerId: string; newHash: str
   select ${ENDED} from changed`)
 
 /** Ends what `setPassword` can't have seen: sessions of logins that it waited for. */
-export const endAccountSessions = statement<Origin & { customerId: string }, Ended>(`
+export const endAccountSessions = statement('endAccountSessions')<Origin & { customerId: string }, Ended>(`
   with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
   ${endingSessions('clock')},
   ${publishing(['audited_ends'])}
@@ -171,7 +179,7 @@ const scrubbing = (of: string, since = '') => `
 /**
  * Everything of a customer but its part of the audit, which keeps ids and nothing personal. No row: no such customer.
  */
-export const eraseCustomer = statement<Origin & { customerId: string }, Receipt>(`
+export const eraseCustomer = statement('eraseCustomer')<Origin & { customerId: string }, Receipt>(`
   with changed as (
     delete from assay.customers where id = :customerId returning id as customer_id, assay.now() as t
   ),
@@ -198,14 +206,14 @@ export const eraseCustomer = statement<Origin & { customerId: string }, Receipt>
   select ${PUBLISHED}, t as "erasedAt", sessions, api_keys as "apiKeys", secrets, audit_events as "auditEvents" from counted`)
 
 /** Who was erased within the hour, and when. */
-export const findErased = statement<Record<never, never>, { customerId: string; at: Date }>(`
+export const findErased = statement('findErased')<Record<never, never>, { customerId: string; at: Date }>(`
   select customer_id as "customerId", max(at) as at from assay.audit_events
   where type = 'customer.erased' and type not in ('token.issued', 'session.refreshed')
     and at > assay.now() - interval '1 hour'
   group by customer_id`)
 
 /** What was under way when its customer was erased, and wrote after: sessions, epochs and events of the audit. */
-export const sweepErased = statement<{ customerId: string; at: Date }, never>(`
+export const sweepErased = statement('sweepErased')<{ customerId: string; at: Date }, never>(`
   with erased as materialized (select :customerId::text as customer_id, :at::timestamptz as erased_at),
   ended as (delete from assay.sessions s using erased c where s.customer_id = c.customer_id returning 1),
   raised as (delete from assay.subject_epochs e using erased c where e.customer_id = c.customer_id returning 1)

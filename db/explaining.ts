@@ -7,7 +7,7 @@ export interface ExplainedKey {
 }
 
 /** What the database has of the key that a token names. No row: it has none. */
-export const explainKey = statement<
+export const explainKey = statement('explainKey')<
   { customerId: string; use: 'access' | 'refresh'; version: number },
   ExplainedKey
 >(
@@ -27,7 +27,10 @@ export interface ExplainedSession {
 }
 
 /** What the database has of a session. No row: it has none, or none any more. */
-export const explainSession = statement<{ customerId: string; sessionId: string }, ExplainedSession>(`
+export const explainSession = statement('explainSession')<
+  { customerId: string; sessionId: string },
+  ExplainedSession
+>(`
   select gen as generation, exists (
       select from assay.customers c where c.id = sessions.customer_id and c.state = 'disabled') as disabled,
     ${seconds('revoked_at')} as "endedAt", ${seconds('expires_at')} as "expiresAt",

@@ -139,7 +139,7 @@ export interface Issued {
  * Issues access tokens that belong to no session: nothing but its audit row knows how long one lives. No row: that act's
  * customer, or API key, is not active.
  */
-export const insertTokens = statement<Acts & Defaults, Issued>(`
+export const insertTokens = statement('insertTokens')<Acts & Defaults, Issued>(`
   with ${entitled()},
   audited as (${auditedAs('type', ALLOWED, {
     subject: 'subject',
@@ -159,7 +159,7 @@ const auditedStart = (from: string) =>
   })
 
 /** Starts sessions. No row: that act's customer, or API key, is not active. */
-export const insertSessions = statement<Acts & Defaults, Issued>(`
+export const insertSessions = statement('insertSessions')<Acts & Defaults, Issued>(`
   with ${entitled()}, started as (${starting(ALLOWED)}), audited as (${auditedStart(ALLOWED)})
   select ${ISSUED} from entitled`)
 
@@ -167,7 +167,7 @@ export const insertSessions = statement<Acts & Defaults, Issued>(`
  * Starts the session of a login, unless the password was changed since it was checked: who changes it waits for this, or
  * this for them. No row: it was, or the customer is not active.
  */
-export const insertLogin = statement<Acts & Defaults & { passwordHash: string }, Issued>(`
+export const insertLogin = statement('insertLogin')<Acts & Defaults & { passwordHash: string }, Issued>(`
   with ${entitled('and c.password_hash = :passwordHash', 'for share of c')},
   started as (${starting(ALLOWED)}), audited as (${auditedStart(ALLOWED)})
   select ${ISSUED} from entitled`)
@@ -176,7 +176,7 @@ export const insertLogin = statement<Acts & Defaults & { passwordHash: string },
  * Starts a session unless the Idempotency-Key holds one already (`claimed` false). A key that is being claimed by a
  * concurrent request is waited for by the conflict check.
  */
-export const insertSessionOnce = statement<
+export const insertSessionOnce = statement('insertSessionOnce')<
   Acts & Defaults & { keyDigest: Uint8Array; requestDigest: Uint8Array },
   Issued & { claimed: boolean }
 >(`
@@ -198,7 +198,7 @@ export const insertSessionOnce = statement<
  * The session that an Idempotency-Key started, with a new access token for it: the answer to a retry. `outcome` is
  * `replay`, `other_request`, or `moved_on` once the session is no longer in its first generation.
  */
-export const replayIssue = statement<
+export const replayIssue = statement('replayIssue')<
   Origin &
     Defaults & { customerId: string; keyDigest: Uint8Array; requestDigest: Uint8Array; tokenId: string },
   SessionRow & { outcome: 'replay' | 'other_request' | 'moved_on'; issuedAt: number; accessVersion: number }

@@ -7,20 +7,22 @@ export interface Installation {
   sealedKey: Uint8Array
 }
 
-export const findInstallation = statement<Record<never, never>, Installation>(
+export const findInstallation = statement('findInstallation')<Record<never, never>, Installation>(
   'select id, sealed_key as "sealedKey" from assay.installation',
 )
 
 /** The first one wins; whoever loses the race reads the winner's. */
-export const insertInstallation = statement<{ id: string; sealedKey: Uint8Array }, never>(
-  'insert into assay.installation (id, sealed_key) values (:id, :sealedKey) on conflict do nothing',
-)
+export const insertInstallation = statement('insertInstallation')<
+  { id: string; sealedKey: Uint8Array },
+  never
+>('insert into assay.installation (id, sealed_key) values (:id, :sealedKey) on conflict do nothing')
 
-export const findMasterKeys = statement<Record<never, never>, { id: string; checkValue: string }>(
-  'select id, check_value as "checkValue" from assay.master_keys order by id',
-)
+export const findMasterKeys = statement('findMasterKeys')<
+  Record<never, never>,
+  { id: string; checkValue: string }
+>('select id, check_value as "checkValue" from assay.master_keys order by id')
 
-export const insertMasterKey = statement<{ id: string; checkValue: string }, never>(
+export const insertMasterKey = statement('insertMasterKey')<{ id: string; checkValue: string }, never>(
   'insert into assay.master_keys (id, check_value) values (:id, :checkValue) on conflict do nothing',
 )
 
@@ -60,7 +62,7 @@ export interface RecordRow extends Position {
 const inBase64 = (column: string) => `translate(encode(${column}, 'base64'), e'\\n', '')`
 
 /** All that verifying a customer's tokens and API keys takes, in one statement and so from one snapshot. */
-export const findRecord = statement<{ customerId: string }, RecordRow>(`
+export const findRecord = statement('findRecord')<{ customerId: string }, RecordRow>(`
   select ${POSITION}, (extract(epoch from assay.now()) * 1000)::float8 as "readAt",
     c.state, c.epoch, c.sealed_data_key as "sealedDataKey",
     (select json_agg(json_build_array(k.use, k.version, k.alg, k.state, ${inBase64('k.sealed_secret')}))

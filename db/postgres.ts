@@ -5,6 +5,7 @@ import { Connection, connectionTo, lost } from './connection.ts'
 import { within } from './deadline.ts'
 import { translate } from './failures.ts'
 import { sessionSettings } from './inspect.ts'
+import { nameOf } from './statement.ts'
 
 const POOL = 10
 /** A connection that nobody wants for so long is ended (ms). */
@@ -75,7 +76,10 @@ function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
   }
 
   // One round trip either way. Without a name it is parsed each time, but needs nothing that an earlier one left behind.
-  const named = (text: string) => (pooled ? { text } : { name: nameOf(text), text })
+  const named = (text: string) => {
+    const name = pooled ? undefined : nameOf(text)
+    return name === undefined ? { text } : { name: `assay_${name}`, text }
+  }
 
   return {
     query: (statement, params = []) => call({ ...named(statement), values: [...params] }),
@@ -137,15 +141,4 @@ function generation(config: pg.ClientConfig, { connections, deadline }: PoolOpti
     made.young = false
   }, YOUTH).unref()
   return made
-}
-
-/** The server keeps a statement parsed by its name. There are as many as the program has. */
-const names = new Map<string, string>()
-
-function nameOf(text: string): string {
-  const known = names.get(text)
-  if (known !== undefined) return known
-  const name = `assay_${names.size}`
-  names.set(text, name)
-  return name
 }

@@ -164,9 +164,10 @@ const ENDING = `
  * Those that neither wait nor end anything: nobody waits for another's row, and none touches the bus. No row: it is not
  * there, or locked. One that is judged `reuse` has changed nothing. Both are for refreshSession.
  */
-export const refreshSessions = statement<Acts & RefreshRules, Refreshed>(refreshing(false))
+export const refreshSessions = statement('refreshSessions')<Acts & RefreshRules, Refreshed>(refreshing(false))
 
 /** One refresh, whatever comes of it (acts: one). No row: no such session, or no such customer. */
-export const refreshSession = statement<Acts & RefreshRules, Refreshed & { seq: number | null }>(
-  refreshing(true),
-)
+export const refreshSession = statement('refreshSession')<
+  Acts & RefreshRules,
+  Refreshed & { seq: number | null }
+>(refreshing(true))

@@ -51,14 +51,14 @@ export interface SecretRow {
 }
 
 /** The versions of a customer's secrets, never their bytes; newest first. */
-export const listSecrets = statement<{ customerId: string }, SecretRow>(`
+export const listSecrets = statement('listSecrets')<{ customerId: string }, SecretRow>(`
   select k.use, k.version, k.state, k.alg, k.created_at as "createdAt", k.replaced_at as "replacedAt",
     k.retired_at as "retiredAt", (select count(*) ${CARRIERS}) as "liveSessions"
   from assay.signing_keys k where k.customer_id = :customerId
   order by k.use, k.version desc`)
 
 /** What ending every token of the given uses at once would end: sessions exactly, access tokens at most. */
-export const countLive = statement<
+export const countLive = statement('countLive')<
   { customerId: string; access: boolean; refresh: boolean },
   { sessions: number; tokens: number }
 >(`
@@ -84,7 +84,7 @@ const RETIRING = `
  * it was replaced, which costs no look into the audit; of refresh, once no session carries it. In small batches; a row
  * that another replica is at is passed over.
  */
-export const retireKeys = statement<
+export const retireKeys = statement('retireKeys')<
   Origin & { grace: number; limit: number },
   { seq: number | null; retired: number }
 >(`
@@ -116,7 +116,7 @@ export interface Retired {
  * Retires one previous version, if nothing live can carry it. What it reads may be as old as its wait for the key's row; no
  * new carrier can have come meanwhile, for nothing has signed with the key since it was quiet. No row: no such version.
  */
-export const retireKey = statement<
+export const retireKey = statement('retireKey')<
   Origin & { customerId: string; use: 'access' | 'refresh'; version: number; grace: number },
   Retired
 >(`

@@ -91,7 +91,7 @@ export interface Poll extends Position {
 export const PAGE = 20_000
 
 /** Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary. */
-export const poll = statement<
+export const poll = statement('poll')<
   { replica: string; version: string; applied: number; maxStaleness: number },
   Poll
 >(`
@@ -133,7 +133,7 @@ export interface TokenRevocation {
 }
 
 /** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the bus's number once all are in. */
-export const insertRevokedTokens = statement<Acts, { seq: number }>(`
+export const insertRevokedTokens = statement('insertRevokedTokens')<Acts, { seq: number }>(`
   with acts as materialized (
     select *, assay.now() as t from jsonb_to_recordset(:acts::text::jsonb) as act (
       customer_id text, token_id text, subject text, expires_at float8, actor text, ip text, user_agent text)
@@ -150,7 +150,7 @@ export const insertRevokedTokens = statement<Acts, { seq: number }>(`
  * Ends every token and session of a subject that began before, by moving its epoch. A token issued in the race carries the
  * old one. Answers the bus's number and the new epoch.
  */
-export const raiseSubjectEpoch = statement<
+export const raiseSubjectEpoch = statement('raiseSubjectEpoch')<
   Origin & { customerId: string; subject: string },
   { seq: number; epoch: number }
 >(`
@@ -170,7 +170,10 @@ export const raiseSubjectEpoch = statement<
   select ${PUBLISHED}, epoch from raised`)
 
 /** Ends every token and session of a customer that began before. No row: no such customer. */
-export const raiseCustomerEpoch = statement<Origin & { customerId: string }, { seq: number }>(`
+export const raiseCustomerEpoch = statement('raiseCustomerEpoch')<
+  Origin & { customerId: string },
+  { seq: number }
+>(`
   with raised as (
     update assay.customers set epoch = nextval('assay.epochs') where id = :customerId
     returning id as customer_id, assay.now() as t
@@ -190,7 +193,7 @@ export const EVERYONES_EPOCH = '(select epoch from assay.installation)'
  * Ends every token and session of every customer that began before, by moving the epoch that they all share: one write,
  * however many there are. Answers the bus's number and the new epoch.
  */
-export const raiseEveryonesEpoch = statement<Origin, { seq: number; epoch: number }>(`
+export const raiseEveryonesEpoch = statement('raiseEveryonesEpoch')<Origin, { seq: number; epoch: number }>(`
   with raised as (
     update assay.installation set epoch = nextval('assay.epochs')
     returning null::text as customer_id, epoch, assay.now() as t

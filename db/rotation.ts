@@ -13,7 +13,7 @@ export interface Rotatable extends Position {
 }
 
 /** No row: no such customer, or a disabled one. */
-export const findRotatable = statement<{ customerId: string }, Rotatable>(`
+export const findRotatable = statement('findRotatable')<{ customerId: string }, Rotatable>(`
   select ${POSITION}, c.rotations, c.sealed_data_key as "sealedDataKey",
     a.version as "accessVersion", r.version as "refreshVersion",
     (select count(*) from assay.signing_keys k where k.customer_id = c.id and k.state = 'previous') as previous
@@ -34,7 +34,7 @@ export const NARROWED_CUSTOMER = `
  * versions are retired with it and, where refresh is among them, the customer's epoch ends every session. No row: another
  * rotation came first, or the customer is not there or disabled.
  */
-export const rotateKeys = statement<
+export const rotateKeys = statement('rotateKeys')<
   Origin & {
     customerId: string
     rotations: number
@@ -85,7 +85,7 @@ export const rotateKeys = statement<
  * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). Each has an age of its own, up to a tenth less, by its id:
  * those who came together don't rotate together. Who has as many older versions as may verify waits until some retire.
  */
-export const findAged = statement<
+export const findAged = statement('findAged')<
   { maxAge: number; mostPrevious: number; limit: number },
   { customerId: string; rotations: number; access: boolean; refresh: boolean }
 >(`

@@ -16,7 +16,7 @@ export interface ServerRecord extends Position {
   scopes: string | null
 }
 
-export const findServerRecord = statement<{ id: string }, ServerRecord>(`
+export const findServerRecord = statement('findServerRecord')<{ id: string }, ServerRecord>(`
   select ${POSITION}, digest, previous_digest as "previousDigest", ${seconds('previous_until')} as "previousUntil",
     customers, scopes
   from (select) as always left join assay.resource_servers on id = :id`)
@@ -34,11 +34,11 @@ export interface ServerRow {
 const LISTED = `id, name, customers, scopes, created_at as "createdAt",
   case when previous_until > assay.now() then previous_until end as "previousUntil"`
 
-export const listServers = statement<Record<never, never>, ServerRow>(
+export const listServers = statement('listServers')<Record<never, never>, ServerRow>(
   `select ${LISTED} from assay.resource_servers order by created_at desc, id desc`,
 )
 
-export const findServer = statement<{ id: string }, ServerRow>(
+export const findServer = statement('findServer')<{ id: string }, ServerRow>(
   `select ${LISTED} from assay.resource_servers where id = :id`,
 )
 
@@ -53,7 +53,7 @@ const detail = `json_build_object('server_id', id)::text`
 const limits = `json_build_object('server_id', id, 'customers', coalesce(customers, 'all'), 'scopes', coalesce(scopes, 'any'))::text`
 
 /** It widens what is accepted: nothing is published. No row: one was made under the same Idempotency-Key. */
-export const insertServer = statement<
+export const insertServer = statement('insertServer')<
   Origin & {
     id: string
     name: string | undefined
@@ -74,9 +74,10 @@ export const insertServer = statement<
   select ${LISTED} from made`)
 
 /** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
-export const findRetriedServer = statement<{ retryDigest: Uint8Array }, ServerRow & { digest: Uint8Array }>(
-  `select ${LISTED}, digest from assay.resource_servers where retry_digest = :retryDigest`,
-)
+export const findRetriedServer = statement('findRetriedServer')<
+  { retryDigest: Uint8Array },
+  ServerRow & { digest: Uint8Array }
+>(`select ${LISTED}, digest from assay.resource_servers where retry_digest = :retryDigest`)
 
 const NARROWED = `
   narrowed as (
@@ -85,7 +86,7 @@ const NARROWED = `
   )`
 
 /** What is null stays, but for the limits, which are set. No row: no such server. */
-export const updateServer = statement<
+export const updateServer = statement('updateServer')<
   Origin & {
     id: string
     name: string | undefined
@@ -109,7 +110,7 @@ export const updateServer = statement<
  * have; else the newest one goes on for `overlap` seconds, and an older one ends. No row: no such server; an older one still
  * goes on and nobody said that one of them is to end (an overlap of 0 says that both are); or none does, and `end` means it.
  */
-export const rotateServer = statement<
+export const rotateServer = statement('rotateServer')<
   Origin & { id: string; digest: Uint8Array } & ServerRotation,
   ServerRow & { seq: number }
 >(`
@@ -129,7 +130,7 @@ export const rotateServer = statement<
   select ${LISTED}, ${PUBLISHED} from changed`)
 
 /** No row: no such server. */
-export const deleteServer = statement<Origin & { id: string }, { seq: number }>(`
+export const deleteServer = statement('deleteServer')<Origin & { id: string }, { seq: number }>(`
   with changed as (
     delete from assay.resource_servers where id = :id returning id, null::text as customer_id, assay.now() as t
   ),

@@ -38,7 +38,7 @@ export const sessionRow = (
  * Notes that clients were seen with what their session's last rotation gave them. Rows that are locked are passed over:
  * a lost confirmation only delays the detection of theft.
  */
-export const confirmSessions = statement<{ seen: string }, { id: string }>(`
+export const confirmSessions = statement('confirmSessions')<{ seen: string }, { id: string }>(`
   with seen as (
     select * from jsonb_to_recordset(:seen::text::jsonb) as seen (customer_id text, id text, gen int)
   ),
@@ -67,7 +67,7 @@ export interface SessionEnd {
  * Ends sessions (acts: SessionEnd[]). A row for each that was there and had not ended, with the bus's number once all are
  * in. Their rows are locked in one order, or two such statements could wait for each other.
  */
-export const endSessions = statement<Acts, { n: number; seq: number }>(`
+export const endSessions = statement('endSessions')<Acts, { n: number; seq: number }>(`
   with acts as materialized (
     select * from jsonb_to_recordset(:acts::text::jsonb) as act (
       n int, customer_id text, id text, actor text, ip text, user_agent text)
@@ -105,7 +105,10 @@ export const live = (s: string, at = 'assay.now()') => `${s}.revoked_at is null 
     where e.customer_id = ${s}.customer_id and e.subject = ${s}.subject and e.epoch > ${s}.subject_epoch)`
 
 /** Of the generations asked, those whose refresh token could still be used: all from one snapshot. */
-export const findRefreshable = statement<{ asked: string }, { id: string; gen: number; scope: string }>(`
+export const findRefreshable = statement('findRefreshable')<
+  { asked: string },
+  { id: string; gen: number; scope: string }
+>(`
   select s.id, s.gen, ${narrowed('s.scope', 'customers.scopes')} as scope
   from jsonb_to_recordset(:asked::text::jsonb) as asked (customer_id text, id text, gen int)
   join assay.sessions s on s.customer_id = asked.customer_id and s.id = asked.id and s.gen = asked.gen
@@ -145,8 +148,10 @@ const listing = (condition = '') => `
     and (issued_at, id) < (coalesce(:beforeAt::timestamptz, 'infinity'), coalesce(:beforeId::text, ''))
   order by issued_at desc, id desc limit :limit`
 
-const listOfCustomer = statement<SessionQuery, ListedSession>(listing())
-const listOfSubject = statement<SessionQuery, ListedSession>(listing('and subject = :subject'))
+const listSessionsOfCustomer = statement('listSessionsOfCustomer')<SessionQuery, ListedSession>(listing())
+const listSessionsOfSubject = statement('listSessionsOfSubject')<SessionQuery, ListedSession>(
+  listing('and subject = :subject'),
+)
 
 export const listSessions = (db: Pick<Line, 'query'>, query: SessionQuery) =>
-  (query.subject === undefined ? listOfCustomer : listOfSubject)(db, query)
+  (query.subject === undefined ? listSessionsOfCustomer : listSessionsOfSubject)(db, query)

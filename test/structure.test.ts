@@ -167,6 +167,16 @@ test('an act is one statement: only migrations have a transaction', () => {
   expect(codeOf('db/embedded.ts').match(/\.transaction\(/g)).toHaveLength(1)
 })
 
+test('a statement is called as the constant is that holds it, and no two are called the same', () => {
+  const declared = files.flatMap(file => [
+    ...withoutComments(read(file)).matchAll(/const (\w+) = (?:statement|changingState)\('(\w+)'/g),
+  ])
+  expect(declared.length).toBeGreaterThan(60)
+  expect(declared.filter(([, constant, name]) => constant !== name).map(([text]) => text)).toEqual([])
+  const names = declared.map(([, name]) => name)
+  expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([])
+})
+
 test('no file has grown past 320 lines', () => {
   const lines = (file: string) => read(file).split('\n').length - 1
   expect(files.filter(file => lines(file) > 320)).toEqual([])
