@@ -137,18 +137,24 @@ function revoking(assay: Server, { query }: Installation, hot: Customer[]): Cont
   }
 }
 
-/** A replica that has just been started, so that each token is of a customer that it must read first. */
+/**
+ * A replica started for the round, so that each token is of a customer that it must read first. Its code is warm, as that of
+ * every contender is: with the tokens of a third of these customers, who are not asked for again.
+ */
 function uncached({ url }: Installation, cold: Customer[]): Contender {
   const name = 'verify, key not cached'
-  const plan = plans.verify(plans.tokensOf(cold, cold.length))
+  const third = cold.length / 3
+  const verify = (some: Customer[]) => plans.verify(plans.tokensOf(some, some.length))
+  const [warmUp, plan] = [verify(cold.slice(0, third)), verify(cold.slice(third))]
   return {
     name,
     counts: 'answers',
     async round(seconds) {
       const assay = await onPostgres(url)
+      await byHttp(name, assay, warmUp).round(1)
       const sample = await byHttp(name, assay, plan).round(seconds)
       await assay.stop()
-      if (sample.rate * seconds > cold.length) throw new Error(`${name}: more answers than customers`)
+      if (sample.rate * seconds > cold.length - third) throw new Error(`${name}: more answers than customers`)
       return sample
     },
   }
@@ -164,7 +170,15 @@ async function workers({ url }: Installation, hot: Customer[]): Promise<Contende
 async function onEmbedded(assay: Assay): Promise<Contender[]> {
   const customer = await plans.signUp(assay.port)
   return [
-    byHttp('verify, embedded', assay, plans.verify(customer.tokens)),
+    verifyIssued('verify, embedded', assay, customer.apiKey),
     byHttp('issue, embedded', assay, plans.issue([customer])),
   ]
 }
+
+/** With tokens that the server has issued, as nobody else has its customer's secret. */
+const verifyIssued = (name: string, assay: Assay, apiKey: string): Contender => ({
+  name,
+  counts: 'answers',
+  round: async seconds =>
+    byHttp(name, assay, plans.verify(await plans.issued(assay.port, apiKey))).round(seconds),
+})

@@ -157,13 +157,18 @@ async function inTurns<Made>(many: number, make: (i: number) => Promise<Made>): 
   return made
 }
 
-/** A customer that signs up, where none can be seeded, and some tokens of its own. */
-export async function signUp(port: number): Promise<{ apiKey: string; tokens: string[] }> {
+/** A customer that signs up, where none can be seeded. */
+export async function signUp(port: number): Promise<{ apiKey: string }> {
   const account = JSON.stringify({ email: 'bench@example.com', password: PASSWORD })
   const made = await answered(port, '/api/auth/signup', JSON_TYPE, account)
-  const headers = { ...bearer(made.api_key!), ...JSON_TYPE }
+  return { apiKey: made.api_key! }
+}
+
+/** New ones, for one round: they live for minutes. */
+export async function issued(port: number, apiKey: string): Promise<string[]> {
+  const headers = { ...bearer(apiKey), ...JSON_TYPE }
   const tokens = await inTurns(HOT_TOKENS, () => answered(port, '/issue', headers, '{"subject":"user"}'))
-  return { apiKey: made.api_key!, tokens: tokens.map(each => each.access_token!) }
+  return tokens.map(each => each.access_token!)
 }
 
 const HOT_TOKENS = 64

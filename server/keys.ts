@@ -7,6 +7,7 @@ import { parseHeader } from './crypto/jwt.ts'
 import { formatKid, parseKid, type Use } from './crypto/kid.ts'
 import { SealError } from './crypto/seal.ts'
 import { Unavailable } from './errors.ts'
+import { Grouped } from './grouped.ts'
 import type { Log } from './log.ts'
 import {
   brokenRecord,
@@ -16,7 +17,7 @@ import {
   keyOf,
   noteGone,
   openRecord,
-  readRecord,
+  readRecords,
   type SigningKey,
   type Vault,
 } from './records.ts'
@@ -27,6 +28,8 @@ import type { Shelf } from './shelf.ts'
 const MOST = 120_000
 /** How long a row that doesn't open is not tried again (ms): its mending is felt soon, its flood is not. */
 const BROKEN_FOR = 5_000
+/** Statements under way at once. */
+const ABREAST = 2
 /** A load that loses against a change is repeated this often. */
 const TRIES = 3
 
@@ -55,9 +58,12 @@ export class Keys {
     },
   })
   readonly #loads = new Map<string, Promise<CustomerRecord>>()
+  /** Customers that are met at once share a statement. */
+  readonly #reads: Grouped<string, RecordRow>
 
   constructor(options: KeysOptions) {
     this.#options = options
+    this.#reads = new Grouped(ids => readRecords(options.db, ids), ABREAST)
   }
 
   get vault() {
@@ -164,10 +170,10 @@ export class Keys {
   }
 
   async #read(customerId: string): Promise<CustomerRecord> {
-    const { db, bus, shelf } = this.#options
+    const { bus, shelf } = this.#options
     for (let tried = 0; tried < TRIES; tried++) {
       const { era } = bus
-      const row = await readRecord(db, customerId)
+      const row = await this.#reads.add(customerId)
       if (this.#holds(customerId, row, era)) {
         const record = this.#open(customerId, row)
         if (record.state !== 'broken') shelf?.put(customerId, row)
@@ -176,7 +182,7 @@ export class Keys {
       if (era !== bus.era || (!row.standby && row.timeline === bus.timeline)) continue
       await bus.poll()
       // The bus has just heard from the primary: what answered here is another server.
-      if (row.standby || row.timeline !== bus.timeline) db.renew()
+      if (row.standby || row.timeline !== bus.timeline) this.#options.db.renew()
     }
     throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')
   }

@@ -1,4 +1,4 @@
-import { findRecord, type RecordRow } from '../db/keys.ts'
+import { findRecords, type RecordRow } from '../db/keys.ts'
 import type { Querier } from '../db/revocations.ts'
 import type { Algorithm } from './crypto/jwt.ts'
 import { encodeHeader } from './crypto/jwt.ts'
@@ -66,8 +66,9 @@ export interface Vault {
   readonly current: SealingKey
 }
 
-export const readRecord = async (db: Querier, customerId: string) =>
-  (await findRecord(db, { customerId }))[0]!
+/** One for each, in order, all from one snapshot. */
+export const readRecords = (db: Querier, customerIds: string[]) =>
+  findRecords(db, { ids: JSON.stringify(customerIds) })
 
 /** Opens what a row seals. Throws SealError when it doesn't open. */
 export function openRecord(vault: Vault, customerId: string, row: RecordRow): CustomerRecord {

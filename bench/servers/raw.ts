@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import { actsOf, insertSessions, insertTokens } from '../../db/issuing.ts'
-import { findRecord } from '../../db/keys.ts'
+import { findRecords } from '../../db/keys.ts'
 import { refreshesOf, refreshSession } from '../../db/refreshing.ts'
 import type { Querier } from '../../db/revocations.ts'
 import { randomId } from '../../server/crypto/secret.ts'
@@ -58,7 +58,7 @@ async function startSessions(many: number) {
 
 const acts: Record<string, (i: number) => Promise<unknown[]>> = {
   issue: i => insertTokens(db, { acts: actsOf([tokenFor(i)]), ...defaults }),
-  select: i => findRecord(db, { customerId: customerOf(i) }),
+  select: i => findRecords(db, { ids: JSON.stringify([customerOf(i)]) }),
   refresh: i => {
     const session = sessions[i % sessions.length]!
     const refresh = { ...session, gen: session.gen++, scope: undefined, tokenId: randomId(15), origin }

@@ -77,6 +77,19 @@ test('a customer met for the first time costs one', async () => {
   expect(count).toBe(1)
 })
 
+test('customers met at once share statements: two go alone, and the rest together', async () => {
+  const customers = await Promise.all(Array.from({ length: 8 }, () => assay.signUp()))
+  const verified = (replica: OwnReplica) =>
+    Promise.all(customers.map(({ accessToken }) => replica.verify(accessToken)))
+  const count = await statementsOf(
+    async replica => {
+      for (const { status } of await verified(replica)) expect(status).toBe(200)
+    },
+    async () => {},
+  )
+  expect(count).toBe(3)
+})
+
 test('what was never made costs none, not even the first time', async () => {
   const forge = await forger(assay, customer, 'access')
   const kid = kidOf(world, randomId(10)).replace(/.$/, last => (last === 'a' ? 'b' : 'a'))

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { open } from '../../server/crypto/seal.ts'
-import { dataKeyContext, openRecord, readRecord } from '../../server/records.ts'
+import { dataKeyContext, openRecord, readRecords } from '../../server/records.ts'
 import { publishCustomer } from '../support/plant.ts'
 import { bearer, type Customer, makeWorld, type Replica, type Tokens, type World } from '../support/world.ts'
 
@@ -15,10 +15,10 @@ afterAll(() => world.stop())
 
 /** A customer's own secrets, opened with the master key as the server opens them. */
 async function secretsOf({ id }: Customer) {
-  const row = await readRecord(world.db, id)
-  const { keys } = openRecord(world.vault, id, row)
+  const [row] = await readRecords(world.db, [id])
+  const { keys } = openRecord(world.vault, id, row!)
   const masterKey = (name: string) => world.vault.masterKey(name)
-  const dataKey = open(masterKey, row.sealedDataKey!, dataKeyContext(world.vault, id))
+  const dataKey = open(masterKey, row!.sealedDataKey!, dataKeyContext(world.vault, id))
   return { dataKey, signing: [...keys.values()].map(({ use, secret }) => ({ use, secret })) }
 }
 
@@ -90,8 +90,8 @@ test('no column holds a secret in clear, in any spelling', async () => {
   // What is there is found: in text and in bytes.
   const { customer } = customers[0]!
   expect(placesOf(values, customer.email)).toEqual(['customers.email'])
-  const { sealedDataKey } = await readRecord(world.db, customer.id)
-  expect(placesOf(values, sealedDataKey!)).toEqual(['customers.sealed_data_key'])
+  const [row] = await readRecords(world.db, [customer.id])
+  expect(placesOf(values, row!.sealedDataKey!)).toEqual(['customers.sealed_data_key'])
 })
 
 test('each customer has two secrets of 64 bytes of its own', async () => {

@@ -10,7 +10,7 @@ import { redisOf } from './redis.ts'
 import { type Answer, bearer, configOf, type Settings, type World } from './world.ts'
 
 /** A statement by a word that only it has. */
-export const LOADER = /from \(select\) as always/
+export const LOADER = /^\s*with position as materialized/
 export const POLL = /insert into assay\.replicas/
 
 /**
