@@ -1,14 +1,15 @@
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { COMMANDS } from '../cli/commands.ts'
 import { markdown } from '../cli/help.ts'
 import { printable, table } from '../cli/output.ts'
-import { type Running, runCli, type Settings, startAssay, stopAll } from './support/process.ts'
+import { type Running, runCli, type Settings, startAssay, stopAll, until } from './support/process.ts'
 import { findProgram } from './support/program.ts'
 
 /** The command line as operators use it: in a process of its own, against a server in another. */
@@ -212,15 +213,15 @@ test.skipIf(!findProgram('script'))('whoever sits at a terminal types a word to 
   const typing = async (word: string) => {
     const command = `${process.execPath} ${join(import.meta.dirname, '../cli/main.ts')} revoke everyone`
     const typed = spawn('script', ['-qec', command, '/dev/null'], { env: { ...process.env, ...settings } })
-    const shown = new Promise<string>(resolve => {
-      let text = ''
-      typed.stdout.on('data', chunk => {
-        text += chunk
-        if (/to confirm: $/.test(text)) typed.stdin.write(`${word}\n`)
-      })
-      typed.on('close', () => resolve(text))
+    onTestFinished(() => void typed.kill())
+    let shown = ''
+    typed.stdout.on('data', chunk => {
+      shown += chunk
     })
-    return { shown: await shown, code: typed.exitCode }
+    await until('it asks', () => shown.includes('to confirm: '))
+    typed.stdin.write(`${word}\n`)
+    const [code] = await once(typed, 'close')
+    return { shown, code }
   }
   const refused = await typing('yes')
   expect(refused).toMatchObject({ code: 1, shown: expect.stringContaining('that is not the word everyone') })
