@@ -33,11 +33,14 @@ export const WELL: Series = {
   assay_worker_losses_total: '0x300',
   assay_worker_silences_total: '0x300',
   'assay_maintenance_jobs_total{task="sessions",outcome="ok"}': '0+1x300',
+  'assay_maintenance_jobs_total{task="sessions",outcome="skipped"}': '0+1x300',
 }
 
 export interface Trial {
   /** At the replica `a`, from the tenth minute on. */
   what: Series
+  /** At `b` too. */
+  everywhere?: true
   /** Minutes. */
   at: number
   summary: string
@@ -145,5 +148,11 @@ export const TRIALS: Record<string, Trial> = {
     at: 70,
     summary: 'What a should remove or rotate by itself stays: tables grow, keys grow old',
     labels: { instance: 'a' },
+  },
+  AssayMaintenanceIdle: {
+    what: { 'assay_maintenance_jobs_total{task="sessions",outcome="ok"}': '0+1x40 40x260' },
+    everywhere: true,
+    at: 73,
+    summary: 'No replica removes or rotates what it should by itself: all leave it to another',
   },
 }
