@@ -47,7 +47,7 @@ export const customers: Command[] = [
     async run({ api, args: [email], options, terminal }) {
       const password = await passwordOf(options, terminal)
       const made = await api.post('/admin/customers', { body: { email, name: options.name, password } })
-      return { json: made, text: `${shown(made.customer).text}\napi key     ${made.api_key}` }
+      return { json: made, text: listing({ ...membersOf(made.customer), 'api key': made.api_key }) }
     },
   },
   {
@@ -119,14 +119,16 @@ export const customers: Command[] = [
 /** A customer, with what its policy sets. */
 export const shown = (customer: Answer): Shown => ({
   json: customer,
-  text: listing({
-    id: customer.id,
-    email: customer.email,
-    name: customer.name,
-    state: customer.state,
-    created: customer.created_at,
-    ...policyOf(customer),
-  }),
+  text: listing(membersOf(customer)),
+})
+
+const membersOf = (customer: Answer) => ({
+  id: customer.id,
+  email: customer.email,
+  name: customer.name,
+  state: customer.state,
+  created: customer.created_at,
+  ...policyOf(customer),
 })
 
 /** Lifetimes in the units that they are set in. */
