@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { freePort } from '../support/port.ts'
 import { until } from '../support/process.ts'
-import { childrenOf, hasEnded } from './processes.ts'
+import { childrenOf, hasEnded, signal } from './processes.ts'
 
 /** A Postgres of our own, which may be stopped, frozen, crashed and promoted. */
 export type OwnPostgres = Awaited<ReturnType<typeof startPostgres>>
@@ -56,8 +56,8 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
   const pidFile = () => readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')
   const master = () => Number(pidFile()[0])
 
-  const everyProcess = (signal: NodeJS.Signals) => {
-    for (const pid of [master(), ...childrenOf(master())]) process.kill(pid, signal)
+  const everyProcess = (name: NodeJS.Signals) => {
+    for (const pid of [master(), ...childrenOf(master())]) signal(pid, name)
   }
 
   function remove() {
@@ -85,7 +85,7 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
       // It stands still first, or it would have children that nobody has counted.
       process.kill(master(), 'SIGSTOP')
       const processes = [...childrenOf(master()), master()]
-      for (const pid of processes) process.kill(pid, 'SIGKILL')
+      for (const pid of processes) signal(pid, 'SIGKILL')
       await until('every process has ended', () => processes.every(hasEnded))
       // Where nobody reaps orphans the old master is a zombie, which a new one would take for a running server.
       rmSync(join(data, 'postmaster.pid'))

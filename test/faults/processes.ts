@@ -13,6 +13,15 @@ export const stateOf = (pid: number): string | undefined => fieldsOf(`/proc/${pi
 /** A zombie has ended; only its parent has not heard of it yet. */
 export const hasEnded = (pid: number) => [undefined, 'Z'].includes(stateOf(pid))
 
+/** A process that ended meanwhile needs none: a Postgres' children come and go. */
+export function signal(pid: number, name: NodeJS.Signals) {
+  try {
+    process.kill(pid, name)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
 /** From the third, the state: the name before it may hold spaces. The parent is the next. */
 function fieldsOf(file: string): string[] {
   try {
