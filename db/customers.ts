@@ -19,10 +19,10 @@ export interface MadeCustomer {
 }
 
 /** Inserts it with its data key, its first two signing keys and its API key, unless the email is taken. */
-export const makingCustomer = `
+export const makingCustomer = (condition = '') => `
   inserted as (
     insert into assay.customers (id, email, name, password_hash, sealed_data_key, api_keys, created_at)
-    values (:customerId, :email, :name, :passwordHash, :sealedDataKey, 1, assay.now())
+    select :customerId, :email, :name, :passwordHash, :sealedDataKey, 1, assay.now() ${condition}
     on conflict (email) do nothing
     returning id as customer_id, created_at as t
   ),
@@ -42,7 +42,7 @@ export const insertCustomer = statement('insertCustomer')<
   Issued & { createdAt: Date }
 >(`
   with ${ASKED},
-  ${makingCustomer},
+  ${makingCustomer()},
   entitled as (
     select asked.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIMITS},
       null::text as refused

@@ -22,10 +22,11 @@ export const findListed = statement('findListed')<{ customerId: string }, Listed
   `select ${LISTED} from assay.customers where id = :customerId`,
 )
 
-/** A row: the audit has it of somebody who was erased. */
-export const findErasure = statement('findErasure')<{ customerId: string }, never>(
-  `select from assay.audit_events where customer_id = :customerId and type = 'customer.erased' limit 1`,
-)
+/** The audit has it of somebody who was erased. */
+const ERASURE = `select from assay.audit_events where customer_id = :customerId and type = 'customer.erased' limit 1`
+
+/** A row: there was one, who was erased. */
+export const findErasure = statement('findErasure')<{ customerId: string }, never>(ERASURE)
 
 /** Newest first, after the last one seen. */
 export const listCustomers = statement('listCustomers')<
@@ -60,12 +61,15 @@ type Found = ListedCustomer & { key: string }
 export const searchEmails = statement('searchEmails')<Search, Found>(beginningWith('email'))
 export const searchNames = statement('searchNames')<Search, Found>(beginningWith('lower(name)'))
 
-/** A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken. */
+/**
+ * A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken, or one
+ * with this id was erased, maybe while the password of this one was hashed.
+ */
 export const insertCustomerAlone = statement('insertCustomerAlone')<
   Origin & MadeCustomer,
   { createdAt: Date }
 >(`
-  with ${makingCustomer},
+  with ${makingCustomer(`where not exists (${ERASURE})`)},
   audited as (${auditedAs(`'customer.created'`, 'inserted', {
     subject: 'customer_id',
     detail: `json_build_object('api_key_id', :newApiKeyId::text)::text`,

@@ -117,7 +117,7 @@ export class Directory {
     return undefined
   }
 
-  /** Undefined: the email is taken, or there is one that the same draw made. */
+  /** Undefined: the email is taken, or there is one that the same draw made, or was, until it was erased. */
   async #make(account: NewAccount, origin: Origin, draw: Draw): Promise<Created | undefined> {
     const { db, gate } = this.#options
     const { email, name, password = randomBytes(32).toString('hex') } = account

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { holding } from '../support/holding.ts'
 import {
   ADMIN_TOKEN,
   ALICE,
@@ -121,6 +122,21 @@ describe('a customer', () => {
     expect(again).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
     expect((await assay.postJson('/issue', {}, bearer(json.api_key))).status).toBe(401)
     expect((await call('POST', '/admin/customers', body)).status).toBe(201)
+  })
+
+  test('that was erased is not made again by a try that began before it was there', async () => {
+    const body = { email: `${crypto.randomUUID()}@example.com` }
+    const headers = { ...asAlice, 'Idempotency-Key': crypto.randomUUID() }
+    const database = holding(world.db)
+    const slow = await world.replica({}, { link: database.db })
+    const looked = database.hold(/^select from assay\.audit_events/)
+    const late = slow.postJson('/admin/customers', body, headers)
+    await looked.has
+    const { json } = await assay.postJson('/admin/customers', body, headers)
+    expect((await call('DELETE', path(json.customer.id))).status).toBe(200)
+    looked.release()
+    expect(await late).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+    expect((await assay.postJson('/issue', {}, bearer(json.api_key))).status).toBe(401)
   })
 
   test('is created where signup is closed', async () => {
