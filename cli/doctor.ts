@@ -1,6 +1,7 @@
 import type { Command } from './command.ts'
 import { CommandError, EXIT } from './command.ts'
-import { examine, type Finding } from './examination.ts'
+import { examine } from './examination.ts'
+import type { Finding } from './finding.ts'
 
 export const doctor: Command[] = [
   {

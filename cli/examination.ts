@@ -1,35 +1,14 @@
-import { readFileSync, statSync } from 'node:fs'
-import { join } from 'node:path'
-import { type Database, open } from '../db/client.ts'
-import { inspect } from '../db/inspect.ts'
-import { findMasterKeys, findNeededMasterKeys } from '../db/keys.ts'
-import { isMigrated } from '../db/migrate.ts'
-import { type Config, ConfigError, loadConfig, SETTINGS } from '../server/config.ts'
-import { checkValue } from '../server/crypto/seal.ts'
-import { failureOf } from '../server/failures.ts'
 import type { Api } from './api.ts'
 import { CommandError } from './command.ts'
+import { database } from './database_findings.ts'
+import { type Add, type Finding, type Found, ok, warning, wrong } from './finding.ts'
 import { roundTrip } from './round_trip.ts'
-
-export interface Finding {
-  check: string
-  state: 'ok' | 'warning' | 'wrong'
-  /** In words, without a secret. */
-  found: string
-  /** What to do. */
-  remedy?: string
-}
-
-type Found = Omit<Finding, 'check'>
-
-const ok = (found: string): Found => ({ state: 'ok', found })
-const warning = (found: string, remedy: string): Found => ({ state: 'warning', found, remedy })
-const wrong = (found: string, remedy: string): Found => ({ state: 'wrong', found, remedy })
+import { fileModes, issuer, settings } from './settings_findings.ts'
 
 /** Looks at everything, one check after the other. What a check rests on and isn't there leaves it out. */
 export async function examine(env: NodeJS.ProcessEnv, api: Api | undefined): Promise<Finding[]> {
   const findings: Finding[] = []
-  const add = (check: string, found: Found) => void findings.push({ check, ...found })
+  const add: Add = (check, found) => void findings.push({ check, ...found })
   const config = settings(env, add)
   for (const found of fileModes(env, config)) add('file modes', found)
   if (config) {
@@ -38,208 +17,8 @@ export async function examine(env: NodeJS.ProcessEnv, api: Api | undefined): Pro
     else await database(config, config.databaseUrl, add)
     if (config.redisUrl !== undefined) add('redis', await redis(config.redisUrl))
   }
-  if (api) for (const [check, found] of await server(api, config)) add(check, found)
+  if (api) add('round trip', await server(api, config?.issuer))
   return findings
-}
-
-function settings(env: NodeJS.ProcessEnv, add: (check: string, found: Found) => void): Config | undefined {
-  try {
-    const config = loadConfig(env, path => readFileSync(path, 'utf8'))
-    add('settings', ok('well-formed'))
-    return config
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    for (const problem of error.problems) {
-      const [name, ...rest] = problem.split(': ')
-      add('settings', wrong(`${name} ${rest.join(': ')}`, `mend ${name}; README.md lists every setting`))
-    }
-    return undefined
-  }
-}
-
-/** Of every file that holds a secret. */
-function fileModes(env: NodeJS.ProcessEnv, config: Config | undefined): Found[] {
-  const named = SETTINGS.filter(({ secret }) => secret).flatMap(({ name }) => env[`${name}_FILE`] || [])
-  const made =
-    config?.databaseUrl === undefined
-      ? ['master.keys', 'admin.token'].map(name => join(config?.dataDir ?? './data', name))
-      : []
-  const modes = [...named, ...made].flatMap(path => {
-    const mode = modeOf(path)
-    return mode === undefined ? [] : [{ path, mode }]
-  })
-  const open = modes.filter(({ mode }) => (mode & 0o077) !== 0)
-  if (open.length === 0)
-    return modes.length === 0 ? [] : [ok(`${modes.length} files of secrets, for their owner alone`)]
-  return open.map(({ path, mode }) =>
-    warning(`${path} can be read by others (mode ${mode.toString(8)})`, `chmod 600 ${path}`),
-  )
-}
-
-function modeOf(path: string): number | undefined {
-  try {
-    return statSync(path).mode & 0o777
-  } catch {
-    return undefined // The settings say so, or nothing has been started yet.
-  }
-}
-
-function issuer({ issuer }: Config): Found {
-  const { protocol, hostname } = new URL(issuer)
-  const here = ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
-  return protocol === 'https:' || here
-    ? ok(issuer)
-    : warning(
-        `${issuer} is not https`,
-        'clients send their credentials there: put TLS before it, and set ISSUER to its URL',
-      )
-}
-
-const OLDEST = 150_000
-/** Of one process: ten for calls, one for the poll, one that hears notifications. */
-const CONNECTIONS = 12
-
-async function database(config: Config, url: string, add: (check: string, found: Found) => void) {
-  const db = await reached(url, config, add)
-  if (!db) return
-  try {
-    add('database settings', await databaseSettings(db))
-    add('database version', await version(db))
-    add('database clock', await clock(db))
-    add('connections', await connections(db, config))
-    add('privileges', await privileges(db))
-    const migrated = await migrations(db)
-    add('migrations', migrated)
-    if (migrated.state === 'ok') add('master keys', await masterKeys(db, config))
-  } finally {
-    await db.close()
-  }
-}
-
-async function reached(
-  url: string,
-  { directDatabaseUrl: direct }: Config,
-  add: (check: string, found: Found) => void,
-) {
-  try {
-    const found = await inspect(url)
-    const straight = direct === undefined ? undefined : await inspect(direct)
-    if (found.standby)
-      add('database', wrong('it is a standby, which only reads', 'let DATABASE_URL name the primary'))
-    else if (straight && straight.identity !== found.identity)
-      add(
-        'database',
-        wrong(
-          'DIRECT_DATABASE_URL leads to another database than DATABASE_URL',
-          'name the same database in both, the direct one past the pooler',
-        ),
-      )
-    else add('database', ok(found.pooled ? 'reached, through a pooler' : 'reached'))
-    for (const { name, value, needed } of found.unfit)
-      add(
-        'pooler',
-        wrong(
-          `${name} is '${value}' there, not '${needed}'`,
-          `alter database NAME set ${name} = '${needed}'`,
-        ),
-      )
-    return await open({ url })
-  } catch (error) {
-    add(
-      'database',
-      wrong(failureOf(error).message.replace(/^assay: /, ''), 'mend DATABASE_URL, or start the database'),
-    )
-    return undefined
-  }
-}
-
-const settingOf = async (db: Database, name: string) =>
-  (await db.query<{ value: string }>(`select current_setting('${name}') as value`))[0]!.value
-
-async function databaseSettings(db: Database): Promise<Found> {
-  const off: string[] = []
-  for (const name of ['fsync', 'full_page_writes']) if ((await settingOf(db, name)) === 'off') off.push(name)
-  return off.length === 0
-    ? ok('a crash loses nothing')
-    : wrong(
-        `${off.join(' and ')} off: a crash loses revocations that were acknowledged`,
-        'turn it on in postgresql.conf',
-      )
-}
-
-async function version(db: Database): Promise<Found> {
-  const number = Number(await settingOf(db, 'server_version_num'))
-  const shown = await settingOf(db, 'server_version')
-  return number >= OLDEST ? ok(`Postgres ${shown}`) : wrong(`Postgres ${shown}`, 'use Postgres 15 or newer')
-}
-
-/** Tokens live by the database's clock; logs and callers by this machine's. */
-async function clock(db: Database): Promise<Found> {
-  const sent = Date.now()
-  const [row] = await db.query<{ at: number }>(
-    'select (extract(epoch from clock_timestamp()) * 1000)::float8 as at',
-  )
-  const off = Math.round(Math.abs(row!.at - (sent + Date.now()) / 2))
-  return off < 2_000
-    ? ok(`within ${Math.max(off, 1)} ms of this machine's`)
-    : warning(
-        `${Math.round(off / 1000)} s from this machine's`,
-        'let both be set by NTP: tokens expire by the database',
-      )
-}
-
-async function connections(db: Database, { workers }: Config): Promise<Found> {
-  const [row] = await db.query<{ most: number; used: number }>(
-    `select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as most,
-      (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as used`,
-  )
-  const needed = CONNECTIONS * (workers === 'auto' ? 1 : workers)
-  const found = `${row!.most} in all, ${row!.used} used; this needs ${needed} for each replica`
-  return row!.most - row!.used >= needed
-    ? ok(found)
-    : warning(found, 'raise max_connections, start fewer WORKERS, or put pgbouncer in between')
-}
-
-async function privileges(db: Database): Promise<Found> {
-  const [row] = await db.query<{ make: boolean; there: boolean; owned: boolean }>(
-    `select has_database_privilege(current_database(), 'create') as make,
-      exists (select from pg_namespace where nspname = 'assay') as there,
-      exists (select from pg_namespace where nspname = 'assay' and pg_has_role(nspowner, 'usage')) as owned`,
-  )
-  if (row!.there ? row!.owned : row!.make) return ok('it may make and change the schema assay')
-  return wrong(
-    'this user may not make or change the schema assay',
-    row!.there
-      ? "as the database's owner: alter schema assay owner to USER"
-      : "as the database's owner: grant create on database NAME to USER",
-  )
-}
-
-async function migrations(db: Database): Promise<Found> {
-  const there = await db.query(
-    `select from pg_tables where schemaname = 'assay' and tablename = 'migrations'`,
-  )
-  if (there.length === 0) return warning('none yet', 'assay migrate, or start the server, which does it')
-  return (await isMigrated(db))
-    ? ok('up to date')
-    : warning('older than this version', 'assay migrate, or start the server, which does it')
-}
-
-async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<Found> {
-  const known = await findMasterKeys(db, {})
-  const other = masterKeys.filter(key =>
-    known.some(({ id, checkValue: value }) => id === key.id && value !== checkValue(key)),
-  )
-  if (other.length > 0)
-    return wrong(
-      `${other.map(({ id }) => id).join(', ')}: another key under the same id than this database was sealed with`,
-      'set MASTER_KEYS to that key, from your backup',
-    )
-  const needed = await findNeededMasterKeys(db)
-  const missing = needed.filter(({ id }) => !masterKeys.some(key => key.id === id)).map(({ id }) => id)
-  return missing.length === 0
-    ? ok(`${masterKeys.map(({ id }) => id).join(', ')}: all that is sealed can be opened`)
-    : wrong(`rows are sealed under ${missing.join(', ')}, which MASTER_KEYS lacks`, 'add it behind the first')
 }
 
 async function redis(url: string): Promise<Found> {
@@ -262,16 +41,11 @@ async function redis(url: string): Promise<Found> {
 }
 
 /** A token's whole life, through a server that runs. */
-async function server(api: Api, config: Config | undefined): Promise<[check: string, found: Found][]> {
+async function server(api: Api, issuer: string | undefined): Promise<Found> {
   try {
-    return [['round trip', ok(await roundTrip(api, config?.issuer))]]
+    return ok(await roundTrip(api, issuer))
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    return [
-      [
-        'round trip',
-        warning(error.message, 'start the server, or look at its log; --offline leaves this out'),
-      ],
-    ]
+    return warning(error.message, 'start the server, or look at its log; --offline leaves this out')
   }
 }
