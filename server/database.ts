@@ -1,10 +1,11 @@
 import { type Database, open } from '../db/client.ts'
 import { type Hints, listenForHints } from '../db/hints.ts'
 import { inspect, type Server } from '../db/inspect.ts'
-import { migratePostgres } from '../db/migrate.ts'
+import { isNewer, migratePostgres } from '../db/migrate.ts'
 import { type Config, ConfigError } from './config.ts'
 import { Unavailable } from './errors.ts'
 import type { Log } from './log.ts'
+import { VERSION } from './version.ts'
 
 type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
 
@@ -64,4 +65,13 @@ export async function warnOfLosses(db: Database, log: Log) {
         `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
       )
   }
+}
+
+/** Whoever put an older version beside a newer one, or went back to it, is told what that is meant for. */
+export async function warnOfNewer(db: Database, log: Log) {
+  if (await isNewer(db))
+    log.warn(
+      `a newer version brought this database up to date: ${VERSION} runs on it as it is, which is meant for the ` +
+        'version before that one, during an upgrade or after going back; an older one may fail',
+    )
 }

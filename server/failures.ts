@@ -53,6 +53,8 @@ const WHY = {
   '3D000': 'this database does not exist; create it (createdb NAME)',
   '28': 'the user or the password is wrong, or the server lets this user in from elsewhere only',
   '53300': 'it has no connection left; raise its max_connections, or start fewer replicas or WORKERS',
+  '55P03':
+    'its schema is to be changed, and a table of it is in use; end what has been open for long (pg_stat_activity), and try again',
   '57P03': 'it is starting, stopping or recovering; try again',
   ENOENT: 'a file that its URL names (sslrootcert, sslcert, sslkey) is not there',
   ENOTFOUND: 'there is no such host',

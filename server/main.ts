@@ -11,7 +11,7 @@ import {
   parseAdminToken,
   parseMasterKeys,
 } from './config.ts'
-import { openDatabase, warnOfLosses } from './database.ts'
+import { openDatabase, warnOfLosses, warnOfNewer } from './database.ts'
 import { adminTokenFile, type DataDir, masterKeysFile, openDataDir, type SecretFile } from './datadir.ts'
 import { failureOf } from './failures.ts'
 import { createLog, type Log, standardOutput } from './log.ts'
@@ -42,6 +42,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   const db = await openDatabase(config, folder?.database)
   if (verb === 'migrate') return db.close()
   await warnOfLosses(db, log)
+  await warnOfNewer(db, log)
   const workers = config.workers === 'auto' ? Math.min(availableParallelism(), MOST_WORKERS) : config.workers
   const parts = { config: { ...config, ...secrets }, db, log }
   const port = workers === 1 ? await serveAlone(parts) : await serveTogether(parts, workers)

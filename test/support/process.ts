@@ -48,9 +48,12 @@ export async function stopAll(): Promise<void> {
   await Promise.allSettled(living.values())
 }
 
-/** Resolves once it says that it listens; throws with its output if it ends before that. LOG_LEVEL must let info through. */
-export async function startAssay(settings: Settings, args: string[] = []): Promise<Running> {
-  const { child, exited, stdout, stderr } = launch(settings, args)
+/**
+ * Resolves once it says that it listens; throws with its output if it ends before that. LOG_LEVEL must let info through.
+ * `program`: the server/main.ts of another version.
+ */
+export async function startAssay(settings: Settings, args: string[] = [], program = MAIN): Promise<Running> {
+  const { child, exited, stdout, stderr } = launch(settings, args, program)
   const { port } = await listeningLine(child, stdout, exited, deadlineOf(settings)).catch(cause => {
     child.kill('SIGKILL')
     throw new Error(`assay did not start: ${stdout()}${stderr()}`, { cause })
@@ -63,8 +66,8 @@ export async function startAssay(settings: Settings, args: string[] = []): Promi
 }
 
 /** For a start that should fail, or a command: resolves when it has ended. */
-export async function runAssay(settings: Settings, args: string[] = []): Promise<Ended> {
-  return ended(launch(settings, args), settings)
+export async function runAssay(settings: Settings, args: string[] = [], program = MAIN): Promise<Ended> {
+  return ended(launch(settings, args, program), settings)
 }
 
 /** `assay` with these words. `input`: what is piped into it. */
@@ -82,7 +85,7 @@ async function ended(
   return { code, stdout: stdout(), stderr: stderr() }
 }
 
-function launch(settings: Settings, args: string[], program = MAIN, input?: string) {
+function launch(settings: Settings, args: string[], program: string, input?: string) {
   const child = spawn(process.execPath, [program, ...args], {
     env: { PATH: process.env.PATH, PORT: '0', ...settings },
     stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],

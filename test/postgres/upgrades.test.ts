@@ -1,0 +1,333 @@
+import { randomBytes } from 'node:crypto'
+import type postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
+import { VERSION } from '../../server/version.ts'
+import { ALL_WELL, ask, checksOf, issue, logIn, refresh, signUp, verify } from '../support/calls.ts'
+import { control, createDatabase, direct } from '../support/database.ts'
+import { MIGRATIONS } from '../support/migrations.ts'
+import { makeNextVersion, type NextVersion } from '../support/next_version.ts'
+import { logLines, type Running, runAssay, startAssay, stopAll, until } from '../support/process.ts'
+import type { Tokens } from '../support/world.ts'
+
+/** Two versions on one database: this one, and the next, which has a migration more. What docs/running.md says of it. */
+
+/** Milliseconds. */
+const N = 1_000
+const OPERATOR = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
+const secrets = { MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`, ADMIN_TOKEN: OPERATOR }
+
+let database: Awaited<ReturnType<typeof createDatabase>>
+let sql: postgres.Sql
+let next: NextVersion
+
+beforeAll(async () => {
+  next = makeNextVersion()
+  await makeDatabase()
+})
+afterAll(async () => {
+  await stopAll()
+  await dropDatabase()
+  next.remove()
+})
+
+async function makeDatabase() {
+  database = await createDatabase(inject('databaseUrl'))
+  sql = control(database.url)
+}
+
+async function dropDatabase() {
+  await sql.end()
+  await database.drop()
+}
+
+const settings = () => ({
+  ...secrets,
+  DATABASE_URL: database.url,
+  DIRECT_DATABASE_URL: direct(database.url),
+  ISSUER: 'http://assay.test',
+  TRUST_PROXY: '127.0.0.1',
+  MAX_STALENESS: `${N}ms`,
+})
+const startThis = () => startAssay(settings())
+const startNext = () => startAssay(settings(), [], next.main)
+
+const recorded = async () =>
+  (await sql`select created_at::float8 as at from assay.migrations order by 1`).map(({ at }) => at)
+const columns = async () =>
+  (
+    await sql`select table_name as table, column_name as column from information_schema.columns
+    where table_schema = 'assay' order by 1, 2`
+  ).map(({ table, column }) => `${table}.${column}`)
+const warnings = (at: Running) => logLines(at).filter(({ level }) => level >= 40)
+
+/** Whatever reads or writes. Answers the statuses that are no success. */
+async function everything(at: Running): Promise<number[]> {
+  const { apiKey: token, account, email } = await signUp(at)
+  const { access_token, refresh_token, session_id } = await issue(at, token, 'user-1')
+  const operator = (path: string) => ask(at, `/admin/${path}`, { token: OPERATOR })
+  const answers = [
+    await ask(at, '/verify', { token: access_token }),
+    await ask(at, '/introspect', { form: { token: refresh_token }, token }),
+    await refresh(at, refresh_token),
+    await refresh(at, refresh_token),
+    await ask(at, '/issue', { json: {}, token }),
+    await ask(at, '/revoke', { form: { token: access_token }, token }),
+    await ask(at, `/api/sessions/${session_id}`, { token, method: 'DELETE' }),
+    await ask(at, '/api/subjects/user-1/revoke', { json: {}, token }),
+    await ask(at, '/api/sessions', { token }),
+    await ask(at, '/api/auth/me', { token: account }),
+    await ask(at, '/api/keys', { json: { scopes: ['read'] }, token: account }),
+    await ask(at, '/api/keys', { token: account }),
+    await ask(at, '/api/secrets/rotate', { json: {}, token: account }),
+    await ask(at, '/api/secrets', { token: account }),
+    await ask(at, '/api/audit', { token: account }),
+    await ask(at, '/api/auth/login', { json: { email, password: 'correct horse battery' } }),
+    await ask(at, '/admin/servers', { json: { name: 'orders' }, token: OPERATOR }),
+    ...(await Promise.all(
+      ['customers', `customers?email=${email}`, 'audit', 'servers', 'replicas'].map(operator),
+    )),
+  ]
+  return answers.map(({ status }) => status).filter(status => status >= 300)
+}
+
+/** Ten times at once, so that each connection has each statement. */
+const everythingTenfold = async (at: Running) =>
+  (await Promise.all(Array.from({ length: 10 }, () => everything(at)))).flat()
+
+test('a server brings an older schema up to date as it starts', async () => {
+  await sql`create schema assay`
+  await sql`create table assay.migrations (id serial primary key, hash text not null, created_at bigint not null)`
+  for (const { tag, when, text } of MIGRATIONS.slice(0, -1)) {
+    await sql.unsafe(text)
+    await sql`insert into assay.migrations (hash, created_at) values (${tag}, ${when})`
+  }
+  const assay = await startThis()
+  expect(await recorded()).toEqual(MIGRATIONS.map(({ when }) => when))
+  expect(await checksOf(assay)).toEqual(ALL_WELL)
+  expect(await everythingTenfold(assay)).toEqual([])
+  await assay.stop('SIGINT')
+  await dropDatabase()
+  await makeDatabase()
+})
+
+describe('this version and the next, on one database', () => {
+  let older: Running
+  let newer: Running
+  /** Each way: what is done at one is seen at the other. */
+  const ways = () =>
+    [
+      [older, newer],
+      [newer, older],
+    ] as const
+
+  test('one that serves goes on while the next version migrates: not one answer of 503', async () => {
+    older = await startThis()
+    expect(await everythingTenfold(older)).toEqual([])
+    const before = { columns: await columns(), warnings: warnings(older) }
+    const { access_token, refresh_token } = await issue(older, (await signUp(older)).apiKey, 'user-1')
+    let migrating = true
+    const meanwhile = (async () => {
+      const statuses = []
+      while (migrating) statuses.push(await verify(older, access_token), ...(await everything(older)))
+      return statuses
+    })()
+    const { code, stderr } = await runAssay(settings(), ['migrate'], next.main)
+    migrating = false
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect([...new Set(await meanwhile)]).toEqual([200])
+
+    expect(await recorded()).toEqual([...MIGRATIONS.map(({ when }) => when), expect.any(Number)])
+    expect((await columns()).length).toBeGreaterThan(before.columns.length + 20)
+    expect(await columns()).toEqual(expect.arrayContaining(before.columns))
+    expect(await everythingTenfold(older)).toEqual([])
+    expect((await refresh(older, refresh_token)).status).toBe(200)
+    expect(await checksOf(older)).toEqual(ALL_WELL)
+    expect(warnings(older)).toEqual(before.warnings)
+  })
+
+  test('the next one starts beside it, and operators see both with their versions', async () => {
+    newer = await startNext()
+    expect(await checksOf(newer)).toEqual(ALL_WELL)
+    expect(await checksOf(older)).toEqual(ALL_WELL)
+    for (const at of [older, newer]) {
+      const { replicas } = (await ask(at, '/admin/replicas', { token: OPERATOR })).json
+      expect(replicas.map((replica: { version: string }) => replica.version).sort()).toEqual([
+        VERSION,
+        next.version,
+      ])
+    }
+  })
+
+  test('what is issued at either is good at the other', async () => {
+    for (const [here, there] of ways()) {
+      const { apiKey, account, email } = await signUp(here)
+      expect(await verify(there, account)).toBe(200)
+      expect(await verify(there, (await issue(here, apiKey, 'user-1')).access_token)).toBe(200)
+      expect(await verify(here, (await issue(there, apiKey, 'user-2')).access_token)).toBe(200)
+      expect(await verify(here, (await logIn(there, email)).access_token)).toBe(200)
+    }
+  })
+
+  test('a session walks over both, a lost answer is given again by the other, and reuse is found there', async () => {
+    for (const [here, there] of ways()) {
+      const { apiKey } = await signUp(here)
+      const first = await issue(here, apiKey, 'user-1')
+      let { refresh_token } = first
+      for (const at of [there, here, here, there, there, here]) {
+        const lost = await refresh(at === here ? there : here, refresh_token)
+        const { status, json } = await refresh(at, refresh_token)
+        expect([status, json.refresh_token]).toEqual([200, lost.json.refresh_token])
+        expect(await verify(here, json.access_token)).toBe(200)
+        expect(await verify(there, json.access_token)).toBe(200)
+        refresh_token = json.refresh_token
+      }
+      expect((await refresh(there, first.refresh_token)).json.error).toBe('invalid_grant')
+      expect((await refresh(here, refresh_token)).json.error).toBe('invalid_grant')
+    }
+  })
+
+  /** Until the other refuses it. Answers how long after the acknowledgement it was last asked (ms). */
+  async function untilRefused(at: Running, token: string) {
+    const acknowledged = performance.now()
+    let sent = acknowledged
+    await until('the other refuses it', async () => {
+      sent = performance.now()
+      return (await verify(at, token)) === 401
+    })
+    return sent - acknowledged
+  }
+
+  const ENDS: Record<string, (at: Running, of: Of) => Promise<{ status: number }>> = {
+    'a token that is revoked': (at, { tokens, apiKey: token }) =>
+      ask(at, '/revoke', { form: { token: tokens.access_token }, token }),
+    'a session that is ended': (at, { tokens, apiKey: token }) =>
+      ask(at, `/api/sessions/${tokens.session_id}`, { token, method: 'DELETE' }),
+    'a subject whose all is revoked': (at, { apiKey: token }) =>
+      ask(at, '/api/subjects/user-1/revoke', { json: {}, token }),
+    'a secret that is rotated at once': (at, { account: token }) =>
+      ask(at, '/api/secrets/rotate', { json: { use: 'access', now: true }, token }),
+    'a customer that is disabled': (at, { id }) =>
+      ask(at, `/admin/customers/${id}/disable`, { json: {}, token: OPERATOR }),
+  }
+  type Of = Awaited<ReturnType<typeof someone>>
+
+  async function someone(at: Running) {
+    const { apiKey, account } = await signUp(at)
+    const { id } = (await ask(at, '/api/auth/me', { token: account })).json
+    return { apiKey, account, id: id as string, tokens: await issue(at, apiKey, 'user-1') }
+  }
+
+  test.each(Object.entries(ENDS))('%s at either is refused at the other within the bound', async (_, end) => {
+    for (const [here, there] of ways()) {
+      const of = await someone(here)
+      expect(await verify(there, of.tokens.access_token)).toBe(200)
+      expect((await end(here, of)).status).toBeLessThan(300)
+      expect(await untilRefused(there, of.tokens.access_token)).toBeLessThan(N + 50)
+    }
+  })
+
+  test('with wait=all a revocation at either is refused at the other as soon as it is answered', async () => {
+    for (const [here, there] of ways()) {
+      const { apiKey: token, tokens } = await someone(here)
+      expect(await verify(there, tokens.access_token)).toBe(200)
+      await ask(here, '/revoke', { form: { token: tokens.access_token, wait: 'all' }, token })
+      expect(await verify(there, tokens.access_token)).toBe(401)
+    }
+  })
+
+  test('a secret that is rotated at either signs at both, and what the old one signed stays good', async () => {
+    for (const [here, there] of ways()) {
+      const { apiKey, account, tokens } = await someone(here)
+      const kidOf = ({ access_token }: Tokens) =>
+        JSON.parse(Buffer.from(access_token.split('.')[0]!, 'base64url').toString()).kid
+      expect((await ask(here, '/api/secrets/rotate', { json: {}, token: account })).status).toBe(200)
+      const fresh = [await issue(here, apiKey, 'user-2'), await issue(there, apiKey, 'user-2')] as const
+      expect(kidOf(fresh[0])).toBe(kidOf(fresh[1]))
+      expect(kidOf(fresh[0])).not.toBe(kidOf(tokens))
+      for (const at of [here, there])
+        for (const { access_token } of [tokens, ...fresh]) expect(await verify(at, access_token)).toBe(200)
+      expect((await refresh(there, tokens.refresh_token)).status).toBe(200)
+    }
+  })
+
+  test('this one, restarted on the newer schema, says so in its log, changes nothing and is ready', async () => {
+    const { access_token, refresh_token } = (await someone(newer)).tokens
+    const before = [await recorded(), await columns()]
+    expect(await older.stop('SIGINT')).toBe(0)
+    older = await startThis()
+    expect(warnings(older).map(({ msg }) => msg)).toEqual([
+      expect.stringContaining('a newer version brought this database up to date'),
+    ])
+    expect([await recorded(), await columns()]).toEqual(before)
+    expect(await checksOf(older)).toEqual(ALL_WELL)
+    expect(await everythingTenfold(older)).toEqual([])
+    expect(await verify(older, access_token)).toBe(200)
+    expect((await refresh(older, refresh_token)).status).toBe(200)
+  })
+
+  test('going back: without the next one, this one has all that was done there', async () => {
+    const { apiKey, account, tokens } = await someone(newer)
+    const revoked = await issue(newer, apiKey, 'user-2')
+    await ask(newer, '/revoke', { form: { token: revoked.refresh_token }, token: apiKey })
+    await ask(newer, '/api/secrets/rotate', { json: {}, token: account })
+    const ofNewSecret = await issue(newer, apiKey, 'user-3')
+    expect(await newer.stop('SIGINT')).toBe(0)
+
+    for (const { access_token, refresh_token } of [tokens, ofNewSecret]) {
+      expect(await verify(older, access_token)).toBe(200)
+      expect((await refresh(older, refresh_token)).status).toBe(200)
+    }
+    expect(await verify(older, revoked.access_token)).toBe(401)
+    expect(await everythingTenfold(older)).toEqual([])
+    expect((await runAssay(settings(), ['migrate'])).code).toBe(0)
+    newer = await startNext()
+    expect(await checksOf(newer)).toEqual(ALL_WELL)
+    expect(warnings(newer)).toEqual([])
+  })
+})
+
+test('a migration that can not have a table keeps nobody waiting: it tries again, and gives up with a word', async () => {
+  await stopAll()
+  await dropDatabase()
+  await makeDatabase()
+  const assay = await startThis()
+  let { refresh_token } = await issue(assay, (await signUp(assay)).apiKey, 'user-1')
+  const before = await recorded()
+  const long = control(database.url)
+  await long.unsafe('begin; select from assay.sessions')
+
+  /** Until the migration has ended, a session is refreshed: none of it fails or takes long. */
+  async function meanwhile(migrated: ReturnType<typeof runAssay>) {
+    let ended = false
+    void migrated.finally(() => {
+      ended = true
+    })
+    while (!ended) {
+      const began = performance.now()
+      const { status, json } = await refresh(assay, refresh_token)
+      expect(status).toBe(200)
+      expect(performance.now() - began).toBeLessThan(2_000)
+      refresh_token = json.refresh_token
+    }
+    return migrated
+  }
+
+  const migrate = () => runAssay(settings(), ['migrate'], next.main)
+  expect(await meanwhile(migrate())).toMatchObject({
+    code: 69,
+    stderr: expect.stringMatching(
+      /^assay: .* a table of it is in use; end what has been open for long .*\n$/,
+    ),
+  })
+  expect(await recorded()).toEqual(before)
+  const second = migrate()
+  await until('it is under way', async () => {
+    const [waits] =
+      await sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+    return waits !== undefined
+  })
+  await long`commit`
+  expect(await meanwhile(second)).toMatchObject({ code: 0, stderr: '' })
+  expect(await recorded()).toHaveLength(before.length + 1)
+  await long.end()
+})

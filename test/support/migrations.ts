@@ -1,0 +1,20 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+export const MIGRATIONS_FOLDER = join(import.meta.dirname, '../../db/migrations')
+
+export interface Migration {
+  idx: number
+  tag: string
+  /** When it was made, in milliseconds since 1970. */
+  when: number
+  text: string
+}
+
+/** As drizzle-kit wrote them, in their order. */
+export const MIGRATIONS: Migration[] = JSON.parse(
+  readFileSync(join(MIGRATIONS_FOLDER, 'meta/_journal.json'), 'utf8'),
+).entries.map((entry: Omit<Migration, 'text'>) => ({
+  ...entry,
+  text: readFileSync(join(MIGRATIONS_FOLDER, `${entry.tag}.sql`), 'utf8'),
+}))
