@@ -1,7 +1,8 @@
 import { type Database, open } from '../db/client.ts'
+import { SchemaUnfit } from '../db/failures.ts'
 import { inspect } from '../db/inspect.ts'
 import { findMasterKeys, findNeededMasterKeys } from '../db/keys.ts'
-import { isMigrated } from '../db/migrate.ts'
+import { assertNoGaps, stateOfSchema } from '../db/wholeness.ts'
 import type { Config } from '../server/config.ts'
 import { checkValue } from '../server/crypto/seal.ts'
 import { failureOf } from '../server/failures.ts'
@@ -21,9 +22,11 @@ export async function database(config: Config, url: string, add: Add) {
     add('database clock', await clock(db))
     add('connections', await connections(db, config))
     add('privileges', await privileges(db))
-    const migrated = await migrations(db)
+    const migrated = await fitting(migrations(db))
     add('migrations', migrated)
-    if (migrated.state === 'ok') add('master keys', await masterKeys(db, config))
+    if (migrated.state !== 'ok') return
+    add('installation', await fitting(installation(db)))
+    add('master keys', await masterKeys(db, config))
   } finally {
     await db.close()
   }
@@ -43,7 +46,7 @@ async function reached(url: string, { directDatabaseUrl: direct }: Config, add: 
           'name the same database in both, the direct one past the pooler',
         ),
       )
-    else add('database', ok(found.pooled ? 'reached, through a pooler' : 'reached'))
+    else add('database', ok(`${found.name}, reached${found.pooled ? ' through a pooler' : ''}`))
     for (const { name, value, needed } of found.unfit)
       add(
         'pooler',
@@ -124,14 +127,34 @@ async function privileges(db: Database): Promise<Found> {
   )
 }
 
+const WHOLE = 'restore the whole backup (docs/running.md), or let DATABASE_URL lead to another database'
+const MIGRATE = 'assay migrate, or start the server, which does it'
+const ELSEWHERE = 'if there should be customers, let DATABASE_URL lead to them'
+
 async function migrations(db: Database): Promise<Found> {
-  const there = await db.query(
-    `select from pg_tables where schemaname = 'assay' and tablename = 'migrations'`,
+  const state = await stateOfSchema(db)
+  if (state === 'none') return warning('none yet: the database is empty', `${MIGRATE}; ${ELSEWHERE}`)
+  return state === 'older' ? warning('older than this version', MIGRATE) : ok('up to date')
+}
+
+async function installation(db: Database): Promise<Found> {
+  await assertNoGaps(db)
+  const [made] = await db.query<{ on: string; customers: number }>(
+    `select to_char(created_at, 'YYYY-MM-DD') as on, (select count(*)::int from assay.customers) as customers
+    from assay.installation`,
   )
-  if (there.length === 0) return warning('none yet', 'assay migrate, or start the server, which does it')
-  return (await isMigrated(db))
-    ? ok('up to date')
-    : warning('older than this version', 'assay migrate, or start the server, which does it')
+  if (made) return ok(`made on ${made.on}, with ${made.customers} customers`)
+  return warning('none yet: the next start makes one, which refuses every token there is', ELSEWHERE)
+}
+
+/** The finding of a check that may find that the schema isn't as Assay leaves it. */
+async function fitting(check: Promise<Found>): Promise<Found> {
+  try {
+    return await check
+  } catch (error) {
+    if (!(error instanceof SchemaUnfit)) throw error
+    return wrong(`the schema assay ${error.found}`, WHOLE)
+  }
 }
 
 async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<Found> {

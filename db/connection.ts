@@ -4,6 +4,7 @@ import pg from 'pg'
 import { parseIntoClientConfig } from 'pg-connection-string'
 import { Unavailable } from '../server/errors.ts'
 import { within } from './deadline.ts'
+import { SchemaUnfit } from './failures.ts'
 
 /** How long a connection may take to be made (ms). */
 const CONNECT_DEADLINE = 2_000
@@ -124,7 +125,8 @@ export async function connected<Result>(
 export function lost(error: unknown): unknown {
   const { code, message } = error as NodeJS.ErrnoException
   const isRefusal = error instanceof pg.DatabaseError && /^[0-9A-Z]{5}$/.test(code ?? '')
-  if (isRefusal || error instanceof TypeError || error instanceof Unavailable) return error
+  const isOurs = error instanceof Unavailable || error instanceof SchemaUnfit
+  if (isRefusal || isOurs || error instanceof TypeError) return error
   return new Unavailable(`database: ${code ?? WORDS[message] ?? message}`, 'database')
 }
 

@@ -17,7 +17,10 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
   const pglite = await create(folder)
   // Only the transaction's handle in here: the one connection would wait for itself for ever.
   await pglite.transaction(transaction =>
-    migrate(async statement => (await transaction.exec(statement)).at(-1)?.rows ?? []),
+    migrate({
+      query: async <Row>(statement: string) =>
+        ((await transaction.exec(statement)).at(-1)?.rows ?? []) as Row[],
+    }),
   )
   const line = (lineDeadline: number) => ({ ...calls(pglite, lineDeadline), close: async () => {} })
   return { ...calls(pglite, deadline), kind: 'embedded', line, renew: () => {} }

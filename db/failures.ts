@@ -25,6 +25,22 @@ export class DatabaseDamaged extends Error {
   }
 }
 
+/** The schema is there, and isn't as Assay leaves it. */
+export class SchemaUnfit extends Error {
+  /** In words, after "the schema assay". */
+  readonly found: string
+
+  constructor(found: string, cause?: unknown) {
+    super(
+      `the schema assay of this database ${found}: it was restored in part, changed by hand, or is another program's; ` +
+        'restore the whole backup (docs/running.md#restore), or name another database',
+      { cause },
+    )
+    this.name = 'SchemaUnfit'
+    this.found = found
+  }
+}
+
 // The driver's own first line repeats what the database said of the parameters; only the frames are kept.
 const isFrame = (line: string) => /^\s+at /.test(line)
 

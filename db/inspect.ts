@@ -4,6 +4,8 @@ import { connected } from './connection.ts'
 export interface Server {
   /** The same for every way to one database. */
   identity: string
+  /** As an operator knows it, without user and password. */
+  name: string
   standby: boolean
   /** A pooler stands between: it makes up the number that cancels a call, which is otherwise the backend's pid. */
   pooled: boolean
@@ -45,7 +47,7 @@ export const sessionSettings = (deadline: number) => ({
 
 // pg_settings has the number alone, in milliseconds, where current_setting adds a unit.
 const QUESTION = `
-  select pg_backend_pid() as pid, pg_is_in_recovery() as standby,
+  select pg_backend_pid() as pid, current_database() as database, pg_is_in_recovery() as standby,
     (select system_identifier from pg_control_system()) || '/' ||
       (select oid from pg_database where datname = current_database()) as identity,
     (select json_object_agg(name, setting) from pg_settings
@@ -56,9 +58,10 @@ const QUESTION = `
 /** Asks the server itself, on a connection of its own. Throws Unavailable. */
 export function inspect(url: string): Promise<Server> {
   return connected(url, DEADLINE, async connection => {
-    const { pid, standby, identity, settings } = (await connection.query(QUESTION)).rows[0]
+    const { pid, database, standby, identity, settings } = (await connection.query(QUESTION)).rows[0]
+    const name = `${database} on ${connection.host}:${connection.port}`
     const pooled = pid !== (connection as unknown as { processID: number }).processID
-    return { identity, standby, pooled, unfit: pooled ? unfitOf(settings) : [] }
+    return { identity, name, standby, pooled, unfit: pooled ? unfitOf(settings) : [] }
   })
 }
 

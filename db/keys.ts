@@ -11,11 +11,19 @@ export const findInstallation = statement('findInstallation')<Record<never, neve
   'select id, sealed_key as "sealedKey" from assay.installation',
 )
 
-/** The first one wins; whoever loses the race reads the winner's. */
+/**
+ * With the check value of the master key that seals it: there is no installation without one. The first one wins; whoever
+ * loses the race reads the winner's.
+ */
 export const insertInstallation = statement('insertInstallation')<
-  { id: string; sealedKey: Uint8Array },
+  { id: string; sealedKey: Uint8Array; masterKeyId: string; checkValue: string },
   never
->('insert into assay.installation (id, sealed_key) values (:id, :sealedKey) on conflict do nothing')
+>(`
+  with made as (
+    insert into assay.installation (id, sealed_key) values (:id, :sealedKey) on conflict do nothing returning 1
+  )
+  insert into assay.master_keys (id, check_value) select :masterKeyId::text, :checkValue::text from made
+  on conflict do nothing`)
 
 export const findMasterKeys = statement('findMasterKeys')<
   Record<never, never>,
@@ -37,6 +45,12 @@ export const findNeededMasterKeys = (db: Pick<Line, 'query'>) =>
     join assay.master_keys m
       on m.id = case when length(sealed) > 3 then encode(substring(sealed from 4 for get_byte(sealed, 2)), 'escape') end
     order by m.id`)
+
+/** Of some customers, whichever they are. */
+export const findSomeDataKeys = statement('findSomeDataKeys')<
+  { count: number },
+  { customerId: string; sealedDataKey: Uint8Array }
+>('select id as "customerId", sealed_data_key as "sealedDataKey" from assay.customers limit :count::int')
 
 /** A customer's record, and the position that it was read at. `state` null: no such customer. */
 export interface RecordRow extends Position {

@@ -1,31 +1,10 @@
-import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { MAKE_PARTITIONS } from './audit_partitions.ts'
-import type { Database } from './client.ts'
+import type { Line } from './client.ts'
 import { connected } from './connection.ts'
-
-interface Migration {
-  statements: string[]
-  hash: string
-  /** Milliseconds since 1970. */
-  madeAt: number
-}
-
-/** As drizzle-kit writes them. */
-function readMigrations(folder: string): Migration[] {
-  const journal = JSON.parse(readFileSync(`${folder}/meta/_journal.json`, 'utf8'))
-  return journal.entries.map(({ tag, when }: { tag: string; when: number }) => {
-    const text = readFileSync(`${folder}/${tag}.sql`, 'utf8')
-    const hash = createHash('sha256').update(text).digest('hex')
-    return { statements: text.split('--> statement-breakpoint'), hash, madeAt: when }
-  })
-}
-
-const migrations = readMigrations(`${import.meta.dirname}/migrations`)
-
-/** When this version's last one was made. */
-const LATEST = migrations.at(-1)!.madeAt
+import { SchemaUnfit } from './failures.ts'
+import { lastMigration, type Migration, migrations } from './journal.ts'
+import { assertEmpty, assertWhole } from './wholeness.ts'
 
 /** The number that Assay's migrations lock, anywhere it shares a server: 'assay' in ASCII. */
 const LOCK = 0x61_73_73_61_79
@@ -42,7 +21,8 @@ const LOCK_WAIT = 200
 const PAUSE = 500
 const TRIES = 20
 
-type Execute = (statement: string) => Promise<Record<string, unknown>[]>
+/** Inside one transaction: several statements at once, answering the last one's rows. */
+type Transaction = Pick<Line, 'query'>
 
 /**
  * Brings a Postgres up to date. Where a table can't be had for so long that callers would notice, it tries again later;
@@ -69,44 +49,46 @@ function migrateAtOnce(url: string): Promise<number> {
   return connected(url, LONGEST, async connection => {
     await connection.query('begin')
     await connection.query('set local statement_timeout = 0')
-    const applied = await migrate(async statement => {
+    const query = async <Row>(statement: string) => {
       // Of several statements at once the driver answers a list.
       const results = [await connection.query(statement)].flat()
-      return results.at(-1)!.rows
-    })
+      return results.at(-1)!.rows as Row[]
+    }
+    const applied = await migrate({ query })
     await connection.query('commit')
     return applied
   })
 }
 
-/** Inside one transaction, whose statements `execute` runs: several at once, answering the last one's rows. */
-export async function migrate(execute: Execute): Promise<number> {
-  await execute(`select pg_advisory_xact_lock(${LOCK})`)
-  await execute(`set local lock_timeout = ${LOCK_WAIT}`)
-  await execute('create schema if not exists assay')
-  await execute(
+/** Throws SchemaUnfit where what is there isn't what migrations left. */
+export async function migrate(transaction: Transaction): Promise<number> {
+  try {
+    return await bringUpToDate(transaction)
+  } catch (error) {
+    const { code } = error as { code?: string }
+    // Class 42: what a statement names is there already, or isn't. But 42501: the user has no right to it.
+    if (!/^42(?!501)/.test(code ?? '')) throw error
+    throw new SchemaUnfit(`is not as its migrations leave it (SQLSTATE ${code})`, error)
+  }
+}
+
+async function bringUpToDate(transaction: Transaction): Promise<number> {
+  await transaction.query(`select pg_advisory_xact_lock(${LOCK})`)
+  await transaction.query(`set local lock_timeout = ${LOCK_WAIT}`)
+  await transaction.query('create schema if not exists assay')
+  await transaction.query(
     'create table if not exists assay.migrations (id serial primary key, hash text not null, created_at bigint not null)',
   )
-  const [last] = await execute('select max(created_at)::float8 as at from assay.migrations')
-  const due = migrations.filter(({ madeAt }) => madeAt > Number(last?.at ?? 0))
-  for (const migration of due) await apply(execute, migration)
-  await execute(MAKE_PARTITIONS)
+  const last = await lastMigration(transaction)
+  if (last === 0) await assertEmpty(transaction)
+  const due = migrations.filter(({ madeAt }) => madeAt > last)
+  for (const migration of due) await apply(transaction, migration)
+  await assertWhole(transaction)
+  await transaction.query(MAKE_PARTITIONS)
   return due.length
 }
 
-async function apply(execute: Execute, { statements, hash, madeAt }: Migration) {
-  for (const statement of statements) await execute(statement)
-  await execute(`insert into assay.migrations (hash, created_at) values ('${hash}', ${madeAt})`)
-}
-
-/** True when the database has every migration that this version knows; a newer version's more are no harm. */
-export const isMigrated = async (db: Pick<Database, 'query'>) => (await lastMigration(db)) >= LATEST
-
-/** True when it has migrations that this version doesn't know: a newer one brought it up to date. */
-export const isNewer = async (db: Pick<Database, 'query'>) => (await lastMigration(db)) > LATEST
-
-/** When it was made, in milliseconds since 1970; 0 if there is none. */
-async function lastMigration(db: Pick<Database, 'query'>): Promise<number> {
-  const [row] = await db.query<{ at: number }>('select max(created_at)::float8 as at from assay.migrations')
-  return Number(row?.at ?? 0)
+async function apply(transaction: Transaction, { statements, hash, madeAt }: Migration) {
+  for (const statement of statements) await transaction.query(statement)
+  await transaction.query(`insert into assay.migrations (hash, created_at) values ('${hash}', ${madeAt})`)
 }

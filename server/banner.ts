@@ -3,15 +3,18 @@ export function banner({
   host,
   port,
   folder,
+  made,
 }: {
   host: string
   port: number
   folder: string | undefined
+  /** Where an installation was made. */
+  made: string | undefined
 }): string {
   const url = `http://${nameOf(host)}:${port}`
   return `
   Assay listens on ${url}${folder === undefined ? '' : ` (embedded database and keys in ${folder})`}
-
+${made === undefined ? '' : newcomer(made, folder === undefined ? 'DATABASE_URL' : 'DATA_DIR')}
   Sign up a customer, and let its token through:
 
     TOKEN=$(curl -s ${url}/api/auth/signup -H 'Content-Type: application/json' \\
@@ -21,6 +24,11 @@ export function banner({
 
 `
 }
+
+const newcomer = (place: string, setting: string) => `
+  This is a NEW INSTALLATION, made in ${place}.
+  If there were customers before, stop it: ${setting} leads to the wrong place, and all their tokens are refused.
+`
 
 const HERE = ['0.0.0.0', '127.0.0.1', '::', '::1']
 

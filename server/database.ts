@@ -1,7 +1,10 @@
 import { type Database, open } from '../db/client.ts'
 import { type Hints, listenForHints } from '../db/hints.ts'
 import { inspect, type Server } from '../db/inspect.ts'
-import { isNewer, migratePostgres } from '../db/migrate.ts'
+import { isNewer } from '../db/journal.ts'
+import { findInstallation } from '../db/keys.ts'
+import { migratePostgres } from '../db/migrate.ts'
+import { assertNoGaps } from '../db/wholeness.ts'
 import { type Config, ConfigError } from './config.ts'
 import { Unavailable } from './errors.ts'
 import type { Log } from './log.ts'
@@ -9,15 +12,33 @@ import { VERSION } from './version.ts'
 
 type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
 
-/** Open, and migrated; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to the wrong place. */
-export async function openDatabase(
-  { databaseUrl, directDatabaseUrl }: Urls,
-  folder: string | undefined,
-): Promise<Database> {
-  if (databaseUrl === undefined) return open({ folder: folder! })
-  await checkServers(databaseUrl, directDatabaseUrl)
-  await migratePostgres(directDatabaseUrl ?? databaseUrl)
-  return open({ url: databaseUrl })
+/**
+ * Open, migrated and whole; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to the wrong place,
+ * and SchemaUnfit.
+ */
+export async function openDatabase(urls: Urls, folder: string | undefined): Promise<Database> {
+  const { databaseUrl, directDatabaseUrl } = urls
+  if (databaseUrl !== undefined) {
+    await checkServers(databaseUrl, directDatabaseUrl)
+    await migratePostgres(directDatabaseUrl ?? databaseUrl)
+  }
+  const db = await open(databaseUrl === undefined ? { folder: folder! } : { url: databaseUrl })
+  await assertNoGaps(db)
+  return db
+}
+
+/**
+ * Where a new installation will be made, in the operator's words; undefined where there is one. Of all tokens that there are
+ * it knows none.
+ */
+export async function placeOfNew(
+  db: Database,
+  { databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>,
+): Promise<string | undefined> {
+  if ((await findInstallation(db, {})).length > 0) return undefined
+  return databaseUrl === undefined
+    ? `the folder ${dataDir}`
+    : `the database ${(await inspect(databaseUrl)).name}`
 }
 
 async function checkServers(url: string, direct: string | undefined) {

@@ -1,4 +1,4 @@
-import { DatabaseDamaged, DatabaseError, translate } from '../db/failures.ts'
+import { DatabaseDamaged, DatabaseError, SchemaUnfit, translate } from '../db/failures.ts'
 import { ConfigError } from './config.ts'
 import { DataDirInUse, DataDirUnusable, MasterKeyMissing } from './datadir.ts'
 import { Unavailable } from './errors.ts'
@@ -31,7 +31,8 @@ export function failureOf(error: unknown): Failure {
   const settings = [ConfigError, DataDirInUse, DataDirUnusable, MasterKeyMissing, WrongMasterKey, ListenError]
   if (settings.some(kind => error instanceof kind))
     return { code: EX_CONFIG, message: `assay: ${(error as Error).message}` }
-  if (error instanceof DatabaseDamaged) return { code: EX_UNAVAILABLE, message: `assay: ${error.message}` }
+  if (error instanceof DatabaseDamaged || error instanceof SchemaUnfit)
+    return { code: EX_UNAVAILABLE, message: `assay: ${error.message}` }
   const translated = translate(error)
   if (translated instanceof DatabaseError && translated.sqlstate === '42501')
     return { code: EX_CONFIG, message: NO_RIGHTS }

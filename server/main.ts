@@ -11,7 +11,7 @@ import {
   parseAdminToken,
   parseMasterKeys,
 } from './config.ts'
-import { openDatabase, warnOfLosses, warnOfNewer } from './database.ts'
+import { openDatabase, placeOfNew, warnOfLosses, warnOfNewer } from './database.ts'
 import { adminTokenFile, type DataDir, masterKeysFile, openDataDir, type SecretFile } from './datadir.ts'
 import { failureOf } from './failures.ts'
 import { createLog, type Log, standardOutput } from './log.ts'
@@ -43,6 +43,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   if (verb === 'migrate') return db.close()
   await warnOfLosses(db, log)
   await warnOfNewer(db, log)
+  const made = await placeOfNew(db, config)
   const workers = config.workers === 'auto' ? Math.min(availableParallelism(), MOST_WORKERS) : config.workers
   const parts = { config: { ...config, ...secrets }, db, log }
   const port = workers === 1 ? await serveAlone(parts) : await serveTogether(parts, workers)
@@ -51,10 +52,15 @@ async function main([verb = 'serve', ...rest]: string[]) {
     { port, host, database: db.kind, node: process.version, ...(workers > 1 && { workers }) },
     'listening',
   )
-  process.stderr.write(banner({ port, host, folder: folder?.path }))
+  if (made !== undefined) log.warn({ place: made }, NEW_INSTALLATION)
+  process.stderr.write(banner({ port, host, folder: folder?.path, made }))
   // Otherwise written at a clean end, which not every process has. Where NODE_COMPILE_CACHE isn't set it does nothing.
   flushCompileCache()
 }
+
+const NEW_INSTALLATION =
+  'a new installation was made: it knows no customer, and refuses every token there is. If there should be customers, ' +
+  'stop it, and look where DATABASE_URL or DATA_DIR leads'
 
 type Parts = Omit<ServeOptions, 'clock'>
 

@@ -1,5 +1,5 @@
 import type { Database } from '../db/client.ts'
-import { isMigrated } from '../db/migrate.ts'
+import { isMigrated } from '../db/journal.ts'
 import type { Redis } from '../db/redis.ts'
 import { assemble, type Worker } from './assemble.ts'
 import type { Clock } from './clock.ts'

@@ -1,22 +1,27 @@
 import { randomBytes } from 'node:crypto'
+import { SchemaUnfit } from '../db/failures.ts'
 import {
   findInstallation,
   findMasterKeys,
   findNeededMasterKeys,
+  findSomeDataKeys,
   insertInstallation,
   insertMasterKey,
 } from '../db/keys.ts'
 import type { Querier } from '../db/revocations.ts'
 import { checkValue, open, SealError, type SealingKey, seal } from './crypto/seal.ts'
 import { randomId } from './crypto/secret.ts'
-import type { Vault } from './records.ts'
+import { openDataKey, type Vault } from './records.ts'
 
 /** The master keys and the database don't belong together. Nothing was changed. */
 export class WrongMasterKey extends Error {}
 
+/** Customers whose data keys are tried at the start. */
+const TRIED = 10
+
 /**
  * Opens the installation with the ring of master keys, of which the first seals and all open; makes it on the very first
- * start. Throws WrongMasterKey before anything is written: what was sealed is never "regenerated".
+ * start. Throws WrongMasterKey, or SchemaUnfit, before anything is written: what was sealed is never "regenerated".
  */
 export async function openVault(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<Vault> {
   const masterKeys = new Map(ring.map(key => [key.id, key]))
@@ -27,10 +32,12 @@ export async function openVault(db: Querier, ring: [SealingKey, ...SealingKey[]]
   const { id: installationId, sealedKey } = await installation(db, current)
   const masterKey = (id: string) => masterKeys.get(id)
   const installationKey = openInstallation(masterKey, installationId, sealedKey)
+  const vault = { installationId, installationKey, masterKey, current }
+  await assertOpensAny(db, vault)
   for (const key of ring) await insertMasterKey(db, { id: key.id, checkValue: checkValue(key) })
   // Another replica may have brought another key under a new id at the same time: the first one counts.
   assertMatches(ring, await findMasterKeys(db, {}))
-  return { installationId, installationKey, masterKey, current }
+  return vault
 }
 
 function assertMatches(ring: SealingKey[], known: { id: string; checkValue: string }[]) {
@@ -66,7 +73,8 @@ async function installation(db: Querier, current: SealingKey) {
   const [found] = await findInstallation(db, {})
   if (found) return found
   const id = randomId(15)
-  await insertInstallation(db, { id, sealedKey: seal(current, randomBytes(32), contextOf(id)) })
+  const sealedKey = seal(current, randomBytes(32), contextOf(id))
+  await insertInstallation(db, { id, sealedKey, masterKeyId: current.id, checkValue: checkValue(current) })
   // Another replica may have been first: what the table holds counts.
   return (await findInstallation(db, {}))[0]!
 }
@@ -79,5 +87,24 @@ function openInstallation(masterKey: Vault['masterKey'], id: string, sealed: Uin
     throw new WrongMasterKey(
       `the installation key does not open: ${error.message}; restore the database's row or MASTER_KEYS`,
     )
+  }
+}
+
+/** One row that doesn't open is its customer's affair; if all are such, they are of another installation. */
+async function assertOpensAny(db: Querier, vault: Vault) {
+  const tried = await findSomeDataKeys(db, { count: TRIED })
+  if (tried.length > 0 && !tried.some(row => opens(vault, row)))
+    throw new SchemaUnfit(`has customers whose keys these master keys do not open (${tried.length} tried)`)
+}
+
+function opens(
+  vault: Vault,
+  { customerId, sealedDataKey }: { customerId: string; sealedDataKey: Uint8Array },
+) {
+  try {
+    return openDataKey(vault, customerId, sealedDataKey) !== undefined
+  } catch (error) {
+    if (!(error instanceof SealError)) throw error
+    return false
   }
 }

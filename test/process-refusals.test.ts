@@ -4,7 +4,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFi
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { open } from '../db/client.ts'
 import { adminTokenFile, masterKeysFile, openDataDir } from '../server/datadir.ts'
 import { runAssay, stopAll } from './support/process.ts'
@@ -161,6 +161,23 @@ describe('an embedded database that is damaged ends the start with 69 and what t
     expect(stdout).toBe('')
     expect(readdirSync(join(damaged, 'pgdata'))).toEqual(expect.arrayContaining(before))
   })
+})
+
+test('an embedded database that lacks a table ends the start with 69 and what to do', async () => {
+  const DATA_DIR = join(root, '..', `${basename(root)}-lacking`)
+  onTestFinished(() => rmSync(DATA_DIR, { recursive: true }))
+  const folder = openDataDir(DATA_DIR)
+  masterKeysFile(folder)
+  adminTokenFile(folder)
+  const db = await open({ folder: folder.database })
+  await db.query('drop table assay.sessions')
+  await db.close()
+  folder.release()
+  const { code, stdout, stderr } = await runAssay({ DATA_DIR })
+  expect(stderr).toMatch(
+    /^assay: the schema assay of this database lacks sessions: .* restore the whole backup .*\n$/,
+  )
+  expect({ code, stdout }).toEqual({ code: 69, stdout: '' })
 })
 
 const inside = (folder: string, names: RegExp) =>

@@ -90,6 +90,17 @@ describe('the first start of the embedded default', () => {
     expect(pasted.stdout).toMatch(/^x-auth-customer: \w+\r$/im)
   })
 
+  test('says that this is a new installation, and where, in the log too', () => {
+    expect(first.stderr()).toContain(`NEW INSTALLATION, made in the folder ${DATA_DIR}`)
+    expect(first.stderr()).toContain('DATA_DIR leads to the wrong place')
+    expect(logLines(first).filter(({ level }) => level >= 40)).toEqual([
+      expect.objectContaining({
+        place: `the folder ${DATA_DIR}`,
+        msg: expect.stringContaining('a new installation was made'),
+      }),
+    ])
+  })
+
   test('tells nobody the secrets that it made', () => {
     const secrets = [
       readFileSync(masterKeys, 'utf8').slice(3).trim(),
@@ -104,6 +115,7 @@ describe('the next starts', () => {
     const before = [masterKeys, adminToken].map(file => readFileSync(file, 'utf8'))
     await first.stop('SIGINT')
     running = await startAssay({ DATA_DIR })
+    expect(running.stdout() + running.stderr()).not.toMatch(/new installation/i)
     expect([masterKeys, adminToken].map(file => readFileSync(file, 'utf8'))).toEqual(before)
     const answer = await verify(running.url)
     expect(answer.status).toBe(200)

@@ -55,6 +55,7 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
     'connections',
     'privileges',
     'migrations',
+    'installation',
     'master keys',
     'round trip',
   ])

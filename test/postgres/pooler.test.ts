@@ -39,8 +39,9 @@ test.skipIf(!present)(
   'H27 a pooler is known for what it is, and the server behind it for the same database',
   async () => {
     const [pooled, direct] = [await inspect(pgbouncer.through(url)), await inspect(url)]
-    expect(pooled).toEqual({ identity: direct.identity, standby: false, pooled: true, unfit: [] })
-    expect(direct).toEqual({ identity: direct.identity, standby: false, pooled: false, unfit: [] })
+    const { identity } = direct
+    expect(pooled).toMatchObject({ identity, standby: false, pooled: true, unfit: [] })
+    expect(direct).toMatchObject({ identity, standby: false, pooled: false, unfit: [] })
   },
 )
 
@@ -93,7 +94,8 @@ describe.skipIf(!present)('refused at start, with what mends it', () => {
     await administer(`alter database ${new URL(made.url).pathname.slice(1)} set synchronous_commit = 'off'`)
     const assay = await startAssay(settings({ DATABASE_URL: direct(made.url) }))
     expect(await assay.stop('SIGINT')).toBe(0)
-    expect(logLines(assay).filter(({ level }) => level > 30)).toEqual([])
+    const told = logLines(assay).filter(({ level }) => level > 30)
+    expect(told.map(({ msg }) => msg)).toEqual([expect.stringContaining('a new installation was made')])
     await made.drop()
   })
 })

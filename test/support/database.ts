@@ -28,10 +28,14 @@ export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
   }
 }
 
-/** An empty database with a name that no other worker has. */
-export async function createDatabase(serverUrl: string): Promise<{ url: string; drop(): Promise<void> }> {
+/** A database with a name that no other worker has: empty, or a copy of one that nobody is connected to. */
+export async function createDatabase(
+  serverUrl: string,
+  copyOf?: string,
+): Promise<{ url: string; drop(): Promise<void> }> {
   const name = `assay_test_${process.pid}_${Math.random().toString(36).slice(2, 10)}`
-  await administer(serverUrl, `create database ${name}`)
+  const template = copyOf === undefined ? '' : ` template ${new URL(copyOf).pathname.slice(1)}`
+  await administer(serverUrl, `create database ${name}${template}`)
   const pooler = hostOf(serverUrl) === hostOf(process.env.TEST_DATABASE_URL) && process.env.TEST_POOLER
   // What its users have to set behind a pooler, where Assay can't.
   if (pooler) await administer(serverUrl, `alter database ${name} set statement_timeout = '4500ms'`)

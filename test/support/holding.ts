@@ -1,6 +1,6 @@
 import { onTestFinished } from 'vitest'
 import { type Database, open } from '../../db/client.ts'
-import { isMigrated } from '../../db/migrate.ts'
+import { isMigrated } from '../../db/journal.ts'
 import type { Redis } from '../../db/redis.ts'
 import { assemble } from '../../server/assemble.ts'
 import { createLog } from '../../server/log.ts'
