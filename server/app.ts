@@ -23,6 +23,8 @@ export interface App {
   answer(incoming: IncomingMessage): Reply | Promise<Reply>
   /** By method and path, but for /verify. */
   routes: readonly string[]
+  /** What is asked for. `quiet`: machines ask it all the time. */
+  routeOf(incoming: IncomingMessage): { route: string; quiet: boolean } | undefined
 }
 
 /** Every route, behind one request id, one count and one writer of errors; /verify stands before them, by itself. */
@@ -62,6 +64,11 @@ export function createApp(deps: Deps): App {
         : verify(rules, incoming.headers as Asked)
     },
     routes: router.routes,
+    routeOf({ url, method = '' }) {
+      const target = targetOf(url)
+      const route = rulesAskedBy(target) === undefined ? router.find(method, target.path)?.route : '/verify'
+      return route === undefined ? undefined : { route, quiet: QUIET.has(route) }
+    },
   }
 }
 

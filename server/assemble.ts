@@ -33,6 +33,8 @@ import { Servers } from './servers.ts'
 import { Sessions } from './sessions.ts'
 import { Shelf } from './shelf.ts'
 import { Tokens } from './tokens.ts'
+import { tracedApp, tracedDatabase, tracedRedis } from './traced.ts'
+import { tracingOfSdk } from './tracing.ts'
 
 export interface Parts {
   config: Config
@@ -64,7 +66,9 @@ const POLL_DEADLINE = 800
 const QUEUE = 64
 
 /** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
-export function assemble(parts: Parts) {
+export function assemble(given: Parts) {
+  const tracing = tracingOfSdk(given.clock)
+  const parts = tracing ? traced(given) : given
   const { config, redis, vault, clock, log, process, processMetrics, worker } = parts
   const { maxStaleness } = config
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
@@ -169,7 +173,8 @@ export function assemble(parts: Parts) {
     proxies,
     process,
   }
-  const app = createApp(deps)
+  const app = tracing ? tracedApp(createApp(deps), tracing) : createApp(deps)
+  if (tracing) log.info('an OpenTelemetry SDK is loaded: it is told of requests')
 
   /** Writes what is still to be written, and leaves the bus. */
   async function stop() {
@@ -177,10 +182,17 @@ export function assemble(parts: Parts) {
     await Promise.all([sessions.flush(), credentials.flush()])
     await bus.stop()
     await line.close()
+    await tracing?.flush()
   }
 
   return { app, bus, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
 }
+
+const traced = ({ db, redis, ...others }: Parts): Parts => ({
+  ...others,
+  db: tracedDatabase(db),
+  redis: redis && tracedRedis(redis),
+})
 
 /** Counted as far together as can be: by all replicas, by all workers, or here. */
 const limitsOf = ({ redis, vault, worker }: Parts): Limits =>

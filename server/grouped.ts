@@ -1,5 +1,6 @@
 import { DatabaseError } from '../db/failures.ts'
 import { Unavailable } from './errors.ts'
+import { served, serving } from './tracing.ts'
 
 /** Items of one statement at most, and waiting for one. */
 const MOST = 100
@@ -7,6 +8,8 @@ const MOST_WAITING = 10_000
 
 interface Waiting<Item, Result> {
   item: Item
+  /** Whose act it is. */
+  served: ReturnType<typeof served>
   resolve(result: Result): void
   reject(error: unknown): void
 }
@@ -32,7 +35,7 @@ export class Grouped<Item, Result> {
     if (this.#waiting.length >= MOST_WAITING)
       throw new Unavailable('more acts wait than can be done in time', 'busy')
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ item, resolve, reject })
+      this.#waiting.push({ item, served: served(), resolve, reject })
       if (this.#running < this.#abreast) void this.#drain()
     })
   }
@@ -45,7 +48,8 @@ export class Grouped<Item, Result> {
 
   async #settle(group: Waiting<Item, Result>[]): Promise<void> {
     try {
-      const results = await this.#run(group.map(({ item }) => item))
+      const requests = group.flatMap(waiting => waiting.served)
+      const results = await serving(requests, () => this.#run(group.map(({ item }) => item)))
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
     } catch (error) {
       if (error instanceof DatabaseError && group.length > 1) return this.#settleEach(group)

@@ -39,7 +39,9 @@ const isFile = (of: string) => of.endsWith('.ts')
 
 type Layer = 'errors' | 'crypto' | 'http' | 'wiring' | 'domain' | 'db'
 
-const WIRING = ['app', 'assemble', 'failures', 'listen', 'main', 'serve'].map(name => `server/${name}.ts`)
+const WIRING = ['app', 'assemble', 'failures', 'listen', 'main', 'serve', 'traced'].map(
+  name => `server/${name}.ts`,
+)
 
 function layerOf(file: string): Layer {
   if (file === 'server/errors.ts') return 'errors'
@@ -85,6 +87,13 @@ describe('the import rule', () => {
   test('drivers stay in db, and HTTP in http and the wiring', () => {
     expect(against((from, of) => from !== 'db' && DRIVERS.test(of))).toEqual([])
     expect(against((from, of) => !['http', 'wiring'].includes(from) && SERVER.test(of))).toEqual([])
+  })
+
+  test('OpenTelemetry is known to one file, and of it the API alone', () => {
+    const known = imports.filter(({ of }) => of.startsWith('@opentelemetry/'))
+    expect([...new Set(known.map(({ from, of }) => `${from} imports ${of}`))]).toEqual([
+      'server/tracing.ts imports @opentelemetry/api',
+    ])
   })
 
   test('the embedded database is loaded by who opens it, and by nobody else', () => {
@@ -197,6 +206,13 @@ describe('the project says the same everywhere', () => {
 
   test('openapi.yaml is of this version', () => {
     expect(parse(read('openapi.yaml')).info.version).toBe(manifest.version)
+  })
+
+  test('the SDK of docs/observing.md is the one that the tests load, with the API that is loaded here', () => {
+    const { packages } = JSON.parse(read('package-lock.json'))
+    const named = read('docs/observing.md').matchAll(/(@opentelemetry\/(?:sdk-node|api))@(\S+)/g)
+    for (const [, name, version] of named) expect(packages[`node_modules/${name}`].version).toBe(version)
+    expect.assertions(2)
   })
 
   test('the README shows how to start and how to test in its first 15 lines', () => {

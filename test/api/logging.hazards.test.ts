@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { heard, INPUTS, newCanary, type Stage, spellings, type Word } from '../support/canaries.ts'
+import { loadSdk } from '../support/spans.ts'
 import {
   ADMIN_TOKEN,
   type Answer,
@@ -12,6 +13,8 @@ import {
 } from '../support/world.ts'
 
 /** H49 (CVE-2024-51752, CVE-2020-8565). At the level trace: every other level writes a part of what that writes. */
+
+const spans = loadSdk()
 
 let world: World
 let assay: Replica
@@ -58,7 +61,7 @@ function secrets(): Word[] {
 /** Of a token its signature, of an API key its secret. */
 const secretPart = (text: string) => (text.startsWith('assay_') ? text.split('_')[3]! : text.split('.')[2]!)
 
-/** Who is heard, and where: in what was logged, in what was refused, in the metrics, in the audit. */
+/** Who is heard, and where: in what was logged, in what was refused, in the metrics, in the audit, in the traces. */
 async function leaks({ words, answers }: { words: string[]; answers: Answer[] }) {
   const refused = answers.filter(({ status }) => status >= 400)
   const all = [...words, ...secrets()]
@@ -70,6 +73,7 @@ async function leaks({ words, answers }: { words: string[]; answers: Answer[] })
     ),
     metrics: heard(all, (await assay.get('/metrics', ADMIN_TOKEN)).text),
     audit: heard(all, JSON.stringify(await world.db.query('select * from assay.audit_events'))),
+    traces: heard(all, spans.text()),
   }
 }
 
@@ -86,7 +90,7 @@ async function during<Result>(plant: string[], mend: string[], act: () => Promis
 const renamed = (table: string, from: string, to: string) =>
   `alter table assay.${table} rename column ${from} to ${to}`
 
-const SILENCE = { log: [], errors: [], metrics: [], audit: [] }
+const SILENCE = { log: [], errors: [], metrics: [], audit: [], traces: [] }
 
 const logged = () => assay.lines.map(line => JSON.parse(line))
 
@@ -101,13 +105,14 @@ test('a canary is heard in every spelling, also inside longer text', () => {
   expect(heard([newCanary()], word)).toEqual([])
 })
 
-describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged, answered, counted or audited', () => {
+describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged, answered, counted, audited or traced', () => {
   test('when all is well, and when it is refused', async () => {
     const before = logged().length
     const sung = await sing()
     const statuses = new Set(sung.answers.map(({ status }) => status))
     for (const status of [200, 201, 400, 401, 403, 404, 409, 413]) expect(statuses).toContain(status)
     expect(logged().length - before).toBeGreaterThan(Object.keys(INPUTS).length / 2)
+    expect(spans.ended.length).toBeGreaterThan(Object.keys(INPUTS).length / 2)
     expect(await leaks(sung)).toEqual(SILENCE)
   })
 

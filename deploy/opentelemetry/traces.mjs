@@ -1,0 +1,14 @@
+// Turns traces on: node --import ./deploy/opentelemetry/traces.mjs server/main.ts
+//
+// It needs @opentelemetry/sdk-node beside it (docs/observing.md), and takes its settings from the environment, as every SDK of
+// OpenTelemetry does: OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_RESOURCE_ATTRIBUTES and so on.
+import { NodeSDK } from '@opentelemetry/sdk-node'
+
+new NodeSDK({
+  serviceName: process.env.OTEL_SERVICE_NAME ?? 'assay',
+  // Assay tells its own spans. What patches node:http and pg instead would tell of each verify, and of SQL.
+  instrumentations: [],
+  // Metrics are at /metrics, the log is on standard output.
+  metricReaders: [],
+  logRecordProcessors: [],
+}).start()

@@ -1,0 +1,48 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { coldReplica, type RedisWorld, redisWorld, shelved } from '../support/shelf.ts'
+import { loadSdk, newTrace } from '../support/spans.ts'
+import { bearer } from '../support/world.ts'
+
+const spans = loadSdk()
+
+let made: RedisWorld
+
+beforeAll(async () => {
+  made = await redisWorld()
+})
+afterAll(() => made.stop())
+
+test('a signup is counted in Redis, and leaves the record of its customer there', async () => {
+  const trace = newTrace()
+  const account = { email: `${trace.spanId}@example.com`, password: 'correct horse battery' }
+  expect((await made.here.postJson('/api/auth/signup', account, trace.headers)).status).toBe(201)
+  await expect
+    .poll(() => spans.told(trace).toSorted())
+    .toEqual([
+      '^ > POST /api/auth/signup',
+      '^ > POST /api/auth/signup > EVAL',
+      '^ > POST /api/auth/signup > GETRANGE',
+      '^ > POST /api/auth/signup > SET',
+      '^ > POST /api/auth/signup > findRecords',
+      '^ > POST /api/auth/signup > insertCustomer',
+    ])
+})
+
+test('a verify that finds its record in Redis asks nothing else; a command is told by its name alone', async () => {
+  const { token } = await shelved(made)
+  const { replica } = await coldReplica(made.world)
+  const trace = newTrace()
+  const answer = await replica.request('/verify', { headers: { ...bearer(token), ...trace.headers } })
+  expect(answer.status).toBe(200)
+  expect(spans.told(trace)).toEqual(['^ > GET /verify > GETRANGE', '^ > GET /verify'])
+  const [command] = spans.of(trace)
+  expect(command).toMatchObject({ kind: 2, status: { code: 0 } })
+  expect(command!.attributes).toEqual({ 'db.system.name': 'redis', 'db.operation.name': 'GETRANGE' })
+})
+
+test('a revocation tells the other replicas', async () => {
+  const { customer, token } = await shelved(made)
+  const trace = newTrace()
+  await made.here.postForm('/revoke', { token }, { ...bearer(customer.apiKey), ...trace.headers })
+  await expect.poll(() => spans.told(trace)).toContain('^ > POST /revoke > PUBLISH')
+})

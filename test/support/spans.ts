@@ -1,0 +1,57 @@
+import { randomBytes } from 'node:crypto'
+import { NodeSDK, type NodeSDKConfiguration } from '@opentelemetry/sdk-node'
+
+type Processor = NonNullable<NodeSDKConfiguration['spanProcessors']>[number]
+type Span = Parameters<Processor['onEnd']>[0]
+
+/** An SDK in this process, as deploy/opentelemetry/traces.mjs loads it. To be loaded before the first replica is made. */
+export function loadSdk() {
+  const ended: Span[] = []
+  const processor: Processor = {
+    onStart() {},
+    onEnd: span => void ended.push(span),
+    forceFlush: async () => {},
+    shutdown: async () => {},
+  }
+  new NodeSDK({
+    instrumentations: [],
+    metricReaders: [],
+    logRecordProcessors: [],
+    autoDetectResources: false,
+    spanProcessors: [processor],
+  }).start()
+  return {
+    ended,
+    /** All that an exporter would send of them. */
+    text: () =>
+      JSON.stringify(
+        ended.map(({ name, attributes, status, events, links }) => [name, attributes, status, events, links]),
+      ),
+    /** Those of a trace, as they ended. */
+    of: ({ traceId }: Trace) => ended.filter(span => span.spanContext().traceId === traceId),
+    /** Each by its name, behind those of its parents, as they ended; the caller is `^`. */
+    told: (trace: Trace) => pathsOf(ended, trace),
+  }
+}
+
+/** A caller's. */
+export interface Trace {
+  traceId: string
+  spanId: string
+  headers: { traceparent: string }
+}
+
+export function newTrace(sampled = true): Trace {
+  const [traceId, spanId] = [randomBytes(16).toString('hex'), randomBytes(8).toString('hex')]
+  return { traceId, spanId, headers: { traceparent: `00-${traceId}-${spanId}-0${sampled ? 1 : 0}` } }
+}
+
+function pathsOf(spans: Span[], { traceId, spanId }: Trace): string[] {
+  const own = spans.filter(span => span.spanContext().traceId === traceId)
+  const pathOf = (span: Span): string => {
+    const parentId = span.parentSpanContext?.spanId
+    const parent = own.find(each => each.spanContext().spanId === parentId)
+    return `${parent ? pathOf(parent) : parentId === spanId ? '^' : '?'} > ${span.name}`
+  }
+  return own.map(pathOf)
+}
