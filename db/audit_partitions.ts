@@ -44,7 +44,7 @@ const findOldPartitions = statement('findOldPartitions')<{ retention: number }, 
 const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, never>(`
   delete from assay.audit_events_default where (at, id) in (
     select at, id from assay.audit_events_default
-    where at < assay.now() - make_interval(secs => :retention::float8) limit ${BATCH} for update skip locked)
+    where at < (select assay.now() - make_interval(secs => :retention::float8)) limit ${BATCH} for update skip locked)
   returning 1`)
 
 /**

@@ -213,7 +213,7 @@ export const eraseCustomer = statement('eraseCustomer')<Origin & { customerId: s
 export const findErased = statement('findErased')<Record<never, never>, { customerId: string; at: Date }>(`
   select customer_id as "customerId", max(at) as at from assay.audit_events
   where type = 'customer.erased' and type not in ('token.issued', 'session.refreshed')
-    and at > assay.now() - interval '1 hour'
+    and at > (select assay.now() - interval '1 hour')
   group by customer_id`)
 
 /** What was under way when its customer was erased, and wrote after: sessions, epochs and events of the audit. */

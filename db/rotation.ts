@@ -92,7 +92,7 @@ export const findAged = statement('findAged')<
   with candidates as (
     select customer_id, use, created_at, :maxAge::float8 as max_age
     from assay.signing_keys k
-    where state = 'current' and created_at < assay.now() - make_interval(secs => 0.9 * :maxAge::float8) and :maxAge > 0
+    where state = 'current' and created_at < (select assay.now() - make_interval(secs => 0.9 * :maxAge::float8)) and :maxAge > 0
       and not exists (select from assay.customers c where c.id = k.customer_id and c.key_max_age is not null)
     union all
     select c.id, k.use, k.created_at, c.key_max_age

@@ -131,3 +131,34 @@ test('where the database does not say who it is, each tries, and a task that fai
   }
   await world.db.query('alter table assay.elsewhere rename to replicas')
 })
+
+/** Parameters as they would be written out. */
+const written = (statement: string, params: readonly unknown[] = []) =>
+  statement.replace(/\$(\d+)/g, (_, n) => {
+    const value = params[n - 1]
+    return value === null || typeof value === 'number' ? String(value) : `'${value}'`
+  })
+
+test('what is dead or aged is found by an index, so that what lives costs nothing, however much it is', async () => {
+  const asked: string[] = []
+  const query: World['db']['query'] = (statement, params) => {
+    asked.push(written(statement, params))
+    return world.db.query(statement, params)
+  }
+  const replica = await world.replica({}, { link: { ...world.db, query } })
+  await world.db.query(`update assay.replicas set seen_at = '-infinity'`)
+  asked.length = 0
+  await replica.maintenance.run()
+  expect(await ended(replica, 'ok')).toEqual(each(1))
+  await world.db.query(`create function assay.plan_of(statement text) returns setof text language plpgsql
+    set enable_seqscan = off as $$ begin return query execute 'explain ' || statement; end $$`)
+  const plans: string[] = []
+  for (const statement of asked.filter(one => !/^\s*do\b/i.test(one))) {
+    const lines = await world.db.query<{ line: string }>('select assay.plan_of($1) as line', [statement])
+    plans.push(lines.map(({ line }) => line).join('\n'))
+  }
+  for (const table of ['sessions', 'revocations', 'idempotency_keys', 'signing_keys', 'audit_events'])
+    for (const plan of plans) expect(plan).not.toMatch(new RegExp(`Seq Scan on ${table}`))
+  for (const index of ['sessions_ends_at', 'revocations_dead_after', 'signing_keys_age'])
+    expect(plans.filter(plan => plan.includes(index))).toHaveLength(1)
+})
