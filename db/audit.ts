@@ -108,8 +108,10 @@ const listing = (condition: string) => `
     user_agent as "userAgent", detail
   from assay.audit_events
   where ${condition} and (:type::text is null or type = :type)
-    and at >= coalesce(:from::timestamptz, '-infinity') and at < coalesce(:to::timestamptz, 'infinity')
-    and (at, id) < (coalesce(:beforeAt::timestamptz, 'infinity'), coalesce(:beforeId::bigint, 0))
+    and at >= coalesce(:from::timestamptz, '-infinity')
+    -- One bound from above, which the scan begins at: of two it would begin at one and pass over what the other keeps out.
+    and (at, id) < (least(:beforeAt::timestamptz, :to::timestamptz, 'infinity'),
+      case when :beforeAt::timestamptz < coalesce(:to::timestamptz, 'infinity') then :beforeId::bigint else 0 end)
   order by at desc, id desc limit :limit`
 
 /** Of one customer. */

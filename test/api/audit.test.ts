@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { listAllEvents } from '../../db/audit.ts'
 import { AUDIT_TYPES } from '../../server/audit.ts'
 import { membersAt } from '../support/openapi.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -93,6 +94,30 @@ test('a cursor walks all events without losing one or showing one twice', async 
   expect(whole).toHaveLength(31)
   for (const limit of [1, 5, 8, 30, 31]) expect(await walk(customer, `limit=${limit}`)).toEqual(whole)
   expect(await walk(customer, 'type=token.issued&limit=7')).toEqual(whole.slice(0, 30))
+  const { at } = whole[12]!
+  const older = whole.filter(event => event.at < at)
+  expect(await walk(customer, `to=${at}&limit=4`)).toEqual(older)
+  const { json } = await ask(customer, '?limit=2')
+  expect(await list(customer, `?to=${at}&cursor=${json.next_cursor}&limit=100`)).toEqual(older)
+})
+
+test('events of long ago are found without reading those since', async () => {
+  await world.db.query(
+    `insert into assay.audit_events (at, customer_id, type, actor)
+    select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x' from generate_series(1, 30000) as n`,
+  )
+  const explained = {
+    query: async <Row>(text: string, params?: readonly unknown[]) =>
+      (await world.db.query(`explain (analyze, buffers, format json) ${text}`, params)) as Row[],
+  }
+  const blocks = async (to: Date | undefined) => {
+    const span = { type: undefined, from: undefined, beforeAt: undefined, beforeId: undefined, limit: 10 }
+    const [row] = (await listAllEvents(explained, { ...span, to })) as unknown as { 'QUERY PLAN': string }[]
+    const [{ Plan }] = JSON.parse(JSON.stringify(row!['QUERY PLAN']))
+    return Plan['Shared Hit Blocks'] + Plan['Shared Read Blocks']
+  }
+  const newest = await blocks(undefined)
+  expect(await blocks(new Date(assay.bus.now() - 29_000_000))).toBeLessThan(3 * newest)
 })
 
 test('a cursor tells events of the same millisecond apart', async () => {
