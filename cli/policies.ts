@@ -9,7 +9,10 @@ const MEMBERS = {
   'access-token-ttl': { value: 'TIME', about: 'of an access token, unless asked: 10m, 12h, 1d; or default' },
   'max-access-token-ttl': { value: 'TIME', about: 'the most that may be asked' },
   'refresh-token-ttl': { value: 'TIME', about: 'how long a session may lie idle' },
-  'session-max-ttl': { value: 'TIME', about: 'how long a session that begins from now on lasts, whatever is refreshed' },
+  'session-max-ttl': {
+    value: 'TIME',
+    about: 'how long a session that begins from now on lasts, whatever is refreshed',
+  },
   'refresh-policy': { value: 'WORD', about: 'until_confirmed, grace_only, strict or default' },
   'key-max-age': { value: 'TIME', about: 'its secrets are rotated by this age; 0d: never' },
 } as const
