@@ -128,5 +128,8 @@ const REFUSED = {
 
 const refused = (outcome: 'ended' | 'reuse' | 'disabled' | 'scope') =>
   outcome === 'scope'
-    ? new OAuthError('invalid_scope', "ask for a subset of the session's scope, or leave scope out")
+    ? new OAuthError(
+        'invalid_scope',
+        "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
+      )
     : new OAuthError('invalid_grant', REFUSED[outcome])

@@ -233,6 +233,7 @@ describe('scopes', () => {
     expect((await there.introspect(refresh_token, `Bearer ${customer.apiKey}`)).json.scope).toBe('read')
     const asked = await there.postForm('/refresh', { refresh_token, scope: 'write' })
     expect(errorOf(asked)).toBe('400 invalid_scope')
+    expect(asked.json.error_description).toContain("its customer's policy")
     const next = await refreshed(refresh_token)
     expect(claimsOf(next.access_token).scope).toBe('read')
     await set(customer, {})
