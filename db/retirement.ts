@@ -80,26 +80,63 @@ const RETIRING = `
   ${publishing(['audited'])}`
 
 /**
- * Retires the versions that nothing live can carry any more: of access, once the longest life of a token has passed since
- * it was replaced, which costs no look into the audit; of refresh, once no session carries it. In small batches; a row
- * that another replica is at is passed over.
+ * Retires the access keys that nothing live can carry any more: once the longest life of a token has passed since each was
+ * replaced, which costs no look into the audit. Oldest first, in small batches; a row that another replica is at is passed
+ * over.
  */
-export const retireKeys = statement('retireKeys')<
-  Origin & { grace: number; limit: number },
-  { seq: number | null; retired: number }
+export const retireAccessKeys = statement('retireAccessKeys')<
+  Origin & { limit: number },
+  { seq: number | null }
 >(`
   with due as (
     select k.customer_id, k.use, k.version
     from assay.signing_keys k
-    where k.state = 'previous' and ${QUIET} and case k.use
-      when 'access' then k.replaced_at < assay.now() - ${LONGEST_TOKEN} - ${AFTER_DEATH}
-      else not exists (select ${CARRIERS}) end
+    where k.state = 'previous' and k.use = 'access'
+      and k.replaced_at < (select assay.now() - ${LONGEST_TOKEN} - ${AFTER_DEATH})
     order by k.replaced_at
     limit :limit::int
     for update of k skip locked
   ),
   ${RETIRING}
-  select ${PUBLISHED}, (select count(*) from retired) as retired`)
+  select ${PUBLISHED}`)
+
+/** Where the next pass goes on: the last key that this one looked at. */
+export interface Place {
+  customerId: string
+  version: number
+}
+
+/** Of the refresh keys that may be retired, those behind a place, or before it. */
+const lookedAt = (behind: '>' | '<=') => `
+  (select customer_id, version from assay.signing_keys
+    where state = 'previous' and use = 'refresh' and (customer_id, version) ${behind} (:customerId::text, :version::int)
+    order by customer_id, version limit :window::int)`
+
+/**
+ * Retires the refresh keys that no session carries any more. Whether one does takes a look at its customer's sessions, and
+ * a key may wait for months: a pass looks at `window` of them, and the next one goes on where it ended. A row that another
+ * replica is at is passed over.
+ */
+export const retireRefreshKeys = statement('retireRefreshKeys')<
+  Origin & Place & { grace: number; window: number },
+  { seq: number | null; next: Place | null }
+>(`
+  with looked_at as materialized (
+    select customer_id, version, row_number() over () as n
+    from (${lookedAt('>')} union all ${lookedAt('<=')} limit :window::int) as looked_at
+  ),
+  due as (
+    select k.customer_id, k.use, k.version
+    from looked_at l
+    join assay.signing_keys k on k.customer_id = l.customer_id and k.use = 'refresh' and k.version = l.version
+    where k.state = 'previous' and ${QUIET} and not exists (select ${CARRIERS})
+    order by k.customer_id, k.version
+    for update of k skip locked
+  ),
+  ${RETIRING}
+  select ${PUBLISHED}, (
+    select json_build_object('customerId', customer_id, 'version', version) from looked_at order by n desc limit 1
+  ) as next`)
 
 export interface Retired {
   /** As it is after the statement. */

@@ -1,13 +1,22 @@
-import { countLive, type Retired, retireKey, retireKeys } from '../db/retirement.ts'
+import {
+  countLive,
+  type Place,
+  type Retired,
+  retireAccessKeys,
+  retireKey,
+  retireRefreshKeys,
+} from '../db/retirement.ts'
 import type { Querier } from '../db/revocations.ts'
 import { MAINTENANCE, type Origin } from './audit.ts'
 import type { Config } from './config.ts'
+import { randomId } from './crypto/secret.ts'
 import { Conflict, OAuthError } from './errors.ts'
 import type { Limits } from './limits.ts'
 import type { Revoker } from './revoking.ts'
 
-/** Keys of one pass of maintenance. */
+/** Access keys that one pass of maintenance retires, and refresh keys that it looks at. */
 const BATCH = 100
+const WINDOW = 1_000
 /** What was under way when a secret was replaced is over by then, with what a slow tab may still present (s). */
 const UNDER_WAY = 60
 
@@ -27,6 +36,8 @@ export interface RetirementOptions {
 /** The end of older versions that nothing live can carry any more: by maintenance, or sooner by hand. */
 export class Retirement {
   readonly #options: RetirementOptions
+  /** Anywhere at first: whoever is restarted often gets to each in the end. */
+  #place: Place = { customerId: randomId(10), version: 0 }
 
   constructor(options: RetirementOptions) {
     this.#options = options
@@ -34,7 +45,11 @@ export class Retirement {
 
   /** Retires what has outlived its tokens and sessions, of all customers. */
   async pass(): Promise<void> {
-    await retireKeys(this.#options.db, { ...MAINTENANCE, grace: this.#grace, limit: BATCH })
+    const { db } = this.#options
+    await retireAccessKeys(db, { ...MAINTENANCE, limit: BATCH })
+    const at = { ...this.#place, grace: this.#grace, window: WINDOW }
+    const [looked] = await retireRefreshKeys(db, { ...MAINTENANCE, ...at })
+    this.#place = looked?.next ?? this.#place
   }
 
   /**

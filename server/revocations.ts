@@ -1,5 +1,6 @@
 import type { RevocationRow } from '../db/revocations.ts'
 import type { AccessClaims } from './claims.ts'
+import { Unavailable } from './errors.ts'
 
 export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revoked' | 'everyone_revoked'
 
@@ -25,13 +26,21 @@ export class Revocations {
   readonly #maps = [this.#tokens, this.#sessions, this.#subjects, this.#customers]
   #everyone: Epoch = NO_EPOCH
 
-  /** Idempotent: the replica that acted knows its own change before the poll brings it. */
+  /**
+   * Idempotent: the replica that acted knows its own change before the poll brings it. Throws Unavailable for what a newer
+   * version ended in a way that this one doesn't know: it must not say yes as though nothing had been.
+   */
   add([seq, kind, customerId, key, epoch, deadAfter]: RevocationRow) {
     if (kind === 'token') this.#tokens.set(keyOf(customerId, key), deadAfter)
     else if (kind === 'session') this.#sessions.set(keyOf(customerId, key), deadAfter)
     else if (kind === 'subject') this.#raiseSubject(keyOf(customerId, key), { epoch, deadAfter })
     else if (kind === 'everyone') this.#everyone = later(this.#everyone, { epoch, deadAfter })
-    else if (seq > this.changedAt(customerId)) this.#customers.set(customerId, { seq, deadAfter })
+    else if (kind === 'customer') this.#changeCustomer(customerId, { seq, deadAfter })
+    else throw new Unavailable(`bus: ${kind} is no kind of change that this version knows`, 'bus')
+  }
+
+  #changeCustomer(customerId: string, change: { seq: number; deadAfter: number }) {
+    if (change.seq > this.changedAt(customerId)) this.#customers.set(customerId, change)
   }
 
   #raiseSubject(key: string, raised: Epoch) {

@@ -76,7 +76,12 @@ export const signingKeys = assay.table(
     check('signing_keys_alg', sql`${table.alg} in ('HS256', 'HS384', 'HS512')`),
     check('signing_keys_version', sql`${table.version} > 0`),
     // What maintenance looks for: those that wait to be retired, and the oldest that still sign.
-    index('signing_keys_previous').on(table.replacedAt).where(sql`${table.state} = 'previous'`),
+    index('signing_keys_previous_access')
+      .on(table.replacedAt)
+      .where(sql`${table.state} = 'previous' and ${table.use} = 'access'`),
+    index('signing_keys_previous_refresh')
+      .on(table.customerId, table.version)
+      .where(sql`${table.state} = 'previous' and ${table.use} = 'refresh'`),
     index('signing_keys_age').on(table.createdAt).where(sql`${table.state} = 'current'`),
   ],
 )

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { poll, type RevocationRow } from '../../db/revocations.ts'
 import { hear, holding, POLL, replicaOn } from '../support/holding.ts'
 import { publishCustomer } from '../support/plant.ts'
@@ -225,4 +225,19 @@ test('a database clock that ran ahead and is set right brings no revoked token b
   await advance(-3_000_000)
   expect((await here.verify(await newToken())).status).toBe(200)
   expect((await here.verify(token)).status).toBe(401)
+})
+
+test('a kind of change that only a newer version knows is no answer, rather than a yes', async () => {
+  const own = await makeWorld({ MAX_STALENESS: `${N}ms` })
+  onTestFinished(() => own.stop())
+  const replica = await own.replica()
+  const { accessToken } = await replica.signUp()
+  await own.db.query('alter table assay.revocations drop constraint revocations_kind')
+  await own.db.query(`with numbered as (update assay.bus set seq = seq + 1 returning seq)
+    insert into assay.revocations (seq, kind, customer_id, dead_after)
+    select seq, 'country', 'DE', assay.now() + interval '1 day' from numbered`)
+  await expect(replica.bus.poll()).rejects.toThrow()
+  expect(replica.lines.join('')).toContain('country is no kind of change')
+  replica.clock.skip(N)
+  expect((await replica.verify(accessToken)).status).toBe(503)
 })

@@ -132,7 +132,7 @@ test(`H24 ${MANY} well-formed API keys that nobody made cost no query, no memory
 const CAP = 120_000
 const MORE = trials(CAP + 1_000)
 
-test(`H25 names that we made of ${MORE} customers that are no more cost one query each, and memory up to a cap`, async () => {
+test(`H25 names that we made of ${MORE} customers that are no more cost three queries a hundred, once, and memory up to a cap`, async () => {
   const { replica, loads, token, verify } = await countedReplica()
   const { installationKey } = world.vault
   const names = (many: number) => Array.from({ length: many }, () => tokenUnder(kid(installationKey)))
@@ -147,12 +147,13 @@ test(`H25 names that we made of ${MORE} customers that are no more cost one quer
   await verify(token)
   const before = loads()
   await askAll(names(MORE))
-  expect(loads() - before).toBe(MORE)
+  expect(loads() - before).toBeLessThanOrEqual(3 * Math.ceil(MORE / 100))
   expect(replica.keys.size).toBe(Math.min(CAP, MORE + 1))
   const [held, last] = [heapInUse(), names(MORE / 10)]
   await askAll(last)
+  const known = loads()
   await askAll(last)
-  expect(loads() - before).toBe(MORE + last.length)
+  expect(loads()).toBe(known)
   expect(heapInUse() - held).toBeLessThan(LITTLE)
 })
 

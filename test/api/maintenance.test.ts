@@ -132,6 +132,35 @@ test('where the database does not say who it is, each tries, and a task that fai
   await world.db.query('alter table assay.elsewhere rename to replicas')
 })
 
+test('of refresh keys a round looks at a thousand, and the next at those behind, so that each has its turn', async () => {
+  await world.db.query(
+    `insert into assay.customers (id, email, password_hash, sealed_data_key)
+    select substr(translate(md5(n::text), '0189', 'ghij'), 1, 16), n::text, '', '' from generate_series(1, 1500) as n`,
+  )
+  await world.db.query(
+    `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, replaced_at)
+    select id, 'refresh', 1, 'previous', 'HS512', '', assay.now() - interval '1 day' from assay.customers where sealed_data_key = ''`,
+  )
+  const [waiting] = await world.db.query<{ id: string }>(
+    `select id from assay.customers where sealed_data_key = ''`,
+  )
+  await world.db.query(
+    `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch, subject_epoch, issued_at,
+      rotated_at, key_version, access_until, expires_at, ends_at)
+    select $1, 'aaaaaaaaaaaaaaaaaaaaaaaa', 'user', '', '"x"', 300, 0, 0, t, t, 1, t, t + interval '1 day', t + interval '1 day'
+    from assay.now() as t`,
+    [waiting!.id],
+  )
+  const previous = () =>
+    world.db.query<{ id: string }>(
+      `select customer_id as id from assay.signing_keys where state = 'previous'`,
+    )
+  await runAtOnce()
+  expect([500, 501]).toContain((await previous()).length)
+  await runAtOnce()
+  expect(await previous()).toEqual([waiting])
+})
+
 /** Parameters as they would be written out. */
 const written = (statement: string, params: readonly unknown[] = []) =>
   statement.replace(/\$(\d+)/g, (_, n) => {
@@ -159,6 +188,11 @@ test('what is dead or aged is found by an index, so that what lives costs nothin
   }
   for (const table of ['sessions', 'revocations', 'idempotency_keys', 'signing_keys', 'audit_events'])
     for (const plan of plans) expect(plan).not.toMatch(new RegExp(`Seq Scan on ${table}`))
-  for (const index of ['sessions_ends_at', 'revocations_dead_after', 'signing_keys_age'])
+  for (const index of [
+    'sessions_ends_at',
+    'revocations_dead_after',
+    'signing_keys_age',
+    'signing_keys_previous_access',
+  ])
     expect(plans.filter(plan => plan.includes(index))).toHaveLength(1)
 })
