@@ -13,11 +13,9 @@ export function toSeconds(option: string, text: string): number {
   return Number(count) * UNIT[unit as keyof typeof UNIT]
 }
 
-/** Seconds, in the largest unit of which they are a whole number. */
+/** Seconds, in the largest unit of which they are a whole number. 0 is said of an age alone, and means that none is too old. */
 export function inUnits(seconds: number): string {
-  const [unit, length] = Object.entries(UNIT).find(([, length]) => seconds > 0 && seconds % length === 0) ?? [
-    's',
-    1,
-  ]
+  if (seconds === 0) return 'never'
+  const [unit, length] = Object.entries(UNIT).find(([, length]) => seconds % length === 0)!
   return `${seconds / length}${unit}`
 }

@@ -102,6 +102,7 @@ test('a customer from its creation to its end', async () => {
   expect(stdout).toMatch(/scopes +read write/)
   expect(stdout).toMatch(/key max age +30d/)
   expect(stdout).not.toContain('access token ttl')
+  expect((await assay(`customers policy ${id} --key-max-age 0d`)).stdout).toMatch(/key max age +never$/m)
   const { access_token } = await session({ api_key })
   expect(await json(`customers disable ${id} --wait`)).toMatchObject({ state: 'disabled' })
   expect(await verify(access_token)).toBe(401)
