@@ -82,7 +82,8 @@ export const rotateKeys = statement('rotateKeys')<
   from rotating`)
 
 /**
- * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). Each has an age of its own, up to a tenth less, by its id:
+ * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never); the oldest first, so
+ * that those whose policy has a short age don't take every place. Each has an age of its own, up to a tenth less, by its id:
  * those who came together don't rotate together. Who has as many older versions as may verify waits until some retire.
  */
 export const findAged = statement('findAged')<
@@ -106,4 +107,5 @@ export const findAged = statement('findAged')<
       - make_interval(secs => max_age * (0.9 + 0.1 * (abs(hashtext(k.customer_id)::bigint) % 1000) / 1000.0))
     and (select count(*) from assay.signing_keys p where p.customer_id = c.id and p.state = 'previous') < :mostPrevious
   group by c.id
+  order by min(k.created_at)
   limit :limit::int`)

@@ -24,6 +24,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
+const HOUR = 3_600
 const DAY = 86_400
 const seconds = (many: number) => world.advance(many * 1_000)
 const path = (id: string, more = '') => `/admin/customers/${id}${more}`
@@ -276,6 +277,20 @@ describe('the age of secrets', () => {
     )
   const FIRST = ['access 1', 'refresh 1']
 
+  /** Customers whose secrets are rotated every hour, as rows: theirs don't open, which is no matter of when their turn is. */
+  const plantHasty = (own: World, many: number) =>
+    own.db.query(
+      `with planted as (
+        insert into assay.customers (id, email, password_hash, sealed_data_key, key_max_age, created_at)
+        select translate(left(md5(n::text), 16), '0189', 'wxyz'), n || '@example.com', 'x', '\\x00', 3600, assay.now()
+        from generate_series(1, $1::int) as n
+        returning id, created_at
+      )
+      insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, created_at)
+      select id, 'access', 1, 'current', 'HS512', '\\x00', created_at from planted`,
+      [many],
+    )
+
   test('each customer’s are rotated by its own, or else by KEY_MAX_AGE', async () => {
     const [week, never, usual] = await Promise.all([
       ruled({ key_max_age: 7 * DAY }),
@@ -292,6 +307,18 @@ describe('the age of secrets', () => {
     await world.maintain()
     expect(await versions(usual)).toContain('refresh 2')
     expect(await versions(never)).toEqual(FIRST)
+  })
+
+  test('the oldest come first, however many customers rotate every hour', async () => {
+    const own = await makeWorld()
+    onTestFinished(() => own.stop())
+    const keeper = await own.replica()
+    const old = await keeper.signUp()
+    await own.advance(91 * DAY * 1_000)
+    await plantHasty(own, 300)
+    await own.advance(HOUR * 1_000)
+    await own.maintain()
+    expect(await versions(old, keeper)).toContain('access 2')
   })
 
   test('a customer’s own counts where KEY_MAX_AGE is 0', async () => {
