@@ -14,7 +14,7 @@ const MEMBERS = {
     about: 'how long a session that begins from now on lasts, whatever is refreshed',
   },
   'refresh-policy': { value: 'WORD', about: 'until_confirmed, grace_only, strict or default' },
-  'key-max-age': { value: 'TIME', about: 'its secrets are rotated by this age; 0d: never' },
+  'key-max-age': { value: 'TIME', about: 'its secrets are rotated by this age, an hour at least; 0d: never' },
 } as const
 
 type Member = keyof typeof MEMBERS

@@ -13,13 +13,21 @@ type Needs = Pick<Deps, 'directory' | 'operators' | 'proxies'>
 /** What one customer's tokens and sessions may be, where that is not what the server's settings say. */
 export const policyRoutes = (deps: Needs): Routes => ({ [`PUT ${CUSTOMER}/policy`]: setPolicy(deps) })
 
+const HOUR = 3_600
 const DAY = 86_400
 const TEN_YEARS = 3650 * DAY
 
-const upTo = (most: number, inWords: string, least = 1) => {
-  const message = `whole seconds, from ${least} to ${most} (${inWords})`
-  return z.int(message).min(least, message).max(most, message).optional()
+const upTo = (most: number, inWords: string) => {
+  const message = `whole seconds, from 1 to ${most} (${inWords})`
+  return z.int(message).min(1, message).max(most, message).optional()
 }
+
+/** Ages are looked at once a minute, and each rotation leaves a version that must retire: nobody means seconds. */
+const AGE = `whole seconds, from ${HOUR} (an hour) to ${TEN_YEARS} (ten years); 0: never`
+const age = z
+  .int(AGE)
+  .refine(seconds => seconds === 0 || (seconds >= HOUR && seconds <= TEN_YEARS), AGE)
+  .optional()
 
 const OURS = /^(?:\*$|assay:)/
 
@@ -38,7 +46,7 @@ const policyRequest = z.strictObject({
   refresh_policy: z
     .enum(['until_confirmed', 'grace_only', 'strict'], 'until_confirmed, grace_only or strict')
     .optional(),
-  key_max_age: upTo(TEN_YEARS, 'ten years; 0: never', 0),
+  key_max_age: age,
 })
 
 /** The whole of it: what the request leaves out is as the server's settings have it. */

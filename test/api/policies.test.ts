@@ -85,10 +85,10 @@ describe('a policy', () => {
   test('is not set over a change that came between', async () => {
     const { id } = await here.signUp()
     const tag = (await read(id)).headers.get('etag')!
-    expect((await put(id, { key_max_age: 1 }, { 'If-Match': tag })).status).toBe(200)
-    expect((await put(id, { key_max_age: 2 }, { 'If-Match': tag })).status).toBe(412)
-    expect((await put(id, { key_max_age: 3 }, { 'If-Match': '"x"' })).status).toBe(400)
-    expect((await read(id)).json.policy).toEqual({ key_max_age: 1 })
+    expect((await put(id, { key_max_age: 3_600 }, { 'If-Match': tag })).status).toBe(200)
+    expect((await put(id, { key_max_age: 7_200 }, { 'If-Match': tag })).status).toBe(412)
+    expect((await put(id, { key_max_age: 10_800 }, { 'If-Match': '"x"' })).status).toBe(400)
+    expect((await read(id)).json.policy).toEqual({ key_max_age: 3_600 })
   })
 
   test('is refused to who only reads, and for a customer that is not there', async () => {
@@ -112,8 +112,11 @@ describe('a policy', () => {
     [{ refresh_token_ttl: 3650 * DAY + 1 }, 'ten years'],
     [{ refresh_policy: 'lax' }, 'until_confirmed'],
     [{ key_max_age: -1 }, '0: never'],
+    [{ key_max_age: 1 }, 'from 3600 (an hour)'],
+    [{ key_max_age: 3_599 }, 'from 3600 (an hour)'],
+    [{ key_max_age: 3650 * DAY + 1 }, 'ten years'],
     [{ key_max_age: null }, 'whole seconds'],
-    [{ keyMaxAge: 1 }, 'only these'],
+    [{ keyMaxAge: 3_600 }, 'only these'],
     [[], 'a JSON object'],
   ])('%j is refused with what it should be', async (policy, why) => {
     const { id } = await here.signUp()

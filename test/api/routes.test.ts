@@ -128,7 +128,7 @@ const RULES: Record<string, Rule> = {
     ends: true,
     body: ({ customer: { password } }) => ({ password }),
   },
-  'PUT /admin/customers/:customer/policy': { may: CHANGERS, body: () => ({ key_max_age: 60 }) },
+  'PUT /admin/customers/:customer/policy': { may: CHANGERS, body: () => ({ key_max_age: 3_600 }) },
   'POST /admin/customers/:customer/revoke': { may: CHANGERS, ends: true },
   'GET /admin/customers/:customer/keys': { may: OPERATORS },
   'POST /admin/customers/:customer/keys': { may: CHANGERS, body: () => ({ name: 'new' }) },
