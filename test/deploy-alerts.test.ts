@@ -12,6 +12,7 @@ import { findProgram } from './support/program.ts'
 
 const run = promisify(execFile)
 const ALERTS = join(import.meta.dirname, '../deploy/prometheus/alerts.yaml')
+const DASHBOARD = join(import.meta.dirname, '../deploy/grafana/assay.json')
 const promtool = findProgram('promtool')
 const folder = mkdtempSync(join(tmpdir(), 'assay-alerts-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -43,6 +44,11 @@ async function expectAlerts(what: Series, tests: object[], atOther: Series = {})
 
 const none = (minutes: number) => rules.map(({ alert }) => ({ eval_time: `${minutes}m`, alertname: alert }))
 
+interface Panel {
+  id: number
+  targets?: { expr: string }[]
+}
+
 describe.skipIf(!promtool)('the alerts, by promtool (skipped where it is not installed)', () => {
   test('are well-formed', async () => {
     await run(promtool!, ['check', 'rules', '--lint-fatal', ALERTS])
@@ -50,6 +56,16 @@ describe.skipIf(!promtool)('the alerts, by promtool (skipped where it is not ins
 
   test('are silent while all is well', async () => {
     await expectAlerts({}, [1, 12, 30, 70].flatMap(none))
+  })
+
+  test('wake nobody for half a minute without the database that is over', async () => {
+    const outage = {
+      assay_bus_age_seconds: '0.3x40 12 0.3x259',
+      assay_bus_polls_total: '0+30x40 1400+30x259',
+      assay_bus_poll_failures_total: '0x40 150x259',
+      'assay_unavailable_total{reason="bus"}': '0x40 2000 4000x258',
+    }
+    await expectAlerts(outage, [10, 11, 12, 13, 14, 15, 16, 20].flatMap(none))
   })
 
   test('are tried all of them', () => {
@@ -67,3 +83,18 @@ describe.skipIf(!promtool)('the alerts, by promtool (skipped where it is not ins
     await expectAlerts(what, expected, everywhere && what)
   })
 })
+
+test.skipIf(!promtool)(
+  'every expression of the dashboard is one (skipped where promtool is not installed)',
+  async () => {
+    const { panels }: { panels: Panel[] } = JSON.parse(readFileSync(DASHBOARD, 'utf8'))
+    const plain = (expr: string) => expr.replaceAll('$job', 'assay').replaceAll(/\$__\w*interval/g, '1m')
+    const records = panels.flatMap(({ id, targets = [] }) =>
+      targets.map(({ expr }, i) => ({ record: `panel:${id}:${i}`, expr: plain(expr) })),
+    )
+    expect(records.length).toBeGreaterThan(30)
+    const file = join(folder, 'panels.yaml')
+    writeFileSync(file, JSON.stringify({ groups: [{ name: 'panels', rules: records }] }))
+    await run(promtool!, ['check', 'rules', file])
+  },
+)
