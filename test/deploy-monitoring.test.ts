@@ -28,7 +28,9 @@ interface Panel {
   title: string
   type: string
   gridPos: { x: number; y: number; w: number; h: number }
-  targets?: { expr: string }[]
+  description?: string
+  fieldConfig?: { defaults: { unit?: string } }
+  targets?: { expr: string; legendFormat?: string }[]
 }
 
 const dashboard: { panels: Panel[]; templating: { list: { definition?: string }[] } } = JSON.parse(
@@ -129,6 +131,15 @@ describe('deploy/grafana/assay.json', () => {
       Array.from({ length: w * h }, (_, index) => `${x + (index % w)} ${y + Math.floor(index / w)}`),
     )
     expect(new Set(cells).size).toBe(cells.length)
-    for (const { type, targets = [] } of panels) expect(type === 'row' || targets.length > 0).toBe(true)
+  })
+
+  test('every panel says what it shows, in which unit, and by which names', () => {
+    for (const { title, type, description, fieldConfig, targets = [] } of dashboard.panels) {
+      if (type === 'row') continue
+      expect(targets, title).not.toHaveLength(0)
+      expect(description, title).toMatch(/.{10,}/)
+      expect(fieldConfig?.defaults.unit, title).toBeTypeOf('string')
+      for (const { legendFormat } of targets) expect(legendFormat, title).toMatch(/./)
+    }
   })
 })
