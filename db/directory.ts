@@ -22,6 +22,14 @@ export const findListed = statement('findListed')<{ customerId: string }, Listed
   `select ${LISTED} from assay.customers where id = :customerId`,
 )
 
+/** With the digest of its API key of this id; null: it was deleted. */
+export const findCreated = statement('findCreated')<
+  { customerId: string; apiKeyId: string },
+  ListedCustomer & { digest: Uint8Array | null }
+>(`
+  select ${LISTED}, (select digest from assay.api_keys k where k.id = :apiKeyId) as digest
+  from assay.customers where id = :customerId`)
+
 /** The audit has it of somebody who was erased. */
 const ERASURE = `select from assay.audit_events where customer_id = :customerId and type = 'customer.erased' limit 1`
 

@@ -7,6 +7,7 @@ import { Audit } from './audit.ts'
 import { Bus } from './bus.ts'
 import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
+import { Creation } from './creation.ts'
 import { Credentials } from './credentials.ts'
 import { randomId } from './crypto/secret.ts'
 import { Customers } from './customers.ts'
@@ -108,7 +109,8 @@ export function assemble(given: Parts) {
   const retirement = new Retirement({ db, revoker, limits, config })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
   const gate = new Gate(Math.min(share(availableParallelism(), worker), 3), share(QUEUE, worker))
-  const directory = new Directory({ db, vault, credentials, revoker, gate, config })
+  const creation = new Creation({ db, vault, credentials, gate })
+  const directory = new Directory({ db, revoker, gate, config })
   const { keyMaxAge, auditRetention } = config
   const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
   const maintenance = new Maintenance({
@@ -163,6 +165,7 @@ export function assemble(given: Parts) {
     secrets,
     retirement,
     audit,
+    creation,
     directory,
     explainer,
     replicas,

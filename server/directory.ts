@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import type { Origin } from '../db/audit.ts'
 import type { Database } from '../db/client.ts'
 import {
@@ -7,9 +6,7 @@ import {
   endAccountSessions,
   eraseCustomer,
   findErased,
-  findErasure,
   findListed,
-  insertCustomerAlone,
   type ListedCustomer,
   listCustomers,
   type Receipt,
@@ -21,15 +18,10 @@ import {
   updatePolicy,
 } from '../db/directory.ts'
 import { DatabaseError } from '../db/failures.ts'
-import type { Credentials } from './credentials.ts'
 import { hashPassword } from './crypto/password.ts'
-import { type Draw, fromRetry, fromTheSystem, newCustomerId } from './crypto/secret.ts'
 import { OAuthError } from './errors.ts'
 import type { Gate } from './gate.ts'
-import { newCustomer } from './new_customer.ts'
-import { assertFits, NO_POLICY, type Policy, type Settings } from './policy.ts'
-import type { Vault } from './records.ts'
-import { OTHER_REQUEST } from './retry.ts'
+import { assertFits, type Policy, type Settings } from './policy.ts'
 import type { Revoker } from './revoking.ts'
 
 export type { ListedCustomer, Receipt, Search } from '../db/directory.ts'
@@ -40,24 +32,11 @@ export interface Change {
   revision: number | undefined
 }
 
-interface NewAccount {
-  email: string
-  name: string | undefined
-  password: string | undefined
-}
-
-interface Created {
-  customer: ListedCustomer
-  apiKey: string
-}
-
 /** A customer may have millions of sessions, and erasing is one act (ms). */
 const ERASING = 600_000
 
 export interface DirectoryOptions {
   db: Database
-  vault: Vault
-  credentials: Credentials
   revoker: Revoker
   /** Around every password hash. */
   gate: Gate
@@ -86,49 +65,6 @@ export class Directory {
   /** Those whose email, or name, begins with what was typed. */
   search(by: 'email' | 'name', query: Parameters<typeof searchEmails>[1]) {
     return (by === 'email' ? searchEmails : searchNames)(this.#options.db, query)
-  }
-
-  /**
-   * Without a password nobody can log in, until one is set. With a `retryKey` the same request is answered again with the same
-   * customer and API key, for as long as the customer is there: both are made from it, and neither is kept. Throws `conflict`
-   * for an email that is taken, `invalid_request` for another email under the key.
-   */
-  async create(account: NewAccount, origin: Origin, retryKey?: string): Promise<Created> {
-    const draw =
-      retryKey === undefined
-        ? fromTheSystem
-        : fromRetry(this.#options.vault.installationKey, `${origin.actor} ${retryKey}`)
-    const before = async () => (retryKey === undefined ? undefined : this.#madeBefore(account.email, draw))
-    // Of two that come at once under one key the later one finds what the earlier one made.
-    const created = (await before()) ?? (await this.#make(account, origin, draw)) ?? (await before())
-    if (!created) throw TAKEN
-    return created
-  }
-
-  /** By an earlier try. Throws `invalid_request` where that was for another email, or its customer was erased. */
-  async #madeBefore(email: string, draw: Draw): Promise<Created | undefined> {
-    const { db, credentials } = this.#options
-    const customerId = newCustomerId(draw)
-    const [customer] = await findListed(db, { customerId })
-    if (customer && customer.email !== email) throw OTHER_REQUEST
-    if (customer) return { customer, apiKey: credentials.make(customerId, draw).text }
-    // Made again, the API key of who was erased would be good again.
-    if ((await findErasure(db, { customerId })).length > 0) throw ERASED
-    return undefined
-  }
-
-  /** Undefined: the email is taken, or there is one that the same draw made, or was, until it was erased. */
-  async #make(account: NewAccount, origin: Origin, draw: Draw): Promise<Created | undefined> {
-    const { db, gate } = this.#options
-    const { email, name, password = randomBytes(32).toString('hex') } = account
-    const passwordHash = await gate.pass(() => hashPassword(password))
-    const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
-    const [inserted] = await insertCustomerAlone(db, { ...origin, ...made }).catch(unlessMade)
-    if (!inserted) return undefined
-    const { customerId: id } = made
-    const { createdAt } = inserted
-    const customer = { id, email, name: name ?? null, state: 'active' as const, revision: 1, createdAt }
-    return { customer: { ...customer, ...NO_POLICY }, apiKey }
   }
 
   /** Throws `not_found`, `precondition_failed`, or `conflict` for an email that is taken. */
@@ -218,14 +154,4 @@ function unlessTaken(error: unknown): never {
   throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
 }
 
-/** Nor do two that come at once under one Idempotency-Key. */
-function unlessMade(error: unknown): [] {
-  if (error instanceof DatabaseError && error.constraint === 'customers_pkey') return []
-  throw error
-}
-
-const ERASED = new OAuthError(
-  'invalid_request',
-  'the customer of this Idempotency-Key was erased; use a new one',
-)
-const TAKEN = new OAuthError('conflict', 'this email has an account')
+export const TAKEN = new OAuthError('conflict', 'this email has an account')

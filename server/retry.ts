@@ -19,6 +19,16 @@ export const retryOf = (installationKey: Uint8Array, seed: string, request: unkn
   drawOf: id => fromRetry(installationKey, JSON.stringify([id, seed, request])),
 })
 
+/**
+ * What is made of it is found again by its ids, which come from the `seed` alone. Its credential comes from the request too, so
+ * another request has one that doesn't fit.
+ */
+export function drawFor(installationKey: Uint8Array, seed: string, request: unknown): Draw {
+  const ofSeed = fromRetry(installationKey, seed)
+  const ofBoth = fromRetry(installationKey, JSON.stringify([seed, request]))
+  return (bytes, what) => (what === 'credential' ? ofBoth : ofSeed)(bytes, what)
+}
+
 export const OTHER_REQUEST = new OAuthError(
   'invalid_request',
   'this Idempotency-Key was used with another request; use a new one',

@@ -9,9 +9,12 @@ const COST = { memoryCost: 19456, timeCost: 2, parallelism: 1 }
  */
 const NO_HASH = `$argon2id$v=19$m=19456,t=2,p=1$${'A'.repeat(22)}$${'A'.repeat(43)}`
 
-/** In PHC string format, off the main thread. How long a password may be is settled at the door. */
-export function hashPassword(password: string): Promise<string> {
-  return hash(password, COST)
+/**
+ * In PHC string format, off the main thread. How long a password may be is settled at the door. `salt` (16 bytes): for one that
+ * must have the same hash again; else it is random.
+ */
+export function hashPassword(password: string, salt?: Uint8Array): Promise<string> {
+  return hash(password, { ...COST, ...(salt && { salt }) })
 }
 
 /**

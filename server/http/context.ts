@@ -2,6 +2,7 @@ import type { Audit, Origin } from '../audit.ts'
 import type { Bus } from '../bus.ts'
 import type { Clock } from '../clock.ts'
 import type { Config } from '../config.ts'
+import type { Creation } from '../creation.ts'
 import type { Credentials } from '../credentials.ts'
 import type { Customers } from '../customers.ts'
 import type { Directory } from '../directory.ts'
@@ -33,6 +34,7 @@ export interface Deps {
   secrets: Secrets
   retirement: Retirement
   audit: Audit
+  creation: Creation
   directory: Directory
   explainer: Explainer
   replicas: Replicas

@@ -14,7 +14,7 @@ import { json, NO_STORE, noContent } from './respond.ts'
 import { name } from './schemas.ts'
 import { waitForAll, waitOf } from './wait.ts'
 
-type Needs = Pick<Deps, 'bus' | 'directory' | 'operators' | 'proxies'>
+type Needs = Pick<Deps, 'bus' | 'creation' | 'directory' | 'operators' | 'proxies'>
 
 export const CUSTOMER = '/admin/customers/:customer'
 
@@ -88,7 +88,7 @@ function createCustomer(deps: Needs) {
     const { email, name, password } = await readJson(call, createRequest)
     const origin = originOf(call, deps, actor)
     const account = { email, name, password }
-    const { customer, apiKey } = await deps.directory.create(account, origin, idempotencyKey(call))
+    const { customer, apiKey } = await deps.creation.create(account, origin, idempotencyKey(call))
     return withTag(customer, { customer: toCustomer(customer), api_key: apiKey }, 201)
   }
 }

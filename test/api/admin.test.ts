@@ -96,6 +96,54 @@ describe('a customer', () => {
     expect((await call('POST', '/admin/customers', other, { 'Idempotency-Key': 'a b' })).status).toBe(400)
   })
 
+  test('is not created by another request under its key, which says so', async () => {
+    const password = 'correct horse battery'
+    const body = { email: `${crypto.randomUUID()}@example.com`, name: 'Ann', password }
+    const key = { 'Idempotency-Key': crypto.randomUUID() }
+    const first = await call('POST', '/admin/customers', body, key)
+    const { name, ...nameless } = body
+    const others = [
+      { ...body, name: 'Bob' },
+      { ...body, password: `${password}!` },
+      { email: body.email, name },
+    ]
+    for (const other of [...others, nameless, { ...body, email: `x${body.email}` }]) {
+      const refused = await call('POST', '/admin/customers', other, key)
+      expect(refused).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+      expect(refused.json.detail).toContain('used with another request')
+      expect(refused.text).not.toContain(first.json.customer.id)
+    }
+    const again = await call('POST', '/admin/customers', body, key)
+    expect(again.json).toEqual(first.json)
+    expect((await assay.postJson('/api/auth/login', { email: body.email, password })).status).toBe(200)
+  })
+
+  test('without a password is not told to who asks for one with it, under the same key', async () => {
+    const body = { email: `${crypto.randomUUID()}@example.com` }
+    const key = { 'Idempotency-Key': crypto.randomUUID() }
+    expect((await call('POST', '/admin/customers', body, key)).status).toBe(201)
+    const other = { ...body, password: 'correct horse battery' }
+    expect((await call('POST', '/admin/customers', other, key)).status).toBe(400)
+    expect((await assay.postJson('/api/auth/login', other)).status).toBe(401)
+  })
+
+  test('that was changed since is told as it is, and one whose first API key was deleted is not', async () => {
+    const body = { email: `${crypto.randomUUID()}@example.com`, password: 'correct horse battery' }
+    const key = { 'Idempotency-Key': crypto.randomUUID() }
+    const { customer, api_key } = (await call('POST', '/admin/customers', body, key)).json
+    const email = `new-${body.email}`
+    await call('PATCH', path(customer.id), { email })
+    await call('PUT', path(customer.id, '/password'), { password: 'another horse battery' })
+    const retried = await call('POST', '/admin/customers', body, key)
+    expect(retried).toMatchObject({ status: 201, json: { customer: { id: customer.id, email }, api_key } })
+    const [first] = (await call('GET', path(customer.id, '/keys'))).json.keys
+    expect((await call('DELETE', path(customer.id, `/keys/${first.id}`))).status).toBe(204)
+    const late = await call('POST', '/admin/customers', body, key)
+    expect(late).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+    expect(late.json.detail).toContain('deleted since')
+    expect((await assay.postJson('/issue', {}, bearer(api_key))).status).toBe(401)
+  })
+
   test('is created once by requests that come at once under one key, whichever comes first', async () => {
     const there = await world.replica()
     for (let round = 0; round < 3; round++) {
