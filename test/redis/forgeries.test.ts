@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
 import { installationMac } from '../../server/crypto/installation.ts'
-import { hear } from '../support/holding.ts'
+import { hear, LOADER, POLL } from '../support/holding.ts'
 import { coldReplica, outcomes, type RedisWorld, redisWorld, shelved } from '../support/shelf.ts'
 import { ADMIN_TOKEN, type World } from '../support/world.ts'
 
@@ -109,7 +109,7 @@ test('an entry from the future is not used', async () => {
 test('an entry from another timeline is not used, on either side', async () => {
   const { customer, token, entry } = await shelved(made)
   const other = await coldReplica(world)
-  other.database.otherTimeline(/from \(select\) as always|insert into assay\.replicas/)
+  other.database.otherTimeline(new RegExp(`${LOADER.source}|${POLL.source}`))
   await hear(other.replica)
   onTestFinished(() => other.database.otherTimeline(undefined))
   await made.put(customer.id, entry)
