@@ -1,5 +1,5 @@
 import type postgres from 'postgres'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { control } from '../support/database.ts'
 import { ALICE, bearer, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -21,10 +21,8 @@ afterAll(async () => {
 
 test('a login that a new password waits for does not outlive it', async () => {
   const customer = await assay.signUp()
-  let committed = () => {}
-  const held = new Promise<void>(resolve => {
-    committed = resolve
-  })
+  const [locked, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  onTestFinished(() => held.resolve())
   // As insertLogin does it: the customer's row is locked, then the session written.
   const login = sql.begin(async begun => {
     await begun`select from assay.customers where id = ${customer.id} for share`
@@ -33,8 +31,10 @@ test('a login that a new password waits for does not outlive it', async () => {
         issued_at, rotated_at, key_version, access_until, expires_at, ends_at)
       values (${customer.id}, 'aaaaaaaaaaaaaaaaaaaaaaaa', ${customer.id}, 'assay:account', '"x"', 300, 0, 0, assay.now(),
         assay.now(), 1, assay.now() + interval '5 minutes', assay.now() + interval '1 day', assay.now() + interval '1 day')`
-    await held
+    locked.resolve()
+    await held.promise
   })
+  await locked.promise
   const set = assay.request(`/admin/customers/${customer.id}/password`, {
     method: 'PUT',
     headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
@@ -45,7 +45,7 @@ test('a login that a new password waits for does not outlive it', async () => {
       timeout: 10_000,
     })
     .toBeGreaterThan(0)
-  committed()
+  held.resolve()
   await login
   expect((await set).status).toBe(204)
   const live = await sql`select from assay.sessions where customer_id = ${customer.id} and revoked_at is null`
