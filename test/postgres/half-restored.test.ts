@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest'
 import { signUp } from '../support/calls.ts'
-import { control, createDatabase } from '../support/database.ts'
+import { control, createDatabase, direct } from '../support/database.ts'
 import { logLines, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
 
 /** A database that was restored in part, or isn't Assay's: the start says so in a sentence, and changes nothing. */
@@ -15,7 +15,8 @@ let sound: Awaited<ReturnType<typeof createDatabase>>
 
 beforeAll(async () => {
   sound = await createDatabase(inject('databaseUrl'))
-  const assay = await startAssay({ ...secrets, DATABASE_URL: sound.url, TRUST_PROXY: '127.0.0.1' })
+  // Past a pooler, which would stay connected.
+  const assay = await startAssay({ ...secrets, DATABASE_URL: direct(sound.url), TRUST_PROXY: '127.0.0.1' })
   await signUp(assay)
   await assay.stop('SIGINT')
 })
