@@ -1,6 +1,6 @@
 import type { Customer, Replica, World } from './world.ts'
 
-/** States that no route of the API makes yet, written as the server will write them, and replicas that know them. */
+/** States written past the API, as the server writes them, and replicas that know them. */
 
 /** Every replica given has polled since this was called: the first poll may be one that was under way before. */
 export async function sync(...replicas: Pick<Replica, 'bus'>[]) {
