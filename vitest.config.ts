@@ -28,6 +28,7 @@ export default defineConfig(({ mode }) => {
     test: {
       name,
       include,
+      ...(databaseUrl && { globalSetup: './test/support/drop-roles.ts' }),
       provide: { databaseUrl, redisUrl: redisUrl ?? '', longRun, seed },
       testTimeout: longRun ? 3_600_000 : 60_000,
       hookTimeout: 60_000,

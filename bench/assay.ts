@@ -2,7 +2,6 @@ import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { open } from '../db/client.ts'
-import { migratePostgres } from '../db/migrate.ts'
 import { openVault } from '../server/vault.ts'
 import { control, createDatabase } from '../test/support/database.ts'
 import { freePort } from '../test/support/port.ts'
@@ -36,7 +35,6 @@ export async function dropAll() {
 export async function install(postgres: string, many: number, known = many): Promise<Installation> {
   const { url, drop } = await createDatabase(postgres)
   drops.push(drop)
-  await migratePostgres(url)
   const db = await open({ url })
   const vault = await openVault(db, [{ id: 'm1', bytes: MASTER_KEY }])
   const customers = await seedCustomers(db, vault, many, known)

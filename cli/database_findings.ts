@@ -1,7 +1,8 @@
 import { type Database, open } from '../db/client.ts'
 import { SchemaUnfit } from '../db/failures.ts'
-import { inspect } from '../db/inspect.ts'
+import { inspect, type Server } from '../db/inspect.ts'
 import { findMasterKeys, findNeededMasterKeys } from '../db/keys.ts'
+import { findMissingPrivileges } from '../db/privileges.ts'
 import { assertNoGaps, stateOfSchema } from '../db/wholeness.ts'
 import type { Config } from '../server/config.ts'
 import { checkValue } from '../server/crypto/seal.ts'
@@ -12,58 +13,73 @@ const OLDEST = 150_000
 /** Of one process: ten for calls, one for the poll, one that hears notifications. */
 const CONNECTIONS = 12
 
-/** What can be seen of the database without a server: the way there, and what is in it. */
+/**
+ * Adds what can be seen of the database without a server: the way there, and what is in it. Never throws: a check that
+ * can't be made is a finding as well.
+ */
 export async function database(config: Config, url: string, add: Add) {
-  const db = await reached(url, config, add)
-  if (!db) return
+  const check = async (name: string, look: () => Promise<Found>) => {
+    const found = await look().catch(asFinding)
+    add(name, found)
+    return found
+  }
+  if ((await check('database', () => reach(url, config))).state !== 'ok') return
+  const server = await inspect(url)
+  for (const { name, value, needed } of server.unfit) add('pooler', unfit(name, value, needed))
+  const db = await open({ url })
   try {
-    add('database settings', await databaseSettings(db))
-    add('database version', await version(db))
-    add('database clock', await clock(db))
-    add('connections', await connections(db, config))
-    add('privileges', await privileges(db))
-    const migrated = await fitting(migrations(db))
-    add('migrations', migrated)
+    await check('database settings', () => databaseSettings(db))
+    await check('database version', () => version(db))
+    await check('database encoding', async () => encoding(server))
+    await check('database clock', () => clock(db))
+    await check('connections', () => connections(db, config))
+    const migrated = await check('migrations', () => migrations(db))
+    await check('privileges', () => privileges(db, migrated))
     if (migrated.state !== 'ok') return
-    add('installation', await fitting(installation(db)))
-    add('master keys', await masterKeys(db, config))
+    await check('installation', () => installation(db))
+    await check('master keys', () => masterKeys(db, config))
   } finally {
     await db.close()
   }
 }
 
-async function reached(url: string, { directDatabaseUrl: direct }: Config, add: Add) {
+/** An error as a finding: what failed, without a word of the statement or the URL, and what to do. */
+function asFinding(error: unknown): Found {
+  if (error instanceof SchemaUnfit) return wrong(`the schema assay ${error.found}`, WHOLE)
   try {
-    const found = await inspect(url)
-    const straight = direct === undefined ? undefined : await inspect(direct)
-    if (found.standby)
-      add('database', wrong('it is a standby, which only reads', 'let DATABASE_URL name the primary'))
-    else if (straight && straight.identity !== found.identity)
-      add(
-        'database',
-        wrong(
-          'DIRECT_DATABASE_URL leads to another database than DATABASE_URL',
-          'name the same database in both, the direct one past the pooler',
-        ),
-      )
-    else add('database', ok(`${found.name}, reached${found.pooled ? ' through a pooler' : ''}`))
-    for (const { name, value, needed } of found.unfit)
-      add(
-        'pooler',
-        wrong(
-          `${name} is '${value}' there, not '${needed}'`,
-          `alter database NAME set ${name} = '${needed}'`,
-        ),
-      )
-    return await open({ url })
-  } catch (error) {
-    add(
-      'database',
-      wrong(failureOf(error).message.replace(/^assay: /, ''), 'mend DATABASE_URL, or start the database'),
-    )
-    return undefined
+    return wrong(failureOf(error).message.replace(/^assay: /, ''), 'fix DATABASE_URL, or start the database')
+  } catch {
+    return wrong(`this check failed: ${error}`, 'please report this: it is a bug in Assay')
   }
 }
+
+const unfit = (name: string, value: string, needed: string) =>
+  wrong(`${name} is '${value}' there, not '${needed}'`, `alter database NAME set ${name} = '${needed}'`)
+
+/** Follows both URLs to their servers. Throws what a start would throw. */
+async function reach(url: string, { directDatabaseUrl: direct }: Config): Promise<Found> {
+  const found = await inspect(url)
+  if (found.standby) return wrong('it is a standby, which only reads', 'let DATABASE_URL name the primary')
+  if (found.readOnly)
+    return wrong(
+      'it only reads: default_transaction_read_only is on for the server, the database or the role',
+      'turn it off (some providers turn it on when the disk is full), or name a database that can be written to',
+    )
+  if (direct !== undefined && (await inspect(direct)).identity !== found.identity)
+    return wrong(
+      'DIRECT_DATABASE_URL leads to another database than DATABASE_URL',
+      'name the same database in both, the direct one past the pooler',
+    )
+  return ok(`${found.name}, reached${found.pooled ? ' through a pooler' : ''}`)
+}
+
+const encoding = ({ encoding }: Server): Found =>
+  encoding === 'UTF8'
+    ? ok(encoding)
+    : wrong(
+        `it is ${encoding}, and Assay needs UTF8`,
+        "make another database: create database NAME encoding 'UTF8' template template0",
+      )
 
 const settingOf = async (db: Database, name: string) =>
   (await db.query<{ value: string }>(`select current_setting('${name}') as value`))[0]!.value
@@ -103,7 +119,7 @@ async function clock(db: Database): Promise<Found> {
 async function connections(db: Database, { workers }: Config): Promise<Found> {
   const [row] = await db.query<{ most: number; used: number }>(
     `select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as most,
-      (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as used`,
+      (select sum(numbackends)::int from pg_stat_database) as used`,
   )
   const needed = CONNECTIONS * (workers === 'auto' ? 1 : workers)
   const found = `${row!.most} in all, ${row!.used} used; this needs ${needed} for each replica`
@@ -112,19 +128,31 @@ async function connections(db: Database, { workers }: Config): Promise<Found> {
     : warning(found, 'raise max_connections, start fewer WORKERS, or put pgbouncer in between')
 }
 
-async function privileges(db: Database): Promise<Found> {
-  const [row] = await db.query<{ make: boolean; there: boolean; owned: boolean }>(
-    `select has_database_privilege(current_database(), 'create') as make,
-      exists (select from pg_namespace where nspname = 'assay') as there,
-      exists (select from pg_namespace where nspname = 'assay' and pg_has_role(nspowner, 'usage')) as owned`,
+/** To serve, a role reads and writes rows. Where migrations are due, it may not have to apply them itself. */
+async function privileges(db: Database, migrated: Found): Promise<Found> {
+  if (migrated.state === 'ok') {
+    const missing = await findMissingPrivileges(db)
+    return missing.length === 0
+      ? ok('this role may read and write every table')
+      : wrong(`this role lacks rights in the schema assay: ${missing.join('; ')}`, GRANT)
+  }
+  return (await mayMigrate(db))
+    ? ok('this role may make and change the schema assay')
+    : warning(
+        'this role may not make or change the schema assay, and migrations are due',
+        'run `npm run migrate` with the URL of the role that may; deploy/postgres/roles.sql makes both roles',
+      )
+}
+
+const GRANT = 'grant them as deploy/postgres/roles.sql does'
+
+async function mayMigrate(db: Database): Promise<boolean> {
+  const [row] = await db.query<{ may: boolean }>(
+    `select coalesce(
+      (select pg_has_role(nspowner, 'usage') from pg_namespace where nspname = 'assay'),
+      has_database_privilege(current_database(), 'create')) as may`,
   )
-  if (row!.there ? row!.owned : row!.make) return ok('it may make and change the schema assay')
-  return wrong(
-    'this user may not make or change the schema assay',
-    row!.there
-      ? "as the database's owner: alter schema assay owner to USER"
-      : "as the database's owner: grant create on database NAME to USER",
-  )
+  return row!.may
 }
 
 const WHOLE = 'restore the whole backup (docs/running.md), or let DATABASE_URL lead to another database'
@@ -145,16 +173,6 @@ async function installation(db: Database): Promise<Found> {
   )
   if (made) return ok(`made on ${made.on}, with ${made.customers} customers`)
   return warning('none yet: the next start makes one, which refuses every token there is', ELSEWHERE)
-}
-
-/** The finding of a check that may find that the schema isn't as Assay leaves it. */
-async function fitting(check: Promise<Found>): Promise<Found> {
-  try {
-    return await check
-  } catch (error) {
-    if (!(error instanceof SchemaUnfit)) throw error
-    return wrong(`the schema assay ${error.found}`, WHOLE)
-  }
 }
 
 async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<Found> {

@@ -16,7 +16,8 @@ const KEEP_ALIVE = 10_000
 /** One connection to Postgres, ended for good whatever became of its link. */
 export class Connection extends pg.Client {
   constructor(config: pg.ClientConfig = {}) {
-    super({ ...config, connectionTimeoutMillis: CONNECT_DEADLINE })
+    // pg's pool makes the password non-enumerable, so a spread alone would drop it.
+    super({ ...config, password: config.password, connectionTimeoutMillis: CONNECT_DEADLINE })
     // Without a listener an error of an idle link ends the process. The calls under way are told by themselves.
     this.on('error', () => {})
     const link = this.connection as unknown as Link
@@ -64,22 +65,22 @@ function guardParsing(connection: Link) {
 const types = new pg.TypeOverrides()
 types.setTypeParser(pg.types.builtins.INT8, Number)
 
-/** What a URL may say that is ours to say: it would win over the settings of the session. */
-const OURS = [
-  'statement_timeout',
-  'lock_timeout',
-  'idle_in_transaction_session_timeout',
-  'query_timeout',
-  'connectionTimeoutMillis',
-]
+/** The parameters of a URL that Assay reads. Any other could change how the driver or the pool works. */
+const FROM_URL = ['user', 'password', 'host', 'port', 'database', 'ssl', 'sslnegotiation'] as const
 
 /**
- * What every connection has in common, read from the URL and the files that it names. `settings` are the server's, for the
- * session: they go with the connection's first message, which a pooler refuses. Throws what can't be read.
+ * The driver's configuration for a URL and the certificate files that it names. `settings` are set for the session and win
+ * over the URL's `options`; they are part of the connection's first message, which poolers refuse. Throws if the URL or a
+ * file can't be read.
  */
 export function connectionTo(url: string, settings: Record<string, string> = {}): pg.ClientConfig {
+  const parsed = parseIntoClientConfig(likeLibpq(url)) as Record<string, unknown>
+  const own = Object.entries(settings).map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
+  const options = [parsed.options, ...own].filter(Boolean).join(' ')
   return {
-    ...parseIntoClientConfig(withSettings(url, settings)),
+    ...Object.fromEntries(FROM_URL.filter(name => name in parsed).map(name => [name, parsed[name]])),
+    ...(options !== '' && { options }),
+    enableChannelBinding: ['prefer', 'require'].includes(parsed.channel_binding as string),
     application_name: 'assay',
     keepAlive: true,
     keepAliveInitialDelayMillis: KEEP_ALIVE,
@@ -87,17 +88,13 @@ export function connectionTo(url: string, settings: Record<string, string> = {})
   }
 }
 
-/** Ours come last and win. */
-function withSettings(url: string, settings: Record<string, string>): string {
-  const target = new URL(url)
-  const { searchParams } = target
-  for (const name of OURS) searchParams.delete(name)
-  // As libpq reads it: `require` encrypts, `verify-full` checks whom it speaks to as well.
-  if (searchParams.has('sslmode')) searchParams.set('uselibpqcompat', 'true')
-  const own = Object.entries(settings).map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
-  const options = [searchParams.get('options'), ...own].filter(Boolean).join(' ')
-  if (options !== '') searchParams.set('options', options)
-  return target.href
+/**
+ * `sslmode` and `sslrootcert` as libpq defines them: `require` encrypts, `verify-full` checks the server's certificate as
+ * well, and `sslrootcert=system` trusts the usual public CAs, as Node does when no CA is given.
+ */
+function likeLibpq(url: string): string {
+  const known = url.replace(/([?&])sslrootcert=system(?=&|$)/, '$1sslmode=verify-full')
+  return /[?&]sslmode=/.test(known) ? `${known}&uselibpqcompat=true` : known
 }
 
 /** Runs `use` on a connection of its own, which it ends, within `deadline` milliseconds. Throws Unavailable. */
@@ -109,7 +106,9 @@ export async function connected<Result>(
   let connection: Connection | undefined
   try {
     connection = new Connection(connectionTo(url))
-    await connection.connect()
+    await connection.connect().catch(error => {
+      throw refused(error, connection!)
+    })
     return await within(deadline, use(connection), () => connection?.cut())
   } catch (error) {
     throw lost(error)
@@ -118,19 +117,26 @@ export async function connected<Result>(
   }
 }
 
+/** The error of a connection that was not made. A server that demands TLS refuses those without it as unknown clients. */
+const refused = (error: unknown, { ssl }: Connection) =>
+  (error as { code?: unknown }).code === '28000' && !ssl
+    ? new Unavailable('database: 28000_WITHOUT_TLS', 'database')
+    : error
+
 /**
- * What pg throws, told apart: what the server refused and what is a bug stays as it is; everything else is the link's
- * failure, by the system's code or, where pg has only words, by those.
+ * Sorts what pg throws: a refusal by the server and a bug of ours stay as they are; anything else is a failure of the
+ * connection, named by the system's code or, where pg has only a message, by a code of ours.
  */
 export function lost(error: unknown): unknown {
   const { code, message } = error as NodeJS.ErrnoException
   const isRefusal = error instanceof pg.DatabaseError && /^[0-9A-Z]{5}$/.test(code ?? '')
   const isOurs = error instanceof Unavailable || error instanceof SchemaUnfit
   if (isRefusal || isOurs || error instanceof TypeError) return error
-  return new Unavailable(`database: ${code ?? WORDS[message] ?? message}`, 'database')
+  return new Unavailable(`database: ${code ?? CODES[message] ?? message}`, 'database')
 }
 
-const WORDS: Record<string, string> = {
+const CODES: Record<string, string> = {
   'timeout expired': 'CONNECT_TIMEOUT',
   'Connection terminated unexpectedly': 'CONNECTION_CLOSED',
+  'The server does not support SSL connections': 'NO_TLS',
 }

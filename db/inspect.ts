@@ -7,6 +7,10 @@ export interface Server {
   /** As an operator knows it, without user and password. */
   name: string
   standby: boolean
+  /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
+  readOnly: boolean
+  /** As Postgres names it: `UTF8`, `LATIN1`, `SQL_ASCII`. */
+  encoding: string
   /** A pooler stands between: it makes up the number that cancels a call, which is otherwise the backend's pid. */
   pooled: boolean
   /** Settings that a pooler's sessions have though Assay needs others; without a pooler it sets its own. */
@@ -48,6 +52,8 @@ export const sessionSettings = (deadline: number) => ({
 // pg_settings has the number alone, in milliseconds, where current_setting adds a unit.
 const QUESTION = `
   select pg_backend_pid() as pid, current_database() as database, pg_is_in_recovery() as standby,
+    current_setting('transaction_read_only') = 'on' as "readOnly",
+    (select pg_encoding_to_char(encoding) from pg_database where datname = current_database()) as encoding,
     (select system_identifier from pg_control_system()) || '/' ||
       (select oid from pg_database where datname = current_database()) as identity,
     (select json_object_agg(name, setting) from pg_settings
@@ -58,10 +64,10 @@ const QUESTION = `
 /** Asks the server itself, on a connection of its own. Throws Unavailable. */
 export function inspect(url: string): Promise<Server> {
   return connected(url, DEADLINE, async connection => {
-    const { pid, database, standby, identity, settings } = (await connection.query(QUESTION)).rows[0]
+    const { pid, database, settings, ...server } = (await connection.query(QUESTION)).rows[0]
     const name = `${database} on ${connection.host}:${connection.port}`
     const pooled = pid !== (connection as unknown as { processID: number }).processID
-    return { identity, name, standby, pooled, unfit: pooled ? unfitOf(settings) : [] }
+    return { ...server, name, pooled, unfit: pooled ? unfitOf(settings) : [] }
   })
 }
 

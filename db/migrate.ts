@@ -1,10 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { MAKE_PARTITIONS } from './audit_partitions.ts'
+import { makePartitions } from './audit_partitions.ts'
 import type { Line } from './client.ts'
 import { connected } from './connection.ts'
-import { SchemaUnfit } from './failures.ts'
 import { lastMigration, type Migration, migrations } from './journal.ts'
-import { assertEmpty, assertWhole } from './wholeness.ts'
+import { assertEmpty, assertWhole, throwUnfit } from './wholeness.ts'
 
 /** The number that Assay's migrations lock, anywhere it shares a server: 'assay' in ASCII. */
 const LOCK = 0x61_73_73_61_79
@@ -62,31 +61,32 @@ function migrateAtOnce(url: string): Promise<number> {
 
 /** Throws SchemaUnfit where what is there isn't what migrations left. */
 export async function migrate(transaction: Transaction): Promise<number> {
-  try {
-    return await bringUpToDate(transaction)
-  } catch (error) {
-    const { code } = error as { code?: string }
-    // Class 42: what a statement names is there already, or isn't. But 42501: the user has no right to it.
-    if (!/^42(?!501)/.test(code ?? '')) throw error
-    throw new SchemaUnfit(`is not as its migrations leave it (SQLSTATE ${code})`, error)
-  }
+  return bringUpToDate(transaction).catch(throwUnfit)
 }
 
 async function bringUpToDate(transaction: Transaction): Promise<number> {
   await transaction.query(`select pg_advisory_xact_lock(${LOCK})`)
   await transaction.query(`set local lock_timeout = ${LOCK_WAIT}`)
-  await transaction.query('create schema if not exists assay')
-  await transaction.query(
-    'create table if not exists assay.migrations (id serial primary key, hash text not null, created_at bigint not null)',
-  )
+  await transaction.query(MAKE_SCHEMA)
   const last = await lastMigration(transaction)
   if (last === 0) await assertEmpty(transaction)
   const due = migrations.filter(({ madeAt }) => madeAt > last)
   for (const migration of due) await apply(transaction, migration)
   await assertWhole(transaction)
-  await transaction.query(MAKE_PARTITIONS)
+  await makePartitions(transaction)
   return due.length
 }
+
+/**
+ * `create schema if not exists` needs the right to create schemas even where the schema exists. The role that migrates may
+ * own the schema without having that right.
+ */
+const MAKE_SCHEMA = `
+  do $$ begin
+    if to_regnamespace('assay') is null then create schema assay; end if;
+    create table if not exists assay.migrations
+      (id serial primary key, hash text not null, created_at bigint not null);
+  end $$`
 
 async function apply(transaction: Transaction, { statements, hash, madeAt }: Migration) {
   for (const statement of statements) await transaction.query(statement)

@@ -7,7 +7,12 @@ import { isMigrated, lastMigration, snapshot, type TableSnapshot } from './journ
 type Querier = Pick<Line, 'query'>
 
 /** What migrations make by hand. */
-const BY_HAND = ['function now', 'audit_events_default']
+const BY_HAND = [
+  'function now',
+  'function make_audit_partitions',
+  'function drop_audit_partition',
+  'audit_events_default',
+]
 
 /** The names that must be in the schema, those of columns and indexes behind their table's and a dot. */
 const NEEDED = [
@@ -60,8 +65,20 @@ function listed(names: string[]): string {
     : sorted.join(', ')
 }
 
+/**
+ * Throws SchemaUnfit for an error of SQLSTATE class 42: something that a statement names doesn't exist, or exists already.
+ * Rethrows any other, and 42501, which means that the role has no right to it.
+ */
+export function throwUnfit(error: unknown): never {
+  const { code, sqlstate = code } = error as { code?: string; sqlstate?: string }
+  if (!/^42(?!501)/.test(sqlstate ?? '')) throw error
+  throw new SchemaUnfit(`is not as its migrations leave it (SQLSTATE ${sqlstate})`, error)
+}
+
 /** What a migration would find there; changes nothing. Throws SchemaUnfit. */
-export async function stateOfSchema(db: Querier): Promise<'none' | 'older' | 'current'> {
+export const stateOfSchema = (db: Querier) => lookAtSchema(db).catch(throwUnfit)
+
+async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> {
   const [there] = await db.query<{ schema: boolean; journal: boolean }>(
     `select to_regnamespace('assay') is not null as schema, to_regclass('assay.migrations') is not null as journal`,
   )

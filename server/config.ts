@@ -1,7 +1,7 @@
 import type { z } from 'zod'
 import { type Environment, type ReadFile, readTexts } from './config/environment.ts'
 import { place, rules, secretsDiffer } from './config/rules.ts'
-import { type Settings, settings } from './config/settings.ts'
+import { type SettingName, type Settings, settings } from './config/settings.ts'
 import type { SealingKey } from './crypto/seal.ts'
 import { digest } from './crypto/secret.ts'
 
@@ -83,12 +83,37 @@ const checked = settings.check(...rules, secretsDiffer)
 
 /** Throws ConfigError with every problem at once: a start that fails should fail once. */
 export function loadConfig(env: Environment, readFile: ReadFile): Config {
+  return toConfig(parseSettings(env, readFile, checked, () => true))
+}
+
+const databaseSettings = settings.pick({ DATABASE_URL: true, DIRECT_DATABASE_URL: true, DATA_DIR: true })
+
+/** Where the database is, which is all that a migration needs to know: no secret but the URL's. Throws ConfigError. */
+export function loadDatabaseConfig(
+  env: Environment,
+  readFile: ReadFile,
+): Pick<Config, 'databaseUrl' | 'directDatabaseUrl' | 'dataDir'> {
+  const s = parseSettings(env, readFile, databaseSettings, name => name in databaseSettings.shape)
+  return { databaseUrl: s.DATABASE_URL, directDatabaseUrl: s.DIRECT_DATABASE_URL, dataDir: s.DATA_DIR }
+}
+
+/** The settings by `schema`, once nothing is wrong with those that are `needed`. */
+function parseSettings<T>(
+  env: Environment,
+  readFile: ReadFile,
+  schema: z.ZodType<T>,
+  isNeeded: (name: SettingName) => boolean,
+): T {
   const { texts, unread } = readTexts(env, readFile)
-  const parsed = checked.safeParse(texts)
-  const issues = (parsed.error?.issues ?? []).filter(({ path }) => !unread.has(path[0] as keyof Settings))
-  const problems = [...unread.values(), ...issues.map(issue => describe(issue))]
-  if (!parsed.success || problems.length > 0) throw new ConfigError(problems)
-  return toConfig(parsed.data)
+  const issues = checked.safeParse(texts).error?.issues.map(issue => ({ name: issue.path[0], issue })) ?? []
+  const problems = [
+    ...[...unread].filter(([name]) => isNeeded(name)).map(([, problem]) => problem),
+    ...issues
+      .filter(({ name }) => isNeeded(name as SettingName) && !unread.has(name as SettingName))
+      .map(({ issue }) => describe(issue)),
+  ]
+  if (problems.length > 0) throw new ConfigError(problems)
+  return schema.parse(texts)
 }
 
 /** The text of MASTER_KEYS, or of the file that stands in for it, which `source` then names. */

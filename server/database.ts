@@ -1,10 +1,12 @@
+import { makePartitions } from '../db/audit_partitions.ts'
 import { type Database, open } from '../db/client.ts'
 import { type Hints, listenForHints } from '../db/hints.ts'
 import { inspect, type Server } from '../db/inspect.ts'
 import { isNewer } from '../db/journal.ts'
 import { findInstallation } from '../db/keys.ts'
 import { migratePostgres } from '../db/migrate.ts'
-import { assertNoGaps } from '../db/wholeness.ts'
+import { findMissingPrivileges } from '../db/privileges.ts'
+import { assertNoGaps, stateOfSchema } from '../db/wholeness.ts'
 import { type Config, ConfigError } from './config.ts'
 import { Unavailable } from './errors.ts'
 import type { Log } from './log.ts'
@@ -13,18 +15,61 @@ import { VERSION } from './version.ts'
 type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
 
 /**
- * Open, migrated and whole; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to the wrong place,
- * and SchemaUnfit.
+ * Opens the database, migrated and complete; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to
+ * the wrong place or its role lacks a right, NotMigrated, and SchemaUnfit.
  */
 export async function openDatabase(urls: Urls, folder: string | undefined): Promise<Database> {
   const { databaseUrl, directDatabaseUrl } = urls
+  let db: Database
   if (databaseUrl !== undefined) {
     await checkServers(databaseUrl, directDatabaseUrl)
-    await migratePostgres(directDatabaseUrl ?? databaseUrl)
-  }
-  const db = await open(databaseUrl === undefined ? { folder: folder! } : { url: databaseUrl })
+    db = await open({ url: databaseUrl })
+    await bringUpToDate(db, directDatabaseUrl ?? databaseUrl)
+    await checkPrivileges(db)
+  } else db = await open({ folder: folder! })
   await assertNoGaps(db)
   return db
+}
+
+/** Without DDL where no migration is due: the role that serves needs no right to it. */
+async function bringUpToDate(db: Database, url: string) {
+  const state = await stateOfSchema(db)
+  if (state === 'current') {
+    await makePartitions(db)
+    return
+  }
+  try {
+    await migratePostgres(url)
+  } catch (error) {
+    throw isForbidden(error) ? new NotMigrated(state) : error
+  }
+}
+
+/** As the driver throws it: migrations run on a connection of their own. */
+const isForbidden = (error: unknown) => (error as { code?: unknown }).code === '42501'
+
+/** Migrations are due, and this role may not apply them. */
+export class NotMigrated extends Error {
+  readonly state: 'none' | 'older'
+
+  constructor(state: NotMigrated['state']) {
+    const found = state === 'none' ? 'is not set up for Assay yet' : 'has an older schema assay'
+    super(
+      `this database ${found}, and this role may not change that. Run \`npm run migrate\` (in the image: \`migrate\`) with ` +
+        'the URL of the role that may, then start again. deploy/postgres/roles.sql makes the two roles; where one role does ' +
+        'both, it needs: grant create on database NAME to ROLE',
+    )
+    this.state = state
+  }
+}
+
+async function checkPrivileges(db: Database) {
+  const missing = await findMissingPrivileges(db)
+  if (missing.length > 0)
+    throw new ConfigError([
+      `DATABASE_URL: its role lacks rights in the schema assay: ${missing.join('; ')}; grant them as ` +
+        'deploy/postgres/roles.sql does',
+    ])
 }
 
 /**
@@ -44,16 +89,25 @@ export async function placeOfNew(
 async function checkServers(url: string, direct: string | undefined) {
   const server = await inspect(url)
   const problems = server.unfit.map(unfit)
+  if (server.encoding !== 'UTF8') problems.push(`DATABASE_URL: ${notUtf8(server)}`)
   if (direct !== undefined) problems.push(...whatIsWrong(server, await inspect(direct)))
   if (problems.length > 0) throw new ConfigError(problems)
   if (server.standby) throw new Unavailable('database: STANDBY', 'database')
+  if (server.readOnly) throw new Unavailable('database: READ_ONLY', 'database')
 }
+
+/** What is wrong with a database's encoding, and what to do. */
+export const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
+  `the database's encoding is ${encoding}, and Assay needs UTF8; make another one with: create database NAME ` +
+  "encoding 'UTF8' template template0"
 
 function whatIsWrong(server: Server, direct: Server): string[] {
   if (direct.identity !== server.identity)
     return [
       'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same one, past the pooler',
     ]
+  if (direct.readOnly && !direct.standby && !server.readOnly)
+    return ['DIRECT_DATABASE_URL: its sessions only read (default_transaction_read_only); let them write']
   if (direct.standby && !server.standby)
     return ['DIRECT_DATABASE_URL: leads to a standby, which only reads; name the primary']
   return []

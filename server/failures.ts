@@ -1,5 +1,6 @@
 import { DatabaseDamaged, DatabaseError, SchemaUnfit, translate } from '../db/failures.ts'
 import { ConfigError } from './config.ts'
+import { NotMigrated } from './database.ts'
 import { DataDirInUse, DataDirUnusable, MasterKeyMissing } from './datadir.ts'
 import { Unavailable } from './errors.ts'
 import { ListenError } from './listen.ts'
@@ -33,6 +34,10 @@ export function failureOf(error: unknown): Failure {
     return { code: EX_CONFIG, message: `assay: ${(error as Error).message}` }
   if (error instanceof DatabaseDamaged || error instanceof SchemaUnfit)
     return { code: EX_UNAVAILABLE, message: `assay: ${error.message}` }
+  if (error instanceof NotMigrated) {
+    const code = error.state === 'none' ? EX_CONFIG : EX_UNAVAILABLE
+    return { code, message: `assay: ${error.message}` }
+  }
   const translated = translate(error)
   if (translated instanceof DatabaseError && translated.sqlstate === '42501')
     return { code: EX_CONFIG, message: NO_RIGHTS }
@@ -41,18 +46,28 @@ export function failureOf(error: unknown): Failure {
   return { code: EX_UNAVAILABLE, message }
 }
 
-const NO_RIGHTS = `assay: this database user may not make or use the schema assay; as the database's owner:
-  grant create on database NAME to USER;    and, if the schema is there, make USER its owner`
+const NO_RIGHTS =
+  'assay: the role of DATABASE_URL may not use this database or its schema assay; grant its rights as ' +
+  'deploy/postgres/roles.sql does, or let the role own the schema: alter schema assay owner to ROLE'
 
 /** In words, by the driver's or the server's code. */
 function unreachable(detail: string): string {
-  const why = Object.entries(WHY).find(([code]) => detail.startsWith(`database: ${code}`))?.[1]
+  const code = detail.replace(/^database: /, '')
+  const why = WHY[code] ?? WHY[code.slice(0, 2)]
   return `the database can't be used${why === undefined ? '' : `: ${why}`} (${detail})`
 }
 
-const WHY = {
+const UNTRUSTED =
+  "the server's certificate is not signed by a trusted CA; name its CA's file with sslrootcert=FILE in the URL"
+
+/** By code, or by the class of an SQLSTATE: its first two characters. */
+const WHY: Record<string, string> = {
   '3D000': 'this database does not exist; create it (createdb NAME)',
-  '28': 'the user or the password is wrong, or the server lets this user in from elsewhere only',
+  '28P01': 'the user or the password is wrong',
+  '28000_WITHOUT_TLS':
+    'the server refuses this user, database or address; if it demands TLS, add sslmode=require to the URL, or ' +
+    'sslmode=verify-full and sslrootcert=FILE to check its certificate as well',
+  '28': 'the server refuses this user, database or address (pg_hba.conf)',
   '53300': 'it has no connection left; raise its max_connections, or start fewer replicas or WORKERS',
   '55P03':
     'its schema is to be changed, and a table of it is in use; end what has been open for long (pg_stat_activity), and try again',
@@ -65,6 +80,18 @@ const WHY = {
   CONNECTION_CLOSED: 'the server hung up; is it Postgres?',
   EHOSTUNREACH: 'there is no way to this host',
   ETIMEDOUT: 'nothing answers at this host and port',
+  NO_TLS: 'the server does not offer TLS; set sslmode=disable in the URL, or turn on its setting ssl',
+  READ_ONLY:
+    'it only reads: default_transaction_read_only is on for the server, the database or the role. Some providers turn it on ' +
+    'when the disk is full. Turn it off, or name a database that can be written to',
+  ERR_TLS_CERT_ALTNAME_INVALID:
+    "the server's certificate is for another host; name the host as the certificate does, or use sslmode=verify-ca",
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNTRUSTED,
+  SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
+  CERT_SIGNATURE_FAILURE: UNTRUSTED,
+  CERT_HAS_EXPIRED: "the server's certificate has expired",
   STANDBY: 'it is a standby, which only reads; name the primary, or promote it',
   CONNECT_TIMEOUT: 'nothing answers at this host and port',
 }

@@ -7,6 +7,7 @@ import {
   type Config,
   ConfigError,
   loadConfig,
+  loadDatabaseConfig,
   MOST_WORKERS,
   parseAdminToken,
   parseMasterKeys,
@@ -34,13 +35,13 @@ async function main([verb = 'serve', ...rest]: string[]) {
   if (rest.length > 0 || !['serve', 'migrate'].includes(verb))
     exit([verb, ...rest].some(word => HELP.has(word)) ? 0 : EX_USAGE, USAGE)
   if (cluster.isWorker) return work(clock)
+  if (verb === 'migrate') return migrate()
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
   const log = createLog(config.logLevel, standardOutput())
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
   const secrets = secretsOf(config, folder, log)
   const db = await openDatabase(config, folder?.database)
-  if (verb === 'migrate') return db.close()
   await warnOfLosses(db, log)
   await warnOfNewer(db, log)
   const made = await placeOfNew(db, config)
@@ -56,6 +57,15 @@ async function main([verb = 'serve', ...rest]: string[]) {
   process.stderr.write(banner({ port, host, folder: folder?.path, made }))
   // Otherwise written at a clean end, which not every process has. Where NODE_COMPILE_CACHE isn't set it does nothing.
   flushCompileCache()
+}
+
+/** Brings the database up to date and ends. It needs no secret but the database's URL. */
+async function migrate() {
+  const config = loadDatabaseConfig(process.env, path => readFileSync(path, 'utf8'))
+  const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
+  process.on('exit', () => folder?.release())
+  const db = await openDatabase(config, folder?.database)
+  await db.close()
 }
 
 const NEW_INSTALLATION =

@@ -81,14 +81,26 @@ export const workers = z
   .transform(text => (text === 'auto' ? ('auto' as const) : Number(text)))
   .refine(count => count === 'auto' || count <= MOST_WORKERS, workersMessage)
 
-// URL drops spaces and line ends silently; here they are the mark of a bad copy.
+const SEVERAL_HOSTS = /^postgres(?:ql)?:\/\/(?:[^/?#]*@|(?![^/?#]*@))[^/?#]*,|[?&]host=[^&]*,/
+
 export const databaseUrl = z
   .string()
+  .refine(text => !SEVERAL_HOSTS.test(text), {
+    error: 'names several hosts; name one, for example a proxy or an address that leads to the primary',
+    abort: true,
+  })
   .refine(
-    text => /^postgres(?:ql)?:\/\/\S+$/.test(text) && URL.canParse(text) && isDecodable(text),
+    isDatabaseUrl,
     'must be a postgres:// or postgresql:// URL, special characters of the password percent-encoded, ' +
-      'for example postgres://USER:PASSWORD@HOST:5432/DATABASE',
+      'for example postgres://USER:PASSWORD@HOST:5432/DATABASE, or for a Unix socket ' +
+      'postgres://USER:PASSWORD@/DATABASE?host=/FOLDER',
   )
+
+/** The host may be missing where a parameter names it. URL drops spaces and line ends; here they show a bad copy. */
+function isDatabaseUrl(text: string): boolean {
+  const withHost = text.replace(/^(postgres(?:ql)?:\/\/(?:[^/?#]*@)?)(?=\/)/, '$1localhost')
+  return /^postgres(?:ql)?:\/\/\S+$/.test(text) && URL.canParse(withHost) && isDecodable(text)
+}
 
 /** As the driver takes it: a database's number is all that its path may be, and its password must decode. */
 function isRedisUrl(text: string): boolean {

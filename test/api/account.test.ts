@@ -13,7 +13,7 @@ afterAll(() => world.stop())
 
 const PASSWORD = 'correct horse battery staple'
 const customers = async () =>
-  (await world.db.query<{ count: number }>('select count(*)::int as count from assay.customers'))[0]!.count
+  (await world.admin.query<{ count: number }>('select count(*)::int as count from assay.customers'))[0]!.count
 const signUp = (body: unknown) => assay.postJson('/api/auth/signup', body)
 const tooMuch = (padding: number) =>
   JSON.stringify({ email: 'a@example.com', password: PASSWORD, name: 'n'.repeat(padding) })

@@ -391,7 +391,7 @@ describe('erasing', () => {
     ]
     const counts = tables.map(async table => {
       const [name, column = 'customer_id'] = table.split(':')
-      const [row] = await world.db.query<{ n: number }>(
+      const [row] = await world.admin.query<{ n: number }>(
         `select count(*)::int as n from assay.${name} where ${column} = $1`,
         [customer.id],
       )
@@ -437,13 +437,13 @@ describe('erasing', () => {
   test('what was under way when it was erased goes with the next round of maintenance', async () => {
     const customer = await assay.signUp()
     await call('DELETE', path(customer.id))
-    await world.db.query(
+    await world.admin.query(
       `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch, subject_epoch,
         issued_at, rotated_at, key_version, access_until, expires_at, ends_at)
       values ($1, 'aaaaaaaaaaaaaaaaaaaaaaaa', 'late@example.com', '', '"x"', 300, 0, 0, now(), now(), 1, now(), now(), now())`,
       [customer.id],
     )
-    await world.db.query(
+    await world.admin.query(
       `insert into assay.audit_events (at, customer_id, type, actor, subject, ip)
       values (now(), $1, 'token.issued', 'api_key:x', 'late@example.com', '10.0.0.9')`,
       [customer.id],
@@ -478,7 +478,7 @@ describe('the audit of all', () => {
   test('is exported as lines, every event once', async () => {
     const customer = await assay.signUp()
     await Promise.all(Array.from({ length: 30 }, () => customer.issue()))
-    await world.db.query(
+    await world.admin.query(
       `insert into assay.audit_events (at, customer_id, type, actor)
       select assay.now() - make_interval(secs => n), $1, 'token.issued', 'api_key:x' from generate_series(1, 2500) n`,
       [customer.id],

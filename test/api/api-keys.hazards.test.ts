@@ -107,7 +107,7 @@ const SESSIONS: typeof ACCOUNT = [
 
 /** What nothing below may change. */
 const state = () =>
-  world.db.query(`select
+  world.admin.query(`select
     (select json_agg(json_build_array(id, password_hash, state)) from assay.customers) as customers,
     (select count(*)::int from assay.api_keys) as keys,
     (select count(*)::int from assay.sessions where revoked_at is not null) as ended`)

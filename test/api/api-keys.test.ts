@@ -187,7 +187,7 @@ test('a key that is refused does not count as used', async () => {
 
 /** As many keys as the customer lacks to `count`, without the wait. */
 const fill = (customer: Customer, count: number) =>
-  world.db.query(
+  world.admin.query(
     `with counted as (update assay.customers set api_keys = $2::int where id = $1)
     insert into assay.api_keys (id, customer_id, scope, digest, created_at)
     select id || n, customer_id, '', digest, created_at

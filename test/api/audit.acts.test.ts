@@ -42,7 +42,7 @@ test('an event names the time of its act, by the database', async () => {
   const customer = await assay.signUp()
   await world.advance(3_600_000)
   await customer.issue()
-  const [row] = await world.db.query<{ seconds: number }>(
+  const [row] = await world.admin.query<{ seconds: number }>(
     `select extract(epoch from assay.now() - at)::float8 as seconds from assay.audit_events
     where customer_id = $1 and type = 'token.issued'`,
     [customer.id],
@@ -60,15 +60,15 @@ test('a user agent that is a novel is kept in part', async () => {
 
 /** Every audit row is refused until `run` has ended. */
 async function withoutAudit<Result>(run: () => Promise<Result>): Promise<Result> {
-  await world.db.query(`create or replace function assay.refuse_audit() returns trigger language plpgsql
+  await world.admin.query(`create or replace function assay.refuse_audit() returns trigger language plpgsql
     as 'begin raise exception ''no audit''; end'`)
-  await world.db.query(
+  await world.admin.query(
     'create trigger refuse before insert on assay.audit_events for each row execute function assay.refuse_audit()',
   )
   try {
     return await run()
   } finally {
-    await world.db.query('drop trigger refuse on assay.audit_events')
+    await world.admin.query('drop trigger refuse on assay.audit_events')
   }
 }
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { MAKE_PARTITIONS } from '../../db/audit_partitions.ts'
+import { makePartitions } from '../../db/audit_partitions.ts'
 import { ADMIN_TOKEN, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -13,7 +13,7 @@ afterAll(() => world.stop())
 
 const partitions = async () =>
   (
-    await world.db.query<{ name: string }>(
+    await world.admin.query<{ name: string }>(
       `select c.relname as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
       where i.inhparent = 'assay.audit_events'::regclass order by c.relname`,
     )
@@ -21,7 +21,7 @@ const partitions = async () =>
 
 /** The partitions of the months `from` to `to`, counted from the database's present one. */
 async function monthly(from: number, to: number) {
-  const rows = await world.db.query<{ name: string }>(
+  const rows = await world.admin.query<{ name: string }>(
     `select to_char(date_trunc('month', assay.now() at time zone 'UTC') + make_interval(months => n),
       '"audit_events_"YYYY_MM') as name from generate_series($1::int, $2::int) n`,
     [from, to],
@@ -31,7 +31,7 @@ async function monthly(from: number, to: number) {
 
 const partitionsOf = async (customerId: string) =>
   (
-    await world.db.query<{ name: string }>(
+    await world.admin.query<{ name: string }>(
       `select distinct c.relname as name from assay.audit_events e join pg_class c on c.oid = e.tableoid
       where e.customer_id = $1`,
       [customerId],
@@ -64,14 +64,14 @@ test('an event outside of every month is kept in the default partition, and is f
 
 test('a month that began in the default partition stays there, and the next start makes the others', async () => {
   const customer = await assay.signUp()
-  await world.db.query(MAKE_PARTITIONS)
+  await makePartitions(world.db)
   const [begun = '', ...ahead] = await monthly(0, 3)
   const made = await partitions()
   expect(made).toEqual(expect.arrayContaining(ahead))
   expect(made).not.toContain(begun)
   expect((await customer.issue()).status).toBe(200)
   expect(await partitionsOf(customer.id)).toEqual(['audit_events_default'])
-  await world.db.query(MAKE_PARTITIONS)
+  await makePartitions(world.db)
   expect(await partitions()).toEqual(made)
 })
 
@@ -81,7 +81,7 @@ test('what is older than the audit is kept goes, whole months and what stood els
   const age = async () =>
     Number(
       (
-        await world.db.query<{ days: number }>(
+        await world.admin.query<{ days: number }>(
           `select extract(epoch from assay.now() - min(at)) / 86400 as days from assay.audit_events`,
         )
       )[0]!.days,

@@ -102,13 +102,13 @@ test('a cursor walks all events without losing one or showing one twice', async 
 })
 
 test('events of long ago are found without reading those since', async () => {
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.audit_events (at, customer_id, type, actor)
     select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x' from generate_series(1, 30000) as n`,
   )
   const explained = {
     query: async <Row>(text: string, params?: readonly unknown[]) =>
-      (await world.db.query(`explain (analyze, buffers, format json) ${text}`, params)) as Row[],
+      (await world.admin.query(`explain (analyze, buffers, format json) ${text}`, params)) as Row[],
   }
   const blocks = async (to: Date | undefined) => {
     const span = { type: undefined, from: undefined, beforeAt: undefined, beforeId: undefined, limit: 10 }
@@ -122,13 +122,13 @@ test('events of long ago are found without reading those since', async () => {
 
 test('a cursor tells events of the same millisecond apart', async () => {
   const customer = await assay.signUp()
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.audit_events (at, customer_id, type, actor)
     select assay.now() - interval '1 second', $1, 'customer.login_failed', 'anonymous'
     from generate_series(1, 20), (select assay.now()) as once`,
     [customer.id],
   )
-  await world.db.query(
+  await world.admin.query(
     `update assay.audit_events set at = (select min(at) from assay.audit_events where customer_id = $1)
     where customer_id = $1 and type = 'customer.login_failed'`,
     [customer.id],

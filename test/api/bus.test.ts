@@ -110,7 +110,7 @@ test('whoever has not polled for its own bound is waited for no longer', async (
 
 test('a replica that is stopped leaves the others nobody to wait for', async () => {
   const replicas = async () =>
-    (await world.db.query<{ id: string }>('select id from assay.replicas')).map(({ id }) => id)
+    (await world.admin.query<{ id: string }>('select id from assay.replicas')).map(({ id }) => id)
   const before = await replicas()
   const leaving = await replicaOn(world, world.db)
   const [id] = (await replicas()).filter(one => !before.includes(one))
@@ -151,18 +151,18 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
   writing = false
   await polling
   await line.close()
-  await world.db.query(`delete from assay.replicas where id = 'poller'`)
+  await world.admin.query(`delete from assay.replicas where id = 'poller'`)
   expect(seen.map(([seq]) => seq)).toEqual(answers.map((_, i) => start!.seq + 1 + i))
 })
 
 /** A revocation that only reading everything can find: its number lies behind what everyone has applied. */
 async function plantUnseen(token: string) {
-  const [row] = await world.db.query<{ seq: number }>(
+  const [row] = await world.admin.query<{ seq: number }>(
     `with pushed as (update assay.bus set seq = seq + 2 returning seq)
     select seq from pushed`,
   )
   await hear(here)
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.revocations (seq, kind, customer_id, key, dead_after)
     values ($1, 'token', $2, $3, assay.now() + interval '1 day')`,
     [row!.seq - 1, customer.id, claimsOf(token).jti],
@@ -174,7 +174,7 @@ async function plantUnseen(token: string) {
 test('a counter that went back makes a replica read everything anew', async () => {
   const token = await newToken()
   await plantUnseen(token)
-  await world.db.query('update assay.bus set seq = seq - 1')
+  await world.admin.query('update assay.bus set seq = seq - 1')
   await hear(here)
   expect((await here.verify(token)).status).toBe(401)
   expect((await here.verify(await newToken())).status).toBe(200)
@@ -185,12 +185,12 @@ test('another timeline makes a replica read everything anew, and nothing read be
   const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
   const token = await newToken()
   expect((await there.verify(token)).status).toBe(200)
-  await world.db.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
+  await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   database.otherTimeline(/./)
   await hear(there)
   expect(there.bus.counts.reloads).toBe(1)
   expect((await there.verify(token)).status).toBe(401)
-  await world.db.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
+  await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
   await publishCustomer(world, customer.id, [here, there])
   expect((await there.verify(token)).status).toBe(200)
 })
@@ -232,8 +232,8 @@ test('a kind of change that only a newer version knows is no answer, rather than
   onTestFinished(() => own.stop())
   const replica = await own.replica()
   const { accessToken } = await replica.signUp()
-  await own.db.query('alter table assay.revocations drop constraint revocations_kind')
-  await own.db.query(`with numbered as (update assay.bus set seq = seq + 1 returning seq)
+  await own.admin.query('alter table assay.revocations drop constraint revocations_kind')
+  await own.admin.query(`with numbered as (update assay.bus set seq = seq + 1 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
     select seq, 'country', 'DE', assay.now() + interval '1 day' from numbered`)
   await expect(replica.bus.poll()).rejects.toThrow()

@@ -141,12 +141,12 @@ test('losing what was seen logs nobody out, and finds a thief one rotation later
 
 /** The database refuses to note what was seen, as when it was out of reach at that moment. */
 async function losingConfirmations(act: () => Promise<void>) {
-  await world.db.query(`create function assay.lose() returns trigger language plpgsql
+  await world.admin.query(`create function assay.lose() returns trigger language plpgsql
     as 'begin raise exception ''lost''; end'`)
-  await world.db.query(`create trigger lose before update of confirmed_at on assay.sessions
+  await world.admin.query(`create trigger lose before update of confirmed_at on assay.sessions
     for each row when (new.confirmed_at is not null) execute function assay.lose()`)
   await act()
-  await world.db.query('drop trigger lose on assay.sessions')
+  await world.admin.query('drop trigger lose on assay.sessions')
 }
 
 /** What a thief does with a refresh token before its owner's turn; all of it leaves a trace that the owner's turn finds. */

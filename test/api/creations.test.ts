@@ -90,7 +90,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
 
   /** How many there are, by the table, by the audit, and by what is counted with each customer. */
   async function counted() {
-    const [row] = await world.db.query<{ made: number; audited: number; keys: number; counted: number }>(
+    const [row] = await world.admin.query<{ made: number; audited: number; keys: number; counted: number }>(
       `select (select count(*)::int from assay.${table}) as made,
         (select count(*)::int from assay.audit_events where type = $1) as audited,
         (select count(*)::int from assay.api_keys) as keys,
@@ -207,7 +207,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     const key = `canary-${randomUUID()}`
     const { json } = await make(key, { name: 'shown' })
     await make(key, { name: 'shown' })
-    const rows = await world.db.query<{ row: string }>(`select t::text as row from assay.${table} t`)
+    const rows = await world.admin.query<{ row: string }>(`select t::text as row from assay.${table} t`)
     const kept = rows.map(({ row }) => row).join('\n') + here.lines.join('\n')
     expect(kept).toContain(json.id)
     for (const secret of [key, credential(json)])
@@ -244,11 +244,11 @@ test('a customer that has as many keys as it may is told of the one that it made
   const full = await here.signUp()
   const key = { 'Idempotency-Key': randomUUID(), ...bearer(full.accessToken) }
   const first = await here.postJson('/api/keys', BODY, key)
-  await world.db.query('update assay.customers set api_keys = 100 where id = $1', [full.id])
+  await world.admin.query('update assay.customers set api_keys = 100 where id = $1', [full.id])
   expect((await here.postJson('/api/keys', BODY, key)).json).toEqual(first.json)
   const more = { ...key, 'Idempotency-Key': randomUUID() }
   expect((await here.postJson('/api/keys', BODY, more)).json.error).toBe('conflict')
-  await world.db.query('update assay.customers set api_keys = 2 where id = $1', [full.id])
+  await world.admin.query('update assay.customers set api_keys = 2 where id = $1', [full.id])
 })
 
 test('a server that was changed since is told as it is, and one whose credential was rotated is not', async () => {

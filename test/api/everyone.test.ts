@@ -196,7 +196,7 @@ test('replicas that start later know it, for as long as a token from before coul
       expect(await known()).toBe('0')
     }
     await own.maintain()
-    expect(await own.db.query('select 1 from assay.revocations')).toEqual([])
+    expect(await own.admin.query('select 1 from assay.revocations')).toEqual([])
     const later = await own.replica()
     expect((await later.refresh(refresh_token)).json.error).toBe('invalid_grant')
     const again = await customer.session()

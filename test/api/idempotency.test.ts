@@ -23,10 +23,10 @@ const newKey = () => `order-${++made}`
 const issue = (key: string, body: object = BODY) => customer.issue(body, { 'Idempotency-Key': key })
 
 async function sessionsOf(subject: string): Promise<number> {
-  const rows = await world.db.query('select 1 from assay.sessions where customer_id = $1 and subject = $2', [
-    customer.id,
-    subject,
-  ])
+  const rows = await world.admin.query(
+    'select 1 from assay.sessions where customer_id = $1 and subject = $2',
+    [customer.id, subject],
+  )
   return rows.length
 }
 
@@ -184,7 +184,7 @@ test('neither the key, nor the body, nor anything of the answer is stored', asyn
   const key = 'canary-key-5512'
   const { json } = await issue(key, { ...BODY, claims: { canary: 'canary-claim' } })
   await issue(key, { ...BODY, claims: { canary: 'canary-claim' } })
-  const held = await world.db.query<{ row: string }>('select i::text as row from assay.idempotency_keys i')
+  const held = await world.admin.query<{ row: string }>('select i::text as row from assay.idempotency_keys i')
   const everything = (await allRows()).join('\n')
   expect(everything).toContain(json.session_id)
   expect(held.map(({ row }) => row).join()).not.toMatch(/canary|user-1|read write/)
@@ -201,11 +201,11 @@ test('neither the key, nor the body, nor anything of the answer is stored', asyn
 
 /** Every row of every table, as text. */
 async function allRows(): Promise<string[]> {
-  const tables = await world.db.query<{ name: string }>(
+  const tables = await world.admin.query<{ name: string }>(
     `select format('%I.%I', schemaname, tablename) as name from pg_tables where schemaname = 'assay'`,
   )
   const rows = await Promise.all(
-    tables.map(({ name }) => world.db.query<{ row: string }>(`select t::text as row from ${name} t`)),
+    tables.map(({ name }) => world.admin.query<{ row: string }>(`select t::text as row from ${name} t`)),
   )
   return rows.flat().map(({ row }) => row)
 }

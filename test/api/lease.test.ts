@@ -25,7 +25,7 @@ afterAll(() => world.stop())
 const newToken = async (body = {}): Promise<string> => (await customer.issue(body)).json.access_token
 
 const databaseNow = async () => {
-  const [row] = await world.db.query<{ now: number }>(
+  const [row] = await world.admin.query<{ now: number }>(
     'select (extract(epoch from assay.now()) * 1000)::float8 as now',
   )
   return row!.now

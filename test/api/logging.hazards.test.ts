@@ -72,18 +72,18 @@ async function leaks({ words, answers }: { words: string[]; answers: Answer[] })
       refused.map(({ text, headers }) => `${text}${JSON.stringify([...headers])}`).join('\n'),
     ),
     metrics: heard(all, (await assay.get('/metrics', ADMIN_TOKEN)).text),
-    audit: heard(all, JSON.stringify(await world.db.query('select * from assay.audit_events'))),
+    audit: heard(all, JSON.stringify(await world.admin.query('select * from assay.audit_events'))),
     traces: heard(all, spans.text()),
   }
 }
 
 /** The database in a bad state while this is done, and mended after it, whatever comes. */
 async function during<Result>(plant: string[], mend: string[], act: () => Promise<Result>): Promise<Result> {
-  for (const statement of plant) await world.db.query(statement)
+  for (const statement of plant) await world.admin.query(statement)
   try {
     return await act()
   } finally {
-    for (const statement of mend) await world.db.query(statement)
+    for (const statement of mend) await world.admin.query(statement)
   }
 }
 

@@ -62,7 +62,7 @@ async function leaveDead() {
   await world.advance(100 * 86_400_000)
 }
 
-const left = async (table: string) => (await world.db.query(`select 1 from assay.${table}`)).length
+const left = async (table: string) => (await world.admin.query(`select 1 from assay.${table}`)).length
 
 test('one does every task, the other skips all, at every round, and both say so', async () => {
   await leaveDead()
@@ -88,7 +88,7 @@ test('when the one that does it leaves, the other does it', async () => {
 
 test('one that was killed is waited for as long as it might live, and no longer', async () => {
   // Its name is before all others.
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.replicas (id, applied, max_staleness, seen_at) values ('', 0, 60000, assay.now())`,
   )
   await runAtOnce()
@@ -107,7 +107,7 @@ test('where both take themselves for the one, what both find is done once', asyn
   const dead = await left('sessions')
   expect(dead).toBeGreaterThan(1)
   // Neither hears of the other until its next poll.
-  await world.db.query(`update assay.replicas set seen_at = '-infinity'`)
+  await world.admin.query(`update assay.replicas set seen_at = '-infinity'`)
   await runAtOnce()
   for (const replica of replicas) {
     expect(await ended(replica, 'ok')).toEqual(each(1))
@@ -115,7 +115,7 @@ test('where both take themselves for the one, what both find is done once', asyn
   }
   const gone = await Promise.all(replicas.map(replica => removed(replica, 'sessions')))
   expect(gone[0]! + gone[1]!).toBe(dead)
-  const retired = await world.db.query(
+  const retired = await world.admin.query(
     `select customer_id, detail from assay.audit_events where type = 'secret.retired'`,
   )
   expect(new Set(retired.map(row => JSON.stringify(row))).size).toBe(retired.length)
@@ -123,28 +123,28 @@ test('where both take themselves for the one, what both find is done once', asyn
 })
 
 test('where the database does not say who it is, each tries, and a task that fails is no other’s matter', async () => {
-  await world.db.query('alter table assay.replicas rename to elsewhere')
+  await world.admin.query('alter table assay.replicas rename to elsewhere')
   await runAtOnce()
   for (const replica of replicas) {
     expect(await ended(replica, 'failed')).toEqual(TASKS.map(task => (task === 'replicas' ? 1 : 0)))
     expect(await ended(replica, 'ok')).toEqual(TASKS.map(task => (task === 'replicas' ? 0 : 1)))
   }
-  await world.db.query('alter table assay.elsewhere rename to replicas')
+  await world.admin.query('alter table assay.elsewhere rename to replicas')
 })
 
 test('of refresh keys a round looks at a thousand, and the next at those behind, so that each has its turn', async () => {
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.customers (id, email, password_hash, sealed_data_key)
     select substr(translate(md5(n::text), '0189', 'ghij'), 1, 16), n::text, '', '' from generate_series(1, 1500) as n`,
   )
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, replaced_at)
     select id, 'refresh', 1, 'previous', 'HS512', '', assay.now() - interval '1 day' from assay.customers where sealed_data_key = ''`,
   )
-  const [waiting] = await world.db.query<{ id: string }>(
+  const [waiting] = await world.admin.query<{ id: string }>(
     `select id from assay.customers where sealed_data_key = ''`,
   )
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch, subject_epoch, issued_at,
       rotated_at, key_version, access_until, expires_at, ends_at)
     select $1, 'aaaaaaaaaaaaaaaaaaaaaaaa', 'user', '', '"x"', 300, 0, 0, t, t, 1, t, t + interval '1 day', t + interval '1 day'
@@ -152,7 +152,7 @@ test('of refresh keys a round looks at a thousand, and the next at those behind,
     [waiting!.id],
   )
   const previous = () =>
-    world.db.query<{ id: string }>(
+    world.admin.query<{ id: string }>(
       `select customer_id as id from assay.signing_keys where state = 'previous'`,
     )
   await runAtOnce()
@@ -175,15 +175,15 @@ test('what is dead or aged is found by an index, so that what lives costs nothin
     return world.db.query(statement, params)
   }
   const replica = await world.replica({}, { link: { ...world.db, query } })
-  await world.db.query(`update assay.replicas set seen_at = '-infinity'`)
+  await world.admin.query(`update assay.replicas set seen_at = '-infinity'`)
   asked.length = 0
   await replica.maintenance.run()
   expect(await ended(replica, 'ok')).toEqual(each(1))
-  await world.db.query(`create function assay.plan_of(statement text) returns setof text language plpgsql
+  await world.admin.query(`create function assay.plan_of(statement text) returns setof text language plpgsql
     set enable_seqscan = off as $$ begin return query execute 'explain ' || statement; end $$`)
   const plans: string[] = []
   for (const statement of asked.filter(one => !/^\s*do\b/i.test(one))) {
-    const lines = await world.db.query<{ line: string }>('select assay.plan_of($1) as line', [statement])
+    const lines = await world.admin.query<{ line: string }>('select assay.plan_of($1) as line', [statement])
     plans.push(lines.map(({ line }) => line).join('\n'))
   }
   for (const table of ['sessions', 'revocations', 'idempotency_keys', 'signing_keys', 'audit_events'])

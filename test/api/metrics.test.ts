@@ -146,7 +146,7 @@ describe('refreshes are counted by what was decided', () => {
     const { json } = await replica.refresh(refresh_token)
     await replica.refresh(refresh_token)
     await replica.postForm('/refresh', { refresh_token: json.refresh_token, scope: 'admin' })
-    await world.db.query('update assay.sessions set gen = 1 where id = $1', [session_id])
+    await world.admin.query('update assay.sessions set gen = 1 where id = $1', [session_id])
     const adopted = await replica.refresh(json.refresh_token)
     await setState(world, customer.id, 'disabled', [replica])
     await replica.refresh(adopted.json.refresh_token)
@@ -203,7 +203,7 @@ describe('503s are counted by why the state could not be known', () => {
 
   test('a customer whose secrets do not open', async () => {
     const customer = await assay.signUp()
-    await world.db.query('update assay.customers set sealed_data_key = $2 where id = $1', [
+    await world.admin.query('update assay.customers set sealed_data_key = $2 where id = $1', [
       customer.id,
       Buffer.alloc(150, 1),
     ])
@@ -217,15 +217,15 @@ describe('503s are counted by why the state could not be known', () => {
 
   test('a database that is full', async () => {
     const customer = await assay.signUp()
-    await world.db.query(`create function assay.refuse() returns trigger language plpgsql as
+    await world.admin.query(`create function assay.refuse() returns trigger language plpgsql as
       $$ begin raise exception using errcode = '53100'; end $$`)
-    await world.db.query(`create trigger refuse before insert on assay.audit_events
+    await world.admin.query(`create trigger refuse before insert on assay.audit_events
       for each row execute function assay.refuse()`)
     const full = await counted(assay, async () => [
       await customer.issue(),
       await assay.refresh(customer.refreshToken),
     ])
-    await world.db.query('drop trigger refuse on assay.audit_events')
+    await world.admin.query('drop trigger refuse on assay.audit_events')
     expect(full).toEqual({ sent: 2, grown: { database: 2 } })
   })
 })

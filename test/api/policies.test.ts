@@ -282,7 +282,7 @@ describe('the age of secrets', () => {
 
   /** Customers whose secrets are rotated every hour, as rows: theirs don't open, which is no matter of when their turn is. */
   const plantHasty = (own: World, many: number) =>
-    own.db.query(
+    own.admin.query(
       `with planted as (
         insert into assay.customers (id, email, password_hash, sealed_data_key, key_max_age, created_at)
         select translate(left(md5(n::text), 16), '0189', 'wxyz'), n || '@example.com', 'x', '\\x00', 3600, assay.now()

@@ -31,7 +31,7 @@ async function holder() {
 }
 
 const setState = (id: string, state: string) =>
-  world.db.query('update assay.customers set state = $1 where id = $2', [state, id])
+  world.admin.query('update assay.customers set state = $1 where id = $2', [state, id])
 
 test('H23 a record that was read before a change and comes after it is not used', async () => {
   const { customer, token } = await holder()
@@ -70,7 +70,7 @@ test('H23 a record read before everything was read anew is not used', async () =
   await held.has
   await setState(customer.id, 'disabled')
   // As a backup that was put back: the counter is lower than what the load has seen.
-  await world.db.query(
+  await world.admin.query(
     `with back as (update assay.bus set seq = seq - 1 returning seq)
     delete from assay.revocations r using back where r.seq > back.seq`,
   )
@@ -113,7 +113,7 @@ test('a customer that changes at every read is unknown, not refused, and known a
 
 /** A second access key, as a rotation will make it: nothing is narrowed, so nothing is published. */
 async function rotate(customerId: string) {
-  const [row] = await world.db.query<{ sealed: Uint8Array }>(
+  const [row] = await world.admin.query<{ sealed: Uint8Array }>(
     'select sealed_data_key as sealed from assay.customers where id = $1',
     [customerId],
   )
@@ -122,8 +122,8 @@ async function rotate(customerId: string) {
   const context = { installation: vault.installationId, customer: customerId, purpose: 'access', version: 2 }
   const secret = seal({ id: DATA_KEY_ID, bytes }, randomBytes(64), context)
   const previous = `update assay.signing_keys set state = 'previous' where customer_id = $1 and use = 'access'`
-  await world.db.query(previous, [customerId])
-  await world.db.query(
+  await world.admin.query(previous, [customerId])
+  await world.admin.query(
     `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret)
     values ($1, 'access', 2, 'current', 'HS512', $2)`,
     [customerId, secret],
@@ -184,7 +184,7 @@ test('a kid that we made and whose key is gone costs one read, however often it 
 test('a row that does not open is unknown, and concerns nobody else', async () => {
   const [broken, other] = [await holder(), await holder()]
   const { replica } = await coldReplica()
-  await world.db.query(
+  await world.admin.query(
     `update assay.signing_keys set sealed_secret = set_byte(sealed_secret, 100, get_byte(sealed_secret, 100) # 1)
     where customer_id = $1`,
     [broken.customer.id],

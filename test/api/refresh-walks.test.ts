@@ -128,7 +128,7 @@ class Walk {
     this.#current = this.#before
     const { gen, rotatedAt, previousRotatedAt, confirmedAt, expiresAt } = model
     const times = [rotatedAt, previousRotatedAt, confirmedAt, expiresAt]
-    await world.db.query(
+    await world.admin.query(
       `update assay.sessions set gen = $2, rotated_at = to_timestamp($3::float8), prev_rotated_at = to_timestamp($4::float8),
         confirmed_at = to_timestamp($5::float8), expires_at = to_timestamp($6::float8)
       where id = $1`,
@@ -199,7 +199,7 @@ async function begin(nth: number): Promise<Walk> {
 }
 
 async function expectStored(walks: Walk[], since: number) {
-  const rows = await world.db.query<{ id: string }>(
+  const rows = await world.admin.query<{ id: string }>(
     `with counted as (
       select session_id, json_object_agg(type, times) as counts from (
         select session_id, replace(type, 'session.', '') as type, count(*) as times from assay.audit_events

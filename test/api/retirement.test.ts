@@ -143,7 +143,7 @@ test('of whose life nothing is known is taken to live as long as any token may',
   const customer = await here.signUp()
   await customer.issue()
   await rotate(customer.accessToken, 'access')
-  await world.db.query(`update assay.audit_events set detail = null where customer_id = $1`, [customer.id])
+  await world.admin.query(`update assay.audit_events set detail = null where customer_id = $1`, [customer.id])
   await world.advance(23 * 3_600_000)
   const early = await logIn(here, customer)
   expect((await retire(early.access_token, 'access')).json.live_tokens).toBe(1)
@@ -157,7 +157,7 @@ test.each(['access', 'refresh'] as const)(
   async use => {
     const customer = await here.signUp()
     // Whatever there is has ended: only the moment speaks against it.
-    await world.db.query('update assay.sessions set revoked_at = assay.now() where customer_id = $1', [
+    await world.admin.query('update assay.sessions set revoked_at = assay.now() where customer_id = $1', [
       customer.id,
     ])
     await rotate(customer.accessToken, use)

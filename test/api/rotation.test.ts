@@ -150,11 +150,11 @@ test('a secret that is older than KEY_MAX_AGE is rotated by itself', async () =>
 test('rotation by age adds no version to a customer that has as many as may verify, until some have retired', async () => {
   const customer = await here.signUp()
   const versions = () =>
-    world.db.query<{ state: string }>(
+    world.admin.query<{ state: string }>(
       `select state from assay.signing_keys where customer_id = $1 and use = 'refresh'`,
       [customer.id],
     )
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, created_at, replaced_at)
     select customer_id, use, 100 + n, 'previous', alg, sealed_secret, created_at, assay.now()
     from assay.signing_keys, generate_series(1, 40) as n where customer_id = $1 and use = 'refresh'`,
@@ -163,7 +163,7 @@ test('rotation by age adds no version to a customer that has as many as may veri
   await world.advance(91 * DAY)
   await here.secrets.rotateAged(90 * 86_400)
   expect(await versions()).toHaveLength(41)
-  await world.db.query(
+  await world.admin.query(
     `update assay.signing_keys set state = 'retired', retired_at = assay.now()
     where customer_id = $1 and use = 'refresh' and version = 101`,
     [customer.id],
@@ -224,14 +224,14 @@ test('an access token that is issued while its secret is replaced at once is sig
 test('a customer that is disabled, or no longer there, rotates nothing', async () => {
   const customer = await here.signUp()
   // Before the replica has heard of it: the statement itself refuses.
-  await world.db.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
+  await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   const refused = await rotate(customer, { now: true })
   expect([refused.status, refused.json.error]).toEqual([404, 'not_found'])
   await setState(world, customer.id, 'disabled', [here])
   expect((await rotate(customer)).status).toBe(401)
   await setState(world, customer.id, 'active', [here])
   expect(await states(customer)).toEqual(['access 1 current', 'refresh 1 current'])
-  await world.db.query('delete from assay.customers where id = $1', [customer.id])
+  await world.admin.query('delete from assay.customers where id = $1', [customer.id])
   expect((await rotate(customer)).json.error).toBe('not_found')
 })
 
@@ -246,7 +246,7 @@ test('two replicas that find the same old secret rotate it once', async () => {
 test('a customer whose secrets do not open keeps nobody else from being rotated', async () => {
   const [broken, healthy] = [await here.signUp(), await here.signUp()]
   await world.advance(91 * DAY)
-  await world.db.query('update assay.customers set sealed_data_key = $2 where id = $1', [
+  await world.admin.query('update assay.customers set sealed_data_key = $2 where id = $1', [
     broken.id,
     Buffer.alloc(150, 1),
   ])
@@ -276,7 +276,7 @@ test('what is dead leaves its tables, and what is not stays', async () => {
   await here.postForm('/revoke', { token }, bearer(customer.apiKey))
   const rows = async () =>
     (
-      await world.db.query<{ count: number }>(
+      await world.admin.query<{ count: number }>(
         'select count(*) from assay.revocations where customer_id = $1',
         [customer.id],
       )

@@ -24,14 +24,14 @@ async function secretsOf({ id }: Customer) {
 
 /** Every value of every column of every table, as bytes. */
 async function everyValue(): Promise<{ place: string; bytes: Buffer }[]> {
-  const columns = await world.db.query<{ table: string; column: string; type: string }>(
+  const columns = await world.admin.query<{ table: string; column: string; type: string }>(
     `select table_name as table, column_name as column, data_type as type
     from information_schema.columns where table_schema = 'assay'`,
   )
   const values: { place: string; bytes: Buffer }[] = []
   for (const { table, column, type } of columns) {
     const value = type === 'bytea' ? `"${column}"` : `"${column}"::text`
-    const rows = await world.db.query<{ value: string | Uint8Array }>(
+    const rows = await world.admin.query<{ value: string | Uint8Array }>(
       `select ${value} as value from assay."${table}" where "${column}" is not null`,
     )
     for (const row of rows)
@@ -116,7 +116,7 @@ const NAMES = Object.keys(RECORDS) as Sealed[]
 
 async function sealed({ id }: Customer, name: Sealed): Promise<Buffer> {
   const [table, column, which] = RECORDS[name]
-  const [row] = await world.db.query<{ sealed: Uint8Array }>(
+  const [row] = await world.admin.query<{ sealed: Uint8Array }>(
     `select ${column} as sealed from assay.${table} where ${which}`,
     [id],
   )
@@ -125,7 +125,7 @@ async function sealed({ id }: Customer, name: Sealed): Promise<Buffer> {
 
 async function write({ id }: Customer, name: Sealed, bytes: Buffer) {
   const [table, column, which] = RECORDS[name]
-  await world.db.query(`update assay.${table} set ${column} = $2 where ${which}`, [id, bytes])
+  await world.admin.query(`update assay.${table} set ${column} = $2 where ${which}`, [id, bytes])
   await publishCustomer(world, id, [assay])
 }
 
@@ -208,7 +208,7 @@ describe('H54', () => {
   })
 
   test('a record does not open where it does not belong: the secret of another version', async () => {
-    await world.db.query(
+    await world.admin.query(
       `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret)
       select customer_id, use, 2, 'previous', alg, sealed_secret from assay.signing_keys
       where customer_id = $1 and use = 'access'`,
@@ -216,7 +216,9 @@ describe('H54', () => {
     )
     await publishCustomer(world, victim.id, [assay])
     await expectAll(503)
-    await world.db.query('delete from assay.signing_keys where customer_id = $1 and version = 2', [victim.id])
+    await world.admin.query('delete from assay.signing_keys where customer_id = $1 and version = 2', [
+      victim.id,
+    ])
     await expectMended()
   })
 })

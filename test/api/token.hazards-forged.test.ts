@@ -139,7 +139,7 @@ test('H10 what one stolen secret signed does not lose what others are seen with'
   await assay.verify(forged.withClaims({ gen: 2 ** 40 }))
   await assay.verify(next.access_token)
   await assay.sessions.flush()
-  const [row] = await world.db.query<{ confirmed: boolean }>(
+  const [row] = await world.admin.query<{ confirmed: boolean }>(
     'select confirmed_at is not null as confirmed from assay.sessions where id = $1',
     [next.session_id],
   )

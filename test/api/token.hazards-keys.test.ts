@@ -18,7 +18,7 @@ afterAll(() => world.stop())
 
 /** As an operator's act would: the change and its number in one statement, and then every replica polls. */
 async function change(statement: string, customerId: string) {
-  await world.db.query(
+  await world.admin.query(
     `with changed as (${statement} returning 1),
       numbered as (update assay.bus set seq = seq + 1 where (select count(*) from changed) > 0 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)

@@ -209,7 +209,7 @@ describe('a failure', () => {
   })
 
   test('of the server is one of the request and of the statement, without a word of what was said', async () => {
-    const failure = await failing(world.db)
+    const failure = await failing(world.admin)
     const trace = newTrace()
     await failure.atRow(1)('raise')
     const { status } = await customer.issue({}, trace.headers)

@@ -1,5 +1,13 @@
 import { execFile, execFileSync } from 'node:child_process'
-import { chownSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import {
+  appendFileSync,
+  chownSync,
+  globSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -17,8 +25,34 @@ export function findBinaries(): string | undefined {
   return process.env.PG_BIN ?? globSync('/usr/lib/postgresql/*/bin').sort().at(-1)
 }
 
-export const startPostgres = () =>
-  startCluster((command, data) => command('initdb', '-D', data, '-U', 'postgres', '-A', 'trust', '-N'))
+/** How a server checks passwords, and further lines of its postgresql.conf. */
+export interface ServerOptions {
+  auth?: 'scram-sha-256' | 'md5'
+  settings?: string[]
+}
+
+/** Every login needs a password, as in production. `url` is the superuser's. */
+export const startPostgres = ({ auth = 'scram-sha-256', settings = [] }: ServerOptions = {}) =>
+  startCluster(async (command, data) => {
+    const passwordFile = `${data}.password`
+    writeFileSync(passwordFile, SUPERUSER_PASSWORD)
+    await command(
+      'initdb',
+      '-D',
+      data,
+      '-U',
+      'postgres',
+      '-A',
+      auth,
+      `--pwfile=${passwordFile}`,
+      '-E',
+      'UTF8',
+      '-N',
+    )
+    appendFileSync(join(data, 'postgresql.conf'), settings.map(line => `${line}\n`).join(''))
+  })
+
+const SUPERUSER_PASSWORD = 'superuser-of-a-test'
 
 /** Follows `primary`, which from its return on acknowledges nothing that this one doesn't have. */
 export async function startStandby(primary: OwnPostgres): Promise<OwnPostgres> {
@@ -39,16 +73,18 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
   const folder = mkdtempSync(join(tmpdir(), 'assay-faults-'))
   if (as.uid !== undefined) chownSync(folder, as.uid, as.gid!)
   const port = await freePort()
-  const url = `postgres://postgres@127.0.0.1:${port}/postgres`
+  const url = `postgres://postgres:${SUPERUSER_PASSWORD}@127.0.0.1:${port}/postgres`
   const data = join(folder, 'data')
   const logFile = join(folder, 'log')
   const options = { ...as, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C' } }
-  const settings = `-c listen_addresses=127.0.0.1 -c port=${port} -c unix_socket_directories=`
+  const settings = `-c listen_addresses=127.0.0.1 -c port=${port} -c unix_socket_directories=${folder}`
   const command: Command = (name, ...args) => run(join(bin, name), args, options)
   const control = (...args: string[]) =>
     command('pg_ctl', '-D', data, '-l', logFile, '-o', settings, '-w', ...args)
-  const ask = async (statement: string) =>
-    (await command('psql', '-d', url, '-X', '-A', '-t', '-c', statement)).stdout.trim()
+  const ask = async (statement: string, database = 'postgres') => {
+    const at = Object.assign(new URL(url), { pathname: `/${database}` }).href
+    return (await command('psql', '-d', at, '-X', '-A', '-t', '-q', '-c', statement)).stdout.trim()
+  }
 
   process.on('exit', endNow)
   await fill(command, data)
@@ -58,6 +94,14 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
 
   const everyProcess = (name: NodeJS.Signals) => {
     for (const pid of [master(), ...childrenOf(master())]) signal(pid, name)
+  }
+
+  /** Until new connections meet the settings and pg_hba.conf as they are now. */
+  async function reload() {
+    const loadedAt = () => ask('select pg_conf_load_time()')
+    const before = await loadedAt()
+    await control('reload')
+    await until('the settings are loaded', async () => (await loadedAt()) !== before)
   }
 
   function remove() {
@@ -77,8 +121,23 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
 
   return {
     url,
+    /** Where its Unix socket is. */
+    folder,
     ask,
     log: () => readFileSync(logFile, 'utf8'),
+    /** Lets clients in by these lines of pg_hba.conf and pg_ident.conf; the superuser always by password. */
+    async setHba(lines: string[], ident: string[] = []) {
+      const superuser = 'host all postgres 127.0.0.1/32 scram-sha-256'
+      writeFileSync(join(data, 'pg_hba.conf'), [superuser, ...lines, ''].join('\n'))
+      writeFileSync(join(data, 'pg_ident.conf'), [...ident, ''].join('\n'))
+      await reload()
+    },
+    /** Speaks TLS with this certificate, and trusts clients' certificates of this authority. */
+    async speakTls({ cert, key, ca }: { cert: string; key: string; ca: string }) {
+      const settings = { ssl: 'on', ssl_cert_file: cert, ssl_key_file: key, ssl_ca_file: ca }
+      for (const [name, value] of Object.entries(settings)) await ask(`alter system set ${name} = '${value}'`)
+      await reload()
+    },
     restart: () => control('-m', 'fast', 'restart'),
     /** As when its machine loses power: every process ends at once, then it starts and recovers from its log. */
     async crash() {

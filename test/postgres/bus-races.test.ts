@@ -69,7 +69,7 @@ test('how long the counter was waited for is measured, and nothing else that an 
     const acting = act()
     await until('the act waits', async () => {
       const waiting = `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
-      return (await world.db.query(waiting)).length > 0
+      return (await world.admin.query(waiting)).length > 0
     })
     await new Promise(resolve => setTimeout(resolve, milliseconds))
     await finish()
@@ -89,7 +89,7 @@ test('how long the counter was waited for is measured, and nothing else that an 
 })
 
 test('wait=all holds for a replica that was away and is just coming back', async () => {
-  const replicas = () => world.db.query<{ id: string }>('select id from assay.replicas')
+  const replicas = () => world.admin.query<{ id: string }>('select id from assay.replicas')
   const others = (await replicas()).map(({ id }) => id)
   const there = await replicaOn(world, await linkTo(world.url!), { MAX_STALENESS: '4s' })
   const row = (await replicas()).find(({ id }) => !others.includes(id))
@@ -98,7 +98,7 @@ test('wait=all holds for a replica that was away and is just coming back', async
   expect((await there.verify(token)).status).toBe(200)
   // Away for longer than its bound: nobody waits for it, and it knows that it may not answer.
   there.clock.ahead.monotonic += 4_000
-  await world.db.query(`update assay.replicas set seen_at = seen_at - interval '1 hour' where id = $1`, [
+  await world.admin.query(`update assay.replicas set seen_at = seen_at - interval '1 hour' where id = $1`, [
     row!.id,
   ])
   const finish = await openTransaction(`select from assay.replicas where id = '${row!.id}' for update`)
@@ -106,7 +106,7 @@ test('wait=all holds for a replica that was away and is just coming back', async
   await until('its poll has begun and waits for its row', async () => {
     const waiting = `select 1 from pg_stat_activity
       where datname = current_database() and wait_event_type = 'Lock' and query like '%assay.replicas%'`
-    return (await world.db.query(waiting)).length > 0
+    return (await world.admin.query(waiting)).length > 0
   })
   expect((await revoke(token, { wait: 'all' })).status).toBe(200)
   await finish()
@@ -133,14 +133,14 @@ test('a database that refuses the poll itself makes the state unknown', async ()
   const replica = await replicaOn(world, await linkTo(world.url!), { MAX_STALENESS: '500ms' })
   const { access_token: token } = await customer.session()
   expect((await replica.verify(token)).status).toBe(200)
-  await world.db.query('alter table assay.replicas rename to gone')
+  await world.admin.query('alter table assay.replicas rename to gone')
   const seen = new Set<number>()
   await until('the bound has passed', async () => {
     const { status } = await replica.verify(token)
     seen.add(status)
     return status !== 200
   })
-  await world.db.query('alter table assay.gone rename to replicas')
+  await world.admin.query('alter table assay.gone rename to replicas')
   expect([...seen].sort()).toEqual([200, 503])
   await until('it polls again', async () => (await replica.verify(token)).status === 200)
 })

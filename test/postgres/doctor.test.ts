@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type postgres from 'postgres'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { control, createDatabase } from '../support/database.ts'
+import { control, createDatabase, createEmptyDatabase } from '../support/database.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll } from '../support/process.ts'
 
 /** `assay doctor` finds what was planted, names it, and says what to do. */
@@ -18,7 +18,7 @@ const folder = mkdtempSync(join(tmpdir(), 'assay-'))
 
 beforeAll(async () => {
   database = await createDatabase(inject('databaseUrl'))
-  other = await createDatabase(inject('databaseUrl'))
+  other = await createEmptyDatabase(inject('databaseUrl'))
   sql = control(database.url)
   const keep = { DATABASE_URL: database.url, ISSUER: 'https://auth.example.com' }
   const secrets = {
@@ -51,10 +51,11 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
     'database',
     'database settings',
     'database version',
+    'database encoding',
     'database clock',
     'connections',
-    'privileges',
     'migrations',
+    'privileges',
     'installation',
     'master keys',
     'round trip',

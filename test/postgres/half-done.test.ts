@@ -26,7 +26,7 @@ beforeAll(async () => {
     raise: await world.replica({}, { link: links[0]! }),
     kill: await world.replica({}, { link: links[1]! }),
   }
-  faults = await failing(world.db)
+  faults = await failing(world.admin)
 })
 afterAll(async () => {
   for (const link of links) await link.close()
@@ -114,13 +114,13 @@ test('H33 what a client was seen with is noted later or never, and its session g
   const { refresh_token } = await customer.session()
   const { json } = await assay.refresh(refresh_token)
   await assay.sessions.flush()
-  await world.db.query(`create function public.refuse() returns trigger language plpgsql
+  await world.admin.query(`create function public.refuse() returns trigger language plpgsql
     as 'begin raise exception ''injected''; end'`)
-  await world.db.query(`create trigger refuse before update of confirmed_at on assay.sessions
+  await world.admin.query(`create trigger refuse before update of confirmed_at on assay.sessions
     for each row when (new.confirmed_at is not null) execute function public.refuse()`)
   expect((await assay.verify(json.access_token)).status).toBe(200)
   await assay.sessions.flush()
-  await world.db.query('drop trigger refuse on assay.sessions')
+  await world.admin.query('drop trigger refuse on assay.sessions')
   expect((await storedSession(world, json.session_id)).confirmed).toBe(false)
   // Unconfirmed, the one before it may still be retried, and the newest goes on.
   expect((await assay.refresh(refresh_token)).json.refresh_token).toBe(json.refresh_token)

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest'
 import { signUp } from '../support/calls.ts'
-import { control, createDatabase, direct } from '../support/database.ts'
+import { control, createDatabase, createEmptyDatabase, MIGRATES } from '../support/database.ts'
 import { logLines, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
 
 /** A database that was restored in part, or isn't Assay's: the start says so in a sentence, and changes nothing. */
@@ -16,7 +16,7 @@ let sound: Awaited<ReturnType<typeof createDatabase>>
 beforeAll(async () => {
   sound = await createDatabase(inject('databaseUrl'))
   // Past a pooler, which would stay connected.
-  const assay = await startAssay({ ...secrets, DATABASE_URL: direct(sound.url), TRUST_PROXY: '127.0.0.1' })
+  const assay = await startAssay({ ...secrets, DATABASE_URL: sound.migrateUrl, TRUST_PROXY: '127.0.0.1' })
   await signUp(assay)
   await assay.stop('SIGINT')
 })
@@ -27,7 +27,8 @@ afterAll(async () => {
 
 /** For one test. */
 async function own(database: ReturnType<typeof createDatabase>) {
-  const { url, drop } = await database
+  const { migrateUrl, drop } = await database
+  const url = migrateUrl
   const sql = control(url)
   onTestFinished(async () => {
     await sql.end()
@@ -37,7 +38,7 @@ async function own(database: ReturnType<typeof createDatabase>) {
 }
 
 const copy = () => own(createDatabase(inject('databaseUrl'), sound.url))
-const empty = () => own(createDatabase(inject('databaseUrl')))
+const empty = () => own(createEmptyDatabase(inject('databaseUrl')))
 
 type Sql = ReturnType<typeof control>
 
@@ -155,15 +156,15 @@ test('one customer whose key does not open, of two, keeps nobody from starting',
 })
 
 test.each([
-  ['with tables', 'create schema assay; create table assay.things (id int)', /has things and no record/],
+  ['with tables', 'create table assay.things (id int)', /has things and no record/],
   [
     'with a record of migrations of its own',
-    'create schema assay; create table assay.migrations (name text)',
+    'create table assay.migrations (name text)',
     /is not as its migrations leave it \(SQLSTATE 42703\)/,
   ],
 ])('another program’s schema of the same name, %s, is left as it is', async (_, made, found) => {
   const { url, sql } = await empty()
-  await sql.unsafe(made)
+  await sql.unsafe(`set role ${MIGRATES}; ${made}; reset role`)
   const before = await contents(sql)
   await expectRefused(url, found)
   const migrated = await runAssay({ ...secrets, DATABASE_URL: url }, ['migrate'])

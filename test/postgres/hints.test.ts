@@ -64,7 +64,7 @@ async function refusedAfter(acknowledged: number, token: string): Promise<number
 }
 
 const killListeners = () =>
-  world.db.query(
+  world.admin.query(
     `select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and query ilike 'listen %'`,
   )
@@ -112,7 +112,7 @@ test('H26 hints that can’t come for a while are not missed, and come again by 
 async function expectHinted(hints: { count(): number }, token: string) {
   const lost = hints.count()
   await until('a hint comes again', async () => {
-    await world.db.query(`select pg_notify('assay_bus', '')`)
+    await world.admin.query(`select pg_notify('assay_bus', '')`)
     return hints.count() > lost
   })
   const before = hints.count()

@@ -3,18 +3,19 @@ import { cp, mkdtemp, readdir, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import postgres from 'postgres'
 import { expect, inject, onTestFinished, test } from 'vitest'
 import { open } from '../../db/client.ts'
 import { isMigrated } from '../../db/journal.ts'
 import { migratePostgres } from '../../db/migrate.ts'
-import { control, createDatabase } from '../support/database.ts'
+import { control, createEmptyDatabase } from '../support/database.ts'
 import { MIGRATIONS } from '../support/migrations.ts'
 
 const run = promisify(execFile)
 const ROOT = join(import.meta.dirname, '../..')
 
 async function emptyDatabase() {
-  const { url, drop } = await createDatabase(inject('databaseUrl'))
+  const { migrateUrl: url, drop } = await createEmptyDatabase(inject('databaseUrl'))
   const sql = control(url)
   onTestFinished(async () => {
     await sql.end()
@@ -78,9 +79,10 @@ test('a database without migrations is not taken for a current one', async () =>
 })
 
 test('a migration that fails leaves nothing behind', async () => {
-  const { url, sql } = await emptyDatabase()
+  const { url } = await emptyDatabase()
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  onTestFinished(() => sql.end())
   const [first] = MIGRATIONS
-  await sql`create schema assay`
   await sql`create table assay.migrations (id serial primary key, hash text not null, created_at bigint not null)`
   await sql`insert into assay.migrations (hash, created_at) values ('first', ${first!.when})`
   await sql.unsafe(first!.text)

@@ -41,7 +41,7 @@ test('a login that a new password waits for does not outlive it', async () => {
     body: JSON.stringify({ password: 'a new horse battery' }),
   })
   await expect
-    .poll(async () => (await world.db.query('select from pg_locks where not granted')).length, {
+    .poll(async () => (await world.admin.query('select from pg_locks where not granted')).length, {
       timeout: 10_000,
     })
     .toBeGreaterThan(0)

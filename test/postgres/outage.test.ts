@@ -131,12 +131,12 @@ test('a database without a migration that this version needs is reached, and not
       { accepting: 'ok', state: 'ok', database: 'ok', migrations: 'failed' },
     ])
   }
-  await world.db.query('update assay.migrations set created_at = created_at - 1e12')
+  await world.admin.query('update assay.migrations set created_at = created_at - 1e12')
   await expectNotReady()
-  await world.db.query('alter table assay.migrations rename to gone')
+  await world.admin.query('alter table assay.migrations rename to gone')
   await expectNotReady()
-  await world.db.query('alter table assay.gone rename to migrations')
-  await world.db.query('update assay.migrations set created_at = created_at + 1e12')
+  await world.admin.query('alter table assay.gone rename to migrations')
+  await world.admin.query('update assay.migrations set created_at = created_at + 1e12')
 })
 
 test('H29 links that are reset again and again cost answers for a moment, and refuse nobody', async () => {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, inject, onTestFinished, test } from 'vites
 import { DatabaseError } from '../../db/failures.ts'
 import { openPostgres } from '../../db/postgres.ts'
 import { Unavailable } from '../../server/errors.ts'
-import { control, createDatabase, direct } from '../support/database.ts'
+import { control, createDatabase } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
 
@@ -14,7 +14,7 @@ let drop: () => Promise<void>
 
 beforeAll(async () => {
   const made = await createDatabase(inject('databaseUrl'))
-  url = direct(made.url)
+  url = made.migrateUrl
   drop = made.drop
 })
 afterAll(() => drop())
@@ -146,11 +146,11 @@ test('a call that meets a reset ends at once, whatever the moment, and the next 
 
 test('a statement that waits for a lock ends before its deadline, in the database too', async () => {
   const db = pool()
-  await db.query('create table if not exists public.locked (n int)')
+  await db.query('create table if not exists assay.locked (n int)')
   const sql = control(url)
   await sql.begin(async transaction => {
-    await transaction.unsafe('lock table public.locked in access exclusive mode')
-    const error = await errorOf(db.query('select n from public.locked'))
+    await transaction.unsafe('lock table assay.locked in access exclusive mode')
+    const error = await errorOf(db.query('select n from assay.locked'))
     expect(error).toBeInstanceOf(Unavailable)
     expect((error as Unavailable).detail).toBe('database: 57014')
     const waiting = await transaction.unsafe(
@@ -159,7 +159,7 @@ test('a statement that waits for a lock ends before its deadline, in the databas
     expect(waiting).toHaveLength(0)
   })
   await sql.end()
-  expect(await db.query('select n from public.locked')).toEqual([])
+  expect(await db.query('select n from assay.locked')).toEqual([])
 })
 
 const raise = (sqlstate: string) =>
@@ -188,11 +188,11 @@ test.each(['23505', '22P02', '42501', '42P01', 'P0001'])(
 
 test('an error of the database holds neither its statement nor what was bound to it', async () => {
   const db = pool()
-  await db.query('create table if not exists public.pairs (k text constraint one_k unique)')
-  await db.query('insert into public.pairs values ($1) on conflict do nothing', ['PARAMETER'])
+  await db.query('create table if not exists assay.pairs (k text constraint one_k unique)')
+  await db.query('insert into assay.pairs values ($1) on conflict do nothing', ['PARAMETER'])
   const errors = [
     await errorOf(db.query('select $1::text::int as statement', ['PARAMETER'])),
-    await errorOf(db.query('insert into public.pairs values ($1)', ['PARAMETER'])),
+    await errorOf(db.query('insert into assay.pairs values ($1)', ['PARAMETER'])),
     await errorOf(db.query('select statement from nowhere where k = $1', ['PARAMETER'])),
   ]
   for (const error of errors) {

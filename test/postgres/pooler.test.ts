@@ -18,7 +18,7 @@ beforeAll(async () => {
   url = direct(made.url)
   drop = made.drop
   await administer(`alter database ${database()} set statement_timeout = '4500ms'`)
-  if (present) pgbouncer = await startPgbouncer(url)
+  if (present) pgbouncer = await startPgbouncer(inject('databaseUrl'))
 })
 afterEach(() => stopAll())
 afterAll(async () => {

@@ -35,7 +35,7 @@ async function hold(type: string) {
     until('the act is held', async () => {
       const waiters = `select 1 from pg_locks where locktype = 'advisory' and not granted
         and database = (select oid from pg_database where datname = current_database())`
-      return (await world.db.query(waiters)).length > 0
+      return (await world.admin.query(waiters)).length > 0
     })
   return { reached, release: () => (released ??= release()) }
 }
@@ -47,7 +47,7 @@ const retire = (accessToken: string) =>
 
 /** Nobody is told, so that the account's access token goes on while no session of it carries a secret. */
 const endSilently = ({ id }: Customer) =>
-  world.db.query(
+  world.admin.query(
     `update assay.sessions set revoked_at = assay.now() where customer_id = $1 and subject = $1`,
     [id],
   )
@@ -75,9 +75,10 @@ test('a session that is refreshed in its last moment is not lost', async () => {
   await endSilently(customer)
   await world.advance(86_400_000)
   const { access_token: account } = await logIn(here, customer)
-  await world.db.query(`update assay.sessions set expires_at = assay.now() + interval '10 s' where id = $1`, [
-    session_id,
-  ])
+  await world.admin.query(
+    `update assay.sessions set expires_at = assay.now() + interval '10 s' where id = $1`,
+    [session_id],
+  )
   const held = await hold('session.refreshed')
   const refreshing = here.refresh(refresh_token)
   await held.reached()

@@ -41,7 +41,7 @@ test('over connections that only read nothing is answered but 503, and all works
   const { access_token: token } = await customer.session()
   expect((await replica.verify(token)).status).toBe(200)
   await setReadOnly('on')
-  await world.db.query(
+  await world.admin.query(
     `select pg_terminate_backend(pid) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()`,
   )

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
-import type postgres from 'postgres'
+import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { VERSION } from '../../server/version.ts'
 import { ALL_WELL, ask, checksOf, issue, logIn, refresh, signUp, verify } from '../support/calls.ts'
-import { control, createDatabase, direct } from '../support/database.ts'
+import { control, createDatabase, createEmptyDatabase } from '../support/database.ts'
 import { MIGRATIONS } from '../support/migrations.ts'
 import { makeNextVersion, type NextVersion } from '../support/next_version.ts'
 import { logLines, type Running, runAssay, startAssay, stopAll, until } from '../support/process.ts'
@@ -43,7 +43,8 @@ async function dropDatabase() {
 const settings = () => ({
   ...secrets,
   DATABASE_URL: database.url,
-  DIRECT_DATABASE_URL: direct(database.url),
+  // The role that may migrate: whichever version starts first brings the schema up to date.
+  DIRECT_DATABASE_URL: database.migrateUrl,
   ISSUER: 'http://assay.test',
   TRUST_PROXY: '127.0.0.1',
   MAX_STALENESS: `${N}ms`,
@@ -95,7 +96,9 @@ const everythingTenfold = async (at: Running) =>
   (await Promise.all(Array.from({ length: 10 }, () => everything(at)))).flat()
 
 test('a server brings an older schema up to date as it starts', async () => {
-  await sql`create schema assay`
+  await dropDatabase()
+  database = await createEmptyDatabase(inject('databaseUrl'))
+  sql = postgres(database.migrateUrl, { max: 1, onnotice: () => {} })
   await sql`create table assay.migrations (id serial primary key, hash text not null, created_at bigint not null)`
   for (const { tag, when, text } of MIGRATIONS.slice(0, -1)) {
     await sql.unsafe(text)

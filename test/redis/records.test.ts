@@ -143,9 +143,9 @@ test('H23 an entry of a database that went back since is not used', async () => 
   expect((await here.verify(token)).status).toBe(200)
   const entry = await made.entryOf(customer.id)
   const { replica, loads } = await coldReplica(world)
-  await world.db.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
+  await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   // As a backup that was put back: the counter is lower than what the entry has seen.
-  await world.db.query(
+  await world.admin.query(
     `with back as (update assay.bus set seq = seq - 1 returning seq)
     delete from assay.revocations r using back where r.seq > back.seq`,
   )
@@ -210,7 +210,7 @@ test('a customer that is not there, and one whose row does not open, are no entr
   const header = Buffer.from(JSON.stringify({ alg: 'HS512', typ: 'at+jwt', kid })).toString('base64url')
   expect((await replica.verify(`${header}.${token.split('.').slice(1).join('.')}`)).status).toBe(401)
   await made.remove(customer.id)
-  await world.db.query(
+  await world.admin.query(
     `update assay.signing_keys set sealed_secret = set_byte(sealed_secret, 100, get_byte(sealed_secret, 100) # 1)
     where customer_id = $1`,
     [customer.id],

@@ -285,7 +285,7 @@ export const ACTS: Act[] = [
     async stage => {
       const session = await begin(stage)
       const { json } = await stage.assay.refresh(session.refresh_token)
-      await stage.world.db.query('update assay.sessions set gen = 1 where id = $1', [session.session_id])
+      await stage.world.admin.query('update assay.sessions set gen = 1 where id = $1', [session.session_id])
       return json
     },
     { type: 'session.adopted', presented: 2, current: 1, severity: 'critical' },
@@ -383,7 +383,7 @@ export const ACTS: Act[] = [
     name: 'retiring a secret',
     prepare: async ({ assay, customer, world }) => {
       await assay.postJson('/api/secrets/rotate', { use: 'refresh' }, bearer(customer.accessToken))
-      await world.db.query('update assay.sessions set revoked_at = assay.now() where customer_id = $1', [
+      await world.admin.query('update assay.sessions set revoked_at = assay.now() where customer_id = $1', [
         customer.id,
       ])
       await world.advance(71_000)

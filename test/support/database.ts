@@ -1,67 +1,131 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import postgres from 'postgres'
 import { type Database, open } from '../../db/client.ts'
 import { migratePostgres } from '../../db/migrate.ts'
 
+/**
+ * Databases as production has them: one role migrates and another serves, neither is a superuser, and both have a password.
+ * Whether the server asks for it is up to its pg_hba.conf; the one that CI starts does.
+ */
+
 export interface TestDatabase {
+  /** As Assay has it. */
   db: Database
+  /** For what a test does to the database behind Assay's back: a superuser's connections. The same as `db` when embedded. */
+  admin: Pick<Database, 'query'>
   /** Undefined: embedded. */
   url: string | undefined
   drop(): Promise<void>
 }
 
-/** A database of its own, migrated: embedded in memory, or a new one on the server at `serverUrl`. */
+/** A migrated database of its own: embedded in memory, or a new one on the server at `serverUrl`. */
 export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
   if (serverUrl === '') {
     const db = await open({ folder: 'memory://' })
-    return { db, url: undefined, drop: () => db.close() }
+    return { db, admin: db, url: undefined, drop: () => db.close() }
   }
   const { url, drop } = await createDatabase(serverUrl)
-  await migratePostgres(url)
   const db = await open({ url })
+  const admin = await open({ url: asAdmin(url) })
   return {
     db,
+    admin,
     url,
     drop: async () => {
-      await db.close()
+      await Promise.all([db.close(), admin.close()])
       await drop()
     },
   }
 }
 
-/** A database with a name that no other worker has: empty, or a copy of one that nobody is connected to. */
-export async function createDatabase(
-  serverUrl: string,
-  copyOf?: string,
-): Promise<{ url: string; drop(): Promise<void> }> {
+export interface CreatedDatabase {
+  /** As the role that serves. */
+  url: string
+  /** As the role that migrates, past the pooler if there is one. */
+  migrateUrl: string
+  drop(): Promise<void>
+}
+
+/**
+ * A migrated database with a name that no other worker has, or a copy of one that nobody is connected to. `serverUrl` is a
+ * superuser's.
+ */
+export async function createDatabase(serverUrl: string, copyOf?: string): Promise<CreatedDatabase> {
+  if (copyOf !== undefined) return create(serverUrl, ` template ${nameOf(copyOf)}`)
+  const created = await createEmptyDatabase(serverUrl)
+  await migratePostgres(created.migrateUrl)
+  return created
+}
+
+/** As deploy/postgres/roles.sql leaves a database, before the first migration. */
+export async function createEmptyDatabase(serverUrl: string): Promise<CreatedDatabase> {
+  const created = await create(serverUrl)
+  await administer(asAdmin(created.migrateUrl), ROLES_SQL)
+  return created
+}
+
+/** As the server's administrator makes one, with `create database NAME ...options`. */
+async function create(serverUrl: string, options = ''): Promise<CreatedDatabase> {
   const name = `assay_test_${process.pid}_${Math.random().toString(36).slice(2, 10)}`
-  const template = copyOf === undefined ? '' : ` template ${new URL(copyOf).pathname.slice(1)}`
-  await administer(serverUrl, `create database ${name}${template}`)
+  administrators.set(hostOf(serverUrl)!, serverUrl)
+  await administer(serverUrl, `create database ${name}${options}`)
   const pooler = hostOf(serverUrl) === hostOf(process.env.TEST_DATABASE_URL) && process.env.TEST_POOLER
   // What its users have to set behind a pooler, where Assay can't.
   if (pooler) await administer(serverUrl, `alter database ${name} set statement_timeout = '4500ms'`)
-  const url = new URL(serverUrl)
-  url.pathname = `/${name}`
+  const at = (role: string) =>
+    changed(serverUrl, { pathname: `/${name}`, username: role, password: encodeURIComponent(PASSWORD) })
   return {
-    url: pooler ? at(url.href, pooler) : url.href,
+    url: pooler ? changed(at(SERVES), { host: pooler }) : at(SERVES),
+    migrateUrl: at(MIGRATES),
     drop: () => administer(serverUrl, `drop database ${name} with (force)`),
   }
 }
 
-/** A connection of the test's own, past the pooler if there is one. It is for the test to end. */
-export const control = (url: string) => postgres(direct(url), { max: 1, onnotice: () => {} })
+export const MIGRATES = 'assay_test_migrate'
+export const SERVES = 'assay_test_serve'
+/** Each of its special characters has to be encoded in a URL. */
+export const PASSWORD = 's3cret/p@ss:w%rd?#1'
+
+/** Safe to run by several workers at once, which share the roles: only superusers run it, who needn't be members of them. */
+const ROLES_SQL = readFileSync(join(import.meta.dirname, '../../deploy/postgres/roles.sql'), 'utf8')
+  .replaceAll('assay_migrate', MIGRATES)
+  .replaceAll('assay_serve', SERVES)
+  .replace(/^(grant|revoke) \w+ (to|from) current_user;$/gm, '')
+  .replace(/^create role (\w+) login;$/gm, (_, role) => makeRole(role))
+
+function makeRole(role: string): string {
+  return `do $$ begin create role ${role} login password '${PASSWORD}';
+    exception when duplicate_object or unique_violation then null; end $$;`
+}
+
+/** The superuser's URL of each server on which databases were made, by host. */
+const administrators = new Map<string, string>()
+
+/** The same database as its server's superuser, past the pooler if there is one. */
+export function asAdmin(url: string): string {
+  const straight = direct(url)
+  const { username, password } = new URL(administrators.get(hostOf(straight)!)!)
+  return changed(straight, { username, password })
+}
+
+/** A superuser's connection of the test's own, past the pooler if there is one. It is for the test to end. */
+export const control = (url: string) => postgres(asAdmin(url), { max: 1, onnotice: () => {} })
 
 /** Past the pooler of `npm run test:pooler`, if there is one. */
 export const direct = (url: string) =>
-  hostOf(url) === process.env.TEST_POOLER ? at(url, hostOf(process.env.TEST_DATABASE_URL)!) : url
+  hostOf(url) === process.env.TEST_POOLER
+    ? changed(url, { host: hostOf(process.env.TEST_DATABASE_URL)! })
+    : url
 
 const hostOf = (url: string | undefined) => (url ? new URL(url).host : undefined)
+const nameOf = (url: string) => new URL(url).pathname.slice(1)
 
-/** The same database at another host and port. */
-function at(url: string, host: string): string {
-  const moved = new URL(url)
-  moved.host = host
-  return moved.href
-}
+/** The URL with other parts, already encoded. */
+export const changed = (
+  url: string,
+  parts: Partial<Record<'host' | 'pathname' | 'username' | 'password', string>>,
+) => Object.assign(new URL(url), parts).href
 
 async function administer(serverUrl: string, statement: string) {
   const sql = postgres(serverUrl, { max: 1, onnotice: () => {} })

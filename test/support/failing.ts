@@ -12,7 +12,7 @@ const DO: Record<How, string> = {
 const NOTES = `coalesce(current_query(), '') ~ 'set (last_used_at|confirmed_at) = assay.now'`
 
 /** Triggers on all that acts write to, so that a test can have the database fail at any row of an act, or at its COMMIT. */
-export async function failing(db: Database) {
+export async function failing(db: Pick<Database, 'query'>) {
   await db.query('create sequence public.written')
   await db.query(trigger('at_row', ''))
   await db.query(trigger('at_commit', ''))
@@ -42,7 +42,7 @@ export async function failing(db: Database) {
 }
 
 const trigger = (name: string, body: string) => `
-  create or replace function public.${name}() returns trigger language plpgsql as $$
+  create or replace function public.${name}() returns trigger language plpgsql security definer as $$
   begin
     if not ${NOTES} then
       ${body || 'null;'}

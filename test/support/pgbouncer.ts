@@ -4,19 +4,25 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { MIGRATES, PASSWORD, SERVES } from './database.ts'
 import { freePort } from './port.ts'
 import { until } from './process.ts'
 import { findProgram } from './program.ts'
 
 /** A pgbouncer of our own, in transaction mode, with nothing set that its users would have to set for Assay. */
 export async function startPgbouncer(serverUrl: string) {
-  const { hostname, port: serverPort, username, password } = new URL(serverUrl)
+  const { hostname, port: serverPort } = new URL(serverUrl)
   const folder = mkdtempSync(join(tmpdir(), 'assay-pgbouncer-'))
   chmodSync(folder, 0o755)
   const port = await freePort()
   const ini = join(folder, 'pgbouncer.ini')
   const users = join(folder, 'users.txt')
-  writeFileSync(users, `"${decodeURIComponent(username)}" "${decodeURIComponent(password)}"\n`)
+  writeFileSync(
+    users,
+    loginsOf(serverUrl)
+      .map(login => `${login.map(quoted).join(' ')}\n`)
+      .join(''),
+  )
   writeFileSync(
     ini,
     `[databases]
@@ -25,7 +31,7 @@ export async function startPgbouncer(serverUrl: string) {
 listen_addr = 127.0.0.1
 listen_port = ${port}
 unix_socket_dir =
-auth_type = trust
+auth_type = scram-sha-256
 auth_file = ${users}
 pool_mode = transaction
 default_pool_size = 20
@@ -64,6 +70,14 @@ server_round_robin = 1
     },
   }
 }
+
+/** Names and passwords: the superuser's and those of the two roles that tests have. */
+const loginsOf = (serverUrl: string) => {
+  const { username, password } = new URL(serverUrl)
+  return [[username, decodeURIComponent(password)], ...[MIGRATES, SERVES].map(role => [role, PASSWORD])]
+}
+
+const quoted = (text: string) => `"${text.replaceAll('"', '""')}"`
 
 /** It refuses to run as root. */
 function asNobody(): string[] {

@@ -17,7 +17,7 @@ export async function setState(
   state: 'active' | 'disabled',
   replicas: Pick<Replica, 'bus'>[],
 ) {
-  await world.db.query('update assay.customers set state = $1 where id = $2', [state, customerId])
+  await world.admin.query('update assay.customers set state = $1 where id = $2', [state, customerId])
   await publishCustomer(world, customerId, replicas)
 }
 
@@ -27,7 +27,7 @@ export async function publishCustomer(
   customerId: string,
   replicas: Pick<Replica, 'bus'>[] = [],
 ) {
-  await world.db.query(
+  await world.admin.query(
     `with numbered as (update assay.bus set seq = seq + 1 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
     select seq, 'customer', $1, assay.now() + interval '24 hours 1 minute' from numbered`,
@@ -45,7 +45,7 @@ export async function logIn(assay: Replica, { email, password }: Pick<Customer, 
 
 /** Stops the database's clock at `at`, until world.advance lets it go on; the replicas given know. */
 export async function stopClock(world: World, at: Date, replicas: Pick<Replica, 'bus'>[]) {
-  await world.db.query(`create or replace function assay.now() returns timestamptz language sql volatile parallel safe
+  await world.admin.query(`create or replace function assay.now() returns timestamptz language sql volatile parallel safe
     as 'select timestamptz ''${at.toISOString()}'''`)
   await sync(...replicas)
 }

@@ -61,7 +61,7 @@ export async function sceneOn({ world, clock, replica, replicas, customer }: Sta
     },
     logOut: () => replica.postForm('/revoke', { token: given.at(-1)!.refresh_token }),
     wait: clock.advance,
-    plant: assignment => world.db.query(`update assay.sessions set ${assignment} where id = $1`, [id]),
+    plant: assignment => world.admin.query(`update assay.sessions set ${assignment} where id = $1`, [id]),
     changeCustomer: assignment => changeCustomer(world, replicas, customer.id, assignment),
     moveSubjectEpoch: () => moveSubjectEpoch(world, replicas, { customerId: customer.id, subject: 'user-1' }),
   }

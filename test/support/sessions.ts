@@ -9,8 +9,8 @@ export interface StoredSession {
   endsAt: number
 }
 
-export async function storedSession({ db }: World, id: string): Promise<StoredSession> {
-  const [row] = await db.query<StoredSession>(
+export async function storedSession({ admin }: World, id: string): Promise<StoredSession> {
+  const [row] = await admin.query<StoredSession>(
     `select gen, revoked_at is not null as revoked, confirmed_at is not null as confirmed,
       (extract(epoch from expires_at) * 1000)::float8 as "expiresAt",
       (extract(epoch from ends_at) * 1000)::float8 as "endsAt"
@@ -27,8 +27,8 @@ export interface AuditedEvent {
 }
 
 /** The audit of one session, oldest first. */
-export async function auditOf({ db }: World, sessionId: string): Promise<AuditedEvent[]> {
-  const rows = await db.query<{ type: string; detail: string | null }>(
+export async function auditOf({ admin }: World, sessionId: string): Promise<AuditedEvent[]> {
+  const rows = await admin.query<{ type: string; detail: string | null }>(
     'select type, detail from assay.audit_events where session_id = $1 order by id',
     [sessionId],
   )
@@ -44,12 +44,12 @@ export async function countsOf(world: World, sessionId: string): Promise<Record<
 
 /** Sets columns of a customer and publishes the change on the bus, as an operator's act does. */
 export async function changeCustomer(
-  { db }: World,
+  { admin }: World,
   replicas: Replica[],
   customerId: string,
   assignment: string,
 ): Promise<void> {
-  await db.query(
+  await admin.query(
     `with changed as (update assay.customers set ${assignment} where id = $1 returning id),
     numbered as (update assay.bus set seq = seq + 1 where (select count(*) from changed) > 0 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
@@ -61,11 +61,11 @@ export async function changeCustomer(
 
 /** Moves a subject's epoch and publishes it: every session and token that it has is over. */
 export async function moveSubjectEpoch(
-  { db }: World,
+  { admin }: World,
   replicas: Replica[],
   { customerId, subject }: { customerId: string; subject: string },
 ): Promise<void> {
-  await db.query(
+  await admin.query(
     `with moved as (
       insert into assay.subject_epochs (customer_id, subject, epoch) values ($1, $2, nextval('assay.epochs'))
       on conflict (customer_id, subject) do update set epoch = excluded.epoch returning epoch
@@ -90,12 +90,12 @@ async function pollAll(replicas: Replica[]) {
  * Stops the database's clock at a whole second, so that a test can stand exactly on a boundary however long it takes
  * itself. Between two polls a replica's own idea of the time runs on, by at most the half second between them.
  */
-export async function stopClock({ db }: World, replicas: Replica[]) {
+export async function stopClock({ admin }: World, replicas: Replica[]) {
   let at = Math.ceil(Date.now() / 1000) * 1000
 
   async function advance(milliseconds: number) {
     at += milliseconds
-    await db.query(`create or replace function assay.now() returns timestamptz language sql volatile parallel safe
+    await admin.query(`create or replace function assay.now() returns timestamptz language sql volatile parallel safe
       as 'select timestamptz ''${new Date(at).toISOString()}'''`)
     await pollAll(replicas)
   }

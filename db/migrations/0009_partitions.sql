@@ -1,0 +1,51 @@
+-- The role that serves may only read and write rows. Partitions are made and dropped by these functions, which run with the
+-- rights of the role that migrates. Their search_path is fixed, so that nobody can put an object of theirs in front.
+CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+  DECLARE
+    month timestamp;
+    name text;
+  BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('assay.audit_events')) THEN
+      RETURN; -- Another replica is doing it.
+    END IF;
+    FOR ahead IN 0..3 LOOP
+      month := date_trunc('month', assay.now() AT TIME ZONE 'UTC') + make_interval(months => ahead);
+      name := 'audit_events_' || to_char(month, 'YYYY_MM');
+      CONTINUE WHEN to_regclass('assay.' || name) IS NOT NULL;
+      BEGIN
+        EXECUTE format('create table assay.%I partition of assay.audit_events for values from (%L) to (%L)',
+          name, month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
+      EXCEPTION WHEN check_violation OR lock_not_available THEN
+        RAISE WARNING 'assay: % stays in the default partition', name;
+      END;
+    END LOOP;
+  END $$;
+--> statement-breakpoint
+-- Drops the oldest month that lies wholly before the retention period, and returns its name; null if there is none. It
+-- drops one month at a time, because the parent's lock blocks every act. It never drops the last two days, whatever it is
+-- asked: AUDIT_RETENTION can't be shorter.
+CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precision) RETURNS text
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+  DECLARE
+    name text;
+  BEGIN
+    IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
+      RAISE EXCEPTION 'assay: the last two days of audit events can not be dropped' USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('assay.audit_events'));
+    SELECT c.relname INTO name
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'assay.audit_events'::regclass AND c.relname ~ '^audit_events_\d{4}_\d{2}$'
+      AND to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month'
+        < (assay.now() AT TIME ZONE 'UTC') - make_interval(secs => retention_seconds)
+    ORDER BY c.relname LIMIT 1;
+    IF name IS NOT NULL THEN
+      EXECUTE format('drop table assay.%I', name);
+    END IF;
+    RETURN name;
+  END $$;
+--> statement-breakpoint
+REVOKE ALL ON FUNCTION "assay"."make_audit_partitions"() FROM PUBLIC;
+--> statement-breakpoint
+REVOKE ALL ON FUNCTION "assay"."drop_audit_partition"(double precision) FROM PUBLIC;

@@ -1,0 +1,34 @@
+-- Two roles for Assay, so that the servers can't change the schema:
+--
+--     assay_migrate   owns the schema assay and runs the migrations (npm run migrate; in the image: migrate)
+--     assay_serve     reads and writes rows; DATABASE_URL of every server names it
+--
+-- Run it once in Assay's database, as a superuser or as the database's owner with CREATEROLE, and set the two passwords:
+--
+--     psql -v ON_ERROR_STOP=1 -f deploy/postgres/roles.sql DATABASE
+--     psql -c '\password assay_migrate' -c '\password assay_serve' DATABASE
+--
+-- If the schema exists already, hand it and all that is in it to assay_migrate as well:
+--     reassign owned by OLD_ROLE to assay_migrate;
+
+create role assay_migrate login;
+create role assay_serve login;
+
+-- Without superuser rights, only a member of a role may act for it.
+grant assay_migrate to current_user;
+
+create schema if not exists assay authorization assay_migrate;
+grant usage on schema assay to assay_serve;
+
+-- What is there, and what later migrations add.
+grant select, insert, update, delete on all tables in schema assay to assay_serve;
+grant select, usage on all sequences in schema assay to assay_serve;
+grant execute on all functions in schema assay to assay_serve;
+alter default privileges for role assay_migrate in schema assay
+  grant select, insert, update, delete on tables to assay_serve;
+alter default privileges for role assay_migrate in schema assay
+  grant select, usage on sequences to assay_serve;
+alter default privileges for role assay_migrate in schema assay
+  grant execute on functions to assay_serve;
+
+revoke assay_migrate from current_user;

@@ -1,0 +1,190 @@
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
+import { findBinaries, type OwnPostgres, startPostgres } from '../faults/postgres.ts'
+import { signUp, verify } from '../support/calls.ts'
+import { type Authority, makeAuthority } from '../support/certificates.ts'
+import { changed, createDatabase, direct, PASSWORD } from '../support/database.ts'
+import { runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
+
+/** H58: how servers let clients in, and how clients check servers, as they do in production. */
+
+const secrets = {
+  MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
+  ADMIN_TOKEN: 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5',
+  TRUST_PROXY: '127.0.0.1',
+}
+
+const servers: OwnPostgres[] = []
+async function ownServer(...options: Parameters<typeof startPostgres>): Promise<OwnPostgres> {
+  const server = await startPostgres(...options)
+  servers.push(server)
+  return server
+}
+
+afterEach(stopAll)
+afterAll(async () => {
+  for (const server of servers) await server.stop()
+})
+
+/** It serves: writes are committed and read again. */
+async function expectServing(url: string) {
+  const assay = await startAssay({ ...secrets, DATABASE_URL: url })
+  expect(await verify(assay, (await signUp(assay)).account)).toBe(200)
+  expect(await assay.stop('SIGINT')).toBe(0)
+}
+
+/** It ends with 69 and says `why` in one line. */
+async function expectRefused(url: string, why: RegExp) {
+  const { code, stdout, stderr } = await runAssay({ ...secrets, DATABASE_URL: url })
+  expect(stderr).toMatch(why)
+  expect(stderr.trim().split('\n')).toHaveLength(1)
+  expect(stderr).not.toContain(new URL(url).password || 'no password')
+  expect({ code, stdout }).toEqual({ code: 69, stdout: '' })
+}
+
+/** `assay doctor` says so as well, in both of its forms, and without a stack trace. */
+async function expectDiagnosed(url: string, why: RegExp) {
+  for (const form of [[], ['--json']]) {
+    const doctor = await runCli({ ...secrets, DATABASE_URL: url }, ['doctor', '--offline', ...form])
+    expect(doctor.stdout).toMatch(why)
+    expect(doctor.stderr).not.toMatch(/^\s+at /m)
+    expect(doctor.stdout + doctor.stderr).not.toContain(new URL(url).password)
+    expect(doctor.code).toBe(1)
+  }
+}
+
+const withParameters = (url: string, parameters: Record<string, string>) =>
+  `${url}?${new URLSearchParams(parameters)}`
+
+describe.skipIf(!findBinaries())('a password', () => {
+  test.each(['scram-sha-256', 'md5'] as const)(
+    'of a server that asks for %s lets Assay in, and another does not',
+    async auth => {
+      const server = await ownServer({ auth, settings: [`password_encryption = '${auth}'`] })
+      const { url } = await createDatabase(server.url)
+      expect(
+        await server.ask(
+          `select left(rolpassword, 3) from pg_authid where rolname = '${new URL(url).username}'`,
+        ),
+      ).toBe(auth === 'md5' ? 'md5' : 'SCR')
+      await expectServing(url)
+      const wrong = changed(url, { password: 'hunter2-Zq8Lk3' })
+      await expectRefused(wrong, /the user or the password is wrong/)
+      await expectDiagnosed(wrong, /the user or the password is wrong/)
+      await expectRefused(changed(url, { username: 'nobody_here' }), /the user or the password is wrong/)
+    },
+  )
+
+  test('may stand in the query of the URL, and in PGPASSWORD', async () => {
+    const server = servers[0]!
+    const { url } = await createDatabase(server.url)
+    const without = changed(url, { password: '' })
+    await expectServing(withParameters(without, { password: PASSWORD }))
+    const assay = await startAssay({ ...secrets, DATABASE_URL: without, PGPASSWORD: PASSWORD })
+    expect(await assay.stop('SIGINT')).toBe(0)
+  })
+
+  test('is not needed at a Unix socket that trusts its users, in the form that Cloud SQL documents', async () => {
+    const server = await ownServer()
+    const { url } = await createDatabase(server.url)
+    await server.setHba(['local all all trust'])
+    const { port, username, pathname } = new URL(url)
+    const folder = encodeURIComponent(server.folder)
+    await expectServing(`postgres://${username}:@${pathname}?host=${server.folder}&port=${port}`)
+    await expectServing(`postgres://${username}:unneeded@${pathname}?host=${folder}&port=${port}`)
+    await expectServing(`postgres://${username}@${folder}:${port}${pathname}`)
+  })
+})
+
+test('CI runs on a server that asks for passwords', async () => {
+  const { url, drop } = await createDatabase(inject('databaseUrl'))
+  const { code } = await runAssay({
+    ...secrets,
+    DATABASE_URL: changed(direct(url), { password: 'hunter2-Zq8Lk3' }),
+  })
+  await drop()
+  if (process.env.CI) expect(code).toBe(69)
+})
+
+describe.skipIf(!findBinaries())('TLS', () => {
+  let authority: Authority
+  let other: Authority
+  let server: OwnPostgres
+  let url: string
+
+  beforeAll(async () => {
+    authority = makeAuthority()
+    other = makeAuthority()
+    server = await ownServer()
+    url = (await createDatabase(server.url)).url
+  })
+  afterAll(() => {
+    authority.remove()
+    other.remove()
+  })
+
+  const present = (hosts: string[]) =>
+    server.speakTls({ ...authority.sign('server', hosts, server.folder), ca: authority.file })
+  const verifyFull = (ca: Authority) => ({ sslmode: 'verify-full', sslrootcert: ca.file })
+
+  test('that the server does not speak is named', async () => {
+    for (const sslmode of ['prefer', 'require'])
+      await expectRefused(
+        withParameters(url, { sslmode }),
+        /the server does not offer TLS; set sslmode=disable/,
+      )
+  })
+
+  test('with verify-full serves a host by its name and by its address, where the certificate has both', async () => {
+    await present(['DNS:localhost', 'IP:127.0.0.1'])
+    await expectServing(withParameters(url, verifyFull(authority)))
+    await expectServing(
+      withParameters(changed(url, { host: `localhost:${new URL(url).port}` }), verifyFull(authority)),
+    )
+    const assay = await startAssay({ ...secrets, DATABASE_URL: withParameters(url, verifyFull(authority)) })
+    const encrypted = `select distinct ssl from pg_stat_ssl join pg_stat_activity using (pid) where usename = '${new URL(url).username}'`
+    expect(await server.ask(encrypted)).toBe('t')
+    await assay.stop('SIGINT')
+  })
+
+  test('with verify-full refuses a certificate of another authority, and one that is for another host', async () => {
+    const untrusted = /certificate is not signed by a trusted CA; name its CA's file with sslrootcert=FILE/
+    await expectRefused(withParameters(url, verifyFull(other)), untrusted)
+    await expectRefused(withParameters(url, { sslmode: 'verify-full' }), untrusted)
+    // Named `localhost`, which is what a driver that forgets the address would check it against.
+    await present(['DNS:localhost'])
+    await expectRefused(withParameters(url, verifyFull(authority)), /certificate is for another host/)
+    await expectServing(withParameters(url, { ...verifyFull(authority), sslmode: 'verify-ca' }))
+    await expectRefused(withParameters(url, { ...verifyFull(other), sslmode: 'verify-ca' }), untrusted)
+    await expectRefused(withParameters(url, { ...verifyFull(other), sslmode: 'require' }), untrusted)
+  })
+
+  test('that is demanded is what the URL lacks', async () => {
+    await server.setHba(['hostssl all all 127.0.0.1/32 scram-sha-256'])
+    await expectRefused(url, /if it demands TLS, add sslmode=require to the URL/)
+    await expectServing(withParameters(url, { sslmode: 'require' }))
+    await expectServing(withParameters(url, { sslmode: 'require', channel_binding: 'require' }))
+  })
+
+  test('can stand for the password, by a certificate of the client', async () => {
+    const { cert, key } = authority.sign('client', ['DNS:client.test'], server.folder)
+    const role = new URL(url).username
+    await server.setHba(['hostssl all all 127.0.0.1/32 cert map=clients'], [`clients client ${role}`])
+    const certificate = { sslcert: cert, sslkey: key }
+    await expectServing(
+      withParameters(changed(url, { password: '' }), {
+        ...verifyFull(authority),
+        sslmode: 'require',
+        ...certificate,
+      }),
+    )
+    await expectRefused(
+      withParameters(changed(url, { password: 'hunter2-Zq8Lk3' }), { sslmode: 'require' }),
+      /the server refuses this user, database or address/,
+    )
+    await expectRefused(
+      withParameters(url, { sslmode: 'require', sslrootcert: join(server.folder, 'none.crt') }),
+      /a file that its URL names \(sslrootcert, sslcert, sslkey\) is not there/,
+    )
+  })
+})

@@ -1,0 +1,230 @@
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { open } from '../../db/client.ts'
+import { findBinaries, type OwnPostgres, startPostgres } from '../faults/postgres.ts'
+import { ask, issue, refresh, signUp, verify } from '../support/calls.ts'
+import { changed, createDatabase, createEmptyDatabase, MIGRATES, SERVES } from '../support/database.ts'
+import { makeNextVersion } from '../support/next_version.ts'
+import { type Running, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
+
+/** H58: the rights that Assay needs of a database and its roles, and what it says when they are missing. */
+
+const ROOT = join(import.meta.dirname, '../..')
+const secrets = {
+  MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
+  ADMIN_TOKEN: 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5',
+  TRUST_PROXY: '127.0.0.1',
+}
+
+let server: OwnPostgres
+const present = findBinaries() !== undefined
+
+beforeAll(async () => {
+  if (present)
+    server = await startPostgres({ settings: [`log_statement = 'ddl'`, `log_line_prefix = '%u@%d '`] })
+})
+afterEach(stopAll)
+afterAll(() => server?.stop())
+
+const start = (url: string, program?: string) => startAssay({ ...secrets, DATABASE_URL: url }, [], program)
+const migrate = (url: string, program?: string) => runAssay({ DATABASE_URL: url }, ['migrate'], program)
+const databaseOf = (url: string) => new URL(url).pathname.slice(1)
+/** A statement in the database of `url`, as a superuser. */
+const administer = (url: string, statement: string) => server.ask(statement, databaseOf(url))
+
+/** Something of everything is written and read. */
+async function expectServing(assay: Running) {
+  const { account, apiKey } = await signUp(assay)
+  const { access_token, refresh_token } = await issue(assay, apiKey, 'user-1 名')
+  expect(await verify(assay, access_token)).toBe(200)
+  const refreshed = await refresh(assay, refresh_token)
+  expect(refreshed.status).toBe(200)
+  expect((await ask(assay, '/revoke', { form: { token: access_token }, token: apiKey })).status).toBe(200)
+  expect(await verify(assay, access_token)).toBe(401)
+  const { json } = await ask(assay, '/api/audit', { token: account })
+  expect(json.events.map(({ type }: { type: string }) => type)).toEqual(
+    expect.arrayContaining(['customer.signed_up', 'token.issued', 'session.refreshed', 'token.revoked']),
+  )
+}
+
+async function expectRefused(url: string, code: 69 | 78, why: RegExp, program?: string) {
+  const assay = await runAssay({ ...secrets, DATABASE_URL: url }, [], program)
+  expect(assay.stderr).toMatch(why)
+  expect(assay.stderr).not.toMatch(/^\s+at /m)
+  expect({ code: assay.code, stdout: assay.stdout }).toEqual({ code, stdout: '' })
+}
+
+async function expectFinding(url: string, check: string, state: 'warning' | 'wrong', found: RegExp) {
+  const { stdout, stderr } = await runCli({ ...secrets, DATABASE_URL: url }, [
+    'doctor',
+    '--offline',
+    '--json',
+  ])
+  expect(stderr).not.toMatch(/^\s+at /m)
+  const findings: { check: string; state: string; found: string }[] = JSON.parse(stdout)
+  expect(findings.filter(one => one.check === check)).toEqual([
+    expect.objectContaining({ check, state, found: expect.stringMatching(found) }),
+  ])
+}
+
+describe.skipIf(!present)('two roles', () => {
+  test('as deploy/postgres/roles.sql makes them by hand of a database owner: one migrates, the other serves', async () => {
+    await server.ask(`create role dba login createrole password 'dba'`)
+    await server.ask('create database shop owner dba')
+    const at = (role: string) => changed(server.url, { pathname: '/shop', username: role, password: role })
+    const psql = (...args: string[]) =>
+      promisify(execFile)(join(findBinaries()!, 'psql'), ['-X', '-v', 'ON_ERROR_STOP=1', ...args, at('dba')])
+    await psql('-f', join(ROOT, 'deploy/postgres/roles.sql'))
+    for (const role of ['assay_migrate', 'assay_serve'])
+      await psql('-c', `alter role ${role} password '${role}'`)
+
+    await expectRefused(
+      at('assay_serve'),
+      78,
+      /is not set up for Assay yet, and this role may not change that\. Run `npm run migrate`/,
+    )
+    expect(await migrate(at('assay_migrate'))).toEqual({ code: 0, stdout: '', stderr: '' })
+    expect(server.log()).toMatch(/^assay_migrate@shop .*create table/im)
+    const before = server.log().length
+    await expectServing(await start(at('assay_serve')))
+    expect(server.log().slice(before)).not.toMatch(/^assay_serve@shop .*(create|alter|drop|grant|revoke) /im)
+  })
+
+  test('through an upgrade: who serves waits for who migrates', async () => {
+    const next = makeNextVersion()
+    const { url, migrateUrl } = await createDatabase(server.url)
+    await expectRefused(url, 69, /has an older schema assay, and this role may not change that/, next.main)
+    expect((await migrate(migrateUrl, next.main)).code).toBe(0)
+    await expectServing(await start(url, next.main))
+    await expectServing(await start(url))
+    next.remove()
+  })
+
+  test('the one that owns the schema may serve too, without a right to make schemas', async () => {
+    const { migrateUrl } = await createEmptyDatabase(server.url)
+    expect(
+      await administer(
+        migrateUrl,
+        `select has_database_privilege('${MIGRATES}', current_database(), 'create')`,
+      ),
+    ).toBe('f')
+    for (let starts = 0; starts < 2; starts++) {
+      const assay = await start(migrateUrl)
+      await expectServing(assay)
+      await assay.stop('SIGINT')
+    }
+  })
+
+  test('a right that the serving one lacks is named', async () => {
+    const { url } = await createDatabase(server.url)
+    await administer(url, `revoke insert, update on assay.customers from ${SERVES}`)
+    await administer(url, `revoke usage on sequence assay.epochs from ${SERVES}`)
+    const missing = /lacks rights in the schema assay: insert, update on customers; usage on epochs/
+    await expectRefused(url, 78, missing)
+    await expectFinding(url, 'privileges', 'wrong', missing)
+    await administer(url, `revoke usage on schema assay from ${SERVES}`)
+    await expectRefused(
+      url,
+      78,
+      /may not use this database or its schema assay; grant its rights as deploy\/postgres/,
+    )
+    await expectFinding(url, 'migrations', 'wrong', /may not use this database or its schema assay/)
+    await administer(url, `revoke connect on database ${databaseOf(url)} from public, ${SERVES}`)
+    await expectRefused(url, 78, /may not use this database/)
+    await expectFinding(url, 'database', 'wrong', /may not use this database/)
+  })
+
+  test('the serving one drops no month of the audit that is younger than two days, and no other table', async () => {
+    const { url } = await createDatabase(server.url)
+    const db = await open({ url })
+    const refused = (statement: string, sqlstate: string) =>
+      expect(db.query(statement)).rejects.toMatchObject({ sqlstate })
+    const months = () =>
+      administer(url, `select inhrelid from pg_inherits where inhparent = 'assay.audit_events'::regclass`)
+    const before = await months()
+    for (const retention of ['0', '-1', '172799', 'null', `'-infinity'`])
+      await refused(`select assay.drop_audit_partition(${retention})`, '22023')
+    await refused('drop table assay.sessions', '42501')
+    await refused('create table assay.mine ()', '42501')
+    // Its own tables by the names of the system's are not those that the function reads.
+    await db.query(`do $$ begin
+      create temp table pg_class as select 1::oid as oid, 'audit_events_1999_01'::name as relname;
+      create temp table pg_inherits as select 1::oid as inhrelid, 'assay.audit_events'::regclass::oid as inhparent;
+      perform assay.drop_audit_partition(172800);
+    end $$`)
+    expect(await months()).toEqual(before)
+    await db.close()
+  })
+
+  test('a third one with a way into the schema may call none of the functions that change it', async () => {
+    const { url } = await createDatabase(server.url)
+    await server.ask(`create role stranger login password 'stranger'`)
+    await administer(url, 'grant usage on schema assay to stranger')
+    const db = await open({ url: changed(url, { username: 'stranger', password: 'stranger' }) })
+    for (const call of ['make_audit_partitions()', 'drop_audit_partition(1e9)'])
+      await expect(db.query(`select assay.${call}`)).rejects.toMatchObject({ sqlstate: '42501' })
+    await db.close()
+  })
+})
+
+describe.skipIf(!present)('a database', () => {
+  test.each(['LATIN1', 'SQL_ASCII'])(
+    'whose encoding is %s is refused before anything is written',
+    async encoding => {
+      const name = `encoded_${encoding.toLowerCase()}`
+      await server.ask(`create database ${name} encoding '${encoding}' locale 'C' template template0`)
+      const url = changed(server.url, { pathname: `/${name}` })
+      await expectRefused(url, 78, new RegExp(`encoding is ${encoding}, and Assay needs UTF8; make another`))
+      await expectFinding(
+        url,
+        'database encoding',
+        'wrong',
+        new RegExp(`it is ${encoding}, and Assay needs UTF8`),
+      )
+      expect(await administer(url, `select to_regnamespace('assay') is null`)).toBe('t')
+    },
+  )
+
+  test('that only reads is refused with what to turn off', async () => {
+    const { url } = await createDatabase(server.url)
+    await server.ask(`alter database ${databaseOf(url)} set default_transaction_read_only = on`)
+    const readOnly = /it only reads: default_transaction_read_only is on/
+    await expectRefused(url, 69, readOnly)
+    await expectFinding(url, 'database', 'wrong', readOnly)
+    await server.ask(`alter database ${databaseOf(url)} reset default_transaction_read_only`)
+    await expectServing(await start(url))
+  })
+
+  test('with Turkish rules for letters, and other ways to write values, serves the same', async () => {
+    const { url } = await createDatabase(server.url)
+    const name = `${databaseOf(url)}_tr`
+    await server.ask(
+      `create database ${name} locale_provider icu icu_locale 'tr-TR' locale 'C' encoding 'UTF8' template template0`,
+    )
+    const turkish = changed(server.url, { pathname: `/${name}` })
+    for (const [setting, value] of Object.entries({
+      TimeZone: 'Asia/Kathmandu',
+      DateStyle: 'German, DMY',
+      IntervalStyle: 'sql_standard',
+      bytea_output: 'escape',
+      extra_float_digits: '0',
+      search_path: 'nowhere',
+      standard_conforming_strings: 'off',
+      default_transaction_isolation: 'serializable',
+      synchronous_commit: 'off',
+    }))
+      await server.ask(`alter database ${name} set ${setting} = '${value}'`)
+    const assay = await start(turkish)
+    await expectServing(assay)
+    const login = { email: 'ISTANBUL@EXAMPLE.COM', password: 'correct horse battery' }
+    expect((await ask(assay, '/api/auth/signup', { json: login })).status).toBe(201)
+    expect(
+      (await ask(assay, '/api/auth/login', { json: { ...login, email: 'istanbul@example.com' } })).status,
+    ).toBe(200)
+    expect(
+      (await ask(assay, '/api/auth/signup', { json: { ...login, email: 'Istanbul@example.com' } })).status,
+    ).toBe(409)
+  })
+})
