@@ -147,7 +147,7 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
       for (const pid of processes) signal(pid, 'SIGKILL')
       await until('every process has ended', () => processes.every(hasEnded))
       // Where nobody reaps orphans the old master is a zombie, which a new one would take for a running server.
-      rmSync(join(data, 'postmaster.pid'))
+      for (const file of [join(data, 'postmaster.pid'), join(folder, `.s.PGSQL.${port}.lock`)]) rmSync(file)
       await control('start')
     },
     freeze: () => everyProcess('SIGSTOP'),

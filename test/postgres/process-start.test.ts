@@ -71,6 +71,7 @@ test('fsync=off is warned of loudly, and it starts all the same', async () => {
   const name = new URL(database.url).pathname.slice(1)
   await sql.unsafe(`
     create schema unsafe;
+    grant usage on schema unsafe to public;
     create function unsafe.current_setting(name text) returns text language sql as
       $$ select case name when 'fsync' then 'off' else pg_catalog.current_setting(name) end $$;
     alter database ${name} set search_path = unsafe, pg_catalog, public`)
