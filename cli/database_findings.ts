@@ -118,14 +118,20 @@ async function clock(db: Database): Promise<Found> {
 
 async function connections(db: Database, { workers }: Config): Promise<Found> {
   const [row] = await db.query<{ most: number; used: number }>(
-    `select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int as most,
+    `select (select least(
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+        nullif(rolconnlimit, -1), nullif(datconnlimit, -1))
+      from pg_roles, pg_database where rolname = current_user and datname = current_database()) as most,
       (select sum(numbackends)::int from pg_stat_database) as used`,
   )
   const needed = CONNECTIONS * (workers === 'auto' ? 1 : workers)
   const found = `${row!.most} in all, ${row!.used} used; this needs ${needed} for each replica`
   return row!.most - row!.used >= needed
     ? ok(found)
-    : warning(found, 'raise max_connections, start fewer WORKERS, or put pgbouncer in between')
+    : warning(
+        found,
+        'raise max_connections or the connection limit of the role or database, start fewer WORKERS, or put pgbouncer in between',
+      )
 }
 
 /** To serve, a role reads and writes rows. Where migrations are due, it may not have to apply them itself. */

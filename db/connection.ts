@@ -75,6 +75,8 @@ const FROM_URL = ['user', 'password', 'host', 'port', 'database', 'ssl', 'sslneg
  */
 export function connectionTo(url: string, settings: Record<string, string> = {}): pg.ClientConfig {
   const parsed = parseIntoClientConfig(likeLibpq(url)) as Record<string, unknown>
+  // libpq takes the database's name as a parameter too.
+  if (parsed.dbname !== undefined) parsed.database = parsed.dbname
   const own = Object.entries(settings).map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
   const options = [parsed.options, ...own].filter(Boolean).join(' ')
   return {

@@ -68,7 +68,8 @@ const WHY: Record<string, string> = {
     'the server refuses this user, database or address; if it demands TLS, add sslmode=require to the URL, or ' +
     'sslmode=verify-full and sslrootcert=FILE to check its certificate as well',
   '28': 'the server refuses this user, database or address (pg_hba.conf)',
-  '53300': 'it has no connection left; raise its max_connections, or start fewer replicas or WORKERS',
+  '53300':
+    'it has no connection left; raise its max_connections, or the connection limit of the role or database, or start fewer replicas or WORKERS',
   '55P03':
     'its schema is to be changed, and a table of it is in use; end what has been open for long (pg_stat_activity), and try again',
   '57P03': 'it is starting, stopping or recovering; try again',

@@ -243,6 +243,11 @@ const BAD: Record<string, string[]> = {
     ' postgres://h/d',
     'postgres://h/d\n',
     'postgres://h:port/d',
+    'postgres://h/d?sslmode=verifyfull',
+    'postgres://h/d?sslmode=allow',
+    'postgres://h1,h2/d',
+    'postgres://u:p@h1:5432,h2:5432/d',
+    'postgres://u:p@/d?host=h1,h2',
   ],
   DIRECT_DATABASE_URL: ['mysql://u:p@h/d', 'postgres://'],
   REDIS_URL: [

@@ -83,10 +83,18 @@ export const workers = z
 
 const SEVERAL_HOSTS = /^postgres(?:ql)?:\/\/(?:[^/?#]*@|(?![^/?#]*@))[^/?#]*,|[?&]host=[^&]*,/
 
+const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full']
+const knowsSslmode = (text: string) =>
+  [...text.matchAll(/[?&]sslmode=([^&]*)/g)].every(([, mode]) => SSL_MODES.includes(mode!))
+
 export const databaseUrl = z
   .string()
   .refine(text => !SEVERAL_HOSTS.test(text), {
     error: 'names several hosts; name one, for example a proxy or an address that leads to the primary',
+    abort: true,
+  })
+  .refine(text => knowsSslmode(text), {
+    error: `has an unknown sslmode; it must be one of ${SSL_MODES.join(', ')}, for example sslmode=verify-full`,
     abort: true,
   })
   .refine(

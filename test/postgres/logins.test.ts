@@ -75,11 +75,13 @@ describe.skipIf(!findBinaries())('a password', () => {
     },
   )
 
-  test('may stand in the query of the URL, and in PGPASSWORD', async () => {
+  test('and the other parts may stand in the query of the URL, as libpq takes them, and in PGPASSWORD', async () => {
     const server = servers[0]!
     const { url } = await createDatabase(server.url)
     const without = changed(url, { password: '' })
-    await expectServing(withParameters(without, { password: PASSWORD }))
+    const { host, port, username: user, pathname } = new URL(url)
+    const parts = { port, user, password: PASSWORD, dbname: pathname.slice(1) }
+    await expectServing(withParameters(`postgres://${host.split(':')[0]}`, parts))
     const assay = await startAssay({ ...secrets, DATABASE_URL: without, PGPASSWORD: PASSWORD })
     expect(await assay.stop('SIGINT')).toBe(0)
   })

@@ -197,6 +197,13 @@ describe.skipIf(!present)('a database', () => {
     await expectServing(await start(url))
   })
 
+  test('that lets this role in too seldom is warned of', async () => {
+    const { url } = await createDatabase(server.url)
+    await server.ask(`alter role ${SERVES} connection limit 11`)
+    await expectFinding(url, 'connections', 'warning', /^11 in all/)
+    await server.ask(`alter role ${SERVES} connection limit -1`)
+  })
+
   test('with Turkish rules for letters, and other ways to write values, serves the same', async () => {
     const { url } = await createDatabase(server.url)
     const name = `${databaseOf(url)}_tr`
