@@ -7,7 +7,7 @@ import { assertNoGaps, stateOfSchema } from '../db/wholeness.ts'
 import type { Config } from '../server/config.ts'
 import { checkValue } from '../server/crypto/seal.ts'
 import { failureOf } from '../server/failures.ts'
-import { type Add, type Found, ok, warning, wrong } from './finding.ts'
+import { type Add, type Found, failedCheck, ok, warning, wrong } from './finding.ts'
 
 const OLDEST = 150_000
 /** Of one process: ten for calls, one for the poll, one that hears notifications. */
@@ -49,7 +49,7 @@ function asFinding(error: unknown): Found {
   try {
     return wrong(failureOf(error).message.replace(/^assay: /, ''), 'fix DATABASE_URL, or start the database')
   } catch {
-    return wrong(`this check failed: ${error}`, 'please report this: it is a bug in Assay')
+    return failedCheck(error)
   }
 }
 

@@ -1,24 +1,42 @@
 import type { Api } from './api.ts'
 import { CommandError } from './command.ts'
 import { database } from './database_findings.ts'
-import { type Add, type Finding, type Found, ok, warning, wrong } from './finding.ts'
+import { type Add, type Finding, type Found, failedCheck, ok, warning, wrong } from './finding.ts'
 import { roundTrip } from './round_trip.ts'
 import { fileModes, issuer, settings } from './settings_findings.ts'
 
-/** Looks at everything, one check after the other. What a check rests on and isn't there leaves it out. */
+type Config = NonNullable<ReturnType<typeof settings>>
+
+/**
+ * Runs all checks in order, and skips those whose prerequisites failed. Never throws: a check that fails itself is a
+ * finding too.
+ */
 export async function examine(env: NodeJS.ProcessEnv, api: Api | undefined): Promise<Finding[]> {
   const findings: Finding[] = []
   const add: Add = (check, found) => void findings.push({ check, ...found })
-  const config = settings(env, add)
-  for (const found of fileModes(env, config)) add('file modes', found)
-  if (config) {
-    add('issuer', issuer(config))
-    if (config.databaseUrl === undefined) add('database', ok(`embedded in ${config.dataDir}`))
-    else await database(config, config.databaseUrl, add)
-    if (config.redisUrl !== undefined) add('redis', await redis(config.redisUrl))
+  const guard = async (check: string, run: () => Promise<void>) => {
+    await run().catch(error => add(check, failedCheck(error)))
   }
-  if (api) add('round trip', await server(api, config?.issuer))
+  let config: Config | undefined
+  await guard('settings', async () => {
+    config = settings(env, add)
+  })
+  await guard('file modes', async () => {
+    for (const found of fileModes(env, config)) add('file modes', found)
+  })
+  if (config) await examineParts(config, add, guard)
+  if (api) await guard('round trip', async () => add('round trip', await server(api, config?.issuer)))
   return findings
+}
+
+type Guard = (check: string, run: () => Promise<void>) => Promise<void>
+
+async function examineParts(config: Config, add: Add, guard: Guard) {
+  const { databaseUrl, redisUrl, dataDir } = config
+  await guard('issuer', async () => add('issuer', issuer(config)))
+  if (databaseUrl === undefined) add('database', ok(`embedded in ${dataDir}`))
+  else await guard('database', () => database(config, databaseUrl, add))
+  if (redisUrl !== undefined) await guard('redis', async () => add('redis', await redis(redisUrl)))
 }
 
 async function redis(url: string): Promise<Found> {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type postgres from 'postgres'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { startListener } from '../support/backends.ts'
 import { control, createDatabase, createEmptyDatabase } from '../support/database.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll } from '../support/process.ts'
 
@@ -152,6 +153,25 @@ test.each(Object.entries(PLANTED))(
       expect(stdout + stderr).not.toContain(secret)
   },
 )
+
+test('a check that meets what nobody foresaw is a finding, not a stack trace', async () => {
+  const odd = await startListener((request, response) => {
+    const made = { customer: { id: 'aaaaaaaaaaaaaaaa' }, api_key: 'x' }
+    response.end(request.url === '/issue' ? '<html>' : JSON.stringify(made))
+  })
+  const { code, bad, stderr } = await examine({ ...good, ASSAY_URL: `http://127.0.0.1:${odd.port}` })
+  await odd.stop()
+  expect(stderr).not.toMatch(/^\s+at /m)
+  expect(bad).toEqual([
+    {
+      check: 'round trip',
+      state: 'wrong',
+      found: 'this check failed: SyntaxError',
+      remedy: expect.any(String),
+    },
+  ])
+  expect(code).toBe(1)
+})
 
 test('what is wrong ends with 1, what is doubtful with 0', async () => {
   expect((await examine({ ...good, MASTER_KEYS: key() })).code).toBe(1)
