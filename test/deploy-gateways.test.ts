@@ -2,6 +2,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parse, parseAllDocuments } from 'yaml'
+import { targetOf } from '../server/http/call.ts'
+import { rulesAskedBy } from '../server/http/verify.ts'
 import { identityHeaders } from '../server/identity.ts'
 
 /** The gateways that run in no test of ours: what their files say. Those that do are in test/postgres. */
@@ -106,7 +108,12 @@ describe('deploy/envoy', () => {
     expect(authz.status_on_error).toEqual({ code: 'ServiceUnavailable' })
     const [assay] = clusters.filter(({ name }: { name: string }) => name === 'assay')
     expect(assay.common_lb_config.healthy_panic_threshold.value).toBe(0)
-    expect(authz.http_service.path_prefix).toBe('/verify')
+  })
+
+  test('the client’s query is never read as a rule, not even where the client asks for /', () => {
+    const { path_prefix: prefix } = authz.http_service
+    for (const client of ['/?scope=read', '/', '//?scope=read', '/orders?scope=read', '*'])
+      expect(rulesAskedBy(targetOf(prefix + client))).toBe('')
   })
 
   test('a path is resolved before a route is chosen by it', () => {

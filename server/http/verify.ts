@@ -22,12 +22,16 @@ export type Asked = Readonly<
  */
 export type Verify = (query: string, asked: Asked) => Reply | Promise<Reply>
 
+/** /verify itself. With a slash too many the query is still the proxy's own, so its rules must not be dropped. */
+const VERIFY = /^\/verify\/*$/
+
 /**
- * The rules of a request for /verify, and undefined for others. What follows /verify/ is a client's path, appended by a proxy:
- * it says nothing, and is not looked at; nor is the query there, which is the client's own too (Envoy appends it).
+ * Returns the query that holds the rules of a request to /verify, and undefined for any other request. A path below /verify/
+ * is the client's, appended by a proxy. It is ignored together with its query, which is the client's as well: Envoy appends
+ * both.
  */
 export function rulesAskedBy({ path, query }: Target): string | undefined {
-  if (path === '/verify') return query
+  if (VERIFY.test(path)) return query
   return path.startsWith('/verify/') ? '' : undefined
 }
 

@@ -14,19 +14,20 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** The status by the query of exactly /verify, by the header there, and by the header on a sub-path. */
+/** The status by the query of /verify and of /verify/, by the header there, and by the header on a sub-path. */
 async function asked(rules: string): Promise<number[]> {
   const required = { ...bearer(token), 'X-Assay-Require': rules }
   const answers = [
     await assay.request(`/verify?${rules}`, { headers: bearer(token) }),
+    await assay.request(`/verify/?${rules}`, { headers: bearer(token) }),
     await assay.request('/verify', { headers: required }),
     await assay.request('/verify/orders/42', { headers: required }),
   ]
   return answers.map(({ status }) => status)
 }
 
-const ALLOWED = [200, 200, 200]
-const DENIED = [403, 403, 403]
+const ALLOWED = [200, 200, 200, 200]
+const DENIED = [403, 403, 403, 403]
 
 test.each([
   'scope=read',
@@ -89,7 +90,7 @@ describe.each(Object.entries(WRONG))('H56 a rule that is %s denies, and is told 
     const before = assay.lines.length
     expect(await asked(rule)).toEqual(DENIED)
     const warnings = assay.lines.slice(before).filter(line => JSON.parse(line).level === 40)
-    expect(warnings).toHaveLength(3)
+    expect(warnings).toHaveLength(4)
     for (const line of warnings)
       expect(JSON.parse(line)).toMatchObject({ msg: expect.stringContaining('a rule is unknown') })
   })
@@ -114,7 +115,7 @@ test('H56 a rule in the query and another in the header are both asked', async (
 test("H56 on a sub-path the client's own query changes nothing", async () => {
   const queries = ['scope=admin', 'scope=', 'scpoe=x', 'scope=read&scope=read', 'customer=x', 'page=2', '&&=']
   for (const query of queries)
-    for (const path of ['/verify/', '/verify/orders', '/verify/verify', '/verify/%3f'])
+    for (const path of ['/verify/path/', '/verify/orders', '/verify/verify', '/verify/%3f', '/verify/%20'])
       expect((await assay.verify(token, `${path}?${query}`)).status).toBe(200)
 })
 
@@ -122,6 +123,16 @@ test("H56 on a sub-path the client's own query does not loosen what the proxy as
   for (const query of ['scope=read', 'scope_any=read', '', 'X-Assay-Require=scope=read']) {
     const headers = { 'X-Assay-Require': 'scope=admin' }
     expect((await assay.get(`/verify/orders?${query}`, token, headers)).status).toBe(403)
+  }
+})
+
+test('H56 a slash too many in the proxy’s address drops no rule', async () => {
+  for (const path of ['/verify/', '/verify//', '/verify///']) {
+    expect((await assay.verify(token, `${path}?scope=nope`)).status).toBe(403)
+    expect((await assay.verify(token, `${path}?scpoe=read`)).status).toBe(403)
+    expect((await assay.verify(token, `${path}?scope=read`)).status).toBe(200)
+    const both = await assay.get(`${path}?scope=read`, token, { 'X-Assay-Require': 'aud=other' })
+    expect(both.status).toBe(403)
   }
 })
 
@@ -139,7 +150,7 @@ test('H56 a header that comes twice is one rule more, or a malformed one, and ne
 })
 
 test('no rule at all asks for a valid token and nothing else', async () => {
-  for (const path of ['/verify', '/verify?', '/verify/?', '/verify/x'])
+  for (const path of ['/verify', '/verify?', '/verify/', '/verify/?', '/verify//', '/verify/x'])
     expect((await assay.verify(token, path)).status).toBe(200)
   expect((await assay.get('/verify/x', token, { 'X-Assay-Require': '' })).status).toBe(200)
   expect((await assay.get('/verify/x', 'garbage')).status).toBe(401)

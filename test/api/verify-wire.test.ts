@@ -118,6 +118,17 @@ describe('the path that a proxy appends', () => {
     await expectAnswer(200, 'GET /verify/.?scope=admin', bearer(token))
   })
 
+  test('is not empty: a query after slashes alone holds the proxy’s rules', async () => {
+    for (const path of ['/verify/', '/verify//', 'http://assay.test/verify/', 'http://assay.test/verify//']) {
+      await expectAnswer(403, `GET ${path}?scope=nope`, bearer(token))
+      await expectAnswer(403, `GET ${path}?scpoe=read`, bearer(token))
+      await expectAnswer(200, `GET ${path}?scope=read`, bearer(token))
+      await expectAnswer(200, `GET ${path}?`, bearer(token))
+      await expectAnswer(200, `GET ${path}`, bearer(token))
+      await expectAnswer(401, `GET ${path}`, {})
+    }
+  })
+
   test.each(['/verify/%zz', '/verify/%00', '/verify//', '/verify/;/..;/', '/verify/a%5cb', '/verify/~!$*()'])(
     '%s is as good as any',
     async path => {
