@@ -1,10 +1,51 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { startListener } from '../support/backends.ts'
-import { findNginx, protect, startNginx } from '../support/nginx.ts'
+import { findNginx, protect, SHIPPED, startNginx } from '../support/nginx.ts'
+import { exchange } from '../support/raw.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** What deploy/nginx/cached.conf says that it adds to the staleness (ms). */
 const ADDED = 2_000
+
+const CACHE = 'proxy_cache_path cache keys_zone=assay:1m inactive=10s use_temp_path=off;'
+
+/** Some of these rules and headers can be joined so that two different pairs make the same text. `T` is the token. */
+const RULES = [
+  'scope_any=admin',
+  'scope_any=admin us',
+  'scope_any=admin user',
+  'scope_any=admin user Bearer',
+  'scope_any=user /_assay/cached/scope_any=admin',
+  '',
+]
+const HEADERS = [
+  'Bearer T',
+  'user Bearer T',
+  'user Bearer Bearer T',
+  'Bearer Bearer T',
+  'erBearer T',
+  'Bearer T /_assay/cached/scope_any=user',
+  'Bearer T /_assay/cached/scope_any=admin',
+  '/_assay/cached/scope_any=admin Bearer T',
+]
+
+const ruled = (kind: string) =>
+  RULES.map((rule, index) => `location /${kind}/${index}/ { ${protect(`/_assay/${kind}/${rule}`)} }`).join(
+    '\n',
+  )
+
+/** cached.conf as its comment has it for TOKEN_COOKIE=session. */
+async function withCookie() {
+  const text = await readFile(join(SHIPPED, 'cached.conf'), 'utf8')
+  const lines = text
+    .replace(/^ *proxy_cache_key .*\n/m, '')
+    .replace(/^( *)# (proxy_cache_key .*|proxy_set_header Cookie .*)$/gm, '$1$2')
+  expect(lines.match(/^ *proxy_cache_key/gm)).toHaveLength(1)
+  expect(lines).toMatch(/^ *proxy_set_header Cookie/m)
+  return lines
+}
 
 describe.skipIf(!findNginx())('nginx with the optional cache (skipped where there is none)', () => {
   let world: World
@@ -25,7 +66,7 @@ describe.skipIf(!findNginx())('nginx with the optional cache (skipped where ther
     const nginx = await startNginx({
       assay: [port],
       backend: backend.port,
-      http: 'proxy_cache_path cache keys_zone=assay:1m inactive=10s use_temp_path=off;',
+      http: CACHE,
       server: 'include assay/cached.conf;',
       locations: `
         location /cached/ { ${protect('/_assay/cached/')} }
@@ -60,5 +101,56 @@ describe.skipIf(!findNginx())('nginx with the optional cache (skipped where ther
       expect(await get('/cached/reading/', other)).toBe(200)
     }
     expect(await nginx.errors()).not.toMatch(/\[(warn|error|emerg)\]/)
+  })
+
+  async function startCached(replica: Replica, cached: string) {
+    const { port } = await replica.serve()
+    const backend = await startListener()
+    onTestFinished(backend.stop)
+    const nginx = await startNginx({
+      assay: [port],
+      backend: backend.port,
+      http: CACHE,
+      server: cached,
+      locations: `${ruled('cached')} ${ruled('verify')}`,
+    })
+    onTestFinished(nginx.stop)
+    return async (path: string, headers: Record<string, string>) => {
+      const raw = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+      const bytes = `GET ${path} HTTP/1.1\r\nHost: gateway.test\r\nConnection: close\r\n${raw.join('')}\r\n`
+      return (await exchange(nginx.port, bytes)).statuses()[0]
+    }
+  }
+
+  test('H59 answers for one rule and one header only, wherever the one ends and the other begins', async () => {
+    const get = await startCached(assay, 'include assay/cached.conf;')
+    const token = (await customer.issue({ scope: 'user' })).json.access_token as string
+    const pairs = RULES.flatMap((_, rule) =>
+      HEADERS.map(header => ({ rule, headers: { Authorization: header.replace('T', token) } })),
+    )
+    const asked = await Promise.all(
+      pairs.map(async pair => ({ ...pair, status: await get(`/verify/${pair.rule}/`, pair.headers) })),
+    )
+    expect(new Set(asked.map(({ status }) => status))).toEqual(new Set([200, 401, 403]))
+    const allowed = asked.filter(({ status }) => status === 200)
+    for (const pair of asked) {
+      for (const { rule, headers } of allowed) expect(await get(`/cached/${rule}/`, headers)).toBe(200)
+      expect({ ...pair, status: await get(`/cached/${pair.rule}/`, pair.headers) }).toEqual(pair)
+    }
+  })
+
+  test('H59 with the lines for a cookie, nobody gets the answer for the cookie of another', async () => {
+    const replica = await world.replica({ TOKEN_COOKIE: 'session' })
+    const get = await startCached(replica, await withCookie())
+    const issue = async (scope: string) => (await customer.issue({ scope })).json.access_token as string
+    const [user, other] = [await issue('user'), await issue('other')]
+    const cookie = (token: string) => ({ Cookie: `session=${token}` })
+    for (let i = 0; i < 3; i++) {
+      expect(await get('/cached/2/', cookie(user))).toBe(200)
+      expect(await get('/cached/2/', cookie(other))).toBe(403)
+      expect(await get('/cached/2/', {})).toBe(401)
+      expect(await get('/cached/2/', { Authorization: 'Bearer nonsense', ...cookie(user) })).toBe(401)
+      expect(await get('/cached/0/', cookie(user))).toBe(403)
+    }
   })
 })
