@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { type OutgoingHttpHeaders, request } from 'node:http'
+import { connect } from 'node:http2'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { type Listener, startListener } from '../support/backends.ts'
 import { findNginx, type Nginx, type Options, protect, startNginx } from '../support/nginx.ts'
@@ -16,6 +19,54 @@ const LOCATIONS = `
   location /repeated-rule/ { ${protect('/_assay/verify/scope=read&scope=read')} }
   location /before/ { ${protect('/_assay/verify')} return 500; }
   location /after/ { ${protect('/_assay/verify')} proxy_intercept_errors on; }`
+
+type Upload = (port: number, path: string, headers: Record<string, string>, size: number) => Promise<number>
+
+const http1 =
+  (framing: (size: number) => OutgoingHttpHeaders): Upload =>
+  (port, path, headers, size) =>
+    new Promise((resolve, reject) => {
+      const all = { ...headers, ...framing(size) }
+      const sent = request({ port, path, method: 'POST', agent: false, headers: all }, response => {
+        response.resume()
+        resolve(response.statusCode!)
+      })
+      // nginx may answer, and close, while the body is still being sent. Then there is nothing left to reject.
+      sent.on('error', reject).end(Buffer.alloc(size, 'x'))
+    })
+
+/** Without TLS, with prior knowledge. */
+const http2 =
+  (framing: (size: number) => OutgoingHttpHeaders): Upload =>
+  async (port, path, headers, size) => {
+    const session = connect(`http://127.0.0.1:${port}`)
+    const stream = session.request({ ':method': 'POST', ':path': path, ...headers, ...framing(size) })
+    stream.on('error', () => {}).end(Buffer.alloc(size, 'x'))
+    const [answer] = await once(stream, 'response')
+    stream.resume()
+    if (!stream.closed) await once(stream, 'close')
+    session.close()
+    return answer[':status']
+  }
+
+const UPLOADS = [
+  {
+    name: 'HTTP/1.1 with Content-Length',
+    send: http1(size => ({ 'Content-Length': size })),
+    over: 'port' as const,
+  },
+  {
+    name: 'HTTP/1.1, chunked',
+    send: http1(() => ({ 'Transfer-Encoding': 'chunked' })),
+    over: 'port' as const,
+  },
+  {
+    name: 'HTTP/2 with Content-Length',
+    send: http2(size => ({ 'Content-Length': size })),
+    over: 'h2' as const,
+  },
+  { name: 'HTTP/2 without a length', send: http2(() => ({})), over: 'h2' as const },
+]
 
 describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there is none)', () => {
   let world: World
@@ -103,6 +154,49 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     expect(backend.heard[0]!.headers['content-length']).toBe('100000')
     expect((await get('/', { ...post, headers: bearer('nonsense') })).status).toBe(401)
     expect(backend.heard).toHaveLength(1)
+  })
+
+  describe('an upload of several megabytes', () => {
+    const SIZE = 5_000_000
+    const KINDS = ['verify', 'cached']
+
+    /** With the limit of server {} at its default, except in the locations under /large/. */
+    async function startUploads() {
+      const h2 = await freePort()
+      const locations = KINDS.flatMap(kind => [
+        `location /small/${kind}/ { ${protect(`/_assay/${kind}/scope=read`)} }`,
+        `location /large/${kind}/ { client_max_body_size 8m; ${protect(`/_assay/${kind}/scope=read`)} }`,
+      ])
+      const started = await start({
+        http: 'proxy_cache_path cache keys_zone=assay:1m inactive=10s use_temp_path=off;',
+        server: `listen 127.0.0.1:${h2} http2; include assay/cached.conf;`,
+        locations: locations.join('\n'),
+      })
+      return { port: started.port, h2 }
+    }
+
+    test.each(UPLOADS)('reaches the backend whole over $name', async ({ send, over }) => {
+      const ports = await startUploads()
+      for (const kind of KINDS)
+        for (let i = 0; i < 2; i++)
+          expect(await send(ports[over], `/large/${kind}/`, bearer(token), SIZE)).toBe(200)
+      expect(backend.heard.map(({ size }) => size)).toEqual([SIZE, SIZE, SIZE, SIZE])
+    })
+
+    test.each(UPLOADS)('is 413 over $name where its location does not allow it', async ({ send, over }) => {
+      const ports = await startUploads()
+      for (const kind of KINDS) {
+        expect(await send(ports[over], `/small/${kind}/`, bearer(token), SIZE)).toBe(413)
+        expect(await send(ports[over], `/large/${kind}/`, bearer(token), 2 * SIZE)).toBe(413)
+      }
+      expect(backend.heard).toEqual([])
+    })
+
+    test.each(UPLOADS)('is 401 over $name without a token', async ({ send, over }) => {
+      const ports = await startUploads()
+      for (const kind of KINDS) expect(await send(ports[over], `/large/${kind}/`, {}, SIZE)).toBe(401)
+      expect(backend.heard).toEqual([])
+    })
   })
 
   test('H56 the client sets no rule, neither to open nor to close', async () => {
