@@ -1,0 +1,116 @@
+import { posix } from 'node:path'
+
+/** Paths that a gateway may read in one way and its backend in another. */
+
+/** What can stand in a path where a slash, or nothing at all, is meant. */
+const SEPARATORS = [
+  ...['/', '//', '///', '/./', '/%2e/', '/.%2F', '%2f', '%2F/', '%252f', '%25%32%66', '%c0%af', '%u002f'],
+  ...['\\', '/\\', '%5c', '%5C/', '%255c', '%c1%9c', '%00/', '%09/', '%0a/', '%0d%0a/', '%20/', '\t/', '\0/'],
+  ...[';/', ';x/', ';x=y/', ';%2f', '/;/', '/;x/', '%3b/', '%3Bx/', '%253b/', '%253Bx/', '%25%33%62/', ';;/'],
+  ...['#/', '%23/', '%2523/', '?/', '%3f/', '%253f/', '%/', '%2/', '%zz/'],
+]
+
+const UP = ['..', '.%2e', '%2E%2e', '%252e%252e', '%25%32%65.', '%c0%ae%c0%ae', '..%00', '..%20', '...']
+
+const PATHS = [
+  ...SEPARATORS.flatMap(separator => [
+    `/${separator}reports/x`,
+    `/reports${separator}x`,
+    `/public${separator}reports/x`,
+    `/public${separator}../reports/x`,
+    `/reports${separator}../public/x`,
+    `/public/x${separator}../../reports/x`,
+    `//public${separator}reports/x`,
+    `/public/x${separator}`,
+    ...UP.flatMap(up => [`/public/${up}${separator}reports/x`, `/reports/${up}${separator}public/x`]),
+  ]),
+  ...[
+    '/%72eports/x',
+    '/%70ublic/x',
+    '/REPORTS/x',
+    '/Reports',
+    '/PUBLIC/x',
+    '/Public/x',
+    '/public',
+    '/reports',
+    '/public/..',
+    '/public/.',
+    '/x/..',
+  ],
+  ...[
+    '/public/..;',
+    '/public/%2e%2e;x',
+    '/reports;',
+    '/reports;x=y',
+    '/;/reports/x',
+    '/reports;x',
+    '/reports%3b',
+  ],
+]
+
+/** Request targets in origin-form and in absolute-form (RFC 9112 3.2). */
+export const TARGETS = [
+  ...PATHS,
+  ...PATHS.map(path => `http://gateway.test${path}`),
+  ...[
+    'http://public/../reports/x',
+    'http://gateway.test',
+    'http://a;b@gateway.test/reports/x',
+    'reports/x',
+    '*',
+  ],
+]
+
+/** Targets that have a semicolon in the path, encoded or not. */
+export const WITH_PARAMETERS = TARGETS.filter(target => {
+  const path = pathIn(target)
+  return path.startsWith('/') && /;|%3b/i.test(path)
+})
+
+/** How backends read the path of a request target. */
+export const READINGS: Record<string, (target: string) => string> = {
+  'as it stands': target => unreserved(pathIn(target)),
+  decoded: target => decode(pathIn(target)),
+  resolved: target => resolve(unreserved(pathIn(target))),
+  'decoded, then resolved': target => resolve(decode(pathIn(target))),
+  'decoded twice, then resolved': target => resolve(decode(decode(pathIn(target)))),
+  'with a backslash for a slash': target => resolve(decode(pathIn(target)).replaceAll('\\', '/')),
+  'as Tomcat does, without parameters': target => resolve(decode(withoutParameters(pathIn(target)))),
+  'decoded, without parameters': target => resolve(withoutParameters(decode(pathIn(target)))),
+  'decoded twice, without parameters': target => resolve(withoutParameters(decode(decode(pathIn(target))))),
+  'without regard to case': target => resolve(decode(pathIn(target))).toLowerCase(),
+  'as a URL': target => parseUrl(target),
+  'up to #': target => resolve(decode(pathIn(target).replace(/#.*$/s, ''))),
+  'up to NUL': target => resolve(decode(pathIn(target)).replace(/\0.*$/s, '')),
+}
+
+function pathIn(target: string): string {
+  return target.replace(/^https?:\/\/[^/?#]*/i, '').replace(/\?.*$/s, '')
+}
+
+/** Decoding these changes no meaning (RFC 3986 6.2.2.2), whoever compares paths undecoded. */
+const unreserved = (path: string) =>
+  path.replace(/%(2[de]|3\d|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae])/gi, encoded => decodeURIComponent(encoded))
+
+/** Only what can be decoded: many backends leave the rest as it is. */
+const decode = (path: string) =>
+  path.replace(/(%[0-9a-f]{2})+/gi, encoded => {
+    try {
+      return decodeURIComponent(encoded)
+    } catch {
+      return Buffer.from(encoded.replaceAll('%', ''), 'hex').toString('latin1')
+    }
+  })
+
+const withoutParameters = (path: string) => path.replace(/;[^/]*/g, '')
+
+const resolve = (path: string) => posix.normalize(path).replace(/^\/+/, '/')
+
+/** As `new URL(request.url, base)`, which many services in Node do. */
+function parseUrl(target: string): string {
+  try {
+    return unreserved(new URL(target, 'http://backend.test').pathname)
+  } catch {
+    return pathIn(target)
+  }
+}
