@@ -5,6 +5,7 @@ import { parse, parseAllDocuments } from 'yaml'
 import { targetOf } from '../server/http/call.ts'
 import { rulesAskedBy } from '../server/http/verify.ts'
 import { identityHeaders } from '../server/identity.ts'
+import { AMBIGUOUS, pathIn, UNAMBIGUOUS, WITH_PARAMETERS } from './support/paths.ts'
 
 /** The gateways that run in no test of ours: what their files say. Those that do are in test/postgres. */
 
@@ -23,6 +24,12 @@ const NAMES = Object.keys(
   }),
 )
 const small = NAMES.map(name => name.toLowerCase())
+
+/** As RE2 reads it, of which these files use no more than JavaScript has too. */
+const regex = (text: string) => {
+  const [, flags = '', pattern = ''] = /^(?:\(\?([a-z]+)\))?(.*)$/s.exec(text) ?? []
+  return new RegExp(pattern, flags)
+}
 
 /** A name with hyphens and underscores in every mixture. */
 const spellings = (name: string): string[] => {
@@ -72,6 +79,28 @@ describe('deploy/traefik', () => {
     expect(new Set(Object.values(customRequestHeaders))).toEqual(new Set(['']))
   })
 
+  test('H60 a path that a backend may read in another way is 400', () => {
+    const { rule, priority, middlewares: names, service } = routers.ambiguous
+    const refused = regex(/^PathRegexp\(`(.*)`\)$/.exec(rule)![1]!)
+    // The others are resolved by Traefik.
+    const own = AMBIGUOUS.filter(path => !/\/\/|\/(\.|%2e){1,2}(\/|$)|#/i.test(path))
+    for (const path of [...WITH_PARAMETERS.map(pathIn), ...own, '/public/x\0']) expect(path).toMatch(refused)
+    for (const path of UNAMBIGUOUS.map(pathIn)) expect(path).not.toMatch(refused)
+    for (const other of Object.values<{ priority?: number }>(routers))
+      expect(other.priority ?? 0).toBeLessThanOrEqual(priority)
+    expect(service).toBe('noop@internal')
+    expect(names).toEqual(['assay-ambiguous'])
+    const nobody = { sourceRange: ['255.255.255.255/32'], rejectStatusCode: 400 }
+    expect(middlewares['assay-ambiguous']).toEqual({ ipAllowList: nobody })
+  })
+
+  test('what has a rule has it in capitals, and without a slash at the end', () => {
+    const protectedBy = regex(/^PathRegexp\(`(.*)`\)$/.exec(routers.reports.rule)![1]!)
+    for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports'])
+      expect(path).toMatch(protectedBy)
+    for (const path of ['/reportsx', '/x/reports', '/']) expect(path).not.toMatch(protectedBy)
+  })
+
   test('what is named is there, and every way to the backend has a middleware', () => {
     for (const { middlewares: names = [], service } of Object.values<{
       middlewares?: string[]
@@ -94,6 +123,8 @@ describe('deploy/envoy', () => {
     (filter: { typed_config: Record<string, unknown> }) => filter.typed_config,
   )
   const [host] = manager.route_config.virtual_hosts
+  /** Envoy compares the whole path, without the query. */
+  const whole = (text: string) => regex(text.replace(/^(\(\?[a-z]+\))?(.*)$/s, '$1^(?:$2)$$'))
 
   test('what the client forged is taken off before anyone is asked', () => {
     const removed = mutation.mutations.request_mutations.map((one: { remove: string }) => one.remove)
@@ -124,8 +155,30 @@ describe('deploy/envoy', () => {
     })
   })
 
+  test('H60 a path that a backend may read in another way is 400, before any other route', () => {
+    const [{ match, direct_response: answer, route }] = host.routes
+    expect(answer).toEqual({ status: 400 })
+    expect(route).toBeUndefined()
+    const refused = whole(match.safe_regex.regex)
+    // The others are refused or resolved by Envoy's settings.
+    const own = AMBIGUOUS.filter(path => /;|%3b|%00|%25/i.test(path))
+    for (const path of [...WITH_PARAMETERS.map(pathIn), ...own]) expect(path).toMatch(refused)
+    for (const path of UNAMBIGUOUS.map(pathIn)) expect(path).not.toMatch(refused)
+  })
+
+  test('what has a rule has it in capitals, and without a slash at the end', () => {
+    const [reports] = host.routes.filter((route: object) => JSON.stringify(route).includes('scope=reports'))
+    const protectedBy = whole(reports.match.safe_regex.regex)
+    for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports'])
+      expect(path).toMatch(protectedBy)
+    for (const path of ['/reportsx', '/x/reports', '/']) expect(path).not.toMatch(protectedBy)
+  })
+
   test('only /public/ is not asked about, and the token ends there', () => {
-    const disabled = host.routes.filter((route: object) => JSON.stringify(route).includes('"disabled":true'))
+    const disabled = host.routes.filter(
+      (route: { direct_response?: object }) =>
+        JSON.stringify(route).includes('"disabled":true') && !route.direct_response,
+    )
     expect(disabled.map(({ match }: { match: { prefix: string } }) => match.prefix)).toEqual(['/public/'])
     expect(host.request_headers_to_remove).toContain('authorization')
   })
@@ -143,6 +196,17 @@ describe('deploy/ingress-nginx', () => {
     const { namespace, name } = question.metadata
     expect(annotation('auth-proxy-set-headers')).toBe(`${namespace}/${name}`)
     expect(question.data).toEqual({ 'X-Assay-Require': '', 'X-Consistency': '' })
+  })
+
+  test('H60 a path that a backend may read in another way is 400, as in deploy/nginx', () => {
+    const refusal = (text: string) => /^if \(\$request_uri .*\n *return 400;\n\}$/m.exec(text)?.[0]
+    expect(refusal(annotation('server-snippet'))).toBeDefined()
+    expect(refusal(annotation('server-snippet'))).toBe(refusal(read('nginx/assay.conf')))
+  })
+
+  test('unknown is 503', () => {
+    expect(annotation('configuration-snippet')).toContain('error_page 500 = @assay_unavailable;')
+    expect(annotation('server-snippet')).toMatch(/location @assay_unavailable \{[^}]*return 503;/)
   })
 
   test('asks the Service of deploy/kubernetes, and remembers no answer', () => {

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test
 import { type Heard, type Listener, startListener } from './backends.ts'
 import type { Addresses, Gateway } from './gateway.ts'
 import { openLink } from './link.ts'
-import { READINGS, TARGETS, WITH_PARAMETERS } from './paths.ts'
+import { AMBIGUOUS, READINGS, TARGETS, UNAMBIGUOUS, WITH_PARAMETERS } from './paths.ts'
 import { freePort } from './port.ts'
 import { startAssay } from './process.ts'
 import { exchange } from './raw.ts'
@@ -283,6 +283,14 @@ export function holdsTheEdge(
           .map(({ reading, to }) => `${JSON.stringify(path)}, ${reading}, is ${JSON.stringify(to)}`)
       })
       expect(wrong).toEqual([])
+    })
+
+    test('H41 H60 a path that can be read in two ways is 400, and no other is', async () => {
+      for (const [target, statuses] of await sendAll(AMBIGUOUS))
+        expect({ target, statuses }).toEqual({ target, statuses: [400, 400] })
+      expect(backend.heard).toEqual([])
+      for (const target of UNAMBIGUOUS) expect(await send(request(target, undefined))).toBe(200)
+      expect(backend.heard.map(({ path }) => path)).toEqual(UNAMBIGUOUS)
     })
 
     test('H60 a path with parameters is 400, and a query may have what it likes', async () => {

@@ -67,6 +67,41 @@ export const WITH_PARAMETERS = TARGETS.filter(target => {
   return path.startsWith('/') && /;|%3b/i.test(path)
 })
 
+/** One of each kind. */
+export const AMBIGUOUS = [
+  ...[
+    '//public/x',
+    '/public//x',
+    '/public/./x',
+    '/public/../public/x',
+    '/public/%2e/x',
+    '/public/.%2E/x',
+    '/public/..',
+  ],
+  ...[
+    '/public/x\\y',
+    '/public/x%5cy',
+    '/public/x;y',
+    '/public/x%3by',
+    '/public/x#y',
+    '/public/x%2fy',
+    '/public/x%00',
+  ],
+  ...['/public/x%252fy', '/public/x%25%32%66y', '/public/%252e%252e/x', '/public/x%253By'],
+]
+
+export const UNAMBIGUOUS = [
+  ...[
+    '/public/',
+    '/public/a%20b/%C3%BC',
+    '/public/100%25',
+    '/public/100%25%20off',
+    '/public/C%23',
+    '/public/a%3Fb',
+  ],
+  ...["/public/a:b,c=d&e+f@g!$'()*", '/public/~ann/.x/..y/z../a..b', '/public/x?a=//b/../c;d%5c%2f%00%253b'],
+]
+
 /** How backends read the path of a request target. */
 export const READINGS: Record<string, (target: string) => string> = {
   'as it stands': target => unreserved(pathIn(target)),
@@ -84,7 +119,8 @@ export const READINGS: Record<string, (target: string) => string> = {
   'up to NUL': target => resolve(decode(pathIn(target)).replace(/\0.*$/s, '')),
 }
 
-function pathIn(target: string): string {
+/** Without scheme, host and query. Nothing is decoded. */
+export function pathIn(target: string): string {
   return target.replace(/^https?:\/\/[^/?#]*/i, '').replace(/\?.*$/s, '')
 }
 
