@@ -12,7 +12,8 @@ RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
  && test "$(find node_modules -name node -type f -o -name node -type l)" = ""
 
 FROM node:26-slim
-ENV NODE_ENV=production HOST=0.0.0.0 PORT=3001 DATA_DIR=/data NODE_COMPILE_CACHE=/app/.cache
+# Whoever reaches the port could sign up, and every rule without a customer trusts every customer: so sign-up is closed here.
+ENV NODE_ENV=production HOST=0.0.0.0 PORT=3001 DATA_DIR=/data SIGNUP=closed NODE_COMPILE_CACHE=/app/.cache
 WORKDIR /app
 # The embedded database lives here unless DATABASE_URL names another. Owned by node before VOLUME freezes it.
 RUN install -d -o node -g node -m 700 /data

@@ -1,28 +1,46 @@
-/** What a newcomer needs: where it is, and two commands to paste that end in a verified token. */
+/** What a newcomer needs: where it is, and commands to paste that end in a verified token. */
 export function banner({
   host,
   port,
   folder,
   made,
+  signup,
 }: {
   host: string
   port: number
   folder: string | undefined
   /** Where an installation was made. */
   made: string | undefined
+  signup: 'open' | 'closed'
 }): string {
   const url = `http://${nameOf(host)}:${port}`
   return `
   Assay listens on ${url}${folder === undefined ? '' : ` (embedded database and keys in ${folder})`}
 ${made === undefined ? '' : newcomer(made, folder === undefined ? 'DATABASE_URL' : 'DATA_DIR')}
-  Sign up a customer, and let its token through:
-
-    TOKEN=$(curl -s ${url}/api/auth/signup -H 'Content-Type: application/json' \\
-      -d "{\\"email\\":\\"me-$RANDOM@example.com\\",\\"password\\":\\"correct horse battery\\"}" \\
-      | sed -n 's/.*"access_token":"\\([^"]*\\)".*/\\1/p')
+${signup === 'open' ? signUp(url) : create(url, folder)}
     curl -i ${url}/verify -H "Authorization: Bearer $TOKEN"
 
 `
+}
+
+const JSON_TYPE = `-H 'Content-Type: application/json'`
+const field = (name: string) => `sed -n 's/.*"${name}":"\\([^"]*\\)".*/\\1/p'`
+
+const signUp = (url: string) => `  Sign up a customer, and let its token through:
+
+    TOKEN=$(curl -s ${url}/api/auth/signup ${JSON_TYPE} \\
+      -d "{\\"email\\":\\"me-$RANDOM@example.com\\",\\"password\\":\\"correct horse battery\\"}" \\
+      | ${field('access_token')})`
+
+/** For when sign-up is closed. An embedded server has a file with the operator's token, unless the settings have one. */
+function create(url: string, folder: string | undefined): string {
+  const token = `\${ADMIN_TOKEN:-$(cat '${folder}/admin.token')}`
+  return `  As the operator, create a customer, and let its token through:
+${folder === undefined ? '' : `\n    ADMIN_TOKEN="${token}"`}
+    KEY=$(curl -s ${url}/admin/customers -H "Authorization: Bearer $ADMIN_TOKEN" ${JSON_TYPE} \\
+      -d "{\\"email\\":\\"me-$RANDOM@example.com\\"}" | ${field('api_key')})
+    TOKEN=$(curl -s ${url}/issue -H "Authorization: Bearer $KEY" ${JSON_TYPE} \\
+      -d '{"subject":"user-42"}' | ${field('access_token')})`
 }
 
 const newcomer = (place: string, setting: string) => `

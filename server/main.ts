@@ -48,13 +48,13 @@ async function main([verb = 'serve', ...rest]: string[]) {
   const workers = config.workers === 'auto' ? Math.min(availableParallelism(), MOST_WORKERS) : config.workers
   const parts = { config: { ...config, ...secrets }, db, log }
   const port = workers === 1 ? await serveAlone(parts) : await serveTogether(parts, workers)
-  const { host } = config
+  const { host, signup } = config
   log.info(
     { port, host, database: db.kind, node: process.version, ...(workers > 1 && { workers }) },
     'listening',
   )
   if (made !== undefined) log.warn({ place: made }, NEW_INSTALLATION)
-  process.stderr.write(banner({ port, host, folder: folder?.path, made }))
+  process.stderr.write(banner({ port, host, folder: folder?.path, made, signup }))
   // Otherwise written at a clean end, which not every process has. Where NODE_COMPILE_CACHE isn't set it does nothing.
   flushCompileCache()
 }

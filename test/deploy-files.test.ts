@@ -1,6 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { access, constants, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -133,8 +133,23 @@ describe('Dockerfile', () => {
     )
     expect(values).toMatchObject({ NODE_ENV: 'production', HOST: '0.0.0.0', DATA_DIR: '/data' })
     const config = loadConfig(values, path => readFileSync(path, 'utf8'))
-    expect(config).toMatchObject({ host: '0.0.0.0', port: 3001, dataDir: '/data' })
+    expect(config).toMatchObject({ host: '0.0.0.0', port: 3001, dataDir: '/data', signup: 'closed' })
   })
+})
+
+test('every file that has settings for Assay closes sign-up', () => {
+  const files = readdirSync(join(ROOT, 'deploy'), { recursive: true, withFileTypes: true })
+    .filter(entry => entry.isFile() && !entry.parentPath.endsWith('/secrets'))
+    .map(({ parentPath, name }) => join(parentPath, name).slice(ROOT.length + 1))
+  const setting = /^[^#]*\b(ISSUER|DATA_DIR|DATABASE_URL|DATABASE_URL_FILE)[:=]/m
+  const settings = [...files, 'compose.yaml', 'Dockerfile'].filter(file => setting.test(read(file)))
+  expect(settings.sort()).toEqual([
+    'Dockerfile',
+    'compose.yaml',
+    'deploy/kubernetes/kustomization.yaml',
+    'deploy/systemd/assay.service',
+  ])
+  for (const file of settings) expect(read(file)).toMatch(/^[^#]*\bSIGNUP(: |=)closed\b/m)
 })
 
 interface Service {
@@ -200,6 +215,7 @@ describe('compose.yaml', () => {
       services.assay?.secrets?.sort(),
     )
     expect(config.databaseUrl).toMatch(/^postgres:\/\/assay:\w{64}@postgres:5432\/assay$/)
+    expect(config.signup).toBe('closed')
     expect(config.trustProxy).toHaveLength(1)
     expect(environment.TRUST_PROXY).toBe(compose.networks.default.ipam.config[0]?.subnet)
     const known = SETTINGS.flatMap(({ name }) => [name as string, `${name}_FILE`])

@@ -48,6 +48,7 @@ describe('deploy/kubernetes', () => {
     rmSync(dir, { recursive: true })
     expect(config.databaseUrl).toMatch(/^postgres:/)
     expect(config.masterKeys).toHaveLength(1)
+    expect(config.signup).toBe('closed')
     expect(config.resourceServers).toHaveLength(1)
   })
 

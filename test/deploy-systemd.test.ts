@@ -29,6 +29,7 @@ describe('deploy/systemd/assay.service', () => {
     const known = SETTINGS.flatMap(({ name }) => [name as string, `${name}_FILE`])
     const others = pairs.map(([name]) => name!).filter(name => !known.includes(name))
     expect(others).toEqual(['NODE_ENV', 'NODE_COMPILE_CACHE'])
+    expect(pairs).toContainEqual(['SIGNUP', 'closed'])
     const files = pairs.map(([, value]) => value!).filter(value => value.startsWith('%d/'))
     const credentials = all('LoadCredential').map(line => `%d/${line.split(':')[0]}`)
     expect(files.sort()).toEqual(credentials.sort())

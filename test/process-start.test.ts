@@ -36,7 +36,7 @@ function commandsIn(banner: string): string {
   const lines = banner.split('\n')
   return lines
     .slice(
-      lines.findIndex(line => line.includes('TOKEN=')),
+      lines.findIndex(line => /^ +(ADMIN_)?TOKEN=/.test(line)),
       lines.findLastIndex(line => line.includes('curl')) + 1,
     )
     .join('\n')
@@ -88,6 +88,16 @@ describe('the first start of the embedded default', () => {
   test('greets with commands that, pasted into a shell, end in a token that is let through', () => {
     expect(pasted.stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
     expect(pasted.stdout).toMatch(/^x-auth-customer: \w+\r$/im)
+  })
+
+  test('greets with the operator’s commands where sign-up is closed, and they end in a token too', async () => {
+    const closed = await startAssay({ DATA_DIR: join(root, 'closed'), SIGNUP: 'closed' })
+    await until('the banner is written', () => closed.stderr().includes('curl -i'))
+    expect(closed.stderr()).not.toContain('/api/auth/signup')
+    const { stdout } = await promisify(execFile)('bash', ['-c', commandsIn(closed.stderr())])
+    await closed.stop()
+    expect(stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
+    expect(stdout).toMatch(/^x-auth-subject: user-42\r$/im)
   })
 
   test('says that this is a new installation, and where, in the log too', () => {
