@@ -101,6 +101,15 @@ describe('deploy/traefik', () => {
     for (const path of ['/reportsx', '/x/reports', '/']) expect(path).not.toMatch(protectedBy)
   })
 
+  test('H41 no client leaves HTTP/1 on its way to the backend', () => {
+    const toBackend = Object.values<{ service: string; middlewares?: string[] }>(routers).filter(
+      ({ service }) => service === 'backend',
+    )
+    expect(toBackend).toHaveLength(3)
+    for (const { middlewares: names } of toBackend) expect(names?.[0]).toBe('assay-no-h2c')
+    expect(middlewares['assay-no-h2c'].headers.customRequestHeaders).toEqual({ 'HTTP2-Settings': '' })
+  })
+
   test('what is named is there, and every way to the backend has a middleware', () => {
     for (const { middlewares: names = [], service } of Object.values<{
       middlewares?: string[]
@@ -202,6 +211,10 @@ describe('deploy/ingress-nginx', () => {
     const refusal = (text: string) => /^if \(\$request_uri .*\n *return 400;\n\}$/m.exec(text)?.[0]
     expect(refusal(annotation('server-snippet'))).toBeDefined()
     expect(refusal(annotation('server-snippet'))).toBe(refusal(read('nginx/assay.conf')))
+  })
+
+  test('H41 no client leaves HTTP/1 on its way to the backend', () => {
+    expect(annotation('configuration-snippet')).toContain('proxy_set_header HTTP2-Settings "";')
   })
 
   test('unknown is 503', () => {

@@ -9,8 +9,11 @@ const SHIPPED = join(import.meta.dirname, '../../deploy/caddy')
 
 export const findCaddy = () => findProgram('caddy')
 
-/** A real Caddy with the shipped files in a folder of its own; only addresses are changed. */
-export async function startCaddy({ assay, backend }: Addresses): Promise<Gateway> {
+/** A real Caddy with the shipped files in a folder of its own; only addresses, and `more`, are changed in the Caddyfile. */
+export async function startCaddy(
+  { assay, backend }: Addresses,
+  more: Record<string, string> = {},
+): Promise<Gateway> {
   const port = await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'assay-caddy-'))
   await cp(SHIPPED, folder, { recursive: true })
@@ -21,6 +24,7 @@ export async function startCaddy({ assay, backend }: Addresses): Promise<Gateway
     ':8080 {': `:${port} {\nbind 127.0.0.1`,
     '127.0.0.1:3002': `127.0.0.1:${backend}`,
     '127.0.0.1:2019': `unix/${folder}/admin.sock`,
+    ...more,
   })
   const args = ['run', '--config', 'Caddyfile']
   return runGateway({ name: 'caddy', args, port, folder, env: { HOME: folder } })

@@ -30,6 +30,10 @@ const SPELLINGS = {
   'with a second underscore': (name: string) => name.replace('h-', 'h_'),
   'with a last underscore': (name: string) => name.replace(/-(?=\w+$)/, '_'),
   'with dots': (name: string) => name.replaceAll('-', '.'),
+  'with tildes': (name: string) => name.replaceAll('-', '~'),
+  ...Object.fromEntries(
+    [..."!#$%&'*+^`|"].map(sign => [`with ${sign}`, (name: string) => name.replaceAll('-', sign)]),
+  ),
   'with a blank before the colon': (name: string) => `${name} `,
 }
 
@@ -311,6 +315,32 @@ export function holdsTheEdge(
       expect((await get('/', { ...post, headers: bearer(token) })).status).toBe(200)
       expect((await get('/', { ...post, headers: bearer('nonsense') })).status).toBe(401)
       expect(backend.heard.map(({ size }) => size)).toEqual([100_000])
+    })
+
+    test('H41 no client leaves HTTP/1 on its way to the backend, but for a websocket', async () => {
+      const upgrades = [
+        ['h2c'],
+        ['h2c', 'websocket'],
+        ['websocket', 'h2c'],
+        ['websocket, h2c'],
+        ['TLS/1.0'],
+        ['x'],
+      ]
+      for (const names of [...upgrades, ['websocket']])
+        for (const hop of ['Upgrade', 'Upgrade, HTTP2-Settings'])
+          for (const [path, sent] of [
+            ['/', token],
+            ['/public/', undefined],
+          ] as const) {
+            const lines = names.map(upgrade => `Upgrade: ${upgrade}`)
+            const asked = request(path, sent, ...lines, 'HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA')
+            await send(asked.replace('Connection: close', `Connection: close, ${hop}`))
+          }
+      expect(backend.heard.length).toBeGreaterThanOrEqual(12)
+      for (const { headers } of backend.heard) {
+        expect(headers['http2-settings']).toBeUndefined()
+        expect([undefined, 'websocket']).toContain(headers.upgrade)
+      }
     })
 
     test('H41 what follows a body is no header', async () => {
