@@ -15,6 +15,10 @@ const FORGED = Object.fromEntries(IDENTITY.map(name => [`X-Auth-${name}`, 'forge
 const LOCATIONS = `
   location /with-token/ { ${protect('/_assay/verify')} proxy_set_header Authorization $http_authorization; }
   location /typo/ { ${protect('/_assay/verfy/scope=read')} }
+  location /capitals/ { ${protect('/_Assay/verify/scope=read')} }
+  location /no-slash/ { ${protect('/_assay')} }
+  location /question-mark/ { ${protect('/_assay/verify?scope=read')} }
+  location /two-slashes/ { ${protect('/_assay/verify//scope=read')} }
   location /unknown-rule/ { ${protect('/_assay/verify/scpoe=read')} }
   location /repeated-rule/ { ${protect('/_assay/verify/scope=read&scope=read')} }
   location /before/ { ${protect('/_assay/verify')} return 500; }
@@ -207,7 +211,8 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
   })
 
   test('H56 a rule with a typo, a rule twice and a question with a typo open nothing', async () => {
-    for (const path of ['/unknown-rule/', '/repeated-rule/', '/typo/'])
+    const rules = ['/unknown-rule/', '/repeated-rule/', '/two-slashes/']
+    for (const path of [...rules, '/typo/', '/capitals/', '/no-slash/', '/question-mark/'])
       expect((await get(path)).status).toBe(403)
     expect(backend.heard).toEqual([])
   })
