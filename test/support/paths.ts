@@ -2,7 +2,7 @@ import { posix } from 'node:path'
 
 /** Paths that a gateway may read in one way and its backend in another. */
 
-/** What can stand in a path where a slash, or nothing at all, is meant. */
+/** What a backend may read as a slash, or as nothing. */
 const SEPARATORS = [
   ...['/', '//', '///', '/./', '/%2e/', '/.%2F', '%2f', '%2F/', '%252f', '%25%32%66', '%c0%af', '%u002f'],
   ...['\\', '/\\', '%5c', '%5C/', '%255c', '%c1%9c', '%00/', '%09/', '%0a/', '%0d%0a/', '%20/', '\t/', '\0/'],
@@ -124,11 +124,11 @@ export function pathIn(target: string): string {
   return target.replace(/^https?:\/\/[^/?#]*/i, '').replace(/\?.*$/s, '')
 }
 
-/** Decoding these changes no meaning (RFC 3986 6.2.2.2), whoever compares paths undecoded. */
+/** Decodes only what means the same when it is decoded (RFC 3986 6.2.2.2). */
 const unreserved = (path: string) =>
   path.replace(/%(2[de]|3\d|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae])/gi, encoded => decodeURIComponent(encoded))
 
-/** Only what can be decoded: many backends leave the rest as it is. */
+/** Leaves what cannot be decoded as it is, as many backends do. */
 const decode = (path: string) =>
   path.replace(/(%[0-9a-f]{2})+/gi, encoded => {
     try {
