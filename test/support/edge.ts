@@ -111,8 +111,8 @@ export function holdsTheEdge(
     }
 
     /** A request that is sent as it stands. */
-    async function send(bytes: string, at = gateway) {
-      return statusOf((await exchange(at.port, bytes, 1_000)).text())
+    async function send(bytes: string, at = gateway, deadline = 1_000) {
+      return statusOf((await exchange(at.port, bytes, deadline)).text())
     }
 
     test('a valid token gets through with whose it is, and ends there', async () => {
@@ -261,10 +261,11 @@ export function holdsTheEdge(
     /** The statuses of these targets, by target, asked without a token and with one that lacks the scope `reports`. */
     async function sendAll(targets: string[]) {
       const statuses = new Map<string, number[]>()
+      const sendOne = (target: string, sent?: string) => send(request(target, sent), gateway, 10_000)
       const queue = [...targets]
       const work = async () => {
         for (let target = queue.pop(); target !== undefined; target = queue.pop())
-          statuses.set(target, [await send(request(target, undefined)), await send(request(target, token))])
+          statuses.set(target, [await sendOne(target), await sendOne(target, token)])
       }
       await Promise.all(Array.from({ length: 16 }, work))
       return statuses
