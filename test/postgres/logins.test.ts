@@ -56,7 +56,7 @@ async function expectDiagnosed(url: string, why: RegExp) {
 const withParameters = (url: string, parameters: Record<string, string>) =>
   `${url}?${new URLSearchParams(parameters)}`
 
-describe.skipIf(!findBinaries())('a password', () => {
+describe.skipIf(!findBinaries())('H58 a password', () => {
   test.each(['scram-sha-256', 'md5'] as const)(
     'of a server that asks for %s lets Assay in, and another does not',
     async auth => {
@@ -98,7 +98,7 @@ describe.skipIf(!findBinaries())('a password', () => {
   })
 })
 
-test('CI runs on a server that asks for passwords', async () => {
+test('H58 CI runs on a server that asks for passwords', async () => {
   const { url, drop } = await createDatabase(inject('databaseUrl'))
   const { code } = await runAssay({
     ...secrets,
@@ -108,7 +108,7 @@ test('CI runs on a server that asks for passwords', async () => {
   if (process.env.CI) expect(code).toBe(69)
 })
 
-describe.skipIf(!findBinaries())('TLS', () => {
+describe.skipIf(!findBinaries())('H58 TLS', () => {
   let authority: Authority
   let other: Authority
   let server: OwnPostgres

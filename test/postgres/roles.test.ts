@@ -69,7 +69,7 @@ async function expectFinding(url: string, check: string, state: 'warning' | 'wro
   ])
 }
 
-describe.skipIf(!present)('two roles', () => {
+describe.skipIf(!present)('H58 two roles', () => {
   test('as deploy/postgres/roles.sql makes them by hand of a database owner: one migrates, the other serves', async () => {
     await server.ask(`create role dba login createrole password 'dba'`)
     await server.ask('create database shop owner dba')
@@ -169,7 +169,7 @@ describe.skipIf(!present)('two roles', () => {
   })
 })
 
-describe.skipIf(!present)('a database', () => {
+describe.skipIf(!present)('H58 a database', () => {
   test.each(['LATIN1', 'SQL_ASCII'])(
     'whose encoding is %s is refused before anything is written',
     async encoding => {
