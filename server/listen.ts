@@ -1,9 +1,10 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { pipeline, Readable } from 'node:stream'
 import type { App } from './app.ts'
 import type { Reply } from './http/call.ts'
 import { GatheredResponse } from './http/gathered.ts'
+import { send } from './http/send.ts'
+import type { Log } from './log.ts'
 
 /** How long what is under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
 const FINISH = 5_000
@@ -22,25 +23,40 @@ export class ListenError extends Error {
   }
 }
 
-/**
- * Serves the app. `draining` is asked at each request: from then on every answer tells its client to come back on another
- * connection.
- */
-export async function listen(app: App, at: { host: string; port: number }, draining: () => boolean) {
+/** `draining` is asked at each request: from then on every answer tells its client to come back on another connection. */
+export interface ListenOptions {
+  draining(): boolean
+  log: Log
+}
+
+/** Serves the app. Throws ListenError. */
+export async function listen(app: App, at: { host: string; port: number }, { draining, log }: ListenOptions) {
   const underWay = new Set<ServerResponse>()
 
   function answerLater(request: IncomingMessage, response: ServerResponse, reply: Promise<Reply>) {
     underWay.add(response)
     response.once('close', () => underWay.delete(response))
-    void reply.then(late => send(request, response, late))
+    void reply.then(late => answer(request, response, late))
+  }
+
+  /** A reply that Node refuses to write is a bug of the route, which must not end the process. */
+  function answer(request: IncomingMessage, response: ServerResponse, reply: Reply) {
+    try {
+      send(request, response, reply)
+    } catch (error) {
+      log.error({ requestId: reply.headers['X-Request-Id'], err: error }, 'a reply could not be written')
+      send(request, response, { status: 500, headers: { 'Content-Length': '0' }, body: '' })
+    }
   }
 
   const server = createServer(OPTIONS, (request, response) => {
     if (draining()) response.shouldKeepAlive = false
     const reply = app.answer(request)
     if (reply instanceof Promise) answerLater(request, response, reply)
-    else send(request, response, reply)
+    else answer(request, response, reply)
   })
+  // The audit and the limits need the client's address, which a connection that has been reset no longer has.
+  server.on('connection', socket => socket.remoteAddress ?? socket.destroy())
   // Node drops what comes after the thousandth, in silence: a proxy's rule, or a second Authorization. Bytes are bound.
   server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
@@ -52,30 +68,6 @@ export async function listen(app: App, at: { host: string; port: number }, drain
     port: (server.address() as AddressInfo).port,
     close: (pause: number) => close(server, underWay, pause),
   }
-}
-
-function send(request: IncomingMessage, response: ServerResponse, { status, headers, body }: Reply) {
-  response.writeHead(status, headers)
-  if (typeof body === 'string' || body instanceof Uint8Array) response.end(body)
-  // What breaks off in the middle ends its connection: the client sees that it hasn't all.
-  else pipeline(Readable.from(body), response, () => {})
-  if (!request.complete) response.once('finish', () => discard(request))
-}
-
-/** Bytes of a body that nobody reads, and how long its sender has to see the answer before its connection is cut (ms). */
-const DISCARDED = 1024 * 1024
-const LINGER = 500
-
-/** Lets the rest of a body pass, so that the connection can be used again; one of which there is no end is cut off. */
-function discard(request: IncomingMessage) {
-  let size = 0
-  request.on('data', (chunk: Buffer) => {
-    size += chunk.length
-    // It is still sending: cut off now, it might never read what it was answered.
-    if (size > DISCARDED) request.pause()
-  })
-  const cut = setTimeout(() => request.socket.destroySoon(), LINGER)
-  request.once('close', () => clearTimeout(cut))
 }
 
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */

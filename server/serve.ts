@@ -51,7 +51,7 @@ export async function serve({ config, db, log, clock, worker }: ServeOptions): P
   await replica.bus.start()
   replica.maintenance.start()
   const hints = listenTo(config, replica.bus, log)
-  const server = await listen(replica.app, config, state.draining)
+  const server = await listen(replica.app, config, { draining: state.draining, log })
 
   async function drain(pause: number) {
     if (draining) return

@@ -65,6 +65,7 @@ function exportEvents(deps: Pick<Deps, 'audit' | 'log' | 'operators'>) {
     const asked = readQuery(call, ['customer', 'operator', ...SPAN])
     const pages = deps.audit.all({ ...spanOf(asked), ...whoseEvents(asked) })
     const first = await pages.next()
+    if (call.method === 'HEAD') await pages.return(undefined)
     const body = call.method === 'HEAD' ? '' : linesOf(deps, call, first.done ? [] : first.value, pages)
     return { status: 200, headers: { 'Content-Type': 'application/x-ndjson', ...NO_STORE }, body }
   }
@@ -74,7 +75,7 @@ async function* linesOf(
   { log }: Pick<Deps, 'log'>,
   call: Call,
   first: AuditRow[],
-  rest: AsyncIterable<AuditRow[]>,
+  rest: AsyncGenerator<AuditRow[]>,
 ) {
   try {
     yield lines(first)
@@ -82,6 +83,8 @@ async function* linesOf(
   } catch (error) {
     log.warn({ requestId: call.requestId, err: error }, 'an export of the audit broke off')
     throw error
+  } finally {
+    await rest.return(undefined)
   }
 }
 

@@ -7,7 +7,7 @@ import type { App } from '../../server/app.ts'
 import { assemble, type Worker } from '../../server/assemble.ts'
 import { type Config, loadConfig } from '../../server/config.ts'
 import { listen } from '../../server/listen.ts'
-import { createLog } from '../../server/log.ts'
+import { createLog, type Log } from '../../server/log.ts'
 import { openVault } from '../../server/vault.ts'
 import { ask } from './ask.ts'
 import { makeDatabase } from './database.ts'
@@ -128,7 +128,7 @@ async function startReplica(parts: Parts) {
   }
 
   const own = { redis, clock, lines, request, stop }
-  return { ...assembled, ...calls(request), ...own, serve: () => serve(app, parts.config) }
+  return { ...assembled, ...calls(request), ...own, serve: () => serve(app, parts.config, log) }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there, and fails if it isn't.
@@ -221,8 +221,9 @@ function movableClock() {
 }
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
-async function serve(app: App, config: Config) {
-  const listening = await listen(app, { host: '127.0.0.1', port: config.port }, () => false)
+async function serve(app: App, config: Config, log: Log) {
+  const at = { host: '127.0.0.1', port: config.port }
+  const listening = await listen(app, at, { draining: () => false, log })
   let connections = 0
   listening.server.on('connection', () => connections++)
   const stop = async () => {
