@@ -45,6 +45,8 @@ export async function listen(app: App, at: { host: string; port: number }, { dra
       send(request, response, reply)
     } catch (error) {
       log.error({ requestId: reply.headers['X-Request-Id'], err: error }, 'a reply could not be written')
+      // Node keeps the words of the status that it was given first.
+      response.statusMessage = ''
       send(request, response, { status: 500, headers: { 'Content-Length': '0' }, body: '' })
     }
   }

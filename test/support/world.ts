@@ -128,7 +128,12 @@ async function startReplica(parts: Parts) {
   }
 
   const own = { redis, clock, lines, request, stop }
-  return { ...assembled, ...calls(request), ...own, serve: () => serve(app, parts.config, log) }
+  return {
+    ...assembled,
+    ...calls(request),
+    ...own,
+    serve: (served = app) => serve(served, parts.config, log),
+  }
 }
 
 // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there, and fails if it isn't.

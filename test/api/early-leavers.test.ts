@@ -1,0 +1,196 @@
+import { once } from 'node:events'
+import { connect, type Server } from 'node:net'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { App } from '../../server/app.ts'
+import { holding, LOADER, replicaOn } from '../support/holding.ts'
+import { DEPARTURES, type Departure } from '../support/leavers.ts'
+import { until } from '../support/process.ts'
+import { ask, exchange, lines } from '../support/wire.ts'
+import { bearer, makeWorld, READER, type World } from '../support/world.ts'
+
+/** Clients that leave while their answer is made, or while it is sent. */
+
+const PAGES = 8
+const EVENTS = PAGES * 1_000
+/** The statement that reads a page of the audit. */
+const PAGE = /from assay\.audit_events/
+
+let world: World
+let database: ReturnType<typeof holding>
+let assay: Awaited<ReturnType<World['replica']>>
+let served: Awaited<ReturnType<typeof assay.serve>>
+
+beforeAll(async () => {
+  world = await makeWorld()
+  database = holding(world.db)
+  assay = await world.replica({}, { link: database.db })
+  await world.db.query(
+    `insert into assay.audit_events (at, customer_id, type, actor, user_agent)
+    select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x', repeat('x', 256)
+    from generate_series(1, ${EVENTS}) as n`,
+  )
+})
+beforeEach(async () => {
+  served = await assay.serve()
+  assay.lines.length = 0
+})
+afterAll(() => world.stop())
+
+const EXPORT = lines('GET /admin/audit/export', bearer(READER))
+const warnings = () => assay.lines.map(line => JSON.parse(line)).filter(({ level }) => level >= 40)
+
+const allHaveLeft = (server: Server = served.server) =>
+  until(
+    'no connection is left',
+    async () => (await promisify<number>(done => server.getConnections(done))()) === 0,
+  )
+
+/** A client that sends these bytes and leaves when it is told to. */
+async function client(port: number, bytes: string) {
+  const socket = connect(port, '127.0.0.1')
+  socket.on('error', () => {})
+  await once(socket, 'connect')
+  socket.write(bytes)
+  return { leave: (by: Departure) => (by === 'fin' ? socket.destroy() : socket.resetAndDestroy()) }
+}
+
+describe.each(DEPARTURES)('a client that leaves (%s)', by => {
+  test('while the first page of its export is read: the reply is dropped, and no second page is read', async () => {
+    const held = database.hold(PAGE)
+    const before = database.asked(PAGE)
+    const leaver = await client(served.port, EXPORT)
+    await held.has
+    leaver.leave(by)
+    await allHaveLeft()
+    held.release()
+    for (let asked = 0; asked < 5; asked++) expect((await ask(served.port, 'GET /healthz')).status).toBe(200)
+    expect(database.asked(PAGE) - before).toBe(1)
+    expect(warnings()).toEqual([])
+  })
+
+  test('while a later page of its export is read: no further page is read, and nothing is logged', async () => {
+    const before = database.asked(PAGE)
+    const first = database.hold(PAGE)
+    const leaver = await client(served.port, EXPORT)
+    await first.has
+    const second = database.hold(PAGE)
+    first.release()
+    await second.has
+    leaver.leave(by)
+    await allHaveLeft()
+    second.release()
+    for (let asked = 0; asked < 5; asked++) expect((await ask(served.port, 'GET /healthz')).status).toBe(200)
+    expect(database.asked(PAGE) - before).toBe(2)
+    expect(warnings()).toEqual([])
+  })
+
+  test('while it reads nothing, so that the export waits for it: no further page is read', async () => {
+    const before = database.asked(PAGE)
+    const stalled = await Promise.all(Array.from({ length: 4 }, () => client(served.port, EXPORT)))
+    await until('pages are read', () => database.asked(PAGE) - before >= 4)
+    for (const leaver of stalled) leaver.leave(by)
+    await allHaveLeft()
+    await until('no call is under way', () => world.db.load().calls === 0)
+    const read = database.asked(PAGE)
+    for (let asked = 0; asked < 5; asked++) expect((await ask(served.port, 'GET /healthz')).status).toBe(200)
+    expect(database.asked(PAGE)).toBe(read)
+    expect(warnings()).toEqual([])
+  })
+
+  test('after it pipelined twelve exports: all of them end', async () => {
+    const told: Error[] = []
+    const tell = (warning: Error) => told.push(warning)
+    process.on('warning', tell)
+    const kept = EXPORT.replace('close', 'keep-alive')
+    const leaver = await client(served.port, kept.repeat(12))
+    await until('pages are read', () => database.asked(PAGE) > 0)
+    leaver.leave(by)
+    await allHaveLeft()
+    await until('no call is under way', () => world.db.load().calls === 0)
+    const read = database.asked(PAGE)
+    for (let asked = 0; asked < 5; asked++) expect((await ask(served.port, 'GET /healthz')).status).toBe(200)
+    process.off('warning', tell)
+    expect(database.asked(PAGE)).toBe(read)
+    expect([...warnings(), ...told]).toEqual([])
+  })
+
+  test('before its act is done: the audit has its address all the same', async () => {
+    const customer = await assay.signUp()
+    const { session_id: session } = await customer.session()
+    const own = holding(world.db)
+    const listening = await assay.serve((await replicaOn(world, own.db)).app)
+    const held = own.hold(LOADER)
+    const leaver = await client(
+      listening.port,
+      lines(`DELETE /api/sessions/${session}`, bearer(customer.accessToken)),
+    )
+    await held.has
+    leaver.leave(by)
+    await allHaveLeft(listening.server)
+    held.release()
+    const addresses = () =>
+      world.db.query<{ ip: string }>(
+        'select ip from assay.audit_events where session_id = $1 and type = $2',
+        [session, 'session.revoked'],
+      )
+    await until('the session is revoked', async () => (await addresses()).length === 1)
+    expect(await addresses()).toEqual([{ ip: '127.0.0.1' }])
+  })
+})
+
+test('an export without a client that leaves has every event', async () => {
+  const { body } = await ask(served.port, 'GET /admin/audit/export?type=token.issued', {
+    ...bearer(READER),
+    'Accept-Encoding': 'identity',
+  })
+  expect(body.match(/"api_key:x"/g)).toHaveLength(EVENTS)
+})
+
+test('the head of an export is answered without its body', async () => {
+  const { status, body } = await ask(served.port, 'HEAD /admin/audit/export', bearer(READER))
+  expect([status, body]).toEqual([200, ''])
+})
+
+describe('an export that fails after its first page', () => {
+  test.each(['1.0', '1.1'])(
+    'resets the connection, so that no HTTP/%s client takes it for whole',
+    async version => {
+      const first = database.hold(PAGE)
+      const socket = connect(served.port, '127.0.0.1')
+      const errors: unknown[] = []
+      socket.on('error', error => errors.push(error))
+      let received = ''
+      socket.on('data', chunk => {
+        received += chunk
+      })
+      socket.write(EXPORT.replace('HTTP/1.1', `HTTP/${version}`))
+      await first.has
+      await world.db.query('alter table assay.audit_events rename to elsewhere')
+      first.release()
+      await new Promise(resolve => socket.once('close', resolve))
+      await world.db.query('alter table assay.elsewhere rename to audit_events')
+      expect(errors).toMatchObject([{ code: 'ECONNRESET' }])
+      expect(received).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
+      expect(warnings()).toMatchObject([{ level: 40, msg: 'an export of the audit broke off' }])
+      expect((await ask(served.port, 'GET /healthz')).status).toBe(200)
+    },
+  )
+})
+
+test.each(['plain', 'pieces'])(
+  'a reply with an invalid header (%s) is answered 500, logged, and does not end the process',
+  async kind => {
+    async function* pieces() {
+      yield 'never sent'
+    }
+    const bug = { status: 200, headers: { 'X-A': 'a\nb' }, body: kind === 'plain' ? '' : pieces() }
+    const answer: App['answer'] = incoming => (incoming.url === '/bug' ? bug : assay.app.answer(incoming))
+    const { port } = await assay.serve({ ...assay.app, answer })
+    const received = await exchange(port, lines('GET /bug'))
+    expect(received).toMatch(/^HTTP\/1\.1 500 Internal Server Error\r\n/)
+    expect(received).not.toContain('never sent')
+    expect(warnings()).toMatchObject([{ level: 50, msg: 'a reply could not be written' }])
+    expect((await ask(port, 'GET /healthz')).status).toBe(200)
+  },
+)
