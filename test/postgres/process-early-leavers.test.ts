@@ -1,0 +1,29 @@
+import { randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, describe, inject } from 'vitest'
+import { control, createDatabase, direct } from '../support/database.ts'
+import { earlyLeavers } from '../support/early-leavers.ts'
+
+/** Clients that leave early, on Postgres. */
+
+let database: Awaited<ReturnType<typeof createDatabase>>
+
+beforeAll(async () => {
+  database = await createDatabase(inject('databaseUrl'))
+})
+afterAll(() => database.drop())
+
+const MASTER_KEYS = `m1:${randomBytes(32).toString('base64')}`
+
+describe.each(['1', '2'])('WORKERS=%s', WORKERS => {
+  earlyLeavers(
+    () => ({ DATABASE_URL: database.url, DIRECT_DATABASE_URL: direct(database.url), MASTER_KEYS, WORKERS }),
+    async () => {
+      const sql = control(database.url)
+      await sql`
+        insert into assay.audit_events (at, customer_id, type, actor, user_agent)
+        select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x', repeat('x', 256)
+        from generate_series(1, 4000) as n`
+      await sql.end()
+    },
+  )
+})

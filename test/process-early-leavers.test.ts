@@ -1,0 +1,15 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll } from 'vitest'
+import { earlyLeavers } from './support/early-leavers.ts'
+
+/** Clients that leave early, on the embedded database. */
+
+const root = mkdtempSync(join(tmpdir(), 'assay-'))
+afterAll(() => rmSync(root, { recursive: true }))
+
+earlyLeavers(
+  () => ({ DATA_DIR: join(root, 'data') }),
+  async () => {},
+)
