@@ -40,6 +40,10 @@ afterAll(() => world.stop())
 const EXPORT = lines('GET /admin/audit/export', bearer(READER))
 const warnings = () => assay.lines.map(line => JSON.parse(line)).filter(({ level }) => level >= 40)
 
+/** The lines of the access log for a route. */
+const answered = (route: string) =>
+  assay.lines.map(line => JSON.parse(line)).filter(line => line.msg === 'answered' && line.route === route)
+
 const allHaveLeft = (server: Server = served.server) =>
   until(
     'no connection is left',
@@ -67,6 +71,7 @@ describe.each(DEPARTURES)('a client that leaves (%s)', by => {
     for (let asked = 0; asked < 5; asked++) expect((await ask(served.port, 'GET /healthz')).status).toBe(200)
     expect(database.asked(PAGE) - before).toBe(1)
     expect(warnings()).toEqual([])
+    expect(answered('/admin/audit/export')).toMatchObject([{ status: 200 }])
   })
 
   test('while a later page of its export is read: no further page is read, and nothing is logged', async () => {
