@@ -50,7 +50,7 @@ const allHaveLeft = (server: Server = served.server) =>
     async () => (await promisify<number>(done => server.getConnections(done))()) === 0,
   )
 
-/** A client that sends these bytes and leaves when it is told to. */
+/** A client that sends these bytes and leaves when `leave` is called. */
 async function client(port: number, bytes: string) {
   const socket = connect(port, '127.0.0.1')
   socket.on('error', () => {})

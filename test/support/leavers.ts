@@ -6,7 +6,7 @@ import { connect } from 'node:net'
 export const DEPARTURES = ['fin', 'reset'] as const
 export type Departure = (typeof DEPARTURES)[number]
 
-/** How long a client waits for the bytes that it wants to read (ms). */
+/** A client that has not received the bytes that it wants to read by then fails the test (ms). */
 const DEADLINE = 20_000
 
 /** Sends these bytes, reads at most `read` bytes of the answer, and leaves. Resolves once its socket is closed. */
