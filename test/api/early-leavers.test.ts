@@ -25,7 +25,7 @@ beforeAll(async () => {
   world = await makeWorld()
   database = holding(world.db)
   assay = await world.replica({}, { link: database.db })
-  await world.db.query(
+  await world.admin.query(
     `insert into assay.audit_events (at, customer_id, type, actor, user_agent)
     select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x', repeat('x', 256)
     from generate_series(1, ${EVENTS}) as n`,
@@ -171,10 +171,10 @@ describe('an export that fails after its first page', () => {
       })
       socket.write(EXPORT.replace('HTTP/1.1', `HTTP/${version}`))
       await first.has
-      await world.db.query('alter table assay.audit_events rename to elsewhere')
+      await world.admin.query('alter table assay.audit_events rename to elsewhere')
       first.release()
       await new Promise(resolve => socket.once('close', resolve))
-      await world.db.query('alter table assay.elsewhere rename to audit_events')
+      await world.admin.query('alter table assay.elsewhere rename to audit_events')
       expect(errors).toMatchObject([{ code: 'ECONNRESET' }])
       expect(received).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
       expect(warnings()).toMatchObject([{ level: 40, msg: 'an export of the audit broke off' }])

@@ -26,7 +26,7 @@ describe.skipIf(!findNginx())('nginx that asks by HTTP/1.0 (skipped where there 
     onTestFinished(backend.stop)
     const nginx = await startNginx({ assay: [port], backend: backend.port, locations: locationOf(port) })
     onTestFinished(nginx.stop)
-    await world.db.query(
+    await world.admin.query(
       `insert into assay.audit_events (at, customer_id, type, actor)
       select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x' from generate_series(1, 3000) as n`,
     )
@@ -41,7 +41,7 @@ describe.skipIf(!findNginx())('nginx that asks by HTTP/1.0 (skipped where there 
     first.release()
     const response = await asked
     await second.has
-    await world.db.query('alter table assay.audit_events rename to elsewhere')
+    await world.admin.query('alter table assay.audit_events rename to elsewhere')
     second.release()
     expect(response.status).toBe(200)
     await expect(response.text()).rejects.toThrow('terminated')
