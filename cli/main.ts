@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+// First: it handles signals while the other modules are loaded.
+import '../server/signals.ts'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -7,15 +9,12 @@ import { type Command, CommandError, EXIT } from './command.ts'
 import { COMMANDS } from './commands.ts'
 import { help, helpOf, optionsOf } from './help.ts'
 import { asJson } from './output.ts'
-import { serving } from './serving.ts'
 import { terminal } from './terminal.ts'
 
 /** `assay COMMAND`: finds the command, runs it, and ends with a code that says how it went. */
 async function main(words: string[]): Promise<void> {
   const command = find(words)
   if (command === undefined) return explainUsage(words)
-  // The server has a way of its own to end.
-  if (!serving.includes(command)) process.once('SIGINT', () => process.exit(EXIT.interrupted))
   const rest = words.slice(command.name.split(' ').length)
   const { values, positionals } = parse(command, rest)
   if (values.help) return terminal.out(`${helpOf(command)}\n`)

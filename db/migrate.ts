@@ -41,6 +41,14 @@ export async function migratePostgres(url: string): Promise<number> {
 const LOCK_NOT_AVAILABLE = '55P03'
 
 /**
+ * Postgres looks once a second whether this process is still connected. Without it, a statement that waits for a lock or builds
+ * an index goes on after this process has ended, and keeps its locks. Postgres refuses the setting where it runs on Windows.
+ */
+const END_WITH_CLIENT = `
+  select set_config(name, '1s', true) from pg_settings
+    where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|msvc|visual c'`
+
+/**
  * Under an advisory lock, in one transaction, on a connection of its own, which a pooler keeps for one transaction: replicas
  * that start together take turns.
  */
@@ -48,6 +56,7 @@ function migrateAtOnce(url: string): Promise<number> {
   return connected(url, LONGEST, async connection => {
     await connection.query('begin')
     await connection.query('set local statement_timeout = 0')
+    await connection.query(END_WITH_CLIENT)
     const query = async <Row>(statement: string) => {
       // Of several statements at once the driver answers a list.
       const results = [await connection.query(statement)].flat()

@@ -1,3 +1,5 @@
+// First: it handles signals while the other modules are loaded.
+import './signals.ts'
 import cluster from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
@@ -14,10 +16,11 @@ import {
 } from './config.ts'
 import { openDatabase, placeOfNew, warnOfLosses, warnOfNewer } from './database.ts'
 import { adminTokenFile, type DataDir, masterKeysFile, openDataDir, type SecretFile } from './datadir.ts'
+import { exitNow } from './exit.ts'
 import { failureOf } from './failures.ts'
 import { createLog, type Log, standardOutput } from './log.ts'
 import { type Secrets, type ServeOptions, serve } from './serve.ts'
-import { endAtBug, obeySignals } from './signals.ts'
+import { cleanUpAtSignal, codeOfSignal, endAtBug, obeySignals, type Signal } from './signals.ts'
 import { openVault } from './vault.ts'
 import { Primary } from './workers/primary.ts'
 import { work } from './workers/worker.ts'
@@ -75,8 +78,8 @@ const NEW_INSTALLATION =
 type Parts = Omit<ServeOptions, 'clock'>
 
 async function serveAlone(parts: Parts): Promise<number> {
-  const { port, drain } = await serve({ ...parts, clock })
-  obeySignals(drain, () => process.exit(1))
+  const { port, drain } = await serve({ ...parts, clock, joining: cleanUpAtSignal })
+  obeySignals(drain, () => exitNow(1))
   endAtBug(parts.log)
   return port
 }
@@ -86,11 +89,12 @@ async function serveTogether({ config, db, log }: Parts, workers: number): Promi
   await openVault(db, config.masterKeys)
   await db.close()
   const primary = new Primary({ config, workers, clock, log })
-  const port = await primary.start()
-  const end = () => primary.end().then(() => process.exit(1))
-  obeySignals(async pause => process.exit(await primary.drain(pause)), end)
+  const end = (code: number) => primary.end().then(() => exitNow(code))
+  const leave = (pause: number, signal: Signal) =>
+    primary.isListening ? primary.drain(pause).then(exitNow) : end(codeOfSignal(signal))
+  obeySignals(leave, () => end(1))
   endAtBug(log)
-  return port
+  return primary.start()
 }
 
 /** From the settings or, embedded, from files that the first start makes. */
@@ -120,7 +124,7 @@ function fromFile<Parsed>(
 
 function exit(code: number, message: string): never {
   process.stderr.write(`${message}\n`)
-  process.exit(code)
+  exitNow(code)
 }
 
 main(process.argv.slice(2)).catch(error => {

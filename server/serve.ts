@@ -6,6 +6,7 @@ import type { Clock } from './clock.ts'
 import type { Config } from './config.ts'
 import type { SealingKey } from './crypto/seal.ts'
 import { listenTo } from './database.ts'
+import { exitNow } from './exit.ts'
 import { listen } from './listen.ts'
 import type { Log } from './log.ts'
 import type { Numbers } from './metrics.ts'
@@ -24,6 +25,8 @@ export interface ServeOptions {
   log: Log
   clock: Clock
   worker?: Worker
+  /** Called before the other replicas know of this one, with what removes it from among them. */
+  joining?(leave: () => Promise<void>): void
 }
 
 export interface Served {
@@ -41,13 +44,14 @@ export const LONGEST_END = 7_000
 export const LATE = 'assay: could not end in time\n'
 
 /** One replica, from its parts to the end of its process. */
-export async function serve({ config, db, log, clock, worker }: ServeOptions): Promise<Served> {
+export async function serve({ config, db, log, clock, worker, joining }: ServeOptions): Promise<Served> {
   const vault = await openVault(db, config.masterKeys)
   let draining = false
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
   const redis = await redisOf(config, log)
   const parts = { config, db, redis, vault, clock, log, process: state, worker }
   const replica = assemble({ ...parts, processMetrics: true })
+  joining?.(() => replica.bus.stop())
   await replica.bus.start()
   replica.maintenance.start()
   const hints = listenTo(config, replica.bus, log)
@@ -64,14 +68,14 @@ export async function serve({ config, db, log, clock, worker }: ServeOptions): P
     redis?.close()
     await db.close()
     log.info('ended')
-    process.exit(0)
+    exitNow(0)
   }
   return { port: server.port, numbers: () => replica.metrics.numbers(), drain }
 }
 
 function endLate(): never {
   process.stderr.write(LATE)
-  process.exit(1)
+  exitNow(1)
 }
 
 /** The driver is loaded only where there is a Redis: it would cost every other start a tenth of its time. */

@@ -25,6 +25,7 @@ export class Primary {
   readonly #log: Log
   /** That they listen on, once one of them does. */
   #port: number | undefined
+  #leaving = false
 
   constructor({ config, workers, clock, log }: PrimaryOptions) {
     this.#config = config
@@ -43,12 +44,20 @@ export class Primary {
     this.#metrics = new AllMetrics(this.#places)
   }
 
-  /** Resolves with the port once all listen. Throws FailedStart when one can't, and then nobody is left. */
+  get isListening() {
+    return this.#places.some(({ isListening }) => isListening)
+  }
+
+  /**
+   * Resolves with the port once all listen. Throws FailedStart when one can't, and then nobody is left. Never settles when it
+   * is drained or ended meanwhile: whoever does that ends the process.
+   */
   async start(): Promise<number> {
     try {
       const [port] = await Promise.all(this.#places.map(place => place.taken()))
       return port!
     } catch (error) {
+      if (this.#leaving) return new Promise(() => {})
       await this.end()
       throw error
     }
@@ -64,8 +73,7 @@ export class Primary {
 
   /** PORT=0 gives all of them the same free port, until the last one dies: from then on it has to be asked for. */
   #portToAskFor(): number {
-    const isShared = this.#places.some(({ isListening }) => isListening)
-    if (!isShared && this.#port !== undefined) this.#config = { ...this.#config, port: this.#port }
+    if (!this.isListening && this.#port !== undefined) this.#config = { ...this.#config, port: this.#port }
     return this.#config.port
   }
 
@@ -80,6 +88,7 @@ export class Primary {
 
   /** `pause` as in Served. Resolves with this process's exit code once nobody is left. */
   async drain(pause: number): Promise<number> {
+    this.#leaving = true
     this.#log.info('draining')
     const late = setTimeout(() => {
       process.stderr.write(LATE)
@@ -92,6 +101,7 @@ export class Primary {
   }
 
   async end(): Promise<void> {
+    this.#leaving = true
     await Promise.all(this.#places.map(place => place.end()))
   }
 }

@@ -3,10 +3,11 @@ import { open } from '../../db/client.ts'
 import type { Worker } from '../assemble.ts'
 import type { Clock } from '../clock.ts'
 import { TooMany } from '../errors.ts'
+import { exitNow } from '../exit.ts'
 import { failureOf } from '../failures.ts'
 import { createLog, standardOutput } from '../log.ts'
 import { type Served, serve } from '../serve.ts'
-import { endAtBug } from '../signals.ts'
+import { endAtBug, ignoreSignals } from '../signals.ts'
 import { Link } from './link.ts'
 import type { AskedOfPrimary, AskedOfWorker } from './questions.ts'
 
@@ -21,7 +22,7 @@ type Settings = Awaited<ReturnType<AskedOfPrimary['settings']>>
 /** This process as one of several on a port. It has its settings from the primary, and obeys it alone. */
 export async function work(clock: Clock): Promise<void> {
   // Ctrl-C reaches every process of the terminal: what it means is for the primary to say.
-  for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => {})
+  ignoreSignals()
   const self = cluster.worker!
   const { promise: served, resolve } = Promise.withResolvers<Served>()
   const primary: Primary = new Link(self, {
@@ -40,7 +41,7 @@ export async function work(clock: Clock): Promise<void> {
   } catch (error) {
     const failure = failureOf(error)
     await primary.ask('failed', failure, PATIENCE).catch(() => {})
-    process.exit(failure.code)
+    exitNow(failure.code)
   }
 }
 
