@@ -1,0 +1,43 @@
+import { expect } from 'vitest'
+import { beginStart, type StartOptions } from './starting.ts'
+
+/** How long a process that waits for something may live on after a signal (ms). */
+export const PROMPT_MS = 2_000
+
+/** Also for a process that loads modules when the signal comes, on a machine whose cores are taken (ms). */
+const BUSY_MS = 8_000
+
+/** How long SIGTERM lets a server that drains take requests (ms). */
+const PAUSE_MS = 3_000
+
+/** Each `step` milliseconds until `last` a signal, SIGTERM and SIGINT in turn. */
+export function moments(last: number, step: number) {
+  return Array.from({ length: last / step + 1 }, (_, i) => ({
+    delay: i * step,
+    name: i % 2 === 0 ? ('SIGTERM' as const) : ('SIGINT' as const),
+  }))
+}
+
+/**
+ * Signals a start `delay` milliseconds after its process can get signals. Expects that it ends soon, with the code of the
+ * signal or, where it served already, with 0, and that none of its processes is left.
+ */
+export async function signalAt(delay: number, name: 'SIGTERM' | 'SIGINT', options: StartOptions) {
+  const start = beginStart(options)
+  await start.hasHandlers()
+  await new Promise(resolve => setTimeout(resolve, delay))
+  const began = performance.now()
+  start.signal(name)
+  const late = setTimeout(() => start.signal('SIGKILL'), BUSY_MS + PAUSE_MS)
+  const code = await start.exited
+  clearTimeout(late)
+  const took = performance.now() - began
+  const drained = start.stdout().includes('"msg":"draining"')
+  const at = `${name} at ${delay} ms: ${start.stdout()}${start.stderr()}`
+  expect(start.stderr(), at).not.toMatch(/^assay: /m)
+  // Before our handlers are there, an ordinary process ends by the signal itself.
+  const early = { SIGTERM: [143, 'SIGTERM'], SIGINT: [130, 'SIGINT'] }[name]
+  expect(drained ? [0] : options.asInit ? early.slice(0, 1) : early, at).toContain(code)
+  expect(took, at).toBeLessThan(BUSY_MS + (drained && name === 'SIGTERM' ? PAUSE_MS : 0))
+  expect(start.isLeft(), at).toBe(false)
+}
