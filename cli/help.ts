@@ -62,7 +62,7 @@ line can be read by others.
 | 76 | what answers is not Assay, or of another version |
 | 77 | the operator token, or the API key, is missing, wrong, or only reads |
 | 78 | the settings are wrong |
-| 130 | interrupted |
+| 130, 143 | ended by SIGINT or SIGTERM; a server that listens drains and ends with 0 |
 
 ${commands.map(section).join('\n\n')}
 `

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { startPgbouncer } from './pgbouncer.ts'
 
@@ -6,11 +6,14 @@ import { startPgbouncer } from './pgbouncer.ts'
 
 const direct = process.env.TEST_DATABASE_URL
 if (!direct) throw new Error('set TEST_DATABASE_URL to a Postgres on which databases may be made')
-// What it started ends with it, by its exit handlers.
-for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1))
+let vitest: ChildProcess | undefined
+// Before there is a vitest, what this process started ends by its exit handlers.
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.on(signal, () => (vitest === undefined ? process.exit(1) : vitest.kill(signal)))
 const pgbouncer = await startPgbouncer(direct)
 const env = { ...process.env, TEST_POOLER: new URL(pgbouncer.through(direct)).host }
 const suite = ['run', '--project', 'postgres', ...process.argv.slice(2)]
-const [code] = await once(spawn('vitest', suite, { env, stdio: 'inherit' }), 'exit')
+vitest = spawn('vitest', suite, { env, stdio: 'inherit' })
+const [code] = await once(vitest, 'exit')
 await pgbouncer.stop()
 process.exit(code ?? 1)

@@ -1,0 +1,67 @@
+import type postgres from 'postgres'
+import { afterAll, afterEach, beforeAll, expect, inject, test, vi } from 'vitest'
+import { control, createDatabase, direct } from '../support/database.ts'
+import { killAll, npm } from '../support/npm.ts'
+import { expectDrain, startByNpm } from '../support/npm-start.ts'
+import { until } from '../support/process.ts'
+
+/** How the scripts of package.json end when npm gets a signal, on Postgres. */
+
+vi.setConfig({ testTimeout: 120_000 })
+
+/** Of a migration (db/migrate.ts). */
+const LOCK = 0x61_73_73_61_79
+
+let database: Awaited<ReturnType<typeof createDatabase>>
+let sql: postgres.Sql
+
+const settings = () => ({
+  DATABASE_URL: database.url,
+  DIRECT_DATABASE_URL: direct(database.url),
+  MASTER_KEYS: 'm1:MS9JEcHX0lMwCGb7Zc3vdZNnEtw5jkEfq+xPBULSIXk=',
+  ADMIN_TOKEN: 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5',
+})
+
+beforeAll(async () => {
+  database = await createDatabase(inject('databaseUrl'))
+  sql = control(database.url)
+})
+afterEach(killAll)
+afterAll(async () => {
+  await sql.end()
+  await database.drop()
+})
+
+const migrationsThatWait = async () => {
+  const rows = await sql`
+    select 1 from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`
+  return rows.length
+}
+
+test.each(['1', '2'])('a signal to npm start drains WORKERS=%s', async WORKERS => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    const server = await startByNpm(['start'], { ...settings(), WORKERS, LOG_LEVEL: 'info' })
+    if (WORKERS === '1') await expectDrain(server, signal, () => server.kill(signal))
+    else {
+      server.kill(signal)
+      expect(await server.exited).toBe(0)
+      // Of the primary and of each worker.
+      expect(server.output().match(/"msg":"ended"/g)).toHaveLength(3)
+    }
+    expect(await sql`select id from assay.replicas`).toHaveLength(0)
+  }
+})
+
+test.each([
+  ['SIGTERM', 'sh'],
+  ['SIGINT', 'bash'],
+] as const)('%s to npm run migrate ends a wait for another migration, by %s', async (signal, shell) => {
+  const holder = control(database.url)
+  await holder`select pg_advisory_lock(${LOCK})`
+  const migration = npm(['run', 'migrate'], { ...settings(), npm_config_script_shell: shell })
+  await until('it waits', async () => (await migrationsThatWait()) === 1, 60_000)
+  migration.kill(signal)
+  expect(await migration.exited).toBe(signal === 'SIGTERM' ? 143 : 130)
+  await until('its backend has ended', async () => (await migrationsThatWait()) === 0, 5_000)
+  await holder.end()
+})

@@ -1,0 +1,139 @@
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type postgres from 'postgres'
+import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
+import { control, createDatabase, direct } from '../support/database.ts'
+import { until } from '../support/process.ts'
+import { moments, PROMPT_MS, signalAt } from '../support/start-signals.ts'
+import { beginStart, canUnshare, killStarts, type StartOptions } from '../support/starting.ts'
+
+/** Signals before the server listens, on Postgres. */
+
+vi.setConfig({ testTimeout: 300_000 })
+
+/** Of a migration (db/migrate.ts). */
+const LOCK = 0x61_73_73_61_79
+
+let database: Awaited<ReturnType<typeof createDatabase>>
+let sql: postgres.Sql
+
+const secrets = {
+  MASTER_KEYS: 'm1:MS9JEcHX0lMwCGb7Zc3vdZNnEtw5jkEfq+xPBULSIXk=',
+  ADMIN_TOKEN: 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5',
+}
+const settings = (more: Record<string, string> = {}) => ({
+  ...secrets,
+  DATABASE_URL: database.url,
+  DIRECT_DATABASE_URL: direct(database.url),
+  ...more,
+})
+
+beforeAll(async () => {
+  database = await createDatabase(inject('databaseUrl'))
+  sql = control(database.url)
+})
+afterEach(killStarts)
+afterAll(async () => {
+  await sql.end()
+  await database.drop()
+})
+
+const others = () => sql`
+  select wait_event from pg_stat_activity
+  where datname = current_database() and application_name = 'assay'`
+const nobodyIsConnected = () =>
+  until('the backends have ended', async () => (await others()).length === 0, 5_000)
+
+/** Ends at the signal, with its code, as an idle process does. */
+async function expectPromptEnd(options: StartOptions, isWaiting: () => Promise<boolean>) {
+  for (const [name, code] of [
+    ['SIGTERM', 143],
+    ['SIGINT', 130],
+  ] as const) {
+    const start = beginStart(options)
+    await until('it waits', isWaiting, 60_000)
+    const began = performance.now()
+    start.signal(name)
+    expect(await start.exited).toBe(code)
+    expect(performance.now() - began).toBeLessThan(PROMPT_MS)
+    expect(start.isLeft()).toBe(false)
+    await nobodyIsConnected()
+  }
+}
+
+const kinds = [
+  { as: 'an ordinary process', asInit: false, program: 'server/main.ts' },
+  { as: 'process 1', asInit: true, program: 'cli/main.ts' },
+]
+
+describe.each(kinds)('a start as $as', ({ asInit, program }) => {
+  const testHere = test.skipIf(asInit && !canUnshare)
+  const serve = (more = {}) => ({ settings: settings(more), command: [program, 'serve'], asInit })
+
+  testHere('ends at a signal at any moment', async () => {
+    for (const { delay, name } of moments(1_000, 25)) await signalAt(delay, name, serve())
+    await nobodyIsConnected()
+  })
+
+  testHere('of two workers ends at a signal at any moment, and leaves no worker', async () => {
+    for (const { delay, name } of moments(3_000, 250)) await signalAt(delay, name, serve({ WORKERS: '2' }))
+    await nobodyIsConnected()
+  })
+
+  testHere.each(['serve', 'migrate'])('%s ends at a signal while another migrates', async verb => {
+    const holder = control(database.url)
+    onTestFinished(() => holder.end())
+    await holder`select pg_advisory_lock(${LOCK})`
+    const isWaiting = async () => (await others()).some(({ wait_event }) => wait_event === 'advisory')
+    const options = { settings: settings({ WORKERS: '2' }), command: [program, verb], asInit }
+    await expectPromptEnd(options, isWaiting)
+  })
+})
+
+describe.skipIf(!canUnshare)('while no DNS server answers', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'assay-'))
+  const resolvConf = join(folder, 'resolv.conf')
+  const dns = createSocket('udp4')
+  let questions = 0
+
+  beforeAll(async () => {
+    writeFileSync(resolvConf, 'nameserver 127.0.0.9\n')
+    dns.on('message', () => questions++).bind(53, '127.0.0.9')
+    await once(dns, 'listening')
+  })
+  afterAll(() => {
+    dns.close()
+    rmSync(folder, { recursive: true })
+  })
+
+  /** Since it last was. */
+  async function isAsked() {
+    const asked = questions > 0
+    questions = 0
+    return asked
+  }
+
+  test('a start that looks for its database ends at a signal', async () => {
+    const url = new URL(database.url)
+    url.hostname = 'database.example.com'
+    const { DIRECT_DATABASE_URL, ...own } = settings({ DATABASE_URL: url.href })
+    for (const command of [
+      ['cli/main.ts', 'serve'],
+      ['cli/main.ts', 'migrate'],
+    ])
+      await expectPromptEnd({ settings: own, command, asInit: true, resolvConf }, isAsked)
+  })
+
+  test('a start that looks for its own address ends at a signal, and is no longer among the replicas', async () => {
+    const replicas = async () => (await sql`select id from assay.replicas`).length
+    const started = await replicas()
+    const isThere = async () => (await replicas()) > started
+    const HOST = 'assay.example.com'
+    const options = { command: ['cli/main.ts', 'serve'], asInit: true, resolvConf }
+    await expectPromptEnd({ ...options, settings: settings({ HOST }) }, isThere)
+    expect(await replicas()).toBe(started)
+  })
+})
