@@ -36,7 +36,7 @@ describe.each(kinds)('a start as $as', ({ asInit, command }) => {
   test.skipIf(asInit && !canUnshare)('ends at a signal at any moment, and releases the folder', async () => {
     const DATA_DIR = join(root, `started-${asInit}`)
     cpSync(made, DATA_DIR, { recursive: true })
-    for (const { delay, name } of moments(1_000, 50)) {
+    for (const { delay, name } of moments(1_000, 125)) {
       await signalAt(delay, name, { settings: { DATA_DIR }, command, asInit })
       expect(readdirSync(DATA_DIR).sort(), `${name} at ${delay} ms`).toEqual(readdirSync(made).sort())
     }

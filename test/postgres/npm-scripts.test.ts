@@ -1,6 +1,6 @@
 import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, expect, inject, test, vi } from 'vitest'
-import { control, createDatabase, direct } from '../support/database.ts'
+import { control, createDatabase, createEmptyDatabase, direct } from '../support/database.ts'
 import { killAll, npm } from '../support/npm.ts'
 import { expectDrain, startByNpm } from '../support/npm-start.ts'
 import { until } from '../support/process.ts'
@@ -32,8 +32,8 @@ afterAll(async () => {
   await database.drop()
 })
 
-const migrationsThatWait = async () => {
-  const rows = await sql`
+const migrationsThatWait = async (holder: postgres.Sql) => {
+  const rows = await holder`
     select 1 from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`
   return rows.length
 }
@@ -56,12 +56,15 @@ test.each([
   ['SIGTERM', 'sh'],
   ['SIGINT', 'bash'],
 ] as const)('%s to npm run migrate ends a wait for another migration, by %s', async (signal, shell) => {
-  const holder = control(database.url)
+  const { migrateUrl, drop } = await createEmptyDatabase(inject('databaseUrl'))
+  const holder = control(migrateUrl)
   await holder`select pg_advisory_lock(${LOCK})`
-  const migration = npm(['run', 'migrate'], { ...settings(), npm_config_script_shell: shell })
-  await until('it waits', async () => (await migrationsThatWait()) === 1, 60_000)
+  const own = { DATABASE_URL: migrateUrl, npm_config_script_shell: shell }
+  const migration = npm(['run', 'migrate'], own)
+  await until('it waits', async () => (await migrationsThatWait(holder)) === 1, 60_000)
   migration.kill(signal)
   expect(await migration.exited).toBe(signal === 'SIGTERM' ? 143 : 130)
-  await until('its backend has ended', async () => (await migrationsThatWait()) === 0, 5_000)
+  await until('its backend has ended', async () => (await migrationsThatWait(holder)) === 0, 5_000)
   await holder.end()
+  await drop()
 })

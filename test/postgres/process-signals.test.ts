@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
-import { control, createDatabase, direct } from '../support/database.ts'
+import { control, createDatabase, createEmptyDatabase, direct } from '../support/database.ts'
 import { runAssay, until } from '../support/process.ts'
 import { moments, PROMPT_MS, signalAt } from '../support/start-signals.ts'
 import { beginStart, canUnshare, killStarts, type StartOptions } from '../support/starting.ts'
@@ -41,14 +41,14 @@ afterAll(async () => {
   await database.drop()
 })
 
-const others = () => sql`
+const others = (of = sql) => of`
   select wait_event from pg_stat_activity
   where datname = current_database() and application_name = 'assay'`
-const nobodyIsConnected = () =>
-  until('the backends have ended', async () => (await others()).length === 0, 5_000)
+const nobodyIsConnected = (of = sql) =>
+  until('the backends have ended', async () => (await others(of)).length === 0, 5_000)
 
 /** Ends at the signal, with its code, as an idle process does. */
-async function expectPromptEnd(options: StartOptions, isWaiting: () => Promise<boolean>) {
+async function expectPromptEnd(options: StartOptions, isWaiting: () => Promise<boolean>, of = sql) {
   for (const [name, code] of [
     ['SIGTERM', 143],
     ['SIGINT', 130],
@@ -60,7 +60,7 @@ async function expectPromptEnd(options: StartOptions, isWaiting: () => Promise<b
     expect(await start.exited).toBe(code)
     expect(performance.now() - began).toBeLessThan(PROMPT_MS)
     expect(start.isLeft()).toBe(false)
-    await nobodyIsConnected()
+    await nobodyIsConnected(of)
   }
 }
 
@@ -74,22 +74,26 @@ describe.each(kinds)('a start as $as', ({ asInit, program }) => {
   const serve = (more = {}) => ({ settings: settings(more), command: [program, 'serve'], asInit })
 
   testHere('ends at a signal at any moment', async () => {
-    for (const { delay, name } of moments(1_000, 25)) await signalAt(delay, name, serve())
+    for (const { delay, name } of moments(1_000, 100)) await signalAt(delay, name, serve())
     await nobodyIsConnected()
   })
 
   testHere('of two workers ends at a signal at any moment, and leaves no worker', async () => {
-    for (const { delay, name } of moments(3_000, 250)) await signalAt(delay, name, serve({ WORKERS: '2' }))
+    for (const { delay, name } of moments(3_000, 500)) await signalAt(delay, name, serve({ WORKERS: '2' }))
     await nobodyIsConnected()
   })
 
   testHere.each(['serve', 'migrate'])('%s ends at a signal while another migrates', async verb => {
-    const holder = control(database.url)
-    onTestFinished(() => holder.end())
+    const { migrateUrl, drop } = await createEmptyDatabase(inject('databaseUrl'))
+    const holder = control(migrateUrl)
+    onTestFinished(async () => {
+      await holder.end()
+      await drop()
+    })
     await holder`select pg_advisory_lock(${LOCK})`
-    const isWaiting = async () => (await others()).some(({ wait_event }) => wait_event === 'advisory')
-    const options = { settings: settings({ WORKERS: '2' }), command: [program, verb], asInit }
-    await expectPromptEnd(options, isWaiting)
+    const isWaiting = async () => (await others(holder)).some(({ wait_event }) => wait_event === 'advisory')
+    const own = { ...secrets, DATABASE_URL: migrateUrl, WORKERS: '2' }
+    await expectPromptEnd({ settings: own, command: [program, verb], asInit }, isWaiting, holder)
   })
 })
 
