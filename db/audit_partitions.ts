@@ -15,11 +15,9 @@ const dropOldPartition = statement('dropOldPartition')<{ retention: number }, { 
   'select assay.drop_audit_partition(:retention::float8) as name',
 )
 
-const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, never>(`
-  delete from assay.audit_events_default where (at, id) in (
-    select at, id from assay.audit_events_default
-    where at < (select assay.now() - make_interval(secs => :retention::float8)) limit ${BATCH} for update skip locked)
-  returning 1`)
+const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, { deleted: number }>(
+  `select assay.delete_audit_events(:retention::float8, ${BATCH}) as deleted`,
+)
 
 /**
  * Drops the months that are older than `retention` (seconds, at least two days), and deletes a batch of old events from the
@@ -29,5 +27,5 @@ const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, neve
 export async function dropOldEvents(db: Pick<Database, 'query'>, retention: number): Promise<number> {
   let months = 0
   while ((await dropOldPartition(db, { retention }))[0]!.name !== null) months++
-  return months + (await deleteOldEvents(db, { retention })).length
+  return months + (await deleteOldEvents(db, { retention }))[0]!.deleted
 }

@@ -11,6 +11,8 @@ const BY_HAND = [
   'function now',
   'function make_audit_partitions',
   'function drop_audit_partition',
+  'function delete_audit_events',
+  'function revoke_from_others',
   'audit_events_default',
 ]
 

@@ -1,5 +1,22 @@
--- The role that serves may only read and write rows. Partitions are made and dropped by these functions, which run with the
--- rights of the role that migrates. Their search_path is fixed, so that nobody can put an object of theirs in front.
+-- The role that serves may only read and write rows, and may not delete from the audit. Partitions are made and dropped by
+-- these functions, which run with the rights of the role that migrates. Their search_path is fixed, so that nobody can put an
+-- object of theirs in front.
+
+-- Takes a right from every role but the owner. Default privileges grant it to the role that serves on all that is created,
+-- and a migration doesn't know that role's name.
+CREATE FUNCTION "assay"."revoke_from_others"(relation regclass, privilege text) RETURNS void LANGUAGE plpgsql
+  SET search_path = pg_catalog, pg_temp AS $$
+  DECLARE
+    other regrole;
+  BEGIN
+    FOR other IN
+      SELECT DISTINCT a.grantee::regrole FROM pg_class c, aclexplode(c.relacl) a
+      WHERE c.oid = relation AND a.grantee NOT IN (0, c.relowner)
+    LOOP
+      EXECUTE format('revoke %s on %s from %s', privilege, relation, other);
+    END LOOP;
+  END $$;
+--> statement-breakpoint
 CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
   DECLARE
@@ -16,6 +33,8 @@ CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql 
       BEGIN
         EXECUTE format('create table assay.%I partition of assay.audit_events for values from (%L) to (%L)',
           name, month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
+        -- Rows are reached through the parent, which needs no right to the partition.
+        PERFORM assay.revoke_from_others(('assay.' || name)::regclass, 'all');
       EXCEPTION WHEN check_violation OR lock_not_available THEN
         RAISE WARNING 'assay: % stays in the default partition', name;
       END;
@@ -45,6 +64,31 @@ CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precisio
     END IF;
     RETURN name;
   END $$;
+--> statement-breakpoint
+-- Deletes at most `batch` events older than the retention period from the default partition, and returns how many. The same
+-- two days are never deleted.
+CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision, batch integer) RETURNS integer
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+  DECLARE
+    deleted integer;
+  BEGIN
+    IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
+      RAISE EXCEPTION 'assay: the last two days of audit events can not be deleted' USING ERRCODE = '22023';
+    END IF;
+    DELETE FROM assay.audit_events_default WHERE (at, id) IN (
+      SELECT at, id FROM assay.audit_events_default
+      WHERE at < (SELECT assay.now() - make_interval(secs => retention_seconds)) LIMIT batch FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
+  END $$;
+--> statement-breakpoint
+SELECT "assay"."revoke_from_others"('assay.audit_events', 'delete');
+--> statement-breakpoint
+SELECT "assay"."revoke_from_others"('assay.audit_events_default', 'all');
+--> statement-breakpoint
+REVOKE ALL ON FUNCTION "assay"."revoke_from_others"(regclass, text) FROM PUBLIC;
+--> statement-breakpoint
+REVOKE ALL ON FUNCTION "assay"."delete_audit_events"(double precision, integer) FROM PUBLIC;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION "assay"."make_audit_partitions"() FROM PUBLIC;
 --> statement-breakpoint

@@ -136,16 +136,29 @@ describe.skipIf(!present)('H58 two roles', () => {
     await expectFinding(url, 'database', 'wrong', /may not use this database/)
   })
 
-  test('the serving one drops no month of the audit that is younger than two days, and no other table', async () => {
+  test('the serving one deletes nothing of the last two days of the audit, and drops no table', async () => {
     const { url } = await createDatabase(server.url)
     const db = await open({ url })
     const refused = (statement: string, sqlstate: string) =>
       expect(db.query(statement)).rejects.toMatchObject({ sqlstate })
     const months = () =>
       administer(url, `select inhrelid from pg_inherits where inhparent = 'assay.audit_events'::regclass`)
+    const partitions = () =>
+      db.query<{ name: string }>(
+        `select relname as name from pg_class where relispartition and relnamespace = 'assay'::regnamespace and relkind = 'r'`,
+      )
+    await db.query('select assay.make_audit_partitions()')
+    expect(await partitions()).toHaveLength(5)
     const before = await months()
     for (const retention of ['0', '-1', '172799', 'null', `'-infinity'`])
       await refused(`select assay.drop_audit_partition(${retention})`, '22023')
+    for (const retention of ['0', '-1', '172799', 'null', `'-infinity'`])
+      await refused(`select assay.delete_audit_events(${retention}, 100)`, '22023')
+    await refused('delete from assay.audit_events', '42501')
+    await refused('truncate assay.audit_events', '42501')
+    for (const { name } of await partitions())
+      for (const act of ['select from', 'delete from', 'truncate'])
+        await refused(`${act} assay.${name}`, '42501')
     await refused('drop table assay.sessions', '42501')
     await refused('create table assay.mine ()', '42501')
     // Its own tables by the names of the system's are not those that the function reads.
