@@ -38,6 +38,8 @@ export default defineConfig(({ mode }) => {
   return {
     test: {
       allowOnly: false,
+      // Most tests wait for processes and clocks, so two files at a time keep one core busy. The default is one on two cores.
+      maxWorkers: longRun ? 1 : 2,
       projects: [
         project('unit', ['test/*.test.ts', 'test/crypto/*.test.ts']),
         ...(longRun && postgresUrl ? [] : [project('embedded', ['test/api/*.test.ts'])]),
