@@ -1,5 +1,6 @@
 import type { EventEmitter } from 'node:events'
 import type { Duplex } from 'node:stream'
+import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
 import { parseIntoClientConfig } from 'pg-connection-string'
 import { Unavailable } from '../server/errors.ts'
@@ -95,7 +96,7 @@ export function connectionTo(url: string, settings: Record<string, string> = {})
  * well, and `sslrootcert=system` trusts the usual public CAs, as Node does when no CA is given.
  */
 function likeLibpq(url: string): string {
-  const known = url.replace(/([?&])sslrootcert=system(?=&|$)/, '$1sslmode=verify-full')
+  const known = url.replace(/([?&])sslrootcert=system(?=&|$)/, '$1ssl=true')
   return /[?&]sslmode=/.test(known) ? `${known}&uselibpqcompat=true` : known
 }
 
@@ -115,7 +116,8 @@ export async function connected<Result>(
   } catch (error) {
     throw lost(error)
   } finally {
-    await connection?.end()
+    // A connection that could not even be tried never ends by itself.
+    await Promise.race([connection?.end(), pause(FAREWELL)])
   }
 }
 

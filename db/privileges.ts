@@ -11,7 +11,11 @@ export async function findMissingPrivileges(db: Pick<Line, 'query'>): Promise<st
 
 const FIND = `
   with needed as (
-    select relname::text as object, privilege, has_table_privilege(oid, privilege) as granted
+    select relname::text as object, privilege, case
+        -- Only the columns that the erasure of a customer clears.
+        when relname = 'audit_events' and privilege = 'update' then has_any_column_privilege(oid, privilege)
+        else has_table_privilege(oid, privilege)
+      end as granted
     from pg_class, unnest(array['select', 'insert', 'update', 'delete']) as privilege
     where relnamespace = 'assay'::regnamespace and relkind in ('r', 'p')
       and not relispartition
@@ -23,7 +27,7 @@ const FIND = `
     where oid = 'assay.epochs'::regclass
     union all
     select 'function ' || proname, 'execute', has_function_privilege(oid, 'execute')
-    from pg_proc where pronamespace = 'assay'::regnamespace and proname <> 'revoke_from_others'
+    from pg_proc where pronamespace = 'assay'::regnamespace
   )
   select string_agg(privilege, ', ') || ' on ' || object as missing
   from needed where not granted group by object order by object`

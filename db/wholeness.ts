@@ -12,7 +12,7 @@ const BY_HAND = [
   'function make_audit_partitions',
   'function drop_audit_partition',
   'function delete_audit_events',
-  'function revoke_from_others',
+  'function protect_audit',
   'audit_events_default',
 ]
 

@@ -127,7 +127,8 @@ function exit(code: number, message: string): never {
   exitNow(code)
 }
 
-main(process.argv.slice(2)).catch(error => {
+// Awaited: if nothing is left to wait for before this has ended, Node's exit code is 13, and not 0.
+await main(process.argv.slice(2)).catch(error => {
   const { code, message } = failureOf(error)
   exit(code, message)
 })

@@ -2,23 +2,36 @@
 -- these functions, which run with the rights of the role that migrates. Their search_path is fixed, so that nobody can put an
 -- object of theirs in front.
 
--- Takes a right from every role but the owner. Default privileges grant it to the role that serves on all that is created,
--- and a migration doesn't know that role's name.
-CREATE FUNCTION "assay"."revoke_from_others"(relation regclass, privilege text) RETURNS void LANGUAGE plpgsql
+-- Leaves every role but the owner no more than `select` and `insert` on the audit, and `update` of what the erasure of a
+-- customer clears. Default privileges grant more to the role that serves on all that is created, and a migration doesn't know
+-- that role's name. An `update` of `at` would move a row into a month that is dropped, so it is as good as a `delete`.
+-- Partitions need no rights: rows are reached through their parent.
+CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $$
   DECLARE
-    other regrole;
+    entry record;
   BEGIN
-    FOR other IN
-      SELECT DISTINCT a.grantee::regrole FROM pg_class c, aclexplode(c.relacl) a
-      WHERE c.oid = relation AND a.grantee NOT IN (0, c.relowner)
+    FOR entry IN
+      SELECT c.oid::regclass AS relation, c.relispartition AS is_partition, a.grantee::regrole AS other,
+        bool_or(a.privilege_type = 'UPDATE') AS updates
+      FROM pg_class c, aclexplode(c.relacl) a
+      WHERE a.grantee NOT IN (0, c.relowner) AND (c.oid = 'assay.audit_events'::regclass OR c.oid IN
+        (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'assay.audit_events'::regclass))
+      GROUP BY c.oid, c.relispartition, a.grantee
     LOOP
-      EXECUTE format('revoke %s on %s from %s', privilege, relation, other);
+      EXECUTE format('revoke delete, truncate, references, trigger on %s from %s', entry.relation, entry.other);
+      IF entry.is_partition THEN
+        EXECUTE format('revoke insert, update on %s from %s', entry.relation, entry.other);
+      ELSIF entry.updates THEN
+        -- This revokes what was granted for single columns as well.
+        EXECUTE format('revoke update on %s from %s', entry.relation, entry.other);
+        EXECUTE format('grant update (subject, ip, user_agent) on %s to %s', entry.relation, entry.other);
+      END IF;
     END LOOP;
   END $$;
 --> statement-breakpoint
 CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-  SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+  SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
   DECLARE
     month timestamp;
     name text;
@@ -33,9 +46,8 @@ CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql 
       BEGIN
         EXECUTE format('create table assay.%I partition of assay.audit_events for values from (%L) to (%L)',
           name, month AT TIME ZONE 'UTC', (month + interval '1 month') AT TIME ZONE 'UTC');
-        -- Rows are reached through the parent, which needs no right to the partition.
-        PERFORM assay.revoke_from_others(('assay.' || name)::regclass, 'all');
-      EXCEPTION WHEN check_violation OR lock_not_available THEN
+        PERFORM assay.protect_audit();
+      EXCEPTION WHEN check_violation OR lock_not_available OR invalid_object_definition THEN
         RAISE WARNING 'assay: % stays in the default partition', name;
       END;
     END LOOP;
@@ -45,9 +57,11 @@ CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql 
 -- drops one month at a time, because the parent's lock blocks every act. It never drops the last two days, whatever it is
 -- asked: AUDIT_RETENTION can't be shorter.
 CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precision) RETURNS text
-  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+  LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
   DECLARE
     name text;
+    is_old boolean;
   BEGIN
     IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
       RAISE EXCEPTION 'assay: the last two days of audit events can not be dropped' USING ERRCODE = '22023';
@@ -59,9 +73,17 @@ CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precisio
       AND to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month'
         < (assay.now() AT TIME ZONE 'UTC') - make_interval(secs => retention_seconds)
     ORDER BY c.relname LIMIT 1;
-    IF name IS NOT NULL THEN
-      EXECUTE format('drop table assay.%I', name);
+    IF name IS NULL THEN
+      RETURN NULL;
     END IF;
+    -- Its name is not trusted: what it holds decides.
+    EXECUTE format('select not exists (select from assay.%I where at >= assay.now() - make_interval(secs => $1))', name)
+      INTO is_old USING retention_seconds;
+    IF NOT is_old THEN
+      RAISE WARNING 'assay: % has events that are younger than its month', name;
+      RETURN NULL;
+    END IF;
+    EXECUTE format('drop table assay.%I', name);
     RETURN name;
   END $$;
 --> statement-breakpoint
@@ -82,11 +104,9 @@ CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision
     RETURN deleted;
   END $$;
 --> statement-breakpoint
-SELECT "assay"."revoke_from_others"('assay.audit_events', 'delete');
+SELECT "assay"."protect_audit"();
 --> statement-breakpoint
-SELECT "assay"."revoke_from_others"('assay.audit_events_default', 'all');
---> statement-breakpoint
-REVOKE ALL ON FUNCTION "assay"."revoke_from_others"(regclass, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION "assay"."protect_audit"() FROM PUBLIC;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION "assay"."delete_audit_events"(double precision, integer) FROM PUBLIC;
 --> statement-breakpoint

@@ -31,4 +31,11 @@ alter default privileges for role assay_migrate in schema assay
 alter default privileges for role assay_migrate in schema assay
   grant execute on functions to assay_serve;
 
+-- Nobody but the owner deletes from the audit. Migrations do the same, where they run after this.
+do $$ begin
+  if to_regprocedure('assay.protect_audit()') is not null then
+    perform assay.protect_audit();
+  end if;
+end $$;
+
 revoke assay_migrate from current_user;

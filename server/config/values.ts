@@ -83,31 +83,76 @@ export const workers = z
 
 const SEVERAL_HOSTS = /^postgres(?:ql)?:\/\/(?:[^/?#]*@|(?![^/?#]*@))[^/?#]*,|[?&]host=[^&]*,/
 
-const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full']
-const knowsSslmode = (text: string) =>
-  [...text.matchAll(/[?&]sslmode=([^&]*)/g)].every(([, mode]) => SSL_MODES.includes(mode!))
+const each = (names: string, form: RegExp) => Object.fromEntries(names.split(' ').map(name => [name, form]))
 
-export const databaseUrl = z
-  .string()
-  .refine(text => !SEVERAL_HOSTS.test(text), {
-    error: 'names several hosts; name one, for example a proxy or an address that leads to the primary',
-    abort: true,
-  })
-  .refine(text => knowsSslmode(text), {
-    error: `has an unknown sslmode; it must be one of ${SSL_MODES.join(', ')}, for example sslmode=verify-full`,
-    abort: true,
-  })
-  .refine(
-    isDatabaseUrl,
-    'must be a postgres:// or postgresql:// URL, special characters of the password percent-encoded, ' +
-      'for example postgres://USER:PASSWORD@HOST:5432/DATABASE, or for a Unix socket ' +
-      'postgres://USER:PASSWORD@/DATABASE?host=/FOLDER',
-  )
+/**
+ * The parameters that a database URL may have, and their forms. Some of libpq's are accepted and ignored, because nothing gets
+ * weaker without them. Any other could ask for a protection that Assay would not give.
+ */
+const URL_PARAMETERS: Record<string, RegExp> = {
+  ...each('host user password dbname options application_name fallback_application_name', /^./),
+  ...each('sslrootcert sslcert sslkey', /^./),
+  ...each('connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count', /^\d+$/),
+  port: /^[1-9]\d{0,4}$/,
+  ssl: /^(true|false|1|0)$/,
+  sslmode: /^(disable|prefer|require|verify-ca|verify-full)$/,
+  sslnegotiation: /^(postgres|direct)$/,
+  channel_binding: /^(disable|prefer|require)$/,
+  target_session_attrs: /^(any|read-write|primary)$/,
+  client_encoding: /^(utf-?8|auto)$/i,
+  gssencmode: /^(disable|prefer)$/,
+}
+
+/** The parameters as they are written. Undefined if one is unknown, repeated, empty or not of its form. */
+function urlParameters(text: string): Record<string, string> | undefined {
+  const found: Record<string, string> = {}
+  if (text.includes('#')) return undefined
+  for (const part of text.includes('?') ? text.slice(text.indexOf('?') + 1).split('&') : []) {
+    const [, name = '', value = ''] = /^([a-z_]+)=([^?]*)$/.exec(part) ?? []
+    if (name in found || !URL_PARAMETERS[name]?.test(value)) return undefined
+    found[name] = value
+  }
+  return Number(found.port ?? 1) > 65_535 ? undefined : found
+}
+
+/** What is wrong with a database URL, in words that don't repeat it. */
+function databaseUrlProblem(text: string): string | undefined {
+  if (SEVERAL_HOSTS.test(text))
+    return 'names several hosts; name one, for example a proxy or an address that leads to the primary'
+  if (!isDatabaseUrl(text)) return NO_DATABASE_URL
+  const parameters = urlParameters(text)
+  return parameters === undefined ? UNKNOWN_PARAMETER : tlsProblem(parameters)
+}
+
+const NO_DATABASE_URL =
+  'must be a postgres:// or postgresql:// URL, special characters of the password percent-encoded, for example ' +
+  'postgres://USER:PASSWORD@HOST:5432/DATABASE, or for a Unix socket postgres://USER:PASSWORD@/DATABASE?host=/FOLDER'
+const UNKNOWN_PARAMETER =
+  'has a parameter that is unknown, repeated or not of its form; the known ones are ' +
+  `${Object.keys(URL_PARAMETERS).join(', ')}, for example sslmode=verify-full`
+
+/** TLS would be weaker than the URL says. */
+function tlsProblem({ sslmode, sslrootcert, channel_binding: binding }: Record<string, string>) {
+  const verifies = sslrootcert === 'system' || sslmode === 'verify-full' || sslmode === 'verify-ca'
+  if (sslmode === 'verify-ca' && sslrootcert === undefined)
+    return 'has sslmode=verify-ca without a CA; name its file, for example sslrootcert=/etc/ssl/ca.crt'
+  if (sslrootcert === 'system' && sslmode !== undefined && sslmode !== 'verify-full')
+    return 'has sslrootcert=system with a weaker sslmode; leave that out or raise it, for example sslmode=verify-full'
+  if (binding === 'require' && !verifies)
+    return 'has channel_binding=require without a check of the certificate; add one, for example sslrootcert=system'
+  return undefined
+}
+
+export const databaseUrl = z.string().superRefine((text, context) => {
+  const message = databaseUrlProblem(text)
+  if (message !== undefined) context.addIssue({ code: 'custom', message })
+})
 
 /** The host may be missing where a parameter names it. URL drops spaces and line ends; here they show a bad copy. */
 function isDatabaseUrl(text: string): boolean {
   const withHost = text.replace(/^(postgres(?:ql)?:\/\/(?:[^/?#]*@)?)(?=\/)/, '$1localhost')
-  return /^postgres(?:ql)?:\/\/\S+$/.test(text) && URL.canParse(withHost) && isDecodable(text)
+  const isUrl = /^postgres(?:ql)?:\/\/\S+$/.test(text) && !text.includes('%00')
+  return isUrl && URL.canParse(withHost) && isDecodable(text)
 }
 
 /** As the driver takes it: a database's number is all that its path may be, and its password must decode. */

@@ -165,7 +165,9 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
     await server.setHba(['hostssl all all 127.0.0.1/32 scram-sha-256'])
     await expectRefused(url, /if it demands TLS, add sslmode=require to the URL/)
     await expectServing(withParameters(url, { sslmode: 'require' }))
-    await expectServing(withParameters(url, { sslmode: 'require', channel_binding: 'require' }))
+    await expectServing(
+      withParameters(url, { ...verifyFull(authority), sslmode: 'verify-ca', channel_binding: 'require' }),
+    )
   })
 
   test('can stand for the password, by a certificate of the client', async () => {

@@ -5,7 +5,14 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { open } from '../../db/client.ts'
 import { findBinaries, type OwnPostgres, startPostgres } from '../faults/postgres.ts'
 import { ask, issue, refresh, signUp, verify } from '../support/calls.ts'
-import { changed, createDatabase, createEmptyDatabase, MIGRATES, SERVES } from '../support/database.ts'
+import {
+  changed,
+  createDatabase,
+  createEmptyDatabase,
+  MIGRATES,
+  runRolesSql,
+  SERVES,
+} from '../support/database.ts'
 import { makeNextVersion } from '../support/next_version.ts'
 import { type Running, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
 
@@ -33,6 +40,9 @@ const migrate = (url: string, program?: string) => runAssay({ DATABASE_URL: url 
 const databaseOf = (url: string) => new URL(url).pathname.slice(1)
 /** A statement in the database of `url`, as a superuser. */
 const administer = (url: string, statement: string) => server.ask(statement, databaseOf(url))
+
+/** Moves every event of a table into a month that is dropped. */
+const MOVE = (table: string) => `update assay.${table} set at = '2001-01-01'`
 
 /** Something of everything is written and read. */
 async function expectServing(assay: Running) {
@@ -157,8 +167,9 @@ describe.skipIf(!present)('H58 two roles', () => {
     await refused('delete from assay.audit_events', '42501')
     await refused('truncate assay.audit_events', '42501')
     for (const { name } of await partitions())
-      for (const act of ['select from', 'delete from', 'truncate'])
-        await refused(`${act} assay.${name}`, '42501')
+      for (const act of [`delete from assay.${name}`, `truncate assay.${name}`, `${MOVE(name)}`])
+        await refused(act, '42501')
+    await refused(MOVE('audit_events'), '42501')
     await refused('drop table assay.sessions', '42501')
     await refused('create table assay.mine ()', '42501')
     // Its own tables by the names of the system's are not those that the function reads.
@@ -169,6 +180,47 @@ describe.skipIf(!present)('H58 two roles', () => {
     end $$`)
     expect(await months()).toEqual(before)
     await db.close()
+  })
+
+  test('made over a schema that one role has made, the serving one still deletes nothing from the audit', async () => {
+    const { url } = await createDatabase(server.url)
+    await administer(url, `grant all on all tables in schema assay to ${SERVES}`)
+    await runRolesSql(url)
+    const db = await open({ url })
+    const tables = await db.query<{ name: string }>(
+      `select relname as name from pg_class where relname like 'audit\\_events%' and relkind in ('r', 'p')`,
+    )
+    expect(tables).toHaveLength(6)
+    for (const { name } of tables)
+      for (const act of [`delete from assay.${name}`, MOVE(name)])
+        await expect(db.query(act)).rejects.toMatchObject({ sqlstate: '42501' })
+    await db.close()
+    await expectServing(await start(url))
+  })
+
+  test('whatever the session of who makes a month, it begins and ends in UTC, and a young event keeps it', async () => {
+    const { url } = await createDatabase(server.url)
+    const last = await administer(
+      url,
+      `select max(relname) from pg_class where relname ~ '^audit_events_\\d' and relkind = 'r'`,
+    )
+    await administer(url, `drop table assay.${last}`)
+    const odd = `set datestyle = 'SQL, MDY'; set timezone = 'UTC-167'`
+    await administer(url, `${odd}; select assay.make_audit_partitions()`)
+    const bounds = await administer(
+      url,
+      `set timezone = 'UTC'; select pg_get_expr(relpartbound, oid) from pg_class where relname = '${last}'`,
+    )
+    const midnight = `\\('\\d{4}-\\d\\d-01 00:00:00\\+00'\\)`
+    expect(bounds).toMatch(new RegExp(`^FOR VALUES FROM ${midnight} TO ${midnight}$`))
+    // A month whose name lies.
+    await administer(
+      url,
+      `set role ${MIGRATES}; create table assay.audit_events_2001_01 partition of assay.audit_events
+      for values from ('2100-01-01') to ('2100-02-01')`,
+    )
+    await administer(url, `insert into assay.audit_events (at, type, actor) values ('2100-01-15', 'x', 'x')`)
+    expect(await administer(url, 'select assay.drop_audit_partition(172800) is null')).toBe('t')
   })
 
   test('a third one with a way into the schema may call none of the functions that change it', async () => {

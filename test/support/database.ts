@@ -61,9 +61,12 @@ export async function createDatabase(serverUrl: string, copyOf?: string): Promis
 /** As deploy/postgres/roles.sql leaves a database, before the first migration. */
 export async function createEmptyDatabase(serverUrl: string): Promise<CreatedDatabase> {
   const created = await create(serverUrl)
-  await administer(asAdmin(created.migrateUrl), ROLES_SQL)
+  await runRolesSql(created.migrateUrl)
   return created
 }
+
+/** deploy/postgres/roles.sql, with the names that tests have for the roles. */
+export const runRolesSql = (url: string) => administer(asAdmin(url), ROLES_SQL)
 
 /** As the server's administrator makes one, with `create database NAME ...options`. */
 async function create(serverUrl: string, options = ''): Promise<CreatedDatabase> {
