@@ -306,6 +306,27 @@ export function holdsTheEdge(
         expect(await send(request(`/public/x?${query}`, undefined))).toBe(200)
     })
 
+    test('H60 the backend gets a path and never an absolute URL', async () => {
+      const path = '/public/x?a=[::1]&b=http://c?d%20e'
+      for (const authority of ['gateway.test', 'gateway.test:80', '[::1]', '[::1]:80']) {
+        const absolute = request(`http://${authority}${path}`, undefined)
+        expect(await send(absolute.replace('Host: gateway.test', `Host: ${authority}`))).toBe(200)
+      }
+      await sendAll(TARGETS.filter(target => target.startsWith('http')))
+      expect(backend.heard.slice(0, 4).map(heard => heard.path)).toEqual(Array(4).fill(path))
+      expect(backend.heard.map(heard => heard.path).filter(heard => !heard.startsWith('/'))).toEqual([])
+    })
+
+    test('H60 no host that ends early as part of a URL reaches the backend', async () => {
+      for (const sign of ['?', '#', '\\', '/', '@'])
+        for (const host of [`gateway.test${sign}`, `gateway.test${sign}x`, `gateway.test:80${sign}`])
+          for (const usual of [request('/public/x', undefined), request('/', token)])
+            await send(usual.replace('Host: gateway.test', `Host: ${host}`))
+      expect(backend.heard.map(({ headers }) => headers.host).filter(host => /[?#\\/@]/.test(host!))).toEqual(
+        [],
+      )
+    })
+
     test('an encoded path reaches the backend as it was sent', async () => {
       expect(await send(request('/a%20b/%C3%BC?c=%2F..%2F%5C', token))).toBe(200)
       expect(backend.heard.map(({ path }) => path)).toEqual(['/a%20b/%C3%BC?c=%2F..%2F%5C'])

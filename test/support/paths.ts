@@ -48,6 +48,16 @@ const PATHS = [
   ],
 ]
 
+/** Absolute forms whose authority ends early for some parsers of URLs: at `?`, `#` or `\\`. */
+const EARLY_ENDS = ['?', '#', '\\', '%3f', '%23', '%5c'].flatMap(end => [
+  `http://x${end}@gateway.test/public/x`,
+  `http://x${end}reports@gateway.test/public/x`,
+  `http://x${end}/reports@gateway.test/public/x`,
+  `http://gateway.test${end}/public/x`,
+  `http://gateway.test${end}/public/x?y=z`,
+  `http://[::1]${end}/public/x`,
+])
+
 /** Request targets in origin-form and in absolute-form (RFC 9112 3.2). */
 export const TARGETS = [
   ...PATHS,
@@ -59,6 +69,7 @@ export const TARGETS = [
     'reports/x',
     '*',
   ],
+  ...EARLY_ENDS,
 ]
 
 /** Targets that have a semicolon in the path, encoded or not. */
