@@ -5,7 +5,7 @@ import { parse, parseAllDocuments } from 'yaml'
 import { targetOf } from '../server/http/call.ts'
 import { rulesAskedBy } from '../server/http/verify.ts'
 import { identityHeaders } from '../server/identity.ts'
-import { AMBIGUOUS, pathIn, UNAMBIGUOUS, WITH_PARAMETERS } from './support/paths.ts'
+import { AMBIGUOUS, pathIn, RAW_FOLDING, UNAMBIGUOUS, WITH_PARAMETERS } from './support/paths.ts'
 
 /** The gateways that run in no test of ours: what their files say. Those that do are in test/postgres. */
 
@@ -25,10 +25,10 @@ const NAMES = Object.keys(
 )
 const small = NAMES.map(name => name.toLowerCase())
 
-/** As RE2 reads it, of which these files use no more than JavaScript has too. */
+/** As RE2 reads it, which compares Unicode letters and writes `\x{130}` where JavaScript has `\u{130}`. */
 const regex = (text: string) => {
   const [, flags = '', pattern = ''] = /^(?:\(\?([a-z]+)\))?(.*)$/s.exec(text) ?? []
-  return new RegExp(pattern, flags)
+  return new RegExp(pattern.replaceAll('\\x{', '\\u{'), `${flags}u`)
 }
 
 /** A name with hyphens and underscores in every mixture. */
@@ -84,7 +84,9 @@ describe('deploy/traefik', () => {
     const refused = regex(/^PathRegexp\(`(.*)`\)$/.exec(rule)![1]!)
     // The others are resolved by Traefik.
     const own = AMBIGUOUS.filter(path => !/\/\/|\/(\.|%2e){1,2}(\/|$)|#/i.test(path))
-    for (const path of [...WITH_PARAMETERS.map(pathIn), ...own, '/public/x\0']) expect(path).toMatch(refused)
+    const raw = [...RAW_FOLDING, ...['\0', '\t', '\x1f', '\x7f'].map(control => `/public/x${control}`)]
+    for (const path of [...WITH_PARAMETERS.map(pathIn), ...own, ...raw]) expect(path).toMatch(refused)
+    expect('/public/\u2122/\xfc/Kk/Ss/Ii').not.toMatch(refused)
     for (const path of UNAMBIGUOUS.map(pathIn)) expect(path).not.toMatch(refused)
     for (const other of Object.values<{ priority?: number }>(routers))
       expect(other.priority ?? 0).toBeLessThanOrEqual(priority)
@@ -170,8 +172,10 @@ describe('deploy/envoy', () => {
     expect(route).toBeUndefined()
     const refused = whole(match.safe_regex.regex)
     // The others are refused or resolved by Envoy's settings.
-    const own = AMBIGUOUS.filter(path => /;|%3b|%00|%25/i.test(path))
-    for (const path of [...WITH_PARAMETERS.map(pathIn), ...own]) expect(path).toMatch(refused)
+    const own = AMBIGUOUS.filter(path => /;|%(3b|[01].|7f|25|c4|c5|e2)/i.test(path))
+    const raw = [...RAW_FOLDING, '/public/x\t', '/public/x\x7f']
+    for (const path of [...WITH_PARAMETERS.map(pathIn), ...own, ...raw]) expect(path).toMatch(refused)
+    expect('/public/\u2122/\xfc/Kk/Ss/Ii').not.toMatch(refused)
     for (const path of UNAMBIGUOUS.map(pathIn)) expect(path).not.toMatch(refused)
   })
 

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createSocketServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { end } from './gateway.ts'
@@ -49,6 +49,21 @@ export async function startListener(answer: RequestListener = failWhereAsked) {
     server.close()
     server.closeAllConnections()
   }
+  return { heard, port: (server.address() as AddressInfo).port, stop }
+}
+
+/** A server that answers 200 to whatever arrives and notes the first line, also one that Node's parser refuses. */
+export async function startByteListener() {
+  const heard: string[] = []
+  const server = createSocketServer(socket => {
+    socket.on('error', () => {})
+    socket.once('data', bytes => {
+      heard.push(bytes.toString().split('\r\n')[0]!)
+      socket.end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n')
+    })
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const stop = async () => void server.close()
   return { heard, port: (server.address() as AddressInfo).port, stop }
 }
 

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingHttpHeaders, RequestListener } from 'node:http'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
-import { type Heard, type Listener, startListener } from './backends.ts'
+import { type Heard, type Listener, startByteListener, startListener } from './backends.ts'
 import type { Addresses, Gateway } from './gateway.ts'
 import { openLink } from './link.ts'
-import { AMBIGUOUS, READINGS, TARGETS, UNAMBIGUOUS, WITH_PARAMETERS } from './paths.ts'
+import { AMBIGUOUS, RAW_FOLDING, READINGS, TARGETS, UNAMBIGUOUS, WITH_PARAMETERS } from './paths.ts'
 import { freePort } from './port.ts'
 import { startAssay } from './process.ts'
 import { exchange } from './raw.ts'
@@ -296,6 +296,18 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
       for (const target of UNAMBIGUOUS) expect(await send(request(target, undefined))).toBe(200)
       expect(backend.heard.map(({ path }) => path)).toEqual(UNAMBIGUOUS)
+    })
+
+    test('H60 a letter that folds to ASCII is 400 in a path, also where it is not encoded', async () => {
+      const bytes = await startByteListener()
+      onTestFinished(bytes.stop)
+      const { port, stop } = await start({ assay: [server.port], backend: bytes.port })
+      onTestFinished(stop)
+      const sendThere = async (path: string) =>
+        statusOf((await exchange(port, request(path, undefined), 1_000)).text())
+      for (const path of RAW_FOLDING) expect([path, await sendThere(path)]).toEqual([path, 400])
+      expect(await sendThere('/public/x')).toBe(200)
+      expect(bytes.heard.map(line => line.split(' ')[1])).toEqual(['/public/x'])
     })
 
     test('H60 a path with parameters is 400, and a query may have what it likes', async () => {

@@ -37,6 +37,20 @@ const PATHS = [
     '/public/.',
     '/x/..',
   ],
+  // Letters that fold to s, k and i in comparisons without the case.
+  ...[
+    '/report%C5%BF',
+    '/report%C5%BF/x',
+    '/report%c5%bF/x',
+    '/report\u017f/x',
+    '/public/x/../report\u017f/x',
+    '/boo%E2%84%AAs/x',
+    '/boo\u212as/x',
+    '/adm%C4%B0n/x',
+    '/adm%C4%B1n/x',
+    '/publ%C4%B1c/x',
+    '/publ\u0131c/x',
+  ],
   ...[
     '/public/..;',
     '/public/%2e%2e;x',
@@ -99,12 +113,32 @@ export const AMBIGUOUS = [
     '/public/x%00',
   ],
   ...['/public/x%252fy', '/public/x%25%32%66y', '/public/%252e%252e/x', '/public/x%253By'],
+  ...[
+    '/public/%C5%BF',
+    '/public/boo%E2%84%AAs',
+    '/public/boo%e2%84%aas',
+    '/public/adm%C4%B0n',
+    '/public/adm%c4%b1n',
+  ],
+  ...['%01', '%09', '%0a', '%0D', '%1b', '%1F', '%7f', '%7F'].flatMap(control => [
+    `/public/x${control}y`,
+    `/public/.${control}./reports`,
+  ]),
+]
+
+/** The letters that fold to ASCII, as they are. Some gateways refuse every letter beyond ASCII that is not encoded. */
+export const RAW_FOLDING = [
+  '/public/\u017f',
+  '/public/boo\u212as',
+  '/public/adm\u0130n',
+  '/public/adm\u0131n',
 ]
 
 export const UNAMBIGUOUS = [
   ...[
     '/public/',
     '/public/a%20b/%C3%BC',
+    '/public/%E2%84%A2/%C4%B2/%C5%BE/%E2%84%AB',
     '/public/100%25',
     '/public/100%25%20off',
     '/public/C%23',
@@ -125,6 +159,8 @@ export const READINGS: Record<string, (target: string) => string> = {
   'decoded, without parameters': target => resolve(withoutParameters(decode(pathIn(target)))),
   'decoded twice, without parameters': target => resolve(withoutParameters(decode(decode(pathIn(target))))),
   'without regard to case': target => resolve(decode(pathIn(target))).toLowerCase(),
+  'with Unicode case folding': target => fold(resolve(decode(pathIn(target)))),
+  'without control characters': target => resolve(decode(pathIn(target)).replace(CONTROLS, '')),
   'as a URL': target => parseUrl(target),
   'up to #': target => resolve(decode(pathIn(target).replace(/#.*$/s, ''))),
   'up to NUL': target => resolve(decode(pathIn(target)).replace(/\0.*$/s, '')),
@@ -148,6 +184,21 @@ const decode = (path: string) =>
       return Buffer.from(encoded.replaceAll('%', ''), 'hex').toString('latin1')
     }
   })
+
+/** Simple case folding, with the Turkish letters as Python and Java compare them. */
+const fold = (path: string) =>
+  Buffer.from(path, isBytes(path) ? 'latin1' : 'utf8')
+    .toString()
+    .replace(/[\u0130\u0131]/g, 'i')
+    .replaceAll('\u017f', 's')
+    .replaceAll('\u212a', 'k')
+    .toLowerCase()
+
+/** Node hands on raw bytes of a request target as one character each. */
+const isBytes = (path: string) => !/[^\0-\xff]/.test(path)
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is removed.
+const CONTROLS = /[\0-\x1f\x7f]/g
 
 const withoutParameters = (path: string) => path.replace(/;[^/]*/g, '')
 
