@@ -96,20 +96,24 @@ describe('deploy/traefik', () => {
     expect(middlewares['assay-ambiguous']).toEqual({ ipAllowList: nobody })
   })
 
-  test('what has a rule has it in capitals, and without a slash at the end', () => {
+  test('a rule also holds in capitals, without a slash at the end, and with a suffix', () => {
     const protectedBy = regex(/^PathRegexp\(`(.*)`\)$/.exec(routers.reports.rule)![1]!)
-    for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports'])
+    for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports', '/reports.json'])
       expect(path).toMatch(protectedBy)
     for (const path of ['/reportsx', '/x/reports', '/']) expect(path).not.toMatch(protectedBy)
   })
 
-  test('H41 no client leaves HTTP/1 on its way to the backend', () => {
+  test('H41 no client leaves HTTP/1 on its way to the backend, or tells it another path', () => {
     const toBackend = Object.values<{ service: string; middlewares?: string[] }>(routers).filter(
       ({ service }) => service === 'backend',
     )
     expect(toBackend).toHaveLength(3)
-    for (const { middlewares: names } of toBackend) expect(names?.[0]).toBe('assay-no-h2c')
-    expect(middlewares['assay-no-h2c'].headers.customRequestHeaders).toEqual({ 'HTTP2-Settings': '' })
+    for (const { middlewares: names } of toBackend) expect(names?.[0]).toBe('assay-strip')
+    const { customRequestHeaders } = middlewares['assay-strip'].headers
+    const routing = ['X-Original-URL', 'X-Rewrite-URL'].flatMap(spellings)
+    const removed = ['HTTP2-Settings', 'SCRIPT_NAME', 'PATH_INFO', ...routing]
+    expect(Object.keys(customRequestHeaders).sort()).toEqual(removed.sort())
+    expect(new Set(Object.values(customRequestHeaders))).toEqual(new Set(['']))
   })
 
   test('what is named is there, and every way to the backend has a middleware', () => {
@@ -139,7 +143,7 @@ describe('deploy/envoy', () => {
 
   test('what the client forged is taken off before anyone is asked', () => {
     const removed = mutation.mutations.request_mutations.map((one: { remove: string }) => one.remove)
-    expect(removed.sort()).toEqual([...small, 'x-assay-require'].sort())
+    expect(removed.sort()).toEqual([...small, 'x-assay-require', 'x-original-url', 'x-rewrite-url'].sort())
     expect(authz['@type']).toMatch(/ext_authz/)
     expect(router['@type']).toMatch(/router/)
     expect(manager.common_http_protocol_options.headers_with_underscores_action).toBe('DROP_HEADER')
@@ -179,12 +183,25 @@ describe('deploy/envoy', () => {
     for (const path of UNAMBIGUOUS.map(pathIn)) expect(path).not.toMatch(refused)
   })
 
-  test('what has a rule has it in capitals, and without a slash at the end', () => {
+  test('a rule also holds in capitals, without a slash at the end, and with a suffix', () => {
     const [reports] = host.routes.filter((route: object) => JSON.stringify(route).includes('scope=reports'))
     const protectedBy = whole(reports.match.safe_regex.regex)
-    for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports'])
+    for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports', '/reports.json'])
       expect(path).toMatch(protectedBy)
     for (const path of ['/reportsx', '/x/reports', '/']) expect(path).not.toMatch(protectedBy)
+  })
+
+  test('H60 an encoded letter, digit or mark that needs no encoding is 400, so that no rule depends on decoding', () => {
+    const refused = whole(host.routes[0].match.safe_regex.regex)
+    const marks = [...Array(128).keys()]
+      .map(code => String.fromCharCode(code))
+      .filter(one => /[\w.~-]/.test(one))
+    expect(marks).toHaveLength(66)
+    for (const mark of marks) {
+      const encoded = mark.charCodeAt(0).toString(16)
+      for (const hex of [encoded, encoded.toUpperCase()]) expect(`/%${hex}x`).toMatch(refused)
+      expect(`/${mark}x`).not.toMatch(refused)
+    }
   })
 
   test('H60 a host that ends early as part of a URL is 400, before any route to the backend', () => {
@@ -232,6 +249,11 @@ describe('deploy/ingress-nginx', () => {
 
   test('H41 no client leaves HTTP/1 on its way to the backend', () => {
     expect(annotation('configuration-snippet')).toContain('proxy_set_header HTTP2-Settings "";')
+  })
+
+  test('H41 no client tells the backend another path', () => {
+    for (const name of ['X-Original-URL', 'X-Rewrite-URL'])
+      expect(annotation('configuration-snippet')).toContain(`proxy_set_header ${name} "";`)
   })
 
   test('unknown is 503', () => {

@@ -241,6 +241,30 @@ export function holdsTheEdge(
       expect(backend.heard[0]!.headers).not.toHaveProperty('x-assay-require')
     })
 
+    test('H41 no header tells the backend another path', async () => {
+      const names = [
+        'X-Original-URL',
+        'X-Rewrite-URL',
+        'SCRIPT_NAME',
+        'PATH_INFO',
+        'Script_Name',
+        'Path_Info',
+      ]
+      for (const spell of Object.values(SPELLINGS))
+        for (const usual of [request('/', token), request('/public/', undefined)]) {
+          const forged = names.map(one => `${spell(one)}: /forged`).join('\r\n')
+          await send(usual.replace('Connection: close', `Connection: close\r\n${forged}`))
+        }
+      expect(backend.heard.length).toBeGreaterThanOrEqual(12)
+      const routing = /^(x[^a-z0-9](original|rewrite)[^a-z0-9]url|(script|path)_(name|info))$/i
+      for (const { raw } of backend.heard) {
+        const forged = raw.filter(
+          (one, index) => index % 2 === 0 && routing.test(one) && raw[index + 1] !== '',
+        )
+        expect(forged).toEqual([])
+      }
+    })
+
     test('H41 CVE-2026-76835 no header tells the gateway another path or method', async () => {
       const names = [
         'X-Original-URL',
@@ -284,7 +308,7 @@ export function holdsTheEdge(
         const isPublic = !headers['x-auth-customer']
         return Object.entries(READINGS)
           .map(([reading, read]) => ({ reading, to: read(path) }))
-          .filter(({ to }) => /^\/reports(\/|$)/.test(to) || (isPublic && !/^\/public\//.test(to)))
+          .filter(({ to }) => /^\/reports([/.]|$)/.test(to) || (isPublic && !/^\/public\//.test(to)))
           .map(({ reading, to }) => `${JSON.stringify(path)}, ${reading}, is ${JSON.stringify(to)}`)
       })
       expect(wrong).toEqual([])

@@ -37,6 +37,7 @@ const PATHS = [
     '/public/.',
     '/x/..',
   ],
+  ...['/reports.json', '/reports%2ejson', '/reports%2Ejson', '/REPORTS.xml', '/Reports.json/x'],
   // Letters that fold to s, k and i in comparisons without the case.
   ...[
     '/report%C5%BF',
