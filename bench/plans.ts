@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { encodeHeader } from '../server/crypto/jwt.ts'
-import { randomId } from '../server/crypto/secret.ts'
+import { randomId } from '../server/crypto/credentials.ts'
+import { encodeHeader } from '../server/jwt/jwt.ts'
 import { GATEWAY } from './assay.ts'
 import type { Ask, Plan } from './plan.ts'
 import { type Customer, PASSWORD, tokenOf } from './seed.ts'

@@ -1,4 +1,4 @@
-import type { Api } from './api.ts'
+import type { Api } from './client.ts'
 
 export interface Option {
   /** What stands for its value in help; one without takes none. */

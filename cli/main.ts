@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 // First: it handles signals while the other modules are loaded.
-import '../server/signals.ts'
+import '../server/shutdown.ts'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { Api } from './api.ts'
+import { Api } from './client.ts'
 import { type Command, CommandError, EXIT } from './command.ts'
 import { COMMANDS } from './commands.ts'
 import { help, helpOf, optionsOf } from './help.ts'

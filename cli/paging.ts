@@ -1,4 +1,4 @@
-import type { Answer } from './api.ts'
+import type { Answer } from './client.ts'
 import { CommandError, EXIT, type Invocation, type Option } from './command.ts'
 import { Progress } from './progress.ts'
 

@@ -1,5 +1,5 @@
-import { inspect } from './inspect.ts'
 import { openPostgres } from './postgres.ts'
+import { inspect } from './server-info.ts'
 
 /** One statement, one round trip. Throws Unavailable or DatabaseError. */
 export interface Line {
@@ -25,5 +25,5 @@ export const DEADLINE = 5_000
 export async function open(target: { url: string } | { folder: string }): Promise<Database> {
   return 'url' in target
     ? openPostgres(target.url, DEADLINE, (await inspect(target.url)).pooled)
-    : (await import('./embedded.ts')).openEmbedded(target.folder, DEADLINE)
+    : (await import('./pglite.ts')).openEmbedded(target.folder, DEADLINE)
 }

@@ -1,4 +1,4 @@
-import { Unavailable } from '../server/errors.ts'
+import { Unavailable } from '../server/lib/errors.ts'
 
 /** The promise's outcome, or Unavailable after `deadline` milliseconds, when `onLate` is called. A late outcome is dropped. */
 export async function within<Result>(

@@ -1,9 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { makePartitions } from './audit_partitions.ts'
 import type { Line } from './client.ts'
-import { connected } from './connection.ts'
-import { lastMigration, type Migration, migrations } from './journal.ts'
-import { assertEmpty, assertWhole, throwUnfit } from './wholeness.ts'
+import { lastMigration, type Migration, migrations } from './migration-files.ts'
+import { connected } from './pg-connection.ts'
+import { makePartitions } from './queries/audit-partitions.ts'
+import { assertEmpty, assertWhole, throwUnfit } from './schema-check.ts'
 
 /** The number that Assay's migrations lock, anywhere it shares a server: 'assay' in ASCII. */
 const LOCK = 0x61_73_73_61_79

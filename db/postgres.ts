@@ -1,10 +1,10 @@
 import pg from 'pg'
-import { Unavailable } from '../server/errors.ts'
+import { Unavailable } from '../server/lib/errors.ts'
 import type { Database, Line } from './client.ts'
-import { Connection, connectionTo, lost } from './connection.ts'
 import { within } from './deadline.ts'
-import { translate } from './failures.ts'
-import { sessionSettings } from './inspect.ts'
+import { translate } from './errors.ts'
+import { Connection, connectionTo, lost } from './pg-connection.ts'
+import { sessionSettings } from './server-info.ts'
 import { nameOf } from './statement.ts'
 
 const POOL = 10

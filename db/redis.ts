@@ -1,5 +1,5 @@
-import { type Client, Connection } from './redis_connection.ts'
-import { RedisFailure } from './redis_failure.ts'
+import { type Client, Connection } from './redis-connection.ts'
+import { RedisFailure } from './redis-errors.ts'
 
 /** A Redis that may fail at any time: what it holds is a copy, a count or a hint. Calls throw RedisFailure. */
 export interface Redis {

@@ -2,9 +2,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import type { App } from './app.ts'
 import type { Reply } from './http/call.ts'
-import { GatheredResponse } from './http/gathered.ts'
+import { GatheredResponse } from './http/response-corking.ts'
 import { send } from './http/send.ts'
-import type { Log } from './log.ts'
+import type { Log } from './lib/logger.ts'
 
 /** How long what is under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
 const FINISH = 5_000

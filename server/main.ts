@@ -1,5 +1,5 @@
 // First: it handles signals while the other modules are loaded.
-import './signals.ts'
+import './shutdown.ts'
 import cluster from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
@@ -13,15 +13,21 @@ import {
   MOST_WORKERS,
   parseAdminToken,
   parseMasterKeys,
-} from './config.ts'
-import { openDatabase, placeOfNew, warnOfLosses, warnOfNewer } from './database.ts'
-import { adminTokenFile, type DataDir, masterKeysFile, openDataDir, type SecretFile } from './datadir.ts'
+} from './config/load.ts'
+import {
+  adminTokenFile,
+  type DataDir,
+  masterKeysFile,
+  openDataDir,
+  type SecretFile,
+} from './embedded/data-dir.ts'
 import { exitNow } from './exit.ts'
-import { failureOf } from './failures.ts'
-import { createLog, type Log, standardOutput } from './log.ts'
+import { failureOf } from './exit-codes.ts'
+import { openVault } from './keys/master-keys.ts'
+import { createLog, type Log, standardOutput } from './lib/logger.ts'
+import { openDatabase, placeOfNew, warnOfLosses, warnOfNewer } from './open-database.ts'
 import { type Secrets, type ServeOptions, serve } from './serve.ts'
-import { cleanUpAtSignal, codeOfSignal, endAtBug, obeySignals, type Signal } from './signals.ts'
-import { openVault } from './vault.ts'
+import { cleanUpAtSignal, codeOfSignal, endAtBug, obeySignals, type Signal } from './shutdown.ts'
 import { Primary } from './workers/primary.ts'
 import { work } from './workers/worker.ts'
 

@@ -8,8 +8,8 @@ import {
   parseAdminToken,
   parseMasterKeys,
   SETTINGS,
-} from '../server/config.ts'
-import { bearerOf } from '../server/http/caller.ts'
+} from '../server/config/load.ts'
+import { bearerOf } from '../server/http/auth.ts'
 
 type Environment = Record<string, string>
 

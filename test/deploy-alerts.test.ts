@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { type Series, TRIALS, WELL } from './support/alert_trials.ts'
+import { type Series, TRIALS, WELL } from './support/alert-trials.ts'
 import { findProgram } from './support/program.ts'
 
 /** What Prometheus itself makes of the alerts: each comes at what it is for, the first time that it happens, and else never. */

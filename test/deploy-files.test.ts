@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { loadConfig, SETTINGS } from '../server/config.ts'
+import { loadConfig, SETTINGS } from '../server/config/load.ts'
 import { startDemoBackend } from './support/backends.ts'
 import { checkConfig, findNginx, protect } from './support/nginx.ts'
 

@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parse, parseAllDocuments } from 'yaml'
 import { targetOf } from '../server/http/call.ts'
-import { rulesAskedBy } from '../server/http/verify.ts'
-import { identityHeaders } from '../server/identity.ts'
+import { identityHeaders } from '../server/routes/identity-headers.ts'
+import { rulesAskedBy } from '../server/routes/verify.ts'
 import { AMBIGUOUS, pathIn, RAW_FOLDING, UNAMBIGUOUS, WITH_PARAMETERS } from './support/paths.ts'
 
 /** The gateways that run in no test of ours: what their files say. Those that do are in test/postgres. */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { loadConfig, SETTINGS } from '../server/config.ts'
+import { loadConfig, SETTINGS } from '../server/config/load.ts'
 import { LONGEST_END } from '../server/serve.ts'
 
 const ROOT = join(import.meta.dirname, '..')

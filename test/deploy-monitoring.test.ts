@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { UNAVAILABLE } from '../server/errors.ts'
-import { Metrics } from '../server/metrics.ts'
-import { OUTCOMES } from '../server/shelf.ts'
-import { AllMetrics } from '../server/workers/all_metrics.ts'
+import { OUTCOMES } from '../server/keys/redis-cache.ts'
+import { UNAVAILABLE } from '../server/lib/errors.ts'
+import { Metrics } from '../server/lib/metrics.ts'
+import { AllMetrics } from '../server/workers/metrics-aggregator.ts'
 
 const DEPLOY = join(import.meta.dirname, '../deploy')
 const text = (file: string) => readFileSync(join(DEPLOY, file), 'utf8')
@@ -88,9 +88,14 @@ describe.each(Object.entries(expressions))('deploy/%s', (_, used) => {
   })
 
   test('names only reasons and outcomes that there are', () => {
-    const source = ['http/verify.ts', 'shelf.ts', 'tokens.ts', 'maintenance.ts', '../db/refreshing.ts'].map(
-      file => readFileSync(join(import.meta.dirname, '../server', file), 'utf8'),
-    )
+    const source = [
+      'routes/verify.ts',
+      'keys/redis-cache.ts',
+      'tokens/verifier.ts',
+      'jobs.ts',
+      'lib/metrics.ts',
+      '../db/queries/refresh.ts',
+    ].map(file => readFileSync(join(import.meta.dirname, '../server', file), 'utf8'))
     const outcomes = (value: string) => value === 'ok' || source.some(file => file.includes(`'${value}'`))
     for (const [, label, values] of used.join('\n').matchAll(/\b(reason|outcome)!?=~?"([^"]+)"/g))
       for (const value of values!.split('|'))

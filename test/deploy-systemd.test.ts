@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { SETTINGS } from '../server/config.ts'
+import { SETTINGS } from '../server/config/load.ts'
 import { LONGEST_END } from '../server/serve.ts'
 
 const ROOT = join(import.meta.dirname, '..')

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import { check, problemsOf, SLACK } from './faults/checker.ts'
-import type { Decision, History, Revocation } from './faults/history.ts'
+import { check, problemsOf, SLACK } from '../faults/checker.ts'
+import type { Decision, History, Revocation } from '../faults/history.ts'
 
 /** The checker of the fault harness, on histories with planted wrongs: one that can't fail shows nothing. */
 

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import type { Outcome } from './faults/drill.ts'
-import { between, report } from './faults/report.ts'
+import type { Outcome } from '../faults/drill.ts'
+import { between, report } from '../faults/report.ts'
 
 /** What `npm run faults -- --write` puts into docs/faults.md. */
 

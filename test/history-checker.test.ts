@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { SLACK } from './faults/checker.ts'
-import type { Act, Call, Grant } from './faults/histories/call.ts'
-import { judge } from './faults/histories/judge.ts'
-import { eventKey, type Facts } from './faults/histories/kept.ts'
-import { report } from './faults/histories/report.ts'
+import { SLACK } from '../faults/checker.ts'
+import type { Act, Call, Grant } from '../faults/histories/call.ts'
+import { judge } from '../faults/histories/judge.ts'
+import { eventKey, type Facts } from '../faults/histories/kept.ts'
+import { report } from '../faults/histories/report.ts'
 
 /** The checker of random histories, on histories with planted wrongs: one that can't fail shows nothing. */
 

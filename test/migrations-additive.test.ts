@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { notAdditive } from './support/additive.ts'
 import { MIGRATIONS } from './support/migrations.ts'
-import { NEXT_MIGRATION } from './support/next_version.ts'
+import { NEXT_MIGRATION } from './support/next-version.ts'
 
 /** So that a version and the one before it run side by side (test/postgres/upgrades.test.ts), a migration only adds. */
 

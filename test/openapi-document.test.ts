@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { STATUS } from '../server/errors.ts'
+import { STATUS } from '../server/lib/errors.ts'
 import {
   checkResponse,
   document,

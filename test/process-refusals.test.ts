@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { open } from '../db/client.ts'
-import { adminTokenFile, masterKeysFile, openDataDir } from '../server/datadir.ts'
+import { adminTokenFile, masterKeysFile, openDataDir } from '../server/embedded/data-dir.ts'
 import { runAssay, stopAll } from './support/process.ts'
 
 /** Starts that fail: each says what to mend, gives nothing away and leaves nothing behind. */

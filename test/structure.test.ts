@@ -2,7 +2,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
-import { SETTINGS } from '../server/config.ts'
+import { SETTINGS } from '../server/config/load.ts'
 
 /** The rules of the layout that no compiler holds: data flows one way, http -> domain -> db, with crypto at the ground. */
 
@@ -37,29 +37,30 @@ function importsOf(from: string): Import[] {
 const imports = files.flatMap(importsOf)
 const isFile = (of: string) => of.endsWith('.ts')
 
-type Layer = 'errors' | 'crypto' | 'http' | 'wiring' | 'domain' | 'db'
+type Layer = 'errors' | 'crypto' | 'jwt' | 'lib' | 'db' | 'domain' | 'http' | 'routes' | 'wiring'
 
-const WIRING = ['app', 'assemble', 'failures', 'listen', 'main', 'serve', 'traced'].map(
-  name => `server/${name}.ts`,
-)
+/** The folders of the domain, and the only file outside a folder that belongs to it. */
+const DOMAIN =
+  /^server\/(audit|clients|config|customers|embedded|keys|revocation|tokens)\/|^server\/(jobs|shutdown|open-database|exit)\.ts$/
 
 function layerOf(file: string): Layer {
-  if (file === 'server/errors.ts') return 'errors'
-  if (file.startsWith('server/crypto/')) return 'crypto'
-  if (file.startsWith('server/http/')) return 'http'
-  if (WIRING.includes(file) || file.startsWith('server/workers/')) return 'wiring'
-  return file.startsWith('db/') ? 'db' : 'domain'
+  if (file === 'server/lib/errors.ts') return 'errors'
+  const [, folder] = /^server\/(crypto|jwt|lib|http|routes)\//.exec(file) ?? []
+  if (folder !== undefined) return folder as Layer
+  if (file.startsWith('db/')) return 'db'
+  return DOMAIN.test(file) ? 'domain' : 'wiring'
 }
-
-const GROUND: Layer[] = ['errors', 'crypto']
 
 const MAY_IMPORT: Record<Layer, Layer[]> = {
   errors: [],
   crypto: ['crypto'],
+  jwt: ['errors', 'crypto', 'jwt'],
   db: ['errors', 'db'],
-  domain: [...GROUND, 'db', 'domain'],
-  http: [...GROUND, 'domain', 'http'],
-  wiring: [...GROUND, 'db', 'domain', 'http', 'wiring'],
+  lib: ['errors', 'crypto', 'db', 'lib'],
+  domain: ['errors', 'crypto', 'jwt', 'lib', 'db', 'domain'],
+  http: ['errors', 'crypto', 'jwt', 'lib', 'domain', 'http'],
+  routes: ['errors', 'crypto', 'jwt', 'lib', 'domain', 'http', 'routes'],
+  wiring: ['errors', 'crypto', 'jwt', 'lib', 'db', 'domain', 'http', 'routes', 'wiring'],
 }
 
 const DRIVERS = /^(pg|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(\/|$)/
@@ -86,21 +87,21 @@ describe('the import rule', () => {
 
   test('drivers stay in db, and HTTP in http and the wiring', () => {
     expect(against((from, of) => from !== 'db' && DRIVERS.test(of))).toEqual([])
-    expect(against((from, of) => !['http', 'wiring'].includes(from) && SERVER.test(of))).toEqual([])
+    expect(against((from, of) => !['http', 'routes', 'wiring'].includes(from) && SERVER.test(of))).toEqual([])
   })
 
   test('OpenTelemetry is known to one file, and of it the API alone', () => {
     const known = imports.filter(({ of }) => of.startsWith('@opentelemetry/'))
     expect([...new Set(known.map(({ from, of }) => `${from} imports ${of}`))]).toEqual([
-      'server/tracing.ts imports @opentelemetry/api',
+      'server/lib/tracing.ts imports @opentelemetry/api',
     ])
   })
 
   test('the embedded database is loaded by who opens it, and by nobody else', () => {
-    expect(imports.filter(({ of }) => of === 'db/embedded.ts').map(({ from }) => from)).toEqual([
+    expect(imports.filter(({ of }) => of === 'db/pglite.ts').map(({ from }) => from)).toEqual([
       'db/client.ts',
     ])
-    expect(read('db/client.ts')).toContain("import('./embedded.ts')")
+    expect(read('db/client.ts')).toContain("import('./pglite.ts')")
   })
 
   test('the schema in TypeScript is for drizzle-kit: nothing that runs loads it', () => {
@@ -114,17 +115,17 @@ describe('the import rule', () => {
   })
 
   test('the errors import nothing', () => {
-    expect(imports.filter(({ from }) => from === 'server/errors.ts')).toEqual([])
+    expect(imports.filter(({ from }) => from === 'server/lib/errors.ts')).toEqual([])
   })
 
   test('the command line speaks HTTP: only what looks for faults, what serves and what handles signals knows more', () => {
-    const inside = /from '\.\.\/(server|db)\/|import( |\()'\.\.\/server/
-    const knowing = globSync('cli/*.ts', { cwd: ROOT }).filter(file => inside.test(read(file)))
+    const inside = /(from |import\(?)\s*'(\.\.\/)+(server|db)\//
+    const knowing = globSync('cli/**/*.ts', { cwd: ROOT }).filter(file => inside.test(read(file)))
     expect(knowing.sort()).toEqual([
-      'cli/database_findings.ts',
+      'cli/commands/serve.ts',
+      'cli/doctor/checks/database.ts',
+      'cli/doctor/checks/settings.ts',
       'cli/main.ts',
-      'cli/serving.ts',
-      'cli/settings_findings.ts',
     ])
   })
 
@@ -160,7 +161,7 @@ describe('capabilities are passed', () => {
   })
 
   test('what is served from a file is read when it is asked for, not at the start', () => {
-    expect(filesWith(/\breadFileSync\(/).filter(file => file.startsWith('server/http/'))).toEqual([])
+    expect(filesWith(/\breadFileSync\(/).filter(file => /^server\/(http|routes)\//.test(file))).toEqual([])
   })
 
   test('in SQL the time comes from one function of ours', () => {
@@ -169,7 +170,7 @@ describe('capabilities are passed', () => {
       /(?<![.\w])now\(\)|clock_timestamp|statement_timestamp|current_(timestamp|date|time)\b|localtime/i
     const telling = statements.filter(file => others.test(withoutComments(read(file))))
     // A wait for a lock is a duration: a clock that a test moves, or the operator sets, has no part in it.
-    const measuring = ['db/revocations.ts']
+    const measuring = ['db/queries/change-feed.ts']
     expect(telling.sort()).toEqual(['db/migrations/0000_clock.sql', ...measuring])
   })
 })
@@ -177,8 +178,8 @@ describe('capabilities are passed', () => {
 test('an act is one statement: only migrations have a transaction', () => {
   const begins = files.filter(file => /['"`]\s*begin\b/i.test(withoutComments(read(file))))
   expect(begins).toEqual(['db/migrate.ts'])
-  expect(filesWith(/\.transaction\(/)).toEqual(['db/embedded.ts'])
-  expect(codeOf('db/embedded.ts').match(/\.transaction\(/g)).toHaveLength(1)
+  expect(filesWith(/\.transaction\(/)).toEqual(['db/pglite.ts'])
+  expect(codeOf('db/pglite.ts').match(/\.transaction\(/g)).toHaveLength(1)
 })
 
 test('a statement is called as the constant is that holds it, and no two are called the same', () => {

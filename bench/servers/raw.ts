@@ -1,9 +1,9 @@
 import postgres from 'postgres'
-import { actsOf, insertSessions, insertTokens } from '../../db/issuing.ts'
-import { findRecords } from '../../db/keys.ts'
-import { refreshesOf, refreshSession } from '../../db/refreshing.ts'
-import type { Querier } from '../../db/revocations.ts'
-import { randomId } from '../../server/crypto/secret.ts'
+import type { Querier } from '../../db/queries/change-feed.ts'
+import { findRecords } from '../../db/queries/customer-keys.ts'
+import { actsOf, insertSessions, insertTokens } from '../../db/queries/issue.ts'
+import { refreshesOf, refreshSession } from '../../db/queries/refresh.ts'
+import { randomId } from '../../server/crypto/credentials.ts'
 import { measure, obey } from './measure.ts'
 
 /**

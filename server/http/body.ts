@@ -1,9 +1,9 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
-import { OAuthError, TooLarge } from '../errors.ts'
+import { OAuthError, TooLarge } from '../lib/errors.ts'
 import type { Call } from './call.ts'
-import { check } from './check.ts'
 import { onePerName } from './params.ts'
+import { check } from './validate.ts'
 
 /** Bytes of a body. */
 export const BODY_LIMIT = 16 * 1024

@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
-import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany, Unavailable } from '../errors.ts'
+import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany, Unavailable } from '../lib/errors.ts'
 import type { Call, Reply } from './call.ts'
-import type { Deps } from './context.ts'
+import type { Deps } from './env.ts'
 import { json, NO_STORE } from './respond.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */

@@ -1,4 +1,4 @@
-import { OAuthError } from '../errors.ts'
+import { OAuthError } from '../lib/errors.ts'
 import type { Call } from './call.ts'
 
 /** Empty ones are absent; a repeated one is refused (RFC 6749 3.2). */

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { SCOPE_TOKEN } from '../scope.ts'
+import { SCOPE_TOKEN } from '../jwt/scopes.ts'
 
 /** What no header and no column could hold. */
 export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()

@@ -1,13 +1,13 @@
 import cluster from 'node:cluster'
-import type { Clock } from '../clock.ts'
-import type { Config } from '../config.ts'
-import { TooMany } from '../errors.ts'
-import { LimitsInMemory } from '../limits.ts'
-import type { Log } from '../log.ts'
+import type { Config } from '../config/load.ts'
+import type { Clock } from '../lib/clock.ts'
+import { TooMany } from '../lib/errors.ts'
+import type { Log } from '../lib/logger.ts'
+import { LimitsInMemory } from '../lib/rate-limiter.ts'
 import { LATE, LONGEST_END, type Secrets } from '../serve.ts'
-import { AllMetrics } from './all_metrics.ts'
-import { Place } from './place.ts'
-import type { AskedOfPrimary } from './questions.ts'
+import { AllMetrics } from './metrics-aggregator.ts'
+import type { AskedOfPrimary } from './protocol.ts'
+import { Place } from './slot.ts'
 
 export interface PrimaryOptions {
   config: Config & Secrets

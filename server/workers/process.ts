@@ -1,7 +1,7 @@
 import cluster, { type Worker } from 'node:cluster'
-import { FailedStart, type Failure } from '../failures.ts'
-import { Link } from './link.ts'
-import type { AskedOfPrimary, AskedOfWorker } from './questions.ts'
+import { FailedStart, type Failure } from '../exit-codes.ts'
+import type { AskedOfPrimary, AskedOfWorker } from './protocol.ts'
+import { Link } from './rpc.ts'
 
 /** One process of a worker, as the primary sees it, from the fork to its end. */
 export class WorkerProcess {

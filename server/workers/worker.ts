@@ -1,15 +1,15 @@
 import cluster from 'node:cluster'
 import { open } from '../../db/client.ts'
-import type { Worker } from '../assemble.ts'
-import type { Clock } from '../clock.ts'
-import { TooMany } from '../errors.ts'
 import { exitNow } from '../exit.ts'
-import { failureOf } from '../failures.ts'
-import { createLog, standardOutput } from '../log.ts'
+import { failureOf } from '../exit-codes.ts'
+import type { Clock } from '../lib/clock.ts'
+import { TooMany } from '../lib/errors.ts'
+import { createLog, standardOutput } from '../lib/logger.ts'
 import { type Served, serve } from '../serve.ts'
-import { endAtBug, ignoreSignals } from '../signals.ts'
-import { Link } from './link.ts'
-import type { AskedOfPrimary, AskedOfWorker } from './questions.ts'
+import type { Worker } from '../services.ts'
+import { endAtBug, ignoreSignals } from '../shutdown.ts'
+import type { AskedOfPrimary, AskedOfWorker } from './protocol.ts'
+import { Link } from './rpc.ts'
 
 /** How long the primary may take to answer (ms): it does nothing but hand on connections, and count. */
 const PATIENCE = 2_000

@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { TooMany } from '../../server/errors.ts'
-import { Gate } from '../../server/gate.ts'
+import { Gate } from '../../server/lib/concurrency-limit.ts'
+import { TooMany } from '../../server/lib/errors.ts'
 import { countHashes } from '../support/hasher.ts'
 import { setState } from '../support/plant.ts'
 import { type Answer, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -18,11 +18,11 @@ afterAll(async () => {
   await world.stop()
 })
 
-/** The limits of server/limits.ts: tries in a minute. */
+/** The limits of server/lib/rate-limiter.ts: tries in a minute. */
 const PER_ADDRESS = 60
 const PER_EMAIL = 10
 const SIGNUPS = 20
-/** The gate of server/assemble.ts. */
+/** The gate of server/services.ts. */
 const CORES = Math.min(availableParallelism(), 3)
 const QUEUE = 64
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { makePartitions } from '../../db/audit_partitions.ts'
+import { makePartitions } from '../../db/queries/audit-partitions.ts'
 import { ADMIN_TOKEN, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { listAllEvents } from '../../db/audit.ts'
-import { AUDIT_TYPES } from '../../server/audit.ts'
+import { listAllEvents } from '../../db/queries/audit.ts'
+import { AUDIT_TYPES } from '../../server/audit/audit.ts'
 import { membersAt } from '../support/openapi.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 

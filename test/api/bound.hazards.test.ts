@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import type { Database, Line } from '../../db/client.ts'
-import { Unavailable } from '../../server/errors.ts'
+import { Unavailable } from '../../server/lib/errors.ts'
 import { type OwnReplica, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
 import { randomFrom } from '../support/sessions.ts'

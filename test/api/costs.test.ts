@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { randomId } from '../../server/crypto/secret.ts'
+import { randomId } from '../../server/crypto/credentials.ts'
 import { encode } from '../crypto/mutate.ts'
 import { forger, kidOf } from '../support/forge.ts'
 import { holding, type OwnReplica, replicaOn } from '../support/holding.ts'

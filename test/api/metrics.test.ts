@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { METHODS } from 'node:http'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { UNAVAILABLE } from '../../server/errors.ts'
+import { UNAVAILABLE } from '../../server/lib/errors.ts'
 import { holding, POLL, replicaOn } from '../support/holding.ts'
 import { publishCustomer, setState } from '../support/plant.ts'
 import { ADMIN_TOKEN, bearer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'

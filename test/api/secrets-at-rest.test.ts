@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { open } from '../../server/crypto/seal.ts'
-import { dataKeyContext, openRecord, readRecords } from '../../server/records.ts'
+import { open } from '../../server/crypto/envelope.ts'
+import { dataKeyContext, openRecord, readRecords } from '../../server/keys/customer-keys.ts'
 import { publishCustomer } from '../support/plant.ts'
 import { bearer, type Customer, makeWorld, type Replica, type Tokens, type World } from '../support/world.ts'
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { type Algorithm, macMatches, parseClaims, parseHeader, sign, split } from '../../server/crypto/jwt.ts'
+import { type Algorithm, macMatches, parseClaims, parseHeader, sign, split } from '../../server/jwt/jwt.ts'
 import { BASE64URL, casings, degenerates, encode } from './mutate.ts'
 import {
   claims,

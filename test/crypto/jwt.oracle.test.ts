@@ -1,7 +1,7 @@
 import { createSecretKey } from 'node:crypto'
 import { compactVerify, decodeJwt, jwtVerify } from 'jose'
 import { describe, expect, test } from 'vitest'
-import { sign } from '../../server/crypto/jwt.ts'
+import { sign } from '../../server/jwt/jwt.ts'
 import { BASE64URL, encode, forgeries, mutations } from './mutate.ts'
 import {
   claims,

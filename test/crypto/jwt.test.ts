@@ -9,7 +9,7 @@ import {
   parseHeader,
   sign,
   split,
-} from '../../server/crypto/jwt.ts'
+} from '../../server/jwt/jwt.ts'
 import { decode, encode } from './mutate.ts'
 import { claims, claimsText, header, headerText, parts, secret, signed, token, weAccept } from './token.ts'
 

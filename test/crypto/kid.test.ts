@@ -2,8 +2,8 @@ import { createHmac, randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { encodeBase32 } from '../../server/crypto/base32.ts'
-import { formatKid, parseKid } from '../../server/crypto/kid.ts'
-import { randomId } from '../../server/crypto/secret.ts'
+import { randomId } from '../../server/crypto/credentials.ts'
+import { formatKid, parseKid } from '../../server/jwt/kid.ts'
 
 const installationKey = randomBytes(32)
 const customerId = randomId(10)

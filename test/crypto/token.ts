@@ -6,7 +6,7 @@ import {
   parseHeader,
   sign,
   split,
-} from '../../server/crypto/jwt.ts'
+} from '../../server/jwt/jwt.ts'
 import { encode } from './mutate.ts'
 
 /** A token, its parts and its key; and what else that key could have signed. */

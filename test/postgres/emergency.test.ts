@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { ask, makeStage, N, type Stage } from '../faults/stage.ts'
+import { ask, makeStage, N, type Stage } from '../../faults/stage.ts'
 import { until } from '../support/process.ts'
 
 /** A leaked secret is replaced at once: three servers in processes of their own, each over a link that can fail. */

@@ -1,9 +1,9 @@
 import { describe } from 'vitest'
-import { findBinaries, startPostgres } from '../faults/postgres.ts'
-import { failoverFaults } from '../faults/rows-failover.ts'
-import { serverFaults } from '../faults/rows-server.ts'
-import { drillOnce } from '../faults/short.ts'
-import { makeStage } from '../faults/stage.ts'
+import { findBinaries, startPostgres } from '../../faults/postgres.ts'
+import { failoverFaults } from '../../faults/rows-failover.ts'
+import { serverFaults } from '../../faults/rows-server.ts'
+import { drillOnce } from '../../faults/short.ts'
+import { makeStage } from '../../faults/stage.ts'
 
 /** The bus faults of the whole server, each once, on servers of our own; `npm run faults` has them ten times. */
 

@@ -1,7 +1,7 @@
 import { inject } from 'vitest'
-import { faults } from '../faults/rows.ts'
-import { drillOnce } from '../faults/short.ts'
-import { makeStage } from '../faults/stage.ts'
+import { faults } from '../../faults/rows.ts'
+import { drillOnce } from '../../faults/short.ts'
+import { makeStage } from '../../faults/stage.ts'
 
 /** The bus faults of connections, processes and other writers, each once and the open transaction 3 s; `npm run faults` has them ten times. */
 

@@ -1,7 +1,7 @@
 import { afterEach, expect, inject, test } from 'vitest'
-import { play } from '../faults/histories/play.ts'
-import { report } from '../faults/histories/report.ts'
-import { makeStage } from '../faults/stage.ts'
+import { play } from '../../faults/histories/play.ts'
+import { report } from '../../faults/histories/report.ts'
+import { makeStage } from '../../faults/stage.ts'
 import { stopAll } from '../support/process.ts'
 
 /** The short form of `npm run faults -- --history 600`: fewer clients, and no fault of the whole server, which others use. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
-import { findBinaries, type OwnPostgres, startPostgres } from '../faults/postgres.ts'
+import { findBinaries, type OwnPostgres, startPostgres } from '../../faults/postgres.ts'
 import { signUp, verify } from '../support/calls.ts'
 import { type Authority, makeAuthority } from '../support/certificates.ts'
 import { changed, createDatabase, direct, PASSWORD } from '../support/database.ts'

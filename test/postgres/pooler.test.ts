@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
 import { open } from '../../db/client.ts'
-import { inspect } from '../../db/inspect.ts'
+import { inspect } from '../../db/server-info.ts'
 import { createDatabase, direct } from '../support/database.ts'
 import { startPgbouncer } from '../support/pgbouncer.ts'
 import { logLines, runAssay, startAssay, stopAll, until } from '../support/process.ts'

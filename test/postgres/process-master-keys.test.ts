@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
-import { checkValue } from '../../server/crypto/seal.ts'
+import { checkValue } from '../../server/crypto/envelope.ts'
 import { control, createDatabase } from '../support/database.ts'
 import { runAssay, startAssay, stopAll } from '../support/process.ts'
 

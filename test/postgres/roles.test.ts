@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { open } from '../../db/client.ts'
-import { findBinaries, type OwnPostgres, startPostgres } from '../faults/postgres.ts'
+import { findBinaries, type OwnPostgres, startPostgres } from '../../faults/postgres.ts'
 import { ask, issue, refresh, signUp, verify } from '../support/calls.ts'
 import {
   changed,
@@ -13,7 +13,7 @@ import {
   runRolesSql,
   SERVES,
 } from '../support/database.ts'
-import { makeNextVersion } from '../support/next_version.ts'
+import { makeNextVersion } from '../support/next-version.ts'
 import { type Running, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
 
 /** H58: the rights that Assay needs of a database and its roles, and what it says when they are missing. */

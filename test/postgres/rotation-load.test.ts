@@ -1,6 +1,6 @@
 import { expect, inject, test } from 'vitest'
-import { drillRotations } from '../faults/rotations/drill.ts'
-import { problemsOf } from '../faults/rotations/report.ts'
+import { drillRotations } from '../../faults/rotations/drill.ts'
+import { problemsOf } from '../../faults/rotations/report.ts'
 
 const ROTATIONS = 3
 const REQUESTS = 3_000

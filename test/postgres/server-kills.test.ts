@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import { drillKills } from '../faults/kills/drill.ts'
-import { problemsOf } from '../faults/kills/report.ts'
-import { findBinaries } from '../faults/postgres.ts'
+import { drillKills } from '../../faults/kills/drill.ts'
+import { problemsOf } from '../../faults/kills/report.ts'
+import { findBinaries } from '../../faults/postgres.ts'
 
 /** Long only where the machine has other things to do (ms). */
 const DEADLINE = 600_000

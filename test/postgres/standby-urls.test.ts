@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { findBinaries, type OwnPostgres, startPostgres, startStandby } from '../faults/postgres.ts'
+import { findBinaries, type OwnPostgres, startPostgres, startStandby } from '../../faults/postgres.ts'
 import { runAssay, stopAll } from '../support/process.ts'
 
 /** URLs that lead to a real standby: found out at start, and told whose it is to mend. */

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
-import { VERSION } from '../../server/version.ts'
+import { VERSION } from '../../server/lib/version.ts'
 import { ALL_WELL, ask, checksOf, issue, logIn, refresh, signUp, verify } from '../support/calls.ts'
 import { control, createDatabase, createEmptyDatabase } from '../support/database.ts'
 import { MIGRATIONS } from '../support/migrations.ts'
-import { makeNextVersion, type NextVersion } from '../support/next_version.ts'
+import { makeNextVersion, type NextVersion } from '../support/next-version.ts'
 import { logLines, type Running, runAssay, startAssay, stopAll, until } from '../support/process.ts'
 import type { Tokens } from '../support/world.ts'
 

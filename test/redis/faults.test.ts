@@ -1,8 +1,8 @@
 import { inject } from 'vitest'
-import { startRedis } from '../faults/redis.ts'
-import { redisFaults } from '../faults/rows-redis.ts'
-import { drillOnce } from '../faults/short.ts'
-import { makeStage } from '../faults/stage.ts'
+import { startRedis } from '../../faults/redis.ts'
+import { redisFaults } from '../../faults/rows-redis.ts'
+import { drillOnce } from '../../faults/short.ts'
+import { makeStage } from '../../faults/stage.ts'
 
 /** The faults of Redis, each once, on one of our own; `npm run faults` has them ten times. */
 

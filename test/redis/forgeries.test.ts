@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
-import { installationMac } from '../../server/crypto/installation.ts'
+import { installationMac } from '../../server/crypto/mac.ts'
 import { hear, LOADER, POLL } from '../support/holding.ts'
-import { coldReplica, outcomes, type RedisWorld, redisWorld, shelved } from '../support/shelf.ts'
+import { coldReplica, outcomes, type RedisWorld, redisWorld, shelved } from '../support/redis-key-cache.ts'
 import { ADMIN_TOKEN, type World } from '../support/world.ts'
 
 let made: RedisWorld

@@ -2,7 +2,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFin
 import { countHashes } from '../support/hasher.ts'
 import { openLink } from '../support/link.ts'
 import { pretend, startRedis } from '../support/redis.ts'
-import { connected, onRedis, type RedisWorld, redisWorld } from '../support/shelf.ts'
+import { connected, onRedis, type RedisWorld, redisWorld } from '../support/redis-key-cache.ts'
 import { type Answer, makeWorld, type Replica } from '../support/world.ts'
 
 const PER_EMAIL = 10

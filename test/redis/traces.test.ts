@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { coldReplica, type RedisWorld, redisWorld, shelved } from '../support/shelf.ts'
+import { coldReplica, type RedisWorld, redisWorld, shelved } from '../support/redis-key-cache.ts'
 import { loadSdk, newTrace } from '../support/spans.ts'
 import { bearer } from '../support/world.ts'
 

@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
-import { formatKid, type Use } from '../../server/crypto/kid.ts'
-import type { SigningKey } from '../../server/records.ts'
+import { formatKid, type Use } from '../../server/jwt/kid.ts'
+import type { SigningKey } from '../../server/keys/customer-keys.ts'
 import { encode } from '../crypto/mutate.ts'
 import { type Customer, claimsOf, type Replica, type World } from './world.ts'
 

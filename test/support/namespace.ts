@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
-import { childrenOf } from '../faults/processes.ts'
+import { childrenOf } from '../../faults/processes.ts'
 
 /** Only root may make one. */
 export const mayMakeNamespace = () => process.getuid?.() === 0

@@ -1,0 +1,199 @@
+import { type Database, open } from '../../../db/client.ts'
+import { SchemaUnfit } from '../../../db/errors.ts'
+import { findMissingPrivileges } from '../../../db/privileges.ts'
+import { findMasterKeys, findNeededMasterKeys } from '../../../db/queries/customer-keys.ts'
+import { assertNoGaps, stateOfSchema } from '../../../db/schema-check.ts'
+import { inspect, type Server } from '../../../db/server-info.ts'
+import type { Config } from '../../../server/config/load.ts'
+import { checkValue } from '../../../server/crypto/envelope.ts'
+import { failureOf } from '../../../server/exit-codes.ts'
+import { type Add, type Found, failedCheck, ok, warning, wrong } from '../result.ts'
+
+const OLDEST = 150_000
+/** Of one process: ten for calls, one for the poll, one that hears notifications. */
+const CONNECTIONS = 12
+
+/**
+ * Adds what can be seen of the database without a server: the way there, and what is in it. Never throws: a check that
+ * can't be made is a finding as well.
+ */
+export async function database(config: Config, url: string, add: Add) {
+  const check = async (name: string, look: () => Promise<Found>) => {
+    const found = await look().catch(asFinding)
+    add(name, found)
+    return found
+  }
+  if ((await check('database', () => reach(url, config))).state !== 'ok') return
+  const server = await inspect(url)
+  for (const { name, value, needed } of server.unfit) add('pooler', unfit(name, value, needed))
+  const db = await open({ url })
+  try {
+    await check('database settings', () => databaseSettings(db))
+    await check('database version', () => version(db))
+    await check('database encoding', async () => encoding(server))
+    await check('database clock', () => clock(db))
+    await check('connections', () => connections(db, config))
+    const migrated = await check('migrations', () => migrations(db))
+    await check('privileges', () => privileges(db, migrated))
+    if (migrated.state !== 'ok') return
+    await check('installation', () => installation(db))
+    await check('master keys', () => masterKeys(db, config))
+  } finally {
+    await db.close()
+  }
+}
+
+/** An error as a finding: what failed, without a word of the statement or the URL, and what to do. */
+function asFinding(error: unknown): Found {
+  if (error instanceof SchemaUnfit) return wrong(`the schema assay ${error.found}`, WHOLE)
+  try {
+    return wrong(failureOf(error).message.replace(/^assay: /, ''), 'fix DATABASE_URL, or start the database')
+  } catch {
+    return failedCheck(error)
+  }
+}
+
+const unfit = (name: string, value: string, needed: string) =>
+  wrong(`${name} is '${value}' there, not '${needed}'`, `alter database NAME set ${name} = '${needed}'`)
+
+/** Follows both URLs to their servers. Throws what a start would throw. */
+async function reach(url: string, { directDatabaseUrl: direct }: Config): Promise<Found> {
+  const found = await inspect(url)
+  if (found.standby) return wrong('it is a standby, which only reads', 'let DATABASE_URL name the primary')
+  if (found.readOnly)
+    return wrong(
+      'it only reads: default_transaction_read_only is on for the server, the database or the role',
+      'turn it off (some providers turn it on when the disk is full), or name a database that can be written to',
+    )
+  if (direct !== undefined && (await inspect(direct)).identity !== found.identity)
+    return wrong(
+      'DIRECT_DATABASE_URL leads to another database than DATABASE_URL',
+      'name the same database in both, the direct one past the pooler',
+    )
+  return ok(`${found.name}, reached${found.pooled ? ' through a pooler' : ''}`)
+}
+
+const encoding = ({ encoding }: Server): Found =>
+  encoding === 'UTF8'
+    ? ok(encoding)
+    : wrong(
+        `it is ${encoding}, and Assay needs UTF8`,
+        "make another database: create database NAME encoding 'UTF8' template template0",
+      )
+
+const settingOf = async (db: Database, name: string) =>
+  (await db.query<{ value: string }>(`select current_setting('${name}') as value`))[0]!.value
+
+async function databaseSettings(db: Database): Promise<Found> {
+  const off: string[] = []
+  for (const name of ['fsync', 'full_page_writes']) if ((await settingOf(db, name)) === 'off') off.push(name)
+  return off.length === 0
+    ? ok('a crash loses nothing')
+    : wrong(
+        `${off.join(' and ')} off: a crash loses revocations that were acknowledged`,
+        'turn it on in postgresql.conf',
+      )
+}
+
+async function version(db: Database): Promise<Found> {
+  const number = Number(await settingOf(db, 'server_version_num'))
+  const shown = await settingOf(db, 'server_version')
+  return number >= OLDEST ? ok(`Postgres ${shown}`) : wrong(`Postgres ${shown}`, 'use Postgres 15 or newer')
+}
+
+/** Tokens live by the database's clock; logs and callers by this machine's. */
+async function clock(db: Database): Promise<Found> {
+  const sent = Date.now()
+  const [row] = await db.query<{ at: number }>(
+    'select (extract(epoch from clock_timestamp()) * 1000)::float8 as at',
+  )
+  const off = Math.round(Math.abs(row!.at - (sent + Date.now()) / 2))
+  return off < 2_000
+    ? ok(`within ${Math.max(off, 1)} ms of this machine's`)
+    : warning(
+        `${Math.round(off / 1000)} s from this machine's`,
+        'let both be set by NTP: tokens expire by the database',
+      )
+}
+
+async function connections(db: Database, { workers }: Config): Promise<Found> {
+  const [row] = await db.query<{ most: number; used: number }>(
+    `select (select least(
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
+        nullif(rolconnlimit, -1), nullif(datconnlimit, -1))
+      from pg_roles, pg_database where rolname = current_user and datname = current_database()) as most,
+      (select sum(numbackends)::int from pg_stat_database) as used`,
+  )
+  const needed = CONNECTIONS * (workers === 'auto' ? 1 : workers)
+  const found = `${row!.most} in all, ${row!.used} used; this needs ${needed} for each replica`
+  return row!.most - row!.used >= needed
+    ? ok(found)
+    : warning(
+        found,
+        'raise max_connections or the connection limit of the role or database, start fewer WORKERS, or put pgbouncer in between',
+      )
+}
+
+/** To serve, a role reads and writes rows. Where migrations are due, it may not have to apply them itself. */
+async function privileges(db: Database, migrated: Found): Promise<Found> {
+  if (migrated.state === 'ok') {
+    const missing = await findMissingPrivileges(db)
+    return missing.length === 0
+      ? ok('this role may read and write every table')
+      : wrong(`this role lacks rights in the schema assay: ${missing.join('; ')}`, GRANT)
+  }
+  return (await mayMigrate(db))
+    ? ok('this role may make and change the schema assay')
+    : warning(
+        'this role may not make or change the schema assay, and migrations are due',
+        'run `npm run migrate` with the URL of the role that may; deploy/postgres/roles.sql makes both roles',
+      )
+}
+
+const GRANT = 'grant them as deploy/postgres/roles.sql does'
+
+async function mayMigrate(db: Database): Promise<boolean> {
+  const [row] = await db.query<{ may: boolean }>(
+    `select coalesce(
+      (select pg_has_role(nspowner, 'usage') from pg_namespace where nspname = 'assay'),
+      has_database_privilege(current_database(), 'create')) as may`,
+  )
+  return row!.may
+}
+
+const WHOLE = 'restore the whole backup (docs/running.md), or let DATABASE_URL lead to another database'
+const MIGRATE = 'assay migrate, or start the server, which does it'
+const ELSEWHERE = 'if there should be customers, let DATABASE_URL lead to them'
+
+async function migrations(db: Database): Promise<Found> {
+  const state = await stateOfSchema(db)
+  if (state === 'none') return warning('none yet: the database is empty', `${MIGRATE}; ${ELSEWHERE}`)
+  return state === 'older' ? warning('older than this version', MIGRATE) : ok('up to date')
+}
+
+async function installation(db: Database): Promise<Found> {
+  await assertNoGaps(db)
+  const [made] = await db.query<{ on: string; customers: number }>(
+    `select to_char(created_at, 'YYYY-MM-DD') as on, (select count(*)::int from assay.customers) as customers
+    from assay.installation`,
+  )
+  if (made) return ok(`made on ${made.on}, with ${made.customers} customers`)
+  return warning('none yet: the next start makes one, which refuses every token there is', ELSEWHERE)
+}
+
+async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<Found> {
+  const known = await findMasterKeys(db, {})
+  const other = masterKeys.filter(key =>
+    known.some(({ id, checkValue: value }) => id === key.id && value !== checkValue(key)),
+  )
+  if (other.length > 0)
+    return wrong(
+      `${other.map(({ id }) => id).join(', ')}: another key under the same id than this database was sealed with`,
+      'set MASTER_KEYS to that key, from your backup',
+    )
+  const needed = await findNeededMasterKeys(db)
+  const missing = needed.filter(({ id }) => !masterKeys.some(key => key.id === id)).map(({ id }) => id)
+  return missing.length === 0
+    ? ok(`${masterKeys.map(({ id }) => id).join(', ')}: all that is sealed can be opened`)
+    : wrong(`rows are sealed under ${missing.join(', ')}, which MASTER_KEYS lacks`, 'add it behind the first')
+}

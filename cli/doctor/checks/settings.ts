@@ -1,0 +1,58 @@
+import { readFileSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Config, ConfigError, loadConfig, SETTINGS } from '../../../server/config/load.ts'
+import { type Add, type Found, ok, warning, wrong } from '../result.ts'
+
+/** The settings, where they are well-formed; what is wrong with them is added. */
+export function settings(env: NodeJS.ProcessEnv, add: Add): Config | undefined {
+  try {
+    const config = loadConfig(env, path => readFileSync(path, 'utf8'))
+    add('settings', ok('well-formed'))
+    return config
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    for (const problem of error.problems) {
+      const [name, ...rest] = problem.split(': ')
+      add('settings', wrong(`${name} ${rest.join(': ')}`, `mend ${name}; README.md lists every setting`))
+    }
+    return undefined
+  }
+}
+
+/** Of every file that holds a secret. */
+export function fileModes(env: NodeJS.ProcessEnv, config: Config | undefined): Found[] {
+  const named = SETTINGS.filter(({ secret }) => secret).flatMap(({ name }) => env[`${name}_FILE`] || [])
+  const made =
+    config?.databaseUrl === undefined
+      ? ['master.keys', 'admin.token'].map(name => join(config?.dataDir ?? './data', name))
+      : []
+  const modes = [...named, ...made].flatMap(path => {
+    const mode = modeOf(path)
+    return mode === undefined ? [] : [{ path, mode }]
+  })
+  const open = modes.filter(({ mode }) => (mode & 0o077) !== 0)
+  if (open.length === 0)
+    return modes.length === 0 ? [] : [ok(`${modes.length} files of secrets, for their owner alone`)]
+  return open.map(({ path, mode }) =>
+    warning(`${path} can be read by others (mode ${mode.toString(8)})`, `chmod 600 ${path}`),
+  )
+}
+
+function modeOf(path: string): number | undefined {
+  try {
+    return statSync(path).mode & 0o777
+  } catch {
+    return undefined // The settings say so, or nothing has been started yet.
+  }
+}
+
+export function issuer({ issuer }: Config): Found {
+  const { protocol, hostname } = new URL(issuer)
+  const here = ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
+  return protocol === 'https:' || here
+    ? ok(issuer)
+    : warning(
+        `${issuer} is not https`,
+        'clients send their credentials there: put TLS before it, and set ISSUER to its URL',
+      )
+}

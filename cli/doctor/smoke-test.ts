@@ -1,0 +1,44 @@
+import { randomBytes } from 'node:crypto'
+import type { Api } from '../client.ts'
+import { CommandError, EXIT } from '../command.ts'
+import { at } from '../commands/customers.ts'
+
+/** A customer for a moment: made, issued to, verified, revoked, erased. Answers what was seen; throws CommandError. */
+export async function roundTrip(api: Api, issuer: string | undefined): Promise<string> {
+  const began = performance.now()
+  const email = `doctor-${randomBytes(8).toString('hex')}@example.invalid`
+  const { customer, api_key } = await api.post('/admin/customers', { body: { email, name: 'assay doctor' } })
+  try {
+    const token = await issued(api, api_key)
+    checkIssuer(token, issuer)
+    await expectVerify(api, token, 200)
+    await api.post('/admin/revoke', { body: { token }, query: { wait: 'all' } })
+    await expectVerify(api, token, 401)
+  } finally {
+    await api.delete(at(customer.id))
+  }
+  return `a token was issued, let through, revoked and refused, in ${Math.round(performance.now() - began)} ms`
+}
+
+async function issued(api: Api, key: string): Promise<string> {
+  const answer = await api.fetch('/issue', {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${key}`, 'Content-Type': 'application/json' },
+    body: '{}',
+  })
+  if (!answer.ok) throw failed(`/issue answered ${answer.status}`)
+  return ((await answer.json()) as { access_token: string }).access_token
+}
+
+function checkIssuer(token: string, issuer: string | undefined) {
+  const { iss } = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
+  if (issuer !== undefined && iss !== issuer)
+    throw failed(`the server's tokens say iss ${iss}, and ISSUER here is ${issuer}`)
+}
+
+async function expectVerify(api: Api, token: string, status: number) {
+  const answer = await api.fetch('/verify', { headers: { Authorization: `Bearer ${token}` } })
+  if (answer.status !== status) throw failed(`/verify answered ${answer.status} where ${status} was right`)
+}
+
+const failed = (message: string) => new CommandError(EXIT.refused, message)

@@ -1,0 +1,69 @@
+import { Unavailable } from '../server/lib/errors.ts'
+
+/** A statement that the database refused: a bug of ours or a constraint. Holds no SQL text and no parameters. */
+export class DatabaseError extends Error {
+  readonly sqlstate: string
+  readonly constraint: string | undefined
+
+  constructor(sqlstate: string, constraint: string | undefined, stack: string | undefined) {
+    super(`the database refused a statement (SQLSTATE ${sqlstate}${constraint ? `, ${constraint}` : ''})`)
+    this.sqlstate = sqlstate
+    this.constraint = constraint
+    if (stack) this.stack = `${this.message}\n${stack.split('\n').filter(isFrame).join('\n')}`
+  }
+}
+
+/** The folder holds something that is no sound database. */
+export class DatabaseDamaged extends Error {
+  constructor(folder: string, cause?: unknown) {
+    super(
+      `the database in ${folder} is damaged and does not open; stop here, copy the folder, and restore your backup ` +
+        'in its place. Without one, move the folder away: the next start makes an empty database',
+      { cause },
+    )
+    this.name = 'DatabaseDamaged'
+  }
+}
+
+/** The schema is there, and isn't as Assay leaves it. */
+export class SchemaUnfit extends Error {
+  /** In words, after "the schema assay". */
+  readonly found: string
+
+  constructor(found: string, cause?: unknown) {
+    super(
+      `the schema assay of this database ${found}: it was restored in part, changed by hand, or is another program's; ` +
+        'restore the whole backup (docs/running.md#restore), or name another database',
+      { cause },
+    )
+    this.name = 'SchemaUnfit'
+    this.found = found
+  }
+}
+
+// The driver's own first line repeats what the database said of the parameters; only the frames are kept.
+const isFrame = (line: string) => /^\s+at /.test(line)
+
+/**
+ * SQLSTATE classes after which the state is unknown rather than the statement wrong: 08 connection, 0A000 and 26000 a
+ * prepared statement that the server no longer has, or not as it was, 25006 read-only (a standby), 28 and 3D (it won't let us in), 40 rolled back for another's sake, 53 out of something, 55P03 and 57 stopped
+ * or cancelled, 58 and XX its own fault.
+ */
+const UNAVAILABLE = /^(08...|0A000|25006|26000|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
+
+/** The link itself failed, by the driver's codes or the system's. */
+const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
+
+/** What a driver throws, as an error that may be logged: `Unavailable` where the state is unknown. */
+export function translate(error: unknown): Error {
+  const code = codeOf(error)
+  if (error instanceof Unavailable) return error
+  if (LINK.test(code) || UNAVAILABLE.test(code)) return new Unavailable(`database: ${code}`, 'database')
+  if (/^[0-9A-Z]{5}$/.test(code)) {
+    const { constraint, stack } = error as Record<string, string | undefined>
+    return new DatabaseError(code, constraint, stack)
+  }
+  return error instanceof Error ? error : new Error('the database driver threw something that is no error')
+}
+
+const codeOf = (error: unknown) => String((error as { code?: unknown } | null)?.code ?? '')

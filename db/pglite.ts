@@ -1,0 +1,61 @@
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { PGlite, types } from '@electric-sql/pglite'
+import type { Database, Line } from './client.ts'
+import { within } from './deadline.ts'
+import { DatabaseDamaged, translate } from './errors.ts'
+import { migrate } from './migrate.ts'
+
+/**
+ * Postgres inside this process, brought up to date. It has one connection and no directory lock of its own
+ * (server/embedded/pid-lock.ts has), and it runs with fsync off: it survives the process's death, not the machine's.
+ */
+export async function openEmbedded(folder: string, deadline: number): Promise<Database> {
+  // PGlite takes a folder without this file for an empty one, and makes a new database over whatever is there.
+  if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, 'PG_VERSION')))
+    throw new DatabaseDamaged(folder)
+  const pglite = await create(folder)
+  // Only the transaction's handle in here: the one connection would wait for itself for ever.
+  await pglite.transaction(transaction =>
+    migrate({
+      query: async <Row>(statement: string) =>
+        ((await transaction.exec(statement)).at(-1)?.rows ?? []) as Row[],
+    }),
+  )
+  const line = (lineDeadline: number) => ({ ...calls(pglite, lineDeadline), close: async () => {} })
+  return { ...calls(pglite, deadline), kind: 'embedded', line, renew: () => {} }
+}
+
+/** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */
+async function create(folder: string): Promise<PGlite> {
+  try {
+    return await PGlite.create(folder, { parsers: { [types.INT8]: Number } })
+  } catch (error) {
+    throw isOfSystem(error) ? error : new DatabaseDamaged(folder, error)
+  }
+}
+
+/** The folder can't be read or written: no word about what is in it. */
+const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
+
+function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> {
+  let calls = 0
+
+  async function call<Row>(statement: string, params: readonly unknown[]) {
+    calls++
+    try {
+      const { rows } = await within(deadline, pglite.query(statement, [...params]), () => {})
+      return rows as Row[]
+    } catch (error) {
+      throw pglite.closed ? translate({ code: 'CONNECTION_CLOSED' }) : translate(error)
+    } finally {
+      calls--
+    }
+  }
+
+  return {
+    query: (statement, params = []) => call(statement, params),
+    load: () => ({ calls, connections: 1 }),
+    close: () => pglite.close(),
+  }
+}

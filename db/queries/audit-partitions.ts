@@ -1,0 +1,31 @@
+import type { Database, Line } from '../client.ts'
+import { statement } from '../statement.ts'
+
+/**
+ * Makes the partitions of this month and the three after it. A month of which the default partition already has rows stays
+ * there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it can be soon.
+ * The functions are in db/migrations/0009_partitions.sql.
+ */
+export const makePartitions = (db: Pick<Line, 'query'>) => db.query('select assay.make_audit_partitions()')
+
+/** Events of one statement: a batch that a load doesn't feel. */
+const BATCH = 5_000
+
+const dropOldPartition = statement('dropOldPartition')<{ retention: number }, { name: string | null }>(
+  'select assay.drop_audit_partition(:retention::float8) as name',
+)
+
+const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, { deleted: number }>(
+  `select assay.delete_audit_events(:retention::float8, ${BATCH}) as deleted`,
+)
+
+/**
+ * Drops the months that are older than `retention` (seconds, at least two days), and deletes a batch of old events from the
+ * default partition. A drop waits a second at most for the parent's lock, which blocks every act; the next round tries
+ * again. Returns the number of months and events removed.
+ */
+export async function dropOldEvents(db: Pick<Database, 'query'>, retention: number): Promise<number> {
+  let months = 0
+  while ((await dropOldPartition(db, { retention }))[0]!.name !== null) months++
+  return months + (await deleteOldEvents(db, { retention }))[0]!.deleted
+}

@@ -1,0 +1,122 @@
+import type { Line } from './client.ts'
+import { SchemaUnfit } from './errors.ts'
+import { isMigrated, lastMigration, snapshot, type TableSnapshot } from './migration-files.ts'
+
+/** A database that was restored in part, or isn't ours, is found at the start, and not by whoever asks. */
+
+type Querier = Pick<Line, 'query'>
+
+/** What migrations make by hand. */
+const BY_HAND = [
+  'function now',
+  'function make_audit_partitions',
+  'function drop_audit_partition',
+  'function delete_audit_events',
+  'function protect_audit',
+  'audit_events_default',
+]
+
+/** The names that must be in the schema, those of columns and indexes behind their table's and a dot. */
+const NEEDED = [
+  ...BY_HAND,
+  ...Object.values(snapshot.sequences).map(({ name }) => name),
+  ...Object.values(snapshot.tables).flatMap(namesOf),
+]
+
+function namesOf({ name, columns, indexes, ...keys }: TableSnapshot): string[] {
+  const isKeyed = Object.values(columns).some(({ primaryKey }) => primaryKey)
+  const parts = [columns, indexes, keys.compositePrimaryKeys, keys.uniqueConstraints].flatMap(Object.keys)
+  return [name, ...[...parts, ...(isKeyed ? [`${name}_pkey`] : [])].map(part => `${name}.${part}`)]
+}
+
+/** What is there, in the same manner. */
+const NAMES_THERE = `
+  with relations as (select * from pg_class where relnamespace = 'assay'::regnamespace)
+  select relname::text as name from relations where relkind not in ('i', 'I')
+  union all
+  select r.relname || '.' || a.attname from relations r join pg_attribute a on a.attrelid = r.oid
+  where r.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped
+  union all
+  select r.relname || '.' || i.relname from relations r join pg_index x on x.indrelid = r.oid
+    join pg_class i on i.oid = x.indexrelid
+  union all
+  select 'function ' || proname from pg_proc where pronamespace = 'assay'::regnamespace`
+
+const namesThere = async (db: Querier) =>
+  (await db.query<{ name: string }>(NAMES_THERE)).map(({ name }) => name)
+
+/** For a schema in which no migration is recorded. Throws SchemaUnfit. */
+export async function assertEmpty(db: Querier) {
+  const others = (await namesThere(db)).filter(name => !/^migrations|\./.test(name))
+  if (others.length > 0) throw new SchemaUnfit(`has ${listed(others)} and no record of a migration`)
+}
+
+/** For one in which all are recorded. Throws SchemaUnfit. */
+export async function assertWhole(db: Querier) {
+  const there = await namesThere(db)
+  const missing = NEEDED.filter(name => !there.includes(name))
+  // Of a table that isn't there, nothing but its name.
+  const named = missing.filter(name => !missing.some(table => name.startsWith(`${table}.`)))
+  if (named.length > 0) throw new SchemaUnfit(`lacks ${listed(named)}`)
+}
+
+function listed(names: string[]): string {
+  const sorted = names.toSorted()
+  return sorted.length > 4
+    ? `${sorted.slice(0, 3).join(', ')} and ${sorted.length - 3} more`
+    : sorted.join(', ')
+}
+
+/**
+ * Throws SchemaUnfit for an error of SQLSTATE class 42: something that a statement names doesn't exist, or exists already.
+ * Rethrows any other, and 42501, which means that the role has no right to it.
+ */
+export function throwUnfit(error: unknown): never {
+  const { code, sqlstate = code } = error as { code?: string; sqlstate?: string }
+  if (!/^42(?!501)/.test(sqlstate ?? '')) throw error
+  throw new SchemaUnfit(`is not as its migrations leave it (SQLSTATE ${sqlstate})`, error)
+}
+
+/** What a migration would find there; changes nothing. Throws SchemaUnfit. */
+export const stateOfSchema = (db: Querier) => lookAtSchema(db).catch(throwUnfit)
+
+async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> {
+  const [there] = await db.query<{ schema: boolean; journal: boolean }>(
+    `select to_regnamespace('assay') is not null as schema, to_regclass('assay.migrations') is not null as journal`,
+  )
+  if (!there!.schema) return 'none'
+  if (!there!.journal || (await lastMigration(db)) === 0) {
+    await assertEmpty(db)
+    return 'none'
+  }
+  if (!(await isMigrated(db))) return 'older'
+  await assertWhole(db)
+  return 'current'
+}
+
+/** What rows can't be without, in words; each is true of no database that was only ever served from. */
+const GAPS = {
+  'has no counter of revocations': 'not exists (select from assay.bus)',
+  'has revocations that its counter does not know':
+    '(select seq from assay.bus) < (select max(seq) from assay.revocations)',
+  // Logical replication doesn't take sequences along: what is ended next would get a number that ended before.
+  'has epochs that its sequence has still to give': `(select last_value from assay.epochs) <
+    greatest((select max(epoch) from assay.customers), (select max(epoch) from assay.subject_epochs),
+      (select max(epoch) from assay.installation))`,
+  'has customers and no installation':
+    'exists (select from assay.customers) and not exists (select from assay.installation)',
+  'has an installation and no check value of any master key':
+    'exists (select from assay.installation) and not exists (select from assay.master_keys)',
+  'has customers and no secrets of theirs':
+    'exists (select from assay.customers) and not exists (select from assay.signing_keys)',
+}
+
+const FIND_GAPS = Object.entries(GAPS)
+  .map(([gap, holds]) => `select '${gap}' as gap where ${holds}`)
+  .join(' union all ')
+
+/** For one that is migrated. Throws SchemaUnfit. */
+export async function assertNoGaps(db: Querier) {
+  const gaps = await db.query<{ gap: string }>(FIND_GAPS)
+  if (gaps.length > 0) throw new SchemaUnfit(gaps.map(({ gap }) => gap).join(', and '))
+}

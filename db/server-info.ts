@@ -1,0 +1,78 @@
+import { connected } from './pg-connection.ts'
+
+/** What a URL leads to. */
+export interface Server {
+  /** The same for every way to one database. */
+  identity: string
+  /** As an operator knows it, without user and password. */
+  name: string
+  standby: boolean
+  /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
+  readOnly: boolean
+  /** As Postgres names it: `UTF8`, `LATIN1`, `SQL_ASCII`. */
+  encoding: string
+  /** A pooler stands between: it makes up the number that cancels a call, which is otherwise the backend's pid. */
+  pooled: boolean
+  /** Settings that a pooler's sessions have though Assay needs others; without a pooler it sets its own. */
+  unfit: Setting[]
+}
+
+export interface Setting {
+  name: string
+  value: string
+  needed: string
+}
+
+interface Needed {
+  value: string
+  isFit(value: string): boolean
+}
+
+/** How long the question may take (ms). */
+const DEADLINE = 5_000
+
+/**
+ * What acknowledged means; what each act is written for, which sees what was committed while it waited for a row; how
+ * times are written; and the end of a statement whose caller was answered 503 long ago.
+ */
+const NEEDED: Record<string, Needed> = {
+  synchronous_commit: { value: 'on', isFit: value => ['on', 'remote_apply'].includes(value) },
+  default_transaction_isolation: { value: 'read committed', isFit: value => value === 'read committed' },
+  DateStyle: { value: 'ISO, MDY', isFit: value => value.startsWith('ISO') },
+  statement_timeout: { value: '4500ms', isFit: value => Number(value) > 0 && Number(value) <= 5_000 },
+}
+
+/** The settings of a session that is our own. */
+export const sessionSettings = (deadline: number) => ({
+  ...Object.fromEntries(Object.entries(NEEDED).map(([name, { value }]) => [name, value])),
+  // A little before our own deadline, so that a statement that waits for a lock ends there too.
+  statement_timeout: String(Math.floor(deadline * 0.9)),
+})
+
+// pg_settings has the number alone, in milliseconds, where current_setting adds a unit.
+const QUESTION = `
+  select pg_backend_pid() as pid, current_database() as database, pg_is_in_recovery() as standby,
+    current_setting('transaction_read_only') = 'on' as "readOnly",
+    (select pg_encoding_to_char(encoding) from pg_database where datname = current_database()) as encoding,
+    (select system_identifier from pg_control_system()) || '/' ||
+      (select oid from pg_database where datname = current_database()) as identity,
+    (select json_object_agg(name, setting) from pg_settings
+      where name in (${Object.keys(NEEDED)
+        .map(name => `'${name}'`)
+        .join(', ')})) as settings`
+
+/** Asks the server itself, on a connection of its own. Throws Unavailable. */
+export function inspect(url: string): Promise<Server> {
+  return connected(url, DEADLINE, async connection => {
+    const { pid, database, settings, ...server } = (await connection.query(QUESTION)).rows[0]
+    const name = `${database} on ${connection.host}:${connection.port}`
+    const pooled = pid !== (connection as unknown as { processID: number }).processID
+    return { ...server, name, pooled, unfit: pooled ? unfitOf(settings) : [] }
+  })
+}
+
+const unfitOf = (settings: Record<string, string>): Setting[] =>
+  Object.entries(NEEDED)
+    .map(([name, { value, isFit }]) => ({ name, needed: value, value: settings[name]!, isFit }))
+    .filter(({ value, isFit }) => !isFit(value))
+    .map(({ isFit, ...setting }) => setting)

@@ -1,0 +1,175 @@
+import type { z } from 'zod'
+import { digest } from '../crypto/credentials.ts'
+import type { SealingKey } from '../crypto/envelope.ts'
+import { type Environment, type ReadFile, readTexts } from './env.ts'
+import { place, rules, secretsDiffer } from './refinements.ts'
+import { type SettingName, type Settings, settings } from './schema.ts'
+
+export { SETTINGS } from './schema.ts'
+export { MOST_WORKERS } from './values.ts'
+
+export type RefreshPolicy = 'until_confirmed' | 'grace_only' | 'strict'
+
+export interface ResourceServer {
+  id: string
+  /** SHA-256 of its secret: at 32 random characters nothing slower is needed. */
+  digest: Buffer
+}
+
+/** Who runs the installation, besides who has ADMIN_TOKEN. */
+export interface OperatorConfig {
+  /** As the audit has it. */
+  name: string
+  /** Changes nothing. */
+  readOnly: boolean
+  /** SHA-256 of its token. */
+  digest: Buffer
+}
+
+export interface Config {
+  host: string
+  /** 0 takes a free one. */
+  port: number
+  issuer: string
+  /** undefined: embedded in `dataDir`. */
+  databaseUrl: string | undefined
+  directDatabaseUrl: string | undefined
+  /** undefined: none. */
+  redisUrl: string | undefined
+  dataDir: string
+  /** The first seals, all open. undefined only when embedded: made on first start. */
+  masterKeys: SealingKey[] | undefined
+  /** undefined only when embedded: made on first start. */
+  adminToken: string | undefined
+  operators: OperatorConfig[]
+  resourceServers: ResourceServer[]
+  /** Seconds, like every `...Ttl` here. */
+  accessTokenTtl: number
+  maxAccessTokenTtl: number
+  /** Idle. */
+  refreshTokenTtl: number
+  /** In all. */
+  sessionMaxTtl: number
+  refreshPolicy: RefreshPolicy
+  /** Seconds. */
+  refreshGrace: number
+  /** Milliseconds. */
+  maxStaleness: number
+  signup: 'open' | 'closed'
+  /** Addresses and CIDR ranges. */
+  trustProxy: string[]
+  tokenCookie: string | undefined
+  /** Seconds; 0 for never. */
+  keyMaxAge: number
+  /** Seconds. */
+  auditRetention: number
+  /** auto: one for each core. */
+  workers: number | 'auto'
+  logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
+}
+
+/** Every problem in one message, none of them repeating a value: it is printed where everyone reads. */
+export class ConfigError extends Error {
+  readonly problems: string[]
+
+  constructor(problems: string[]) {
+    super(['the settings are wrong:', ...problems].join('\n'))
+    this.name = 'ConfigError'
+    this.problems = problems
+  }
+}
+
+const checked = settings.check(...rules, secretsDiffer)
+
+/** Throws ConfigError with every problem at once: a start that fails should fail once. */
+export function loadConfig(env: Environment, readFile: ReadFile): Config {
+  return toConfig(parseSettings(env, readFile, checked, () => true))
+}
+
+const databaseSettings = settings.pick({ DATABASE_URL: true, DIRECT_DATABASE_URL: true, DATA_DIR: true })
+
+/** Where the database is, which is all that a migration needs to know: no secret but the URL's. Throws ConfigError. */
+export function loadDatabaseConfig(
+  env: Environment,
+  readFile: ReadFile,
+): Pick<Config, 'databaseUrl' | 'directDatabaseUrl' | 'dataDir'> {
+  const s = parseSettings(env, readFile, databaseSettings, name => name in databaseSettings.shape)
+  return { databaseUrl: s.DATABASE_URL, directDatabaseUrl: s.DIRECT_DATABASE_URL, dataDir: s.DATA_DIR }
+}
+
+/** The settings by `schema`, once nothing is wrong with those that are `needed`. */
+function parseSettings<T>(
+  env: Environment,
+  readFile: ReadFile,
+  schema: z.ZodType<T>,
+  isNeeded: (name: SettingName) => boolean,
+): T {
+  const { texts, unread } = readTexts(env, readFile)
+  const issues = checked.safeParse(texts).error?.issues.map(issue => ({ name: issue.path[0], issue })) ?? []
+  const problems = [
+    ...[...unread].filter(([name]) => isNeeded(name)).map(([, problem]) => problem),
+    ...issues
+      .filter(({ name }) => isNeeded(name as SettingName) && !unread.has(name as SettingName))
+      .map(({ issue }) => describe(issue)),
+  ]
+  if (problems.length > 0) throw new ConfigError(problems)
+  return schema.parse(texts)
+}
+
+/** The text of MASTER_KEYS, or of the file that stands in for it, which `source` then names. */
+export function parseMasterKeys(text: string, source = 'MASTER_KEYS'): SealingKey[] {
+  return parseOne(settings.shape.MASTER_KEYS.unwrap(), text, source)
+}
+
+export function parseAdminToken(text: string, source = 'ADMIN_TOKEN'): string {
+  return parseOne(settings.shape.ADMIN_TOKEN.unwrap(), text, source)
+}
+
+function parseOne<T>(schema: z.ZodType<T, string>, text: string, source: string): T {
+  const parsed = schema.safeParse(text)
+  if (parsed.success) return parsed.data
+  throw new ConfigError(parsed.error.issues.map(issue => describe(issue, [source])))
+}
+
+function describe(issue: z.core.$ZodIssue, prefix: string[] = []): string {
+  return `${place([...prefix, ...issue.path])}: ${issue.message}`
+}
+
+function toConfig(s: Settings): Config {
+  return {
+    host: s.HOST,
+    port: s.PORT,
+    // `origin` leaves port 80 out, as every client will.
+    issuer: s.ISSUER ?? new URL(`http://localhost:${s.PORT}`).origin,
+    databaseUrl: s.DATABASE_URL,
+    directDatabaseUrl: s.DIRECT_DATABASE_URL,
+    redisUrl: s.REDIS_URL,
+    dataDir: s.DATA_DIR,
+    masterKeys: s.MASTER_KEYS,
+    adminToken: s.ADMIN_TOKEN,
+    operators: (s.OPERATORS ?? []).map(({ id, secret, readOnly }) => ({
+      name: id,
+      readOnly,
+      digest: digest(secret),
+    })),
+    resourceServers: (s.RESOURCE_SERVERS ?? []).map(toResourceServer),
+    accessTokenTtl: s.ACCESS_TOKEN_TTL,
+    maxAccessTokenTtl: s.MAX_ACCESS_TOKEN_TTL,
+    refreshTokenTtl: s.REFRESH_TOKEN_TTL,
+    sessionMaxTtl: s.SESSION_MAX_TTL,
+    refreshPolicy: s.REFRESH_POLICY,
+    refreshGrace: s.REFRESH_GRACE,
+    maxStaleness: s.MAX_STALENESS,
+    signup: s.SIGNUP,
+    trustProxy: s.TRUST_PROXY ?? [],
+    tokenCookie: s.TOKEN_COOKIE,
+    keyMaxAge: s.KEY_MAX_AGE,
+    auditRetention: s.AUDIT_RETENTION,
+    workers: s.WORKERS,
+    logLevel: s.LOG_LEVEL,
+  }
+}
+
+function toResourceServer({ id, secret }: { id: string; secret: string }): ResourceServer {
+  return { id, digest: digest(secret) }
+}

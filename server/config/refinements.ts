@@ -1,0 +1,116 @@
+import { z } from 'zod'
+import type { SettingName, Settings } from './schema.ts'
+
+/** What must hold between settings. Each blames one, and is silent while one that it needs is malformed. */
+
+type Payload = z.core.ParsePayload
+
+function isMalformed({ issues }: Payload, name: SettingName): boolean {
+  return issues.some(issue => issue.path?.[0] === name)
+}
+
+function rule(needs: [SettingName, ...SettingName[]], holds: (s: Settings) => boolean, error: string) {
+  const when = (payload: Payload) => !needs.some(name => isMalformed(payload, name))
+  return z.refine<Settings>(holds, { path: [needs[0]], error, when })
+}
+
+// These may look at a DATABASE_URL that is malformed: that it is set is enough.
+const isEmbedded = (s: Settings) => s.DATABASE_URL === undefined
+const MAKE =
+  'is missing, and with DATABASE_URL none is made; set it, the same on every replica, for example to '
+
+export const rules = [
+  rule(
+    ['ACCESS_TOKEN_TTL', 'MAX_ACCESS_TOKEN_TTL'],
+    s => s.ACCESS_TOKEN_TTL <= s.MAX_ACCESS_TOKEN_TTL,
+    'is longer than MAX_ACCESS_TOKEN_TTL (15m if unset); shorten it or raise that, for example ' +
+      'ACCESS_TOKEN_TTL=5m',
+  ),
+  rule(
+    ['ACCESS_TOKEN_TTL', 'REFRESH_TOKEN_TTL'],
+    s => s.ACCESS_TOKEN_TTL <= s.REFRESH_TOKEN_TTL,
+    'is longer than REFRESH_TOKEN_TTL (30d if unset); shorten it or raise that, for example ' +
+      'ACCESS_TOKEN_TTL=5m',
+  ),
+  rule(
+    ['REFRESH_TOKEN_TTL', 'SESSION_MAX_TTL'],
+    s => s.REFRESH_TOKEN_TTL <= s.SESSION_MAX_TTL,
+    'is longer than SESSION_MAX_TTL (90d if unset); shorten it or raise that, for example ' +
+      'REFRESH_TOKEN_TTL=30d',
+  ),
+  rule(
+    ['MASTER_KEYS'],
+    s => isEmbedded(s) || s.MASTER_KEYS !== undefined,
+    `${MAKE}m1: and what \`openssl rand -base64 32\` prints`,
+  ),
+  rule(
+    ['ADMIN_TOKEN'],
+    s => isEmbedded(s) || s.ADMIN_TOKEN !== undefined,
+    `${MAKE}what \`openssl rand -base64 32\` prints`,
+  ),
+  rule(
+    ['DATABASE_URL'],
+    s => !isEmbedded(s) || s.DIRECT_DATABASE_URL === undefined,
+    'is missing, and DIRECT_DATABASE_URL only adds to it; set both or neither, for example ' +
+      'DATABASE_URL=postgres://USER:PASSWORD@POOLER:6432/DATABASE',
+  ),
+  rule(
+    ['WORKERS'],
+    s => !isEmbedded(s) || s.WORKERS === 1,
+    'must be 1 with the embedded database, which one process alone can have open; set DATABASE_URL, or ' +
+      'for example WORKERS=1',
+  ),
+]
+
+interface Owned {
+  owner: [SettingName, ...number[]]
+  /** A secret is the same in base64, base64url or bare: whoever copies one may well copy it like that. */
+  spellings: string[]
+}
+
+/** One secret in two places is one leak for both. Looks at all that are well formed. */
+export const secretsDiffer = z.superRefine<Settings>(
+  (values, context) => {
+    const owners = new Map<string, Owned['owner']>()
+    for (const { owner, spellings } of secretsIn(values, name => !isMalformed(context, name))) {
+      const twin = spellings.map(spelling => owners.get(spelling)).find(found => found !== undefined)
+      if (twin)
+        context.addIssue({
+          code: 'custom',
+          path: owner,
+          message: `is the same secret as ${place(twin)}; ${ONE_EACH}`,
+        })
+      for (const spelling of spellings) owners.set(spelling, owner)
+    }
+  },
+  { when: () => true },
+)
+
+const ONE_EACH = 'write another random one, for example what `openssl rand -hex 32` prints'
+
+function secretsIn(s: Settings, isUsable: (name: SettingName) => boolean): Owned[] {
+  const keys = isUsable('MASTER_KEYS') ? (s.MASTER_KEYS ?? []) : []
+  const tokens = isUsable('ADMIN_TOKEN') && s.ADMIN_TOKEN !== undefined ? [s.ADMIN_TOKEN] : []
+  const servers = isUsable('RESOURCE_SERVERS') ? (s.RESOURCE_SERVERS ?? []) : []
+  const operators = isUsable('OPERATORS') ? (s.OPERATORS ?? []) : []
+  return [
+    ...keys.map(({ bytes }, i): Owned => ({ owner: ['MASTER_KEYS', i], spellings: [base64url(bytes)] })),
+    ...tokens.map((token): Owned => ({ owner: ['ADMIN_TOKEN'], spellings: spellings(token) })),
+    ...operators.map(({ secret }, i): Owned => ({ owner: ['OPERATORS', i], spellings: spellings(secret) })),
+    ...servers.map(
+      ({ secret }, i): Owned => ({ owner: ['RESOURCE_SERVERS', i], spellings: spellings(secret) }),
+    ),
+  ]
+}
+
+const base64url = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64url')
+
+function spellings(secret: string): string[] {
+  const bare = secret.replaceAll('+', '-').replaceAll('/', '_').replace(/=+$/, '')
+  return [bare, base64url(Buffer.from(secret))]
+}
+
+/** Where a problem is, in the operator's words: `MASTER_KEYS, entry 2`. */
+export function place([name, index]: readonly PropertyKey[]): string {
+  return typeof index === 'number' ? `${String(name)}, entry ${index + 1}` : String(name)
+}

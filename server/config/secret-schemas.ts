@@ -1,0 +1,121 @@
+import { z } from 'zod'
+import type { SealingKey } from '../crypto/envelope.ts'
+import { listOf } from './values.ts'
+
+const MASTER_KEY = /^[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/_-]{43}=?$/
+const RESOURCE_SERVER = /^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{32,}$/
+// RFC 6750 2.1, b64token: with any other character no Bearer header could bring it.
+const TOKEN = '(?=.{32,}$)[A-Za-z0-9._~+/-]+=*'
+const ADMIN_TOKEN = new RegExp(`^${TOKEN}$`)
+const OPERATOR = new RegExp(`^[a-z][a-z0-9_-]{0,31}:(?:read:)?${TOKEN}$`)
+const TOKEN_IN_WORDS = 'at least 32 of A-Z a-z 0-9 - . _ ~ + / and = at its end, as a Bearer header needs it'
+
+const WEAK =
+  'is too regular for a secret (few different bytes, counting, or a repeated pattern); make one, for example '
+
+/** False for what people make and no generator does: all zero, repeating a pattern, counting, few bytes. */
+function isStrong(secret: Uint8Array): boolean {
+  // Differences wrap around at 256, as bytes do.
+  const steps = secret.subarray(1).map((byte, i) => byte - secret[i]!)
+  return new Set(secret).size >= 8 && new Set(steps).size >= 8 && !repeats(secret)
+}
+
+function repeats(secret: Uint8Array): boolean {
+  for (let period = 1; period <= secret.length / 2; period++) {
+    if (secret.every((byte, i) => i < period || byte === secret[i - period])) return true
+  }
+  return false
+}
+
+/** `id:secret`; no id may hold a colon. */
+function pair(text: string): { id: string; secret: string } {
+  const colon = text.indexOf(':')
+  return { id: text.slice(0, colon), secret: text.slice(colon + 1) }
+}
+
+function idsDiffer(entries: { id: string }[]): boolean {
+  return new Set(entries.map(entry => entry.id)).size === entries.length
+}
+
+function toSealingKey(text: string): SealingKey {
+  const { id, secret } = pair(text)
+  return { id, bytes: Buffer.from(secret, 'base64') }
+}
+
+// 43 characters hold two bits too many: only the spelling in which those are zero, in one alphabet, is a key.
+function isMasterKey(text: string): boolean {
+  if (!MASTER_KEY.test(text)) return false
+  const bytes = Buffer.from(toSealingKey(text).bytes)
+  const bare = pair(text).secret.replace('=', '')
+  return bare === bytes.toString('base64url') || `${bare}=` === bytes.toString('base64')
+}
+
+const masterKey = z
+  .string()
+  .refine(
+    isMasterKey,
+    'must be an id (1 to 32 of A-Z a-z 0-9 . _ -), a colon and 32 bytes in base64, for example ' +
+      'm1: and what `openssl rand -base64 32` prints',
+  )
+  .transform(toSealingKey)
+  .refine(key => isStrong(key.bytes), `${WEAK}m1: and what \`openssl rand -base64 32\` prints`)
+
+export const masterKeys = listOf(masterKey).refine(
+  idsDiffer,
+  'has two keys with one id; give each its own, for example m2:NEW,m1:OLD',
+)
+
+export const adminToken = z
+  .string()
+  .regex(ADMIN_TOKEN, `must be ${TOKEN_IN_WORDS}, for example what \`openssl rand -base64 32\` prints`)
+  .pipe(
+    z
+      .string()
+      .refine(token => isStrong(Buffer.from(token)), `${WEAK}what \`openssl rand -base64 32\` prints`),
+  )
+
+const resourceServer = z
+  .string()
+  .regex(
+    RESOURCE_SERVER,
+    'must be an id (1 to 64 of A-Z a-z 0-9 _ -), a colon and a secret of at least 32 of A-Z a-z 0-9 _ -, ' +
+      'for example gateway: and what `openssl rand -hex 32` prints',
+  )
+  .transform(pair)
+  .refine(
+    server => isStrong(Buffer.from(server.secret)),
+    `${WEAK}gateway: and what \`openssl rand -hex 32\` prints`,
+  )
+
+export const resourceServers = listOf(resourceServer).refine(
+  idsDiffer,
+  'has two entries with one id; give each its own, for example gateway:SECRET,api:SECRET',
+)
+
+function toOperator(text: string) {
+  const { id: name, secret: rest } = pair(text)
+  const readOnly = rest.startsWith('read:')
+  return { id: name, secret: readOnly ? rest.slice('read:'.length) : rest, readOnly }
+}
+
+const operator = z
+  .string()
+  .regex(
+    OPERATOR,
+    'must be a name (a letter, then up to 31 of a-z 0-9 _ -), a colon, read: for who only looks, and a token of ' +
+      `${TOKEN_IN_WORDS}, for example alice: and what \`openssl rand -hex 32\` prints`,
+  )
+  .transform(toOperator)
+  .refine(
+    ({ id }) => id !== 'admin',
+    'admin is the name of who has ADMIN_TOKEN; choose another, for example alice',
+  )
+  .refine(
+    ({ secret }) => isStrong(Buffer.from(secret)),
+    `${WEAK}alice: and what \`openssl rand -hex 32\` prints`,
+  )
+
+export const operators = listOf(operator).refine(
+  idsDiffer,
+  'has two entries with one name; give each its own, for example alice:TOKEN,dashboard:read:TOKEN',
+)

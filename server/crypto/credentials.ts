@@ -1,0 +1,135 @@
+import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import { crc32 } from 'node:zlib'
+import { encodeBase32 } from './base32.ts'
+import { installationMac } from './mac.ts'
+
+const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+const CREDENTIAL = /^(assay_ak|assay_rs)_([A-Za-z0-9]{1,64})_[A-Za-z0-9]{43}_([A-Za-z0-9]{6})$/
+const CUSTOMER_ID = /^[a-z2-7]{16}$/
+const API_KEY_ID = /^([a-z2-7]{16})([a-z2-7]{8})([a-z2-7]{8})$/
+
+/**
+ * Says what the secret opens, to its reader and to secret scanners: an API key, or a resource server's
+ * credential.
+ */
+type Prefix = 'assay_ak' | 'assay_rs'
+
+/** Customer ids have 10 random bytes (16 characters); session ids, `jti` and the rest 15 (24 characters). */
+export function randomId(bytes: 10 | 15): string {
+  return encodeBase32(drawn(bytes))
+}
+
+/** Where unguessable bytes come from. `what`: no two of one draw are the same. */
+export type Draw = (bytes: number, what: string) => Buffer
+
+export const fromTheSystem: Draw = bytes => randomBytes(bytes)
+
+/** What a retry must make again, without its being kept: from the installation's key and what the retry brings again. */
+export const fromRetry =
+  (installationKey: Uint8Array, seed: string): Draw =>
+  (bytes, what) =>
+    hash(
+      'sha256',
+      installationMac(installationKey, 'retry', JSON.stringify([what, seed]), 32),
+      'buffer',
+    ).subarray(0, bytes)
+
+/** Of a new customer. */
+export const newCustomerId = (draw: Draw) => encodeBase32(draw(10, 'customer id'))
+
+/** Drawn ahead, since each draw is a call of the system's; what was taken is not given again. */
+let ahead = Buffer.alloc(0)
+
+function drawn(bytes: number): Buffer {
+  if (ahead.length < bytes) ahead = randomBytes(AHEAD)
+  const taken = ahead.subarray(0, bytes)
+  ahead = ahead.subarray(bytes)
+  return taken
+}
+
+const AHEAD = 4_096
+
+/**
+ * SHA-256, because our secrets are 256 random bits: there is nothing to guess that a slow hash could make
+ * slower.
+ */
+export function digest(text: string): Buffer {
+  return hash('sha256', text, 'buffer')
+}
+
+/** In constant time. Throws on a digest that isn't 32 bytes, which no column of ours holds. */
+export function matches(expected: Uint8Array, text: string): boolean {
+  return timingSafeEqual(expected, digest(text))
+}
+
+/** `text` is shown to its owner once; only `digest` is kept. */
+export function newCredential(
+  prefix: Prefix,
+  id: string,
+  draw = fromTheSystem,
+): { text: string; digest: Buffer } {
+  // 62^43 is just over 2^256.
+  const body = `${prefix}_${id}_${base62(BigInt(`0x${draw(32, 'credential').toString('hex')}`), 43)}`
+  const text = `${body}_${checksum(body)}`
+  if (!CREDENTIAL.test(text)) throw new Error('a credential id is 1 to 64 letters and digits')
+  return { text, digest: digest(text) }
+}
+
+/**
+ * The prefix and id of a well-formed credential; whether it is genuine, only `matches` says. The checksum is
+ * no secret: it turns away typing errors and lets a scanner tell a leaked credential from a look-alike.
+ */
+export function parseCredential(text: string): { prefix: Prefix; id: string } | undefined {
+  const [, prefix, id, sum] = CREDENTIAL.exec(text) ?? []
+  if (prefix === undefined || id === undefined) return undefined
+  return checksum(text.slice(0, -7)) === sum ? { prefix: prefix as Prefix, id } : undefined
+}
+
+/**
+ * An API key's id names its customer and bears a MAC, so that made-up ids cost no query: customer 16, random
+ * 8, MAC 8.
+ */
+export function newApiKeyId(installationKey: Uint8Array, customerId: string, draw = fromTheSystem): string {
+  if (!CUSTOMER_ID.test(customerId)) throw new Error('not a customer id')
+  const name = customerId + encodeBase32(draw(5, 'api key id'))
+  return name + installationMac(installationKey, 'api key id', name, 5)
+}
+
+const SERVER_ID = /^([a-z2-7]{16})([a-z2-7]{8})$/
+
+/** Of a resource server, with a MAC as an API key's has: random 16, MAC 8. */
+export function newServerId(installationKey: Uint8Array): string {
+  const name = encodeBase32(randomBytes(10))
+  return name + installationMac(installationKey, 'server id', name, 5)
+}
+
+/** Whether we made it, in constant time. */
+export function isServerId(installationKey: Uint8Array, id: string): boolean {
+  const [, name, mac] = SERVER_ID.exec(id) ?? []
+  if (name === undefined || mac === undefined) return false
+  return timingSafeEqual(
+    Buffer.from(mac),
+    Buffer.from(installationMac(installationKey, 'server id', name, 5)),
+  )
+}
+
+/** The customer that an API key id says it is of, if we made it. */
+export const customerNamedBy = (id: string) => id.slice(0, 16)
+
+/** The customer of an API key id that we made, in constant time; undefined for any other text. */
+export function customerOfApiKeyId(installationKey: Uint8Array, id: string): string | undefined {
+  const [, customerId, random, mac] = API_KEY_ID.exec(id) ?? []
+  if (customerId === undefined || mac === undefined) return undefined
+  const expected = installationMac(installationKey, 'api key id', `${customerId}${random}`, 5)
+  return timingSafeEqual(Buffer.from(mac), Buffer.from(expected)) ? customerId : undefined
+}
+
+function checksum(text: string): string {
+  return base62(BigInt(crc32(text)), 6)
+}
+
+function base62(value: bigint, width: number): string {
+  let digits = ''
+  for (let rest = value; rest > 0n; rest /= 62n) digits = DIGITS[Number(rest % 62n)] + digits
+  return digits.padStart(width, '0')
+}

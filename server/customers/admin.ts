@@ -1,0 +1,157 @@
+import type { Database } from '../../db/client.ts'
+import { DatabaseError } from '../../db/errors.ts'
+import type { Origin } from '../../db/queries/audit.ts'
+import {
+  disableCustomer,
+  enableCustomer,
+  endAccountSessions,
+  eraseCustomer,
+  findErased,
+  findListed,
+  type ListedCustomer,
+  listCustomers,
+  type Receipt,
+  searchEmails,
+  searchNames,
+  setPassword,
+  sweepErased,
+  updateCustomer,
+  updatePolicy,
+} from '../../db/queries/customers.ts'
+import { hashPassword } from '../crypto/password.ts'
+import type { Gate } from '../lib/concurrency-limit.ts'
+import { OAuthError } from '../lib/errors.ts'
+import type { Revoker } from '../revocation/revoker.ts'
+import { assertFits, type Policy, type Settings } from '../tokens/policy.ts'
+
+export type { ListedCustomer, Receipt, Search } from '../../db/queries/customers.ts'
+
+/** What an operator's change rests on. `revision`: nothing is changed unless it is still the customer's. */
+export interface Change {
+  customerId: string
+  revision: number | undefined
+}
+
+/** A customer may have millions of sessions, and erasing is one act (ms). */
+const ERASING = 600_000
+
+export interface DirectoryOptions {
+  db: Database
+  revoker: Revoker
+  /** Around every password hash. */
+  gate: Gate
+  config: Settings
+}
+
+/** Customers, as operators see to them. */
+export class Directory {
+  readonly #options: DirectoryOptions
+
+  constructor(options: DirectoryOptions) {
+    this.#options = options
+  }
+
+  /** Throws `not_found`. */
+  async find(customerId: string): Promise<ListedCustomer> {
+    const [found] = await findListed(this.#options.db, { customerId })
+    if (!found) throw new OAuthError('not_found', 'no such customer')
+    return found
+  }
+
+  list(query: Parameters<typeof listCustomers>[1]) {
+    return listCustomers(this.#options.db, query)
+  }
+
+  /** Those whose email, or name, begins with what was typed. */
+  search(by: 'email' | 'name', query: Parameters<typeof searchEmails>[1]) {
+    return (by === 'email' ? searchEmails : searchNames)(this.#options.db, query)
+  }
+
+  /** Throws `not_found`, `precondition_failed`, or `conflict` for an email that is taken. */
+  async change(
+    change: Change,
+    to: { email: string | undefined; name: string | undefined },
+    origin: Origin,
+  ): Promise<ListedCustomer> {
+    const [changed] = await updateCustomer(this.#options.db, { ...origin, ...change, ...to }).catch(
+      unlessTaken,
+    )
+    const found = await this.#asAsked(change, changed !== undefined)
+    if (!changed) throw TAKEN
+    return found
+  }
+
+  /**
+   * In place of the one before, for whatever is issued or refreshed from now on, on every replica. Throws `not_found`,
+   * `precondition_failed`, or `invalid_request` for lifetimes that don't fit each other or the server's.
+   */
+  async setPolicy(change: Change, policy: Policy, origin: Origin): Promise<ListedCustomer> {
+    assertFits(policy, this.#options.config)
+    const [changed] = await updatePolicy(this.#options.db, { ...origin, ...change, ...policy })
+    return this.#asAsked(change, changed !== undefined)
+  }
+
+  /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the bus's number. */
+  async disable(change: Change, origin: Origin) {
+    return this.#turn(disableCustomer, change, origin)
+  }
+
+  /** What was not revoked meanwhile goes on. */
+  async enable(change: Change, origin: Origin) {
+    return this.#turn(enableCustomer, change, origin)
+  }
+
+  /** A customer that is as asked already is left so, and is no error. */
+  async #turn(act: typeof disableCustomer, change: Change, origin: Origin) {
+    const { db, revoker } = this.#options
+    const [changed] = await act(db, { ...origin, ...change })
+    if (changed) revoker.forgetCustomer(change.customerId, changed.seq)
+    return { customer: await this.#asAsked(change, changed !== undefined), seq: changed?.seq }
+  }
+
+  /** Throws `precondition_failed` where nothing was changed because it had been changed. */
+  async #asAsked({ customerId, revision }: Change, changed: boolean): Promise<ListedCustomer> {
+    const found = await this.find(customerId)
+    if (!changed && revision !== undefined && found.revision !== revision)
+      throw new OAuthError('precondition_failed', 'the customer was changed meanwhile; read it again')
+    return found
+  }
+
+  /** Ends the account's own sessions. Answers the bus's number, if there were any. Throws `not_found`. */
+  async setPassword(customerId: string, password: string, origin: Origin): Promise<number | undefined> {
+    const { db, gate, revoker } = this.#options
+    const newHash = await gate.pass(() => hashPassword(password))
+    const [changed] = await setPassword(db, { ...origin, customerId, newHash })
+    if (!changed) throw new OAuthError('not_found', 'no such customer')
+    const [late] = await endAccountSessions(db, { ...origin, customerId })
+    for (const { ended, seq } of [changed, late!])
+      for (const id of ended) revoker.forgetSession(customerId, id, seq!)
+    return late!.seq ?? changed.seq ?? undefined
+  }
+
+  /** What was under way when customers were erased, and wrote after. */
+  async sweep(): Promise<void> {
+    for (const erased of await findErased(this.#options.db, {})) await sweepErased(this.#options.db, erased)
+  }
+
+  /** Everything but its part of the audit, which keeps ids and nothing personal. Throws `not_found`. */
+  async erase(customerId: string, origin: Origin): Promise<Receipt> {
+    const { db, revoker } = this.#options
+    const line = db.line(ERASING)
+    try {
+      const [receipt] = await eraseCustomer(line, { ...origin, customerId })
+      if (!receipt) throw new OAuthError('not_found', 'no such customer')
+      revoker.forgetCustomer(customerId, receipt.seq)
+      return receipt
+    } finally {
+      await line.close()
+    }
+  }
+}
+
+/** Two who ask for one email at once don't see each other. */
+function unlessTaken(error: unknown): never {
+  throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
+}
+
+export const TAKEN = new OAuthError('conflict', 'this email has an account')

@@ -1,0 +1,130 @@
+import { randomBytes } from 'node:crypto'
+import type { Database } from '../../db/client.ts'
+import { DatabaseError } from '../../db/errors.ts'
+import type { Origin } from '../../db/queries/audit.ts'
+import {
+  findCreated,
+  findErasure,
+  insertCustomerAlone,
+  type ListedCustomer,
+} from '../../db/queries/customers.ts'
+import type { Credentials } from '../clients/authenticate.ts'
+import { type Draw, fromRetry, matches, newCustomerId } from '../crypto/credentials.ts'
+import { hashPassword } from '../crypto/password.ts'
+import type { Vault } from '../keys/customer-keys.ts'
+import type { Gate } from '../lib/concurrency-limit.ts'
+import { OAuthError } from '../lib/errors.ts'
+import { drawFor, OTHER_REQUEST } from '../lib/idempotency.ts'
+import { NO_POLICY } from '../tokens/policy.ts'
+import { TAKEN } from './admin.ts'
+import { newCustomer } from './new-customer.ts'
+
+interface NewAccount {
+  email: string
+  name: string | undefined
+  password: string | undefined
+}
+
+interface Hashed extends NewAccount {
+  passwordHash: string
+}
+
+interface Created {
+  customer: ListedCustomer
+  apiKey: string
+}
+
+export interface CreationOptions {
+  db: Database
+  vault: Vault
+  credentials: Credentials
+  /** Around every password hash. */
+  gate: Gate
+}
+
+/** Customers, as operators create them. */
+export class Creation {
+  readonly #options: CreationOptions
+
+  constructor(options: CreationOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Without a password nobody can log in, until one is set. With a `retryKey` the same request is answered again with the same
+   * customer and API key, for as long as both are there: they are made from it, and neither is kept. Throws `conflict` for an
+   * email that is taken, `invalid_request` for another request under the key.
+   */
+  async create(account: NewAccount, origin: Origin, retryKey?: string): Promise<Created> {
+    const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
+    const hashed = { ...account, passwordHash: await this.#hash(account.password, seed) }
+    const draw = seed === undefined ? undefined : this.#drawFor(seed, hashed)
+    const before = async () => draw && this.#madeBefore(draw)
+    // Of two that come at once under one key the later one finds what the earlier one made.
+    const created = (await before()) ?? (await this.#make(hashed, origin, draw)) ?? (await before())
+    if (!created) throw TAKEN
+    return created
+  }
+
+  /** The same again for the same seed, but without a password: of none that anybody could know. */
+  #hash(password: string | undefined, seed: string | undefined): Promise<string> {
+    const { gate, vault } = this.#options
+    const text = password ?? randomBytes(32).toString('hex')
+    const salt = seed === undefined ? undefined : fromRetry(vault.installationKey, seed)(16, 'password salt')
+    return gate.pass(() => hashPassword(text, salt))
+  }
+
+  /** With the password as it was hashed: an API key drawn from the password itself would tell a guess that is right at no cost. */
+  #drawFor(seed: string, { email, name, password, passwordHash }: Hashed): Draw {
+    const request = [email, name, password === undefined ? undefined : passwordHash]
+    return drawFor(this.#options.vault.installationKey, seed, request)
+  }
+
+  /** By an earlier try. Throws `invalid_request` where that was for another request, or what it made is no more. */
+  async #madeBefore(draw: Draw): Promise<Created | undefined> {
+    const { db, credentials } = this.#options
+    const customerId = newCustomerId(draw)
+    const { id: apiKeyId, text } = credentials.make(customerId, draw)
+    const [found] = await findCreated(db, { customerId, apiKeyId })
+    if (found) return again(found, text)
+    // Made again, the API key of who was erased would be good again.
+    if ((await findErasure(db, { customerId })).length > 0) throw ERASED
+    return undefined
+  }
+
+  /** Undefined: the email is taken, or there is one that the same draw made, or was, until it was erased. */
+  async #make({ email, name, passwordHash }: Hashed, origin: Origin, draw?: Draw) {
+    const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
+    const [inserted] = await insertCustomerAlone(this.#options.db, { ...origin, ...made }).catch(unlessMade)
+    if (!inserted) return undefined
+    const { customerId: id } = made
+    const { createdAt } = inserted
+    const customer = { id, email, name: name ?? null, state: 'active' as const, revision: 1, createdAt }
+    return { customer: { ...customer, ...NO_POLICY }, apiKey }
+  }
+}
+
+/** Two that come at once under one Idempotency-Key don't see each other. */
+function unlessMade(error: unknown): [] {
+  if (error instanceof DatabaseError && error.constraint === 'customers_pkey') return []
+  throw error
+}
+
+/** Its API key is told again only if that very one is still there. */
+function again(
+  { digest, ...customer }: ListedCustomer & { digest: Uint8Array | null },
+  apiKey: string,
+): Created {
+  if (digest === null) throw KEY_DELETED
+  if (!matches(digest, apiKey)) throw OTHER_REQUEST
+  return { customer, apiKey }
+}
+
+const KEY_DELETED = new OAuthError(
+  'invalid_request',
+  'the API key that this Idempotency-Key made was deleted since; make another for its customer',
+)
+const ERASED = new OAuthError(
+  'invalid_request',
+  'the customer of this Idempotency-Key was erased; use a new one',
+)

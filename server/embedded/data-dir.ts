@@ -1,0 +1,101 @@
+import { randomBytes } from 'node:crypto'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { acquireLock, createFile, type Lock, LockHeld } from './pid-lock.ts'
+
+/** The folder of the embedded database: who has it open, and the secrets that were made for it. */
+export interface DataDir {
+  /** As the operator named it. */
+  path: string
+  /** Where the database is, or will be. */
+  database: string
+  /** No database is there yet. */
+  fresh: boolean
+  /** Lets the next process in; safe to call twice. */
+  release(): void
+}
+
+export class DataDirInUse extends Error {
+  readonly pid: number
+
+  constructor(path: string, pid: number) {
+    super(`another process (pid ${pid}) has ${path} open; stop it, or set DATA_DIR or DATABASE_URL`)
+    this.name = 'DataDirInUse'
+    this.pid = pid
+  }
+}
+
+export class DataDirUnusable extends Error {
+  constructor(path: string, code: string | undefined) {
+    super(`can't write to ${path} (${code}); set DATA_DIR to a folder that this user may write to`)
+    this.name = 'DataDirUnusable'
+  }
+}
+
+/** The database is there and the key that seals it is not. */
+export class MasterKeyMissing extends Error {
+  constructor(file: string, path: string) {
+    super(
+      `${file} is missing: the database in ${path} was sealed with the master key in it. No new one ` +
+        `is made: every secret in the database would be lost. Restore ${file} or set MASTER_KEYS to that key`,
+    )
+    this.name = 'MasterKeyMissing'
+  }
+}
+
+/** Makes the folder when there is none. Throws DataDirInUse, for a second process would ruin the database, or DataDirUnusable. */
+export function openDataDir(path: string): DataDir {
+  const { release } = lockFolder(path)
+  // Absolute, so that PGlite never takes a name like memory:// for one of its own kinds of storage.
+  const database = join(resolve(path), 'pgdata')
+  return { path, database, fresh: isEmpty(database), release }
+}
+
+function lockFolder(path: string): Lock {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    return acquireLock(join(path, 'assay.lock'))
+  } catch (error) {
+    const { code, syscall } = error as NodeJS.ErrnoException
+    if (syscall !== undefined) throw new DataDirUnusable(path, code)
+    if (error instanceof LockHeld) throw new DataDirInUse(path, error.pid)
+    throw error
+  }
+}
+
+function isEmpty(folder: string): boolean {
+  return !existsSync(folder) || readdirSync(folder).length === 0
+}
+
+export interface SecretFile {
+  path: string
+  /** To be parsed like the setting that it stands in for. */
+  text: string
+  /** For the log; holds no secret. */
+  warnings: string[]
+}
+
+/**
+ * What stands in for MASTER_KEYS. Made before the database and never after it: the start after one that
+ * stopped between the two finds the file and no database, and uses it.
+ */
+export function masterKeysFile(dir: DataDir): SecretFile {
+  const path = join(dir.path, 'master.keys')
+  if (dir.fresh) createFile(path, `m1:${randomBytes(32).toString('base64')}\n`)
+  else if (!existsSync(path)) throw new MasterKeyMissing(path, dir.path)
+  return readSecretFile(path)
+}
+
+/** What stands in for ADMIN_TOKEN. Nothing is sealed with it, so that one that was lost may be made anew. */
+export function adminTokenFile(dir: DataDir): SecretFile {
+  const path = join(dir.path, 'admin.token')
+  createFile(path, `${randomBytes(32).toString('base64url')}\n`)
+  return readSecretFile(path)
+}
+
+function readSecretFile(path: string): SecretFile {
+  const mode = statSync(path).mode & 0o777
+  const isOpen = (mode & 0o077) !== 0
+  const warning = `${path} holds a secret and has mode ${mode.toString(8)}, not 600; run: chmod 600 ${path}`
+  return { path, text: readFileSync(path, 'utf8').replace(/\r?\n$/, ''), warnings: isOpen ? [warning] : [] }
+}

@@ -1,0 +1,98 @@
+import { DatabaseDamaged, DatabaseError, SchemaUnfit, translate } from '../db/errors.ts'
+import { ConfigError } from './config/load.ts'
+import { DataDirInUse, DataDirUnusable, MasterKeyMissing } from './embedded/data-dir.ts'
+import { WrongMasterKey } from './keys/master-keys.ts'
+import { Unavailable } from './lib/errors.ts'
+import { ListenError } from './listen.ts'
+import { NotMigrated } from './open-database.ts'
+
+/** What kept it from starting, and the exit code that says whose it is to mend. */
+export interface Failure {
+  code: number
+  message: string
+}
+
+/** A worker's failure, in the primary. */
+export class FailedStart extends Error {
+  readonly code: number
+
+  constructor({ code, message }: Failure) {
+    super(message)
+    this.code = code || 1
+  }
+}
+
+/** sysexits.h: the settings are wrong; the database can't be reached, or is damaged. */
+const EX_CONFIG = 78
+const EX_UNAVAILABLE = 69
+
+/** Throws what is a bug. */
+export function failureOf(error: unknown): Failure {
+  if (error instanceof FailedStart) return { code: error.code, message: error.message }
+  const settings = [ConfigError, DataDirInUse, DataDirUnusable, MasterKeyMissing, WrongMasterKey, ListenError]
+  if (settings.some(kind => error instanceof kind))
+    return { code: EX_CONFIG, message: `assay: ${(error as Error).message}` }
+  if (error instanceof DatabaseDamaged || error instanceof SchemaUnfit)
+    return { code: EX_UNAVAILABLE, message: `assay: ${error.message}` }
+  if (error instanceof NotMigrated) {
+    const code = error.state === 'none' ? EX_CONFIG : EX_UNAVAILABLE
+    return { code, message: `assay: ${error.message}` }
+  }
+  const translated = translate(error)
+  if (translated instanceof DatabaseError && translated.sqlstate === '42501')
+    return { code: EX_CONFIG, message: NO_RIGHTS }
+  if (!(translated instanceof Unavailable)) throw translated
+  const message = `assay: ${unreachable(translated.detail ?? '')}; check DATABASE_URL, and DIRECT_DATABASE_URL if it is set`
+  return { code: EX_UNAVAILABLE, message }
+}
+
+const NO_RIGHTS =
+  'assay: the role of DATABASE_URL may not use this database or its schema assay; grant its rights as ' +
+  'deploy/postgres/roles.sql does, or let the role own the schema: alter schema assay owner to ROLE'
+
+/** In words, by the driver's or the server's code. */
+function unreachable(detail: string): string {
+  const code = detail.replace(/^database: /, '')
+  const why = WHY[code] ?? WHY[code.slice(0, 2)]
+  return `the database can't be used${why === undefined ? '' : `: ${why}`} (${detail})`
+}
+
+const UNTRUSTED =
+  "the server's certificate is not signed by a trusted CA; name its CA's file with sslrootcert=FILE in the URL"
+
+/** By code, or by the class of an SQLSTATE: its first two characters. */
+const WHY: Record<string, string> = {
+  '3D000': 'this database does not exist; create it (createdb NAME)',
+  '28P01': 'the user or the password is wrong',
+  '28000_WITHOUT_TLS':
+    'the server refuses this user, database or address; if it demands TLS, add sslmode=require to the URL, or ' +
+    'sslmode=verify-full and sslrootcert=FILE to check its certificate as well',
+  '28': 'the server refuses this user, database or address (pg_hba.conf)',
+  '53300':
+    'it has no connection left; raise its max_connections, or the connection limit of the role or database, or start fewer replicas or WORKERS',
+  '55P03':
+    'its schema is to be changed, and a table of it is in use; end what has been open for long (pg_stat_activity), and try again',
+  '57P03': 'it is starting, stopping or recovering; try again',
+  ENOENT: 'a file that its URL names (sslrootcert, sslcert, sslkey) is not there',
+  ENOTFOUND: 'there is no such host',
+  EAI_AGAIN: 'its name could not be looked up; is DNS there?',
+  ECONNREFUSED: 'nothing listens at this host and port',
+  ECONNRESET: 'the server hung up; is it Postgres?',
+  CONNECTION_CLOSED: 'the server hung up; is it Postgres?',
+  EHOSTUNREACH: 'there is no way to this host',
+  ETIMEDOUT: 'nothing answers at this host and port',
+  NO_TLS: 'the server does not offer TLS; set sslmode=disable in the URL, or turn on its setting ssl',
+  READ_ONLY:
+    'it only reads: default_transaction_read_only is on for the server, the database or the role. Some providers turn it on ' +
+    'when the disk is full. Turn it off, or name a database that can be written to',
+  ERR_TLS_CERT_ALTNAME_INVALID:
+    "the server's certificate is for another host; name the host as the certificate does, or use sslmode=verify-ca",
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNTRUSTED,
+  SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
+  CERT_SIGNATURE_FAILURE: UNTRUSTED,
+  CERT_HAS_EXPIRED: "the server's certificate has expired",
+  STANDBY: 'it is a standby, which only reads; name the primary, or promote it',
+  CONNECT_TIMEOUT: 'nothing answers at this host and port',
+}

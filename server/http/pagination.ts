@@ -1,0 +1,53 @@
+import { OAuthError } from '../lib/errors.ts'
+
+const BAD_CURSOR = new OAuthError(
+  'invalid_request',
+  'cursor: send next_cursor of the page before, or leave it out',
+)
+
+/** The position after the last row of a page: opaque to its reader. */
+const encodeCursor = (at: Date, id: string | number) =>
+  Buffer.from(`${at.getTime()} ${id}`).toString('base64url')
+
+export function decodeCursor(text: string | undefined): { at: Date; id: string } | undefined {
+  if (text === undefined) return undefined
+  const [, time, id] = /^(\d{1,13}) ([\w-]{1,64})$/.exec(Buffer.from(text, 'base64url').toString()) ?? []
+  if (time === undefined || id === undefined) throw BAD_CURSOR
+  return { at: new Date(Number(time)), id }
+}
+
+export function pageSize(text: string | undefined): number {
+  const size = Number(text ?? 50)
+  if (!/^\d{1,3}$/.test(text ?? '50') || size < 1 || size > 100)
+    throw new OAuthError('invalid_request', 'limit: a whole number from 1 to 100')
+  return size
+}
+
+/** Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. */
+export function pageOf<Row extends { id: string | number }>(
+  rows: Row[],
+  limit: number,
+  at: (row: Row) => Date,
+) {
+  const page = rows.slice(0, limit)
+  const last = page.at(-1)
+  return { page, nextCursor: last && rows.length > limit ? encodeCursor(at(last), last.id) : undefined }
+}
+
+/** The position after the last row of a page that is in the order of a text, and of customers' ids within it. */
+const encodeTextCursor = (text: string, id: string) => Buffer.from(`${id} ${text}`).toString('base64url')
+
+export function decodeTextCursor(cursor: string | undefined): { text: string; id: string } | undefined {
+  if (cursor === undefined) return undefined
+  const decoded = Buffer.from(cursor, 'base64url').toString()
+  const [, id, text] = /^([a-z2-7]{16}) (\P{Cc}{1,300})$/u.exec(decoded) ?? []
+  if (text === undefined || id === undefined) throw BAD_CURSOR
+  return { text, id }
+}
+
+/** As `pageOf`, of rows that say by which text they are ordered. */
+export function textPageOf<Row extends { id: string; key: string }>(rows: Row[], limit: number) {
+  const page = rows.slice(0, limit)
+  const last = page.at(-1)
+  return { page, nextCursor: last && rows.length > limit ? encodeTextCursor(last.key, last.id) : undefined }
+}

@@ -1,0 +1,109 @@
+import { dropOldEvents, makePartitions } from '../db/queries/audit-partitions.ts'
+import type { Querier } from '../db/queries/change-feed.ts'
+import { DEAD, deleteDead, isWhole } from '../db/queries/maintenance.ts'
+import { isFirst } from '../db/queries/replicas.ts'
+import type { Directory } from './customers/admin.ts'
+import type { Retirement } from './keys/retirement.ts'
+import type { Secrets } from './keys/rotation.ts'
+import type { Log } from './lib/logger.ts'
+
+/** Between two rounds (ms). */
+const EVERY = 60_000
+
+export interface MaintenanceOptions {
+  db: Querier
+  /** This process's name among the replicas. */
+  replica: string
+  retirement: Retirement
+  secrets: Secrets
+  directory: Pick<Directory, 'sweep'>
+  /** Seconds, for customers whose policy has none; 0: their secrets are rotated only when somebody asks. */
+  keyMaxAge: number
+  /** Seconds. */
+  auditRetention: number
+  /** Told of each job: whether it went well, or was another replica's, and how many rows went, if it removes some. */
+  ran(job: string, outcome: MaintenanceOutcome, removed: number): void
+  log: Log
+}
+
+export type MaintenanceOutcome = 'ok' | 'failed' | 'skipped'
+
+/**
+ * What must happen though nobody asks. One replica does it for all, in small batches. Where two take themselves for that
+ * one, rows that the other is at are passed over; a job that fails is made up for by the next round.
+ */
+export class Maintenance {
+  readonly #options: MaintenanceOptions
+  #timer: NodeJS.Timeout | undefined
+  #round: Promise<void> | undefined
+  #stopped = false
+
+  constructor(options: MaintenanceOptions) {
+    this.#options = options
+  }
+
+  start() {
+    this.#timer = setInterval(() => {
+      this.#round ??= this.run().finally(() => {
+        this.#round = undefined
+      })
+    }, EVERY)
+  }
+
+  /** One round, now. Doesn't throw. */
+  async run(): Promise<void> {
+    const ours = await this.#isOurs()
+    for (const [job, run] of Object.entries(this.#jobs())) {
+      if (this.#stopped) return
+      if (ours) await this.#do(job, run)
+      else this.#options.ran(job, 'skipped', 0)
+    }
+  }
+
+  /** Where the database doesn't say, the jobs tell why. */
+  async #isOurs(): Promise<boolean> {
+    const { db, replica } = this.#options
+    const rows = await isFirst(db, { replica }).catch(() => undefined)
+    return rows?.[0]?.first ?? true
+  }
+
+  async #do(job: string, run: () => Promise<unknown>) {
+    const { log, ran } = this.#options
+    try {
+      const removed = await run()
+      ran(job, 'ok', typeof removed === 'number' ? removed : 0)
+    } catch (error) {
+      ran(job, 'failed', 0)
+      log.warn({ err: error, job }, 'a job of maintenance failed; the next round tries again')
+    }
+  }
+
+  /** Each answers how many rows it removed, where it removes some. */
+  #jobs(): Record<string, () => Promise<unknown>> {
+    const { db, directory, retirement, secrets, keyMaxAge, auditRetention } = this.#options
+    const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]
+    return {
+      partitions: () => makePartitions(db).then(() => {}),
+      audit: () => dropOldEvents(db, auditRetention),
+      retire: () => retirement.pass(),
+      erased: () => directory.sweep(),
+      rotate: () => secrets.rotateAged(keyMaxAge),
+      ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
+    }
+  }
+
+  async #clear(table: keyof typeof DEAD): Promise<number> {
+    let removed = 0
+    for (let batch = 0; !this.#stopped; removed += batch) {
+      batch = await deleteDead(this.#options.db, table)
+      if (isWhole(batch)) return removed + batch
+    }
+    return removed
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    await this.#round
+  }
+}

@@ -1,0 +1,150 @@
+import type { Querier } from '../../db/queries/change-feed.ts'
+import { findRecords, type RecordRow } from '../../db/queries/customer-keys.ts'
+import { open, type SealingKey } from '../crypto/envelope.ts'
+import type { Algorithm } from '../jwt/jwt.ts'
+import { encodeHeader } from '../jwt/jwt.ts'
+import { formatKid, type Use } from '../jwt/kid.ts'
+
+export interface SigningKey {
+  readonly kid: string
+  readonly use: Use
+  readonly version: number
+  readonly alg: Algorithm
+  /** The one protected header that its tokens have, encoded. */
+  readonly header: string
+  readonly secret: Buffer
+  readonly record: CustomerRecord
+}
+
+export interface ApiKey {
+  readonly id: string
+  readonly digest: Buffer
+  /** RFC 6749 3.3; '*' is any. */
+  readonly scope: string
+  /** NumericDate. */
+  readonly expiresAt: number | undefined
+}
+
+/** All that verifying a customer's tokens and credentials takes, as it was at one number of the bus. */
+export interface CustomerRecord {
+  readonly customerId: string
+  /** `broken`: its row doesn't open, which concerns nobody else. */
+  readonly state: 'active' | 'disabled' | 'absent' | 'broken'
+  readonly epoch: number
+  // There are a hundred thousand records, and most have two keys and one API key: lists, as long as they need to be (what
+  // is pushed to has room for 17), and no set without a member.
+  keys: readonly SigningKey[]
+  apiKeys: readonly ApiKey[]
+  /** Kids and API key ids that we once made and that are no more. */
+  gone: Set<string> | undefined
+}
+
+/** Remembered as gone, of one customer. */
+const MOST_GONE = 1_000
+
+export const keyOf = (record: CustomerRecord, kid: string) => record.keys.find(key => key.kid === kid)
+
+export const apiKeyOf = (record: CustomerRecord, id: string) => record.apiKeys.find(key => key.id === id)
+
+export const has = (record: CustomerRecord, wanted: string) =>
+  keyOf(record, wanted) !== undefined || apiKeyOf(record, wanted) !== undefined
+
+export const isGone = (record: CustomerRecord, wanted: string) => record.gone?.has(wanted) === true
+
+/** Of a kid or an API key id that we made: it will not come back. */
+export function noteGone(record: CustomerRecord, wanted: string) {
+  record.gone ??= new Set()
+  if (record.gone.size < MOST_GONE) record.gone.add(wanted)
+}
+
+/** What opens sealed records: the installation's id and key, and the master ring. */
+export interface Vault {
+  readonly installationId: string
+  readonly installationKey: Buffer
+  masterKey(id: string): SealingKey | undefined
+  /** Seals new data keys. */
+  readonly current: SealingKey
+}
+
+/** One for each, in order, all from one snapshot. */
+export const readRecords = (db: Querier, customerIds: string[]) =>
+  findRecords(db, { ids: JSON.stringify(customerIds) })
+
+/** Opens what a row seals. Throws SealError when it doesn't open. */
+export function openRecord(vault: Vault, customerId: string, row: RecordRow): CustomerRecord {
+  const { state, epoch, sealedDataKey } = row
+  const record = { ...recordOf(customerId, state ?? 'absent'), epoch: epoch ?? 0 }
+  if (sealedDataKey === null) return record
+  const dataKey = openDataKey(vault, customerId, sealedDataKey)
+  const [keys, apiKeys] = [row.keys ?? [], row.apiKeys ?? []]
+  const secrets = keys.map(key => openSecret(vault, customerId, dataKey, key))
+  const digests = apiKeys.map(([, digest]) => Buffer.from(digest, 'base64'))
+  const bytes = together([...secrets, ...digests])
+  record.keys = keys.map(key => toSigningKey(vault, record, key, bytes.next().value!))
+  record.apiKeys = apiKeys.map(key => toApiKey(key, bytes.next().value!))
+  return record
+}
+
+/**
+ * The same bytes, in memory of their own and all in one piece: a small Buffer is a view of a slab that it keeps whole, and
+ * one that has its own costs three times what is in it.
+ */
+function* together(parts: Uint8Array[]): Generator<Buffer, undefined> {
+  const whole = Buffer.allocUnsafeSlow(parts.reduce((sum, { length }) => sum + length, 0))
+  let start = 0
+  for (const part of parts) {
+    whole.set(part, start)
+    yield whole.subarray(start, start + part.length)
+    start += part.length
+  }
+}
+
+const NONE: readonly never[] = []
+
+const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerRecord => ({
+  customerId,
+  state,
+  epoch: 0,
+  keys: NONE,
+  apiKeys: NONE,
+  gone: undefined,
+})
+
+export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken')
+
+type KeyRow = NonNullable<RecordRow['keys']>[number]
+type ApiKeyRow = NonNullable<RecordRow['apiKeys']>[number]
+
+function openSecret(vault: Vault, customer: string, dataKey: SealingKey, [use, version, , , sealed]: KeyRow) {
+  const context = { installation: vault.installationId, customer, purpose: use, version }
+  return open(id => (id === dataKey.id ? dataKey : undefined), Buffer.from(sealed, 'base64'), context)
+}
+
+function toSigningKey(vault: Vault, record: CustomerRecord, row: KeyRow, secret: Buffer): SigningKey {
+  const [use, version, alg] = row
+  const kid = formatKid(vault.installationKey, { customerId: record.customerId, use, version })
+  return { kid, use, version, alg, header: encodeHeader({ alg, typ: TYPE[use], kid }), secret, record }
+}
+
+export const TYPE = { access: 'at+jwt', refresh: 'rt+jwt' } as const
+
+export const DATA_KEY_ID = 'd1'
+
+export const dataKeyContext = (vault: Pick<Vault, 'installationId'>, customer: string) => ({
+  installation: vault.installationId,
+  customer,
+  purpose: 'data key',
+  version: 1,
+})
+
+export function openDataKey(vault: Vault, customerId: string, sealed: Uint8Array): SealingKey {
+  const bytes = open(id => vault.masterKey(id), sealed, dataKeyContext(vault, customerId))
+  return { id: DATA_KEY_ID, bytes }
+}
+
+const toApiKey = ([id, , scope, expiresAt]: ApiKeyRow, digest: Buffer): ApiKey => ({
+  id,
+  digest,
+  scope,
+  expiresAt: expiresAt ?? undefined,
+})

@@ -1,0 +1,110 @@
+import { randomBytes } from 'node:crypto'
+import { SchemaUnfit } from '../../db/errors.ts'
+import type { Querier } from '../../db/queries/change-feed.ts'
+import {
+  findInstallation,
+  findMasterKeys,
+  findNeededMasterKeys,
+  findSomeDataKeys,
+  insertInstallation,
+  insertMasterKey,
+} from '../../db/queries/customer-keys.ts'
+import { randomId } from '../crypto/credentials.ts'
+import { checkValue, open, SealError, type SealingKey, seal } from '../crypto/envelope.ts'
+import { openDataKey, type Vault } from './customer-keys.ts'
+
+/** The master keys and the database don't belong together. Nothing was changed. */
+export class WrongMasterKey extends Error {}
+
+/** Customers whose data keys are tried at the start. */
+const TRIED = 10
+
+/**
+ * Opens the installation with the ring of master keys, of which the first seals and all open; makes it on the very first
+ * start. Throws WrongMasterKey, or SchemaUnfit, before anything is written: what was sealed is never "regenerated".
+ */
+export async function openVault(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<Vault> {
+  const masterKeys = new Map(ring.map(key => [key.id, key]))
+  const known = await findMasterKeys(db, {})
+  assertMatches(ring, known)
+  assertComplete(masterKeys, await findNeededMasterKeys(db))
+  const [current] = ring
+  const { id: installationId, sealedKey } = await installation(db, current)
+  const masterKey = (id: string) => masterKeys.get(id)
+  const installationKey = openInstallation(masterKey, installationId, sealedKey)
+  const vault = { installationId, installationKey, masterKey, current }
+  await assertOpensAny(db, vault)
+  for (const key of ring) await insertMasterKey(db, { id: key.id, checkValue: checkValue(key) })
+  // Another replica may have brought another key under a new id at the same time: the first one counts.
+  assertMatches(ring, await findMasterKeys(db, {}))
+  return vault
+}
+
+function assertMatches(ring: SealingKey[], known: { id: string; checkValue: string }[]) {
+  const wrong = ring.flatMap(key => {
+    const expected = known.find(({ id }) => id === key.id)?.checkValue
+    const found = checkValue(key)
+    return expected === undefined || expected === found
+      ? []
+      : [`master key ${key.id}: expected check value ${expected}, found ${found}`]
+  })
+  if (wrong.length > 0)
+    throw new WrongMasterKey(
+      `${wrong.join('\n')}\nthis is another key under the same id; set MASTER_KEYS to the key that this database was sealed with`,
+    )
+}
+
+function assertComplete(ring: Map<string, SealingKey>, needed: { id: string }[]) {
+  const missing = needed.filter(({ id }) => !ring.has(id)).map(({ id }) => id)
+  if (missing.length > 0)
+    throw new WrongMasterKey(
+      `the database has rows sealed under ${missing.join(', ')}, which MASTER_KEYS lacks (it has ${[...ring.keys()].join(', ')}); add it behind the first`,
+    )
+}
+
+const contextOf = (installation: string) => ({
+  installation,
+  customer: '',
+  purpose: 'installation key',
+  version: 1,
+})
+
+async function installation(db: Querier, current: SealingKey) {
+  const [found] = await findInstallation(db, {})
+  if (found) return found
+  const id = randomId(15)
+  const sealedKey = seal(current, randomBytes(32), contextOf(id))
+  await insertInstallation(db, { id, sealedKey, masterKeyId: current.id, checkValue: checkValue(current) })
+  // Another replica may have been first: what the table holds counts.
+  return (await findInstallation(db, {}))[0]!
+}
+
+function openInstallation(masterKey: Vault['masterKey'], id: string, sealed: Uint8Array): Buffer {
+  try {
+    return open(masterKey, sealed, contextOf(id))
+  } catch (error) {
+    if (!(error instanceof SealError)) throw error
+    throw new WrongMasterKey(
+      `the installation key does not open: ${error.message}; restore the database's row or MASTER_KEYS`,
+    )
+  }
+}
+
+/** One row that doesn't open is its customer's affair; if all are such, they are of another installation. */
+async function assertOpensAny(db: Querier, vault: Vault) {
+  const tried = await findSomeDataKeys(db, { count: TRIED })
+  if (tried.length > 0 && !tried.some(row => opens(vault, row)))
+    throw new SchemaUnfit(`has customers whose keys these master keys do not open (${tried.length} tried)`)
+}
+
+function opens(
+  vault: Vault,
+  { customerId, sealedDataKey }: { customerId: string; sealedDataKey: Uint8Array },
+) {
+  try {
+    return openDataKey(vault, customerId, sealedDataKey) !== undefined
+  } catch (error) {
+    if (!(error instanceof SealError)) throw error
+    return false
+  }
+}

@@ -1,0 +1,146 @@
+import { randomBytes } from 'node:crypto'
+import type { Querier } from '../../db/queries/change-feed.ts'
+import { countLive, listSecrets } from '../../db/queries/key-retirement.ts'
+import { findAged, findRotatable, type Rotatable, rotateKeys } from '../../db/queries/key-rotation.ts'
+import { MAINTENANCE, type Origin } from '../audit/audit.ts'
+import { seal } from '../crypto/envelope.ts'
+import { OAuthError, Unavailable } from '../lib/errors.ts'
+import type { Log } from '../lib/logger.ts'
+import type { Limits } from '../lib/rate-limiter.ts'
+import type { Bus } from '../revocation/change-feed.ts'
+import type { Revoker } from '../revocation/revoker.ts'
+import { openDataKey, type Vault } from './customer-keys.ts'
+
+export type { SecretRow } from '../../db/queries/key-retirement.ts'
+
+/** Which of a customer's secrets an act is about. */
+export type Uses = { access: boolean; refresh: boolean }
+
+export interface Rotated {
+  versions: { use: 'access' | 'refresh'; version: number }[]
+  /** Milliseconds since 1970, by the database's clock: from then on every replica refuses what was ended. */
+  effectiveAt: number
+}
+
+/** `now`: what the old secrets signed ends at once. `reason` goes to the audit. */
+type Act = { now: boolean; reason: string }
+
+export interface SecretsOptions {
+  db: Querier
+  bus: Bus
+  revoker: Revoker
+  vault: Vault
+  limits: Limits
+  log: Log
+}
+
+/** Bytes: as long as SHA-512's output, and HS512 wants no shorter key (RFC 7518 3.2). */
+const LENGTH = 64
+/** A rotation that loses against another is tried again, on what the other left. */
+const TRIES = 5
+/** Versions that may verify beside the current ones: each is in the record that every replica reads. */
+const MOST_PREVIOUS = 40
+const TOO_MANY_VERSIONS =
+  'too many older versions still verify; wait until they are retired, or rotate with now'
+/** Customers of one pass of maintenance. */
+const BATCH = 100
+
+export const newSecret = () => randomBytes(LENGTH)
+
+/** The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server. */
+export class Secrets {
+  readonly #options: SecretsOptions
+
+  constructor(options: SecretsOptions) {
+    this.#options = options
+  }
+
+  /**
+   * A new version for each use, in one write. Tokens of the old one go on until they end by themselves; with `now`, they
+   * end at once on every replica, and with refresh among the uses every session does. Throws `not_found`, `conflict`,
+   * TooMany.
+   */
+  async rotate(customerId: string, uses: Uses, act: Act, origin: Origin): Promise<Rotated> {
+    await this.#options.limits.take('rotate', customerId)
+    for (let tried = 0; tried < TRIES; tried++) {
+      const from = await this.#rotatable(customerId)
+      if (!act.now && from.previous >= MOST_PREVIOUS) throw new OAuthError('conflict', TOO_MANY_VERSIONS)
+      const rotated = await this.#rotateFrom(from, customerId, uses, act, origin)
+      if (rotated) return rotated
+    }
+    throw new OAuthError('conflict', 'the secrets are being rotated by others at the same time; try again')
+  }
+
+  /** Undefined: another rotation came first. */
+  async #rotateFrom(
+    from: Rotatable,
+    customerId: string,
+    uses: Uses,
+    act: Act,
+    origin: Origin,
+  ): Promise<Rotated | undefined> {
+    const { bus, db, revoker } = this.#options
+    const sealed = this.#sealed(customerId, uses, from)
+    const [rotated] = await rotateKeys(db, { ...origin, ...act, ...sealed, customerId })
+    if (!rotated) return undefined
+    revoker.forgetCustomer(customerId, rotated.seq)
+    if (act.now) await bus.everywhere(rotated.seq)
+    return { versions: rotated.versions, effectiveAt: bus.now() }
+  }
+
+  async #rotatable(customerId: string): Promise<Rotatable> {
+    const [from] = await findRotatable(this.#options.db, { customerId })
+    if (!from) throw new OAuthError('not_found', 'no such customer, or it is disabled')
+    if (from.standby) throw new Unavailable('rotate: the answer came from a standby', 'database')
+    return from
+  }
+
+  #sealed(customer: string, uses: Uses, from: Rotatable) {
+    const { vault } = this.#options
+    const dataKey = openDataKey(vault, customer, from.sealedDataKey)
+    const next = (purpose: 'access' | 'refresh', current: number) =>
+      seal(dataKey, newSecret(), {
+        installation: vault.installationId,
+        customer,
+        purpose,
+        version: current + 1,
+      })
+    return {
+      rotations: from.rotations,
+      sealedAccess: uses.access ? next('access', from.accessVersion) : undefined,
+      sealedRefresh: uses.refresh ? next('refresh', from.refreshVersion) : undefined,
+    }
+  }
+
+  /** What `rotate` with `now` would end: sessions, and access tokens at most. */
+  async wouldEnd(customerId: string, uses: Uses): Promise<{ sessions: number; tokens: number }> {
+    const [live] = await countLive(this.#options.db, { customerId, ...uses })
+    return live!
+  }
+
+  list(customerId: string) {
+    return listSecrets(this.#options.db, { customerId })
+  }
+
+  /** Rotates what is older than its customer's policy, or else `maxAge` seconds, allows, unless another replica has since. */
+  async rotateAged(maxAge: number): Promise<void> {
+    const aged = await findAged(this.#options.db, { maxAge, mostPrevious: MOST_PREVIOUS, limit: BATCH })
+    for (const { customerId, rotations, ...uses } of aged)
+      await this.#rotateOne(customerId, rotations, uses).catch(error => this.#pass(customerId, error))
+  }
+
+  async #rotateOne(customerId: string, rotations: number, uses: Uses): Promise<void> {
+    const from = await this.#rotatable(customerId)
+    if (from.rotations !== rotations) return
+    await this.#rotateFrom(from, customerId, uses, { now: false, reason: 'age' }, MAINTENANCE)
+  }
+
+  /** One that can't be rotated keeps nobody else from it. */
+  #pass(customerId: string, error: unknown) {
+    if (error instanceof Unavailable) throw error
+    this.#options.log.warn(
+      { err: error, customerId },
+      'the secrets of a customer could not be rotated by age',
+    )
+  }
+}

@@ -1,0 +1,72 @@
+import { DatabaseError } from '../../db/errors.ts'
+import { Unavailable } from './errors.ts'
+import { served, serving } from './tracing.ts'
+
+/** Items of one statement at most, and waiting for one. */
+const MOST = 100
+const MOST_WAITING = 10_000
+
+interface Waiting<Item, Result> {
+  item: Item
+  /** Whose act it is. */
+  served: ReturnType<typeof served>
+  resolve(result: Result): void
+  reject(error: unknown): void
+}
+
+/**
+ * Lets what comes together share a statement, and so a commit: while enough are under way the rest collects. Without load
+ * nobody waits for anybody. One that the database can't answer fails for all that shared it; one that it refuses is done
+ * again for each alone, so that nobody's act fails for another's.
+ */
+export class Grouped<Item, Result> {
+  readonly #run: (items: Item[]) => Promise<Result[]>
+  readonly #abreast: number
+  readonly #waiting: Waiting<Item, Result>[] = []
+  #running = 0
+
+  /** `run` answers one result for each item, in order. `abreast`: statements under way at once. */
+  constructor(run: (items: Item[]) => Promise<Result[]>, abreast = 1) {
+    this.#run = run
+    this.#abreast = abreast
+  }
+
+  async add(item: Item): Promise<Result> {
+    if (this.#waiting.length >= MOST_WAITING)
+      throw new Unavailable('more acts wait than can be done in time', 'busy')
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ item, served: served(), resolve, reject })
+      if (this.#running < this.#abreast) void this.#drain()
+    })
+  }
+
+  async #drain() {
+    this.#running++
+    while (this.#waiting.length > 0) await this.#settle(this.#waiting.splice(0, MOST))
+    this.#running--
+  }
+
+  async #settle(group: Waiting<Item, Result>[]): Promise<void> {
+    try {
+      const requests = group.flatMap(waiting => waiting.served)
+      const results = await serving(requests, () => this.#run(group.map(({ item }) => item)))
+      for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
+    } catch (error) {
+      if (error instanceof DatabaseError && group.length > 1) return this.#settleEach(group)
+      // Where the database doesn't answer, who waits behind would wait once more for each group before it.
+      const behind = error instanceof Unavailable ? this.#waiting.splice(0) : []
+      for (const { reject } of [...group, ...behind]) reject(error)
+    }
+  }
+
+  async #settleEach(group: Waiting<Item, Result>[]) {
+    for (const one of group) await this.#settle([one])
+  }
+}
+
+/** One for each of `many` acts, in order: the row that has its number, if one has. */
+export function byNumber<Row extends { n: number }>(rows: Row[], many: number): (Row | undefined)[] {
+  const found: (Row | undefined)[] = Array(many).fill(undefined)
+  for (const row of rows) found[row.n] = row
+  return found
+}

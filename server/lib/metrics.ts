@@ -1,0 +1,239 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { REFRESH_OUTCOMES, type RefreshOutcome } from '../../db/queries/refresh.ts'
+import type { MaintenanceOutcome } from '../jobs.ts'
+import type { Outcome } from '../keys/redis-cache.ts'
+import { UNAVAILABLE, type UnavailableReason } from './errors.ts'
+
+/** What is read off at each scrape. */
+export interface Sources {
+  /** Seconds since the poll that the state rests on was sent. */
+  busAge(): number
+  /** Seconds: the oldest state that was ever answered from. */
+  longestAge(): number
+  bus(): { polls: number; failures: number; rows: number; reloads: number }
+  revocations(): number
+  customers(): number
+  database(): { calls: number; connections: number }
+  /** How looking for records in Redis ended. */
+  shelf(): ReadonlyMap<Outcome, number>
+  redisFailures(): number
+}
+
+export interface MetricsOptions {
+  /** Whether they tell of the process too. */
+  process: boolean
+  /** One of several that serve a port: who asks it wants the numbers of all. */
+  worker?: { number: number; allMetrics(): Promise<string> } | undefined
+}
+
+/** As numbers, so that those of several workers can be added up. */
+export type Numbers = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+
+/** Numbers for Prometheus. Labels come from closed sets, never from a request. */
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #worker: MetricsOptions['worker']
+  readonly #requests: Counter<'method' | 'route' | 'status'>
+  readonly #seconds: Histogram<'route'>
+  readonly #unavailable: Counter<'reason'>
+  readonly #refreshed: Counter<'outcome'>
+  readonly #lockWait: Histogram
+  readonly #jobs: Counter<'task' | 'outcome'>
+  readonly #removed: Counter<'task'>
+  /**
+   * Counted by hand: a label lookup at each verify would cost more than the rest of the counting. Of some outcomes one is
+   * enough to be told of: those have a series before their first.
+   */
+  readonly #verified = new Map<string, number>([
+    ['rule_malformed', 0],
+    ['server_error', 0],
+  ])
+
+  constructor(sources: Sources, { process, worker }: MetricsOptions) {
+    const registers = [this.#registry]
+    this.#worker = worker
+    if (process) ofProcess(this.#registry, worker && String(worker.number))
+    this.#requests = new Counter({
+      name: 'assay_requests_total',
+      help: 'Requests by method, route and status; those of /verify are in assay_verified_total.',
+      labelNames: ['method', 'route', 'status'],
+      registers,
+    })
+    this.#seconds = new Histogram({
+      name: 'assay_request_seconds',
+      help: 'How long requests took, by route.',
+      labelNames: ['route'],
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+      registers,
+    })
+    this.#unavailable = fromNothing(registers, 'reason', Object.keys(UNAVAILABLE), {
+      name: 'assay_unavailable_total',
+      help: 'Answers 503, by why the state could not be known.',
+    })
+    this.#refreshed = fromNothing(registers, 'outcome', REFRESH_OUTCOMES, {
+      name: 'assay_refreshed_total',
+      help: 'Refresh tokens of ours that were presented, by what was decided.',
+    })
+    this.#lockWait = lockWait(registers)
+    this.#jobs = new Counter({
+      name: 'assay_maintenance_jobs_total',
+      help: 'Jobs of maintenance, by how they ended; skipped: another replica does them for all.',
+      // Not `job`, which Prometheus has for its own.
+      labelNames: ['task', 'outcome'],
+      registers,
+    })
+    this.#removed = new Counter({
+      name: 'assay_maintenance_removed_total',
+      help: 'Rows that maintenance removed, by job; of the audit whole months too, each counted as one.',
+      labelNames: ['task'],
+      registers,
+    })
+    byOutcome(registers, {
+      name: 'assay_verified_total',
+      help: 'Access tokens checked, by outcome: ok, or why not.',
+      read: () => this.#verified,
+    })
+    byOutcome(registers, {
+      name: 'assay_record_cache_total',
+      help: 'Looks for a customer’s record in Redis, by outcome: used, or why not.',
+      read: sources.shelf,
+    })
+    gauges(registers, sources)
+    totals(registers, sources)
+  }
+
+  /** An access token was checked; undefined is a yes. */
+  verified(refusal: string | undefined) {
+    const outcome = refusal ?? 'ok'
+    this.#verified.set(outcome, (this.#verified.get(outcome) ?? 0) + 1)
+  }
+
+  answered(method: string, route: string, status: number, seconds: number) {
+    this.#requests.inc({ method, route, status })
+    this.#seconds.observe({ route }, seconds)
+  }
+
+  /** A 503 was sent. */
+  unavailable(reason: UnavailableReason) {
+    this.#unavailable.inc({ reason })
+  }
+
+  /** Of a refresh token it was decided what becomes of its session. */
+  refreshed(outcome: RefreshOutcome) {
+    this.#refreshed.inc({ outcome })
+  }
+
+  /** A job of maintenance was run, or was another replica's. */
+  maintained(task: string, outcome: MaintenanceOutcome, removed: number) {
+    this.#jobs.inc({ task, outcome })
+    this.#removed.inc({ task }, removed)
+  }
+
+  /** An act took its number on the bus. */
+  lockWaited(seconds: number) {
+    this.#lockWait.observe(seconds)
+  }
+
+  text(): Promise<string> {
+    return this.#worker ? this.#worker.allMetrics() : this.#registry.metrics()
+  }
+
+  /** This process's own. */
+  numbers(): Promise<Numbers> {
+    return this.#registry.getMetricsAsJSON()
+  }
+
+  get contentType() {
+    return this.#registry.contentType
+  }
+}
+
+/** Each value has a series from the start: of one that begins with its first event, no rule can tell that it grew. */
+function fromNothing<Label extends string>(
+  registers: Registry[],
+  label: Label,
+  values: readonly string[],
+  named: { name: string; help: string },
+): Counter<Label> {
+  const counter = new Counter({ ...named, labelNames: [label], registers })
+  for (const value of values) counter.inc({ [label]: value } as Record<Label, string>, 0)
+  return counter
+}
+
+const lockWait = (registers: Registry[]) =>
+  new Histogram({
+    name: 'assay_bus_lock_wait_seconds',
+    help: "How long acts waited for the lock of the bus's counter, by the database's clock; of those that got it.",
+    buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
+    registers,
+  })
+
+function byOutcome(
+  registers: Registry[],
+  { read, ...named }: { name: string; help: string; read: () => ReadonlyMap<string, number> },
+) {
+  new Counter({
+    ...named,
+    labelNames: ['outcome'],
+    registers,
+    collect() {
+      this.reset()
+      for (const [outcome, count] of read()) this.inc({ outcome }, count)
+    },
+  })
+}
+
+/** Node's own. Of several processes each has its label: a sum would hide the one that stalls, or leaks. */
+export function ofProcess(register: Registry, worker: string | undefined) {
+  collectDefaultMetrics({ register, ...(worker !== undefined && { labels: { worker } }) })
+}
+
+/** `aggregator` says what several workers make of it. */
+function gauges(registers: Registry[], sources: Sources) {
+  const gauge = (name: string, help: string, aggregator: 'sum' | 'max', read: () => number) =>
+    new Gauge({
+      name,
+      help,
+      aggregator,
+      registers,
+      collect() {
+        this.set(read())
+      },
+    })
+  gauge('assay_bus_age_seconds', 'Since the poll that the state rests on was sent.', 'max', sources.busAge)
+  gauge(
+    'assay_answer_age_max_seconds',
+    'The oldest state that was ever answered from.',
+    'max',
+    sources.longestAge,
+  )
+  // Each worker knows them all: a sum would count every revocation once for each.
+  gauge('assay_revocations', 'Live revocations known here.', 'max', sources.revocations)
+  // Each worker has a cache of its own, and so a customer may be in several: this is what memory is spent on.
+  gauge('assay_customers_cached', 'Records of customers in memory.', 'sum', sources.customers)
+  gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
+  gauge(
+    'assay_database_connections',
+    'Connections that they may share, at most; the poll and notifications have their own.',
+    'sum',
+    () => sources.database().connections,
+  )
+}
+
+function totals(registers: Registry[], sources: Sources) {
+  const total = (name: string, help: string, read: () => number) =>
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        this.reset()
+        this.inc(read())
+      },
+    })
+  total('assay_bus_polls_total', 'Polls of the bus sent.', () => sources.bus().polls)
+  total('assay_bus_poll_failures_total', 'Polls that failed.', () => sources.bus().failures)
+  total('assay_bus_rows_total', 'Revocations that polls brought.', () => sources.bus().rows)
+  total('assay_bus_reloads_total', 'Times that all state was read anew.', () => sources.bus().reloads)
+  total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
+}

@@ -1,0 +1,152 @@
+import { type Database, open } from '../db/client.ts'
+import { type Hints, listenForHints } from '../db/listen.ts'
+import { migratePostgres } from '../db/migrate.ts'
+import { isNewer } from '../db/migration-files.ts'
+import { findMissingPrivileges } from '../db/privileges.ts'
+import { makePartitions } from '../db/queries/audit-partitions.ts'
+import { findInstallation } from '../db/queries/customer-keys.ts'
+import { assertNoGaps, stateOfSchema } from '../db/schema-check.ts'
+import { inspect, type Server } from '../db/server-info.ts'
+import { type Config, ConfigError } from './config/load.ts'
+import { Unavailable } from './lib/errors.ts'
+import type { Log } from './lib/logger.ts'
+import { VERSION } from './lib/version.ts'
+
+type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
+
+/**
+ * Opens the database, migrated and complete; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to
+ * the wrong place or its role lacks a right, NotMigrated, and SchemaUnfit.
+ */
+export async function openDatabase(urls: Urls, folder: string | undefined): Promise<Database> {
+  const { databaseUrl, directDatabaseUrl } = urls
+  let db: Database
+  if (databaseUrl !== undefined) {
+    await checkServers(databaseUrl, directDatabaseUrl)
+    db = await open({ url: databaseUrl })
+    await bringUpToDate(db, directDatabaseUrl ?? databaseUrl)
+    await checkPrivileges(db)
+  } else db = await open({ folder: folder! })
+  await assertNoGaps(db)
+  return db
+}
+
+/** Without DDL where no migration is due: the role that serves needs no right to it. */
+async function bringUpToDate(db: Database, url: string) {
+  const state = await stateOfSchema(db)
+  if (state === 'current') {
+    await makePartitions(db)
+    return
+  }
+  try {
+    await migratePostgres(url)
+  } catch (error) {
+    throw isForbidden(error) ? new NotMigrated(state) : error
+  }
+}
+
+/** As the driver throws it: migrations run on a connection of their own. */
+const isForbidden = (error: unknown) => (error as { code?: unknown }).code === '42501'
+
+/** Migrations are due, and this role may not apply them. */
+export class NotMigrated extends Error {
+  readonly state: 'none' | 'older'
+
+  constructor(state: NotMigrated['state']) {
+    const found = state === 'none' ? 'is not set up for Assay yet' : 'has an older schema assay'
+    super(
+      `this database ${found}, and this role may not change that. Run \`npm run migrate\` (in the image: \`migrate\`) with ` +
+        'the URL of the role that may, then start again. deploy/postgres/roles.sql makes the two roles; where one role does ' +
+        'both, it needs: grant create on database NAME to ROLE',
+    )
+    this.state = state
+  }
+}
+
+async function checkPrivileges(db: Database) {
+  const missing = await findMissingPrivileges(db)
+  if (missing.length > 0)
+    throw new ConfigError([
+      `DATABASE_URL: its role lacks rights in the schema assay: ${missing.join('; ')}; grant them as ` +
+        'deploy/postgres/roles.sql does',
+    ])
+}
+
+/**
+ * Where a new installation will be made, in the operator's words; undefined where there is one. Of all tokens that there are
+ * it knows none.
+ */
+export async function placeOfNew(
+  db: Database,
+  { databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>,
+): Promise<string | undefined> {
+  if ((await findInstallation(db, {})).length > 0) return undefined
+  return databaseUrl === undefined
+    ? `the folder ${dataDir}`
+    : `the database ${(await inspect(databaseUrl)).name}`
+}
+
+async function checkServers(url: string, direct: string | undefined) {
+  const server = await inspect(url)
+  const problems = server.unfit.map(unfit)
+  if (server.encoding !== 'UTF8') problems.push(`DATABASE_URL: ${notUtf8(server)}`)
+  if (direct !== undefined) problems.push(...whatIsWrong(server, await inspect(direct)))
+  if (problems.length > 0) throw new ConfigError(problems)
+  if (server.standby) throw new Unavailable('database: STANDBY', 'database')
+  if (server.readOnly) throw new Unavailable('database: READ_ONLY', 'database')
+}
+
+/** What is wrong with a database's encoding, and what to do. */
+export const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
+  `the database's encoding is ${encoding}, and Assay needs UTF8; make another one with: create database NAME ` +
+  "encoding 'UTF8' template template0"
+
+function whatIsWrong(server: Server, direct: Server): string[] {
+  if (direct.identity !== server.identity)
+    return [
+      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same one, past the pooler',
+    ]
+  if (direct.readOnly && !direct.standby && !server.readOnly)
+    return ['DIRECT_DATABASE_URL: its sessions only read (default_transaction_read_only); let them write']
+  if (direct.standby && !server.standby)
+    return ['DIRECT_DATABASE_URL: leads to a standby, which only reads; name the primary']
+  return []
+}
+
+const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
+  `DATABASE_URL: through this pooler ${name} is '${value}', and Assay can't set it there; as the database's owner: ` +
+  `alter database NAME set ${name} = '${needed}'; and let the pooler reconnect`
+
+/** Hints save half a second; a poll finds the same without them. Nothing waits for them. */
+export async function listenTo(urls: Urls, bus: { poke(): void }, log: Log): Promise<Hints | undefined> {
+  const url = urls.directDatabaseUrl ?? urls.databaseUrl
+  if (url === undefined) return undefined
+  const hints = await listenForHints(url, () => bus.poke())
+  if (!hints.heard)
+    log.warn(
+      'notifications do not arrive, so other replicas hear of a revocation up to half a second later; ' +
+        'through a pooler they are lost: let DIRECT_DATABASE_URL lead past it',
+    )
+  return hints
+}
+
+/** Whoever runs Postgres so that a crash forgets is told. */
+export async function warnOfLosses(db: Database, log: Log) {
+  if (db.kind === 'embedded') return
+  for (const setting of ['fsync', 'full_page_writes']) {
+    const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
+    if (row?.value === 'off')
+      log.warn(
+        `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
+      )
+  }
+}
+
+/** Whoever put an older version beside a newer one, or went back to it, is told what that is meant for. */
+export async function warnOfNewer(db: Database, log: Log) {
+  if (await isNewer(db))
+    log.warn(
+      `a newer version brought this database up to date: ${VERSION} runs on it as it is, which is meant for the ` +
+        'version before that one, during an upgrade or after going back; an older one may fail',
+    )
+}

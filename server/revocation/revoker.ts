@@ -1,0 +1,109 @@
+import type { Origin } from '../../db/queries/audit.ts'
+import {
+  insertRevokedTokens,
+  type Querier,
+  raiseCustomerEpoch,
+  raiseEveryonesEpoch,
+  raiseSubjectEpoch,
+  type TokenRevocation,
+} from '../../db/queries/change-feed.ts'
+import { endSessions, type SessionEnd } from '../../db/queries/sessions.ts'
+import type { AccessClaims } from '../jwt/claims.ts'
+import { byNumber, Grouped } from '../lib/batcher.ts'
+import { OAuthError } from '../lib/errors.ts'
+import type { Limits } from '../lib/rate-limiter.ts'
+import type { Bus } from './change-feed.ts'
+
+/** Until the poll brings the exact one: no access token lives longer (seconds). */
+const LONGEST_DEATH = 86_400 + 60
+
+/**
+ * Ends tokens, sessions, subjects, customers, everyone: each one write, and known to this replica before its answer goes out. Each
+ * answers the bus's number, for whoever waits until every replica knows.
+ */
+export class Revoker {
+  readonly #db: Querier
+  readonly #bus: Bus
+  readonly #limits: Limits
+  readonly #ends: Grouped<Omit<SessionEnd, 'n'>, number | undefined>
+  readonly #tokens: Grouped<TokenRevocation, number>
+
+  constructor({ db, bus, limits }: { db: Querier; bus: Bus; limits: Limits }) {
+    this.#db = db
+    this.#bus = bus
+    this.#limits = limits
+    this.#ends = new Grouped(acts => endAll(db, acts))
+    this.#tokens = new Grouped(acts => revokeAll(db, acts))
+  }
+
+  /** Answers the bus's number, or undefined when there was nothing to end. Its access tokens end with it. */
+  async end(customerId: string, sessionId: string, origin: Origin): Promise<number | undefined> {
+    const seq = await this.#ends.add({ ...actOf(customerId, origin), id: sessionId })
+    if (seq !== undefined) this.forgetSession(customerId, sessionId, seq)
+    return seq
+  }
+
+  async revokeToken(claims: AccessClaims, origin: Origin): Promise<number> {
+    const { client_id: customerId, jti: tokenId, sub: subject, exp: expiresAt } = claims
+    const act = { ...actOf(customerId, origin), token_id: tokenId, subject, expires_at: expiresAt }
+    const seq = await this.#tokens.add(act)
+    this.#bus.apply([[seq, 'token', customerId, tokenId, 0, expiresAt + 60]])
+    return seq
+  }
+
+  /** Ends all of a subject's tokens and sessions that began before. Answers the bus's number. */
+  async revokeSubject(customerId: string, subject: string, origin: Origin): Promise<number> {
+    await this.#limits.take('subject', customerId)
+    const [raised] = await raiseSubjectEpoch(this.#db, { ...origin, customerId, subject })
+    const { seq, epoch } = raised!
+    this.#bus.apply([[seq, 'subject', customerId, subject, epoch, this.#longest()]])
+    return seq
+  }
+
+  /** Ends all of a customer's tokens and sessions that began before, its own too. Answers the bus's number. */
+  async revokeCustomer(customerId: string, origin: Origin): Promise<number> {
+    const [raised] = await raiseCustomerEpoch(this.#db, { ...origin, customerId })
+    if (!raised) throw new OAuthError('not_found', 'no such customer')
+    this.forgetCustomer(customerId, raised.seq)
+    return raised.seq
+  }
+
+  /** Ends every token and session of every customer that began before. Answers the bus's number. */
+  async revokeEveryone(origin: Origin): Promise<number> {
+    const [raised] = await raiseEveryonesEpoch(this.#db, origin)
+    const { seq, epoch } = raised!
+    this.#bus.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
+    return seq
+  }
+
+  /** A session that another act ended is refused here from now on. */
+  forgetSession(customerId: string, sessionId: string, seq: number) {
+    this.#bus.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
+  }
+
+  /** A customer's record that another act changed is read anew here from now on. */
+  forgetCustomer(customerId: string, seq: number) {
+    this.#bus.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
+  }
+
+  #longest() {
+    return Math.ceil(this.#bus.now() / 1000) + LONGEST_DEATH
+  }
+}
+
+const actOf = (customer_id: string, { actor, ip, userAgent: user_agent }: Origin) => ({
+  customer_id,
+  actor,
+  ip,
+  user_agent,
+})
+
+async function endAll(db: Querier, acts: Omit<SessionEnd, 'n'>[]): Promise<(number | undefined)[]> {
+  const ended = await endSessions(db, { acts: JSON.stringify(acts.map((act, n) => ({ ...act, n }))) })
+  return byNumber(ended, acts.length).map(row => row?.seq)
+}
+
+async function revokeAll(db: Querier, acts: TokenRevocation[]): Promise<number[]> {
+  const [revoked] = await insertRevokedTokens(db, { acts: JSON.stringify(acts) })
+  return acts.map(() => revoked!.seq)
+}

@@ -1,0 +1,47 @@
+import type { AccessClaims } from '../jwt/claims.ts'
+import { OAuthError } from '../lib/errors.ts'
+
+/**
+ * Whom a token is about, as headers for the backend behind a gateway. All of them always, empty when unknown: one that is
+ * missing lets some proxies pass the client's own through.
+ */
+export function identityHeaders(claims: AccessClaims): Record<string, string> {
+  return {
+    'X-Auth-Customer': claims.client_id,
+    'X-Auth-Subject': visible(claims.sub),
+    'X-Auth-Scope': claims.scope ?? '',
+    'X-Auth-Audience':
+      typeof claims.aud === 'string' ? visible(claims.aud) : claims.aud.map(visible).join(' '),
+    'X-Auth-Session': claims.sid ?? '',
+    'X-Auth-Token-Id': claims.jti,
+    'X-Auth-Expires': String(claims.exp),
+    'X-Auth-Claims': claims.ext ? Buffer.from(JSON.stringify(claims.ext)).toString('base64url') : '',
+  }
+}
+
+/** Bytes: nginx's default buffer for an upstream's headers is 4 KiB, and other headers want room in it. */
+const MOST = 3 * 1024
+
+/** Refused when it is issued, so that it isn't refused at every request later. Throws `invalid_request`. */
+export function assertFitsHeaders(
+  token: Pick<AccessClaims, 'sub' | 'aud'> & { scope: string; ext: AccessClaims['ext'] },
+) {
+  const fixed = { client_id: 'c'.repeat(16), sid: 's'.repeat(24), jti: 't'.repeat(24), exp: 9_999_999_999 }
+  const { ext, ...rest } = token
+  const headers = identityHeaders({ ...rest, ...fixed, ...(ext && { ext }), iss: '', iat: 0, ep: '' })
+  const bytes = Object.entries(headers).reduce(
+    (sum, [name, value]) => sum + name.length + value.length + 4,
+    0,
+  )
+  if (bytes > MOST)
+    throw new OAuthError(
+      'invalid_request',
+      `subject, scope, audience and claims are more than ${MOST} bytes of headers; send less`,
+    )
+}
+
+const VISIBLE = /^[\x21-\x24\x26-\x7e]*$/
+
+/** Visible ASCII: every other character, and the percent sign itself, is percent-encoded as UTF-8. */
+const visible = (text: string) =>
+  VISIBLE.test(text) ? text : text.replace(/[^\x21-\x24\x26-\x7e]+/gu, part => encodeURIComponent(part))

@@ -1,0 +1,67 @@
+import { LRUCache } from 'lru-cache'
+import type { AccessClaims } from '../jwt/claims.ts'
+import { SCOPE_TOKEN, scopesOf } from '../jwt/scopes.ts'
+
+/** What a proxy asks of a token beyond its being valid. */
+export interface Rules {
+  scope?: string[]
+  scopeAny?: string[]
+  aud?: string
+  customer?: string
+}
+
+const NONE: Rules = {}
+
+/** A proxy has a few rules and repeats them; a client's own query can't fill this beyond its cap. */
+const parsed = new LRUCache<string, { rules: Rules | undefined }>({ max: 1_000 })
+
+/** The rules of the URL's query and of X-Assay-Require together; undefined when one of them is not as it should be. */
+export function rulesOf(query: string, required: string | undefined): Rules | undefined {
+  const text = required ? `${query}&${required}` : query
+  if (text === '') return NONE
+  const known = parsed.get(text)
+  if (known) return known.rules
+  const rules = parse(text)
+  if (text.length <= 1_024) parsed.set(text, { rules })
+  return rules
+}
+
+/** An unknown or repeated rule denies: a typo must not open a door. */
+function parse(text: string): Rules | undefined {
+  const rules: Rules = {}
+  for (const [name, value] of new URLSearchParams(text)) {
+    const rule = ruleOf(name, value)
+    if (rule === undefined || Object.hasOwn(rules, Object.keys(rule)[0]!)) return undefined
+    Object.assign(rules, rule)
+  }
+  return rules
+}
+
+function ruleOf(name: string, value: string): Rules | undefined {
+  const wanted = scopes(value)
+  if (name === 'scope') return wanted && { scope: wanted }
+  if (name === 'scope_any') return wanted && { scopeAny: wanted }
+  if (name === 'aud') return value === '' ? undefined : { aud: value }
+  return name === 'customer' && value !== '' ? { customer: value } : undefined
+}
+
+function scopes(value: string): string[] | undefined {
+  const wanted = scopesOf(value)
+  return wanted.length > 0 && wanted.every(scope => SCOPE_TOKEN.test(scope)) ? wanted : undefined
+}
+
+/** Which rule the token doesn't meet, and the scope that would, where it is one. */
+export function problemWith(
+  claims: AccessClaims,
+  rules: Rules,
+): { reason: string; scope?: string } | undefined {
+  if (rules === NONE) return undefined
+  const has = scopesOf(claims.scope)
+  if (rules.customer !== undefined && rules.customer !== claims.client_id) return { reason: 'rule_customer' }
+  if (rules.aud !== undefined && ![claims.aud].flat().includes(rules.aud)) return { reason: 'rule_audience' }
+  if (rules.scope && !rules.scope.every(scope => has.includes(scope)))
+    return { reason: 'rule_scope', scope: rules.scope.join(' ') }
+  if (rules.scopeAny && !rules.scopeAny.some(scope => has.includes(scope)))
+    return { reason: 'rule_scope', scope: rules.scopeAny.join(' ') }
+  return undefined
+}

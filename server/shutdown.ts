@@ -1,0 +1,86 @@
+import { readFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import { exitNow } from './exit.ts'
+import type { Log } from './lib/logger.ts'
+
+/**
+ * What SIGTERM and SIGINT do. This module is the first import of whatever runs as a process, because a signal has to end a
+ * process that is still loading its other modules: the kernel drops signals to process 1 that it has no handler for.
+ */
+
+export type Signal = 'SIGTERM' | 'SIGINT'
+const SIGNALS: readonly Signal[] = ['SIGTERM', 'SIGINT']
+
+/** The exit code of a process that a signal ended before it served, as shells report it: 143 and 130. */
+export const codeOfSignal = (signal: Signal): number => 128 + constants.signals[signal]
+
+/** What an exit doesn't release by itself is given up within this time (ms). */
+const CLEAN_UP_DEADLINE = 1_000
+
+/** Ctrl-C comes from the terminal and, where npm started us, from npm as well: so soon after it is the same one (ms). */
+const SAME = 500
+
+/** How long each lets requests come in still (ms). */
+const PAUSES = { SIGTERM: 3_000, SIGINT: 0 } as const
+
+type Reaction = (signal: Signal) => unknown
+
+let react: Reaction = signal => exitNow(codeOfSignal(signal))
+const dropped = droppedSignal()
+for (const signal of SIGNALS) process.on(signal, () => react(signal))
+if (dropped !== undefined) react(dropped)
+
+/**
+ * The signal that process 1 got while Node started. Node's own handler for each of the two restores the default and raises the
+ * signal again, which the kernel then drops for process 1: the handler of one is gone, and that of the other is still there.
+ */
+function droppedSignal(): Signal | undefined {
+  if (process.pid !== 1 || process.platform !== 'linux') return undefined
+  const caught = caughtSignals()
+  const gone = SIGNALS.filter(signal => ((caught >> BigInt(constants.signals[signal] - 1)) & 1n) === 0n)
+  return gone.length === 1 ? gone[0] : undefined
+}
+
+/** proc_pid_status(5): signal n is bit n - 1. */
+function caughtSignals(): bigint {
+  const [, mask = '0'] = /^SigCgt:\s*(\w+)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? []
+  return BigInt(`0x${mask}`)
+}
+
+/** For a worker: its primary says when it ends. */
+export function ignoreSignals() {
+  react = () => {}
+}
+
+/** A signal ends the process after `cleanUp`, which has a second, until obeySignals() is called. */
+export function cleanUpAtSignal(cleanUp: () => Promise<unknown>) {
+  react = signal => {
+    const end = () => exitNow(codeOfSignal(signal))
+    react = end
+    setTimeout(end, CLEAN_UP_DEADLINE)
+    void cleanUp().then(end, end)
+  }
+}
+
+/** Both drain; a second one of either ends at once. */
+export function obeySignals(drain: (pause: number, signal: Signal) => unknown, end: () => unknown) {
+  let told: Signal | undefined
+  let echoes = true
+  react = signal => {
+    if (told === undefined) {
+      told = signal
+      setTimeout(() => {
+        echoes = false
+      }, SAME).unref()
+      return drain(PAUSES[signal], signal)
+    }
+    if (signal !== told || !echoes) return end()
+  }
+}
+
+export function endAtBug(log: Log) {
+  process.on('uncaughtException', error => {
+    log.fatal({ err: error }, 'a bug ends this process')
+    exitNow(1)
+  })
+}

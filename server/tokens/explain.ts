@@ -1,0 +1,193 @@
+import type { Querier } from '../../db/queries/change-feed.ts'
+import { type ExplainedSession, explainKey, explainSession } from '../../db/queries/explain.ts'
+import type { Limited } from '../clients/resource-servers.ts'
+import { parseClaims, parseHeader, split } from '../jwt/jwt.ts'
+import { type KeyName, parseKid } from '../jwt/kid.ts'
+import { scopesOf } from '../jwt/scopes.ts'
+import type { Vault } from '../keys/customer-keys.ts'
+import type { Bus } from '../revocation/change-feed.ts'
+import type { Refusal, Tokens } from './verifier.ts'
+
+/** Why a token is accepted or not, for who may know. */
+export interface Explanation {
+  active: boolean
+  /** What failed first. */
+  reason?: Refusal | SessionProblem | 'credential'
+  explanation: string
+  /** What would mend it. */
+  remedy?: string
+  /** From the kid, which only we can have made. */
+  key?: { kid: string; customerId: string; use: 'access' | 'refresh'; version: number; state: string }
+  /** What the token says of itself, once its signature has held. */
+  token?: { id: string; subject: string; issuedAt: number; expiresAt: number }
+  session?: { id: string; state: string; generation?: number; tokenGeneration: number } & Partial<
+    Pick<ExplainedSession, 'disabled' | 'everyone'>
+  >
+}
+
+type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 'token_used'
+
+/** In words, and what to do. */
+const WHY: Record<Refusal | SessionProblem | 'credential', [explanation: string, remedy: string]> = {
+  credential: [
+    'this is a credential of a customer or of a resource server, not a token',
+    'send the access token that was issued with it',
+  ],
+  token_malformed: [
+    'this is no JWT as Assay writes them: three segments of base64url, at most 8 KiB',
+    'look whether it was cut, wrapped or quoted on its way, or is of another issuer',
+  ],
+  header_malformed: [
+    'its header is not one that Assay writes for a token of this kind',
+    'send an access token, not a refresh token, just as it was issued',
+  ],
+  key_unknown: [
+    'the key that its kid names was never made here, or its customer is gone, or the key was retired',
+    'get a new token; if that one fails too, look whether both sides use the same installation of Assay',
+  ],
+  signature_wrong: [
+    'it was not signed with the secret that its kid names',
+    'look whether it was changed on its way; nobody but this installation can sign for this customer',
+  ],
+  claims_malformed: [
+    'its claims are not as Assay writes them, though its signature is right',
+    "rotate this customer's secrets at once: somebody else may have them",
+  ],
+  not_yet_valid: [
+    'it was issued in the future, by the clock of the database',
+    "look at the database's clock: it may have been set back",
+  ],
+  expired: ['it has expired', 'refresh it, or get a new one'],
+  wrong_customer: [
+    'it says that it is of another customer than the one whose secret signed it',
+    "rotate that customer's secrets at once: somebody else may have them",
+  ],
+  wrong_issuer: [
+    'its iss is not the ISSUER of this installation',
+    'set ISSUER to the same URL on every replica, and as it was when the token was issued',
+  ],
+  token_revoked: ['this token was revoked', 'get a new one'],
+  session_revoked: ['its session was ended', 'log in again'],
+  subject_revoked: ['all tokens of its subject were revoked after it was issued', 'log in again'],
+  customer_revoked: ['all tokens of its customer were revoked after it was issued', 'log in again'],
+  everyone_revoked: ['all tokens of all customers were revoked after it was issued', 'log in again'],
+  customer_disabled: ['its customer is disabled', 'enable the customer: assay customers enable ID'],
+  session_ended: ['its session was ended', 'log in again'],
+  session_expired: ['its session was not refreshed in time', 'log in again'],
+  session_unknown: ['its session is not there, or not any more', 'log in again'],
+  token_used: [
+    'it was used before: its session has a later refresh token',
+    "store the newest refresh token, and look at the session's audit for who used this one",
+  ],
+}
+
+const ACTIVE = 'it is valid: signed here, in its time, and not revoked'
+
+/** What is refused for one of these was signed by who has the secret, so that what it says is worth telling. */
+const SIGNED = new Set<Refusal>([
+  'not_yet_valid',
+  'expired',
+  'wrong_issuer',
+  'token_revoked',
+  'session_revoked',
+  'subject_revoked',
+  'customer_revoked',
+  'everyone_revoked',
+  'customer_disabled',
+])
+
+export interface ExplainerOptions {
+  db: Querier
+  bus: Bus
+  tokens: Tokens
+  vault: Vault
+}
+
+export class Explainer {
+  readonly #options: ExplainerOptions
+
+  constructor(options: ExplainerOptions) {
+    this.#options = options
+  }
+
+  /**
+   * `limits`: of a resource server, which is told of no other customer, of no other scope, and of no refresh token. Throws
+   * Unavailable when the state can't be known.
+   */
+  async explain(text: string, limits?: Limited): Promise<Explanation> {
+    if (/^assay_(ak|rs)_/.test(text)) return because('credential')
+    const name = this.#nameOf(text)
+    if (name && limits && isBeyond(limits, name)) return because('key_unknown')
+    const { refusal, claims } = await this.#judge(text, name)
+    const key = name && (await this.#keyOf(name))
+    const told = claims ?? (refusal !== undefined && SIGNED.has(refusal) ? claimsOf(text) : undefined)
+    if (told && limits?.scopes && !scopesOf(told.scope).some(one => limits.scopes!.includes(one)))
+      return because('key_unknown')
+    const session = told && name && (await this.#sessionOf(name.customerId, told))
+    const problem = refusal ?? (name?.use === 'refresh' ? problemOf(session) : undefined)
+    return {
+      ...(problem === undefined ? { active: true, explanation: ACTIVE } : because(problem)),
+      ...(key && { key }),
+      ...(told && { token: toToken(told) }),
+      ...(session && { session }),
+    }
+  }
+
+  #nameOf(text: string): (KeyName & { kid: string }) | undefined {
+    const token = split(text)
+    const header = token && parseHeader(token.header)
+    const name = header && parseKid(this.#options.vault.installationKey, header.kid)
+    return name && { ...name, kid: header.kid }
+  }
+
+  async #judge(text: string, name: KeyName | undefined) {
+    const { tokens } = this.#options
+    const verdict = name?.use === 'refresh' ? await tokens.verifyRefresh(text) : await tokens.verify(text)
+    return { refusal: verdict.refusal, claims: verdict.claims as Claims | undefined }
+  }
+
+  async #keyOf({ kid, customerId, use, version }: KeyName & { kid: string }) {
+    const [found] = await explainKey(this.#options.db, { customerId, use, version })
+    return { kid, customerId, use, version, state: found?.state ?? 'unknown' }
+  }
+
+  async #sessionOf(customerId: string, { sid, gen }: Claims): Promise<Explanation['session']> {
+    if (sid === undefined || gen === undefined) return undefined
+    const [found] = await explainSession(this.#options.db, { customerId, sessionId: sid })
+    if (!found) return { id: sid, tokenGeneration: gen, state: 'unknown' }
+    const { state, generation, disabled, everyone } = found
+    return { id: sid, tokenGeneration: gen, state, generation, disabled, everyone }
+  }
+}
+
+const isBeyond = ({ customers }: Limited, { use, customerId }: KeyName) =>
+  use === 'refresh' || customers?.includes(customerId) === false
+
+interface Claims {
+  jti: string
+  sub: string
+  scope?: string
+  iat: number
+  exp: number
+  sid?: string
+  gen?: number
+}
+
+const claimsOf = (text: string) => parseClaims(split(text)!.claims) as unknown as Claims
+
+const toToken = ({ jti, sub, iat, exp }: Claims) => ({ id: jti, subject: sub, issuedAt: iat, expiresAt: exp })
+
+function because(reason: Refusal | SessionProblem | 'credential') {
+  const [explanation, remedy] = WHY[reason]
+  return { active: false, reason, explanation, remedy }
+}
+
+/** Of a refresh token, which only its session makes good. */
+function problemOf(session: Explanation['session']): Refusal | SessionProblem | undefined {
+  if (session === undefined || session.state === 'unknown') return 'session_unknown'
+  if (session.everyone) return 'everyone_revoked'
+  if (session.state === 'ended') return 'session_ended'
+  if (session.state === 'expired') return 'session_expired'
+  if (session.generation !== session.tokenGeneration) return 'token_used'
+  return session.disabled ? 'customer_disabled' : undefined
+}

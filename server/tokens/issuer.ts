@@ -1,0 +1,203 @@
+import type { Database } from '../../db/client.ts'
+import type { AuditType, Origin } from '../../db/queries/audit.ts'
+import {
+  actsOf,
+  type Issued,
+  insertSessionOnce,
+  insertSessions,
+  insertTokens,
+  type NewSession,
+  type NewToken,
+  replayIssue,
+} from '../../db/queries/issue.ts'
+import type { Defaults } from '../../db/queries/policy.ts'
+import type { Refreshed } from '../../db/queries/refresh.ts'
+import type { SessionRow } from '../../db/queries/sessions.ts'
+import { digest, randomId } from '../crypto/credentials.ts'
+import type { AccessClaims } from '../jwt/claims.ts'
+import { byNumber, Grouped } from '../lib/batcher.ts'
+import { OAuthError, Unavailable } from '../lib/errors.ts'
+import { defaultsOf, refusedBy, type Settings } from './policy.ts'
+import type { Tokens } from './verifier.ts'
+
+/** What is asked for: a token about `subject`, for `audience`. */
+export interface Grant extends Origin {
+  customerId: string
+  subject: string
+  /** `exact`: asked for in so many words, and not to be narrowed. */
+  scope: string
+  exact: boolean
+  audience: string | string[]
+  ext: Record<string, unknown> | undefined
+  /** Seconds that each access token is to live; undefined: as long as is usual. */
+  expiresIn: number | undefined
+  apiKeyId: string | undefined
+  type: AuditType
+}
+
+/** A token response before it is written (RFC 6749 5.1). */
+export interface Granted {
+  accessToken: string
+  claims: AccessClaims
+  refreshToken?: string
+}
+
+export interface IssuerOptions {
+  db: Database
+  tokens: Tokens
+  config: Settings
+}
+
+/** Statements under way at once: while one waits for its commit, the next is made ready. */
+const ABREAST = 2
+
+/** New tokens and new sessions. What becomes of a session is in refresh.ts. */
+export class Issuer {
+  readonly #options: IssuerOptions
+  /** Parameters of every statement that issues. */
+  readonly defaults: Defaults
+  readonly #tokens: Grouped<NewToken, Issued | undefined>
+  readonly #sessions: Grouped<NewSession, Issued | undefined>
+
+  constructor(options: IssuerOptions) {
+    this.#options = options
+    this.defaults = defaultsOf(options.config)
+    const { db } = options
+    const grouped = <Asked extends NewToken>(insert: typeof insertTokens) =>
+      new Grouped<Asked, Issued | undefined>(
+        async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.defaults }), asked.length),
+        ABREAST,
+      )
+    this.#tokens = grouped(insertTokens)
+    this.#sessions = grouped(insertSessions)
+  }
+
+  /** An access token that belongs to no session. */
+  async issue(grant: Grant): Promise<Granted> {
+    const tokenId = randomId(15)
+    // What the claims hold is no business of the database's: only a session keeps them.
+    const { ext: _, audience: __, ...asked } = grant
+    const issued = await this.#tokens.add({ ...asked, tokenId })
+    if (!issued) throw notActive(grant)
+    if (issued.refused) throw refusedBy(issued)
+    const { text, claims } = await this.#sign(grant, issued, tokenId, undefined)
+    return { accessToken: text, claims }
+  }
+
+  async start(grant: Grant): Promise<Granted> {
+    const granted = await this.startWith(grant, session => this.#sessions.add(session))
+    if (!granted) throw notActive(grant)
+    return granted
+  }
+
+  /** A session that `insert` writes with whatever begins with it. Undefined: it wrote none. */
+  async startWith(
+    grant: Grant,
+    insert: (session: NewSession) => Promise<Issued | undefined>,
+  ): Promise<Granted | undefined> {
+    const session = this.#newSession(grant)
+    const issued = await insert(session)
+    if (issued?.refused) throw refusedBy(issued)
+    return issued && this.#started(grant, session, issued)
+  }
+
+  /**
+   * `start`, once per Idempotency-Key and customer in ten minutes: a retry with the same request is answered like a lost
+   * refresh. Throws `conflict` once the session has moved on, `invalid_request` for another request under the key.
+   */
+  async startOnce(grant: Grant, key: string, request: string): Promise<Granted> {
+    const session = this.#newSession(grant)
+    const digests = { keyDigest: digest(key), requestDigest: digest(request) }
+    const act = { acts: actsOf([session]), ...this.defaults }
+    const [issued] = await insertSessionOnce(this.#options.db, { ...act, ...digests })
+    if (!issued) throw notActive(grant)
+    if (issued.refused) throw refusedBy(issued)
+    return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
+  }
+
+  async #replayIssue(grant: Grant, digests: { keyDigest: Buffer; requestDigest: Buffer }): Promise<Granted> {
+    const tokenId = randomId(15)
+    const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, ...this.defaults, tokenId })
+    // The request that claimed the key has not ended, or its customer is no longer active.
+    if (!held)
+      throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')
+    if (held.outcome === 'other_request')
+      throw new OAuthError(
+        'invalid_request',
+        'this Idempotency-Key was used with another request; use a new one',
+      )
+    if (held.outcome === 'moved_on')
+      throw new OAuthError(
+        'conflict',
+        'the session of this Idempotency-Key is in use or has ended; use a new one',
+      )
+    return this.grantedFrom(grant.customerId, held, tokenId, held.scope)
+  }
+
+  #newSession(grant: Grant): NewSession {
+    const { audience, ext } = grant
+    return {
+      ...grant,
+      sessionId: randomId(15),
+      tokenId: randomId(15),
+      audience: JSON.stringify(audience),
+      ext: ext && JSON.stringify(ext),
+    }
+  }
+
+  async #started(grant: Grant, { sessionId, tokenId }: NewSession, issued: Issued): Promise<Granted> {
+    const { subject } = grant
+    const { issuedAt: rotatedAt, expiresAt, refreshVersion: keyVersion } = issued
+    const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt }
+    const { text, claims } = await this.#sign(grant, issued, tokenId, session)
+    const refreshToken = await this.#options.tokens.issueRefresh(grant.customerId, session)
+    return { accessToken: text, claims, refreshToken }
+  }
+
+  #sign(
+    grant: Grant,
+    issued: Issued,
+    tokenId: string,
+    session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined,
+  ) {
+    return this.#options.tokens.issueAccess({
+      ...grant,
+      tokenId,
+      session,
+      scope: issued.scope,
+      ttl: issued.accessTtl,
+      issuedAt: issued.issuedAt,
+      keyVersion: issued.accessVersion,
+      epochs: `${issued.customerEpoch}.${issued.subjectEpoch}`,
+    })
+  }
+
+  /** Both tokens of a session, from its row as it is now. */
+  async grantedFrom(
+    customerId: string,
+    row: SessionRow & Pick<Refreshed, 'issuedAt' | 'accessVersion'>,
+    tokenId: string,
+    scope: string,
+  ): Promise<Granted> {
+    const { tokens } = this.#options
+    const { text, claims } = await tokens.issueAccess({
+      customerId,
+      tokenId,
+      scope,
+      subject: row.subject,
+      audience: JSON.parse(row.audience),
+      ext: row.ext === null ? undefined : JSON.parse(row.ext),
+      ttl: row.accessTtl,
+      issuedAt: row.issuedAt,
+      keyVersion: row.accessVersion,
+      epochs: `${row.customerEpoch}.${row.subjectEpoch}`,
+      session: row,
+    })
+    return { accessToken: text, claims, refreshToken: await tokens.issueRefresh(customerId, row) }
+  }
+}
+
+const notActive = ({ apiKeyId }: Grant) =>
+  apiKeyId === undefined
+    ? new OAuthError('customer_disabled', 'this customer is disabled')
+    : new OAuthError('invalid_client', 'this API key or its customer is not active any more')

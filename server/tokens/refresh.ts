@@ -1,0 +1,140 @@
+import type { Database } from '../../db/client.ts'
+import type { Origin } from '../../db/queries/audit.ts'
+import {
+  type Refresh,
+  type Refreshed,
+  type RefreshOutcome,
+  type RefreshRules,
+  refreshesOf,
+  refreshSession,
+  refreshSessions,
+} from '../../db/queries/refresh.ts'
+import {
+  confirmSessions,
+  findRefreshable,
+  listSessions,
+  type SessionQuery,
+} from '../../db/queries/sessions.ts'
+import type { Config } from '../config/load.ts'
+import { randomId } from '../crypto/credentials.ts'
+import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
+import { byNumber, Grouped } from '../lib/batcher.ts'
+import { OAuthError } from '../lib/errors.ts'
+import type { Log } from '../lib/logger.ts'
+import { Batch } from '../lib/write-buffer.ts'
+import type { Revoker } from '../revocation/revoker.ts'
+import type { Granted, Issuer } from './issuer.ts'
+
+export type { ListedSession } from '../../db/queries/sessions.ts'
+
+export interface SessionsOptions {
+  db: Database
+  issuer: Issuer
+  revoker: Revoker
+  config: Pick<Config, 'refreshGrace'>
+  /** Told of each refresh that was decided. */
+  decided(outcome: RefreshOutcome): void
+  log: Log
+}
+
+/** Statements under way at once. */
+const ABREAST = 2
+
+/** What becomes of a session: refreshed, confirmed, listed. How it begins is in issuer.ts, how it is ended in revoker.ts. */
+export class Sessions {
+  readonly #options: SessionsOptions
+  readonly #seen: Batch<{ customer_id: string; id: string; gen: number }>
+  readonly #refreshes: Grouped<Refresh, Refreshed | undefined>
+  /** Sessions whose refresh shares a statement. */
+  readonly #together = new Set<string>()
+
+  constructor(options: SessionsOptions) {
+    this.#options = options
+    const { db, log } = options
+    this.#refreshes = new Grouped(asked => this.#refreshAll(asked), ABREAST)
+    this.#seen = new Batch({
+      write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),
+      quiet: 0,
+      log,
+    })
+  }
+
+  /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
+  async refresh(claims: RefreshClaims, scope: string | undefined, origin: Origin): Promise<Granted> {
+    const { issuer, decided } = this.#options
+    const { client_id: customerId, sid: sessionId, gen } = claims
+    const tokenId = randomId(15)
+    const asked = { customerId, sessionId, gen, scope, tokenId, origin }
+    const shared = await this.#refreshTogether(asked)
+    const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
+    decided(row?.outcome ?? 'ended')
+    if (!row) throw refused('ended')
+    if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
+      return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)
+    throw refused(row.outcome)
+  }
+
+  /** Undefined: it has to be done alone. A session's second refresh at once is: a statement changes a row but once. */
+  async #refreshTogether(asked: Refresh): Promise<Refreshed | undefined> {
+    const session = `${asked.customerId} ${asked.sessionId}`
+    if (this.#together.has(session)) return undefined
+    this.#together.add(session)
+    return this.#refreshes.add(asked).finally(() => this.#together.delete(session))
+  }
+
+  async #refreshAll(asked: Refresh[]) {
+    const rows = await refreshSessions(this.#options.db, { acts: refreshesOf(asked), ...this.#rules() })
+    return byNumber(rows, asked.length)
+  }
+
+  async #refreshAlone(asked: Refresh): Promise<Refreshed | undefined> {
+    const { db, revoker } = this.#options
+    const [row] = await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() })
+    if (row && row.seq !== null) revoker.forgetSession(asked.customerId, asked.sessionId, row.seq)
+    return row
+  }
+
+  #rules(): RefreshRules {
+    const { issuer, config } = this.#options
+    return { ...issuer.defaults, grace: config.refreshGrace }
+  }
+
+  /** Notes that the client has what its session's last rotation gave it, so that an earlier token is a thief's. */
+  noteSeen(claims: AccessClaims) {
+    if (claims.sid === undefined || claims.gen === undefined || claims.gen === 1) return
+    const seen = { customer_id: claims.client_id, id: claims.sid, gen: claims.gen }
+    this.#seen.note(`${claims.client_id} ${claims.sid}.${claims.gen}`, seen)
+  }
+
+  flush(): Promise<void> {
+    return this.#seen.flush()
+  }
+
+  /** The scope of each session whose token could be used to refresh now, by jti; all from one snapshot. */
+  async refreshable(tokens: RefreshClaims[]): Promise<Map<string, string>> {
+    if (tokens.length === 0) return new Map()
+    const asked = tokens.map(({ client_id: customer_id, sid: id, gen }) => ({ customer_id, id, gen }))
+    const found = await findRefreshable(this.#options.db, { asked: JSON.stringify(asked) })
+    return new Map(found.map(({ id, gen, scope }) => [`${id}.${gen}`, scope]))
+  }
+
+  list(query: SessionQuery) {
+    return listSessions(this.#options.db, query)
+  }
+}
+
+const REFUSED = {
+  ended: 'the session of this refresh token has ended; log in again',
+  reuse:
+    'this refresh token was used before; its session is ended, for it may have been stolen; log in again',
+  disabled:
+    'the customer of this refresh token is disabled; it can be used again once the customer is enabled',
+}
+
+const refused = (outcome: 'ended' | 'reuse' | 'disabled' | 'scope') =>
+  outcome === 'scope'
+    ? new OAuthError(
+        'invalid_scope',
+        "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
+      )
+    : new OAuthError('invalid_grant', REFUSED[outcome])

@@ -1,0 +1,243 @@
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { poll, type RevocationRow } from '../../db/queries/change-feed.ts'
+import { hear, holding, POLL, replicaOn } from '../support/holding.ts'
+import { publishCustomer } from '../support/plant.ts'
+import { until } from '../support/process.ts'
+import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+
+const N = 500
+let world: World
+let here: Replica
+let customer: Customer
+
+beforeAll(async () => {
+  world = await makeWorld({ MAX_STALENESS: `${N}ms` })
+  here = await world.replica()
+  customer = await here.signUp()
+})
+afterAll(() => world.stop())
+
+const revoke = (token: string, form: Record<string, string> = {}) =>
+  here.postForm('/revoke', { token, ...form }, bearer(customer.apiKey))
+
+/** Moves the database's clock; every replica of the world has seen it when this returns. */
+async function advance(milliseconds: number) {
+  await world.advance(milliseconds)
+  await hear(here)
+}
+
+const newToken = async (): Promise<string> => (await customer.issue()).json.access_token
+
+/** A second replica that has just polled, whose next poll's answer is held back. */
+async function deafReplica(settings = {}) {
+  const database = holding(world.db)
+  const there = await replicaOn(world, database.db, { MAX_STALENESS: `${N}ms`, ...settings })
+  const deafen = async () => {
+    const held = database.hold(POLL)
+    const polled = there.bus.poll()
+    await held.has
+    return async () => {
+      held.release()
+      await polled
+    }
+  }
+  return { there, database, deafen }
+}
+
+test('a revocation is unknown at another replica until its poll, and refused from then on', async () => {
+  const { there, deafen } = await deafReplica({ MAX_STALENESS: '5m' })
+  const token = await newToken()
+  const undeafen = await deafen()
+  await revoke(token)
+  expect((await here.verify(token)).status).toBe(401)
+  expect((await there.verify(token)).status).toBe(200)
+  await undeafen()
+  await hear(there)
+  expect((await there.verify(token)).status).toBe(401)
+})
+
+test('wait=all answers once the other replica has applied the revocation', async () => {
+  const { there, deafen } = await deafReplica({ MAX_STALENESS: '5m' })
+  const token = await newToken()
+  const undeafen = await deafen()
+  let answered = false
+  const revoked = revoke(token, { wait: 'all' }).then(answer => {
+    answered = true
+    return answer
+  })
+  const { polls } = here.bus.counts
+  await until('the replica that acted has looked around', () => here.bus.counts.polls > polls + 5)
+  expect(answered).toBe(false)
+  await undeafen()
+  expect((await revoked).status).toBe(200)
+  expect((await there.verify(token)).status).toBe(401)
+})
+
+test('wait=all answers when a silent replica can no longer say yes, by its own bound', async () => {
+  const { there, deafen } = await deafReplica({ MAX_STALENESS: '1500ms' })
+  const token = await newToken()
+  const undeafen = await deafen()
+  expect((await there.verify(token)).status).toBe(200)
+  expect((await revoke(token, { wait: 'all' })).status).toBe(200)
+  expect((await there.verify(token)).status).toBe(503)
+  await undeafen()
+})
+
+test('wait=all holds for a revocation that is repeated because its first answer was lost', async () => {
+  const { there, deafen } = await deafReplica({ MAX_STALENESS: '1s' })
+  const { access_token: token, refresh_token } = await customer.session()
+  const other = await newToken()
+  const undeafen = await deafen()
+  await Promise.all([revoke(refresh_token), revoke(other)])
+  await Promise.all([revoke(refresh_token, { wait: 'all' }), revoke(other, { wait: 'all' })])
+  const statuses = [(await there.verify(token)).status, (await there.verify(other)).status]
+  await undeafen()
+  expect(statuses).not.toContain(200)
+})
+
+test('whoever has not polled for its own bound is waited for no longer', async () => {
+  const { there, deafen } = await deafReplica({ MAX_STALENESS: '20s' })
+  const token = await newToken()
+  const undeafen = await deafen()
+  there.clock.ahead.monotonic += 35_000
+  await advance(35_000)
+  const began = performance.now()
+  expect((await revoke(token, { wait: 'all' })).status).toBe(200)
+  expect(performance.now() - began).toBeLessThan(5_000)
+  expect((await there.verify(token)).status).toBe(503)
+  await undeafen()
+})
+
+test('a replica that is stopped leaves the others nobody to wait for', async () => {
+  const replicas = async () =>
+    (await world.admin.query<{ id: string }>('select id from assay.replicas')).map(({ id }) => id)
+  const before = await replicas()
+  const leaving = await replicaOn(world, world.db)
+  const [id] = (await replicas()).filter(one => !before.includes(one))
+  expect(id).toBeDefined()
+  await leaving.stop()
+  expect(await replicas()).not.toContain(id)
+})
+
+test('24 writers at once leave no gap in what a poller sees', async () => {
+  const there = await world.replica()
+  const line = world.db.line(5_000)
+  const answers = await Promise.all(Array.from({ length: 96 }, () => customer.session()))
+  const [start] = await poll(line, { replica: 'poller', version: '0', applied: 0, maxStaleness: N })
+  const seen: RevocationRow[] = []
+  let applied = start!.seq
+  let writing = true
+  const polling = (async () => {
+    while (writing || seen.length < answers.length) {
+      const [answer] = await poll(line, { replica: 'poller', version: '0', applied, maxStaleness: N })
+      // The embedded database answers before anything else has its turn.
+      await new Promise(setImmediate)
+      const rows: RevocationRow[] = JSON.parse(answer!.rows ?? '[]')
+      // Whoever sees the counter at n has seen every number up to it.
+      expect(rows.length).toBe(answer!.seq - applied)
+      seen.push(...rows)
+      applied = answer!.seq
+    }
+  })()
+  const write = async (writer: number) => {
+    for (const { access_token, refresh_token } of answers.slice(writer * 4, writer * 4 + 4)) {
+      const token = writer % 2 ? access_token : refresh_token
+      const at = writer % 3 ? here : there
+      const { status } = await at.postForm('/revoke', { token }, bearer(customer.apiKey))
+      expect(status).toBe(200)
+    }
+  }
+  await Promise.all(Array.from({ length: 24 }, (_, writer) => write(writer)))
+  writing = false
+  await polling
+  await line.close()
+  await world.admin.query(`delete from assay.replicas where id = 'poller'`)
+  expect(seen.map(([seq]) => seq)).toEqual(answers.map((_, i) => start!.seq + 1 + i))
+})
+
+/** A revocation that only reading everything can find: its number lies behind what everyone has applied. */
+async function plantUnseen(token: string) {
+  const [row] = await world.admin.query<{ seq: number }>(
+    `with pushed as (update assay.bus set seq = seq + 2 returning seq)
+    select seq from pushed`,
+  )
+  await hear(here)
+  await world.admin.query(
+    `insert into assay.revocations (seq, kind, customer_id, key, dead_after)
+    values ($1, 'token', $2, $3, assay.now() + interval '1 day')`,
+    [row!.seq - 1, customer.id, claimsOf(token).jti],
+  )
+  await hear(here)
+  expect((await here.verify(token)).status).toBe(200)
+}
+
+test('a counter that went back makes a replica read everything anew', async () => {
+  const token = await newToken()
+  await plantUnseen(token)
+  await world.admin.query('update assay.bus set seq = seq - 1')
+  await hear(here)
+  expect((await here.verify(token)).status).toBe(401)
+  expect((await here.verify(await newToken())).status).toBe(200)
+})
+
+test('another timeline makes a replica read everything anew, and nothing read before is used', async () => {
+  const database = holding(world.db)
+  const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
+  const token = await newToken()
+  expect((await there.verify(token)).status).toBe(200)
+  await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
+  database.otherTimeline(/./)
+  await hear(there)
+  expect(there.bus.counts.reloads).toBe(1)
+  expect((await there.verify(token)).status).toBe(401)
+  await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
+  await publishCustomer(world, customer.id, [here, there])
+  expect((await there.verify(token)).status).toBe(200)
+})
+
+test('after an hour without a poll everything is read anew, after less only what is new', async () => {
+  const token = (await customer.issue({ expires_in: 900 })).json.access_token
+  const { reloads } = here.bus.counts
+  await advance(3_500_000)
+  expect(here.bus.counts.reloads).toBe(reloads)
+  await advance(3_700_000)
+  expect(here.bus.counts.reloads).toBe(reloads + 1)
+  expect((await here.verify(token)).status).toBe(401)
+})
+
+test('a revocation leaves the memory once its token is dead by itself, and not before', async () => {
+  await advance(3_000_000)
+  const before = here.revocations.size
+  const token = (await customer.issue({ expires_in: 600 })).json.access_token
+  await revoke(token)
+  await hear(here)
+  expect(here.revocations.size).toBe(before + 1)
+  await advance(595_000)
+  expect(here.revocations.size).toBe(before + 1)
+  await advance(70_000)
+  expect(here.revocations.size).toBeLessThanOrEqual(before)
+})
+
+test('a database clock that ran ahead and is set right brings no revoked token back', async () => {
+  const token = (await customer.issue({ expires_in: 900 })).json.access_token
+  await revoke(token)
+  await advance(3_000_000)
+  await advance(-3_000_000)
+  expect((await here.verify(await newToken())).status).toBe(200)
+  expect((await here.verify(token)).status).toBe(401)
+})
+
+test('a kind of change that only a newer version knows is no answer, rather than a yes', async () => {
+  const own = await makeWorld({ MAX_STALENESS: `${N}ms` })
+  onTestFinished(() => own.stop())
+  const replica = await own.replica()
+  const { accessToken } = await replica.signUp()
+  await own.admin.query('alter table assay.revocations drop constraint revocations_kind')
+  await own.admin.query(`with numbered as (update assay.bus set seq = seq + 1 returning seq)
+    insert into assay.revocations (seq, kind, customer_id, dead_after)
+    select seq, 'country', 'DE', assay.now() + interval '1 day' from numbered`)
+  await expect(replica.bus.poll()).rejects.toThrow()
+  expect(replica.lines.join('')).toContain('country is no kind of change')
+  replica.clock.skip(N)
+  expect((await replica.verify(accessToken)).status).toBe(503)
+})

@@ -1,0 +1,248 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { newCredential, newServerId } from '../../server/crypto/credentials.ts'
+import { hear, holding, replicaOn } from '../support/holding.ts'
+import { ALICE, basic, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** Resource servers that an operator makes: what they may ask, and when they may not any more. */
+
+let world: World
+let assay: Replica
+let there: Replica
+let one: Customer
+let two: Customer
+
+beforeAll(async () => {
+  world = await makeWorld()
+  assay = await world.replica()
+  there = await world.replica()
+  one = await assay.signUp()
+  two = await assay.signUp()
+})
+afterAll(() => world.stop())
+
+interface Made {
+  id: string
+  credential: string
+}
+
+const call = (method: string, at: string, body?: object) =>
+  assay.request(at, {
+    method,
+    headers: { ...bearer(ALICE), ...(body && { 'Content-Type': 'application/json' }) },
+    ...(body && { body: JSON.stringify(body) }),
+  })
+const create = async (limits: object = {}) =>
+  (await call('POST', '/admin/servers', { name: 'gateway', ...limits })).json as Made
+
+/** Active, inactive or refused, by Bearer, by Basic and in the form, which must agree. */
+async function asked(replica: Replica, { id, credential }: Made, token: string) {
+  const answers = [
+    await replica.postForm('/introspect', { token }, bearer(credential)),
+    await replica.introspect(token, basic(id, credential)),
+    await replica.postForm('/introspect', { token, client_id: id, client_secret: credential }),
+  ].map(({ status, json }) => (status === 200 ? json.active : status))
+  expect(new Set(answers).size).toBe(1)
+  return answers[0]
+}
+
+test('one asks about every token, by its credential, whichever way it comes', async () => {
+  const server = await create()
+  expect(server.credential).toMatch(/^assay_rs_/)
+  for (const customer of [one, two]) {
+    const { access_token } = await customer.session()
+    for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
+  }
+  const other = await create()
+  expect((await assay.introspect('x', basic(other.id, server.credential))).status).toBe(401)
+  expect((await assay.postForm('/issue', {}, bearer(server.credential))).status).toBe(400)
+})
+
+test('one that is limited knows of no other customer, not even why', async () => {
+  const server = await create({ customers: [one.id] })
+  const { access_token: mine } = await one.session()
+  const { access_token: others } = await two.session()
+  expect(await asked(assay, server, mine)).toBe(true)
+  expect(await asked(assay, server, others)).toBe(false)
+  const explain = async (token: string) =>
+    (await assay.postForm('/introspect/explain', { token }, bearer(server.credential))).json
+  expect(await explain(mine)).toMatchObject({ active: true })
+  const told = await explain(others)
+  expect(told).toMatchObject({ active: false, reason: 'key_unknown' })
+  expect(told.key ?? told.token ?? told.session).toBeUndefined()
+})
+
+test('one that is limited to scopes knows of tokens that have one of them', async () => {
+  const server = await create({ scopes: ['read', 'admin'] })
+  const token = async (scope: string) => (await one.issue({ scope })).json.access_token
+  expect(await asked(assay, server, await token('read write'))).toBe(true)
+  expect(await asked(assay, server, await token('write'))).toBe(false)
+  const form = { token: await token('write') }
+  const why = await assay.postForm('/introspect/explain', form, bearer(server.credential))
+  expect(why.json).toMatchObject({ active: false, reason: 'key_unknown' })
+  expect(why.json.token).toBeUndefined()
+})
+
+test('its limits hold everywhere once wait=all has answered', async () => {
+  const server = await create()
+  const { access_token } = await two.session()
+  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
+  const changed = await call('PUT', `/admin/servers/${server.id}?wait=all`, { customers: [one.id] })
+  expect(changed).toMatchObject({
+    status: 200,
+    json: { id: server.id, name: 'gateway', customers: [one.id] },
+  })
+  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(false)
+  await call('PUT', `/admin/servers/${server.id}?wait=all`, {})
+  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
+})
+
+test('a rotated credential goes on for its overlap, and no longer', async () => {
+  const server = await create()
+  const { access_token } = await one.session({ expires_in: 900 })
+  expect(await asked(there, server, access_token)).toBe(true)
+  const { json } = await call('POST', `/admin/servers/${server.id}/rotate`, { overlap: 60 })
+  await hear(there)
+  for (const replica of [assay, there])
+    for (const credential of [server.credential, json.credential])
+      expect(await asked(replica, { id: server.id, credential }, access_token)).toBe(true)
+  await world.advance(61_000)
+  for (const replica of [assay, there]) {
+    expect(await asked(replica, server, access_token)).toBe(401)
+    expect(await asked(replica, json, access_token)).toBe(true)
+  }
+  const leaked = await call('POST', `/admin/servers/${server.id}/rotate`, { overlap: 0 })
+  await hear(there)
+  for (const replica of [assay, there]) {
+    expect(await asked(replica, json, access_token)).toBe(401)
+    expect(await asked(replica, leaked.json, access_token)).toBe(true)
+  }
+})
+
+describe('while a rotated credential goes on', () => {
+  const rotate = (id: string, body: object = {}) => call('POST', `/admin/servers/${id}/rotate`, body)
+
+  /** Of the credentials given, whether each is good, at both replicas. */
+  async function good(id: string, credentials: string[]) {
+    await hear(there)
+    const { access_token } = await one.session({ expires_in: 900 })
+    const answers: boolean[] = []
+    for (const credential of credentials) {
+      const [at, elsewhere] = [
+        await asked(assay, { id, credential }, access_token),
+        await asked(there, { id, credential }, access_token),
+      ]
+      expect(at).toBe(elsewhere)
+      answers.push(at === true)
+    }
+    return answers
+  }
+
+  /** A server whose second credential has taken the place of its first, which is good for a minute. */
+  async function rotated() {
+    const { id, credential: first } = await create()
+    const { json } = await rotate(id, { overlap: 60 })
+    return { id, first, second: json.credential as string, until: json.previous_until as string }
+  }
+
+  test('it is not rotated again unless it is said which one ends; until when is told', async () => {
+    const { id, first, second, until } = await rotated()
+    for (const body of [{}, { overlap: 60 }]) {
+      const refused = await rotate(id, body)
+      expect(refused).toMatchObject({ status: 409, json: { error: 'conflict', previous_until: until } })
+      expect(refused.json.detail).toContain(until)
+      expect(await good(id, [first, second])).toEqual([true, true])
+    }
+    await world.advance(61_000)
+    const third = (await rotate(id, { overlap: 60 })).json
+    expect(await good(id, [first, second, third.credential])).toEqual([false, true, true])
+  })
+
+  test('the older one ends when that is said, and the newer one goes on for the overlap', async () => {
+    const { id, first, second } = await rotated()
+    const { json } = await rotate(id, { end: 'previous', overlap: 120 })
+    expect(await good(id, [first, second, json.credential])).toEqual([false, true, true])
+    await world.advance(61_000)
+    expect(await good(id, [second, json.credential])).toEqual([true, true])
+    await world.advance(60_000)
+    expect(await good(id, [second, json.credential])).toEqual([false, true])
+  })
+
+  test('the newer one, which nobody got, ends when that is said, and the older one has its time', async () => {
+    const { id, first, second, until } = await rotated()
+    const { json } = await rotate(id, { end: 'current' })
+    expect(json.previous_until).toBe(until)
+    expect(await good(id, [first, second, json.credential])).toEqual([true, false, true])
+    await world.advance(61_000)
+    expect(await good(id, [first, json.credential])).toEqual([false, true])
+  })
+
+  test('both end when it has leaked', async () => {
+    const { id, first, second } = await rotated()
+    const { json } = await rotate(id, { overlap: 0 })
+    expect(json.previous_until).toBeUndefined()
+    expect(await good(id, [first, second, json.credential])).toEqual([false, false, true])
+  })
+
+  test('of two who rotate it at once one does, and the credential that is in use goes on', async () => {
+    const { id, credential } = await create()
+    const answers = await Promise.all(Array.from({ length: 6 }, () => rotate(id, { overlap: 60 })))
+    const made = answers.filter(({ status }) => status === 200)
+    expect(made).toHaveLength(1)
+    expect(answers.filter(({ status }) => status === 409)).toHaveLength(5)
+    expect(await good(id, [credential, made[0]!.json.credential])).toEqual([true, true])
+  })
+
+  test('what can not be meant is refused', async () => {
+    const { id, credential } = await create()
+    const current = await rotate(id, { end: 'current' })
+    expect(current).toMatchObject({ status: 409, json: { error: 'conflict' } })
+    expect(current.json.previous_until).toBeUndefined()
+    for (const body of [
+      { end: 'both' },
+      { end: 'current', overlap: 60 },
+      { overlap: -1 },
+      { ends: 'current' },
+    ])
+      expect(await rotate(id, body)).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
+    expect(await good(id, [credential])).toEqual([true])
+    expect((await rotate(newServerId(world.vault.installationKey), {})).status).toBe(404)
+    expect((await rotate(id, { end: 'previous', overlap: 60 })).status).toBe(200)
+  })
+})
+
+test('one that is deleted is refused everywhere', async () => {
+  const server = await create()
+  const { access_token } = await one.session()
+  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
+  expect((await call('DELETE', `/admin/servers/${server.id}?wait=all`)).status).toBe(204)
+  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(401)
+  expect((await call('DELETE', `/admin/servers/${server.id}`)).status).toBe(404)
+  expect((await call('PUT', `/admin/servers/${server.id}`, {})).status).toBe(404)
+})
+
+test('all of it is in the audit, by who did it', async () => {
+  const { id } = await create()
+  await call('PUT', `/admin/servers/${id}`, {})
+  await call('POST', `/admin/servers/${id}/rotate`, {})
+  await call('DELETE', `/admin/servers/${id}`)
+  const { json } = await call('GET', '/admin/audit?operator=alice&limit=4')
+  const types = ['server.deleted', 'server.rotated', 'server.changed', 'server.created']
+  expect(json.events.map(({ type }: { type: string }) => type)).toEqual(types)
+  for (const event of json.events) expect(event.detail).toMatchObject({ server_id: id })
+  expect((await call('GET', '/admin/servers')).json.servers.map((server: Made) => server.id)).not.toContain(
+    id,
+  )
+})
+
+test('made-up ids cost no statement, and one that was deleted costs one', async () => {
+  const link = holding(world.db)
+  const replica = await replicaOn(world, link.db)
+  const loads = () => link.asked(/resource_servers/)
+  const ask = (credential: string) => replica.post('/introspect', { token: 'x' }, bearer(credential))
+  const id = newServerId(world.vault.installationKey)
+  const madeUp = id.replace(/.$/, last => (last === 'a' ? 'b' : 'a'))
+  for (let i = 0; i < 5; i++) expect((await ask(newCredential('assay_rs', madeUp).text)).status).toBe(401)
+  expect(loads()).toBe(0)
+  for (let i = 0; i < 5; i++) expect((await ask(newCredential('assay_rs', id).text)).status).toBe(401)
+  expect(loads()).toBe(1)
+})

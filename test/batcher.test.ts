@@ -1,0 +1,92 @@
+import { describe, expect, test } from 'vitest'
+import { DatabaseError } from '../db/errors.ts'
+import { byNumber, Grouped } from '../server/lib/batcher.ts'
+import { Unavailable } from '../server/lib/errors.ts'
+
+/** What is under way ends when the test says so, in the order in which it began. */
+function held(abreast?: number) {
+  const begun: string[][] = []
+  const ends: ((outcome: Error | undefined) => void)[] = []
+  const grouped = new Grouped<string, string>(items => {
+    begun.push(items)
+    return new Promise((resolve, reject) =>
+      ends.push(error => (error ? reject(error) : resolve(items.map(item => `did ${item}`)))),
+    )
+  }, abreast)
+  async function end(error?: Error) {
+    ends.shift()!(error)
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  return { begun, end, add: (item: string) => grouped.add(item) }
+}
+
+const refusal = new DatabaseError('22P05', undefined, undefined)
+
+describe('acts that come together', () => {
+  test('the first waits for nobody; what comes meanwhile shares the next statement', async () => {
+    const { begun, end, add } = held()
+    const done = Promise.all(['a', 'b', 'c'].map(add))
+    expect(begun).toEqual([['a']])
+    await end()
+    expect(begun).toEqual([['a'], ['b', 'c']])
+    await end()
+    expect(await done).toEqual(['did a', 'did b', 'did c'])
+  })
+
+  test('several statements may be under way, and no more', async () => {
+    const { begun, end, add } = held(2)
+    const done = Promise.all(['a', 'b', 'c', 'd'].map(add))
+    expect(begun).toEqual([['a'], ['b']])
+    await end()
+    expect(begun).toEqual([['a'], ['b'], ['c', 'd']])
+    await end()
+    await end()
+    expect(await done).toEqual(['did a', 'did b', 'did c', 'did d'])
+  })
+
+  test('at most a hundred share one', async () => {
+    const { begun, end, add } = held()
+    const done = Promise.all(Array.from({ length: 202 }, (_, i) => add(String(i))))
+    for (let statements = 0; statements < 4; statements++) await end()
+    expect(begun.map(items => items.length)).toEqual([1, 100, 100, 1])
+    await done
+  })
+
+  test('ten thousand wait at most: the next is told at once', async () => {
+    const { add } = held()
+    for (let i = 0; i <= 10_000; i++) void add('waits')
+    await expect(add('too many')).rejects.toThrow(Unavailable)
+  })
+})
+
+describe('a statement that fails', () => {
+  test('where one act is refused, the others are done all the same', async () => {
+    const ran: string[][] = []
+    const grouped = new Grouped<string, string>(async items => {
+      ran.push(items)
+      if (items.includes('bad')) throw refusal
+      return items
+    })
+    const outcomes = await Promise.allSettled(
+      ['first', 'good', 'bad', 'better'].map(item => grouped.add(item)),
+    )
+    expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
+    expect(ran).toEqual([['first'], ['good', 'bad', 'better'], ['good'], ['bad'], ['better']])
+    expect(await grouped.add('later')).toBe('later')
+  })
+
+  test('where the database does not answer, nothing is done again, and who waits behind is told at once', async () => {
+    const { begun, end, add } = held()
+    const outcomes = Promise.allSettled(['a', 'b', 'c'].map(add))
+    await end(new Unavailable('gone', 'database'))
+    expect((await outcomes).map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected'])
+    expect(begun).toEqual([['a']])
+    const later = add('later')
+    await end()
+    expect(await later).toBe('did later')
+  })
+})
+
+test('rows are matched to acts by their number; an act without a row has none', () => {
+  expect(byNumber([{ n: 2 }, { n: 0 }], 4)).toEqual([{ n: 0 }, undefined, { n: 2 }, undefined])
+})

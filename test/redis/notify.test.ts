@@ -1,0 +1,74 @@
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { logIn } from '../support/plant.ts'
+import { connected, type RedisWorld, redisWorld } from '../support/redis-key-cache.ts'
+import { bearer } from '../support/world.ts'
+
+let made: RedisWorld
+
+beforeAll(async () => {
+  made = await redisWorld()
+})
+afterAll(() => made.stop())
+
+/** Counts what is said on the installation's channel. */
+async function listening() {
+  const listener = made.redis.duplicate()
+  await listener.connect()
+  onTestFinished(() => listener.destroy())
+  const heard = { count: 0 }
+  await listener.subscribe(`assay:${made.world.vault.installationId}:hints`, () => void heard.count++)
+  return heard
+}
+
+test('whoever revokes tells the others', async () => {
+  const { here } = made
+  const heard = await listening()
+  const customer = await here.signUp()
+  const acts = [
+    async () => {
+      const { access_token: token } = await customer.session()
+      await here.postForm('/revoke', { token }, bearer(customer.apiKey))
+    },
+    async () => {
+      const { refresh_token: token } = await customer.session()
+      await here.postForm('/revoke', { token }, bearer(customer.apiKey))
+    },
+    () => here.postJson('/api/subjects/user-1/revoke', {}, bearer(customer.accessToken)),
+    () => here.postJson('/api/secrets/rotate', {}, bearer(customer.accessToken)),
+  ]
+  for (const act of acts) {
+    const before = heard.count
+    await act()
+    await expect.poll(() => heard.count, { interval: 5 }).toBe(before + 1)
+  }
+})
+
+test('whoever is told polls at once', async () => {
+  const there = await made.world.replica()
+  await connected(there)
+  const { redis, world } = made
+  const began = performance.now()
+  for (let hint = 0; hint < 20; hint++) {
+    const { polls } = there.bus.counts
+    await redis.publish(`assay:${world.vault.installationId}:hints`, '')
+    await expect.poll(() => there.bus.counts.polls, { interval: 5 }).toBeGreaterThan(polls)
+  }
+  // By itself it polls every half second: 20 polls would take 10 s.
+  expect(performance.now() - began).toBeLessThan(6_000)
+})
+
+test('a burst of changes is a few hints', async () => {
+  const { here } = made
+  const heard = await listening()
+  const customer = await here.signUp()
+  for (let session = 0; session < 10; session++) await logIn(here, customer)
+  const changed = await here.postJson(
+    '/api/auth/password',
+    { password: customer.password, new_password: 'another long password' },
+    bearer(customer.accessToken),
+  )
+  expect(changed.status).toBe(204)
+  await expect.poll(() => heard.count, { interval: 5 }).toBeGreaterThan(0)
+  await here.bus.poll()
+  expect(heard.count).toBeLessThanOrEqual(3)
+})
