@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { randomId } from '../server/crypto/credentials.ts'
 import { accessProblem } from '../server/jwt/claims.ts'
 import { encodeHeader, macMatches, parseClaims, signUnder, split } from '../server/jwt/jwt.ts'
-import { Revocations } from '../server/revocation/revocation-list.ts'
+import { RevocationList } from '../server/revocation/revocation-list.ts'
 import { identityHeaders } from '../server/routes/identity-headers.ts'
 import { ISSUER } from './seed.ts'
 import { markdown, median } from './table.ts'
@@ -25,7 +25,7 @@ export function anatomy(): string {
   const token = split(text)!
   const known = new Map([[header, secret]])
   const expected = { customerId, issuer: ISSUER, now: Date.now() }
-  const revocations = new Revocations()
+  const revocations = new RevocationList()
   revocations.add([1, 'token', customerId, randomId(15), 0, iat + 3_600])
   revocations.add([2, 'session', customerId, randomId(15), 0, iat + 3_600])
   const parts: [string, () => unknown][] = [

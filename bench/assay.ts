@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { open } from '../db/client.ts'
-import { openVault } from '../server/keys/master-keys.ts'
+import { loadKeyRing } from '../server/keys/master-keys.ts'
 import { control, createDatabase } from '../test/support/database.ts'
 import { freePort } from '../test/support/port.ts'
 import type { Target } from './load.ts'
@@ -36,8 +36,8 @@ export async function install(postgres: string, many: number, known = many): Pro
   const { url, drop } = await createDatabase(postgres)
   drops.push(drop)
   const db = await open({ url })
-  const vault = await openVault(db, [{ id: 'm1', bytes: MASTER_KEY }])
-  const customers = await seedCustomers(db, vault, many, known)
+  const keyRing = await loadKeyRing(db, [{ id: 'm1', bytes: MASTER_KEY }])
+  const customers = await seedCustomers(db, keyRing, many, known)
   await db.close()
   // As long as it takes: the server's own connections give up after five seconds.
   const sql = control(url)

@@ -2,10 +2,11 @@ import { randomBytes } from 'node:crypto'
 import type { Database } from '../db/client.ts'
 import { newApiKeyId, newCredential, randomId } from '../server/crypto/credentials.ts'
 import { type SealingKey, seal } from '../server/crypto/envelope.ts'
+import type { KeyRing } from '../server/crypto/key-ring.ts'
 import { hashPassword } from '../server/crypto/password.ts'
 import { encodeHeader, signUnder } from '../server/jwt/jwt.ts'
 import { formatKid } from '../server/jwt/kid.ts'
-import { DATA_KEY_ID, dataKeyContext, type Vault } from '../server/keys/customer-keys.ts'
+import { DATA_KEY_ID, dataKeyContext } from '../server/keys/customer-keys.ts'
 
 export const PASSWORD = 'correct horse battery staple'
 export const ISSUER = 'http://assay.bench'
@@ -28,14 +29,14 @@ const AT_ONCE = 1_000
  */
 export async function seedCustomers(
   db: Database,
-  vault: Vault,
+  keyRing: KeyRing,
   many: number,
   known = many,
 ): Promise<Customer[]> {
   const passwordHash = await hashPassword(PASSWORD)
   const kept: Customer[] = []
   for (let done = 0; done < many; done += AT_ONCE) {
-    const made = Array.from({ length: Math.min(AT_ONCE, many - done) }, () => newCustomer(vault))
+    const made = Array.from({ length: Math.min(AT_ONCE, many - done) }, () => newCustomer(keyRing))
     await db.query(INSERT, [JSON.stringify(made.map(({ row }) => row)), passwordHash])
     for (const { customer } of made) if (kept.length < known) kept.push(customer)
   }
@@ -60,25 +61,25 @@ const INSERT = `
   insert into assay.api_keys (id, customer_id, name, scope, digest)
   select api_key_id, id, 'first key', '*', decode(digest, 'base64') from made`
 
-function newCustomer(vault: Vault) {
+function newCustomer(keyRing: KeyRing) {
   const id = randomId(10)
   const email = `${id}@example.com`
-  const apiKeyId = newApiKeyId(vault.installationKey, id)
+  const apiKeyId = newApiKeyId(keyRing.installationKey, id)
   const credential = newCredential('assay_ak', apiKeyId)
   const dataKey: SealingKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
   const secret = randomBytes(64)
   const sealed = (purpose: string, bytes: Buffer) =>
-    seal(dataKey, bytes, { installation: vault.installationId, customer: id, purpose, version: 1 })
+    seal(dataKey, bytes, { installation: keyRing.installationId, customer: id, purpose, version: 1 })
   const row = {
     id,
     email,
-    data_key: seal(vault.current, dataKey.bytes, dataKeyContext(vault, id)).toString('base64'),
+    data_key: seal(keyRing.current, dataKey.bytes, dataKeyContext(keyRing, id)).toString('base64'),
     access_secret: sealed('access', secret).toString('base64'),
     refresh_secret: sealed('refresh', randomBytes(64)).toString('base64'),
     api_key_id: apiKeyId,
     digest: credential.digest.toString('base64'),
   }
-  const kid = formatKid(vault.installationKey, { customerId: id, use: 'access', version: 1 })
+  const kid = formatKid(keyRing.installationKey, { customerId: id, use: 'access', version: 1 })
   const header = encodeHeader({ alg: 'HS512', typ: 'at+jwt', kid })
   return { row, customer: { id, email, apiKey: credential.text, secret, header } }
 }

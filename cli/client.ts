@@ -13,9 +13,9 @@ export interface Ask {
 // biome-ignore lint/suspicious/noExplicitAny: openapi.yaml says what it is.
 export type Answer = any
 
-const PATIENCE = 15_000
+const TIMEOUT_MS = 15_000
 /** Until every replica goes by it: as long as MAX_STALENESS may be, but for what ends a connection (ms). */
-const LONG_PATIENCE = 290_000
+const WAIT_TIMEOUT_MS = 290_000
 
 /** A running server's API for operators. */
 export class Api {
@@ -45,7 +45,7 @@ export class Api {
   async send(
     method: string,
     path: string,
-    { query, body, ifMatch, patience = query?.wait ? LONG_PATIENCE : PATIENCE }: Ask = {},
+    { query, body, ifMatch, patience = query?.wait ? WAIT_TIMEOUT_MS : TIMEOUT_MS }: Ask = {},
   ): Promise<Response> {
     const token = this.#token()
     if (token === undefined) throw NO_TOKEN

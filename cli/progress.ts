@@ -1,7 +1,7 @@
 import type { Terminal } from './command.ts'
 
 /** After this long something is said, and then as often (ms). */
-const LATE = 2_000
+const SHOW_AFTER_MS = 2_000
 
 /** Says how far something is that takes longer than two seconds, to who sits before the terminal. */
 export class Progress {
@@ -17,7 +17,7 @@ export class Progress {
 
   at(many: number) {
     const now = performance.now()
-    if (!this.#terminal.interactive || now - this.#said < LATE) return
+    if (!this.#terminal.interactive || now - this.#said < SHOW_AFTER_MS) return
     this.#said = now
     const rate = Math.round((many / (now - this.#began)) * 1_000)
     this.#terminal.tell(`\r${many} ${this.#what}, ${rate} a second `)

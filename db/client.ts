@@ -19,11 +19,11 @@ export interface Database extends Line {
 }
 
 /** A call that takes longer is answered 503, and what hung is replaced (ms). */
-export const DEADLINE = 5_000
+export const CALL_DEADLINE_MS = 5_000
 
 /** Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded only then. */
 export async function open(target: { url: string } | { folder: string }): Promise<Database> {
   return 'url' in target
-    ? openPostgres(target.url, DEADLINE, (await inspect(target.url)).pooled)
-    : (await import('./pglite.ts')).openEmbedded(target.folder, DEADLINE)
+    ? openPostgres(target.url, CALL_DEADLINE_MS, (await inspect(target.url)).pooled)
+    : (await import('./pglite.ts')).openEmbedded(target.folder, CALL_DEADLINE_MS)
 }

@@ -14,7 +14,7 @@ export class DatabaseError extends Error {
 }
 
 /** The folder holds something that is no sound database. */
-export class DatabaseDamaged extends Error {
+export class CorruptDatabaseError extends Error {
   constructor(folder: string, cause?: unknown) {
     super(
       `the database in ${folder} is damaged and does not open; stop here, copy the folder, and restore your backup ` +
@@ -26,7 +26,7 @@ export class DatabaseDamaged extends Error {
 }
 
 /** The schema is there, and isn't as Assay leaves it. */
-export class SchemaUnfit extends Error {
+export class SchemaError extends Error {
   /** In words, after "the schema assay". */
   readonly found: string
 

@@ -1,41 +1,41 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { within } from './deadline.ts'
-import { Connection, connected, connectionTo } from './pg-connection.ts'
+import { connected, connectionTo, PgConnection } from './pg-connection.ts'
 
 /** What every publication notifies; `publishing` in queries/change-feed.ts says so in SQL. */
 export const CHANNEL = 'assay_bus'
 
-export interface Hints {
+export interface Listener {
   /** Whether its own test notification was heard: through a pooler in transaction mode LISTEN is accepted and silent. */
   heard: boolean
   close(): Promise<void>
 }
 
 /** How long a test notification may take (ms). */
-const PATIENCE = 2_000
+const PROOF_TIMEOUT_MS = 2_000
 /** A connection that listens, or notifies, is there by then (ms). */
-const DEADLINE = 5_000
+const CONNECT_DEADLINE_MS = 5_000
 /** Between the loss of the connection and the next try (ms). */
-const AGAIN = 200
+const RETRY_DELAY_MS = 200
 
 /**
  * Calls `onHint` when some replica has published. A hint is a hint: losing one costs milliseconds, never the bound. After a
  * lost connection it listens again, which counts as a hint, for there may have been some meanwhile.
  */
-export async function listenForHints(url: string, onHint: () => void): Promise<Hints> {
+export async function listenForChanges(url: string, onHint: () => void): Promise<Listener> {
   const proof = randomUUID()
   const proven = Promise.withResolvers<boolean>()
   const onNotice = (payload?: string) => (payload === proof ? proven.resolve(true) : onHint())
-  let listener: Connection | undefined
+  let listener: PgConnection | undefined
   let closed = false
 
   async function listen() {
-    const made = new Connection(connectionTo(url))
+    const made = new PgConnection(connectionTo(url))
     listener = made
     const ended = new Promise<void>(resolve => made.on('end', () => resolve()))
     made.on('notification', ({ payload }) => onNotice(payload))
-    await within(DEADLINE, listening(made), () => made.cut())
+    await within(CONNECT_DEADLINE_MS, listening(made), () => made.cut())
     onHint()
     return { ended }
   }
@@ -43,21 +43,21 @@ export async function listenForHints(url: string, onHint: () => void): Promise<H
   async function goOn(listening: ReturnType<typeof listen>) {
     await listening.then(({ ended }) => ended).catch(() => {})
     await listener?.end().catch(() => {})
-    await pause(AGAIN, undefined, { ref: false })
+    await pause(RETRY_DELAY_MS, undefined, { ref: false })
     if (!closed) void goOn(listen())
   }
 
-  const listening = async (connection: Connection) => {
+  const listening = async (connection: PgConnection) => {
     await connection.connect()
     await connection.query(`listen ${CHANNEL}`)
   }
 
   const first = listen()
   void goOn(first)
-  setTimeout(proven.resolve, PATIENCE, false).unref()
+  setTimeout(proven.resolve, PROOF_TIMEOUT_MS, false).unref()
   // From another connection: through a pooler who notifies may hear itself.
   first
-    .then(() => connected(url, DEADLINE, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
+    .then(() => connected(url, CONNECT_DEADLINE_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
     .catch(() => proven.resolve(false))
   const close = async () => {
     closed = true

@@ -3,22 +3,22 @@ import type { Line } from './client.ts'
 import { lastMigration, type Migration, migrations } from './migration-files.ts'
 import { connected } from './pg-connection.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
-import { assertEmpty, assertWhole, throwUnfit } from './schema-check.ts'
+import { assertEmpty, assertWhole, throwSchemaError } from './schema-check.ts'
 
 /** The number that Assay's migrations lock, anywhere it shares a server: 'assay' in ASCII. */
-const LOCK = 0x61_73_73_61_79
+const LOCK_ID = 0x61_73_73_61_79
 
 /** A migration may rewrite a table (ms). */
-const LONGEST = 3_600_000
+const MIGRATION_DEADLINE_MS = 3_600_000
 
 /**
  * How long a table is waited for (ms). Whoever comes next waits behind, the poll too; and of two that wait for each other,
  * the migration gives way before Postgres (deadlock_timeout) ends one of them.
  */
-const LOCK_WAIT = 200
+const LOCK_TIMEOUT_MS = 200
 /** After which all are let through, and it is tried again (ms), so often. */
-const PAUSE = 500
-const TRIES = 20
+const RETRY_DELAY_MS = 500
+const MAX_ATTEMPTS = 20
 
 /** Inside one transaction: several statements at once, answering the last one's rows. */
 type Transaction = Pick<Line, 'query'>
@@ -32,8 +32,8 @@ export async function migratePostgres(url: string): Promise<number> {
     try {
       return await migrateAtOnce(url)
     } catch (error) {
-      if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE || tried === TRIES) throw error
-      await pause(PAUSE)
+      if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE || tried === MAX_ATTEMPTS) throw error
+      await pause(RETRY_DELAY_MS)
     }
   }
 }
@@ -53,7 +53,7 @@ const END_WITH_CLIENT = `
  * that start together take turns.
  */
 function migrateAtOnce(url: string): Promise<number> {
-  return connected(url, LONGEST, async connection => {
+  return connected(url, MIGRATION_DEADLINE_MS, async connection => {
     await connection.query('begin')
     await connection.query('set local statement_timeout = 0')
     await connection.query(END_WITH_CLIENT)
@@ -70,12 +70,12 @@ function migrateAtOnce(url: string): Promise<number> {
 
 /** Throws SchemaUnfit where what is there isn't what migrations left. */
 export async function migrate(transaction: Transaction): Promise<number> {
-  return bringUpToDate(transaction).catch(throwUnfit)
+  return bringUpToDate(transaction).catch(throwSchemaError)
 }
 
 async function bringUpToDate(transaction: Transaction): Promise<number> {
-  await transaction.query(`select pg_advisory_xact_lock(${LOCK})`)
-  await transaction.query(`set local lock_timeout = ${LOCK_WAIT}`)
+  await transaction.query(`select pg_advisory_xact_lock(${LOCK_ID})`)
+  await transaction.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
   await transaction.query(MAKE_SCHEMA)
   const last = await lastMigration(transaction)
   if (last === 0) await assertEmpty(transaction)

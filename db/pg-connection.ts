@@ -5,20 +5,20 @@ import pg from 'pg'
 import { parseIntoClientConfig } from 'pg-connection-string'
 import { Unavailable } from '../server/lib/errors.ts'
 import { within } from './deadline.ts'
-import { SchemaUnfit } from './errors.ts'
+import { SchemaError } from './errors.ts'
 
 /** How long a connection may take to be made (ms). */
-const CONNECT_DEADLINE = 2_000
+const CONNECT_DEADLINE_MS = 2_000
 /** How long one that is ended may take to say goodbye (ms): a link that fell silent never does. */
-const FAREWELL = 1_000
+const CLOSE_TIMEOUT_MS = 1_000
 /** Until the system asks whether a silent link still lives (ms). */
-const KEEP_ALIVE = 10_000
+const KEEP_ALIVE_MS = 10_000
 
 /** One connection to Postgres, ended for good whatever became of its link. */
-export class Connection extends pg.Client {
+export class PgConnection extends pg.Client {
   constructor(config: pg.ClientConfig = {}) {
     // pg's pool makes the password non-enumerable, so a spread alone would drop it.
-    super({ ...config, password: config.password, connectionTimeoutMillis: CONNECT_DEADLINE })
+    super({ ...config, password: config.password, connectionTimeoutMillis: CONNECT_DEADLINE_MS })
     // Without a listener an error of an idle link ends the process. The calls under way are told by themselves.
     this.on('error', () => {})
     const link = this.connection as unknown as Link
@@ -29,7 +29,7 @@ export class Connection extends pg.Client {
 
   // The pool calls it with a callback, others await it.
   override end(done?: (error: Error) => void): Promise<void> {
-    setTimeout(() => this.cut(), FAREWELL).unref()
+    setTimeout(() => this.cut(), CLOSE_TIMEOUT_MS).unref()
     return done === undefined ? super.end() : (super.end(done) as never)
   }
 
@@ -86,7 +86,7 @@ export function connectionTo(url: string, settings: Record<string, string> = {})
     enableChannelBinding: ['prefer', 'require'].includes(parsed.channel_binding as string),
     application_name: 'assay',
     keepAlive: true,
-    keepAliveInitialDelayMillis: KEEP_ALIVE,
+    keepAliveInitialDelayMillis: KEEP_ALIVE_MS,
     types,
   }
 }
@@ -104,11 +104,11 @@ function likeLibpq(url: string): string {
 export async function connected<Result>(
   url: string,
   deadline: number,
-  use: (connection: Connection) => Promise<Result>,
+  use: (connection: PgConnection) => Promise<Result>,
 ): Promise<Result> {
-  let connection: Connection | undefined
+  let connection: PgConnection | undefined
   try {
-    connection = new Connection(connectionTo(url))
+    connection = new PgConnection(connectionTo(url))
     await connection.connect().catch(error => {
       throw refused(error, connection!)
     })
@@ -117,12 +117,12 @@ export async function connected<Result>(
     throw lost(error)
   } finally {
     // A connection that could not even be tried never ends by itself.
-    await Promise.race([connection?.end(), pause(FAREWELL)])
+    await Promise.race([connection?.end(), pause(CLOSE_TIMEOUT_MS)])
   }
 }
 
 /** The error of a connection that was not made. A server that demands TLS refuses those without it as unknown clients. */
-const refused = (error: unknown, { ssl }: Connection) =>
+const refused = (error: unknown, { ssl }: PgConnection) =>
   (error as { code?: unknown }).code === '28000' && !ssl
     ? new Unavailable('database: 28000_WITHOUT_TLS', 'database')
     : error
@@ -134,7 +134,7 @@ const refused = (error: unknown, { ssl }: Connection) =>
 export function lost(error: unknown): unknown {
   const { code, message } = error as NodeJS.ErrnoException
   const isRefusal = error instanceof pg.DatabaseError && /^[0-9A-Z]{5}$/.test(code ?? '')
-  const isOurs = error instanceof Unavailable || error instanceof SchemaUnfit
+  const isOurs = error instanceof Unavailable || error instanceof SchemaError
   if (isRefusal || isOurs || error instanceof TypeError) return error
   return new Unavailable(`database: ${code ?? CODES[message] ?? message}`, 'database')
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { PGlite, types } from '@electric-sql/pglite'
 import type { Database, Line } from './client.ts'
 import { within } from './deadline.ts'
-import { DatabaseDamaged, translate } from './errors.ts'
+import { CorruptDatabaseError, translate } from './errors.ts'
 import { migrate } from './migrate.ts'
 
 /**
@@ -13,7 +13,7 @@ import { migrate } from './migrate.ts'
 export async function openEmbedded(folder: string, deadline: number): Promise<Database> {
   // PGlite takes a folder without this file for an empty one, and makes a new database over whatever is there.
   if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, 'PG_VERSION')))
-    throw new DatabaseDamaged(folder)
+    throw new CorruptDatabaseError(folder)
   const pglite = await create(folder)
   // Only the transaction's handle in here: the one connection would wait for itself for ever.
   await pglite.transaction(transaction =>
@@ -31,7 +31,7 @@ async function create(folder: string): Promise<PGlite> {
   try {
     return await PGlite.create(folder, { parsers: { [types.INT8]: Number } })
   } catch (error) {
-    throw isOfSystem(error) ? error : new DatabaseDamaged(folder, error)
+    throw isOfSystem(error) ? error : new CorruptDatabaseError(folder, error)
   }
 }
 

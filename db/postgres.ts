@@ -3,15 +3,15 @@ import { Unavailable } from '../server/lib/errors.ts'
 import type { Database, Line } from './client.ts'
 import { within } from './deadline.ts'
 import { translate } from './errors.ts'
-import { Connection, connectionTo, lost } from './pg-connection.ts'
+import { connectionTo, lost, PgConnection } from './pg-connection.ts'
 import { sessionSettings } from './server-info.ts'
 import { nameOf } from './statement.ts'
 
-const POOL = 10
+const POOL_SIZE = 10
 /** A connection that nobody wants for so long is ended (ms). */
-const IDLE = 60_000
+const IDLE_TIMEOUT_MS = 60_000
 /** A pool is young for so long (ms). */
-const YOUTH = 200
+const POOL_MIN_AGE_MS = 200
 
 /**
  * A pool of connections for all calls and one of one for each line. `pooled`: a pooler stands between, which lends
@@ -19,7 +19,7 @@ const YOUTH = 200
  */
 export function openPostgres(url: string, deadline: number, pooled: boolean): Database {
   const open = (connections: number, limit: number) => makePool({ url, connections, deadline: limit, pooled })
-  return Object.assign(open(POOL, deadline), {
+  return Object.assign(open(POOL_SIZE, deadline), {
     kind: 'postgres' as const,
     line: (limit: number) => open(1, limit),
   })
@@ -34,7 +34,7 @@ interface PoolOptions {
 }
 
 /** A pool of the driver's, and the calls that it has still to answer. */
-interface Generation {
+interface PoolInstance {
   pool: pg.Pool
   calls: Set<Promise<unknown>>
   /** Made a moment ago: another would meet the same server. */
@@ -45,19 +45,19 @@ function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
   const { url, deadline, pooled, connections } = options
   // Once: what throws here would throw, later, where nobody catches it.
   const config = connectionTo(url, pooled ? {} : sessionSettings(deadline))
-  let current = generation(config, options)
+  let current = makeInstance(config, options)
   let calls = 0
   let closed: Promise<void> | undefined
 
-  function replace(failed: Generation) {
+  function replace(failed: PoolInstance) {
     if (failed !== current || closed) return
-    current = generation(config, options)
+    current = makeInstance(config, options)
     void retire(failed)
   }
 
   async function call<Row>(query: pg.QueryConfig): Promise<Row[]> {
     const used = current
-    const turn: Turn = { connection: undefined }
+    const turn: Checkout = { connection: undefined }
     const outcome = within(deadline, run(used.pool, query, turn), () => {
       turn.connection?.cut()
       replace(used)
@@ -93,16 +93,16 @@ function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
 }
 
 /** What a call has of the pool, once it is its turn. */
-interface Turn {
-  connection: Connection | undefined
+interface Checkout {
+  connection: PgConnection | undefined
 }
 
 /** A connection on which anything failed is not used again, unless the server only refused the statement. */
-async function run(pool: pg.Pool, query: pg.QueryConfig, turn: Turn): Promise<unknown[]> {
+async function run(pool: pg.Pool, query: pg.QueryConfig, turn: Checkout): Promise<unknown[]> {
   const connection = await pool.connect().catch(error => {
     throw lost(error)
   })
-  turn.connection = connection as Connection & pg.PoolClient
+  turn.connection = connection as PgConnection & pg.PoolClient
   try {
     const { rows } = await connection.query(query)
     connection.release()
@@ -115,23 +115,23 @@ async function run(pool: pg.Pool, query: pg.QueryConfig, turn: Turn): Promise<un
 }
 
 /** One to a server that only reads (25006) is to the wrong server since a failover. */
-const isLost = (code: unknown, { young }: Generation) => code === '25006' && !young
+const isLost = (code: unknown, { young }: PoolInstance) => code === '25006' && !young
 
 /**
  * New calls go to the next generation; this one's are answered, each by its deadline, before it ends: calls that wait in a
  * pool that is ended are never served.
  */
-async function retire({ pool, calls }: Generation) {
+async function retire({ pool, calls }: PoolInstance) {
   await Promise.allSettled(calls)
   await pool.end()
 }
 
-function generation(config: pg.ClientConfig, { connections, deadline }: PoolOptions): Generation {
+function makeInstance(config: pg.ClientConfig, { connections, deadline }: PoolOptions): PoolInstance {
   const pool = new pg.Pool({
     ...config,
-    Client: Connection,
+    Client: PgConnection,
     max: connections,
-    idleTimeoutMillis: IDLE,
+    idleTimeoutMillis: IDLE_TIMEOUT_MS,
     // For a turn; what waits longer has been answered.
     connectionTimeoutMillis: deadline,
   })
@@ -139,6 +139,6 @@ function generation(config: pg.ClientConfig, { connections, deadline }: PoolOpti
   const made = { pool, calls: new Set<Promise<unknown>>(), young: true }
   setTimeout(() => {
     made.young = false
-  }, YOUTH).unref()
+  }, POOL_MIN_AGE_MS).unref()
   return made
 }

@@ -2,12 +2,12 @@ import { createClient, ErrorReply } from 'redis'
 import { RedisFailure } from './redis-errors.ts'
 
 /** Until a connection is up, and for its greetings besides (ms). */
-const CONNECT = 2_000
-const GREETINGS = 500
+const CONNECT_DEADLINE_MS = 2_000
+const HANDSHAKE_TIMEOUT_MS = 500
 /** Between two looks at a connection: one that died in silence would bring no messages for ever (ms). */
-const HEARTBEAT = 2_000
+const HEARTBEAT_MS = 2_000
 /** Calls under way at most, each of them for the deadline at most. */
-const MOST = 10_000
+const MAX_QUEUED = 10_000
 
 export type Client = ReturnType<typeof clientOf>
 
@@ -15,16 +15,16 @@ const clientOf = (url: string) =>
   createClient({
     url,
     // Reconnecting is ours: the driver's queue would fill while Redis is away, and it keeps a connection that is silent.
-    socket: { connectTimeout: CONNECT, reconnectStrategy: false },
+    socket: { connectTimeout: CONNECT_DEADLINE_MS, reconnectStrategy: false },
     disableOfflineQueue: true,
-    commandsQueueMaxLength: MOST,
+    commandsQueueMaxLength: MAX_QUEUED,
     maintNotifications: 'disabled',
     disableClientInfo: true,
   })
 
 interface Events {
   /** It has answered in time. */
-  onUsable(connection: Connection): void
+  onUsable(connection: RedisConnection): void
   /** Its first error reply: it lives, but may not or can not do what it is asked. */
   onRefusal(error: Error): void
   /** It is of no more use; once. */
@@ -32,7 +32,7 @@ interface Events {
 }
 
 /** One connection to Redis, up to its first fault. */
-export class Connection {
+export class RedisConnection {
   readonly #client: Client
   readonly #deadline: number
   readonly #events: Events
@@ -51,24 +51,24 @@ export class Connection {
     this.#open().catch(error => this.drop(error))
   }
 
-  get usable() {
+  get hasLease() {
     return this.#state === 'usable'
   }
 
   async #open() {
     // Given up only after the driver would have: what it is still connecting it doesn't let go of.
-    await inTime(CONNECT + GREETINGS, this.#client.connect())
+    await inTime(CONNECT_DEADLINE_MS + HANDSHAKE_TIMEOUT_MS, this.#client.connect())
     await inTime(this.#deadline, this.#client.ping())
     if (this.#state === 'dropped') return
     this.#state = 'usable'
-    this.#heartbeat = setInterval(() => this.call(client => client.ping()).catch(() => {}), HEARTBEAT)
+    this.#heartbeat = setInterval(() => this.call(client => client.ping()).catch(() => {}), HEARTBEAT_MS)
     this.#heartbeat.unref()
     this.#events.onUsable(this)
   }
 
   /** Throws RedisFailure. A call that isn't answered in time is this connection's last. */
   async call<Result>(run: (client: Client) => Promise<Result>): Promise<Result> {
-    if (!this.usable) throw new RedisFailure('Redis: not connected')
+    if (!this.hasLease) throw new RedisFailure('Redis: not connected')
     try {
       return await inTime(this.#deadline, run(this.#client))
     } catch (error) {

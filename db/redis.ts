@@ -1,4 +1,4 @@
-import { type Client, Connection } from './redis-connection.ts'
+import { type Client, RedisConnection } from './redis-connection.ts'
 import { RedisFailure } from './redis-errors.ts'
 
 /** A Redis that may fail at any time: what it holds is a copy, a count or a hint. Calls throw RedisFailure. */
@@ -23,30 +23,30 @@ interface Log {
 }
 
 /** A call that takes longer has failed: the database would have answered by then (ms). */
-const DEADLINE = 50
+const DEADLINE_MS = 50
 /** Between two tries to connect, without a growing back-off: its return is felt at once (ms). */
-const RECONNECT = 200
+const RECONNECT_MS = 200
 
 /**
  * One connection at a time, used from when it has answered in time until it once doesn't. So a Redis that hangs or is slow
  * costs one deadline, not one for each call, and nothing waits or queues for one that is away.
  */
-export function openRedis(url: string, log: Log, deadline = DEADLINE): Redis {
+export function openRedis(url: string, log: Log, deadline = DEADLINE_MS): Redis {
   const subscriptions = new Map<string, () => void>()
-  let connection: Connection
+  let connection: RedisConnection
   let redial: NodeJS.Timeout | undefined
   let lost = false
   let failures = 0
   let closed = false
 
   function dial() {
-    connection = new Connection(url, deadline, { onUsable, onRefusal, onDropped })
+    connection = new RedisConnection(url, deadline, { onUsable, onRefusal, onDropped })
   }
 
-  function onUsable(usable: Connection) {
+  function onUsable(hasLease: RedisConnection) {
     if (lost) log.info('Redis is used again')
     lost = false
-    for (const [channel, onMessage] of subscriptions) listen(usable, channel, onMessage)
+    for (const [channel, onMessage] of subscriptions) listen(hasLease, channel, onMessage)
   }
 
   function onDropped(err: Error) {
@@ -57,7 +57,7 @@ export function openRedis(url: string, log: Log, deadline = DEADLINE): Redis {
         'Redis can not be used: records are read from the database, limits count here; check REDIS_URL if this stays',
       )
     lost = true
-    redial = setTimeout(dial, RECONNECT)
+    redial = setTimeout(dial, RECONNECT_MS)
   }
 
   function onRefusal(err: Error) {
@@ -85,7 +85,7 @@ export function openRedis(url: string, log: Log, deadline = DEADLINE): Redis {
     publish: channel => call(async client => void (await client.publish(channel, ''))),
     subscribe(channel, onMessage) {
       subscriptions.set(channel, onMessage)
-      if (connection.usable) listen(connection, channel, onMessage)
+      if (connection.hasLease) listen(connection, channel, onMessage)
     },
     failures: () => failures,
     close() {
@@ -96,6 +96,6 @@ export function openRedis(url: string, log: Log, deadline = DEADLINE): Redis {
   }
 }
 
-function listen(connection: Connection, channel: string, onMessage: () => void) {
+function listen(connection: RedisConnection, channel: string, onMessage: () => void) {
   connection.call(client => client.subscribe(channel, onMessage)).then(onMessage, () => {}) // Told, or dropped.
 }

@@ -1,5 +1,5 @@
 import type { Line } from './client.ts'
-import { SchemaUnfit } from './errors.ts'
+import { SchemaError } from './errors.ts'
 import { isMigrated, lastMigration, snapshot, type TableSnapshot } from './migration-files.ts'
 
 /** A database that was restored in part, or isn't ours, is found at the start, and not by whoever asks. */
@@ -48,7 +48,7 @@ const namesThere = async (db: Querier) =>
 /** For a schema in which no migration is recorded. Throws SchemaUnfit. */
 export async function assertEmpty(db: Querier) {
   const others = (await namesThere(db)).filter(name => !/^migrations|\./.test(name))
-  if (others.length > 0) throw new SchemaUnfit(`has ${listed(others)} and no record of a migration`)
+  if (others.length > 0) throw new SchemaError(`has ${listed(others)} and no record of a migration`)
 }
 
 /** For one in which all are recorded. Throws SchemaUnfit. */
@@ -57,7 +57,7 @@ export async function assertWhole(db: Querier) {
   const missing = NEEDED.filter(name => !there.includes(name))
   // Of a table that isn't there, nothing but its name.
   const named = missing.filter(name => !missing.some(table => name.startsWith(`${table}.`)))
-  if (named.length > 0) throw new SchemaUnfit(`lacks ${listed(named)}`)
+  if (named.length > 0) throw new SchemaError(`lacks ${listed(named)}`)
 }
 
 function listed(names: string[]): string {
@@ -71,14 +71,14 @@ function listed(names: string[]): string {
  * Throws SchemaUnfit for an error of SQLSTATE class 42: something that a statement names doesn't exist, or exists already.
  * Rethrows any other, and 42501, which means that the role has no right to it.
  */
-export function throwUnfit(error: unknown): never {
+export function throwSchemaError(error: unknown): never {
   const { code, sqlstate = code } = error as { code?: string; sqlstate?: string }
   if (!/^42(?!501)/.test(sqlstate ?? '')) throw error
-  throw new SchemaUnfit(`is not as its migrations leave it (SQLSTATE ${sqlstate})`, error)
+  throw new SchemaError(`is not as its migrations leave it (SQLSTATE ${sqlstate})`, error)
 }
 
 /** What a migration would find there; changes nothing. Throws SchemaUnfit. */
-export const stateOfSchema = (db: Querier) => lookAtSchema(db).catch(throwUnfit)
+export const stateOfSchema = (db: Querier) => lookAtSchema(db).catch(throwSchemaError)
 
 async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> {
   const [there] = await db.query<{ schema: boolean; journal: boolean }>(
@@ -118,5 +118,5 @@ const FIND_GAPS = Object.entries(GAPS)
 /** For one that is migrated. Throws SchemaUnfit. */
 export async function assertNoGaps(db: Querier) {
   const gaps = await db.query<{ gap: string }>(FIND_GAPS)
-  if (gaps.length > 0) throw new SchemaUnfit(gaps.map(({ gap }) => gap).join(', and '))
+  if (gaps.length > 0) throw new SchemaError(gaps.map(({ gap }) => gap).join(', and '))
 }

@@ -14,28 +14,28 @@ export interface Server {
   /** A pooler stands between: it makes up the number that cancels a call, which is otherwise the backend's pid. */
   pooled: boolean
   /** Settings that a pooler's sessions have though Assay needs others; without a pooler it sets its own. */
-  unfit: Setting[]
+  unfit: PgSetting[]
 }
 
-export interface Setting {
+export interface PgSetting {
   name: string
   value: string
   needed: string
 }
 
-interface Needed {
+interface RequiredSetting {
   value: string
   isFit(value: string): boolean
 }
 
 /** How long the question may take (ms). */
-const DEADLINE = 5_000
+const DEADLINE_MS = 5_000
 
 /**
  * What acknowledged means; what each act is written for, which sees what was committed while it waited for a row; how
  * times are written; and the end of a statement whose caller was answered 503 long ago.
  */
-const NEEDED: Record<string, Needed> = {
+const REQUIRED_SETTINGS: Record<string, RequiredSetting> = {
   synchronous_commit: { value: 'on', isFit: value => ['on', 'remote_apply'].includes(value) },
   default_transaction_isolation: { value: 'read committed', isFit: value => value === 'read committed' },
   DateStyle: { value: 'ISO, MDY', isFit: value => value.startsWith('ISO') },
@@ -44,7 +44,7 @@ const NEEDED: Record<string, Needed> = {
 
 /** The settings of a session that is our own. */
 export const sessionSettings = (deadline: number) => ({
-  ...Object.fromEntries(Object.entries(NEEDED).map(([name, { value }]) => [name, value])),
+  ...Object.fromEntries(Object.entries(REQUIRED_SETTINGS).map(([name, { value }]) => [name, value])),
   // A little before our own deadline, so that a statement that waits for a lock ends there too.
   statement_timeout: String(Math.floor(deadline * 0.9)),
 })
@@ -57,13 +57,13 @@ const QUESTION = `
     (select system_identifier from pg_control_system()) || '/' ||
       (select oid from pg_database where datname = current_database()) as identity,
     (select json_object_agg(name, setting) from pg_settings
-      where name in (${Object.keys(NEEDED)
+      where name in (${Object.keys(REQUIRED_SETTINGS)
         .map(name => `'${name}'`)
         .join(', ')})) as settings`
 
 /** Asks the server itself, on a connection of its own. Throws Unavailable. */
 export function inspect(url: string): Promise<Server> {
-  return connected(url, DEADLINE, async connection => {
+  return connected(url, DEADLINE_MS, async connection => {
     const { pid, database, settings, ...server } = (await connection.query(QUESTION)).rows[0]
     const name = `${database} on ${connection.host}:${connection.port}`
     const pooled = pid !== (connection as unknown as { processID: number }).processID
@@ -71,8 +71,8 @@ export function inspect(url: string): Promise<Server> {
   })
 }
 
-const unfitOf = (settings: Record<string, string>): Setting[] =>
-  Object.entries(NEEDED)
+const unfitOf = (settings: Record<string, string>): PgSetting[] =>
+  Object.entries(REQUIRED_SETTINGS)
     .map(([name, { value, isFit }]) => ({ name, needed: value, value: settings[name]!, isFit }))
     .filter(({ value, isFit }) => !isFit(value))
     .map(({ isFit, ...setting }) => setting)

@@ -38,8 +38,8 @@ export function check({ decisions, revocations }: History, bound: number): Verdi
 }
 
 /** A revocation that was only asked for may hold already, so that a no is right from then on. */
-const isFalse401 = ({ status, answeredAt }: Decision, revocation: Revocation | undefined) =>
-  status === 401 && answeredAt < (revocation?.askedAt ?? Number.POSITIVE_INFINITY)
+const isFalse401 = ({ status, recordAnswer }: Decision, revocation: Revocation | undefined) =>
+  status === 401 && recordAnswer < (revocation?.askedAt ?? Number.POSITIVE_INFINITY)
 
 /** Of several tries the first that was asked for and the first that was acknowledged. */
 function earliest(revocations: Revocation[]): Map<string, Revocation> {

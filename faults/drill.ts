@@ -43,7 +43,7 @@ async function suffer(stage: Stage, fault: Fault, load: Load) {
   const recovered = await readings()
   const { history } = load
   const decisions = history.decisions.filter(
-    ({ sentAt, answeredAt }) => answeredAt >= began && sentAt <= healed,
+    ({ sentAt, recordAnswer }) => recordAnswer >= began && sentAt <= healed,
   )
   const revocations = history.revocations.filter(({ askedAt }) => askedAt >= began && askedAt <= healed)
   const seen = { before, after, recovered, decisions, revocations, lasted: healed - began }

@@ -77,4 +77,6 @@ export const allConnectedSince = (before: number[], stage: Stage) =>
 
 /** Requests that a replica took more than so long to answer (ms). */
 export const kept = ({ decisions }: Seen, replica: number, longer: number) =>
-  decisions.filter(({ replica: at, sentAt, answeredAt }) => at === replica && answeredAt - sentAt > longer)
+  decisions.filter(
+    ({ replica: at, sentAt, recordAnswer }) => at === replica && recordAnswer - sentAt > longer,
+  )

@@ -9,7 +9,7 @@ export interface Decision {
   /** The token's name in this history, not the token. */
   token: string
   sentAt: number
-  answeredAt: number
+  recordAnswer: number
   /** 0: the connection broke. */
   status: number
   /** X-Assay-Age, where there was one (ms). */

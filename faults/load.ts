@@ -70,7 +70,7 @@ export function startLoad(stage: Stage) {
   async function verify(replica: number, token: Token): Promise<Decision> {
     const sentAt = performance.now()
     const { status, age } = await present(stage.replicas[replica]!, token.access)
-    const decision = { replica, token: token.name, sentAt, answeredAt: performance.now(), status, age }
+    const decision = { replica, token: token.name, sentAt, recordAnswer: performance.now(), status, age }
     history.decisions.push(decision)
     return decision
   }

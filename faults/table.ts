@@ -20,7 +20,7 @@ export interface TableOptions {
   write: boolean
 }
 
-const PAGE = join(import.meta.dirname, '../../docs/faults.md')
+const PAGE = join(import.meta.dirname, '../docs/faults.md')
 
 const say = (line: string) => process.stdout.write(`${line}\n`)
 

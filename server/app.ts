@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { Call, type Reply, targetOf } from './http/call.ts'
-import type { Deps } from './http/env.ts'
+import type { Services } from './http/env.ts'
 import { noRoute, writeError } from './http/errors.ts'
 import { type Found, Router } from './http/router.ts'
 import { accountRoutes } from './routes/account.ts'
@@ -28,30 +28,30 @@ export interface App {
 }
 
 /** Every route, behind one request id, one count and one writer of errors; /verify stands before them, by itself. */
-export function createApp(deps: Deps): App {
-  const verify = verifier(deps)
+export function createApp(services: Services): App {
+  const verify = verifier(services)
   const router = new Router({
-    ...accountRoutes(deps),
-    ...apiKeyRoutes(deps),
-    ...sessionRoutes(deps),
-    ...auditRoutes(deps),
-    ...secretRoutes(deps),
-    ...tokenRoutes(deps),
-    ...introspectionRoutes(deps),
-    ...revocationRoutes(deps),
-    ...discoveryRoutes(deps),
-    ...opsRoutes(deps),
-    ...adminRoutes(deps),
-    ...explainingRoutes(deps),
+    ...accountRoutes(services),
+    ...apiKeyRoutes(services),
+    ...sessionRoutes(services),
+    ...auditRoutes(services),
+    ...secretRoutes(services),
+    ...tokenRoutes(services),
+    ...introspectionRoutes(services),
+    ...revocationRoutes(services),
+    ...discoveryRoutes(services),
+    ...opsRoutes(services),
+    ...adminRoutes(services),
+    ...explainingRoutes(services),
     ...referenceRoutes(),
   })
 
   async function observed(call: Call): Promise<Reply> {
-    const began = deps.clock.monotonic()
+    const began = services.clock.monotonic()
     const found = router.find(call.method, call.path)
-    const reply = found ? await answered(deps, call, found) : noRoute(call, router.methodsOf(call.path))
+    const reply = found ? await answered(services, call, found) : noRoute(call, router.methodsOf(call.path))
     reply.headers['X-Request-Id'] = call.requestId
-    tell(deps, call, found?.route ?? 'none', reply.status, deps.clock.monotonic() - began)
+    tell(services, call, found?.route ?? 'none', reply.status, services.clock.monotonic() - began)
     return reply
   }
 
@@ -67,32 +67,32 @@ export function createApp(deps: Deps): App {
     routeOf({ url, method = '' }) {
       const target = targetOf(url)
       const route = rulesAskedBy(target) === undefined ? router.find(method, target.path)?.route : '/verify'
-      return route === undefined ? undefined : { route, quiet: QUIET.has(route) }
+      return route === undefined ? undefined : { route, quiet: UNLOGGED_ROUTES.has(route) }
     },
   }
 }
 
-async function answered(deps: Deps, call: Call, { handler, params }: Found): Promise<Reply> {
+async function answered(services: Services, call: Call, { handler, params }: Found): Promise<Reply> {
   call.params = params
   try {
     return await handler(call)
   } catch (error) {
-    return writeError(deps, call, error)
+    return writeError(services, call, error)
   }
 }
 
 /** What is asked all the time by machines is not worth a line: /metrics counts it. */
-const QUIET = new Set(['/healthz', '/readyz', '/metrics', '/introspect', '/introspect/batch'])
+const UNLOGGED_ROUTES = new Set(['/healthz', '/readyz', '/metrics', '/introspect', '/introspect/batch'])
 
 function tell(
-  { log, metrics }: Pick<Deps, 'log' | 'metrics'>,
+  { log, metrics }: Pick<Services, 'log' | 'metrics'>,
   { method, requestId }: Call,
   route: string,
   status: number,
   milliseconds: number,
 ) {
   metrics.answered(method, route, status, milliseconds / 1000)
-  log[QUIET.has(route) ? 'debug' : 'info'](
+  log[UNLOGGED_ROUTES.has(route) ? 'debug' : 'info'](
     { requestId, method, route, status, ms: Math.round(milliseconds) },
     'answered',
   )

@@ -1,10 +1,10 @@
-import { DatabaseDamaged, DatabaseError, SchemaUnfit, translate } from '../db/errors.ts'
+import { CorruptDatabaseError, DatabaseError, SchemaError, translate } from '../db/errors.ts'
 import { ConfigError } from './config/load.ts'
-import { DataDirInUse, DataDirUnusable, MasterKeyMissing } from './embedded/data-dir.ts'
-import { WrongMasterKey } from './keys/master-keys.ts'
+import { DataDirInUseError, DataDirUnusableError, MasterKeyMissingError } from './embedded/data-dir.ts'
+import { MasterKeyMismatchError } from './keys/master-keys.ts'
 import { Unavailable } from './lib/errors.ts'
 import { ListenError } from './listen.ts'
-import { NotMigrated } from './open-database.ts'
+import { NotMigratedError } from './open-database.ts'
 
 /** What kept it from starting, and the exit code that says whose it is to mend. */
 export interface Failure {
@@ -13,7 +13,7 @@ export interface Failure {
 }
 
 /** A worker's failure, in the primary. */
-export class FailedStart extends Error {
+export class StartError extends Error {
   readonly code: number
 
   constructor({ code, message }: Failure) {
@@ -27,14 +27,21 @@ const EX_CONFIG = 78
 const EX_UNAVAILABLE = 69
 
 /** Throws what is a bug. */
-export function failureOf(error: unknown): Failure {
-  if (error instanceof FailedStart) return { code: error.code, message: error.message }
-  const settings = [ConfigError, DataDirInUse, DataDirUnusable, MasterKeyMissing, WrongMasterKey, ListenError]
+export function describeFailure(error: unknown): Failure {
+  if (error instanceof StartError) return { code: error.code, message: error.message }
+  const settings = [
+    ConfigError,
+    DataDirInUseError,
+    DataDirUnusableError,
+    MasterKeyMissingError,
+    MasterKeyMismatchError,
+    ListenError,
+  ]
   if (settings.some(kind => error instanceof kind))
     return { code: EX_CONFIG, message: `assay: ${(error as Error).message}` }
-  if (error instanceof DatabaseDamaged || error instanceof SchemaUnfit)
+  if (error instanceof CorruptDatabaseError || error instanceof SchemaError)
     return { code: EX_UNAVAILABLE, message: `assay: ${error.message}` }
-  if (error instanceof NotMigrated) {
+  if (error instanceof NotMigratedError) {
     const code = error.state === 'none' ? EX_CONFIG : EX_UNAVAILABLE
     return { code, message: `assay: ${error.message}` }
   }

@@ -9,7 +9,7 @@ import { served, type Tracing, told } from './lib/tracing.ts'
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'CONNECT', 'TRACE'])
 
 /** What has no route has no span either. */
-export const tracedApp = (app: App, tracing: Tracing): App => ({
+export const instrumentApp = (app: App, tracing: Tracing): App => ({
   ...app,
   answer(incoming) {
     const found = app.routeOf(incoming)
@@ -21,7 +21,7 @@ export const tracedApp = (app: App, tracing: Tracing): App => ({
 })
 
 /** Statements are told by their names: neither their text nor what they are asked with. */
-export const tracedDatabase = (db: Database): Database => ({
+export const instrumentDatabase = (db: Database): Database => ({
   ...db,
   ...tracedLine(db),
   line: deadline => tracedLine(db.line(deadline)),
@@ -34,7 +34,7 @@ const tracedLine = ({ query, close }: Line): Line => ({
 })
 
 /** Commands without their keys and values. */
-export const tracedRedis = (redis: Redis): Redis => ({
+export const instrumentRedis = (redis: Redis): Redis => ({
   ...redis,
   get: (...asked) => call('redis', 'GETRANGE', () => redis.get(...asked)),
   set: (...asked) => call('redis', 'SET', () => redis.set(...asked)),

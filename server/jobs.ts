@@ -2,31 +2,30 @@ import { dropOldEvents, makePartitions } from '../db/queries/audit-partitions.ts
 import type { Querier } from '../db/queries/change-feed.ts'
 import { DEAD, deleteDead, isWhole } from '../db/queries/maintenance.ts'
 import { isFirst } from '../db/queries/replicas.ts'
-import type { Directory } from './customers/admin.ts'
-import type { Retirement } from './keys/retirement.ts'
-import type { Secrets } from './keys/rotation.ts'
+import type { CustomerAdmin } from './customers/admin.ts'
+import type { KeyRetirement } from './keys/retirement.ts'
+import type { KeyRotation } from './keys/rotation.ts'
 import type { Log } from './lib/logger.ts'
+import type { JobOutcome } from './lib/metrics.ts'
 
 /** Between two rounds (ms). */
-const EVERY = 60_000
+const INTERVAL_MS = 60_000
 
 export interface MaintenanceOptions {
   db: Querier
   /** This process's name among the replicas. */
   replica: string
-  retirement: Retirement
-  secrets: Secrets
-  directory: Pick<Directory, 'sweep'>
+  retirement: KeyRetirement
+  secrets: KeyRotation
+  customerAdmin: Pick<CustomerAdmin, 'sweep'>
   /** Seconds, for customers whose policy has none; 0: their secrets are rotated only when somebody asks. */
   keyMaxAge: number
   /** Seconds. */
   auditRetention: number
   /** Told of each job: whether it went well, or was another replica's, and how many rows went, if it removes some. */
-  ran(job: string, outcome: MaintenanceOutcome, removed: number): void
+  ran(job: string, outcome: JobOutcome, removed: number): void
   log: Log
 }
-
-export type MaintenanceOutcome = 'ok' | 'failed' | 'skipped'
 
 /**
  * What must happen though nobody asks. One replica does it for all, in small batches. Where two take themselves for that
@@ -47,7 +46,7 @@ export class Maintenance {
       this.#round ??= this.run().finally(() => {
         this.#round = undefined
       })
-    }, EVERY)
+    }, INTERVAL_MS)
   }
 
   /** One round, now. Doesn't throw. */
@@ -80,13 +79,13 @@ export class Maintenance {
 
   /** Each answers how many rows it removed, where it removes some. */
   #jobs(): Record<string, () => Promise<unknown>> {
-    const { db, directory, retirement, secrets, keyMaxAge, auditRetention } = this.#options
+    const { db, customerAdmin, retirement, secrets, keyMaxAge, auditRetention } = this.#options
     const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]
     return {
       partitions: () => makePartitions(db).then(() => {}),
       audit: () => dropOldEvents(db, auditRetention),
-      retire: () => retirement.pass(),
-      erased: () => directory.sweep(),
+      retire: () => retirement.sweep(),
+      erased: () => customerAdmin.sweep(),
       rotate: () => secrets.rotateAged(keyMaxAge),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
     }

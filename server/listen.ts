@@ -7,7 +7,7 @@ import { send } from './http/send.ts'
 import type { Log } from './lib/logger.ts'
 
 /** How long what is under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
-const FINISH = 5_000
+const DRAIN_TIMEOUT_MS = 5_000
 
 const WHY: Record<string, string> = {
   EADDRINUSE: 'another process listens there; set HOST or PORT, or stop the other process',
@@ -93,7 +93,7 @@ async function close(server: Server, underWay: Set<ServerResponse>, pause: numbe
   await new Promise(resolve => setTimeout(resolve, pause))
   const closed = new Promise(resolve => server.close(resolve))
   server.closeIdleConnections()
-  const cut = setTimeout(() => server.closeAllConnections(), FINISH)
+  const cut = setTimeout(() => server.closeAllConnections(), DRAIN_TIMEOUT_MS)
   await closed
   clearTimeout(cut)
 }

@@ -10,7 +10,7 @@ import {
   ConfigError,
   loadConfig,
   loadDatabaseConfig,
-  MOST_WORKERS,
+  MAX_WORKERS,
   parseAdminToken,
   parseMasterKeys,
 } from './config/load.ts'
@@ -22,12 +22,17 @@ import {
   type SecretFile,
 } from './embedded/data-dir.ts'
 import { exitNow } from './exit.ts'
-import { failureOf } from './exit-codes.ts'
-import { openVault } from './keys/master-keys.ts'
+import { describeFailure } from './exit-codes.ts'
+import { loadKeyRing } from './keys/master-keys.ts'
 import { createLog, type Log, standardOutput } from './lib/logger.ts'
-import { openDatabase, placeOfNew, warnOfLosses, warnOfNewer } from './open-database.ts'
-import { type Secrets, type ServeOptions, serve } from './serve.ts'
-import { cleanUpAtSignal, codeOfSignal, endAtBug, obeySignals, type Signal } from './shutdown.ts'
+import {
+  describeNewInstallation,
+  openDatabase,
+  warnIfNewerSchema,
+  warnIfNotDurable,
+} from './open-database.ts'
+import { type ServeOptions, type StartupSecrets, serve } from './serve.ts'
+import { cleanUpAtSignal, codeOfSignal, exitOnUncaught, handleSignals, type Signal } from './shutdown.ts'
 import { Primary } from './workers/primary.ts'
 import { work } from './workers/worker.ts'
 
@@ -49,12 +54,12 @@ async function main([verb = 'serve', ...rest]: string[]) {
   const log = createLog(config.logLevel, standardOutput())
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
-  const secrets = secretsOf(config, folder, log)
+  const secrets = resolveSecrets(config, folder, log)
   const db = await openDatabase(config, folder?.database)
-  await warnOfLosses(db, log)
-  await warnOfNewer(db, log)
-  const made = await placeOfNew(db, config)
-  const workers = config.workers === 'auto' ? Math.min(availableParallelism(), MOST_WORKERS) : config.workers
+  await warnIfNotDurable(db, log)
+  await warnIfNewerSchema(db, log)
+  const made = await describeNewInstallation(db, config)
+  const workers = config.workers === 'auto' ? Math.min(availableParallelism(), MAX_WORKERS) : config.workers
   const parts = { config: { ...config, ...secrets }, db, log }
   const port = workers === 1 ? await serveAlone(parts) : await serveTogether(parts, workers)
   const { host, signup } = config
@@ -85,29 +90,29 @@ type Parts = Omit<ServeOptions, 'clock'>
 
 async function serveAlone(parts: Parts): Promise<number> {
   const { port, drain } = await serve({ ...parts, clock, joining: cleanUpAtSignal })
-  obeySignals(drain, () => exitNow(1))
-  endAtBug(parts.log)
+  handleSignals(drain, () => exitNow(1))
+  exitOnUncaught(parts.log)
   return port
 }
 
 /** What is wrong with the keys or the database is found here, once, before several processes meet it. */
 async function serveTogether({ config, db, log }: Parts, workers: number): Promise<number> {
-  await openVault(db, config.masterKeys)
+  await loadKeyRing(db, config.masterKeys)
   await db.close()
   const primary = new Primary({ config, workers, clock, log })
   const end = (code: number) => primary.end().then(() => exitNow(code))
   const leave = (pause: number, signal: Signal) =>
     primary.isListening ? primary.drain(pause).then(exitNow) : end(codeOfSignal(signal))
-  obeySignals(leave, () => end(1))
-  endAtBug(log)
+  handleSignals(leave, () => end(1))
+  exitOnUncaught(log)
   return primary.start()
 }
 
 /** From the settings or, embedded, from files that the first start makes. */
-function secretsOf(config: Config, folder: DataDir | undefined, log: Log): Secrets {
+function resolveSecrets(config: Config, folder: DataDir | undefined, log: Log): StartupSecrets {
   const masterKeys = config.masterKeys ?? fromFile(masterKeysFile(folder!), parseMasterKeys, RESTORE, log)
   const adminToken = config.adminToken ?? fromFile(adminTokenFile(folder!), parseAdminToken, DELETE, log)
-  return { masterKeys: masterKeys as Secrets['masterKeys'], adminToken }
+  return { masterKeys: masterKeys as StartupSecrets['masterKeys'], adminToken }
 }
 
 const RESTORE =
@@ -135,6 +140,6 @@ function exit(code: number, message: string): never {
 
 // Awaited: if nothing is left to wait for before this has ended, Node's exit code is 13, and not 0.
 await main(process.argv.slice(2)).catch(error => {
-  const { code, message } = failureOf(error)
+  const { code, message } = describeFailure(error)
   exit(code, message)
 })

@@ -1,5 +1,5 @@
 import { type Database, open } from '../db/client.ts'
-import { type Hints, listenForHints } from '../db/listen.ts'
+import { type Listener, listenForChanges } from '../db/listen.ts'
 import { migratePostgres } from '../db/migrate.ts'
 import { isNewer } from '../db/migration-files.ts'
 import { findMissingPrivileges } from '../db/privileges.ts'
@@ -41,7 +41,7 @@ async function bringUpToDate(db: Database, url: string) {
   try {
     await migratePostgres(url)
   } catch (error) {
-    throw isForbidden(error) ? new NotMigrated(state) : error
+    throw isForbidden(error) ? new NotMigratedError(state) : error
   }
 }
 
@@ -49,10 +49,10 @@ async function bringUpToDate(db: Database, url: string) {
 const isForbidden = (error: unknown) => (error as { code?: unknown }).code === '42501'
 
 /** Migrations are due, and this role may not apply them. */
-export class NotMigrated extends Error {
+export class NotMigratedError extends Error {
   readonly state: 'none' | 'older'
 
-  constructor(state: NotMigrated['state']) {
+  constructor(state: NotMigratedError['state']) {
     const found = state === 'none' ? 'is not set up for Assay yet' : 'has an older schema assay'
     super(
       `this database ${found}, and this role may not change that. Run \`npm run migrate\` (in the image: \`migrate\`) with ` +
@@ -76,7 +76,7 @@ async function checkPrivileges(db: Database) {
  * Where a new installation will be made, in the operator's words; undefined where there is one. Of all tokens that there are
  * it knows none.
  */
-export async function placeOfNew(
+export async function describeNewInstallation(
   db: Database,
   { databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>,
 ): Promise<string | undefined> {
@@ -90,7 +90,7 @@ async function checkServers(url: string, direct: string | undefined) {
   const server = await inspect(url)
   const problems = server.unfit.map(unfit)
   if (server.encoding !== 'UTF8') problems.push(`DATABASE_URL: ${notUtf8(server)}`)
-  if (direct !== undefined) problems.push(...whatIsWrong(server, await inspect(direct)))
+  if (direct !== undefined) problems.push(...checkDirectUrl(server, await inspect(direct)))
   if (problems.length > 0) throw new ConfigError(problems)
   if (server.standby) throw new Unavailable('database: STANDBY', 'database')
   if (server.readOnly) throw new Unavailable('database: READ_ONLY', 'database')
@@ -101,7 +101,7 @@ export const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
   `the database's encoding is ${encoding}, and Assay needs UTF8; make another one with: create database NAME ` +
   "encoding 'UTF8' template template0"
 
-function whatIsWrong(server: Server, direct: Server): string[] {
+function checkDirectUrl(server: Server, direct: Server): string[] {
   if (direct.identity !== server.identity)
     return [
       'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same one, past the pooler',
@@ -118,10 +118,14 @@ const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
   `alter database NAME set ${name} = '${needed}'; and let the pooler reconnect`
 
 /** Hints save half a second; a poll finds the same without them. Nothing waits for them. */
-export async function listenTo(urls: Urls, bus: { poke(): void }, log: Log): Promise<Hints | undefined> {
+export async function startListener(
+  urls: Urls,
+  changeFeed: { wake(): void },
+  log: Log,
+): Promise<Listener | undefined> {
   const url = urls.directDatabaseUrl ?? urls.databaseUrl
   if (url === undefined) return undefined
-  const hints = await listenForHints(url, () => bus.poke())
+  const hints = await listenForChanges(url, () => changeFeed.wake())
   if (!hints.heard)
     log.warn(
       'notifications do not arrive, so other replicas hear of a revocation up to half a second later; ' +
@@ -131,7 +135,7 @@ export async function listenTo(urls: Urls, bus: { poke(): void }, log: Log): Pro
 }
 
 /** Whoever runs Postgres so that a crash forgets is told. */
-export async function warnOfLosses(db: Database, log: Log) {
+export async function warnIfNotDurable(db: Database, log: Log) {
   if (db.kind === 'embedded') return
   for (const setting of ['fsync', 'full_page_writes']) {
     const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
@@ -143,7 +147,7 @@ export async function warnOfLosses(db: Database, log: Log) {
 }
 
 /** Whoever put an older version beside a newer one, or went back to it, is told what that is meant for. */
-export async function warnOfNewer(db: Database, log: Log) {
+export async function warnIfNewerSchema(db: Database, log: Log) {
   if (await isNewer(db))
     log.warn(
       `a newer version brought this database up to date: ${VERSION} runs on it as it is, which is meant for the ` +

@@ -4,22 +4,22 @@ import type { Redis } from '../db/redis.ts'
 import type { Config } from './config/load.ts'
 import type { SealingKey } from './crypto/envelope.ts'
 import { exitNow } from './exit.ts'
-import { openVault } from './keys/master-keys.ts'
+import { loadKeyRing } from './keys/master-keys.ts'
 import type { Clock } from './lib/clock.ts'
 import type { Log } from './lib/logger.ts'
-import type { Numbers } from './lib/metrics.ts'
+import type { MetricSnapshot } from './lib/metrics.ts'
 import { listen } from './listen.ts'
-import { listenTo } from './open-database.ts'
-import { assemble, type Worker } from './services.ts'
+import { startListener } from './open-database.ts'
+import { createServices, type Worker } from './services.ts'
 
 /** From the settings or, embedded, made by the first start. */
-export interface Secrets {
+export interface StartupSecrets {
   masterKeys: [SealingKey, ...SealingKey[]]
   adminToken: string
 }
 
 export interface ServeOptions {
-  config: Config & Secrets
+  config: Config & StartupSecrets
   /** Open, and migrated. */
   db: Database
   log: Log
@@ -31,7 +31,7 @@ export interface ServeOptions {
 
 export interface Served {
   port: number
-  numbers(): Promise<Numbers>
+  numbers(): Promise<MetricSnapshot>
   /**
    * Ends the process. `pause`: how long requests are still taken (ms), until every balancer has seen that this one is not
    * ready. A second call changes nothing.
@@ -40,28 +40,28 @@ export interface Served {
 }
 
 /** What is under way has ended by then, or is ended (ms). */
-export const LONGEST_END = 7_000
-export const LATE = 'assay: could not end in time\n'
+export const MAX_DRAIN_MS = 7_000
+export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not end in time\n'
 
 /** One replica, from its parts to the end of its process. */
 export async function serve({ config, db, log, clock, worker, joining }: ServeOptions): Promise<Served> {
-  const vault = await openVault(db, config.masterKeys)
+  const keyRing = await loadKeyRing(db, config.masterKeys)
   let draining = false
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
   const redis = await redisOf(config, log)
-  const parts = { config, db, redis, vault, clock, log, process: state, worker }
-  const replica = assemble({ ...parts, processMetrics: true })
-  joining?.(() => replica.bus.stop())
-  await replica.bus.start()
+  const parts = { config, db, redis, keyRing, clock, log, process: state, worker }
+  const replica = createServices({ ...parts, processMetrics: true })
+  joining?.(() => replica.changeFeed.stop())
+  await replica.changeFeed.start()
   replica.maintenance.start()
-  const hints = listenTo(config, replica.bus, log)
+  const hints = startListener(config, replica.changeFeed, log)
   const server = await listen(replica.app, config, { draining: state.draining, log })
 
   async function drain(pause: number) {
     if (draining) return
     draining = true
     log.info('draining')
-    setTimeout(endLate, pause + LONGEST_END).unref()
+    setTimeout(endLate, pause + MAX_DRAIN_MS).unref()
     await server.close(pause)
     await (await hints)?.close()
     await replica.stop()
@@ -74,7 +74,7 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
 }
 
 function endLate(): never {
-  process.stderr.write(LATE)
+  process.stderr.write(DRAIN_TIMEOUT_MESSAGE)
   exitNow(1)
 }
 

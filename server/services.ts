@@ -4,44 +4,44 @@ import { observing } from '../db/queries/change-feed.ts'
 import type { Redis } from '../db/redis.ts'
 import { createApp } from './app.ts'
 import { Audit } from './audit/audit.ts'
-import { Credentials } from './clients/authenticate.ts'
+import { ClientAuthenticator } from './clients/authenticate.ts'
 import { Operators } from './clients/operators.ts'
-import { Servers } from './clients/resource-servers.ts'
+import { ResourceServers } from './clients/resource-servers.ts'
 import type { Config } from './config/load.ts'
 import { randomId } from './crypto/credentials.ts'
-import { Customers } from './customers/accounts.ts'
-import { Directory } from './customers/admin.ts'
-import { Creation } from './customers/provisioning.ts'
+import type { KeyRing } from './crypto/key-ring.ts'
+import { Accounts } from './customers/accounts.ts'
+import { CustomerAdmin } from './customers/admin.ts'
+import { Provisioning } from './customers/provisioning.ts'
 import type { ProcessState } from './http/env.ts'
-import { tracedApp, tracedDatabase, tracedRedis } from './instrument.ts'
+import { instrumentApp, instrumentDatabase, instrumentRedis } from './instrument.ts'
 import { Maintenance, type MaintenanceOptions } from './jobs.ts'
-import type { Vault } from './keys/customer-keys.ts'
-import { Keys } from './keys/key-cache.ts'
-import { Shelf } from './keys/redis-cache.ts'
-import { Retirement } from './keys/retirement.ts'
-import { Secrets } from './keys/rotation.ts'
-import { TrustedProxies } from './lib/client-ip.ts'
+import { KeyCache } from './keys/key-cache.ts'
+import { RedisKeyCache } from './keys/redis-cache.ts'
+import { KeyRetirement } from './keys/retirement.ts'
+import { KeyRotation } from './keys/rotation.ts'
+import { ClientIps } from './lib/client-ip.ts'
 import type { Clock } from './lib/clock.ts'
-import { Gate } from './lib/concurrency-limit.ts'
+import { ConcurrencyLimit } from './lib/concurrency-limit.ts'
 import type { Log } from './lib/logger.ts'
 import { Metrics } from './lib/metrics.ts'
-import { type Limits, LimitsInMemory, LimitsInRedis } from './lib/rate-limiter.ts'
+import { MemoryRateLimiter, type RateLimiter, RedisRateLimiter } from './lib/rate-limiter.ts'
 import { tracingOfSdk } from './lib/tracing.ts'
-import { Bus } from './revocation/change-feed.ts'
-import { Hints } from './revocation/notify.ts'
+import { ChangeFeed } from './revocation/change-feed.ts'
+import { RedisNotifier } from './revocation/notify.ts'
 import { Replicas } from './revocation/replicas.ts'
-import { Revocations } from './revocation/revocation-list.ts'
+import { RevocationList } from './revocation/revocation-list.ts'
 import { Revoker } from './revocation/revoker.ts'
 import { Explainer } from './tokens/explain.ts'
 import { Issuer } from './tokens/issuer.ts'
 import { Sessions } from './tokens/refresh.ts'
-import { Tokens } from './tokens/verifier.ts'
+import { TokenVerifier } from './tokens/verifier.ts'
 
 export interface Parts {
   config: Config
   db: Database
   redis: Redis | undefined
-  vault: Vault
+  keyRing: KeyRing
   clock: Clock
   log: Log
   process: ProcessState
@@ -56,25 +56,25 @@ export interface Worker {
   number: number
   of: number
   /** Counted for all of them together. */
-  limits: Limits
+  limits: RateLimiter
   /** Of all of them together, as Prometheus reads them. */
   allMetrics(): Promise<string>
 }
 
 /** A poll takes milliseconds; one that was lost with its link must be given up within a second of the link's return (ms). */
-const POLL_DEADLINE = 800
+const POLL_DEADLINE_MS = 800
 /** Logins that wait for a core. */
-const QUEUE = 64
+const MAX_QUEUED_LOGINS = 64
 
 /** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
-export function assemble(given: Parts) {
+export function createServices(given: Parts) {
   const tracing = tracingOfSdk(given.clock)
   const parts = tracing ? traced(given) : given
-  const { config, redis, vault, clock, log, process, processMetrics, worker } = parts
+  const { config, redis, keyRing, clock, log, process, processMetrics, worker } = parts
   const { maxStaleness } = config
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
-  const revocations = new Revocations()
-  const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE))
+  const revocations = new RevocationList()
+  const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
   const forget = {
     one(id: string) {
       keys.forget.one(id)
@@ -85,16 +85,25 @@ export function assemble(given: Parts) {
       servers.forget.all()
     },
   }
-  const hints = redis && new Hints(redis, vault, () => bus.poke())
+  const hints = redis && new RedisNotifier(redis, keyRing, () => changeFeed.wake())
   const published = () => hints?.send()
   const replica = randomId(15)
-  const bus: Bus = new Bus({ line, clock, maxStaleness, replica, revocations, forget, published, log })
-  const shelf = redis && new Shelf({ redis, vault, bus })
-  const keys: Keys = new Keys({ db, vault, bus, revocations, shelf, log })
-  const tokens = new Tokens({ bus, keys, revocations, issuer: config.issuer })
+  const changeFeed: ChangeFeed = new ChangeFeed({
+    line,
+    clock,
+    maxStaleness,
+    replica,
+    revocations,
+    forget,
+    published,
+    log,
+  })
+  const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, changeFeed })
+  const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
+  const tokens = new TokenVerifier({ changeFeed, keys, revocations, issuer: config.issuer })
   const limits = limitsOf(parts)
   const issuer = new Issuer({ db, tokens, config })
-  const revoker = new Revoker({ db, bus, limits })
+  const revoker = new Revoker({ db, changeFeed, limits })
   const sessions = new Sessions({
     db,
     issuer,
@@ -103,20 +112,23 @@ export function assemble(given: Parts) {
     decided: outcome => metrics.refreshed(outcome),
     log,
   })
-  const servers: Servers = new Servers({ db, bus, vault, revocations, revoker })
-  const credentials = new Credentials({ db, bus, keys, revoker, servers, config, log })
-  const secrets = new Secrets({ db, bus, revoker, vault, limits, log })
-  const retirement = new Retirement({ db, revoker, limits, config })
+  const servers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations, revoker })
+  const credentials = new ClientAuthenticator({ db, changeFeed, keys, revoker, servers, config, log })
+  const secrets = new KeyRotation({ db, changeFeed, revoker, keyRing, limits, log })
+  const retirement = new KeyRetirement({ db, revoker, limits, config })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
-  const gate = new Gate(Math.min(share(availableParallelism(), worker), 3), share(QUEUE, worker))
-  const creation = new Creation({ db, vault, credentials, gate })
-  const directory = new Directory({ db, revoker, gate, config })
+  const gate = new ConcurrencyLimit(
+    Math.min(share(availableParallelism(), worker), 3),
+    share(MAX_QUEUED_LOGINS, worker),
+  )
+  const provisioning = new Provisioning({ db, keyRing, credentials, gate })
+  const customerAdmin = new CustomerAdmin({ db, revoker, gate, config })
   const { keyMaxAge, auditRetention } = config
   const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
   const maintenance = new Maintenance({
     db,
     replica,
-    directory,
+    customerAdmin,
     retirement,
     secrets,
     keyMaxAge,
@@ -124,7 +136,7 @@ export function assemble(given: Parts) {
     ran,
     log,
   })
-  const customers = new Customers({
+  const customers = new Accounts({
     db,
     keys,
     issuer,
@@ -136,26 +148,26 @@ export function assemble(given: Parts) {
   })
   const metrics: Metrics = new Metrics(
     {
-      busAge: () => bus.age / 1000,
-      longestAge: () => bus.longestAge / 1000,
-      bus: () => bus.counts,
+      busAge: () => changeFeed.age / 1000,
+      maxAnswerAge: () => changeFeed.maxAnswerAge / 1000,
+      changeFeed: () => changeFeed.counts,
       revocations: () => revocations.size,
       customers: () => keys.size,
       database: () => db.load(),
-      shelf: () => shelf?.counts ?? new Map(),
+      redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
     },
     { process: processMetrics, worker },
   )
-  const proxies = new TrustedProxies(config.trustProxy, log)
+  const proxies = new ClientIps(config.trustProxy, log)
   const audit = new Audit(db)
-  const explainer = new Explainer({ db, bus, tokens, vault })
+  const explainer = new Explainer({ db, changeFeed, tokens, keyRing })
   const replicas = new Replicas(db)
   const operators = new Operators(config)
-  const deps = {
+  const services = {
     config,
     clock,
-    bus,
+    changeFeed,
     tokens,
     issuer,
     revoker,
@@ -165,8 +177,8 @@ export function assemble(given: Parts) {
     secrets,
     retirement,
     audit,
-    creation,
-    directory,
+    provisioning,
+    customerAdmin,
     explainer,
     replicas,
     servers,
@@ -176,30 +188,30 @@ export function assemble(given: Parts) {
     proxies,
     process,
   }
-  const app = tracing ? tracedApp(createApp(deps), tracing) : createApp(deps)
+  const app = tracing ? instrumentApp(createApp(services), tracing) : createApp(services)
   if (tracing) log.info('an OpenTelemetry SDK is loaded: it is told of requests')
 
   /** Writes what is still to be written, and leaves the bus. */
   async function stop() {
     await maintenance.stop()
     await Promise.all([sessions.flush(), credentials.flush()])
-    await bus.stop()
+    await changeFeed.stop()
     await line.close()
     await tracing?.flush()
   }
 
-  return { app, bus, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
+  return { app, changeFeed, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
 }
 
 const traced = ({ db, redis, ...others }: Parts): Parts => ({
   ...others,
-  db: tracedDatabase(db),
-  redis: redis && tracedRedis(redis),
+  db: instrumentDatabase(db),
+  redis: redis && instrumentRedis(redis),
 })
 
 /** Counted as far together as can be: by all replicas, by all workers, or here. */
-const limitsOf = ({ redis, vault, worker }: Parts): Limits =>
-  redis ? new LimitsInRedis({ redis, vault }) : (worker?.limits ?? new LimitsInMemory())
+const limitsOf = ({ redis, keyRing, worker }: Parts): RateLimiter =>
+  redis ? new RedisRateLimiter({ redis, keyRing }) : (worker?.limits ?? new MemoryRateLimiter())
 
 /** What one worker has of what the machine has, and one at least. */
 const share = (whole: number, worker: Worker | undefined) =>

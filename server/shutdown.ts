@@ -15,13 +15,13 @@ const SIGNALS: readonly Signal[] = ['SIGTERM', 'SIGINT']
 export const codeOfSignal = (signal: Signal): number => 128 + constants.signals[signal]
 
 /** What an exit doesn't release by itself is given up within this time (ms). */
-const CLEAN_UP_DEADLINE = 1_000
+const CLEAN_UP_DEADLINE_MS = 1_000
 
 /** Ctrl-C comes from the terminal and, where npm started us, from npm as well: so soon after it is the same one (ms). */
-const SAME = 500
+const ECHO_WINDOW_MS = 500
 
 /** How long each lets requests come in still (ms). */
-const PAUSES = { SIGTERM: 3_000, SIGINT: 0 } as const
+const DRAIN_PAUSE_MS = { SIGTERM: 3_000, SIGINT: 0 } as const
 
 type Reaction = (signal: Signal) => unknown
 
@@ -57,13 +57,13 @@ export function cleanUpAtSignal(cleanUp: () => Promise<unknown>) {
   react = signal => {
     const end = () => exitNow(codeOfSignal(signal))
     react = end
-    setTimeout(end, CLEAN_UP_DEADLINE)
+    setTimeout(end, CLEAN_UP_DEADLINE_MS)
     void cleanUp().then(end, end)
   }
 }
 
 /** Both drain; a second one of either ends at once. */
-export function obeySignals(drain: (pause: number, signal: Signal) => unknown, end: () => unknown) {
+export function handleSignals(drain: (pause: number, signal: Signal) => unknown, end: () => unknown) {
   let told: Signal | undefined
   let echoes = true
   react = signal => {
@@ -71,14 +71,14 @@ export function obeySignals(drain: (pause: number, signal: Signal) => unknown, e
       told = signal
       setTimeout(() => {
         echoes = false
-      }, SAME).unref()
-      return drain(PAUSES[signal], signal)
+      }, ECHO_WINDOW_MS).unref()
+      return drain(DRAIN_PAUSE_MS[signal], signal)
     }
     if (signal !== told || !echoes) return end()
   }
 }
 
-export function endAtBug(log: Log) {
+export function exitOnUncaught(log: Log) {
   process.on('uncaughtException', error => {
     log.fatal({ err: error }, 'a bug ends this process')
     exitNow(1)

@@ -1,13 +1,13 @@
 import { describe, expect, test } from 'vitest'
 import { DatabaseError } from '../db/errors.ts'
-import { byNumber, Grouped } from '../server/lib/batcher.ts'
+import { Batcher, byNumber } from '../server/lib/batcher.ts'
 import { Unavailable } from '../server/lib/errors.ts'
 
 /** What is under way ends when the test says so, in the order in which it began. */
 function held(abreast?: number) {
   const begun: string[][] = []
   const ends: ((outcome: Error | undefined) => void)[] = []
-  const grouped = new Grouped<string, string>(items => {
+  const grouped = new Batcher<string, string>(items => {
     begun.push(items)
     return new Promise((resolve, reject) =>
       ends.push(error => (error ? reject(error) : resolve(items.map(item => `did ${item}`)))),
@@ -62,7 +62,7 @@ describe('acts that come together', () => {
 describe('a statement that fails', () => {
   test('where one act is refused, the others are done all the same', async () => {
     const ran: string[][] = []
-    const grouped = new Grouped<string, string>(async items => {
+    const grouped = new Batcher<string, string>(async items => {
       ran.push(items)
       if (items.includes('bad')) throw refusal
       return items

@@ -20,8 +20,8 @@ import { parseAdminToken, parseMasterKeys } from '../server/config/load.ts'
 import {
   adminTokenFile,
   type DataDir,
-  DataDirInUse,
-  MasterKeyMissing,
+  DataDirInUseError,
+  MasterKeyMissingError,
   masterKeysFile,
   openDataDir,
 } from '../server/embedded/data-dir.ts'
@@ -150,7 +150,7 @@ describe('H52: the embedded database is opened once', () => {
   test('a second start is refused with the pid of the first, and what to do', async () => {
     const opener = await startOpener()
     expect(await opener.open(path)).toBe('open')
-    expect(() => openDataDir(path)).toThrow(DataDirInUse)
+    expect(() => openDataDir(path)).toThrow(DataDirInUseError)
     expect(() => openDataDir(path)).toThrow(
       `another process (pid ${opener.pid}) has ${path} open; stop it, or set DATA_DIR or DATABASE_URL`,
     )
@@ -160,7 +160,7 @@ describe('H52: the embedded database is opened once', () => {
 
   test('not twice in one process either', () => {
     const dir = openDataDir(path)
-    expect(() => openDataDir(path)).toThrow(DataDirInUse)
+    expect(() => openDataDir(path)).toThrow(DataDirInUseError)
     dir.release()
     openDataDir(path).release()
   })
@@ -185,7 +185,7 @@ describe('H52: the embedded database is opened once', () => {
 
   test('a live process is not gone because it is unknown when it started', () => {
     writeLock(path, { pid: process.ppid, startedAt: '', id: randomUUID() })
-    expect(() => openDataDir(path)).toThrow(DataDirInUse)
+    expect(() => openDataDir(path)).toThrow(DataDirInUseError)
   })
 
   test('a lock that is not ours is left alone', () => {
@@ -275,7 +275,7 @@ test('H54: a missing master key is never made anew for a database, and nothing i
   rmSync(join(path, 'master.keys'))
   const dir = openDataDir(path)
   const before = readdirSync(path, { recursive: true })
-  expect(() => masterKeysFile(dir)).toThrow(MasterKeyMissing)
+  expect(() => masterKeysFile(dir)).toThrow(MasterKeyMissingError)
   expect(() => masterKeysFile(dir)).toThrow(/sealed with the master key.+ Restore .+ or set MASTER_KEYS/)
   expect(readdirSync(path, { recursive: true })).toEqual(before)
   expect(existsSync(join(path, 'master.keys'))).toBe(false)

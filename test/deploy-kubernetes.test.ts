@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { loadConfig, SETTINGS } from '../server/config/load.ts'
-import { LONGEST_END } from '../server/serve.ts'
+import { MAX_DRAIN_MS } from '../server/serve.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const FOLDER = join(ROOT, 'deploy/kubernetes')
@@ -78,7 +78,7 @@ describe('deploy/kubernetes', () => {
   test('a pod that ends has time for its drain', () => {
     const [command, seconds] = container.lifecycle.preStop.exec.command
     expect(command).toBe('sleep')
-    const drain = 3 + LONGEST_END / 1_000
+    const drain = 3 + MAX_DRAIN_MS / 1_000
     expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(Number(seconds) + drain)
   })
 

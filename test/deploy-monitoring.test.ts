@@ -5,7 +5,7 @@ import { parse } from 'yaml'
 import { OUTCOMES } from '../server/keys/redis-cache.ts'
 import { UNAVAILABLE } from '../server/lib/errors.ts'
 import { Metrics } from '../server/lib/metrics.ts'
-import { AllMetrics } from '../server/workers/metrics-aggregator.ts'
+import { MetricsAggregator } from '../server/workers/metrics-aggregator.ts'
 
 const DEPLOY = join(import.meta.dirname, '../deploy')
 const text = (file: string) => readFileSync(join(DEPLOY, file), 'utf8')
@@ -52,17 +52,17 @@ async function atStart(): Promise<string> {
   const metrics = new Metrics(
     {
       busAge: zero,
-      longestAge: zero,
-      bus: () => ({ polls: 0, failures: 0, rows: 0, reloads: 0 }),
+      maxAnswerAge: zero,
+      changeFeed: () => ({ polls: 0, failures: 0, rows: 0, reloads: 0 }),
       revocations: zero,
       customers: zero,
       database: () => ({ calls: 0, connections: 0 }),
-      shelf: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),
+      redisKeyCache: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),
       redisFailures: zero,
     },
     { process: true },
   )
-  return (await metrics.text()) + (await new AllMetrics([]).text())
+  return (await metrics.text()) + (await new MetricsAggregator([]).text())
 }
 
 /** Their names, with the series of histograms. */

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { SETTINGS } from '../server/config/load.ts'
-import { LONGEST_END } from '../server/serve.ts'
+import { MAX_DRAIN_MS } from '../server/serve.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const unit = readFileSync(join(ROOT, 'deploy/systemd/assay.service'), 'utf8')
@@ -36,7 +36,7 @@ describe('deploy/systemd/assay.service', () => {
   })
 
   test('lets a drain end, and does not repeat what trying again can’t mend', () => {
-    expect(Number(one('TimeoutStopSec'))).toBeGreaterThan(3 + LONGEST_END / 1_000)
+    expect(Number(one('TimeoutStopSec'))).toBeGreaterThan(3 + MAX_DRAIN_MS / 1_000)
     expect(one('KillMode')).toBe('mixed')
     expect(one('Restart')).toBe('always')
     expect(one('RestartPreventExitStatus')).toBe('64 78')

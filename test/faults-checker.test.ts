@@ -10,7 +10,7 @@ const decision = (token: string, sentAt: number, status: number): Decision => ({
   replica: 1,
   token,
   sentAt,
-  answeredAt: sentAt + 5,
+  recordAnswer: sentAt + 5,
   status,
   age: undefined,
 })

@@ -13,7 +13,7 @@ const LATE = N + SLACK + 1
 
 /** Asked at `at` and answered 10 ms later, by the first replica unless it is said otherwise. */
 const call = (at: number, act: Act, status: number, more: Partial<Call> = {}): Call => ({
-  ...{ client: 'user1', replica: 0, act, status, sentAt: at, answeredAt: at + 10 },
+  ...{ client: 'user1', replica: 0, act, status, sentAt: at, recordAnswer: at + 10 },
   ...more,
 })
 
@@ -129,7 +129,7 @@ describe('never a wrong yes', () => {
   })
 
   test('an expired token has nothing to revoke, so that another clock may still accept it', () => {
-    const revoked = { ...withWait(ENDS.token!), sentAt: 2_000, answeredAt: 2_010 }
+    const revoked = { ...withWait(ENDS.token!), sentAt: 2_000, recordAnswer: 2_010 }
     expect(found(issued({ lifetime: 3 * SECOND }), revoked, verified(2_020, 200))).toEqual([])
     expect(found(issued({ lifetime: 4 * SECOND }), revoked, verified(2_020, 200))).toHaveLength(1)
   })
@@ -148,7 +148,7 @@ describe('never a wrong yes', () => {
   })
 
   test('what began after the act, or meanwhile, may go on', () => {
-    const later = { ...begun(), sentAt: 105, answeredAt: 120 }
+    const later = { ...begun(), sentAt: 105, recordAnswer: 120 }
     expect(found(later, ENDS.subject!, verified(9_000, 200))).toEqual([])
   })
 
@@ -156,7 +156,7 @@ describe('never a wrong yes', () => {
     const calls = [
       begun(),
       ENDS.token!,
-      { ...ENDS['session by its access token']!, sentAt: 200, answeredAt: 210 },
+      { ...ENDS['session by its access token']!, sentAt: 200, recordAnswer: 210 },
     ]
     expect(found(...calls, refreshed(300, 1))).toEqual([])
   })
@@ -278,7 +278,7 @@ describe('never a false logout', () => {
   test('a retry of an issue is refused only if the session was ended meanwhile', () => {
     const retry = call(50, { does: 'issue', customer: 'c1', subject: 'u', since: 0 }, 409)
     expect(found(retry)).toEqual(['a retry of an issue was refused'])
-    expect(found({ ...retry, answeredAt: 200 }, ENDS.subject!)).toEqual([])
+    expect(found({ ...retry, recordAnswer: 200 }, ENDS.subject!)).toEqual([])
   })
 })
 

@@ -2,9 +2,9 @@ import { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { open } from '../../db/client.ts'
 import { loadConfig } from '../../server/config/load.ts'
-import { openVault } from '../../server/keys/master-keys.ts'
+import { loadKeyRing } from '../../server/keys/master-keys.ts'
 import { createLog } from '../../server/lib/logger.ts'
-import { assemble } from '../../server/services.ts'
+import { createServices } from '../../server/services.ts'
 import { type Customer, tokenOf } from '../seed.ts'
 import { measure, obey } from './measure.ts'
 
@@ -18,17 +18,17 @@ const customers: Customer[] = JSON.parse(process.env.CUSTOMERS!, (name, value) =
 )
 const config = loadConfig(process.env, () => '')
 const db = await open({ url: config.databaseUrl! })
-const replica = assemble({
+const replica = createServices({
   config,
   db,
   redis: undefined,
-  vault: await openVault(db, config.masterKeys as never),
+  keyRing: await loadKeyRing(db, config.masterKeys as never),
   clock: { monotonic: () => performance.now(), wall: () => Date.now() },
   log: createLog('info', { write: () => {} }),
   process: { draining: () => false, migrated: async () => true },
   processMetrics: false,
 })
-await replica.bus.start()
+await replica.changeFeed.start()
 
 /** More than can be revoked in a second. */
 const MOST = 40_000

@@ -33,13 +33,13 @@ export const audit: Command[] = [
 ]
 
 /** A day (ms): it lasts as long as it lasts. */
-const PATIENCE = 86_400_000
+const EXPORT_TIMEOUT_MS = 86_400_000
 
 async function exported(
   { api, terminal }: Invocation,
   query: { readonly [name: string]: string | boolean | undefined },
 ): Promise<undefined> {
-  const response = await api.send('GET', '/admin/audit/export', { query, patience: PATIENCE })
+  const response = await api.send('GET', '/admin/audit/export', { query, patience: EXPORT_TIMEOUT_MS })
   const progress = new Progress(terminal, 'events')
   let lines = 0
   try {

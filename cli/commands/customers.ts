@@ -12,7 +12,7 @@ const PASSWORD = { 'password-file': { value: 'FILE', about: 'the password; - for
 export const at = (id: string, more = '') => `/admin/customers/${encodeURIComponent(id)}${more}`
 
 /** Erasing is one act, however much there is (ms). */
-const ERASING = 600_000
+const ERASURE_TIMEOUT_MS = 600_000
 
 export const customers: Command[] = [
   {
@@ -110,7 +110,7 @@ export const customers: Command[] = [
         `Erases ${email}: its keys, credentials and sessions, and what is personal`,
         id,
       )
-      const receipt = await api.delete(at(id), { query: waiting(options), patience: ERASING })
+      const receipt = await api.delete(at(id), { query: waiting(options), patience: ERASURE_TIMEOUT_MS })
       return { json: receipt, text: listing(receipt) }
     },
   },

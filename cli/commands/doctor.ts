@@ -1,7 +1,7 @@
 import type { Command } from '../command.ts'
 import { CommandError, EXIT } from '../command.ts'
 import type { Finding } from '../doctor/result.ts'
-import { examine } from '../doctor/run.ts'
+import { runChecks } from '../doctor/run.ts'
 
 export const doctor: Command[] = [
   {
@@ -11,7 +11,7 @@ export const doctor: Command[] = [
     options: { offline: { about: 'without the round trip through a running server' } },
     example: 'doctor',
     async run({ api, options, terminal }) {
-      const findings = await examine(process.env, options.offline ? undefined : api)
+      const findings = await runChecks(process.env, options.offline ? undefined : api)
       const bad = findings.filter(({ state }) => state !== 'ok')
       const text = findings.map(line).join('\n')
       if (bad.some(({ state }) => state === 'wrong')) {

@@ -11,7 +11,7 @@ type Config = NonNullable<ReturnType<typeof settings>>
  * Runs all checks in order, and skips those whose prerequisites failed. Never throws: a check that fails itself is a
  * finding too.
  */
-export async function examine(env: NodeJS.ProcessEnv, api: Api | undefined): Promise<Finding[]> {
+export async function runChecks(env: NodeJS.ProcessEnv, api: Api | undefined): Promise<Finding[]> {
   const findings: Finding[] = []
   const add: Add = (check, found) => void findings.push({ check, ...found })
   const guard = async (check: string, run: () => Promise<void>) => {

@@ -1,5 +1,5 @@
 import { statement } from '../statement.ts'
-import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
+import { type AuditContext, auditedAs, OF_EACH_ROW } from './audit.ts'
 import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './change-feed.ts'
 import { ASKED, ISSUED, type Issued, LIMITS, starting } from './issue.ts'
 import { type Defaults, ruling } from './policy.ts'
@@ -72,7 +72,7 @@ export const findLogin = statement('findLogin')<{ email: string }, Login>(`
 
 /** customerId is null for an email that no customer has: its spelling may be a password in the wrong field. */
 export const insertLoginFailure = statement('insertLoginFailure')<
-  Origin & { customerId: string | undefined; reason: string },
+  AuditContext & { customerId: string | undefined; reason: string },
   never
 >(`
   with failed as (select assay.now() as t, :customerId::text as customer_id)
@@ -129,7 +129,7 @@ export interface Ended {
  * is no longer the customer's.
  */
 export const updatePassword = statement('updatePassword')<
-  Origin & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
+  AuditContext & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
   Ended
 >(`
   with changed as (
@@ -147,7 +147,7 @@ export const updatePassword = statement('updatePassword')<
 
 /** Ends what `updatePassword` can't have seen: sessions of logins that it waited for. */
 export const endOtherSessions = statement('endOtherSessions')<
-  Origin & { customerId: string; keepSessionId: string },
+  AuditContext & { customerId: string; keepSessionId: string },
   Ended
 >(`
   with clock as materialized (select assay.now() as t, :customerId::text as customer_id),

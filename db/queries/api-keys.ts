@@ -1,5 +1,5 @@
 import { statement } from '../statement.ts'
-import { auditedAs, type Origin } from './audit.ts'
+import { type AuditContext, auditedAs } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './change-feed.ts'
 
 /**
@@ -7,7 +7,7 @@ import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './change-feed
  * `api_keys_retry`. Nothing is narrowed, so nothing is published.
  */
 export const insertApiKey = statement('insertApiKey')<
-  Origin & {
+  AuditContext & {
     customerId: string
     id: string
     name: string | undefined
@@ -46,7 +46,7 @@ export const findRetriedKey = statement('findRetriedKey')<
 
 /** Answers the bus's number; no row: there is no such key. */
 export const deleteApiKey = statement('deleteApiKey')<
-  Origin & { customerId: string; id: string },
+  AuditContext & { customerId: string; id: string },
   { seq: number }
 >(`
   with deleted as (

@@ -9,14 +9,14 @@ import { statement } from '../statement.ts'
 export const makePartitions = (db: Pick<Line, 'query'>) => db.query('select assay.make_audit_partitions()')
 
 /** Events of one statement: a batch that a load doesn't feel. */
-const BATCH = 5_000
+const BATCH_ROWS = 5_000
 
 const dropOldPartition = statement('dropOldPartition')<{ retention: number }, { name: string | null }>(
   'select assay.drop_audit_partition(:retention::float8) as name',
 )
 
 const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, { deleted: number }>(
-  `select assay.delete_audit_events(:retention::float8, ${BATCH}) as deleted`,
+  `select assay.delete_audit_events(:retention::float8, ${BATCH_ROWS}) as deleted`,
 )
 
 /**

@@ -46,7 +46,7 @@ export function typeBy(column: string, types: Record<string, AuditType>): TypeEx
 }
 
 /** Who did it, and from where. */
-export interface Origin {
+export interface AuditContext {
   /** `customer:<id>`, `api_key:<id>`, `session:<id>`, `maintenance` or `anonymous`. */
   actor: string
   ip: string | undefined
@@ -88,7 +88,7 @@ export interface AuditQuery extends AuditSpan {
   customerId: string
 }
 
-export interface AuditRow extends Pick<Origin, 'actor'> {
+export interface AuditRow extends Pick<AuditContext, 'actor'> {
   at: Date
   id: number
   customerId: string | null

@@ -1,6 +1,6 @@
 import type { Database, Line } from '../client.ts'
 import { statement } from '../statement.ts'
-import { auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
+import { type AuditContext, auditedAs, OF_EACH_ROW } from './audit.ts'
 
 /** One row of the bus, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
 export type RevocationRow = [
@@ -151,7 +151,7 @@ export const insertRevokedTokens = statement('insertRevokedTokens')<Acts, { seq:
  * old one. Answers the bus's number and the new epoch.
  */
 export const raiseSubjectEpoch = statement('raiseSubjectEpoch')<
-  Origin & { customerId: string; subject: string },
+  AuditContext & { customerId: string; subject: string },
   { seq: number; epoch: number }
 >(`
   with raised as (
@@ -171,7 +171,7 @@ export const raiseSubjectEpoch = statement('raiseSubjectEpoch')<
 
 /** Ends every token and session of a customer that began before. No row: no such customer. */
 export const raiseCustomerEpoch = statement('raiseCustomerEpoch')<
-  Origin & { customerId: string },
+  AuditContext & { customerId: string },
   { seq: number }
 >(`
   with raised as (
@@ -193,7 +193,10 @@ export const EVERYONES_EPOCH = '(select epoch from assay.installation)'
  * Ends every token and session of every customer that began before, by moving the epoch that they all share: one write,
  * however many there are. Answers the bus's number and the new epoch.
  */
-export const raiseEveryonesEpoch = statement('raiseEveryonesEpoch')<Origin, { seq: number; epoch: number }>(`
+export const raiseEveryonesEpoch = statement('raiseEveryonesEpoch')<
+  AuditContext,
+  { seq: number; epoch: number }
+>(`
   with raised as (
     update assay.installation set epoch = nextval('assay.epochs')
     returning null::text as customer_id, epoch, assay.now() as t

@@ -1,12 +1,12 @@
 import { statement } from '../statement.ts'
 import { ENDED, type Ended, endingSessions, type MadeCustomer, makingCustomer } from './accounts.ts'
-import { auditedAs, type Origin } from './audit.ts'
+import { type AuditContext, auditedAs } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './change-feed.ts'
 import { POLICY, type Policy } from './policy.ts'
 
 /** Customers as operators see them, and what operators do to them. */
 
-export interface ListedCustomer extends Policy {
+export interface AdminCustomer extends Policy {
   id: string
   email: string
   name: string | null
@@ -18,14 +18,14 @@ export interface ListedCustomer extends Policy {
 
 const LISTED = `id, email, name, state, revision, created_at as "createdAt", ${POLICY}`
 
-export const findListed = statement('findListed')<{ customerId: string }, ListedCustomer>(
+export const findListed = statement('findListed')<{ customerId: string }, AdminCustomer>(
   `select ${LISTED} from assay.customers where id = :customerId`,
 )
 
 /** With the digest of its API key of this id; null: it was deleted. */
 export const findCreated = statement('findCreated')<
   { customerId: string; apiKeyId: string },
-  ListedCustomer & { digest: Uint8Array | null }
+  AdminCustomer & { digest: Uint8Array | null }
 >(`
   select ${LISTED}, (select digest from assay.api_keys k where k.id = :apiKeyId) as digest
   from assay.customers where id = :customerId`)
@@ -39,7 +39,7 @@ export const findErasure = statement('findErasure')<{ customerId: string }, neve
 /** Newest first, after the last one seen. */
 export const listCustomers = statement('listCustomers')<
   { beforeAt: Date | undefined; beforeId: string | undefined; limit: number },
-  ListedCustomer
+  AdminCustomer
 >(`
   select ${LISTED} from assay.customers
   where (created_at, id) < (coalesce(:beforeAt::timestamptz, 'infinity'), coalesce(:beforeId::text, ''))
@@ -64,7 +64,7 @@ export interface Search {
 }
 
 /** With the text that each was found by. */
-type Found = ListedCustomer & { key: string }
+type Found = AdminCustomer & { key: string }
 
 export const searchEmails = statement('searchEmails')<Search, Found>(beginningWith('email'))
 export const searchNames = statement('searchNames')<Search, Found>(beginningWith('lower(name)'))
@@ -74,7 +74,7 @@ export const searchNames = statement('searchNames')<Search, Found>(beginningWith
  * with this id was erased, maybe while the password of this one was hashed.
  */
 export const insertCustomerAlone = statement('insertCustomerAlone')<
-  Origin & MadeCustomer,
+  AuditContext & MadeCustomer,
   { createdAt: Date }
 >(`
   with ${makingCustomer(`where not exists (${ERASURE})`)},
@@ -91,7 +91,7 @@ const NARROWED = `
     from changed
   )`
 
-interface Change extends Origin {
+interface Change extends AuditContext {
   customerId: string
   /** Nothing is changed unless it is still this one. */
   revision: number | undefined
@@ -153,7 +153,10 @@ export const updatePolicy = statement('updatePolicy')<Change & Policy, { revisio
   select revision from changed`)
 
 /** Gives it a password that the operator chose, and ends the account's own sessions. No row: no such customer. */
-export const setPassword = statement('setPassword')<Origin & { customerId: string; newHash: string }, Ended>(`
+export const setPassword = statement('setPassword')<
+  AuditContext & { customerId: string; newHash: string },
+  Ended
+>(`
   with changed as (
     update assay.customers set password_hash = :newHash where id = :customerId
     returning id as customer_id, assay.now() as t
@@ -164,13 +167,16 @@ export const setPassword = statement('setPassword')<Origin & { customerId: strin
   select ${ENDED} from changed`)
 
 /** Ends what `setPassword` can't have seen: sessions of logins that it waited for. */
-export const endAccountSessions = statement('endAccountSessions')<Origin & { customerId: string }, Ended>(`
+export const endAccountSessions = statement('endAccountSessions')<
+  AuditContext & { customerId: string },
+  Ended
+>(`
   with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
   ${endingSessions('clock')},
   ${publishing(['audited_ends'])}
   select ${ENDED}`)
 
-export interface Receipt {
+export interface ErasureReport {
   erasedAt: Date
   sessions: number
   apiKeys: number
@@ -191,7 +197,10 @@ const scrubbing = (of: string, since = '') => `
 /**
  * Everything of a customer but its part of the audit, which keeps ids and nothing personal. No row: no such customer.
  */
-export const eraseCustomer = statement('eraseCustomer')<Origin & { customerId: string }, Receipt>(`
+export const eraseCustomer = statement('eraseCustomer')<
+  AuditContext & { customerId: string },
+  ErasureReport
+>(`
   with changed as (
     delete from assay.customers where id = :customerId returning id as customer_id, assay.now() as t
   ),

@@ -1,5 +1,5 @@
 import { statement } from '../statement.ts'
-import { type AuditType, auditedAs, OF_EACH_ROW, type Origin } from './audit.ts'
+import { type AuditContext, type AuditType, auditedAs, OF_EACH_ROW } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH } from './change-feed.ts'
 import { type Defaults, narrowed, ruling } from './policy.ts'
 import { type SessionRow, seconds, sessionRow } from './sessions.ts'
@@ -72,7 +72,7 @@ export const ISSUED = `n, access_version as "accessVersion", refresh_version as 
   ${seconds('expires_at')} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
   access_ttl as "accessTtl", most_ttl as "mostTtl", scope, allowed_scopes as "allowedScopes", refused`
 
-export interface NewToken extends Origin {
+export interface NewToken extends AuditContext {
   customerId: string
   subject: string
   /** RFC 6749 3.3; `exact`: asked for in so many words. */
@@ -199,7 +199,7 @@ export const insertSessionOnce = statement('insertSessionOnce')<
  * `replay`, `other_request`, or `moved_on` once the session is no longer in its first generation.
  */
 export const replayIssue = statement('replayIssue')<
-  Origin &
+  AuditContext &
     Defaults & { customerId: string; keyDigest: Uint8Array; requestDigest: Uint8Array; tokenId: string },
   SessionRow & { outcome: 'replay' | 'other_request' | 'moved_on'; issuedAt: number; accessVersion: number }
 >(`

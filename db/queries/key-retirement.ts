@@ -1,5 +1,5 @@
 import { statement } from '../statement.ts'
-import { auditedAs, type Origin } from './audit.ts'
+import { type AuditContext, auditedAs } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './change-feed.ts'
 import { NARROWED_CUSTOMER } from './key-rotation.ts'
 import { live } from './sessions.ts'
@@ -33,7 +33,7 @@ const SIGNED = `${liveTokens('k.customer_id')} and k.use = 'access'
  * Nothing is under way that could still sign with the key `k`: an answer that comes later than a call's deadline signs
  * nothing. Nor has a slow tab the last token but two of a session, which may be of any version that is older.
  */
-const QUIET = `k.replaced_at < assay.now() - make_interval(secs => :grace) - ${AFTER_DEATH}
+const QUIESCENT = `k.replaced_at < assay.now() - make_interval(secs => :grace) - ${AFTER_DEATH}
   and (k.use = 'access' or not exists (
     select from assay.sessions s
     where s.customer_id = k.customer_id and s.prev_rotated_at > assay.now() - make_interval(secs => :grace)
@@ -85,7 +85,7 @@ const RETIRING = `
  * over.
  */
 export const retireAccessKeys = statement('retireAccessKeys')<
-  Origin & { limit: number },
+  AuditContext & { limit: number },
   { seq: number | null }
 >(`
   with due as (
@@ -101,7 +101,7 @@ export const retireAccessKeys = statement('retireAccessKeys')<
   select ${PUBLISHED}`)
 
 /** Where the next pass goes on: the last key that this one looked at. */
-export interface Place {
+export interface ScanCursor {
   customerId: string
   version: number
 }
@@ -118,8 +118,8 @@ const lookedAt = (behind: '>' | '<=') => `
  * replica is at is passed over.
  */
 export const retireRefreshKeys = statement('retireRefreshKeys')<
-  Origin & Place & { grace: number; window: number },
-  { seq: number | null; next: Place | null }
+  AuditContext & ScanCursor & { grace: number; window: number },
+  { seq: number | null; next: ScanCursor | null }
 >(`
   with looked_at as materialized (
     select customer_id, version, row_number() over () as n
@@ -129,7 +129,7 @@ export const retireRefreshKeys = statement('retireRefreshKeys')<
     select k.customer_id, k.use, k.version
     from looked_at l
     join assay.signing_keys k on k.customer_id = l.customer_id and k.use = 'refresh' and k.version = l.version
-    where k.state = 'previous' and ${QUIET} and not exists (select ${CARRIERS})
+    where k.state = 'previous' and ${QUIESCENT} and not exists (select ${CARRIERS})
     order by k.customer_id, k.version
     for update of k skip locked
   ),
@@ -154,14 +154,14 @@ export interface Retired {
  * new carrier can have come meanwhile, for nothing has signed with the key since it was quiet. No row: no such version.
  */
 export const retireKey = statement('retireKey')<
-  Origin & { customerId: string; use: 'access' | 'refresh'; version: number; grace: number },
+  AuditContext & { customerId: string; use: 'access' | 'refresh'; version: number; grace: number },
   Retired
 >(`
   with named as materialized (
     select * from assay.signing_keys where customer_id = :customerId and use = :use and version = :version::int for update
   ),
   weighed as materialized (
-    select k.*, ${QUIET} as quiet, (select count(*) ${CARRIERS}) as sessions, (select count(*) ${SIGNED}) as tokens
+    select k.*, ${QUIESCENT} as quiet, (select count(*) ${CARRIERS}) as sessions, (select count(*) ${SIGNED}) as tokens
     from named k
   ),
   due as (select * from weighed where state = 'previous' and quiet and sessions = 0 and tokens = 0),

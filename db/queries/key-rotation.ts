@@ -1,5 +1,5 @@
 import { statement } from '../statement.ts'
-import { auditedAs, type Origin } from './audit.ts'
+import { type AuditContext, auditedAs } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, POSITION, type Position, PUBLISHED, publishing } from './change-feed.ts'
 
 /** What a rotation starts from. */
@@ -35,7 +35,7 @@ export const NARROWED_CUSTOMER = `
  * rotation came first, or the customer is not there or disabled.
  */
 export const rotateKeys = statement('rotateKeys')<
-  Origin & {
+  AuditContext & {
     customerId: string
     rotations: number
     sealedAccess: Uint8Array | undefined

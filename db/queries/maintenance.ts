@@ -1,11 +1,11 @@
 import type { Line } from '../client.ts'
 
 /** Rows of one statement: a batch that a load doesn't feel. */
-const BATCH = 5_000
+const BATCH_ROWS = 5_000
 
 const deleting = (table: string, key: string, dead: string) => `
   delete from assay.${table} where (${key}) in (
-    select ${key} from assay.${table} where ${dead} limit ${BATCH} for update skip locked)
+    select ${key} from assay.${table} where ${dead} limit ${BATCH_ROWS} for update skip locked)
   returning 1`
 
 /** Asked once, in a query of its own: a condition with a function of no fixed value in it can't be looked for in an index. */
@@ -26,4 +26,4 @@ export const DEAD = {
 export const deleteDead = async (db: Pick<Line, 'query'>, table: keyof typeof DEAD) =>
   (await db.query(DEAD[table])).length
 
-export const isWhole = (deleted: number) => deleted < BATCH
+export const isWhole = (deleted: number) => deleted < BATCH_ROWS

@@ -1,5 +1,5 @@
 import { statement } from '../statement.ts'
-import { auditedAs, OF_EACH_ROW, type Origin, typeBy } from './audit.ts'
+import { type AuditContext, auditedAs, OF_EACH_ROW, typeBy } from './audit.ts'
 import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './change-feed.ts'
 import { type Defaults, narrowed, ruling } from './policy.ts'
 import { type SessionRow, seconds, sessionRow } from './sessions.ts'
@@ -23,7 +23,7 @@ export interface Refresh {
   /** The narrower scope asked for, or undefined. */
   scope: string | undefined
   tokenId: string
-  origin: Origin
+  origin: AuditContext
 }
 
 /** As JSON, for refreshSessions. */

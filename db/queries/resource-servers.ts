@@ -1,5 +1,5 @@
 import { statement } from '../statement.ts'
-import { auditedAs, type Origin } from './audit.ts'
+import { type AuditContext, auditedAs } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, POSITION, type Position, PUBLISHED, publishing } from './change-feed.ts'
 import { seconds } from './sessions.ts'
 
@@ -54,7 +54,7 @@ const limits = `json_build_object('server_id', id, 'customers', coalesce(custome
 
 /** It widens what is accepted: nothing is published. No row: one was made under the same Idempotency-Key. */
 export const insertServer = statement('insertServer')<
-  Origin & {
+  AuditContext & {
     id: string
     name: string | undefined
     digest: Uint8Array
@@ -87,7 +87,7 @@ const NARROWED = `
 
 /** What is null stays, but for the limits, which are set. No row: no such server. */
 export const updateServer = statement('updateServer')<
-  Origin & {
+  AuditContext & {
     id: string
     name: string | undefined
     customers: string | undefined
@@ -111,7 +111,7 @@ export const updateServer = statement('updateServer')<
  * goes on and nobody said that one of them is to end (an overlap of 0 says that both are); or none does, and `end` means it.
  */
 export const rotateServer = statement('rotateServer')<
-  Origin & { id: string; digest: Uint8Array } & ServerRotation,
+  AuditContext & { id: string; digest: Uint8Array } & ServerRotation,
   ServerRow & { seq: number }
 >(`
   with changed as (
@@ -130,7 +130,7 @@ export const rotateServer = statement('rotateServer')<
   select ${LISTED}, ${PUBLISHED} from changed`)
 
 /** No row: no such server. */
-export const deleteServer = statement('deleteServer')<Origin & { id: string }, { seq: number }>(`
+export const deleteServer = statement('deleteServer')<AuditContext & { id: string }, { seq: number }>(`
   with changed as (
     delete from assay.resource_servers where id = :id returning id, null::text as customer_id, assay.now() as t
   ),

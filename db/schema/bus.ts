@@ -30,7 +30,7 @@ export const masterKeys = assay.table('master_keys', {
  * The counter that every narrowing act moves as its last step. Its row lock makes the order of commits the order of
  * numbers, which a sequence would not: whoever sees seq = n sees every change up to n.
  */
-export const bus = assay.table(
+export const changeFeed = assay.table(
   'bus',
   {
     only: boolean('only').primaryKey().default(true),

@@ -55,17 +55,17 @@ function endsOf(known: Known, name: string, bound: number): Ban[] {
 }
 
 /** Not by the ends of its session, after which it doesn't matter. */
-function mayBeForbidden(known: Known, token: string, { answeredAt }: Call, bound: number): boolean {
+function mayBeForbidden(known: Known, token: string, { recordAnswer }: Call, bound: number): boolean {
   const granted = grantOf(known, token)
   const began = granted.grant.session ? sessionOf(known, granted.grant.session.name) : granted
   const others = [...ownBans(known, granted, bound), ...epochBans(known, began)]
-  return mayHaveExpired(granted, answeredAt, bound) || others.some(({ askedAt }) => askedAt <= answeredAt)
+  return mayHaveExpired(granted, recordAnswer, bound) || others.some(({ askedAt }) => askedAt <= recordAnswer)
 }
 
 /** Of this access token and not of its session: its own revocation, and the end of the secret that signed it. */
 function ownBans(known: Known, granted: Granted, bound: number): Ban[] {
   const { token, customer, version } = granted.grant
-  const expired = (call: Call) => mayHaveExpired(granted, call.answeredAt, bound)
+  const expired = (call: Call) => mayHaveExpired(granted, call.recordAnswer, bound)
   const revoked = (known.enders.get(tokenKey(token)) ?? []).map(call =>
     // An expired one has nothing to revoke.
     banOf(call, acknowledged(call) && !expired(call)),
@@ -86,7 +86,7 @@ function epochBans(known: Known, began: Granted): Ban[] {
     ...ofCustomer.filter(call => call.act.does === 'revoke customer' || ends(call, 'refresh')),
   ]
     .filter(call => mayConcern(call, began))
-    .map(call => banOf(call, acknowledged(call) && began.call.answeredAt < call.sentAt))
+    .map(call => banOf(call, acknowledged(call) && began.call.recordAnswer < call.sentAt))
 }
 
 /** `rotate now`; of the refresh secret it moves the customer's epoch. */
@@ -100,7 +100,7 @@ const acknowledged = (call: Call) => outcomeOf(call) === 'yes'
 const banOf = (call: Call, holds: boolean): Ban => ({
   call,
   askedAt: call.sentAt,
-  heldAt: holds ? call.answeredAt : Number.POSITIVE_INFINITY,
+  heldAt: holds ? call.recordAnswer : Number.POSITIVE_INFINITY,
 })
 
 /**

@@ -5,7 +5,7 @@ export interface Call {
   replica: number | undefined
   act: Act
   sentAt: number
-  answeredAt: number
+  recordAnswer: number
   /** 0: no answer came. */
   status: number
   /** X-Assay-Age: how old the state was that the answer rests on (ms). */
@@ -88,4 +88,4 @@ export const LINGER = 15_000
 
 /** When what was asked is done or never will be. */
 export const settledAt = (call: Call) =>
-  ['unknown', 'odd'].includes(outcomeOf(call)) ? call.answeredAt + LINGER : call.answeredAt
+  ['unknown', 'odd'].includes(outcomeOf(call)) ? call.recordAnswer + LINGER : call.recordAnswer

@@ -9,7 +9,7 @@ export const mayHaveExpired = ({ call, grant }: Granted, at: number, bound: numb
   at >= askedSince(call) + grant.lifetime - SECOND - bound / 2
 
 export const hasExpired = ({ call, grant }: Granted, at: number) =>
-  at > call.answeredAt + grant.lifetime + SLACK
+  at > call.recordAnswer + grant.lifetime + SLACK
 
 /** When what it gave was first asked for: an earlier try may have begun it. */
 export const askedSince = ({ act, sentAt }: Granted['call']) => ('since' in act ? act.since : sentAt)

@@ -18,15 +18,15 @@ export function falseLogouts(known: Known, bans: Bans, bound: number): Violation
 
 function falseRefusal(known: Known, bans: Bans, call: Call, bound: number): Violation[] {
   const token = decidedToken(call)
-  if (token === undefined || mayHaveExpired(grantOf(known, token), call.answeredAt, bound)) return []
-  const right = bans.ofToken(token).some(({ askedAt }) => askedAt <= call.answeredAt)
+  if (token === undefined || mayHaveExpired(grantOf(known, token), call.recordAnswer, bound)) return []
+  const right = bans.ofToken(token).some(({ askedAt }) => askedAt <= call.recordAnswer)
   return right ? [] : [{ what: 'a live token was refused', calls: [call], about: [token] }]
 }
 
 function falseEnd(bans: Bans, call: Call): Violation[] {
   if (call.act.does !== 'refresh' || call.error === 'reuse') return []
   const { session } = call.act
-  const right = bans.ofSession(session).some(({ askedAt }) => askedAt <= call.answeredAt)
+  const right = bans.ofSession(session).some(({ askedAt }) => askedAt <= call.recordAnswer)
   return right ? [] : [{ what: 'the refresh of a live session was refused', calls: [call], about: [session] }]
 }
 
@@ -43,7 +43,7 @@ function falseConflict(known: Known, call: Call): Violation[] {
   if (act.does !== 'issue') return []
   const ends = [customerKey(act.customer), subjectKey(act.customer, act.subject)]
     .flatMap(key => known.enders.get(key) ?? [])
-    .filter(end => end.sentAt <= call.answeredAt && settledAt(end) >= act.since)
+    .filter(end => end.sentAt <= call.recordAnswer && settledAt(end) >= act.since)
   return ends.length > 0
     ? []
     : [{ what: 'a retry of an issue was refused', calls: [call], about: [act.subject] }]

@@ -17,8 +17,8 @@ interface Line {
 
 function lineOf(refreshes: Call[]): Line {
   const asked = refreshes.map(({ act, sentAt }) => ({ gen: genOf(act) + 1, at: sentAt }))
-  const given = refreshes.flatMap(({ granted, answeredAt }) =>
-    granted?.session ? [{ gen: granted.session.gen, at: answeredAt }] : [],
+  const given = refreshes.flatMap(({ granted, recordAnswer }) =>
+    granted?.session ? [{ gen: granted.session.gen, at: recordAnswer }] : [],
   )
   const most = (list: typeof asked, until: number) =>
     list.reduce((gen, one) => (one.at < until ? Math.max(gen, one.gen) : gen), 1)

@@ -20,7 +20,7 @@ export function noting({ replicas }: Stage, names: Names, calls: Call[]) {
   return async function send(client: string, replica: number, ask: Ask): Promise<Answer> {
     const sentAt = performance.now()
     const { status, age, json } = await exchange(replicas[replica]!.process.url, ask)
-    const times = { sentAt, answeredAt: performance.now() }
+    const times = { sentAt, recordAnswer: performance.now() }
     const call: Call = { client, replica, act: ask.act, ...times, status, ...age, ...saidBy(names, json) }
     calls.push(call)
     return { call, json }

@@ -81,7 +81,7 @@ function victimsOf(board: Board, calls: Call[]): Victims {
       replica: undefined,
       act: { does: 'revoke token', token: victim.name, wait: false },
       sentAt,
-      answeredAt: performance.now(),
+      recordAnswer: performance.now(),
       status: status ?? 503,
     })
   }

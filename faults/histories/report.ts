@@ -24,7 +24,7 @@ export function report(played: Played): string {
   ].join('\n')
 }
 
-const took = ({ sentAt, answeredAt }: Call) => answeredAt - sentAt
+const took = ({ sentAt, recordAnswer }: Call) => recordAnswer - sentAt
 
 const kindOf = ({ act }: Call) => ('now' in act && act.now ? 'rotate now' : act.does)
 
@@ -63,10 +63,10 @@ function silences(calls: Call[]): string {
 /** From the sending of the first 503 to the answer of the next that was sent after it and knew. */
 function silence(calls: Call[]): number {
   let [since, most] = [Number.POSITIVE_INFINITY, 0]
-  for (const call of calls.toSorted((a, b) => a.answeredAt - b.answeredAt)) {
+  for (const call of calls.toSorted((a, b) => a.recordAnswer - b.recordAnswer)) {
     if (outcomeOf(call) === 'unknown') since = Math.min(since, call.sentAt)
     else if (call.sentAt > since) {
-      most = Math.max(most, call.answeredAt - since)
+      most = Math.max(most, call.recordAnswer - since)
       since = Number.POSITIVE_INFINITY
     }
   }
@@ -100,9 +100,9 @@ const namesOf = ({ act, granted }: Call) =>
   ].filter(name => typeof name === 'string')
 
 function line(call: Call, shows: boolean): string {
-  const { client, replica, act, sentAt, answeredAt, status, error, active, granted } = call
+  const { client, replica, act, sentAt, recordAnswer, status, error, active, granted } = call
   const { does, ...how } = act
   const said = { error, active, granted: granted && `${granted.token} ${granted.session?.text ?? ''}` }
-  const times = `${sentAt.toFixed(1)}..${answeredAt.toFixed(1)}`
+  const times = `${sentAt.toFixed(1)}..${recordAnswer.toFixed(1)}`
   return `${shows ? '>' : ' '} ${times} ${client}@${replica} ${does} ${JSON.stringify(how)} -> ${status} ${JSON.stringify(said)}`
 }

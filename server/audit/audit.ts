@@ -1,4 +1,5 @@
 import {
+  type AuditContext,
   type AuditQuery,
   type AuditRow,
   type AuditSpan,
@@ -6,15 +7,14 @@ import {
   listEvents,
   listEventsOfOperator,
   listEventsOfType,
-  type Origin,
 } from '../../db/queries/audit.ts'
 import type { Querier } from '../../db/queries/change-feed.ts'
 
-export type { AuditQuery, AuditRow, AuditSpan, AuditType, Origin } from '../../db/queries/audit.ts'
+export type { AuditContext, AuditQuery, AuditRow, AuditSpan, AuditType } from '../../db/queries/audit.ts'
 export { AUDIT_TYPES } from '../../db/queries/audit.ts'
 
 /** Who acts though nobody asked. */
-export const MAINTENANCE: Origin = { actor: 'maintenance', ip: undefined, userAgent: undefined }
+export const MAINTENANCE: AuditContext = { actor: 'maintenance', ip: undefined, userAgent: undefined }
 
 /** What an operator looks for: of one customer, or of one operator, or of all. */
 export interface AuditSearch extends AuditSpan {
@@ -24,7 +24,7 @@ export interface AuditSearch extends AuditSpan {
 }
 
 /** Events of one page of an export. */
-const PAGE = 1_000
+const PAGE_ROWS = 1_000
 
 export class Audit {
   readonly #db: Querier
@@ -51,9 +51,9 @@ export class Audit {
   async *all(search: Omit<AuditSearch, 'beforeAt' | 'beforeId' | 'limit'>): AsyncGenerator<AuditRow[]> {
     let last: AuditRow | undefined
     do {
-      const position = { beforeAt: last?.at, beforeId: last?.id, limit: PAGE }
+      const position = { beforeAt: last?.at, beforeId: last?.id, limit: PAGE_ROWS }
       const page = await this.search({ ...search, ...position })
-      last = page.length === PAGE ? page.at(-1) : undefined
+      last = page.length === PAGE_ROWS ? page.at(-1) : undefined
       if (page.length > 0) yield page
     } while (last)
   }

@@ -7,7 +7,7 @@ import {
   listApiKeys,
   touchApiKeys,
 } from '../../db/queries/api-keys.ts'
-import type { Origin } from '../../db/queries/audit.ts'
+import type { AuditContext } from '../../db/queries/audit.ts'
 import type { Config } from '../config/load.ts'
 import {
   customerNamedBy,
@@ -18,62 +18,62 @@ import {
   newCredential,
   parseCredential,
 } from '../crypto/credentials.ts'
-import { apiKeyOf, isGone } from '../keys/customer-keys.ts'
-import type { Keys } from '../keys/key-cache.ts'
-import { OAuthError } from '../lib/errors.ts'
-import { OTHER_REQUEST, type Retry, retryOf } from '../lib/idempotency.ts'
+import { apiKeyOf, isMissing } from '../keys/customer-keys.ts'
+import type { KeyCache } from '../keys/key-cache.ts'
+import { ApiError } from '../lib/errors.ts'
+import { type IdempotentRequest, OTHER_REQUEST, retryOf } from '../lib/idempotency.ts'
 import type { Log } from '../lib/logger.ts'
-import { settle, type Waiting } from '../lib/when-ready.ts'
-import { Batch } from '../lib/write-buffer.ts'
-import type { Bus } from '../revocation/change-feed.ts'
+import { type Waiting, whenReady } from '../lib/when-ready.ts'
+import { WriteBuffer } from '../lib/write-buffer.ts'
+import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { Revoker } from '../revocation/revoker.ts'
-import type { Limited, Servers } from './resource-servers.ts'
+import type { AllowList, ResourceServers } from './resource-servers.ts'
 
 /** Who asks, once it has shown that it is. */
-export type Caller =
+export type AuthenticatedClient =
   | { kind: 'api_key'; id: string; customerId: string; scope: string }
-  | ({ kind: 'resource_server'; id: string } & Limited)
+  | ({ kind: 'resource_server'; id: string } & AllowList)
 
 /** A secret, and the client_id that came with it unless it was a Bearer credential. */
-export interface Presented {
+export interface ClientCredential {
   clientId: string | undefined
   secret: string
 }
 
 /** API keys that one customer may have. */
-const MOST_KEYS = 100
+const MAX_API_KEYS = 100
 /** `last used` is written at most this often (ms). */
-const QUIET = 60_000
+const TOUCH_INTERVAL_MS = 60_000
 
 export interface CredentialsOptions {
   db: Database
-  bus: Bus
-  keys: Keys
+  changeFeed: ChangeFeed
+  keys: KeyCache
   revoker: Revoker
-  servers: Servers
+  servers: ResourceServers
   config: Pick<Config, 'resourceServers'>
   log: Log
 }
 
-export class Credentials {
+export class ClientAuthenticator {
   readonly #options: CredentialsOptions
   /** Those of the setting. */
   readonly #configured: Map<string, Buffer>
-  readonly #used: Batch<string>
+  readonly #used: WriteBuffer<string>
 
   constructor(options: CredentialsOptions) {
     this.#options = options
     this.#configured = new Map(options.config.resourceServers.map(({ id, digest }) => [id, digest]))
     const { db, log } = options
-    this.#used = new Batch({
+    this.#used = new WriteBuffer({
       write: ids => touchApiKeys(db, { ids: JSON.stringify(ids) }),
-      quiet: QUIET,
+      quiet: TOUCH_INTERVAL_MS,
       log,
     })
   }
 
   /** Undefined: wrong. Throws `customer_disabled`, or Unavailable when it can't be known. */
-  async authenticate(presented: Presented): Promise<Caller | undefined> {
+  async authenticate(presented: ClientCredential): Promise<AuthenticatedClient | undefined> {
     const parsed = parseCredential(presented.secret)
     if (parsed?.prefix === 'assay_ak') return this.#authenticateApiKey(parsed.id, presented)
     if (parsed?.prefix === 'assay_rs') return this.#authenticateServer(parsed.id, presented)
@@ -82,38 +82,44 @@ export class Credentials {
     return { kind: 'resource_server', id: presented.clientId!, customers: undefined, scopes: undefined }
   }
 
-  async #authenticateServer(id: string, { clientId, secret }: Presented): Promise<Caller | undefined> {
+  async #authenticateServer(
+    id: string,
+    { clientId, secret }: ClientCredential,
+  ): Promise<AuthenticatedClient | undefined> {
     if (clientId !== undefined && clientId !== id) return undefined
     const limits = await this.#options.servers.authenticate(id, secret)
     return limits && { kind: 'resource_server', id, ...limits }
   }
 
-  async #authenticateApiKey(id: string, { clientId, secret }: Presented): Promise<Caller | undefined> {
+  async #authenticateApiKey(
+    id: string,
+    { clientId, secret }: ClientCredential,
+  ): Promise<AuthenticatedClient | undefined> {
     if (clientId !== undefined && clientId !== customerNamedBy(id)) return undefined
-    const caller = await settle(() => this.#judgeApiKey(id, secret))
-    if (caller) this.#used.note(id, id)
+    const caller = await whenReady(() => this.#judgeApiKey(id, secret))
+    if (caller) this.#used.enqueue(id, id)
     return caller
   }
 
-  #judgeApiKey(id: string, secret: string): Caller | undefined | Waiting {
-    const { bus, keys } = this.#options
+  #judgeApiKey(id: string, secret: string): AuthenticatedClient | undefined | Waiting {
+    const { changeFeed, keys } = this.#options
     const customerId = customerNamedBy(id)
-    const record = keys.peek(customerId)
+    const record = keys.get(customerId)
     const key = record && apiKeyOf(record, id)
     // Only what isn't in memory needs the id's MAC: a look-up may be the price, and made-up ids don't pay it.
-    if (!key && customerOfApiKeyId(keys.vault.installationKey, id) === undefined) return undefined
-    if (!bus.usable()) return { wait: () => bus.fresh() }
-    if (record === undefined || (!key && !isGone(record, id)))
-      return { wait: () => keys.record(customerId, id) }
+    if (!key && customerOfApiKeyId(keys.keyRing.installationKey, id) === undefined) return undefined
+    if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
+    if (record === undefined || (!key && !isMissing(record, id)))
+      return { wait: () => keys.load(customerId, id) }
     if (key === undefined || !matches(key.digest, secret)) return undefined
-    if (key.expiresAt !== undefined && bus.now() >= key.expiresAt * 1000) return undefined
-    if (record.state !== 'active') throw new OAuthError('customer_disabled', 'this customer is disabled')
+    if (key.expiresAt !== undefined && changeFeed.now() >= key.expiresAt * 1000) return undefined
+    if (record.state !== 'active') throw new ApiError('customer_disabled', 'this customer is disabled')
     return { kind: 'api_key', id, customerId, scope: key.scope }
   }
 
   /** Shown once: only its digest is kept. */
   make(customerId: string, draw = fromTheSystem) {
-    const id = newApiKeyId(this.#options.keys.vault.installationKey, customerId, draw)
+    const id = newApiKeyId(this.#options.keys.keyRing.installationKey, customerId, draw)
     return { id, ...newCredential('assay_ak', id, draw) }
   }
 
@@ -121,32 +127,43 @@ export class Credentials {
    * With a `retryKey` the same request is answered again with the same key, for as long as it is there. Throws `conflict` when
    * the customer has as many as it may, `invalid_request` for another request under the `retryKey`.
    */
-  async create(key: NewKey, origin: Origin, retryKey?: string) {
+  async create(key: NewKey, origin: AuditContext, retryKey?: string) {
     const { db, keys } = this.#options
     const retry = retryKey === undefined ? undefined : this.#retryOf(key, origin, retryKey)
-    const id = newApiKeyId(keys.vault.installationKey, key.customerId)
+    const id = newApiKeyId(keys.keyRing.installationKey, key.customerId)
     const made = newCredential('assay_ak', id, retry?.drawOf(id))
-    const row = { ...origin, ...key, id, digest: made.digest, retryDigest: retry?.digest, limit: MOST_KEYS }
+    const row = {
+      ...origin,
+      ...key,
+      id,
+      digest: made.digest,
+      retryDigest: retry?.digest,
+      limit: MAX_API_KEYS,
+    }
     const [inserted] = await insertApiKey(db, row).catch(unlessRetried)
     if (inserted) return { ...inserted, id, text: made.text }
     const [before] = retry ? await findRetriedKey(db, { retryDigest: retry.digest }) : []
     if (before) return again(before, retry!)
-    throw new OAuthError('conflict', `a customer has at most ${MOST_KEYS} API keys; delete one first`)
+    throw new ApiError('conflict', `a customer has at most ${MAX_API_KEYS} API keys; delete one first`)
   }
 
   /** An operator's Idempotency-Keys are its own; a customer's are good in each of its sessions. */
-  #retryOf({ customerId, name, scope, expiresIn }: NewKey, { actor }: Origin, retryKey: string): Retry {
+  #retryOf(
+    { customerId, name, scope, expiresIn }: NewKey,
+    { actor }: AuditContext,
+    retryKey: string,
+  ): IdempotentRequest {
     const asking = actor.startsWith('operator:') ? actor : 'customer'
     const seed = `api key ${customerId} ${asking} ${retryKey}`
-    return retryOf(this.#options.keys.vault.installationKey, seed, [name, scope, expiresIn])
+    return retryOf(this.#options.keys.keyRing.installationKey, seed, [name, scope, expiresIn])
   }
 
   /** Answers the bus's number, or undefined when there was nothing to delete. */
-  async delete(customerId: string, id: string, origin: Origin): Promise<number | undefined> {
+  async delete(customerId: string, id: string, origin: AuditContext): Promise<number | undefined> {
     const { db, revoker } = this.#options
     const [deleted] = await deleteApiKey(db, { ...origin, customerId, id })
     if (!deleted) return undefined
-    revoker.forgetCustomer(customerId, deleted.seq)
+    revoker.invalidateCustomer(customerId, deleted.seq)
     return deleted.seq
   }
 
@@ -175,7 +192,7 @@ function unlessRetried(error: unknown): [] {
 
 function again(
   { digest, ...before }: { id: string; digest: Uint8Array; createdAt: Date; expiresAt: Date | null },
-  retry: Retry,
+  retry: IdempotentRequest,
 ) {
   const { text } = newCredential('assay_ak', before.id, retry.drawOf(before.id))
   if (!matches(digest, text)) throw OTHER_REQUEST

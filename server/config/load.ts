@@ -6,7 +6,7 @@ import { place, rules, secretsDiffer } from './refinements.ts'
 import { type SettingName, type Settings, settings } from './schema.ts'
 
 export { SETTINGS } from './schema.ts'
-export { MOST_WORKERS } from './values.ts'
+export { MAX_WORKERS } from './values.ts'
 
 export type RefreshPolicy = 'until_confirmed' | 'grace_only' | 'strict'
 

@@ -72,14 +72,14 @@ export const issuer = z
   )
 
 /** More than that on one port is a mistake of typing. */
-export const MOST_WORKERS = 64
+export const MAX_WORKERS = 64
 
-const workersMessage = `must be auto (one for each core) or a whole number from 1 to ${MOST_WORKERS}, for example auto`
+const workersMessage = `must be auto (one for each core) or a whole number from 1 to ${MAX_WORKERS}, for example auto`
 export const workers = z
   .string()
   .regex(/^(?:auto|[1-9]\d?)$/, workersMessage)
   .transform(text => (text === 'auto' ? ('auto' as const) : Number(text)))
-  .refine(count => count === 'auto' || count <= MOST_WORKERS, workersMessage)
+  .refine(count => count === 'auto' || count <= MAX_WORKERS, workersMessage)
 
 const SEVERAL_HOSTS = /^postgres(?:ql)?:\/\/(?:[^/?#]*@|(?![^/?#]*@))[^/?#]*,|[?&]host=[^&]*,/
 

@@ -20,13 +20,13 @@ export function randomId(bytes: 10 | 15): string {
 }
 
 /** Where unguessable bytes come from. `what`: no two of one draw are the same. */
-export type Draw = (bytes: number, what: string) => Buffer
+export type RandomSource = (bytes: number, what: string) => Buffer
 
-export const fromTheSystem: Draw = bytes => randomBytes(bytes)
+export const fromTheSystem: RandomSource = bytes => randomBytes(bytes)
 
 /** What a retry must make again, without its being kept: from the installation's key and what the retry brings again. */
 export const fromRetry =
-  (installationKey: Uint8Array, seed: string): Draw =>
+  (installationKey: Uint8Array, seed: string): RandomSource =>
   (bytes, what) =>
     hash(
       'sha256',
@@ -35,19 +35,19 @@ export const fromRetry =
     ).subarray(0, bytes)
 
 /** Of a new customer. */
-export const newCustomerId = (draw: Draw) => encodeBase32(draw(10, 'customer id'))
+export const newCustomerId = (draw: RandomSource) => encodeBase32(draw(10, 'customer id'))
 
 /** Drawn ahead, since each draw is a call of the system's; what was taken is not given again. */
 let ahead = Buffer.alloc(0)
 
 function drawn(bytes: number): Buffer {
-  if (ahead.length < bytes) ahead = randomBytes(AHEAD)
+  if (ahead.length < bytes) ahead = randomBytes(RANDOM_POOL_BYTES)
   const taken = ahead.subarray(0, bytes)
   ahead = ahead.subarray(bytes)
   return taken
 }
 
-const AHEAD = 4_096
+const RANDOM_POOL_BYTES = 4_096
 
 /**
  * SHA-256, because our secrets are 256 random bits: there is nothing to guess that a slow hash could make

@@ -44,10 +44,10 @@ const KEY_ID = /^[A-Za-z0-9._-]{1,32}$/
 const VERSION = 1
 const AES_256_GCM = 1
 // Bytes.
-const SALT = 16
-const NONCE = 12
-const COMMITMENT = 32
-const TAG = 16
+const SALT_BYTES = 16
+const NONCE_BYTES = 12
+const COMMITMENT_BYTES = 32
+const TAG_BYTES = 16
 
 /**
  * Seals a secret for storage: `version | alg | key id length, key id | salt | nonce | commitment | ciphertext
@@ -58,10 +58,10 @@ const TAG = 16
 export function seal(key: SealingKey, secret: Uint8Array, context: Context): Buffer {
   if (secret.length === 0) throw new Error('an empty secret is never sealed: it would open as one')
   const header = headerOf(key)
-  const salt = randomBytes(SALT)
-  const nonce = randomBytes(NONCE)
+  const salt = randomBytes(SALT_BYTES)
+  const nonce = randomBytes(NONCE_BYTES)
   const { recordKey, commitment } = derive(key, salt)
-  const cipher = createCipheriv('aes-256-gcm', recordKey, nonce, { authTagLength: TAG })
+  const cipher = createCipheriv('aes-256-gcm', recordKey, nonce, { authTagLength: TAG_BYTES })
   cipher.setAAD(authenticated(header, context))
   const ciphertext = [cipher.update(secret), cipher.final()]
   return Buffer.concat([header, salt, nonce, commitment, ...ciphertext, cipher.getAuthTag()])
@@ -82,7 +82,7 @@ export function open(
   if (key === undefined) throw new SealError('unknown_key', record.keyId)
   const { recordKey, commitment } = derive(key, record.salt)
   if (!timingSafeEqual(commitment, record.commitment)) throw new SealError('wrong_key', record.keyId)
-  const decipher = createDecipheriv('aes-256-gcm', recordKey, record.nonce, { authTagLength: TAG })
+  const decipher = createDecipheriv('aes-256-gcm', recordKey, record.nonce, { authTagLength: TAG_BYTES })
   decipher.setAAD(authenticated(record.header, context)).setAuthTag(record.tag)
   try {
     return Buffer.concat([decipher.update(record.ciphertext), decipher.final()])
@@ -119,17 +119,17 @@ function parse(sealed: Uint8Array) {
   const body = bytes.subarray(header.length)
   const known = version === VERSION && alg === AES_256_GCM && KEY_ID.test(keyId)
   // The ciphertext has at least a byte, since nothing empty is sealed.
-  if (!known || body.length <= SALT + NONCE + COMMITMENT + TAG) return undefined
+  if (!known || body.length <= SALT_BYTES + NONCE_BYTES + COMMITMENT_BYTES + TAG_BYTES) return undefined
   return { header, keyId, ...parseBody(body) }
 }
 
 function parseBody(body: Buffer) {
   return {
-    salt: body.subarray(0, SALT),
-    nonce: body.subarray(SALT, SALT + NONCE),
-    commitment: body.subarray(SALT + NONCE, SALT + NONCE + COMMITMENT),
-    ciphertext: body.subarray(SALT + NONCE + COMMITMENT, -TAG),
-    tag: body.subarray(-TAG),
+    salt: body.subarray(0, SALT_BYTES),
+    nonce: body.subarray(SALT_BYTES, SALT_BYTES + NONCE_BYTES),
+    commitment: body.subarray(SALT_BYTES + NONCE_BYTES, SALT_BYTES + NONCE_BYTES + COMMITMENT_BYTES),
+    ciphertext: body.subarray(SALT_BYTES + NONCE_BYTES + COMMITMENT_BYTES, -TAG_BYTES),
+    tag: body.subarray(-TAG_BYTES),
   }
 }
 

@@ -9,35 +9,35 @@ import {
   type Login,
   updatePassword,
 } from '../../db/queries/accounts.ts'
-import type { AuditType, Origin } from '../../db/queries/audit.ts'
+import type { AuditContext, AuditType } from '../../db/queries/audit.ts'
 import { actsOf, insertLogin } from '../../db/queries/issue.ts'
-import type { Credentials } from '../clients/authenticate.ts'
+import type { ClientAuthenticator } from '../clients/authenticate.ts'
 import type { Config } from '../config/load.ts'
 import { hashPassword, verifyPassword } from '../crypto/password.ts'
 import { ACCOUNT } from '../jwt/scopes.ts'
-import type { Keys } from '../keys/key-cache.ts'
-import type { Gate } from '../lib/concurrency-limit.ts'
-import { OAuthError } from '../lib/errors.ts'
-import { addressKey, type Limits } from '../lib/rate-limiter.ts'
+import type { KeyCache } from '../keys/key-cache.ts'
+import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
+import { ApiError } from '../lib/errors.ts'
+import { addressKey, type RateLimiter } from '../lib/rate-limiter.ts'
 import type { Revoker } from '../revocation/revoker.ts'
-import type { Grant, Issuer } from '../tokens/issuer.ts'
+import type { IssueRequest, Issuer } from '../tokens/issuer.ts'
 import { newCustomer } from './new-customer.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
 
 export interface CustomersOptions {
   db: Database
-  keys: Keys
+  keys: KeyCache
   issuer: Issuer
   revoker: Revoker
-  credentials: Credentials
-  limits: Limits
+  credentials: ClientAuthenticator
+  limits: RateLimiter
   /** Around every password hash. */
-  gate: Gate
+  gate: ConcurrencyLimit
   config: Pick<Config, 'issuer' | 'signup'>
 }
 
-export class Customers {
+export class Accounts {
   readonly #options: CustomersOptions
 
   constructor(options: CustomersOptions) {
@@ -45,15 +45,15 @@ export class Customers {
   }
 
   /** Throws `signup_closed`, `conflict` for an email that is taken, or TooMany. */
-  async signUp(account: { email: string; password: string; name: string | undefined }, origin: Origin) {
+  async signUp(account: { email: string; password: string; name: string | undefined }, origin: AuditContext) {
     const { db, config, credentials, limits, gate, issuer } = this.#options
     if (config.signup === 'closed')
-      throw new OAuthError('signup_closed', 'signup is closed here; ask the operator for an account')
+      throw new ApiError('signup_closed', 'signup is closed here; ask the operator for an account')
     await limits.take('signup', addressKey(origin.ip))
-    const passwordHash = await gate.pass(() => hashPassword(account.password))
+    const passwordHash = await gate.run(() => hashPassword(account.password))
     const { apiKey, ...made } = newCustomer(
       { ...account, passwordHash },
-      { credentials, vault: this.#options.keys.vault },
+      { credentials, keyRing: this.#options.keys.keyRing },
     )
     const id = made.customerId
     let createdAt = new Date(0)
@@ -63,19 +63,19 @@ export class Customers {
       if (inserted) createdAt = inserted.createdAt
       return inserted
     })
-    if (!granted) throw new OAuthError('conflict', 'this email has an account; log in instead')
+    if (!granted) throw new ApiError('conflict', 'this email has an account; log in instead')
     const { email, name = null } = account
     const customer: Customer = { id, email, name, state: 'active', createdAt }
     return { customer, apiKey, granted }
   }
 
   /** Throws `invalid_credentials`, the same for an unknown email; `customer_disabled` to who knows the password. */
-  async logIn({ email, password }: { email: string; password: string }, origin: Origin) {
+  async logIn({ email, password }: { email: string; password: string }, origin: AuditContext) {
     const { db, limits, gate, issuer } = this.#options
     await limits.take('login', addressKey(origin.ip))
     await limits.take('loginOfEmail', `${addressKey(origin.ip)} ${email}`)
     const [login] = await findLogin(db, { email })
-    const matched = await gate.pass(() => verifyPassword(login?.passwordHash, password))
+    const matched = await gate.run(() => verifyPassword(login?.passwordHash, password))
     if (!login || !matched || login.state !== 'active') throw await this.#loginFailure(login, matched, origin)
     const { passwordHash, ...customer } = login
     const grant = this.#grant(login.id, 'customer.logged_in', origin)
@@ -88,16 +88,16 @@ export class Customers {
     return { customer: { ...customer, email } satisfies Customer, granted }
   }
 
-  async #loginFailure(login: Login | undefined, matched: boolean, origin: Origin): Promise<OAuthError> {
+  async #loginFailure(login: Login | undefined, matched: boolean, origin: AuditContext): Promise<ApiError> {
     const reason = matched ? 'disabled' : 'password'
     await insertLoginFailure(this.#options.db, { ...origin, customerId: login?.id, reason })
     return matched
-      ? new OAuthError('customer_disabled', 'this customer is disabled; ask the operator')
-      : new OAuthError('invalid_credentials', 'email or password is wrong')
+      ? new ApiError('customer_disabled', 'this customer is disabled; ask the operator')
+      : new ApiError('invalid_credentials', 'email or password is wrong')
   }
 
   /** A customer acting for itself. */
-  #grant(customerId: string, type: AuditType, origin: Origin): Grant {
+  #grant(customerId: string, type: AuditType, origin: AuditContext): IssueRequest {
     return {
       ...origin,
       actor: `customer:${customerId}`,
@@ -121,27 +121,27 @@ export class Customers {
 
   async #row(customerId: string): Promise<CustomerRow> {
     const [row] = await findCustomer(this.#options.db, { customerId })
-    if (!row) throw new OAuthError('not_found', 'no such customer')
+    if (!row) throw new ApiError('not_found', 'no such customer')
     return row
   }
 
   /** Ends the customer's own other sessions. Throws `invalid_credentials`, or `conflict` with a concurrent change. */
   async changePassword(
     change: { customerId: string; sessionId: string; password: string; newPassword: string },
-    origin: Origin,
+    origin: AuditContext,
   ): Promise<void> {
     const { db, gate, limits, revoker } = this.#options
     const { customerId, sessionId: keepSessionId } = change
     await limits.take('password', customerId)
     const { passwordHash: oldHash } = await this.#row(customerId)
-    if (!(await gate.pass(() => verifyPassword(oldHash, change.password))))
-      throw new OAuthError('invalid_credentials', 'the present password is wrong')
-    const newHash = await gate.pass(() => hashPassword(change.newPassword))
+    if (!(await gate.run(() => verifyPassword(oldHash, change.password))))
+      throw new ApiError('invalid_credentials', 'the present password is wrong')
+    const newHash = await gate.run(() => hashPassword(change.newPassword))
     const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
     if (!changed)
-      throw new OAuthError('conflict', 'the password was changed meanwhile; log in with the new one')
+      throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')
     const [late] = await endOtherSessions(db, { ...origin, customerId, keepSessionId })
     for (const { ended, seq } of [changed, late!])
-      for (const id of ended) revoker.forgetSession(customerId, id, seq!)
+      for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
   }
 }

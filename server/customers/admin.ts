@@ -1,16 +1,16 @@
 import type { Database } from '../../db/client.ts'
 import { DatabaseError } from '../../db/errors.ts'
-import type { Origin } from '../../db/queries/audit.ts'
+import type { AuditContext } from '../../db/queries/audit.ts'
 import {
+  type AdminCustomer,
   disableCustomer,
+  type ErasureReport,
   enableCustomer,
   endAccountSessions,
   eraseCustomer,
   findErased,
   findListed,
-  type ListedCustomer,
   listCustomers,
-  type Receipt,
   searchEmails,
   searchNames,
   setPassword,
@@ -19,12 +19,12 @@ import {
   updatePolicy,
 } from '../../db/queries/customers.ts'
 import { hashPassword } from '../crypto/password.ts'
-import type { Gate } from '../lib/concurrency-limit.ts'
-import { OAuthError } from '../lib/errors.ts'
+import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
+import { ApiError } from '../lib/errors.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import { assertFits, type Policy, type Settings } from '../tokens/policy.ts'
 
-export type { ListedCustomer, Receipt, Search } from '../../db/queries/customers.ts'
+export type { AdminCustomer, ErasureReport, Search } from '../../db/queries/customers.ts'
 
 /** What an operator's change rests on. `revision`: nothing is changed unless it is still the customer's. */
 export interface Change {
@@ -33,28 +33,28 @@ export interface Change {
 }
 
 /** A customer may have millions of sessions, and erasing is one act (ms). */
-const ERASING = 600_000
+const ERASURE_DEADLINE_MS = 600_000
 
-export interface DirectoryOptions {
+export interface CustomerAdminOptions {
   db: Database
   revoker: Revoker
   /** Around every password hash. */
-  gate: Gate
+  gate: ConcurrencyLimit
   config: Settings
 }
 
 /** Customers, as operators see to them. */
-export class Directory {
-  readonly #options: DirectoryOptions
+export class CustomerAdmin {
+  readonly #options: CustomerAdminOptions
 
-  constructor(options: DirectoryOptions) {
+  constructor(options: CustomerAdminOptions) {
     this.#options = options
   }
 
   /** Throws `not_found`. */
-  async find(customerId: string): Promise<ListedCustomer> {
+  async find(customerId: string): Promise<AdminCustomer> {
     const [found] = await findListed(this.#options.db, { customerId })
-    if (!found) throw new OAuthError('not_found', 'no such customer')
+    if (!found) throw new ApiError('not_found', 'no such customer')
     return found
   }
 
@@ -71,12 +71,12 @@ export class Directory {
   async change(
     change: Change,
     to: { email: string | undefined; name: string | undefined },
-    origin: Origin,
-  ): Promise<ListedCustomer> {
+    origin: AuditContext,
+  ): Promise<AdminCustomer> {
     const [changed] = await updateCustomer(this.#options.db, { ...origin, ...change, ...to }).catch(
       unlessTaken,
     )
-    const found = await this.#asAsked(change, changed !== undefined)
+    const found = await this.#reload(change, changed !== undefined)
     if (!changed) throw TAKEN
     return found
   }
@@ -85,47 +85,47 @@ export class Directory {
    * In place of the one before, for whatever is issued or refreshed from now on, on every replica. Throws `not_found`,
    * `precondition_failed`, or `invalid_request` for lifetimes that don't fit each other or the server's.
    */
-  async setPolicy(change: Change, policy: Policy, origin: Origin): Promise<ListedCustomer> {
+  async setPolicy(change: Change, policy: Policy, origin: AuditContext): Promise<AdminCustomer> {
     assertFits(policy, this.#options.config)
     const [changed] = await updatePolicy(this.#options.db, { ...origin, ...change, ...policy })
-    return this.#asAsked(change, changed !== undefined)
+    return this.#reload(change, changed !== undefined)
   }
 
   /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the bus's number. */
-  async disable(change: Change, origin: Origin) {
-    return this.#turn(disableCustomer, change, origin)
+  async disable(change: Change, origin: AuditContext) {
+    return this.#setState(disableCustomer, change, origin)
   }
 
   /** What was not revoked meanwhile goes on. */
-  async enable(change: Change, origin: Origin) {
-    return this.#turn(enableCustomer, change, origin)
+  async enable(change: Change, origin: AuditContext) {
+    return this.#setState(enableCustomer, change, origin)
   }
 
   /** A customer that is as asked already is left so, and is no error. */
-  async #turn(act: typeof disableCustomer, change: Change, origin: Origin) {
+  async #setState(act: typeof disableCustomer, change: Change, origin: AuditContext) {
     const { db, revoker } = this.#options
     const [changed] = await act(db, { ...origin, ...change })
-    if (changed) revoker.forgetCustomer(change.customerId, changed.seq)
-    return { customer: await this.#asAsked(change, changed !== undefined), seq: changed?.seq }
+    if (changed) revoker.invalidateCustomer(change.customerId, changed.seq)
+    return { customer: await this.#reload(change, changed !== undefined), seq: changed?.seq }
   }
 
   /** Throws `precondition_failed` where nothing was changed because it had been changed. */
-  async #asAsked({ customerId, revision }: Change, changed: boolean): Promise<ListedCustomer> {
+  async #reload({ customerId, revision }: Change, changed: boolean): Promise<AdminCustomer> {
     const found = await this.find(customerId)
     if (!changed && revision !== undefined && found.revision !== revision)
-      throw new OAuthError('precondition_failed', 'the customer was changed meanwhile; read it again')
+      throw new ApiError('precondition_failed', 'the customer was changed meanwhile; read it again')
     return found
   }
 
   /** Ends the account's own sessions. Answers the bus's number, if there were any. Throws `not_found`. */
-  async setPassword(customerId: string, password: string, origin: Origin): Promise<number | undefined> {
+  async setPassword(customerId: string, password: string, origin: AuditContext): Promise<number | undefined> {
     const { db, gate, revoker } = this.#options
-    const newHash = await gate.pass(() => hashPassword(password))
+    const newHash = await gate.run(() => hashPassword(password))
     const [changed] = await setPassword(db, { ...origin, customerId, newHash })
-    if (!changed) throw new OAuthError('not_found', 'no such customer')
+    if (!changed) throw new ApiError('not_found', 'no such customer')
     const [late] = await endAccountSessions(db, { ...origin, customerId })
     for (const { ended, seq } of [changed, late!])
-      for (const id of ended) revoker.forgetSession(customerId, id, seq!)
+      for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
     return late!.seq ?? changed.seq ?? undefined
   }
 
@@ -135,13 +135,13 @@ export class Directory {
   }
 
   /** Everything but its part of the audit, which keeps ids and nothing personal. Throws `not_found`. */
-  async erase(customerId: string, origin: Origin): Promise<Receipt> {
+  async erase(customerId: string, origin: AuditContext): Promise<ErasureReport> {
     const { db, revoker } = this.#options
-    const line = db.line(ERASING)
+    const line = db.line(ERASURE_DEADLINE_MS)
     try {
       const [receipt] = await eraseCustomer(line, { ...origin, customerId })
-      if (!receipt) throw new OAuthError('not_found', 'no such customer')
-      revoker.forgetCustomer(customerId, receipt.seq)
+      if (!receipt) throw new ApiError('not_found', 'no such customer')
+      revoker.invalidateCustomer(customerId, receipt.seq)
       return receipt
     } finally {
       await line.close()
@@ -154,4 +154,4 @@ function unlessTaken(error: unknown): never {
   throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
 }
 
-export const TAKEN = new OAuthError('conflict', 'this email has an account')
+export const TAKEN = new ApiError('conflict', 'this email has an account')

@@ -1,23 +1,24 @@
 import { randomBytes } from 'node:crypto'
 import type { MadeCustomer } from '../../db/queries/accounts.ts'
-import type { Credentials } from '../clients/authenticate.ts'
+import type { ClientAuthenticator } from '../clients/authenticate.ts'
 import { fromTheSystem, newCustomerId } from '../crypto/credentials.ts'
 import { type SealingKey, seal } from '../crypto/envelope.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 import { ANY, SESSIONS } from '../jwt/scopes.ts'
-import { DATA_KEY_ID, dataKeyContext, type Vault } from '../keys/customer-keys.ts'
+import { DATA_KEY_ID, dataKeyContext } from '../keys/customer-keys.ts'
 import { newSecret } from '../keys/rotation.ts'
 
 /** What a customer begins with: its id, its secrets, and an API key, which is shown once. */
 export function newCustomer(
   account: Pick<MadeCustomer, 'email' | 'name' | 'passwordHash'>,
-  { credentials, vault }: { credentials: Credentials; vault: Vault },
+  { credentials, keyRing }: { credentials: ClientAuthenticator; keyRing: KeyRing },
   draw = fromTheSystem,
 ): MadeCustomer & { apiKey: string } {
   const customerId = newCustomerId(draw)
   const { id, digest, text } = credentials.make(customerId, draw)
   return {
     ...account,
-    ...newSecrets(vault, customerId),
+    ...newSecrets(keyRing, customerId),
     customerId,
     newApiKeyId: id,
     apiKeyDigest: digest,
@@ -27,12 +28,12 @@ export function newCustomer(
 }
 
 /** A data key under the current master key, and under it a secret for each use. */
-function newSecrets(vault: Vault, customer: string) {
+function newSecrets(keyRing: KeyRing, customer: string) {
   const dataKey: SealingKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
   const sealSecret = (purpose: 'access' | 'refresh') =>
-    seal(dataKey, newSecret(), { installation: vault.installationId, customer, purpose, version: 1 })
+    seal(dataKey, newSecret(), { installation: keyRing.installationId, customer, purpose, version: 1 })
   return {
-    sealedDataKey: seal(vault.current, dataKey.bytes, dataKeyContext(vault, customer)),
+    sealedDataKey: seal(keyRing.current, dataKey.bytes, dataKeyContext(keyRing, customer)),
     sealedAccessSecret: sealSecret('access'),
     sealedRefreshSecret: sealSecret('refresh'),
   }

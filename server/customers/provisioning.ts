@@ -1,19 +1,19 @@
 import { randomBytes } from 'node:crypto'
 import type { Database } from '../../db/client.ts'
 import { DatabaseError } from '../../db/errors.ts'
-import type { Origin } from '../../db/queries/audit.ts'
+import type { AuditContext } from '../../db/queries/audit.ts'
 import {
+  type AdminCustomer,
   findCreated,
   findErasure,
   insertCustomerAlone,
-  type ListedCustomer,
 } from '../../db/queries/customers.ts'
-import type { Credentials } from '../clients/authenticate.ts'
-import { type Draw, fromRetry, matches, newCustomerId } from '../crypto/credentials.ts'
+import type { ClientAuthenticator } from '../clients/authenticate.ts'
+import { fromRetry, matches, newCustomerId, type RandomSource } from '../crypto/credentials.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 import { hashPassword } from '../crypto/password.ts'
-import type { Vault } from '../keys/customer-keys.ts'
-import type { Gate } from '../lib/concurrency-limit.ts'
-import { OAuthError } from '../lib/errors.ts'
+import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
+import { ApiError } from '../lib/errors.ts'
 import { drawFor, OTHER_REQUEST } from '../lib/idempotency.ts'
 import { NO_POLICY } from '../tokens/policy.ts'
 import { TAKEN } from './admin.ts'
@@ -30,20 +30,20 @@ interface Hashed extends NewAccount {
 }
 
 interface Created {
-  customer: ListedCustomer
+  customer: AdminCustomer
   apiKey: string
 }
 
 export interface CreationOptions {
   db: Database
-  vault: Vault
-  credentials: Credentials
+  keyRing: KeyRing
+  credentials: ClientAuthenticator
   /** Around every password hash. */
-  gate: Gate
+  gate: ConcurrencyLimit
 }
 
 /** Customers, as operators create them. */
-export class Creation {
+export class Provisioning {
   readonly #options: CreationOptions
 
   constructor(options: CreationOptions) {
@@ -55,7 +55,7 @@ export class Creation {
    * customer and API key, for as long as both are there: they are made from it, and neither is kept. Throws `conflict` for an
    * email that is taken, `invalid_request` for another request under the key.
    */
-  async create(account: NewAccount, origin: Origin, retryKey?: string): Promise<Created> {
+  async create(account: NewAccount, origin: AuditContext, retryKey?: string): Promise<Created> {
     const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
     const hashed = { ...account, passwordHash: await this.#hash(account.password, seed) }
     const draw = seed === undefined ? undefined : this.#drawFor(seed, hashed)
@@ -68,20 +68,21 @@ export class Creation {
 
   /** The same again for the same seed, but without a password: of none that anybody could know. */
   #hash(password: string | undefined, seed: string | undefined): Promise<string> {
-    const { gate, vault } = this.#options
+    const { gate, keyRing } = this.#options
     const text = password ?? randomBytes(32).toString('hex')
-    const salt = seed === undefined ? undefined : fromRetry(vault.installationKey, seed)(16, 'password salt')
-    return gate.pass(() => hashPassword(text, salt))
+    const salt =
+      seed === undefined ? undefined : fromRetry(keyRing.installationKey, seed)(16, 'password salt')
+    return gate.run(() => hashPassword(text, salt))
   }
 
   /** With the password as it was hashed: an API key drawn from the password itself would tell a guess that is right at no cost. */
-  #drawFor(seed: string, { email, name, password, passwordHash }: Hashed): Draw {
+  #drawFor(seed: string, { email, name, password, passwordHash }: Hashed): RandomSource {
     const request = [email, name, password === undefined ? undefined : passwordHash]
-    return drawFor(this.#options.vault.installationKey, seed, request)
+    return drawFor(this.#options.keyRing.installationKey, seed, request)
   }
 
   /** By an earlier try. Throws `invalid_request` where that was for another request, or what it made is no more. */
-  async #madeBefore(draw: Draw): Promise<Created | undefined> {
+  async #madeBefore(draw: RandomSource): Promise<Created | undefined> {
     const { db, credentials } = this.#options
     const customerId = newCustomerId(draw)
     const { id: apiKeyId, text } = credentials.make(customerId, draw)
@@ -93,7 +94,7 @@ export class Creation {
   }
 
   /** Undefined: the email is taken, or there is one that the same draw made, or was, until it was erased. */
-  async #make({ email, name, passwordHash }: Hashed, origin: Origin, draw?: Draw) {
+  async #make({ email, name, passwordHash }: Hashed, origin: AuditContext, draw?: RandomSource) {
     const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
     const [inserted] = await insertCustomerAlone(this.#options.db, { ...origin, ...made }).catch(unlessMade)
     if (!inserted) return undefined
@@ -112,7 +113,7 @@ function unlessMade(error: unknown): [] {
 
 /** Its API key is told again only if that very one is still there. */
 function again(
-  { digest, ...customer }: ListedCustomer & { digest: Uint8Array | null },
+  { digest, ...customer }: AdminCustomer & { digest: Uint8Array | null },
   apiKey: string,
 ): Created {
   if (digest === null) throw KEY_DELETED
@@ -120,11 +121,11 @@ function again(
   return { customer, apiKey }
 }
 
-const KEY_DELETED = new OAuthError(
+const KEY_DELETED = new ApiError(
   'invalid_request',
   'the API key that this Idempotency-Key made was deleted since; make another for its customer',
 )
-const ERASED = new OAuthError(
+const ERASED = new ApiError(
   'invalid_request',
   'the customer of this Idempotency-Key was erased; use a new one',
 )

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { acquireLock, createFile, type Lock, LockHeld } from './pid-lock.ts'
+import { acquireLock, createFile, type Lock, LockHeldError } from './pid-lock.ts'
 
 /** The folder of the embedded database: who has it open, and the secrets that were made for it. */
 export interface DataDir {
@@ -15,7 +15,7 @@ export interface DataDir {
   release(): void
 }
 
-export class DataDirInUse extends Error {
+export class DataDirInUseError extends Error {
   readonly pid: number
 
   constructor(path: string, pid: number) {
@@ -25,7 +25,7 @@ export class DataDirInUse extends Error {
   }
 }
 
-export class DataDirUnusable extends Error {
+export class DataDirUnusableError extends Error {
   constructor(path: string, code: string | undefined) {
     super(`can't write to ${path} (${code}); set DATA_DIR to a folder that this user may write to`)
     this.name = 'DataDirUnusable'
@@ -33,7 +33,7 @@ export class DataDirUnusable extends Error {
 }
 
 /** The database is there and the key that seals it is not. */
-export class MasterKeyMissing extends Error {
+export class MasterKeyMissingError extends Error {
   constructor(file: string, path: string) {
     super(
       `${file} is missing: the database in ${path} was sealed with the master key in it. No new one ` +
@@ -57,8 +57,8 @@ function lockFolder(path: string): Lock {
     return acquireLock(join(path, 'assay.lock'))
   } catch (error) {
     const { code, syscall } = error as NodeJS.ErrnoException
-    if (syscall !== undefined) throw new DataDirUnusable(path, code)
-    if (error instanceof LockHeld) throw new DataDirInUse(path, error.pid)
+    if (syscall !== undefined) throw new DataDirUnusableError(path, code)
+    if (error instanceof LockHeldError) throw new DataDirInUseError(path, error.pid)
     throw error
   }
 }
@@ -82,7 +82,7 @@ export interface SecretFile {
 export function masterKeysFile(dir: DataDir): SecretFile {
   const path = join(dir.path, 'master.keys')
   if (dir.fresh) createFile(path, `m1:${randomBytes(32).toString('base64')}\n`)
-  else if (!existsSync(path)) throw new MasterKeyMissing(path, dir.path)
+  else if (!existsSync(path)) throw new MasterKeyMissingError(path, dir.path)
   return readSecretFile(path)
 }
 

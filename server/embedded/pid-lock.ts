@@ -32,7 +32,7 @@ export interface Lock {
   release(): void
 }
 
-export class LockHeld extends Error {
+export class LockHeldError extends Error {
   readonly pid: number
 
   constructor(path: string, pid: number) {
@@ -49,7 +49,7 @@ export function acquireLock(path: string): Lock {
     const holder = readHolder(path)
     // Released since: try again.
     if (holder === undefined) continue
-    if (isAlive(holder)) throw new LockHeld(path, holder.pid)
+    if (isAlive(holder)) throw new LockHeldError(path, holder.pid)
     if (takeOver(path, holder, mine)) break
   }
   return { release: () => release(path, mine) }

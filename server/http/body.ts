@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
-import { OAuthError, TooLarge } from '../lib/errors.ts'
+import { ApiError, PayloadTooLargeError } from '../lib/errors.ts'
 import type { Call } from './call.ts'
 import { onePerName } from './params.ts'
 import { check } from './validate.ts'
@@ -12,15 +12,15 @@ export const BATCH_LIMIT = 1024 * 1024
 /** All of it. Throws TooLarge at the first byte over the limit, `invalid_request` where it doesn't arrive whole. */
 function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    if (Number(incoming.headers['content-length']) > limit) return reject(new TooLarge(limit))
+    if (Number(incoming.headers['content-length']) > limit) return reject(new PayloadTooLargeError(limit))
     const chunks: Buffer[] = []
     let size = 0
-    const broken = () => reject(new OAuthError('invalid_request', 'the body did not arrive whole'))
+    const broken = () => reject(new ApiError('invalid_request', 'the body did not arrive whole'))
     // Its client left while something else was waited for: no event will come any more.
     if (incoming.destroyed) return broken()
     incoming.on('data', (chunk: Buffer) => {
       size += chunk.length
-      if (size > limit) reject(new TooLarge(limit))
+      if (size > limit) reject(new PayloadTooLargeError(limit))
       else chunks.push(chunk)
     })
     incoming.once('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)))
@@ -36,7 +36,7 @@ async function readText(call: Call, limit: number): Promise<string> {
   try {
     return utf8.decode(bytes)
   } catch {
-    throw new OAuthError('invalid_request', 'the body is not UTF-8')
+    throw new ApiError('invalid_request', 'the body is not UTF-8')
   }
 }
 
@@ -45,7 +45,7 @@ export const mediaType = (call: Call) => call.header('content-type')?.split(';',
 /** A form's parameters. */
 export async function readForm(call: Call): Promise<Map<string, string>> {
   if (mediaType(call) !== 'application/x-www-form-urlencoded')
-    throw new OAuthError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
+    throw new ApiError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
   return onePerName(new URLSearchParams(await readText(call, BODY_LIMIT)))
 }
 
@@ -56,7 +56,7 @@ export async function readJson<Schema extends z.ZodType>(
   limit = BODY_LIMIT,
 ): Promise<z.infer<Schema>> {
   if (mediaType(call) !== 'application/json')
-    throw new OAuthError('invalid_request', 'send JSON: Content-Type: application/json')
+    throw new ApiError('invalid_request', 'send JSON: Content-Type: application/json')
   return check(schema, parseJson(await readText(call, limit)))
 }
 
@@ -67,14 +67,14 @@ function parseJson(text: string): unknown {
   try {
     return PERHAPS_INHERITED.test(text) ? JSON.parse(text, refuseInherited) : JSON.parse(text)
   } catch (error) {
-    throw error instanceof OAuthError ? error : new OAuthError('invalid_request', 'the body is not JSON')
+    throw error instanceof ApiError ? error : new ApiError('invalid_request', 'the body is not JSON')
   }
 }
 
 /** Names that reach what every object inherits, where code of anyone's assigns by name. */
 function refuseInherited(name: string, value: unknown) {
   if (name === '__proto__' || name === 'constructor' || name === 'prototype')
-    throw new OAuthError(
+    throw new ApiError(
       'invalid_request',
       'a member of the body may not be called __proto__, constructor or prototype',
     )

@@ -1,5 +1,5 @@
-import { OAuthError } from '../lib/errors.ts'
-import type { Bus } from '../revocation/change-feed.ts'
+import { ApiError } from '../lib/errors.ts'
+import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { Call } from './call.ts'
 import { readQuery } from './params.ts'
 
@@ -7,11 +7,15 @@ import { readQuery } from './params.ts'
 export function waitOf(call: Call): 'all' | undefined {
   const { wait } = readQuery(call, ['wait'])
   if (wait !== undefined && wait !== 'all')
-    throw new OAuthError('invalid_request', 'wait: all, or leave it out')
+    throw new ApiError('invalid_request', 'wait: all, or leave it out')
   return wait
 }
 
 /** Resolves when no replica can answer by what was before `seq`, or before the call. */
-export async function waitForAll({ bus }: { bus: Bus }, wait: 'all' | undefined, seq: number | undefined) {
-  if (wait === 'all') await bus.everywhere(seq)
+export async function waitForAll(
+  { changeFeed }: { changeFeed: ChangeFeed },
+  wait: 'all' | undefined,
+  seq: number | undefined,
+) {
+  if (wait === 'all') await changeFeed.waitForReplicas(seq)
 }

@@ -1,44 +1,44 @@
-import type { Audit, Origin } from '../audit/audit.ts'
-import type { Credentials } from '../clients/authenticate.ts'
+import type { Audit, AuditContext } from '../audit/audit.ts'
+import type { ClientAuthenticator } from '../clients/authenticate.ts'
 import type { Operators } from '../clients/operators.ts'
-import type { Servers } from '../clients/resource-servers.ts'
+import type { ResourceServers } from '../clients/resource-servers.ts'
 import type { Config } from '../config/load.ts'
-import type { Customers } from '../customers/accounts.ts'
-import type { Directory } from '../customers/admin.ts'
-import type { Creation } from '../customers/provisioning.ts'
-import type { Retirement } from '../keys/retirement.ts'
-import type { Secrets } from '../keys/rotation.ts'
+import type { Accounts } from '../customers/accounts.ts'
+import type { CustomerAdmin } from '../customers/admin.ts'
+import type { Provisioning } from '../customers/provisioning.ts'
+import type { KeyRetirement } from '../keys/retirement.ts'
+import type { KeyRotation } from '../keys/rotation.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
 import type { Metrics } from '../lib/metrics.ts'
-import type { Bus } from '../revocation/change-feed.ts'
+import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { Replicas } from '../revocation/replicas.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import type { Explainer } from '../tokens/explain.ts'
 import type { Issuer } from '../tokens/issuer.ts'
 import type { Sessions } from '../tokens/refresh.ts'
-import type { Tokens } from '../tokens/verifier.ts'
+import type { TokenVerifier } from '../tokens/verifier.ts'
 import type { Call } from './call.ts'
 
 /** What the routes are given; each takes what it needs of it. */
-export interface Deps {
+export interface Services {
   config: Config
   clock: Clock
-  bus: Bus
-  tokens: Tokens
+  changeFeed: ChangeFeed
+  tokens: TokenVerifier
   issuer: Issuer
   revoker: Revoker
   sessions: Sessions
-  customers: Customers
-  credentials: Credentials
-  secrets: Secrets
-  retirement: Retirement
+  customers: Accounts
+  credentials: ClientAuthenticator
+  secrets: KeyRotation
+  retirement: KeyRetirement
   audit: Audit
-  creation: Creation
-  directory: Directory
+  provisioning: Provisioning
+  customerAdmin: CustomerAdmin
   explainer: Explainer
   replicas: Replicas
-  servers: Servers
+  servers: ResourceServers
   operators: Operators
   metrics: Metrics
   log: Log
@@ -59,16 +59,20 @@ export interface Proxies {
 }
 
 /** `X-Consistency: strict` asks for an answer from a state not older than the question; a misspelt value does too. */
-export async function consistent(asked: string | undefined, bus: Bus): Promise<void> {
-  if (asked !== undefined) await bus.strict()
+export async function consistent(asked: string | undefined, changeFeed: ChangeFeed): Promise<void> {
+  if (asked !== undefined) await changeFeed.readBarrier()
 }
 
 /** Milliseconds since the state was asked for that an answer rests on; undefined where it rests on none. */
-export const ageOf = (bus: Bus): string | undefined =>
-  bus.usable() ? String(Math.ceil(bus.answeredAt())) : undefined
+export const ageOf = (changeFeed: ChangeFeed): string | undefined =>
+  changeFeed.hasLease() ? String(Math.ceil(changeFeed.recordAnswer())) : undefined
 
 /** Who acts, and from where, for the audit. */
-export function originOf(call: Call, { proxies }: Pick<Deps, 'proxies'>, actor: string): Origin {
+export function auditContextOf(
+  call: Call,
+  { proxies }: Pick<Services, 'proxies'>,
+  actor: string,
+): AuditContext {
   return {
     actor,
     ip: proxies.clientIp(call.peer, call.header('x-forwarded-for')),

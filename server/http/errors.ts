@@ -1,7 +1,14 @@
 import { STATUS_CODES } from 'node:http'
-import { Conflict, type ErrorCode, OAuthError, TokenMissing, TooMany, Unavailable } from '../lib/errors.ts'
+import {
+  ApiError,
+  ConflictError,
+  type ErrorCode,
+  RateLimitedError,
+  TokenMissing,
+  Unavailable,
+} from '../lib/errors.ts'
 import type { Call, Reply } from './call.ts'
-import type { Deps } from './env.ts'
+import type { Services } from './env.ts'
 import { json, NO_STORE } from './respond.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
@@ -16,18 +23,18 @@ const OAUTH = new Set([
   '/api/auth/refresh',
 ])
 
-const SERVER_ERROR = new OAuthError(
+const SERVER_ERROR = new ApiError(
   'server_error',
   'something went wrong here; the log has more under the request id',
 )
 
 /** The one place that writes errors. It can't itself fail, and sends no word of an error that isn't ours. */
 export function writeError(
-  { log, metrics }: Pick<Deps, 'log' | 'metrics'>,
+  { log, metrics }: Pick<Services, 'log' | 'metrics'>,
   call: Call,
   thrown: unknown,
 ): Reply {
-  const error = thrown instanceof OAuthError ? thrown : SERVER_ERROR
+  const error = thrown instanceof ApiError ? thrown : SERVER_ERROR
   const { requestId } = call
   if (error instanceof Unavailable) metrics.unavailable(error.reason)
   if (error.status >= 500)
@@ -35,7 +42,7 @@ export function writeError(
   return refusal(call, error)
 }
 
-function refusal(call: Call, error: OAuthError, more: Record<string, string> = {}): Reply {
+function refusal(call: Call, error: ApiError, more: Record<string, string> = {}): Reply {
   const { requestId } = call
   const headers = { ...headersOf(error), ...more }
   const { status } = error
@@ -52,17 +59,17 @@ function refusal(call: Call, error: OAuthError, more: Record<string, string> = {
     detail: error.message,
     error: error.code,
     request_id: requestId,
-    ...(error instanceof Conflict && error.members),
+    ...(error instanceof ConflictError && error.members),
   }
   return json(problem, status, { ...headers, 'Content-Type': 'application/problem+json' })
 }
 
-function headersOf(error: OAuthError): Record<string, string> {
+function headersOf(error: ApiError): Record<string, string> {
   const headers: Record<string, string> = { ...NO_STORE }
   if (error.status === 401)
     headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
   if (error.status === 503) headers['Retry-After'] = '1'
-  if (error instanceof TooMany) headers['Retry-After'] = String(error.retryAfter)
+  if (error instanceof RateLimitedError) headers['Retry-After'] = String(error.retryAfter)
   if (error.code === 'insufficient_scope') headers['WWW-Authenticate'] = challenge(error.code)
   return headers
 }
@@ -80,8 +87,8 @@ export function noRoute(call: Call, allowed: string[]): Reply {
   if (allowed.length === 0)
     return refusal(
       call,
-      new OAuthError('not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
+      new ApiError('not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
     )
-  const error = new OAuthError('method_not_allowed', `use ${allowed.join(' or ')} here`)
+  const error = new ApiError('method_not_allowed', `use ${allowed.join(' or ')} here`)
   return refusal(call, error, { Allow: allowed.join(', ') })
 }

@@ -1,6 +1,6 @@
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 
-const BAD_CURSOR = new OAuthError(
+const BAD_CURSOR = new ApiError(
   'invalid_request',
   'cursor: send next_cursor of the page before, or leave it out',
 )
@@ -19,7 +19,7 @@ export function decodeCursor(text: string | undefined): { at: Date; id: string }
 export function pageSize(text: string | undefined): number {
   const size = Number(text ?? 50)
   if (!/^\d{1,3}$/.test(text ?? '50') || size < 1 || size > 100)
-    throw new OAuthError('invalid_request', 'limit: a whole number from 1 to 100')
+    throw new ApiError('invalid_request', 'limit: a whole number from 1 to 100')
   return size
 }
 

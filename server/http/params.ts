@@ -1,4 +1,4 @@
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 import type { Call } from './call.ts'
 
 /** Empty ones are absent; a repeated one is refused (RFC 6749 3.2). */
@@ -6,8 +6,8 @@ export function onePerName(params: URLSearchParams): Map<string, string> {
   const found = new Map<string, string>()
   for (const [name, value] of params) {
     if (value === '') continue
-    if (/\p{Cc}/u.test(value)) throw new OAuthError('invalid_request', 'a parameter has control characters')
-    if (found.has(name)) throw new OAuthError('invalid_request', 'a parameter is repeated; send each once')
+    if (/\p{Cc}/u.test(value)) throw new ApiError('invalid_request', 'a parameter has control characters')
+    if (found.has(name)) throw new ApiError('invalid_request', 'a parameter is repeated; send each once')
     found.set(name, value)
   }
   return found
@@ -21,7 +21,7 @@ export function readQuery<Name extends string>(
   const query = onePerName(new URLSearchParams(call.query))
   for (const name of query.keys())
     if (!(names as readonly string[]).includes(name))
-      throw new OAuthError('invalid_request', `only these may stand in the query: ${names.join(', ')}`)
+      throw new ApiError('invalid_request', `only these may stand in the query: ${names.join(', ')}`)
   return Object.fromEntries(query) as { [name in Name]?: string }
 }
 
@@ -37,7 +37,7 @@ export function present<Members extends object>(
 /** Ours have only these characters; what has others is not there, and never asked for. */
 export function idOf(call: Call): string {
   const id = call.params.id ?? ''
-  if (!/^[a-z2-7]{24,32}$/.test(id)) throw new OAuthError('not_found', 'nothing has this id')
+  if (!/^[a-z2-7]{24,32}$/.test(id)) throw new ApiError('not_found', 'nothing has this id')
   return id
 }
 
@@ -47,6 +47,6 @@ const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
 export function idempotencyKey(call: Call): string | undefined {
   const key = call.header('idempotency-key')
   if (key !== undefined && !IDEMPOTENCY_KEY.test(key))
-    throw new OAuthError('invalid_request', 'Idempotency-Key: 1 to 255 visible ASCII characters')
+    throw new ApiError('invalid_request', 'Idempotency-Key: 1 to 255 visible ASCII characters')
   return key
 }

@@ -1,7 +1,7 @@
 import { ServerResponse } from 'node:http'
 
 /** Written together at most: who is answered first doesn't wait for more. */
-const MOST = 32
+const MAX_CORKED = 32
 
 const ended: (() => void)[] = []
 
@@ -18,7 +18,7 @@ export class GatheredResponse extends ServerResponse {
   // biome-ignore lint/suspicious/noExplicitAny: handed on as they are.
   override end(...args: any[]): this {
     ended.push(() => super.end(...args))
-    if (ended.length === MOST) write()
+    if (ended.length === MAX_CORKED) write()
     else if (ended.length === 1) setImmediate(write)
     return this
   }

@@ -37,8 +37,8 @@ function whenClosed(response: ServerResponse): AbortSignal {
 }
 
 /** Bytes of a body that nobody reads, and how long its sender has to see the answer before its connection is cut (ms). */
-const DISCARDED = 1024 * 1024
-const LINGER = 500
+const MAX_DISCARDED_BYTES = 1024 * 1024
+const LINGER_MS = 500
 
 /** Lets the rest of a body pass, so that the connection can be used again; one of which there is no end is cut off. */
 function discard(request: IncomingMessage) {
@@ -46,8 +46,8 @@ function discard(request: IncomingMessage) {
   request.on('data', (chunk: Buffer) => {
     size += chunk.length
     // It is still sending: cut off now, it might never read what it was answered.
-    if (size > DISCARDED) request.pause()
+    if (size > MAX_DISCARDED_BYTES) request.pause()
   })
-  const cut = setTimeout(() => request.socket.destroySoon(), LINGER)
+  const cut = setTimeout(() => request.socket.destroySoon(), LINGER_MS)
   request.once('close', () => clearTimeout(cut))
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 
 /** Throws `invalid_request` that names the member and what it should be, never what it was. */
 export function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {
@@ -7,7 +7,7 @@ export function check<Schema extends z.ZodType>(schema: Schema, value: unknown):
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]!
   const place = issue.path.filter(part => typeof part !== 'symbol').join('.')
-  throw new OAuthError(
+  throw new ApiError(
     'invalid_request',
     printable(place ? `${place}: ${messageOf(issue, schema)}` : messageOf(issue, schema)),
   )

@@ -40,9 +40,9 @@ export type ClaimsProblem =
   | 'wrong_issuer'
 
 /** Seconds that a clock elsewhere may have been ahead when it issued. */
-const AHEAD = 60
+const CLOCK_SKEW_SECONDS = 60
 /** No token of ours lives longer (seconds). */
-const LONGEST_LIFE = 86_400
+const MAX_TOKEN_TTL_SECONDS = 86_400
 
 const EPOCHS = /^\d{1,15}\.\d{1,15}$/
 /** crypto/secret.ts makes them. */
@@ -52,7 +52,7 @@ const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*$/
 /** What the door of /issue lets through; an imported secret's former owner may have signed anything. */
 const AUDIENCE = /^[\x21-\x7e]{1,255}$/
 /** The next one is to be had too, and the database's integer ends at 2^31 - 1. */
-const LARGEST_GENERATION = 2 ** 31 - 2
+const MAX_GENERATION = 2 ** 31 - 2
 
 const ACCESS = new Set([
   'iss',
@@ -81,7 +81,10 @@ export function accessProblem(
   if (scope !== undefined && (typeof scope !== 'string' || !SCOPE.test(scope))) return 'claims_malformed'
   if (ext !== undefined && !isObject(ext)) return 'claims_malformed'
   if (!isSession(claims)) return 'claims_malformed'
-  const problem = commonProblem(claims, expected, { longest: LONGEST_LIFE, ahead: AHEAD })
+  const problem = commonProblem(claims, expected, {
+    longest: MAX_TOKEN_TTL_SECONDS,
+    ahead: CLOCK_SKEW_SECONDS,
+  })
   return problem ?? (iss === expected.issuer ? undefined : 'wrong_issuer')
 }
 
@@ -122,9 +125,7 @@ function hasOnly(members: Set<string>, claims: Record<string, unknown>): boolean
 /** sid and gen come together or not at all. */
 function isSession({ sid, gen }: Record<string, unknown>): boolean {
   if (sid === undefined) return gen === undefined
-  return (
-    isId(sid) && Number.isSafeInteger(gen) && (gen as number) > 0 && (gen as number) <= LARGEST_GENERATION
-  )
+  return isId(sid) && Number.isSafeInteger(gen) && (gen as number) > 0 && (gen as number) <= MAX_GENERATION
 }
 
 const isId = (value: unknown): value is string => typeof value === 'string' && ID.test(value)

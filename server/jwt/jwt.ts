@@ -14,7 +14,7 @@ export interface ProtectedHeader {
 }
 
 /** The segments of a JWS Compact Serialization (RFC 7515 7.1), still encoded. */
-export interface Compact {
+export interface CompactJws {
   header: string
   claims: string
   signature: string
@@ -31,7 +31,7 @@ const ALGORITHMS = {
   HS512: { hash: 'sha512', floor: 64 },
 } as const
 
-const LONGEST = 8192
+const MAX_JWT_BYTES = 8192
 const SEGMENTS = /^([\w-]+)\.([\w-]+)\.([\w-]+)$/
 /**
  * By length modulo 4: the last characters whose unused bits are zero (RFC 4648 3.5). No encoding has a
@@ -74,8 +74,8 @@ export function encodeHeader({ alg, typ, kid }: ProtectedHeader): string {
  * Three segments, each the one canonical spelling of its bytes, or undefined. Length first and one pass after
  * it: what a stranger sends costs at most 8 KiB of looking.
  */
-export function split(token: string): Compact | undefined {
-  if (token.length > LONGEST) return undefined
+export function split(token: string): CompactJws | undefined {
+  if (token.length > MAX_JWT_BYTES) return undefined
   const [, header, claims, signature] = SEGMENTS.exec(token) ?? []
   if (header === undefined || claims === undefined || signature === undefined) return undefined
   if (!isCanonical(header) || !isCanonical(claims) || !isCanonical(signature)) return undefined
@@ -99,7 +99,7 @@ export function parseHeader(segment: string): ProtectedHeader | undefined {
  */
 export function parseClaims(segment: string): Record<string, unknown> | undefined {
   // Bounds the depth too: JSON.parse would build any, and what reads its result next might not stand it.
-  if (segment.length > LONGEST) return undefined
+  if (segment.length > MAX_JWT_BYTES) return undefined
   try {
     const text = utf8.decode(Buffer.from(segment, 'base64url'))
     const claims: unknown = JSON.parse(text)
@@ -114,7 +114,7 @@ export function parseClaims(segment: string): Record<string, unknown> | undefine
  * In constant time. As text, so that only the canonical spelling of a signature matches. Throws when the
  * secret is too short: an empty key from a look-up is a bug, never a key.
  */
-export function macMatches(token: Compact, alg: Algorithm, secret: Uint8Array): boolean {
+export function macMatches(token: CompactJws, alg: Algorithm, secret: Uint8Array): boolean {
   const expected = Buffer.from(mac(token.signingInput, alg, secret))
   const signature = Buffer.from(token.signature)
   return signature.length === expected.length && timingSafeEqual(signature, expected)

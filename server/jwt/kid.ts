@@ -12,13 +12,13 @@ export interface KeyName {
 
 const NAME = /^[a-z2-7]{16}\.[ar][1-9]\d{0,9}$/
 const KID = /^([a-z2-7]{16})\.([ar])([1-9]\d{0,9})\.[a-z2-7]{13}$/
-const LARGEST_VERSION = 2 ** 31 - 1
+const MAX_VERSION = 2 ** 31 - 1
 
 /** `<customer id>.<a|r><version>.<MAC>`. Throws on a name that `parseKid` couldn't give back. */
 export function formatKid(installationKey: Uint8Array, { customerId, use, version }: KeyName): string {
   // Fixed width, one letter, no leading zeros: no two names give the same text, so the text can be MACed.
   const name = `${customerId}.${use === 'access' ? 'a' : 'r'}${version}`
-  if (!NAME.test(name) || version > LARGEST_VERSION) throw new Error('not the name of a signing key')
+  if (!NAME.test(name) || version > MAX_VERSION) throw new Error('not the name of a signing key')
   // Joined: a template's text stays a tree of its parts in memory, and kids are kept by the hundred thousand.
   return [name, installationMac(installationKey, 'kid', name, 8)].join('.')
 }
@@ -29,7 +29,7 @@ export function formatKid(installationKey: Uint8Array, { customerId, use, versio
  */
 export function parseKid(installationKey: Uint8Array, kid: string): KeyName | undefined {
   const [, customerId, letter, digits] = KID.exec(kid) ?? []
-  if (customerId === undefined || Number(digits) > LARGEST_VERSION) return undefined
+  if (customerId === undefined || Number(digits) > MAX_VERSION) return undefined
   const name: KeyName = { customerId, use: letter === 'a' ? 'access' : 'refresh', version: Number(digits) }
   // A kid has one spelling, so all of it is compared with ours; the pattern has made the lengths equal.
   return timingSafeEqual(Buffer.from(kid), Buffer.from(formatKid(installationKey, name))) ? name : undefined

@@ -1,6 +1,7 @@
 import type { Querier } from '../../db/queries/change-feed.ts'
 import { findRecords, type RecordRow } from '../../db/queries/customer-keys.ts'
 import { open, type SealingKey } from '../crypto/envelope.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 import type { Algorithm } from '../jwt/jwt.ts'
 import { encodeHeader } from '../jwt/jwt.ts'
 import { formatKid, type Use } from '../jwt/kid.ts'
@@ -40,7 +41,7 @@ export interface CustomerRecord {
 }
 
 /** Remembered as gone, of one customer. */
-const MOST_GONE = 1_000
+const MAX_MISSING_KEYS = 1_000
 
 export const keyOf = (record: CustomerRecord, kid: string) => record.keys.find(key => key.kid === kid)
 
@@ -49,21 +50,12 @@ export const apiKeyOf = (record: CustomerRecord, id: string) => record.apiKeys.f
 export const has = (record: CustomerRecord, wanted: string) =>
   keyOf(record, wanted) !== undefined || apiKeyOf(record, wanted) !== undefined
 
-export const isGone = (record: CustomerRecord, wanted: string) => record.gone?.has(wanted) === true
+export const isMissing = (record: CustomerRecord, wanted: string) => record.gone?.has(wanted) === true
 
 /** Of a kid or an API key id that we made: it will not come back. */
-export function noteGone(record: CustomerRecord, wanted: string) {
+export function addMissing(record: CustomerRecord, wanted: string) {
   record.gone ??= new Set()
-  if (record.gone.size < MOST_GONE) record.gone.add(wanted)
-}
-
-/** What opens sealed records: the installation's id and key, and the master ring. */
-export interface Vault {
-  readonly installationId: string
-  readonly installationKey: Buffer
-  masterKey(id: string): SealingKey | undefined
-  /** Seals new data keys. */
-  readonly current: SealingKey
+  if (record.gone.size < MAX_MISSING_KEYS) record.gone.add(wanted)
 }
 
 /** One for each, in order, all from one snapshot. */
@@ -71,16 +63,16 @@ export const readRecords = (db: Querier, customerIds: string[]) =>
   findRecords(db, { ids: JSON.stringify(customerIds) })
 
 /** Opens what a row seals. Throws SealError when it doesn't open. */
-export function openRecord(vault: Vault, customerId: string, row: RecordRow): CustomerRecord {
+export function openRecord(keyRing: KeyRing, customerId: string, row: RecordRow): CustomerRecord {
   const { state, epoch, sealedDataKey } = row
   const record = { ...recordOf(customerId, state ?? 'absent'), epoch: epoch ?? 0 }
   if (sealedDataKey === null) return record
-  const dataKey = openDataKey(vault, customerId, sealedDataKey)
+  const dataKey = openDataKey(keyRing, customerId, sealedDataKey)
   const [keys, apiKeys] = [row.keys ?? [], row.apiKeys ?? []]
-  const secrets = keys.map(key => openSecret(vault, customerId, dataKey, key))
+  const secrets = keys.map(key => openSecret(keyRing, customerId, dataKey, key))
   const digests = apiKeys.map(([, digest]) => Buffer.from(digest, 'base64'))
   const bytes = together([...secrets, ...digests])
-  record.keys = keys.map(key => toSigningKey(vault, record, key, bytes.next().value!))
+  record.keys = keys.map(key => toSigningKey(keyRing, record, key, bytes.next().value!))
   record.apiKeys = apiKeys.map(key => toApiKey(key, bytes.next().value!))
   return record
 }
@@ -115,14 +107,19 @@ export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken
 type KeyRow = NonNullable<RecordRow['keys']>[number]
 type ApiKeyRow = NonNullable<RecordRow['apiKeys']>[number]
 
-function openSecret(vault: Vault, customer: string, dataKey: SealingKey, [use, version, , , sealed]: KeyRow) {
-  const context = { installation: vault.installationId, customer, purpose: use, version }
+function openSecret(
+  keyRing: KeyRing,
+  customer: string,
+  dataKey: SealingKey,
+  [use, version, , , sealed]: KeyRow,
+) {
+  const context = { installation: keyRing.installationId, customer, purpose: use, version }
   return open(id => (id === dataKey.id ? dataKey : undefined), Buffer.from(sealed, 'base64'), context)
 }
 
-function toSigningKey(vault: Vault, record: CustomerRecord, row: KeyRow, secret: Buffer): SigningKey {
+function toSigningKey(keyRing: KeyRing, record: CustomerRecord, row: KeyRow, secret: Buffer): SigningKey {
   const [use, version, alg] = row
-  const kid = formatKid(vault.installationKey, { customerId: record.customerId, use, version })
+  const kid = formatKid(keyRing.installationKey, { customerId: record.customerId, use, version })
   return { kid, use, version, alg, header: encodeHeader({ alg, typ: TYPE[use], kid }), secret, record }
 }
 
@@ -130,15 +127,15 @@ export const TYPE = { access: 'at+jwt', refresh: 'rt+jwt' } as const
 
 export const DATA_KEY_ID = 'd1'
 
-export const dataKeyContext = (vault: Pick<Vault, 'installationId'>, customer: string) => ({
-  installation: vault.installationId,
+export const dataKeyContext = (keyRing: Pick<KeyRing, 'installationId'>, customer: string) => ({
+  installation: keyRing.installationId,
   customer,
   purpose: 'data key',
   version: 1,
 })
 
-export function openDataKey(vault: Vault, customerId: string, sealed: Uint8Array): SealingKey {
-  const bytes = open(id => vault.masterKey(id), sealed, dataKeyContext(vault, customerId))
+export function openDataKey(keyRing: KeyRing, customerId: string, sealed: Uint8Array): SealingKey {
+  const bytes = open(id => keyRing.masterKey(id), sealed, dataKeyContext(keyRing, customerId))
   return { id: DATA_KEY_ID, bytes }
 }
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { SchemaUnfit } from '../../db/errors.ts'
+import { SchemaError } from '../../db/errors.ts'
 import type { Querier } from '../../db/queries/change-feed.ts'
 import {
   findInstallation,
@@ -11,19 +11,20 @@ import {
 } from '../../db/queries/customer-keys.ts'
 import { randomId } from '../crypto/credentials.ts'
 import { checkValue, open, SealError, type SealingKey, seal } from '../crypto/envelope.ts'
-import { openDataKey, type Vault } from './customer-keys.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
+import { openDataKey } from './customer-keys.ts'
 
 /** The master keys and the database don't belong together. Nothing was changed. */
-export class WrongMasterKey extends Error {}
+export class MasterKeyMismatchError extends Error {}
 
 /** Customers whose data keys are tried at the start. */
-const TRIED = 10
+const SAMPLE_SIZE = 10
 
 /**
  * Opens the installation with the ring of master keys, of which the first seals and all open; makes it on the very first
  * start. Throws WrongMasterKey, or SchemaUnfit, before anything is written: what was sealed is never "regenerated".
  */
-export async function openVault(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<Vault> {
+export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<KeyRing> {
   const masterKeys = new Map(ring.map(key => [key.id, key]))
   const known = await findMasterKeys(db, {})
   assertMatches(ring, known)
@@ -32,12 +33,12 @@ export async function openVault(db: Querier, ring: [SealingKey, ...SealingKey[]]
   const { id: installationId, sealedKey } = await installation(db, current)
   const masterKey = (id: string) => masterKeys.get(id)
   const installationKey = openInstallation(masterKey, installationId, sealedKey)
-  const vault = { installationId, installationKey, masterKey, current }
-  await assertOpensAny(db, vault)
+  const keyRing = { installationId, installationKey, masterKey, current }
+  await assertOpensAny(db, keyRing)
   for (const key of ring) await insertMasterKey(db, { id: key.id, checkValue: checkValue(key) })
   // Another replica may have brought another key under a new id at the same time: the first one counts.
   assertMatches(ring, await findMasterKeys(db, {}))
-  return vault
+  return keyRing
 }
 
 function assertMatches(ring: SealingKey[], known: { id: string; checkValue: string }[]) {
@@ -49,7 +50,7 @@ function assertMatches(ring: SealingKey[], known: { id: string; checkValue: stri
       : [`master key ${key.id}: expected check value ${expected}, found ${found}`]
   })
   if (wrong.length > 0)
-    throw new WrongMasterKey(
+    throw new MasterKeyMismatchError(
       `${wrong.join('\n')}\nthis is another key under the same id; set MASTER_KEYS to the key that this database was sealed with`,
     )
 }
@@ -57,7 +58,7 @@ function assertMatches(ring: SealingKey[], known: { id: string; checkValue: stri
 function assertComplete(ring: Map<string, SealingKey>, needed: { id: string }[]) {
   const missing = needed.filter(({ id }) => !ring.has(id)).map(({ id }) => id)
   if (missing.length > 0)
-    throw new WrongMasterKey(
+    throw new MasterKeyMismatchError(
       `the database has rows sealed under ${missing.join(', ')}, which MASTER_KEYS lacks (it has ${[...ring.keys()].join(', ')}); add it behind the first`,
     )
 }
@@ -79,30 +80,30 @@ async function installation(db: Querier, current: SealingKey) {
   return (await findInstallation(db, {}))[0]!
 }
 
-function openInstallation(masterKey: Vault['masterKey'], id: string, sealed: Uint8Array): Buffer {
+function openInstallation(masterKey: KeyRing['masterKey'], id: string, sealed: Uint8Array): Buffer {
   try {
     return open(masterKey, sealed, contextOf(id))
   } catch (error) {
     if (!(error instanceof SealError)) throw error
-    throw new WrongMasterKey(
+    throw new MasterKeyMismatchError(
       `the installation key does not open: ${error.message}; restore the database's row or MASTER_KEYS`,
     )
   }
 }
 
 /** One row that doesn't open is its customer's affair; if all are such, they are of another installation. */
-async function assertOpensAny(db: Querier, vault: Vault) {
-  const tried = await findSomeDataKeys(db, { count: TRIED })
-  if (tried.length > 0 && !tried.some(row => opens(vault, row)))
-    throw new SchemaUnfit(`has customers whose keys these master keys do not open (${tried.length} tried)`)
+async function assertOpensAny(db: Querier, keyRing: KeyRing) {
+  const tried = await findSomeDataKeys(db, { count: SAMPLE_SIZE })
+  if (tried.length > 0 && !tried.some(row => opens(keyRing, row)))
+    throw new SchemaError(`has customers whose keys these master keys do not open (${tried.length} tried)`)
 }
 
 function opens(
-  vault: Vault,
+  keyRing: KeyRing,
   { customerId, sealedDataKey }: { customerId: string; sealedDataKey: Uint8Array },
 ) {
   try {
-    return openDataKey(vault, customerId, sealedDataKey) !== undefined
+    return openDataKey(keyRing, customerId, sealedDataKey) !== undefined
   } catch (error) {
     if (!(error instanceof SealError)) throw error
     return false

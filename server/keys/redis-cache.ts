@@ -1,30 +1,30 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { RecordRow } from '../../db/queries/customer-keys.ts'
 import type { Redis } from '../../db/redis.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 import { installationMac } from '../crypto/mac.ts'
-import type { Bus } from '../revocation/change-feed.ts'
-import type { Vault } from './customer-keys.ts'
+import type { ChangeFeed } from '../revocation/change-feed.ts'
 
 /**
  * Older entries are not believed (ms). Every replica knows the changes of customers of the last 24 hours (LONGEST_TOKEN in
  * db/queries/change-feed.ts), so that of an entry within the hour it knows whether one came after it.
  */
-const OLDEST = 3_600_000
+const MAX_AGE_MS = 3_600_000
 /** How far ahead an entry may be: what is known here of the database's clock may be wrong by a poll's way (ms). */
-const AHEAD = 60_000
+const CLOCK_SKEW_MS = 60_000
 /** Characters of an entry; a record that is larger is not shared. */
-const MOST = 65_536
+const MAX_ENTRY_BYTES = 65_536
 /** Of 32 bytes in base32. */
-const MAC = 52
+const MAC_BYTES = 52
 
 /** `refused`: by the rule for records. `forged`: not made by this installation for this customer, or damaged. */
 export const OUTCOMES = ['used', 'missing', 'refused', 'forged', 'outdated', 'failed'] as const
 export type Outcome = (typeof OUTCOMES)[number]
 
-export interface ShelfOptions {
+export interface RedisKeyCacheOptions {
   redis: Pick<Redis, 'get' | 'set'>
-  vault: Pick<Vault, 'installationId' | 'installationKey'>
-  bus: Pick<Bus, 'now'>
+  keyRing: Pick<KeyRing, 'installationId' | 'installationKey'>
+  changeFeed: Pick<ChangeFeed, 'now'>
 }
 
 /**
@@ -33,11 +33,11 @@ export interface ShelfOptions {
  * answer may still be used, the rule for records says. So it doesn't matter who puts an older one over a newer one: a
  * replica that was slow, or someone who means ill.
  */
-export class Shelf {
-  readonly #options: ShelfOptions
+export class RedisKeyCache {
+  readonly #options: RedisKeyCacheOptions
   readonly #counts = new Map<Outcome, number>(OUTCOMES.map(outcome => [outcome, 0]))
 
-  constructor(options: ShelfOptions) {
+  constructor(options: RedisKeyCacheOptions) {
     this.#options = options
   }
 
@@ -58,22 +58,22 @@ export class Shelf {
   }
 
   async #look(customerId: string): Promise<RecordRow | Outcome> {
-    const { redis, bus } = this.#options
+    const { redis, changeFeed } = this.#options
     try {
       // One more than an entry may have: a larger one is cut, and so isn't ours.
-      const entry = await redis.get(this.#name(customerId), MOST + 1)
+      const entry = await redis.get(this.#name(customerId), MAX_ENTRY_BYTES + 1)
       if (entry === undefined) return 'missing'
       const row = this.#read(customerId, entry)
       if (row === undefined) return 'forged'
-      const age = bus.now() - row.readAt
-      return age <= OLDEST && age >= -AHEAD ? row : 'outdated'
+      const age = changeFeed.now() - row.readAt
+      return age <= MAX_AGE_MS && age >= -CLOCK_SKEW_MS ? row : 'outdated'
     } catch {
       return 'failed' // Told by the driver.
     }
   }
 
   #read(customerId: string, entry: string): RecordRow | undefined {
-    const [mac, body] = [Buffer.from(entry.slice(0, MAC)), entry.slice(MAC)]
+    const [mac, body] = [Buffer.from(entry.slice(0, MAC_BYTES)), entry.slice(MAC_BYTES)]
     const ours = Buffer.from(this.#mac(customerId, body))
     if (mac.length !== ours.length || !timingSafeEqual(mac, ours)) return undefined
     const row = JSON.parse(body) // Ours, and so in the form that `put` gives it; another form needs another purpose.
@@ -85,16 +85,21 @@ export class Shelf {
     if (row.sealedDataKey === null) return
     const body = JSON.stringify({ ...row, sealedDataKey: Buffer.from(row.sealedDataKey).toString('base64') })
     const entry = this.#mac(customerId, body) + body
-    if (entry.length > MOST) return
-    this.#options.redis.set(this.#name(customerId), entry, OLDEST).catch(() => {}) // Told by the driver.
+    if (entry.length > MAX_ENTRY_BYTES) return
+    this.#options.redis.set(this.#name(customerId), entry, MAX_AGE_MS).catch(() => {}) // Told by the driver.
   }
 
   #name(customerId: string) {
-    return `assay:${this.#options.vault.installationId}:record:${customerId}`
+    return `assay:${this.#options.keyRing.installationId}:record:${customerId}`
   }
 
   // A customer id has no space.
   #mac(customerId: string, body: string) {
-    return installationMac(this.#options.vault.installationKey, 'cached record', `${customerId} ${body}`, 32)
+    return installationMac(
+      this.#options.keyRing.installationKey,
+      'cached record',
+      `${customerId} ${body}`,
+      32,
+    )
   }
 }

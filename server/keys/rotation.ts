@@ -2,14 +2,15 @@ import { randomBytes } from 'node:crypto'
 import type { Querier } from '../../db/queries/change-feed.ts'
 import { countLive, listSecrets } from '../../db/queries/key-retirement.ts'
 import { findAged, findRotatable, type Rotatable, rotateKeys } from '../../db/queries/key-rotation.ts'
-import { MAINTENANCE, type Origin } from '../audit/audit.ts'
+import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { seal } from '../crypto/envelope.ts'
-import { OAuthError, Unavailable } from '../lib/errors.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
+import { ApiError, Unavailable } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
-import type { Limits } from '../lib/rate-limiter.ts'
-import type { Bus } from '../revocation/change-feed.ts'
+import type { RateLimiter } from '../lib/rate-limiter.ts'
+import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { Revoker } from '../revocation/revoker.ts'
-import { openDataKey, type Vault } from './customer-keys.ts'
+import { openDataKey } from './customer-keys.ts'
 
 export type { SecretRow } from '../../db/queries/key-retirement.ts'
 
@@ -25,33 +26,33 @@ export interface Rotated {
 /** `now`: what the old secrets signed ends at once. `reason` goes to the audit. */
 type Act = { now: boolean; reason: string }
 
-export interface SecretsOptions {
+export interface KeyRotationOptions {
   db: Querier
-  bus: Bus
+  changeFeed: ChangeFeed
   revoker: Revoker
-  vault: Vault
-  limits: Limits
+  keyRing: KeyRing
+  limits: RateLimiter
   log: Log
 }
 
 /** Bytes: as long as SHA-512's output, and HS512 wants no shorter key (RFC 7518 3.2). */
-const LENGTH = 64
+const SECRET_BYTES = 64
 /** A rotation that loses against another is tried again, on what the other left. */
-const TRIES = 5
+const MAX_ATTEMPTS = 5
 /** Versions that may verify beside the current ones: each is in the record that every replica reads. */
-const MOST_PREVIOUS = 40
+const MAX_PREVIOUS = 40
 const TOO_MANY_VERSIONS =
   'too many older versions still verify; wait until they are retired, or rotate with now'
 /** Customers of one pass of maintenance. */
-const BATCH = 100
+const BATCH_ROWS = 100
 
-export const newSecret = () => randomBytes(LENGTH)
+export const newSecret = () => randomBytes(SECRET_BYTES)
 
 /** The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server. */
-export class Secrets {
-  readonly #options: SecretsOptions
+export class KeyRotation {
+  readonly #options: KeyRotationOptions
 
-  constructor(options: SecretsOptions) {
+  constructor(options: KeyRotationOptions) {
     this.#options = options
   }
 
@@ -60,15 +61,15 @@ export class Secrets {
    * end at once on every replica, and with refresh among the uses every session does. Throws `not_found`, `conflict`,
    * TooMany.
    */
-  async rotate(customerId: string, uses: Uses, act: Act, origin: Origin): Promise<Rotated> {
+  async rotate(customerId: string, uses: Uses, act: Act, origin: AuditContext): Promise<Rotated> {
     await this.#options.limits.take('rotate', customerId)
-    for (let tried = 0; tried < TRIES; tried++) {
+    for (let tried = 0; tried < MAX_ATTEMPTS; tried++) {
       const from = await this.#rotatable(customerId)
-      if (!act.now && from.previous >= MOST_PREVIOUS) throw new OAuthError('conflict', TOO_MANY_VERSIONS)
+      if (!act.now && from.previous >= MAX_PREVIOUS) throw new ApiError('conflict', TOO_MANY_VERSIONS)
       const rotated = await this.#rotateFrom(from, customerId, uses, act, origin)
       if (rotated) return rotated
     }
-    throw new OAuthError('conflict', 'the secrets are being rotated by others at the same time; try again')
+    throw new ApiError('conflict', 'the secrets are being rotated by others at the same time; try again')
   }
 
   /** Undefined: another rotation came first. */
@@ -77,30 +78,30 @@ export class Secrets {
     customerId: string,
     uses: Uses,
     act: Act,
-    origin: Origin,
+    origin: AuditContext,
   ): Promise<Rotated | undefined> {
-    const { bus, db, revoker } = this.#options
+    const { changeFeed, db, revoker } = this.#options
     const sealed = this.#sealed(customerId, uses, from)
     const [rotated] = await rotateKeys(db, { ...origin, ...act, ...sealed, customerId })
     if (!rotated) return undefined
-    revoker.forgetCustomer(customerId, rotated.seq)
-    if (act.now) await bus.everywhere(rotated.seq)
-    return { versions: rotated.versions, effectiveAt: bus.now() }
+    revoker.invalidateCustomer(customerId, rotated.seq)
+    if (act.now) await changeFeed.waitForReplicas(rotated.seq)
+    return { versions: rotated.versions, effectiveAt: changeFeed.now() }
   }
 
   async #rotatable(customerId: string): Promise<Rotatable> {
     const [from] = await findRotatable(this.#options.db, { customerId })
-    if (!from) throw new OAuthError('not_found', 'no such customer, or it is disabled')
+    if (!from) throw new ApiError('not_found', 'no such customer, or it is disabled')
     if (from.standby) throw new Unavailable('rotate: the answer came from a standby', 'database')
     return from
   }
 
   #sealed(customer: string, uses: Uses, from: Rotatable) {
-    const { vault } = this.#options
-    const dataKey = openDataKey(vault, customer, from.sealedDataKey)
+    const { keyRing } = this.#options
+    const dataKey = openDataKey(keyRing, customer, from.sealedDataKey)
     const next = (purpose: 'access' | 'refresh', current: number) =>
       seal(dataKey, newSecret(), {
-        installation: vault.installationId,
+        installation: keyRing.installationId,
         customer,
         purpose,
         version: current + 1,
@@ -124,9 +125,9 @@ export class Secrets {
 
   /** Rotates what is older than its customer's policy, or else `maxAge` seconds, allows, unless another replica has since. */
   async rotateAged(maxAge: number): Promise<void> {
-    const aged = await findAged(this.#options.db, { maxAge, mostPrevious: MOST_PREVIOUS, limit: BATCH })
+    const aged = await findAged(this.#options.db, { maxAge, mostPrevious: MAX_PREVIOUS, limit: BATCH_ROWS })
     for (const { customerId, rotations, ...uses } of aged)
-      await this.#rotateOne(customerId, rotations, uses).catch(error => this.#pass(customerId, error))
+      await this.#rotateOne(customerId, rotations, uses).catch(error => this.#skip(customerId, error))
   }
 
   async #rotateOne(customerId: string, rotations: number, uses: Uses): Promise<void> {
@@ -136,7 +137,7 @@ export class Secrets {
   }
 
   /** One that can't be rotated keeps nobody else from it. */
-  #pass(customerId: string, error: unknown) {
+  #skip(customerId: string, error: unknown) {
     if (error instanceof Unavailable) throw error
     this.#options.log.warn(
       { err: error, customerId },

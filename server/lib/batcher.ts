@@ -3,8 +3,8 @@ import { Unavailable } from './errors.ts'
 import { served, serving } from './tracing.ts'
 
 /** Items of one statement at most, and waiting for one. */
-const MOST = 100
-const MOST_WAITING = 10_000
+const MAX_BATCH = 100
+const MAX_QUEUED = 10_000
 
 interface Waiting<Item, Result> {
   item: Item
@@ -19,7 +19,7 @@ interface Waiting<Item, Result> {
  * nobody waits for anybody. One that the database can't answer fails for all that shared it; one that it refuses is done
  * again for each alone, so that nobody's act fails for another's.
  */
-export class Grouped<Item, Result> {
+export class Batcher<Item, Result> {
   readonly #run: (items: Item[]) => Promise<Result[]>
   readonly #abreast: number
   readonly #waiting: Waiting<Item, Result>[] = []
@@ -32,7 +32,7 @@ export class Grouped<Item, Result> {
   }
 
   async add(item: Item): Promise<Result> {
-    if (this.#waiting.length >= MOST_WAITING)
+    if (this.#waiting.length >= MAX_QUEUED)
       throw new Unavailable('more acts wait than can be done in time', 'busy')
     return new Promise((resolve, reject) => {
       this.#waiting.push({ item, served: served(), resolve, reject })
@@ -42,25 +42,25 @@ export class Grouped<Item, Result> {
 
   async #drain() {
     this.#running++
-    while (this.#waiting.length > 0) await this.#settle(this.#waiting.splice(0, MOST))
+    while (this.#waiting.length > 0) await this.#flushGroup(this.#waiting.splice(0, MAX_BATCH))
     this.#running--
   }
 
-  async #settle(group: Waiting<Item, Result>[]): Promise<void> {
+  async #flushGroup(group: Waiting<Item, Result>[]): Promise<void> {
     try {
       const requests = group.flatMap(waiting => waiting.served)
       const results = await serving(requests, () => this.#run(group.map(({ item }) => item)))
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
     } catch (error) {
-      if (error instanceof DatabaseError && group.length > 1) return this.#settleEach(group)
+      if (error instanceof DatabaseError && group.length > 1) return this.#flushEach(group)
       // Where the database doesn't answer, who waits behind would wait once more for each group before it.
       const behind = error instanceof Unavailable ? this.#waiting.splice(0) : []
       for (const { reject } of [...group, ...behind]) reject(error)
     }
   }
 
-  async #settleEach(group: Waiting<Item, Result>[]) {
-    for (const one of group) await this.#settle([one])
+  async #flushEach(group: Waiting<Item, Result>[]) {
+    for (const one of group) await this.#flushGroup([one])
   }
 }
 

@@ -5,7 +5,7 @@ import type { Log } from './logger.ts'
  * Sees through trusted proxies, from the nearest to the farthest: the first address that is not trusted is the client's.
  * What stands further left in X-Forwarded-For is only what that client says of itself.
  */
-export class TrustedProxies {
+export class ClientIps {
   readonly #trusted = new BlockList()
   readonly #any: boolean
   readonly #log: Log

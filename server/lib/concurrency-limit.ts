@@ -1,10 +1,10 @@
-import { TooMany } from './errors.ts'
+import { RateLimitedError } from './errors.ts'
 
 /**
  * Lets so many through at a time and so many wait; the rest are refused at once. A password's hash takes 19 MiB and a core
  * for tens of milliseconds: without a gate, a flood of logins would take the machine from everyone else.
  */
-export class Gate {
+export class ConcurrencyLimit {
   readonly #abreast: number
   readonly #queue: number
   readonly #waiting: (() => void)[] = []
@@ -15,9 +15,9 @@ export class Gate {
     this.#queue = queue
   }
 
-  async pass<Result>(run: () => Promise<Result>): Promise<Result> {
+  async run<Result>(run: () => Promise<Result>): Promise<Result> {
     if (this.#inside < this.#abreast) this.#inside++
-    else if (this.#waiting.length >= this.#queue) throw new TooMany(1)
+    else if (this.#waiting.length >= this.#queue) throw new RateLimitedError(1)
     // Whoever leaves hands its place on, so that nobody slips in between.
     else await new Promise<void>(resolve => this.#waiting.push(resolve))
     try {

@@ -26,7 +26,7 @@ export const STATUS = {
 export type ErrorCode = keyof typeof STATUS
 
 /** An error the caller may see. Anything else thrown is a bug and becomes server_error. */
-export class OAuthError extends Error {
+export class ApiError extends Error {
   readonly code: ErrorCode
   /** Goes to the log and nowhere else; must hold no secret all the same. */
   readonly detail: string | undefined
@@ -44,7 +44,7 @@ export class OAuthError extends Error {
 }
 
 /** More bytes than the endpoint reads: RFC 6749 has no code of its own for it, HTTP has a status. */
-export class TooLarge extends OAuthError {
+export class PayloadTooLargeError extends ApiError {
   constructor(limit: number) {
     super('invalid_request', `the body is larger than ${limit} bytes; send less`)
   }
@@ -55,14 +55,14 @@ export class TooLarge extends OAuthError {
 }
 
 /** No token came where one is needed: the challenge then names no error (RFC 6750 3). */
-export class TokenMissing extends OAuthError {
+export class TokenMissing extends ApiError {
   constructor(description: string) {
     super('invalid_token', description)
   }
 }
 
 /** Too many tries (429). */
-export class TooMany extends OAuthError {
+export class RateLimitedError extends ApiError {
   /** Seconds. */
   readonly retryAfter: number
 
@@ -73,10 +73,10 @@ export class TooMany extends OAuthError {
 }
 
 /** What stands in the way (409), as members of the answer too (RFC 9457 3.2). */
-export class Conflict extends OAuthError {
+export class ConflictError extends ApiError {
   readonly members: Readonly<Record<string, string | number | Record<string, number>>>
 
-  constructor(description: string, members: Conflict['members']) {
+  constructor(description: string, members: ConflictError['members']) {
     super('conflict', description)
     this.members = members
   }
@@ -96,7 +96,7 @@ export const UNAVAILABLE = {
 export type UnavailableReason = keyof typeof UNAVAILABLE
 
 /** The state can't be known right now (503): never a no, never a yes. */
-export class Unavailable extends OAuthError {
+export class Unavailable extends ApiError {
   readonly reason: UnavailableReason
 
   constructor(detail: string, reason: UnavailableReason) {

@@ -1,7 +1,7 @@
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { DatabaseError } from '../../db/errors.ts'
 import { RedisFailure } from '../../db/redis-errors.ts'
-import { OAuthError } from './errors.ts'
+import { ApiError } from './errors.ts'
 
 export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
 
@@ -72,7 +72,7 @@ const isPlain = (value: unknown): value is Record<string, unknown> =>
 
 /** Of an error that isn't ours the message is left out: drivers and parsers repeat in it what they were given. */
 function describeError(error: unknown) {
-  if (error instanceof OAuthError)
+  if (error instanceof ApiError)
     return {
       code: error.code,
       message: error.message,

@@ -1,21 +1,21 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { REFRESH_OUTCOMES, type RefreshOutcome } from '../../db/queries/refresh.ts'
-import type { MaintenanceOutcome } from '../jobs.ts'
-import type { Outcome } from '../keys/redis-cache.ts'
 import { UNAVAILABLE, type UnavailableReason } from './errors.ts'
 
+export type JobOutcome = 'ok' | 'failed' | 'skipped'
+
 /** What is read off at each scrape. */
-export interface Sources {
+export interface MetricSources {
   /** Seconds since the poll that the state rests on was sent. */
   busAge(): number
   /** Seconds: the oldest state that was ever answered from. */
-  longestAge(): number
-  bus(): { polls: number; failures: number; rows: number; reloads: number }
+  maxAnswerAge(): number
+  changeFeed(): { polls: number; failures: number; rows: number; reloads: number }
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
   /** How looking for records in Redis ended. */
-  shelf(): ReadonlyMap<Outcome, number>
+  redisKeyCache(): ReadonlyMap<string, number>
   redisFailures(): number
 }
 
@@ -27,7 +27,7 @@ export interface MetricsOptions {
 }
 
 /** As numbers, so that those of several workers can be added up. */
-export type Numbers = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+export type MetricSnapshot = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
 
 /** Numbers for Prometheus. Labels come from closed sets, never from a request. */
 export class Metrics {
@@ -49,7 +49,7 @@ export class Metrics {
     ['server_error', 0],
   ])
 
-  constructor(sources: Sources, { process, worker }: MetricsOptions) {
+  constructor(sources: MetricSources, { process, worker }: MetricsOptions) {
     const registers = [this.#registry]
     this.#worker = worker
     if (process) ofProcess(this.#registry, worker && String(worker.number))
@@ -96,7 +96,7 @@ export class Metrics {
     byOutcome(registers, {
       name: 'assay_record_cache_total',
       help: 'Looks for a customer’s record in Redis, by outcome: used, or why not.',
-      read: sources.shelf,
+      read: sources.redisKeyCache,
     })
     gauges(registers, sources)
     totals(registers, sources)
@@ -124,7 +124,7 @@ export class Metrics {
   }
 
   /** A job of maintenance was run, or was another replica's. */
-  maintained(task: string, outcome: MaintenanceOutcome, removed: number) {
+  maintained(task: string, outcome: JobOutcome, removed: number) {
     this.#jobs.inc({ task, outcome })
     this.#removed.inc({ task }, removed)
   }
@@ -139,7 +139,7 @@ export class Metrics {
   }
 
   /** This process's own. */
-  numbers(): Promise<Numbers> {
+  numbers(): Promise<MetricSnapshot> {
     return this.#registry.getMetricsAsJSON()
   }
 
@@ -189,7 +189,7 @@ export function ofProcess(register: Registry, worker: string | undefined) {
 }
 
 /** `aggregator` says what several workers make of it. */
-function gauges(registers: Registry[], sources: Sources) {
+function gauges(registers: Registry[], sources: MetricSources) {
   const gauge = (name: string, help: string, aggregator: 'sum' | 'max', read: () => number) =>
     new Gauge({
       name,
@@ -205,7 +205,7 @@ function gauges(registers: Registry[], sources: Sources) {
     'assay_answer_age_max_seconds',
     'The oldest state that was ever answered from.',
     'max',
-    sources.longestAge,
+    sources.maxAnswerAge,
   )
   // Each worker knows them all: a sum would count every revocation once for each.
   gauge('assay_revocations', 'Live revocations known here.', 'max', sources.revocations)
@@ -220,7 +220,7 @@ function gauges(registers: Registry[], sources: Sources) {
   )
 }
 
-function totals(registers: Registry[], sources: Sources) {
+function totals(registers: Registry[], sources: MetricSources) {
   const total = (name: string, help: string, read: () => number) =>
     new Counter({
       name,
@@ -231,9 +231,9 @@ function totals(registers: Registry[], sources: Sources) {
         this.inc(read())
       },
     })
-  total('assay_bus_polls_total', 'Polls of the bus sent.', () => sources.bus().polls)
-  total('assay_bus_poll_failures_total', 'Polls that failed.', () => sources.bus().failures)
-  total('assay_bus_rows_total', 'Revocations that polls brought.', () => sources.bus().rows)
-  total('assay_bus_reloads_total', 'Times that all state was read anew.', () => sources.bus().reloads)
+  total('assay_bus_polls_total', 'Polls of the bus sent.', () => sources.changeFeed().polls)
+  total('assay_bus_poll_failures_total', 'Polls that failed.', () => sources.changeFeed().failures)
+  total('assay_bus_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)
+  total('assay_bus_reloads_total', 'Times that all state was read anew.', () => sources.changeFeed().reloads)
   total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
 }

@@ -5,9 +5,9 @@ import {
   type RateLimiterRes,
 } from 'rate-limiter-flexible'
 import type { Redis } from '../../db/redis.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 import { installationMac } from '../crypto/mac.ts'
-import type { Vault } from '../keys/customer-keys.ts'
-import { TooMany } from './errors.ts'
+import { RateLimitedError } from './errors.ts'
 
 /** Tries in a span of seconds, before the next is refused. */
 const LIMITS = {
@@ -26,13 +26,13 @@ const LIMITS = {
 
 export type Limit = keyof typeof LIMITS
 
-export interface Limits {
+export interface RateLimiter {
   /** Counts a try of this key. Throws TooMany, or Unavailable where it can't be counted. */
   take(name: Limit, key: string): Promise<void>
 }
 
 /** Counts before anything is awaited or hashed, so that parallel tries can't pass together. */
-export class LimitsInMemory implements Limits {
+export class MemoryRateLimiter implements RateLimiter {
   readonly #limiters = ofEach(inMemory)
 
   take(name: Limit, key: string): Promise<void> {
@@ -43,11 +43,11 @@ export class LimitsInMemory implements Limits {
 /** What replicas that count together share. */
 export interface Shared {
   redis: Pick<Redis, 'eval'>
-  vault: Pick<Vault, 'installationId' | 'installationKey'>
+  keyRing: Pick<KeyRing, 'installationId' | 'installationKey'>
 }
 
 /** Counts in one step in Redis, for all replicas; and here while it fails. */
-export class LimitsInRedis implements Limits {
+export class RedisRateLimiter implements RateLimiter {
   readonly #shared: Shared
   readonly #limiters: Record<Limit, RateLimiterAbstract>
 
@@ -58,7 +58,7 @@ export class LimitsInRedis implements Limits {
 
   /** Neither emails nor addresses are told to Redis. */
   take(name: Limit, key: string): Promise<void> {
-    const nameless = installationMac(this.#shared.vault.installationKey, 'limit', key, 16)
+    const nameless = installationMac(this.#shared.keyRing.installationKey, 'limit', key, 16)
     return consume(this.#limiters[name], nameless)
   }
 }
@@ -68,7 +68,7 @@ async function consume(limiter: RateLimiterAbstract, key: string): Promise<void>
     await limiter.consume(key)
   } catch (refused) {
     if (refused instanceof Error) throw refused
-    throw new TooMany(Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
+    throw new RateLimitedError(Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
   }
 }
 
@@ -80,10 +80,10 @@ const ofEach = <Limiter>(make: (name: Limit) => Limiter) =>
 
 const inMemory = (name: Limit) => new RateLimiterMemory({ ...LIMITS[name], keyPrefix: name })
 
-const inRedis = (name: Limit, { redis, vault }: Shared) =>
+const inRedis = (name: Limit, { redis, keyRing }: Shared) =>
   new RateLimiterRedis({
     ...LIMITS[name],
-    keyPrefix: `assay:${vault.installationId}:limit:${name}`,
+    keyPrefix: `assay:${keyRing.installationId}:limit:${name}`,
     storeClient: { eval: async (...call: Parameters<Redis['eval']>) => numbers(await redis.eval(...call)) },
     useRedisPackage: true,
     insuranceLimiter: inMemory(name),

@@ -13,7 +13,7 @@ const api = createRequire(import.meta.url)('@opentelemetry/api') as typeof impor
 const { context, propagation, trace, SpanKind, SpanStatusCode } = api
 
 /** What is sent at a process's end may take so long (ms). */
-const FAREWELL = 1_000
+const FLUSH_TIMEOUT_MS = 1_000
 
 export interface Asked {
   /** Of those that HTTP has (RFC 9110 9.3, and PATCH), or `_OTHER`. */
@@ -134,7 +134,7 @@ export class Tracing {
   /** Sends what waits to be sent. The API has no word for it, SDKs have. */
   async flush(): Promise<void> {
     const sdk = provider().getDelegate() as { forceFlush?(): Promise<void> }
-    await Promise.race([sdk.forceFlush?.(), pause(FAREWELL)]).catch(() => {}) // It has told whoever wants to know.
+    await Promise.race([sdk.forceFlush?.(), pause(FLUSH_TIMEOUT_MS)]).catch(() => {}) // It has told whoever wants to know.
   }
 }
 

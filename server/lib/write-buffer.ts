@@ -2,17 +2,17 @@ import { LRUCache } from 'lru-cache'
 import type { Log } from './logger.ts'
 
 /** Of one kind of note: written together, this long after the first (ms). */
-const EVERY = 1_000
+const FLUSH_INTERVAL_MS = 1_000
 /** Waiting at most; what comes on top is dropped. */
-const MOST = 1_000
+const MAX_BATCH = 1_000
 /** Remembered as noted. */
-const REMEMBERED = 100_000
+const MAX_REMEMBERED = 100_000
 
 /**
  * Notes that may be late or lost, written together: that a key was used, that a client has what it was given. Never on
  * anybody's way: `note` returns at once, a write that fails is dropped.
  */
-export class Batch<Item> {
+export class WriteBuffer<Item> {
   readonly #write: (items: Item[]) => Promise<unknown>
   readonly #log: Log
   readonly #waiting = new Map<string, Item>()
@@ -24,15 +24,15 @@ export class Batch<Item> {
   constructor(options: { write: (items: Item[]) => Promise<unknown>; quiet: number; log: Log }) {
     this.#write = options.write
     this.#log = options.log
-    this.#noted = new LRUCache({ max: REMEMBERED, ttl: options.quiet })
+    this.#noted = new LRUCache({ max: MAX_REMEMBERED, ttl: options.quiet })
   }
 
-  note(key: string, item: Item) {
+  enqueue(key: string, item: Item) {
     if (this.#noted.get(key)) return
-    if (this.#waiting.size >= MOST) return void this.dropped++
+    if (this.#waiting.size >= MAX_BATCH) return void this.dropped++
     this.#noted.set(key, true)
     this.#waiting.set(key, item)
-    this.#timer ??= setTimeout(() => void this.flush(), EVERY)
+    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_INTERVAL_MS)
   }
 
   async flush(): Promise<void> {

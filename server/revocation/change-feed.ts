@@ -5,22 +5,22 @@ import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
 import { VERSION } from '../lib/version.ts'
-import type { Revocations } from './revocation-list.ts'
+import type { RevocationList } from './revocation-list.ts'
 
 /** A request that finds the state too old waits for a poll, this long at most (ms). */
-const PATIENCE = 250
+const JOIN_POLL_MS = 250
 /** Between two polls while an answer waits for every replica (ms). */
-const EAGER = 25
+const WAIT_POLL_MS = 25
 /** A database clock that goes back further makes rows live again that were forgotten; they are kept a minute longer (ms). */
-const SET_BACK = 30_000
+const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** Between two polls while nothing can be answered (ms). */
-const HURRIED = 100
+const RECOVERY_POLL_MS = 100
 /** Between two polls that hints, or strict questions, ask for (ms). */
-const GENTLE = 20
+const MIN_POLL_MS = 20
 /** Statements of one poll; 20,000 rows each. */
-const MOST_ATTEMPTS = 500
+const MAX_ATTEMPTS = 500
 /** Well under the shortest time that a change of a customer is kept (24 h): whoever missed more reloads (ms). */
-const LONGEST_GAP = 3_600_000
+const MAX_GAP_MS = 3_600_000
 
 const pause = (milliseconds: number) =>
   milliseconds > 0 ? new Promise(resolve => setTimeout(resolve, milliseconds)) : undefined
@@ -31,7 +31,7 @@ interface Moment {
   wall: number
 }
 
-export interface BusOptions {
+export interface ChangeFeedOptions {
   /** A connection of its own, with a deadline of at most N/2. */
   line: Querier
   clock: Clock
@@ -39,7 +39,7 @@ export interface BusOptions {
   maxStaleness: number
   /** This process's random name among the replicas. */
   replica: string
-  revocations: Revocations
+  revocations: RevocationList
   /** Called when a customer's record changed, or all may have. */
   forget: { one(customerId: string): void; all(): void }
   /** Called when this replica has changed something: whoever can be told is told. */
@@ -51,8 +51,8 @@ export interface BusOptions {
  * Keeps what this replica knows within a bound of the truth. Accepting at time a implies a finished poll that was sent
  * after a - N; whatever was acknowledged before that poll was sent is in its snapshot.
  */
-export class Bus {
-  readonly #options: BusOptions
+export class ChangeFeed {
+  readonly #options: ChangeFeedOptions
   #applied = 0
   #timeline: string | undefined
   /** Until when both clocks allow answers. */
@@ -63,31 +63,31 @@ export class Bus {
   /** The monotonic clock when the last poll that was applied was sent. */
   #sentAt = Number.NEGATIVE_INFINITY
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
-  #flight: Promise<void> | undefined
+  #pollInFlight: Promise<void> | undefined
   #timer: NodeJS.Timeout | undefined
   #stopped = false
   #poked = false
   #failing = false
   #sweptAt = 0
   /** The oldest state that was ever answered from (ms). */
-  longestAge = 0
+  maxAnswerAge = 0
   readonly counts = { polls: 0, failures: 0, rows: 0, reloads: 0 }
 
-  constructor(options: BusOptions) {
+  constructor(options: ChangeFeedOptions) {
     this.#options = options
   }
 
   /** Whether an answer may be given now, by both clocks: one may have been set, the other stops while a machine sleeps. */
-  usable(): boolean {
+  hasLease(): boolean {
     const { clock } = this.#options
     return clock.monotonic() < this.#lease.monotonic && clock.wall() < this.#lease.wall
   }
 
   /** Resolves once usable; waits for a poll if need be. Throws Unavailable. */
-  async fresh(): Promise<void> {
-    if (this.usable()) return
-    await within(PATIENCE, this.poll(), () => {}).catch(() => {}) // Told, and counted.
-    if (!this.usable()) throw new Unavailable('bus: the lease has run out', 'bus')
+  async ensureLease(): Promise<void> {
+    if (this.hasLease()) return
+    await within(JOIN_POLL_MS, this.poll(), () => {}).catch(() => {}) // Told, and counted.
+    if (!this.hasLease()) throw new Unavailable('bus: the lease has run out', 'bus')
   }
 
   /** Milliseconds since 1970 by the database's clock; where a poll's way leaves a doubt, ahead of it rather than behind. */
@@ -115,9 +115,9 @@ export class Bus {
   }
 
   /** The age of the state that is answered from now, which `longestAge` remembers. */
-  answeredAt(): number {
+  recordAnswer(): number {
     const { age } = this
-    if (age > this.longestAge) this.longestAge = age
+    if (age > this.maxAnswerAge) this.maxAnswerAge = age
     return age
   }
 
@@ -137,30 +137,30 @@ export class Bus {
    * each has applied it, or can't have answered without a poll for as long as any of them may. Throws Unavailable when
    * that can't be known.
    */
-  async everywhere(seq?: number): Promise<void> {
+  async waitForReplicas(seq?: number): Promise<void> {
     const { clock, maxStaleness } = this.#options
     const since = clock.monotonic()
     let known: number | undefined
     for (;;) {
-      if (await this.#pollAnew()) known ??= seq ?? this.#applied
+      if (await this.#pollAgain()) known ??= seq ?? this.#applied
       const { othersApplied, othersStaleness } = this.#others
       if (known !== undefined && (othersApplied === null || othersApplied >= known)) return
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
-      await pause(EAGER)
+      await pause(WAIT_POLL_MS)
     }
     if (known === undefined) throw new Unavailable('bus: no poll since the change', 'bus')
   }
 
   /** Resolves once a poll that was sent after this call has been applied: whatever was acknowledged before is known. */
-  async strict(): Promise<void> {
-    await pause(GENTLE - this.age)
-    if (!(await this.#pollAnew()) || !this.usable())
+  async readBarrier(): Promise<void> {
+    await pause(MIN_POLL_MS - this.age)
+    if (!(await this.#pollAgain()) || !this.hasLease())
       throw new Unavailable('bus: no poll since the question', 'bus')
   }
 
   /** A poll that is sent after this call. Answers whether it succeeded. */
-  async #pollAnew(): Promise<boolean> {
-    await this.#flight?.catch(() => {})
+  async #pollAgain(): Promise<boolean> {
+    await this.#pollInFlight?.catch(() => {})
     return this.poll().then(
       () => true,
       () => false,
@@ -168,53 +168,53 @@ export class Bus {
   }
 
   /** Somebody has published: polls soon, and however often it is called, seldom more than once in GENTLE milliseconds. */
-  poke() {
+  wake() {
     if (this.#poked || this.#stopped) return
     this.#poked = true
-    const wait = Math.max(0, GENTLE - this.age)
+    const wait = Math.max(0, MIN_POLL_MS - this.age)
     setTimeout(() => {
       this.#poked = false
-      void this.#pollAnew()
+      void this.#pollAgain()
     }, wait).unref()
   }
 
   /** One in flight: whoever asks meanwhile joins it. */
   poll(): Promise<void> {
     if (this.#stopped) return Promise.reject(new Unavailable('bus: this replica has stopped', 'bus'))
-    this.#flight ??= this.#poll().finally(() => {
-      this.#flight = undefined
+    this.#pollInFlight ??= this.#poll().finally(() => {
+      this.#pollInFlight = undefined
     })
-    return this.#flight
+    return this.#pollInFlight
   }
 
   async #poll(): Promise<void> {
     this.counts.polls++
     try {
-      for (let idle = 0; !(await this.#attempt()); )
-        if (++idle > MOST_ATTEMPTS) throw new Unavailable('bus: polls are too slow for MAX_STALENESS', 'bus')
-      this.#tell(undefined)
+      for (let idle = 0; !(await this.#pollOnce()); )
+        if (++idle > MAX_ATTEMPTS) throw new Unavailable('bus: polls are too slow for MAX_STALENESS', 'bus')
+      this.#logTransition(undefined)
     } catch (error) {
       this.counts.failures++
-      this.#tell(error)
+      this.#logTransition(error)
       throw error
     }
   }
 
   /** One statement. Answers whether it won the lease; if not, the next one takes up where it ended. */
-  async #attempt(): Promise<boolean> {
+  async #pollOnce(): Promise<boolean> {
     const { clock, line, replica, maxStaleness } = this.#options
     // Before sending: the lease counts from the oldest moment that the answer may speak of.
     const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
     const [answer] = await poll(line, { replica, version: VERSION, applied: this.#applied, maxStaleness })
     if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby', 'bus')
-    if (this.#foreign(answer)) return this.#startOver()
+    if (this.#isOtherTimeline(answer)) return this.#reset()
     const won = this.#accept(answer, sent, clock.monotonic())
     if (won) this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }
     return won
   }
 
   /** Once when polls begin to fail and once when they succeed again: an outage is one event, not two a second. */
-  #tell(failure: unknown) {
+  #logTransition(failure: unknown) {
     const failing = failure !== undefined
     if (failing === this.#failing) return
     this.#failing = failing
@@ -227,9 +227,9 @@ export class Bus {
   }
 
   /** Another system or timeline, a counter that went back, a gap in which rows may have come and gone, or rows forgotten. */
-  #foreign({ timeline, seq, now }: Poll): boolean {
+  #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
     if (this.#timeline === undefined) return false
-    const lost = now - this.#databaseTime > LONGEST_GAP || now < this.#sweptAt - SET_BACK
+    const lost = now - this.#databaseTime > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
     return lost || timeline !== this.#timeline || seq < this.#applied
   }
 
@@ -258,7 +258,7 @@ export class Bus {
     this.#databaseTime = now
   }
 
-  #startOver(): false {
+  #reset(): false {
     this.counts.reloads++
     this.#options.log.warn(
       'the database is another, went back, or was out of reach for long: everything is read anew',
@@ -285,7 +285,7 @@ export class Bus {
   }
 
   #schedule() {
-    const interval = this.usable() ? Math.min(this.#options.maxStaleness / 4, 500) : HURRIED
+    const interval = this.hasLease() ? Math.min(this.#options.maxStaleness / 4, 500) : RECOVERY_POLL_MS
     this.#timer = setTimeout(() => {
       this.poll()
         .catch(() => {}) // Told, and counted.
@@ -297,7 +297,7 @@ export class Bus {
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)
-    await this.#flight?.catch(() => {})
+    await this.#pollInFlight?.catch(() => {})
     this.#lease.monotonic = Number.NEGATIVE_INFINITY
     await deleteReplica(this.#options.line, { replica: this.#options.replica }).catch(() => {})
   }

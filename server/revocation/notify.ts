@@ -1,11 +1,11 @@
 import type { Redis } from '../../db/redis.ts'
-import type { Vault } from '../keys/customer-keys.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 
 /**
  * Tells the other replicas through Redis that something has changed, so that they poll at once. A hint says nothing else,
  * and losing one costs half a second.
  */
-export class Hints {
+export class RedisNotifier {
   readonly #redis: Pick<Redis, 'publish'>
   readonly #channel: string
   #sending = false
@@ -13,11 +13,11 @@ export class Hints {
 
   constructor(
     redis: Pick<Redis, 'publish' | 'subscribe'>,
-    vault: Pick<Vault, 'installationId'>,
+    keyRing: Pick<KeyRing, 'installationId'>,
     onHint: () => void,
   ) {
     this.#redis = redis
-    this.#channel = `assay:${vault.installationId}:hints`
+    this.#channel = `assay:${keyRing.installationId}:hints`
     redis.subscribe(this.#channel, onHint)
   }
 

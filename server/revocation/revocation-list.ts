@@ -17,7 +17,7 @@ const later = (one: Epoch, two: Epoch) => (two.epoch > one.epoch ? two : one)
  * What this replica knows to be revoked: the complete set of what is live, so that a token seen for the first time needs
  * no database. How fresh it is, the bus knows.
  */
-export class Revocations {
+export class RevocationList {
   // Each to its dead_after, a NumericDate. By customer, too: who has one customer's secret can sign any jti and sid.
   readonly #tokens = new Map<string, number>()
   readonly #sessions = new Map<string, number>()

@@ -1,4 +1,4 @@
-import type { Origin } from '../../db/queries/audit.ts'
+import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   insertRevokedTokens,
   type Querier,
@@ -9,13 +9,13 @@ import {
 } from '../../db/queries/change-feed.ts'
 import { endSessions, type SessionEnd } from '../../db/queries/sessions.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
-import { byNumber, Grouped } from '../lib/batcher.ts'
-import { OAuthError } from '../lib/errors.ts'
-import type { Limits } from '../lib/rate-limiter.ts'
-import type { Bus } from './change-feed.ts'
+import { Batcher, byNumber } from '../lib/batcher.ts'
+import { ApiError } from '../lib/errors.ts'
+import type { RateLimiter } from '../lib/rate-limiter.ts'
+import type { ChangeFeed } from './change-feed.ts'
 
 /** Until the poll brings the exact one: no access token lives longer (seconds). */
-const LONGEST_DEATH = 86_400 + 60
+const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = 86_400 + 60
 
 /**
  * Ends tokens, sessions, subjects, customers, everyone: each one write, and known to this replica before its answer goes out. Each
@@ -23,27 +23,27 @@ const LONGEST_DEATH = 86_400 + 60
  */
 export class Revoker {
   readonly #db: Querier
-  readonly #bus: Bus
-  readonly #limits: Limits
-  readonly #ends: Grouped<Omit<SessionEnd, 'n'>, number | undefined>
-  readonly #tokens: Grouped<TokenRevocation, number>
+  readonly #bus: ChangeFeed
+  readonly #limits: RateLimiter
+  readonly #ends: Batcher<Omit<SessionEnd, 'n'>, number | undefined>
+  readonly #tokens: Batcher<TokenRevocation, number>
 
-  constructor({ db, bus, limits }: { db: Querier; bus: Bus; limits: Limits }) {
+  constructor({ db, changeFeed, limits }: { db: Querier; changeFeed: ChangeFeed; limits: RateLimiter }) {
     this.#db = db
-    this.#bus = bus
+    this.#bus = changeFeed
     this.#limits = limits
-    this.#ends = new Grouped(acts => endAll(db, acts))
-    this.#tokens = new Grouped(acts => revokeAll(db, acts))
+    this.#ends = new Batcher(acts => endAll(db, acts))
+    this.#tokens = new Batcher(acts => revokeAll(db, acts))
   }
 
   /** Answers the bus's number, or undefined when there was nothing to end. Its access tokens end with it. */
-  async end(customerId: string, sessionId: string, origin: Origin): Promise<number | undefined> {
+  async end(customerId: string, sessionId: string, origin: AuditContext): Promise<number | undefined> {
     const seq = await this.#ends.add({ ...actOf(customerId, origin), id: sessionId })
-    if (seq !== undefined) this.forgetSession(customerId, sessionId, seq)
+    if (seq !== undefined) this.applySessionEnded(customerId, sessionId, seq)
     return seq
   }
 
-  async revokeToken(claims: AccessClaims, origin: Origin): Promise<number> {
+  async revokeToken(claims: AccessClaims, origin: AuditContext): Promise<number> {
     const { client_id: customerId, jti: tokenId, sub: subject, exp: expiresAt } = claims
     const act = { ...actOf(customerId, origin), token_id: tokenId, subject, expires_at: expiresAt }
     const seq = await this.#tokens.add(act)
@@ -52,7 +52,7 @@ export class Revoker {
   }
 
   /** Ends all of a subject's tokens and sessions that began before. Answers the bus's number. */
-  async revokeSubject(customerId: string, subject: string, origin: Origin): Promise<number> {
+  async revokeSubject(customerId: string, subject: string, origin: AuditContext): Promise<number> {
     await this.#limits.take('subject', customerId)
     const [raised] = await raiseSubjectEpoch(this.#db, { ...origin, customerId, subject })
     const { seq, epoch } = raised!
@@ -61,15 +61,15 @@ export class Revoker {
   }
 
   /** Ends all of a customer's tokens and sessions that began before, its own too. Answers the bus's number. */
-  async revokeCustomer(customerId: string, origin: Origin): Promise<number> {
+  async revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
     const [raised] = await raiseCustomerEpoch(this.#db, { ...origin, customerId })
-    if (!raised) throw new OAuthError('not_found', 'no such customer')
-    this.forgetCustomer(customerId, raised.seq)
+    if (!raised) throw new ApiError('not_found', 'no such customer')
+    this.invalidateCustomer(customerId, raised.seq)
     return raised.seq
   }
 
   /** Ends every token and session of every customer that began before. Answers the bus's number. */
-  async revokeEveryone(origin: Origin): Promise<number> {
+  async revokeEveryone(origin: AuditContext): Promise<number> {
     const [raised] = await raiseEveryonesEpoch(this.#db, origin)
     const { seq, epoch } = raised!
     this.#bus.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
@@ -77,21 +77,21 @@ export class Revoker {
   }
 
   /** A session that another act ended is refused here from now on. */
-  forgetSession(customerId: string, sessionId: string, seq: number) {
+  applySessionEnded(customerId: string, sessionId: string, seq: number) {
     this.#bus.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
   }
 
   /** A customer's record that another act changed is read anew here from now on. */
-  forgetCustomer(customerId: string, seq: number) {
+  invalidateCustomer(customerId: string, seq: number) {
     this.#bus.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
   }
 
   #longest() {
-    return Math.ceil(this.#bus.now() / 1000) + LONGEST_DEATH
+    return Math.ceil(this.#bus.now() / 1000) + MAX_TOKEN_TTL_AND_MARGIN_SECONDS
   }
 }
 
-const actOf = (customer_id: string, { actor, ip, userAgent: user_agent }: Origin) => ({
+const actOf = (customer_id: string, { actor, ip, userAgent: user_agent }: AuditContext) => ({
   customer_id,
   actor,
   ip,

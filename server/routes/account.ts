@@ -3,22 +3,22 @@ import type { Customer } from '../customers/accounts.ts'
 import { accessToken, account } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import type { Call, Routes } from '../http/call.ts'
-import { type Deps, originOf } from '../http/env.ts'
+import { auditContextOf, type Services } from '../http/env.ts'
 import { present } from '../http/params.ts'
 import { json, NO_STORE, noContent } from '../http/respond.ts'
 import { name, noControls } from '../http/schemas.ts'
 import { tokenResponse } from './token.ts'
 
-type Needs = Pick<Deps, 'customers' | 'sessions' | 'tokens' | 'metrics' | 'proxies' | 'revoker'>
+type Needs = Pick<Services, 'customers' | 'sessions' | 'tokens' | 'metrics' | 'proxies' | 'revoker'>
 
 /** A customer's own account. */
-export function accountRoutes(deps: Needs): Routes {
+export function accountRoutes(services: Needs): Routes {
   return {
-    'POST /api/auth/signup': signUp(deps),
-    'POST /api/auth/login': logIn(deps),
-    'GET /api/auth/me': me(deps),
-    'POST /api/auth/logout': logOut(deps),
-    'POST /api/auth/password': changePassword(deps),
+    'POST /api/auth/signup': signUp(services),
+    'POST /api/auth/login': logIn(services),
+    'GET /api/auth/me': me(services),
+    'POST /api/auth/logout': logOut(services),
+    'POST /api/auth/password': changePassword(services),
   }
 }
 
@@ -31,10 +31,13 @@ export const email = z.string().trim().toLowerCase().pipe(z.email('an email addr
 
 const signUpRequest = z.strictObject({ email, password, name: name.optional() })
 
-function signUp(deps: Needs) {
+function signUp(services: Needs) {
   return async function signUp(call: Call) {
     const { email, password, name } = await readJson(call, signUpRequest)
-    const made = await deps.customers.signUp({ email, password, name }, originOf(call, deps, 'anonymous'))
+    const made = await services.customers.signUp(
+      { email, password, name },
+      auditContextOf(call, services, 'anonymous'),
+    )
     const body = { customer: toCustomer(made.customer), api_key: made.apiKey, ...tokenResponse(made.granted) }
     return json(body, 201, NO_STORE)
   }
@@ -48,38 +51,41 @@ const logInRequest = z.strictObject({
   password: presentPassword,
 })
 
-function logIn(deps: Needs) {
+function logIn(services: Needs) {
   return async function logIn(call: Call) {
     const request = await readJson(call, logInRequest)
-    const { customer, granted } = await deps.customers.logIn(request, originOf(call, deps, 'anonymous'))
+    const { customer, granted } = await services.customers.logIn(
+      request,
+      auditContextOf(call, services, 'anonymous'),
+    )
     return json({ customer: toCustomer(customer), ...tokenResponse(granted) }, 200, NO_STORE)
   }
 }
 
-function me(deps: Needs) {
+function me(services: Needs) {
   return async function me(call: Call) {
-    const claims = await accessToken(call, deps)
-    deps.sessions.noteSeen(claims)
-    return json(toCustomer(await deps.customers.find(claims.client_id)), 200, NO_STORE)
+    const claims = await accessToken(call, services)
+    services.sessions.markConfirmed(claims)
+    return json(toCustomer(await services.customers.find(claims.client_id)), 200, NO_STORE)
   }
 }
 
-function logOut(deps: Needs) {
+function logOut(services: Needs) {
   return async function logOut(call: Call) {
-    const { client_id, sid } = await account(call, deps)
-    await deps.revoker.end(client_id, sid, originOf(call, deps, `session:${sid}`))
+    const { client_id, sid } = await account(call, services)
+    await services.revoker.end(client_id, sid, auditContextOf(call, services, `session:${sid}`))
     return noContent()
   }
 }
 
 const changePasswordRequest = z.strictObject({ password: presentPassword, new_password: password })
 
-function changePassword(deps: Needs) {
+function changePassword(services: Needs) {
   return async function changePassword(call: Call) {
-    const { client_id: customerId, sid: sessionId } = await account(call, deps)
+    const { client_id: customerId, sid: sessionId } = await account(call, services)
     const { password, new_password: newPassword } = await readJson(call, changePasswordRequest)
     const change = { customerId, sessionId, password, newPassword }
-    await deps.customers.changePassword(change, originOf(call, deps, `session:${sessionId}`))
+    await services.customers.changePassword(change, auditContextOf(call, services, `session:${sessionId}`))
     return noContent()
   }
 }

@@ -2,33 +2,33 @@ import { z } from 'zod'
 import { AUDIT_TYPES, type AuditRow, type AuditSpan, type AuditType } from '../audit/audit.ts'
 import { accountKeeper, type Keeper } from '../http/auth.ts'
 import type { Call, Reply, Routes } from '../http/call.ts'
-import type { Deps } from '../http/env.ts'
+import type { Services } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 import { operator } from './admin/operator.ts'
 
-type Needs = Pick<Deps, 'audit' | 'metrics' | 'sessions' | 'tokens'>
+type Needs = Pick<Services, 'audit' | 'metrics' | 'sessions' | 'tokens'>
 
 /** A customer's part of the audit. */
-export const auditRoutes = (deps: Needs): Routes => keptAudit(deps, '/api', accountKeeper(deps))
+export const auditRoutes = (services: Needs): Routes => keptAudit(services, '/api', accountKeeper(services))
 
 /** Of the customer that the keeper names. */
-export const keptAudit = (deps: Pick<Deps, 'audit'>, base: string, keeper: Keeper): Routes => ({
-  [`GET ${base}/audit`]: listEvents(deps, keeper),
+export const keptAudit = (services: Pick<Services, 'audit'>, base: string, keeper: Keeper): Routes => ({
+  [`GET ${base}/audit`]: listEvents(services, keeper),
 })
 
 /** Of all customers, for operators. */
-export const wholeAuditRoutes = (deps: Pick<Deps, 'audit' | 'log' | 'operators'>): Routes => ({
-  'GET /admin/audit': searchEvents(deps),
-  'GET /admin/audit/export': exportEvents(deps),
+export const wholeAuditRoutes = (services: Pick<Services, 'audit' | 'log' | 'operators'>): Routes => ({
+  'GET /admin/audit': searchEvents(services),
+  'GET /admin/audit/export': exportEvents(services),
 })
 
 const SPAN = ['type', 'from', 'to'] as const
 const PAGE = ['cursor', 'limit'] as const
 
-function listEvents({ audit }: Pick<Deps, 'audit'>, keeper: Keeper) {
+function listEvents({ audit }: Pick<Services, 'audit'>, keeper: Keeper) {
   return async function listEvents(call: Call) {
     const { customerId } = await keeper(call)
     const asked = readQuery(call, [...SPAN, ...PAGE])
@@ -36,12 +36,12 @@ function listEvents({ audit }: Pick<Deps, 'audit'>, keeper: Keeper) {
   }
 }
 
-function searchEvents(deps: Pick<Deps, 'audit' | 'operators'>) {
+function searchEvents(services: Pick<Services, 'audit' | 'operators'>) {
   return async function searchEvents(call: Call) {
-    operator(call, deps)
+    operator(call, services)
     const asked = readQuery(call, ['customer', 'operator', ...SPAN, ...PAGE])
     const whose = whoseEvents(asked)
-    return pageOfEvents(asked, span => deps.audit.search({ ...span, ...whose }), toWholeEvent)
+    return pageOfEvents(asked, span => services.audit.search({ ...span, ...whose }), toWholeEvent)
   }
 }
 
@@ -59,20 +59,20 @@ async function pageOfEvents(
 }
 
 /** A line of JSON for each event, newest first, however many there are. Its first page is read before it is answered. */
-function exportEvents(deps: Pick<Deps, 'audit' | 'log' | 'operators'>) {
+function exportEvents(services: Pick<Services, 'audit' | 'log' | 'operators'>) {
   return async function exportEvents(call: Call): Promise<Reply> {
-    operator(call, deps)
+    operator(call, services)
     const asked = readQuery(call, ['customer', 'operator', ...SPAN])
-    const pages = deps.audit.all({ ...spanOf(asked), ...whoseEvents(asked) })
+    const pages = services.audit.all({ ...spanOf(asked), ...whoseEvents(asked) })
     const first = await pages.next()
     if (call.method === 'HEAD') await pages.return(undefined)
-    const body = call.method === 'HEAD' ? '' : linesOf(deps, call, first.done ? [] : first.value, pages)
+    const body = call.method === 'HEAD' ? '' : linesOf(services, call, first.done ? [] : first.value, pages)
     return { status: 200, headers: { 'Content-Type': 'application/x-ndjson', ...NO_STORE }, body }
   }
 }
 
 async function* linesOf(
-  { log }: Pick<Deps, 'log'>,
+  { log }: Pick<Services, 'log'>,
   call: Call,
   first: AuditRow[],
   rest: AsyncGenerator<AuditRow[]>,
@@ -99,9 +99,9 @@ const spanOf = ({ type, from, to }: Asked) => ({
 /** Others can't be looked for among all customers: their events are found under their customer. */
 function whoseEvents({ customer, operator }: { customer?: string; operator?: string }) {
   if (customer !== undefined && operator !== undefined)
-    throw new OAuthError('invalid_request', 'customer or operator, not both')
+    throw new ApiError('invalid_request', 'customer or operator, not both')
   if (customer !== undefined && !/^[a-z2-7]{16}$/.test(customer))
-    throw new OAuthError('invalid_request', "customer: a customer's id, 16 letters and digits")
+    throw new ApiError('invalid_request', "customer: a customer's id, 16 letters and digits")
   return { customerId: customer, actor: operator === undefined ? undefined : `operator:${operator}` }
 }
 
@@ -109,26 +109,26 @@ function whoseEvents({ customer, operator }: { customer?: string; operator?: str
 function auditType(type: string | undefined): AuditType | undefined {
   const known = AUDIT_TYPES.find(each => each === type)
   if (type !== undefined && known === undefined)
-    throw new OAuthError('invalid_request', `type: one of ${AUDIT_TYPES.join(', ')}`)
+    throw new ApiError('invalid_request', `type: one of ${AUDIT_TYPES.join(', ')}`)
   return known
 }
 
 function auditPosition(cursor: string | undefined) {
   const position = decodeCursor(cursor)
   if (position && !/^\d{1,15}$/.test(position.id))
-    throw new OAuthError('invalid_request', 'cursor: send next_cursor of the page before, or leave it out')
+    throw new ApiError('invalid_request', 'cursor: send next_cursor of the page before, or leave it out')
   return { beforeAt: position?.at, beforeId: position && Number(position.id) }
 }
 
 /** Milliseconds since 1970. */
-const YEAR_10000 = 253_402_300_800_000
+const YEAR_10000_MS = 253_402_300_800_000
 const RFC_3339 = z.iso.datetime({ offset: true })
 
 function instant(name: string, text: string | undefined): Date | undefined {
   if (text === undefined) return undefined
   const at = RFC_3339.safeParse(text).success ? Date.parse(text) : Number.NaN
-  if (!(at >= 0 && at < YEAR_10000))
-    throw new OAuthError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
+  if (!(at >= 0 && at < YEAR_10000_MS))
+    throw new ApiError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
   return new Date(at)
 }
 

@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import type { Call, Reply, Routes } from '../http/call.ts'
 import { respond } from '../http/respond.ts'
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 
 /**
  * The API's document, and a page that shows it. Nothing is read before it is asked for: most servers are never asked, and
@@ -20,7 +20,7 @@ export function referenceRoutes(): Routes {
     'GET /docs': call => serve(call, page, { 'Content-Security-Policy': POLICY }),
     'GET /docs/:asset': call => {
       const asset = assets.get(call.params.asset!)
-      if (!asset) throw new OAuthError('not_found', 'the reference has no such file')
+      if (!asset) throw new ApiError('not_found', 'the reference has no such file')
       return serve(call, asset)
     },
   }

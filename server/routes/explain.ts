@@ -1,51 +1,51 @@
 import { z } from 'zod'
-import type { Limited } from '../clients/resource-servers.ts'
+import type { AllowList } from '../clients/resource-servers.ts'
 import { authenticated, presentedBy } from '../http/auth.ts'
 import { readForm, readJson } from '../http/body.ts'
 import type { Call, Routes } from '../http/call.ts'
-import { ageOf, type Deps } from '../http/env.ts'
+import { ageOf, type Services } from '../http/env.ts'
 import { present } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 import type { Explanation } from '../tokens/explain.ts'
 import { operator } from './admin/operator.ts'
 
-type Needs = Pick<Deps, 'bus' | 'credentials' | 'explainer' | 'operators'>
+type Needs = Pick<Services, 'changeFeed' | 'credentials' | 'explainer' | 'operators'>
 
 /** Why a token is refused, for those who may know of every customer's. */
-export const explainingRoutes = (deps: Needs): Routes => ({
-  'POST /introspect/explain': explainToServer(deps),
-  'POST /admin/explain': explainToOperator(deps),
+export const explainingRoutes = (services: Needs): Routes => ({
+  'POST /introspect/explain': explainToServer(services),
+  'POST /admin/explain': explainToOperator(services),
 })
 
 /** A customer's API key may not: of a token that isn't its own it would learn whose it is. */
-function explainToServer(deps: Needs) {
+function explainToServer(services: Needs) {
   return async function explainToServer(call: Call) {
     const form = await readForm(call)
-    const caller = await authenticated(deps.credentials, presentedBy(call, form))
+    const caller = await authenticated(services.credentials, presentedBy(call, form))
     if (caller.kind !== 'resource_server')
-      throw new OAuthError('unauthorized_client', 'only a resource server may ask why; an API key may not')
+      throw new ApiError('unauthorized_client', 'only a resource server may ask why; an API key may not')
     const token = form.get('token')
-    if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    return explained(deps, token, caller)
+    if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
+    return explained(services, token, caller)
   }
 }
 
 const explainRequest = z.strictObject({ token: z.string().min(1) })
 
 /** It changes nothing, so that who only reads may ask. */
-function explainToOperator(deps: Needs) {
+function explainToOperator(services: Needs) {
   return async function explainToOperator(call: Call) {
-    operator(call, deps, false)
+    operator(call, services, false)
     const { token } = await readJson(call, explainRequest)
-    return explained(deps, token)
+    return explained(services, token)
   }
 }
 
 /** `limits`: of what is beyond them the caller learns what it would of a token that was never made. */
-async function explained({ bus, explainer }: Needs, token: string, limits?: Limited) {
+async function explained({ changeFeed, explainer }: Needs, token: string, limits?: AllowList) {
   const explanation = await explainer.explain(token, limits)
-  const age = ageOf(bus)
+  const age = ageOf(changeFeed)
   return json(toExplanation(explanation, age), 200, {
     ...NO_STORE,
     ...(age !== undefined && { 'X-Assay-Age': age }),

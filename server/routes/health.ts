@@ -1,29 +1,29 @@
 import type { Call, Routes } from '../http/call.ts'
-import type { Deps } from '../http/env.ts'
+import type { Services } from '../http/env.ts'
 import { json, respond } from '../http/respond.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
 import { operator } from './admin/operator.ts'
 
-type Needs = Pick<Deps, 'bus' | 'clock' | 'metrics' | 'operators' | 'process'>
+type Needs = Pick<Services, 'changeFeed' | 'clock' | 'metrics' | 'operators' | 'process'>
 
 /** For whoever runs it. */
-export function opsRoutes(deps: Needs): Routes {
+export function opsRoutes(services: Needs): Routes {
   return {
     'GET /healthz': () => json({ status: 'ok' }),
-    'GET /readyz': readyz(deps),
-    'GET /metrics': metrics(deps),
+    'GET /readyz': readyz(services),
+    'GET /metrics': metrics(services),
   }
 }
 
 /** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
-function readyz({ bus, clock, metrics, process }: Needs) {
-  const migratedLately = atMostEvery(1_000, clock, () => process.migrated().catch(unlessUnavailable))
+function readyz({ changeFeed, clock, metrics, process }: Needs) {
+  const migratedLately = throttled(1_000, clock, () => process.migrated().catch(unlessUnavailable))
   return async function readyz() {
     const migrated = await migratedLately()
     const checks = {
       accepting: word(!process.draining()),
-      state: word(bus.usable()),
+      state: word(changeFeed.hasLease()),
       database: word(migrated !== undefined),
       migrations: migrated === undefined ? 'unknown' : word(migrated),
     }
@@ -38,7 +38,7 @@ function readyz({ bus, clock, metrics, process }: Needs) {
 const unlessUnavailable = (error: unknown) => (error instanceof Unavailable ? undefined : false)
 
 /** Who asks meanwhile, or within `milliseconds` after, has the same answer: a flood of questions is one query. */
-function atMostEvery<Answer>(milliseconds: number, clock: Clock, ask: () => Promise<Answer>) {
+function throttled<Answer>(milliseconds: number, clock: Clock, ask: () => Promise<Answer>) {
   let answer: Promise<Answer> | undefined
   let until = Number.NEGATIVE_INFINITY
   return () => {
@@ -54,10 +54,10 @@ function atMostEvery<Answer>(milliseconds: number, clock: Clock, ask: () => Prom
 const word = (holds: boolean) => (holds ? 'ok' : 'failed')
 
 /** Only for operators: how much is refused, and why, is for nobody else. */
-function metrics(deps: Needs) {
+function metrics(services: Needs) {
   return async function metricsText(call: Call) {
-    operator(call, deps)
-    const { metrics } = deps
+    operator(call, services)
+    const { metrics } = services
     return respond(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
   }
 }

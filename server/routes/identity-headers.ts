@@ -1,5 +1,5 @@
 import type { AccessClaims } from '../jwt/claims.ts'
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 
 /**
  * Whom a token is about, as headers for the backend behind a gateway. All of them always, empty when unknown: one that is
@@ -20,7 +20,7 @@ export function identityHeaders(claims: AccessClaims): Record<string, string> {
 }
 
 /** Bytes: nginx's default buffer for an upstream's headers is 4 KiB, and other headers want room in it. */
-const MOST = 3 * 1024
+const MAX_CLAIMS_BYTES = 3 * 1024
 
 /** Refused when it is issued, so that it isn't refused at every request later. Throws `invalid_request`. */
 export function assertFitsHeaders(
@@ -33,10 +33,10 @@ export function assertFitsHeaders(
     (sum, [name, value]) => sum + name.length + value.length + 4,
     0,
   )
-  if (bytes > MOST)
-    throw new OAuthError(
+  if (bytes > MAX_CLAIMS_BYTES)
+    throw new ApiError(
       'invalid_request',
-      `subject, scope, audience and claims are more than ${MOST} bytes of headers; send less`,
+      `subject, scope, audience and claims are more than ${MAX_CLAIMS_BYTES} bytes of headers; send less`,
     )
 }
 

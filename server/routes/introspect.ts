@@ -1,57 +1,57 @@
 import { z } from 'zod'
-import type { Caller } from '../clients/authenticate.ts'
+import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import { authenticated, bearerOf, presentedBy } from '../http/auth.ts'
 import { BATCH_LIMIT, readForm, readJson } from '../http/body.ts'
 import type { Call, Routes } from '../http/call.ts'
-import { ageOf, consistent, type Deps } from '../http/env.ts'
+import { ageOf, consistent, type Services } from '../http/env.ts'
 import { json, NO_STORE } from '../http/respond.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { scopesOf } from '../jwt/scopes.ts'
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 
-type Needs = Pick<Deps, 'bus' | 'credentials' | 'sessions' | 'tokens' | 'metrics'>
+type Needs = Pick<Services, 'changeFeed' | 'credentials' | 'sessions' | 'tokens' | 'metrics'>
 
 /** RFC 7662. */
-export function introspectionRoutes(deps: Needs): Routes {
+export function introspectionRoutes(services: Needs): Routes {
   return {
-    'POST /introspect': introspect(deps),
-    'GET /introspect': introspectSelf(deps),
-    'POST /introspect/batch': introspectBatch(deps),
+    'POST /introspect': introspect(services),
+    'GET /introspect': introspectSelf(services),
+    'POST /introspect/batch': introspectBatch(services),
   }
 }
 
 /** Byte for byte the same for everything that is not for this caller to know. */
 const INACTIVE = { active: false }
 
-function introspect(deps: Needs) {
+function introspect(services: Needs) {
   return async function introspect(call: Call) {
     const form = await readForm(call)
-    const caller = await authenticated(deps.credentials, presentedBy(call, form))
+    const caller = await authenticated(services.credentials, presentedBy(call, form))
     const token = form.get('token')
-    if (token === undefined) throw new OAuthError('invalid_request', 'token is missing')
-    await consistent(call.header('x-consistency'), deps.bus)
-    return answer(deps, (await activities(deps, caller, [token]))[0]!)
+    if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
+    await consistent(call.header('x-consistency'), services.changeFeed)
+    return answer(services, (await activities(services, caller, [token]))[0]!)
   }
 }
 
 const batchRequest = z.strictObject({ tokens: z.array(z.string()).max(100) })
 
-function introspectBatch(deps: Needs) {
+function introspectBatch(services: Needs) {
   return async function introspectBatch(call: Call) {
-    const caller = await authenticated(deps.credentials, presentedBy(call, new Map()))
+    const caller = await authenticated(services.credentials, presentedBy(call, new Map()))
     const { tokens } = await readJson(call, batchRequest, BATCH_LIMIT)
-    await consistent(call.header('x-consistency'), deps.bus)
-    return answer(deps, { tokens: await activities(deps, caller, tokens) })
+    await consistent(call.header('x-consistency'), services.changeFeed)
+    return answer(services, { tokens: await activities(services, caller, tokens) })
   }
 }
 
 /** Dovecot's way: the token is the caller. A 401 would be an outage to it, so a bad token is inactive here too. */
-function introspectSelf(deps: Needs) {
+function introspectSelf(services: Needs) {
   return async function introspectSelf(call: Call) {
     const token = bearerOf(call.header('authorization'))
-    await consistent(call.header('x-consistency'), deps.bus)
-    const claims = token === undefined ? undefined : await verified(deps, token)
-    return answer(deps, claims ? activeAccess(claims) : INACTIVE)
+    await consistent(call.header('x-consistency'), services.changeFeed)
+    const claims = token === undefined ? undefined : await verified(services, token)
+    return answer(services, claims ? activeAccess(claims) : INACTIVE)
   }
 }
 
@@ -61,21 +61,21 @@ async function verified(
 ): Promise<AccessClaims | undefined> {
   const { claims, refusal } = await tokens.verify(token)
   metrics.verified(refusal)
-  if (claims) sessions.noteSeen(claims)
+  if (claims) sessions.markConfirmed(claims)
   return claims
 }
 
 /** A refresh token is active to its own customer only: many servers let in whatever token is called active. */
-async function activities(deps: Needs, caller: Caller, tokens: string[]): Promise<object[]> {
-  const access = await deps.tokens.verifyAll(tokens)
-  const refresh = caller.kind === 'api_key' ? await deps.tokens.verifyAllRefresh(tokens) : []
+async function activities(services: Needs, caller: AuthenticatedClient, tokens: string[]): Promise<object[]> {
+  const access = await services.tokens.verifyAll(tokens)
+  const refresh = caller.kind === 'api_key' ? await services.tokens.verifyAllRefresh(tokens) : []
   const own = refresh.flatMap(({ claims }) => (claims && mayKnow(caller, claims) ? [claims] : []))
-  const scopes = await deps.sessions.refreshable(own)
+  const scopes = await services.sessions.refreshable(own)
   return tokens.map((_, i) => {
     const { claims, refusal } = access[i]!
-    deps.metrics.verified(refusal)
+    services.metrics.verified(refusal)
     if (claims) {
-      deps.sessions.noteSeen(claims)
+      services.sessions.markConfirmed(claims)
       return mayKnow(caller, claims) ? activeAccess(claims) : INACTIVE
     }
     const found = refresh[i]?.claims
@@ -85,7 +85,10 @@ async function activities(deps: Needs, caller: Caller, tokens: string[]): Promis
 }
 
 /** `scope`: of an access token. Where a server is limited to scopes, a token must have one of them. */
-function mayKnow(caller: Caller, { client_id, scope }: { client_id: string; scope?: string }): boolean {
+function mayKnow(
+  caller: AuthenticatedClient,
+  { client_id, scope }: { client_id: string; scope?: string },
+): boolean {
   if (caller.kind === 'api_key') return caller.customerId === client_id
   const { customers, scopes } = caller
   const ofCustomer = customers === undefined || customers.includes(client_id)
@@ -103,7 +106,7 @@ const activeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaim
   ...{ scope, scopes: scopesOf(scope) },
 })
 
-function answer({ bus }: Needs, body: object) {
-  const age = ageOf(bus)
+function answer({ changeFeed }: Needs, body: object) {
+  const age = ageOf(changeFeed)
   return json(body, 200, { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) })
 }

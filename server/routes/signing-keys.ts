@@ -3,27 +3,31 @@ import { accountKeeper, type Keeper } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import type { Call, Routes } from '../http/call.ts'
 import { waitForAll, waitOf } from '../http/consistency.ts'
-import { type Deps, originOf } from '../http/env.ts'
+import { auditContextOf, type Services } from '../http/env.ts'
 import { present } from '../http/params.ts'
 import { json } from '../http/respond.ts'
 import type { SecretRow } from '../keys/rotation.ts'
 
-type Needs = Pick<Deps, 'bus' | 'metrics' | 'proxies' | 'retirement' | 'secrets' | 'sessions' | 'tokens'>
+type Needs = Pick<
+  Services,
+  'changeFeed' | 'metrics' | 'proxies' | 'retirement' | 'secrets' | 'sessions' | 'tokens'
+>
 
 /** A customer's own secrets: everything about them but their bytes. */
-export const secretRoutes = (deps: Needs): Routes => keptSecrets(deps, '/api', accountKeeper(deps))
+export const secretRoutes = (services: Needs): Routes =>
+  keptSecrets(services, '/api', accountKeeper(services))
 
 /** Those of the customer that the keeper names. */
-export const keptSecrets = (deps: Needs, base: string, keeper: Keeper): Routes => ({
-  [`GET ${base}/secrets`]: listSecrets(deps, keeper),
-  [`POST ${base}/secrets/rotate`]: rotate(deps, keeper),
-  [`POST ${base}/secrets/retire`]: retire(deps, keeper),
+export const keptSecrets = (services: Needs, base: string, keeper: Keeper): Routes => ({
+  [`GET ${base}/secrets`]: listSecrets(services, keeper),
+  [`POST ${base}/secrets/rotate`]: rotate(services, keeper),
+  [`POST ${base}/secrets/retire`]: retire(services, keeper),
 })
 
-function listSecrets(deps: Needs, keeper: Keeper) {
+function listSecrets(services: Needs, keeper: Keeper) {
   return async function listSecrets(call: Call) {
     const { customerId } = await keeper(call)
-    return json({ secrets: (await deps.secrets.list(customerId)).map(toSecret) })
+    return json({ secrets: (await services.secrets.list(customerId)).map(toSecret) })
   }
 }
 
@@ -33,14 +37,14 @@ const rotateRequest = z.strictObject({
   dry_run: z.boolean().default(false),
 })
 
-function rotate(deps: Needs, keeper: Keeper) {
+function rotate(services: Needs, keeper: Keeper) {
   return async function rotate(call: Call) {
     const { customerId, actor } = await keeper(call)
     const { use, now, dry_run } = await readJson(call, rotateRequest)
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
-    if (dry_run) return json({ would_end: await wouldEnd(deps, customerId, uses, now) })
-    const origin = originOf(call, deps, actor)
-    const { versions, effectiveAt } = await deps.secrets.rotate(
+    if (dry_run) return json({ would_end: await wouldEnd(services, customerId, uses, now) })
+    const origin = auditContextOf(call, services, actor)
+    const { versions, effectiveAt } = await services.secrets.rotate(
       customerId,
       uses,
       { now, reason: 'asked' },
@@ -66,14 +70,14 @@ const retireRequest = z.strictObject({
   version: z.int().min(1).max(2_147_483_647),
 })
 
-function retire(deps: Needs, keeper: Keeper) {
+function retire(services: Needs, keeper: Keeper) {
   return async function retire(call: Call) {
     const { customerId, actor } = await keeper(call)
     const wait = waitOf(call)
     const which = await readJson(call, retireRequest)
-    const origin = originOf(call, deps, actor)
-    const { retiredAt, seq } = await deps.retirement.retire(customerId, which, origin)
-    await waitForAll(deps, wait, seq)
+    const origin = auditContextOf(call, services, actor)
+    const { retiredAt, seq } = await services.retirement.retire(customerId, which, origin)
+    await waitForAll(services, wait, seq)
     return json({ ...which, state: 'retired', retired_at: retiredAt })
   }
 }

@@ -2,74 +2,76 @@ import { z } from 'zod'
 import { type ApiKeyCaller, apiKey, presentedBy } from '../http/auth.ts'
 import { mediaType, readForm, readJson } from '../http/body.ts'
 import type { Call, Routes } from '../http/call.ts'
-import { type Deps, originOf } from '../http/env.ts'
+import { auditContextOf, type Services } from '../http/env.ts'
 import { idempotencyKey, present } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
 import { audience, scope, subject } from '../http/schemas.ts'
 import { check } from '../http/validate.ts'
 import { grantedScope } from '../jwt/scopes.ts'
-import { OAuthError } from '../lib/errors.ts'
-import type { Granted } from '../tokens/issuer.ts'
+import { ApiError } from '../lib/errors.ts'
+import type { TokenSet } from '../tokens/issuer.ts'
 import { assertFitsHeaders } from './identity-headers.ts'
 
-type Needs = Pick<Deps, 'config' | 'credentials' | 'issuer' | 'sessions' | 'tokens' | 'proxies'>
+type Needs = Pick<Services, 'config' | 'credentials' | 'issuer' | 'sessions' | 'tokens' | 'proxies'>
 
-export function tokenRoutes(deps: Needs): Routes {
+export function tokenRoutes(services: Needs): Routes {
   return {
-    'POST /issue': issue(deps),
-    'POST /token': token(deps),
-    'POST /refresh': refreshEndpoint(deps),
-    'POST /api/auth/refresh': refreshEndpoint(deps),
+    'POST /issue': issue(services),
+    'POST /token': token(services),
+    'POST /refresh': refreshEndpoint(services),
+    'POST /api/auth/refresh': refreshEndpoint(services),
   }
 }
 
-const CLAIMS_LIMIT = 2048
+const MAX_CLAIMS_BYTES = 2048
 
 /** No access token of anybody lives longer (s). */
-const LONGEST = 86_400
+const MAX_TOKEN_TTL_SECONDS = 86_400
 
 const ownClaims = z
   .record(z.string(), z.unknown())
   .refine(
-    claims => Buffer.byteLength(JSON.stringify(claims)) <= CLAIMS_LIMIT,
-    `at most ${CLAIMS_LIMIT} bytes of JSON`,
+    claims => Buffer.byteLength(JSON.stringify(claims)) <= MAX_CLAIMS_BYTES,
+    `at most ${MAX_CLAIMS_BYTES} bytes of JSON`,
   )
 
 const issueRequest = z.strictObject({
   subject: subject.optional(),
   scope: scope.optional(),
   audience: audience.optional(),
-  expires_in: z.int().min(1).max(LONGEST).optional(),
+  expires_in: z.int().min(1).max(MAX_TOKEN_TTL_SECONDS).optional(),
   claims: ownClaims.optional(),
   refresh: z.boolean().optional(),
 })
 
 /** A customer's own tokens, about whom it likes. */
-function issue(deps: Needs) {
+function issue(services: Needs) {
   return async function issue(call: Call) {
-    const caller = await apiKey(deps.credentials, presentedBy(call, new Map()))
+    const caller = await apiKey(services.credentials, presentedBy(call, new Map()))
     const request = await readJson(call, issueRequest)
     const grant = {
-      ...grantOf(call, deps, caller, request.scope),
+      ...grantOf(call, services, caller, request.scope),
       subject: request.subject ?? caller.customerId,
-      audience: request.audience ?? deps.config.issuer,
+      audience: request.audience ?? services.config.issuer,
       ext: request.claims,
       expiresIn: request.expires_in,
     }
     assertFitsHeaders({ ...grant, sub: grant.subject, aud: grant.audience })
     const key = idempotencyKey(call)
-    if (!request.refresh) return granted(await deps.issuer.issue(grant))
-    if (key === undefined) return granted(await deps.issuer.start(grant))
-    return granted(await deps.issuer.startOnce(grant, key, JSON.stringify([caller.id, grant.scope, request])))
+    if (!request.refresh) return granted(await services.issuer.issue(grant))
+    if (key === undefined) return granted(await services.issuer.start(grant))
+    return granted(
+      await services.issuer.startOnce(grant, key, JSON.stringify([caller.id, grant.scope, request])),
+    )
   }
 }
 
-function grantOf(call: Call, deps: Needs, caller: ApiKeyCaller, asked: string | undefined) {
+function grantOf(call: Call, services: Needs, caller: ApiKeyCaller, asked: string | undefined) {
   const scope = grantedScope(caller.scope, asked)
   if (scope === undefined)
-    throw new OAuthError('invalid_scope', 'this API key may not give a scope that was asked for')
+    throw new ApiError('invalid_scope', 'this API key may not give a scope that was asked for')
   return {
-    ...originOf(call, deps, `api_key:${caller.id}`),
+    ...auditContextOf(call, services, `api_key:${caller.id}`),
     customerId: caller.customerId,
     scope,
     exact: asked !== undefined,
@@ -79,22 +81,22 @@ function grantOf(call: Call, deps: Needs, caller: ApiKeyCaller, asked: string | 
 }
 
 /** RFC 6749 4.4 and 6. */
-function token(deps: Needs) {
+function token(services: Needs) {
   return async function token(call: Call) {
     const form = await readForm(call)
     const grantType = form.get('grant_type')
-    if (grantType === 'client_credentials') return clientCredentials(call, deps, form)
-    if (grantType === 'refresh_token') return refresh(call, deps, form)
+    if (grantType === 'client_credentials') return clientCredentials(call, services, form)
+    if (grantType === 'refresh_token') return refresh(call, services, form)
     throw grantType === undefined
-      ? new OAuthError('invalid_request', 'grant_type is missing: client_credentials or refresh_token')
-      : new OAuthError('unsupported_grant_type', 'grant_type: client_credentials or refresh_token')
+      ? new ApiError('invalid_request', 'grant_type is missing: client_credentials or refresh_token')
+      : new ApiError('unsupported_grant_type', 'grant_type: client_credentials or refresh_token')
   }
 }
 
-async function clientCredentials(call: Call, deps: Needs, form: Map<string, string>) {
-  const { config, credentials, issuer } = deps
+async function clientCredentials(call: Call, services: Needs, form: Map<string, string>) {
+  const { config, credentials, issuer } = services
   const caller = await apiKey(credentials, presentedBy(call, form))
-  const grant = grantOf(call, deps, caller, check(scope.optional(), form.get('scope')))
+  const grant = grantOf(call, services, caller, check(scope.optional(), form.get('scope')))
   const audience = config.issuer
   assertFitsHeaders({ ...grant, sub: caller.customerId, aud: audience, ext: undefined })
   const granting = {
@@ -110,31 +112,31 @@ async function clientCredentials(call: Call, deps: Needs, form: Map<string, stri
 const refreshRequest = z.strictObject({ refresh_token: z.string().min(1), scope: z.string().optional() })
 
 /** The token is the credential; JSON or form. */
-function refreshEndpoint(deps: Needs) {
+function refreshEndpoint(services: Needs) {
   return async function refreshEndpoint(call: Call) {
-    if (mediaType(call) !== 'application/json') return refresh(call, deps, await readForm(call))
+    if (mediaType(call) !== 'application/json') return refresh(call, services, await readForm(call))
     const { refresh_token, scope } = await readJson(call, refreshRequest)
     return refresh(
       call,
-      deps,
+      services,
       new Map(Object.entries(present({ refresh_token, scope })) as [string, string][]),
     )
   }
 }
 
-async function refresh(call: Call, deps: Needs, form: Map<string, string>) {
+async function refresh(call: Call, services: Needs, form: Map<string, string>) {
   const text = form.get('refresh_token')
-  if (text === undefined) throw new OAuthError('invalid_request', 'refresh_token is missing')
+  if (text === undefined) throw new ApiError('invalid_request', 'refresh_token is missing')
   const asked = check(scope.optional(), form.get('scope'))
-  const customerId = await refreshingClient(call, deps, form)
-  const { claims } = await deps.tokens.verifyRefresh(text)
+  const customerId = await refreshingClient(call, services, form)
+  const { claims } = await services.tokens.verifyRefresh(text)
   if (!claims || (customerId !== undefined && claims.client_id !== customerId))
-    throw new OAuthError(
+    throw new ApiError(
       'invalid_grant',
       "the refresh token is malformed, expired or not this client's; log in again",
     )
-  const origin = originOf(call, deps, `session:${claims.sid}`)
-  return granted(await deps.sessions.refresh(claims, asked, origin))
+  const origin = auditContextOf(call, services, `session:${claims.sid}`)
+  return granted(await services.sessions.refresh(claims, asked, origin))
 }
 
 /** Client credentials are not needed, but if they come they must be right, and match. A bare client_id must match too. */
@@ -149,7 +151,7 @@ async function refreshingClient(
 }
 
 /** RFC 6749 5.1. */
-export function tokenResponse({ accessToken, claims, refreshToken }: Granted) {
+export function tokenResponse({ accessToken, claims, refreshToken }: TokenSet) {
   return present({
     access_token: accessToken,
     token_type: 'Bearer',
@@ -160,4 +162,4 @@ export function tokenResponse({ accessToken, claims, refreshToken }: Granted) {
   })
 }
 
-const granted = (grant: Granted) => json(tokenResponse(grant), 200, NO_STORE)
+const granted = (grant: TokenSet) => json(tokenResponse(grant), 200, NO_STORE)

@@ -1,15 +1,15 @@
 import { bearerOf, isBearer } from '../http/auth.ts'
 import { type Reply, requestIdFrom, type Target } from '../http/call.ts'
-import { ageOf, consistent, type Deps } from '../http/env.ts'
+import { ageOf, consistent, type Services } from '../http/env.ts'
 import { challenge } from '../http/errors.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { Unavailable } from '../lib/errors.ts'
 import { isWaiting } from '../lib/when-ready.ts'
-import type { Verdict } from '../tokens/verifier.ts'
+import type { VerifyResult } from '../tokens/verifier.ts'
 import { identityHeaders } from './identity-headers.ts'
 import { problemWith, type Rules, rulesOf } from './verify-rules.ts'
 
-type Needs = Pick<Deps, 'bus' | 'config' | 'tokens' | 'sessions' | 'metrics' | 'log'>
+type Needs = Pick<Services, 'changeFeed' | 'config' | 'tokens' | 'sessions' | 'metrics' | 'log'>
 
 /** What is looked at of a request: some of its headers, by their names in lower case. */
 export type Asked = Readonly<
@@ -36,37 +36,37 @@ export function rulesAskedBy({ path, query }: Target): string | undefined {
 }
 
 /** It is on every request of its users: it stands alone, without middleware, and awaits nothing that it needn't. */
-export const verifier = (deps: Needs): Verify =>
+export const verifier = (services: Needs): Verify =>
   function verify(query, asked) {
     const requestId = requestIdFrom(asked['x-request-id'])
     try {
       const rules = rulesOf(query, asked['x-assay-require'])
-      if (rules === undefined) return misruled(deps, requestId)
-      const token = tokenOf(asked, deps.config.tokenCookie)
-      if (token === undefined) return deny(deps, requestId, 401, challenge(), 'token_missing')
+      if (rules === undefined) return misruled(services, requestId)
+      const token = tokenOf(asked, services.config.tokenCookie)
+      if (token === undefined) return deny(services, requestId, 401, challenge(), 'token_missing')
       const strict = asked['x-consistency']
-      const verdict = strict === undefined ? deps.tokens.judgeAccess(token) : undefined
+      const verdict = strict === undefined ? services.tokens.verifyAccessSync(token) : undefined
       return verdict === undefined || isWaiting(verdict)
-        ? later(deps, requestId, strict, token, rules)
-        : replyTo(deps, requestId, verdict, rules)
+        ? later(services, requestId, strict, token, rules)
+        : replyTo(services, requestId, verdict, rules)
     } catch (error) {
-      return failed(deps, requestId, error)
+      return failed(services, requestId, error)
     }
   }
 
 /** As `verify`, where something has to be waited for. */
 async function later(
-  deps: Needs,
+  services: Needs,
   requestId: string,
   strict: string | undefined,
   token: string,
   rules: Rules,
 ): Promise<Reply> {
   try {
-    await consistent(strict, deps.bus)
-    return replyTo(deps, requestId, await deps.tokens.verify(token), rules)
+    await consistent(strict, services.changeFeed)
+    return replyTo(services, requestId, await services.tokens.verify(token), rules)
   } catch (error) {
-    return failed(deps, requestId, error)
+    return failed(services, requestId, error)
   }
 }
 
@@ -76,39 +76,39 @@ const INVALID = challenge(
 )
 
 function replyTo(
-  deps: Needs,
+  services: Needs,
   requestId: string,
-  { claims, refusal }: Verdict<AccessClaims>,
+  { claims, refusal }: VerifyResult<AccessClaims>,
   rules: Rules,
 ): Reply {
-  if (!claims) return deny(deps, requestId, 401, INVALID, refusal)
+  if (!claims) return deny(services, requestId, 401, INVALID, refusal)
   const problem = problemWith(claims, rules)
-  if (problem) return deny(deps, requestId, 403, forbidden(problem.scope), problem.reason)
-  deps.sessions.noteSeen(claims)
-  deps.metrics.verified(undefined)
-  return empty(200, requestId, deps.bus, identityHeaders(claims))
+  if (problem) return deny(services, requestId, 403, forbidden(problem.scope), problem.reason)
+  services.sessions.markConfirmed(claims)
+  services.metrics.verified(undefined)
+  return empty(200, requestId, services.changeFeed, identityHeaders(claims))
 }
 
 const forbidden = (scope?: string) =>
   challenge('insufficient_scope', scope === undefined ? '' : `, scope="${scope}"`)
 
-function misruled(deps: Needs, requestId: string): Reply {
-  deps.log.warn(
+function misruled(services: Needs, requestId: string): Reply {
+  services.log.warn(
     { requestId },
     'verify: a rule is unknown, repeated or malformed; mend it in the proxy: all is denied',
   )
-  return deny(deps, requestId, 403, forbidden(), 'rule_malformed')
+  return deny(services, requestId, 403, forbidden(), 'rule_malformed')
 }
 
 function deny(
-  { bus, metrics }: Needs,
+  { changeFeed, metrics }: Needs,
   requestId: string,
   status: 401 | 403,
   authenticate: string,
   reason: string,
 ): Reply {
   metrics.verified(reason)
-  return empty(status, requestId, bus, { 'WWW-Authenticate': authenticate })
+  return empty(status, requestId, changeFeed, { 'WWW-Authenticate': authenticate })
 }
 
 function failed({ metrics, log }: Needs, requestId: string, error: unknown): Reply {
@@ -120,14 +120,14 @@ function failed({ metrics, log }: Needs, requestId: string, error: unknown): Rep
   return empty(status, requestId, undefined, status === 503 ? { 'Retry-After': '1' } : {})
 }
 
-/** `bus`: what the answer rests on, if it rests on any state. */
+/** `changeFeed`: what the answer rests on, if it rests on any state. */
 function empty(
   status: number,
   requestId: string,
-  bus: Needs['bus'] | undefined,
+  changeFeed: Needs['changeFeed'] | undefined,
   headers: Record<string, string>,
 ): Reply {
-  const age = bus && ageOf(bus)
+  const age = changeFeed && ageOf(changeFeed)
   if (age !== undefined) headers['X-Assay-Age'] = age
   headers['X-Request-Id'] = requestId
   headers['Content-Length'] = '0'

@@ -1,18 +1,18 @@
 import type { Querier } from '../../db/queries/change-feed.ts'
 import { type ExplainedSession, explainKey, explainSession } from '../../db/queries/explain.ts'
-import type { Limited } from '../clients/resource-servers.ts'
+import type { AllowList } from '../clients/resource-servers.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 import { parseClaims, parseHeader, split } from '../jwt/jwt.ts'
 import { type KeyName, parseKid } from '../jwt/kid.ts'
 import { scopesOf } from '../jwt/scopes.ts'
-import type { Vault } from '../keys/customer-keys.ts'
-import type { Bus } from '../revocation/change-feed.ts'
-import type { Refusal, Tokens } from './verifier.ts'
+import type { ChangeFeed } from '../revocation/change-feed.ts'
+import type { RejectionReason, TokenVerifier } from './verifier.ts'
 
 /** Why a token is accepted or not, for who may know. */
 export interface Explanation {
   active: boolean
   /** What failed first. */
-  reason?: Refusal | SessionProblem | 'credential'
+  reason?: RejectionReason | SessionProblem | 'credential'
   explanation: string
   /** What would mend it. */
   remedy?: string
@@ -28,7 +28,7 @@ export interface Explanation {
 type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 'token_used'
 
 /** In words, and what to do. */
-const WHY: Record<Refusal | SessionProblem | 'credential', [explanation: string, remedy: string]> = {
+const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation: string, remedy: string]> = {
   credential: [
     'this is a credential of a customer or of a resource server, not a token',
     'send the access token that was issued with it',
@@ -84,7 +84,7 @@ const WHY: Record<Refusal | SessionProblem | 'credential', [explanation: string,
 const ACTIVE = 'it is valid: signed here, in its time, and not revoked'
 
 /** What is refused for one of these was signed by who has the secret, so that what it says is worth telling. */
-const SIGNED = new Set<Refusal>([
+const SIGNED = new Set<RejectionReason>([
   'not_yet_valid',
   'expired',
   'wrong_issuer',
@@ -98,9 +98,9 @@ const SIGNED = new Set<Refusal>([
 
 export interface ExplainerOptions {
   db: Querier
-  bus: Bus
-  tokens: Tokens
-  vault: Vault
+  changeFeed: ChangeFeed
+  tokens: TokenVerifier
+  keyRing: KeyRing
 }
 
 export class Explainer {
@@ -114,7 +114,7 @@ export class Explainer {
    * `limits`: of a resource server, which is told of no other customer, of no other scope, and of no refresh token. Throws
    * Unavailable when the state can't be known.
    */
-  async explain(text: string, limits?: Limited): Promise<Explanation> {
+  async explain(text: string, limits?: AllowList): Promise<Explanation> {
     if (/^assay_(ak|rs)_/.test(text)) return because('credential')
     const name = this.#nameOf(text)
     if (name && limits && isBeyond(limits, name)) return because('key_unknown')
@@ -136,7 +136,7 @@ export class Explainer {
   #nameOf(text: string): (KeyName & { kid: string }) | undefined {
     const token = split(text)
     const header = token && parseHeader(token.header)
-    const name = header && parseKid(this.#options.vault.installationKey, header.kid)
+    const name = header && parseKid(this.#options.keyRing.installationKey, header.kid)
     return name && { ...name, kid: header.kid }
   }
 
@@ -160,7 +160,7 @@ export class Explainer {
   }
 }
 
-const isBeyond = ({ customers }: Limited, { use, customerId }: KeyName) =>
+const isBeyond = ({ customers }: AllowList, { use, customerId }: KeyName) =>
   use === 'refresh' || customers?.includes(customerId) === false
 
 interface Claims {
@@ -177,13 +177,13 @@ const claimsOf = (text: string) => parseClaims(split(text)!.claims) as unknown a
 
 const toToken = ({ jti, sub, iat, exp }: Claims) => ({ id: jti, subject: sub, issuedAt: iat, expiresAt: exp })
 
-function because(reason: Refusal | SessionProblem | 'credential') {
+function because(reason: RejectionReason | SessionProblem | 'credential') {
   const [explanation, remedy] = WHY[reason]
   return { active: false, reason, explanation, remedy }
 }
 
 /** Of a refresh token, which only its session makes good. */
-function problemOf(session: Explanation['session']): Refusal | SessionProblem | undefined {
+function problemOf(session: Explanation['session']): RejectionReason | SessionProblem | undefined {
   if (session === undefined || session.state === 'unknown') return 'session_unknown'
   if (session.everyone) return 'everyone_revoked'
   if (session.state === 'ended') return 'session_ended'

@@ -1,5 +1,5 @@
 import type { Database } from '../../db/client.ts'
-import type { AuditType, Origin } from '../../db/queries/audit.ts'
+import type { AuditContext, AuditType } from '../../db/queries/audit.ts'
 import {
   actsOf,
   type Issued,
@@ -15,13 +15,13 @@ import type { Refreshed } from '../../db/queries/refresh.ts'
 import type { SessionRow } from '../../db/queries/sessions.ts'
 import { digest, randomId } from '../crypto/credentials.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
-import { byNumber, Grouped } from '../lib/batcher.ts'
-import { OAuthError, Unavailable } from '../lib/errors.ts'
+import { Batcher, byNumber } from '../lib/batcher.ts'
+import { ApiError, Unavailable } from '../lib/errors.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
-import type { Tokens } from './verifier.ts'
+import type { TokenVerifier } from './verifier.ts'
 
 /** What is asked for: a token about `subject`, for `audience`. */
-export interface Grant extends Origin {
+export interface IssueRequest extends AuditContext {
   customerId: string
   subject: string
   /** `exact`: asked for in so many words, and not to be narrowed. */
@@ -36,7 +36,7 @@ export interface Grant extends Origin {
 }
 
 /** A token response before it is written (RFC 6749 5.1). */
-export interface Granted {
+export interface TokenSet {
   accessToken: string
   claims: AccessClaims
   refreshToken?: string
@@ -44,36 +44,36 @@ export interface Granted {
 
 export interface IssuerOptions {
   db: Database
-  tokens: Tokens
+  tokens: TokenVerifier
   config: Settings
 }
 
 /** Statements under way at once: while one waits for its commit, the next is made ready. */
-const ABREAST = 2
+const CONCURRENCY = 2
 
 /** New tokens and new sessions. What becomes of a session is in refresh.ts. */
 export class Issuer {
   readonly #options: IssuerOptions
   /** Parameters of every statement that issues. */
   readonly defaults: Defaults
-  readonly #tokens: Grouped<NewToken, Issued | undefined>
-  readonly #sessions: Grouped<NewSession, Issued | undefined>
+  readonly #tokens: Batcher<NewToken, Issued | undefined>
+  readonly #sessions: Batcher<NewSession, Issued | undefined>
 
   constructor(options: IssuerOptions) {
     this.#options = options
     this.defaults = defaultsOf(options.config)
     const { db } = options
     const grouped = <Asked extends NewToken>(insert: typeof insertTokens) =>
-      new Grouped<Asked, Issued | undefined>(
+      new Batcher<Asked, Issued | undefined>(
         async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.defaults }), asked.length),
-        ABREAST,
+        CONCURRENCY,
       )
     this.#tokens = grouped(insertTokens)
     this.#sessions = grouped(insertSessions)
   }
 
   /** An access token that belongs to no session. */
-  async issue(grant: Grant): Promise<Granted> {
+  async issue(grant: IssueRequest): Promise<TokenSet> {
     const tokenId = randomId(15)
     // What the claims hold is no business of the database's: only a session keeps them.
     const { ext: _, audience: __, ...asked } = grant
@@ -84,7 +84,7 @@ export class Issuer {
     return { accessToken: text, claims }
   }
 
-  async start(grant: Grant): Promise<Granted> {
+  async start(grant: IssueRequest): Promise<TokenSet> {
     const granted = await this.startWith(grant, session => this.#sessions.add(session))
     if (!granted) throw notActive(grant)
     return granted
@@ -92,9 +92,9 @@ export class Issuer {
 
   /** A session that `insert` writes with whatever begins with it. Undefined: it wrote none. */
   async startWith(
-    grant: Grant,
+    grant: IssueRequest,
     insert: (session: NewSession) => Promise<Issued | undefined>,
-  ): Promise<Granted | undefined> {
+  ): Promise<TokenSet | undefined> {
     const session = this.#newSession(grant)
     const issued = await insert(session)
     if (issued?.refused) throw refusedBy(issued)
@@ -105,7 +105,7 @@ export class Issuer {
    * `start`, once per Idempotency-Key and customer in ten minutes: a retry with the same request is answered like a lost
    * refresh. Throws `conflict` once the session has moved on, `invalid_request` for another request under the key.
    */
-  async startOnce(grant: Grant, key: string, request: string): Promise<Granted> {
+  async startOnce(grant: IssueRequest, key: string, request: string): Promise<TokenSet> {
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
     const act = { acts: actsOf([session]), ...this.defaults }
@@ -115,26 +115,29 @@ export class Issuer {
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
   }
 
-  async #replayIssue(grant: Grant, digests: { keyDigest: Buffer; requestDigest: Buffer }): Promise<Granted> {
+  async #replayIssue(
+    grant: IssueRequest,
+    digests: { keyDigest: Buffer; requestDigest: Buffer },
+  ): Promise<TokenSet> {
     const tokenId = randomId(15)
     const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, ...this.defaults, tokenId })
     // The request that claimed the key has not ended, or its customer is no longer active.
     if (!held)
       throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')
     if (held.outcome === 'other_request')
-      throw new OAuthError(
+      throw new ApiError(
         'invalid_request',
         'this Idempotency-Key was used with another request; use a new one',
       )
     if (held.outcome === 'moved_on')
-      throw new OAuthError(
+      throw new ApiError(
         'conflict',
         'the session of this Idempotency-Key is in use or has ended; use a new one',
       )
     return this.grantedFrom(grant.customerId, held, tokenId, held.scope)
   }
 
-  #newSession(grant: Grant): NewSession {
+  #newSession(grant: IssueRequest): NewSession {
     const { audience, ext } = grant
     return {
       ...grant,
@@ -145,7 +148,7 @@ export class Issuer {
     }
   }
 
-  async #started(grant: Grant, { sessionId, tokenId }: NewSession, issued: Issued): Promise<Granted> {
+  async #started(grant: IssueRequest, { sessionId, tokenId }: NewSession, issued: Issued): Promise<TokenSet> {
     const { subject } = grant
     const { issuedAt: rotatedAt, expiresAt, refreshVersion: keyVersion } = issued
     const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt }
@@ -155,7 +158,7 @@ export class Issuer {
   }
 
   #sign(
-    grant: Grant,
+    grant: IssueRequest,
     issued: Issued,
     tokenId: string,
     session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined,
@@ -178,7 +181,7 @@ export class Issuer {
     row: SessionRow & Pick<Refreshed, 'issuedAt' | 'accessVersion'>,
     tokenId: string,
     scope: string,
-  ): Promise<Granted> {
+  ): Promise<TokenSet> {
     const { tokens } = this.#options
     const { text, claims } = await tokens.issueAccess({
       customerId,
@@ -197,7 +200,7 @@ export class Issuer {
   }
 }
 
-const notActive = ({ apiKeyId }: Grant) =>
+const notActive = ({ apiKeyId }: IssueRequest) =>
   apiKeyId === undefined
-    ? new OAuthError('customer_disabled', 'this customer is disabled')
-    : new OAuthError('invalid_client', 'this API key or its customer is not active any more')
+    ? new ApiError('customer_disabled', 'this customer is disabled')
+    : new ApiError('invalid_client', 'this API key or its customer is not active any more')

@@ -1,6 +1,6 @@
 import type { Defaults, Policy } from '../../db/queries/policy.ts'
 import type { Config } from '../config/load.ts'
-import { OAuthError } from '../lib/errors.ts'
+import { ApiError } from '../lib/errors.ts'
 
 export { NO_POLICY, type Policy } from '../../db/queries/policy.ts'
 
@@ -43,7 +43,7 @@ export function assertFits(policy: Policy, settings: Settings): void {
   for (const [shorter, longer] of BOUNDS) {
     const most = policy[longer] ?? settings[longer]
     if ((policy[shorter] ?? 0) > most)
-      throw new OAuthError(
+      throw new ApiError(
         'invalid_request',
         `${NAMES[shorter]}: longer than ${NAMES[longer]}, which is ${most} s; shorten it or raise that too`,
       )
@@ -51,10 +51,10 @@ export function assertFits(policy: Policy, settings: Settings): void {
 }
 
 /** To who asked for more than its customer's policy lets anybody have. */
-export const refusedBy = ({ refused, mostTtl, allowedScopes }: Refused): OAuthError =>
+export const refusedBy = ({ refused, mostTtl, allowedScopes }: Refused): ApiError =>
   refused === 'expires_in'
-    ? new OAuthError('invalid_request', `expires_in: from 1 to ${mostTtl} seconds`)
-    : new OAuthError('invalid_scope', `this customer's tokens carry only these scopes: ${allowedScopes}`)
+    ? new ApiError('invalid_request', `expires_in: from 1 to ${mostTtl} seconds`)
+    : new ApiError('invalid_scope', `this customer's tokens carry only these scopes: ${allowedScopes}`)
 
 export interface Refused {
   refused: 'expires_in' | 'scope' | null

@@ -1,5 +1,5 @@
 import type { Database } from '../../db/client.ts'
-import type { Origin } from '../../db/queries/audit.ts'
+import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type Refresh,
   type Refreshed,
@@ -18,12 +18,12 @@ import {
 import type { Config } from '../config/load.ts'
 import { randomId } from '../crypto/credentials.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
-import { byNumber, Grouped } from '../lib/batcher.ts'
-import { OAuthError } from '../lib/errors.ts'
+import { Batcher, byNumber } from '../lib/batcher.ts'
+import { ApiError } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
-import { Batch } from '../lib/write-buffer.ts'
+import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
-import type { Granted, Issuer } from './issuer.ts'
+import type { Issuer, TokenSet } from './issuer.ts'
 
 export type { ListedSession } from '../../db/queries/sessions.ts'
 
@@ -38,21 +38,21 @@ export interface SessionsOptions {
 }
 
 /** Statements under way at once. */
-const ABREAST = 2
+const CONCURRENCY = 2
 
 /** What becomes of a session: refreshed, confirmed, listed. How it begins is in issuer.ts, how it is ended in revoker.ts. */
 export class Sessions {
   readonly #options: SessionsOptions
-  readonly #seen: Batch<{ customer_id: string; id: string; gen: number }>
-  readonly #refreshes: Grouped<Refresh, Refreshed | undefined>
+  readonly #seen: WriteBuffer<{ customer_id: string; id: string; gen: number }>
+  readonly #refreshes: Batcher<Refresh, Refreshed | undefined>
   /** Sessions whose refresh shares a statement. */
   readonly #together = new Set<string>()
 
   constructor(options: SessionsOptions) {
     this.#options = options
     const { db, log } = options
-    this.#refreshes = new Grouped(asked => this.#refreshAll(asked), ABREAST)
-    this.#seen = new Batch({
+    this.#refreshes = new Batcher(asked => this.#refreshAll(asked), CONCURRENCY)
+    this.#seen = new WriteBuffer({
       write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),
       quiet: 0,
       log,
@@ -60,7 +60,7 @@ export class Sessions {
   }
 
   /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
-  async refresh(claims: RefreshClaims, scope: string | undefined, origin: Origin): Promise<Granted> {
+  async refresh(claims: RefreshClaims, scope: string | undefined, origin: AuditContext): Promise<TokenSet> {
     const { issuer, decided } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
@@ -90,7 +90,7 @@ export class Sessions {
   async #refreshAlone(asked: Refresh): Promise<Refreshed | undefined> {
     const { db, revoker } = this.#options
     const [row] = await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() })
-    if (row && row.seq !== null) revoker.forgetSession(asked.customerId, asked.sessionId, row.seq)
+    if (row && row.seq !== null) revoker.applySessionEnded(asked.customerId, asked.sessionId, row.seq)
     return row
   }
 
@@ -100,10 +100,10 @@ export class Sessions {
   }
 
   /** Notes that the client has what its session's last rotation gave it, so that an earlier token is a thief's. */
-  noteSeen(claims: AccessClaims) {
+  markConfirmed(claims: AccessClaims) {
     if (claims.sid === undefined || claims.gen === undefined || claims.gen === 1) return
     const seen = { customer_id: claims.client_id, id: claims.sid, gen: claims.gen }
-    this.#seen.note(`${claims.client_id} ${claims.sid}.${claims.gen}`, seen)
+    this.#seen.enqueue(`${claims.client_id} ${claims.sid}.${claims.gen}`, seen)
   }
 
   flush(): Promise<void> {
@@ -123,7 +123,7 @@ export class Sessions {
   }
 }
 
-const REFUSED = {
+const REJECTIONS = {
   ended: 'the session of this refresh token has ended; log in again',
   reuse:
     'this refresh token was used before; its session is ended, for it may have been stolen; log in again',
@@ -133,8 +133,8 @@ const REFUSED = {
 
 const refused = (outcome: 'ended' | 'reuse' | 'disabled' | 'scope') =>
   outcome === 'scope'
-    ? new OAuthError(
+    ? new ApiError(
         'invalid_scope',
         "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
       )
-    : new OAuthError('invalid_grant', REFUSED[outcome])
+    : new ApiError('invalid_grant', REJECTIONS[outcome])

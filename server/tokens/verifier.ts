@@ -7,15 +7,15 @@ import {
   type RefreshClaims,
   refreshProblem,
 } from '../jwt/claims.ts'
-import { type Compact, macMatches, parseClaims, signUnder, split } from '../jwt/jwt.ts'
+import { type CompactJws, macMatches, parseClaims, signUnder, split } from '../jwt/jwt.ts'
 import type { SigningKey } from '../keys/customer-keys.ts'
-import type { Keys } from '../keys/key-cache.ts'
-import { isWaiting, settle, type Waiting } from '../lib/when-ready.ts'
-import type { Bus } from '../revocation/change-feed.ts'
-import { customerEpoch, type Revocations, type RevokedBecause } from '../revocation/revocation-list.ts'
+import type { KeyCache } from '../keys/key-cache.ts'
+import { isWaiting, type Waiting, whenReady } from '../lib/when-ready.ts'
+import type { ChangeFeed } from '../revocation/change-feed.ts'
+import { customerEpoch, type RevocationList, type RevokedBecause } from '../revocation/revocation-list.ts'
 
 /** Why a token is refused. Never shown to who presents it: it goes to metrics, and to those who may know. */
-export type Refusal =
+export type RejectionReason =
   | 'token_malformed'
   | 'header_malformed'
   | 'key_unknown'
@@ -25,77 +25,77 @@ export type Refusal =
   | 'customer_revoked'
   | 'customer_disabled'
 
-export type Verdict<Claims> =
+export type VerifyResult<Claims> =
   | { claims: Claims; refusal?: undefined }
-  | { refusal: Refusal; claims?: undefined }
+  | { refusal: RejectionReason; claims?: undefined }
 
-export interface TokensOptions {
-  bus: Bus
-  keys: Keys
-  revocations: Revocations
+export interface TokenVerifierOptions {
+  changeFeed: ChangeFeed
+  keys: KeyCache
+  revocations: RevocationList
   issuer: string
 }
 
-export class Tokens {
-  readonly #options: TokensOptions
+export class TokenVerifier {
+  readonly #options: TokenVerifierOptions
 
-  constructor(options: TokensOptions) {
+  constructor(options: TokenVerifierOptions) {
     this.#options = options
   }
 
   /** Throws Unavailable when the state can't be known. Awaits nothing when it is in memory. */
-  async verify(text: string): Promise<Verdict<AccessClaims>> {
-    return settle(() => this.judgeAccess(text))
+  async verify(text: string): Promise<VerifyResult<AccessClaims>> {
+    return whenReady(() => this.verifyAccessSync(text))
   }
 
   /** All by one state, whatever has to be waited for first. */
-  async verifyAll(texts: string[]): Promise<Verdict<AccessClaims>[]> {
-    return settle(() => together(texts.map(text => this.judgeAccess(text))))
+  async verifyAll(texts: string[]): Promise<VerifyResult<AccessClaims>[]> {
+    return whenReady(() => together(texts.map(text => this.verifyAccessSync(text))))
   }
 
   /** As `verifyAll`, a refresh token's own part of the truth. */
-  async verifyAllRefresh(texts: string[]): Promise<Verdict<RefreshClaims>[]> {
-    return settle(() => together(texts.map(text => this.#judgeRefresh(text))))
+  async verifyAllRefresh(texts: string[]): Promise<VerifyResult<RefreshClaims>[]> {
+    return whenReady(() => together(texts.map(text => this.#judgeRefresh(text))))
   }
 
   /** A refresh token's own part of the truth; its session's is in the database. Throws Unavailable. */
-  async verifyRefresh(text: string): Promise<Verdict<RefreshClaims>> {
-    return settle(() => this.#judgeRefresh(text))
+  async verifyRefresh(text: string): Promise<VerifyResult<RefreshClaims>> {
+    return whenReady(() => this.#judgeRefresh(text))
   }
 
   /**
    * The verdict if it can be given now. No await lies between the freshness of the state and the verdict: what is
    * answered is true of one moment.
    */
-  judgeAccess(text: string): Verdict<AccessClaims> | Waiting {
-    const { bus, keys, revocations, issuer } = this.#options
+  verifyAccessSync(text: string): VerifyResult<AccessClaims> | Waiting {
+    const { changeFeed, keys, revocations, issuer } = this.#options
     const token = split(text)
     if (!token) return { refusal: 'token_malformed' }
-    const key = keys.find(token.header, 'access')
+    const key = keys.findByHeader(token.header, 'access')
     if (typeof key === 'string') return { refusal: key }
-    if (!bus.usable()) return { wait: () => bus.fresh() }
-    if ('load' in key) return { wait: () => keys.record(key.load, key.missing) }
+    if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
+    if ('load' in key) return { wait: () => keys.load(key.load, key.missing) }
     const signed = signedClaims(token, key)
     if (typeof signed === 'string') return { refusal: signed }
     const { customerId } = key.record
-    const problem = accessProblem(signed, { customerId, issuer, now: bus.now() })
+    const problem = accessProblem(signed, { customerId, issuer, now: changeFeed.now() })
     if (problem) return { refusal: problem }
     const claims = signed as unknown as AccessClaims
     const refusal = revocations.refuse(claims) ?? refusedByCustomer(claims, key)
     return refusal ? { refusal } : { claims }
   }
 
-  #judgeRefresh(text: string): Verdict<RefreshClaims> | Waiting {
-    const { bus, keys } = this.#options
+  #judgeRefresh(text: string): VerifyResult<RefreshClaims> | Waiting {
+    const { changeFeed, keys } = this.#options
     const token = split(text)
     if (!token) return { refusal: 'token_malformed' }
-    const key = keys.find(token.header, 'refresh')
+    const key = keys.findByHeader(token.header, 'refresh')
     if (typeof key === 'string') return { refusal: key }
-    if (!bus.usable()) return { wait: () => bus.fresh() }
-    if ('load' in key) return { wait: () => keys.record(key.load, key.missing) }
+    if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
+    if ('load' in key) return { wait: () => keys.load(key.load, key.missing) }
     const signed = signedClaims(token, key)
     if (typeof signed === 'string') return { refusal: signed }
-    const problem = refreshProblem(signed, { customerId: key.record.customerId, now: bus.now() })
+    const problem = refreshProblem(signed, { customerId: key.record.customerId, now: changeFeed.now() })
     return problem ? { refusal: problem } : { claims: signed as unknown as RefreshClaims }
   }
 
@@ -103,7 +103,7 @@ export class Tokens {
   async issueAccess(token: NewAccessToken): Promise<{ text: string; claims: AccessClaims }> {
     const { issuer, keys } = this.#options
     const { customerId, tokenId, audience, subject, scope, ext, session, issuedAt } = token
-    const key = await keys.signing(customerId, 'access', token.keyVersion)
+    const key = await keys.signingKey(customerId, 'access', token.keyVersion)
     const claims: AccessClaims = {
       iss: issuer,
       sub: subject,
@@ -122,7 +122,7 @@ export class Tokens {
 
   /** Derived wholly from the session's row: the same row gives the same string again. */
   async issueRefresh(customerId: string, session: RefreshableSession): Promise<string> {
-    const key = await this.#options.keys.signing(customerId, 'refresh', session.keyVersion)
+    const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)
     const claims: RefreshClaims = {
       aud: 'refresh',
       client_id: customerId,
@@ -162,12 +162,12 @@ export type RefreshableSession = Pick<
   'id' | 'subject' | 'gen' | 'keyVersion' | 'rotatedAt' | 'expiresAt'
 >
 
-function signedClaims(token: Compact, key: SigningKey): Record<string, unknown> | Refusal {
+function signedClaims(token: CompactJws, key: SigningKey): Record<string, unknown> | RejectionReason {
   if (!macMatches(token, key.alg, key.secret)) return 'signature_wrong'
   return parseClaims(token.claims) ?? 'claims_malformed'
 }
 
-function refusedByCustomer({ ep }: AccessClaims, { record }: SigningKey): Refusal | undefined {
+function refusedByCustomer({ ep }: AccessClaims, { record }: SigningKey): RejectionReason | undefined {
   if (record.state !== 'active') return 'customer_disabled'
   return customerEpoch(ep) < record.epoch ? 'customer_revoked' : undefined
 }

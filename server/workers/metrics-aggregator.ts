@@ -4,7 +4,7 @@ import type { Place } from './slot.ts'
 import { addUp } from './worker-metrics.ts'
 
 /** The numbers of all workers, and the primary's own. */
-export class AllMetrics {
+export class MetricsAggregator {
   readonly #own = new Registry()
   readonly #places: readonly Place[]
 

@@ -1,16 +1,16 @@
 import cluster from 'node:cluster'
 import type { Config } from '../config/load.ts'
 import type { Clock } from '../lib/clock.ts'
-import { TooMany } from '../lib/errors.ts'
+import { RateLimitedError } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
-import { LimitsInMemory } from '../lib/rate-limiter.ts'
-import { LATE, LONGEST_END, type Secrets } from '../serve.ts'
-import { AllMetrics } from './metrics-aggregator.ts'
+import { MemoryRateLimiter } from '../lib/rate-limiter.ts'
+import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS, type StartupSecrets } from '../serve.ts'
+import { MetricsAggregator } from './metrics-aggregator.ts'
 import type { AskedOfPrimary } from './protocol.ts'
 import { Place } from './slot.ts'
 
 export interface PrimaryOptions {
-  config: Config & Secrets
+  config: Config & StartupSecrets
   workers: number
   clock: Clock
   log: Log
@@ -18,10 +18,10 @@ export interface PrimaryOptions {
 
 /** Several workers on one port. This process serves nothing itself: it hands on connections, counts tries, and replaces who dies. */
 export class Primary {
-  #config: Config & Secrets
-  readonly #limits = new LimitsInMemory()
+  #config: Config & StartupSecrets
+  readonly #limits = new MemoryRateLimiter()
   readonly #places: Place[]
-  readonly #metrics: AllMetrics
+  readonly #metrics: MetricsAggregator
   readonly #log: Log
   /** That they listen on, once one of them does. */
   #port: number | undefined
@@ -41,7 +41,7 @@ export class Primary {
       const number = i + 1
       return new Place({ number, clock, log, answers: this.#answers(number, workers), isRightPort })
     })
-    this.#metrics = new AllMetrics(this.#places)
+    this.#metrics = new MetricsAggregator(this.#places)
   }
 
   get isListening() {
@@ -77,11 +77,11 @@ export class Primary {
     return this.#config.port
   }
 
-  async #take(...tried: Parameters<LimitsInMemory['take']>): Promise<number | undefined> {
+  async #take(...tried: Parameters<MemoryRateLimiter['take']>): Promise<number | undefined> {
     try {
       await this.#limits.take(...tried)
     } catch (refused) {
-      if (!(refused instanceof TooMany)) throw refused
+      if (!(refused instanceof RateLimitedError)) throw refused
       return refused.retryAfter
     }
   }
@@ -91,9 +91,9 @@ export class Primary {
     this.#leaving = true
     this.#log.info('draining')
     const late = setTimeout(() => {
-      process.stderr.write(LATE)
+      process.stderr.write(DRAIN_TIMEOUT_MESSAGE)
       void this.end()
-    }, pause + LONGEST_END)
+    }, pause + MAX_DRAIN_MS)
     const codes = await Promise.all(this.#places.map(place => place.drain(pause)))
     clearTimeout(late)
     this.#log.info('ended')

@@ -1,5 +1,5 @@
 import cluster, { type Worker } from 'node:cluster'
-import { FailedStart, type Failure } from '../exit-codes.ts'
+import { type Failure, StartError } from '../exit-codes.ts'
 import type { AskedOfPrimary, AskedOfWorker } from './protocol.ts'
 import { Link } from './rpc.ts'
 
@@ -33,7 +33,7 @@ export class WorkerProcess {
     const end = (end: Failure) => {
       this.isListening = false
       const atStart = { ...end, message: `assay: a worker ended while it started (${end.message})` }
-      listens.reject(new FailedStart(told ?? atStart))
+      listens.reject(new StartError(told ?? atStart))
       ended.resolve(told ?? end)
     }
     this.#worker.once('exit', (code, signal) =>

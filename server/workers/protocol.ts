@@ -1,13 +1,13 @@
 import type { Config } from '../config/load.ts'
 import type { Failure } from '../exit-codes.ts'
-import type { Numbers } from '../lib/metrics.ts'
+import type { MetricSnapshot } from '../lib/metrics.ts'
 import type { Limit } from '../lib/rate-limiter.ts'
-import type { Secrets } from '../serve.ts'
+import type { StartupSecrets } from '../serve.ts'
 
 /** What a worker asks of the primary. */
 export interface AskedOfPrimary {
   /** Read once, by the primary: a worker that takes another's place has the same, whatever became of files meanwhile. */
-  settings(): Promise<{ config: Config & Secrets; number: number; of: number }>
+  settings(): Promise<{ config: Config & StartupSecrets; number: number; of: number }>
   /** Told, rather than asked: this worker will end, for this reason. */
   failed(failure: Failure): Promise<void>
   /** Counts a try; answers seconds to wait if it was one too many. */
@@ -17,7 +17,7 @@ export interface AskedOfPrimary {
 
 /** What the primary asks of a worker. */
 export interface AskedOfWorker {
-  metrics(): Promise<Numbers>
+  metrics(): Promise<MetricSnapshot>
   /** Told: `pause` as in Served. */
   drain(pause: number): Promise<void>
 }

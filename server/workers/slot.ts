@@ -1,18 +1,18 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
-import type { Numbers } from '../lib/metrics.ts'
+import type { MetricSnapshot } from '../lib/metrics.ts'
 import { WorkerProcess } from './process.ts'
 import type { AskedOfPrimary } from './protocol.ts'
-import { Counted } from './worker-metrics.ts'
+import { WorkerMetrics } from './worker-metrics.ts'
 
 /** Before a worker is replaced (ms): doubled by each that dies young, so that a fault that stays costs little. */
-const SHORTEST_WAIT = 200
-const LONGEST_WAIT = 10_000
+const MIN_RESTART_DELAY_MS = 200
+const MAX_RESTART_DELAY_MS = 10_000
 /** Who has lived so long was well (ms). */
-const STEADY = 60_000
+const HEALTHY_AFTER_MS = 60_000
 /** How long a worker may take to answer (ms): less than the one that waits for the numbers of all. */
-const PATIENCE = 500
+const METRICS_TIMEOUT_MS = 500
 
 export interface PlaceOptions {
   /** From 1. */
@@ -28,7 +28,7 @@ export interface PlaceOptions {
 /** One of the places for a worker. When the one in it dies, another comes. */
 export class Place {
   readonly #options: PlaceOptions
-  readonly #counted = new Counted()
+  readonly #counted = new WorkerMetrics()
   #worker: WorkerProcess
   #bornAt = 0
   #leaving = false
@@ -67,12 +67,12 @@ export class Place {
 
   async #keep(): Promise<void> {
     const { number, clock, log } = this.#options
-    for (let wait = SHORTEST_WAIT; ; wait = Math.min(wait * 2, LONGEST_WAIT)) {
+    for (let wait = MIN_RESTART_DELAY_MS; ; wait = Math.min(wait * 2, MAX_RESTART_DELAY_MS)) {
       const { message } = await this.#worker.ended
       if (this.#leaving) return
       this.losses++
       await this.#counted.close()
-      if (clock.monotonic() - this.#bornAt >= STEADY) wait = SHORTEST_WAIT
+      if (clock.monotonic() - this.#bornAt >= HEALTHY_AFTER_MS) wait = MIN_RESTART_DELAY_MS
       log.error({ worker: number, reason: message, wait }, 'a worker ended; another takes its place')
       await pause(wait)
       if (this.#leaving) return
@@ -81,10 +81,10 @@ export class Place {
   }
 
   /** What its workers have counted so far; of one that doesn't answer, what it last told. */
-  async numbers(): Promise<Numbers[]> {
+  async numbers(): Promise<MetricSnapshot[]> {
     const worker = this.#worker
     if (!worker.isListening) return this.#counted.silent()
-    const told = await worker.link.ask('metrics', undefined, PATIENCE).catch(() => undefined)
+    const told = await worker.link.ask('metrics', undefined, METRICS_TIMEOUT_MS).catch(() => undefined)
     if (told === undefined) this.silences++
     // It may have ended since, and what it counted be among the ended.
     return told && worker.isListening ? this.#counted.told(told) : this.#counted.silent()
@@ -95,7 +95,7 @@ export class Place {
     this.#leaving = true
     const worker = this.#worker
     if (!worker.isListening) return this.end()
-    void worker.link.ask('drain', delay, PATIENCE).catch(() => {}) // Who can't hear it is ended when time is up.
+    void worker.link.ask('drain', delay, METRICS_TIMEOUT_MS).catch(() => {}) // Who can't hear it is ended when time is up.
     return (await worker.ended).code
   }
 

@@ -1,18 +1,18 @@
 import { AggregatorRegistry, type Registry } from 'prom-client'
-import type { Numbers } from '../lib/metrics.ts'
+import type { MetricSnapshot } from '../lib/metrics.ts'
 
 /** What the workers of one place have counted, one after the other: what was once told is never lost from a total. */
-export class Counted {
-  #ended: Numbers = []
-  #latest: Numbers = []
+export class WorkerMetrics {
+  #ended: MetricSnapshot = []
+  #latest: MetricSnapshot = []
 
-  told(numbers: Numbers): Numbers[] {
+  told(numbers: MetricSnapshot): MetricSnapshot[] {
     this.#latest = numbers
     return [this.#ended, numbers]
   }
 
   /** Its totals stand as they were last; what it measures now isn't known. */
-  silent(): Numbers[] {
+  silent(): MetricSnapshot[] {
     return [this.#ended, totalsOf(this.#latest)]
   }
 
@@ -27,11 +27,11 @@ export class Counted {
 /** The package types this as a number; it is the word of the text format. */
 const TOTALS = new Set<unknown>(['counter', 'histogram'])
 
-const totalsOf = (numbers: Numbers) => numbers.filter(({ type }) => TOTALS.has(type))
+const totalsOf = (numbers: MetricSnapshot) => numbers.filter(({ type }) => TOTALS.has(type))
 
 /** Each metric by its own `aggregator`. */
-export const addUp = (all: Numbers[]): Registry => AggregatorRegistry.aggregate(all.map(withAll))
+export const addUp = (all: MetricSnapshot[]): Registry => AggregatorRegistry.aggregate(all.map(withAll))
 
 /** Node's own bear the worker's label, so that nothing meets its like: none needs to be left out, as some want to be. */
-const withAll = (numbers: Numbers): Numbers =>
+const withAll = (numbers: MetricSnapshot): MetricSnapshot =>
   numbers.map(metric => (metric.aggregator === 'omit' ? { ...metric, aggregator: 'first' } : metric))

@@ -1,20 +1,20 @@
 import cluster from 'node:cluster'
 import { open } from '../../db/client.ts'
 import { exitNow } from '../exit.ts'
-import { failureOf } from '../exit-codes.ts'
+import { describeFailure } from '../exit-codes.ts'
 import type { Clock } from '../lib/clock.ts'
-import { TooMany } from '../lib/errors.ts'
+import { RateLimitedError } from '../lib/errors.ts'
 import { createLog, standardOutput } from '../lib/logger.ts'
 import { type Served, serve } from '../serve.ts'
 import type { Worker } from '../services.ts'
-import { endAtBug, ignoreSignals } from '../shutdown.ts'
+import { exitOnUncaught, ignoreSignals } from '../shutdown.ts'
 import type { AskedOfPrimary, AskedOfWorker } from './protocol.ts'
 import { Link } from './rpc.ts'
 
 /** How long the primary may take to answer (ms): it does nothing but hand on connections, and count. */
-const PATIENCE = 2_000
+const CALL_TIMEOUT_MS = 2_000
 /** The same while many start at once. */
-const START = 20_000
+const START_TIMEOUT_MS = 20_000
 
 type Primary = Link<AskedOfPrimary, AskedOfWorker>
 type Settings = Awaited<ReturnType<AskedOfPrimary['settings']>>
@@ -29,7 +29,7 @@ export async function work(clock: Clock): Promise<void> {
     metrics: async () => (await served).numbers(),
     drain: async pause => void (await served).drain(pause),
   })
-  const settings = await primary.ask('settings', undefined, START)
+  const settings = await primary.ask('settings', undefined, START_TIMEOUT_MS)
   try {
     const made = await start(settings, primary, clock)
     resolve(made)
@@ -39,8 +39,8 @@ export async function work(clock: Clock): Promise<void> {
       void made.drain(0)
     })
   } catch (error) {
-    const failure = failureOf(error)
-    await primary.ask('failed', failure, PATIENCE).catch(() => {})
+    const failure = describeFailure(error)
+    await primary.ask('failed', failure, CALL_TIMEOUT_MS).catch(() => {})
     exitNow(failure.code)
   }
 }
@@ -50,7 +50,7 @@ async function start({ config, number, of }: Settings, primary: Primary, clock: 
   const worker: Worker = { number, of, ...shared(primary) }
   const db = await open({ url: config.databaseUrl! })
   const served = await serve({ config, db, log, clock, worker })
-  endAtBug(log)
+  exitOnUncaught(log)
   return served
 }
 
@@ -59,10 +59,10 @@ function shared(primary: Primary): Pick<Worker, 'limits' | 'allMetrics'> {
   return {
     limits: {
       async take(limit, key) {
-        const wait = await primary.ask('take', { limit, key }, PATIENCE)
-        if (wait !== undefined) throw new TooMany(wait)
+        const wait = await primary.ask('take', { limit, key }, CALL_TIMEOUT_MS)
+        if (wait !== undefined) throw new RateLimitedError(wait)
       },
     },
-    allMetrics: () => primary.ask('metrics', undefined, PATIENCE),
+    allMetrics: () => primary.ask('metrics', undefined, CALL_TIMEOUT_MS),
   }
 }

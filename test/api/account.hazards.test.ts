@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { Gate } from '../../server/lib/concurrency-limit.ts'
-import { TooMany } from '../../server/lib/errors.ts'
+import { ConcurrencyLimit } from '../../server/lib/concurrency-limit.ts'
+import { RateLimitedError } from '../../server/lib/errors.ts'
 import { countHashes } from '../support/hasher.ts'
 import { setState } from '../support/plant.ts'
 import { type Answer, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -225,18 +225,18 @@ test('H48 of one worker among many, runs once at a time: the cores are shared ou
 })
 
 test('H48 the gate lets as many in as it has places, keeps as many waiting as it may, and refuses the next', async () => {
-  const gate = new Gate(2, QUEUE)
+  const gate = new ConcurrencyLimit(2, QUEUE)
   const inside: (() => void)[] = []
-  const enter = () => gate.pass(() => new Promise<void>(leave => inside.push(leave)))
+  const enter = () => gate.run(() => new Promise<void>(leave => inside.push(leave)))
   const passed = times(2 + QUEUE, enter)
-  await expect(enter()).rejects.toThrow(TooMany)
+  await expect(enter()).rejects.toThrow(RateLimitedError)
   for (let left = 0; left < passed.length; left++) {
     expect(inside).toHaveLength(Math.min(left + 2, passed.length))
     inside[left]!()
     await passed[left]
   }
   // A place is given back also by who fails.
-  await expect(gate.pass(() => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
+  await expect(gate.run(() => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
   const again = times(2, enter)
   expect(inside).toHaveLength(passed.length + 2)
   for (const leave of inside) leave()

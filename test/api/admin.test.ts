@@ -498,7 +498,7 @@ describe('the audit of all', () => {
 
 test('the replicas are told of: which, how old their state is, and what they lack', async () => {
   const there = await world.replica()
-  await there.bus.poll()
+  await there.changeFeed.poll()
   const { json } = await call('GET', '/admin/replicas')
   expect(json.replicas.length).toBeGreaterThanOrEqual(2)
   for (const replica of json.replicas)

@@ -34,7 +34,7 @@ async function deafReplica(settings = {}) {
   const there = await replicaOn(world, database.db, { MAX_STALENESS: `${N}ms`, ...settings })
   const deafen = async () => {
     const held = database.hold(POLL)
-    const polled = there.bus.poll()
+    const polled = there.changeFeed.poll()
     await held.has
     return async () => {
       held.release()
@@ -65,8 +65,8 @@ test('wait=all answers once the other replica has applied the revocation', async
     answered = true
     return answer
   })
-  const { polls } = here.bus.counts
-  await until('the replica that acted has looked around', () => here.bus.counts.polls > polls + 5)
+  const { polls } = here.changeFeed.counts
+  await until('the replica that acted has looked around', () => here.changeFeed.counts.polls > polls + 5)
   expect(answered).toBe(false)
   await undeafen()
   expect((await revoked).status).toBe(200)
@@ -188,7 +188,7 @@ test('another timeline makes a replica read everything anew, and nothing read be
   await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   database.otherTimeline(/./)
   await hear(there)
-  expect(there.bus.counts.reloads).toBe(1)
+  expect(there.changeFeed.counts.reloads).toBe(1)
   expect((await there.verify(token)).status).toBe(401)
   await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
   await publishCustomer(world, customer.id, [here, there])
@@ -197,11 +197,11 @@ test('another timeline makes a replica read everything anew, and nothing read be
 
 test('after an hour without a poll everything is read anew, after less only what is new', async () => {
   const token = (await customer.issue({ expires_in: 900 })).json.access_token
-  const { reloads } = here.bus.counts
+  const { reloads } = here.changeFeed.counts
   await advance(3_500_000)
-  expect(here.bus.counts.reloads).toBe(reloads)
+  expect(here.changeFeed.counts.reloads).toBe(reloads)
   await advance(3_700_000)
-  expect(here.bus.counts.reloads).toBe(reloads + 1)
+  expect(here.changeFeed.counts.reloads).toBe(reloads + 1)
   expect((await here.verify(token)).status).toBe(401)
 })
 
@@ -236,7 +236,7 @@ test('a kind of change that only a newer version knows is no answer, rather than
   await own.admin.query(`with numbered as (update assay.bus set seq = seq + 1 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
     select seq, 'country', 'DE', assay.now() + interval '1 day' from numbered`)
-  await expect(replica.bus.poll()).rejects.toThrow()
+  await expect(replica.changeFeed.poll()).rejects.toThrow()
   expect(replica.lines.join('')).toContain('country is no kind of change')
   replica.clock.skip(N)
   expect((await replica.verify(accessToken)).status).toBe(503)

@@ -118,7 +118,7 @@ describe('H41 what proxies and clients say of a request decides nothing (CVE-202
     { 'X-Amzn-Oidc-Data': 'x', 'Cf-Access-Jwt-Assertion': 'x', 'X-Goog-Iap-Jwt-Assertion': 'x' },
     { 'X-Assay-Allow': '1', 'X-Forwarded-Authorization': 'Bearer x', 'X-Access-Token': 'x' },
     { Host: 'localhost' },
-    { Origin: 'null', 'Access-Control-Request-Method': 'GET' },
+    { AuditContext: 'null', 'Access-Control-Request-Method': 'GET' },
   ]
 
   /** All of the answer but what differs each time. */

@@ -134,7 +134,7 @@ const MORE = trials(CAP + 1_000)
 
 test(`H25 names that we made of ${MORE} customers that are no more cost three queries a hundred, once, and memory up to a cap`, async () => {
   const { replica, loads, token, verify } = await countedReplica()
-  const { installationKey } = world.vault
+  const { installationKey } = world.keyRing
   const names = (many: number) => Array.from({ length: many }, () => tokenUnder(kid(installationKey)))
   const askAll = async (tokens: string[]) => {
     for (let first = 0; first < tokens.length; first += 100) {

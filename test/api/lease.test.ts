@@ -37,7 +37,7 @@ async function silenceable(token: string, settings = {}) {
   const replica = await replicaOn(world, database.db, settings)
   const silence = async () => {
     const held = database.hold(POLL)
-    void replica.bus.poll()
+    void replica.changeFeed.poll()
     await held.has
     return held
   }
@@ -100,7 +100,7 @@ test('what a late poll brings counts from when it was asked, not from when it ca
 
   /** The late answer is let in, and the next one is held. */
   async function silenceNext() {
-    const polling = replica.bus.poll()
+    const polling = replica.changeFeed.poll()
     held.release()
     await polling
     return silence()

@@ -43,13 +43,13 @@ async function sing(): Promise<{ words: string[]; answers: Answer[] }> {
 /** What was never sent as a word, but is as secret: of the settings, of the customer, of its signing keys. */
 function secrets(): Word[] {
   const { customer, session } = stage
-  const signing = [...(assay.keys.peek(customer.id)?.keys.values() ?? [])].map(({ secret }) => secret)
+  const signing = [...(assay.keys.get(customer.id)?.keys.values() ?? [])].map(({ secret }) => secret)
   expect(signing).toHaveLength(2)
   const tokens = [customer.accessToken, customer.refreshToken, session.access_token, session.refresh_token]
   return [
     ...signing,
     ...world.config.masterKeys!.map(({ bytes }) => bytes),
-    world.vault.installationKey,
+    world.keyRing.installationKey,
     ...tokens.map(secretPart),
     secretPart(customer.apiKey),
     customer.password,
@@ -212,7 +212,7 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
         return sing()
       },
     )
-    await assay.bus.poll()
+    await assay.changeFeed.poll()
 
     const unknown = sung.answers.filter(({ status }) => status === 503)
     expect(unknown.length).toBeGreaterThanOrEqual(15)

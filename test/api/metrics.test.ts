@@ -186,7 +186,7 @@ describe('503s are counted by why the state could not be known', () => {
     const replica = await replicaOn(world, database.db)
     expect((await replica.verify(token)).status).toBe(200)
     const held = database.hold(POLL)
-    void replica.bus.poll()
+    void replica.changeFeed.poll()
     await held.has
     replica.clock.ahead.monotonic += 10_000
     const outage = await counted(replica, async () => [
@@ -198,7 +198,7 @@ describe('503s are counted by why the state could not be known', () => {
       await replica.request('/readyz'),
     ])
     held.release()
-    expect(outage).toEqual({ sent: 6, grown: { bus: 5, not_ready: 1 } })
+    expect(outage).toEqual({ sent: 6, grown: { changeFeed: 5, not_ready: 1 } })
   })
 
   test('a customer whose secrets do not open', async () => {
@@ -264,7 +264,7 @@ test('it shows how old its state is, and what it keeps in memory', async () => {
     expect(await read('assay_revocations')).toBe(0)
     await replica.postForm('/revoke', { token }, bearer(customer.apiKey))
     expect(await read('assay_revocations')).toBe(1)
-    await replica.bus.poll()
+    await replica.changeFeed.poll()
     expect(await read('assay_bus_polls_total')).toBeGreaterThan(before.polls)
     expect(await read('assay_bus_rows_total')).toBeGreaterThanOrEqual(1)
     expect(await read('assay_bus_age_seconds')).toBeLessThan(3)

@@ -75,7 +75,7 @@ test('H23 a record read before everything was read anew is not used', async () =
     delete from assay.revocations r using back where r.seq > back.seq`,
   )
   await hear(replica)
-  expect(replica.bus.counts.reloads).toBe(1)
+  expect(replica.changeFeed.counts.reloads).toBe(1)
   held.release()
   expect((await verified).status).toBe(401)
 })
@@ -117,9 +117,14 @@ async function rotate(customerId: string) {
     'select sealed_data_key as sealed from assay.customers where id = $1',
     [customerId],
   )
-  const { vault } = world
-  const bytes = open(id => vault.masterKey(id), row!.sealed, dataKeyContext(vault, customerId))
-  const context = { installation: vault.installationId, customer: customerId, purpose: 'access', version: 2 }
+  const { keyRing } = world
+  const bytes = open(id => keyRing.masterKey(id), row!.sealed, dataKeyContext(keyRing, customerId))
+  const context = {
+    installation: keyRing.installationId,
+    customer: customerId,
+    purpose: 'access',
+    version: 2,
+  }
   const secret = seal({ id: DATA_KEY_ID, bytes }, randomBytes(64), context)
   const previous = `update assay.signing_keys set state = 'previous' where customer_id = $1 and use = 'access'`
   await world.admin.query(previous, [customerId])
@@ -173,7 +178,7 @@ test('a kid that we made and whose key is gone costs one read, however often it 
   const { replica, loads } = await coldReplica()
   expect((await replica.verify(token)).status).toBe(200)
   const name = { customerId: customer.id, use: 'access', version: 99 } as const
-  const header = { alg: 'HS512', typ: 'at+jwt', kid: formatKid(world.vault.installationKey, name) }
+  const header = { alg: 'HS512', typ: 'at+jwt', kid: formatKid(world.keyRing.installationKey, name) }
   const [, claims, mac] = token.split('.')
   const gone = `${Buffer.from(JSON.stringify(header)).toString('base64url')}.${claims}.${mac}`
   for (let i = 0; i < 100; i++) expect((await replica.verify(gone)).status).toBe(401)

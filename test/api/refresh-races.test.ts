@@ -102,8 +102,8 @@ async function reuseAgainstRefreshes(stolen: string, current: string, when: numb
 }
 
 async function expectAllDead(accessTokens: string[]) {
-  await two.bus.poll()
-  await two.bus.poll()
+  await two.changeFeed.poll()
+  await two.changeFeed.poll()
   for (const replica of [one, two])
     for (const token of accessTokens) expect((await replica.verify(token)).status).toBe(401)
 }

@@ -221,7 +221,7 @@ test('without wait=all the replica that acted refuses at once, the others at the
   await expectAlive(token, true, another)
   await expectDone(revoke({ token }, customer.apiKey))
   await expectAlive(token, false)
-  await another.bus.poll()
-  await another.bus.poll() // The first may have been under way before.
+  await another.changeFeed.poll()
+  await another.changeFeed.poll() // The first may have been under way before.
   await expectAlive(token, false, another)
 })

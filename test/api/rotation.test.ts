@@ -63,7 +63,7 @@ test('the emergency for access ends every older access token everywhere, and no 
   const old = await customer.session()
   const { json, status } = await rotate(customer, { use: 'access', now: true })
   expect(status).toBe(200)
-  expect(Date.parse(json.effective_at)).toBeLessThanOrEqual(here.bus.now())
+  expect(Date.parse(json.effective_at)).toBeLessThanOrEqual(here.changeFeed.now())
   for (const assay of [here, there]) expect((await assay.verify(old.access_token)).status).toBe(401)
   const refreshed = await there.refresh(old.refresh_token)
   expect(refreshed.status).toBe(200)
@@ -217,7 +217,7 @@ test('a strict question is answered from a state not older than itself', async (
 test('an access token that is issued while its secret is replaced at once is signed by the new one', async () => {
   const customer = await here.signUp()
   await rotate(customer, { use: 'access', now: true })
-  const key = await there.keys.signing(customer.id, 'access', 1)
+  const key = await there.keys.signingKey(customer.id, 'access', 1)
   expect(key.version).toBe(2)
 })
 

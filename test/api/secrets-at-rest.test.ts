@@ -16,9 +16,9 @@ afterAll(() => world.stop())
 /** A customer's own secrets, opened with the master key as the server opens them. */
 async function secretsOf({ id }: Customer) {
   const [row] = await readRecords(world.db, [id])
-  const { keys } = openRecord(world.vault, id, row!)
-  const masterKey = (name: string) => world.vault.masterKey(name)
-  const dataKey = open(masterKey, row!.sealedDataKey!, dataKeyContext(world.vault, id))
+  const { keys } = openRecord(world.keyRing, id, row!)
+  const masterKey = (name: string) => world.keyRing.masterKey(name)
+  const dataKey = open(masterKey, row!.sealedDataKey!, dataKeyContext(world.keyRing, id))
   return { dataKey, signing: [...keys.values()].map(({ use, secret }) => ({ use, secret })) }
 }
 
@@ -74,7 +74,7 @@ const signatureOf = (token: string) => token.split('.')[2]!
 test('no column holds a secret in clear, in any spelling', async () => {
   const customers = await Promise.all([busy(), busy(), busy()])
   await assay.credentials.flush()
-  const secrets: (Uint8Array | string)[] = [world.vault.installationKey, world.vault.current.bytes]
+  const secrets: (Uint8Array | string)[] = [world.keyRing.installationKey, world.keyRing.current.bytes]
   for (const { customer, session, rotated, second, typed } of customers) {
     const { dataKey, signing } = await secretsOf(customer)
     const tokens = [customer.accessToken, customer.refreshToken, session, rotated].flatMap(token =>

@@ -25,8 +25,8 @@ async function change(statement: string, customerId: string) {
     select seq, 'customer', $1, assay.now() + interval '1 day' from numbered`,
     [customerId],
   )
-  await assay.bus.poll()
-  await assay.bus.poll()
+  await assay.changeFeed.poll()
+  await assay.changeFeed.poll()
 }
 
 /** What a look-up that found nothing has been known to leave behind as the key. */

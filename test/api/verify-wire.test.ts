@@ -159,7 +159,7 @@ test("a client's hop-by-hop and conditional headers change nothing", async () =>
     { Range: 'bytes=0-0' },
     { Upgrade: 'websocket', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==' },
     { 'Accept-Encoding': 'gzip, br' },
-    { Origin: 'https://evil.example' },
+    { AuditContext: 'https://evil.example' },
     { TE: 'trailers' },
     { Accept: 'application/json' },
   ]

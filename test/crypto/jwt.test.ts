@@ -2,7 +2,7 @@ import { createHmac, randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
-  type Compact,
+  type CompactJws,
   encodeHeader,
   macMatches,
   parseClaims,
@@ -135,7 +135,7 @@ test('bytes that are not UTF-8 are refused in header and claims', () => {
 
 test('a signature over other claims, or of another token, does not match', () => {
   const other = split(sign(header, { ...claims, sub: 'admin' }, secret))!
-  const swapped: Compact = { ...other, signature: parts.signature }
+  const swapped: CompactJws = { ...other, signature: parts.signature }
   expect(macMatches(swapped, 'HS512', secret)).toBe(false)
   expect(weAccept(`${parts.header}.${other.claims}.${parts.signature}`)).toBe(false)
 })

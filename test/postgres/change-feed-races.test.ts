@@ -102,7 +102,7 @@ test('wait=all holds for a replica that was away and is just coming back', async
     row!.id,
   ])
   const finish = await openTransaction(`select from assay.replicas where id = '${row!.id}' for update`)
-  const comingBack = there.bus.poll()
+  const comingBack = there.changeFeed.poll()
   await until('its poll has begun and waits for its row', async () => {
     const waiting = `select 1 from pg_stat_activity
       where datname = current_database() and wait_event_type = 'Lock' and query like '%assay.replicas%'`
@@ -125,7 +125,7 @@ test('a wait=all during which the database goes away is unknown', async () => {
   expect(status).toBe(503)
   expect(headers.get('retry-after')).toBe('1')
   await finish()
-  await until('it polls again', () => alone.bus.usable())
+  await until('it polls again', () => alone.changeFeed.hasLease())
   expect((await alone.verify(token)).status).toBe(401)
 })
 

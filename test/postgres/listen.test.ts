@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
-import { listenForHints } from '../../db/listen.ts'
+import { listenForChanges } from '../../db/listen.ts'
 import { direct } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
@@ -32,9 +32,9 @@ afterAll(() => world.stop())
 /** `there` hears hints over `url`, counted, as main.ts lets a server hear them. */
 async function hearing(url: string) {
   let count = 0
-  const hints = await listenForHints(url, () => {
+  const hints = await listenForChanges(url, () => {
     count++
-    there.bus.poke()
+    there.changeFeed.wake()
   })
   onTestFinished(() => hints.close())
   expect(hints.heard).toBe(true)
@@ -96,12 +96,12 @@ test('H26 hints that can’t come for a while are not missed, and come again by 
   const [token, next] = [await goodToken(), await goodToken()]
   link.refuse()
   const heard = hints.count()
-  const polls = there.bus.counts.polls
+  const polls = there.changeFeed.counts.polls
   const took = await refusedAfter(await revoke(token), token)
   expect(took).toBeLessThan(SOON)
   // It was a poll of its own: nobody told it.
   expect(hints.count()).toBe(heard)
-  expect(there.bus.counts.polls - polls).toBeLessThan(3 + took / INTERVAL)
+  expect(there.changeFeed.counts.polls - polls).toBeLessThan(3 + took / INTERVAL)
   await link.fair()
   // A connection that listens again is a hint too: there may have been some meanwhile.
   await until('it listens again', () => hints.count() > heard)

@@ -72,7 +72,7 @@ test('another customer’s entry, and another installation’s, is not used', as
   expect(await lookAt(one.customer.id, one.token, foreign.entry)).toBe('forged')
   // The very same customer, as when two installations began as one.
   const body = one.entry.slice(52)
-  const { installationKey } = elsewhere.world.vault
+  const { installationKey } = elsewhere.world.keyRing
   const theirs = installationMac(installationKey, 'cached record', `${one.customer.id} ${body}`, 32) + body
   expect(await lookAt(one.customer.id, one.token, theirs)).toBe('forged')
   await elsewhere.stop()

@@ -16,7 +16,7 @@ async function listening() {
   await listener.connect()
   onTestFinished(() => listener.destroy())
   const heard = { count: 0 }
-  await listener.subscribe(`assay:${made.world.vault.installationId}:hints`, () => void heard.count++)
+  await listener.subscribe(`assay:${made.world.keyRing.installationId}:hints`, () => void heard.count++)
   return heard
 }
 
@@ -49,9 +49,9 @@ test('whoever is told polls at once', async () => {
   const { redis, world } = made
   const began = performance.now()
   for (let hint = 0; hint < 20; hint++) {
-    const { polls } = there.bus.counts
-    await redis.publish(`assay:${world.vault.installationId}:hints`, '')
-    await expect.poll(() => there.bus.counts.polls, { interval: 5 }).toBeGreaterThan(polls)
+    const { polls } = there.changeFeed.counts
+    await redis.publish(`assay:${world.keyRing.installationId}:hints`, '')
+    await expect.poll(() => there.changeFeed.counts.polls, { interval: 5 }).toBeGreaterThan(polls)
   }
   // By itself it polls every half second: 20 polls would take 10 s.
   expect(performance.now() - began).toBeLessThan(6_000)
@@ -69,6 +69,6 @@ test('a burst of changes is a few hints', async () => {
   )
   expect(changed.status).toBe(204)
   await expect.poll(() => heard.count, { interval: 5 }).toBeGreaterThan(0)
-  await here.bus.poll()
+  await here.changeFeed.poll()
   expect(heard.count).toBeLessThanOrEqual(3)
 })

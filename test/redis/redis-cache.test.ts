@@ -52,9 +52,11 @@ test('nothing in Redis opens anything: no secret, token, password, email or addr
   const all = JSON.stringify([names, values])
   // The record, and limits: signup, login by address, and by email.
   expect(names.length).toBeGreaterThanOrEqual(4)
-  const record = await here.keys.record(customer.id)
+  const record = await here.keys.load(customer.id)
   const keys = [...record.keys.values()].flatMap(({ secret }) => [secret, secret.subarray(0, 16)])
-  const bytes = [...keys, world.vault.installationKey, world.vault.current.bytes].map(key => Buffer.from(key))
+  const bytes = [...keys, world.keyRing.installationKey, world.keyRing.current.bytes].map(key =>
+    Buffer.from(key),
+  )
   const spelt = bytes.flatMap(key =>
     (['base64', 'base64url', 'hex', 'latin1'] as const).map(as => key.toString(as)),
   )
@@ -150,7 +152,7 @@ test('H23 an entry of a database that went back since is not used', async () => 
     delete from assay.revocations r using back where r.seq > back.seq`,
   )
   await hear(replica)
-  expect(replica.bus.counts.reloads).toBe(1)
+  expect(replica.changeFeed.counts.reloads).toBe(1)
   await made.put(customer.id, entry)
   expect((await replica.verify(token)).status).toBe(401)
   expect(loads()).toBe(1)
@@ -206,7 +208,7 @@ test('a customer that is not there, and one whose row does not open, are no entr
   const { customer, token } = await shelved(made)
   const { replica, database } = await coldReplica(world)
   const absent = 'a'.repeat(16)
-  const kid = formatKid(world.vault.installationKey, { customerId: absent, use: 'access', version: 1 })
+  const kid = formatKid(world.keyRing.installationKey, { customerId: absent, use: 'access', version: 1 })
   const header = Buffer.from(JSON.stringify({ alg: 'HS512', typ: 'at+jwt', kid })).toString('base64url')
   expect((await replica.verify(`${header}.${token.split('.').slice(1).join('.')}`)).status).toBe(401)
   await made.remove(customer.id)

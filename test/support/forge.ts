@@ -19,7 +19,7 @@ export type Forger = Awaited<ReturnType<typeof forger>>
 
 /** A customer's real key, and one good token that it signed. */
 export async function forger(replica: Replica, customer: Customer, use: Use) {
-  const record = await replica.keys.record(customer.id)
+  const record = await replica.keys.load(customer.id)
   const key = [...record.keys.values()].find(each => each.use === use) as SigningKey
   const tokens = await customer.session()
   const token = use === 'access' ? tokens.access_token : tokens.refresh_token
@@ -53,7 +53,7 @@ export async function forger(replica: Replica, customer: Customer, use: Use) {
 
 /** The kid that this installation gives to a customer's first key, whether or not there is such a customer. */
 export const kidOf = (world: World, customerId: string, use: Use = 'access', version = 1) =>
-  formatKid(world.vault.installationKey, { customerId, use, version })
+  formatKid(world.keyRing.installationKey, { customerId, use, version })
 
 /** What can stand in a header at all: fetch's own Headers refuses the rest. */
 export const isHeaderValue = (text: string) => /^[\x20-\x7e\x80-\xff]*$/.test(text)

@@ -3,7 +3,7 @@ import { type Database, open } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { Redis } from '../../db/redis.ts'
 import { createLog } from '../../server/lib/logger.ts'
-import { assemble } from '../../server/services.ts'
+import { createServices } from '../../server/services.ts'
 import { ask } from './ask.ts'
 import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
@@ -93,11 +93,11 @@ export async function replicaOn(
   const state = { draining: () => false, migrated: () => isMigrated(db) }
   const opened = redisOf(config, log)
   const redis = opened && throughRedis(opened)
-  const replica = assemble({
+  const replica = createServices({
     config,
     db,
     redis,
-    vault: world.vault,
+    keyRing: world.keyRing,
     clock,
     log,
     process: state,
@@ -107,7 +107,7 @@ export async function replicaOn(
     await replica.stop()
     redis?.close()
   })
-  await replica.bus.start()
+  await replica.changeFeed.start()
 
   async function request(path: string, init: RequestInit = {}): Promise<Answer> {
     const response = await ask(replica.app, path, init)
@@ -131,9 +131,9 @@ export async function linkTo(url: string): Promise<Database> {
 }
 
 /** A poll that is sent after this call: the first may join one that was under way. */
-export async function hear(...replicas: { bus: { poll(): Promise<void> } }[]): Promise<void> {
-  for (const { bus } of replicas) {
-    await bus.poll()
-    await bus.poll()
+export async function hear(...replicas: { changeFeed: { poll(): Promise<void> } }[]): Promise<void> {
+  for (const { changeFeed } of replicas) {
+    await changeFeed.poll()
+    await changeFeed.poll()
   }
 }

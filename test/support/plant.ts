@@ -3,10 +3,10 @@ import type { Customer, Replica, World } from './world.ts'
 /** States written past the API, as the server writes them, and replicas that know them. */
 
 /** Every replica given has polled since this was called: the first poll may be one that was under way before. */
-export async function sync(...replicas: Pick<Replica, 'bus'>[]) {
-  for (const { bus } of replicas) {
-    await bus.poll()
-    await bus.poll()
+export async function sync(...replicas: Pick<Replica, 'changeFeed'>[]) {
+  for (const { changeFeed } of replicas) {
+    await changeFeed.poll()
+    await changeFeed.poll()
   }
 }
 
@@ -15,7 +15,7 @@ export async function setState(
   world: World,
   customerId: string,
   state: 'active' | 'disabled',
-  replicas: Pick<Replica, 'bus'>[],
+  replicas: Pick<Replica, 'changeFeed'>[],
 ) {
   await world.admin.query('update assay.customers set state = $1 where id = $2', [state, customerId])
   await publishCustomer(world, customerId, replicas)
@@ -25,7 +25,7 @@ export async function setState(
 export async function publishCustomer(
   world: World,
   customerId: string,
-  replicas: Pick<Replica, 'bus'>[] = [],
+  replicas: Pick<Replica, 'changeFeed'>[] = [],
 ) {
   await world.admin.query(
     `with numbered as (update assay.bus set seq = seq + 1 returning seq)
@@ -44,7 +44,7 @@ export async function logIn(assay: Replica, { email, password }: Pick<Customer, 
 }
 
 /** Stops the database's clock at `at`, until world.advance lets it go on; the replicas given know. */
-export async function stopClock(world: World, at: Date, replicas: Pick<Replica, 'bus'>[]) {
+export async function stopClock(world: World, at: Date, replicas: Pick<Replica, 'changeFeed'>[]) {
   await world.admin.query(`create or replace function assay.now() returns timestamptz language sql volatile parallel safe
     as 'select timestamptz ''${at.toISOString()}'''`)
   await sync(...replicas)

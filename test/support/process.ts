@@ -122,16 +122,16 @@ function listeningLine(
         .split('\n')
         .slice(0, -1)
         .find(text => text.includes('"msg":"listening"'))
-      if (line) settle(() => resolve(JSON.parse(line)))
+      if (line) whenReady(() => resolve(JSON.parse(line)))
     }
-    const late = setTimeout(() => settle(() => reject(new Error('no word in time'))), deadline)
-    const settle = (outcome: () => void) => {
+    const late = setTimeout(() => whenReady(() => reject(new Error('no word in time'))), deadline)
+    const whenReady = (outcome: () => void) => {
       clearTimeout(late)
       child.stdout?.off('data', look)
       outcome()
     }
     child.stdout?.on('data', look)
-    exited.then(code => settle(() => reject(new Error(`it exited with ${code}`))), reject)
+    exited.then(code => whenReady(() => reject(new Error(`it exited with ${code}`))), reject)
   })
 }
 

@@ -19,7 +19,7 @@ export async function redisWorld(settings: Record<string, string> = {}) {
   await connected(here)
   async function names() {
     const found: string[] = []
-    for await (const page of redis.scanIterator({ MATCH: `assay:${world.vault.installationId}:*` }))
+    for await (const page of redis.scanIterator({ MATCH: `assay:${world.keyRing.installationId}:*` }))
       found.push(...page)
     return found
   }
@@ -28,7 +28,7 @@ export async function redisWorld(settings: Record<string, string> = {}) {
     for (const name of await names()) await redis.del(name)
     redis.destroy()
   }
-  const nameOf = (customerId: string) => `assay:${world.vault.installationId}:record:${customerId}`
+  const nameOf = (customerId: string) => `assay:${world.keyRing.installationId}:record:${customerId}`
   /** What is there, once it is. */
   async function entryOf(customerId: string): Promise<string> {
     await until('there is an entry', async () => (await redis.exists(nameOf(customerId))) === 1)

@@ -80,9 +80,9 @@ export async function moveSubjectEpoch(
 
 /** A poll that is under way may have been sent before what is to be seen: the one after it was not. */
 async function pollAll(replicas: Replica[]) {
-  for (const { bus } of replicas) {
-    await bus.poll()
-    await bus.poll()
+  for (const { changeFeed } of replicas) {
+    await changeFeed.poll()
+    await changeFeed.poll()
   }
 }
 

@@ -5,10 +5,10 @@ import type { Database } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { App } from '../../server/app.ts'
 import { type Config, loadConfig } from '../../server/config/load.ts'
-import { openVault } from '../../server/keys/master-keys.ts'
+import { loadKeyRing } from '../../server/keys/master-keys.ts'
 import { createLog, type Log } from '../../server/lib/logger.ts'
 import { listen } from '../../server/listen.ts'
-import { assemble, type Worker } from '../../server/services.ts'
+import { createServices, type Worker } from '../../server/services.ts'
 import { ask } from './ask.ts'
 import { makeDatabase } from './database.ts'
 import { checkResponse } from './openapi.ts'
@@ -48,7 +48,7 @@ export type Customer = Awaited<ReturnType<Replica['signUp']>>
 export async function makeWorld(settings: Settings = {}) {
   const { db, admin, url, drop } = await makeDatabase(inject('databaseUrl'))
   const config = configOf(settings)
-  const vault = await openVault(db, config.masterKeys as never)
+  const keyRing = await loadKeyRing(db, config.masterKeys as never)
   const replicas: Awaited<ReturnType<typeof startReplica>>[] = []
   let ahead = 0
 
@@ -58,7 +58,7 @@ export async function makeWorld(settings: Settings = {}) {
     { link = db, worker }: { link?: Database; worker?: Worker } = {},
   ) {
     const own = { ...configOf({ ...settings, ...more }), masterKeys: config.masterKeys }
-    const made = await startReplica({ config: own, db: link, vault, worker })
+    const made = await startReplica({ config: own, db: link, keyRing, worker })
     replicas.push(made)
     return made
   }
@@ -68,7 +68,7 @@ export async function makeWorld(settings: Settings = {}) {
     ahead += milliseconds
     await setDatabaseClock(admin, ahead)
     // Twice: the first may join a poll that was sent before the clock was moved.
-    for (const { bus } of replicas) for (let polls = 0; polls < 2; polls++) await bus.poll()
+    for (const { changeFeed } of replicas) for (let polls = 0; polls < 2; polls++) await changeFeed.poll()
   }
 
   /** A round of maintenance at each replica, whichever of them it is that does it. */
@@ -81,7 +81,7 @@ export async function makeWorld(settings: Settings = {}) {
     await drop()
   }
 
-  return { db, admin, url, config, vault, replica, advance, maintain, stop }
+  return { db, admin, url, config, keyRing, replica, advance, maintain, stop }
 }
 
 async function setDatabaseClock(db: { query(statement: string): Promise<unknown> }, ahead: number) {
@@ -89,7 +89,7 @@ async function setDatabaseClock(db: { query(statement: string): Promise<unknown>
     as 'select date_trunc(''milliseconds'', clock_timestamp()) + interval ''${ahead} milliseconds'''`)
 }
 
-type Parts = Pick<Parameters<typeof assemble>[0], 'config' | 'db' | 'vault' | 'worker'>
+type Parts = Pick<Parameters<typeof createServices>[0], 'config' | 'db' | 'keyRing' | 'worker'>
 
 async function startReplica(parts: Parts) {
   const clock = movableClock()
@@ -103,8 +103,8 @@ async function startReplica(parts: Parts) {
   const log = createLog(parts.config.logLevel, sink)
   const state = { draining: () => false, migrated: () => isMigrated(parts.db) }
   const redis = redisOf(parts.config, log)
-  const assembled = assemble({ ...parts, redis, clock, log, process: state, processMetrics: false })
-  await assembled.bus.start()
+  const assembled = createServices({ ...parts, redis, clock, log, process: state, processMetrics: false })
+  await assembled.changeFeed.start()
   const { app } = assembled
 
   /** Through the app, from an address of its own unless one is given; checked against openapi.yaml. */

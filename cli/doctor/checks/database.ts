@@ -1,17 +1,17 @@
 import { type Database, open } from '../../../db/client.ts'
-import { SchemaUnfit } from '../../../db/errors.ts'
+import { SchemaError } from '../../../db/errors.ts'
 import { findMissingPrivileges } from '../../../db/privileges.ts'
 import { findMasterKeys, findNeededMasterKeys } from '../../../db/queries/customer-keys.ts'
 import { assertNoGaps, stateOfSchema } from '../../../db/schema-check.ts'
 import { inspect, type Server } from '../../../db/server-info.ts'
 import type { Config } from '../../../server/config/load.ts'
 import { checkValue } from '../../../server/crypto/envelope.ts'
-import { failureOf } from '../../../server/exit-codes.ts'
+import { describeFailure } from '../../../server/exit-codes.ts'
 import { type Add, type Found, failedCheck, ok, warning, wrong } from '../result.ts'
 
-const OLDEST = 150_000
+const MIN_SERVER_VERSION = 150_000
 /** Of one process: ten for calls, one for the poll, one that hears notifications. */
-const CONNECTIONS = 12
+const CONNECTIONS_PER_REPLICA = 12
 
 /**
  * Adds what can be seen of the database without a server: the way there, and what is in it. Never throws: a check that
@@ -45,9 +45,12 @@ export async function database(config: Config, url: string, add: Add) {
 
 /** An error as a finding: what failed, without a word of the statement or the URL, and what to do. */
 function asFinding(error: unknown): Found {
-  if (error instanceof SchemaUnfit) return wrong(`the schema assay ${error.found}`, WHOLE)
+  if (error instanceof SchemaError) return wrong(`the schema assay ${error.found}`, WHOLE)
   try {
-    return wrong(failureOf(error).message.replace(/^assay: /, ''), 'fix DATABASE_URL, or start the database')
+    return wrong(
+      describeFailure(error).message.replace(/^assay: /, ''),
+      'fix DATABASE_URL, or start the database',
+    )
   } catch {
     return failedCheck(error)
   }
@@ -98,7 +101,9 @@ async function databaseSettings(db: Database): Promise<Found> {
 async function version(db: Database): Promise<Found> {
   const number = Number(await settingOf(db, 'server_version_num'))
   const shown = await settingOf(db, 'server_version')
-  return number >= OLDEST ? ok(`Postgres ${shown}`) : wrong(`Postgres ${shown}`, 'use Postgres 15 or newer')
+  return number >= MIN_SERVER_VERSION
+    ? ok(`Postgres ${shown}`)
+    : wrong(`Postgres ${shown}`, 'use Postgres 15 or newer')
 }
 
 /** Tokens live by the database's clock; logs and callers by this machine's. */
@@ -124,7 +129,7 @@ async function connections(db: Database, { workers }: Config): Promise<Found> {
       from pg_roles, pg_database where rolname = current_user and datname = current_database()) as most,
       (select sum(numbackends)::int from pg_stat_database) as used`,
   )
-  const needed = CONNECTIONS * (workers === 'auto' ? 1 : workers)
+  const needed = CONNECTIONS_PER_REPLICA * (workers === 'auto' ? 1 : workers)
   const found = `${row!.most} in all, ${row!.used} used; this needs ${needed} for each replica`
   return row!.most - row!.used >= needed
     ? ok(found)

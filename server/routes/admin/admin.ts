@@ -1,5 +1,5 @@
 import type { Routes } from '../../http/call.ts'
-import type { Deps } from '../../http/env.ts'
+import type { Services } from '../../http/env.ts'
 import { keptKeys } from '../api-keys.ts'
 import { keptAudit, wholeAuditRoutes } from '../audit.ts'
 import { keptSessions, revokeAll } from '../sessions.ts'
@@ -11,19 +11,19 @@ import { serverRoutes } from './resource-servers.ts'
 import { tokenRevocationRoutes } from './revoke.ts'
 
 /** What operators may: to every customer what it may do itself, and what it may not. */
-export function adminRoutes(deps: Deps): Routes {
-  const keeper = operatorKeeper(deps)
+export function adminRoutes(services: Services): Routes {
+  const keeper = operatorKeeper(services)
   return {
-    ...customerRoutes(deps),
-    ...policyRoutes(deps),
-    ...keptKeys(deps, CUSTOMER, keeper),
-    ...keptSecrets(deps, CUSTOMER, keeper),
-    ...keptSessions(deps, CUSTOMER, keeper),
-    [`POST ${CUSTOMER}/revoke`]: revokeAll(deps, keeper),
-    ...keptAudit(deps, CUSTOMER, keeper),
-    ...wholeAuditRoutes(deps),
-    ...replicaRoutes(deps),
-    ...serverRoutes(deps),
-    ...tokenRevocationRoutes(deps),
+    ...customerRoutes(services),
+    ...policyRoutes(services),
+    ...keptKeys(services, CUSTOMER, keeper),
+    ...keptSecrets(services, CUSTOMER, keeper),
+    ...keptSessions(services, CUSTOMER, keeper),
+    [`POST ${CUSTOMER}/revoke`]: revokeAll(services, keeper),
+    ...keptAudit(services, CUSTOMER, keeper),
+    ...wholeAuditRoutes(services),
+    ...replicaRoutes(services),
+    ...serverRoutes(services),
+    ...tokenRevocationRoutes(services),
   }
 }

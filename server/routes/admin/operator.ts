@@ -1,23 +1,23 @@
 import { bearerOf } from '../../http/auth.ts'
 import type { Call } from '../../http/call.ts'
-import type { Deps } from '../../http/env.ts'
-import { OAuthError, TokenMissing } from '../../lib/errors.ts'
+import type { Services } from '../../http/env.ts'
+import { ApiError, TokenMissing } from '../../lib/errors.ts'
 
-const MISSING = 'send an operator token: Authorization: Bearer ...'
-const WRONG = 'this is no operator token'
+const NO_TOKEN = 'send an operator token: Authorization: Bearer ...'
+const INVALID_TOKEN = 'this is no operator token'
 const READ_ONLY = 'this operator token only reads; use one that may change things'
 
 /** Who acts, as the audit has it. Throws `invalid_token`; `insufficient_scope` where the call changes something that it may not. */
 export function operator(
   call: Call,
-  { operators }: Pick<Deps, 'operators'>,
+  { operators }: Pick<Services, 'operators'>,
   changes = isChange(call),
 ): string {
   const token = bearerOf(call.header('authorization'))
-  if (token === undefined) throw new TokenMissing(MISSING)
+  if (token === undefined) throw new TokenMissing(NO_TOKEN)
   const found = operators.find(token)
-  if (!found) throw new OAuthError('invalid_token', WRONG)
-  if (found.readOnly && changes) throw new OAuthError('insufficient_scope', READ_ONLY)
+  if (!found) throw new ApiError('invalid_token', INVALID_TOKEN)
+  if (found.readOnly && changes) throw new ApiError('insufficient_scope', READ_ONLY)
   return `operator:${found.name}`
 }
 

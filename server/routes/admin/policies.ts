@@ -1,21 +1,21 @@
 import { z } from 'zod'
 import { readJson } from '../../http/body.ts'
 import type { Call, Routes } from '../../http/call.ts'
-import { type Deps, originOf } from '../../http/env.ts'
+import { auditContextOf, type Services } from '../../http/env.ts'
 import { present } from '../../http/params.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
 import { CUSTOMER, changeOf, withTag } from './customers.ts'
 import { operator } from './operator.ts'
 
-type Needs = Pick<Deps, 'directory' | 'operators' | 'proxies'>
+type Needs = Pick<Services, 'customerAdmin' | 'operators' | 'proxies'>
 
 /** What one customer's tokens and sessions may be, where that is not what the server's settings say. */
-export const policyRoutes = (deps: Needs): Routes => ({ [`PUT ${CUSTOMER}/policy`]: setPolicy(deps) })
+export const policyRoutes = (services: Needs): Routes => ({ [`PUT ${CUSTOMER}/policy`]: setPolicy(services) })
 
-const HOUR = 3_600
-const DAY = 86_400
-const TEN_YEARS = 3650 * DAY
+const HOUR_SECONDS = 3_600
+const DAY_SECONDS = 86_400
+const TEN_YEARS_SECONDS = 3650 * DAY_SECONDS
 
 const upTo = (most: number, inWords: string) => {
   const message = `whole seconds, from 1 to ${most} (${inWords})`
@@ -23,26 +23,29 @@ const upTo = (most: number, inWords: string) => {
 }
 
 /** Ages are looked at once a minute, and each rotation leaves a version that must retire: nobody means seconds. */
-const AGE = `whole seconds, from ${HOUR} (an hour) to ${TEN_YEARS} (ten years); 0: never`
+const AGE = `whole seconds, from ${HOUR_SECONDS} (an hour) to ${TEN_YEARS_SECONDS} (ten years); 0: never`
 const age = z
   .int(AGE)
-  .refine(seconds => seconds === 0 || (seconds >= HOUR && seconds <= TEN_YEARS), AGE)
+  .refine(seconds => seconds === 0 || (seconds >= HOUR_SECONDS && seconds <= TEN_YEARS_SECONDS), AGE)
   .optional()
 
-const OURS = /^(?:\*$|assay:)/
+const RESERVED_SCOPE = /^(?:\*$|assay:)/
 
 const policyScope = z
   .string()
   .max(128)
   .regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash')
-  .refine(scope => !OURS.test(scope), 'a scope of your own: neither * nor one that begins with assay:')
+  .refine(
+    scope => !RESERVED_SCOPE.test(scope),
+    'a scope of your own: neither * nor one that begins with assay:',
+  )
 
 const policyRequest = z.strictObject({
   scopes: z.array(policyScope).min(1).max(50).optional(),
-  access_token_ttl: upTo(DAY, 'a day'),
-  max_access_token_ttl: upTo(DAY, 'a day'),
-  refresh_token_ttl: upTo(TEN_YEARS, 'ten years'),
-  session_max_ttl: upTo(TEN_YEARS, 'ten years'),
+  access_token_ttl: upTo(DAY_SECONDS, 'a day'),
+  max_access_token_ttl: upTo(DAY_SECONDS, 'a day'),
+  refresh_token_ttl: upTo(TEN_YEARS_SECONDS, 'ten years'),
+  session_max_ttl: upTo(TEN_YEARS_SECONDS, 'ten years'),
   refresh_policy: z
     .enum(['until_confirmed', 'grace_only', 'strict'], 'until_confirmed, grace_only or strict')
     .optional(),
@@ -50,12 +53,14 @@ const policyRequest = z.strictObject({
 })
 
 /** The whole of it: what the request leaves out is as the server's settings have it. */
-function setPolicy(deps: Needs) {
+function setPolicy(services: Needs) {
   return async function setPolicy(call: Call) {
-    const actor = operator(call, deps)
+    const actor = operator(call, services)
     const change = changeOf(call)
     const policy = policyOf(await readJson(call, policyRequest))
-    return withTag(await deps.directory.setPolicy(change, policy, originOf(call, deps, actor)))
+    return withTag(
+      await services.customerAdmin.setPolicy(change, policy, auditContextOf(call, services, actor)),
+    )
   }
 }
 

@@ -1,14 +1,14 @@
 import type { Call, Routes } from '../../http/call.ts'
-import type { Deps } from '../../http/env.ts'
+import type { Services } from '../../http/env.ts'
 import { json, NO_STORE } from '../../http/respond.ts'
 import type { ReplicaRow } from '../../revocation/replicas.ts'
 import { operator } from './operator.ts'
 
 /** The processes that answer for this installation, as the database knows them. */
-export const replicaRoutes = (deps: Pick<Deps, 'operators' | 'replicas'>): Routes => ({
+export const replicaRoutes = (services: Pick<Services, 'operators' | 'replicas'>): Routes => ({
   'GET /admin/replicas': async function listReplicas(call: Call) {
-    operator(call, deps)
-    return json({ replicas: (await deps.replicas.list()).map(toReplica) }, 200, NO_STORE)
+    operator(call, services)
+    return json({ replicas: (await services.replicas.list()).map(toReplica) }, 200, NO_STORE)
   },
 })
 

@@ -3,29 +3,29 @@ import type { ServerRow } from '../../clients/resource-servers.ts'
 import { readJson } from '../../http/body.ts'
 import type { Call, Routes } from '../../http/call.ts'
 import { waitForAll, waitOf } from '../../http/consistency.ts'
-import { type Deps, originOf } from '../../http/env.ts'
+import { auditContextOf, type Services } from '../../http/env.ts'
 import { idempotencyKey, idOf, present } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
 import { name } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
-import { OAuthError } from '../../lib/errors.ts'
+import { ApiError } from '../../lib/errors.ts'
 import { operator } from './operator.ts'
 
-type Needs = Pick<Deps, 'bus' | 'operators' | 'proxies' | 'servers'>
+type Needs = Pick<Services, 'changeFeed' | 'operators' | 'proxies' | 'servers'>
 
 /** Resource servers that operators make; those of the setting are not among them. */
-export const serverRoutes = (deps: Needs): Routes => ({
-  'GET /admin/servers': listServers(deps),
-  'POST /admin/servers': addServer(deps),
-  'PUT /admin/servers/:id': changeServer(deps),
-  'POST /admin/servers/:id/rotate': rotateServer(deps),
-  'DELETE /admin/servers/:id': deleteServer(deps),
+export const serverRoutes = (services: Needs): Routes => ({
+  'GET /admin/servers': listServers(services),
+  'POST /admin/servers': addServer(services),
+  'PUT /admin/servers/:id': changeServer(services),
+  'POST /admin/servers/:id/rotate': rotateServer(services),
+  'DELETE /admin/servers/:id': deleteServer(services),
 })
 
-function listServers(deps: Needs) {
+function listServers(services: Needs) {
   return async function listServers(call: Call) {
-    operator(call, deps)
-    return json({ servers: (await deps.servers.list()).map(toServer) })
+    operator(call, services)
+    return json({ servers: (await services.servers.list()).map(toServer) })
   }
 }
 
@@ -43,11 +43,11 @@ const serverRequest = z.strictObject({
     .optional(),
 })
 
-function addServer(deps: Needs) {
+function addServer(services: Needs) {
   return async function addServer(call: Call) {
-    const origin = originOf(call, deps, operator(call, deps))
+    const origin = auditContextOf(call, services, operator(call, services))
     const { name, customers, scopes } = await readJson(call, serverRequest)
-    const { server, credential } = await deps.servers.create(
+    const { server, credential } = await services.servers.create(
       name,
       { customers, scopes },
       origin,
@@ -58,25 +58,25 @@ function addServer(deps: Needs) {
 }
 
 /** The limits are as the request says, none where it says none. */
-function changeServer(deps: Needs) {
+function changeServer(services: Needs) {
   return async function changeServer(call: Call) {
-    const origin = originOf(call, deps, operator(call, deps))
+    const origin = auditContextOf(call, services, operator(call, services))
     const wait = waitOf(call)
     const { name, customers, scopes } = await readJson(call, serverRequest)
-    const { server, seq } = await deps.servers.change(idOf(call), name, { customers, scopes }, origin)
-    await waitForAll(deps, wait, seq)
+    const { server, seq } = await services.servers.change(idOf(call), name, { customers, scopes }, origin)
+    await waitForAll(services, wait, seq)
     return json(toServer(server))
   }
 }
 
-const DAY = 86_400
+const DAY_SECONDS = 86_400
 
 const rotateRequest = z
   .strictObject({
     overlap: z
       .int()
       .min(0)
-      .max(30 * DAY, 'seconds, at most thirty days')
+      .max(30 * DAY_SECONDS, 'seconds, at most thirty days')
       .optional(),
     end: z.enum(['previous', 'current'], 'previous or current').optional(),
   })
@@ -89,23 +89,23 @@ const rotateRequest = z
  * With an overlap of 0 the credential until now is refused at once here, and elsewhere within MAX_STALENESS: it has leaked. It
  * isn't waited for, since the new one must not be lost with an answer that could not be given.
  */
-function rotateServer(deps: Needs) {
+function rotateServer(services: Needs) {
   return async function rotateServer(call: Call) {
-    const origin = originOf(call, deps, operator(call, deps))
-    const { overlap = DAY, end } = await readJson(call, rotateRequest)
-    const { server, credential } = await deps.servers.rotate(idOf(call), { overlap, end }, origin)
+    const origin = auditContextOf(call, services, operator(call, services))
+    const { overlap = DAY_SECONDS, end } = await readJson(call, rotateRequest)
+    const { server, credential } = await services.servers.rotate(idOf(call), { overlap, end }, origin)
     return json({ ...toServer(server), credential }, 200, NO_STORE)
   }
 }
 
-function deleteServer(deps: Needs) {
+function deleteServer(services: Needs) {
   return async function deleteServer(call: Call) {
-    const origin = originOf(call, deps, operator(call, deps))
+    const origin = auditContextOf(call, services, operator(call, services))
     const wait = waitOf(call)
-    const seq = await deps.servers.delete(idOf(call), origin)
+    const seq = await services.servers.delete(idOf(call), origin)
     // Before the 404 too: what an earlier try deleted may not be known everywhere yet.
-    await waitForAll(deps, wait, seq)
-    if (seq === undefined) throw new OAuthError('not_found', 'no such resource server')
+    await waitForAll(services, wait, seq)
+    if (seq === undefined) throw new ApiError('not_found', 'no such resource server')
     return noContent()
   }
 }

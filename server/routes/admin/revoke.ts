@@ -1,16 +1,16 @@
 import { z } from 'zod'
-import type { Origin } from '../../audit/audit.ts'
+import type { AuditContext } from '../../audit/audit.ts'
 import { readJson } from '../../http/body.ts'
 import type { Call, Routes } from '../../http/call.ts'
 import { waitForAll, waitOf } from '../../http/consistency.ts'
-import { type Deps, originOf } from '../../http/env.ts'
+import { auditContextOf, type Services } from '../../http/env.ts'
 import { noContent } from '../../http/respond.ts'
 import { operator } from './operator.ts'
 
-type Needs = Pick<Deps, 'bus' | 'operators' | 'proxies' | 'revoker' | 'tokens'>
+type Needs = Pick<Services, 'changeFeed' | 'operators' | 'proxies' | 'revoker' | 'tokens'>
 
 /** By the token itself, whosever it is; or of everyone. */
-export const tokenRevocationRoutes = (deps: Needs): Routes => ({ 'POST /admin/revoke': revoke(deps) })
+export const tokenRevocationRoutes = (services: Needs): Routes => ({ 'POST /admin/revoke': revoke(services) })
 
 const revokeRequest = z.union(
   [
@@ -21,22 +21,27 @@ const revokeRequest = z.union(
 )
 
 /** A token that isn't valid is no error: what was wanted holds. A refresh token ends with its session. */
-function revoke(deps: Needs) {
+function revoke(services: Needs) {
   return async function revoke(call: Call) {
-    const origin = originOf(call, deps, operator(call, deps))
+    const origin = auditContextOf(call, services, operator(call, services))
     const wait = waitOf(call)
     const asked = await readJson(call, revokeRequest)
     const seq =
       'everyone' in asked
-        ? await deps.revoker.revokeEveryone(origin)
-        : await revokeToken(deps, asked.token, asked.session, origin)
-    await waitForAll(deps, wait, seq)
+        ? await services.revoker.revokeEveryone(origin)
+        : await revokeToken(services, asked.token, asked.session, origin)
+    await waitForAll(services, wait, seq)
     return noContent()
   }
 }
 
 /** Answers the bus's number, if there was anything to end. */
-async function revokeToken({ revoker, tokens }: Needs, token: string, session: boolean, origin: Origin) {
+async function revokeToken(
+  { revoker, tokens }: Needs,
+  token: string,
+  session: boolean,
+  origin: AuditContext,
+) {
   const refresh = (await tokens.verifyRefresh(token)).claims
   if (refresh) return revoker.end(refresh.client_id, refresh.sid, origin)
   const { claims } = await tokens.verify(token)

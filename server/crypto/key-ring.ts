@@ -1,0 +1,10 @@
+import type { SealingKey } from './envelope.ts'
+
+/** What opens and seals records: the installation's id and key, and the master keys. */
+export interface KeyRing {
+  readonly installationId: string
+  readonly installationKey: Buffer
+  masterKey(id: string): SealingKey | undefined
+  /** Seals new data keys. */
+  readonly current: SealingKey
+}
