@@ -118,11 +118,11 @@ async function writing(assay: Assay, installation: Installation, hot: Customer[]
 /** More than a round can revoke. */
 const REVOCATIONS = 40_000
 
-/** New tokens each round. An answer is the same for a token that is none: the bus tells how many were revoked. */
+/** New tokens each round. An answer is the same for a token that is none: the change feed tells how many were revoked. */
 function revoking(assay: Server, { query }: Installation, hot: Customer[]): Contender {
   const name = 'revoke, 100 callers'
   const numbers = async () =>
-    Number(((await query('select seq from assay.bus')) as { seq: string }[])[0]!.seq)
+    Number(((await query('select seq from assay.change_feed')) as { seq: string }[])[0]!.seq)
   return {
     name,
     counts: 'answers',

@@ -160,7 +160,7 @@ async function revoke({ query, customers }: Installation, many: number) {
     select n, 'token', $2, substr(translate(md5(n::text), '0189', 'ghij'), 1, 24), assay.now() + interval '1 day'
     from generate_series(1, $1::int) as n`
   await query(statement, [many, customers[0]!.id])
-  await query('update assay.bus set seq = seq + $1::int', [many])
+  await query('update assay.change_feed set seq = seq + $1::int', [many])
 }
 
 async function heard(assay: Assay, many: number) {

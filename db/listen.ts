@@ -4,7 +4,7 @@ import { within } from './deadline.ts'
 import { connected, connectionTo, PgConnection } from './pg-connection.ts'
 
 /** What every publication notifies; `publishing` in queries/change-feed.ts says so in SQL. */
-export const CHANNEL = 'assay_bus'
+export const CHANNEL = 'assay_changes'
 
 export interface Listener {
   /** Whether its own test notification was heard: through a pooler in transaction mode LISTEN is accepted and silent. */

@@ -96,9 +96,9 @@ async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> 
 
 /** What rows can't be without, in words; each is true of no database that was only ever served from. */
 const GAPS = {
-  'has no counter of revocations': 'not exists (select from assay.bus)',
+  'has no counter of revocations': 'not exists (select from assay.change_feed)',
   'has revocations that its counter does not know':
-    '(select seq from assay.bus) < (select max(seq) from assay.revocations)',
+    '(select seq from assay.change_feed) < (select max(seq) from assay.revocations)',
   // Logical replication doesn't take sequences along: what is ended next would get a number that ended before.
   'has epochs that its sequence has still to give': `(select last_value from assay.epochs) <
     greatest((select max(epoch) from assay.customers), (select max(epoch) from assay.subject_epochs),

@@ -56,7 +56,7 @@ export const backendFaults = [
     name: 'NOTIFY off',
     lasts: 2 * N,
     async inject(stage) {
-      for (const { link } of stage.replicas) link.set({ silenceAt: 'listen assay_bus' })
+      for (const { link } of stage.replicas) link.set({ silenceAt: 'listen assay_changes' })
       const ended = await end(stage, LISTENING)
       await sleep(N)
       const listening = await ask(stage, `select 1 from pg_stat_activity where ${LISTENING}`)

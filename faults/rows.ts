@@ -7,7 +7,7 @@ import { replicaFaults } from './rows-replica.ts'
 import { serverFaults } from './rows-server.ts'
 import { writerFaults } from './rows-writers.ts'
 
-/** The bus faults of HAZARDS.md. `held`: how long the open transaction stays open (ms). */
+/** The change feed faults of HAZARDS.md. `held`: how long the open transaction stays open (ms). */
 export const faults = (held: number): Fault[] => [
   ...backendFaults,
   ...linkFaults,

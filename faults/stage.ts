@@ -114,9 +114,9 @@ export interface Reading {
 export async function readingOf(replica: Replica): Promise<Reading> {
   const text = await metricsOf(replica)
   return {
-    polls: countOf(text, 'assay_bus_polls_total'),
-    failures: countOf(text, 'assay_bus_poll_failures_total'),
-    reloads: countOf(text, 'assay_bus_reloads_total'),
+    polls: countOf(text, 'assay_change_feed_polls_total'),
+    failures: countOf(text, 'assay_change_feed_poll_failures_total'),
+    reloads: countOf(text, 'assay_change_feed_reloads_total'),
     stalled: countOf(text, 'nodejs_eventloop_lag_max_seconds'),
   }
 }

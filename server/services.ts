@@ -191,7 +191,7 @@ export function createServices(given: Parts) {
   const app = tracing ? instrumentApp(createApp(services), tracing) : createApp(services)
   if (tracing) log.info('an OpenTelemetry SDK is loaded: it is told of requests')
 
-  /** Writes what is still to be written, and leaves the bus. */
+  /** Writes what is still to be written, and leaves the change feed. */
   async function stop() {
     await maintenance.stop()
     await Promise.all([sessions.flush(), credentials.flush()])

@@ -60,10 +60,10 @@ describe.skipIf(!promtool)('the alerts, by promtool (skipped where it is not ins
 
   test('wake nobody for half a minute without the database that is over', async () => {
     const outage = {
-      assay_bus_age_seconds: '0.3x40 12 0.3x259',
-      assay_bus_polls_total: '0+30x40 1400+30x259',
-      assay_bus_poll_failures_total: '0x40 150x259',
-      'assay_unavailable_total{reason="bus"}': '0x40 2000 4000x258',
+      assay_change_feed_age_seconds: '0.3x40 12 0.3x259',
+      assay_change_feed_polls_total: '0+30x40 1400+30x259',
+      assay_change_feed_poll_failures_total: '0x40 150x259',
+      'assay_unavailable_total{reason="change_feed"}': '0x40 2000 4000x258',
     }
     await expectAlerts(outage, [10, 11, 12, 13, 14, 15, 16, 20].flatMap(none))
   })

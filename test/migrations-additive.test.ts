@@ -80,7 +80,7 @@ const DOES_NOT: Record<string, string> = {
     'CREATE TABLE "assay"."a" ("b" text REFERENCES "assay"."customers"("id"), "c" text REFERENCES "assay"."a"("b") ON DELETE cascade)',
   'changes rows': `UPDATE "assay"."sessions" SET "ip" = NULL`,
   'deletes rows': 'DELETE FROM "assay"."audit_events"',
-  'adds rows where others look': 'INSERT INTO "assay"."bus" DEFAULT VALUES',
+  'adds rows where others look': 'INSERT INTO "assay"."change_feed" DEFAULT VALUES',
   'changes a function': `CREATE OR REPLACE FUNCTION assay.now() RETURNS timestamptz LANGUAGE sql AS ''`,
   'does it behind one that adds': 'CREATE SEQUENCE "assay"."a"; DROP TABLE "assay"."sessions"',
   'does it in a block': 'DO $$ begin drop table assay.sessions; end $$',

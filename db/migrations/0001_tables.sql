@@ -27,10 +27,10 @@ CREATE TABLE "assay"."audit_events" (
 --> statement-breakpoint
 CREATE TABLE "assay"."audit_events_default" PARTITION OF "assay"."audit_events" DEFAULT;
 --> statement-breakpoint
-CREATE TABLE "assay"."bus" (
+CREATE TABLE "assay"."change_feed" (
 	"only" boolean PRIMARY KEY DEFAULT true NOT NULL,
 	"seq" bigint DEFAULT 0 NOT NULL,
-	CONSTRAINT "bus_only" CHECK ("assay"."bus"."only")
+	CONSTRAINT "change_feed_only" CHECK ("assay"."change_feed"."only")
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."customers" (
@@ -150,4 +150,4 @@ CREATE INDEX "sessions_listed" ON "assay"."sessions" USING btree ("customer_id",
 CREATE INDEX "sessions_ends_at" ON "assay"."sessions" USING btree ("ends_at");--> statement-breakpoint
 CREATE UNIQUE INDEX "signing_keys_current" ON "assay"."signing_keys" USING btree ("customer_id","use") WHERE "assay"."signing_keys"."state" = 'current';
 --> statement-breakpoint
-INSERT INTO "assay"."bus" DEFAULT VALUES;
+INSERT INTO "assay"."change_feed" DEFAULT VALUES;

@@ -118,7 +118,7 @@ const BUT_ONE = 'and s.id <> :keepSessionId'
 
 export const ENDED = `coalesce((select json_agg(id) from ended), '[]') as ended, ${PUBLISHED}`
 
-/** The ids of the sessions that were ended, and the bus's number if there were any. */
+/** The ids of the sessions that were ended, and the change feed's number if there were any. */
 export interface Ended {
   ended: string[]
   seq: number | null

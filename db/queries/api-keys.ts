@@ -44,7 +44,7 @@ export const findRetriedKey = statement('findRetriedKey')<
   select id, digest, created_at as "createdAt", expires_at as "expiresAt"
   from assay.api_keys where retry_digest = :retryDigest`)
 
-/** Answers the bus's number; no row: there is no such key. */
+/** Answers the change feed's number; no row: there is no such key. */
 export const deleteApiKey = statement('deleteApiKey')<
   AuditContext & { customerId: string; id: string },
   { seq: number }

@@ -2,7 +2,7 @@ import type { Database, Line } from '../client.ts'
 import { statement } from '../statement.ts'
 import { type AuditContext, auditedAs, OF_EACH_ROW } from './audit.ts'
 
-/** One row of the bus, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
+/** One row of the change feed, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
 export type RevocationRow = [
   number,
   'token' | 'session' | 'subject' | 'customer' | 'everyone',
@@ -26,19 +26,19 @@ export const publishing = (after: string[]) => `
     where n > 0 ${after.map(part => `and (select count(*) from ${part}) >= 0`).join(' ')}
   ),
   numbered as (
-    update assay.bus set seq = seq + ready.n from ready
+    update assay.change_feed set seq = seq + ready.n from ready
     returning seq, extract(epoch from clock_timestamp() - ready.at)::float8 as waited
   ),
   published as (
     insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
     select numbered.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
-    from narrowed, numbered, (select pg_notify('assay_bus', '')) as hinted
+    from narrowed, numbered, (select pg_notify('assay_changes', '')) as hinted
   )`
 
 /** The columns of a Published. */
 export const PUBLISHED = `(select seq from numbered) as seq, (select waited from numbered) as "lockWait"`
 
-/** The bus's number, and how long its counter was waited for (s); null where there was nothing to publish. */
+/** The change feed's number, and how long its counter was waited for (s); null where there was nothing to publish. */
 export interface Published {
   seq: number | null
   lockWait: number | null
@@ -66,7 +66,7 @@ export const LONGEST_TOKEN = `interval '24 hours'`
  * and timeline. A failover to another timeline may have lost commits; numbers compare on one timeline only.
  */
 export const POSITION = `
-  (select seq from assay.bus) as seq,
+  (select seq from assay.change_feed) as seq,
   pg_is_in_recovery() as standby,
   (select system_identifier from pg_control_system()) || '/' || case when pg_is_in_recovery() then 'standby'
     else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end as timeline`
@@ -97,7 +97,7 @@ export const poll = statement('poll')<
 >(`
   with here as (
     insert into assay.replicas (id, version, applied, max_staleness, seen_at)
-    values (:replica, :version, least(:applied, (select seq from assay.bus)), :maxStaleness, assay.now())
+    values (:replica, :version, least(:applied, (select seq from assay.change_feed)), :maxStaleness, assay.now())
     on conflict (id) do update
       set version = excluded.version, applied = excluded.applied, max_staleness = excluded.max_staleness, seen_at = excluded.seen_at
     returning seen_at
@@ -132,7 +132,7 @@ export interface TokenRevocation {
   user_agent: string | undefined
 }
 
-/** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the bus's number once all are in. */
+/** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the change feed's number once all are in. */
 export const insertRevokedTokens = statement('insertRevokedTokens')<Acts, { seq: number }>(`
   with acts as materialized (
     select *, assay.now() as t from jsonb_to_recordset(:acts::text::jsonb) as act (
@@ -148,7 +148,7 @@ export const insertRevokedTokens = statement('insertRevokedTokens')<Acts, { seq:
 
 /**
  * Ends every token and session of a subject that began before, by moving its epoch. A token issued in the race carries the
- * old one. Answers the bus's number and the new epoch.
+ * old one. Answers the change feed's number and the new epoch.
  */
 export const raiseSubjectEpoch = statement('raiseSubjectEpoch')<
   AuditContext & { customerId: string; subject: string },
@@ -186,12 +186,12 @@ export const raiseCustomerEpoch = statement('raiseCustomerEpoch')<
   ${publishing(['audited'])}
   select ${PUBLISHED} from raised`)
 
-/** What no token and no session may carry less of, whosever it is. Kept for good: sessions outlive the row on the bus. */
+/** What no token and no session may carry less of, whosever it is. Kept for good: sessions outlive the row on the change feed. */
 export const EVERYONES_EPOCH = '(select epoch from assay.installation)'
 
 /**
  * Ends every token and session of every customer that began before, by moving the epoch that they all share: one write,
- * however many there are. Answers the bus's number and the new epoch.
+ * however many there are. Answers the change feed's number and the new epoch.
  */
 export const raiseEveryonesEpoch = statement('raiseEveryonesEpoch')<
   AuditContext,

@@ -222,7 +222,7 @@ export const eraseCustomer = statement('eraseCustomer')<
     detail: `json_build_object('sessions', sessions, 'api_keys', api_keys, 'secrets', secrets, 'audit_events', audit_events)::text`,
   })}),
   ${NARROWED},
-  -- All locks are had before the bus's: its counter stays locked only for the commit.
+  -- All locks are had before the change feed's: its counter stays locked only for the commit.
   ${publishing(['audited', 'forgotten', 'raised'])}
   select ${PUBLISHED}, t as "erasedAt", sessions, api_keys as "apiKeys", secrets, audit_events as "auditEvents" from counted`)
 

@@ -145,7 +145,7 @@ export interface Retired {
   /** What forbids it: sessions that carry the version, and at most so many access tokens. */
   sessions: number
   tokens: number
-  /** The bus's number, if it was retired now. */
+  /** The change feed's number, if it was retired now. */
   seq: number | null
 }
 

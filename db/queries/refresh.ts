@@ -52,7 +52,7 @@ export interface RefreshRules extends Defaults {
  * Refreshes, each of another session (acts: refreshesOf): the row's lock, the verdict, what follows from it and its audit
  * row, in one statement. The verdict's time is taken after the row's lock. What it reads of customers and epochs may be
  * as old as the statement's wait; a token issued meanwhile carries the session's own epochs, and is dead on arrival.
- * `alone`: one act, which may wait for its row, and for the bus if it ends its session.
+ * `alone`: one act, which may wait for its row, and for the change feed if it ends its session.
  */
 const refreshing = (alone: boolean) => `
   with asked as materialized (
@@ -161,7 +161,7 @@ const ENDING = `
   ${publishing(['audited'])}`
 
 /**
- * Those that neither wait nor end anything: nobody waits for another's row, and none touches the bus. No row: it is not
+ * Those that neither wait nor end anything: nobody waits for another's row, and none touches the change feed. No row: it is not
  * there, or locked. One that is judged `reuse` has changed nothing. Both are for refreshSession.
  */
 export const refreshSessions = statement('refreshSessions')<Acts & RefreshRules, Refreshed>(refreshing(false))

@@ -17,7 +17,7 @@ export const isFirst = statement('isFirst')<{ replica: string }, { first: boolea
 export interface ReplicaRow {
   id: string
   version: string
-  /** The number of the bus up to which it knows every change, and how many it lacks. */
+  /** The number of the change feed up to which it knows every change, and how many it lacks. */
   applied: number
   behind: number
   /** Milliseconds since its last poll, and how long it may go without one. */
@@ -27,7 +27,7 @@ export interface ReplicaRow {
 
 /** Those that polled within a minute, or within as long as they may go without. */
 export const listReplicas = statement('listReplicas')<Record<never, never>, ReplicaRow>(`
-  select id, version, applied, (select seq from assay.bus) - applied as behind, max_staleness as "maxStaleness",
+  select id, version, applied, (select seq from assay.change_feed) - applied as behind, max_staleness as "maxStaleness",
     (extract(epoch from assay.now() - seen_at) * 1000)::float8 as age
   from assay.replicas
   where seen_at > assay.now() - greatest(interval '1 minute', make_interval(secs => max_staleness / 1000.0))

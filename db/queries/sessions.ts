@@ -64,7 +64,7 @@ export interface SessionEnd {
 }
 
 /**
- * Ends sessions (acts: SessionEnd[]). A row for each that was there and had not ended, with the bus's number once all are
+ * Ends sessions (acts: SessionEnd[]). A row for each that was there and had not ended, with the change feed's number once all are
  * in. Their rows are locked in one order, or two such statements could wait for each other.
  */
 export const endSessions = statement('endSessions')<Acts, { n: number; seq: number }>(`

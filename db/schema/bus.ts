@@ -31,15 +31,15 @@ export const masterKeys = assay.table('master_keys', {
  * numbers, which a sequence would not: whoever sees seq = n sees every change up to n.
  */
 export const changeFeed = assay.table(
-  'bus',
+  'change_feed',
   {
     only: boolean('only').primaryKey().default(true),
     seq: bigint('seq', { mode: 'number' }).notNull().default(0),
   },
-  table => [check('bus_only', sql`${table.only}`)],
+  table => [check('change_feed_only', sql`${table.only}`)],
 )
 
-/** What narrowed what is accepted, by the bus's number. A row leaves once no live token can be concerned. */
+/** What narrowed what is accepted, by the change feed's number. A row leaves once no live token can be concerned. */
 export const revocations = assay.table(
   'revocations',
   {
@@ -59,7 +59,7 @@ export const revocations = assay.table(
   ],
 )
 
-/** Who polls the bus, what it has applied and for how many milliseconds it may go on without a poll. */
+/** Who polls the change feed, what it has applied and for how many milliseconds it may go on without a poll. */
 export const replicas = assay.table('replicas', {
   id: text('id').primaryKey(),
   applied: bigint('applied', { mode: 'number' }).notNull(),

@@ -158,7 +158,7 @@ export class ClientAuthenticator {
     return retryOf(this.#options.keys.keyRing.installationKey, seed, [name, scope, expiresIn])
   }
 
-  /** Answers the bus's number, or undefined when there was nothing to delete. */
+  /** Answers the change feed's number, or undefined when there was nothing to delete. */
   async delete(customerId: string, id: string, origin: AuditContext): Promise<number | undefined> {
     const { db, revoker } = this.#options
     const [deleted] = await deleteApiKey(db, { ...origin, customerId, id })

@@ -147,7 +147,7 @@ export class ResourceServers {
     if (server) throw NO_OVERLAP
   }
 
-  /** Answers the bus's number, or undefined when there was none. */
+  /** Answers the change feed's number, or undefined when there was none. */
   async delete(id: string, origin: AuditContext): Promise<number | undefined> {
     const [deleted] = await deleteServer(this.#options.db, { ...origin, id })
     if (deleted) this.#options.revoker.invalidateCustomer(id, deleted.seq)

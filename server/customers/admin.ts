@@ -91,7 +91,7 @@ export class CustomerAdmin {
     return this.#reload(change, changed !== undefined)
   }
 
-  /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the bus's number. */
+  /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the change feed's number. */
   async disable(change: Change, origin: AuditContext) {
     return this.#setState(disableCustomer, change, origin)
   }
@@ -117,7 +117,7 @@ export class CustomerAdmin {
     return found
   }
 
-  /** Ends the account's own sessions. Answers the bus's number, if there were any. Throws `not_found`. */
+  /** Ends the account's own sessions. Answers the change feed's number, if there were any. Throws `not_found`. */
   async setPassword(customerId: string, password: string, origin: AuditContext): Promise<number | undefined> {
     const { db, gate, revoker } = this.#options
     const newHash = await gate.run(() => hashPassword(password))

@@ -26,7 +26,7 @@ export interface ApiKey {
   readonly expiresAt: number | undefined
 }
 
-/** All that verifying a customer's tokens and credentials takes, as it was at one number of the bus. */
+/** All that verifying a customer's tokens and credentials takes, as it was at one number of the change feed. */
 export interface CustomerRecord {
   readonly customerId: string
   /** `broken`: its row doesn't open, which concerns nobody else. */

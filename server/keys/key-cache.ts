@@ -181,7 +181,7 @@ export class KeyCache {
       }
       if (era !== changeFeed.era || (!row.standby && row.timeline === changeFeed.timeline)) continue
       await changeFeed.poll()
-      // The bus has just heard from the primary: what answered here is another server.
+      // The change feed has just heard from the primary: what answered here is another server.
       if (row.standby || row.timeline !== changeFeed.timeline) this.#options.db.renew()
     }
     throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')

@@ -53,7 +53,7 @@ export class KeyRetirement {
   }
 
   /**
-   * Retires a previous version, and ends nothing that lives. Answers since when, and the bus's number if it is so since now.
+   * Retires a previous version, and ends nothing that lives. Answers since when, and the change feed's number if it is so since now.
    * Throws `not_found`, Conflict, TooMany.
    */
   async retire(customerId: string, which: Version, origin: AuditContext) {

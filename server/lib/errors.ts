@@ -84,7 +84,7 @@ export class ConflictError extends ApiError {
 
 /** Why a 503 is sent, as the metrics count it: a closed set. */
 export const UNAVAILABLE = {
-  bus: 'what is known here is too old, or no poll has succeeded since the question',
+  change_feed: 'what is known here is too old, or no poll has succeeded since the question',
   database: 'the database gave no answer, or not as the primary',
   busy: 'more acts wait than can be done in time',
   changing: 'what was read changed at every look',

@@ -129,7 +129,7 @@ export class Metrics {
     this.#removed.inc({ task }, removed)
   }
 
-  /** An act took its number on the bus. */
+  /** An act took its number on the change feed. */
   lockWaited(seconds: number) {
     this.#lockWait.observe(seconds)
   }
@@ -162,8 +162,8 @@ function fromNothing<Label extends string>(
 
 const lockWait = (registers: Registry[]) =>
   new Histogram({
-    name: 'assay_bus_lock_wait_seconds',
-    help: "How long acts waited for the lock of the bus's counter, by the database's clock; of those that got it.",
+    name: 'assay_change_feed_lock_wait_seconds',
+    help: "How long acts waited for the lock of the change feed's counter, by the database's clock; of those that got it.",
     buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
     registers,
   })
@@ -200,7 +200,12 @@ function gauges(registers: Registry[], sources: MetricSources) {
         this.set(read())
       },
     })
-  gauge('assay_bus_age_seconds', 'Since the poll that the state rests on was sent.', 'max', sources.busAge)
+  gauge(
+    'assay_change_feed_age_seconds',
+    'Since the poll that the state rests on was sent.',
+    'max',
+    sources.busAge,
+  )
   gauge(
     'assay_answer_age_max_seconds',
     'The oldest state that was ever answered from.',
@@ -231,9 +236,13 @@ function totals(registers: Registry[], sources: MetricSources) {
         this.inc(read())
       },
     })
-  total('assay_bus_polls_total', 'Polls of the bus sent.', () => sources.changeFeed().polls)
-  total('assay_bus_poll_failures_total', 'Polls that failed.', () => sources.changeFeed().failures)
-  total('assay_bus_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)
-  total('assay_bus_reloads_total', 'Times that all state was read anew.', () => sources.changeFeed().reloads)
+  total('assay_change_feed_polls_total', 'Polls of the change feed sent.', () => sources.changeFeed().polls)
+  total('assay_change_feed_poll_failures_total', 'Polls that failed.', () => sources.changeFeed().failures)
+  total('assay_change_feed_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)
+  total(
+    'assay_change_feed_reloads_total',
+    'Times that all state was read anew.',
+    () => sources.changeFeed().reloads,
+  )
   total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
 }

@@ -1,6 +1,6 @@
 import { Unavailable } from './errors.ts'
 
-/** What must be waited for before a verdict: a poll of the bus, or the record of a customer. */
+/** What must be waited for before a verdict: a poll of the change feed, or the record of a customer. */
 export type Waiting = { wait: () => Promise<unknown> }
 
 export const isWaiting = (verdict: object | undefined): verdict is Waiting =>

@@ -87,7 +87,7 @@ export class ChangeFeed {
   async ensureLease(): Promise<void> {
     if (this.hasLease()) return
     await within(JOIN_POLL_MS, this.poll(), () => {}).catch(() => {}) // Told, and counted.
-    if (!this.hasLease()) throw new Unavailable('bus: the lease has run out', 'bus')
+    if (!this.hasLease()) throw new Unavailable('change feed: the lease has run out', 'change_feed')
   }
 
   /** Milliseconds since 1970 by the database's clock; where a poll's way leaves a doubt, ahead of it rather than behind. */
@@ -148,14 +148,14 @@ export class ChangeFeed {
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
       await pause(WAIT_POLL_MS)
     }
-    if (known === undefined) throw new Unavailable('bus: no poll since the change', 'bus')
+    if (known === undefined) throw new Unavailable('change feed: no poll since the change', 'change_feed')
   }
 
   /** Resolves once a poll that was sent after this call has been applied: whatever was acknowledged before is known. */
   async readBarrier(): Promise<void> {
     await pause(MIN_POLL_MS - this.age)
     if (!(await this.#pollAgain()) || !this.hasLease())
-      throw new Unavailable('bus: no poll since the question', 'bus')
+      throw new Unavailable('change feed: no poll since the question', 'change_feed')
   }
 
   /** A poll that is sent after this call. Answers whether it succeeded. */
@@ -180,7 +180,8 @@ export class ChangeFeed {
 
   /** One in flight: whoever asks meanwhile joins it. */
   poll(): Promise<void> {
-    if (this.#stopped) return Promise.reject(new Unavailable('bus: this replica has stopped', 'bus'))
+    if (this.#stopped)
+      return Promise.reject(new Unavailable('change feed: this replica has stopped', 'change_feed'))
     this.#pollInFlight ??= this.#poll().finally(() => {
       this.#pollInFlight = undefined
     })
@@ -191,7 +192,8 @@ export class ChangeFeed {
     this.counts.polls++
     try {
       for (let idle = 0; !(await this.#pollOnce()); )
-        if (++idle > MAX_ATTEMPTS) throw new Unavailable('bus: polls are too slow for MAX_STALENESS', 'bus')
+        if (++idle > MAX_ATTEMPTS)
+          throw new Unavailable('change feed: polls are too slow for MAX_STALENESS', 'change_feed')
       this.#logTransition(undefined)
     } catch (error) {
       this.counts.failures++
@@ -206,7 +208,8 @@ export class ChangeFeed {
     // Before sending: the lease counts from the oldest moment that the answer may speak of.
     const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
     const [answer] = await poll(line, { replica, version: VERSION, applied: this.#applied, maxStaleness })
-    if (!answer || answer.standby) throw new Unavailable('bus: the answer came from a standby', 'bus')
+    if (!answer || answer.standby)
+      throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
     if (this.#isOtherTimeline(answer)) return this.#reset()
     const won = this.#accept(answer, sent, clock.monotonic())
     if (won) this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }

@@ -15,7 +15,7 @@ const later = (one: Epoch, two: Epoch) => (two.epoch > one.epoch ? two : one)
 
 /**
  * What this replica knows to be revoked: the complete set of what is live, so that a token seen for the first time needs
- * no database. How fresh it is, the bus knows.
+ * no database. How fresh it is, the change feed knows.
  */
 export class RevocationList {
   // Each to its dead_after, a NumericDate. By customer, too: who has one customer's secret can sign any jti and sid.
@@ -36,7 +36,11 @@ export class RevocationList {
     else if (kind === 'subject') this.#raiseSubject(keyOf(customerId, key), { epoch, deadAfter })
     else if (kind === 'everyone') this.#everyone = later(this.#everyone, { epoch, deadAfter })
     else if (kind === 'customer') this.#changeCustomer(customerId, { seq, deadAfter })
-    else throw new Unavailable(`bus: ${kind} is no kind of change that this version knows`, 'bus')
+    else
+      throw new Unavailable(
+        `change feed: ${kind} is no kind of change that this version knows`,
+        'change_feed',
+      )
   }
 
   #changeCustomer(customerId: string, change: { seq: number; deadAfter: number }) {

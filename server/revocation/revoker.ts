@@ -19,24 +19,24 @@ const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = 86_400 + 60
 
 /**
  * Ends tokens, sessions, subjects, customers, everyone: each one write, and known to this replica before its answer goes out. Each
- * answers the bus's number, for whoever waits until every replica knows.
+ * answers the change feed's number, for whoever waits until every replica knows.
  */
 export class Revoker {
   readonly #db: Querier
-  readonly #bus: ChangeFeed
+  readonly #changeFeed: ChangeFeed
   readonly #limits: RateLimiter
   readonly #ends: Batcher<Omit<SessionEnd, 'n'>, number | undefined>
   readonly #tokens: Batcher<TokenRevocation, number>
 
   constructor({ db, changeFeed, limits }: { db: Querier; changeFeed: ChangeFeed; limits: RateLimiter }) {
     this.#db = db
-    this.#bus = changeFeed
+    this.#changeFeed = changeFeed
     this.#limits = limits
     this.#ends = new Batcher(acts => endAll(db, acts))
     this.#tokens = new Batcher(acts => revokeAll(db, acts))
   }
 
-  /** Answers the bus's number, or undefined when there was nothing to end. Its access tokens end with it. */
+  /** Answers the change feed's number, or undefined when there was nothing to end. Its access tokens end with it. */
   async end(customerId: string, sessionId: string, origin: AuditContext): Promise<number | undefined> {
     const seq = await this.#ends.add({ ...actOf(customerId, origin), id: sessionId })
     if (seq !== undefined) this.applySessionEnded(customerId, sessionId, seq)
@@ -47,20 +47,20 @@ export class Revoker {
     const { client_id: customerId, jti: tokenId, sub: subject, exp: expiresAt } = claims
     const act = { ...actOf(customerId, origin), token_id: tokenId, subject, expires_at: expiresAt }
     const seq = await this.#tokens.add(act)
-    this.#bus.apply([[seq, 'token', customerId, tokenId, 0, expiresAt + 60]])
+    this.#changeFeed.apply([[seq, 'token', customerId, tokenId, 0, expiresAt + 60]])
     return seq
   }
 
-  /** Ends all of a subject's tokens and sessions that began before. Answers the bus's number. */
+  /** Ends all of a subject's tokens and sessions that began before. Answers the change feed's number. */
   async revokeSubject(customerId: string, subject: string, origin: AuditContext): Promise<number> {
     await this.#limits.take('subject', customerId)
     const [raised] = await raiseSubjectEpoch(this.#db, { ...origin, customerId, subject })
     const { seq, epoch } = raised!
-    this.#bus.apply([[seq, 'subject', customerId, subject, epoch, this.#longest()]])
+    this.#changeFeed.apply([[seq, 'subject', customerId, subject, epoch, this.#longest()]])
     return seq
   }
 
-  /** Ends all of a customer's tokens and sessions that began before, its own too. Answers the bus's number. */
+  /** Ends all of a customer's tokens and sessions that began before, its own too. Answers the change feed's number. */
   async revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
     const [raised] = await raiseCustomerEpoch(this.#db, { ...origin, customerId })
     if (!raised) throw new ApiError('not_found', 'no such customer')
@@ -68,26 +68,26 @@ export class Revoker {
     return raised.seq
   }
 
-  /** Ends every token and session of every customer that began before. Answers the bus's number. */
+  /** Ends every token and session of every customer that began before. Answers the change feed's number. */
   async revokeEveryone(origin: AuditContext): Promise<number> {
     const [raised] = await raiseEveryonesEpoch(this.#db, origin)
     const { seq, epoch } = raised!
-    this.#bus.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
+    this.#changeFeed.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
     return seq
   }
 
   /** A session that another act ended is refused here from now on. */
   applySessionEnded(customerId: string, sessionId: string, seq: number) {
-    this.#bus.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
+    this.#changeFeed.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
   }
 
   /** A customer's record that another act changed is read anew here from now on. */
   invalidateCustomer(customerId: string, seq: number) {
-    this.#bus.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
+    this.#changeFeed.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
   }
 
   #longest() {
-    return Math.ceil(this.#bus.now() / 1000) + MAX_TOKEN_TTL_AND_MARGIN_SECONDS
+    return Math.ceil(this.#changeFeed.now() / 1000) + MAX_TOKEN_TTL_AND_MARGIN_SECONDS
   }
 }
 

@@ -39,7 +39,7 @@ function flag(form: Map<string, string>, query: Map<string, string>, name: strin
   return value
 }
 
-/** Answers the bus's number, or undefined when nothing was left to revoke. */
+/** Answers the change feed's number, or undefined when nothing was left to revoke. */
 async function revoked(
   call: Call,
   services: Needs,

@@ -115,7 +115,7 @@ function failed({ metrics, log }: Needs, requestId: string, error: unknown): Rep
   const status = error instanceof Unavailable ? 503 : 500
   metrics.verified(status === 503 ? 'unavailable' : 'server_error')
   if (error instanceof Unavailable) metrics.unavailable(error.reason)
-  // An outage is told by the bus, once; here it would be a line per request.
+  // An outage is told by the change feed, once; here it would be a line per request.
   log[status === 503 ? 'debug' : 'error']({ requestId, err: error }, 'verify failed')
   return empty(status, requestId, undefined, status === 503 ? { 'Retry-After': '1' } : {})
 }

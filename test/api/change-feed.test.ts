@@ -158,7 +158,7 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
 /** A revocation that only reading everything can find: its number lies behind what everyone has applied. */
 async function plantUnseen(token: string) {
   const [row] = await world.admin.query<{ seq: number }>(
-    `with pushed as (update assay.bus set seq = seq + 2 returning seq)
+    `with pushed as (update assay.change_feed set seq = seq + 2 returning seq)
     select seq from pushed`,
   )
   await hear(here)
@@ -174,7 +174,7 @@ async function plantUnseen(token: string) {
 test('a counter that went back makes a replica read everything anew', async () => {
   const token = await newToken()
   await plantUnseen(token)
-  await world.admin.query('update assay.bus set seq = seq - 1')
+  await world.admin.query('update assay.change_feed set seq = seq - 1')
   await hear(here)
   expect((await here.verify(token)).status).toBe(401)
   expect((await here.verify(await newToken())).status).toBe(200)
@@ -233,7 +233,7 @@ test('a kind of change that only a newer version knows is no answer, rather than
   const replica = await own.replica()
   const { accessToken } = await replica.signUp()
   await own.admin.query('alter table assay.revocations drop constraint revocations_kind')
-  await own.admin.query(`with numbered as (update assay.bus set seq = seq + 1 returning seq)
+  await own.admin.query(`with numbered as (update assay.change_feed set seq = seq + 1 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
     select seq, 'country', 'DE', assay.now() + interval '1 day' from numbered`)
   await expect(replica.changeFeed.poll()).rejects.toThrow()

@@ -33,7 +33,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** A replica whose statements are counted, but for the polls of the bus. */
+/** A replica whose statements are counted, but for the polls of the change feed. */
 async function counting() {
   const link = holding(world.db)
   const replica = await replicaOn(world, link.db)

@@ -57,7 +57,7 @@ test('a lower epoch of a subject that arrives late undoes nothing', async () => 
   const token = (await customer.issue({ subject: 'user-1' })).json.access_token
   await revokeSubject(customer, 'user-1')
   await world.admin.query(
-    `with numbered as (update assay.bus set seq = seq + 1 returning seq)
+    `with numbered as (update assay.change_feed set seq = seq + 1 returning seq)
     insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
     select seq, 'subject', $1, 'user-1', 0, assay.now() + interval '1 day' from numbered`,
     [customer.id],

@@ -198,7 +198,7 @@ describe('503s are counted by why the state could not be known', () => {
       await replica.request('/readyz'),
     ])
     held.release()
-    expect(outage).toEqual({ sent: 6, grown: { changeFeed: 5, not_ready: 1 } })
+    expect(outage).toEqual({ sent: 6, grown: { change_feed: 5, not_ready: 1 } })
   })
 
   test('a customer whose secrets do not open', async () => {
@@ -230,7 +230,7 @@ describe('503s are counted by why the state could not be known', () => {
   })
 })
 
-test('acts that take a number on the bus are counted, and hardly wait when nobody else is there', async () => {
+test('acts that take a number on the change feed are counted, and hardly wait when nobody else is there', async () => {
   const customer = await assay.signUp()
   const { access_token: token, session_id } = await customer.session()
   const acts = async () => {
@@ -240,11 +240,11 @@ test('acts that take a number on the bus are counted, and hardly wait when nobod
     await assay.request('/api/subjects/ann/revoke', { method: 'POST', headers: bearer(customer.apiKey) })
     await assay.request('/api/sessions', { method: 'DELETE', headers: bearer(customer.accessToken) })
   }
-  const before = await metric('assay_bus_lock_wait_seconds_sum')
-  expect(await growth('assay_bus_lock_wait_seconds_count', {}, acts)).toBe(5)
-  expect((await metric('assay_bus_lock_wait_seconds_sum')) - before).toBeLessThan(1)
+  const before = await metric('assay_change_feed_lock_wait_seconds_sum')
+  expect(await growth('assay_change_feed_lock_wait_seconds_count', {}, acts)).toBe(5)
+  expect((await metric('assay_change_feed_lock_wait_seconds_sum')) - before).toBeLessThan(1)
   const issuing = () => Promise.all([customer.issue(), customer.session()])
-  expect(await growth('assay_bus_lock_wait_seconds_count', {}, issuing)).toBe(0)
+  expect(await growth('assay_change_feed_lock_wait_seconds_count', {}, issuing)).toBe(0)
 })
 
 test('it shows how old its state is, and what it keeps in memory', async () => {
@@ -254,7 +254,7 @@ test('it shows how old its state is, and what it keeps in memory', async () => {
     const read = async (name: string) =>
       Number(new RegExp(`^${name} (\\S+)$`, 'm').exec((await replica.get('/metrics', ADMIN_TOKEN)).text)?.[1])
     const before = {
-      polls: await read('assay_bus_polls_total'),
+      polls: await read('assay_change_feed_polls_total'),
       customers: await read('assay_customers_cached'),
     }
     const customer = await replica.signUp()
@@ -265,11 +265,11 @@ test('it shows how old its state is, and what it keeps in memory', async () => {
     await replica.postForm('/revoke', { token }, bearer(customer.apiKey))
     expect(await read('assay_revocations')).toBe(1)
     await replica.changeFeed.poll()
-    expect(await read('assay_bus_polls_total')).toBeGreaterThan(before.polls)
-    expect(await read('assay_bus_rows_total')).toBeGreaterThanOrEqual(1)
-    expect(await read('assay_bus_age_seconds')).toBeLessThan(3)
+    expect(await read('assay_change_feed_polls_total')).toBeGreaterThan(before.polls)
+    expect(await read('assay_change_feed_rows_total')).toBeGreaterThanOrEqual(1)
+    expect(await read('assay_change_feed_age_seconds')).toBeLessThan(3)
     replica.clock.skip(60_000)
-    expect(await read('assay_bus_age_seconds')).toBeGreaterThanOrEqual(3)
+    expect(await read('assay_change_feed_age_seconds')).toBeGreaterThanOrEqual(3)
   } finally {
     await lonely.stop()
   }

@@ -71,7 +71,7 @@ test('H23 a record read before everything was read anew is not used', async () =
   await setState(customer.id, 'disabled')
   // As a backup that was put back: the counter is lower than what the load has seen.
   await world.admin.query(
-    `with back as (update assay.bus set seq = seq - 1 returning seq)
+    `with back as (update assay.change_feed set seq = seq - 1 returning seq)
     delete from assay.revocations r using back where r.seq > back.seq`,
   )
   await hear(replica)

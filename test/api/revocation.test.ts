@@ -46,7 +46,7 @@ async function expectDone(answer: Promise<{ status: number; text: string; header
 /** All that a revocation leaves behind. */
 async function written() {
   const [row] = await world.admin.query<{ numbers: number; events: number; seq: number }>(`
-    select (select count(*)::int from assay.revocations) as numbers, (select seq::int from assay.bus) as seq,
+    select (select count(*)::int from assay.revocations) as numbers, (select seq::int from assay.change_feed) as seq,
       (select count(*)::int from assay.audit_events where type like '%.revoked') as events`)
   return row!
 }

@@ -20,7 +20,7 @@ afterAll(() => world.stop())
 async function change(statement: string, customerId: string) {
   await world.admin.query(
     `with changed as (${statement} returning 1),
-      numbered as (update assay.bus set seq = seq + 1 where (select count(*) from changed) > 0 returning seq)
+      numbered as (update assay.change_feed set seq = seq + 1 where (select count(*) from changed) > 0 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
     select seq, 'customer', $1, assay.now() + interval '1 day' from numbered`,
     [customerId],
@@ -156,7 +156,7 @@ describe('H05 a kid that was never made costs no query (CVE-2026-39356)', () => 
     return [...exchanged, ...spelled, ...versions.map(version => kid.replace('.a1.', `.${version}.`))]
   }
 
-  /** The queries while `run` runs: all that the server asks of its database, but for the bus's own poll. */
+  /** The queries while `run` runs: all that the server asks of its database, but for the change feed's own poll. */
   async function queriesOf(run: () => Promise<unknown>): Promise<string[]> {
     await Promise.all([assay.credentials.flush(), assay.sessions.flush()])
     const { db } = world

@@ -94,7 +94,7 @@ describe("a caller's trace goes on", () => {
     }
   })
 
-  test('in a verify that waits for the bus', async () => {
+  test('in a verify that waits for the change feed', async () => {
     const { access_token } = await customer.session()
     const strict = (headers: object) =>
       assay.get('/verify', access_token, { ...headers, 'X-Consistency': 'strict' })

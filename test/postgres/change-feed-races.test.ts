@@ -4,7 +4,7 @@ import { hear, linkTo, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
 import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What only a server with many connections can show: transactions that are open beside the bus. */
+/** What only a server with many connections can show: transactions that are open beside the change feed. */
 
 let world: World
 let here: Replica
@@ -59,7 +59,7 @@ test('how long the counter was waited for is measured, and nothing else that an 
   const waits = async () => {
     const { text } = await here.get('/metrics', ADMIN_TOKEN)
     const read = (name: string) =>
-      Number(new RegExp(`^assay_bus_lock_wait_seconds_${name} (.+)$`, 'm').exec(text)![1])
+      Number(new RegExp(`^assay_change_feed_lock_wait_seconds_${name} (.+)$`, 'm').exec(text)![1])
     return { count: read('count'), sum: read('sum') }
   }
   /** What an act that waits for this lock for so long (ms) adds. */
@@ -78,7 +78,9 @@ test('how long the counter was waited for is measured, and nothing else that an 
     return { count: after.count - before.count, sum: after.sum - before.sum }
   }
   const [one, two] = [await customer.session(), await customer.session()]
-  const ofCounter = await held('select from assay.bus for update', 300, () => revoke(one.access_token))
+  const ofCounter = await held('select from assay.change_feed for update', 300, () =>
+    revoke(one.access_token),
+  )
   expect(ofCounter.count).toBe(1)
   expect(ofCounter.sum).toBeGreaterThanOrEqual(0.25)
   // The act waits as long, before it is at the counter.

@@ -112,7 +112,7 @@ test('H26 hints that can’t come for a while are not missed, and come again by 
 async function expectHinted(hints: { count(): number }, token: string) {
   const lost = hints.count()
   await until('a hint comes again', async () => {
-    await world.admin.query(`select pg_notify('assay_bus', '')`)
+    await world.admin.query(`select pg_notify('assay_changes', '')`)
     return hints.count() > lost
   })
   const before = hints.count()

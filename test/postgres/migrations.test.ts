@@ -103,7 +103,14 @@ test('everything lives in the schema assay, beside an application’s own tables
   expect(await outside()).toEqual(before)
   const inside = (await sql.unsafe(OBJECTS)).filter(({ schema }) => schema === 'assay')
   expect(inside.map(({ name }) => name)).toEqual(
-    expect.arrayContaining(['migrations', 'now', 'epochs', 'bus', 'customers', 'audit_events_default']),
+    expect.arrayContaining([
+      'migrations',
+      'now',
+      'epochs',
+      'change_feed',
+      'customers',
+      'audit_events_default',
+    ]),
   )
 })
 

@@ -193,7 +193,7 @@ test('many that ask for the same unknown customer over a silent link all hear so
   onTestFinished(() => link.close())
   const pool = openPostgres(link.url, 400, false)
   onTestFinished(() => pool.close())
-  // The bus has a sound link of its own: only the read of the record hangs.
+  // The change feed has a sound link of its own: only the read of the record hangs.
   const database = holding({ ...world.db, query: pool.query })
   const replica = await replicaOn(world, database.db, { MAX_STALENESS: `${N}ms` })
   const { access_token: token } = await customer.session()

@@ -66,8 +66,8 @@ async function expectRefused(url: string, found: RegExp) {
 const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
   'a table is missing': ['drop table assay.sessions', /lacks sessions:/],
   'many tables are missing': [
-    'drop table assay.sessions, assay.bus, assay.api_keys, assay.replicas, assay.master_keys',
-    /lacks api_keys, bus, master_keys and 2 more:/,
+    'drop table assay.sessions, assay.change_feed, assay.api_keys, assay.replicas, assay.master_keys',
+    /lacks api_keys, change_feed, master_keys and 2 more:/,
   ],
   'all tables but the record of migrations are missing': [
     `do $$ declare name text; begin
@@ -101,9 +101,9 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
     'delete from assay.installation',
     /has customers and no installation:/,
   ],
-  'the row of the counter is missing': ['delete from assay.bus', /has no counter of revocations:/],
+  'the row of the counter is missing': ['delete from assay.change_feed', /has no counter of revocations:/],
   'the counter is that of an empty database': [
-    `update assay.bus set seq = 0; insert into assay.revocations (seq, kind, customer_id, dead_after)
+    `update assay.change_feed set seq = 0; insert into assay.revocations (seq, kind, customer_id, dead_after)
       values (7, 'customer', 'x', assay.now())`,
     /has revocations that its counter does not know:/,
   ],
@@ -120,7 +120,7 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
     /has customers and no secrets of theirs:/,
   ],
   'two things are wrong': [
-    'delete from assay.bus; delete from assay.signing_keys',
+    'delete from assay.change_feed; delete from assay.signing_keys',
     /has no counter of revocations, and has customers and no secrets of theirs:/,
   ],
 }

@@ -56,7 +56,7 @@ test.skipIf(!present)(
 
 test.skipIf(!present)('H27 with DIRECT_DATABASE_URL past it they do', async () => {
   const assay = await startAssay(settings({ DIRECT_DATABASE_URL: url }))
-  const listening = `select 1 from pg_stat_activity where datname = '${database()}' and query = 'listen assay_bus'`
+  const listening = `select 1 from pg_stat_activity where datname = '${database()}' and query = 'listen assay_changes'`
   const db = await open({ url })
   await until('it listens', async () => (await db.query(listening)).length === 1)
   await db.close()

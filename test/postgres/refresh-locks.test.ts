@@ -69,10 +69,10 @@ test('a session whose row is locked keeps no other one waiting', async () => {
   expect(statuses.sort()).toEqual([200, 400])
 })
 
-test('a token that is used again waits for the bus to end its session; others do not', async () => {
+test('a token that is used again waits for the change feed to end its session; others do not', async () => {
   const [stolen, ...others] = await sessions(20)
   expect((await assay.refresh(stolen!.refresh_token)).status).toBe(200)
-  const { letGo } = await lock('assay.bus')
+  const { letGo } = await lock('assay.change_feed')
   const tokens = refreshTokens(others)
   const sent = together(tokens.slice(0, 4), stolen!.refresh_token, tokens.slice(4))
   for (const { status } of await sent.others) expect(status).toBe(200)

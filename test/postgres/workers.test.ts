@@ -177,7 +177,7 @@ describe('the metrics of all', () => {
     for (const at of [one, two]) expect(await verify(at, token)).toBe(200)
     expect(await metric('assay_customers_cached')).toBe(WORKERS)
     expect(await metric('assay_workers')).toBe(WORKERS)
-    expect(await metric('assay_bus_age_seconds')).toBeLessThan(N / 1_000)
+    expect(await metric('assay_change_feed_age_seconds')).toBeLessThan(N / 1_000)
   })
 
   test('tell the processes apart, where a sum would hide one of them', async () => {

@@ -148,7 +148,7 @@ test('H23 an entry of a database that went back since is not used', async () => 
   await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   // As a backup that was put back: the counter is lower than what the entry has seen.
   await world.admin.query(
-    `with back as (update assay.bus set seq = seq - 1 returning seq)
+    `with back as (update assay.change_feed set seq = seq - 1 returning seq)
     delete from assay.revocations r using back where r.seq > back.seq`,
   )
   await hear(replica)

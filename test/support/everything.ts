@@ -32,7 +32,7 @@ export const eventsAfter = ({ admin }: World, id: number) =>
 /** Whether the counter stands where the last revocation is. */
 export async function isBusWhole({ admin }: World): Promise<boolean> {
   const [row] = await admin.query<{ whole: boolean }>(
-    'select seq = coalesce((select max(seq) from assay.revocations), 0) as whole from assay.bus',
+    'select seq = coalesce((select max(seq) from assay.revocations), 0) as whole from assay.change_feed',
   )
   return row!.whole
 }

@@ -21,14 +21,14 @@ export async function setState(
   await publishCustomer(world, customerId, replicas)
 }
 
-/** Says on the bus that a customer's record changed. */
+/** Says on the change feed that a customer's record changed. */
 export async function publishCustomer(
   world: World,
   customerId: string,
   replicas: Pick<Replica, 'changeFeed'>[] = [],
 ) {
   await world.admin.query(
-    `with numbered as (update assay.bus set seq = seq + 1 returning seq)
+    `with numbered as (update assay.change_feed set seq = seq + 1 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
     select seq, 'customer', $1, assay.now() + interval '24 hours 1 minute' from numbered`,
     [customerId],

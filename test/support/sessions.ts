@@ -42,7 +42,7 @@ export async function countsOf(world: World, sessionId: string): Promise<Record<
   return counts
 }
 
-/** Sets columns of a customer and publishes the change on the bus, as an operator's act does. */
+/** Sets columns of a customer and publishes the change on the change feed, as an operator's act does. */
 export async function changeCustomer(
   { admin }: World,
   replicas: Replica[],
@@ -51,7 +51,7 @@ export async function changeCustomer(
 ): Promise<void> {
   await admin.query(
     `with changed as (update assay.customers set ${assignment} where id = $1 returning id),
-    numbered as (update assay.bus set seq = seq + 1 where (select count(*) from changed) > 0 returning seq)
+    numbered as (update assay.change_feed set seq = seq + 1 where (select count(*) from changed) > 0 returning seq)
     insert into assay.revocations (seq, kind, customer_id, dead_after)
     select seq, 'customer', $1, assay.now() + interval '1 day' from numbered`,
     [customerId],
@@ -70,7 +70,7 @@ export async function moveSubjectEpoch(
       insert into assay.subject_epochs (customer_id, subject, epoch) values ($1, $2, nextval('assay.epochs'))
       on conflict (customer_id, subject) do update set epoch = excluded.epoch returning epoch
     ),
-    numbered as (update assay.bus set seq = seq + 1 where (select count(*) from moved) > 0 returning seq)
+    numbered as (update assay.change_feed set seq = seq + 1 where (select count(*) from moved) > 0 returning seq)
     insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
     select seq, 'subject', $1, $2, epoch, assay.now() + interval '1 day' from numbered, moved`,
     [customerId, subject],

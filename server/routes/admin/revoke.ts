@@ -35,7 +35,7 @@ function revoke(services: Needs) {
   }
 }
 
-/** Answers the bus's number, if there was anything to end. */
+/** Answers the change feed's number, if there was anything to end. */
 async function revokeToken(
   { revoker, tokens }: Needs,
   token: string,
