@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
 import { bigint, check, index, integer, primaryKey, text } from 'drizzle-orm/pg-core'
-import { assay, bytea, instant, now } from './common.ts'
+import { assay, instant } from './common.ts'
 
 /**
  * One row per session for its whole life, updated in place (a migration sets fillfactor 70). A refresh token is derived
@@ -52,37 +52,5 @@ export const sessions = assay.table(
     index('sessions_ends_at').on(table.endsAt),
     check('sessions_gen', sql`${table.gen} > 0`),
     check('sessions_ends', sql`${table.expiresAt} <= ${table.endsAt}`),
-  ],
-)
-
-/** Gives each new epoch, of subjects and customers alike. */
-export const epochs = assay.sequence('epochs')
-
-/** Tokens and sessions of a subject that began under a lower epoch are dead. No row is epoch 0. */
-export const subjectEpochs = assay.table(
-  'subject_epochs',
-  {
-    customerId: text('customer_id').notNull(),
-    subject: text('subject').notNull(),
-    /** From the one sequence, so that a removed row never starts again. */
-    epoch: bigint('epoch', { mode: 'number' }).notNull(),
-    changedAt: instant('changed_at').notNull().default(now),
-  },
-  table => [primaryKey({ columns: [table.customerId, table.subject] })],
-)
-
-/** Which session an Idempotency-Key started. Digests only: neither the key nor the body is kept. */
-export const idempotencyKeys = assay.table(
-  'idempotency_keys',
-  {
-    customerId: text('customer_id').notNull(),
-    keyDigest: bytea('key_digest').notNull(),
-    requestDigest: bytea('request_digest').notNull(),
-    sessionId: text('session_id').notNull(),
-    expiresAt: instant('expires_at').notNull(),
-  },
-  table => [
-    primaryKey({ columns: [table.customerId, table.keyDigest] }),
-    index('idempotency_keys_expires_at').on(table.expiresAt),
   ],
 )

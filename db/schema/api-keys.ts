@@ -1,0 +1,25 @@
+import { index, text } from 'drizzle-orm/pg-core'
+import { assay, bytea, instant, now } from './common.ts'
+import { customers } from './customers.ts'
+
+/** Only the SHA-256 of the key is kept: 256 random bits need no slow hash. */
+export const apiKeys = assay.table(
+  'api_keys',
+  {
+    id: text('id').primaryKey(),
+    customerId: text('customer_id')
+      .notNull()
+      .references(() => customers.id, { onDelete: 'cascade' }),
+    name: text('name'),
+    /** RFC 6749 3.3: what a token issued with it may carry; '*' is any, and none unasked. */
+    scope: text('scope').notNull(),
+    digest: bytea('digest').notNull(),
+    createdAt: instant('created_at').notNull().default(now),
+    expiresAt: instant('expires_at'),
+    /** Written at most once a minute. */
+    lastUsedAt: instant('last_used_at'),
+    /** Of the Idempotency-Key that it was made under, if any. */
+    retryDigest: bytea('retry_digest').unique('api_keys_retry'),
+  },
+  table => [index('api_keys_customer').on(table.customerId)],
+)

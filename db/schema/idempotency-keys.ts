@@ -1,0 +1,18 @@
+import { index, primaryKey, text } from 'drizzle-orm/pg-core'
+import { assay, bytea, instant } from './common.ts'
+
+/** Which session an Idempotency-Key started. Digests only: neither the key nor the body is kept. */
+export const idempotencyKeys = assay.table(
+  'idempotency_keys',
+  {
+    customerId: text('customer_id').notNull(),
+    keyDigest: bytea('key_digest').notNull(),
+    requestDigest: bytea('request_digest').notNull(),
+    sessionId: text('session_id').notNull(),
+    expiresAt: instant('expires_at').notNull(),
+  },
+  table => [
+    primaryKey({ columns: [table.customerId, table.keyDigest] }),
+    index('idempotency_keys_expires_at').on(table.expiresAt),
+  ],
+)

@@ -1,0 +1,20 @@
+import { sql } from 'drizzle-orm'
+import { bigint, boolean, check, text } from 'drizzle-orm/pg-core'
+import { assay, bytea, instant, now } from './common.ts'
+
+/**
+ * The installation's random id and its installation key, sealed by a master key. Opening it proves the master key; it
+ * stays when the master changes. One row: the primary key is a boolean that must be true.
+ */
+export const installation = assay.table(
+  'installation',
+  {
+    only: boolean('only').primaryKey().default(true),
+    id: text('id').notNull(),
+    sealedKey: bytea('sealed_key').notNull(),
+    /** Of everyone: whatever began under a lower one is dead, whosever it is. From the sequence of all epochs. */
+    epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
+    createdAt: instant('created_at').notNull().default(now),
+  },
+  table => [check('installation_only', sql`${table.only}`)],
+)

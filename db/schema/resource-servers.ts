@@ -1,0 +1,18 @@
+import { text } from 'drizzle-orm/pg-core'
+import { assay, bytea, instant, now } from './common.ts'
+
+/** A gateway or backend that asks about tokens. */
+export const resourceServers = assay.table('resource_servers', {
+  id: text('id').primaryKey(),
+  name: text('name'),
+  digest: bytea('digest').notNull(),
+  /** The credential before the last rotation, and until when it may still be used. */
+  previousDigest: bytea('previous_digest'),
+  previousUntil: instant('previous_until'),
+  /** JSON of customers' ids, and of scopes, that it is limited to; null: all. */
+  customers: text('customers'),
+  scopes: text('scopes'),
+  createdAt: instant('created_at').notNull().default(now),
+  /** Of the Idempotency-Key that it was made under, if any. */
+  retryDigest: bytea('retry_digest').unique('resource_servers_retry'),
+})

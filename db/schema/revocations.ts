@@ -1,0 +1,23 @@
+import { sql } from 'drizzle-orm'
+import { bigint, check, index, text } from 'drizzle-orm/pg-core'
+import { assay, instant } from './common.ts'
+
+/** What narrowed what is accepted, by the change feed's number. A row leaves once no live token can be concerned. */
+export const revocations = assay.table(
+  'revocations',
+  {
+    seq: bigint('seq', { mode: 'number' }).primaryKey(),
+    kind: text('kind', { enum: ['token', 'session', 'subject', 'customer', 'everyone'] }).notNull(),
+    /** Empty for everyone. */
+    customerId: text('customer_id').notNull(),
+    /** The jti, sid or subject; empty for a customer: its record is then read anew, whatever changed in it. */
+    key: text('key').notNull().default(''),
+    /** The new epoch of the subject, or of everyone: tokens that carry a lower one are refused. */
+    epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
+    deadAfter: instant('dead_after').notNull(),
+  },
+  table => [
+    index('revocations_dead_after').on(table.deadAfter),
+    check('revocations_kind', sql`${table.kind} in ('token', 'session', 'subject', 'customer', 'everyone')`),
+  ],
+)

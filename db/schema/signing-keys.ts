@@ -1,0 +1,41 @@
+import { sql } from 'drizzle-orm'
+import { check, index, integer, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { assay, bytea, instant, now } from './common.ts'
+import { customers } from './customers.ts'
+
+/** One signing key per customer and use signs; the partial unique index says so, so that no code has to. */
+export const signingKeys = assay.table(
+  'signing_keys',
+  {
+    customerId: text('customer_id')
+      .notNull()
+      .references(() => customers.id, { onDelete: 'cascade' }),
+    use: text('use', { enum: ['access', 'refresh'] }).notNull(),
+    version: integer('version').notNull(),
+    state: text('state', { enum: ['current', 'previous', 'retired'] }).notNull(),
+    alg: text('alg', { enum: ['HS256', 'HS384', 'HS512'] }).notNull(),
+    sealedSecret: bytea('sealed_secret').notNull(),
+    createdAt: instant('created_at').notNull().default(now),
+    /** When it stopped being the current one. */
+    replacedAt: instant('replaced_at'),
+    retiredAt: instant('retired_at'),
+  },
+  table => [
+    primaryKey({ columns: [table.customerId, table.use, table.version] }),
+    uniqueIndex('signing_keys_current')
+      .on(table.customerId, table.use)
+      .where(sql`${table.state} = 'current'`),
+    check('signing_keys_use', sql`${table.use} in ('access', 'refresh')`),
+    check('signing_keys_state', sql`${table.state} in ('current', 'previous', 'retired')`),
+    check('signing_keys_alg', sql`${table.alg} in ('HS256', 'HS384', 'HS512')`),
+    check('signing_keys_version', sql`${table.version} > 0`),
+    // What maintenance looks for: those that wait to be retired, and the oldest that still sign.
+    index('signing_keys_previous_access')
+      .on(table.replacedAt)
+      .where(sql`${table.state} = 'previous' and ${table.use} = 'access'`),
+    index('signing_keys_previous_refresh')
+      .on(table.customerId, table.version)
+      .where(sql`${table.state} = 'previous' and ${table.use} = 'refresh'`),
+    index('signing_keys_age').on(table.createdAt).where(sql`${table.state} = 'current'`),
+  ],
+)

@@ -1,0 +1,15 @@
+import { bigint, primaryKey, text } from 'drizzle-orm/pg-core'
+import { assay, instant, now } from './common.ts'
+
+/** Tokens and sessions of a subject that began under a lower epoch are dead. No row is epoch 0. */
+export const subjectEpochs = assay.table(
+  'subject_epochs',
+  {
+    customerId: text('customer_id').notNull(),
+    subject: text('subject').notNull(),
+    /** From the one sequence, so that a removed row never starts again. */
+    epoch: bigint('epoch', { mode: 'number' }).notNull(),
+    changedAt: instant('changed_at').notNull().default(now),
+  },
+  table => [primaryKey({ columns: [table.customerId, table.subject] })],
+)
