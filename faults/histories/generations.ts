@@ -36,14 +36,14 @@ const genOf = (act: Call['act']) => (act.does === 'refresh' ? act.gen : 0)
 
 export interface Judged {
   call: Call
-  /** By DESIGN's table it can have been a reuse: the token had a successor, and not of late. */
+  /** By the refresh table of docs/architecture.md it can have been a reuse: the token had a successor, and not of late. */
   mayBeReuse: boolean
   mustBeReuse: boolean
   /** It answered a generation that is not after the one presented, or older than one answered before. */
   wentBack: boolean
 }
 
-/** All refreshes of a session, each against DESIGN's table as it may have stood. */
+/** All refreshes of a session, each against the refresh table of docs/architecture.md as it may have stood. */
 export function judgeRefreshes(known: Known, session: string): Judged[] {
   const refreshes = known.refreshes.get(session) ?? []
   const line = lineOf(refreshes)

@@ -47,7 +47,7 @@ test('secrets of every length open as they were', () => {
   )
 })
 
-test('a sealed record has the format that DESIGN gives, and shows no byte of the secret', () => {
+test('a sealed record has the format that docs/architecture.md gives, and shows no byte of the secret', () => {
   expect([...sealed.subarray(0, 3)]).toEqual([1, 1, key.id.length])
   expect(sealed.toString('latin1', 3, HEADER)).toBe(key.id)
   expect(sealed.length).toBe(HEADER + 16 + 12 + 32 + secret.length + 16)
