@@ -6,6 +6,7 @@ import { doctor } from './commands/doctor.ts'
 import { explain } from './commands/explain.ts'
 import { policies } from './commands/policies.ts'
 import { servers } from './commands/resource-servers.ts'
+import { revoke } from './commands/revoke.ts'
 import { serving } from './commands/serve.ts'
 import { sessions } from './commands/sessions.ts'
 import { secrets } from './commands/signing-keys.ts'
@@ -24,6 +25,7 @@ export const COMMANDS: Command[] = [
   ...servers,
   ...secrets,
   ...sessions,
+  ...revoke,
   ...audit,
   ...explain,
   ...token,

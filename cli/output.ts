@@ -41,3 +41,6 @@ export function span(milliseconds: number): string {
   const seconds = Math.round(milliseconds / 1_000)
   return seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`
 }
+
+/** The answer of a command that has nothing to show. */
+export const DONE = { json: {}, text: 'done' }

@@ -1,6 +1,6 @@
 import type { Command } from '../command.ts'
 import { listing } from '../output.ts'
-import { tokenFrom } from './sessions.ts'
+import { tokenFrom } from './revoke.ts'
 
 export const explain: Command[] = [
   {
