@@ -26,8 +26,8 @@ const secrets = {
 }
 const settings = (more: Record<string, string> = {}) => ({
   ...secrets,
-  DATABASE_URL: database.url,
-  DIRECT_DATABASE_URL: direct(database.url),
+  // Past a pooler, which would keep its own connections to the server after the process has ended.
+  DATABASE_URL: direct(database.url),
   ...more,
 })
 
@@ -121,9 +121,9 @@ describe.skipIf(!canUnshare)('while no DNS server answers', () => {
   }
 
   test('a start that looks for its database ends at a signal', async () => {
-    const url = new URL(database.url)
+    const url = new URL(direct(database.url))
     url.hostname = 'database.example.com'
-    const { DIRECT_DATABASE_URL, ...own } = settings({ DATABASE_URL: url.href })
+    const own = settings({ DATABASE_URL: url.href })
     for (const command of [
       ['cli/main.ts', 'serve'],
       ['cli/main.ts', 'migrate'],
