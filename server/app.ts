@@ -1,99 +1,105 @@
-import type { IncomingMessage } from 'node:http'
-import { Call, type Reply, targetOf } from './http/call.ts'
-import type { Services } from './http/env.ts'
-import { noRoute, writeError } from './http/errors.ts'
-import { type Found, Router } from './http/router.ts'
-import { accountRoutes } from './routes/account.ts'
-import { adminRoutes } from './routes/admin/admin.ts'
-import { apiKeyRoutes } from './routes/api-keys.ts'
-import { auditRoutes } from './routes/audit.ts'
-import { discoveryRoutes } from './routes/discovery.ts'
-import { referenceRoutes } from './routes/docs.ts'
-import { explainingRoutes } from './routes/explain.ts'
-import { opsRoutes } from './routes/health.ts'
-import { introspectionRoutes } from './routes/introspect.ts'
-import { revocationRoutes } from './routes/revoke.ts'
-import { sessionRoutes } from './routes/sessions.ts'
-import { secretRoutes } from './routes/signing-keys.ts'
-import { tokenRoutes } from './routes/token.ts'
-import { type Asked, rulesAskedBy, verifier } from './routes/verify.ts'
+import { Hono } from 'hono'
+import { RegExpRouter } from 'hono/router/reg-exp-router'
+import { loadCustomer, requireAccount, requireAccountOrSessionsKey, requireOperator } from './http/auth.ts'
+import type { AppEnv, Services } from './http/env.ts'
+import { writeError } from './http/errors.ts'
+import { observe } from './http/observe.ts'
+import { getPath } from './http/target.ts'
+import type { Tracing } from './lib/tracing.ts'
+import { account } from './routes/account.ts'
+import { adminAudit } from './routes/admin/audit.ts'
+import { customers } from './routes/admin/customers.ts'
+import { policies } from './routes/admin/policies.ts'
+import { replicas } from './routes/admin/replicas.ts'
+import { resourceServers } from './routes/admin/resource-servers.ts'
+import { adminRevoke } from './routes/admin/revoke.ts'
+import { apiKeys } from './routes/api-keys.ts'
+import { audit } from './routes/audit.ts'
+import { discovery } from './routes/discovery.ts'
+import { docs } from './routes/docs.ts'
+import { adminExplain, explain } from './routes/explain.ts'
+import { health } from './routes/health.ts'
+import { introspect } from './routes/introspect.ts'
+import { issue } from './routes/issue.ts'
+import { refresh } from './routes/refresh.ts'
+import { revoke } from './routes/revoke.ts'
+import { revokeCustomer, sessions, subjects } from './routes/sessions.ts'
+import { signingKeys } from './routes/signing-keys.ts'
+import { token } from './routes/token.ts'
+import { verify } from './routes/verify.ts'
 
-export interface App {
-  /** At once where nothing has to be waited for. Never throws. */
-  answer(incoming: IncomingMessage): Reply | Promise<Reply>
-  /** By method and path, but for /verify. */
-  routes: readonly string[]
-  /** What is asked for. `quiet`: machines ask it all the time. */
-  routeOf(incoming: IncomingMessage): { route: string; quiet: boolean } | undefined
-}
+export type App = ReturnType<typeof createApp>
 
-/** Every route, behind one request id, one count and one writer of errors; /verify stands before them, by itself. */
-export function createApp(services: Services): App {
-  const verify = verifier(services)
-  const router = new Router({
-    ...accountRoutes(services),
-    ...apiKeyRoutes(services),
-    ...sessionRoutes(services),
-    ...auditRoutes(services),
-    ...secretRoutes(services),
-    ...tokenRoutes(services),
-    ...introspectionRoutes(services),
-    ...revocationRoutes(services),
-    ...discoveryRoutes(services),
-    ...opsRoutes(services),
-    ...adminRoutes(services),
-    ...explainingRoutes(services),
-    ...referenceRoutes(),
+/** /verify and every path below it; no two of these match one path, see `createApp`. */
+const VERIFY_PATHS = ['/verify', '/verify/', '/verify/:path{.+}']
+
+/** Everything else. A path outside these has no route. */
+const OBSERVED_PATHS = [
+  '/api/*',
+  '/admin/*',
+  '/issue',
+  '/token',
+  '/refresh',
+  '/introspect/*',
+  '/revoke',
+  '/.well-known/*',
+  '/healthz',
+  '/readyz',
+  '/metrics',
+  '/openapi.yaml',
+  '/docs/*',
+]
+
+const CUSTOMER = '/admin/customers/:customer'
+
+/**
+ * Every route. /verify is on every request of its users: its handler must be the only match of its path, because with a second
+ * match, or with `use('*')`, Hono answers by a promise.
+ */
+export function createApp(services: Services, tracing?: Tracing) {
+  const app = new Hono<AppEnv>({ getPath, router: new RegExpRouter() })
+  const allowedMethods = (path: string) => METHODS.filter(method => hasRoute(app, method, path))
+  const observed = observe({ services, tracing, allowedMethods })
+
+  app.on('ALL', VERIFY_PATHS, verify(services, tracing))
+  app.on('ALL', OBSERVED_PATHS, observed)
+
+  app.route('/issue', issue).route('/token', token).route('/refresh', refresh).route('/revoke', revoke)
+  app.route('/introspect', introspect).route('/introspect/explain', explain)
+  app.route('/.well-known', discovery).route('/', health(services)).route('/', docs)
+  app.route('/api/auth', account).route('/api/auth/refresh', refresh)
+
+  // Before the sessions' own middleware, which also accepts API keys.
+  app.delete('/api/sessions', requireAccount, revokeCustomer)
+  app.use('/api/keys/*', requireAccount).route('/api/keys', apiKeys)
+  app.use('/api/secrets/*', requireAccount).route('/api/secrets', signingKeys)
+  app.use('/api/audit', requireAccount).route('/api/audit', audit)
+  app.use('/api/sessions/*', requireAccountOrSessionsKey).route('/api/sessions', sessions)
+  app.use('/api/subjects/*', requireAccountOrSessionsKey).route('/api/subjects', subjects)
+
+  app.use('/admin/*', requireOperator)
+  app.route('/admin/customers', customers).route('/admin/customers', policies)
+  app.route('/admin/audit', adminAudit).route('/admin/replicas', replicas)
+  app.route('/admin/servers', resourceServers)
+  app.route('/admin/revoke', adminRevoke).route('/admin/explain', adminExplain)
+
+  app.post(`${CUSTOMER}/revoke`, loadCustomer, revokeCustomer)
+  app.use(`${CUSTOMER}/keys/*`, loadCustomer).route(`${CUSTOMER}/keys`, apiKeys)
+  app.use(`${CUSTOMER}/secrets/*`, loadCustomer).route(`${CUSTOMER}/secrets`, signingKeys)
+  app.use(`${CUSTOMER}/audit`, loadCustomer).route(`${CUSTOMER}/audit`, audit)
+  app.use(`${CUSTOMER}/sessions/*`, loadCustomer).route(`${CUSTOMER}/sessions`, sessions)
+  app.use(`${CUSTOMER}/subjects/*`, loadCustomer).route(`${CUSTOMER}/subjects`, subjects)
+
+  app.onError(writeError)
+  app.notFound(async c => {
+    await observed(c, async () => {})
+    return c.res
   })
-
-  async function observed(call: Call): Promise<Reply> {
-    const began = services.clock.monotonic()
-    const found = router.find(call.method, call.path)
-    const reply = found ? await answered(services, call, found) : noRoute(call, router.methodsOf(call.path))
-    reply.headers['X-Request-Id'] = call.requestId
-    tell(services, call, found?.route ?? 'none', reply.status, services.clock.monotonic() - began)
-    return reply
-  }
-
-  return {
-    answer(incoming) {
-      const target = targetOf(incoming.url)
-      const rules = rulesAskedBy(target)
-      return rules === undefined
-        ? observed(new Call(incoming, target))
-        : verify(rules, incoming.headers as Asked)
-    },
-    routes: router.routes,
-    routeOf({ url, method = '' }) {
-      const target = targetOf(url)
-      const route = rulesAskedBy(target) === undefined ? router.find(method, target.path)?.route : '/verify'
-      return route === undefined ? undefined : { route, quiet: UNLOGGED_ROUTES.has(route) }
-    },
-  }
+  return app
 }
 
-async function answered(services: Services, call: Call, { handler, params }: Found): Promise<Reply> {
-  call.params = params
-  try {
-    return await handler(call)
-  } catch (error) {
-    return writeError(services, call, error)
-  }
-}
+const METHODS = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE']
 
-/** What is asked all the time by machines is not worth a line: /metrics counts it. */
-const UNLOGGED_ROUTES = new Set(['/healthz', '/readyz', '/metrics', '/introspect', '/introspect/batch'])
-
-function tell(
-  { log, metrics }: Pick<Services, 'log' | 'metrics'>,
-  { method, requestId }: Call,
-  route: string,
-  status: number,
-  milliseconds: number,
-) {
-  metrics.answered(method, route, status, milliseconds / 1000)
-  log[UNLOGGED_ROUTES.has(route) ? 'debug' : 'info'](
-    { requestId, method, route, status, ms: Math.round(milliseconds) },
-    'answered',
-  )
-}
+/** Middleware is registered for all methods, a route for one. */
+const hasRoute = (app: Hono<AppEnv>, method: string, path: string) =>
+  app.router.match(method, path)[0].some(([[, route]]) => route.method === method)

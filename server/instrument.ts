@@ -1,24 +1,9 @@
 import type { Database, Line } from '../db/client.ts'
 import type { Redis } from '../db/redis.ts'
 import { nameOf } from '../db/statement.ts'
-import type { App } from './app.ts'
-import { served, type Tracing, told } from './lib/tracing.ts'
+import { served, told } from './lib/tracing.ts'
 
 /** The parts of a replica that ask and are asked, wrapped where an SDK is to hear of it. */
-
-const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'CONNECT', 'TRACE'])
-
-/** What has no route has no span either. */
-export const instrumentApp = (app: App, tracing: Tracing): App => ({
-  ...app,
-  answer(incoming) {
-    const found = app.routeOf(incoming)
-    if (found === undefined) return app.answer(incoming)
-    const { method = '', headers } = incoming
-    const asked = { ...found, headers, method: METHODS.has(method) ? method : '_OTHER' }
-    return tracing.follow(asked, () => app.answer(incoming))
-  },
-})
 
 /** Statements are told by their names: neither their text nor what they are asked with. */
 export const instrumentDatabase = (db: Database): Database => ({

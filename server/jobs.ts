@@ -15,8 +15,8 @@ export interface MaintenanceOptions {
   db: Querier
   /** This process's name among the replicas. */
   replica: string
-  retirement: KeyRetirement
-  secrets: KeyRotation
+  keyRetirement: KeyRetirement
+  keyRotation: KeyRotation
   customerAdmin: Pick<CustomerAdmin, 'sweep'>
   /** Seconds, for customers whose policy has none; 0: their secrets are rotated only when somebody asks. */
   keyMaxAge: number
@@ -79,14 +79,14 @@ export class Maintenance {
 
   /** Each answers how many rows it removed, where it removes some. */
   #jobs(): Record<string, () => Promise<unknown>> {
-    const { db, customerAdmin, retirement, secrets, keyMaxAge, auditRetention } = this.#options
+    const { db, customerAdmin, keyRetirement, keyRotation, keyMaxAge, auditRetention } = this.#options
     const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]
     return {
       partitions: () => makePartitions(db).then(() => {}),
       audit: () => dropOldEvents(db, auditRetention),
-      retire: () => retirement.sweep(),
+      retire: () => keyRetirement.sweep(),
       erased: () => customerAdmin.sweep(),
-      rotate: () => secrets.rotateAged(keyMaxAge),
+      rotate: () => keyRotation.rotateAged(keyMaxAge),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
     }
   }

@@ -14,7 +14,7 @@ import { Accounts } from './customers/accounts.ts'
 import { CustomerAdmin } from './customers/admin.ts'
 import { Provisioning } from './customers/provisioning.ts'
 import type { ProcessState } from './http/env.ts'
-import { instrumentApp, instrumentDatabase, instrumentRedis } from './instrument.ts'
+import { instrumentDatabase, instrumentRedis } from './instrument.ts'
 import { Maintenance, type MaintenanceOptions } from './jobs.ts'
 import { KeyCache } from './keys/key-cache.ts'
 import { RedisKeyCache } from './keys/redis-cache.ts'
@@ -78,11 +78,11 @@ export function createServices(given: Parts) {
   const forget = {
     one(id: string) {
       keys.forget.one(id)
-      servers.forget.one(id)
+      resourceServers.forget.one(id)
     },
     all() {
       keys.forget.all()
-      servers.forget.all()
+      resourceServers.forget.all()
     },
   }
   const hints = redis && new RedisNotifier(redis, keyRing, () => changeFeed.wake())
@@ -112,38 +112,44 @@ export function createServices(given: Parts) {
     decided: outcome => metrics.refreshed(outcome),
     log,
   })
-  const servers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations, revoker })
-  const credentials = new ClientAuthenticator({ db, changeFeed, keys, revoker, servers, config, log })
-  const secrets = new KeyRotation({ db, changeFeed, revoker, keyRing, limits, log })
-  const retirement = new KeyRetirement({ db, revoker, limits, config })
+  const resourceServers: ResourceServers = new ResourceServers({
+    db,
+    changeFeed,
+    keyRing,
+    revocations,
+    revoker,
+  })
+  const clients = new ClientAuthenticator({ db, changeFeed, keys, revoker, resourceServers, config, log })
+  const keyRotation = new KeyRotation({ db, changeFeed, revoker, keyRing, limits, log })
+  const keyRetirement = new KeyRetirement({ db, revoker, limits, config })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
-  const gate = new ConcurrencyLimit(
+  const passwordHashing = new ConcurrencyLimit(
     Math.min(share(availableParallelism(), worker), 3),
     share(MAX_QUEUED_LOGINS, worker),
   )
-  const provisioning = new Provisioning({ db, keyRing, credentials, gate })
-  const customerAdmin = new CustomerAdmin({ db, revoker, gate, config })
+  const provisioning = new Provisioning({ db, keyRing, clients, passwordHashing })
+  const customerAdmin = new CustomerAdmin({ db, revoker, passwordHashing, config })
   const { keyMaxAge, auditRetention } = config
   const ran: MaintenanceOptions['ran'] = (...told) => metrics.maintained(...told)
   const maintenance = new Maintenance({
     db,
     replica,
     customerAdmin,
-    retirement,
-    secrets,
+    keyRetirement,
+    keyRotation,
     keyMaxAge,
     auditRetention,
     ran,
     log,
   })
-  const customers = new Accounts({
+  const accounts = new Accounts({
     db,
     keys,
     issuer,
     revoker,
-    credentials,
+    clients,
     limits,
-    gate,
+    passwordHashing,
     config,
   })
   const metrics: Metrics = new Metrics(
@@ -159,7 +165,7 @@ export function createServices(given: Parts) {
     },
     { process: processMetrics, worker },
   )
-  const proxies = new ClientIps(config.trustProxy, log)
+  const clientIps = new ClientIps(config.trustProxy, log)
   const audit = new Audit(db)
   const explainer = new Explainer({ db, changeFeed, tokens, keyRing })
   const replicas = new Replicas(db)
@@ -172,35 +178,35 @@ export function createServices(given: Parts) {
     issuer,
     revoker,
     sessions,
-    customers,
-    credentials,
-    secrets,
-    retirement,
+    accounts,
+    clients,
+    keyRotation,
+    keyRetirement,
     audit,
     provisioning,
     customerAdmin,
     explainer,
     replicas,
-    servers,
+    resourceServers,
     operators,
     metrics,
     log,
-    proxies,
+    clientIps,
     process,
   }
-  const app = tracing ? instrumentApp(createApp(services), tracing) : createApp(services)
+  const app = createApp(services, tracing)
   if (tracing) log.info('an OpenTelemetry SDK is loaded: it is told of requests')
 
   /** Writes what is still to be written, and leaves the change feed. */
   async function stop() {
     await maintenance.stop()
-    await Promise.all([sessions.flush(), credentials.flush()])
+    await Promise.all([sessions.flush(), clients.flush()])
     await changeFeed.stop()
     await line.close()
     await tracing?.flush()
   }
 
-  return { app, changeFeed, keys, revocations, sessions, credentials, secrets, maintenance, metrics, stop }
+  return { app, changeFeed, keys, revocations, sessions, clients, keyRotation, maintenance, metrics, stop }
 }
 
 const traced = ({ db, redis, ...others }: Parts): Parts => ({

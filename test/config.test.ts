@@ -9,7 +9,7 @@ import {
   parseMasterKeys,
   SETTINGS,
 } from '../server/config/load.ts'
-import { bearerOf } from '../server/http/auth.ts'
+import { bearerToken } from '../server/http/credentials.ts'
 
 type Environment = Record<string, string>
 
@@ -386,7 +386,7 @@ describe('secrets', () => {
     fc.assert(
       fc.property(printable, fc.boolean(), (odd, behind) => {
         const token = behind ? `${hex()}${odd}` : `${odd}${hex()}`
-        const refused = bearerOf(`Bearer ${token}`) === token ? [] : ['refused']
+        const refused = bearerToken(`Bearer ${token}`) === token ? [] : ['refused']
         expect(problemsOf({ ADMIN_TOKEN: token }).map(() => 'refused')).toEqual(refused)
         if (!token.includes(','))
           expect(problemsOf({ OPERATORS: `bob:read:${token}` }).map(() => 'refused')).toEqual(refused)

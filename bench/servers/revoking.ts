@@ -45,16 +45,11 @@ const revocationOf = (i: number): Revocation => {
 
 async function revoke({ apiKey, body }: Revocation) {
   const incoming = new IncomingMessage({ remoteAddress: '127.0.0.1' } as Socket)
-  incoming.method = 'POST'
   incoming.url = '/revoke'
-  incoming.headers = {
-    authorization: `Bearer ${apiKey}`,
-    'content-type': 'application/x-www-form-urlencoded',
-    'content-length': String(body.length),
-  }
+  const headers = { authorization: `Bearer ${apiKey}`, 'content-type': 'application/x-www-form-urlencoded' }
   incoming.push(body)
   incoming.push(null)
-  const { status } = await replica.app.answer(incoming)
+  const { status } = await replica.app.request('/revoke', { method: 'POST', headers }, { incoming })
   if (status !== 200) throw new Error(`/revoke answered ${status}`)
 }
 

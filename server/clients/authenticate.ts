@@ -50,7 +50,7 @@ export interface CredentialsOptions {
   changeFeed: ChangeFeed
   keys: KeyCache
   revoker: Revoker
-  servers: ResourceServers
+  resourceServers: ResourceServers
   config: Pick<Config, 'resourceServers'>
   log: Log
 }
@@ -87,7 +87,7 @@ export class ClientAuthenticator {
     { clientId, secret }: ClientCredential,
   ): Promise<AuthenticatedClient | undefined> {
     if (clientId !== undefined && clientId !== id) return undefined
-    const limits = await this.#options.servers.authenticate(id, secret)
+    const limits = await this.#options.resourceServers.authenticate(id, secret)
     return limits && { kind: 'resource_server', id, ...limits }
   }
 

@@ -30,10 +30,10 @@ export interface CustomersOptions {
   keys: KeyCache
   issuer: Issuer
   revoker: Revoker
-  credentials: ClientAuthenticator
+  clients: ClientAuthenticator
   limits: RateLimiter
   /** Around every password hash. */
-  gate: ConcurrencyLimit
+  passwordHashing: ConcurrencyLimit
   config: Pick<Config, 'issuer' | 'signup'>
 }
 
@@ -46,14 +46,14 @@ export class Accounts {
 
   /** Throws `signup_closed`, `conflict` for an email that is taken, or TooMany. */
   async signUp(account: { email: string; password: string; name: string | undefined }, origin: AuditContext) {
-    const { db, config, credentials, limits, gate, issuer } = this.#options
+    const { db, config, clients, limits, passwordHashing, issuer } = this.#options
     if (config.signup === 'closed')
       throw new ApiError('signup_closed', 'signup is closed here; ask the operator for an account')
     await limits.take('signup', addressKey(origin.ip))
-    const passwordHash = await gate.run(() => hashPassword(account.password))
+    const passwordHash = await passwordHashing.run(() => hashPassword(account.password))
     const { apiKey, ...made } = newCustomer(
       { ...account, passwordHash },
-      { credentials, keyRing: this.#options.keys.keyRing },
+      { clients, keyRing: this.#options.keys.keyRing },
     )
     const id = made.customerId
     let createdAt = new Date(0)
@@ -71,11 +71,11 @@ export class Accounts {
 
   /** Throws `invalid_credentials`, the same for an unknown email; `customer_disabled` to who knows the password. */
   async logIn({ email, password }: { email: string; password: string }, origin: AuditContext) {
-    const { db, limits, gate, issuer } = this.#options
+    const { db, limits, passwordHashing, issuer } = this.#options
     await limits.take('login', addressKey(origin.ip))
     await limits.take('loginOfEmail', `${addressKey(origin.ip)} ${email}`)
     const [login] = await findLogin(db, { email })
-    const matched = await gate.run(() => verifyPassword(login?.passwordHash, password))
+    const matched = await passwordHashing.run(() => verifyPassword(login?.passwordHash, password))
     if (!login || !matched || login.state !== 'active') throw await this.#loginFailure(login, matched, origin)
     const { passwordHash, ...customer } = login
     const grant = this.#grant(login.id, 'customer.logged_in', origin)
@@ -130,13 +130,13 @@ export class Accounts {
     change: { customerId: string; sessionId: string; password: string; newPassword: string },
     origin: AuditContext,
   ): Promise<void> {
-    const { db, gate, limits, revoker } = this.#options
+    const { db, passwordHashing, limits, revoker } = this.#options
     const { customerId, sessionId: keepSessionId } = change
     await limits.take('password', customerId)
     const { passwordHash: oldHash } = await this.#row(customerId)
-    if (!(await gate.run(() => verifyPassword(oldHash, change.password))))
+    if (!(await passwordHashing.run(() => verifyPassword(oldHash, change.password))))
       throw new ApiError('invalid_credentials', 'the present password is wrong')
-    const newHash = await gate.run(() => hashPassword(change.newPassword))
+    const newHash = await passwordHashing.run(() => hashPassword(change.newPassword))
     const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
     if (!changed)
       throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')

@@ -39,7 +39,7 @@ export interface CustomerAdminOptions {
   db: Database
   revoker: Revoker
   /** Around every password hash. */
-  gate: ConcurrencyLimit
+  passwordHashing: ConcurrencyLimit
   config: Settings
 }
 
@@ -119,8 +119,8 @@ export class CustomerAdmin {
 
   /** Ends the account's own sessions. Answers the change feed's number, if there were any. Throws `not_found`. */
   async setPassword(customerId: string, password: string, origin: AuditContext): Promise<number | undefined> {
-    const { db, gate, revoker } = this.#options
-    const newHash = await gate.run(() => hashPassword(password))
+    const { db, passwordHashing, revoker } = this.#options
+    const newHash = await passwordHashing.run(() => hashPassword(password))
     const [changed] = await setPassword(db, { ...origin, customerId, newHash })
     if (!changed) throw new ApiError('not_found', 'no such customer')
     const [late] = await endAccountSessions(db, { ...origin, customerId })

@@ -11,11 +11,11 @@ import { newSecret } from '../keys/rotation.ts'
 /** What a customer begins with: its id, its secrets, and an API key, which is shown once. */
 export function newCustomer(
   account: Pick<MadeCustomer, 'email' | 'name' | 'passwordHash'>,
-  { credentials, keyRing }: { credentials: ClientAuthenticator; keyRing: KeyRing },
+  { clients, keyRing }: { clients: ClientAuthenticator; keyRing: KeyRing },
   draw = fromTheSystem,
 ): MadeCustomer & { apiKey: string } {
   const customerId = newCustomerId(draw)
-  const { id, digest, text } = credentials.make(customerId, draw)
+  const { id, digest, text } = clients.make(customerId, draw)
   return {
     ...account,
     ...newSecrets(keyRing, customerId),

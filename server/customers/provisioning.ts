@@ -37,9 +37,9 @@ interface Created {
 export interface CreationOptions {
   db: Database
   keyRing: KeyRing
-  credentials: ClientAuthenticator
+  clients: ClientAuthenticator
   /** Around every password hash. */
-  gate: ConcurrencyLimit
+  passwordHashing: ConcurrencyLimit
 }
 
 /** Customers, as operators create them. */
@@ -68,11 +68,11 @@ export class Provisioning {
 
   /** The same again for the same seed, but without a password: of none that anybody could know. */
   #hash(password: string | undefined, seed: string | undefined): Promise<string> {
-    const { gate, keyRing } = this.#options
+    const { passwordHashing, keyRing } = this.#options
     const text = password ?? randomBytes(32).toString('hex')
     const salt =
       seed === undefined ? undefined : fromRetry(keyRing.installationKey, seed)(16, 'password salt')
-    return gate.run(() => hashPassword(text, salt))
+    return passwordHashing.run(() => hashPassword(text, salt))
   }
 
   /** With the password as it was hashed: an API key drawn from the password itself would tell a guess that is right at no cost. */
@@ -83,9 +83,9 @@ export class Provisioning {
 
   /** By an earlier try. Throws `invalid_request` where that was for another request, or what it made is no more. */
   async #madeBefore(draw: RandomSource): Promise<Created | undefined> {
-    const { db, credentials } = this.#options
+    const { db, clients } = this.#options
     const customerId = newCustomerId(draw)
-    const { id: apiKeyId, text } = credentials.make(customerId, draw)
+    const { id: apiKeyId, text } = clients.make(customerId, draw)
     const [found] = await findCreated(db, { customerId, apiKeyId })
     if (found) return again(found, text)
     // Made again, the API key of who was erased would be good again.

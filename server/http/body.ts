@@ -1,22 +1,25 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { ApiError, PayloadTooLargeError } from '../lib/errors.ts'
-import type { Call } from './call.ts'
-import { onePerName } from './params.ts'
+import type { AppContext } from './env.ts'
+import { uniqueParams } from './params.ts'
 import { check } from './validate.ts'
 
 /** Bytes of a body. */
 export const BODY_LIMIT = 16 * 1024
 export const BATCH_LIMIT = 1024 * 1024
 
-/** All of it. Throws TooLarge at the first byte over the limit, `invalid_request` where it doesn't arrive whole. */
+/**
+ * The whole body. Throws PayloadTooLargeError at the first byte over the limit, `invalid_request` where it doesn't arrive
+ * whole. Read from Node's request: Hono's `bodyLimit` and `c.req.text()` would make a web stream of each body.
+ */
 function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     if (Number(incoming.headers['content-length']) > limit) return reject(new PayloadTooLargeError(limit))
     const chunks: Buffer[] = []
     let size = 0
     const broken = () => reject(new ApiError('invalid_request', 'the body did not arrive whole'))
-    // Its client left while something else was waited for: no event will come any more.
+    // The client left while something else was waited for: no event will come any more.
     if (incoming.destroyed) return broken()
     incoming.on('data', (chunk: Buffer) => {
       size += chunk.length
@@ -31,8 +34,9 @@ function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
-async function readText(call: Call, limit: number): Promise<string> {
-  const bytes = await readBytes(call.incoming, limit)
+async function readText(c: AppContext, limit: number): Promise<string> {
+  const { incoming } = c.env
+  const bytes = incoming ? await readBytes(incoming, limit) : new Uint8Array()
   try {
     return utf8.decode(bytes)
   } catch {
@@ -40,27 +44,28 @@ async function readText(call: Call, limit: number): Promise<string> {
   }
 }
 
-export const mediaType = (call: Call) => call.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
+export const mediaType = (c: AppContext) =>
+  c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
 
 /** A form's parameters. */
-export async function readForm(call: Call): Promise<Map<string, string>> {
-  if (mediaType(call) !== 'application/x-www-form-urlencoded')
+export async function readForm(c: AppContext): Promise<Map<string, string>> {
+  if (mediaType(c) !== 'application/x-www-form-urlencoded')
     throw new ApiError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
-  return onePerName(new URLSearchParams(await readText(call, BODY_LIMIT)))
+  return uniqueParams(new URLSearchParams(await readText(c, BODY_LIMIT)))
 }
 
-/** The body, which the schema says all about. */
+/** A JSON body, validated by the schema. Throws `invalid_request`. */
 export async function readJson<Schema extends z.ZodType>(
-  call: Call,
+  c: AppContext,
   schema: Schema,
   limit = BODY_LIMIT,
 ): Promise<z.infer<Schema>> {
-  if (mediaType(call) !== 'application/json')
+  if (mediaType(c) !== 'application/json')
     throw new ApiError('invalid_request', 'send JSON: Content-Type: application/json')
-  return check(schema, parseJson(await readText(call, limit)))
+  return check(schema, parseJson(await readText(c, limit)))
 }
 
-/** Where neither one of the names nor an escape is, no member can have one of them: most bodies are spared the look. */
+/** A body without any of these can have no member of those names, so most bodies are parsed without a reviver. */
 const PERHAPS_INHERITED = /\\|__proto__|constructor|prototype/
 
 function parseJson(text: string): unknown {
@@ -71,7 +76,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Names that reach what every object inherits, where code of anyone's assigns by name. */
+/** Refuses names that reach what every object inherits. */
 function refuseInherited(name: string, value: unknown) {
   if (name === '__proto__' || name === 'constructor' || name === 'prototype')
     throw new ApiError(

@@ -1,21 +1,26 @@
 import { ApiError } from '../lib/errors.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
-import type { Call } from './call.ts'
+import type { AppContext } from './env.ts'
 import { readQuery } from './params.ts'
 
-/** Misspelt, it would answer before it is so. */
-export function waitOf(call: Call): 'all' | undefined {
-  const { wait } = readQuery(call, ['wait'])
+/** `?wait=all`. A misspelt value is refused: it would answer before the change is effective everywhere. */
+export function waitParam(c: AppContext): 'all' | undefined {
+  const { wait } = readQuery(c, ['wait'])
   if (wait !== undefined && wait !== 'all')
     throw new ApiError('invalid_request', 'wait: all, or leave it out')
   return wait
 }
 
-/** Resolves when no replica can answer by what was before `seq`, or before the call. */
-export async function waitForAll(
-  { changeFeed }: { changeFeed: ChangeFeed },
-  wait: 'all' | undefined,
-  seq: number | undefined,
-) {
-  if (wait === 'all') await changeFeed.waitForReplicas(seq)
+/** Resolves when no replica can answer by what was before `seq` or, without a number, before the request. */
+export async function waitForAll(c: AppContext, wait: 'all' | undefined, seq: number | undefined) {
+  if (wait === 'all') await c.get('services').changeFeed.waitForReplicas(seq)
 }
+
+/** `X-Consistency: strict` asks for an answer from a state not older than the request; a misspelt value does too. */
+export async function readBarrier(consistency: string | undefined, changeFeed: ChangeFeed): Promise<void> {
+  if (consistency !== undefined) await changeFeed.readBarrier()
+}
+
+/** Age in milliseconds of the state that an answer rests on; undefined where it rests on none. */
+export const stateAge = (changeFeed: ChangeFeed): string | undefined =>
+  changeFeed.hasLease() ? String(Math.ceil(changeFeed.recordAnswer())) : undefined

@@ -1,13 +1,17 @@
+import type { ServerResponse } from 'node:http'
+import type { Context } from 'hono'
 import type { Audit, AuditContext } from '../audit/audit.ts'
-import type { ClientAuthenticator } from '../clients/authenticate.ts'
+import type { AuthenticatedClient, ClientAuthenticator } from '../clients/authenticate.ts'
 import type { Operators } from '../clients/operators.ts'
 import type { ResourceServers } from '../clients/resource-servers.ts'
 import type { Config } from '../config/load.ts'
 import type { Accounts } from '../customers/accounts.ts'
 import type { CustomerAdmin } from '../customers/admin.ts'
 import type { Provisioning } from '../customers/provisioning.ts'
+import type { AccessClaims } from '../jwt/claims.ts'
 import type { KeyRetirement } from '../keys/retirement.ts'
 import type { KeyRotation } from '../keys/rotation.ts'
+import type { ClientIps } from '../lib/client-ip.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
 import type { Metrics } from '../lib/metrics.ts'
@@ -18,9 +22,9 @@ import type { Explainer } from '../tokens/explain.ts'
 import type { Issuer } from '../tokens/issuer.ts'
 import type { Sessions } from '../tokens/refresh.ts'
 import type { TokenVerifier } from '../tokens/verifier.ts'
-import type { Call } from './call.ts'
+import type { Incoming } from './target.ts'
 
-/** What the routes are given; each takes what it needs of it. */
+/** Everything that routes call. */
 export interface Services {
   config: Config
   clock: Clock
@@ -29,20 +33,20 @@ export interface Services {
   issuer: Issuer
   revoker: Revoker
   sessions: Sessions
-  customers: Accounts
-  credentials: ClientAuthenticator
-  secrets: KeyRotation
-  retirement: KeyRetirement
+  accounts: Accounts
+  clients: ClientAuthenticator
+  keyRotation: KeyRotation
+  keyRetirement: KeyRetirement
   audit: Audit
   provisioning: Provisioning
   customerAdmin: CustomerAdmin
   explainer: Explainer
   replicas: Replicas
-  servers: ResourceServers
+  resourceServers: ResourceServers
   operators: Operators
   metrics: Metrics
   log: Log
-  proxies: Proxies
+  clientIps: ClientIps
   process: ProcessState
 }
 
@@ -53,29 +57,58 @@ export interface ProcessState {
   migrated(): Promise<boolean>
 }
 
-export interface Proxies {
-  /** The address that a request came from, seen through the proxies that are trusted. */
-  clientIp(peer: string | undefined, forwardedFor: string | undefined): string | undefined
+/** The context of any route, as far as functions that routes share may use it. */
+export type AppContext = Pick<Context<AppEnv>, 'req' | 'env' | 'get'>
+
+/** What @hono/node-server gives with each request. `app.request()` gives none of it. */
+interface Bindings {
+  incoming?: Incoming
+  outgoing?: ServerResponse
 }
 
-/** `X-Consistency: strict` asks for an answer from a state not older than the question; a misspelt value does too. */
-export async function consistent(asked: string | undefined, changeFeed: ChangeFeed): Promise<void> {
-  if (asked !== undefined) await changeFeed.readBarrier()
+interface AppVariables {
+  services: Services
+  requestId: string
 }
 
-/** Milliseconds since the state was asked for that an answer rests on; undefined where it rests on none. */
-export const ageOf = (changeFeed: ChangeFeed): string | undefined =>
-  changeFeed.hasLease() ? String(Math.ceil(changeFeed.recordAnswer())) : undefined
+/** Every route but /verify. */
+export interface AppEnv {
+  Bindings: Bindings
+  Variables: AppVariables
+}
+
+interface WithVariables<More extends object> {
+  Bindings: Bindings
+  Variables: AppVariables & More
+}
+
+/** Behind `requireAccessToken`. */
+export type AccessTokenEnv = WithVariables<{ claims: AccessClaims }>
+
+/** Behind `requireAccount`: a customer that acts for itself, and the session of its token. */
+export type AccountEnv = WithVariables<{ customerId: string; sessionId: string; actor: string }>
+
+/** Whose resource the request is about, and who acts: the customer itself, one of its API keys, or an operator. */
+export type CustomerEnv = WithVariables<{ customerId: string; actor: string }>
+
+/** Behind `requireOperator`. */
+export type OperatorEnv = WithVariables<{ actor: string }>
+
+/** Behind `requireClient` or `requireFormClient`, which also reads the form. */
+export type ClientEnv = WithVariables<{ client: AuthenticatedClient; form: Map<string, string> }>
+
+/** Behind `requireApiKey`. */
+export type ApiKeyEnv = WithVariables<{ client: ApiKeyClient }>
+
+export type ApiKeyClient = Extract<AuthenticatedClient, { kind: 'api_key' }>
 
 /** Who acts, and from where, for the audit. */
-export function auditContextOf(
-  call: Call,
-  { proxies }: Pick<Services, 'proxies'>,
-  actor: string,
-): AuditContext {
+export function auditContext(c: AppContext, actor: string): AuditContext {
   return {
     actor,
-    ip: proxies.clientIp(call.peer, call.header('x-forwarded-for')),
-    userAgent: call.header('user-agent')?.slice(0, 256),
+    ip: c
+      .get('services')
+      .clientIps.clientIp(c.env.incoming?.socket.remoteAddress, c.req.header('x-forwarded-for')),
+    userAgent: c.req.header('user-agent')?.slice(0, 256),
   }
 }

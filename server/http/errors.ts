@@ -7,8 +7,7 @@ import {
   TokenMissing,
   Unavailable,
 } from '../lib/errors.ts'
-import type { Call, Reply } from './call.ts'
-import type { Services } from './env.ts'
+import type { AppContext } from './env.ts'
 import { json, NO_STORE } from './respond.ts'
 
 /** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
@@ -28,43 +27,38 @@ const SERVER_ERROR = new ApiError(
   'something went wrong here; the log has more under the request id',
 )
 
-/** The one place that writes errors. It can't itself fail, and sends no word of an error that isn't ours. */
-export function writeError(
-  { log, metrics }: Pick<Services, 'log' | 'metrics'>,
-  call: Call,
-  thrown: unknown,
-): Reply {
+/** Hono's `onError`: the one place that writes errors. It sends no word of an error that isn't ours. */
+export function writeError(thrown: unknown, c: AppContext): Response {
   const error = thrown instanceof ApiError ? thrown : SERVER_ERROR
-  const { requestId } = call
+  const { log, metrics } = c.get('services')
   if (error instanceof Unavailable) metrics.unavailable(error.reason)
   if (error.status >= 500)
-    log[error.status === 503 ? 'warn' : 'error']({ requestId, err: thrown }, 'a request failed')
-  return refusal(call, error)
+    log[error.status === 503 ? 'warn' : 'error'](
+      { requestId: c.get('requestId'), err: thrown },
+      'a request failed',
+    )
+  return refuse(c, error)
 }
 
-function refusal(call: Call, error: ApiError, more: Record<string, string> = {}): Reply {
-  const { requestId } = call
-  const headers = { ...headersOf(error), ...more }
-  const { status } = error
-  if (OAUTH.has(call.path))
-    return json(
-      { error: error.code, error_description: error.message, request_id: requestId },
-      status,
-      headers,
-    )
+function refuse(c: AppContext, error: ApiError, more: Record<string, string> = {}): Response {
+  const { status, code } = error
+  const headers = { ...errorHeaders(error), ...more }
+  const request_id = c.get('requestId')
+  if (OAUTH.has(c.req.path))
+    return json(c, { error: code, error_description: error.message, request_id }, status, headers)
   const problem = {
     type: 'about:blank',
-    title: STATUS_CODES[error.status],
+    title: STATUS_CODES[status],
     status,
     detail: error.message,
-    error: error.code,
-    request_id: requestId,
+    error: code,
+    request_id,
     ...(error instanceof ConflictError && error.members),
   }
-  return json(problem, status, { ...headers, 'Content-Type': 'application/problem+json' })
+  return json(c, problem, status, { ...headers, 'Content-Type': 'application/problem+json' })
 }
 
-function headersOf(error: ApiError): Record<string, string> {
+function errorHeaders(error: ApiError): Record<string, string> {
   const headers: Record<string, string> = { ...NO_STORE }
   if (error.status === 401)
     headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
@@ -82,13 +76,11 @@ export function challenge(code?: ErrorCode, more = ''): string {
     : `Bearer realm="assay", error="${code}"${more}`
 }
 
-/** No route: 405 with what is allowed where the path is known, 404 elsewhere. */
-export function noRoute(call: Call, allowed: string[]): Reply {
-  if (allowed.length === 0)
-    return refusal(
-      call,
-      new ApiError('not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
-    )
+const NOTHING_HERE = 'there is nothing at this path; /openapi.yaml lists what there is'
+
+/** 405 with the allowed methods where the path is known, 404 elsewhere. */
+export function refuseUnrouted(c: AppContext, allowed: string[]): Response {
+  if (allowed.length === 0) return refuse(c, new ApiError('not_found', NOTHING_HERE))
   const error = new ApiError('method_not_allowed', `use ${allowed.join(' or ')} here`)
-  return refusal(call, error, { Allow: allowed.join(', ') })
+  return refuse(c, error, { Allow: allowed.join(', ') })
 }

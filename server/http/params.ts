@@ -1,8 +1,9 @@
 import { ApiError } from '../lib/errors.ts'
-import type { Call } from './call.ts'
+import type { AppContext } from './env.ts'
+import { queryOf, targetOfContext } from './target.ts'
 
-/** Empty ones are absent; a repeated one is refused (RFC 6749 3.2). */
-export function onePerName(params: URLSearchParams): Map<string, string> {
+/** Empty parameters count as absent; a repeated one is refused (RFC 6749 3.2). */
+export function uniqueParams(params: URLSearchParams): Map<string, string> {
   const found = new Map<string, string>()
   for (const [name, value] of params) {
     if (value === '') continue
@@ -13,12 +14,14 @@ export function onePerName(params: URLSearchParams): Map<string, string> {
   return found
 }
 
-/** The query's parameters, of which only `names` are known. */
+export const queryParams = (c: AppContext) => uniqueParams(new URLSearchParams(queryOf(targetOfContext(c))))
+
+/** The query's parameters. Any other than `names` is refused. */
 export function readQuery<Name extends string>(
-  call: Call,
+  c: AppContext,
   names: readonly Name[],
 ): { [name in Name]?: string } {
-  const query = onePerName(new URLSearchParams(call.query))
+  const query = queryParams(c)
   for (const name of query.keys())
     if (!(names as readonly string[]).includes(name))
       throw new ApiError('invalid_request', `only these may stand in the query: ${names.join(', ')}`)
@@ -34,18 +37,25 @@ export function present<Members extends object>(
   ) as never
 }
 
-/** Ours have only these characters; what has others is not there, and never asked for. */
-export function idOf(call: Call): string {
-  const id = call.params.id ?? ''
+/** `:id` of the path. No id of ours has other characters, so any other is 404 without a look-up. */
+export function idParam(c: AppContext): string {
+  const id = c.req.param('id') ?? ''
   if (!/^[a-z2-7]{24,32}$/.test(id)) throw new ApiError('not_found', 'nothing has this id')
+  return id
+}
+
+/** `:customer` of the path; as `idParam`. */
+export function customerParam(c: AppContext): string {
+  const id = c.req.param('customer') ?? ''
+  if (!/^[a-z2-7]{16}$/.test(id)) throw new ApiError('not_found', 'no such customer')
   return id
 }
 
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
 
-/** What a retry of the same request brings again. */
-export function idempotencyKey(call: Call): string | undefined {
-  const key = call.header('idempotency-key')
+/** A retry with the same key gets the same answer. */
+export function idempotencyKey(c: AppContext): string | undefined {
+  const key = c.req.header('idempotency-key')
   if (key !== undefined && !IDEMPOTENCY_KEY.test(key))
     throw new ApiError('invalid_request', 'Idempotency-Key: 1 to 255 visible ASCII characters')
   return key

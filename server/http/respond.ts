@@ -1,18 +1,28 @@
-import type { Reply } from './call.ts'
+import type { AppContext } from './env.ts'
 
 type Headers = Readonly<Record<string, string>>
-
-export const respond = (body: string | Uint8Array, status: number, headers: Headers): Reply => ({
-  status,
-  headers: { ...headers, 'Content-Length': String(Buffer.byteLength(body)) },
-  body,
-})
-
-/** Members that are undefined are left out. */
-export const json = (body: object, status = 200, headers: Headers = {}): Reply =>
-  respond(JSON.stringify(body), status, { 'Content-Type': 'application/json', ...headers })
-
-export const noContent = (): Reply => ({ status: 204, headers: {}, body: '' })
+type Body = string | Uint8Array<ArrayBuffer> | ReadableStream | null
 
 /** Secrets and decisions are nothing for a cache (RFC 6749 5.1). */
 export const NO_STORE = { 'Cache-Control': 'no-store' }
+
+/**
+ * Every answer but those of /verify. Not `c.body()`: with more than one header it builds a `Headers` object, which the
+ * adapter then copies. Plain headers are written as they are.
+ */
+export const respond = (c: AppContext, body: Body, status: number, headers: Headers): Response =>
+  new Response(body, { status, headers: { ...headers, 'X-Request-Id': c.get('requestId') } })
+
+/** Members that are undefined are left out. */
+export const json = (c: AppContext, body: object, status = 200, headers: Headers = {}): Response =>
+  bytes(c, JSON.stringify(body), status, { 'Content-Type': 'application/json', ...headers })
+
+/** With the length, which HEAD answers too. */
+export const bytes = (
+  c: AppContext,
+  body: string | Uint8Array<ArrayBuffer>,
+  status: number,
+  headers: Headers,
+) => respond(c, body, status, { ...headers, 'Content-Length': String(Buffer.byteLength(body)) })
+
+export const noContent = (c: AppContext): Response => respond(c, null, 204, {})

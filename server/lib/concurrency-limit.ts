@@ -2,7 +2,7 @@ import { RateLimitedError } from './errors.ts'
 
 /**
  * Lets so many through at a time and so many wait; the rest are refused at once. A password's hash takes 19 MiB and a core
- * for tens of milliseconds: without a gate, a flood of logins would take the machine from everyone else.
+ * for tens of milliseconds: without a limit, a flood of logins would take the machine from everyone else.
  */
 export class ConcurrencyLimit {
   readonly #abreast: number

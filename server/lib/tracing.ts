@@ -15,8 +15,7 @@ const { context, propagation, trace, SpanKind, SpanStatusCode } = api
 /** What is sent at a process's end may take so long (ms). */
 const FLUSH_TIMEOUT_MS = 1_000
 
-export interface Asked {
-  /** Of those that HTTP has (RFC 9110 9.3, and PATCH), or `_OTHER`. */
+export interface TracedRequest {
   method: string
   /** As it was declared. */
   route: string
@@ -25,24 +24,22 @@ export interface Asked {
   quiet: boolean
 }
 
-interface Answered {
-  status: number
-  headers: Readonly<Record<string, string>>
-}
+/** Those of RFC 9110 9.3, and PATCH; any other is `_OTHER`, so that callers can't make up span names. */
+const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'CONNECT', 'TRACE'])
 
 /** A request under way. Its span is made once there is something to tell: most answers from memory have none. */
 class RequestTrace {
   readonly #tracer: Tracer
-  readonly #asked: Asked
+  readonly #request: TracedRequest
   /** By the monotonic clock (ms). */
   readonly #began: number
   readonly #around = context.active()
   #told: { span: Span; within: Context } | undefined
   #ended = false
 
-  constructor(tracer: Tracer, asked: Asked, began: number) {
+  constructor(tracer: Tracer, request: TracedRequest, began: number) {
     this.#tracer = tracer
-    this.#asked = asked
+    this.#request = request
     this.#began = began
   }
 
@@ -51,12 +48,12 @@ class RequestTrace {
     return this.#ended ? [] : [this.#tracer.startSpan(name, options, this.#tell().within)]
   }
 
-  end({ status, headers }: Answered, at: number) {
+  end({ status, headers }: Response, at: number) {
     this.#ended = true
-    if (this.#told === undefined && this.#asked.quiet && status < 500) return
+    if (this.#told === undefined && this.#request.quiet && status < 500) return
     const { span } = this.#tell()
     span.setAttribute('http.response.status_code', status)
-    span.setAttribute('http.response.header.x-request-id', [headers['X-Request-Id']!])
+    span.setAttribute('http.response.header.x-request-id', [headers.get('X-Request-Id')!])
     if (status >= 500) fail(span, String(status))
     span.end(at)
   }
@@ -64,7 +61,8 @@ class RequestTrace {
   /** Part of the trace that is under way here, if something else of this process began one, or of the caller's (traceparent). */
   #tell() {
     if (this.#told) return this.#told
-    const { method, route, headers } = this.#asked
+    const { method: given, route, headers } = this.#request
+    const method = METHODS.has(given) ? given : '_OTHER'
     const attributes = { 'http.request.method': method, 'http.route': route }
     const options = { kind: SpanKind.SERVER, startTime: this.#began, attributes }
     const parent = trace.getSpan(this.#around) ? this.#around : propagation.extract(this.#around, headers)
@@ -120,12 +118,12 @@ export class Tracing {
     this.#clock = clock
   }
 
-  /** `answer` doesn't throw. What it answers at once is not told. */
-  follow<Reply extends Answered>(asked: Asked, answer: () => Reply | Promise<Reply>): Reply | Promise<Reply> {
-    const request = new RequestTrace(this.#tracer, asked, this.#clock.monotonic())
-    const reply = serving([request], answer)
-    if (!(reply instanceof Promise)) return reply
-    return reply.then(late => {
+  /** `answer` doesn't throw. What it answers at once is not traced. */
+  follow(traced: TracedRequest, answer: () => Response | Promise<Response>): Response | Promise<Response> {
+    const request = new RequestTrace(this.#tracer, traced, this.#clock.monotonic())
+    const response = serving([request], answer)
+    if (!(response instanceof Promise)) return response
+    return response.then(late => {
       request.end(late, this.#clock.monotonic())
       return late
     })

@@ -1,109 +1,43 @@
+import { Hono } from 'hono'
 import { z } from 'zod'
 import { AUDIT_TYPES, type AuditRow, type AuditSpan, type AuditType } from '../audit/audit.ts'
-import { accountKeeper, type Keeper } from '../http/auth.ts'
-import type { Call, Reply, Routes } from '../http/call.ts'
-import type { Services } from '../http/env.ts'
+import type { AppContext, CustomerEnv } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'
-import { json, NO_STORE } from '../http/respond.ts'
+import { json } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
-import { operator } from './admin/operator.ts'
 
-type Needs = Pick<Services, 'audit' | 'metrics' | 'sessions' | 'tokens'>
+export const SPAN_PARAMS = ['type', 'from', 'to'] as const
+export const PAGE_PARAMS = ['cursor', 'limit'] as const
 
-/** A customer's part of the audit. */
-export const auditRoutes = (services: Needs): Routes => keptAudit(services, '/api', accountKeeper(services))
+type SpanQuery = { [name in (typeof SPAN_PARAMS)[number]]?: string }
+type PageQuery = SpanQuery & { [name in (typeof PAGE_PARAMS)[number]]?: string }
 
-/** Of the customer that the keeper names. */
-export const keptAudit = (services: Pick<Services, 'audit'>, base: string, keeper: Keeper): Routes => ({
-  [`GET ${base}/audit`]: listEvents(services, keeper),
+/** A customer's audit events. */
+export const audit = new Hono<CustomerEnv>().get('/', c => {
+  const customerId = c.get('customerId')
+  const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
+  const { audit } = c.get('services')
+  return pageOfEvents(c, query, span => audit.list({ ...span, customerId }), serializeEvent)
 })
 
-/** Of all customers, for operators. */
-export const wholeAuditRoutes = (services: Pick<Services, 'audit' | 'log' | 'operators'>): Routes => ({
-  'GET /admin/audit': searchEvents(services),
-  'GET /admin/audit/export': exportEvents(services),
-})
-
-const SPAN = ['type', 'from', 'to'] as const
-const PAGE = ['cursor', 'limit'] as const
-
-function listEvents({ audit }: Pick<Services, 'audit'>, keeper: Keeper) {
-  return async function listEvents(call: Call) {
-    const { customerId } = await keeper(call)
-    const asked = readQuery(call, [...SPAN, ...PAGE])
-    return pageOfEvents(asked, span => audit.list({ ...span, customerId }), toEvent)
-  }
-}
-
-function searchEvents(services: Pick<Services, 'audit' | 'operators'>) {
-  return async function searchEvents(call: Call) {
-    operator(call, services)
-    const asked = readQuery(call, ['customer', 'operator', ...SPAN, ...PAGE])
-    const whose = whoseEvents(asked)
-    return pageOfEvents(asked, span => services.audit.search({ ...span, ...whose }), toWholeEvent)
-  }
-}
-
-type Asked = { [name in (typeof SPAN)[number] | (typeof PAGE)[number]]?: string }
-
-async function pageOfEvents(
-  asked: Asked,
+export async function pageOfEvents(
+  c: AppContext,
+  query: PageQuery,
   find: (span: AuditSpan) => Promise<AuditRow[]>,
-  shown: (event: AuditRow) => object,
+  serialize: (event: AuditRow) => object,
 ) {
-  const size = pageSize(asked.limit)
-  const rows = await find({ ...spanOf(asked), ...auditPosition(asked.cursor), limit: size + 1 })
+  const size = pageSize(query.limit)
+  const rows = await find({ ...spanOf(query), ...auditPosition(query.cursor), limit: size + 1 })
   const { page, nextCursor } = pageOf(rows, size, event => event.at)
-  return json(present({ events: page.map(shown), next_cursor: nextCursor }))
+  return json(c, present({ events: page.map(serialize), next_cursor: nextCursor }))
 }
 
-/** A line of JSON for each event, newest first, however many there are. Its first page is read before it is answered. */
-function exportEvents(services: Pick<Services, 'audit' | 'log' | 'operators'>) {
-  return async function exportEvents(call: Call): Promise<Reply> {
-    operator(call, services)
-    const asked = readQuery(call, ['customer', 'operator', ...SPAN])
-    const pages = services.audit.all({ ...spanOf(asked), ...whoseEvents(asked) })
-    const first = await pages.next()
-    if (call.method === 'HEAD') await pages.return(undefined)
-    const body = call.method === 'HEAD' ? '' : linesOf(services, call, first.done ? [] : first.value, pages)
-    return { status: 200, headers: { 'Content-Type': 'application/x-ndjson', ...NO_STORE }, body }
-  }
-}
-
-async function* linesOf(
-  { log }: Pick<Services, 'log'>,
-  call: Call,
-  first: AuditRow[],
-  rest: AsyncGenerator<AuditRow[]>,
-) {
-  try {
-    yield lines(first)
-    for await (const page of rest) yield lines(page)
-  } catch (error) {
-    log.warn({ requestId: call.requestId, err: error }, 'an export of the audit broke off')
-    throw error
-  } finally {
-    await rest.return(undefined)
-  }
-}
-
-const lines = (page: AuditRow[]) => page.map(event => `${JSON.stringify(toWholeEvent(event))}\n`).join('')
-
-const spanOf = ({ type, from, to }: Asked) => ({
+export const spanOf = ({ type, from, to }: SpanQuery) => ({
   type: auditType(type),
   from: instant('from', from),
   to: instant('to', to),
 })
-
-/** Others can't be looked for among all customers: their events are found under their customer. */
-function whoseEvents({ customer, operator }: { customer?: string; operator?: string }) {
-  if (customer !== undefined && operator !== undefined)
-    throw new ApiError('invalid_request', 'customer or operator, not both')
-  if (customer !== undefined && !/^[a-z2-7]{16}$/.test(customer))
-    throw new ApiError('invalid_request', "customer: a customer's id, 16 letters and digits")
-  return { customerId: customer, actor: operator === undefined ? undefined : `operator:${operator}` }
-}
 
 /** A misspelt one would be answered with an empty list, as though nothing had been done. */
 function auditType(type: string | undefined): AuditType | undefined {
@@ -132,7 +66,18 @@ function instant(name: string, text: string | undefined): Date | undefined {
   return new Date(at)
 }
 
-const toEvent = ({ id, at, type, actor, subject, sessionId, tokenId, ip, userAgent, detail }: AuditRow) =>
+export const serializeEvent = ({
+  id,
+  at,
+  type,
+  actor,
+  subject,
+  sessionId,
+  tokenId,
+  ip,
+  userAgent,
+  detail,
+}: AuditRow) =>
   present({
     id: String(id),
     at,
@@ -145,5 +90,3 @@ const toEvent = ({ id, at, type, actor, subject, sessionId, tokenId, ip, userAge
     user_agent: userAgent,
     detail: detail === null ? undefined : JSON.parse(detail),
   })
-
-const toWholeEvent = (event: AuditRow) => present({ ...toEvent(event), customer_id: event.customerId })

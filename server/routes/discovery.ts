@@ -1,15 +1,11 @@
-import type { Config } from '../config/load.ts'
-import type { Routes } from '../http/call.ts'
+import { Hono } from 'hono'
+import type { AppEnv } from '../http/env.ts'
 import { json } from '../http/respond.ts'
 
-/** RFC 8414. openid-client asks at the second address, and finds the same. */
-export function discoveryRoutes({ config }: { config: Pick<Config, 'issuer'> }): Routes {
-  const document = metadata(config.issuer)
-  return {
-    'GET /.well-known/oauth-authorization-server': () => json(document),
-    'GET /.well-known/openid-configuration': () => json(document),
-  }
-}
+/** RFC 8414. openid-client asks at the second address and finds the same document. */
+export const discovery = new Hono<AppEnv>()
+  .get('/oauth-authorization-server', c => json(c, metadata(c.get('services').config.issuer)))
+  .get('/openid-configuration', c => json(c, metadata(c.get('services').config.issuer)))
 
 const metadata = (issuer: string) => ({
   issuer,

@@ -3,28 +3,10 @@ import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
-import type { Call, Reply, Routes } from '../http/call.ts'
-import { respond } from '../http/respond.ts'
+import { Hono } from 'hono'
+import type { AppContext, AppEnv } from '../http/env.ts'
+import { respond, bytes as respondBytes } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
-
-/**
- * The API's document, and a page that shows it. Nothing is read before it is asked for: most servers are never asked, and
- * the page's script alone is more than a megabyte.
- */
-export function referenceRoutes(): Routes {
-  const document = fileOf('openapi.yaml', ours, 'application/yaml')
-  const page = fileOf('page.html', own, 'text/html; charset=utf-8')
-  const assets = new Map(ASSETS.map(asset => [asset[0], fileOf(...asset)]))
-  return {
-    'GET /openapi.yaml': call => serve(call, document),
-    'GET /docs': call => serve(call, page, { 'Content-Security-Policy': POLICY }),
-    'GET /docs/:asset': call => {
-      const asset = assets.get(call.params.asset!)
-      if (!asset) throw new ApiError('not_found', 'the reference has no such file')
-      return serve(call, asset)
-    },
-  }
-}
 
 type Path = (name: string) => string
 
@@ -35,7 +17,7 @@ const swaggerUi: Path = name => createRequire(import.meta.url).resolve(`swagger-
 const SCRIPT = 'text/javascript; charset=utf-8'
 const STYLE = 'text/css; charset=utf-8'
 
-/** All that the page loads: what isn't here is not served, whatever the path says. */
+/** Everything that the page loads. No other file is served, whatever the path says. */
 const ASSETS: [name: string, path: Path, type: string][] = [
   ['page.js', own, SCRIPT],
   ['page.css', own, STYLE],
@@ -43,7 +25,7 @@ const ASSETS: [name: string, path: Path, type: string][] = [
   ['swagger-ui.css', swaggerUi, STYLE],
 ]
 
-/** The page runs what this server sent it, asks only this server, and is nobody's frame. Its icons are `data:` in its style. */
+/** The page runs only scripts of this server, asks only this server and can't be framed. Its icons are `data:` in its style. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -56,8 +38,8 @@ const POLICY = [
 ].join('; ')
 
 interface File {
-  bytes: Buffer
-  packed: Buffer
+  bytes: Buffer<ArrayBuffer>
+  packed: Buffer<ArrayBuffer>
   headers: Record<string, string>
 }
 
@@ -65,12 +47,12 @@ type Load = () => Promise<File>
 
 const pack = promisify(gzip)
 
-/** Kept once it has been read, so that any number of slow readers share one copy. */
+/** Read once and kept, so that any number of slow readers share one copy. */
 function fileOf(name: string, path: Path, type: string): Load {
   let file: Promise<File> | undefined
   async function read(): Promise<File> {
     const bytes = await readFile(path(name))
-    // Weak (RFC 9110 8.8.3): the same for both encodings, and a proxy that packs leaves it as it is.
+    // Weak (RFC 9110 8.8.3): the same for both encodings, and a proxy that compresses keeps it.
     const ETag = `W/"${hash('sha256', bytes, 'base64url')}"`
     return { bytes, packed: await pack(bytes), headers: { ...HEADERS, ETag, 'Content-Type': type } }
   }
@@ -83,7 +65,7 @@ function fileOf(name: string, path: Path, type: string): Load {
   }
 }
 
-/** Asked again each time, and answered 304 until the server is another: the page and its files are of one version. */
+/** Revalidated each time, so that the page and its files are always of one version. */
 const HEADERS = {
   'Cache-Control': 'no-cache',
   Vary: 'Accept-Encoding',
@@ -91,20 +73,37 @@ const HEADERS = {
   'Referrer-Policy': 'no-referrer',
 }
 
-/** `gzip;q=0` is a no (RFC 9110 12.4.2). */
+const document = fileOf('openapi.yaml', ours, 'application/yaml')
+const page = fileOf('page.html', own, 'text/html; charset=utf-8')
+const assets = new Map(ASSETS.map(asset => [asset[0], fileOf(...asset)]))
+
+/**
+ * The API's document, and a page that shows it. A file is read, hashed and compressed when it is first asked for: the page's
+ * script alone is more than a megabyte. Hono's `serveStatic`, `etag` and `compress` would do so at each request.
+ */
+export const docs = new Hono<AppEnv>()
+  .get('/openapi.yaml', c => serve(c, document))
+  .get('/docs', c => serve(c, page, { 'Content-Security-Policy': POLICY }))
+  .get('/docs/:asset', c => {
+    const asset = assets.get(c.req.param('asset'))
+    if (!asset) throw new ApiError('not_found', 'the reference has no such file')
+    return serve(c, asset)
+  })
+
+/** `gzip;q=0` means no (RFC 9110 12.4.2). */
 const GZIP = /\bgzip\b(?! *; *q=0(\.0*)? *(,|$))/i
 
-async function serve(call: Call, load: Load, more: Record<string, string> = {}): Promise<Reply> {
+async function serve(c: AppContext, load: Load, more: Record<string, string> = {}): Promise<Response> {
   const { bytes, packed, headers } = await load()
-  if (has(call, headers.ETag!)) return { status: 304, headers: { ...headers, ...more }, body: '' }
-  return GZIP.test(call.header('accept-encoding') ?? '')
-    ? respond(packed, 200, { ...headers, ...more, 'Content-Encoding': 'gzip' })
-    : respond(bytes, 200, { ...headers, ...more })
+  if (isFresh(c, headers.ETag!)) return respond(c, null, 304, { ...headers, ...more })
+  return GZIP.test(c.req.header('accept-encoding') ?? '')
+    ? respondBytes(c, packed, 200, { ...headers, ...more, 'Content-Encoding': 'gzip' })
+    : respondBytes(c, bytes, 200, { ...headers, ...more })
 }
 
-/** Who has it sends the tag as it was given (RFC 9110 13.1.2). */
-function has(call: Call, tag: string): boolean {
-  const tags = call
+/** A client sends the tag back as it was given (RFC 9110 13.1.2). */
+function isFresh(c: AppContext, tag: string): boolean {
+  const tags = c.req
     .header('if-none-match')
     ?.split(',')
     .map(one => one.trim())

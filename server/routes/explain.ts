@@ -1,58 +1,42 @@
+import { Hono } from 'hono'
 import { z } from 'zod'
 import type { AllowList } from '../clients/resource-servers.ts'
-import { authenticated, presentedBy } from '../http/auth.ts'
-import { readForm, readJson } from '../http/body.ts'
-import type { Call, Routes } from '../http/call.ts'
-import { ageOf, type Services } from '../http/env.ts'
+import { requireFormClient } from '../http/auth.ts'
+import { readJson } from '../http/body.ts'
+import { stateAge } from '../http/consistency.ts'
+import type { AppContext, ClientEnv, OperatorEnv } from '../http/env.ts'
 import { present } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Explanation } from '../tokens/explain.ts'
-import { operator } from './admin/operator.ts'
 
-type Needs = Pick<Services, 'changeFeed' | 'credentials' | 'explainer' | 'operators'>
-
-/** Why a token is refused, for those who may know of every customer's. */
-export const explainingRoutes = (services: Needs): Routes => ({
-  'POST /introspect/explain': explainToServer(services),
-  'POST /admin/explain': explainToOperator(services),
+/** Why a token is refused. Not for a customer's API key: it would learn whose token it is that isn't its own. */
+export const explain = new Hono<ClientEnv>().post('/', requireFormClient, c => {
+  const client = c.get('client')
+  if (client.kind !== 'resource_server')
+    throw new ApiError('unauthorized_client', 'only a resource server may ask why; an API key may not')
+  const token = c.get('form').get('token')
+  if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
+  return respondWithExplanation(c, token, client)
 })
-
-/** A customer's API key may not: of a token that isn't its own it would learn whose it is. */
-function explainToServer(services: Needs) {
-  return async function explainToServer(call: Call) {
-    const form = await readForm(call)
-    const caller = await authenticated(services.credentials, presentedBy(call, form))
-    if (caller.kind !== 'resource_server')
-      throw new ApiError('unauthorized_client', 'only a resource server may ask why; an API key may not')
-    const token = form.get('token')
-    if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
-    return explained(services, token, caller)
-  }
-}
 
 const explainRequest = z.strictObject({ token: z.string().min(1) })
 
-/** It changes nothing, so that who only reads may ask. */
-function explainToOperator(services: Needs) {
-  return async function explainToOperator(call: Call) {
-    operator(call, services, false)
-    const { token } = await readJson(call, explainRequest)
-    return explained(services, token)
-  }
-}
+export const adminExplain = new Hono<OperatorEnv>().post('/', async c => {
+  const { token } = await readJson(c, explainRequest)
+  return respondWithExplanation(c, token)
+})
 
-/** `limits`: of what is beyond them the caller learns what it would of a token that was never made. */
-async function explained({ changeFeed, explainer }: Needs, token: string, limits?: AllowList) {
+/** `limits`: a token beyond them is explained like one that was never issued. */
+async function respondWithExplanation(c: AppContext, token: string, limits?: AllowList) {
+  const { changeFeed, explainer } = c.get('services')
   const explanation = await explainer.explain(token, limits)
-  const age = ageOf(changeFeed)
-  return json(toExplanation(explanation, age), 200, {
-    ...NO_STORE,
-    ...(age !== undefined && { 'X-Assay-Age': age }),
-  })
+  const age = stateAge(changeFeed)
+  const headers = { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) }
+  return json(c, serializeExplanation(explanation, age), 200, headers)
 }
 
-const toExplanation = (
+const serializeExplanation = (
   { active, reason, explanation, remedy, key, token, session }: Explanation,
   age?: string,
 ) =>

@@ -1,44 +1,46 @@
-import type { Call, Routes } from '../http/call.ts'
-import type { Services } from '../http/env.ts'
-import { json, respond } from '../http/respond.ts'
+import { Hono } from 'hono'
+import { requireOperator } from '../http/auth.ts'
+import type { AppEnv, Services } from '../http/env.ts'
+import { bytes, json } from '../http/respond.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
-import { operator } from './admin/operator.ts'
 
-type Needs = Pick<Services, 'changeFeed' | 'clock' | 'metrics' | 'operators' | 'process'>
-
-/** For whoever runs it. */
-export function opsRoutes(services: Needs): Routes {
-  return {
-    'GET /healthz': () => json({ status: 'ok' }),
-    'GET /readyz': readyz(services),
-    'GET /metrics': metrics(services),
-  }
+/** For whoever runs it. /metrics is for operators only: how much is refused, and why, is for nobody else. */
+export function health(services: Pick<Services, 'changeFeed' | 'clock' | 'metrics' | 'process'>) {
+  const checks = readinessChecks(services)
+  return new Hono<AppEnv>()
+    .get('/healthz', c => json(c, { status: 'ok' }))
+    .get('/readyz', async c => {
+      const found = await checks()
+      if (Object.values(found).every(check => check === 'ok')) return json(c, { status: 'ok', checks: found })
+      services.metrics.unavailable('not_ready')
+      return json(c, { status: 'unavailable', checks: found }, 503, { 'Retry-After': '1' })
+    })
+    .get('/metrics', requireOperator, async c => {
+      const { metrics } = services
+      return bytes(c, await metrics.text(), 200, { 'Content-Type': metrics.contentType })
+    })
 }
 
 /** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
-function readyz({ changeFeed, clock, metrics, process }: Needs) {
-  const migratedLately = throttled(1_000, clock, () => process.migrated().catch(unlessUnavailable))
-  return async function readyz() {
+function readinessChecks({ changeFeed, clock, process }: Parameters<typeof health>[0]) {
+  const migratedLately = throttle(1_000, clock, () => process.migrated().catch(unlessUnavailable))
+  return async () => {
     const migrated = await migratedLately()
-    const checks = {
+    return {
       accepting: word(!process.draining()),
       state: word(changeFeed.hasLease()),
       database: word(migrated !== undefined),
       migrations: migrated === undefined ? 'unknown' : word(migrated),
     }
-    const ready = Object.values(checks).every(check => check === 'ok')
-    if (ready) return json({ status: 'ok', checks })
-    metrics.unavailable('not_ready')
-    return json({ status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
   }
 }
 
-/** A database that refuses the question was reached: it has not so much as the table of the migrations. */
+/** A database that refuses the question was reached: it doesn't even have the table of migrations. */
 const unlessUnavailable = (error: unknown) => (error instanceof Unavailable ? undefined : false)
 
-/** Who asks meanwhile, or within `milliseconds` after, has the same answer: a flood of questions is one query. */
-function throttled<Answer>(milliseconds: number, clock: Clock, ask: () => Promise<Answer>) {
+/** Calls during one call, and within `milliseconds` after it, share its result: a flood of requests is one query. */
+function throttle<Answer>(milliseconds: number, clock: Clock, ask: () => Promise<Answer>) {
   let answer: Promise<Answer> | undefined
   let until = Number.NEGATIVE_INFINITY
   return () => {
@@ -52,12 +54,3 @@ function throttled<Answer>(milliseconds: number, clock: Clock, ask: () => Promis
 }
 
 const word = (holds: boolean) => (holds ? 'ok' : 'failed')
-
-/** Only for operators: how much is refused, and why, is for nobody else. */
-function metrics(services: Needs) {
-  return async function metricsText(call: Call) {
-    operator(call, services)
-    const { metrics } = services
-    return respond(await metrics.text(), 200, { 'Content-Type': metrics.contentType })
-  }
-}

@@ -1,84 +1,64 @@
-import { apiKey, presentedBy } from '../http/auth.ts'
+import { Hono } from 'hono'
+import { authenticateApiKey } from '../http/auth.ts'
 import { readForm } from '../http/body.ts'
-import type { Call, Routes } from '../http/call.ts'
-import { auditContextOf, type Services } from '../http/env.ts'
-import { onePerName } from '../http/params.ts'
+import { clientCredential } from '../http/credentials.ts'
+import { type ApiKeyClient, type AppContext, type AppEnv, auditContext } from '../http/env.ts'
+import { queryParams } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { ApiError } from '../lib/errors.ts'
 
-type Needs = Pick<Services, 'changeFeed' | 'credentials' | 'revoker' | 'tokens' | 'proxies'>
+type Params = Map<string, string>
 
-/** RFC 7009. */
-export function revocationRoutes(services: Needs): Routes {
-  return {
-    'POST /revoke': revoke(services),
-  }
-}
+/** RFC 7009. An unknown token is 200 too: what the caller wanted holds. */
+export const revoke = new Hono<AppEnv>().post('/', async c => {
+  const form = await readForm(c)
+  const query = queryParams(c)
+  const wait = flag(form, query, 'wait', ['all'])
+  const wholeSession = flag(form, query, 'session', ['true', 'false']) === 'true'
+  const token = form.get('token')
+  if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
+  const seq = await revokeToken(c, form, token, wholeSession)
+  // Without a number too: what an earlier try revoked may not be known everywhere yet.
+  if (wait) await c.get('services').changeFeed.waitForReplicas(seq)
+  return json(c, {}, 200, NO_STORE)
+})
 
-/** An unknown token is 200 too: what the caller wanted holds. */
-function revoke(services: Needs) {
-  return async function revoke(call: Call) {
-    const form = await readForm(call)
-    const query = onePerName(new URLSearchParams(call.query))
-    const wait = flag(form, query, 'wait', ['all'])
-    const wholeSession = flag(form, query, 'session', ['true', 'false']) === 'true'
-    const token = form.get('token')
-    if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
-    const seq = await revoked(call, services, form, token, wholeSession)
-    // Without a number too: what an earlier try revoked may not be known everywhere yet.
-    if (wait) await services.changeFeed.waitForReplicas(seq)
-    return json({}, 200, NO_STORE)
-  }
-}
-
-function flag(form: Map<string, string>, query: Map<string, string>, name: string, values: string[]) {
+function flag(form: Params, query: Params, name: string, values: string[]) {
   const value = query.get(name) ?? form.get(name)
   if (value !== undefined && !values.includes(value))
     throw new ApiError('invalid_request', `${name}: ${values.join(' or ')}, or leave it out`)
   return value
 }
 
-/** Answers the change feed's number, or undefined when nothing was left to revoke. */
-async function revoked(
-  call: Call,
-  services: Needs,
-  form: Map<string, string>,
-  token: string,
-  wholeSession: boolean,
-) {
-  const presented = presentedBy(call, form)
-  const caller = presented && (await apiKey(services.credentials, presented))
+/** Returns the change feed's number, or undefined when nothing was left to revoke. */
+async function revokeToken(c: AppContext, form: Params, token: string, wholeSession: boolean) {
+  const services = c.get('services')
+  const credential = clientCredential(c.req.header('authorization'), form)
+  const client = credential && (await authenticateApiKey(services, credential))
   const refresh = (await services.tokens.verifyRefresh(token)).claims
   const clientId = form.get('client_id') ?? refresh?.client_id
-  if (refresh)
-    return mayRevoke(caller, refresh, clientId) ? end(call, services, refresh, caller?.id) : undefined
+  if (refresh) return mayRevoke(client, refresh, clientId) ? endSession(c, refresh, client) : undefined
   const { claims } = await services.tokens.verify(token)
-  if (!caller && claims)
+  if (!client && claims)
     throw new ApiError('invalid_client', 'send an API key; only a refresh token can be revoked without one')
-  if (!caller || !claims || !mayRevoke(caller, claims)) return undefined
-  if (wholeSession && claims.sid !== undefined)
-    return end(call, services, { ...claims, sid: claims.sid }, caller.id)
-  return services.revoker.revokeToken(claims, auditContextOf(call, services, `api_key:${caller.id}`))
+  if (!client || !claims || !mayRevoke(client, claims)) return undefined
+  if (wholeSession && claims.sid !== undefined) return endSession(c, { ...claims, sid: claims.sid }, client)
+  return services.revoker.revokeToken(claims, auditContext(c, `api_key:${client.id}`))
 }
 
 /** Its own customer's API key, or whoever has the refresh token itself and names no other client. */
 const mayRevoke = (
-  caller: { customerId: string } | undefined,
+  client: ApiKeyClient | undefined,
   { client_id }: AccessClaims | RefreshClaims,
   named = client_id,
-) => (caller?.customerId ?? named) === client_id
+) => (client?.customerId ?? named) === client_id
 
-function end(
-  call: Call,
-  services: Needs,
+function endSession(
+  c: AppContext,
   { client_id, sid }: { client_id: string; sid: string },
-  apiKeyId: string | undefined,
+  client: ApiKeyClient | undefined,
 ) {
-  const origin = auditContextOf(
-    call,
-    services,
-    apiKeyId === undefined ? `session:${sid}` : `api_key:${apiKeyId}`,
-  )
-  return services.revoker.end(client_id, sid, origin)
+  const actor = client === undefined ? `session:${sid}` : `api_key:${client.id}`
+  return c.get('services').revoker.end(client_id, sid, auditContext(c, actor))
 }

@@ -1,9 +1,13 @@
-import { bearerOf, isBearer } from '../http/auth.ts'
-import { type Reply, requestIdFrom, type Target } from '../http/call.ts'
-import { ageOf, consistent, type Services } from '../http/env.ts'
+import { parse } from 'hono/utils/cookie'
+import { readBarrier, stateAge } from '../http/consistency.ts'
+import { bearerToken, isBearer } from '../http/credentials.ts'
+import type { AppContext, Services } from '../http/env.ts'
 import { challenge } from '../http/errors.ts'
+import { requestIdFrom } from '../http/request-id.ts'
+import { pathOf, queryOf, targetOfContext } from '../http/target.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { Unavailable } from '../lib/errors.ts'
+import type { Tracing } from '../lib/tracing.ts'
 import { isWaiting } from '../lib/when-ready.ts'
 import type { VerifyResult } from '../tokens/verifier.ts'
 import { identityHeaders } from './identity-headers.ts'
@@ -11,62 +15,67 @@ import { problemWith, type Rules, rulesOf } from './verify-rules.ts'
 
 type Needs = Pick<Services, 'changeFeed' | 'config' | 'tokens' | 'sessions' | 'metrics' | 'log'>
 
-/** What is looked at of a request: some of its headers, by their names in lower case. */
-export type Asked = Readonly<
-  Partial<Record<'authorization' | 'cookie' | 'x-request-id' | 'x-assay-require' | 'x-consistency', string>>
->
-
-/**
- * Exactly 200, 401, 403 or 503 (or 500), always with an empty body, which is what proxies can hand on. `query`: rules, as far
- * as the proxy wrote them. Answers at once when what is needed is in memory. Never throws.
- */
-export type Verify = (query: string, asked: Asked) => Reply | Promise<Reply>
+type HeaderName = 'authorization' | 'cookie' | 'x-request-id' | 'x-assay-require' | 'x-consistency'
+type RequestHeaders = { readonly [name in HeaderName]?: string | undefined }
 
 /** /verify itself. With a slash too many the query is still the proxy's own, so its rules must not be dropped. */
 const VERIFY = /^\/verify\/*$/
 
 /**
- * Returns the query that holds the rules of a request to /verify, and undefined for any other request. A path below /verify/
- * is the client's, appended by a proxy. It is ignored together with its query, which is the client's as well: Envoy appends
- * both.
+ * The rules in the query of /verify. A path below /verify/ is the client's, appended by a proxy. It is ignored together with
+ * its query, which is the client's as well: Envoy appends both.
  */
-export function rulesAskedBy({ path, query }: Target): string | undefined {
-  if (VERIFY.test(path)) return query
-  return path.startsWith('/verify/') ? '' : undefined
+export function rulesQuery(target: string): string {
+  return VERIFY.test(pathOf(target)) ? queryOf(target) : ''
 }
 
-/** It is on every request of its users: it stands alone, without middleware, and awaits nothing that it needn't. */
-export const verifier = (services: Needs): Verify =>
-  function verify(query, asked) {
-    const requestId = requestIdFrom(asked['x-request-id'])
+/**
+ * Answers exactly 200, 401, 403 or 503 (or 500), always with an empty body, which is what proxies can hand on. It is on every
+ * request of its users: without middleware, and synchronous when what it needs is in memory. Never throws.
+ */
+export function verify(services: Needs, tracing: Tracing | undefined) {
+  function verify(c: AppContext): Response | Promise<Response> {
+    const headers = requestHeaders(c)
+    const requestId = requestIdFrom(headers['x-request-id'])
     try {
-      const rules = rulesOf(query, asked['x-assay-require'])
-      if (rules === undefined) return misruled(services, requestId)
-      const token = tokenOf(asked, services.config.tokenCookie)
+      const rules = rulesOf(rulesQuery(targetOfContext(c)), headers['x-assay-require'])
+      if (rules === undefined) return refuseRules(services, requestId)
+      const token = tokenFrom(headers, services.config.tokenCookie)
       if (token === undefined) return deny(services, requestId, 401, challenge(), 'token_missing')
-      const strict = asked['x-consistency']
-      const verdict = strict === undefined ? services.tokens.verifyAccessSync(token) : undefined
+      const consistency = headers['x-consistency']
+      const verdict = consistency === undefined ? services.tokens.verifyAccessSync(token) : undefined
       return verdict === undefined || isWaiting(verdict)
-        ? later(services, requestId, strict, token, rules)
-        : replyTo(services, requestId, verdict, rules)
+        ? verifyLater(services, requestId, consistency, token, rules)
+        : answer(services, requestId, verdict, rules)
     } catch (error) {
-      return failed(services, requestId, error)
+      return fail(services, requestId, error)
     }
   }
+  return tracing === undefined ? verify : traced(verify, tracing)
+}
+
+/** Node's own headers: a Hono request would look each of them up. */
+const requestHeaders = (c: AppContext): RequestHeaders => c.env?.incoming?.headers ?? c.req.header()
+
+const traced =
+  (handler: (c: AppContext) => Response | Promise<Response>, tracing: Tracing) => (c: AppContext) =>
+    tracing.follow({ method: c.req.method, route: '/verify', headers: requestHeaders(c), quiet: false }, () =>
+      handler(c),
+    )
 
 /** As `verify`, where something has to be waited for. */
-async function later(
+async function verifyLater(
   services: Needs,
   requestId: string,
-  strict: string | undefined,
+  consistency: string | undefined,
   token: string,
   rules: Rules,
-): Promise<Reply> {
+): Promise<Response> {
   try {
-    await consistent(strict, services.changeFeed)
-    return replyTo(services, requestId, await services.tokens.verify(token), rules)
+    await readBarrier(consistency, services.changeFeed)
+    return answer(services, requestId, await services.tokens.verify(token), rules)
   } catch (error) {
-    return failed(services, requestId, error)
+    return fail(services, requestId, error)
   }
 }
 
@@ -75,12 +84,12 @@ const INVALID = challenge(
   ', error_description="the access token is malformed, expired or revoked"',
 )
 
-function replyTo(
+function answer(
   services: Needs,
   requestId: string,
   { claims, refusal }: VerifyResult<AccessClaims>,
   rules: Rules,
-): Reply {
+): Response {
   if (!claims) return deny(services, requestId, 401, INVALID, refusal)
   const problem = problemWith(claims, rules)
   if (problem) return deny(services, requestId, 403, forbidden(problem.scope), problem.reason)
@@ -92,10 +101,10 @@ function replyTo(
 const forbidden = (scope?: string) =>
   challenge('insufficient_scope', scope === undefined ? '' : `, scope="${scope}"`)
 
-function misruled(services: Needs, requestId: string): Reply {
+function refuseRules(services: Needs, requestId: string): Response {
   services.log.warn(
     { requestId },
-    'verify: a rule is unknown, repeated or malformed; mend it in the proxy: all is denied',
+    'verify: a rule is unknown, repeated or malformed, so every request is denied; fix it in the proxy',
   )
   return deny(services, requestId, 403, forbidden(), 'rule_malformed')
 }
@@ -106,16 +115,16 @@ function deny(
   status: 401 | 403,
   authenticate: string,
   reason: string,
-): Reply {
+): Response {
   metrics.verified(reason)
   return empty(status, requestId, changeFeed, { 'WWW-Authenticate': authenticate })
 }
 
-function failed({ metrics, log }: Needs, requestId: string, error: unknown): Reply {
+function fail({ metrics, log }: Needs, requestId: string, error: unknown): Response {
   const status = error instanceof Unavailable ? 503 : 500
   metrics.verified(status === 503 ? 'unavailable' : 'server_error')
   if (error instanceof Unavailable) metrics.unavailable(error.reason)
-  // An outage is told by the change feed, once; here it would be a line per request.
+  // The change feed logs an outage once; here it would be a line per request.
   log[status === 503 ? 'debug' : 'error']({ requestId, err: error }, 'verify failed')
   return empty(status, requestId, undefined, status === 503 ? { 'Retry-After': '1' } : {})
 }
@@ -126,21 +135,16 @@ function empty(
   requestId: string,
   changeFeed: Needs['changeFeed'] | undefined,
   headers: Record<string, string>,
-): Reply {
-  const age = changeFeed && ageOf(changeFeed)
+): Response {
+  const age = changeFeed && stateAge(changeFeed)
   if (age !== undefined) headers['X-Assay-Age'] = age
   headers['X-Request-Id'] = requestId
   headers['Content-Length'] = '0'
-  return { status, headers, body: '' }
+  return new Response(null, { status, headers })
 }
 
 /** A Bearer header wins over the cookie, even a malformed one. */
-function tokenOf({ authorization, cookie }: Asked, name: string | undefined): string | undefined {
-  if (isBearer(authorization)) return bearerOf(authorization) ?? ''
-  return name === undefined ? undefined : cookieOf(cookie, name)
-}
-
-function cookieOf(header: string | undefined, name: string): string | undefined {
-  const pair = header?.split(';').find(one => one.trimStart().startsWith(`${name}=`))
-  return pair?.slice(pair.indexOf('=') + 1).trim() || undefined
+function tokenFrom({ authorization, cookie }: RequestHeaders, name: string | undefined): string | undefined {
+  if (isBearer(authorization)) return bearerToken(authorization) ?? ''
+  return name === undefined || cookie === undefined ? undefined : parse(cookie, name)[name] || undefined
 }

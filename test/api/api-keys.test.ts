@@ -163,7 +163,7 @@ test('when a key was last used is written, at most once a minute', async () => {
   const customer = await assay.signUp()
   const lastUsed = async (used: Replica) => {
     expect(await statusOf(issueWith(customer.apiKey, {}, used))).toBe(200)
-    await used.credentials.flush()
+    await used.clients.flush()
     return (await list(customer))[0].last_used_at
   }
   expect((await list(customer))[0]).not.toHaveProperty('last_used_at')
@@ -181,7 +181,7 @@ test('a key that is refused does not count as used', async () => {
   const customer = await assay.signUp()
   const forged = customer.apiKey.replace(/_[A-Za-z0-9]{43}_/, `_${'A'.repeat(43)}_`)
   expect(await statusOf(issueWith(forged))).toBe(401)
-  await assay.credentials.flush()
+  await assay.clients.flush()
   expect((await list(customer))[0]).not.toHaveProperty('last_used_at')
 })
 

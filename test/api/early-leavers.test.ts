@@ -1,8 +1,10 @@
 import { once } from 'node:events'
 import { connect, type Server } from 'node:net'
+import { Readable } from 'node:stream'
 import { promisify } from 'node:util'
+import { Hono } from 'hono'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import type { App } from '../../server/app.ts'
+import { getPath } from '../../server/http/target.ts'
 import { holding, LOADER, replicaOn } from '../support/holding.ts'
 import { DEPARTURES, type Departure } from '../support/leavers.ts'
 import { until } from '../support/process.ts'
@@ -187,11 +189,12 @@ test.each(['plain', 'pieces'])(
   'a reply with an invalid header (%s) is answered 500, logged, and does not end the process',
   async kind => {
     async function* pieces() {
-      yield 'never sent'
+      yield Buffer.from('never sent')
     }
-    const bug = { status: 200, headers: { 'X-A': 'a\nb' }, body: kind === 'plain' ? '' : pieces() }
-    const answer: App['answer'] = incoming => (incoming.url === '/bug' ? bug : assay.app.answer(incoming))
-    const { port } = await assay.serve({ ...assay.app, answer })
+    const app = new Hono({ getPath }).get('/healthz', c => c.json({}))
+    const body = () => (kind === 'plain' ? 'never sent' : Readable.toWeb(Readable.from(pieces())))
+    app.get('/bug', () => new Response(body(), { headers: { 'X-A': 'a\nb' } }))
+    const { port } = await assay.serve(app)
     const received = await exchange(port, lines('GET /bug'))
     expect(received).toMatch(/^HTTP\/1\.1 500 Internal Server Error\r\n/)
     expect(received).not.toContain('never sent')

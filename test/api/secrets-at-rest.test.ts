@@ -73,7 +73,7 @@ const signatureOf = (token: string) => token.split('.')[2]!
 
 test('no column holds a secret in clear, in any spelling', async () => {
   const customers = await Promise.all([busy(), busy(), busy()])
-  await assay.credentials.flush()
+  await assay.clients.flush()
   const secrets: (Uint8Array | string)[] = [world.keyRing.installationKey, world.keyRing.current.bytes]
   for (const { customer, session, rotated, second, typed } of customers) {
     const { dataKey, signing } = await secretsOf(customer)

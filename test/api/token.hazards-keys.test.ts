@@ -158,7 +158,7 @@ describe('H05 a kid that was never made costs no query (CVE-2026-39356)', () => 
 
   /** The queries while `run` runs: all that the server asks of its database, but for the change feed's own poll. */
   async function queriesOf(run: () => Promise<unknown>): Promise<string[]> {
-    await Promise.all([assay.credentials.flush(), assay.sessions.flush()])
+    await Promise.all([assay.clients.flush(), assay.sessions.flush()])
     const { db } = world
     const { query } = db
     const seen: string[] = []

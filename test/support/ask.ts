@@ -2,7 +2,7 @@ import { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { App } from '../../server/app.ts'
 
-/** Asks the app as listen.ts does, of a request of Node's that came over no socket. `ip`: from where. */
+/** Calls the app as the adapter does, with a Node request that came over no socket. `ip`: the client's address. */
 export async function ask(
   app: App,
   path: string,
@@ -11,14 +11,12 @@ export async function ask(
 ): Promise<Response> {
   const request = new Request('http://assay.test', init)
   const incoming = new IncomingMessage({ remoteAddress: ip, destroyed: true } as Socket)
-  incoming.method = request.method
   incoming.url = path
   incoming.headers = Object.fromEntries(request.headers)
   incoming._read = arriving(incoming, request.body)
-  const { status, headers, body } = await app.answer(incoming)
+  const response = await app.fetch(request, { incoming })
   if (request.body) incoming.destroy()
-  const all = typeof body === 'string' || body instanceof Uint8Array ? body : await whole(body)
-  return new Response(request.method === 'HEAD' || all === '' ? null : all, { status, headers })
+  return response
 }
 
 /** A piece each time that one is asked for, and none before. */
@@ -34,10 +32,4 @@ function arriving(incoming: IncomingMessage, body: Request['body']) {
       incoming.destroy(error as Error)
     }
   }
-}
-
-async function whole(pieces: AsyncIterable<string>): Promise<string> {
-  let text = ''
-  for await (const piece of pieces) text += piece
-  return text
 }

@@ -132,7 +132,7 @@ async function startReplica(parts: Parts) {
     ...assembled,
     ...calls(request),
     ...own,
-    serve: (served = app) => serve(served, parts.config, log),
+    serve: (served: Pick<App, 'fetch'> = app) => serve(served, parts.config, log),
   }
 }
 
@@ -226,7 +226,7 @@ function movableClock() {
 }
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
-async function serve(app: App, config: Config, log: Log) {
+async function serve(app: Pick<App, 'fetch'>, config: Config, log: Log) {
   const at = { host: '127.0.0.1', port: config.port }
   const listening = await listen(app, at, { draining: () => false, log })
   let connections = 0

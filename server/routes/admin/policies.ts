@@ -1,17 +1,11 @@
+import { Hono } from 'hono'
 import { z } from 'zod'
 import { readJson } from '../../http/body.ts'
-import type { Call, Routes } from '../../http/call.ts'
-import { auditContextOf, type Services } from '../../http/env.ts'
+import { auditContext, type OperatorEnv } from '../../http/env.ts'
 import { present } from '../../http/params.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
-import { CUSTOMER, changeOf, withTag } from './customers.ts'
-import { operator } from './operator.ts'
-
-type Needs = Pick<Services, 'customerAdmin' | 'operators' | 'proxies'>
-
-/** What one customer's tokens and sessions may be, where that is not what the server's settings say. */
-export const policyRoutes = (services: Needs): Routes => ({ [`PUT ${CUSTOMER}/policy`]: setPolicy(services) })
+import { conditionalChange, jsonWithETag } from './customers.ts'
 
 const HOUR_SECONDS = 3_600
 const DAY_SECONDS = 86_400
@@ -22,7 +16,7 @@ const upTo = (most: number, inWords: string) => {
   return z.int(message).min(1, message).max(most, message).optional()
 }
 
-/** Ages are looked at once a minute, and each rotation leaves a version that must retire: nobody means seconds. */
+/** At least an hour: ages are checked once a minute, and each rotation leaves a version that must retire. */
 const AGE = `whole seconds, from ${HOUR_SECONDS} (an hour) to ${TEN_YEARS_SECONDS} (ten years); 0: never`
 const age = z
   .int(AGE)
@@ -52,27 +46,26 @@ const policyRequest = z.strictObject({
   key_max_age: age,
 })
 
-/** The whole of it: what the request leaves out is as the server's settings have it. */
-function setPolicy(services: Needs) {
-  return async function setPolicy(call: Call) {
-    const actor = operator(call, services)
-    const change = changeOf(call)
-    const policy = policyOf(await readJson(call, policyRequest))
-    return withTag(
-      await services.customerAdmin.setPolicy(change, policy, auditContextOf(call, services, actor)),
-    )
-  }
-}
+/**
+ * Limits on one customer's tokens and sessions. A request replaces the whole policy: for what it leaves out, the server's
+ * settings apply.
+ */
+export const policies = new Hono<OperatorEnv>().put('/:customer/policy', async c => {
+  const change = conditionalChange(c)
+  const policy = toPolicy(await readJson(c, policyRequest))
+  const context = auditContext(c, c.get('actor'))
+  return jsonWithETag(c, await c.get('services').customerAdmin.setPolicy(change, policy, context))
+})
 
-const policyOf = (asked: z.infer<typeof policyRequest>): Policy => ({
+const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({
   ...NO_POLICY,
   ...present({
-    scopes: asked.scopes && [...new Set(asked.scopes)].join(' '),
-    accessTokenTtl: asked.access_token_ttl,
-    maxAccessTokenTtl: asked.max_access_token_ttl,
-    refreshTokenTtl: asked.refresh_token_ttl,
-    sessionMaxTtl: asked.session_max_ttl,
-    refreshPolicy: asked.refresh_policy,
-    keyMaxAge: asked.key_max_age,
+    scopes: request.scopes && [...new Set(request.scopes)].join(' '),
+    accessTokenTtl: request.access_token_ttl,
+    maxAccessTokenTtl: request.max_access_token_ttl,
+    refreshTokenTtl: request.refresh_token_ttl,
+    sessionMaxTtl: request.session_max_ttl,
+    refreshPolicy: request.refresh_policy,
+    keyMaxAge: request.key_max_age,
   }),
 })

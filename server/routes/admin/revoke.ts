@@ -1,16 +1,9 @@
+import { type Context, Hono } from 'hono'
 import { z } from 'zod'
-import type { AuditContext } from '../../audit/audit.ts'
 import { readJson } from '../../http/body.ts'
-import type { Call, Routes } from '../../http/call.ts'
-import { waitForAll, waitOf } from '../../http/consistency.ts'
-import { auditContextOf, type Services } from '../../http/env.ts'
+import { waitForAll, waitParam } from '../../http/consistency.ts'
+import { auditContext, type OperatorEnv } from '../../http/env.ts'
 import { noContent } from '../../http/respond.ts'
-import { operator } from './operator.ts'
-
-type Needs = Pick<Services, 'changeFeed' | 'operators' | 'proxies' | 'revoker' | 'tokens'>
-
-/** By the token itself, whosever it is; or of everyone. */
-export const tokenRevocationRoutes = (services: Needs): Routes => ({ 'POST /admin/revoke': revoke(services) })
 
 const revokeRequest = z.union(
   [
@@ -20,33 +13,27 @@ const revokeRequest = z.union(
   'token, with session or without; or everyone: true, alone, for every token of every customer',
 )
 
-/** A token that isn't valid is no error: what was wanted holds. A refresh token ends with its session. */
-function revoke(services: Needs) {
-  return async function revoke(call: Call) {
-    const origin = auditContextOf(call, services, operator(call, services))
-    const wait = waitOf(call)
-    const asked = await readJson(call, revokeRequest)
-    const seq =
-      'everyone' in asked
-        ? await services.revoker.revokeEveryone(origin)
-        : await revokeToken(services, asked.token, asked.session, origin)
-    await waitForAll(services, wait, seq)
-    return noContent()
-  }
-}
+/** Revokes one token of any customer, or every token of everyone. A token that isn't valid is no error. */
+export const adminRevoke = new Hono<OperatorEnv>().post('/', async c => {
+  const wait = waitParam(c)
+  const request = await readJson(c, revokeRequest)
+  const seq =
+    'everyone' in request
+      ? await c.get('services').revoker.revokeEveryone(auditContext(c, c.get('actor')))
+      : await revokeToken(c, request)
+  await waitForAll(c, wait, seq)
+  return noContent(c)
+})
 
-/** Answers the change feed's number, if there was anything to end. */
-async function revokeToken(
-  { revoker, tokens }: Needs,
-  token: string,
-  session: boolean,
-  origin: AuditContext,
-) {
+/** A refresh token ends with its session. Returns the change feed's number, if there was anything to end. */
+async function revokeToken(c: Context<OperatorEnv>, { token, session }: { token: string; session: boolean }) {
+  const { revoker, tokens } = c.get('services')
+  const context = auditContext(c, c.get('actor'))
   const refresh = (await tokens.verifyRefresh(token)).claims
-  if (refresh) return revoker.end(refresh.client_id, refresh.sid, origin)
+  if (refresh) return revoker.end(refresh.client_id, refresh.sid, context)
   const { claims } = await tokens.verify(token)
   if (!claims) return undefined
   return session && claims.sid !== undefined
-    ? revoker.end(claims.client_id, claims.sid, origin)
-    : revoker.revokeToken(claims, origin)
+    ? revoker.end(claims.client_id, claims.sid, context)
+    : revoker.revokeToken(claims, context)
 }

@@ -1,0 +1,62 @@
+import type { ClientCredential } from '../clients/authenticate.ts'
+import { ApiError } from '../lib/errors.ts'
+
+const BEARER = /^bearer +([\w\-.~+/]+=*) *$/i
+const BASIC = /^basic +([A-Za-z0-9+/\-_]+=*) *$/i
+
+/** The token of `Authorization: Bearer` (RFC 6750 2.1). Undefined when the header is missing or has another scheme. */
+export const bearerToken = (authorization: string | undefined): string | undefined =>
+  authorization === undefined ? undefined : BEARER.exec(authorization)?.[1]
+
+/** True for a Bearer header, well-formed or not. */
+export const isBearer = (authorization: string | undefined) => /^bearer\b/i.test(authorization ?? '')
+
+/** A client's credential from the header, the form, or both if they are the same (lua-resty-openidc sends both). */
+export function clientCredential(
+  authorization: string | undefined,
+  form: Map<string, string>,
+): ClientCredential | undefined {
+  const inHeader = headerCredential(authorization)
+  const clientId = form.get('client_id')
+  const secret = form.get('client_secret')
+  if (secret === undefined) {
+    if (inHeader && clientId !== undefined && clientId !== clientIdOf(inHeader)) throw TWO_CLIENTS
+    return inHeader
+  }
+  if (inHeader && (inHeader.secret !== secret || clientIdOf(inHeader) !== clientId)) throw TWO_CLIENTS
+  return { clientId, secret }
+}
+
+const TWO_CLIENTS = new ApiError(
+  'invalid_request',
+  'the header and the form name different clients; send one of them',
+)
+
+/** An API key sent as a Bearer token names its customer in its id. */
+const clientIdOf = ({ clientId, secret }: ClientCredential) => clientId ?? secret.split('_')[2]?.slice(0, 16)
+
+/** A credential that can't be read is a wrong one, not a missing one (RFC 6749 5.2). */
+const MALFORMED: ClientCredential = { clientId: undefined, secret: '' }
+
+export function headerCredential(authorization: string | undefined): ClientCredential | undefined {
+  if (authorization === undefined) return undefined
+  const bearer = bearerToken(authorization)
+  // Any other Bearer is an access token: clients add their old one even to the request that refreshes it.
+  if (bearer !== undefined)
+    return bearer.startsWith('assay_') ? { clientId: undefined, secret: bearer } : undefined
+  const basic = BASIC.exec(authorization)?.[1]
+  if (basic === undefined) return /^basic\b/i.test(authorization) ? MALFORMED : undefined
+  const pair = Buffer.from(basic, 'base64').toString()
+  const colon = pair.indexOf(':')
+  if (colon < 0) return MALFORMED
+  return { clientId: percentDecoded(pair.slice(0, colon)), secret: percentDecoded(pair.slice(colon + 1)) }
+}
+
+/** Clients send both raw and form-urlencoded credentials (RFC 6749 2.3.1 asks for the second); ours hold no percent sign. */
+function percentDecoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}

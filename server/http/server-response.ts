@@ -1,0 +1,58 @@
+import { type IncomingMessage, type OutgoingHttpHeaders, ServerResponse } from 'node:http'
+
+/** Answers written together at most, so that the first does not wait long for the last. */
+const MAX_CORKED = 32
+
+const ended: (() => void)[] = []
+
+function flush() {
+  for (const end of ended.splice(0)) end()
+}
+
+export interface ResponseOptions {
+  draining(): boolean
+  /** A header that Node refuses to write is a bug of a route. */
+  onInvalidHeader(error: unknown): void
+}
+
+/**
+ * Answers that are ready in one turn of the event loop are written at its end, together: a write wakes whoever waits for it,
+ * and while a proxy has one answer to read, the others cost no wake-up. Without load that is at once. It more than doubles
+ * what a core can answer (docs/performance.md).
+ *
+ * From the start of a drain, every answer tells its client to reconnect elsewhere. An answer with an invalid header becomes
+ * an empty 500: an error thrown to the adapter would end the process.
+ */
+export function responseClass({ draining, onInvalidHeader }: ResponseOptions) {
+  return class Response<Request extends IncomingMessage> extends ServerResponse<Request> {
+    #replaced = false
+
+    // biome-ignore lint/suspicious/noExplicitAny: handed on as they are.
+    override writeHead(status: number, ...rest: any[]): this {
+      if (draining()) this.shouldKeepAlive = false
+      try {
+        return super.writeHead(status, ...rest)
+      } catch (error) {
+        onInvalidHeader(error)
+        this.#replaced = true
+        // Node keeps the reason phrase of the status that it was given first.
+        this.statusMessage = ''
+        return super.writeHead(500, { 'Content-Length': '0' } satisfies OutgoingHttpHeaders)
+      }
+    }
+
+    // biome-ignore lint/suspicious/noExplicitAny: handed on as they are.
+    override write(...args: any[]): boolean {
+      return this.#replaced || super.write(args[0], ...args.slice(1))
+    }
+
+    // biome-ignore lint/suspicious/noExplicitAny: handed on as they are.
+    override end(...args: any[]): this {
+      const given = this.#replaced ? [] : args
+      ended.push(() => super.end(...given))
+      if (ended.length === MAX_CORKED) flush()
+      else if (ended.length === 1) setImmediate(flush)
+      return this
+    }
+  }
+}

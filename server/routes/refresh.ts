@@ -1,0 +1,43 @@
+import { Hono } from 'hono'
+import { z } from 'zod'
+import { authenticateApiKey } from '../http/auth.ts'
+import { mediaType, readForm, readJson } from '../http/body.ts'
+import { clientCredential } from '../http/credentials.ts'
+import { type AppContext, type AppEnv, auditContext } from '../http/env.ts'
+import { present } from '../http/params.ts'
+import { scope } from '../http/schemas.ts'
+import { check } from '../http/validate.ts'
+import { ApiError } from '../lib/errors.ts'
+import { tokenResponse } from './token-response.ts'
+
+const refreshRequest = z.strictObject({ refresh_token: z.string().min(1), scope: z.string().optional() })
+
+/** The refresh token is the credential, in JSON or in a form. */
+export const refresh = new Hono<AppEnv>().post('/', async c => {
+  if (mediaType(c) !== 'application/json') return refreshGrant(c, await readForm(c))
+  const { refresh_token, scope } = await readJson(c, refreshRequest)
+  return refreshGrant(c, new Map(Object.entries(present({ refresh_token, scope })) as [string, string][]))
+})
+
+const INVALID_GRANT = "the refresh token is malformed, expired or not this client's; log in again"
+
+/** RFC 6749 6. */
+export async function refreshGrant(c: AppContext, form: Map<string, string>) {
+  const { tokens, sessions } = c.get('services')
+  const text = form.get('refresh_token')
+  if (text === undefined) throw new ApiError('invalid_request', 'refresh_token is missing')
+  const requestedScope = check(scope.optional(), form.get('scope'))
+  const customerId = await namedCustomer(c, form)
+  const { claims } = await tokens.verifyRefresh(text)
+  if (!claims || (customerId !== undefined && claims.client_id !== customerId))
+    throw new ApiError('invalid_grant', INVALID_GRANT)
+  const context = auditContext(c, `session:${claims.sid}`)
+  return tokenResponse(c, await sessions.refresh(claims, requestedScope, context))
+}
+
+/** Client credentials are optional. If they are sent they must be right, and must match; so must a bare client_id. */
+async function namedCustomer(c: AppContext, form: Map<string, string>): Promise<string | undefined> {
+  const credential = clientCredential(c.req.header('authorization'), form)
+  if (credential === undefined) return form.get('client_id')
+  return (await authenticateApiKey(c.get('services'), credential)).customerId
+}
