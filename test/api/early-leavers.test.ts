@@ -4,6 +4,7 @@ import { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 import { Hono } from 'hono'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { AppEnv } from '../../server/http/env.ts'
 import { getPath } from '../../server/http/target.ts'
 import { holding, LOADER, replicaOn } from '../support/holding.ts'
 import { DEPARTURES, type Departure } from '../support/leavers.ts'
@@ -191,7 +192,7 @@ test.each(['plain', 'pieces'])(
     async function* pieces() {
       yield Buffer.from('never sent')
     }
-    const app = new Hono({ getPath }).get('/healthz', c => c.json({}))
+    const app = new Hono<AppEnv>({ getPath }).get('/healthz', c => c.json({}))
     const body = () => (kind === 'plain' ? 'never sent' : Readable.toWeb(Readable.from(pieces())))
     app.get('/bug', () => new Response(body(), { headers: { 'X-A': 'a\nb' } }))
     const { port } = await assay.serve(app)
