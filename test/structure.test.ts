@@ -65,6 +65,7 @@ const MAY_IMPORT: Record<Layer, Layer[]> = {
 
 const DRIVERS = /^(pg|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(\/|$)/
 const SERVER = /^node:http$/
+const HONO = /^hono(\/|$)/
 
 /** `from imports of`, for those that are against the rule. */
 const against = (rule: (from: Layer, of: string) => boolean) =>
@@ -88,6 +89,14 @@ describe('the import rule', () => {
   test('drivers stay in db, and HTTP in http and the wiring', () => {
     expect(against((from, of) => from !== 'db' && DRIVERS.test(of))).toEqual([])
     expect(against((from, of) => !['http', 'routes', 'wiring'].includes(from) && SERVER.test(of))).toEqual([])
+  })
+
+  test('Hono is known to http, routes and the app, and its adapter to the file that listens', () => {
+    const allowed = (from: Layer) => from === 'http' || from === 'routes'
+    const known = imports.filter(({ from, of }) => HONO.test(of) && !allowed(layerOf(from)))
+    expect([...new Set(known.map(({ from }) => from))]).toEqual(['server/app.ts'])
+    const adapter = imports.filter(({ of }) => of.startsWith('@hono/node-server'))
+    expect(adapter.map(({ from }) => from)).toEqual(['server/listen.ts'])
   })
 
   test('OpenTelemetry is known to one file, and of it the API alone', () => {
