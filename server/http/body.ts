@@ -35,7 +35,7 @@ function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 async function readText(c: AppContext, limit: number): Promise<string> {
-  const { incoming } = c.env
+  const incoming = c.env?.incoming
   const bytes = incoming ? await readBytes(incoming, limit) : new Uint8Array()
   try {
     return utf8.decode(bytes)

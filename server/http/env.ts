@@ -108,7 +108,7 @@ export function auditContext(c: AppContext, actor: string): AuditContext {
     actor,
     ip: c
       .get('services')
-      .clientIps.clientIp(c.env.incoming?.socket.remoteAddress, c.req.header('x-forwarded-for')),
+      .clientIps.clientIp(c.env?.incoming?.socket.remoteAddress, c.req.header('x-forwarded-for')),
     userAgent: c.req.header('user-agent')?.slice(0, 256),
   }
 }

@@ -46,7 +46,7 @@ const traced = (c: Context<AppEnv>, next: Next, route: string, tracing: Tracing)
     {
       method: c.req.method,
       route,
-      headers: c.env.incoming?.headers ?? {},
+      headers: c.env?.incoming?.headers ?? {},
       quiet: UNLOGGED_ROUTES.has(route),
     },
     async () => {
