@@ -1,17 +1,21 @@
 import { type ChildProcess, fork } from 'node:child_process'
-import { once } from 'node:events'
+import { once as event } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { type LoadOptions, load, type Sample, type Target } from './load.ts'
+import { costOf, type LoadOptions, load, type Sample, type Target } from './load.ts'
+import { once } from './once.ts'
 import type { Plan } from './plan.ts'
-import { cpuOf, memoryOf, SERVER, start } from './processes.ts'
+import { cpuOf, cpuOfPostgres, memoryOf, SERVER, start } from './processes.ts'
+import { canBeProfiled, type Profiled, profileWhile } from './profile.ts'
 
-/** One line of the table. */
+/** One line of the table. What it needs is started by its first round, which warms it up. */
 export interface Contender {
   name: string
   /** What is loaded, in a word: the answers that are counted. */
   counts: string
   round(seconds: number): Promise<Sample>
+  /** What its server does in a round, by function. Undefined where it is no server of ours. */
+  profile?(seconds: number): Promise<Profiled | undefined>
 }
 
 /** Of everything that is measured by HTTP. */
@@ -23,15 +27,31 @@ export interface HttpOptions extends Partial<Pick<LoadOptions, 'connections'>> {
   counts?: string
 }
 
-export const byHttp = (name: string, target: Target, plan: Plan, options: HttpOptions = {}): Contender => ({
-  name,
-  counts: options.counts ?? 'answers',
-  async round(seconds) {
-    const { connections = CONNECTIONS, worth = 1 } = options
+export interface Loaded {
+  target: Target
+  plan: Plan
+}
+
+/** `prepare`: what is loaded, and with what. */
+export function byHttp(name: string, prepare: () => Promise<Loaded>, options: HttpOptions = {}): Contender {
+  const { connections = CONNECTIONS, worth = 1, counts = 'answers' } = options
+  const prepared = once(prepare)
+  const round = async (seconds: number) => {
+    const { plan, target } = await prepared()
     const sample = await load(plan, target, { connections, seconds })
-    return { ...sample, rate: sample.rate * worth, cpu: sample.cpu / worth }
-  },
-})
+    return {
+      ...sample,
+      rate: sample.rate * worth,
+      cpu: sample.cpu / worth,
+      postgres: sample.postgres / worth,
+    }
+  }
+  const profile = async (seconds: number) => {
+    const { target } = await prepared()
+    return canBeProfiled(target) ? profileWhile(target, () => round(seconds)) : undefined
+  }
+  return { name, counts, round, profile }
+}
 
 /** What a server of ours or a peer says of itself in its first line. */
 export interface Announced extends Target {
@@ -44,47 +64,41 @@ export async function announced(file: string, env: Record<string, string> = {}):
     env: { PATH: process.env.PATH, NODE_ENV: 'production', ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  const line = once(createInterface(child.stdout!), 'line') as Promise<[string]>
-  const [text] = await Promise.race([line, once(child, 'exit').then(([code]) => died(file, code))])
+  const line = event(createInterface(child.stdout!), 'line') as Promise<[string]>
+  const [text] = await Promise.race([line, event(child, 'exit').then(([code]) => died(file, code))])
   child.stdout!.resume()
   return { plans: {}, ...JSON.parse(text), pid: child.pid! }
 }
 
 function died(file: string, code: unknown): never {
-  throw new Error(`${file} ended with ${code} before it said where it listens`)
+  throw new Error(`${file} ended with ${code} before it said that it is ready`)
 }
 
 /** One of bench/servers that is told by messages what to do. */
-export interface Raw {
-  child: ChildProcess
+export async function startRaw(file: string, env: Record<string, string>): Promise<ChildProcess> {
+  const child = fork(join(import.meta.dirname, file), { env: { PATH: process.env.PATH, ...env } })
+  await Promise.race([event(child, 'message'), event(child, 'exit').then(([code]) => died(file, code))])
+  return child
 }
 
-/** `customers`: what it is to know of them. */
-export async function startRaw(
-  file: string,
-  customers: unknown[],
-  env: Record<string, string>,
-): Promise<Raw> {
-  const child = fork(join(import.meta.dirname, file), {
-    env: { PATH: process.env.PATH, CUSTOMERS: JSON.stringify(customers), ...env },
-  })
-  await Promise.race([once(child, 'message'), once(child, 'exit').then(([code]) => died(file, code))])
-  return { child }
+export function byRaw(name: string, prepare: () => Promise<ChildProcess>): Contender {
+  const prepared = once(prepare)
+  return {
+    name,
+    counts: 'statements',
+    async round(seconds) {
+      const child = await prepared()
+      const before: [number, number] = [cpuOf(child.pid!), cpuOfPostgres()]
+      child.send({ seconds, callers: CONNECTIONS })
+      const { requests, seconds: took, p50, p99 } = await answer(child, name)
+      const cost = costOf(child.pid!, before, requests)
+      return { rate: requests / took, p50, p99, ...cost, memory: memoryOf(child.pid!) }
+    },
+  }
 }
 
-export const byRaw = (
-  name: string,
-  { child }: Raw,
-  act: string,
-  { callers = CONNECTIONS, counts = 'statements' } = {},
-): Contender => ({
-  name,
-  counts,
-  async round(seconds) {
-    const before = cpuOf(child.pid!)
-    child.send({ act, seconds, callers })
-    const [{ requests, seconds: took, p50, p99 }] = await once(child, 'message')
-    const cpu = ((cpuOf(child.pid!) - before) / requests) * 1e6
-    return { rate: requests / took, p50, p99, cpu, memory: memoryOf(child.pid!) }
-  },
-})
+async function answer(child: ChildProcess, name: string) {
+  const ended = event(child, 'exit').then(([code]) => died(name, code))
+  const [measured] = await Promise.race([event(child, 'message'), ended])
+  return measured
+}

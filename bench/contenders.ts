@@ -1,184 +1,240 @@
-import { type Assay, embedded, type Installation, install, onPostgres, settingsOf } from './assay.ts'
-import { announced, byHttp, byRaw, CONNECTIONS, type Contender, startRaw } from './contender.ts'
-import { installPeers } from './install_peers.ts'
-import type { Target as Server } from './load.ts'
+import { ask, type Customer, createCustomers, issueTokens, metric } from './api.ts'
+import type { Assay } from './assay.ts'
+import { byHttp, byRaw, CONNECTIONS, type Contender, type Loaded } from './contender.ts'
+import type { Target } from './load.ts'
 import { gatewayTo, saysYes } from './nginx.ts'
+import { once } from './once.ts'
+import { peers } from './peers.ts'
+import type { Plan } from './plan.ts'
 import * as plans from './plans.ts'
-import { memoryOf } from './processes.ts'
-import type { Customer } from './seed.ts'
-import type { Target } from './targets.ts'
+import { type Subject, startEmbedded, subjectOf } from './subject.ts'
+import { AT_OLD, here, old, type Tree } from './trees.ts'
+import { startTwins } from './twins.ts'
 
-/** All that is running, and what is asked of it. */
-export interface Stage {
-  contenders: Contender[]
-  /** Figures that no round measures. */
-  figures: Target[]
-}
-
-/** The customers whose tokens are used. */
-const HOT = 64
-/** Never seen by a replica before: more than one round can ask for. */
-const COLD = 24_000
-
-export async function setStage(postgres: string): Promise<Stage> {
-  installPeers()
-  const installation = await install(postgres, HOT + COLD)
-  const hot = installation.customers.slice(0, HOT)
-  const cold = installation.customers.slice(HOT)
-  // As most starts are: what was compiled at the first one is there.
-  await (await onPostgres(installation.url)).stop()
-  const assay = await onPostgres(installation.url)
-  const idle = memoryOf(assay.pid)
-  const inMemory = await embedded()
-  const contenders = [
-    ...(await verifying(assay, hot)),
-    ...(await peers(installation)),
-    ...(await throughNginx(assay, hot)),
-    ...(await writing(assay, installation, hot)),
-    uncached(installation, cold),
-    ...(await workers(installation, hot)),
-    ...(await onEmbedded(inMemory)),
-  ]
-  const figures = [
-    figure('start to ready on Postgres, ms', assay.readyAfter, 500),
-    figure('start to ready, embedded, ms', inMemory.readyAfter, 1_000),
-    figure('resident memory, idle on Postgres, MB', idle, 130),
-  ]
-  return { contenders, figures }
-}
-
-const figure = (what: string, value: number, asked: number): Target => ({
-  what,
-  has: () => value,
-  asked,
-  most: true,
-})
-
-async function verifying(assay: Assay, hot: Customer[]): Promise<Contender[]> {
-  const twins = await announced('servers/twins.ts')
-  const tokens = plans.tokensOf(hot)
+/** All that is measured, in the order in which it takes turns: what is compared stands side by side. */
+export function contendersOf(postgres: string): Contender[] {
+  const now = subjectOf(here, postgres)
+  const then = subjectOf(old, postgres)
+  const twins = once(async () => startTwins(await now.server(), (await now.tokens())[0]!))
   return [
-    byHttp('bare Hono, /verify', twins, plans.verify(tokens)),
-    byHttp('verify, known key', assay, plans.verify(tokens)),
-    byHttp('401, garbage', assay, plans.verifyGarbage()),
-    byHttp('401, random kid', assay, plans.verifyRandomKid(hot)),
-    byHttp('bare Hono, /introspect', twins, plans.introspect(tokens)),
-    byHttp('introspect', assay, plans.introspect(tokens)),
-    byHttp('introspect, batch of 100', assay, plans.introspectBatch(hot), {
-      worth: plans.BATCH,
-      counts: 'tokens',
-    }),
+    ...verifying(now, then, twins),
+    ...introspecting(now, then, twins),
+    ...peers(postgres),
+    ...throughNginx(now, then),
+    ...both(now, then, writing),
+    ...more(now),
+    ...both(now, then, uncached),
+    ...onEmbedded(),
+    revoking(postgres),
   ]
 }
 
-/** In their fastest documented set-up; bench/peers says which. */
-async function peers({ url }: Installation): Promise<Contender[]> {
-  const oidc = await announced('peers/oidc_provider.js')
-  const better = await announced('peers/better_auth.js')
-  const node = await announced('peers/node_oauth.js')
-  const replaced = await announced('peers/replaced.js', { DATABASE_URL: url })
+/** The same contenders of both states of the code, each beside its like. */
+function both(now: Subject, then: Subject, make: (subject: Subject, suffix: string) => Contender[]) {
+  const olds = make(then, AT_OLD)
+  return make(now, '').flatMap((each, i) => [each, olds[i]!])
+}
+
+type Server = () => Promise<Assay>
+
+/** `server` loaded with a plan that is made when it is first needed. */
+const loaded =
+  (server: Server, plan: () => Promise<Plan> | Plan): (() => Promise<Loaded>) =>
+  async () => ({ target: await server(), plan: await plan() })
+
+type Twins = () => Promise<Target>
+
+function verifying(now: Subject, then: Subject, twins: Twins): Contender[] {
+  const plan = async () => plans.verify(await now.tokens())
   return [
-    byHttp('oidc-provider, introspection', oidc, oidc.plans.introspect!),
-    byHttp('oidc-provider, client_credentials', oidc, oidc.plans.client_credentials!),
-    byHttp('oidc-provider, refresh', oidc, oidc.plans.refresh!),
-    byHttp('better-auth, session by HTTP', better, better.plans.session!),
-    byHttp('better-auth, session by its API', better, better.plans.session_by_api!),
-    byHttp('@node-oauth/oauth2-server, authenticate', node, node.plans.authenticate!),
-    byHttp('@node-oauth/oauth2-server, client_credentials', node, node.plans.client_credentials!),
-    byHttp('jsonwebtoken and a query', replaced, replaced.plans.verify!),
+    byHttp('bare Hono, /verify', async () => ({ target: await twins(), plan: await plan() })),
+    byHttp('verify, tokens seen before', loaded(now.server, plan)),
+    byHttp(
+      `verify, tokens seen before${AT_OLD}`,
+      loaded(then.server, async () => plans.verify(await then.tokens())),
+    ),
+    everyTokenNew(now),
+    byHttp('401, garbage', loaded(now.server, plans.verifyGarbage)),
+    byHttp(
+      '401, random kid',
+      loaded(now.server, async () => plans.verifyRandomKid(await now.tokens())),
+    ),
   ]
 }
 
-async function throughNginx(assay: Server, hot: Customer[]): Promise<Contender[]> {
-  const [static_, toAssay] = [await gatewayTo((await saysYes()).port), await gatewayTo(assay.port)]
-  const plan = { ...plans.verify(plans.tokensOf(hot)), header: 'X-Granted-To' }
-  return [byHttp('nginx and a static nginx', static_, plan), byHttp('verify, through nginx', toAssay, plan)]
-}
+/** Hits of the cache of authentic claims, where the code has one. */
+const HITS = /^assay_token_cache_total\{.*"hit".*\}/
+/** Of all answers of a round: the last tokens of the one before may be there. */
+const MOST_HITS = 0.01
 
-/** Sessions that are refreshed, each by one caller at a time. */
-const SESSIONS = 2_048
-
-async function writing(assay: Assay, installation: Installation, hot: Customer[]): Promise<Contender[]> {
-  const ids = hot.map(({ id }) => id)
-  const raw = await startRaw('servers/raw.ts', ids, { DATABASE_URL: installation.url })
-  const inProcess = await startRaw('servers/revoking.ts', hot, settingsOf(installation.url))
-  return [
-    byRaw('postgres.js, issue', raw, 'issue'),
-    byHttp('issue', assay, plans.issue(hot)),
-    byHttp('client_credentials', assay, plans.clientCredentials(hot)),
-    byRaw('postgres.js, refresh', raw, 'refresh'),
-    byHttp('refresh', assay, await plans.refresh(assay.port, hot, SESSIONS)),
-    byHttp('login', assay, plans.logIn(hot)),
-    byRaw('postgres.js, select', raw, 'select'),
-    revoking(assay, installation, hot),
-    byRaw('revoke, 100 callers in its process', inProcess, 'revoke', { callers: 100, counts: 'answers' }),
-  ]
-}
-
-/** More than a round can revoke. */
-const REVOCATIONS = 40_000
-
-/** New tokens each round. An answer is the same for a token that is none: the change feed tells how many were revoked. */
-function revoking(assay: Server, { query }: Installation, hot: Customer[]): Contender {
-  const name = 'revoke, 100 callers'
-  const numbers = async () =>
-    Number(((await query('select seq from assay.change_feed')) as { seq: string }[])[0]!.seq)
-  return {
+/** The set is larger than the cache: when a token comes again, it is new again. The cache's own count says whether it was. */
+function everyTokenNew(subject: Subject): Contender {
+  const name = 'verify, every token new'
+  const contender = byHttp(
     name,
-    counts: 'answers',
+    loaded(subject.server, async () => ({ ...plans.verify(await subject.newTokens()), goesOn: true })),
+  )
+  return {
+    ...contender,
     async round(seconds) {
-      const plan = plans.revoke(hot, REVOCATIONS)
-      const before = await numbers()
-      const sample = await byHttp(name, assay, plan, { connections: 100 }).round(seconds)
-      const revoked = (await numbers()) - before
-      if (revoked < sample.rate * seconds) throw new Error(`${name}: only ${revoked} were revoked`)
+      const hits = async () => (await metric(await subject.server(), HITS)) ?? 0
+      const before = await hits()
+      const sample = await contender.round(seconds)
+      const part = ((await hits()) - before) / (sample.rate * seconds)
+      if (part > MOST_HITS) throw new Error(`${name}: ${(part * 100).toFixed(1)} % were in the cache`)
       return sample
     },
   }
+}
+
+function introspecting(now: Subject, then: Subject, twins: Twins): Contender[] {
+  const inBatches = { worth: plans.BATCH, counts: 'tokens' }
+  const plan = async () => plans.introspect(await now.tokens())
+  return [
+    byHttp('bare Hono, /introspect', async () => ({ target: await twins(), plan: await plan() })),
+    ...both(now, then, ({ server, tokens }, suffix) => [
+      byHttp(
+        `introspect${suffix}`,
+        loaded(server, async () => plans.introspect(await tokens())),
+      ),
+      byHttp(
+        `introspect, batch of 100${suffix}`,
+        loaded(server, async () => plans.introspectBatch(await tokens())),
+        inBatches,
+      ),
+    ]),
+  ]
+}
+
+function throughNginx(now: Subject, then: Subject): Contender[] {
+  const by = async ({ tokens }: Subject, port: number) => ({
+    target: await gatewayTo(port),
+    plan: { ...plans.verify(await tokens()), header: 'X-Granted-To' },
+  })
+  return [
+    byHttp('nginx and a static nginx', async () => by(now, (await saysYes()).port)),
+    byHttp('verify, through nginx', async () => by(now, (await now.server()).port)),
+    byHttp(`verify, through nginx${AT_OLD}`, async () => by(then, (await then.server()).port)),
+  ]
+}
+
+const writing = ({ server, hot, sessions }: Subject, suffix: string): Contender[] => [
+  byHttp(
+    `issue${suffix}`,
+    loaded(server, async () => plans.issue(await hot())),
+  ),
+  byHttp(
+    `refresh${suffix}`,
+    loaded(server, async () => plans.refresh(await sessions())),
+  ),
+]
+
+function more({ server, hot, tokens, another }: Subject): Contender[] {
+  const workers = async () => ({
+    target: await another({ WORKERS: '2' }),
+    plan: plans.verify(await tokens()),
+  })
+  return [
+    byHttp(
+      'client_credentials',
+      loaded(server, async () => plans.clientCredentials(await hot())),
+    ),
+    byHttp(
+      'login',
+      loaded(server, async () => plans.logIn(await hot())),
+    ),
+    byHttp('verify, 2 workers', workers, { connections: 2 * CONNECTIONS }),
+  ]
 }
 
 /**
  * A replica started for the round, so that each token is of a customer that it must read first. Its code is warm, as that of
  * every contender is: with the tokens of a third of these customers, who are not asked for again.
  */
-function uncached({ url }: Installation, cold: Customer[]): Contender {
-  const name = 'verify, key not cached'
-  const third = cold.length / 3
-  const verify = (some: Customer[]) => plans.verify(plans.tokensOf(some, some.length))
-  const [warmUp, plan] = [verify(cold.slice(0, third)), verify(cold.slice(third))]
+function uncached(subject: Subject, suffix: string): Contender[] {
+  const name = `verify, key not cached${suffix}`
+  const parts = once(async () => {
+    const tokens = (await subject.cold()).map(({ token }) => token)
+    const third = tokens.length / 3
+    return { warmUp: tokens.slice(0, third), measured: tokens.slice(third) }
+  })
+  const planned = (assay: Assay, tokens: string[]) =>
+    byHttp(name, async () => ({ target: assay, plan: { ...plans.verify(tokens), goesOn: true } }))
+  const onReplica = async <Made>(run: (measured: Contender) => Promise<Made>): Promise<Made> => {
+    const { warmUp, measured } = await parts()
+    const assay = await subject.another()
+    try {
+      await planned(assay, warmUp).round(1)
+      return await run(planned(assay, measured))
+    } finally {
+      await assay.stop()
+    }
+  }
+  return [
+    byRaw(`its raw select${suffix}`, subject.rawSelect),
+    {
+      name,
+      counts: 'answers',
+      round: seconds => onReplica(measured => measured.round(seconds)),
+      profile: seconds => onReplica(measured => measured.profile!(seconds)),
+    },
+  ]
+}
+
+interface Embedded {
+  server: Server
+  customers(): Promise<Customer[]>
+}
+
+function embedded(tree: () => Promise<Tree>): Embedded {
+  const server = once(async () => startEmbedded(await tree()))
+  return { server, customers: once(async () => createCustomers(await server(), 1)) }
+}
+
+function onEmbedded(): Contender[] {
+  const [now, then] = [embedded(here), embedded(old)]
+  const verify = async () => {
+    const issued = await issueTokens(await now.server(), await now.customers(), plans.MIX)
+    return plans.verify(issued.map(each => each.access_token))
+  }
+  const issue = ({ server, customers }: Embedded) =>
+    loaded(server, async () => plans.issue(await customers()))
+  return [
+    byHttp('verify, embedded', loaded(now.server, verify)),
+    byHttp('issue, embedded', issue(now)),
+    byHttp(`issue, embedded${AT_OLD}`, issue(then)),
+  ]
+}
+
+/** More than can be revoked in a second. */
+const REVOCATIONS = 10_000
+const CALLERS = 100
+
+/**
+ * Of new tokens each round, on a database of their own, so that no other contender has this many live revocations. The answer
+ * is the same for a token that is none: introspection tells whether they were revoked.
+ */
+function revoking(postgres: string): Contender {
+  const name = 'revoke, 100 callers'
+  const { server, hot, manyTokens } = subjectOf(here, postgres)
   return {
     name,
     counts: 'answers',
     async round(seconds) {
-      const assay = await onPostgres(url)
-      await byHttp(name, assay, warmUp).round(1)
-      const sample = await byHttp(name, assay, plan).round(seconds)
-      await assay.stop()
-      if (sample.rate * seconds > cold.length - third) throw new Error(`${name}: more answers than customers`)
+      const tokens = await manyTokens(REVOCATIONS * seconds)
+      const plan = async () => plans.revoke(await hot(), tokens)
+      const sample = await byHttp(name, loaded(server, plan), { connections: CALLERS }).round(seconds)
+      const revoked = tokens.slice(0, Math.floor(sample.rate * seconds) - CALLERS)
+      await assertRevoked(await server(), revoked)
       return sample
     },
   }
 }
 
-async function workers({ url }: Installation, hot: Customer[]): Promise<Contender[]> {
-  const two = await onPostgres(url, { WORKERS: '2' })
-  return [
-    byHttp('verify, 2 workers', two, plans.verify(plans.tokensOf(hot)), { connections: 2 * CONNECTIONS }),
-  ]
+async function assertRevoked({ port }: Assay, tokens: string[]) {
+  const some = tokens.filter((_, i) => i % Math.ceil(tokens.length / plans.BATCH) === 0)
+  const answer = await ask(port, plans.introspectBatch(some).requests[0]!)
+  const inactive = (await answer.text()).split('"active":false').length - 1
+  if (inactive !== some.length)
+    throw new Error(`of ${some.length} tokens that were revoked only ${inactive} are inactive`)
 }
-
-async function onEmbedded(assay: Assay): Promise<Contender[]> {
-  const customer = await plans.signUp(assay.port)
-  return [
-    verifyIssued('verify, embedded', assay, customer.apiKey),
-    byHttp('issue, embedded', assay, plans.issue([customer])),
-  ]
-}
-
-/** With tokens that the server has issued, as nobody else has its customer's secret. */
-const verifyIssued = (name: string, assay: Assay, apiKey: string): Contender => ({
-  name,
-  counts: 'answers',
-  round: async seconds =>
-    byHttp(name, assay, plans.verify(await plans.issued(assay.port, apiKey))).round(seconds),
-})

@@ -1,11 +1,12 @@
-import { type Assay, type Installation, install, onPostgres } from './assay.ts'
+import { issueTokens, metric } from './api.ts'
+import { type Assay, startAssay } from './assay.ts'
 import { byHttp, type Contender } from './contender.ts'
-import type { Stage } from './contenders.ts'
+import type { Figures } from './figures.ts'
 import * as plans from './plans.ts'
 import { memoryOf } from './processes.ts'
-import type { Customer } from './seed.ts'
-import { ratio } from './table.ts'
-import type { Rows, Target } from './targets.ts'
+import { type Installation, install, type SeededCustomer, tokensOf } from './seed.ts'
+import { figure, fixed, part, type Target } from './targets.ts'
+import { here } from './trees.ts'
 
 /** How cost grows: the same questions, of installations that differ in one thing. */
 
@@ -17,114 +18,110 @@ const HOT = [1, 64, 100_000]
 const EACH = 10
 const SESSIONS = 2_048
 
-export async function setGrowth(postgres: string, say: (text: string) => void): Promise<Stage> {
+export async function setGrowth(postgres: string, say: (text: string) => void) {
   const make = async (what: string, many: number, known: number): Promise<Made> => {
     say(what)
     const installation = await install(postgres, many, known)
-    return { installation, assay: await onPostgres(installation.url) }
+    return { installation, assay: await startOn(installation.url) }
   }
   const contenders: Contender[] = []
-  const figures: Target[] = []
+  const figures: Figures[] = []
 
   for (const many of CUSTOMERS) {
     const { installation, assay } = await make(`${number(many)} customers`, many, Math.min(many, 100_000))
     const known = installation.customers
     const few = known.slice(0, 10)
-    contenders.push(byHttp(ofCustomers(many), assay, plans.verify(plans.tokensOf(few))))
+    contenders.push(byHttp(ofCustomers(many), verifying(assay, tokensOf(few, plans.MIX))))
     if (many < 1_000_000) continue
     contenders.push(...(await hot(assay, known)), ...claims(assay, few))
-    figures.push(await cachedMemory(installation, known))
+    figures.push(cachedMemory(installation, known))
     contenders.push(...(await large({ installation, assay }, await make('an empty one', 10, 10), few, say)))
   }
   for (const many of REVOCATIONS) {
     const { installation, assay } = await make(`${number(many)} revocations`, 10, 10)
     await revoke(installation, many)
     await heard(assay, many)
-    const plan = plans.verify(plans.tokensOf(installation.customers))
-    contenders.push(byHttp(`verify, ${number(many)} revocations`, assay, plan))
+    const tokens = tokensOf(installation.customers, plans.MIX)
+    contenders.push(byHttp(`verify, ${number(many)} revocations`, verifying(assay, tokens)))
   }
-  figures.push(
-    {
-      what: 'verify, 1,000,000 customers : 10',
-      has: against(ofCustomers(1_000_000), ofCustomers(10)),
-      asked: 0.91,
-    },
-    {
-      what: 'verify, 100,000 revocations : none',
-      has: against('verify, 100,000 revocations', 'verify, 0 revocations'),
-      asked: 0.91,
-    },
-    {
-      what: 'issue, 10,000,000 sessions : an empty table',
-      has: against('issue, 10,000,000 sessions', 'issue, no sessions'),
-      asked: 0.8,
-    },
-  )
-  return { contenders, figures }
+  return { contenders, figures, targets: TARGETS }
 }
+
+const startOn = async (url: string) => startAssay(await here(), { DATABASE_URL: url })
 
 const number = (value: number) => value.toLocaleString('en')
 const ofCustomers = (many: number) => `verify, ${number(many)} customers`
 
-const against = (a: string, b: string) => (rows: Rows) => {
-  const [one, other] = [rows.get(a), rows.get(b)]
-  return one && other && ratio(one, other)
-}
+const MEMORY = 'memory of 100,000 cached customers, MB'
+const TARGETS: Target[] = [
+  { what: MEMORY, measured: figure(MEMORY), asked: fixed(160), most: true },
+  {
+    what: 'verify, 1,000,000 customers : 10',
+    measured: part(ofCustomers(1_000_000), ofCustomers(10)),
+    asked: fixed(0.91),
+  },
+  {
+    what: 'verify, 100,000 revocations : none',
+    measured: part('verify, 100,000 revocations', 'verify, 0 revocations'),
+    asked: fixed(0.91),
+  },
+  {
+    what: 'issue, 10,000,000 sessions : an empty table',
+    measured: part('issue, 10,000,000 sessions', 'issue, no sessions'),
+    asked: fixed(0.8),
+  },
+]
 
 interface Made {
   installation: Installation
   assay: Assay
 }
 
-const hot = async (assay: Assay, known: Customer[]): Promise<Contender[]> =>
+const hot = async (assay: Assay, known: SeededCustomer[]): Promise<Contender[]> =>
   HOT.map(many => {
     const customers = known.slice(0, many)
-    const tokens = plans.tokensOf(customers, Math.max(many, 1_024))
-    return byHttp(`verify, ${number(many)} customers hot`, assay, plans.verify(tokens))
+    const tokens = tokensOf(customers, Math.max(many, 1_024))
+    return byHttp(`verify, ${number(many)} customers hot`, verifying(assay, tokens))
   })
 
 /** Bytes of JSON that a token carries for its customer. */
-const claims = (assay: Assay, customers: Customer[]): Contender[] =>
+const claims = (assay: Assay, customers: SeededCustomer[]): Contender[] =>
   [300, 1_900].map(bytes => {
-    const tokens = plans.tokensOf(customers, 1_024, { padding: 'x'.repeat(bytes) })
-    return byHttp(`verify, claims of ${number(bytes)} bytes`, assay, plans.verify(tokens))
+    const tokens = tokensOf(customers, 1_024, { padding: 'x'.repeat(bytes) })
+    return byHttp(`verify, claims of ${number(bytes)} bytes`, verifying(assay, tokens))
   })
 
 /** Customers that a replica meets in one round. */
 const PART = 4_000
 
 /** What a replica's memory grows by when it has met 100,000 customers. */
-async function cachedMemory({ url }: Installation, known: Customer[]): Promise<Target> {
-  const assay = await onPostgres(url)
-  const warm = plans.verify(plans.tokensOf(known.slice(0, 64)))
-  await byHttp('warm', assay, warm).round(3)
-  const before = memoryOf(assay.pid)
-  // In parts that a round gets through: each begins at its first.
-  for (let from = 0; from < known.length; from += PART) {
-    const part = known.slice(from, from + PART)
-    const all = byHttp('all', assay, plans.verify(plans.tokensOf(part, part.length)))
-    while ((await cached(assay)) < from + part.length) await all.round(2)
-  }
-  const grown = memoryOf(assay.pid) - before
-  await assay.stop()
-  return { what: 'memory of 100,000 cached customers, MB', has: () => grown, asked: 160, most: true }
-}
+const cachedMemory = ({ url }: Installation, known: SeededCustomer[]): Figures => ({
+  names: [MEMORY],
+  async measure() {
+    const assay = await startOn(url)
+    await byHttp('warm', verifying(assay, tokensOf(known.slice(0, 64), plans.MIX))).round(3)
+    const before = memoryOf(assay.pid)
+    // In parts that a round gets through: each begins at its first.
+    for (let from = 0; from < known.length; from += PART) {
+      const some = known.slice(from, from + PART)
+      const all = byHttp('all', verifying(assay, tokensOf(some, some.length)))
+      while ((await cached(assay)) < from + some.length) await all.round(2)
+    }
+    const grown = memoryOf(assay.pid) - before
+    await assay.stop()
+    return [[MEMORY, grown]]
+  },
+})
 
-const cached = (assay: Assay) => metric(assay, 'assay_customers_cached')
+const verifying = (target: Assay, tokens: string[]) => async () => ({ target, plan: plans.verify(tokens) })
 
-async function metric({ port, adminToken }: Assay, name: string): Promise<number> {
-  const headers = { Authorization: `Bearer ${adminToken}` }
-  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`, { headers })).text()
-  const [, value] = new RegExp(`^${name}(?:\\{.*\\})? (\\S+)$`, 'm').exec(text) ?? []
-  if (value === undefined) throw new Error(`/metrics has no ${name}`)
-  return Number(value)
-}
+const cached = async (assay: Assay) => (await metric(assay, /^assay_customers_cached[ {]/))!
 
 /** The same acts where there are ten million rows, and where there are none. */
 async function large(
   { assay, installation }: Made,
   { assay: besides, installation: empty }: Made,
-  few: Customer[],
+  few: SeededCustomer[],
   say: (text: string) => void,
 ): Promise<Contender[]> {
   for (let each = 1; each <= EACH; each++) {
@@ -132,13 +129,16 @@ async function large(
     for (const statement of FILL) await installation.query(statement, [each])
   }
   await installation.query('vacuum analyze assay.sessions, assay.audit_events')
-  return [
-    byHttp('issue, no sessions', besides, plans.issue(empty.customers)),
-    byHttp('issue, 10,000,000 sessions', assay, plans.issue(few)),
-    byHttp('refresh, no sessions', besides, await plans.refresh(besides.port, empty.customers, SESSIONS)),
-    byHttp('refresh, 10,000,000 sessions', assay, await plans.refresh(assay.port, few, SESSIONS)),
-  ]
+  return [...writing('no sessions', besides, empty.customers), ...writing('10,000,000 sessions', assay, few)]
 }
+
+const writing = (rows: string, target: Assay, customers: SeededCustomer[]): Contender[] => [
+  byHttp(`issue, ${rows}`, async () => ({ target, plan: plans.issue(customers) })),
+  byHttp(`refresh, ${rows}`, async () => {
+    const sessions = await issueTokens(target, customers, SESSIONS, { refresh: true })
+    return { target, plan: plans.refresh(sessions) }
+  }),
+]
 
 /** One more session, and one more event, of every customer. */
 const FILL = [
@@ -164,6 +164,6 @@ async function revoke({ query, customers }: Installation, many: number) {
 }
 
 async function heard(assay: Assay, many: number) {
-  while ((await metric(assay, 'assay_revocations')) < many)
+  while ((await metric(assay, /^assay_revocations[ {]/))! < many)
     await new Promise(resolve => setTimeout(resolve, 100))
 }

@@ -1,14 +1,11 @@
-import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { once } from './once.ts'
+import { run } from './trees.ts'
 
 /** The peers have their own packages: nobody who only uses Assay has to have them. */
-export function installPeers() {
+export const installPeers = once(async () => {
   const folder = join(import.meta.dirname, 'peers')
   if (existsSync(join(folder, 'node_modules'))) return
-  const { status } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
-    cwd: folder,
-    stdio: ['ignore', 'inherit', 'inherit'],
-  })
-  if (status !== 0) throw new Error('npm ci failed in bench/peers')
-}
+  run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], folder)
+})

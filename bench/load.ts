@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { type Plan, toLua } from './plan.ts'
-import { cpuOf, LOAD, memoryOf, start } from './processes.ts'
+import { cpuOf, cpuOfPostgres, LOAD, memoryOf, start } from './processes.ts'
 import { scratchFolder } from './scratch.ts'
 
 /** One round of one contender. */
@@ -15,6 +15,8 @@ export interface Sample {
   p99: number
   /** Processor time of the server for one answer (µs). */
   cpu: number
+  /** Of every Postgres of the machine (µs). */
+  postgres: number
   /** Resident memory of the server after it (MB). */
   memory: number
 }
@@ -42,20 +44,33 @@ async function fileOf(plan: Plan): Promise<string> {
 /** Loads a server with what the plan holds. Throws when one answer is not what it must be, or doesn't come. */
 export async function load(plan: Plan, { port, pid }: Target, options: LoadOptions): Promise<Sample> {
   const file = files.get(plan) ?? (await fileOf(plan))
-  const before = cpuOf(pid)
-  const { result, next } = await wrk(file, port, options)
+  const before: [number, number] = [cpuOf(pid), cpuOfPostgres()]
+  const { result, next } = await wrk(file, port, plan.from ?? 0, options)
   const { requests, seconds, p50, p99, wrong, sample, lost } = result
   if (plan.follow) goOn(plan, next)
   else files.set(plan, file)
   if (wrong + lost > 0 || requests === 0)
     throw new Error(`of ${requests} answers ${wrong} were wrong (${sample}) and ${lost} did not come`)
-  const cpu = ((cpuOf(pid) - before) / requests) * 1e6
-  return { rate: requests / seconds, p50, p99, cpu, memory: memoryOf(pid) }
+  if (plan.goesOn) advance(plan, requests + options.connections)
+  return { rate: requests / seconds, p50, p99, ...costOf(pid, before, requests), memory: memoryOf(pid) }
+}
+
+/** Of one answer (µs). `before`: what `cpuOf` and `cpuOfPostgres` said then. */
+export function costOf(pid: number, [server, postgres]: [number, number], answers: number) {
+  const each = (seconds: number) => (seconds / answers) * 1e6
+  return { cpu: each(cpuOf(pid) - server), postgres: each(cpuOfPostgres() - postgres) }
 }
 
 /** What was under way when the round ended is lost. */
 function goOn(plan: Plan, next: string[]) {
   plan.requests = next.map((each, i) => ({ ...plan.requests[i]!, next: each }))
+}
+
+/** `sent`: at most. */
+function advance(plan: Plan, sent: number) {
+  const { length } = plan.requests
+  if (sent > length) throw new Error(`${sent} requests were sent, of which only ${length} are different`)
+  plan.from = ((plan.from ?? 0) + sent) % length
 }
 
 interface WrkResult {
@@ -71,12 +86,13 @@ interface WrkResult {
 async function wrk(
   plan: string,
   port: number,
+  from: number,
   { connections, seconds }: LoadOptions,
 ): Promise<{ result: WrkResult; next: string[] }> {
   const url = `http://127.0.0.1:${port}`
   const script = join(import.meta.dirname, 'wrk.lua')
   const command = ['wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', script, url]
-  const env = { PATH: process.env.PATH, BENCH_PLAN: plan }
+  const env = { PATH: process.env.PATH, BENCH_PLAN: plan, BENCH_FROM: String(from) }
   const child = start(LOAD, command, { env, stdio: ['ignore', 'pipe', 'inherit'] })
   const exited = once(child, 'exit')
   const output = await text(child.stdout!)

@@ -5,8 +5,14 @@ export interface Plan {
   status: number
   /** Every answer's body holds this text; empty: nothing is asked of it. */
   contains: string
+  /** No answer's body holds this text. */
+  lacks?: string
   /** Every answer has this header. */
   header?: string
+  /** A round begins where the one before has ended, and no request is sent twice in a round: otherwise it fails. */
+  goesOn?: true
+  /** The request that a plan which goes on begins with. */
+  from?: number
   /** This member of an answer's JSON takes the place of `{next}` in a later request: what is rotated is used once. */
   follow?: { member: string }
 }
@@ -21,7 +27,7 @@ export interface Ask {
 }
 
 /** The plan as the table that wrk.lua reads. */
-export function toLua({ requests, status, contains, header, follow }: Plan): string {
+export function toLua({ requests, status, contains, lacks, header, follow }: Plan): string {
   const asks = requests.map(
     ask => `add { head = ${quoted(headOf(ask))}, body = ${quoted(ask.body ?? '')}${nextOf(ask)} }`,
   )
@@ -32,7 +38,7 @@ export function toLua({ requests, status, contains, header, follow }: Plan): str
 local function add(ask) requests[#requests + 1] = ask end
 ${parts.map(part => `;(function()\n${part}\nend)()`).join('\n')}
 return {
-  status = ${status}, contains = ${quoted(contains)}, header = ${quoted(header ?? '')},
+  status = ${status}, contains = ${quoted(contains)}, lacks = ${quoted(lacks ?? '')}, header = ${quoted(header ?? '')},
   follow = ${quoted(follow?.member ?? '')}, requests = requests }\n`
 }
 

@@ -1,30 +1,22 @@
 import { randomBytes } from 'node:crypto'
-import { randomId } from '../server/crypto/credentials.ts'
-import { encodeHeader } from '../server/jwt/jwt.ts'
+import { bearer, type Customer, type Issued, JSON_TYPE, PASSWORD } from './api.ts'
 import { GATEWAY } from './assay.ts'
 import type { Ask, Plan } from './plan.ts'
-import { type Customer, PASSWORD, tokenOf } from './seed.ts'
 
 /** What Assay is asked. */
 
 /** Different requests of a plan: enough that no answer is that of the request before. */
-const MIX = 1_024
+export const MIX = 1_024
 
-const bearer = (token: string) => ({ Authorization: `Bearer ${token}` })
 const basic = ({ id, secret }: { id: string; secret: string }) => ({
   Authorization: `Basic ${Buffer.from(`${id}:${secret}`).toString('base64')}`,
 })
 const FORM = { 'Content-Type': 'application/x-www-form-urlencoded' }
-const JSON_TYPE = { 'Content-Type': 'application/json' }
 
 const times = <Made>(many: number, make: (i: number) => Made): Made[] =>
   Array.from({ length: many }, (_, i) => make(i))
 
-/** `many` tokens, of all the customers in turn. */
-export const tokensOf = (customers: Customer[], many = MIX, ext?: Record<string, unknown>) =>
-  times(many, i => tokenOf(customers[i % customers.length]!, ext))
-
-export const get = (path: string, headers: Record<string, string>): Ask => ({ method: 'GET', path, headers })
+const get = (path: string, headers: Record<string, string>): Ask => ({ method: 'GET', path, headers })
 
 export const verify = (tokens: string[]): Plan => ({
   requests: tokens.map(token => get('/verify', bearer(token))),
@@ -44,11 +36,17 @@ const refused = (tokens: string[]): Plan => ({
 export const verifyGarbage = () => refused(times(MIX, () => randomBytes(330).toString('base64url')))
 
 /** Well-formed in every part; the kid was never made. */
-export const verifyRandomKid = (customers: Customer[]) =>
-  refused(tokensOf(customers).map(token => `${randomHeader()}${token.slice(token.indexOf('.'))}`))
+export const verifyRandomKid = (tokens: string[]) =>
+  refused(tokens.map(token => `${randomHeader(token)}${token.slice(token.indexOf('.'))}`))
 
-const randomHeader = () =>
-  encodeHeader({ alg: 'HS512', typ: 'at+jwt', kid: `${randomId(10)}.a1.${randomId(15).slice(0, 13)}` })
+/** The token's own header with letters of its kid changed for others of the same alphabet. */
+function randomHeader(token: string): string {
+  const header = JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString())
+  const letter = () => 'abcdefghijklmnopqrstuvwxyz234567'[randomBytes(1)[0]! & 31]!
+  const [customer, ...rest] = header.kid.split('.')
+  const kid = [customer.replaceAll(/./g, letter), ...rest].join('.')
+  return Buffer.from(JSON.stringify({ ...header, kid })).toString('base64url')
+}
 
 export const introspect = (tokens: string[]): Plan => ({
   requests: tokens.map(token => ({
@@ -64,15 +62,17 @@ export const introspect = (tokens: string[]): Plan => ({
 /** Tokens of one request. */
 export const BATCH = 100
 
-export const introspectBatch = (customers: Customer[]): Plan => ({
-  requests: times(8, () => ({
+/** An answer with one token that isn't active is wrong. */
+export const introspectBatch = (tokens: string[]): Plan => ({
+  requests: times(8, i => ({
     method: 'POST',
     path: '/introspect/batch',
     headers: { ...basic(GATEWAY), ...JSON_TYPE },
-    body: JSON.stringify({ tokens: tokensOf(customers, BATCH) }),
+    body: JSON.stringify({ tokens: tokens.slice(i * BATCH, (i + 1) * BATCH) }),
   })),
   status: 200,
   contains: '"active":true',
+  lacks: '"active":false',
 })
 
 export const issue = (customers: Pick<Customer, 'apiKey'>[]): Plan => ({
@@ -101,40 +101,30 @@ export const clientCredentials = (customers: Customer[]): Plan => ({
 })
 
 /** Sessions of their own, each of which is refreshed again and again. */
-export async function refresh(port: number, customers: Customer[], sessions: number): Promise<Plan> {
-  const tokens = await inTurns(sessions, i => startSession(port, customers[i % customers.length]!, i))
-  return {
-    requests: tokens.map(next => ({
-      method: 'POST',
-      path: '/refresh',
-      headers: FORM,
-      body: 'refresh_token={next}',
-      next,
-    })),
-    status: 200,
-    contains: '"refresh_token":"',
-    follow: { member: 'refresh_token' },
-  }
-}
-
-async function startSession(port: number, { apiKey }: Customer, i: number): Promise<string> {
-  const body = JSON.stringify({ subject: `user-${i}`, scope: 'read write', refresh: true })
-  return (await answered(port, '/issue', { ...bearer(apiKey), ...JSON_TYPE }, body)).refresh_token!
-}
+export const refresh = (sessions: Issued[]): Plan => ({
+  requests: sessions.map(({ refresh_token: next }) => ({
+    method: 'POST',
+    path: '/refresh',
+    headers: FORM,
+    body: 'refresh_token={next}',
+    next,
+  })),
+  status: 200,
+  contains: '"refresh_token":"',
+  follow: { member: 'refresh_token' },
+})
 
 /** Each token once: revoking it again would find nothing to do. */
-export const revoke = (customers: Customer[], many: number): Plan => ({
-  requests: times(many, i => {
-    const customer = customers[i % customers.length]!
-    return {
-      method: 'POST',
-      path: '/revoke',
-      headers: { ...bearer(customer.apiKey), ...FORM },
-      body: `token=${tokenOf(customer)}`,
-    }
-  }),
+export const revoke = (customers: Customer[], tokens: string[]): Plan => ({
+  requests: tokens.map((token, i) => ({
+    method: 'POST',
+    path: '/revoke',
+    headers: { ...bearer(customers[i % customers.length]!.apiKey), ...FORM },
+    body: `token=${token}`,
+  })),
   status: 200,
   contains: '',
+  goesOn: true,
 })
 
 export const logIn = (customers: Customer[]): Plan => ({
@@ -147,34 +137,3 @@ export const logIn = (customers: Customer[]): Plan => ({
   status: 200,
   contains: '"access_token":"',
 })
-
-/** Abreast, as a warm-up would make them. */
-async function inTurns<Made>(many: number, make: (i: number) => Promise<Made>): Promise<Made[]> {
-  const made: Made[] = []
-  for (let i = 0; i < many; i += 32) {
-    made.push(...(await Promise.all(times(Math.min(32, many - i), each => make(i + each)))))
-  }
-  return made
-}
-
-/** A customer that signs up, where none can be seeded. */
-export async function signUp(port: number): Promise<{ apiKey: string }> {
-  const account = JSON.stringify({ email: 'bench@example.com', password: PASSWORD })
-  const made = await answered(port, '/api/auth/signup', JSON_TYPE, account)
-  return { apiKey: made.api_key! }
-}
-
-/** New ones, for one round: they live for minutes. */
-export async function issued(port: number, apiKey: string): Promise<string[]> {
-  const headers = { ...bearer(apiKey), ...JSON_TYPE }
-  const tokens = await inTurns(HOT_TOKENS, () => answered(port, '/issue', headers, '{"subject":"user"}'))
-  return tokens.map(each => each.access_token!)
-}
-
-const HOT_TOKENS = 64
-
-async function answered(port: number, path: string, headers: Record<string, string>, body: string) {
-  const answer = await fetch(`http://127.0.0.1:${port}${path}`, { method: 'POST', headers, body })
-  if (!answer.ok) throw new Error(`${path} answered ${answer.status}`)
-  return (await answer.json()) as Record<string, string>
-}

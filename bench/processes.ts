@@ -45,10 +45,15 @@ function familyOf(pid: number): number[] {
 
 /** From the third field, the state: the name before it may hold spaces. */
 function statOf(file: string): string[] | undefined {
+  const stat = read(file)
+  return stat === '' ? undefined : stat.split(') ').at(-1)!.split(' ')
+}
+
+function read(file: string): string {
   try {
-    return readFileSync(file, 'utf8').split(') ').at(-1)!.split(' ')
+    return readFileSync(file, 'utf8')
   } catch {
-    return undefined // It ended meanwhile.
+    return '' // It ended meanwhile.
   }
 }
 
@@ -72,4 +77,16 @@ function residentOf(pid: number): number {
   } catch {
     return 0
   }
+}
+
+/**
+ * Processor seconds that every Postgres of this machine has used, those of its backends that have ended among them: a process
+ * has the time of its ended children in two fields of its own.
+ */
+export function cpuOfPostgres(): number {
+  const ofPostgres = globSync('/proc/[0-9]*/stat').flatMap(file => {
+    const fields = /^\d+ \(postgres\) (.*)/s.exec(read(file))?.[1]?.split(' ')
+    return fields ? [fields.slice(11, 15).reduce((sum, each) => sum + Number(each), 0)] : []
+  })
+  return ofPostgres.reduce((sum, each) => sum + each, 0) * TICK
 }

@@ -1,36 +1,41 @@
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { findProgram } from '../test/support/program.ts'
-import { anatomy } from './anatomy.ts'
-import { dropAll } from './assay.ts'
 import type { Contender } from './contender.ts'
-import { setStage } from './contenders.ts'
-import { setGrowth } from './growth.ts'
+import { contendersOf } from './contenders.ts'
+import { dropAll } from './database.ts'
+import { type Figures, figuresOf } from './figures.ts'
 import type { Sample } from './load.ts'
 import { stopAll } from './processes.ts'
+import { tableOfProfile } from './profile.ts'
 import { removeScratch } from './scratch.ts'
 import { type Row, rowOf, tableOf } from './table.ts'
-import { targetsOf } from './targets.ts'
+import { needsOf, type Run, TARGETS, type Target, targetsOf } from './targets.ts'
 
 const USAGE = `usage: npm run bench -- [options]
 
-  --only TEXT      only what has TEXT in its name, or in one of several: --only verify,Hono
+  --only TEXT      only targets and contenders with TEXT in their names, and what those targets compare with;
+                   may be given several times: --only 'introspect :' --only login
+  --list           the names of all targets and contenders
   --rounds N       default 5
   --seconds N      of one round of one contender, default 2
   --json           the samples of all rounds, for programs
-  --anatomy        where the microseconds of a verify go (no server, seconds)
-  --growth         how cost grows with customers, revocations and rows (up to an hour)
+  --profile        also where the processor time of what is ours goes, by function, from one more round of each
+  --growth         instead: how cost grows with customers, revocations and rows (up to an hour)
 
 Needs Postgres (DATABASE_URL, a server on which databases may be made; default postgres://postgres@127.0.0.1:5432/postgres),
-and wrk and nginx from the system's packages.`
+wrk and nginx from the system's packages, git with the commit that it compares with, and the npm registry for the packages
+of that commit and of the peers. All of it takes about a quarter of an hour. It ends with 1 when anything was not as it
+must be, an answer among thousands included, and with 0 when it has measured, whether the targets hold or not.`
 
 const { values: options } = parseArgs({
   options: {
-    only: { type: 'string', default: '' },
+    only: { type: 'string', multiple: true, default: [''] },
+    list: { type: 'boolean', default: false },
     rounds: { type: 'string', default: '5' },
     seconds: { type: 'string', default: '2' },
     json: { type: 'boolean', default: false },
-    anatomy: { type: 'boolean', default: false },
+    profile: { type: 'boolean', default: false },
     growth: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
   },
@@ -38,41 +43,112 @@ const { values: options } = parseArgs({
 
 const postgres = process.env.DATABASE_URL ?? 'postgres://postgres@127.0.0.1:5432/postgres'
 
+/** What can be measured, and what is asked of it. */
+interface Stage {
+  contenders: Contender[]
+  figures: Figures[]
+  targets: Target[]
+}
+
 async function main() {
   if (options.help) return print(USAGE)
-  if (options.anatomy) return print(`${machine()}\n\n${anatomy()}`)
+  const [rounds, seconds] = [positive('rounds'), positive('seconds')]
+  const stage = await setStage()
+  if (options.list) return print(namesOf(stage).join('\n'))
+  assertInstalled()
+  const { contenders, figures, targets } = chosenOf(stage)
+  const values = await figured(figures)
+  const rows = await measured(contenders, rounds, seconds)
+  if (options.json)
+    return print(JSON.stringify({ machine: machine(), rows, figures: [...values] }, undefined, 2))
+  const run: Run = { rows: new Map(rows.map(row => [row.name, row])), figures: values }
+  print(`${machine()}\n`)
+  if (rows.length > 0) print(`${tableOf(rows)}\n`)
+  print(targetsOf(run, targets))
+  if (options.profile) await profiles(contenders, seconds)
+}
+
+function positive(name: 'rounds' | 'seconds'): number {
+  const value = Number(options[name])
+  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} is a whole number, at least 1`)
+  return value
+}
+
+async function setStage(): Promise<Stage> {
+  // Loaded for itself: it seeds by SQL, and so depends on how the code is laid out.
+  if (options.growth) return (await import('./growth.ts')).setGrowth(postgres, progress)
+  return { contenders: contendersOf(postgres), figures: figuresOf(postgres), targets: TARGETS }
+}
+
+const namesOf = ({ contenders, targets }: Stage) => [
+  ...targets.map(({ what }) => `target     ${what}`),
+  ...contenders.map(({ name }) => `contender  ${name}`),
+]
+
+function assertInstalled() {
   const missing = ['wrk', 'nginx', 'taskset'].filter(name => findProgram(name) === undefined)
   if (missing.length > 0)
     throw new Error(`${missing.join(', ')}: install it, as apt-get install wrk nginx util-linux does`)
-  const stage = options.growth ? await setGrowth(postgres, progress) : await setStage(postgres)
-  const words = options.only.split(',')
-  const chosen = stage.contenders.filter(({ name }) => words.some(word => name.includes(word)))
-  const rows = await measured(chosen, Number(options.rounds), Number(options.seconds))
-  if (options.json) return print(JSON.stringify({ machine: machine(), rows }, undefined, 2))
-  print(`${machine()}\n\n${tableOf(rows)}\n`)
-  print(targetsOf(new Map(rows.map(row => [row.name, row])), stage.figures))
+}
+
+/** What `--only` leaves, with all that its targets need. */
+function chosenOf({ contenders, figures, targets }: Stage): Stage {
+  const named = (text: string) => options.only.some(word => text.includes(word))
+  const wanted = targets.filter(({ what }) => named(what))
+  const needed = needsOf(wanted)
+  const chosen = {
+    contenders: contenders.filter(({ name }) => named(name) || needed.has(name)),
+    figures: figures.filter(({ names }) => names.some(name => needed.has(name))),
+    targets,
+  }
+  if (chosen.contenders.length + chosen.figures.length === 0)
+    throw new Error(`nothing is named ${options.only.join(', ')}: --list tells all names`)
+  return chosen
+}
+
+async function figured(figures: Figures[]): Promise<Map<string, number>> {
+  const values: [string, number][] = []
+  for (const { names, measure } of figures) {
+    progress(names.join(', '))
+    values.push(...(await measure()))
+  }
+  return new Map(values)
+}
+
+/** In turns, so that a slow minute of the machine is everybody's; every other round backwards. */
+async function measured(contenders: Contender[], rounds: number, seconds: number): Promise<Row[]> {
+  const samples = new Map<Contender, Sample[]>(contenders.map(each => [each, []]))
+  for (const contender of contenders) await told(`warming up: ${contender.name}`, () => contender.round(1))
+  for (let round = 0; round < rounds; round++)
+    for (const contender of round % 2 ? contenders.toReversed() : contenders)
+      samples
+        .get(contender)!
+        .push(
+          await told(`round ${round + 1} of ${rounds}: ${contender.name}`, () => contender.round(seconds)),
+        )
+  progress('')
+  return contenders.map(each => rowOf(each, samples.get(each)!))
+}
+
+/** Says what is being done, and in an error what was. */
+async function told<Made>(what: string, run: () => Promise<Made>): Promise<Made> {
+  progress(what)
+  return run().catch(error => {
+    throw new Error(`${what}: ${error.message}`, { cause: error })
+  })
+}
+
+async function profiles(contenders: Contender[], seconds: number) {
+  for (const { name, profile } of contenders) {
+    const profiled = await profile?.(seconds)
+    if (profiled) print(`\n${tableOfProfile(name, profiled)}`)
+  }
 }
 
 async function cleanUp() {
   await stopAll()
   await dropAll()
   await removeScratch()
-}
-
-/** In turns, so that a slow minute of the machine is everybody's; every other round backwards. */
-async function measured(contenders: Contender[], rounds: number, seconds: number): Promise<Row[]> {
-  const samples = new Map<Contender, Sample[]>(contenders.map(each => [each, []]))
-  for (const contender of contenders) {
-    progress(`warming up: ${contender.name}`)
-    await contender.round(1)
-  }
-  for (let round = 0; round < rounds; round++)
-    for (const contender of round % 2 ? contenders.toReversed() : contenders) {
-      progress(`round ${round + 1} of ${rounds}: ${contender.name}`)
-      samples.get(contender)!.push(await contender.round(seconds))
-    }
-  progress('')
-  return contenders.map(each => rowOf(each, samples.get(each)!))
 }
 
 function machine(): string {

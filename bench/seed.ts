@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import type { Database } from '../db/client.ts'
+import { type Database, open } from '../db/client.ts'
+import { migratePostgres } from '../db/migrate.ts'
 import { newApiKeyId, newCredential, randomId } from '../server/crypto/credentials.ts'
 import { type SealingKey, seal } from '../server/crypto/envelope.ts'
 import type { KeyRing } from '../server/crypto/key-ring.ts'
@@ -7,17 +8,33 @@ import { hashPassword } from '../server/crypto/password.ts'
 import { encodeHeader, signUnder } from '../server/jwt/jwt.ts'
 import { formatKid } from '../server/jwt/kid.ts'
 import { DATA_KEY_ID, dataKeyContext } from '../server/keys/customer-keys.ts'
+import { loadKeyRing } from '../server/keys/master-keys.ts'
+import { type Customer, PASSWORD } from './api.ts'
+import { ISSUER, MASTER_KEY } from './assay.ts'
+import { createDatabase, query } from './database.ts'
 
-export const PASSWORD = 'correct horse battery staple'
-export const ISSUER = 'http://assay.bench'
-
-/** A customer, and what its tokens are made with. */
-export interface Customer {
-  id: string
-  email: string
-  apiKey: string
+/** A customer whose secret the bench knows, since it has made it: its tokens are signed here. */
+export interface SeededCustomer extends Customer {
   secret: Buffer
   header: string
+}
+
+export interface Installation {
+  url: string
+  customers: SeededCustomer[]
+  /** A statement on its database. */
+  query(statement: string, params?: unknown[]): Promise<unknown[]>
+}
+
+/** A database with so many customers, of which the first `known` are told of. */
+export async function install(postgres: string, many: number, known = many): Promise<Installation> {
+  const url = await createDatabase(postgres)
+  await migratePostgres(url)
+  const db = await open({ url })
+  const keyRing = await loadKeyRing(db, [{ id: 'm1', bytes: MASTER_KEY }])
+  const customers = await seedCustomers(db, keyRing, many, known)
+  await db.close()
+  return { url, customers, query: (statement, params) => query(url, statement, params) }
 }
 
 /** Rows of one statement. */
@@ -27,14 +44,14 @@ const AT_ONCE = 1_000
  * Customers as signing up makes them, but for their passwords' hashing: all have one. Written in large statements, since
  * there may be a million. Answers the first `known` of them.
  */
-export async function seedCustomers(
+async function seedCustomers(
   db: Database,
   keyRing: KeyRing,
   many: number,
-  known = many,
-): Promise<Customer[]> {
+  known: number,
+): Promise<SeededCustomer[]> {
   const passwordHash = await hashPassword(PASSWORD)
-  const kept: Customer[] = []
+  const kept: SeededCustomer[] = []
   for (let done = 0; done < many; done += AT_ONCE) {
     const made = Array.from({ length: Math.min(AT_ONCE, many - done) }, () => newCustomer(keyRing))
     await db.query(INSERT, [JSON.stringify(made.map(({ row }) => row)), passwordHash])
@@ -88,7 +105,7 @@ function newCustomer(keyRing: KeyRing) {
 const LIFE = 24 * 3600
 
 /** A token of a customer's, as a session's are. `ext`: claims of its own. */
-export function tokenOf({ id, header, secret }: Customer, ext?: Record<string, unknown>): string {
+function tokenOf({ id, header, secret }: SeededCustomer, ext?: Record<string, unknown>): string {
   const iat = Math.floor(Date.now() / 1000)
   const claims = {
     iss: ISSUER,
@@ -106,3 +123,7 @@ export function tokenOf({ id, header, secret }: Customer, ext?: Record<string, u
   }
   return signUnder(header, 'HS512', claims, secret)
 }
+
+/** `many` tokens, of all the customers in turn. */
+export const tokensOf = (customers: SeededCustomer[], many: number, ext?: Record<string, unknown>) =>
+  Array.from({ length: many }, (_, i) => tokenOf(customers[i % customers.length]!, ext))

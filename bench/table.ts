@@ -15,7 +15,7 @@ export const median = (values: number[]): number => {
   return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-const KEYS = ['rate', 'p50', 'p99', 'cpu', 'memory'] as const
+const KEYS = ['rate', 'p50', 'p99', 'cpu', 'postgres', 'memory'] as const
 
 export function rowOf({ name, counts }: Contender, rounds: Sample[]): Row {
   const of = Object.fromEntries(KEYS.map(key => [key, median(rounds.map(round => round[key]))]))
@@ -34,6 +34,7 @@ const COLUMNS: [title: string, of: (row: Row) => string][] = [
   ['p50 ms', row => row.p50.toFixed(2)],
   ['p99 ms', row => row.p99.toFixed(2)],
   ['CPU µs', row => row.cpu.toFixed(1)],
+  ['Postgres µs', row => row.postgres.toFixed(1)],
   ['RSS MB', row => row.memory.toFixed(0)],
 ]
 

@@ -4,7 +4,8 @@ local plan = dofile(os.getenv('BENCH_PLAN'))
 local asks, many = plan.requests, #plan.requests
 local following = plan.follow ~= ''
 local pattern = '"' .. plan.follow .. '":"([^"]+)"'
-local at = 0
+-- Where a plan that goes on was left.
+local at = tonumber(os.getenv('BENCH_FROM'))
 local threads = {}
 
 -- Globals are what done() can read: it runs in a state of its own.
@@ -57,6 +58,7 @@ end
 local function right(status, headers, body)
   if status ~= plan.status then return false end
   if plan.contains ~= '' and not body:find(plan.contains, 1, true) then return false end
+  if plan.lacks ~= '' and body:find(plan.lacks, 1, true) then return false end
   return plan.header == '' or headers[plan.header] ~= nil
 end
 

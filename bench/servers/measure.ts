@@ -2,7 +2,6 @@ import { once } from 'node:events'
 
 /** What a parent asks for, and is answered. */
 export interface Asked {
-  act: string
   seconds: number
   callers: number
 }
@@ -26,10 +25,7 @@ export async function obey(run: (asked: Asked) => Promise<Measured>): Promise<ne
 }
 
 /** So many callers, each of which asks again as soon as it was answered. */
-export async function measure(
-  { seconds, callers }: Pick<Asked, 'seconds' | 'callers'>,
-  run: () => Promise<void>,
-): Promise<Measured> {
+export async function measure({ seconds, callers }: Asked, run: () => Promise<void>): Promise<Measured> {
   const took: number[] = []
   const began = performance.now()
   const until = began + seconds * 1000

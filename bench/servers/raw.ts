@@ -1,78 +1,48 @@
 import postgres from 'postgres'
-import type { Querier } from '../../db/queries/change-feed.ts'
-import { findRecords } from '../../db/queries/customer-keys.ts'
-import { actsOf, insertSessions, insertTokens } from '../../db/queries/issue.ts'
-import { refreshesOf, refreshSession } from '../../db/queries/refresh.ts'
-import { randomId } from '../../server/crypto/credentials.ts'
 import { measure, obey } from './measure.ts'
 
 /**
- * The limit of what asks the database: postgres.js, as many connections as Assay has, Assay's own statements one by one, and
- * nothing else. Told by its parent what to do and for how long, answers how often it was done.
+ * The limit of what asks the database: postgres.js, as many connections as Assay has, one statement that Assay itself sent
+ * (statement.ts has caught it), and nothing else. The statement reads one customer; each call reads the next one.
  */
 
 const CONNECTIONS = 10
 /** Done before it is measured: statements are prepared, plans made. */
 const WARM_UP = 200
+/** Seconds after which an idle connection is closed: Postgres has not many, and other contenders need them. */
+const IDLE = 5
 
-const sql = postgres(process.env.DATABASE_URL!, { max: CONNECTIONS, onnotice: () => {} })
-
-const db: Querier = {
-  query: async <Row>(text: string, params: readonly unknown[] = []) =>
-    (await sql.unsafe(text, params as never[], { prepare: true })) as unknown as Row[],
-}
-
+const { text, params, customer }: { text: string; params: (string | null)[]; customer: string } = JSON.parse(
+  process.env.STATEMENT!,
+)
 const customers: string[] = JSON.parse(process.env.CUSTOMERS!)
-const customerOf = (i: number) => customers[i % customers.length]!
-
-const origin = { actor: 'api_key:bench', ip: '127.0.0.1', userAgent: undefined }
-const defaults = {
-  accessTokenTtl: 300,
-  maxAccessTokenTtl: 900,
-  refreshTokenTtl: 2_592_000,
-  sessionMaxTtl: 7_776_000,
-  refreshPolicy: 'until_confirmed' as const,
-}
-const tokenFor = (i: number) => ({
-  ...origin,
-  expiresIn: undefined,
-  customerId: customerOf(i),
-  subject: `user-${i % 1_000}`,
-  scope: 'read write',
-  exact: true,
-  type: 'token.issued' as const,
-  tokenId: randomId(15),
-  apiKeyId: undefined,
+/** Parameters are sent as the text that Assay sent, whatever the statement makes of them. */
+const same = (text: string) => text
+const sql = postgres(process.env.DATABASE_URL!, {
+  max: CONNECTIONS,
+  idle_timeout: IDLE,
+  fetch_types: false,
+  onnotice: () => {},
+  types: {
+    json: { to: 114, from: [114, 3802], serialize: same, parse: JSON.parse },
+    others: { to: 25, from: [16, 17, 1082, 1114, 1184], serialize: same, parse: same },
+  },
 })
 
-/** The generation of each session's refresh token. */
-const sessions: { customerId: string; sessionId: string; gen: number }[] = []
-
-async function startSessions(many: number) {
-  for (let i = 0; i < many; i++) {
-    const session = { ...tokenFor(i), sessionId: randomId(15), audience: '"bench"', ext: undefined }
-    await insertSessions(db, { acts: actsOf([session]), ...defaults })
-    sessions.push({ customerId: session.customerId, sessionId: session.sessionId, gen: 1 })
-  }
+async function select(i: number) {
+  const id = customers[i % customers.length]!
+  const own = params.map(each => each?.replaceAll(customer, id) ?? null)
+  const rows = await sql.unsafe(text, own, { prepare: true })
+  if (rows.length !== 1) throw new Error('the select did not answer one row')
+  return { id, row: rows[0] }
 }
 
-const acts: Record<string, (i: number) => Promise<unknown[]>> = {
-  issue: i => insertTokens(db, { acts: actsOf([tokenFor(i)]), ...defaults }),
-  select: i => findRecords(db, { ids: JSON.stringify([customerOf(i)]) }),
-  refresh: i => {
-    const session = sessions[i % sessions.length]!
-    const refresh = { ...session, gen: session.gen++, scope: undefined, tokenId: randomId(15), origin }
-    const acts = refreshesOf([refresh])
-    return refreshSession(db, { acts, ...defaults, grace: 10 })
-  },
+for (let i = 0; i < WARM_UP; i++) {
+  const { id, row } = await select(i)
+  // The ids of its API keys begin with it.
+  if (!JSON.stringify(row).includes(id)) throw new Error('the select did not find its customer')
 }
-
-await startSessions(WARM_UP)
-for (const act of Object.values(acts)) for (let i = 0; i < WARM_UP; i++) await act(i)
 await obey(async asked => {
-  const run = acts[asked.act]!
   let next = 0
-  return measure(asked, async () => {
-    if ((await run(next++)).length !== 1) throw new Error(`${asked.act}: not one row`)
-  })
+  return measure(asked, async () => void (await select(next++)))
 })

@@ -1,0 +1,51 @@
+import { linesOfCode } from './lines.ts'
+import { startsEmbedded, startsOnPostgres } from './starts.ts'
+import { AT_OLD, here, old } from './trees.ts'
+
+/** What no round measures: a name and a number each, of both states of the code. */
+export interface Figures {
+  names: string[]
+  measure(): Promise<[name: string, value: number][]>
+}
+
+const POSTGRES = 'start to ready on Postgres'
+const IDLE = 'idle memory on Postgres'
+const EMBEDDED = 'start to ready, embedded'
+const LINES = 'lines of code without comments, server + db + cli'
+
+const trees = () => Promise.all([here(), old()])
+const named = (name: string, values: number[]): [string, number][] =>
+  values.map((value, i) => [`${name}${i === 0 ? '' : AT_OLD}`, value])
+
+export const figuresOf = (postgres: string): Figures[] => [
+  {
+    names: [LINES],
+    measure: async () => named(LINES, (await trees()).map(linesOfCode)),
+  },
+  {
+    names: [POSTGRES, IDLE],
+    async measure() {
+      const starts = await startsOnPostgres(await trees(), postgres)
+      return [
+        ...named(
+          POSTGRES,
+          starts.map(each => each.readyAfter),
+        ),
+        ...named(
+          IDLE,
+          starts.map(each => each.idle),
+        ),
+      ]
+    },
+  },
+  {
+    names: [EMBEDDED],
+    async measure() {
+      const starts = await startsEmbedded(await trees())
+      return named(
+        EMBEDDED,
+        starts.map(each => each.readyAfter),
+      )
+    },
+  },
+]

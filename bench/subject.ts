@@ -1,0 +1,90 @@
+import { createCustomers, issueTokens, PASSWORD } from './api.ts'
+import { type Assay, type Settings, startAssay } from './assay.ts'
+import { startRaw } from './contender.ts'
+import { createDatabase, vacuum } from './database.ts'
+import { once } from './once.ts'
+import * as plans from './plans.ts'
+import { scratchFolder } from './scratch.ts'
+import { type Statement, tap } from './statement.ts'
+import type { Tree } from './trees.ts'
+
+/** The customers whose tokens are used. */
+const HOT = 64
+/** Never seen by a replica before: more than one round can ask for. */
+const COLD = 24_000
+/** Sessions that are refreshed, each by one caller at a time. */
+const SESSIONS = 2_048
+/** More than any cache of authentic claims holds: 64 MiB are less than 140,000 texts of tokens, without their claims. */
+const NEW = 180_000
+
+/** One state of the code, its server on Postgres, and who its customers are. Each part is made when it is first asked for. */
+export type Subject = ReturnType<typeof subjectOf>
+
+export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
+  const url = once(() => createDatabase(postgres))
+  const server = once(async () => startAssay(await getTree(), { DATABASE_URL: await url() }))
+  const hot = once(async () => createCustomers(await server(), HOT, PASSWORD))
+  /** Of sessions, as most tokens are. */
+  const issued = once(async () => issueTokens(await server(), await hot(), plans.MIX, { refresh: true }))
+  const tokens = async () => (await issued()).map(each => each.access_token)
+  const sessions = async () => issueTokens(await server(), await hot(), SESSIONS, { refresh: true })
+  const manyTokens = async (many: number) =>
+    (await issueTokens(await server(), await hot(), many)).map(each => each.access_token)
+  /** With a token each. */
+  const cold = once(async () => {
+    const customers = await createCustomers(await server(), COLD)
+    const made = await issueTokens(await server(), customers, COLD)
+    await vacuum(await url())
+    return customers.map(({ id }, i) => ({ id, token: made[i]!.access_token }))
+  })
+  /** A server that knows no customer yet. */
+  const another = async (settings: Settings = {}) => {
+    await server() // It has migrated the database.
+    return startAssay(await getTree(), { DATABASE_URL: await url(), ...settings })
+  }
+  /** What asks the database for customers as the server does, and does nothing else. */
+  const rawSelect = async () => {
+    const [first, ...others] = await cold()
+    const statement = await statementThatReads(await url(), first!, settings => another(settings))
+    return startRaw('servers/raw.ts', {
+      DATABASE_URL: await url(),
+      STATEMENT: JSON.stringify({ ...statement, customer: first!.id }),
+      CUSTOMERS: JSON.stringify(others.map(({ id }) => id)),
+    })
+  }
+  return {
+    server,
+    hot,
+    tokens,
+    sessions,
+    cold,
+    another,
+    rawSelect,
+    newTokens: () => manyTokens(NEW),
+    manyTokens,
+  }
+}
+
+async function statementThatReads(
+  url: string,
+  { id, token }: { id: string; token: string },
+  start: (settings: Settings) => Promise<Assay>,
+): Promise<Statement> {
+  const way = await tap(url)
+  const assay = await start({ DATABASE_URL: way.url })
+  const headers = { Authorization: `Bearer ${token}` }
+  const { status } = await fetch(`http://127.0.0.1:${assay.port}/verify`, { headers })
+  await assay.stop()
+  way.close()
+  const [statement, ...more] = way.withParam(id)
+  if (status !== 200 || statement === undefined || more.length > 0)
+    throw new Error(`to verify one token (${status}) it sent ${more.length + (statement ? 1 : 0)} statements`)
+  return statement
+}
+
+/** On a database of its own in its process, which an earlier start has made. */
+export async function startEmbedded(tree: Tree): Promise<Assay> {
+  const settings = { DATA_DIR: await scratchFolder() }
+  await (await startAssay(tree, settings)).stop()
+  return startAssay(tree, settings)
+}
