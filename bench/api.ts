@@ -1,4 +1,4 @@
-import { Agent, request } from 'node:http'
+import { Agent, type IncomingMessage, request } from 'node:http'
 import { text } from 'node:stream/consumers'
 import type { Assay } from './assay.ts'
 import type { Ask } from './plan.ts'
@@ -16,9 +16,12 @@ export interface Customer {
 export const bearer = (token: string) => ({ Authorization: `Bearer ${token}` })
 export const JSON_TYPE = { 'Content-Type': 'application/json' }
 
-/** Customers whose passwords are set can log in, and cost the hashing of one each. */
+/** Passwords that are hashed at a time: of many more some would be refused. */
+const AT_THE_GATE = 8
+
+/** With a password they can log in. Without one they cost as much: the hash of none that anybody knows. */
 export const createCustomers = (assay: Assay, many: number, password?: string): Promise<Customer[]> =>
-  abreast(many, async i => {
+  abreast(many, AT_THE_GATE, async i => {
     const email = `customer-${i}-${many}@example.com`
     const made = await post(assay.port, '/admin/customers', bearer(assay.adminToken), { email, password })
     return { id: made.customer.id, email, apiKey: made.api_key }
@@ -31,7 +34,7 @@ export async function issueTokens(
   many: number,
   more = {},
 ): Promise<Issued[]> {
-  return abreast(many, i =>
+  return abreast(many, ABREAST, i =>
     post(port, '/issue', bearer(customers[i % customers.length]!.apiKey), {
       subject: `user-${i}`,
       scope: 'read write',
@@ -43,13 +46,6 @@ export async function issueTokens(
 export interface Issued {
   access_token: string
   refresh_token: string
-}
-
-/** One request of a plan, as the load sends it. Its answer must be 200. */
-export async function ask(port: number, { method, path, headers, body }: Ask): Promise<Response> {
-  const answer = await fetch(`http://127.0.0.1:${port}${path}`, { method, headers, ...(body && { body }) })
-  if (answer.status !== 200) throw new Error(`${path} answered ${answer.status}`)
-  return answer
 }
 
 /** The number at a line of /metrics; undefined where there is none. */
@@ -64,7 +60,11 @@ const ABREAST = 64
 const agent = new Agent({ keepAlive: true, maxSockets: ABREAST })
 
 /** So many at a time. */
-async function abreast<Made>(many: number, make: (i: number) => Promise<Made>): Promise<Made[]> {
+async function abreast<Made>(
+  many: number,
+  atATime: number,
+  make: (i: number) => Promise<Made>,
+): Promise<Made[]> {
   const made: Made[] = new Array(many)
   let next = 0
   const go = async () => {
@@ -73,21 +73,39 @@ async function abreast<Made>(many: number, make: (i: number) => Promise<Made>): 
       made[i] = await make(i)
     }
   }
-  await Promise.all(Array.from({ length: ABREAST }, go))
+  await Promise.all(Array.from({ length: atATime }, go))
   return made
 }
 
-/** fetch takes twice the time for what is asked a hundred thousand times. */
 async function post(port: number, path: string, headers: Record<string, string>, body: unknown) {
-  const json = JSON.stringify(body)
-  const length = { 'Content-Length': String(Buffer.byteLength(json)) }
-  const options = { agent, host: '127.0.0.1', port, path, method: 'POST' }
-  const { promise, resolve, reject } = Promise.withResolvers<import('node:http').IncomingMessage>()
-  request({ ...options, headers: { ...headers, ...JSON_TYPE, ...length } }, resolve)
+  const json = { ...headers, ...JSON_TYPE }
+  return JSON.parse(
+    (await ask(port, { method: 'POST', path, headers: json, body: JSON.stringify(body) })).body,
+  )
+}
+
+export interface Answer {
+  /** As they were written, but for those that every server of Node's writes. */
+  headers: [name: string, value: string][]
+  body: string
+}
+
+/** One request, as the load would send it. fetch takes twice the time, of what is asked a hundred thousand times. */
+export async function ask(port: number, { method, path, headers, body = '' }: Ask): Promise<Answer> {
+  const length = body === '' ? {} : { 'Content-Length': String(Buffer.byteLength(body)) }
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
+  request({ agent, host: '127.0.0.1', port, path, method, headers: { ...headers, ...length } }, resolve)
     .on('error', reject)
-    .end(json)
+    .end(body)
   const answer = await promise
   const answered = await text(answer)
   if (answer.statusCode! > 201) throw new Error(`${path} answered ${answer.statusCode}: ${answered}`)
-  return JSON.parse(answered)
+  return { headers: headersOf(answer.rawHeaders), body: answered }
 }
+
+const OF_THE_SERVER = new Set(['connection', 'date', 'keep-alive', 'transfer-encoding'])
+
+const headersOf = (raw: string[]) =>
+  raw
+    .flatMap((name, i): [string, string][] => (i % 2 === 0 ? [[name, raw[i + 1]!]] : []))
+    .filter(([name]) => !OF_THE_SERVER.has(name.toLowerCase()))

@@ -28,7 +28,8 @@ export async function startAssay(tree: Tree, settings: Settings): Promise<Assay>
   const port = await freePort()
   const adminToken = randomBytes(30).toString('hex')
   const began = performance.now()
-  const child = start('WORKERS' in settings ? undefined : SERVER, [process.execPath, ...FLAGS, MAIN], {
+  const command = [process.execPath, ...('WORKERS' in settings ? [] : FLAGS), MAIN]
+  const child = start('WORKERS' in settings ? undefined : SERVER, command, {
     cwd: tree.folder,
     env: { ...common(tree), ADMIN_TOKEN: adminToken, ...settings, PORT: String(port) },
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -42,7 +43,7 @@ export async function startAssay(tree: Tree, settings: Settings): Promise<Assay>
 }
 
 const MAIN = 'server/main.ts'
-/** The debugger listens only when SIGUSR1 asks for it, as profile.ts does: then on a free port. */
+/** The debugger listens only when SIGUSR1 asks for it, as profile.ts does: then on a free port. Workers would each need one. */
 const FLAGS = ['--inspect-port=127.0.0.1:0']
 
 const common = ({ folder }: Tree): Settings => ({

@@ -11,6 +11,8 @@ export interface Plan {
   header?: string
   /** A round begins where the one before has ended, and no request is sent twice in a round: otherwise it fails. */
   goesOn?: true
+  /** No request is sent twice: a round ends when all were sent, if its time isn't over before. */
+  once?: true
   /** The request that a plan which goes on begins with. */
   from?: number
   /** This member of an answer's JSON takes the place of `{next}` in a later request: what is rotated is used once. */
@@ -27,7 +29,7 @@ export interface Ask {
 }
 
 /** The plan as the table that wrk.lua reads. */
-export function toLua({ requests, status, contains, lacks, header, follow }: Plan): string {
+export function toLua({ requests, status, contains, lacks, header, follow, once }: Plan): string {
   const asks = requests.map(
     ask => `add { head = ${quoted(headOf(ask))}, body = ${quoted(ask.body ?? '')}${nextOf(ask)} }`,
   )
@@ -39,7 +41,7 @@ local function add(ask) requests[#requests + 1] = ask end
 ${parts.map(part => `;(function()\n${part}\nend)()`).join('\n')}
 return {
   status = ${status}, contains = ${quoted(contains)}, lacks = ${quoted(lacks ?? '')}, header = ${quoted(header ?? '')},
-  follow = ${quoted(follow?.member ?? '')}, requests = requests }\n`
+  follow = ${quoted(follow?.member ?? '')}, once = ${once ?? false}, requests = requests }\n`
 }
 
 /** Requests of one function of Lua's, which has room for 65,536 constants. */

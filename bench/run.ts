@@ -6,6 +6,7 @@ import { contendersOf } from './contenders.ts'
 import { dropAll } from './database.ts'
 import { type Figures, figuresOf } from './figures.ts'
 import type { Sample } from './load.ts'
+import { once } from './once.ts'
 import { stopAll } from './processes.ts'
 import { tableOfProfile } from './profile.ts'
 import { removeScratch } from './scratch.ts'
@@ -145,11 +146,12 @@ async function profiles(contenders: Contender[], seconds: number) {
   }
 }
 
-async function cleanUp() {
+/** Once, whether a signal or the end of the run asks for it first. */
+const cleanUp = once(async () => {
   await stopAll()
   await dropAll()
   await removeScratch()
-}
+})
 
 function machine(): string {
   const day = new Date().toISOString().slice(0, 10)

@@ -11,6 +11,7 @@ local threads = {}
 -- Globals are what done() can read: it runs in a state of its own.
 wrong = 0
 sample = ''
+took = 0
 
 -- What may be sent next: an answer of a plan that follows brings the next one, and each is used once.
 queue = {}
@@ -43,7 +44,31 @@ function setup(thread)
   table.insert(threads, thread)
 end
 
+local ffi = require('ffi')
+ffi.cdef('typedef struct { long s; long ns; } bench_time; int clock_gettime(int, bench_time *);')
+local MONOTONIC = 1
+local function now()
+  local time = ffi.new('bench_time')
+  ffi.C.clock_gettime(MONOTONIC, time)
+  return tonumber(time.s) + tonumber(time.ns) / 1e9
+end
+
+-- Of a plan whose requests are sent once: how long they took, when there are no more. What is under way then isn't counted.
+local began
+local function stop()
+  if took > 0 then return end
+  took = now() - began
+  wrk.thread:stop()
+end
+
 function request()
+  if plan.once then
+    began = began or now()
+    if at == many then
+      stop()
+      return made[many]
+    end
+  end
   at = at % many + 1
   if not following then return made[at] end
   local next = pop()
@@ -72,9 +97,10 @@ function response(status, headers, body)
 end
 
 function done(summary, latency)
-  local mistakes, seen = 0, ''
+  local mistakes, seen, seconds = 0, '', summary.duration / 1e6
   for _, thread in ipairs(threads) do
     mistakes = mistakes + thread:get('wrong')
+    if thread:get('took') > 0 then seconds = thread:get('took') end
     if seen == '' then seen = thread:get('sample') end
   end
   for _, thread in ipairs(threads) do
@@ -83,6 +109,6 @@ function done(summary, latency)
   local e = summary.errors
   io.write(string.format(
     'BENCH {"requests":%d,"seconds":%f,"p50":%f,"p99":%f,"wrong":%d,"sample":"%s","lost":%d}\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    summary.requests, seconds, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
     mistakes, seen, e.connect + e.read + e.write + e.timeout))
 end

@@ -2,6 +2,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
+import type { Answer } from '../api.ts'
 
 /**
  * The limits: a Hono app that answers what Assay answers, with nothing behind it. Its parent has asked Assay once and tells it
@@ -9,24 +10,23 @@ import { Hono } from 'hono'
  * at the token.
  */
 
-interface Answer {
-  headers: Record<string, string>
-  body: string
-}
-
 const answers: { verify: Answer; introspect: Answer } = JSON.parse(process.env.ANSWERS!)
+const headers = {
+  verify: Object.fromEntries(answers.verify.headers),
+  introspect: Object.fromEntries(answers.introspect.headers),
+}
 const active = JSON.parse(answers.introspect.body)
 
 const app = new Hono()
   .all('/verify', c =>
     c.req.header('authorization') === undefined
       ? new Response(null, { status: 401 })
-      : new Response(null, { status: 200, headers: answers.verify.headers }),
+      : new Response(null, { status: 200, headers: headers.verify }),
   )
   .post('/introspect', async c => {
     const form = new URLSearchParams(await c.req.text())
     if (form.get('token') === null || c.req.header('authorization') === undefined) return c.json({}, 400)
-    return c.json(active, 200, answers.introspect.headers)
+    return c.json(active, 200, headers.introspect)
   })
 
 const server = createServer(getRequestListener(app.fetch, { hostname: '127.0.0.1' })).listen(
