@@ -99,7 +99,7 @@ function introspecting(now: Subject, then: Subject, twins: Twins): Contender[] {
       ),
       byHttp(
         `introspect, batch of 100${suffix}`,
-        loaded(server, async () => plans.introspectBatch(await tokens())),
+        loaded(server, async () => plans.introspectBatch((await tokens()).slice(0, 8 * plans.BATCH))),
         inBatches,
       ),
     ]),
@@ -212,7 +212,7 @@ const CALLERS = 100
 
 /**
  * Of new tokens each round, on a database of their own, so that no other contender has this many live revocations. The answer
- * is the same for a token that is none: introspection tells whether they were revoked.
+ * is the same for a token that is none: introspection tells how many were revoked.
  */
 function revoking(postgres: string): Contender {
   const name = 'revoke, 100 callers'
@@ -224,17 +224,18 @@ function revoking(postgres: string): Contender {
       const tokens = await manyTokens(REVOCATIONS * seconds)
       const plan = async () => plans.revoke(await hot(), tokens)
       const sample = await byHttp(name, loaded(server, plan), { connections: CALLERS }).round(seconds)
-      const revoked = tokens.slice(0, Math.floor(sample.rate * seconds) - CALLERS)
-      await assertRevoked(await server(), revoked)
+      const revoked = await countInactive(await server(), tokens)
+      // Which ones were under way at the end is not known: those aren't answered, and may be revoked.
+      if (revoked < Math.floor(sample.rate * seconds))
+        throw new Error(`${name}: only ${revoked} were revoked`)
       return sample
     },
   }
 }
 
-async function assertRevoked({ port }: Assay, tokens: string[]) {
-  const some = tokens.filter((_, i) => i % Math.ceil(tokens.length / plans.BATCH) === 0)
-  const answer = await ask(port, plans.introspectBatch(some).requests[0]!)
-  const inactive = answer.body.split('"active":false').length - 1
-  if (inactive !== some.length)
-    throw new Error(`of ${some.length} tokens that were revoked only ${inactive} are inactive`)
+async function countInactive({ port }: Assay, tokens: string[]): Promise<number> {
+  let inactive = 0
+  for (const request of plans.introspectBatch(tokens).requests)
+    inactive += (await ask(port, request)).body.split('"active":false').length - 1
+  return inactive
 }

@@ -3,6 +3,7 @@ import postgres from 'postgres'
 /** Databases that the bench makes on the server it was told of, and drops. */
 
 const drops: (() => Promise<unknown>)[] = []
+let made = 0
 
 export async function dropAll() {
   for (const drop of drops.splice(0)) await drop()
@@ -10,7 +11,7 @@ export async function dropAll() {
 
 /** An empty database: the first start of a server on it migrates it. */
 export async function createDatabase(server: string): Promise<string> {
-  const name = `assay_bench_${process.pid}_${drops.length}`
+  const name = `assay_bench_${process.pid}_${++made}`
   await query(server, `create database ${name}`)
   drops.push(() => query(server, `drop database ${name} with (force)`))
   return Object.assign(new URL(server), { pathname: `/${name}` }).href

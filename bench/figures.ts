@@ -14,16 +14,17 @@ const EMBEDDED = 'start to ready, embedded'
 const LINES = 'lines of code without comments, server + db + cli'
 
 const trees = () => Promise.all([here(), old()])
+const ofBoth = (name: string) => [name, name + AT_OLD]
 const named = (name: string, values: number[]): [string, number][] =>
-  values.map((value, i) => [`${name}${i === 0 ? '' : AT_OLD}`, value])
+  ofBoth(name).map((each, i) => [each, values[i]!])
 
 export const figuresOf = (postgres: string): Figures[] => [
   {
-    names: [LINES],
+    names: ofBoth(LINES),
     measure: async () => named(LINES, (await trees()).map(linesOfCode)),
   },
   {
-    names: [POSTGRES, IDLE],
+    names: [...ofBoth(POSTGRES), ...ofBoth(IDLE)],
     async measure() {
       const starts = await startsOnPostgres(await trees(), postgres)
       return [
@@ -39,7 +40,7 @@ export const figuresOf = (postgres: string): Figures[] => [
     },
   },
   {
-    names: [EMBEDDED],
+    names: ofBoth(EMBEDDED),
     async measure() {
       const starts = await startsEmbedded(await trees())
       return named(

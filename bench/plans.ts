@@ -62,9 +62,9 @@ export const introspect = (tokens: string[]): Plan => ({
 /** Tokens of one request. */
 export const BATCH = 100
 
-/** An answer with one token that isn't active is wrong. */
+/** `tokens`: whole batches of them. An answer with one token that isn't active is wrong. */
 export const introspectBatch = (tokens: string[]): Plan => ({
-  requests: times(8, i => ({
+  requests: times(tokens.length / BATCH, i => ({
     method: 'POST',
     path: '/introspect/batch',
     headers: { ...basic(GATEWAY), ...JSON_TYPE },

@@ -11,7 +11,7 @@ import { stopAll } from './processes.ts'
 import { tableOfProfile } from './profile.ts'
 import { removeScratch } from './scratch.ts'
 import { type Row, rowOf, tableOf } from './table.ts'
-import { needsOf, type Run, TARGETS, type Target, targetsOf } from './targets.ts'
+import { assertMeasured, needsOf, type Run, TARGETS, type Target, targetsOf } from './targets.ts'
 
 const USAGE = `usage: npm run bench -- [options]
 
@@ -60,14 +60,17 @@ async function main() {
   const { contenders, figures, targets } = chosenOf(stage)
   const values = await figured(figures)
   const rows = await measured(contenders, rounds, seconds)
+  if (failed.size > 0) process.exitCode = 1
   if (options.json)
     return print(JSON.stringify({ machine: machine(), rows, figures: [...values] }, undefined, 2))
-  const run: Run = { rows: new Map(rows.map(row => [row.name, row])), figures: values }
-  print(`${machine()}\n`)
-  if (rows.length > 0) print(`${tableOf(rows)}\n`)
-  print(targetsOf(run, targets))
+  const run: Run = { rows: new Map(rows.map(row => [row.name, row])), figures: values, failed }
+  const tables = [rows.length > 0 ? tableOf(rows) : '', targetsOf(run, targets)]
+  print([machine(), ...tables.filter(table => table !== '')].join('\n\n'))
   if (options.profile) await profiles(contenders, seconds)
 }
+
+/** What could not be measured, by name. Nothing else is told of it: the others go on, and the run ends with 1. */
+const failed = new Set<string>()
 
 function positive(name: 'rounds' | 'seconds'): number {
   const value = Number(options[name])
@@ -77,9 +80,17 @@ function positive(name: 'rounds' | 'seconds'): number {
 
 async function setStage(): Promise<Stage> {
   // Loaded for itself: it seeds by SQL, and so depends on how the code is laid out.
-  if (options.growth) return (await import('./growth.ts')).setGrowth(postgres, progress)
-  return { contenders: contendersOf(postgres), figures: figuresOf(postgres), targets: TARGETS }
+  const stage = options.growth
+    ? await (await import('./growth.ts')).setGrowth(postgres, progress)
+    : { contenders: contendersOf(postgres), figures: figuresOf(postgres), targets: TARGETS }
+  assertMeasured(stage.targets, measuredBy(stage))
+  return stage
 }
+
+const measuredBy = ({ contenders, figures }: Stage) => [
+  ...contenders.map(({ name }) => name),
+  ...figures.flatMap(({ names }) => names),
+]
 
 const namesOf = ({ contenders, targets }: Stage) => [
   ...targets.map(({ what }) => `target     ${what}`),
@@ -109,39 +120,47 @@ function chosenOf({ contenders, figures, targets }: Stage): Stage {
 
 async function figured(figures: Figures[]): Promise<Map<string, number>> {
   const values: [string, number][] = []
-  for (const { names, measure } of figures) {
-    progress(names.join(', '))
-    values.push(...(await measure()))
-  }
+  for (const { names, measure } of figures) values.push(...((await attempt(names, names[0]!, measure)) ?? []))
   return new Map(values)
 }
 
 /** In turns, so that a slow minute of the machine is everybody's; every other round backwards. */
 async function measured(contenders: Contender[], rounds: number, seconds: number): Promise<Row[]> {
   const samples = new Map<Contender, Sample[]>(contenders.map(each => [each, []]))
-  for (const contender of contenders) await told(`warming up: ${contender.name}`, () => contender.round(1))
+  const take = async (contender: Contender, what: string, long: number) => {
+    const { name } = contender
+    return failed.has(name) ? undefined : attempt([name], `${what}: ${name}`, () => contender.round(long))
+  }
+  for (const contender of contenders) await take(contender, 'warming up', 1)
   for (let round = 0; round < rounds; round++)
-    for (const contender of round % 2 ? contenders.toReversed() : contenders)
-      samples
-        .get(contender)!
-        .push(
-          await told(`round ${round + 1} of ${rounds}: ${contender.name}`, () => contender.round(seconds)),
-        )
+    for (const contender of round % 2 ? contenders.toReversed() : contenders) {
+      const sample = await take(contender, `round ${round + 1} of ${rounds}`, seconds)
+      if (sample) samples.get(contender)!.push(sample)
+    }
   progress('')
-  return contenders.map(each => rowOf(each, samples.get(each)!))
+  return contenders.filter(({ name }) => !failed.has(name)).map(each => rowOf(each, samples.get(each)!))
 }
 
-/** Says what is being done, and in an error what was. */
-async function told<Made>(what: string, run: () => Promise<Made>): Promise<Made> {
+/** Says what is being done, and what went wrong. Then it answers undefined, and `names` have failed. */
+async function attempt<Made>(
+  names: string[],
+  what: string,
+  run: () => Promise<Made>,
+): Promise<Made | undefined> {
   progress(what)
-  return run().catch(error => {
-    throw new Error(`${what}: ${error.message}`, { cause: error })
-  })
+  try {
+    return await run()
+  } catch (error) {
+    for (const name of names) failed.add(name)
+    process.stderr.write(`bench: FAILED, ${what}: ${(error as Error).message}\n`)
+    return undefined
+  }
 }
 
 async function profiles(contenders: Contender[], seconds: number) {
   for (const { name, profile } of contenders) {
-    const profiled = await profile?.(seconds)
+    if (failed.has(name) || !profile) continue
+    const profiled = await attempt([name], `profile: ${name}`, () => profile(seconds))
     if (profiled) print(`\n${tableOfProfile(name, profiled)}`)
   }
 }

@@ -23,6 +23,8 @@ export interface Measure {
 export interface Run {
   rows: Map<string, Row>
   figures: Map<string, number>
+  /** What could not be measured. */
+  failed: Set<string>
 }
 
 export const fixed = (value: number): Measure => ({ needs: [], of: () => value })
@@ -124,6 +126,12 @@ export const needsOf = (targets: Target[]) =>
     targets.flatMap(({ measured, old, asked }) => [measured, old, asked].flatMap(each => each?.needs ?? [])),
   )
 
+/** Throws where a target needs what nobody measures: it would not be told, and nobody would miss it. */
+export function assertMeasured(targets: Target[], names: string[]) {
+  const unknown = [...needsOf(targets)].filter(name => !names.includes(name))
+  if (unknown.length > 0) throw new Error(`nobody measures ${unknown.join('; ')}`)
+}
+
 const number = (value: number) =>
   value.toLocaleString('en', {
     maximumFractionDigits: value < 100 ? 2 : 0,
@@ -133,10 +141,11 @@ const number = (value: number) =>
 export const holds = ({ most: atMost }: Pick<Target, 'most'>, has: number, asked: number) =>
   atMost ? has <= asked : has >= asked
 
-/** Each beside its target; one of which a part was left out isn't told. */
+/** Each beside its target; one of which a part was left out isn't told. Empty when none is. */
 export function targetsOf(run: Run, targets = TARGETS): string {
-  const took = new Set([...run.rows.keys(), ...run.figures.keys()])
+  const took = new Set([...run.rows.keys(), ...run.figures.keys(), ...run.failed])
   const told = targets.filter(each => [...needsOf([each])].every(name => took.has(name)))
+  if (told.length === 0) return ''
   return markdown(
     ['what', `at ${OLD}`, 'asked', 'measured', ''],
     told.map(target => lineOf(target, run)),
@@ -144,6 +153,7 @@ export function targetsOf(run: Run, targets = TARGETS): string {
 }
 
 function lineOf(target: Target, run: Run): string[] {
+  if ([...needsOf([target])].some(name => run.failed.has(name))) return [target.what, '', '', '', 'FAILED']
   const show = (value: number) => `${number(value)}${target.unit ?? ''}`
   const [asked, has] = [target.asked.of(run), target.measured.of(run)]
   return [

@@ -1,0 +1,70 @@
+import { describe, expect, test } from 'vitest'
+import { contendersOf } from '../bench/contenders.ts'
+import { figuresOf } from '../bench/figures.ts'
+import { countLines } from '../bench/lines.ts'
+import type { Sample } from '../bench/load.ts'
+import { rowOf } from '../bench/table.ts'
+import { assertMeasured, fixed, part, type Run, TARGETS, type Target, targetsOf } from '../bench/targets.ts'
+
+/** What the bench works out from what it measured. `npm run bench` measures. */
+
+const NOWHERE = 'postgres://nowhere.invalid/none'
+
+describe('targets', () => {
+  test('all that they need is measured', () => {
+    const contenders = contendersOf(NOWHERE).map(({ name }) => name)
+    const figures = figuresOf(NOWHERE).flatMap(({ names }) => names)
+    assertMeasured(TARGETS, [...contenders, ...figures])
+    expect(new Set(contenders).size).toBe(contenders.length)
+    expect(() => assertMeasured(TARGETS, contenders)).toThrow('nobody measures start to ready on Postgres')
+  })
+
+  const sampleOf = (rate: number): Sample => ({ rate, p50: 1, p99: 1, cpu: 1, postgres: 1, memory: 1 })
+  const rowWith = (name: string, rates: number[]) =>
+    rowOf({ name, counts: 'answers', round: async () => sampleOf(0) }, rates.map(sampleOf))
+  const runOf = (...rows: [string, number[]][]): Run => ({
+    rows: new Map(rows.map(([name, rates]) => [name, rowWith(name, rates)])),
+    figures: new Map(),
+    failed: new Set(),
+  })
+  const target = (asked: number, most?: true): Target => ({
+    what: 'a : b',
+    measured: part('a', 'b'),
+    asked: fixed(asked),
+    ...(most && { most }),
+  })
+
+  test('a ratio is the median of the rounds’ ratios, and holds at its bound', () => {
+    // Of the medians it would be 20 : 30.
+    const run = runOf(['a', [10, 20, 60]], ['b', [20, 80, 30]])
+    expect(targetsOf(run, [target(0.5)])).toMatch(/\| a : b +\|.*\| >= 0\.50 \| +0\.50 \| +holds \|/)
+    expect(targetsOf(run, [target(0.51)])).toMatch(/0\.50 \| MISSED \|/)
+    expect(targetsOf(run, [target(0.5, true)])).toMatch(/<= 0\.50 \| +0\.50 \| +holds \|/)
+    expect(targetsOf(run, [target(0.49, true)])).toMatch(/0\.50 \| MISSED \|/)
+  })
+
+  test('one of which a part could not be measured has failed', () => {
+    const run = { ...runOf(['a', [10]]), failed: new Set(['b']) }
+    expect(targetsOf(run, [target(0.5)])).toMatch(/\| a : b +\| +\| +\| +\| FAILED \|/)
+  })
+
+  test('one of which a part did not take part is not told', () => {
+    expect(targetsOf(runOf(['a', [10]]), [target(0.5)])).toBe('')
+  })
+})
+
+test('lines of code are those that are neither empty nor a comment’s', () => {
+  const text = `
+/** One line. */
+import { a } from 'a' // beside code
+
+/**
+ * Of several lines
+ */
+const SQL = \`
+  -- of the statement
+  select 1 /* beside code */\`
+// and a last one
+`
+  expect(countLines(text)).toBe(3)
+})
