@@ -53,7 +53,7 @@ function read(file: string): string {
   try {
     return readFileSync(file, 'utf8')
   } catch {
-    return '' // It ended meanwhile.
+    return '' // The process has ended.
   }
 }
 

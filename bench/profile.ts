@@ -1,7 +1,7 @@
 import type { Target } from './load.ts'
 import { markdown } from './table.ts'
 
-/** What a server of ours does while it is loaded, by V8's own profiler: the debugger of a running process. */
+/** V8's own profiler tells where a server's time goes while it is loaded. It is reached by the debugger of the running process. */
 
 /** A server whose debugger answers to SIGUSR1. */
 interface Profilable extends Target {
@@ -11,7 +11,7 @@ interface Profilable extends Target {
 /** Microseconds of each function itself, without those that it calls, for one answer; most first. */
 export type Profiled = [name: string, microseconds: number][]
 
-/** Functions that are told of. */
+/** A profile lists so many functions. */
 const TOP = 25
 /** Between two samples (µs). */
 const INTERVAL = 250
@@ -44,7 +44,7 @@ interface CpuProfile {
   timeDeltas: number[]
 }
 
-/** Where the processor was used, scaled so that all together is what an answer costs. */
+/** The samples tell only how the time is shared out: they are scaled so that their sum is what an answer costs. */
 function selfTimes({ nodes, samples, timeDeltas }: CpuProfile, cpu: number): Profiled {
   const names = new Map(nodes.map(({ id, callFrame }) => [id, nameOf(callFrame)]))
   const times = new Map<string, number>()
@@ -91,7 +91,7 @@ async function connect(target: Profilable): Promise<Session> {
   }
 }
 
-/** How often the process is looked at for what its debugger says, every 20 ms. */
+/** The process is asked so many times for the address of its debugger, every 20 ms. */
 const LOOKS = 250
 
 async function debuggerOf({ pid, complaint }: Profilable): Promise<string> {

@@ -69,7 +69,7 @@ async function main() {
   if (options.profile) await profiles(contenders, seconds)
 }
 
-/** What could not be measured, by name. Nothing else is told of it: the others go on, and the run ends with 1. */
+/** The names of what could not be measured. The tables have no figure of it, the others go on, and the run ends with 1. */
 const failed = new Set<string>()
 
 function positive(name: 'rounds' | 'seconds'): number {
@@ -165,7 +165,7 @@ async function profiles(contenders: Contender[], seconds: number) {
   }
 }
 
-/** Once, whether a signal or the end of the run asks for it first. */
+/** A signal and the end of the run may both ask for it. */
 const cleanUp = once(async () => {
   await stopAll()
   await dropAll()

@@ -26,7 +26,7 @@ export interface Installation {
   query(statement: string, params?: unknown[]): Promise<unknown[]>
 }
 
-/** A database with so many customers, of which the first `known` are told of. */
+/** A database with so many customers. The bench keeps what it needs to ask for the first `known` of them. */
 export async function install(postgres: string, many: number, known = many): Promise<Installation> {
   const url = await createDatabase(postgres)
   await migratePostgres(url)

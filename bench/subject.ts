@@ -10,7 +10,7 @@ import type { Tree } from './trees.ts'
 
 /** The customers whose tokens are used. */
 const HOT = 64
-/** Whom a replica has never seen, in one round: as many seconds, in all, as hashing a password for each takes. */
+/** Customers that a new replica meets in one round. Each costs the hash of a password when the bench makes it. */
 const COLD = 5_000
 /** Sessions that are refreshed, each by one caller at a time. */
 const SESSIONS = 2_048
@@ -44,7 +44,7 @@ export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
     await server() // It has migrated the database.
     return startAssay(await getTree(), { DATABASE_URL: await url(), ...settings })
   }
-  /** What asks the database for customers as the server does, and does nothing else. */
+  /** A process that asks the database for customers as the server does, and does nothing else. */
   const rawSelect = async () => {
     const [first, ...others] = await cold()
     const statement = await statementThatReads(await url(), first!, settings => another(settings))

@@ -126,7 +126,7 @@ export const needsOf = (targets: Target[]) =>
     targets.flatMap(({ measured, old, asked }) => [measured, old, asked].flatMap(each => each?.needs ?? [])),
   )
 
-/** Throws where a target needs what nobody measures: it would not be told, and nobody would miss it. */
+/** Throws when a target needs a name that no contender and no figure has: the table would be short of a line. */
 export function assertMeasured(targets: Target[], names: string[]) {
   const unknown = [...needsOf(targets)].filter(name => !names.includes(name))
   if (unknown.length > 0) throw new Error(`nobody measures ${unknown.join('; ')}`)
