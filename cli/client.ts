@@ -1,55 +1,55 @@
-import { CommandError, EXIT } from './command.ts'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { CommandError, EXIT } from './errors.ts'
 
-export interface Ask {
-  query?: { readonly [name: string]: string | boolean | undefined }
+export type Query = Readonly<Record<string, string | boolean | undefined>>
+
+export interface RequestOptions {
+  query?: Query
   body?: object
-  /** The ETag of what was read: nothing is changed if another change came between. */
+  /** The ETag of what was read. The server refuses the change if there was another one since. */
   ifMatch?: string | undefined
-  /** How long to wait (ms). */
-  patience?: number
+  timeoutMs?: number
 }
 
-/** What the server answers in JSON. */
-// biome-ignore lint/suspicious/noExplicitAny: openapi.yaml says what it is.
-export type Answer = any
+/** The server's answer. It is typed where it is used. */
+// biome-ignore lint/suspicious/noExplicitAny: openapi.yaml describes it.
+export type Json = any
 
 const TIMEOUT_MS = 15_000
-/** Until every replica goes by it: as long as MAX_STALENESS may be, but for what ends a connection (ms). */
+/** With `wait`: replicas may take as long as the greatest MAX_STALENESS, less than Node's request timeout. */
 const WAIT_TIMEOUT_MS = 290_000
 
 /** A running server's API for operators. */
-export class Api {
+class Api {
   readonly url: string
-  readonly #token: () => string | undefined
 
-  /** `token`: asked for when it is needed. */
-  constructor({ url, token }: { url: string; token: () => string | undefined }) {
+  constructor(url: string) {
     this.url = url.replace(/\/$/, '')
-    this.#token = token
   }
 
-  get = (path: string, ask?: Ask): Promise<Answer> => this.call('GET', path, ask)
-  post = (path: string, ask?: Ask): Promise<Answer> => this.call('POST', path, ask)
-  delete = (path: string, ask?: Ask): Promise<Answer> => this.call('DELETE', path, ask)
+  get = (path: string, options?: RequestOptions): Promise<Json> => this.call('GET', path, options)
+  post = (path: string, options?: RequestOptions): Promise<Json> => this.call('POST', path, options)
+  delete = (path: string, options?: RequestOptions): Promise<Json> => this.call('DELETE', path, options)
 
-  /** The body, undefined where there is none. Throws CommandError for everything but a success. */
-  async call(method: string, path: string, ask: Ask = {}): Promise<Answer> {
-    const response = await this.send(method, path, ask)
+  /** Returns the body, or undefined if it is empty. Throws CommandError for everything but a success. */
+  async call(method: string, path: string, options: RequestOptions = {}): Promise<Json> {
+    const response = await this.send(method, path, options)
     const text = await response.text().catch(error => {
       throw this.#unreachable(error)
     })
-    return text === '' ? undefined : parsed(text, this.url)
+    return text === '' ? undefined : this.#parse(text)
   }
 
-  /** As `call`, before its body is read. */
+  /** Like `call`, without reading the body. */
   async send(
     method: string,
     path: string,
-    { query, body, ifMatch, patience = query?.wait ? WAIT_TIMEOUT_MS : TIMEOUT_MS }: Ask = {},
+    { query, body, ifMatch, timeoutMs = query?.wait ? WAIT_TIMEOUT_MS : TIMEOUT_MS }: RequestOptions = {},
   ): Promise<Response> {
-    const token = this.#token()
+    const token = readOperatorToken()
     if (token === undefined) throw NO_TOKEN
-    const response = await this.fetch(path + queryOf(query), {
+    const response = await this.fetch(path + formatQuery(query), {
       method,
       headers: {
         Authorization: `Bearer ${token}`,
@@ -57,13 +57,13 @@ export class Api {
         ...(ifMatch && { 'If-Match': ifMatch }),
       },
       body: body ? JSON.stringify(body) : null,
-      signal: AbortSignal.timeout(patience),
+      signal: AbortSignal.timeout(timeoutMs),
     })
     if (!response.ok) throw await this.#refusal(response)
     return response
   }
 
-  /** Any answer. Throws CommandError where there is none. */
+  /** Sends no operator token, and returns any answer. Throws CommandError if no answer comes. */
   fetch(path: string, init: RequestInit = {}): Promise<Response> {
     return fetch(this.url + path, { redirect: 'error', ...init }).catch(error => {
       throw this.#unreachable(error)
@@ -72,51 +72,73 @@ export class Api {
 
   #unreachable(error: unknown): CommandError {
     const { name, cause } = error as { name?: string; cause?: { code?: string } }
-    const why = name === 'TimeoutError' ? 'no answer in time' : (cause?.code ?? 'no answer')
+    const reason = name === 'TimeoutError' ? 'no answer in time' : (cause?.code ?? 'no answer')
     return new CommandError(
       EXIT.unreachable,
-      `${this.url} can't be reached (${why}); is the server running there? ASSAY_URL names another`,
+      `${this.url} can't be reached (${reason}); start the server, or set ASSAY_URL to where it runs`,
     )
   }
 
   async #refusal(response: Response): Promise<CommandError> {
-    const problem = parsed(await response.text(), this.url)
+    const problem = this.#parse(await response.text())
     const { status } = response
     const { error, detail, error_description, request_id: id } = problem
-    const said = detail ?? error_description
-    if (error === undefined) return notAssay(this.url)
-    if (status === 401) return new CommandError(EXIT.notAllowed, `${said}; ${TOKEN_FROM}`)
-    if (status === 403) return new CommandError(EXIT.notAllowed, said)
-    if (status === 404 && /nothing at this path/.test(said)) return OLDER
+    const message = detail ?? error_description
+    if (error === undefined) return this.notAssay()
+    if (status === 401) return new CommandError(EXIT.notAllowed, `${message}; ${SET_TOKEN}`)
+    if (status === 403) return new CommandError(EXIT.notAllowed, message)
+    if (status === 404 && /nothing at this path/.test(message)) return OTHER_VERSION
     const code = status === 503 || status === 429 ? EXIT.tryAgain : EXIT.refused
-    return new CommandError(code, status >= 500 ? `${said} (request ${id})` : said)
+    return new CommandError(code, status >= 500 ? `${message} (request ${id})` : message)
+  }
+
+  #parse(text: string): Json {
+    try {
+      return JSON.parse(text)
+    } catch {
+      throw this.notAssay()
+    }
+  }
+
+  notAssay() {
+    return new CommandError(
+      EXIT.notAssay,
+      `what answers at ${this.url} is not Assay; set ASSAY_URL to where it runs`,
+    )
   }
 }
 
-const TOKEN_FROM = 'set ADMIN_TOKEN or ADMIN_TOKEN_FILE'
+export const api = new Api(process.env.ASSAY_URL || 'http://127.0.0.1:3001')
+
+export type { Api }
+
+const SET_TOKEN = 'set ADMIN_TOKEN or ADMIN_TOKEN_FILE'
 const NO_TOKEN = new CommandError(
   EXIT.notAllowed,
-  `there is no operator token: ${TOKEN_FROM}, or go to where the server's ./data is`,
+  `there is no operator token: ${SET_TOKEN}, or change to the folder that holds the server's ./data`,
 )
-const OLDER = new CommandError(
+const OTHER_VERSION = new CommandError(
   EXIT.notAssay,
-  'this server does not know what was asked: it is of another version than this command line; use the same one',
+  'the server is another version than this command line and does not know this request; use the same version',
 )
 
-const notAssay = (url: string) =>
-  new CommandError(EXIT.notAssay, `what answers at ${url} is not Assay; ASSAY_URL names another`)
-
-function parsed(text: string, url: string): Answer {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw notAssay(url)
-  }
-}
-
-function queryOf(query: Ask['query'] = {}): string {
+function formatQuery(query: Query = {}): string {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== false)
   return given.length === 0
     ? ''
     : `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`
+}
+
+/** From the same settings as the server's, or the file that an embedded server made. */
+function readOperatorToken(): string | undefined {
+  const { ADMIN_TOKEN, ADMIN_TOKEN_FILE, DATA_DIR } = process.env
+  if (ADMIN_TOKEN) return ADMIN_TOKEN
+  const file = ADMIN_TOKEN_FILE || join(DATA_DIR || './data', 'admin.token')
+  if (!ADMIN_TOKEN_FILE && !existsSync(file)) return undefined
+  try {
+    return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new CommandError(EXIT.settings, `the operator token in ${file} can't be read (${code})`)
+  }
 }

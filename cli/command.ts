@@ -1,70 +1,81 @@
-import type { Api } from './client.ts'
+import { Command } from 'commander'
+import type { Json } from './client.ts'
+import { CommandError, EXIT } from './errors.ts'
+import { toJson } from './output.ts'
+import { terminal } from './terminal.ts'
 
-export interface Option {
-  /** What stands for its value in help; one without takes none. */
-  value?: string
-  about: string
-}
-
-export interface Invocation {
-  /** As many as the command has. */
-  args: string[]
-  options: { readonly [name: string]: string | boolean | undefined }
-  api: Api
-  terminal: Terminal
-}
-
-/** What a command says of itself, and does. Help, docs/cli.md and completion are made from it. */
-export interface Command {
-  /** Its words: `customers list`. */
-  name: string
-  about: string
-  /** All are needed. */
-  args?: readonly string[]
-  options?: Readonly<Record<string, Option>>
-  /** What follows `assay`. */
-  example: string
-  /** Answers what to print; undefined: it has printed, or there is nothing to say. */
-  run(invocation: Invocation): Promise<Shown | undefined>
-}
-
-/** For people, and for scripts (`--json`). */
-export interface Shown {
+/** A command prints `text`, or `json` with `--json`. */
+export interface Output {
   text: string
-  json: unknown
+  json: Json
 }
 
-/** Where a command asks and is answered, and what it prints. */
-export interface Terminal {
-  /** Of a terminal, with somebody before it. */
-  interactive: boolean
-  out(text: string): void
-  /** Beside what is printed: progress, questions, warnings. */
-  tell(text: string): void
-  /** A line that somebody types. `hidden`: it isn't shown. */
-  ask(question: string, hidden?: boolean): Promise<string>
-  /** All of what is piped in, without its last line end. */
-  input(): Promise<string>
-}
-
-/** sysexits.h, where it has one. Documented in docs/cli.md. */
-export const EXIT = {
-  refused: 1,
-  usage: 64,
-  unreachable: 69,
-  tryAgain: 75,
-  notAssay: 76,
-  notAllowed: 77,
-  settings: 78,
-  interrupted: 130,
-} as const
-
-/** One sentence that says what to do. */
-export class CommandError extends Error {
-  readonly code: number
-
-  constructor(code: number, message: string) {
-    super(message)
-    this.code = code
+/** Adds to commander what all our commands share: help of 80 columns, CommandError, `--json` and an example. */
+export class AssayCommand extends Command {
+  constructor(name?: string) {
+    super(name)
+    this.configureHelp({ helpWidth: 80, subcommandTerm: formatTerm, subcommandDescription: getFirstSentence })
+    this.helpOption('-h, --help', 'show this help')
+    this.helpCommand(false)
+    // Called after commander has printed help or the version.
+    this.exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : EXIT.usage))
   }
+
+  override createCommand(name?: string): AssayCommand {
+    return new AssayCommand(name)
+  }
+
+  /** `words`: what follows `assay`. */
+  example(words: string): this {
+    return this.addHelpText('after', `\nExample:\n  assay ${words}`)
+  }
+
+  /** Runs `run` with the arguments and the options. Prints what it returns; undefined means that it has printed. */
+  show(run: (...args: never[]) => Promise<Output | undefined>): this {
+    return this.option('--json', 'print what the server answered, for scripts').action(async (...args) => {
+      const output = await run(...(args as never[]))
+      if (output) terminal.out(`${this.opts().json ? toJson(output.json) : output.text}\n`)
+    })
+  }
+
+  /** Called by commander for every mistake in the command line. */
+  override error(message: string, { code }: { code?: string } = {}): never {
+    const mistake = describeMistake(message, code)
+      .replace(/^error: /, '')
+      .replace(/\.$/, '')
+    throw new CommandError(EXIT.usage, `${mistake}; see assay ${[...this.path(), '--help'].join(' ')}`)
+  }
+
+  /** Its words after `assay`. */
+  path(): string[] {
+    const parent = this.parent as AssayCommand | null
+    return parent === null ? [] : [...parent.path(), this.name()]
+  }
+
+  /** This command and every one below it. */
+  all(): AssayCommand[] {
+    return [this, ...(this.commands as AssayCommand[]).flatMap(command => command.all())]
+  }
+
+  /** The commands without sub-commands. */
+  leaves(): AssayCommand[] {
+    return this.all().filter(({ commands }) => commands.length === 0)
+  }
+}
+
+/** Formats a command for a list of commands: its name and its arguments. */
+const formatTerm = (command: Command) =>
+  [
+    command.name(),
+    ...command.registeredArguments.map(one => (one.required ? `<${one.name()}>` : `[${one.name()}]`)),
+  ].join(' ')
+
+const getFirstSentence = (command: Command) =>
+  /^.*?\.(?= |$)/.exec(command.description())?.[0] ?? command.description()
+
+/** Makes one line of commander's message, and removes values, because they may be a token or a password. */
+function describeMistake(message: string, code: string | undefined): string {
+  if (code === 'commander.excessArguments') return 'too many arguments'
+  if (code === 'commander.unknownOption') return message.replace(/=.*'/s, "'").replace('\n', ' ')
+  return message.replaceAll('\n', ' ')
 }

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { COMMANDS } from './commands.ts'
-import { markdown } from './help.ts'
+import { program } from './program.ts'
+import { createReference } from './reference.ts'
 
-/** `npm run docs`: writes docs/cli.md, which a test holds to the program. */
-writeFileSync(join(import.meta.dirname, '../docs/cli.md'), markdown(COMMANDS))
+/** `npm run docs`: writes docs/cli.md. A test compares it with the program. */
+writeFileSync(join(import.meta.dirname, '../docs/cli.md'), createReference(program))

@@ -1,6 +1,6 @@
 import { stripVTControlCharacters } from 'node:util'
 
-/** Columns under their names. What others wrote could otherwise draw on the operator's terminal. */
+/** Rows in columns under their names, without control characters that could draw on the operator's terminal. */
 export function table(names: string[], rows: (string | number | undefined)[][]): string {
   if (rows.length === 0) return 'none'
   const cells = [names.map(name => name.toUpperCase()), ...rows.map(row => row.map(printable))]
@@ -15,15 +15,15 @@ export function table(names: string[], rows: (string | number | undefined)[][]):
     .join('\n')
 }
 
-/** A name and a value on each line; what is undefined is left out. */
-export function listing(members: Record<string, unknown>): string {
+/** A name and a value on each line. Undefined values are skipped. */
+export function list(members: Record<string, unknown>): string {
   const shown = Object.entries(members).filter(([, value]) => value !== undefined)
   const width = Math.max(...shown.map(([name]) => name.length))
   return shown.map(([name, value]) => `${name.padEnd(width)}  ${printable(value)}`).join('\n')
 }
 
-/** As JSON, in which nothing draws on a terminal either. */
-export const asJson = (value: unknown) =>
+/** Indented JSON. Control characters that JSON allows are escaped. */
+export const toJson = (value: unknown) =>
   JSON.stringify(value, undefined, 2).replace(
     /[\u007f-\u009f]/g,
     one => `\\u00${one.charCodeAt(0).toString(16)}`,
@@ -35,12 +35,12 @@ export function printable(value: unknown): string {
   return stripVTControlCharacters(text).replace(/\p{Cc}/gu, '?')
 }
 
-/** Seconds, in the largest unit that leaves a whole. */
-export function span(milliseconds: number): string {
+/** A duration for people, in milliseconds, seconds or minutes. */
+export function formatMilliseconds(milliseconds: number): string {
   if (milliseconds < 1_000) return `${Math.round(milliseconds)} ms`
   const seconds = Math.round(milliseconds / 1_000)
   return seconds < 120 ? `${seconds} s` : `${Math.round(seconds / 60)} min`
 }
 
-/** The answer of a command that has nothing to show. */
+/** The output of a command that has nothing to show. */
 export const DONE = { json: {}, text: 'done' }

@@ -1,36 +1,38 @@
-import type { Answer } from './client.ts'
-import { CommandError, EXIT, type Invocation, type Option } from './command.ts'
+import { Option } from 'commander'
+import { api, type Json, type Query } from './client.ts'
+import { parseWholeNumber } from './options.ts'
 import { Progress } from './progress.ts'
 
-export const PAGING: Record<string, Option> = {
-  limit: { value: 'N', about: 'at most so many (50)' },
-  all: { about: 'all, however many' },
+const MAX_PAGE_ROWS = 100
+
+export const LIMIT = new Option('--limit <n>', 'show at most this many')
+  .argParser(parseWholeNumber(1, 50))
+  .default(50)
+export const ALL = new Option('--all', 'show all')
+
+export interface PagingOptions {
+  limit: number
+  all?: true
 }
 
-/** Rows of a page, or with `--all` of every page. `member`: the page's list. */
-export async function pages(
-  { api, options, terminal }: Pick<Invocation, 'api' | 'options' | 'terminal'>,
+/** The first rows of a list, up to `--limit`, or all of them. `member`: the list's name in a page. */
+export async function readPages(
   path: string,
   member: string,
-  query: { readonly [name: string]: string | boolean | undefined } = {},
-): Promise<Answer[]> {
-  const most = options.all ? Number.POSITIVE_INFINITY : wholeNumber(options.limit ?? '50')
-  const found: Answer[] = []
-  const progress = new Progress(terminal, member)
+  { limit, all }: PagingOptions,
+  query: Query = {},
+): Promise<Json[]> {
+  const max = all ? Number.POSITIVE_INFINITY : limit
+  const found: Json[] = []
+  const progress = new Progress(member)
   for (let cursor: string | undefined; ; ) {
-    const limit = String(Math.min(100, most - found.length))
-    const page = await api.get(path, { query: { ...query, limit, cursor } })
+    const rows = String(Math.min(MAX_PAGE_ROWS, max - found.length))
+    const page = await api.get(path, { query: { ...query, limit: rows, cursor } })
     found.push(...page[member])
-    progress.at(found.length)
+    progress.report(found.length)
     cursor = page.next_cursor
-    if (cursor === undefined || found.length >= most) break
+    if (cursor === undefined || found.length >= max) break
   }
   progress.end()
   return found
-}
-
-function wholeNumber(text: string | boolean): number {
-  if (!/^[1-9]\d{0,8}$/.test(String(text)))
-    throw new CommandError(EXIT.usage, '--limit: a whole number from 1')
-  return Number(text)
 }

@@ -1,29 +1,26 @@
-import type { Terminal } from './command.ts'
+import { terminal } from './terminal.ts'
 
-/** After this long something is said, and then as often (ms). */
-const SHOW_AFTER_MS = 2_000
+const REPORT_INTERVAL_MS = 2_000
 
-/** Says how far something is that takes longer than two seconds, to who sits before the terminal. */
+/** Shows the count and the rate of something that takes longer than two seconds, on an interactive terminal. */
 export class Progress {
-  readonly #terminal: Terminal
   readonly #what: string
-  readonly #began = performance.now()
-  #said = this.#began
+  readonly #startedAt = performance.now()
+  #reportedAt = this.#startedAt
 
-  constructor(terminal: Terminal, what: string) {
-    this.#terminal = terminal
+  constructor(what: string) {
     this.#what = what
   }
 
-  at(many: number) {
+  report(count: number) {
     const now = performance.now()
-    if (!this.#terminal.interactive || now - this.#said < SHOW_AFTER_MS) return
-    this.#said = now
-    const rate = Math.round((many / (now - this.#began)) * 1_000)
-    this.#terminal.tell(`\r${many} ${this.#what}, ${rate} a second `)
+    if (!terminal.interactive || now - this.#reportedAt < REPORT_INTERVAL_MS) return
+    this.#reportedAt = now
+    const rate = Math.round((count / (now - this.#startedAt)) * 1_000)
+    terminal.tell(`\r${count} ${this.#what}, ${rate} a second `)
   }
 
   end() {
-    if (this.#said !== this.#began) this.#terminal.tell('\n')
+    if (this.#reportedAt !== this.#startedAt) terminal.tell('\n')
   }
 }

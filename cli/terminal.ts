@@ -1,17 +1,20 @@
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import { EXIT, type Terminal } from './command.ts'
+import { EXIT } from './errors.ts'
 
-/** The process's own. */
-export const terminal: Terminal = {
+export const terminal = {
+  /** True if a user can be asked a question. */
   interactive: process.stdin.isTTY === true && process.stderr.isTTY === true,
-  out: written => void process.stdout.write(written),
-  tell: written => void process.stderr.write(written),
+  out: (text: string) => void process.stdout.write(text),
+  /** To standard error: progress, questions and warnings. */
+  tell: (text: string) => void process.stderr.write(text),
   ask,
+  /** All of standard input, without its last line end. */
   input: async () => (await text(process.stdin)).replace(/\r?\n$/, ''),
 }
 
+/** Reads a line from the user. `hidden`: it isn't shown. */
 async function ask(question: string, hidden = false): Promise<string> {
   process.stderr.write(question)
   const nowhere = new Writable({ write: (_, __, done) => done() })
@@ -28,9 +31,13 @@ async function ask(question: string, hidden = false): Promise<string> {
   }
 }
 
-// Whoever reads only the beginning (`| head`) has what it wants.
+/** Reads a token: never from the command line, which other users of the machine can read. */
+export const readToken = async () =>
+  (terminal.interactive ? await terminal.ask('Token: ', true) : await terminal.input()).trim()
+
+// A reader that stops early (`| head`) has what it wants.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
   if (code === 'EPIPE') process.exit(0)
-  process.stderr.write(`assay: what was to be printed can't be written (${code})\n`)
+  process.stderr.write(`assay: the output can't be written (${code})\n`)
   process.exit(EXIT.refused)
 })

@@ -6,9 +6,10 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { COMMANDS } from '../cli/commands.ts'
-import { markdown } from '../cli/help.ts'
+import type { AssayCommand } from '../cli/command.ts'
 import { printable, table } from '../cli/output.ts'
+import { program } from '../cli/program.ts'
+import { createReference, readHelp } from '../cli/reference.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll, until } from './support/process.ts'
 import { findProgram } from './support/program.ts'
 
@@ -55,19 +56,32 @@ const verify = async (token: string) =>
   (await fetch(`${server.url}/verify`, { headers: { Authorization: `Bearer ${token}` } })).status
 
 test('docs/cli.md is what the program says of itself (npm run docs)', () => {
-  expect(readFileSync(join(import.meta.dirname, '../docs/cli.md'), 'utf8')).toBe(markdown(COMMANDS))
+  expect(readFileSync(join(import.meta.dirname, '../docs/cli.md'), 'utf8')).toBe(createReference(program))
 })
 
-test('every example is one of its command', () => {
-  for (const { name, example } of COMMANDS) expect(example.startsWith(name)).toBe(true)
+const pathOf = (command: AssayCommand) => command.path().join(' ')
+
+test('every command has an example of its own', () => {
+  expect(program.leaves().length).toBeGreaterThan(25)
+  for (const command of program.leaves())
+    expect(readHelp(command)).toContain(`\nExample:\n  assay ${pathOf(command)}`)
+})
+
+test('help fits 80 columns, but for examples, which are to be copied', () => {
+  const tooLong = (command: AssayCommand) =>
+    readHelp(command)
+      .split('\n')
+      .filter(line => line.length > 80 && !line.startsWith('  assay '))
+  expect(program.all().flatMap(tooLong)).toEqual([])
 })
 
 test('help is an answer, and a mistake is none', async () => {
   for (const words of ['--help', 'help', 'customers --help', 'customers list --help', 'audit -h']) {
     const { code, stdout, stderr } = await assay(words)
     expect({ words, code, stderr }).toEqual({ words, code: 0, stderr: '' })
-    expect(stdout).toContain('usage: assay')
+    expect(stdout).toContain('Usage: assay')
   }
+  expect(await runCli(settings, [])).toMatchObject({ code: 0, stdout: expect.stringContaining('Commands:') })
   for (const words of [
     'nothing',
     'customers',
@@ -84,6 +98,21 @@ test('help is an answer, and a mistake is none', async () => {
     expect(stderr).not.toBe('')
     expect(stderr).not.toMatch(/^\s+at /m)
   }
+})
+
+test('a mistake is told with what was meant, and without a value that may be a secret', async () => {
+  const told = async (words: string) => (await assay(words)).stderr
+  expect(await told('custmers list')).toContain('Did you mean customers?')
+  expect(await told('customers lst')).toContain('Did you mean list?')
+  expect(await told('audit --expert')).toContain('Did you mean --export?')
+  for (const words of ['revoke token s3cret', 'explain --token=s3cret', 'status s3cret'])
+    expect(await told(words)).toMatch(/^assay: (?!.*s3cret).*; see assay .* --help\n$/)
+})
+
+test('it says its version', async () => {
+  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8'))
+  for (const words of ['--version', '-V'])
+    expect(await assay(words)).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' })
 })
 
 test('a customer from its creation to its end', async () => {
@@ -239,7 +268,7 @@ test('why a token is refused, and who did that, is found', async () => {
   await json(`sessions end ${id} ${session_id}`)
   const { stdout } = await assay('explain', access_token)
   expect(stdout).toMatch(/^active +no: session_revoked$/m)
-  expect(stdout).toMatch(/^to mend it +log in again$/m)
+  expect(stdout).toMatch(/^to fix it +log in again$/m)
   const [event] = await json(`audit --customer ${id} --type session.revoked`)
   expect(event).toMatchObject({ actor: 'operator:admin', session_id })
   const { stdout: lines } = await assay(`audit --customer ${id} --export`)
@@ -359,7 +388,7 @@ describe('completion', () => {
   test.each(['zsh', 'fish'])('in %s there is a script', async shell => {
     const { code, stdout } = await assay(`completion ${shell}`)
     expect(code).toBe(0)
-    for (const { name } of COMMANDS) for (const word of name.split(' ')) expect(stdout).toContain(word)
+    for (const command of program.leaves()) for (const word of command.path()) expect(stdout).toContain(word)
     if (findProgram(shell)) expect(spawnSync(shell, ['-n', '-c', stdout]).status).toBe(0)
   })
 

@@ -1,57 +1,48 @@
-import type { Answer } from '../client.ts'
-import { type Command, CommandError, EXIT } from '../command.ts'
-import { listing, table } from '../output.ts'
-import { WAIT, waiting } from '../waiting.ts'
-import { at } from './customers.ts'
+import { api, type Json } from '../client.ts'
+import { AssayCommand } from '../command.ts'
+import { customerPath } from '../customer.ts'
+import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
+import { list, table } from '../output.ts'
 
-export const keys: Command[] = [
-  {
-    name: 'keys list',
-    about: "A customer's API keys, newest first",
-    args: ['CUSTOMER'],
-    example: 'keys list k5m2q7xw3bfz6tha',
-    async run({ api, args: [id] }) {
-      const { keys } = await api.get(at(id!, '/keys'))
-      const row = (key: Answer) => [key.id, key.name, key.scopes.join(' '), key.expires_at, key.last_used_at]
-      return { json: keys, text: table(['id', 'name', 'scopes', 'expires', 'last used'], keys.map(row)) }
-    },
-  },
-  {
-    name: 'keys create',
-    about: 'Give a customer an API key, which is shown once',
-    args: ['CUSTOMER'],
-    options: {
-      name: { value: 'TEXT', about: 'for people' },
-      scopes: { value: 'A,B', about: 'what its tokens may have (any)' },
-      'expires-in': { value: 'SECONDS', about: 'how long it may be used (for ever)' },
-    },
-    example: 'keys create k5m2q7xw3bfz6tha --name ci --scopes read,write',
-    async run({ api, args: [id], options }) {
-      const scopes = typeof options.scopes === 'string' ? options.scopes.split(',') : undefined
-      const body = { name: options.name, scopes, expires_in: seconds(options['expires-in']) }
-      const key = await api.post(at(id!, '/keys'), { body })
-      return {
-        json: key,
-        text: listing({ id: key.id, name: key.name, scopes: key.scopes.join(' '), 'api key': key.api_key }),
-      }
-    },
-  },
-  {
-    name: 'keys delete',
-    about: 'End an API key; what it issued lives on',
-    args: ['CUSTOMER', 'KEY'],
-    options: WAIT,
-    example: 'keys delete k5m2q7xw3bfz6tha k5m2q7xw3bfz6thapr4wd2nqx7m3vzkc',
-    async run({ api, args: [id, key], options }) {
-      await api.delete(at(id!, `/keys/${encodeURIComponent(key!)}`), { query: waiting(options) })
-      return { json: { id: key }, text: 'done' }
-    },
-  },
-]
+export const keys = new AssayCommand('keys').description("Manage a customer's API keys.")
 
-function seconds(text: string | boolean | undefined): number | undefined {
-  if (text === undefined) return undefined
-  if (!/^[1-9]\d{0,9}$/.test(String(text)))
-    throw new CommandError(EXIT.usage, '--expires-in: whole seconds, for example 86400')
-  return Number(text)
+keys
+  .command('list <customer>')
+  .description("List a customer's API keys, newest first.")
+  .example('keys list k5m2q7xw3bfz6tha')
+  .show(async (id: string) => {
+    const { keys } = await api.get(customerPath(id, '/keys'))
+    const row = (key: Json) => [key.id, key.name, key.scopes.join(' '), key.expires_at, key.last_used_at]
+    return { json: keys, text: table(['id', 'name', 'scopes', 'expires', 'last used'], keys.map(row)) }
+  })
+
+interface CreateOptions {
+  name?: string
+  scopes?: string[]
+  expiresIn?: number
 }
+
+keys
+  .command('create <customer>')
+  .description('Create an API key. It is shown once.')
+  .option('--name <text>', 'a name for people')
+  .option('--scopes <a,b>', 'scopes that its tokens may have (any)', parseList)
+  .option('--expires-in <seconds>', 'how long it may be used (forever)', parseWholeNumber(1, 86_400))
+  .example('keys create k5m2q7xw3bfz6tha --name ci --scopes read,write')
+  .show(async (id: string, { name, scopes, expiresIn }: CreateOptions) => {
+    const body = { name, scopes, expires_in: expiresIn }
+    const key = await api.post(customerPath(id, '/keys'), { body })
+    const text = list({ id: key.id, name: key.name, scopes: key.scopes.join(' '), 'api key': key.api_key })
+    return { json: key, text }
+  })
+
+keys
+  .command('delete <customer> <key>')
+  .description('Delete an API key. The tokens that it issued stay valid.')
+  .addOption(WAIT)
+  .example('keys delete k5m2q7xw3bfz6tha k5m2q7xw3bfz6thapr4wd2nqx7m3vzkc')
+  .show(async (id: string, key: string, options: WaitOptions) => {
+    const query = toWaitQuery(options)
+    await api.delete(customerPath(id, `/keys/${encodeURIComponent(key)}`), { query })
+    return { json: { id: key }, text: 'done' }
+  })

@@ -1,155 +1,123 @@
-import type { Answer } from '../client.ts'
-import type { Command, Invocation, Shown } from '../command.ts'
-import { CommandError, EXIT } from '../command.ts'
-import { confirm, YES } from '../confirm.ts'
-import { inUnits } from '../duration.ts'
-import { listing, table } from '../output.ts'
-import { PAGING, pages } from '../paging.ts'
-import { WAIT, waiting } from '../waiting.ts'
+import { readFile } from 'node:fs/promises'
+import { api, type Json } from '../client.ts'
+import { AssayCommand } from '../command.ts'
+import { confirm, type YesOptions } from '../confirm.ts'
+import { customerPath, describeCustomer, showCustomer } from '../customer.ts'
+import { CommandError, EXIT } from '../errors.ts'
+import { PASSWORD_FILE, toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
+import { list, table } from '../output.ts'
+import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
+import { terminal } from '../terminal.ts'
+import { policy } from './customers-policy.ts'
 
-const PASSWORD = { 'password-file': { value: 'FILE', about: 'the password; - for what is piped in' } }
-
-export const at = (id: string, more = '') => `/admin/customers/${encodeURIComponent(id)}${more}`
-
-/** Erasing is one act, however much there is (ms). */
+/** An erasure is one act, however many rows it deletes. */
 const ERASURE_TIMEOUT_MS = 600_000
 
-export const customers: Command[] = [
-  {
-    name: 'customers list',
-    about: 'Customers, newest first, or those whose email or name begins so',
-    options: {
-      email: { value: 'TEXT', about: 'what the email begins with' },
-      name: { value: 'TEXT', about: 'what the name begins with' },
-      ...PAGING,
-    },
-    example: 'customers list --email ann@',
-    async run(invocation) {
-      const { email, name } = invocation.options
-      const found = await pages(invocation, '/admin/customers', 'customers', { email, name })
-      const row = ({ id, email, name, state, created_at }: Answer) => [id, email, name, state, created_at]
-      return { json: found, text: table(['id', 'email', 'name', 'state', 'created'], found.map(row)) }
-    },
-  },
-  {
-    name: 'customers show',
-    about: 'A customer',
-    args: ['CUSTOMER'],
-    example: 'customers show k5m2q7xw3bfz6tha',
-    run: async ({ api, args: [id] }) => shown(await api.get(at(id!))),
-  },
-  {
-    name: 'customers create',
-    about: 'Create a customer; its API key is shown once',
-    args: ['EMAIL'],
-    options: { name: { value: 'TEXT', about: 'for people' }, ...PASSWORD },
-    example: "customers create ann@example.com --name 'Ann'",
-    async run({ api, args: [email], options, terminal }) {
-      const password = await passwordOf(options, terminal)
-      const made = await api.post('/admin/customers', { body: { email, name: options.name, password } })
-      return { json: made, text: listing({ ...membersOf(made.customer), 'api key': made.api_key }) }
-    },
-  },
-  {
-    name: 'customers change',
-    about: "Change a customer's email or name",
-    args: ['CUSTOMER'],
-    options: {
-      email: { value: 'TEXT', about: 'the new one' },
-      name: { value: 'TEXT', about: 'the new one' },
-    },
-    example: "customers change k5m2q7xw3bfz6tha --name 'Ann and Bob'",
-    run: async ({ api, args: [id], options: { email, name } }) =>
-      shown(await api.call('PATCH', at(id!), { body: { email, name } })),
-  },
-  {
-    name: 'customers disable',
-    about: 'Refuse its tokens and credentials, until it is enabled',
-    args: ['CUSTOMER'],
-    options: WAIT,
-    example: 'customers disable k5m2q7xw3bfz6tha --wait',
-    run: async ({ api, args: [id], options }) =>
-      shown(await api.post(at(id!, '/disable'), { query: waiting(options) })),
-  },
-  {
-    name: 'customers enable',
-    about: 'Let it go on, with what was not revoked meanwhile',
-    args: ['CUSTOMER'],
-    options: WAIT,
-    example: 'customers enable k5m2q7xw3bfz6tha',
-    run: async ({ api, args: [id], options }) =>
-      shown(await api.post(at(id!, '/enable'), { query: waiting(options) })),
-  },
-  {
-    name: 'customers set-password',
-    about: "Set its password, and end the account's own sessions",
-    args: ['CUSTOMER'],
-    options: { ...PASSWORD, ...WAIT },
-    example: 'customers set-password k5m2q7xw3bfz6tha',
-    async run({ api, args: [id], options, terminal }) {
-      const given = await passwordOf(options, terminal)
-      if (given === undefined && !terminal.interactive)
-        throw new CommandError(EXIT.usage, 'name a --password-file: nobody is there to type one')
-      const password = given ?? (await terminal.ask('New password: ', true))
-      await api.call('PUT', at(id!, '/password'), { body: { password }, query: waiting(options) })
-      return { json: { id }, text: 'done' }
-    },
-  },
-  {
-    name: 'customers erase',
-    about: 'Erase a customer: all but ids in the audit',
-    args: ['CUSTOMER'],
-    options: { ...YES, ...WAIT },
-    example: 'customers erase k5m2q7xw3bfz6tha',
-    async run(invocation) {
-      const { api, args, options } = invocation
-      const id = args[0]!
-      const { email } = await api.get(at(id))
-      await confirm(
-        invocation,
-        `Erases ${email}: its keys, credentials and sessions, and what is personal`,
-        id,
-      )
-      const receipt = await api.delete(at(id), { query: waiting(options), patience: ERASURE_TIMEOUT_MS })
-      return { json: receipt, text: listing(receipt) }
-    },
-  },
-]
-
-/** A customer, with what its policy sets. */
-export const shown = (customer: Answer): Shown => ({
-  json: customer,
-  text: listing(membersOf(customer)),
-})
-
-const membersOf = (customer: Answer) => ({
-  id: customer.id,
-  email: customer.email,
-  name: customer.name,
-  state: customer.state,
-  created: customer.created_at,
-  ...policyOf(customer),
-})
-
-/** Lifetimes in the units that they are set in. */
-const policyOf = ({ policy = {} }: Answer) =>
-  Object.fromEntries(
-    Object.entries(policy).map(([member, value]) => [
-      member.replaceAll('_', ' '),
-      typeof value === 'number' ? inUnits(value) : Array.isArray(value) ? value.join(' ') : value,
-    ]),
-  )
-
-async function passwordOf(options: Invocation['options'], terminal: Invocation['terminal']) {
-  const file = options['password-file']
-  if (file === undefined) return undefined
-  return file === '-' ? terminal.input() : readSecret(String(file))
+interface PasswordOptions {
+  passwordFile?: string
 }
 
-async function readSecret(path: string): Promise<string> {
-  const { readFile } = await import('node:fs/promises')
-  const text = await readFile(path, 'utf8').catch(({ code }) => {
-    throw new CommandError(EXIT.usage, `${path} can't be read (${code})`)
+export const customers = new AssayCommand('customers').description(
+  'Find, create, change, disable and erase customers.',
+)
+
+customers
+  .command('list')
+  .description('List customers, newest first.')
+  .option('--email <text>', 'only those whose email begins with this')
+  .option('--name <text>', 'only those whose name begins with this')
+  .addOption(LIMIT)
+  .addOption(ALL)
+  .example('customers list --email ann@')
+  .show(async ({ email, name, ...paging }: PagingOptions & { email?: string; name?: string }) => {
+    const found = await readPages('/admin/customers', 'customers', paging, { email, name })
+    const rows = found.map(({ id, email, name, state, created_at }) => [id, email, name, state, created_at])
+    return { json: found, text: table(['id', 'email', 'name', 'state', 'created'], rows) }
+  })
+
+customers
+  .command('show <customer>')
+  .description('Show a customer.')
+  .example('customers show k5m2q7xw3bfz6tha')
+  .show(async (id: string) => showCustomer(await api.get(customerPath(id))))
+
+customers
+  .command('create <email>')
+  .description('Create a customer. Its API key is shown once.')
+  .option('--name <text>', 'a name for people')
+  .addOption(PASSWORD_FILE)
+  .example("customers create ann@example.com --name 'Ann'")
+  .show(async (email: string, { name, passwordFile }: PasswordOptions & { name?: string }) => {
+    const password = await readPassword(passwordFile)
+    const created = await api.post('/admin/customers', { body: { email, name, password } })
+    const text = list({ ...describeCustomer(created.customer), 'api key': created.api_key })
+    return { json: created, text }
+  })
+
+customers
+  .command('change <customer>')
+  .description("Change a customer's email or name.")
+  .option('--email <text>', 'the new email')
+  .option('--name <text>', 'the new name')
+  .example("customers change k5m2q7xw3bfz6tha --name 'Ann and Bob'")
+  .show(async (id: string, { email, name }: { email?: string; name?: string }) =>
+    showCustomer(await api.call('PATCH', customerPath(id), { body: { email, name } })),
+  )
+
+customers
+  .command('disable <customer>')
+  .description('Refuse the tokens and credentials of a customer until it is enabled.')
+  .addOption(WAIT)
+  .example('customers disable k5m2q7xw3bfz6tha --wait')
+  .show(async (id: string, options: WaitOptions) =>
+    showCustomer(await api.post(customerPath(id, '/disable'), { query: toWaitQuery(options) })),
+  )
+
+customers
+  .command('enable <customer>')
+  .description('Enable a customer again. What was revoked meanwhile stays revoked.')
+  .addOption(WAIT)
+  .example('customers enable k5m2q7xw3bfz6tha')
+  .show(async (id: string, options: WaitOptions) =>
+    showCustomer(await api.post(customerPath(id, '/enable'), { query: toWaitQuery(options) })),
+  )
+
+customers
+  .command('set-password <customer>')
+  .description("Set a customer's password, and end the account's own sessions.")
+  .addOption(PASSWORD_FILE)
+  .addOption(WAIT)
+  .example('customers set-password k5m2q7xw3bfz6tha')
+  .show(async (id: string, { passwordFile, ...options }: PasswordOptions & WaitOptions) => {
+    if (passwordFile === undefined && !terminal.interactive)
+      throw new CommandError(EXIT.usage, 'add --password-file: nobody is there to type a password')
+    const password = (await readPassword(passwordFile)) ?? (await terminal.ask('New password: ', true))
+    await api.call('PUT', customerPath(id, '/password'), { body: { password }, query: toWaitQuery(options) })
+    return { json: { id }, text: 'done' }
+  })
+
+customers
+  .command('erase <customer>')
+  .description('Erase a customer and all its data. The audit keeps only ids.')
+  .addOption(YES)
+  .addOption(WAIT)
+  .example('customers erase k5m2q7xw3bfz6tha')
+  .show(async (id: string, options: YesOptions & WaitOptions) => {
+    const { email } = await api.get(customerPath(id))
+    await confirm(options, `Erases ${email}: its keys, credentials, sessions and personal data`, id)
+    const query = toWaitQuery(options)
+    const receipt: Json = await api.delete(customerPath(id), { query, timeoutMs: ERASURE_TIMEOUT_MS })
+    return { json: receipt, text: list(receipt) }
+  })
+
+customers.addCommand(policy)
+
+/** Undefined: no file was named. */
+async function readPassword(file: string | undefined): Promise<string | undefined> {
+  if (file === undefined) return undefined
+  if (file === '-') return terminal.input()
+  const text = await readFile(file, 'utf8').catch(({ code }) => {
+    throw new CommandError(EXIT.usage, `${file} can't be read (${code})`)
   })
   return text.replace(/\r?\n$/, '')
 }

@@ -1,108 +1,112 @@
-import type { Answer } from '../client.ts'
-import { type Command, CommandError, EXIT, type Invocation, type Shown } from '../command.ts'
-import { listing, table } from '../output.ts'
-import { WAIT, waiting } from '../waiting.ts'
+import { Option } from 'commander'
+import { api, type Json } from '../client.ts'
+import { AssayCommand, type Output } from '../command.ts'
+import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
+import { list, table } from '../output.ts'
 
-const LIMITS = {
-  name: { value: 'TEXT', about: 'for people' },
-  customers: { value: 'A,B', about: 'whose tokens it may know of (all)' },
-  scopes: { value: 'A,B', about: 'a token must have one of them (any)' },
+const NAME = new Option('--name <text>', 'a name for people')
+const CUSTOMERS = new Option('--customers <a,b>', 'customers whose tokens it may introspect (all)').argParser(
+  parseList,
+)
+const SCOPES = new Option('--scopes <a,b>', 'a token must have one of these scopes (any)').argParser(
+  parseList,
+)
+
+interface ServerOptions {
+  name?: string
+  customers?: string[]
+  scopes?: string[]
 }
 
-const at = (id: string, more = '') => `/admin/servers/${encodeURIComponent(id)}${more}`
+const serverPath = (id: string, more = '') => `/admin/servers/${encodeURIComponent(id)}${more}`
 
-export const servers: Command[] = [
-  {
-    name: 'servers list',
-    about: 'Resource servers, newest first; those of RESOURCE_SERVERS are not among them',
-    example: 'servers list',
-    async run({ api }) {
+export const servers = new AssayCommand('servers').description(
+  'Manage resource servers, which may introspect tokens.',
+)
+
+servers
+  .command('list')
+  .description('List resource servers, newest first. Those of RESOURCE_SERVERS are not among them.')
+  .example('servers list')
+  .show(async () => {
+    const { servers } = await api.get('/admin/servers')
+    const row = ({ id, name, customers, scopes, created_at }: Json) => [
+      id,
+      name,
+      customers?.join(' '),
+      scopes?.join(' '),
+      created_at,
+    ]
+    return { json: servers, text: table(['id', 'name', 'customers', 'scopes', 'created'], servers.map(row)) }
+  })
+
+servers
+  .command('create')
+  .description('Create a resource server. Its credential is shown once.')
+  .addOption(NAME)
+  .addOption(CUSTOMERS)
+  .addOption(SCOPES)
+  .example('servers create --name gateway')
+  .show(async ({ name, customers, scopes }: ServerOptions) =>
+    showServer(await api.post('/admin/servers', { body: { name, customers, scopes } })),
+  )
+
+servers
+  .command('change <server>')
+  .description('Change the name or the limits of a resource server. What is not named stays as it is.')
+  .addOption(NAME)
+  .addOption(CUSTOMERS)
+  .addOption(SCOPES)
+  .option('--all-customers', 'remove the limit on customers')
+  .option('--any-scope', 'remove the limit on scopes')
+  .addOption(WAIT)
+  .example('servers change q7xw3bfz6thapr4wd2nqx7m3 --customers k5m2q7xw3bfz6tha')
+  .show(
+    async (id: string, options: ServerOptions & WaitOptions & { allCustomers?: true; anyScope?: true }) => {
       const { servers } = await api.get('/admin/servers')
-      const row = (one: Answer) => [
-        one.id,
-        one.name,
-        one.customers?.join(' '),
-        one.scopes?.join(' '),
-        one.created_at,
-      ]
-      return {
-        json: servers,
-        text: table(['id', 'name', 'customers', 'scopes', 'created'], servers.map(row)),
-      }
-    },
-  },
-  {
-    name: 'servers create',
-    about: 'Create a resource server, which may introspect; its credential is shown once',
-    options: LIMITS,
-    example: 'servers create --name gateway',
-    run: async ({ api, options }) => shown(await api.post('/admin/servers', { body: limitsOf(options) })),
-  },
-  {
-    name: 'servers change',
-    about: 'Change what a resource server is limited to, or its name; what is left out stays',
-    args: ['SERVER'],
-    options: {
-      ...LIMITS,
-      'all-customers': { about: 'of no customer in particular' },
-      'any-scope': { about: 'of no scope in particular' },
-      ...WAIT,
-    },
-    example: 'servers change q7xw3bfz6thapr4wd2nqx7m3 --customers k5m2q7xw3bfz6tha',
-    async run({ api, args: [id], options }) {
-      const { servers } = await api.get('/admin/servers')
-      const now = servers.find((server: Answer) => server.id === id) ?? {}
-      const { name, customers = now.customers, scopes = now.scopes } = limitsOf(options)
+      const now = servers.find((server: Json) => server.id === id) ?? {}
+      const { name, customers = now.customers, scopes = now.scopes } = options
       const body = {
         name,
-        customers: options['all-customers'] ? undefined : customers,
-        scopes: options['any-scope'] ? undefined : scopes,
+        customers: options.allCustomers ? undefined : customers,
+        scopes: options.anyScope ? undefined : scopes,
       }
-      return shown(await api.call('PUT', at(id!), { body, query: waiting(options) }))
+      return showServer(await api.call('PUT', serverPath(id), { body, query: toWaitQuery(options) }))
     },
-  },
-  {
-    name: 'servers rotate',
-    about: 'Give it another credential, which is shown once',
-    args: ['SERVER'],
-    options: {
-      overlap: { value: 'SECONDS', about: 'how long the one until now goes on (a day); 0: it has leaked' },
-      end: { value: 'previous|current', about: 'of two that are good, the one that ends at once' },
-    },
-    example: 'servers rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 3600',
-    async run({ api, args: [id], options }) {
-      const { overlap, end } = options
-      if (overlap !== undefined && !/^\d{1,9}$/.test(String(overlap)))
-        throw new CommandError(EXIT.usage, '--overlap: whole seconds, for example 3600')
-      const body = { overlap: overlap === undefined ? undefined : Number(overlap), end }
-      return shown(await api.post(at(id!, '/rotate'), { body }))
-    },
-  },
-  {
-    name: 'servers delete',
-    about: 'End a resource server and its credential',
-    args: ['SERVER'],
-    options: WAIT,
-    example: 'servers delete q7xw3bfz6thapr4wd2nqx7m3',
-    async run({ api, args: [id], options }) {
-      await api.delete(at(id!), { query: waiting(options) })
-      return { json: { id }, text: 'done' }
-    },
-  },
-]
+  )
 
-const listOf = (text: string | boolean | undefined) =>
-  typeof text === 'string' ? text.split(',') : undefined
+servers
+  .command('rotate <server>')
+  .description('Create a new credential for a resource server. It is shown once.')
+  .option(
+    '--overlap <seconds>',
+    'how long the current credential stays valid (one day); 0 if it has leaked',
+    parseWholeNumber(0, 3_600),
+  )
+  .addOption(
+    new Option('--end <which>', 'of two valid credentials, the one that ends at once').choices([
+      'previous',
+      'current',
+    ]),
+  )
+  .example('servers rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 3600')
+  .show(async (id: string, { overlap, end }: { overlap?: number; end?: string }) =>
+    showServer(await api.post(serverPath(id, '/rotate'), { body: { overlap, end } })),
+  )
 
-const limitsOf = ({ name, customers, scopes }: Invocation['options']) => ({
-  name,
-  customers: listOf(customers),
-  scopes: listOf(scopes),
-})
+servers
+  .command('delete <server>')
+  .description('Delete a resource server and its credential.')
+  .addOption(WAIT)
+  .example('servers delete q7xw3bfz6thapr4wd2nqx7m3')
+  .show(async (id: string, options: WaitOptions) => {
+    await api.delete(serverPath(id), { query: toWaitQuery(options) })
+    return { json: { id }, text: 'done' }
+  })
 
-const shown = (server: Answer): Shown => ({
+const showServer = (server: Json): Output => ({
   json: server,
-  text: listing({
+  text: list({
     id: server.id,
     name: server.name,
     customers: server.customers?.join(' '),

@@ -1,68 +1,60 @@
-import type { Command } from '../command.ts'
-import { confirm, YES } from '../confirm.ts'
+import { api } from '../client.ts'
+import { AssayCommand } from '../command.ts'
+import { confirm, type YesOptions } from '../confirm.ts'
+import { customerPath } from '../customer.ts'
+import { toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
 import { DONE } from '../output.ts'
-import { WAIT, waiting } from '../waiting.ts'
-import { at } from './customers.ts'
+import { readToken } from '../terminal.ts'
 
-export const revoke: Command[] = [
-  {
-    name: 'revoke token',
-    about: 'End one access token, or the session of a refresh token; it is read from what is piped in',
-    options: WAIT,
-    example: 'revoke token < token.txt',
-    async run({ api, options, terminal }) {
-      const token = await tokenFrom(terminal)
-      await api.post('/admin/revoke', { body: { token }, query: waiting(options) })
-      return DONE
-    },
-  },
-  {
-    name: 'revoke subject',
-    about: "End all tokens and sessions of one of a customer's users",
-    args: ['CUSTOMER', 'SUBJECT'],
-    options: WAIT,
-    example: 'revoke subject k5m2q7xw3bfz6tha user-42 --wait',
-    async run({ api, args: [id, subject], options }) {
-      await api.post(at(id!, `/subjects/${encodeURIComponent(subject!)}/revoke`), { query: waiting(options) })
-      return DONE
-    },
-  },
-  {
-    name: 'revoke customer',
-    about: "End all of a customer's tokens and sessions",
-    args: ['CUSTOMER'],
-    options: { ...WAIT, ...YES },
-    example: 'revoke customer k5m2q7xw3bfz6tha',
-    async run(invocation) {
-      const { api, args, options } = invocation
-      const id = args[0]!
-      const { email } = await api.get(at(id))
-      await confirm(invocation, `Ends every token and session of ${email} and of its users`, id)
-      await api.post(at(id, '/revoke'), { query: waiting(options) })
-      return DONE
-    },
-  },
-  {
-    name: 'revoke everyone',
-    about: 'End all tokens and sessions of all customers; their API keys, passwords and secrets stay',
-    options: { ...WAIT, ...YES },
-    example: 'revoke everyone --wait',
-    async run(invocation) {
-      const { api, options } = invocation
-      await confirm(
-        invocation,
-        `Ends every token and session of every customer at ${api.url}`,
-        'everyone',
-        'the word everyone',
-      )
-      await api.post('/admin/revoke', { body: { everyone: true }, query: waiting(options) })
-      return DONE
-    },
-  },
-]
-/** Never from the command line, which other users of the machine can read. */
-export const tokenFrom = async (terminal: {
-  interactive: boolean
-  input(): Promise<string>
-  ask(q: string, hidden?: boolean): Promise<string>
-}) => (terminal.interactive ? await terminal.ask('Token: ', true) : await terminal.input()).trim()
+export const revoke = new AssayCommand('revoke').description(
+  'Revoke one token, or all tokens and sessions of a user, a customer or everyone.',
+)
+
+revoke
+  .command('token')
+  .description('Revoke an access token, or the session of a refresh token. It is read from standard input.')
+  .addOption(WAIT)
+  .example('revoke token < token.txt')
+  .show(async (options: WaitOptions) => {
+    await api.post('/admin/revoke', { body: { token: await readToken() }, query: toWaitQuery(options) })
+    return DONE
+  })
+
+revoke
+  .command('subject <customer> <subject>')
+  .description("Revoke all tokens and sessions of one of a customer's users.")
+  .addOption(WAIT)
+  .example('revoke subject k5m2q7xw3bfz6tha user-42 --wait')
+  .show(async (id: string, subject: string, options: WaitOptions) => {
+    const query = toWaitQuery(options)
+    await api.post(customerPath(id, `/subjects/${encodeURIComponent(subject)}/revoke`), { query })
+    return DONE
+  })
+
+revoke
+  .command('customer <customer>')
+  .description("Revoke all of a customer's tokens and sessions.")
+  .addOption(WAIT)
+  .addOption(YES)
+  .example('revoke customer k5m2q7xw3bfz6tha')
+  .show(async (id: string, options: WaitOptions & YesOptions) => {
+    const { email } = await api.get(customerPath(id))
+    await confirm(options, `Ends every token and session of ${email} and of its users`, id)
+    await api.post(customerPath(id, '/revoke'), { query: toWaitQuery(options) })
+    return DONE
+  })
+
+revoke
+  .command('everyone')
+  .description(
+    'Revoke all tokens and sessions of all customers. API keys, passwords and secrets stay as they are.',
+  )
+  .addOption(WAIT)
+  .addOption(YES)
+  .example('revoke everyone --wait')
+  .show(async (options: WaitOptions & YesOptions) => {
+    const what = `Ends every token and session of every customer at ${api.url}`
+    await confirm(options, what, 'everyone', 'the word everyone')
+    await api.post('/admin/revoke', { body: { everyone: true }, query: toWaitQuery(options) })
+    return DONE
+  })

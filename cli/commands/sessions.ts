@@ -1,38 +1,35 @@
-import type { Answer } from '../client.ts'
-import type { Command } from '../command.ts'
+import { api, type Json } from '../client.ts'
+import { AssayCommand } from '../command.ts'
+import { customerPath } from '../customer.ts'
+import { toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
 import { DONE, table } from '../output.ts'
-import { PAGING, pages } from '../paging.ts'
-import { WAIT, waiting } from '../waiting.ts'
-import { at } from './customers.ts'
+import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
 
-export const sessions: Command[] = [
-  {
-    name: 'sessions list',
-    about: "A customer's live sessions, newest first",
-    args: ['CUSTOMER'],
-    options: { subject: { value: 'SUBJECT', about: 'only of this user' }, ...PAGING },
-    example: 'sessions list k5m2q7xw3bfz6tha --subject user-42',
-    async run(invocation) {
-      const { args, options } = invocation
-      const found = await pages(invocation, at(args[0]!, '/sessions'), 'sessions', {
-        subject: options.subject,
-      })
-      const row = (one: Answer) => [one.id, one.subject, one.scope, one.created_at, one.expires_at, one.ip]
-      return {
-        json: found,
-        text: table(['id', 'subject', 'scope', 'began', 'expires', 'ip'], found.map(row)),
-      }
-    },
-  },
-  {
-    name: 'sessions end',
-    about: 'End a session and all its tokens',
-    args: ['CUSTOMER', 'SESSION'],
-    options: WAIT,
-    example: 'sessions end k5m2q7xw3bfz6tha sd4h7t2vnb3q6wkexm5yz2ra --wait',
-    async run({ api, args: [id, session], options }) {
-      await api.delete(at(id!, `/sessions/${encodeURIComponent(session!)}`), { query: waiting(options) })
-      return DONE
-    },
-  },
-]
+export const sessions = new AssayCommand('sessions').description("List and end a customer's sessions.")
+
+sessions
+  .command('list <customer>')
+  .description("List a customer's live sessions, newest first.")
+  .option('--subject <subject>', 'only those of this user')
+  .addOption(LIMIT)
+  .addOption(ALL)
+  .example('sessions list k5m2q7xw3bfz6tha --subject user-42')
+  .show(async (id: string, { subject, ...paging }: PagingOptions & { subject?: string }) => {
+    const found = await readPages(customerPath(id, '/sessions'), 'sessions', paging, { subject })
+    const row = (one: Json) => [one.id, one.subject, one.scope, one.created_at, one.expires_at, one.ip]
+    return {
+      json: found,
+      text: table(['id', 'subject', 'scope', 'began', 'expires', 'ip'], found.map(row)),
+    }
+  })
+
+sessions
+  .command('end <customer> <session>')
+  .description('End a session and all its tokens.')
+  .addOption(WAIT)
+  .example('sessions end k5m2q7xw3bfz6tha sd4h7t2vnb3q6wkexm5yz2ra --wait')
+  .show(async (id: string, session: string, options: WaitOptions) => {
+    const query = toWaitQuery(options)
+    await api.delete(customerPath(id, `/sessions/${encodeURIComponent(session)}`), { query })
+    return DONE
+  })

@@ -1,36 +1,39 @@
-import { type Command, CommandError, EXIT } from '../command.ts'
+import { api } from '../client.ts'
+import { AssayCommand } from '../command.ts'
+import { CommandError, EXIT } from '../errors.ts'
+import { parseWholeNumber } from '../options.ts'
 
-export const token: Command[] = [
-  {
-    name: 'token',
-    about: 'Issue an access token with an API key (ASSAY_API_KEY), to try things out',
-    options: {
-      subject: { value: 'SUBJECT', about: 'whom it is about (the customer)' },
-      scope: { value: 'A B', about: 'separated by spaces' },
-      'expires-in': { value: 'SECONDS', about: 'how long it lives' },
-    },
-    example: 'token --subject user-42 --scope read',
-    async run({ api, options }) {
-      const key = process.env.ASSAY_API_KEY
-      if (!key) throw new CommandError(EXIT.notAllowed, 'set ASSAY_API_KEY to an API key of the customer')
-      const expires = options['expires-in']
-      const answer = await api.fetch('/issue', {
-        method: 'POST',
-        headers: { Authorization: `Bearer ${key}`, 'Content-Type': 'application/json' },
-        body: JSON.stringify({
-          subject: options.subject,
-          scope: options.scope,
-          expires_in: expires === undefined ? undefined : Number(expires),
-        }),
-        signal: AbortSignal.timeout(10_000),
-      })
-      const json = (await answer.json()) as Record<string, string>
-      if (!answer.ok)
-        throw new CommandError(
-          answer.status === 401 ? EXIT.notAllowed : answer.status === 503 ? EXIT.tryAgain : EXIT.refused,
-          String(json.error_description),
-        )
-      return { json, text: json.access_token! }
-    },
-  },
-]
+const TIMEOUT_MS = 10_000
+
+interface TokenOptions {
+  subject?: string
+  scope?: string
+  expiresIn?: number
+}
+
+export const token = new AssayCommand('token')
+  .description('Issue an access token with an API key (ASSAY_API_KEY), to try things out.')
+  .option('--subject <subject>', 'whom it is about (the customer)')
+  .option('--scope <scopes>', 'its scopes, separated by spaces')
+  .option('--expires-in <seconds>', 'its lifetime', parseWholeNumber(1, 300))
+  .example('token --subject user-42 --scope read')
+  .show(async (options: TokenOptions) => {
+    const answer = await requestToken(options)
+    const json = (await answer.json()) as Record<string, string>
+    if (!answer.ok) throw new CommandError(toExitCode(answer.status), String(json.error_description))
+    return { json, text: json.access_token! }
+  })
+
+function requestToken({ subject, scope, expiresIn }: TokenOptions): Promise<Response> {
+  const key = process.env.ASSAY_API_KEY
+  if (!key) throw new CommandError(EXIT.notAllowed, 'set ASSAY_API_KEY to an API key of the customer')
+  return api.fetch('/issue', {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${key}`, 'Content-Type': 'application/json' },
+    body: JSON.stringify({ subject, scope, expires_in: expiresIn }),
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  })
+}
+
+const toExitCode = (status: number) =>
+  status === 401 ? EXIT.notAllowed : status === 503 ? EXIT.tryAgain : EXIT.refused

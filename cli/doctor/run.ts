@@ -1,5 +1,5 @@
 import type { Api } from '../client.ts'
-import { CommandError } from '../command.ts'
+import { CommandError } from '../errors.ts'
 import { database } from './checks/database.ts'
 import { fileModes, issuer, settings } from './checks/settings.ts'
 import { type Add, type Finding, type Found, failedCheck, ok, warning, wrong } from './result.ts'

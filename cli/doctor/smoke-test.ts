@@ -1,26 +1,26 @@
 import { randomBytes } from 'node:crypto'
 import type { Api } from '../client.ts'
-import { CommandError, EXIT } from '../command.ts'
-import { at } from '../commands/customers.ts'
+import { customerPath } from '../customer.ts'
+import { CommandError, EXIT } from '../errors.ts'
 
-/** A customer for a moment: made, issued to, verified, revoked, erased. Answers what was seen; throws CommandError. */
+/** Creates a customer, issues, verifies and revokes a token, and erases the customer. Throws CommandError. */
 export async function roundTrip(api: Api, issuer: string | undefined): Promise<string> {
-  const began = performance.now()
+  const startedAt = performance.now()
   const email = `doctor-${randomBytes(8).toString('hex')}@example.invalid`
   const { customer, api_key } = await api.post('/admin/customers', { body: { email, name: 'assay doctor' } })
   try {
-    const token = await issued(api, api_key)
+    const token = await issueToken(api, api_key)
     checkIssuer(token, issuer)
     await expectVerify(api, token, 200)
     await api.post('/admin/revoke', { body: { token }, query: { wait: 'all' } })
     await expectVerify(api, token, 401)
   } finally {
-    await api.delete(at(customer.id))
+    await api.delete(customerPath(customer.id))
   }
-  return `a token was issued, let through, revoked and refused, in ${Math.round(performance.now() - began)} ms`
+  return `a token was issued, let through, revoked and refused, in ${Math.round(performance.now() - startedAt)} ms`
 }
 
-async function issued(api: Api, key: string): Promise<string> {
+async function issueToken(api: Api, key: string): Promise<string> {
   const answer = await api.fetch('/issue', {
     method: 'POST',
     headers: { Authorization: `Bearer ${key}`, 'Content-Type': 'application/json' },

@@ -1,0 +1,7 @@
+import { AssayCommand } from '../command.ts'
+
+/** The server's main module reads the word `migrate` itself. */
+export const migrate = new AssayCommand('migrate')
+  .description('Apply the migrations to the database, and exit.')
+  .example('migrate')
+  .action(async () => void (await import('../../server/main.ts')))
