@@ -174,6 +174,8 @@ const BAD: Record<string, string[]> = {
     'true',
     'proxy.internal',
     '::1/129',
+    '0.0.0.0/0',
+    '::/0',
     '10.0.0.1,',
     '10.0.0.1 10.0.0.2',
   ],

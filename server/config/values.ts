@@ -1,3 +1,4 @@
+import proxyaddr from 'proxy-addr'
 import { z } from 'zod'
 
 /**
@@ -180,11 +181,26 @@ export const redisUrl = z
   )
 
 export const proxies = listOf(
-  z.union(
-    [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
-    'must be an IP address or a CIDR range, for example 10.0.0.0/8,fd00::1',
-  ),
+  z
+    .union(
+      [z.ipv4(), z.ipv6(), z.cidrv4(), z.cidrv6()],
+      'must be an IP address or a CIDR range, for example 10.0.0.0/8,fd00::1',
+    )
+    .refine(
+      isProxyRange,
+      'must not hold every address, or a client could claim any; name the proxies, for example 10.0.0.0/8',
+    ),
 )
+
+/** The library refuses /0. */
+function isProxyRange(range: string): boolean {
+  try {
+    proxyaddr.compile(range)
+    return true
+  } catch {
+    return false
+  }
+}
 
 export const cookieName = z
   .string()

@@ -1,45 +1,40 @@
-import { BlockList, isIP } from 'node:net'
+import { isIP } from 'node:net'
+import proxyaddr from 'proxy-addr'
 import type { Log } from './logger.ts'
 
+/** Hops after which a proxy is no longer believed: each costs a parse of its address. */
+const MAX_HOPS = 32
+/** An IPv6 address with the name of a network interface. Node accepts names of any length. */
+const MAX_ADDRESS_LENGTH = 64
+
 /**
- * Sees through trusted proxies, from the nearest to the farthest: the first address that is not trusted is the client's.
- * What stands further left in X-Forwarded-For is only what that client says of itself.
+ * Finds the client's address behind trusted proxies: the first address that isn't trusted, from the nearest hop to the
+ * farthest. Everything further left in X-Forwarded-For is only what that client claims.
  */
 export class ClientIps {
-  readonly #trusted = new BlockList()
-  readonly #any: boolean
+  readonly #isTrusted: (address: string, hop: number) => boolean
+  readonly #trustsAny: boolean
   readonly #log: Log
   #warned = false
 
-  /** Addresses and CIDR ranges, as the settings checked them. */
+  /** `ranges`: addresses and CIDR ranges, as the settings checked them. */
   constructor(ranges: string[], log: Log) {
-    this.#any = ranges.length > 0
+    const isInRange = proxyaddr.compile(ranges)
+    // The library reads `1` and `0x7f.1` as IPv4 addresses.
+    this.#isTrusted = (address, hop) => hop < MAX_HOPS && isAddress(address) && isInRange(address, hop)
+    this.#trustsAny = ranges.length > 0
     this.#log = log
-    for (const range of ranges) {
-      const [address = '', prefix] = range.split('/')
-      const family = isIP(address) === 6 ? 'ipv6' : 'ipv4'
-      this.#trusted.addSubnet(address, Number(prefix ?? (family === 'ipv6' ? 128 : 32)), family)
-    }
   }
 
+  /** `peer`: the address of the connection. If a proxy names something that is no address, the proxy's is returned. */
   clientIp(peer: string | undefined, forwardedFor: string | undefined): string | undefined {
-    if (forwardedFor !== undefined && !this.#any) this.#warn()
-    if (peer === undefined) return undefined
-    let client = plain(peer)
-    const hops = forwardedFor?.split(',') ?? []
-    while (hops.length > 0 && this.#trusts(client)) {
-      const hop = plain(hops.pop()!.trim())
-      if (isIP(hop) === 0) break
-      client = hop
-    }
-    return client
+    if (forwardedFor !== undefined && !this.#trustsAny) this.#warn()
+    if (peer === undefined || forwardedFor === undefined) return peer && toPlain(peer)
+    const path = proxyaddr.all(toRequest(peer, forwardedFor), this.#isTrusted)
+    return toPlain(path.findLast(isAddress) ?? peer)
   }
 
-  #trusts(address: string): boolean {
-    return this.#any && this.#trusted.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
-  }
-
-  /** Once: it is a setting that is missing, not a request that is wrong. */
+  /** Warns once: a setting is missing, and no request is to blame. */
   #warn() {
     if (this.#warned) return
     this.#warned = true
@@ -49,5 +44,19 @@ export class ClientIps {
   }
 }
 
-/** An IPv4 address that a socket of both families spells as IPv6. */
-const plain = (address: string) => (address.startsWith('::ffff:') ? address.slice(7) : address)
+type Request = Parameters<typeof proxyaddr.all>[0]
+
+/** A request as far as the library reads it. It doesn't know that a tab is white space as well. */
+const toRequest = (peer: string, forwardedFor: string) =>
+  ({
+    headers: { 'x-forwarded-for': forwardedFor.replaceAll('\t', ' ') },
+    socket: { remoteAddress: peer },
+  }) as unknown as Request
+
+const isAddress = (text: string) => text.length <= MAX_ADDRESS_LENGTH && isIP(text) !== 0
+
+/** A socket of both families spells an IPv4 address as IPv6. */
+function toPlain(address: string): string {
+  const ipv4 = /^::ffff:(.*)$/i.exec(address)?.[1] ?? ''
+  return isIP(ipv4) === 4 ? ipv4 : address
+}
