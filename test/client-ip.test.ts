@@ -80,7 +80,7 @@ describe('what is no address is never taken for one', () => {
     `fe80::1%${'a'.repeat(100)}`,
     "'; drop table",
     '\u0000',
-  ])('%s', text => {
+  ])('%j', text => {
     expect(find([PROXY], PROXY, text)).toBe(PROXY)
     expect(find([PROXY, '10.0.0.1'], PROXY, `203.0.113.1, ${text}, 10.0.0.1`)).toBe('10.0.0.1')
   })
