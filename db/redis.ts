@@ -1,18 +1,17 @@
-import { type Client, RedisConnection } from './redis-connection.ts'
+import { type RedisClient, RedisConnection } from './redis-connection.ts'
 import { RedisFailure } from './redis-errors.ts'
 
-/** A Redis that may fail at any time: what it holds is a copy, a count or a hint. Calls throw RedisFailure. */
+/** Redis holds only copies, counts and hints, so it may fail at any time. Calls then throw RedisFailure. */
 export interface Redis {
-  /** The first `most` bytes of what is there; undefined: nothing. */
-  get(key: string, most: number): Promise<string | undefined>
-  /** Kept for `life` milliseconds at most. */
-  set(key: string, value: string, life: number): Promise<void>
-  /** What a script answers, whatever that is. */
+  /** Returns the first `maxBytes` of the value. Undefined: there is no value. */
+  get(key: string, maxBytes: number): Promise<string | undefined>
+  set(key: string, value: string, lifetimeMs: number): Promise<void>
+  /** Runs a script. The result is whatever the script returns. */
   eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
   publish(channel: string): Promise<void>
-  /** Calls back at each message, and at each new connection: there may have been one meanwhile. */
+  /** Calls back for each message and for each new connection, because messages may have been missed before it. */
   subscribe(channel: string, onMessage: () => void): void
-  /** Calls that failed so far. */
+  /** The number of calls that failed so far. */
   failures(): number
   close(): void
 }
@@ -22,49 +21,49 @@ interface Log {
   warn(context: { err: Error }, message: string): void
 }
 
-/** A call that takes longer has failed: the database would have answered by then (ms). */
+/** A slower call has failed: the database would have answered by then. */
 const DEADLINE_MS = 50
-/** Between two tries to connect, without a growing back-off: its return is felt at once (ms). */
-const RECONNECT_MS = 200
+/** Without a growing back-off, so that Redis is used again soon after it is back. */
+const RECONNECT_DELAY_MS = 200
 
 /**
- * One connection at a time, used from when it has answered in time until it once doesn't. So a Redis that hangs or is slow
- * costs one deadline, not one for each call, and nothing waits or queues for one that is away.
+ * Uses one connection at a time, from its first answer in time to the first call that isn't answered in time. A Redis that
+ * hangs or is slow therefore costs one deadline, not one for each call, and no call waits for a Redis that is away.
  */
-export function openRedis(url: string, log: Log, deadline = DEADLINE_MS): Redis {
+export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS): Redis {
   const subscriptions = new Map<string, () => void>()
   let connection: RedisConnection
-  let redial: NodeJS.Timeout | undefined
-  let lost = false
+  let reconnectTimer: NodeJS.Timeout | undefined
+  let isLost = false
   let failures = 0
   let closed = false
 
-  function dial() {
-    connection = new RedisConnection(url, deadline, { onUsable, onRefusal, onDropped })
+  function connect() {
+    connection = new RedisConnection(url, deadlineMs, { onUsable, onRefusal, onDropped })
   }
 
-  function onUsable(hasLease: RedisConnection) {
-    if (lost) log.info('Redis is used again')
-    lost = false
-    for (const [channel, onMessage] of subscriptions) listen(hasLease, channel, onMessage)
+  function onUsable(usable: RedisConnection) {
+    if (isLost) log.info('Redis is used again')
+    isLost = false
+    for (const [channel, onMessage] of subscriptions) listen(usable, channel, onMessage)
   }
 
   function onDropped(err: Error) {
     if (closed) return
-    if (!lost)
+    if (!isLost)
       log.warn(
         { err },
         'Redis can not be used: records are read from the database, limits count here; check REDIS_URL if this stays',
       )
-    lost = true
-    redial = setTimeout(dial, RECONNECT_MS)
+    isLost = true
+    reconnectTimer = setTimeout(connect, RECONNECT_DELAY_MS)
   }
 
   function onRefusal(err: Error) {
     log.warn({ err }, 'Redis refuses what it is asked')
   }
 
-  async function call<Result>(run: (client: Client) => Promise<Result>): Promise<Result> {
+  async function call<Result>(run: (client: RedisClient) => Promise<Result>): Promise<Result> {
     try {
       return await connection.call(run)
     } catch (error) {
@@ -73,29 +72,31 @@ export function openRedis(url: string, log: Log, deadline = DEADLINE_MS): Redis 
     }
   }
 
-  dial()
+  connect()
   return {
-    async get(key, most) {
-      const text = await call(client => client.getRange(key, 0, most - 1))
+    async get(key, maxBytes) {
+      const text = await call(client => client.getRange(key, 0, maxBytes - 1))
       if (typeof text !== 'string') throw new RedisFailure('Redis: no text')
       return text === '' ? undefined : text
     },
-    set: (key, value, life) => call(async client => void (await client.set(key, value, { PX: life }))),
+    set: (key, value, lifetimeMs) =>
+      call(async client => void (await client.set(key, value, { PX: lifetimeMs }))),
     eval: (script, options) => call(async client => client.eval(script, options) as Promise<unknown>),
     publish: channel => call(async client => void (await client.publish(channel, ''))),
     subscribe(channel, onMessage) {
       subscriptions.set(channel, onMessage)
-      if (connection.hasLease) listen(connection, channel, onMessage)
+      if (connection.isUsable) listen(connection, channel, onMessage)
     },
     failures: () => failures,
     close() {
       closed = true
-      clearTimeout(redial)
+      clearTimeout(reconnectTimer)
       connection.drop(new RedisFailure('Redis: closed'))
     },
   }
 }
 
 function listen(connection: RedisConnection, channel: string, onMessage: () => void) {
-  connection.call(client => client.subscribe(channel, onMessage)).then(onMessage, () => {}) // Told, or dropped.
+  // If it fails the connection is dropped, or the refusal is logged.
+  connection.call(client => client.subscribe(channel, onMessage)).then(onMessage, () => {})
 }

@@ -82,6 +82,19 @@ test('a Redis that hangs costs one deadline, and nothing after it', async () => 
   expect(goings(told)).toEqual(['gone', 'Redis is used again'])
 })
 
+test('a Redis that hangs while it is asked all the time costs each call one deadline at most', async () => {
+  const server = await startRedis()
+  const { told, used, works } = openRedisLink(server.url)
+  await used()
+  server.freeze()
+  const asked: Promise<number>[] = []
+  const asking = setInterval(() => asked.push(timed(works)), DEADLINE / 20)
+  onTestFinished(() => clearInterval(asking))
+  await expect.poll(() => goings(told), { timeout: 5_000 }).toEqual(['gone'])
+  clearInterval(asking)
+  expect(Math.max(...(await Promise.all(asked)))).toBeLessThan(SOON)
+})
+
 test('a link that swallows everything is given up, and found whole again', async () => {
   const link = await openLink(inject('redisUrl'))
   onTestFinished(() => link.close())
