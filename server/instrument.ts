@@ -3,32 +3,32 @@ import type { Redis } from '../db/redis.ts'
 import { nameOf } from '../db/statement.ts'
 import { served, told } from './lib/tracing.ts'
 
-/** The parts of a replica that ask and are asked, wrapped where an SDK is to hear of it. */
+/** Wraps the database and Redis in spans, if an SDK for traces is loaded. */
 
-/** Statements are told by their names: neither their text nor what they are asked with. */
+/** A span has a statement's name, and neither its text nor its parameters. */
 export const instrumentDatabase = (db: Database): Database => ({
   ...db,
-  ...tracedLine(db),
-  line: deadline => tracedLine(db.line(deadline)),
+  ...instrumentLine(db),
+  line: deadline => instrumentLine(db.line(deadline)),
 })
 
-const tracedLine = ({ query, close }: Line): Line => ({
+const instrumentLine = ({ query, close }: Line): Line => ({
   query: (statement, params) =>
-    call('postgresql', nameOf(statement) ?? 'unnamed', () => query(statement, params)),
+    trace('postgresql', nameOf(statement) ?? 'unnamed', () => query(statement, params)),
   close,
 })
 
-/** Commands without their keys and values. */
+/** A span has a command's name, and neither its key nor its value. */
 export const instrumentRedis = (redis: Redis): Redis => ({
   ...redis,
-  get: (...asked) => call('redis', 'GETRANGE', () => redis.get(...asked)),
-  set: (...asked) => call('redis', 'SET', () => redis.set(...asked)),
-  eval: (...asked) => call('redis', 'EVAL', () => redis.eval(...asked)),
-  publish: (...asked) => call('redis', 'PUBLISH', () => redis.publish(...asked)),
+  get: (...args) => trace('redis', 'GETRANGE', () => redis.get(...args)),
+  set: (...args) => trace('redis', 'SET', () => redis.set(...args)),
+  eval: (...args) => trace('redis', 'EVAL', () => redis.eval(...args)),
+  publish: (...args) => trace('redis', 'PUBLISH', () => redis.publish(...args)),
 })
 
-function call<Result>(system: string, operation: string, run: () => Promise<Result>): Promise<Result> {
-  const acts = served().length
-  const shared = acts > 1 && { 'db.operation.batch.size': acts }
-  return told(operation, { 'db.system.name': system, 'db.operation.name': operation, ...shared }, run)
+function trace<Result>(system: string, operation: string, run: () => Promise<Result>): Promise<Result> {
+  const size = served().length
+  const batch = size > 1 && { 'db.operation.batch.size': size }
+  return told(operation, { 'db.system.name': system, 'db.operation.name': operation, ...batch }, run)
 }

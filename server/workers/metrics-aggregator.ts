@@ -1,17 +1,17 @@
 import { Counter, Gauge, Registry } from 'prom-client'
 import { ofProcess } from '../lib/metrics.ts'
-import type { Place } from './slot.ts'
-import { addUp } from './worker-metrics.ts'
+import type { WorkerSlot } from './slot.ts'
+import { aggregate } from './worker-metrics.ts'
 
-/** The numbers of all workers, and the primary's own. */
+/** The metrics of all workers and of the primary. */
 export class MetricsAggregator {
   readonly #own = new Registry()
-  readonly #places: readonly Place[]
+  readonly #slots: readonly WorkerSlot[]
 
-  constructor(places: readonly Place[]) {
-    this.#places = places
+  constructor(slots: readonly WorkerSlot[]) {
+    this.#slots = slots
     ofProcess(this.#own, 'primary')
-    const sum = (of: (place: Place) => number) => places.reduce((total, place) => total + of(place), 0)
+    const sum = (read: (slot: WorkerSlot) => number) => slots.reduce((total, slot) => total + read(slot), 0)
     const registers = [this.#own]
     new Gauge({
       name: 'assay_workers',
@@ -21,26 +21,30 @@ export class MetricsAggregator {
         this.set(sum(({ isListening }) => Number(isListening)))
       },
     })
-    const total = (name: string, help: string, of: (place: Place) => number) =>
+    const total = (name: string, help: string, read: (slot: WorkerSlot) => number) =>
       new Counter({
         name,
         help,
         registers,
         collect() {
           this.reset()
-          this.inc(sum(of))
+          this.inc(sum(read))
         },
       })
     total('assay_worker_losses_total', 'Workers that died, and were replaced.', ({ losses }) => losses)
     total(
       'assay_worker_silences_total',
-      'Times that a worker did not tell its numbers: its gauges were left out, its totals were the last known.',
+      'Times that a worker did not report its metrics: its gauges were left out, its totals were the last known.',
       ({ silences }) => silences,
     )
   }
 
+  /**
+   * In Prometheus' text format. prom-client's own `clusterMetrics` fails as a whole if one worker hangs, and forgets what
+   * a dead worker counted.
+   */
   async text(): Promise<string> {
-    const told = await Promise.all(this.#places.map(place => place.numbers()))
-    return addUp([await this.#own.getMetricsAsJSON(), ...told.flat()]).metrics()
+    const workers = await Promise.all(this.#slots.map(slot => slot.metrics()))
+    return aggregate([await this.#own.getMetricsAsJSON(), ...workers.flat()]).metrics()
   }
 }

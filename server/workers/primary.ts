@@ -6,8 +6,8 @@ import type { Log } from '../lib/logger.ts'
 import { MemoryRateLimiter } from '../lib/rate-limiter.ts'
 import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS, type StartupSecrets } from '../serve.ts'
 import { MetricsAggregator } from './metrics-aggregator.ts'
-import type { AskedOfPrimary } from './protocol.ts'
-import { Place } from './slot.ts'
+import type { PrimaryHandlers } from './protocol.ts'
+import { WorkerSlot } from './slot.ts'
 
 export interface PrimaryOptions {
   config: Config & StartupSecrets
@@ -16,63 +16,63 @@ export interface PrimaryOptions {
   log: Log
 }
 
-/** Several workers on one port. This process serves nothing itself: it hands on connections, counts tries, and replaces who dies. */
+/** Runs several workers on one port. This process only passes on connections, counts tries and replaces dead workers. */
 export class Primary {
   #config: Config & StartupSecrets
   readonly #limits = new MemoryRateLimiter()
-  readonly #places: Place[]
+  readonly #slots: WorkerSlot[]
   readonly #metrics: MetricsAggregator
   readonly #log: Log
-  /** That they listen on, once one of them does. */
+  /** The port of all workers, once one of them listens. */
   #port: number | undefined
-  #leaving = false
+  #isLeaving = false
 
   constructor({ config, workers, clock, log }: PrimaryOptions) {
     this.#config = config
     this.#log = log
-    // In turn: else the system decides, and most connections go to a few. Advanced: keys are bytes.
+    // Round robin: otherwise the system decides, and a few workers get most connections. Advanced: keys are bytes.
     cluster.schedulingPolicy = cluster.SCHED_RR
     cluster.setupPrimary({ serialization: 'advanced' })
     const isRightPort = (port: number) => {
       this.#port ??= port
       return port === this.#port
     }
-    this.#places = Array.from({ length: workers }, (_, i) => {
+    this.#slots = Array.from({ length: workers }, (_, i) => {
       const number = i + 1
-      return new Place({ number, clock, log, answers: this.#answers(number, workers), isRightPort })
+      return new WorkerSlot({ number, clock, log, handlers: this.#handlers(number, workers), isRightPort })
     })
-    this.#metrics = new MetricsAggregator(this.#places)
+    this.#metrics = new MetricsAggregator(this.#slots)
   }
 
   get isListening() {
-    return this.#places.some(({ isListening }) => isListening)
+    return this.#slots.some(({ isListening }) => isListening)
   }
 
   /**
-   * Resolves with the port once all listen. Throws FailedStart when one can't, and then nobody is left. Never settles when it
-   * is drained or ended meanwhile: whoever does that ends the process.
+   * Resolves with the port once all workers listen. If one can't start, ends all and throws StartError. Never settles if
+   * drain() or end() is called before that, because the caller of these ends the process.
    */
   async start(): Promise<number> {
     try {
-      const [port] = await Promise.all(this.#places.map(place => place.taken()))
+      const [port] = await Promise.all(this.#slots.map(slot => slot.ready()))
       return port!
     } catch (error) {
-      if (this.#leaving) return new Promise(() => {})
+      if (this.#isLeaving) return new Promise(() => {})
       await this.end()
       throw error
     }
   }
 
-  #answers(number: number, of: number): Omit<AskedOfPrimary, 'failed'> {
+  #handlers(number: number, of: number): Omit<PrimaryHandlers, 'failed'> {
     return {
-      settings: async () => ({ config: { ...this.#config, port: this.#portToAskFor() }, number, of }),
+      settings: async () => ({ config: { ...this.#config, port: this.#portToRequest() }, number, of }),
       take: ({ limit, key }) => this.#take(limit, key),
       metrics: () => this.#metrics.text(),
     }
   }
 
-  /** PORT=0 gives all of them the same free port, until the last one dies: from then on it has to be asked for. */
-  #portToAskFor(): number {
+  /** With PORT=0 the system chooses a port for all workers. After all have died, their replacements ask for it by number. */
+  #portToRequest(): number {
     if (!this.isListening && this.#port !== undefined) this.#config = { ...this.#config, port: this.#port }
     return this.#config.port
   }
@@ -86,22 +86,22 @@ export class Primary {
     }
   }
 
-  /** `pause` as in Served. Resolves with this process's exit code once nobody is left. */
-  async drain(pause: number): Promise<number> {
-    this.#leaving = true
+  /** `pauseMs` as in Served.drain. Resolves with this process's exit code once all workers have ended. */
+  async drain(pauseMs: number): Promise<number> {
+    this.#isLeaving = true
     this.#log.info('draining')
-    const late = setTimeout(() => {
+    const timer = setTimeout(() => {
       process.stderr.write(DRAIN_TIMEOUT_MESSAGE)
       void this.end()
-    }, pause + MAX_DRAIN_MS)
-    const codes = await Promise.all(this.#places.map(place => place.drain(pause)))
-    clearTimeout(late)
+    }, pauseMs + MAX_DRAIN_MS)
+    const codes = await Promise.all(this.#slots.map(slot => slot.drain(pauseMs)))
+    clearTimeout(timer)
     this.#log.info('ended')
     return Math.max(...codes)
   }
 
   async end(): Promise<void> {
-    this.#leaving = true
-    await Promise.all(this.#places.map(place => place.end()))
+    this.#isLeaving = true
+    await Promise.all(this.#slots.map(slot => slot.end()))
   }
 }

@@ -1,29 +1,29 @@
 import cluster, { type Worker } from 'node:cluster'
 import { type Failure, StartError } from '../exit-codes.ts'
-import type { AskedOfPrimary, AskedOfWorker } from './protocol.ts'
-import { Link } from './rpc.ts'
+import type { PrimaryHandlers, WorkerHandlers } from './protocol.ts'
+import { RpcChannel } from './rpc.ts'
 
-/** One process of a worker, as the primary sees it, from the fork to its end. */
+/** One worker process, as the primary sees it, from the fork to its end. */
 export class WorkerProcess {
   readonly #worker: Worker
-  readonly link: Link<AskedOfWorker, AskedOfPrimary>
-  /** Resolves with the port. Rejects with FailedStart, if it ends before. */
+  readonly channel: RpcChannel<WorkerHandlers, PrimaryHandlers>
+  /** Resolves with the port. Rejects with StartError if the process ends before it listens. */
   readonly listens: Promise<number>
-  /** Its exit code (1 for a signal), and why. */
+  /** Its exit code (1 for a signal), and the reason. */
   readonly ended: Promise<Failure>
   isListening = false
 
-  constructor(answers: Omit<AskedOfPrimary, 'failed'>) {
+  constructor(handlers: Omit<PrimaryHandlers, 'failed'>) {
     const listens = Promise.withResolvers<number>()
     const ended = Promise.withResolvers<Failure>()
     this.listens = listens.promise
     this.ended = ended.promise
-    let told: Failure | undefined
+    let reported: Failure | undefined
     this.#worker = cluster.fork()
-    this.link = new Link(this.#worker, {
-      ...answers,
+    this.channel = new RpcChannel(this.#worker, {
+      ...handlers,
       failed: async failure => {
-        told = failure
+        reported = failure
       },
     })
     this.#worker.once('listening', ({ port }) => {
@@ -33,15 +33,15 @@ export class WorkerProcess {
     const end = (end: Failure) => {
       this.isListening = false
       const atStart = { ...end, message: `assay: a worker ended while it started (${end.message})` }
-      listens.reject(new StartError(told ?? atStart))
-      ended.resolve(told ?? end)
+      listens.reject(new StartError(reported ?? atStart))
+      ended.resolve(reported ?? end)
     }
     this.#worker.once('exit', (code, signal) =>
       end({ code: signal ? 1 : code, message: signal ?? `exit code ${code}` }),
     )
-    // Where no process could be made there is none to exit. Any other error of one is followed by its end.
+    // If the process couldn't be created there is no exit event. Any other error is followed by one.
     this.#worker.on('error', ({ name }) => this.pid === undefined && end({ code: 1, message: name }))
-    // Whoever waits for it to listen is told; for all others there is `ended`.
+    // Only the start waits for `listens`. A later rejection needs no handler of its own, because `ended` says the same.
     this.listens.catch(() => {})
   }
 

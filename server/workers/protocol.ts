@@ -4,20 +4,27 @@ import type { MetricSnapshot } from '../lib/metrics.ts'
 import type { Limit } from '../lib/rate-limiter.ts'
 import type { StartupSecrets } from '../serve.ts'
 
-/** What a worker asks of the primary. */
-export interface AskedOfPrimary {
-  /** Read once, by the primary: a worker that takes another's place has the same, whatever became of files meanwhile. */
-  settings(): Promise<{ config: Config & StartupSecrets; number: number; of: number }>
-  /** Told, rather than asked: this worker will end, for this reason. */
+/** The calls from a worker to the primary. */
+export interface PrimaryHandlers {
+  /** The primary reads the settings once, so that a replacement worker has the same, even if a file has changed. */
+  settings(): Promise<WorkerSettings>
+  /** Tells the primary that this worker will end, and why. */
   failed(failure: Failure): Promise<void>
-  /** Counts a try; answers seconds to wait if it was one too many. */
+  /** Counts a try. Returns the seconds to wait if it was one too many. */
   take(tried: { limit: Limit; key: string }): Promise<number | undefined>
   metrics(): Promise<string>
 }
 
-/** What the primary asks of a worker. */
-export interface AskedOfWorker {
+export interface WorkerSettings {
+  config: Config & StartupSecrets
+  /** From 1 to `of`. */
+  number: number
+  of: number
+}
+
+/** The calls from the primary to a worker. */
+export interface WorkerHandlers {
   metrics(): Promise<MetricSnapshot>
-  /** Told: `pause` as in Served. */
-  drain(pause: number): Promise<void>
+  /** `pauseMs` as in Served.drain. */
+  drain(pauseMs: number): Promise<void>
 }

@@ -1,75 +1,75 @@
 import type { Worker } from 'node:cluster'
 import { Unavailable } from '../lib/errors.ts'
 
-/** What one side may be asked: each question brings one value, and is answered with one. */
-export type Asked<Questions> = { [Question in keyof Questions]: (of: never) => Promise<unknown> }
+/** The methods of one side. Each takes one argument. */
+export type RpcHandlers<Methods> = { [Method in keyof Methods]: (argument: never) => Promise<unknown> }
 
 interface Message {
   id: number
-  /** Of a question. */
-  ask?: string
-  of?: unknown
-  /** Of an answer. */
-  answer?: unknown
-  /** Instead of an answer: the name of the error. */
-  failed?: string
+  /** Only in a call. */
+  method?: string
+  argument?: unknown
+  /** Only in a reply. */
+  result?: unknown
+  /** The name of the error, instead of a result. */
+  error?: string
 }
 
 /**
- * Questions and answers between the primary and one worker, either way. Every wait has an end: the other side may have
- * died, or hang, at any moment.
+ * Calls between the primary and one worker, in both directions. Every call has a deadline, because the other side may die
+ * or hang at any moment.
  */
-export class Link<Theirs extends Asked<Theirs>, Ours extends Asked<Ours>> {
+export class RpcChannel<Theirs extends RpcHandlers<Theirs>, Ours extends RpcHandlers<Ours>> {
   readonly #worker: Worker
-  readonly #ours: Ours
-  readonly #open = new Map<number, PromiseWithResolvers<unknown>>()
-  #asked = 0
+  readonly #handlers: Ours
+  readonly #pending = new Map<number, PromiseWithResolvers<unknown>>()
+  #lastId = 0
 
-  /** In the worker as in the primary, `worker` stands for the one and reaches the other. */
-  constructor(worker: Worker, ours: Ours) {
+  /** `worker` is the other side: in a worker, `cluster.worker` sends to the primary. */
+  constructor(worker: Worker, handlers: Ours) {
     this.#worker = worker
-    this.#ours = ours
+    this.#handlers = handlers
     worker.on('message', (message: Message) =>
-      message.ask === undefined ? this.#settle(message) : void this.#answer(message),
+      message.method === undefined ? this.#settle(message) : void this.#reply(message),
     )
   }
 
-  /** Throws Unavailable when no answer comes within `deadline` milliseconds. */
-  async ask<Question extends keyof Theirs & string>(
-    question: Question,
-    of: Parameters<Theirs[Question]>[0],
-    deadline: number,
-  ): Promise<Awaited<ReturnType<Theirs[Question]>>> {
-    const id = ++this.#asked
-    const open = Promise.withResolvers<unknown>()
-    const giveUp = () => open.reject(new Unavailable(`workers: no answer to ${question}`, 'workers'))
-    const late = setTimeout(giveUp, deadline)
-    this.#open.set(id, open)
-    this.#send({ id, ask: question, of }, giveUp)
+  /** Throws Unavailable if no reply comes within `deadlineMs`, or the other side throws. */
+  async call<Method extends keyof Theirs & string>(
+    method: Method,
+    argument: Parameters<Theirs[Method]>[0],
+    deadlineMs: number,
+  ): Promise<Awaited<ReturnType<Theirs[Method]>>> {
+    const id = ++this.#lastId
+    const pending = Promise.withResolvers<unknown>()
+    const giveUp = () => pending.reject(new Unavailable(`workers: no answer to ${method}`, 'workers'))
+    const timer = setTimeout(giveUp, deadlineMs)
+    this.#pending.set(id, pending)
+    this.#send({ id, method, argument }, giveUp)
     try {
-      return (await open.promise) as Awaited<ReturnType<Theirs[Question]>>
+      return (await pending.promise) as Awaited<ReturnType<Theirs[Method]>>
     } finally {
-      clearTimeout(late)
-      this.#open.delete(id)
+      clearTimeout(timer)
+      this.#pending.delete(id)
     }
   }
 
-  async #answer({ id, ask, of }: Message) {
-    const answer = this.#ours[ask as keyof Ours]
+  async #reply({ id, method, argument }: Message) {
+    const handler = this.#handlers[method as keyof Ours]
     try {
-      this.#send({ id, answer: await answer(of as never) })
+      this.#send({ id, result: await handler(argument as never) })
     } catch (error) {
-      this.#send({ id, failed: (error as Error).name })
+      this.#send({ id, error: (error as Error).name })
     }
   }
 
-  #settle({ id, answer, failed }: Message) {
-    if (failed !== undefined)
-      this.#open.get(id)?.reject(new Unavailable(`workers: the answer was ${failed}`, 'workers'))
-    else this.#open.get(id)?.resolve(answer)
+  #settle({ id, result, error }: Message) {
+    if (error !== undefined)
+      this.#pending.get(id)?.reject(new Unavailable(`workers: the answer was ${error}`, 'workers'))
+    else this.#pending.get(id)?.resolve(result)
   }
 
-  /** With a callback, or a message to one who has just died would be an error that ends this process as well. */
+  /** Without the callback, sending to a process that has just died would emit an error and end this process. */
   #send(message: Message, onError = () => {}) {
     this.#worker.send(message, error => error && onError())
   }

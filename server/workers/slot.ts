@@ -1,43 +1,42 @@
-import { setTimeout as pause } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
 import type { MetricSnapshot } from '../lib/metrics.ts'
 import { WorkerProcess } from './process.ts'
-import type { AskedOfPrimary } from './protocol.ts'
+import type { PrimaryHandlers } from './protocol.ts'
 import { WorkerMetrics } from './worker-metrics.ts'
 
-/** Before a worker is replaced (ms): doubled by each that dies young, so that a fault that stays costs little. */
+/** Doubled by each worker that dies young, so that a lasting fault costs little. */
 const MIN_RESTART_DELAY_MS = 200
 const MAX_RESTART_DELAY_MS = 10_000
-/** Who has lived so long was well (ms). */
+/** A worker that has lived this long started well. */
 const HEALTHY_AFTER_MS = 60_000
-/** How long a worker may take to answer (ms): less than the one that waits for the numbers of all. */
+/** Less than the deadline of the worker that waits for the metrics of all. */
 const METRICS_TIMEOUT_MS = 500
 
-export interface PlaceOptions {
+export interface WorkerSlotOptions {
   /** From 1. */
   number: number
   clock: Clock
   log: Log
-  /** What its workers may ask. */
-  answers: Omit<AskedOfPrimary, 'failed'>
+  handlers: Omit<PrimaryHandlers, 'failed'>
   /** Whether the port that a worker listens on is that of the others. */
   isRightPort(port: number): boolean
 }
 
-/** One of the places for a worker. When the one in it dies, another comes. */
-export class Place {
-  readonly #options: PlaceOptions
-  readonly #counted = new WorkerMetrics()
+/** A place for one worker. When the worker dies, another one replaces it. */
+export class WorkerSlot {
+  readonly #options: WorkerSlotOptions
+  readonly #metrics = new WorkerMetrics()
   #worker: WorkerProcess
-  #bornAt = 0
-  #leaving = false
+  #startedAt = 0
+  #isLeaving = false
   /** Workers that ended without being told to. */
   losses = 0
-  /** Times that a worker did not tell its numbers. */
+  /** Times that a worker did not report its metrics. */
   silences = 0
 
-  constructor(options: PlaceOptions) {
+  constructor(options: WorkerSlotOptions) {
     this.#options = options
     this.#worker = this.#fork()
   }
@@ -46,17 +45,17 @@ export class Place {
     return this.#worker.isListening
   }
 
-  /** Resolves with the port once its first worker listens. From then on the place is kept. Throws FailedStart. */
-  async taken(): Promise<number> {
+  /** Resolves with the port once the first worker listens, and supervises it from then on. Throws StartError. */
+  async ready(): Promise<number> {
     const port = await this.#worker.listens
-    void this.#keep()
+    void this.#supervise()
     return port
   }
 
   #fork(): WorkerProcess {
-    const { number, clock, log, answers, isRightPort } = this.#options
-    this.#bornAt = clock.monotonic()
-    const worker = new WorkerProcess(answers)
+    const { number, clock, log, handlers, isRightPort } = this.#options
+    this.#startedAt = clock.monotonic()
+    const worker = new WorkerProcess(handlers)
     const welcome = (port: number) => {
       if (isRightPort(port)) log.info({ worker: number, pid: worker.pid }, 'a worker listens')
       else worker.kill()
@@ -65,43 +64,46 @@ export class Place {
     return worker
   }
 
-  async #keep(): Promise<void> {
+  async #supervise(): Promise<void> {
     const { number, clock, log } = this.#options
     for (let wait = MIN_RESTART_DELAY_MS; ; wait = Math.min(wait * 2, MAX_RESTART_DELAY_MS)) {
       const { message } = await this.#worker.ended
-      if (this.#leaving) return
+      if (this.#isLeaving) return
       this.losses++
-      await this.#counted.close()
-      if (clock.monotonic() - this.#bornAt >= HEALTHY_AFTER_MS) wait = MIN_RESTART_DELAY_MS
+      await this.#metrics.carryOver()
+      if (clock.monotonic() - this.#startedAt >= HEALTHY_AFTER_MS) wait = MIN_RESTART_DELAY_MS
       log.error({ worker: number, reason: message, wait }, 'a worker ended; another takes its place')
-      await pause(wait)
-      if (this.#leaving) return
+      await sleep(wait)
+      if (this.#isLeaving) return
       this.#worker = this.#fork()
     }
   }
 
-  /** What its workers have counted so far; of one that doesn't answer, what it last told. */
-  async numbers(): Promise<MetricSnapshot[]> {
+  /** Returns the counts of all its workers so far. If the worker doesn't answer, they are its last totals. */
+  async metrics(): Promise<MetricSnapshot[]> {
     const worker = this.#worker
-    if (!worker.isListening) return this.#counted.silent()
-    const told = await worker.link.ask('metrics', undefined, METRICS_TIMEOUT_MS).catch(() => undefined)
-    if (told === undefined) this.silences++
-    // It may have ended since, and what it counted be among the ended.
-    return told && worker.isListening ? this.#counted.told(told) : this.#counted.silent()
+    if (!worker.isListening) return this.#metrics.stale()
+    const reported = await worker.channel
+      .call('metrics', undefined, METRICS_TIMEOUT_MS)
+      .catch(() => undefined)
+    if (reported === undefined) this.silences++
+    // The worker may have ended since the call. Its totals are then carried over already.
+    return reported && worker.isListening ? this.#metrics.update(reported) : this.#metrics.stale()
   }
 
-  /** `delay` as in Served.drain. Resolves with the exit code once nobody is left. */
-  async drain(delay: number): Promise<number> {
-    this.#leaving = true
+  /** `pauseMs` as in Served.drain. Resolves with the exit code once the worker has ended. */
+  async drain(pauseMs: number): Promise<number> {
+    this.#isLeaving = true
     const worker = this.#worker
     if (!worker.isListening) return this.end()
-    void worker.link.ask('drain', delay, METRICS_TIMEOUT_MS).catch(() => {}) // Who can't hear it is ended when time is up.
+    // A worker that doesn't hear this is killed when the time is up.
+    void worker.channel.call('drain', pauseMs, METRICS_TIMEOUT_MS).catch(() => {})
     return (await worker.ended).code
   }
 
-  /** At once. */
+  /** Kills the worker. */
   async end(): Promise<0> {
-    this.#leaving = true
+    this.#isLeaving = true
     this.#worker.kill()
     await this.#worker.ended
     return 0

@@ -1,37 +1,38 @@
 import { AggregatorRegistry, type Registry } from 'prom-client'
 import type { MetricSnapshot } from '../lib/metrics.ts'
 
-/** What the workers of one place have counted, one after the other: what was once told is never lost from a total. */
+/** The metrics of a slot's workers, one after the other. Totals never fall, whatever dies. */
 export class WorkerMetrics {
   #ended: MetricSnapshot = []
   #latest: MetricSnapshot = []
 
-  told(numbers: MetricSnapshot): MetricSnapshot[] {
-    this.#latest = numbers
-    return [this.#ended, numbers]
+  update(metrics: MetricSnapshot): MetricSnapshot[] {
+    this.#latest = metrics
+    return [this.#ended, metrics]
   }
 
-  /** Its totals stand as they were last; what it measures now isn't known. */
-  silent(): MetricSnapshot[] {
-    return [this.#ended, totalsOf(this.#latest)]
+  /** Returns the last totals, for a worker that doesn't answer. Its gauges are unknown. */
+  stale(): MetricSnapshot[] {
+    return [this.#ended, selectTotals(this.#latest)]
   }
 
-  /** The worker has ended, and the next will count from nothing. */
-  async close(): Promise<void> {
-    const whole = await addUp([this.#ended, totalsOf(this.#latest)]).getMetricsAsJSON()
-    this.#ended = whole
+  /** The worker has ended. The next one counts from zero. */
+  async carryOver(): Promise<void> {
+    const totals = await aggregate(this.stale()).getMetricsAsJSON()
+    this.#ended = totals
     this.#latest = []
   }
 }
 
-/** The package types this as a number; it is the word of the text format. */
-const TOTALS = new Set<unknown>(['counter', 'histogram'])
+/** prom-client types this as a number; at run time it is the word of the text format. */
+const TOTAL_TYPES = new Set<unknown>(['counter', 'histogram'])
 
-const totalsOf = (numbers: MetricSnapshot) => numbers.filter(({ type }) => TOTALS.has(type))
+const selectTotals = (metrics: MetricSnapshot) => metrics.filter(({ type }) => TOTAL_TYPES.has(type))
 
-/** Each metric by its own `aggregator`. */
-export const addUp = (all: MetricSnapshot[]): Registry => AggregatorRegistry.aggregate(all.map(withAll))
+/** Merges metrics of several processes, each metric by its own `aggregator`. */
+export const aggregate = (all: MetricSnapshot[]): Registry =>
+  AggregatorRegistry.aggregate(all.map(keepOmitted))
 
-/** Node's own bear the worker's label, so that nothing meets its like: none needs to be left out, as some want to be. */
-const withAll = (numbers: MetricSnapshot): MetricSnapshot =>
-  numbers.map(metric => (metric.aggregator === 'omit' ? { ...metric, aggregator: 'first' } : metric))
+/** Some of Node's metrics ask to be omitted. With the label `worker` they can be kept, because no two are the same series. */
+const keepOmitted = (metrics: MetricSnapshot): MetricSnapshot =>
+  metrics.map(metric => (metric.aggregator === 'omit' ? { ...metric, aggregator: 'first' } : metric))

@@ -8,61 +8,64 @@ import { createLog, standardOutput } from '../lib/logger.ts'
 import { type Served, serve } from '../serve.ts'
 import type { Worker } from '../services.ts'
 import { exitOnUncaught, ignoreSignals } from '../shutdown.ts'
-import type { AskedOfPrimary, AskedOfWorker } from './protocol.ts'
-import { Link } from './rpc.ts'
+import type { PrimaryHandlers, WorkerHandlers, WorkerSettings } from './protocol.ts'
+import { RpcChannel } from './rpc.ts'
 
-/** How long the primary may take to answer (ms): it does nothing but hand on connections, and count. */
+/** The primary only passes on connections and counts, so it answers soon. */
 const CALL_TIMEOUT_MS = 2_000
-/** The same while many start at once. */
+/** Longer, because many processes start at once. */
 const START_TIMEOUT_MS = 20_000
 
-type Primary = Link<AskedOfPrimary, AskedOfWorker>
-type Settings = Awaited<ReturnType<AskedOfPrimary['settings']>>
+type Primary = RpcChannel<PrimaryHandlers, WorkerHandlers>
 
-/** This process as one of several on a port. It has its settings from the primary, and obeys it alone. */
+/** Serves as one of several processes on a port. The settings and the order to end come from the primary. */
 export async function work(clock: Clock): Promise<void> {
-  // Ctrl-C reaches every process of the terminal: what it means is for the primary to say.
+  // Ctrl-C reaches every process of the terminal. Only the primary reacts.
   ignoreSignals()
   const self = cluster.worker!
   const { promise: served, resolve } = Promise.withResolvers<Served>()
-  const primary: Primary = new Link(self, {
+  const primary: Primary = new RpcChannel(self, {
     metrics: async () => (await served).numbers(),
-    drain: async pause => void (await served).drain(pause),
+    drain: async pauseMs => void (await served).drain(pauseMs),
   })
-  const settings = await primary.ask('settings', undefined, START_TIMEOUT_MS)
+  const settings = await primary.call('settings', undefined, START_TIMEOUT_MS)
   try {
-    const made = await start(settings, primary, clock)
-    resolve(made)
+    const server = await start(settings, primary, clock)
+    resolve(server)
     self.on('disconnect', () => {
-      // The primary is gone. Node would end this process at once; what is under way may end first.
+      // The primary is gone. Node would end this process at once; this lets requests under way finish.
       self.exitedAfterDisconnect = true
-      void made.drain(0)
+      void server.drain(0)
     })
   } catch (error) {
     const failure = describeFailure(error)
-    await primary.ask('failed', failure, CALL_TIMEOUT_MS).catch(() => {})
+    await primary.call('failed', failure, CALL_TIMEOUT_MS).catch(() => {})
     exitNow(failure.code)
   }
 }
 
-async function start({ config, number, of }: Settings, primary: Primary, clock: Clock): Promise<Served> {
+async function start(
+  { config, number, of }: WorkerSettings,
+  primary: Primary,
+  clock: Clock,
+): Promise<Served> {
   const log = createLog(config.logLevel, standardOutput()).child({ worker: number })
-  const worker: Worker = { number, of, ...shared(primary) }
+  const worker: Worker = { number, of, ...createShared(primary) }
   const db = await open({ url: config.databaseUrl! })
   const served = await serve({ config, db, log, clock, worker })
   exitOnUncaught(log)
   return served
 }
 
-/** What all workers have together: the primary keeps it. While it doesn't answer, nothing is let through uncounted. */
-function shared(primary: Primary): Pick<Worker, 'limits' | 'allMetrics'> {
+/** The primary keeps what all workers share. While it doesn't answer, limited requests fail, because nothing may go uncounted. */
+function createShared(primary: Primary): Pick<Worker, 'limits' | 'allMetrics'> {
   return {
     limits: {
       async take(limit, key) {
-        const wait = await primary.ask('take', { limit, key }, CALL_TIMEOUT_MS)
+        const wait = await primary.call('take', { limit, key }, CALL_TIMEOUT_MS)
         if (wait !== undefined) throw new RateLimitedError(wait)
       },
     },
-    allMetrics: () => primary.ask('metrics', undefined, CALL_TIMEOUT_MS),
+    allMetrics: () => primary.call('metrics', undefined, CALL_TIMEOUT_MS),
   }
 }
