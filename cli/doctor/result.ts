@@ -1,19 +1,19 @@
 export interface Finding {
   check: string
   state: 'ok' | 'warning' | 'wrong'
-  /** In words, without a secret. */
+  /** A phrase without a secret. */
   found: string
-  /** What to do. */
+  /** How to fix it. */
   remedy?: string
 }
 
-export type Found = Omit<Finding, 'check'>
+export type CheckResult = Omit<Finding, 'check'>
 
-/** Puts what was found under the check's name. */
-export type Add = (check: string, found: Found) => void
+/** Adds a result under the name of its check. */
+export type Report = (check: string, result: CheckResult) => void
 
-/** A check that failed itself. Its error's message is left out: it could hold a part of a setting. */
-export const failedCheck = (error: unknown): Found => {
+/** The result of a check that threw. It hasn't the error's message, which could hold a part of a setting. */
+export const failedCheck = (error: unknown): CheckResult => {
   const { name = 'an unknown error', code } = (error ?? {}) as { name?: string; code?: string }
   return wrong(
     `this check failed: ${[name, code].filter(Boolean).join(' ')}`,
@@ -21,6 +21,6 @@ export const failedCheck = (error: unknown): Found => {
   )
 }
 
-export const ok = (found: string): Found => ({ state: 'ok', found })
-export const warning = (found: string, remedy: string): Found => ({ state: 'warning', found, remedy })
-export const wrong = (found: string, remedy: string): Found => ({ state: 'wrong', found, remedy })
+export const ok = (found: string): CheckResult => ({ state: 'ok', found })
+export const warning = (found: string, remedy: string): CheckResult => ({ state: 'warning', found, remedy })
+export const wrong = (found: string, remedy: string): CheckResult => ({ state: 'wrong', found, remedy })

@@ -2,7 +2,7 @@ import type { Api } from '../client.ts'
 import { CommandError } from '../errors.ts'
 import { database } from './checks/database.ts'
 import { fileModes, issuer, settings } from './checks/settings.ts'
-import { type Add, type Finding, type Found, failedCheck, ok, warning, wrong } from './result.ts'
+import { type CheckResult, type Finding, failedCheck, ok, type Report, warning, wrong } from './result.ts'
 import { roundTrip } from './smoke-test.ts'
 
 type Config = NonNullable<ReturnType<typeof settings>>
@@ -13,33 +13,33 @@ type Config = NonNullable<ReturnType<typeof settings>>
  */
 export async function runChecks(env: NodeJS.ProcessEnv, api: Api | undefined): Promise<Finding[]> {
   const findings: Finding[] = []
-  const add: Add = (check, found) => void findings.push({ check, ...found })
+  const report: Report = (check, result) => void findings.push({ check, ...result })
   const guard = async (check: string, run: () => Promise<void>) => {
-    await run().catch(error => add(check, failedCheck(error)))
+    await run().catch(error => report(check, failedCheck(error)))
   }
   let config: Config | undefined
   await guard('settings', async () => {
-    config = settings(env, add)
+    config = settings(env, report)
   })
   await guard('file modes', async () => {
-    for (const found of fileModes(env, config)) add('file modes', found)
+    for (const result of fileModes(env, config)) report('file modes', result)
   })
-  if (config) await examineParts(config, add, guard)
-  if (api) await guard('round trip', async () => add('round trip', await server(api, config?.issuer)))
+  if (config) await checkParts(config, report, guard)
+  if (api) await guard('round trip', async () => report('round trip', await checkServer(api, config?.issuer)))
   return findings
 }
 
 type Guard = (check: string, run: () => Promise<void>) => Promise<void>
 
-async function examineParts(config: Config, add: Add, guard: Guard) {
+async function checkParts(config: Config, report: Report, guard: Guard) {
   const { databaseUrl, redisUrl, dataDir } = config
-  await guard('issuer', async () => add('issuer', issuer(config)))
-  if (databaseUrl === undefined) add('database', ok(`embedded in ${dataDir}`))
-  else await guard('database', () => database(config, databaseUrl, add))
-  if (redisUrl !== undefined) await guard('redis', async () => add('redis', await redis(redisUrl)))
+  await guard('issuer', async () => report('issuer', issuer(config)))
+  if (databaseUrl === undefined) report('database', ok(`embedded in ${dataDir}`))
+  else await guard('database', () => database(config, databaseUrl, report))
+  if (redisUrl !== undefined) await guard('redis', async () => report('redis', await checkRedis(redisUrl)))
 }
 
-async function redis(url: string): Promise<Found> {
+async function checkRedis(url: string): Promise<CheckResult> {
   const { createClient } = await import('redis')
   const client = createClient({ url, socket: { connectTimeout: 2_000, reconnectStrategy: false } })
   client.on('error', () => {})
@@ -51,19 +51,19 @@ async function redis(url: string): Promise<Found> {
     const { code } = error as { code?: string }
     return wrong(
       `does not answer (${code ?? 'refused'})`,
-      'mend REDIS_URL, or start it; without it nothing is lost but speed',
+      'fix REDIS_URL, or start Redis; without it Assay is only slower',
     )
   } finally {
     client.destroy()
   }
 }
 
-/** A token's whole life, through a server that runs. */
-async function server(api: Api, issuer: string | undefined): Promise<Found> {
+/** Issues, verifies and revokes a token at a running server. */
+async function checkServer(api: Api, issuer: string | undefined): Promise<CheckResult> {
   try {
     return ok(await roundTrip(api, issuer))
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    return warning(error.message, 'start the server, or look at its log; --offline leaves this out')
+    return warning(error.message, 'start the server, or look at its log; --offline skips this check')
   }
 }

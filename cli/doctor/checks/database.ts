@@ -7,25 +7,22 @@ import { inspect, type Server } from '../../../db/server-info.ts'
 import type { Config } from '../../../server/config/load.ts'
 import { checkValue } from '../../../server/crypto/envelope.ts'
 import { describeFailure } from '../../../server/exit-codes.ts'
-import { type Add, type Found, failedCheck, ok, warning, wrong } from '../result.ts'
+import { type CheckResult, failedCheck, ok, type Report, warning, wrong } from '../result.ts'
 
 const MIN_SERVER_VERSION = 150_000
-/** Of one process: ten for calls, one for the poll, one that hears notifications. */
+/** One process has ten for calls, one for the poll and one for notifications. */
 const CONNECTIONS_PER_REPLICA = 12
 
-/**
- * Adds what can be seen of the database without a server: the way there, and what is in it. Never throws: a check that
- * can't be made is a finding as well.
- */
-export async function database(config: Config, url: string, add: Add) {
-  const check = async (name: string, look: () => Promise<Found>) => {
+/** Checks the connection to the database and its content, without a server. Never throws: a failed check is a finding. */
+export async function database(config: Config, url: string, report: Report) {
+  const check = async (name: string, look: () => Promise<CheckResult>) => {
     const found = await look().catch(asFinding)
-    add(name, found)
+    report(name, found)
     return found
   }
   if ((await check('database', () => reach(url, config))).state !== 'ok') return
   const server = await inspect(url)
-  for (const { name, value, needed } of server.unfit) add('pooler', unfit(name, value, needed))
+  for (const { name, value, needed } of server.unfit) report('pooler', unfit(name, value, needed))
   const db = await open({ url })
   try {
     await check('database settings', () => databaseSettings(db))
@@ -44,7 +41,7 @@ export async function database(config: Config, url: string, add: Add) {
 }
 
 /** An error as a finding: what failed, without a word of the statement or the URL, and what to do. */
-function asFinding(error: unknown): Found {
+function asFinding(error: unknown): CheckResult {
   if (error instanceof SchemaError) return wrong(`the schema assay ${error.found}`, WHOLE)
   try {
     return wrong(
@@ -60,7 +57,7 @@ const unfit = (name: string, value: string, needed: string) =>
   wrong(`${name} is '${value}' there, not '${needed}'`, `alter database NAME set ${name} = '${needed}'`)
 
 /** Follows both URLs to their servers. Throws what a start would throw. */
-async function reach(url: string, { directDatabaseUrl: direct }: Config): Promise<Found> {
+async function reach(url: string, { directDatabaseUrl: direct }: Config): Promise<CheckResult> {
   const found = await inspect(url)
   if (found.standby) return wrong('it is a standby, which only reads', 'let DATABASE_URL name the primary')
   if (found.readOnly)
@@ -76,7 +73,7 @@ async function reach(url: string, { directDatabaseUrl: direct }: Config): Promis
   return ok(`${found.name}, reached${found.pooled ? ' through a pooler' : ''}`)
 }
 
-const encoding = ({ encoding }: Server): Found =>
+const encoding = ({ encoding }: Server): CheckResult =>
   encoding === 'UTF8'
     ? ok(encoding)
     : wrong(
@@ -84,12 +81,13 @@ const encoding = ({ encoding }: Server): Found =>
         "make another database: create database NAME encoding 'UTF8' template template0",
       )
 
-const settingOf = async (db: Database, name: string) =>
+const readSetting = async (db: Database, name: string) =>
   (await db.query<{ value: string }>(`select current_setting('${name}') as value`))[0]!.value
 
-async function databaseSettings(db: Database): Promise<Found> {
+async function databaseSettings(db: Database): Promise<CheckResult> {
   const off: string[] = []
-  for (const name of ['fsync', 'full_page_writes']) if ((await settingOf(db, name)) === 'off') off.push(name)
+  for (const name of ['fsync', 'full_page_writes'])
+    if ((await readSetting(db, name)) === 'off') off.push(name)
   return off.length === 0
     ? ok('a crash loses nothing')
     : wrong(
@@ -98,16 +96,16 @@ async function databaseSettings(db: Database): Promise<Found> {
       )
 }
 
-async function version(db: Database): Promise<Found> {
-  const number = Number(await settingOf(db, 'server_version_num'))
-  const shown = await settingOf(db, 'server_version')
+async function version(db: Database): Promise<CheckResult> {
+  const number = Number(await readSetting(db, 'server_version_num'))
+  const shown = await readSetting(db, 'server_version')
   return number >= MIN_SERVER_VERSION
     ? ok(`Postgres ${shown}`)
     : wrong(`Postgres ${shown}`, 'use Postgres 15 or newer')
 }
 
 /** Tokens live by the database's clock; logs and callers by this machine's. */
-async function clock(db: Database): Promise<Found> {
+async function clock(db: Database): Promise<CheckResult> {
   const sent = Date.now()
   const [row] = await db.query<{ at: number }>(
     'select (extract(epoch from clock_timestamp()) * 1000)::float8 as at',
@@ -121,7 +119,7 @@ async function clock(db: Database): Promise<Found> {
       )
 }
 
-async function connections(db: Database, { workers }: Config): Promise<Found> {
+async function connections(db: Database, { workers }: Config): Promise<CheckResult> {
   const [row] = await db.query<{ most: number; used: number }>(
     `select (select least(
         current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
@@ -139,8 +137,8 @@ async function connections(db: Database, { workers }: Config): Promise<Found> {
       )
 }
 
-/** To serve, a role reads and writes rows. Where migrations are due, it may not have to apply them itself. */
-async function privileges(db: Database, migrated: Found): Promise<Found> {
+/** A role that serves reads and writes rows. Another role may apply migrations. */
+async function privileges(db: Database, migrated: CheckResult): Promise<CheckResult> {
   if (migrated.state === 'ok') {
     const missing = await findMissingPrivileges(db)
     return missing.length === 0
@@ -170,13 +168,13 @@ const WHOLE = 'restore the whole backup (docs/running.md), or let DATABASE_URL l
 const MIGRATE = 'assay migrate, or start the server, which does it'
 const ELSEWHERE = 'if there should be customers, let DATABASE_URL lead to them'
 
-async function migrations(db: Database): Promise<Found> {
+async function migrations(db: Database): Promise<CheckResult> {
   const state = await stateOfSchema(db)
   if (state === 'none') return warning('none yet: the database is empty', `${MIGRATE}; ${ELSEWHERE}`)
   return state === 'older' ? warning('older than this version', MIGRATE) : ok('up to date')
 }
 
-async function installation(db: Database): Promise<Found> {
+async function installation(db: Database): Promise<CheckResult> {
   await assertNoGaps(db)
   const [made] = await db.query<{ on: string; customers: number }>(
     `select to_char(created_at, 'YYYY-MM-DD') as on, (select count(*)::int from assay.customers) as customers
@@ -186,7 +184,7 @@ async function installation(db: Database): Promise<Found> {
   return warning('none yet: the next start makes one, which refuses every token there is', ELSEWHERE)
 }
 
-async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<Found> {
+async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<CheckResult> {
   const known = await findMasterKeys(db, {})
   const other = masterKeys.filter(key =>
     known.some(({ id, checkValue: value }) => id === key.id && value !== checkValue(key)),

@@ -1,33 +1,33 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Config, ConfigError, loadConfig, SETTINGS } from '../../../server/config/load.ts'
-import { type Add, type Found, ok, warning, wrong } from '../result.ts'
+import { type CheckResult, ok, type Report, warning, wrong } from '../result.ts'
 
-/** The settings, where they are well-formed; what is wrong with them is added. */
-export function settings(env: NodeJS.ProcessEnv, add: Add): Config | undefined {
+/** Returns the settings, or reports what is wrong with them. */
+export function settings(env: NodeJS.ProcessEnv, report: Report): Config | undefined {
   try {
     const config = loadConfig(env, path => readFileSync(path, 'utf8'))
-    add('settings', ok('well-formed'))
+    report('settings', ok('well-formed'))
     return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     for (const problem of error.problems) {
       const [name, ...rest] = problem.split(': ')
-      add('settings', wrong(`${name} ${rest.join(': ')}`, `mend ${name}; README.md lists every setting`))
+      report('settings', wrong(`${name} ${rest.join(': ')}`, `fix ${name}; README.md lists every setting`))
     }
     return undefined
   }
 }
 
-/** Of every file that holds a secret. */
-export function fileModes(env: NodeJS.ProcessEnv, config: Config | undefined): Found[] {
+/** Checks the mode of every file that holds a secret. */
+export function fileModes(env: NodeJS.ProcessEnv, config: Config | undefined): CheckResult[] {
   const named = SETTINGS.filter(({ secret }) => secret).flatMap(({ name }) => env[`${name}_FILE`] || [])
   const made =
     config?.databaseUrl === undefined
       ? ['master.keys', 'admin.token'].map(name => join(config?.dataDir ?? './data', name))
       : []
   const modes = [...named, ...made].flatMap(path => {
-    const mode = modeOf(path)
+    const mode = readMode(path)
     return mode === undefined ? [] : [{ path, mode }]
   })
   const open = modes.filter(({ mode }) => (mode & 0o077) !== 0)
@@ -38,15 +38,15 @@ export function fileModes(env: NodeJS.ProcessEnv, config: Config | undefined): F
   )
 }
 
-function modeOf(path: string): number | undefined {
+function readMode(path: string): number | undefined {
   try {
     return statSync(path).mode & 0o777
   } catch {
-    return undefined // The settings say so, or nothing has been started yet.
+    return undefined // Missing: the check of the settings reports it, or nothing has been started yet.
   }
 }
 
-export function issuer({ issuer }: Config): Found {
+export function issuer({ issuer }: Config): CheckResult {
   const { protocol, hostname } = new URL(issuer)
   const here = ['localhost', '127.0.0.1', '[::1]'].includes(hostname)
   return protocol === 'https:' || here
