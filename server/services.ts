@@ -32,6 +32,7 @@ import { RedisNotifier } from './revocation/notify.ts'
 import { Replicas } from './revocation/replicas.ts'
 import { RevocationList } from './revocation/revocation-list.ts'
 import { Revoker } from './revocation/revoker.ts'
+import { Authenticator } from './tokens/authenticator.ts'
 import { Explainer } from './tokens/explain.ts'
 import { Issuer } from './tokens/issuer.ts'
 import { Sessions } from './tokens/refresh.ts'
@@ -63,6 +64,8 @@ export interface Worker {
 
 /** A poll takes milliseconds; one that was lost with its link must be given up within a second of the link's return (ms). */
 const POLL_DEADLINE_MS = 800
+/** Memory for tokens that were authenticated before; 50,000 typical ones. */
+const TOKEN_CACHE_BYTES = 64 * 2 ** 20
 /** Logins that wait for a core. */
 const MAX_QUEUED_LOGINS = 64
 
@@ -74,6 +77,8 @@ export function createServices(given: Parts) {
   const { maxStaleness } = config
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const revocations = new RevocationList()
+  const maxCacheBytes = share(TOKEN_CACHE_BYTES, worker)
+  const authenticator = new Authenticator({ issuer: config.issuer, maxCacheBytes })
   const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
   const forget = {
     one(id: string) {
@@ -83,6 +88,7 @@ export function createServices(given: Parts) {
     all() {
       keys.forget.all()
       resourceServers.forget.all()
+      authenticator.clear()
     },
   }
   const hints = redis && new RedisNotifier(redis, keyRing, () => changeFeed.wake())
@@ -100,7 +106,7 @@ export function createServices(given: Parts) {
   })
   const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, changeFeed })
   const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
-  const tokens = new TokenVerifier({ changeFeed, keys, revocations, issuer: config.issuer })
+  const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations, issuer: config.issuer })
   const limits = limitsOf(parts)
   const issuer = new Issuer({ db, tokens, config })
   const revoker = new Revoker({ db, changeFeed, limits })
@@ -160,6 +166,7 @@ export function createServices(given: Parts) {
       revocations: () => revocations.size,
       customers: () => keys.size,
       database: () => db.load(),
+      tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
     },

@@ -14,6 +14,8 @@ export interface SigningKey {
   /** The one protected header that its tokens have, encoded. */
   readonly header: string
   readonly secret: Buffer
+  /** Unique in this process. The same key has another one each time that its record is read and opened. */
+  readonly serial: number
   readonly record: CustomerRecord
 }
 
@@ -117,10 +119,14 @@ function openSecret(
   return open(id => (id === dataKey.id ? dataKey : undefined), Buffer.from(sealed, 'base64'), context)
 }
 
+let lastSerial = 0
+
 function toSigningKey(keyRing: KeyRing, record: CustomerRecord, row: KeyRow, secret: Buffer): SigningKey {
   const [use, version, alg] = row
   const kid = formatKid(keyRing.installationKey, { customerId: record.customerId, use, version })
-  return { kid, use, version, alg, header: encodeHeader({ alg, typ: TYPE[use], kid }), secret, record }
+  const header = encodeHeader({ alg, typ: TYPE[use], kid })
+  lastSerial++
+  return { kid, use, version, alg, header, secret, serial: lastSerial, record }
 }
 
 export const TYPE = { access: 'at+jwt', refresh: 'rt+jwt' } as const

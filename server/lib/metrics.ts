@@ -14,6 +14,8 @@ export interface MetricSources {
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
+  /** Of access tokens that were authenticated before. */
+  tokenCache(): { outcomes: ReadonlyMap<string, number>; tokens: number; bytes: number }
   /** How looking for records in Redis ended. */
   redisKeyCache(): ReadonlyMap<string, number>
   redisFailures(): number
@@ -97,6 +99,11 @@ export class Metrics {
       name: 'assay_record_cache_total',
       help: 'Looks for a customer’s record in Redis, by outcome: used, or why not.',
       read: sources.redisKeyCache,
+    })
+    byOutcome(registers, {
+      name: 'assay_token_cache_total',
+      help: 'Access tokens looked up in the token cache, by outcome: hit, miss, or rekeyed, under a key that was read again.',
+      read: () => sources.tokenCache().outcomes,
     })
     gauges(registers, sources)
     totals(registers, sources)
@@ -216,6 +223,13 @@ function gauges(registers: Registry[], sources: MetricSources) {
   gauge('assay_revocations', 'Live revocations known here.', 'max', sources.revocations)
   // Each worker has a cache of its own, and so a customer may be in several: this is what memory is spent on.
   gauge('assay_customers_cached', 'Records of customers in memory.', 'sum', sources.customers)
+  gauge('assay_tokens_cached', 'Access tokens in the token cache.', 'sum', () => sources.tokenCache().tokens)
+  gauge(
+    'assay_token_cache_bytes',
+    'Memory that the token cache takes, at most.',
+    'sum',
+    () => sources.tokenCache().bytes,
+  )
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
   gauge(
     'assay_database_connections',

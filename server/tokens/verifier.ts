@@ -2,25 +2,32 @@ import type { Issued } from '../../db/queries/issue.ts'
 import type { SessionRow } from '../../db/queries/sessions.ts'
 import {
   type AccessClaims,
-  accessProblem,
-  type ClaimsProblem,
+  isExpired,
+  isNotYetValid,
   type RefreshClaims,
-  refreshProblem,
+  toRefreshClaims,
 } from '../jwt/claims.ts'
-import { type CompactJws, macMatches, parseClaims, signUnder, split } from '../jwt/jwt.ts'
+import { signUnder, split } from '../jwt/jwt.ts'
 import type { SigningKey } from '../keys/customer-keys.ts'
 import type { KeyCache } from '../keys/key-cache.ts'
 import { isWaiting, type Waiting, whenReady } from '../lib/when-ready.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 import { customerEpoch, type RevocationList, type RevokedBecause } from '../revocation/revocation-list.ts'
+import {
+  type AuthenticationFailure,
+  type Authenticator,
+  type AuthenticClaims,
+  signedClaims,
+} from './authenticator.ts'
 
 /** Why a token is refused. Never shown to who presents it: it goes to metrics, and to those who may know. */
 export type RejectionReason =
   | 'token_malformed'
   | 'header_malformed'
   | 'key_unknown'
-  | 'signature_wrong'
-  | ClaimsProblem
+  | AuthenticationFailure
+  | 'expired'
+  | 'not_yet_valid'
   | RevokedBecause
   | 'customer_revoked'
   | 'customer_disabled'
@@ -30,6 +37,7 @@ export type VerifyResult<Claims> =
   | { refusal: RejectionReason; claims?: undefined }
 
 export interface TokenVerifierOptions {
+  authenticator: Authenticator
   changeFeed: ChangeFeed
   keys: KeyCache
   revocations: RevocationList
@@ -44,48 +52,56 @@ export class TokenVerifier {
   }
 
   /** Throws Unavailable when the state can't be known. Awaits nothing when it is in memory. */
-  async verify(text: string): Promise<VerifyResult<AccessClaims>> {
+  async verify(text: string): Promise<VerifyResult<AuthenticClaims>> {
     return whenReady(() => this.verifyAccessSync(text))
   }
 
   /** All by one state, whatever has to be waited for first. */
-  async verifyAll(texts: string[]): Promise<VerifyResult<AccessClaims>[]> {
+  async verifyAll(texts: string[]): Promise<VerifyResult<AuthenticClaims>[]> {
     return whenReady(() => together(texts.map(text => this.verifyAccessSync(text))))
   }
 
   /** As `verifyAll`, a refresh token's own part of the truth. */
   async verifyAllRefresh(texts: string[]): Promise<VerifyResult<RefreshClaims>[]> {
-    return whenReady(() => together(texts.map(text => this.#judgeRefresh(text))))
+    return whenReady(() => together(texts.map(text => this.#verifyRefreshSync(text))))
   }
 
   /** A refresh token's own part of the truth; its session's is in the database. Throws Unavailable. */
   async verifyRefresh(text: string): Promise<VerifyResult<RefreshClaims>> {
-    return whenReady(() => this.#judgeRefresh(text))
+    return whenReady(() => this.#verifyRefreshSync(text))
   }
 
   /**
-   * The verdict if it can be given now. No await lies between the freshness of the state and the verdict: what is
-   * answered is true of one moment.
+   * The result, if everything that it depends on is in memory. Nothing is awaited between the check of the lease and the
+   * result, so the result is true of one moment.
    */
-  verifyAccessSync(text: string): VerifyResult<AccessClaims> | Waiting {
-    const { changeFeed, keys, revocations, issuer } = this.#options
-    const token = split(text)
+  verifyAccessSync(text: string): VerifyResult<AuthenticClaims> | Waiting {
+    const { authenticator, changeFeed, keys } = this.#options
+    const token = authenticator.read(text)
     if (!token) return { refusal: 'token_malformed' }
     const key = keys.findByHeader(token.header, 'access')
     if (typeof key === 'string') return { refusal: key }
     if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
     if ('load' in key) return { wait: () => keys.load(key.load, key.missing) }
-    const signed = signedClaims(token, key)
-    if (typeof signed === 'string') return { refusal: signed }
-    const { customerId } = key.record
-    const problem = accessProblem(signed, { customerId, issuer, now: changeFeed.now() })
-    if (problem) return { refusal: problem }
-    const claims = signed as unknown as AccessClaims
-    const refusal = revocations.refuse(claims) ?? refusedByCustomer(claims, key)
+    const claims = authenticator.authenticate(text, token, key)
+    if (typeof claims === 'string') return { refusal: claims }
+    const refusal = this.#judge(claims, key)
     return refusal ? { refusal } : { claims }
   }
 
-  #judgeRefresh(text: string): VerifyResult<RefreshClaims> | Waiting {
+  /** Why an authentic token is refused at this moment, or undefined. */
+  #judge(claims: AuthenticClaims, { record }: SigningKey): RejectionReason | undefined {
+    const { changeFeed, revocations } = this.#options
+    const now = changeFeed.now()
+    if (isExpired(claims, now)) return 'expired'
+    if (isNotYetValid(claims, now)) return 'not_yet_valid'
+    const revoked = revocations.refuse(claims)
+    if (revoked) return revoked
+    if (record.state !== 'active') return 'customer_disabled'
+    return customerEpoch(claims.ep) < record.epoch ? 'customer_revoked' : undefined
+  }
+
+  #verifyRefreshSync(text: string): VerifyResult<RefreshClaims> | Waiting {
     const { changeFeed, keys } = this.#options
     const token = split(text)
     if (!token) return { refusal: 'token_malformed' }
@@ -95,8 +111,11 @@ export class TokenVerifier {
     if ('load' in key) return { wait: () => keys.load(key.load, key.missing) }
     const signed = signedClaims(token, key)
     if (typeof signed === 'string') return { refusal: signed }
-    const problem = refreshProblem(signed, { customerId: key.record.customerId, now: changeFeed.now() })
-    return problem ? { refusal: problem } : { claims: signed as unknown as RefreshClaims }
+    const claims = toRefreshClaims(signed)
+    if (!claims) return { refusal: 'claims_malformed' }
+    if (claims.client_id !== key.record.customerId) return { refusal: 'wrong_customer' }
+    // The session's row decides the rest. A database clock that was set back must not end sessions.
+    return isExpired(claims, changeFeed.now()) ? { refusal: 'expired' } : { claims }
   }
 
   /** An access token as its issuing statement decided it. It never outlives its session. */
@@ -161,13 +180,3 @@ export type RefreshableSession = Pick<
   SessionRow,
   'id' | 'subject' | 'gen' | 'keyVersion' | 'rotatedAt' | 'expiresAt'
 >
-
-function signedClaims(token: CompactJws, key: SigningKey): Record<string, unknown> | RejectionReason {
-  if (!macMatches(token, key.alg, key.secret)) return 'signature_wrong'
-  return parseClaims(token.claims) ?? 'claims_malformed'
-}
-
-function refusedByCustomer({ ep }: AccessClaims, { record }: SigningKey): RejectionReason | undefined {
-  if (record.state !== 'active') return 'customer_disabled'
-  return customerEpoch(ep) < record.epoch ? 'customer_revoked' : undefined
-}
