@@ -1,7 +1,7 @@
+import { LRUCache } from 'lru-cache'
 import { type AccessClaims, toAccessClaims } from '../jwt/claims.ts'
 import { type CompactJws, macMatches, parseClaims, split } from '../jwt/jwt.ts'
 import type { SigningKey } from '../keys/customer-keys.ts'
-import { GenerationalCache } from '../lib/generational-cache.ts'
 
 /** Why a text is not an authentic token of a key's customer. */
 export type AuthenticationFailure = 'signature_wrong' | 'claims_malformed' | 'wrong_customer' | 'wrong_issuer'
@@ -58,9 +58,8 @@ export class AuthenticClaims implements AccessClaims {
   }
 }
 
-/** A text that was found authentic, the header segment that names its key, and which key that was. */
-export class AuthenticToken {
-  readonly text: string
+/** What is cached of a text that was found authentic: the header segment that names its key, and which key that was. */
+class AuthenticToken {
   readonly header: string
   /** The serial of the key. The key itself would keep a secret in memory after it was rotated or erased. */
   readonly keySerial: number
@@ -68,7 +67,6 @@ export class AuthenticToken {
   readonly bytes: number
 
   constructor(text: string, key: SigningKey, claims: AuthenticClaims) {
-    this.text = copy(text)
     this.header = key.header
     this.keySerial = key.serial
     this.claims = claims
@@ -88,14 +86,14 @@ export interface AuthenticatorOptions {
  */
 export class Authenticator {
   readonly #issuer: string
-  readonly #cache: GenerationalCache<AuthenticToken>
+  readonly #cache: LRUCache<string, AuthenticToken>
   #hits = 0
   #misses = 0
   #rekeyed = 0
 
   constructor({ issuer, maxCacheBytes }: AuthenticatorOptions) {
     this.#issuer = issuer
-    this.#cache = new GenerationalCache(maxCacheBytes)
+    this.#cache = new LRUCache({ maxSize: maxCacheBytes, sizeCalculation: ({ bytes }) => bytes })
   }
 
   /** The text as it was found authentic before, or else its segments. Undefined if it can't be a token. */
@@ -123,7 +121,7 @@ export class Authenticator {
 
   #authenticateAnew(text: string, token: CompactJws, key: SigningKey) {
     const claims = this.#claimsOf(token, key)
-    if (typeof claims !== 'string') this.#cache.put(new AuthenticToken(text, key, claims))
+    if (typeof claims !== 'string') this.#cache.set(copy(text), new AuthenticToken(text, key, claims))
     return claims
   }
 
@@ -149,7 +147,7 @@ export class Authenticator {
       ['miss', this.#misses],
       ['rekeyed', this.#rekeyed],
     ])
-    return { outcomes, tokens: this.#cache.size, bytes: this.#cache.bytes }
+    return { outcomes, tokens: this.#cache.size, bytes: this.#cache.calculatedSize }
   }
 }
 
