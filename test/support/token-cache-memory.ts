@@ -1,0 +1,86 @@
+import { randomBytes } from 'node:crypto'
+import { randomId } from '../../server/crypto/credentials.ts'
+import type { AccessClaims } from '../../server/jwt/claims.ts'
+import { encodeHeader, signUnder } from '../../server/jwt/jwt.ts'
+import type { SigningKey } from '../../server/keys/customer-keys.ts'
+import { Authenticator } from '../../server/tokens/authenticator.ts'
+import { heapInUse } from './memory.ts'
+
+/** Fills a token cache with tokens of one kind after the other, and prints how much heap each takes. A process of its own. */
+
+const ISSUER = 'http://assay.test'
+const MAX_CACHE_BYTES = 8 * 2 ** 20
+
+type Claims = Partial<AccessClaims>
+
+/** The members that make a token of nearly 8 KiB. */
+const filled = (members: (length: number) => Claims): Claims => {
+  let length = 5_600
+  while (Buffer.byteLength(JSON.stringify(members(length))) > 5_600) length -= 20
+  return members(length)
+}
+
+/** In each of them something else takes more memory than its text. */
+const KINDS: Record<string, () => Claims> = {
+  'as small as can be': () => ({}),
+  'a subject of two bytes a character': () => ({ sub: '名'.repeat(255) }),
+  'many audiences': () =>
+    filled(length => ({ aud: Array.from({ length: length / 14 }, () => randomBytes(6).toString('hex').slice(1)) })),
+  'a long scope': () => filled(length => ({ scope: 's'.repeat(length) })),
+  'claims of brackets': () =>
+    filled(length => ({ ext: { a: JSON.parse('['.repeat(length / 2) + ']'.repeat(length / 2)) } })),
+  'claims of two bytes a character': () => filled(length => ({ ext: { a: `名${'a'.repeat(length)}` } })),
+}
+
+export interface Measured {
+  kind: string
+  tokens: number
+  bytes: number
+  maxBytes: number
+  heapBytes: number
+}
+
+let serial = 0
+
+/** A key of a record of its own, as after it was read again: nothing is shared with another token. */
+function newKey(): SigningKey {
+  const customerId = randomId(10)
+  const kid = [customerId, `a1.${randomId(8).slice(0, 13)}`].join('.')
+  const header = encodeHeader({ alg: 'HS512', typ: 'at+jwt', kid })
+  const record = { customerId, state: 'active', epoch: 0, keys: [], apiKeys: [], gone: undefined } as const
+  serial++
+  return { kid, use: 'access', version: 1, alg: 'HS512', header, secret: randomBytes(64), serial, record }
+}
+
+function add(authenticator: Authenticator, more: Claims) {
+  const key = newKey()
+  const ids = { jti: randomId(15), sid: randomId(15), client_id: key.record.customerId }
+  const iat = 2_200_000_000 // Too large for a small integer of V8.
+  const times = { exp: iat + 3_600, iat, ep: '123456789012345.123456789012345', gen: 1_000 }
+  const claims = { iss: ISSUER, sub: 'a', aud: 'a', ...ids, ...times, ...more }
+  const sent = `${signUnder(key.header, 'HS512', claims, key.secret)}${' '.repeat(4_096)}`
+  // A slice, as of a Cookie header or a body. Kept as it is, it would keep the whole of them.
+  const text = sent.trimEnd()
+  const result = authenticator.authenticate(text, authenticator.read(text)!, key)
+  if (typeof result === 'string') throw new Error(result)
+}
+
+/** Until an older token has to leave. */
+function fill(authenticator: Authenticator, more: () => Claims) {
+  for (let tokens = -1; tokens < authenticator.stats.tokens; ) {
+    tokens = authenticator.stats.tokens
+    add(authenticator, more())
+  }
+}
+
+function measure([kind, more]: [string, () => Claims]): Measured {
+  const authenticator = new Authenticator({ issuer: ISSUER, maxCacheBytes: MAX_CACHE_BYTES })
+  for (let i = 0; i < 50; i++) add(authenticator, more()) // What is compiled and allocated once is there before.
+  authenticator.clear()
+  const before = heapInUse()
+  fill(authenticator, more)
+  const { tokens, bytes } = authenticator.stats
+  return { kind, tokens, bytes, maxBytes: MAX_CACHE_BYTES, heapBytes: heapInUse() - before }
+}
+
+process.stdout.write(JSON.stringify(Object.entries(KINDS).map(measure)))

@@ -1,0 +1,17 @@
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import type { Measured } from './support/token-cache-memory.ts'
+
+const PROGRAM = join(import.meta.dirname, 'support/token-cache-memory.ts')
+
+test('H25 a full token cache takes no more heap than it may, whatever the tokens hold', () => {
+  const measured: Measured[] = JSON.parse(execFileSync(process.execPath, [PROGRAM], { encoding: 'utf8' }))
+  expect(measured).toHaveLength(6)
+  for (const { kind, tokens, bytes, maxBytes, heapBytes } of measured) {
+    expect(bytes, kind).toBeGreaterThan(0.99 * maxBytes)
+    expect(heapBytes, `${kind}, ${tokens} tokens`).toBeLessThan(maxBytes)
+    // What is counted is near what is used, or the test would show nothing.
+    expect(heapBytes, kind).toBeGreaterThan(maxBytes / 2)
+  }
+})
