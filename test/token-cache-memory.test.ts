@@ -5,7 +5,9 @@ import type { Measured } from './support/token-cache-memory.ts'
 
 const PROGRAM = join(import.meta.dirname, 'support/token-cache-memory.ts')
 
-test('H25 a full token cache takes no more heap than it may, whatever the tokens hold', () => {
+test('H25 a full token cache takes no more heap than it may, whatever the tokens hold', {
+  timeout: 180_000,
+}, () => {
   const measured: Measured[] = JSON.parse(execFileSync(process.execPath, [PROGRAM], { encoding: 'utf8' }))
   expect(measured).toHaveLength(6)
   for (const { kind, tokens, bytes, maxBytes, heapBytes } of measured) {

@@ -25,7 +25,9 @@ const KINDS: Record<string, () => Claims> = {
   'as small as can be': () => ({}),
   'a subject of two bytes a character': () => ({ sub: '名'.repeat(255) }),
   'many audiences': () =>
-    filled(length => ({ aud: Array.from({ length: length / 14 }, () => randomBytes(6).toString('hex').slice(1)) })),
+    filled(length => ({
+      aud: Array.from({ length: length / 14 }, () => randomBytes(6).toString('hex').slice(1)),
+    })),
   'a long scope': () => filled(length => ({ scope: 's'.repeat(length) })),
   'claims of brackets': () =>
     filled(length => ({ ext: { a: JSON.parse('['.repeat(length / 2) + ']'.repeat(length / 2)) } })),
@@ -45,7 +47,7 @@ let serial = 0
 /** A key of a record of its own, as after it was read again: nothing is shared with another token. */
 function newKey(): SigningKey {
   const customerId = randomId(10)
-  const kid = [customerId, `a1.${randomId(8).slice(0, 13)}`].join('.')
+  const kid = [customerId, `a1.${randomId(10).slice(0, 13)}`].join('.')
   const header = encodeHeader({ alg: 'HS512', typ: 'at+jwt', kid })
   const record = { customerId, state: 'active', epoch: 0, keys: [], apiKeys: [], gone: undefined } as const
   serial++
