@@ -51,7 +51,7 @@ async function growth(replica: Replica, act: () => Promise<unknown>): Promise<ty
 async function cached(customer: Customer, body: object = {}): Promise<Tokens> {
   const tokens = await customer.session(body)
   for (const replica of [here, there]) {
-    expect((await replica.verify(tokens.access_token)).status).toBe(200)
+    for (let i = 0; i < 2; i++) expect((await replica.verify(tokens.access_token)).status).toBe(200)
     const again = await growth(replica, () => replica.verify(tokens.access_token))
     expect(again).toEqual({ ...NONE, hit: 1 })
   }
@@ -79,7 +79,7 @@ test('one cache serves every endpoint that verifies an access token', async () =
   const counted = await growth(here, async () => {
     expect(await statusesOf(here, customer, access_token)).toEqual(ACCEPTED)
   })
-  expect(counted).toEqual({ hit: 4, miss: 1, rekeyed: 0 })
+  expect(counted).toEqual({ hit: 3, miss: 2, rekeyed: 0 })
 })
 
 test('the answer to a token that is in the cache is the answer to one that is not', async () => {
@@ -87,15 +87,14 @@ test('the answer to a token that is in the cache is the answer to one that is no
   const body = { audience: ['a', 'b'], claims: { role: 'admin', 名: ['é', { deep: [1.5, null] }] } }
   const { access_token } = await customer.session(body)
   const answers = []
-  for (const replica of [here, here, there]) {
+  for (const replica of [here, here, here, there]) {
     const { status, headers } = await replica.verify(access_token)
     const { json } = await replica.introspect(access_token)
     const about = [...headers].filter(([name]) => name.startsWith('x-auth-'))
     answers.push({ status, about, json })
   }
   expect(answers[0]).toMatchObject({ status: 200, json: { active: true, aud: ['a', 'b'], ext: body.claims } })
-  expect(answers[1]).toEqual(answers[0])
-  expect(answers[2]).toEqual(answers[0])
+  for (const answer of answers) expect(answer).toEqual(answers[0])
 })
 
 type Ending = (customer: Customer, tokens: Tokens) => Promise<{ status: number }>
@@ -331,7 +330,10 @@ test('the metrics say how many tokens are cached, and in how many bytes', async 
   expect(await read()).toEqual({ tokens: 0, bytes: 0 })
   const customer = await replica.signUp()
   const { access_token } = await customer.session()
-  for (let i = 0; i < 2; i++) await replica.verify(access_token)
+  await replica.verify(access_token)
+  // A token that comes only once is not worth its memory.
+  expect(await read()).toEqual({ tokens: 0, bytes: 0 })
+  for (let i = 0; i < 3; i++) await replica.verify(access_token)
   const { tokens, bytes } = await read()
   expect(tokens).toBe(1)
   expect(bytes).toBeGreaterThan(access_token.length)
