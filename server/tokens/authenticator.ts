@@ -74,8 +74,8 @@ class AuthenticToken {
   }
 }
 
-/** Tokens of which it is known that they were seen once: a power of two, for 256 KiB. */
-const SEEN_ONCE_SLOTS = 2 ** 16
+/** Tokens that were seen once, in 2 MiB at most: somewhat more of them than the cache has room for. */
+const MAX_SEEN_ONCE = 65_536
 
 export interface AuthenticatorOptions {
   issuer: string
@@ -90,8 +90,8 @@ export interface AuthenticatorOptions {
 export class Authenticator {
   readonly #issuer: string
   readonly #cache: LRUCache<string, AuthenticToken>
-  /** By some bits of a token's MAC, a few more of them. A collision only has a token cached one time too early. */
-  readonly #seenOnce = new Int32Array(SEEN_ONCE_SLOTS)
+  /** 32 bits of each token's MAC. When two tokens have the same bits, one is cached at its first use; no more depends on it. */
+  readonly #seenOnce = new Set<number>()
   #hits = 0
   #misses = 0
   #rekeyed = 0
@@ -137,10 +137,10 @@ export class Authenticator {
     let bits = 0
     for (let i = text.length - 12; i < text.length; i++) bits = Math.imul(bits, 31) + text.charCodeAt(i)
     bits |= 0
-    const slot = bits & (SEEN_ONCE_SLOTS - 1)
-    const seen = this.#seenOnce[slot] === bits
-    this.#seenOnce[slot] = bits
-    return seen
+    if (this.#seenOnce.delete(bits)) return true
+    if (this.#seenOnce.size >= MAX_SEEN_ONCE) this.#seenOnce.clear()
+    this.#seenOnce.add(bits)
+    return false
   }
 
   #claimsOf(token: CompactJws, key: SigningKey): AuthenticClaims | AuthenticationFailure {
