@@ -10,18 +10,7 @@ import { AMBIGUOUS, pathIn, RAW_FOLDING, UNAMBIGUOUS, WITH_PARAMETERS } from './
 
 const read = (file: string) => readFileSync(join(import.meta.dirname, '../deploy', file), 'utf8')
 
-const NAMES = Object.keys(
-  identityHeaders({
-    client_id: '',
-    sub: '',
-    aud: '',
-    jti: '',
-    exp: 0,
-    iat: 0,
-    iss: '',
-    ep: '',
-  }),
-)
+const NAMES = Object.keys(identityHeaders({ client_id: '', sub: '', aud: '', jti: '', exp: 0 }))
 const small = NAMES.map(name => name.toLowerCase())
 
 /** As RE2 reads it, which compares Unicode letters and writes `\x{130}` where JavaScript has `\u{130}`. */

@@ -6,13 +6,14 @@ import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
 import { bearerToken } from '../http/credentials.ts'
 import type { AppContext, ClientEnv, Services } from '../http/env.ts'
-import { json, NO_STORE } from '../http/respond.ts'
-import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
+import { bytes, NO_STORE } from '../http/respond.ts'
+import type { RefreshClaims } from '../jwt/claims.ts'
 import { scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
+import type { AuthenticClaims } from '../tokens/authenticator.ts'
 
-/** Byte for byte the same for everything that this client may not know. */
-const INACTIVE = { active: false }
+/** The same bytes for everything that this client may not know. */
+const INACTIVE = '{"active":false}'
 
 const batchRequest = z.strictObject({ tokens: z.array(z.string()).max(100) })
 
@@ -35,7 +36,8 @@ export const introspect = new Hono<ClientEnv>()
   .post('/batch', requireClient, async c => {
     const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
     await strictBarrier(c)
-    return respondWithAge(c, { tokens: await introspectAll(c.get('services'), c.get('client'), tokens) })
+    const answers = await introspectAll(c.get('services'), c.get('client'), tokens)
+    return respondWithAge(c, `{"tokens":[${answers.join(',')}]}`)
   })
 
 const strictBarrier = (c: AppContext) =>
@@ -44,34 +46,48 @@ const strictBarrier = (c: AppContext) =>
 async function verifyToken(
   { tokens, metrics, sessions }: Services,
   token: string,
-): Promise<AccessClaims | undefined> {
+): Promise<AuthenticClaims | undefined> {
   const { claims, refusal } = await tokens.verify(token)
   metrics.verified(refusal)
   if (claims) sessions.markConfirmed(claims)
   return claims
 }
 
-/** A refresh token is active only to its own customer: many servers admit any token that is called active. */
+/** The JSON of each token's answer. */
 async function introspectAll(
   services: Services,
   client: AuthenticatedClient,
   tokens: string[],
-): Promise<object[]> {
-  const access = await services.tokens.verifyAll(tokens)
-  const refresh = client.kind === 'api_key' ? await services.tokens.verifyAllRefresh(tokens) : []
-  const own = refresh.flatMap(({ claims }) => (claims && mayKnow(client, claims) ? [claims] : []))
-  const scopes = await services.sessions.refreshable(own)
-  return tokens.map((_, i) => {
-    const { claims, refusal } = access[i]!
+): Promise<string[]> {
+  const results = await services.tokens.verifyAll(tokens)
+  const refused = tokens.filter((_, i) => results[i]!.claims === undefined)
+  const refresh = client.kind === 'api_key' ? await introspectRefresh(services, client, refused) : NONE
+  return results.map(({ claims, refusal }, i) => {
     services.metrics.verified(refusal)
-    if (claims) {
-      services.sessions.markConfirmed(claims)
-      return mayKnow(client, claims) ? serializeAccess(claims) : INACTIVE
-    }
-    const found = refresh[i]?.claims
-    const scope = found && mayKnow(client, found) ? scopes.get(found.jti) : undefined
-    return found && scope !== undefined ? serializeRefresh(found, scope) : INACTIVE
+    if (!claims) return refresh.get(tokens[i]!) ?? INACTIVE
+    services.sessions.markConfirmed(claims)
+    return mayKnow(client, claims) ? serializeAccess(claims) : INACTIVE
   })
+}
+
+const NONE: ReadonlyMap<string, string> = new Map()
+
+/** A refresh token is active only to its own customer: many servers admit any token that is called active. */
+async function introspectRefresh(
+  { tokens, sessions }: Services,
+  client: AuthenticatedClient,
+  texts: string[],
+) {
+  if (texts.length === 0) return NONE
+  const results = await tokens.verifyAllRefresh(texts)
+  const own = results.flatMap(({ claims }) => (claims && mayKnow(client, claims) ? [claims] : []))
+  const scopes = await sessions.refreshable(own)
+  const answers = new Map<string, string>()
+  for (const [i, { claims }] of results.entries()) {
+    const scope = claims && mayKnow(client, claims) ? scopes.get(claims.jti) : undefined
+    if (claims && scope !== undefined) answers.set(texts[i]!, serializeRefresh(claims, scope))
+  }
+  return answers
 }
 
 /** `scope`: of an access token. Where a server is limited to scopes, a token must have one of them. */
@@ -85,8 +101,8 @@ function mayKnow(
   return isOfCustomer && (scopes === undefined || scopesOf(scope).some(one => scopes.includes(one)))
 }
 
-/** Member by member: a token that a stolen secret signed may hold others. */
-const serializeAccess = ({
+/** Member by member: a token that a stolen secret signed may hold others. `ext` is JSON already. */
+function serializeAccess({
   iss,
   sub,
   aud,
@@ -95,19 +111,36 @@ const serializeAccess = ({
   iat,
   jti,
   sid,
-  ext,
+  extJson,
   scope = '',
-}: AccessClaims) => ({
-  ...{ active: true, iss, sub, aud, client_id, exp, iat, jti, sid, ext },
-  ...{ scope, scopes: scopesOf(scope), token_type: 'Bearer' },
-})
-
-const serializeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaims, scope: string) => ({
-  ...{ active: true, aud, client_id, sub, sid, iat, exp, jti },
-  ...{ scope, scopes: scopesOf(scope) },
-})
-
-function respondWithAge(c: AppContext, body: object) {
-  const age = stateAge(c.get('services').changeFeed)
-  return json(c, body, 200, { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) })
+}: AuthenticClaims) {
+  const claims = {
+    active: true,
+    iss,
+    sub,
+    aud,
+    client_id,
+    exp,
+    iat,
+    jti,
+    sid,
+    scope,
+    scopes: scopesOf(scope),
+  }
+  const json = JSON.stringify({ ...claims, token_type: 'Bearer' })
+  return extJson === undefined ? json : `${json.slice(0, -1)},"ext":${extJson}}`
 }
+
+const serializeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaims, scope: string) =>
+  JSON.stringify({
+    ...{ active: true, aud, client_id, sub, sid, iat, exp, jti },
+    ...{ scope, scopes: scopesOf(scope) },
+  })
+
+/** `body` is JSON. */
+function respondWithAge(c: AppContext, body: string) {
+  const age = stateAge(c.get('services').changeFeed)
+  return bytes(c, body, 200, age === undefined ? JSON_HEADERS : { ...JSON_HEADERS, 'X-Assay-Age': age })
+}
+
+const JSON_HEADERS = { 'Content-Type': 'application/json', ...NO_STORE }
