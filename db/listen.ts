@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { within } from './deadline.ts'
-import { connected, connectionTo, PgConnection } from './pg-connection.ts'
+import { connect, connected, type PostgresConnection, targetOf } from './postgres-connection.ts'
+import { linkError } from './postgres-socket.ts'
 
 /** What every publication notifies; `publishing` in queries/change-feed.ts says so in SQL. */
 export const CHANNEL = 'assay_changes'
@@ -14,8 +15,8 @@ export interface Listener {
 
 /** How long a test notification may take (ms). */
 const PROOF_TIMEOUT_MS = 2_000
-/** A connection that listens, or notifies, is there by then (ms). */
-const CONNECT_DEADLINE_MS = 5_000
+/** How long a LISTEN, or a connection that notifies, may take (ms). */
+const LISTEN_TIMEOUT_MS = 5_000
 /** Between the loss of the connection and the next try (ms). */
 const RETRY_DELAY_MS = 200
 
@@ -24,44 +25,40 @@ const RETRY_DELAY_MS = 200
  * lost connection it listens again, which counts as a hint, for there may have been some meanwhile.
  */
 export async function listenForChanges(url: string, onHint: () => void): Promise<Listener> {
+  const target = targetOf(url)
   const proof = randomUUID()
   const proven = Promise.withResolvers<boolean>()
-  const onNotice = (payload?: string) => (payload === proof ? proven.resolve(true) : onHint())
-  let listener: PgConnection | undefined
-  let closed = false
+  const onNotify = (payload: string) => (payload === proof ? proven.resolve(true) : onHint())
+  let connection: PostgresConnection | undefined
+  let isClosed = false
 
   async function listen() {
-    const made = new PgConnection(connectionTo(url))
-    listener = made
-    const ended = new Promise<void>(resolve => made.on('end', () => resolve()))
-    made.on('notification', ({ payload }) => onNotice(payload))
-    await within(CONNECT_DEADLINE_MS, listening(made), () => made.cut())
+    const made = await connect(target, { onNotify })
+    connection = made
+    if (isClosed) return made.close()
+    await within(LISTEN_TIMEOUT_MS, made.query(`listen ${CHANNEL}`), () => made.destroy(linkError('TIMEOUT')))
     onHint()
-    return { ended }
   }
 
-  async function goOn(listening: ReturnType<typeof listen>) {
-    await listening.then(({ ended }) => ended).catch(() => {})
-    await listener?.end().catch(() => {})
+  async function listenAgain(listening: Promise<void>) {
+    await listening.then(
+      () => connection?.closed,
+      error => connection?.destroy(error),
+    )
     await pause(RETRY_DELAY_MS, undefined, { ref: false })
-    if (!closed) void goOn(listen())
-  }
-
-  const listening = async (connection: PgConnection) => {
-    await connection.connect()
-    await connection.query(`listen ${CHANNEL}`)
+    if (!isClosed) void listenAgain(listen())
   }
 
   const first = listen()
-  void goOn(first)
+  void listenAgain(first)
   setTimeout(proven.resolve, PROOF_TIMEOUT_MS, false).unref()
   // From another connection: through a pooler who notifies may hear itself.
   first
-    .then(() => connected(url, CONNECT_DEADLINE_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
+    .then(() => connected(url, LISTEN_TIMEOUT_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
     .catch(() => proven.resolve(false))
   const close = async () => {
-    closed = true
-    await listener?.end().catch(() => {})
+    isClosed = true
+    await connection?.close()
   }
   return { heard: await proven.promise, close }
 }

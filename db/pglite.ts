@@ -1,7 +1,8 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { PGlite, types } from '@electric-sql/pglite'
+import { PGlite } from '@electric-sql/pglite'
 import type { Database, Line } from './client.ts'
+import { pgliteTypes } from './codecs.ts'
 import { within } from './deadline.ts'
 import { CorruptDatabaseError, translate } from './errors.ts'
 import { migrate } from './migrate.ts'
@@ -29,7 +30,7 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
 /** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */
 async function create(folder: string): Promise<PGlite> {
   try {
-    return await PGlite.create(folder, { parsers: { [types.INT8]: Number } })
+    return await PGlite.create(folder, pgliteTypes())
   } catch (error) {
     throw isOfSystem(error) ? error : new CorruptDatabaseError(folder, error)
   }

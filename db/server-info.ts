@@ -1,4 +1,4 @@
-import { connected } from './pg-connection.ts'
+import { connected } from './postgres-connection.ts'
 
 /** What a URL leads to. */
 export interface Server {
@@ -33,11 +33,12 @@ const DEADLINE_MS = 5_000
 
 /**
  * What acknowledged means; what each act is written for, which sees what was committed while it waited for a row; how
- * times are written; and the end of a statement whose caller was answered 503 long ago.
+ * bytes and times are written; and the end of a statement whose caller was answered 503 long ago.
  */
 const REQUIRED_SETTINGS: Record<string, RequiredSetting> = {
   synchronous_commit: { value: 'on', isFit: value => ['on', 'remote_apply'].includes(value) },
   default_transaction_isolation: { value: 'read committed', isFit: value => value === 'read committed' },
+  bytea_output: { value: 'hex', isFit: value => value === 'hex' },
   DateStyle: { value: 'ISO, MDY', isFit: value => value.startsWith('ISO') },
   statement_timeout: { value: '4500ms', isFit: value => Number(value) > 0 && Number(value) <= 5_000 },
 }
@@ -48,6 +49,12 @@ export const sessionSettings = (deadline: number) => ({
   // A little before our own deadline, so that a statement that waits for a lock ends there too.
   statement_timeout: String(Math.floor(deadline * 0.9)),
 })
+
+interface Answer extends Pick<Server, 'identity' | 'standby' | 'readOnly' | 'encoding'> {
+  pid: number
+  database: string
+  settings: Record<string, string>
+}
 
 // pg_settings has the number alone, in milliseconds, where current_setting adds a unit.
 const QUESTION = `
@@ -64,9 +71,10 @@ const QUESTION = `
 /** Asks the server itself, on a connection of its own. Throws Unavailable. */
 export function inspect(url: string): Promise<Server> {
   return connected(url, DEADLINE_MS, async connection => {
-    const { pid, database, settings, ...server } = (await connection.query(QUESTION)).rows[0]
-    const name = `${database} on ${connection.host}:${connection.port}`
-    const pooled = pid !== (connection as unknown as { processID: number }).processID
+    const [answer] = await connection.query<Answer>(QUESTION)
+    const { pid, database, settings, ...server } = answer!
+    const name = `${database} on ${connection.host.host}:${connection.host.port}`
+    const pooled = pid !== connection.pid
     return { ...server, name, pooled, unfit: pooled ? unfitOf(settings) : [] }
   })
 }
