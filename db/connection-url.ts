@@ -67,15 +67,15 @@ const sessionsOf = (query: URLSearchParams, isOneOfSeveral: boolean) =>
 
 function addressOf({ hostname, port, searchParams: query }: URL) {
   const written = hostname === NO_HOST ? '' : decodeURIComponent(hostname.replace(/^\[(.+)\]$/, '$1'))
-  const host = query.get('host') || written || process.env.PGHOST || 'localhost'
-  return { host, port: Number(query.get('port') || port || process.env.PGPORT || 5432) }
+  const host = query.get('host') || written || 'localhost'
+  return { host, port: Number(query.get('port') || port || 5432) }
 }
 
 /** The certificate is checked for this host, by name or address; without `host` Node would check it for "localhost". */
 function checked(one: Host): Host {
   // A Unix socket leads to this machine: libpq encrypts nothing there either.
   if (one.host.startsWith('/')) return { ...one, tls: undefined }
-  if (one.tls === undefined || one.tls.checkServerIdentity) return one
+  if (!one.tls || one.tls.checkServerIdentity || one.tls.rejectUnauthorized === false) return one
   return {
     ...one,
     tls: { ...one.tls, checkServerIdentity: (_, cert) => checkServerIdentity(one.host, cert) },

@@ -26,47 +26,57 @@ export async function within<Result>(
   }
 }
 
+/** Calls that begin within so long of each other share a timer (ms), so that a call ends that much late at most. */
+const GROUP_MS = 20
+
+/** A call that is timed: the group that it ends with. */
+export interface Timed<Call> {
+  group?: Set<Call>
+}
+
 /**
- * Ends calls that take longer than `deadline` milliseconds, with one timer for all of them: a timer each would cost more than
- * all the rest of a call does. All have the same deadline, so they end in the order in which they began.
+ * Ends calls that take longer than `deadline` milliseconds. A timer for each of them would cost more than all the rest of a
+ * call does.
  */
-export class Deadlines<Call extends { startedAt: number }> {
+export class Deadlines<Call extends Timed<Call>> {
   readonly #deadline: number
   readonly #onLate: (call: Call) => void
-  readonly #calls = new Set<Call>()
-  #isArmed = false
+  #group: Set<Call> | undefined
+  #size = 0
 
   constructor(deadline: number, onLate: (call: Call) => void) {
     this.#deadline = deadline
     this.#onLate = onLate
   }
 
+  /** Calls that have neither ended nor been too late. */
   get size() {
-    return this.#calls.size
+    return this.#size
   }
 
   add(call: Call) {
-    this.#calls.add(call)
-    if (!this.#isArmed) this.#arm(this.#deadline)
+    this.#group ??= this.#newGroup()
+    call.group = this.#group.add(call)
+    this.#size++
   }
 
-  /** False: it was ended before. */
-  delete(call: Call): boolean {
-    return this.#calls.delete(call)
+  delete(call: Call) {
+    if (call.group?.delete(call)) this.#size--
   }
 
-  #arm(milliseconds: number) {
-    this.#isArmed = true
+  #newGroup(): Set<Call> {
+    const group = new Set<Call>()
+    setTimeout(() => {
+      this.#group = undefined
+    }, GROUP_MS).unref()
     // What arrived while this process stood still is read first, and timers run before that.
-    setTimeout(() => setImmediate(this.#endLate), milliseconds).unref()
+    setTimeout(() => setImmediate(() => this.#end(group)), this.#deadline + GROUP_MS).unref()
+    return group
   }
 
-  #endLate = () => {
-    this.#isArmed = false
-    const latest = performance.now() - this.#deadline
-    for (const call of this.#calls) {
-      if (call.startedAt > latest) return this.#arm(Math.ceil(call.startedAt - latest))
-      this.#calls.delete(call)
+  #end(group: Set<Call>) {
+    for (const call of group) {
+      this.delete(call)
       this.#onLate(call)
     }
   }

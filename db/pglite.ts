@@ -30,10 +30,18 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
 /** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */
 async function create(folder: string): Promise<PGlite> {
   try {
-    return await PGlite.create(folder, pgliteTypes())
+    return withCodecs(await PGlite.create(folder))
   } catch (error) {
     throw isOfSystem(error) ? error : new CorruptDatabaseError(folder, error)
   }
+}
+
+/** Once it is open: it finds its own for arrays then, in place of what it is given. */
+function withCodecs(pglite: PGlite): PGlite {
+  const { parsers, serializers } = pgliteTypes()
+  Object.assign(pglite.parsers, parsers)
+  Object.assign(pglite.serializers, serializers)
+  return pglite
 }
 
 /** The folder can't be read or written: no word about what is in it. */

@@ -1,7 +1,7 @@
 import { Unavailable } from '../server/lib/errors.ts'
 import type { Database, Line } from './client.ts'
 import type { Target } from './connection-url.ts'
-import { Deadlines } from './deadline.ts'
+import { Deadlines, type Timed } from './deadline.ts'
 import { DatabaseError } from './errors.ts'
 import {
   type Call,
@@ -22,7 +22,7 @@ const TOO_MANY = new Unavailable('database: more calls wait than can be made in 
 const IDLE_TIMEOUT_MS = 60_000
 /** How often idle connections are looked for (ms). */
 const SWEEP_INTERVAL_MS = 10_000
-/** Connections that are younger aren't replaced (ms): others would lead to the same server. */
+/** Connections are young for so long (ms), and not replaced. */
 const MIN_AGE_MS = 200
 
 /**
@@ -60,7 +60,7 @@ function openPool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
 }
 
 /** A call of the pool's, which waits until it has a connection. */
-class PoolCall implements Call {
+class PoolCall implements Call, Timed<PoolCall> {
   readonly #pool: Pool
   readonly #resolve: (rows: unknown[]) => void
   readonly #reject: (error: Error) => void
@@ -68,9 +68,10 @@ class PoolCall implements Call {
   readonly params: readonly unknown[]
   readonly asArrays: boolean
   readonly prepare: boolean
-  /** By the monotonic clock (ms). */
-  readonly startedAt = performance.now()
   connection: PostgresConnection | undefined
+  /** Those that were there before it have smaller numbers. */
+  number = 0
+  group?: Set<PoolCall>
 
   constructor(
     pool: Pool,
@@ -100,7 +101,8 @@ class PoolCall implements Call {
 
 /** Connections that were made since one moment, and so to one server. */
 interface Generation {
-  bornAt: number
+  /** Others would lead to the same server. */
+  isYoung: boolean
   /** How many are being made. */
   connecting: number
   open: Set<PostgresConnection>
@@ -108,12 +110,13 @@ interface Generation {
   idle: { connection: PostgresConnection; sweeps: number }[]
 }
 
-const newGeneration = (): Generation => ({
-  bornAt: performance.now(),
-  connecting: 0,
-  open: new Set(),
-  idle: [],
-})
+function newGeneration(): Generation {
+  const generation = { isYoung: true, connecting: 0, open: new Set<PostgresConnection>(), idle: [] }
+  setTimeout(() => {
+    generation.isYoung = false
+  }, MIN_AGE_MS).unref()
+  return generation
+}
 
 /**
  * Connections for calls, one call at a time on each: of several that are sent down one connection, all would hang behind a
@@ -131,6 +134,7 @@ class Pool {
   #generation = newGeneration()
   #connecting = 0
   #sweeps = 0
+  #calls = 0
   #closing: PromiseWithResolvers<void> | undefined
 
   constructor(options: PoolOptions) {
@@ -158,6 +162,7 @@ class Pool {
     if (this.#closing) return call.reject(linkError('CONNECTION_ENDED'))
     if (this.#waiting.size >= MAX_WAITING) return call.reject(TOO_MANY)
     this.#deadlines.add(call)
+    call.number = ++this.#calls
     const connection = this.#takeIdle()
     if (connection) return this.#start(call, connection)
     this.#waiting.add(call)
@@ -215,13 +220,13 @@ class Pool {
   }
 
   async #connect(generation: Generation) {
-    const startedAt = performance.now()
+    const newest = this.#calls
     generation.connecting++
     this.#connecting++
     const made = await connect(this.#options.target, this.#connectionOptions).catch((error: Error) => error)
     generation.connecting--
     this.#connecting--
-    if (made instanceof Error) this.#connectFailed(generation, startedAt, made)
+    if (made instanceof Error) this.#connectFailed(generation, newest, made)
     else this.#connected(generation, made)
     this.#endIfClosed()
   }
@@ -237,11 +242,11 @@ class Pool {
     this.#release(connection)
   }
 
-  /** Where other connections work, calls wait for those. Otherwise whoever waited all the while is told. */
-  #connectFailed(generation: Generation, startedAt: number, error: Error) {
+  /** Where other connections work, calls wait for those. Otherwise those that waited all the while, up to `newest`, are told. */
+  #connectFailed(generation: Generation, newest: number, error: Error) {
     if (generation !== this.#generation || generation.open.size > 0) return
     for (const call of this.#waiting) {
-      if (call.startedAt > startedAt) break
+      if (call.number > newest) break
       this.#waiting.delete(call)
       call.reject(error instanceof DatabaseError ? linkError(error.sqlstate) : error)
     }
@@ -267,7 +272,7 @@ class Pool {
   }
 
   reconnect() {
-    if (performance.now() - this.#generation.bornAt >= MIN_AGE_MS) this.#replace()
+    if (!this.#generation.isYoung) this.#replace()
   }
 
   #sweep() {
