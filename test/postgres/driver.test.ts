@@ -118,7 +118,7 @@ describe('an answer is complete or an error', () => {
   })
 })
 
-describe('one call makes one attempt', () => {
+describe('H70 one call makes one attempt, and has one answer in time', () => {
   test('at a peer that accepts and closes', async () => {
     const peer = await serve(socket => socket.destroy())
     const { error, took } = await failureOf(pool(peer.url).query('select 1'))
@@ -154,7 +154,7 @@ describe('one call makes one attempt', () => {
   })
 })
 
-describe('of several hosts', () => {
+describe('H70 of several hosts', () => {
   /** The database behind others, which are asked first. */
   const behind = (...ports: (number | string)[]) =>
     url.replace(

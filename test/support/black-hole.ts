@@ -4,14 +4,16 @@ import { connect, type Socket } from 'node:net'
 
 /** Listens and tells its port; it is stopped before it accepts anything. */
 const LISTEN = `require('node:net').createServer().listen(
-  { port: 0, host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })`
+  { port: process.argv[1], host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })`
 
 /** More than the backlog holds. */
 const FILLERS = 4
 
 /** A port that answers no SYN, as behind a firewall that drops packets: its process is stopped, and its backlog is full. */
-export async function openBlackHole() {
-  const child = spawn(process.execPath, ['-e', LISTEN], { stdio: ['ignore', 'pipe', 'inherit'] })
+export async function openBlackHole(wanted = 0) {
+  const child = spawn(process.execPath, ['-e', LISTEN, String(wanted)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
   const kill = () => child.kill('SIGKILL')
   process.on('exit', kill)
   const [line] = (await once(child.stdout, 'data')) as [Buffer]
@@ -22,10 +24,11 @@ export async function openBlackHole() {
   while (!(await isFull(port))) fillers.push(keep(connect(port, '127.0.0.1')))
   return {
     port,
-    close() {
+    async close() {
       process.off('exit', kill)
       kill()
       for (const filler of fillers) filler.destroy()
+      await once(child, 'exit')
     },
   }
 }
