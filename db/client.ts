@@ -2,7 +2,7 @@ import { openPostgres } from './postgres.ts'
 import { inspect } from './server-info.ts'
 
 /** One statement, one round trip. Throws Unavailable or DatabaseError. */
-export interface Line {
+export interface Connection {
   query<Row>(statement: string, params?: readonly unknown[]): Promise<Row[]>
   /** The same, each row as its values in the order of the columns: two columns may share a name. */
   values(statement: string, params?: readonly unknown[]): Promise<unknown[][]>
@@ -10,14 +10,14 @@ export interface Line {
 }
 
 /** Both of ours speak the same statements, so nothing above this file knows which it is. */
-export interface Database extends Line {
+export interface Database extends Connection {
   readonly kind: 'postgres' | 'embedded'
   /** A connection of its own, destroyed when a call exceeds `deadline` (ms). */
-  line(deadline: number): Line
+  connection(deadline: number): Connection
   /** What was read came from a server that is no longer the primary: other connections are made. */
-  renew(): void
+  reconnect(): void
   /** Calls under way, and how many connections they may share. */
-  load(): { calls: number; connections: number }
+  usage(): { calls: number; connections: number }
 }
 
 /** A call that takes longer is answered 503, and what hung is replaced (ms). */

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Line } from './client.ts'
+import type { Connection } from './client.ts'
 import { lastMigration, type Migration, migrations } from './migration-files.ts'
 import { connected } from './postgres-connection.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
@@ -21,7 +21,7 @@ const RETRY_DELAY_MS = 500
 const MAX_ATTEMPTS = 20
 
 /** Inside one transaction: several statements at once, answering the last one's rows. */
-type Transaction = Pick<Line, 'query'>
+type Transaction = Pick<Connection, 'query'>
 
 /**
  * Brings a Postgres up to date. Where a table can't be had for so long that callers would notice, it tries again later;

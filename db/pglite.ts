@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
-import type { Database, Line } from './client.ts'
+import type { Connection, Database } from './client.ts'
 import { pgliteTypes } from './codecs.ts'
 import { within } from './deadline.ts'
 import { CorruptDatabaseError, translate } from './errors.ts'
@@ -23,8 +23,8 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
         ((await transaction.exec(statement)).at(-1)?.rows ?? []) as Row[],
     }),
   )
-  const line = (lineDeadline: number) => ({ ...calls(pglite, lineDeadline), close: async () => {} })
-  return { ...calls(pglite, deadline), kind: 'embedded', line, renew: () => {} }
+  const connection = (limit: number) => ({ ...calls(pglite, limit), close: async () => {} })
+  return { ...calls(pglite, deadline), kind: 'embedded', connection, reconnect: () => {} }
 }
 
 /** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */
@@ -47,7 +47,7 @@ function withCodecs(pglite: PGlite): PGlite {
 /** The folder can't be read or written: no word about what is in it. */
 const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
-function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> {
+function calls(pglite: PGlite, deadline: number): Connection & Pick<Database, 'usage'> {
   let calls = 0
 
   async function call<Row>(statement: string, params: readonly unknown[], rowMode: 'array' | 'object') {
@@ -65,7 +65,7 @@ function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> 
   return {
     query: (statement, params = []) => call(statement, params, 'object'),
     values: (statement, params = []) => call<unknown[]>(statement, params, 'array'),
-    load: () => ({ calls, connections: 1 }),
+    usage: () => ({ calls, connections: 1 }),
     close: () => pglite.close(),
   }
 }

@@ -1,5 +1,5 @@
 import { Unavailable } from '../server/lib/errors.ts'
-import type { Database, Line } from './client.ts'
+import type { Connection, Database } from './client.ts'
 import type { Target } from './connection-url.ts'
 import { Deadlines, type Timed } from './deadline.ts'
 import { DatabaseError } from './errors.ts'
@@ -35,7 +35,7 @@ export function openPostgres(url: string, deadline: number, pooled: boolean): Da
   return {
     ...open(POOL_SIZE, deadline),
     kind: 'postgres',
-    line: limit => open(1, limit),
+    connection: limit => open(1, limit),
   }
 }
 
@@ -47,14 +47,14 @@ interface PoolOptions {
   pooled: boolean
 }
 
-function openPool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'> {
+function openPool(options: PoolOptions): Connection & Pick<Database, 'usage' | 'reconnect'> {
   const pool = new Pool(options)
   return {
     query: <Row>(text: string, params: readonly unknown[] = []) =>
       pool.call(text, params, false) as Promise<Row[]>,
     values: (text, params = []) => pool.call(text, params, true) as Promise<unknown[][]>,
-    renew: () => pool.reconnect(),
-    load: () => ({ calls: pool.calls, connections: options.size }),
+    reconnect: () => pool.reconnect(),
+    usage: () => ({ calls: pool.calls, connections: options.size }),
     close: () => pool.close(),
   }
 }

@@ -1,4 +1,4 @@
-import type { Database, Line } from '../db/client.ts'
+import type { Connection, Database } from '../db/client.ts'
 import type { Redis } from '../db/redis.ts'
 import { nameOf } from '../db/statement.ts'
 import type { App } from './app.ts'
@@ -23,11 +23,11 @@ export const instrumentApp = (app: App, tracing: Tracing): App => ({
 /** Statements are told by their names: neither their text nor what they are asked with. */
 export const instrumentDatabase = (db: Database): Database => ({
   ...db,
-  ...tracedLine(db),
-  line: deadline => tracedLine(db.line(deadline)),
+  ...tracedConnection(db),
+  connection: deadline => tracedConnection(db.connection(deadline)),
 })
 
-const tracedLine = ({ query, values, close }: Line): Line => ({
+const tracedConnection = ({ query, values, close }: Connection): Connection => ({
   query: (statement, params) =>
     call('postgresql', nameOf(statement) ?? 'unnamed', () => query(statement, params)),
   values: (statement, params) =>

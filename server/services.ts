@@ -74,7 +74,7 @@ export function createServices(given: Parts) {
   const { maxStaleness } = config
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const revocations = new RevocationList()
-  const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
+  const connection = db.connection(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
   const forget = {
     one(id: string) {
       keys.forget.one(id)
@@ -89,7 +89,7 @@ export function createServices(given: Parts) {
   const published = () => hints?.send()
   const replica = randomId(15)
   const changeFeed: ChangeFeed = new ChangeFeed({
-    line,
+    connection,
     clock,
     maxStaleness,
     replica,
@@ -153,7 +153,7 @@ export function createServices(given: Parts) {
       changeFeed: () => changeFeed.counts,
       revocations: () => revocations.size,
       customers: () => keys.size,
-      database: () => db.load(),
+      database: () => db.usage(),
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
     },
@@ -196,7 +196,7 @@ export function createServices(given: Parts) {
     await maintenance.stop()
     await Promise.all([sessions.flush(), credentials.flush()])
     await changeFeed.stop()
-    await line.close()
+    await connection.close()
     await tracing?.flush()
   }
 

@@ -34,7 +34,7 @@ function pool(at = url) {
 
 /** One connection, so that what a call leaves behind would be met by the next. */
 function oneConnection(at = url) {
-  const connection = pool(at).line(DEADLINE)
+  const connection = pool(at).connection(DEADLINE)
   onTestFinished(() => connection.close())
   return connection
 }

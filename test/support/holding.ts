@@ -1,5 +1,5 @@
 import { onTestFinished } from 'vitest'
-import { type Database, type Line, open } from '../../db/client.ts'
+import { type Connection, type Database, open } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { Redis } from '../../db/redis.ts'
 import { createLog } from '../../server/lib/logger.ts'
@@ -32,12 +32,12 @@ export function holding(db: Database) {
     return answer
   }
 
-  const through = (line: Line) => ({
+  const through = (connection: Connection) => ({
     query: <Row>(statement: string, params?: readonly unknown[]) =>
-      pass(statement, edited => line.query<Row>(edited, params)),
+      pass(statement, edited => connection.query<Row>(edited, params)),
     values: (statement: string, params?: readonly unknown[]) =>
-      pass(statement, edited => line.values(edited, params)),
-    close: () => line.close(),
+      pass(statement, edited => connection.values(edited, params)),
+    close: () => connection.close(),
   })
 
   /** Holds the next answer to a statement like `pattern`. */
@@ -57,7 +57,11 @@ export function holding(db: Database) {
     return { has, release: () => release() }
   }
 
-  const wrapped: Database = { ...db, ...through(db), line: deadline => through(db.line(deadline)) }
+  const wrapped: Database = {
+    ...db,
+    ...through(db),
+    connection: deadline => through(db.connection(deadline)),
+  }
   return {
     db: wrapped,
     hold,
