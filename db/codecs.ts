@@ -1,6 +1,6 @@
 /**
- * How values travel, as text, between JavaScript and Postgres: one table for both drivers, by the number (oid) that Postgres
- * has for a type. A type that isn't here is read as text.
+ * Converts values between JavaScript and Postgres's text format. Both drivers use this one table, by the number (oid) of a
+ * type. Values of other types are read as text.
  */
 
 export interface Codec {
@@ -8,11 +8,11 @@ export interface Codec {
   oid: number
   arrayOid: number
   parse(text: string): unknown
-  /** Never called with null. What is a string already is sent as it is. */
+  /** Never called with null. Strings are sent as they are. */
   serialize(value: unknown): string
 }
 
-/** Whole numbers beyond 2^53 would be rounded by JavaScript; Assay has none, and refuses to read one. */
+/** JavaScript would round integers beyond 2^53. Assay stores none, so reading one is an error. */
 function parseInteger(text: string): number {
   const number = Number(text)
   if (!Number.isSafeInteger(number)) throw new RangeError('an integer that JavaScript can not hold')
@@ -21,20 +21,20 @@ function parseInteger(text: string): number {
 
 const INSTANT = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d(:\d\d)?$/
 
-/** Microseconds are cut off: a Date has milliseconds. assay.now() writes whole milliseconds, so nothing of it is lost. */
+/** Cuts off microseconds, which a Date can't hold. assay.now() returns whole milliseconds, so no time of ours has any. */
 function parseInstant(text: string): Date {
   if (!INSTANT.test(text)) throw new RangeError('a timestamp that JavaScript can not hold')
-  // ISO 8601: of any other form JavaScript takes the year 0099 for 1999.
+  // Converted to ISO 8601, because JavaScript reads the year 0099 in Postgres's own format as 1999.
   return new Date(text.replace(' ', 'T').replace(/[+-]\d\d$/, '$&:00'))
 }
 
-/** sessionSettings asks for this form; the other one, `escape`, would be read as something else. */
+/** Throws for the format `escape`. REQUIRED_SETTINGS in server-info.ts asks for hex. */
 function parseBytes(text: string): Buffer {
   if (!text.startsWith('\\x')) throw new TypeError('bytes that are not written as hex')
   return Buffer.from(text.slice(2), 'hex')
 }
 
-/** For a parameter of whatever type: what Postgres reads back as the same value. */
+/** Serializes a parameter of any type but JSON. */
 function toText(value: unknown): string {
   if (typeof value === 'string') return value
   if (value instanceof Date) return value.toISOString()
@@ -42,7 +42,7 @@ function toText(value: unknown): string {
   return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }
 
-/** Dates and Uint8Arrays too are written as JSON has them. */
+/** A string is JSON already. */
 const toJson = (value: unknown) => (typeof value === 'string' ? value : JSON.stringify(value))
 
 const asText = (text: string) => text
@@ -67,7 +67,7 @@ const SCALARS: Codec[] = [
   codec(1043, 1015, asText), // varchar
   codec(19, 1003, asText), // name
   codec(1082, 1182, asText), // date
-  // Without a time zone it names no instant.
+  // A timestamp without a time zone is no instant, so it is read as text.
   codec(1114, 1115, asText), // timestamp
   codec(1184, 1185, parseInstant), // timestamptz
   codec(114, 199, text => JSON.parse(text), toJson), // json
@@ -76,7 +76,7 @@ const SCALARS: Codec[] = [
 
 const ELEMENT = /"((?:[^"\\]|\\.)*)"|[^,{}]+/gs
 
-/** `{a,"b, c",NULL}`. Throws for more than one dimension. */
+/** Parses arrays like `{a,"b, c",NULL}`. Throws for more than one dimension. */
 const parseArray =
   ({ parse }: Codec) =>
   (text: string): unknown[] => {

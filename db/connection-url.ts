@@ -1,21 +1,21 @@
 import { readFileSync } from 'node:fs'
 import { type ConnectionOptions, checkServerIdentity } from 'node:tls'
 
-/** A database's URL in the forms that libpq defines, of which the driver knows only some. */
+/** Parses database URLs as libpq defines them. The driver knows only some of the forms. */
 
-/** One server that the URL names. */
+/** One of the servers that the URL names. */
 export interface Host {
   host: string
   port: number
-  /** Undefined: in plain text. */
+  /** Undefined: the connection is not encrypted. */
   tls: ConnectionOptions | undefined
-  /** TLS begins at once, and Postgres isn't asked for it first. */
+  /** TLS begins at once, without SSLRequest. */
   isDirect: boolean
 }
 
 export interface Target {
   hosts: Host[]
-  /** Undefined: as the environment has it (PGUSER, PGPASSWORD), or the user who runs this process. */
+  /** Undefined: from the environment (PGUSER, PGPASSWORD), or the user who runs this process. */
   user: string | undefined
   password: string | undefined
   database: string | undefined
@@ -24,12 +24,12 @@ export interface Target {
   sessions: 'any' | 'read-write' | 'primary'
 }
 
-/** Stands where a URL names no host. */
+/** A placeholder for a missing host. */
 const NO_HOST = '_'
 
 const PARTS = /^(postgres(?:ql)?:\/\/(?:[^/?#]*@)?)([^/?#]*)([^?]*)(.*)$/s
 
-/** The URL once for each host that it names: `//a:1,b:2/` and `?host=a,b&port=1,2`. One port may serve all of them. */
+/** Returns one URL for each host: of `//a:1,b:2/` and of `?host=a,b&port=1,2`. One port can be for all of them. */
 export function urlsByHost(url: string): string[] {
   const [, before = '', authority = '', path = '', query = ''] = PARTS.exec(url) ?? []
   const listed = (name: string) => new RegExp(`[?&]${name}=([^&]*)`).exec(query)?.[1]?.split(',')
@@ -61,7 +61,7 @@ export function parseConnectionUrl(url: string): Target {
   }
 }
 
-/** Of several servers Assay needs the one that it can write to, also where the URL doesn't say so. */
+/** Of several servers Assay uses the one that it can write to, unless the URL asks for others. */
 const sessionsOf = (query: URLSearchParams, isOneOfSeveral: boolean) =>
   (query.get('target_session_attrs') ?? (isOneOfSeveral ? 'read-write' : 'any')) as Target['sessions']
 
@@ -71,9 +71,9 @@ function addressOf({ hostname, port, searchParams: query }: URL) {
   return { host, port: Number(query.get('port') || port || 5432) }
 }
 
-/** The certificate is checked for this host, by name or address; without `host` Node would check it for "localhost". */
+/** Checks the certificate for this host, a name or an address. */
 function checked(one: Host): Host {
-  // A Unix socket leads to this machine: libpq encrypts nothing there either.
+  // Like libpq, use no TLS on Unix sockets, which lead to this machine.
   if (one.host.startsWith('/')) return { ...one, tls: undefined }
   if (!one.tls || one.tls.checkServerIdentity || one.tls.rejectUnauthorized === false) return one
   return {
@@ -84,7 +84,7 @@ function checked(one: Host): Host {
 
 const TLS_PARAMETERS = ['sslrootcert', 'sslcert', 'sslkey']
 
-/** libpq's modes. A URL that names certificates, or says `ssl=true`, and no mode, has the strictest. */
+/** Returns libpq's sslmode. A URL that names certificates or has `ssl=true`, but no mode, gets the strictest. */
 function modeOf(query: URLSearchParams): string {
   const isAsked =
     ['true', '1'].includes(query.get('ssl') ?? '') ||
@@ -94,8 +94,8 @@ function modeOf(query: URLSearchParams): string {
 }
 
 /**
- * What the mode asks for. `prefer` is `require`: a server without TLS is an error that says so, and no reason to send what
- * was to be encrypted in plain text. `sslrootcert=system` trusts the usual public CAs, as Node does when no CA is given.
+ * `prefer` means `require`: a server without TLS is an error and no reason to send a password in plain text.
+ * `sslrootcert=system` trusts the usual public CAs, as Node does when no CA is given.
  */
 function tlsOptions(query: URLSearchParams): ConnectionOptions | undefined {
   const mode = modeOf(query)
@@ -106,7 +106,7 @@ function tlsOptions(query: URLSearchParams): ConnectionOptions | undefined {
   })
   const files = { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) }
   if (mode === 'verify-full') return files
-  // With a CA `require` checks as verify-ca does: that it signed the certificate, for whatever host.
+  // With a CA, `require` is `verify-ca`: the CA must have signed the certificate, for any host.
   if (mode === 'verify-ca' || (mode === 'require' && ca))
     return { ...files, checkServerIdentity: () => undefined }
   return { ...files, rejectUnauthorized: false }

@@ -26,17 +26,17 @@ export async function within<Result>(
   }
 }
 
-/** Calls that begin within so long of each other share a timer (ms), so that a call ends that much late at most. */
+/** Calls that begin within this time of each other share a timer (ms), so a call may end that much too late. */
 const GROUP_MS = 20
 
-/** A call that is timed: the group that it ends with. */
+/** A call with a deadline, and the group of calls that share its timer. */
 export interface Timed<Call> {
   group?: Set<Call>
 }
 
 /**
- * Ends calls that take longer than `deadline` milliseconds. A timer for each of them would cost more than all the rest of a
- * call does.
+ * Calls `onLate` for calls that take longer than `deadline` milliseconds. They share timers, because a timer for each call
+ * would be a large part of the cost of a call.
  */
 export class Deadlines<Call extends Timed<Call>> {
   readonly #deadline: number
@@ -49,7 +49,7 @@ export class Deadlines<Call extends Timed<Call>> {
     this.#onLate = onLate
   }
 
-  /** Calls that have neither ended nor been too late. */
+  /** The number of calls that are neither finished nor late. */
   get size() {
     return this.#size
   }

@@ -66,7 +66,7 @@ const UNAVAILABLE = /^(08...|0A000|25006|26000|28...|3D000|40...|53...|55P03|57.
 /** The link itself failed, by the driver's codes or the system's. */
 const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
 
-/** What a driver throws, as an error that may be logged: `Unavailable` where the state is unknown. */
+/** Turns what a driver throws into an error that may be logged: `Unavailable` where the state is unknown. */
 export function translate(error: unknown): Error {
   const code = codeOf(error)
   if (error instanceof Unavailable) return error

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
+import { connect, connected, targetOf } from './connect.ts'
 import { within } from './deadline.ts'
-import { connect, connected, type PostgresConnection, targetOf } from './postgres-connection.ts'
+import type { PostgresConnection } from './postgres-connection.ts'
 import { linkError } from './postgres-socket.ts'
 
-/** What every publication notifies; `publishing` in queries/change-feed.ts says so in SQL. */
+/** Every change notifies this channel: see `publishing` in queries/change-feed.ts. */
 export const CHANNEL = 'assay_changes'
 
 export interface Listener {
@@ -13,16 +14,16 @@ export interface Listener {
   close(): Promise<void>
 }
 
-/** How long a test notification may take (ms). */
+/** A test notification may take this long (ms). */
 const PROOF_TIMEOUT_MS = 2_000
-/** How long a LISTEN, or a connection that notifies, may take (ms). */
+/** LISTEN, and the connection that sends the test notification, may take this long (ms). */
 const LISTEN_TIMEOUT_MS = 5_000
 /** Between the loss of the connection and the next try (ms). */
 const RETRY_DELAY_MS = 200
 
 /**
- * Calls `onHint` when some replica has published. A hint is a hint: losing one costs milliseconds, never the bound. After a
- * lost connection it listens again, which counts as a hint, for there may have been some meanwhile.
+ * Calls `onHint` when a replica has published a change. A lost hint delays a poll by milliseconds and never breaks the bound.
+ * After a lost connection it listens again and calls `onHint`, because notifications may have been missed.
  */
 export async function listenForChanges(url: string, onHint: () => void): Promise<Listener> {
   const target = targetOf(url)
@@ -52,7 +53,7 @@ export async function listenForChanges(url: string, onHint: () => void): Promise
   const first = listen()
   void listenAgain(first)
   setTimeout(proven.resolve, PROOF_TIMEOUT_MS, false).unref()
-  // From another connection: through a pooler who notifies may hear itself.
+  // Notify from another connection: through a pooler, the one that notifies may hear itself.
   first
     .then(() => connected(url, LISTEN_TIMEOUT_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
     .catch(() => proven.resolve(false))

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Connection } from './client.ts'
+import { connected } from './connect.ts'
 import { lastMigration, type Migration, migrations } from './migration-files.ts'
-import { connected } from './postgres-connection.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
 import { assertEmpty, assertWhole, throwSchemaError } from './schema-check.ts'
 

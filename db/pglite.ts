@@ -27,7 +27,7 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
   return { ...calls(pglite, deadline), kind: 'embedded', connection, reconnect: () => {} }
 }
 
-/** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */
+/** PGlite reports a damaged database as an abort or a failed initialisation, without a code. */
 async function create(folder: string): Promise<PGlite> {
   try {
     return withCodecs(await PGlite.create(folder))
@@ -36,7 +36,7 @@ async function create(folder: string): Promise<PGlite> {
   }
 }
 
-/** Once it is open: it finds its own for arrays then, in place of what it is given. */
+/** Sets the codecs after opening, because PGlite replaces those for arrays while it opens. */
 function withCodecs(pglite: PGlite): PGlite {
   const { parsers, serializers } = pgliteTypes()
   Object.assign(pglite.parsers, parsers)

@@ -1,37 +1,34 @@
 import postgres from 'postgres'
 import { Unavailable } from '../server/lib/errors.ts'
 import { postgresTypes } from './codecs.ts'
-import { type Host, parseConnectionUrl, type Target } from './connection-url.ts'
-import { within } from './deadline.ts'
+import type { Host, Target } from './connection-url.ts'
 import { translate } from './errors.ts'
-import { DriverSocket, dial, linkError, TERMINATE } from './postgres-socket.ts'
+import { DriverSocket, type dial, linkError, TERMINATE } from './postgres-socket.ts'
 
-/** How long a host may take until it is ready for a statement (ms). */
-const CONNECT_TIMEOUT_MS = 2_000
-/** How long a connection that is closed may take to say goodbye (ms): a link that fell silent never does. */
+/** A connection is destroyed if it is not closed within this time (ms), because a silent link never closes. */
 const CLOSE_TIMEOUT_MS = 1_000
 
-/** One statement on its way: settled once, whatever its connection does. */
+/** One statement under way. It is settled once, whatever happens to its connection. */
 export interface Call {
   text: string
   params: readonly unknown[]
   /** Rows as arrays in the order of the columns. */
   asArrays: boolean
-  /** Kept by the server under a name, so that the next time it takes one round trip. */
+  /** The server keeps it as a prepared statement, so that it takes one round trip from the second time on. */
   prepare: boolean
   resolve(rows: unknown[]): void
   reject(error: Error): void
 }
 
 export interface ConnectionOptions {
-  /** Settings of the session, which win over the URL's `options`. Part of the first message, which poolers refuse. */
+  /** Session settings, which win over the URL's `options`. They are part of the first message; poolers refuse them. */
   settings?: Record<string, string>
   onNotify?(payload: string): void
 }
 
 /**
- * One connection to Postgres: a client of postgres.js that is used for one link and never for a second one. All that is
- * dangerous in the driver comes from its reconnecting (docs/decisions/2026-11-29-one-client-is-one-connection.md).
+ * One connection to Postgres: a postgres.js client that is thrown away with its first socket. Reconnecting inside a client is
+ * what makes the driver dangerous (docs/decisions/2026-11-29-one-client-is-one-connection.md).
  */
 export class PostgresConnection {
   readonly host: Host
@@ -52,22 +49,22 @@ export class PostgresConnection {
     this.#sql = postgres(driverOptions(target, options, onlyOnce(this.#socket)))
   }
 
-  /** The backend's process, or what a pooler makes up instead. */
+  /** The process id of the backend. A pooler sends a number of its own instead. */
   get pid() {
     return this.#socket.pid
   }
 
-  /** Whether it can't be used any more. */
+  /** True when it can't be used any more. */
   get isClosed() {
     return this.#isClosed
   }
 
-  /** Resolves when its link is gone. */
+  /** Resolves when its socket is closed. */
   get closed(): Promise<void> {
     return this.#closed.promise
   }
 
-  /** Logs in. Any answer at all will do: this one isn't even parsed by the server. */
+  /** Logs in. The driver connects for a statement, and an empty one costs the server nothing. */
   async logIn() {
     const login = Promise.withResolvers<unknown[]>()
     this.#call = { text: '', params: [], asArrays: false, prepare: false, ...login }
@@ -78,24 +75,27 @@ export class PostgresConnection {
     await login.promise
   }
 
-  /** Several statements at once may have no parameters; the rows are the last one's. Throws Unavailable or DatabaseError. */
+  /**
+   * Runs a statement, or several without parameters, and returns the rows of the last one. Throws Unavailable or
+   * DatabaseError.
+   */
   query<Row>(text: string, params: readonly unknown[] = []): Promise<Row[]> {
     return new Promise((resolve, reject) => {
       this.run({ text, params, asArrays: false, prepare: false, resolve: resolve as Call['resolve'], reject })
     })
   }
 
-  /** For one call at a time. */
+  /** Runs one call. The previous call must have been settled. */
   run(call: Call) {
     if (this.#isClosed) return call.reject(linkError('CONNECTION_CLOSED'))
     this.#call = call
     const params = call.params.map(toParameter) as never[]
     const query = this.#sql.unsafe(call.text, params, call.prepare ? PREPARED : UNNAMED)
-    // Both are methods made once: no closure is made for a call.
+    // These handlers are made once for each connection, so that a call needs no closures.
     ;(call.asArrays ? query.values() : query).then(this.#onAnswer, this.#onError)
   }
 
-  /** The call under way, which then is nobody else's to settle. */
+  /** Returns the call under way and forgets it, so that it is settled only once. */
   #take(): Call | undefined {
     const call = this.#call
     this.#call = undefined
@@ -110,14 +110,14 @@ export class PostgresConnection {
 
   #onError = (thrown: Error) => {
     const error = translate(thrown)
-    // The server refused a statement, and the connection is whole.
+    // The server refused the statement; the connection is intact.
     if (isRefusal(thrown) && !(error instanceof Unavailable)) this.#afterRefusal(error)
     else this.destroy(error)
   }
 
   /**
-   * An error behind the first rows of an answer leaves the driver counting them, and the next answer would begin with as
-   * many holes. The end of any other statement without rows sets its count to zero.
+   * After an error that follows rows, the driver continues counting from them, and the next result would begin with as many
+   * holes. A statement that returns no rows resets the count.
    */
   #afterRefusal(error: Error) {
     const settle = () => this.#take()?.reject(error)
@@ -125,21 +125,21 @@ export class PostgresConnection {
       this.#sql.unsafe('select where false').then(settle, () => this.destroy(error))
   }
 
-  /** At once. A call under way is told `error`. */
+  /** Closes the socket at once and rejects the call under way with `error`. */
   destroy(error: Error) {
     this.#isClosed = true
     this.#take()?.reject(error)
     this.#socket.destroy()
   }
 
-  /** The link is gone: the driver is not asked what became of the call. */
+  /** Called when the socket is closed. The call is rejected here, whatever the driver does with it. */
   #end(error: Unavailable) {
     this.#isClosed = true
     this.#closed.resolve()
     this.#take()?.reject(error)
   }
 
-  /** Says goodbye. For a connection that has no call. */
+  /** Closes a connection that has no call under way. */
   close(): Promise<void> {
     this.#isClosed = true
     this.#socket.end(TERMINATE)
@@ -157,13 +157,13 @@ type Answer = postgres.RowList<postgres.Row[]> & { count: number | null }
 
 const isSeveral = (answer: Answer | Answer[]): answer is Answer[] => !('command' in answer)
 
-/** The driver resolves also what a broken link left incomplete: without its last message, or with holes for rows. */
+/** A result without a command, or whose rows are not as many as its count, is incomplete: the driver resolves it anyway. */
 function isComplete({ command, count, length, columns }: Answer): boolean {
   if (!command) return false
   return count === null || length === count || (length === 0 && !columns?.length)
 }
 
-/** A parameter of the type that Postgres finds in the statement. The driver would guess one from some values. */
+/** Leaves the type of a parameter to Postgres, which takes it from the statement. The driver would guess it from the value. */
 function toParameter(value: unknown) {
   const isGuessed = typeof value === 'boolean' || typeof value === 'bigint' || typeof value === 'object'
   return isGuessed && value !== null ? typed(value as never, 0) : (value ?? null)
@@ -171,7 +171,7 @@ function toParameter(value: unknown) {
 
 const { typed } = postgres({ max: 1 })
 
-/** A client that asked for a second socket would reconnect. */
+/** A driver that asks for a second socket is reconnecting, which ends its call with an error. */
 function onlyOnce(socket: DriverSocket) {
   let isTaken = false
   return () => {
@@ -181,7 +181,7 @@ function onlyOnce(socket: DriverSocket) {
   }
 }
 
-/** All that the driver would otherwise take from the environment is said. */
+/** Sets every option that the driver would otherwise read from the environment. */
 function driverOptions(
   { user, password, database, options }: Target,
   own: ConnectionOptions,
@@ -214,88 +214,3 @@ function driverOptions(
 }
 
 const TYPES = postgresTypes()
-
-/** The host of each URL that was connected to last: the others may be down, and would cost their whole timeout first. */
-const lastConnected = new Map<string, number>()
-
-/** Connects to the first host that serves what the URL asks for. Throws what the last one failed with: Unavailable or DatabaseError. */
-export async function connect(target: Target, options: ConnectionOptions = {}): Promise<PostgresConnection> {
-  const { hosts } = target
-  const name = hosts.map(({ host, port }) => `${host}:${port}`).join()
-  const first = lastConnected.get(name) ?? 0
-  let failure: unknown
-  for (let tried = 0; tried < hosts.length; tried++) {
-    const place = (first + tried) % hosts.length
-    try {
-      const connection = await connectTo(hosts[place]!, target, options)
-      lastConnected.set(name, place)
-      return connection
-    } catch (error) {
-      failure = error
-    }
-  }
-  throw failure
-}
-
-async function connectTo(
-  host: Host,
-  target: Target,
-  options: ConnectionOptions,
-): Promise<PostgresConnection> {
-  const aborted = new AbortController()
-  let connection: PostgresConnection | undefined
-  const timer = setTimeout(() => {
-    aborted.abort()
-    connection?.destroy(linkError('CONNECT_TIMEOUT'))
-  }, CONNECT_TIMEOUT_MS)
-  try {
-    connection = new PostgresConnection(host, await dial(host, aborted.signal), target, options)
-    await connection.logIn()
-    await checkSession(connection, target)
-    return connection
-  } catch (error) {
-    connection?.destroy(error as Error)
-    throw aborted.signal.aborted ? linkError('CONNECT_TIMEOUT') : withoutTls(error, host)
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
-/** A server that demands TLS refuses those without it as unknown clients. */
-const withoutTls = (error: unknown, { tls }: Host) =>
-  error instanceof Unavailable && error.detail === 'database: 28000' && tls === undefined
-    ? linkError('28000_WITHOUT_TLS')
-    : error
-
-/** Throws Unavailable if the server doesn't serve what `target_session_attrs` asks for. */
-async function checkSession(connection: PostgresConnection, { sessions }: Target) {
-  if (sessions === 'any') return
-  const [row] = await connection.query<{ standby: boolean; readOnly: boolean }>(
-    `select pg_is_in_recovery() as standby, current_setting('transaction_read_only') = 'on' as "readOnly"`,
-  )
-  if (row!.standby) throw linkError('STANDBY')
-  if (row!.readOnly && sessions === 'read-write') throw linkError('READ_ONLY')
-}
-
-/** Runs `use` on a connection of its own, which it closes, within `deadline` milliseconds. Throws Unavailable or DatabaseError. */
-export async function connected<Result>(
-  url: string,
-  deadline: number,
-  use: (connection: PostgresConnection) => Promise<Result>,
-): Promise<Result> {
-  const connection = await connect(targetOf(url))
-  try {
-    return await within(deadline, use(connection), () => connection.destroy(linkError('TIMEOUT')))
-  } finally {
-    if (!connection.isClosed) await connection.close()
-  }
-}
-
-/** Throws Unavailable for a file that the URL names and that can't be read. */
-export function targetOf(url: string): Target {
-  try {
-    return parseConnectionUrl(url)
-  } catch (error) {
-    throw translate(error)
-  }
-}

@@ -4,22 +4,22 @@ import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { Unavailable } from '../server/lib/errors.ts'
 import type { Host } from './connection-url.ts'
 
-/** What the driver speaks through. Connecting, TLS and the end of a connection are our own work, not the driver's. */
+/** The sockets that the driver uses. Connecting, TLS and closing are done here and not by the driver. */
 
 /** Until the operating system asks whether a silent peer is still there (ms). */
 const KEEP_ALIVE_MS = 10_000
 
-/** The message that asks for TLS: its length and its number. */
+/** The message SSLRequest: its length and its number. */
 const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
 
-/** The message that says goodbye. */
+/** The message Terminate. */
 export const TERMINATE = Buffer.from([88, 0, 0, 0, 4])
 
-/** By the system's code, TLS's or one of ours. The message of an error may name hosts and files, so it is left out. */
+/** An error with the code of the system, of TLS or of our own. Its message is left out, as it may name hosts and files. */
 export const linkError = (code: string | undefined) =>
   new Unavailable(`database: ${code ?? 'CONNECTION_CLOSED'}`, 'database')
 
-/** A socket to the host, encrypted where its URL says so. Throws Unavailable; a late one is destroyed through `signal`. */
+/** Connects to a host, with TLS if its URL asks for it. Aborting destroys the socket. Throws Unavailable. */
 export async function dial(host: Host, signal: AbortSignal): Promise<Socket> {
   const { host: name, port } = host
   const options = name.startsWith('/') ? { path: `${name}/.s.PGSQL.${port}` } : { host: name, port }
@@ -34,7 +34,7 @@ export async function dial(host: Host, signal: AbortSignal): Promise<Socket> {
   }
 }
 
-/** Waits for `event`. Throws what the socket failed with, also where it only closed. */
+/** Waits for `event`. Throws the socket's error, or Unavailable if it was closed without one. */
 async function connected(socket: Socket, event: string): Promise<unknown> {
   const ended = new AbortController()
   const closed = once(socket, 'close', { signal: ended.signal }).then(() => {
@@ -54,13 +54,13 @@ async function encrypt(socket: Socket, { host, tls, isDirect }: Host): Promise<T
   const servername = isIP(host) ? {} : { servername: host }
   const alpn = isDirect ? { ALPNProtocols: ['postgresql'] } : {}
   const encrypted = connectTls({ ...tls, ...servername, ...alpn, socket, host })
-  // An error is told on the encrypted socket too, which is where it is listened for.
+  // The encrypted socket emits the same error, and that one is handled.
   socket.on('error', () => {})
   await connected(encrypted, 'secureConnect')
   return encrypted
 }
 
-/** More bytes than the answer would be a third party's, who wants them to be read as if they had come encrypted. */
+/** Refuses bytes behind the answer: somebody else could have added them, to be read as if they were encrypted. */
 async function askForTls(socket: Socket) {
   socket.write(SSL_REQUEST)
   const answer = (await connected(socket, 'data')) as Buffer
@@ -68,22 +68,22 @@ async function askForTls(socket: Socket) {
   if (answer.length !== 1 || answer[0] !== 0x53) throw linkError('NOT_POSTGRES')
 }
 
-/** The first bytes of the messages that a server sends before it is ready: authentication, error, notice, settings, key. */
+/** The types of the messages that a server may send during the login. */
 const FIRST = new Set([...'RENSKvZ'].map(letter => letter.charCodeAt(0)))
 const MAX_MESSAGE_BYTES = 65_536
-/** Ways to log in that the driver knows; the others it would print to the console, and wait for ever. */
+/** The authentication requests that the driver knows. It would print any other to the console and wait for ever. */
 const LOGINS = new Set([0, 3, 5, 10, 11, 12])
-/** The driver throws at any other form where nobody catches it, and derives a key in so many steps on the main thread. */
+/** The driver has an uncaught error for any other form, and blocks the main thread for as many iterations as it names. */
 const SCRAM_CHALLENGE = /^r=[^,]+,s=[^,]+,i=[1-9]\d{0,5}$/
 
-/** Reads along until the server is ready for the first statement. */
+/** Checks the messages of the login, up to the one that says that the server is ready. */
 class Handshake {
-  /** The backend's process, or what a pooler makes up instead. */
+  /** The process id of the backend. A pooler sends a number of its own instead. */
   pid = 0
   isOver = false
   #unread: Buffer = Buffer.alloc(0)
 
-  /** The complete messages so far. Throws Unavailable for what Postgres doesn't send. */
+  /** Returns the messages that are complete. Throws Unavailable for bytes that Postgres would not send. */
   read(chunk: Buffer): Buffer {
     const bytes = Buffer.concat([this.#unread, chunk])
     let end = 0
@@ -110,8 +110,8 @@ class Handshake {
 }
 
 /**
- * What the driver has for a socket. It never holds the real one, so it can neither leave that without a listener for errors
- * nor be given anything in the handshake that it doesn't expect. `onEnd` is called once, with the code of what ended it.
+ * Stands between the driver and the real socket, so that the driver can't remove the listeners of that socket and receives no
+ * login message that it can't handle. Calls `onEnd` once, with the reason why the socket was closed.
  */
 export class DriverSocket extends EventEmitter {
   readonly #socket: Socket
@@ -128,7 +128,7 @@ export class DriverSocket extends EventEmitter {
     })
     socket.on('close', () => {
       onEnd(this.#failure ?? linkError('CONNECTION_CLOSED'))
-      // Without an error event: the driver would attach the statement and its parameters to the error.
+      // The driver gets no error event, because it would attach the statement and its parameters to the error.
       this.emit('close', false)
     })
   }
@@ -159,7 +159,7 @@ export class DriverSocket extends EventEmitter {
     this.#socket.end(bytes)
   }
 
-  /** At once. `error` is what the call under way is told. */
+  /** Closes the socket at once. `error` is passed to `onEnd`. */
   destroy(error?: Unavailable) {
     this.#failure ??= error
     this.#socket.destroy()

@@ -1,33 +1,28 @@
 import { Unavailable } from '../server/lib/errors.ts'
 import type { Connection, Database } from './client.ts'
+import { connect, targetOf } from './connect.ts'
 import type { Target } from './connection-url.ts'
 import { Deadlines, type Timed } from './deadline.ts'
 import { DatabaseError } from './errors.ts'
-import {
-  type Call,
-  type ConnectionOptions,
-  connect,
-  type PostgresConnection,
-  targetOf,
-} from './postgres-connection.ts'
+import type { Call, ConnectionOptions, PostgresConnection } from './postgres-connection.ts'
 import { linkError } from './postgres-socket.ts'
 import { sessionSettings } from './server-info.ts'
 import { nameOf } from './statement.ts'
 
 const POOL_SIZE = 10
-/** Calls that wait for a connection. At the rate of a busy server they would wait longer than their deadline. */
+/** At most this many calls wait for a connection. On a busy server more would wait longer than their deadline. */
 const MAX_WAITING = 10_000
 const TOO_MANY = new Unavailable('database: more calls wait than can be made in time', 'busy')
-/** A connection that nobody wants for so long is closed (ms). */
+/** A connection that is idle for this long is closed (ms). */
 const IDLE_TIMEOUT_MS = 60_000
-/** How often idle connections are looked for (ms). */
+/** The time between two searches for idle connections (ms). */
 const SWEEP_INTERVAL_MS = 10_000
-/** Connections are young for so long (ms), and not replaced. */
+/** New connections are not replaced for this long (ms), because others would lead to the same server. */
 const MIN_AGE_MS = 200
 
 /**
- * A pool of connections for all calls, and one of one for each connection that is asked for. `pooled`: a pooler stands
- * between, which lends another connection of its own to each statement.
+ * Opens a pool of connections for all calls. `connection` opens another pool, of one. `pooled`: a pooler stands between, which
+ * may run each statement on another connection of its own.
  */
 export function openPostgres(url: string, deadline: number, pooled: boolean): Database {
   const target = targetOf(url)
@@ -59,7 +54,7 @@ function openPool(options: PoolOptions): Connection & Pick<Database, 'usage' | '
   }
 }
 
-/** A call of the pool's, which waits until it has a connection. */
+/** A call that waits for a connection of the pool, or has one. */
 class PoolCall implements Call, Timed<PoolCall> {
   readonly #pool: Pool
   readonly #resolve: (rows: unknown[]) => void
@@ -69,7 +64,7 @@ class PoolCall implements Call, Timed<PoolCall> {
   readonly asArrays: boolean
   readonly prepare: boolean
   connection: PostgresConnection | undefined
-  /** Those that were there before it have smaller numbers. */
+  /** Earlier calls have smaller numbers. */
   number = 0
   group?: Set<PoolCall>
 
@@ -99,14 +94,14 @@ class PoolCall implements Call, Timed<PoolCall> {
   }
 }
 
-/** Connections that were made since one moment, and so to one server. */
+/** Connections that were made since the last replacement, and so lead to one server. */
 interface Generation {
-  /** Others would lead to the same server. */
+  /** See MIN_AGE_MS. */
   isYoung: boolean
-  /** How many are being made. */
+  /** The number of connections that are being made. */
   connecting: number
   open: Set<PostgresConnection>
-  /** The one that was used last is used next, so that those that nobody needs become idle for long. */
+  /** The last one used is taken first, so that surplus connections stay idle and are closed. */
   idle: { connection: PostgresConnection; sweeps: number }[]
 }
 
@@ -119,16 +114,16 @@ function newGeneration(): Generation {
 }
 
 /**
- * Connections for calls, one call at a time on each: of several that are sent down one connection, all would hang behind a
- * read that hangs. All connections are replaced when a call gets no answer by its deadline, because a link that fell silent
- * rarely does so alone, and when the server turns out not to be the primary. What is under way on the others may finish.
+ * Runs one call at a time on each connection: of several calls on one connection, all would hang with the first. All
+ * connections are replaced when a call misses its deadline, because others are then likely to be silent too, and when the
+ * server turns out not to be the primary. Calls under way on the replaced connections can finish.
  */
 class Pool {
   readonly #options: PoolOptions
   readonly #connectionOptions: ConnectionOptions
   readonly #deadlines: Deadlines<PoolCall>
   readonly #waiting = new Set<PoolCall>()
-  /** Of every generation. */
+  /** The connections of every generation. */
   readonly #connections = new Set<PostgresConnection>()
   readonly #sweeper: NodeJS.Timeout
   #generation = newGeneration()
@@ -144,14 +139,14 @@ class Pool {
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_INTERVAL_MS).unref()
   }
 
-  /** Calls under way, those that wait among them. */
+  /** The number of calls that run or wait. */
   get calls() {
     return this.#deadlines.size
   }
 
   call(text: string, params: readonly unknown[], asArrays: boolean): Promise<unknown[]> {
     const named = withName(text)
-    // Without parameters it is sent in one message; several statements may be, which can't be prepared.
+    // Several statements at once can't be prepared. They have no parameters.
     const prepare = !this.#options.pooled && (params.length > 0 || named !== text)
     return new Promise((resolve, reject) =>
       this.#add(new PoolCall(this, { text: named, params, asArrays, prepare }, resolve, reject)),
@@ -183,10 +178,10 @@ class Pool {
     connection.run(call)
   }
 
-  /** For a call that is about to be settled. */
+  /** Gives up the connection of a call that is about to be settled. */
   finish(call: PoolCall, error?: Error) {
     this.#deadlines.delete(call)
-    // A server that only reads is the wrong one since a failover, for all connections.
+    // After a failover the old primary only reads: all connections lead to the wrong server.
     if (error instanceof Unavailable && error.detail === 'database: 25006') this.reconnect()
     if (call.connection) this.#release(call.connection)
     this.#endIfClosed()
@@ -242,7 +237,7 @@ class Pool {
     this.#release(connection)
   }
 
-  /** Where other connections work, calls wait for those. Otherwise those that waited all the while, up to `newest`, are told. */
+  /** Rejects the calls up to `newest`, which have waited since the attempt began, unless other connections can serve them. */
   #connectFailed(generation: Generation, newest: number, error: Error) {
     if (generation !== this.#generation || generation.open.size > 0) return
     for (const call of this.#waiting) {
@@ -257,13 +252,13 @@ class Pool {
     const error = new Unavailable(`database: no answer within ${this.#options.deadline} ms`, 'database')
     const { open } = this.#generation
     this.#waiting.delete(call)
-    // While all are busy others wait, but not for connections that are still being made: those hang as well.
+    // A call that waited while all connections were busy says nothing about them; one that waited for a new connection does.
     if (call.connection ? open.has(call.connection) : open.size === 0) this.#replace()
     if (call.connection) call.connection.destroy(error)
     else call.reject(error)
   }
 
-  /** New calls go to new connections at once. */
+  /** Lets all further calls use new connections. */
   #replace() {
     const { idle } = this.#generation
     this.#generation = newGeneration()
@@ -282,7 +277,7 @@ class Pool {
     while (idle.length > 0 && idle[0]!.sweeps < old) void idle.shift()!.connection.close()
   }
 
-  /** Calls that have begun may finish. */
+  /** Waits for the calls that have begun. */
   close(): Promise<void> {
     if (this.#closing) return this.#closing.promise
     this.#closing = Promise.withResolvers()
@@ -297,10 +292,10 @@ class Pool {
   }
 }
 
-/** The texts of statements that have names, with them. */
+/** The texts of named statements, with their names. */
 const namedTexts = new Map<string, string>()
 
-/** With its name in a comment, which Postgres's log and views show; the name it is prepared under is the driver's. */
+/** Adds a statement's name in a comment, which Postgres's log and views show. The driver chooses the names of prepared statements. */
 function withName(text: string): string {
   const known = namedTexts.get(text)
   if (known !== undefined) return known

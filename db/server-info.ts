@@ -1,15 +1,15 @@
-import { connected } from './postgres-connection.ts'
+import { connected } from './connect.ts'
 
-/** What a URL leads to. */
+/** The server that a URL leads to. */
 export interface Server {
   /** The same for every way to one database. */
   identity: string
-  /** As an operator knows it, without user and password. */
+  /** The database, host and port, without user and password. */
   name: string
   standby: boolean
   /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
   readOnly: boolean
-  /** As Postgres names it: `UTF8`, `LATIN1`, `SQL_ASCII`. */
+  /** Postgres's name for the encoding: `UTF8`, `LATIN1`, `SQL_ASCII`. */
   encoding: string
   /** A pooler stands between: it makes up the number that cancels a call, which is otherwise the backend's pid. */
   pooled: boolean
@@ -28,12 +28,12 @@ interface RequiredSetting {
   isFit(value: string): boolean
 }
 
-/** How long the question may take (ms). */
+/** The question may take this long (ms). */
 const DEADLINE_MS = 5_000
 
 /**
- * What acknowledged means; what each act is written for, which sees what was committed while it waited for a row; how
- * bytes and times are written; and the end of a statement whose caller was answered 503 long ago.
+ * Session settings that Assay relies on: durable commits, READ COMMITTED, bytes as hex and ISO dates, and an end of statements
+ * before their callers are answered 503.
  */
 const REQUIRED_SETTINGS: Record<string, RequiredSetting> = {
   synchronous_commit: { value: 'on', isFit: value => ['on', 'remote_apply'].includes(value) },

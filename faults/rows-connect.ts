@@ -2,23 +2,23 @@ import { openBlackHole } from '../test/support/black-hole.ts'
 import { cutOff, failedPolls, fault, polls, type Seen } from './fault.ts'
 import { N, type Stage } from './stage.ts'
 
-/** Faults of connections that are being made: what a driver that reconnects by itself would make many of, or wait for. */
+/** Faults of new connections. A driver that reconnects on its own would make many of them, or wait for them. */
 
-/** Which replica can't connect. */
+/** The replica that can't connect. */
 const VICTIM = 1
 const victimOf = ({ replicas }: Stage) => replicas[VICTIM]!
 
-/** In as long as such a fault lasts. A driver that tries again at once makes hundreds in a second for each call. */
+/** Attempts during the fault. A driver that tries again at once makes hundreds a second for each call. */
 const MOST_ATTEMPTS = 400
 
-/** Its port, with every connection to it reset and none answered. Restored by what it answers. */
+/** Resets the connections to the link, and lets its port answer no SYN until the result is closed. */
 async function darken({ link }: Stage['replicas'][number]) {
   const port = Number(new URL(link.url).port)
   link.refuse()
   return openBlackHole(port)
 }
 
-/** It polls over its second host, or has at most lost the poll that met the fault. */
+/** True if it continued to poll, over its second host. */
 const wentOn = (seen: Seen) => polls(seen)[VICTIM]! > 0 && failedPolls(seen, VICTIM) < polls(seen)[VICTIM]!
 
 export const connectFaults = [

@@ -9,7 +9,7 @@ import { openBlackHole } from '../support/black-hole.ts'
 import { createDatabase, direct } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 
-/** What makes postgres.js dangerous (docs/decisions/2026-11-29-one-client-is-one-connection.md), and that it does no harm. */
+/** Each danger of postgres.js in docs/decisions/2026-11-29-one-client-is-one-connection.md is contained. */
 
 /** Milliseconds. */
 const DEADLINE = 5_000

@@ -2,14 +2,14 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 
-/** Listens and tells its port; it is stopped before it accepts anything. */
+/** Listens and prints its port. It is stopped before it accepts a connection. */
 const LISTEN = `require('node:net').createServer().listen(
   { port: process.argv[1], host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })`
 
-/** More than the backlog holds. */
+/** More connections than the backlog holds. */
 const FILLERS = 4
 
-/** A port that answers no SYN, as behind a firewall that drops packets: its process is stopped, and its backlog is full. */
+/** Opens a port that answers no SYN, like a firewall that drops packets: its process is stopped and its backlog is full. */
 export async function openBlackHole(wanted = 0) {
   const child = spawn(process.execPath, ['-e', LISTEN, String(wanted)], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -35,7 +35,7 @@ export async function openBlackHole(wanted = 0) {
 
 const keep = (socket: Socket) => socket.on('error', () => {})
 
-/** A connection is not made at once, on a machine where it is made in microseconds. */
+/** True if a connection is not made in a time that is ample on one machine. */
 async function isFull(port: number): Promise<boolean> {
   const socket = keep(connect(port, '127.0.0.1'))
   socket.setTimeout(300)
