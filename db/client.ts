@@ -1,24 +1,26 @@
 import { openPostgres } from './postgres.ts'
 import { inspect } from './server-info.ts'
 
-/** One statement, one round trip. Throws Unavailable or DatabaseError. */
-export interface Line {
+/** Runs one statement per call, in one round trip. Throws Unavailable or DatabaseError. */
+export interface Connection {
   query<Row>(statement: string, params?: readonly unknown[]): Promise<Row[]>
+  /** The same, each row as its values in the order of the columns: two columns may share a name. */
+  values(statement: string, params?: readonly unknown[]): Promise<unknown[][]>
   close(): Promise<void>
 }
 
-/** Both of ours speak the same statements, so nothing above this file knows which it is. */
-export interface Database extends Line {
+/** Postgres and PGlite run the same statements, so nothing above this file knows which of them it uses. */
+export interface Database extends Connection {
   readonly kind: 'postgres' | 'embedded'
-  /** A connection of its own, destroyed when a call exceeds `deadline` (ms). */
-  line(deadline: number): Line
-  /** What was read came from a server that is no longer the primary: other connections are made. */
-  renew(): void
-  /** Calls under way, and how many connections they may share. */
-  load(): { calls: number; connections: number }
+  /** Opens a separate connection, which is replaced when a call exceeds `deadline` (ms). */
+  connection(deadline: number): Connection
+  /** Replaces all connections, because one of them led to a server that is no longer the primary. */
+  reconnect(): void
+  /** The number of calls under way, and of connections that they may share. */
+  usage(): { calls: number; connections: number }
 }
 
-/** A call that takes longer is answered 503, and what hung is replaced (ms). */
+/** A call that takes longer is answered 503, and the connections are replaced (ms). */
 export const CALL_DEADLINE_MS = 5_000
 
 /** Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded only then. */

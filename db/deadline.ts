@@ -25,3 +25,59 @@ export async function within<Result>(
     clearImmediate(given)
   }
 }
+
+/** Calls that begin within this time of each other share a timer (ms), so a call may end that much too late. */
+const GROUP_MS = 20
+
+/** A call with a deadline, and the group of calls that share its timer. */
+export interface Timed<Call> {
+  group?: Set<Call>
+}
+
+/**
+ * Calls `onLate` for calls that take longer than `deadline` milliseconds. They share timers, because a timer for each call
+ * would be a large part of the cost of a call.
+ */
+export class Deadlines<Call extends Timed<Call>> {
+  readonly #deadline: number
+  readonly #onLate: (call: Call) => void
+  #group: Set<Call> | undefined
+  #size = 0
+
+  constructor(deadline: number, onLate: (call: Call) => void) {
+    this.#deadline = deadline
+    this.#onLate = onLate
+  }
+
+  /** The number of calls that are neither finished nor late. */
+  get size() {
+    return this.#size
+  }
+
+  add(call: Call) {
+    this.#group ??= this.#newGroup()
+    call.group = this.#group.add(call)
+    this.#size++
+  }
+
+  delete(call: Call) {
+    if (call.group?.delete(call)) this.#size--
+  }
+
+  #newGroup(): Set<Call> {
+    const group = new Set<Call>()
+    setTimeout(() => {
+      this.#group = undefined
+    }, GROUP_MS).unref()
+    // What arrived while this process stood still is read first, and timers run before that.
+    setTimeout(() => setImmediate(() => this.#end(group)), this.#deadline + GROUP_MS).unref()
+    return group
+  }
+
+  #end(group: Set<Call>) {
+    for (const call of group) {
+      this.delete(call)
+      this.#onLate(call)
+    }
+  }
+}

@@ -9,7 +9,7 @@ export class DatabaseError extends Error {
     super(`the database refused a statement (SQLSTATE ${sqlstate}${constraint ? `, ${constraint}` : ''})`)
     this.sqlstate = sqlstate
     this.constraint = constraint
-    if (stack) this.stack = `${this.message}\n${stack.split('\n').filter(isFrame).join('\n')}`
+    if (stack) this.stack = `${this.message}\n${framesOf(stack)}`
   }
 }
 
@@ -41,8 +41,20 @@ export class SchemaError extends Error {
   }
 }
 
+/** A driver failed at a statement, before the database or after it. Holds no SQL text and no parameters. */
+class DriverError extends Error {
+  constructor(stack: string | undefined) {
+    super('the database driver could not send a statement or read its answer')
+    if (stack) this.stack = `${this.message}\n${framesOf(stack)}`
+  }
+}
+
 // The driver's own first line repeats what the database said of the parameters; only the frames are kept.
-const isFrame = (line: string) => /^\s+at /.test(line)
+const framesOf = (stack: string) =>
+  stack
+    .split('\n')
+    .filter(line => /^\s+at /.test(line))
+    .join('\n')
 
 /**
  * SQLSTATE classes after which the state is unknown rather than the statement wrong: 08 connection, 0A000 and 26000 a
@@ -54,16 +66,24 @@ const UNAVAILABLE = /^(08...|0A000|25006|26000|28...|3D000|40...|53...|55P03|57.
 /** The link itself failed, by the driver's codes or the system's. */
 const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
 
-/** What a driver throws, as an error that may be logged: `Unavailable` where the state is unknown. */
+/** Turns what a driver throws into an error that may be logged: `Unavailable` where the state is unknown. */
 export function translate(error: unknown): Error {
   const code = codeOf(error)
   if (error instanceof Unavailable) return error
   if (LINK.test(code) || UNAVAILABLE.test(code)) return new Unavailable(`database: ${code}`, 'database')
   if (/^[0-9A-Z]{5}$/.test(code)) {
-    const { constraint, stack } = error as Record<string, string | undefined>
-    return new DatabaseError(code, constraint, stack)
+    const {
+      constraint,
+      constraint_name: name = constraint,
+      stack,
+    } = error as Record<string, string | undefined>
+    return new DatabaseError(code, name, stack)
   }
-  return error instanceof Error ? error : new Error('the database driver threw something that is no error')
+  if (!(error instanceof Error)) return new Error('the database driver threw something that is no error')
+  return isOfStatement(error) ? new DriverError(error.stack) : error
 }
+
+/** Both drivers attach the statement and its parameters to an error, some of them so that only a debugger shows them. */
+const isOfStatement = (error: Error) => ['query', 'parameters', 'params'].some(name => name in error)
 
 const codeOf = (error: unknown) => String((error as { code?: unknown } | null)?.code ?? '')

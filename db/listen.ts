@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
+import { connect, connected, targetOf } from './connect.ts'
 import { within } from './deadline.ts'
-import { connected, connectionTo, PgConnection } from './pg-connection.ts'
+import type { PostgresConnection } from './postgres-connection.ts'
+import { linkError } from './postgres-socket.ts'
 
-/** What every publication notifies; `publishing` in queries/change-feed.ts says so in SQL. */
+/** Every change notifies this channel: see `publishing` in queries/change-feed.ts. */
 export const CHANNEL = 'assay_changes'
 
 export interface Listener {
@@ -12,56 +14,52 @@ export interface Listener {
   close(): Promise<void>
 }
 
-/** How long a test notification may take (ms). */
+/** A test notification may take this long (ms). */
 const PROOF_TIMEOUT_MS = 2_000
-/** A connection that listens, or notifies, is there by then (ms). */
-const CONNECT_DEADLINE_MS = 5_000
+/** LISTEN, and the connection that sends the test notification, may take this long (ms). */
+const LISTEN_TIMEOUT_MS = 5_000
 /** Between the loss of the connection and the next try (ms). */
 const RETRY_DELAY_MS = 200
 
 /**
- * Calls `onHint` when some replica has published. A hint is a hint: losing one costs milliseconds, never the bound. After a
- * lost connection it listens again, which counts as a hint, for there may have been some meanwhile.
+ * Calls `onHint` when a replica has published a change. A lost hint delays a poll by milliseconds and never breaks the bound.
+ * After a lost connection it listens again and calls `onHint`, because notifications may have been missed.
  */
 export async function listenForChanges(url: string, onHint: () => void): Promise<Listener> {
+  const target = targetOf(url)
   const proof = randomUUID()
   const proven = Promise.withResolvers<boolean>()
-  const onNotice = (payload?: string) => (payload === proof ? proven.resolve(true) : onHint())
-  let listener: PgConnection | undefined
-  let closed = false
+  const onNotify = (payload: string) => (payload === proof ? proven.resolve(true) : onHint())
+  let connection: PostgresConnection | undefined
+  let isClosed = false
 
   async function listen() {
-    const made = new PgConnection(connectionTo(url))
-    listener = made
-    const ended = new Promise<void>(resolve => made.on('end', () => resolve()))
-    made.on('notification', ({ payload }) => onNotice(payload))
-    await within(CONNECT_DEADLINE_MS, listening(made), () => made.cut())
+    const made = await connect(target, { onNotify })
+    connection = made
+    if (isClosed) return made.close()
+    await within(LISTEN_TIMEOUT_MS, made.query(`listen ${CHANNEL}`), () => made.destroy(linkError('TIMEOUT')))
     onHint()
-    return { ended }
   }
 
-  async function goOn(listening: ReturnType<typeof listen>) {
-    await listening.then(({ ended }) => ended).catch(() => {})
-    await listener?.end().catch(() => {})
+  async function listenAgain(listening: Promise<void>) {
+    await listening.then(
+      () => connection?.closed,
+      error => connection?.destroy(error),
+    )
     await pause(RETRY_DELAY_MS, undefined, { ref: false })
-    if (!closed) void goOn(listen())
-  }
-
-  const listening = async (connection: PgConnection) => {
-    await connection.connect()
-    await connection.query(`listen ${CHANNEL}`)
+    if (!isClosed) void listenAgain(listen())
   }
 
   const first = listen()
-  void goOn(first)
+  void listenAgain(first)
   setTimeout(proven.resolve, PROOF_TIMEOUT_MS, false).unref()
-  // From another connection: through a pooler who notifies may hear itself.
+  // Notify from another connection: through a pooler, the one that notifies may hear itself.
   first
-    .then(() => connected(url, CONNECT_DEADLINE_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
+    .then(() => connected(url, LISTEN_TIMEOUT_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
     .catch(() => proven.resolve(false))
   const close = async () => {
-    closed = true
-    await listener?.end().catch(() => {})
+    isClosed = true
+    await connection?.close()
   }
   return { heard: await proven.promise, close }
 }

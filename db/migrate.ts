@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Line } from './client.ts'
+import type { Connection } from './client.ts'
+import { connected } from './connect.ts'
 import { lastMigration, type Migration, migrations } from './migration-files.ts'
-import { connected } from './pg-connection.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
 import { assertEmpty, assertWhole, throwSchemaError } from './schema-check.ts'
 
@@ -21,7 +21,7 @@ const RETRY_DELAY_MS = 500
 const MAX_ATTEMPTS = 20
 
 /** Inside one transaction: several statements at once, answering the last one's rows. */
-type Transaction = Pick<Line, 'query'>
+type Transaction = Pick<Connection, 'query'>
 
 /**
  * Brings a Postgres up to date. Where a table can't be had for so long that callers would notice, it tries again later;
@@ -32,13 +32,13 @@ export async function migratePostgres(url: string): Promise<number> {
     try {
       return await migrateAtOnce(url)
     } catch (error) {
-      if ((error as { code?: string }).code !== LOCK_NOT_AVAILABLE || tried === MAX_ATTEMPTS) throw error
+      if ((error as { detail?: string }).detail !== LOCK_NOT_AVAILABLE || tried === MAX_ATTEMPTS) throw error
       await pause(RETRY_DELAY_MS)
     }
   }
 }
 
-const LOCK_NOT_AVAILABLE = '55P03'
+const LOCK_NOT_AVAILABLE = 'database: 55P03'
 
 /**
  * Postgres looks once a second whether this process is still connected. Without it, a statement that waits for a lock or builds
@@ -57,12 +57,7 @@ function migrateAtOnce(url: string): Promise<number> {
     await connection.query('begin')
     await connection.query('set local statement_timeout = 0')
     await connection.query(END_WITH_CLIENT)
-    const query = async <Row>(statement: string) => {
-      // Of several statements at once the driver answers a list.
-      const results = [await connection.query(statement)].flat()
-      return results.at(-1)!.rows as Row[]
-    }
-    const applied = await migrate({ query })
+    const applied = await migrate({ query: statement => connection.query(statement) })
     await connection.query('commit')
     return applied
   })

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import type { Line } from './client.ts'
+import type { Connection } from './client.ts'
 
 export interface Migration {
   statements: string[]
@@ -42,13 +42,13 @@ const last = entries.at(-1)!
 export const snapshot: Snapshot = readJson(`${String(last.idx).padStart(4, '0')}_snapshot.json`)
 
 /** When the last one that was applied there was made, in milliseconds since 1970; 0 if there is none. */
-export async function lastMigration(db: Pick<Line, 'query'>): Promise<number> {
+export async function lastMigration(db: Pick<Connection, 'query'>): Promise<number> {
   const [row] = await db.query<{ at: number }>('select max(created_at)::float8 as at from assay.migrations')
   return row?.at ?? 0
 }
 
 /** True when the database has every migration that this version knows; a newer version's more are no harm. */
-export const isMigrated = async (db: Pick<Line, 'query'>) => (await lastMigration(db)) >= last.when
+export const isMigrated = async (db: Pick<Connection, 'query'>) => (await lastMigration(db)) >= last.when
 
 /** True when it has migrations that this version doesn't know: a newer one brought it up to date. */
-export const isNewer = async (db: Pick<Line, 'query'>) => (await lastMigration(db)) > last.when
+export const isNewer = async (db: Pick<Connection, 'query'>) => (await lastMigration(db)) > last.when

@@ -1,7 +1,8 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { PGlite, types } from '@electric-sql/pglite'
-import type { Database, Line } from './client.ts'
+import { PGlite } from '@electric-sql/pglite'
+import type { Connection, Database } from './client.ts'
+import { pgliteTypes } from './codecs.ts'
 import { within } from './deadline.ts'
 import { CorruptDatabaseError, translate } from './errors.ts'
 import { migrate } from './migrate.ts'
@@ -22,29 +23,37 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
         ((await transaction.exec(statement)).at(-1)?.rows ?? []) as Row[],
     }),
   )
-  const line = (lineDeadline: number) => ({ ...calls(pglite, lineDeadline), close: async () => {} })
-  return { ...calls(pglite, deadline), kind: 'embedded', line, renew: () => {} }
+  const connection = (limit: number) => ({ ...calls(pglite, limit), close: async () => {} })
+  return { ...calls(pglite, deadline), kind: 'embedded', connection, reconnect: () => {} }
 }
 
-/** Whatever keeps it from opening what is there, it says in words of its own: an abort, or that it failed to initialise. */
+/** PGlite reports a damaged database as an abort or a failed initialisation, without a code. */
 async function create(folder: string): Promise<PGlite> {
   try {
-    return await PGlite.create(folder, { parsers: { [types.INT8]: Number } })
+    return withCodecs(await PGlite.create(folder))
   } catch (error) {
     throw isOfSystem(error) ? error : new CorruptDatabaseError(folder, error)
   }
 }
 
+/** Sets the codecs after opening, because PGlite replaces those for arrays while it opens. */
+function withCodecs(pglite: PGlite): PGlite {
+  const { parsers, serializers } = pgliteTypes()
+  Object.assign(pglite.parsers, parsers)
+  Object.assign(pglite.serializers, serializers)
+  return pglite
+}
+
 /** The folder can't be read or written: no word about what is in it. */
 const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
-function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> {
+function calls(pglite: PGlite, deadline: number): Connection & Pick<Database, 'usage'> {
   let calls = 0
 
-  async function call<Row>(statement: string, params: readonly unknown[]) {
+  async function call<Row>(statement: string, params: readonly unknown[], rowMode: 'array' | 'object') {
     calls++
     try {
-      const { rows } = await within(deadline, pglite.query(statement, [...params]), () => {})
+      const { rows } = await within(deadline, pglite.query(statement, [...params], { rowMode }), () => {})
       return rows as Row[]
     } catch (error) {
       throw pglite.closed ? translate({ code: 'CONNECTION_CLOSED' }) : translate(error)
@@ -54,8 +63,9 @@ function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> 
   }
 
   return {
-    query: (statement, params = []) => call(statement, params),
-    load: () => ({ calls, connections: 1 }),
+    query: (statement, params = []) => call(statement, params, 'object'),
+    values: (statement, params = []) => call<unknown[]>(statement, params, 'array'),
+    usage: () => ({ calls, connections: 1 }),
     close: () => pglite.close(),
   }
 }

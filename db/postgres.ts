@@ -1,144 +1,307 @@
-import pg from 'pg'
 import { Unavailable } from '../server/lib/errors.ts'
-import type { Database, Line } from './client.ts'
-import { within } from './deadline.ts'
-import { translate } from './errors.ts'
-import { connectionTo, lost, PgConnection } from './pg-connection.ts'
+import type { Connection, Database } from './client.ts'
+import { connect, targetOf } from './connect.ts'
+import type { Target } from './connection-url.ts'
+import { Deadlines, type Timed } from './deadline.ts'
+import { DatabaseError } from './errors.ts'
+import type { Call, ConnectionOptions, PostgresConnection } from './postgres-connection.ts'
+import { linkError } from './postgres-socket.ts'
 import { sessionSettings } from './server-info.ts'
 import { nameOf } from './statement.ts'
 
 const POOL_SIZE = 10
-/** A connection that nobody wants for so long is ended (ms). */
+/** At most this many calls wait for a connection. On a busy server more would wait longer than their deadline. */
+const MAX_WAITING = 10_000
+const TOO_MANY = new Unavailable('database: more calls wait than can be made in time', 'busy')
+/** A connection that is idle for this long is closed (ms). */
 const IDLE_TIMEOUT_MS = 60_000
-/** A pool is young for so long (ms). */
-const POOL_MIN_AGE_MS = 200
+/** The time between two searches for idle connections (ms). */
+const SWEEP_INTERVAL_MS = 10_000
+/** New connections are not replaced for this long (ms), because others would lead to the same server. */
+const MIN_AGE_MS = 200
 
 /**
- * A pool of connections for all calls and one of one for each line. `pooled`: a pooler stands between, which lends
- * another connection of its own to each statement.
+ * Opens a pool of connections for all calls. `connection` opens another pool, of one. `pooled`: a pooler stands between, which
+ * may run each statement on another connection of its own.
  */
 export function openPostgres(url: string, deadline: number, pooled: boolean): Database {
-  const open = (connections: number, limit: number) => makePool({ url, connections, deadline: limit, pooled })
-  return Object.assign(open(POOL_SIZE, deadline), {
-    kind: 'postgres' as const,
-    line: (limit: number) => open(1, limit),
-  })
+  const target = targetOf(url)
+  const open = (size: number, limit: number) => openPool({ target, size, deadline: limit, pooled })
+  return {
+    ...open(POOL_SIZE, deadline),
+    kind: 'postgres',
+    connection: limit => open(1, limit),
+  }
 }
 
 interface PoolOptions {
-  url: string
-  connections: number
+  target: Target
+  size: number
   /** Milliseconds. */
   deadline: number
   pooled: boolean
 }
 
-/** A pool of the driver's, and the calls that it has still to answer. */
-interface PoolInstance {
-  pool: pg.Pool
-  calls: Set<Promise<unknown>>
-  /** Made a moment ago: another would meet the same server. */
-  young: boolean
+function openPool(options: PoolOptions): Connection & Pick<Database, 'usage' | 'reconnect'> {
+  const pool = new Pool(options)
+  return {
+    query: <Row>(text: string, params: readonly unknown[] = []) =>
+      pool.call(text, params, false) as Promise<Row[]>,
+    values: (text, params = []) => pool.call(text, params, true) as Promise<unknown[][]>,
+    reconnect: () => pool.reconnect(),
+    usage: () => ({ calls: pool.calls, connections: options.size }),
+    close: () => pool.close(),
+  }
 }
 
-function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'> {
-  const { url, deadline, pooled, connections } = options
-  // Once: what throws here would throw, later, where nobody catches it.
-  const config = connectionTo(url, pooled ? {} : sessionSettings(deadline))
-  let current = makeInstance(config, options)
-  let calls = 0
-  let closed: Promise<void> | undefined
+/** A call that waits for a connection of the pool, or has one. */
+class PoolCall implements Call, Timed<PoolCall> {
+  readonly #pool: Pool
+  readonly #resolve: (rows: unknown[]) => void
+  readonly #reject: (error: Error) => void
+  readonly text: string
+  readonly params: readonly unknown[]
+  readonly asArrays: boolean
+  readonly prepare: boolean
+  connection: PostgresConnection | undefined
+  /** Earlier calls have smaller numbers. */
+  number = 0
+  group?: Set<PoolCall>
 
-  function replace(failed: PoolInstance) {
-    if (failed !== current || closed) return
-    current = makeInstance(config, options)
-    void retire(failed)
+  constructor(
+    pool: Pool,
+    statement: Pick<Call, 'text' | 'params' | 'asArrays' | 'prepare'>,
+    resolve: PoolCall['resolve'],
+    reject: PoolCall['reject'],
+  ) {
+    this.#pool = pool
+    this.#resolve = resolve
+    this.#reject = reject
+    this.text = statement.text
+    this.params = statement.params
+    this.asArrays = statement.asArrays
+    this.prepare = statement.prepare
   }
 
-  async function call<Row>(query: pg.QueryConfig): Promise<Row[]> {
-    const used = current
-    const turn: Checkout = { connection: undefined }
-    const outcome = within(deadline, run(used.pool, query, turn), () => {
-      turn.connection?.cut()
-      replace(used)
-    })
-    used.calls.add(outcome)
-    calls++
-    try {
-      return (await outcome) as Row[]
-    } catch (error) {
-      if (isLost((error as { code?: unknown }).code, used)) replace(used)
-      throw translate(error)
-    } finally {
-      calls--
-      used.calls.delete(outcome)
+  resolve(rows: unknown[]) {
+    this.#pool.finish(this)
+    this.#resolve(rows)
+  }
+
+  reject(error: Error) {
+    this.#pool.finish(this, error)
+    this.#reject(error)
+  }
+}
+
+/** Connections that were made since the last replacement, and so lead to one server. */
+interface Generation {
+  /** See MIN_AGE_MS. */
+  isYoung: boolean
+  /** The number of connections that are being made. */
+  connecting: number
+  open: Set<PostgresConnection>
+  /** The last one used is taken first, so that surplus connections stay idle and are closed. */
+  idle: { connection: PostgresConnection; sweeps: number }[]
+}
+
+function newGeneration(): Generation {
+  const generation = { isYoung: true, connecting: 0, open: new Set<PostgresConnection>(), idle: [] }
+  setTimeout(() => {
+    generation.isYoung = false
+  }, MIN_AGE_MS).unref()
+  return generation
+}
+
+/**
+ * Runs one call at a time on each connection: of several calls on one connection, all would hang with the first. All
+ * connections are replaced when a call misses its deadline, because others are then likely to be silent too, and when the
+ * server turns out not to be the primary. Calls under way on the replaced connections can finish.
+ */
+class Pool {
+  readonly #options: PoolOptions
+  readonly #connectionOptions: ConnectionOptions
+  readonly #deadlines: Deadlines<PoolCall>
+  readonly #waiting = new Set<PoolCall>()
+  /** The connections of every generation. */
+  readonly #connections = new Set<PostgresConnection>()
+  readonly #sweeper: NodeJS.Timeout
+  #generation = newGeneration()
+  #connecting = 0
+  #sweeps = 0
+  #calls = 0
+  #closing: PromiseWithResolvers<void> | undefined
+
+  constructor(options: PoolOptions) {
+    this.#options = options
+    this.#connectionOptions = options.pooled ? {} : { settings: sessionSettings(options.deadline) }
+    this.#deadlines = new Deadlines(options.deadline, call => this.#endLate(call))
+    this.#sweeper = setInterval(() => this.#sweep(), SWEEP_INTERVAL_MS).unref()
+  }
+
+  /** The number of calls that run or wait. */
+  get calls() {
+    return this.#deadlines.size
+  }
+
+  call(text: string, params: readonly unknown[], asArrays: boolean): Promise<unknown[]> {
+    const named = withName(text)
+    // Several statements at once can't be prepared. They have no parameters.
+    const prepare = !this.#options.pooled && (params.length > 0 || named !== text)
+    return new Promise((resolve, reject) =>
+      this.#add(new PoolCall(this, { text: named, params, asArrays, prepare }, resolve, reject)),
+    )
+  }
+
+  #add(call: PoolCall) {
+    if (this.#closing) return call.reject(linkError('CONNECTION_ENDED'))
+    if (this.#waiting.size >= MAX_WAITING) return call.reject(TOO_MANY)
+    this.#deadlines.add(call)
+    call.number = ++this.#calls
+    const connection = this.#takeIdle()
+    if (connection) return this.#start(call, connection)
+    this.#waiting.add(call)
+    this.#connectMore()
+  }
+
+  #takeIdle(): PostgresConnection | undefined {
+    const { idle } = this.#generation
+    while (idle.length > 0) {
+      const { connection } = idle.pop()!
+      if (!connection.isClosed) return connection
+    }
+    return undefined
+  }
+
+  #start(call: PoolCall, connection: PostgresConnection) {
+    call.connection = connection
+    connection.run(call)
+  }
+
+  /** Gives up the connection of a call that is about to be settled. */
+  finish(call: PoolCall, error?: Error) {
+    this.#deadlines.delete(call)
+    // After a failover the old primary only reads: all connections lead to the wrong server.
+    if (error instanceof Unavailable && error.detail === 'database: 25006') this.reconnect()
+    if (call.connection) this.#release(call.connection)
+    this.#endIfClosed()
+  }
+
+  #release(connection: PostgresConnection) {
+    if (connection.isClosed) this.#drop(connection)
+    else if (!this.#generation.open.has(connection)) void connection.close()
+    else {
+      const [next] = this.#waiting
+      if (next === undefined) return this.#rest(connection)
+      this.#waiting.delete(next)
+      this.#start(next, connection)
     }
   }
 
-  // One round trip either way. Without a name it is parsed each time, but needs nothing that an earlier one left behind.
-  const named = (text: string) => {
-    const name = pooled ? undefined : nameOf(text)
-    return name === undefined ? { text } : { name: `assay_${name}`, text }
+  #rest(connection: PostgresConnection) {
+    if (this.#closing) void connection.close()
+    else this.#generation.idle.push({ connection, sweeps: this.#sweeps })
   }
 
-  return {
-    query: (statement, params = []) => call({ ...named(statement), values: [...params] }),
-    renew: () => current.young || replace(current),
-    load: () => ({ calls, connections }),
-    close: () => {
-      closed ??= current.pool.end()
-      return closed
-    },
+  #drop(connection: PostgresConnection) {
+    if (this.#generation.open.delete(connection)) this.#connectMore()
+  }
+
+  #connectMore() {
+    const generation = this.#generation
+    const missing = () => this.#waiting.size - generation.connecting
+    const free = () => this.#options.size - generation.open.size - generation.connecting
+    while (missing() > 0 && free() > 0) void this.#connect(generation)
+  }
+
+  async #connect(generation: Generation) {
+    const newest = this.#calls
+    generation.connecting++
+    this.#connecting++
+    const made = await connect(this.#options.target, this.#connectionOptions).catch((error: Error) => error)
+    generation.connecting--
+    this.#connecting--
+    if (made instanceof Error) this.#connectFailed(generation, newest, made)
+    else this.#connected(generation, made)
+    this.#endIfClosed()
+  }
+
+  #connected(generation: Generation, connection: PostgresConnection) {
+    this.#connections.add(connection)
+    void connection.closed.then(() => {
+      this.#connections.delete(connection)
+      this.#drop(connection)
+      this.#endIfClosed()
+    })
+    if (generation === this.#generation) generation.open.add(connection)
+    this.#release(connection)
+  }
+
+  /** Rejects the calls up to `newest`, which have waited since the attempt began, unless other connections can serve them. */
+  #connectFailed(generation: Generation, newest: number, error: Error) {
+    if (generation !== this.#generation || generation.open.size > 0) return
+    for (const call of this.#waiting) {
+      if (call.number > newest) break
+      this.#waiting.delete(call)
+      call.reject(error instanceof DatabaseError ? linkError(error.sqlstate) : error)
+    }
+    this.#connectMore()
+  }
+
+  #endLate(call: PoolCall) {
+    const error = new Unavailable(`database: no answer within ${this.#options.deadline} ms`, 'database')
+    const { open } = this.#generation
+    this.#waiting.delete(call)
+    // A call that waited while all connections were busy says nothing about them; one that waited for a new connection does.
+    if (call.connection ? open.has(call.connection) : open.size === 0) this.#replace()
+    if (call.connection) call.connection.destroy(error)
+    else call.reject(error)
+  }
+
+  /** Lets all further calls use new connections. */
+  #replace() {
+    const { idle } = this.#generation
+    this.#generation = newGeneration()
+    for (const { connection } of idle) void connection.close()
+    this.#connectMore()
+  }
+
+  reconnect() {
+    if (!this.#generation.isYoung) this.#replace()
+  }
+
+  #sweep() {
+    this.#sweeps++
+    const { idle } = this.#generation
+    const old = this.#sweeps - IDLE_TIMEOUT_MS / SWEEP_INTERVAL_MS
+    while (idle.length > 0 && idle[0]!.sweeps < old) void idle.shift()!.connection.close()
+  }
+
+  /** Waits for the calls that have begun. */
+  close(): Promise<void> {
+    if (this.#closing) return this.#closing.promise
+    this.#closing = Promise.withResolvers()
+    clearInterval(this.#sweeper)
+    for (const { connection } of this.#generation.idle.splice(0)) void connection.close()
+    this.#endIfClosed()
+    return this.#closing.promise
+  }
+
+  #endIfClosed() {
+    if (this.calls + this.#connections.size + this.#connecting === 0) this.#closing?.resolve()
   }
 }
 
-/** What a call has of the pool, once it is its turn. */
-interface Checkout {
-  connection: PgConnection | undefined
-}
+/** The texts of named statements, with their names. */
+const namedTexts = new Map<string, string>()
 
-/** A connection on which anything failed is not used again, unless the server only refused the statement. */
-async function run(pool: pg.Pool, query: pg.QueryConfig, turn: Checkout): Promise<unknown[]> {
-  const connection = await pool.connect().catch(error => {
-    throw lost(error)
-  })
-  turn.connection = connection as PgConnection & pg.PoolClient
-  try {
-    const { rows } = await connection.query(query)
-    connection.release()
-    return rows
-  } catch (thrown) {
-    const error = lost(thrown)
-    connection.release(!(error instanceof pg.DatabaseError) || translate(error) instanceof Unavailable)
-    throw error
-  }
-}
-
-/** One to a server that only reads (25006) is to the wrong server since a failover. */
-const isLost = (code: unknown, { young }: PoolInstance) => code === '25006' && !young
-
-/**
- * New calls go to the next generation; this one's are answered, each by its deadline, before it ends: calls that wait in a
- * pool that is ended are never served.
- */
-async function retire({ pool, calls }: PoolInstance) {
-  await Promise.allSettled(calls)
-  await pool.end()
-}
-
-function makeInstance(config: pg.ClientConfig, { connections, deadline }: PoolOptions): PoolInstance {
-  const pool = new pg.Pool({
-    ...config,
-    Client: PgConnection,
-    max: connections,
-    idleTimeoutMillis: IDLE_TIMEOUT_MS,
-    // For a turn; what waits longer has been answered.
-    connectionTimeoutMillis: deadline,
-  })
-  pool.on('error', () => {}) // An idle connection broke, and is out of the pool.
-  const made = { pool, calls: new Set<Promise<unknown>>(), young: true }
-  setTimeout(() => {
-    made.young = false
-  }, POOL_MIN_AGE_MS).unref()
-  return made
+/** Adds a statement's name in a comment, which Postgres's log and views show. The driver chooses the names of prepared statements. */
+function withName(text: string): string {
+  const known = namedTexts.get(text)
+  if (known !== undefined) return known
+  const name = nameOf(text)
+  if (name === undefined) return text
+  const named = text.replace(/^\s*\w+/, `$& /* assay_${name} */`)
+  namedTexts.set(text, named)
+  return named
 }

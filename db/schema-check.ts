@@ -1,10 +1,10 @@
-import type { Line } from './client.ts'
+import type { Connection } from './client.ts'
 import { SchemaError } from './errors.ts'
 import { isMigrated, lastMigration, snapshot, type TableSnapshot } from './migration-files.ts'
 
 /** A database that was restored in part, or isn't ours, is found at the start, and not by whoever asks. */
 
-type Querier = Pick<Line, 'query'>
+type Querier = Pick<Connection, 'query'>
 
 /** What migrations make by hand. */
 const BY_HAND = [

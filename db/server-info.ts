@@ -1,15 +1,15 @@
-import { connected } from './pg-connection.ts'
+import { connected } from './connect.ts'
 
-/** What a URL leads to. */
+/** The server that a URL leads to. */
 export interface Server {
   /** The same for every way to one database. */
   identity: string
-  /** As an operator knows it, without user and password. */
+  /** The database, host and port, without user and password. */
   name: string
   standby: boolean
   /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
   readOnly: boolean
-  /** As Postgres names it: `UTF8`, `LATIN1`, `SQL_ASCII`. */
+  /** Postgres's name for the encoding: `UTF8`, `LATIN1`, `SQL_ASCII`. */
   encoding: string
   /** A pooler stands between: it makes up the number that cancels a call, which is otherwise the backend's pid. */
   pooled: boolean
@@ -28,16 +28,17 @@ interface RequiredSetting {
   isFit(value: string): boolean
 }
 
-/** How long the question may take (ms). */
+/** The question may take this long (ms). */
 const DEADLINE_MS = 5_000
 
 /**
- * What acknowledged means; what each act is written for, which sees what was committed while it waited for a row; how
- * times are written; and the end of a statement whose caller was answered 503 long ago.
+ * Session settings that Assay relies on: durable commits, READ COMMITTED, bytes as hex and ISO dates, and an end of statements
+ * before their callers are answered 503.
  */
 const REQUIRED_SETTINGS: Record<string, RequiredSetting> = {
   synchronous_commit: { value: 'on', isFit: value => ['on', 'remote_apply'].includes(value) },
   default_transaction_isolation: { value: 'read committed', isFit: value => value === 'read committed' },
+  bytea_output: { value: 'hex', isFit: value => value === 'hex' },
   DateStyle: { value: 'ISO, MDY', isFit: value => value.startsWith('ISO') },
   statement_timeout: { value: '4500ms', isFit: value => Number(value) > 0 && Number(value) <= 5_000 },
 }
@@ -48,6 +49,12 @@ export const sessionSettings = (deadline: number) => ({
   // A little before our own deadline, so that a statement that waits for a lock ends there too.
   statement_timeout: String(Math.floor(deadline * 0.9)),
 })
+
+interface Answer extends Pick<Server, 'identity' | 'standby' | 'readOnly' | 'encoding'> {
+  pid: number
+  database: string
+  settings: Record<string, string>
+}
 
 // pg_settings has the number alone, in milliseconds, where current_setting adds a unit.
 const QUESTION = `
@@ -64,9 +71,10 @@ const QUESTION = `
 /** Asks the server itself, on a connection of its own. Throws Unavailable. */
 export function inspect(url: string): Promise<Server> {
   return connected(url, DEADLINE_MS, async connection => {
-    const { pid, database, settings, ...server } = (await connection.query(QUESTION)).rows[0]
-    const name = `${database} on ${connection.host}:${connection.port}`
-    const pooled = pid !== (connection as unknown as { processID: number }).processID
+    const [answer] = await connection.query<Answer>(QUESTION)
+    const { pid, database, settings, ...server } = answer!
+    const name = `${database} on ${connection.host.host}:${connection.host.port}`
+    const pooled = pid !== connection.pid
     return { ...server, name, pooled, unfit: pooled ? unfitOf(settings) : [] }
   })
 }

@@ -1,4 +1,4 @@
-import type { Line } from './client.ts'
+import type { Connection } from './client.ts'
 
 export type Value = string | number | boolean | Uint8Array | Date | null | undefined
 
@@ -22,7 +22,7 @@ export const statement =
       return `$${names.indexOf(name) + 1}`
     })
     called.set(compiled, call)
-    return (db: Pick<Line, 'query'>, params: Params): Promise<Row[]> =>
+    return (db: Pick<Connection, 'query'>, params: Params): Promise<Row[]> =>
       db.query<Row>(
         compiled,
         names.map(name => params[name as keyof Params] ?? null),

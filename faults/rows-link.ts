@@ -82,6 +82,22 @@ export const callFaults = [
     felt: (_, answers) => answers.flat().includes(503) && answers.flat().includes(200),
   }),
   fault({
+    name: 'answers cut short',
+    lasts: 0,
+    async inject(stage, load: Load) {
+      const { counts, set } = linkOf(stage)
+      const earlier = counts.resets
+      set({ halves: 0.02 })
+      const enough = Promise.all([
+        sleep(2 * N),
+        until('answers cut short', () => counts.resets >= earlier + RESETS, 30_000),
+      ])
+      return Promise.all(Array.from({ length: 4 }, () => readUntil(enough, load)))
+    },
+    heal: fair,
+    felt: (_, answers) => answers.flat().includes(503) && answers.flat().includes(200),
+  }),
+  fault({
     name: OF_THE_REVOKER,
     lasts: 0,
     async inject(stage, load: Load) {

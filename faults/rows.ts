@@ -1,5 +1,6 @@
 import type { Fault } from './fault.ts'
 import { backendFaults } from './rows-backends.ts'
+import { connectFaults } from './rows-connect.ts'
 import { failoverFaults } from './rows-failover.ts'
 import { callFaults, linkFaults } from './rows-link.ts'
 import { redisFaults } from './rows-redis.ts'
@@ -11,6 +12,7 @@ import { writerFaults } from './rows-writers.ts'
 export const faults = (held: number): Fault[] => [
   ...backendFaults,
   ...linkFaults,
+  ...connectFaults,
   ...callFaults,
   ...serverFaults,
   ...failoverFaults,

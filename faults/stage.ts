@@ -15,6 +15,8 @@ const MOST_STARTS = 3
 export interface Replica {
   process: Running
   link: Link
+  /** Leads to the same database, by the second host of the replica's URL; it closes every connection until a fault needs it. */
+  spare: Link
   /** With its port, so that one that was killed comes back to where its clients look for it. */
   settings: Settings
 }
@@ -56,7 +58,7 @@ export async function makeStage(options: StageOptions): Promise<Stage> {
   const { apiKey } = await signUp({ replicas })
   async function stop() {
     await Promise.all(replicas.map(({ process }) => process.stop('SIGKILL')))
-    for (const { link } of replicas) link.close()
+    for (const { link, spare } of replicas) for (const each of [link, spare]) each.close()
     // What is on a server of our own ends with it.
     if (server === undefined) await drop()
   }
@@ -65,8 +67,10 @@ export async function makeStage(options: StageOptions): Promise<Stage> {
 
 async function startReplica(url: string, { redis, settings: more }: StageOptions): Promise<Replica> {
   const link = await openLink(url)
+  const spare = await openLink(url)
+  spare.set({ closeNew: true })
   const settings = {
-    DATABASE_URL: link.url,
+    DATABASE_URL: withHosts(link, spare),
     MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
     ADMIN_TOKEN,
     ISSUER: 'http://assay.test',
@@ -76,8 +80,12 @@ async function startReplica(url: string, { redis, settings: more }: StageOptions
     PORT: String(await freePort()),
     ...more,
   }
-  return { process: await startAssay(settings), link, settings }
+  return { process: await startAssay(settings), link, spare, settings }
 }
+
+/** The first link's URL, with the second one's address behind its own. */
+const withHosts = (first: Link, second: Link) =>
+  first.url.replace(new URL(first.url).host, `$&,${new URL(second.url).host}`)
 
 /** After its end, as a supervisor does: a start that finds no database in time is tried again. */
 export async function startAgain(replica: Replica): Promise<void> {

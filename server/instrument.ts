@@ -1,4 +1,4 @@
-import type { Database, Line } from '../db/client.ts'
+import type { Connection, Database } from '../db/client.ts'
 import type { Redis } from '../db/redis.ts'
 import { nameOf } from '../db/statement.ts'
 import { served, told } from './lib/tracing.ts'
@@ -8,13 +8,15 @@ import { served, told } from './lib/tracing.ts'
 /** A span has a statement's name, and neither its text nor its parameters. */
 export const instrumentDatabase = (db: Database): Database => ({
   ...db,
-  ...instrumentLine(db),
-  line: deadline => instrumentLine(db.line(deadline)),
+  ...instrumentConnection(db),
+  connection: deadline => instrumentConnection(db.connection(deadline)),
 })
 
-const instrumentLine = ({ query, close }: Line): Line => ({
+const instrumentConnection = ({ query, values, close }: Connection): Connection => ({
   query: (statement, params) =>
     trace('postgresql', nameOf(statement) ?? 'unnamed', () => query(statement, params)),
+  values: (statement, params) =>
+    trace('postgresql', nameOf(statement) ?? 'unnamed', () => values(statement, params)),
   close,
 })
 

@@ -45,8 +45,7 @@ async function bringUpToDate(db: Database, url: string) {
   }
 }
 
-/** As the driver throws it: migrations run on a connection of their own. */
-const isForbidden = (error: unknown) => (error as { code?: unknown }).code === '42501'
+const isForbidden = (error: unknown) => (error as { sqlstate?: unknown }).sqlstate === '42501'
 
 /** Migrations are due, and this role may not apply them. */
 export class NotMigratedError extends Error {

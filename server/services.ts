@@ -79,7 +79,7 @@ export function createServices(given: Parts) {
   const revocations = new RevocationList()
   const maxCacheBytes = share(TOKEN_CACHE_BYTES, worker)
   const authenticator = new Authenticator({ issuer: config.issuer, maxCacheBytes })
-  const line = db.line(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
+  const connection = db.connection(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
   const forget = {
     one(id: string) {
       keys.forget.one(id)
@@ -95,7 +95,7 @@ export function createServices(given: Parts) {
   const published = () => hints?.send()
   const replica = randomId(15)
   const changeFeed: ChangeFeed = new ChangeFeed({
-    line,
+    connection,
     clock,
     maxStaleness,
     replica,
@@ -165,7 +165,7 @@ export function createServices(given: Parts) {
       changeFeed: () => changeFeed.counts,
       revocations: () => revocations.size,
       customers: () => keys.size,
-      database: () => db.load(),
+      database: () => db.usage(),
       tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
@@ -209,7 +209,7 @@ export function createServices(given: Parts) {
     await maintenance.stop()
     await Promise.all([sessions.flush(), clients.flush()])
     await changeFeed.stop()
-    await line.close()
+    await connection.close()
     await tracing?.flush()
   }
 

@@ -142,6 +142,18 @@ test.each([
   expect(load({ ...onPostgres(), WORKERS: text }).workers).toBe(workers)
 })
 
+test.each([
+  'postgres://h1,h2/d',
+  'postgres://u:p@h1:5432,h2:5433/d?target_session_attrs=primary',
+  'postgres://u:p@[::1]:5432,10.0.0.1/d',
+  'postgres://u:p@/d?host=h1,h2',
+  'postgres://u:p@/d?host=h1,/run/postgres&port=5432,5433',
+  'postgres://h1,h2/d?port=6432',
+  'postgres://h/d?sslrootcert=system&channel_binding=require',
+])('DATABASE_URL=%s is read, as libpq has it', text => {
+  expect(load({ ...onPostgres(), DATABASE_URL: text }).databaseUrl).toBe(text)
+})
+
 const BAD: Record<string, string[]> = {
   HOST: ['999.1.1.1', 'a b', '-a', '[::1]', 'http://localhost'],
   PORT: ['65536', '-1', '3001 ', '0x10', '03001', '1e3', '3.5', 'http'],
@@ -247,9 +259,13 @@ const BAD: Record<string, string[]> = {
     'postgres://h:port/d',
     'postgres://h/d?sslmode=verifyfull',
     'postgres://h/d?sslmode=allow',
-    'postgres://h1,h2/d',
-    'postgres://u:p@h1:5432,h2:5432/d',
-    'postgres://u:p@/d?host=h1,h2',
+    'postgres://h1,h2,h3/d?port=1,2',
+    'postgres://u:p@/d?host=h1,h2&port=1,2,3',
+    'postgres://h1,h2:port/d',
+    'postgres://h1,h2/d?port=1,70000',
+    'postgres://h1,h2/d?target_session_attrs=standby',
+    'postgres://h1,h2/d?target_session_attrs=read-only',
+    'postgres://h1,h2/d?target_session_attrs=prefer-standby',
     'postgres://h/d?SSLMODE=verify-full',
     'postgres://h/d?ssl_mode=require',
     'postgres://h/d?sslmode%20=verify-full',
@@ -269,6 +285,7 @@ const BAD: Record<string, string[]> = {
     'postgres://h/d?sslrootcert=system&sslmode=disable',
     'postgres://h/d?sslmode=require&channel_binding=require',
     'postgres://h/d?channel_binding=require',
+    'postgres://h/d?sslmode=verify-ca&sslrootcert=/ca.crt&channel_binding=require',
     'postgres://h/d?port=70000',
     'postgres://h/d?port=0',
     'postgres://h/d?port=sekret',

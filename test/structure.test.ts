@@ -63,7 +63,7 @@ const MAY_IMPORT: Record<Layer, Layer[]> = {
   wiring: ['errors', 'crypto', 'jwt', 'lib', 'db', 'domain', 'http', 'routes', 'wiring'],
 }
 
-const DRIVERS = /^(pg|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(\/|$)/
+const DRIVERS = /^(postgres|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(\/|$)/
 const SERVER = /^node:http$/
 const HONO = /^hono(\/|$)/
 

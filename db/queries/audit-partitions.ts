@@ -1,4 +1,4 @@
-import type { Database, Line } from '../client.ts'
+import type { Connection, Database } from '../client.ts'
 import { statement } from '../statement.ts'
 
 /**
@@ -6,7 +6,8 @@ import { statement } from '../statement.ts'
  * there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it can be soon.
  * The functions are in db/migrations/0009_partitions.sql.
  */
-export const makePartitions = (db: Pick<Line, 'query'>) => db.query('select assay.make_audit_partitions()')
+export const makePartitions = (db: Pick<Connection, 'query'>) =>
+  db.query('select assay.make_audit_partitions()')
 
 /** Events of one statement: a batch that a load doesn't feel. */
 const BATCH_ROWS = 5_000

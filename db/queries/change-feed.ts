@@ -1,4 +1,4 @@
-import type { Database, Line } from '../client.ts'
+import type { Connection, Database } from '../client.ts'
 import { statement } from '../statement.ts'
 import { type AuditContext, auditedAs, OF_EACH_ROW } from './audit.ts'
 
@@ -209,4 +209,4 @@ export const raiseEveryonesEpoch = statement('raiseEveryonesEpoch')<
   ${publishing(['audited'])}
   select ${PUBLISHED}, epoch from raised`)
 
-export type Querier = Pick<Line, 'query'>
+export type Querier = Pick<Connection, 'query'>

@@ -1,4 +1,4 @@
-import type { Line } from '../client.ts'
+import type { Connection } from '../client.ts'
 import { statement } from '../statement.ts'
 import { POSITION, type Position } from './change-feed.ts'
 
@@ -38,7 +38,7 @@ export const insertMasterKey = statement('insertMasterKey')<{ id: string; checkV
  * The ids of the master keys that rows need, from the sealed blobs' own headers (version, alg, id's length, id). Only ids
  * that this installation has had: a damaged header must keep nobody else from starting.
  */
-export const findNeededMasterKeys = (db: Pick<Line, 'query'>) =>
+export const findNeededMasterKeys = (db: Pick<Connection, 'query'>) =>
   db.query<{ id: string }>(`
     select distinct m.id
     from (select sealed_data_key as sealed from assay.customers union all select sealed_key from assay.installation) s

@@ -1,4 +1,4 @@
-import type { Line } from '../client.ts'
+import type { Connection } from '../client.ts'
 
 /** Rows of one statement: a batch that a load doesn't feel. */
 const BATCH_ROWS = 5_000
@@ -23,7 +23,7 @@ export const DEAD = {
 }
 
 /** Answers how many rows went; as many as a batch has means that there may be more. */
-export const deleteDead = async (db: Pick<Line, 'query'>, table: keyof typeof DEAD) =>
+export const deleteDead = async (db: Pick<Connection, 'query'>, table: keyof typeof DEAD) =>
   (await db.query(DEAD[table])).length
 
 export const isWhole = (deleted: number) => deleted < BATCH_ROWS

@@ -1,4 +1,4 @@
-import type { Line } from '../client.ts'
+import type { Connection } from '../client.ts'
 import { statement } from '../statement.ts'
 import { auditedAs, OF_EACH_ROW } from './audit.ts'
 import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './change-feed.ts'
@@ -153,5 +153,5 @@ const listSessionsOfSubject = statement('listSessionsOfSubject')<SessionQuery, L
   listing('and subject = :subject'),
 )
 
-export const listSessions = (db: Pick<Line, 'query'>, query: SessionQuery) =>
+export const listSessions = (db: Pick<Connection, 'query'>, query: SessionQuery) =>
   (query.subject === undefined ? listSessionsOfCustomer : listSessionsOfSubject)(db, query)

@@ -86,7 +86,7 @@ export class ResourceServers {
       const same = era === changeFeed.era && !record.standby && record.timeline === changeFeed.timeline
       if (same && record.seq >= revocations.changedAt(id)) return void this.#known.set(id, toKnown(record))
       await changeFeed.poll()
-      if (record.standby || record.timeline !== changeFeed.timeline) db.renew()
+      if (record.standby || record.timeline !== changeFeed.timeline) db.reconnect()
     }
     throw new Unavailable(`resource server ${id}: its record changed at every read`, 'changing')
   }

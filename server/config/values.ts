@@ -1,5 +1,6 @@
 import proxyaddr from 'proxy-addr'
 import { z } from 'zod'
+import { urlsByHost } from '../../db/connection-url.ts'
 
 /**
  * What one setting may look like. No message repeats the value: whoever mixes up two variables would find the
@@ -82,8 +83,6 @@ export const workers = z
   .transform(text => (text === 'auto' ? ('auto' as const) : Number(text)))
   .refine(count => count === 'auto' || count <= MAX_WORKERS, workersMessage)
 
-const SEVERAL_HOSTS = /^postgres(?:ql)?:\/\/(?:[^/?#]*@|(?![^/?#]*@))[^/?#]*,|[?&]host=[^&]*,/
-
 const each = (names: string, form: RegExp) => Object.fromEntries(names.split(' ').map(name => [name, form]))
 
 /**
@@ -94,7 +93,7 @@ const URL_PARAMETERS: Record<string, RegExp> = {
   ...each('host user password dbname options application_name fallback_application_name', /^./),
   ...each('sslrootcert sslcert sslkey', /^./),
   ...each('connect_timeout keepalives keepalives_idle keepalives_interval keepalives_count', /^\d+$/),
-  port: /^[1-9]\d{0,4}$/,
+  port: /^[1-9]\d{0,4}(,[1-9]\d{0,4})*$/,
   ssl: /^(true|false|1|0)$/,
   sslmode: /^(disable|prefer|require|verify-ca|verify-full)$/,
   sslnegotiation: /^(postgres|direct)$/,
@@ -113,16 +112,15 @@ function urlParameters(text: string): Record<string, string> | undefined {
     if (name in found || !URL_PARAMETERS[name]?.test(value)) return undefined
     found[name] = value
   }
-  return Number(found.port ?? 1) > 65_535 ? undefined : found
+  return (found.port ?? '').split(',').some(port => Number(port) > 65_535) ? undefined : found
 }
 
 /** What is wrong with a database URL, in words that don't repeat it. */
 function databaseUrlProblem(text: string): string | undefined {
-  if (SEVERAL_HOSTS.test(text))
-    return 'names several hosts; name one, for example a proxy or an address that leads to the primary'
   if (!isDatabaseUrl(text)) return NO_DATABASE_URL
   const parameters = urlParameters(text)
-  return parameters === undefined ? UNKNOWN_PARAMETER : tlsProblem(parameters)
+  if (parameters === undefined) return UNKNOWN_PARAMETER
+  return hostsProblem(text, parameters) ?? tlsProblem(parameters)
 }
 
 const NO_DATABASE_URL =
@@ -132,15 +130,27 @@ const UNKNOWN_PARAMETER =
   'has a parameter that is unknown, repeated or not of its form; the known ones are ' +
   `${Object.keys(URL_PARAMETERS).join(', ')}, for example sslmode=verify-full`
 
+/** As libpq has it, several ports belong to as many hosts. */
+function hostsProblem(text: string, { port }: Record<string, string>) {
+  const ports = port?.split(',').length ?? 1
+  return ports === 1 || ports === urlsByHost(text).length
+    ? undefined
+    : 'names more or fewer ports than hosts; name one for all hosts, or one for each, for example ' +
+        'postgres://USER:PASSWORD@HOST1:5432,HOST2:5432/DATABASE'
+}
+
 /** TLS would be weaker than the URL says. */
 function tlsProblem({ sslmode, sslrootcert, channel_binding: binding }: Record<string, string>) {
-  const verifies = sslrootcert === 'system' || sslmode === 'verify-full' || sslmode === 'verify-ca'
+  const verifies = sslrootcert === 'system' || sslmode === 'verify-full'
   if (sslmode === 'verify-ca' && sslrootcert === undefined)
     return 'has sslmode=verify-ca without a CA; name its file, for example sslrootcert=/etc/ssl/ca.crt'
   if (sslrootcert === 'system' && sslmode !== undefined && sslmode !== 'verify-full')
     return 'has sslrootcert=system with a weaker sslmode; leave that out or raise it, for example sslmode=verify-full'
   if (binding === 'require' && !verifies)
-    return 'has channel_binding=require without a check of the certificate; add one, for example sslrootcert=system'
+    return (
+      'has channel_binding=require, which this driver can not give, without a check that the certificate is for this ' +
+      'host; add one, for example sslrootcert=system'
+    )
   return undefined
 }
 
@@ -151,9 +161,8 @@ export const databaseUrl = z.string().superRefine((text, context) => {
 
 /** The host may be missing where a parameter names it. URL drops spaces and line ends; here they show a bad copy. */
 function isDatabaseUrl(text: string): boolean {
-  const withHost = text.replace(/^(postgres(?:ql)?:\/\/(?:[^/?#]*@)?)(?=\/)/, '$1localhost')
   const isUrl = /^postgres(?:ql)?:\/\/\S+$/.test(text) && !text.includes('%00')
-  return isUrl && URL.canParse(withHost) && isDecodable(text)
+  return isUrl && isDecodable(text) && urlsByHost(text).every(url => URL.canParse(url))
 }
 
 /** As the driver takes it: a database's number is all that its path may be, and its password must decode. */

@@ -137,14 +137,14 @@ export class CustomerAdmin {
   /** Everything but its part of the audit, which keeps ids and nothing personal. Throws `not_found`. */
   async erase(customerId: string, origin: AuditContext): Promise<ErasureReport> {
     const { db, revoker } = this.#options
-    const line = db.line(ERASURE_DEADLINE_MS)
+    const connection = db.connection(ERASURE_DEADLINE_MS)
     try {
-      const [receipt] = await eraseCustomer(line, { ...origin, customerId })
+      const [receipt] = await eraseCustomer(connection, { ...origin, customerId })
       if (!receipt) throw new ApiError('not_found', 'no such customer')
       revoker.invalidateCustomer(customerId, receipt.seq)
       return receipt
     } finally {
-      await line.close()
+      await connection.close()
     }
   }
 }

@@ -37,7 +37,7 @@ const MAX_ATTEMPTS = 3
 export type Found = SigningKey | { load: string; missing: string } | 'header_malformed' | 'key_unknown'
 
 export interface KeyCacheOptions {
-  db: Querier & Pick<Database, 'renew'>
+  db: Querier & Pick<Database, 'reconnect'>
   keyRing: KeyRing
   changeFeed: Pick<ChangeFeed, 'era' | 'applied' | 'timeline' | 'poll'>
   revocations: Pick<RevocationList, 'changedAt'>
@@ -182,7 +182,7 @@ export class KeyCache {
       if (era !== changeFeed.era || (!row.standby && row.timeline === changeFeed.timeline)) continue
       await changeFeed.poll()
       // The change feed has just heard from the primary: what answered here is another server.
-      if (row.standby || row.timeline !== changeFeed.timeline) this.#options.db.renew()
+      if (row.standby || row.timeline !== changeFeed.timeline) this.#options.db.reconnect()
     }
     throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')
   }

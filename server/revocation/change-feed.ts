@@ -33,7 +33,7 @@ interface Moment {
 
 export interface ChangeFeedOptions {
   /** A connection of its own, with a deadline of at most N/2. */
-  line: Querier
+  connection: Querier
   clock: Clock
   /** N, in milliseconds. */
   maxStaleness: number
@@ -204,10 +204,15 @@ export class ChangeFeed {
 
   /** One statement. Answers whether it won the lease; if not, the next one takes up where it ended. */
   async #pollOnce(): Promise<boolean> {
-    const { clock, line, replica, maxStaleness } = this.#options
+    const { clock, connection, replica, maxStaleness } = this.#options
     // Before sending: the lease counts from the oldest moment that the answer may speak of.
     const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
-    const [answer] = await poll(line, { replica, version: VERSION, applied: this.#applied, maxStaleness })
+    const [answer] = await poll(connection, {
+      replica,
+      version: VERSION,
+      applied: this.#applied,
+      maxStaleness,
+    })
     if (!answer || answer.standby)
       throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
     if (this.#isOtherTimeline(answer)) return this.#reset()
@@ -302,6 +307,6 @@ export class ChangeFeed {
     clearTimeout(this.#timer)
     await this.#pollInFlight?.catch(() => {})
     this.#lease.monotonic = Number.NEGATIVE_INFINITY
-    await deleteReplica(this.#options.line, { replica: this.#options.replica }).catch(() => {})
+    await deleteReplica(this.#options.connection, { replica: this.#options.replica }).catch(() => {})
   }
 }

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
-import type { Database, Line } from '../../db/client.ts'
+import type { Connection, Database } from '../../db/client.ts'
 import { Unavailable } from '../../server/lib/errors.ts'
 import { type OwnReplica, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
@@ -35,10 +35,10 @@ let losing = false
 /** The database over a link on which polls are answered late, up to when they are given up (N/2), or never. */
 function late(db: Database, nth: number): Database {
   const random = randomFrom(SEED + nth)
-  const through = (line: Line): Line => ({
-    ...line,
+  const through = (connection: Connection): Connection => ({
+    ...connection,
     async query<Row>(statement: string, params?: readonly unknown[]) {
-      const rows = await line.query<Row>(statement, params)
+      const rows = await connection.query<Row>(statement, params)
       if (!losing) return rows
       const lost = random() < 0.4
       await pause(lost ? N / 2 : random() * 0.45 * N)
@@ -46,7 +46,7 @@ function late(db: Database, nth: number): Database {
       return rows
     },
   })
-  return { ...db, line: deadline => through(db.line(deadline)) }
+  return { ...db, connection: deadline => through(db.connection(deadline)) }
 }
 
 test.each([

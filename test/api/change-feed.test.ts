@@ -121,15 +121,15 @@ test('a replica that is stopped leaves the others nobody to wait for', async () 
 
 test('24 writers at once leave no gap in what a poller sees', async () => {
   const there = await world.replica()
-  const line = world.db.line(5_000)
+  const connection = world.db.connection(5_000)
   const answers = await Promise.all(Array.from({ length: 96 }, () => customer.session()))
-  const [start] = await poll(line, { replica: 'poller', version: '0', applied: 0, maxStaleness: N })
+  const [start] = await poll(connection, { replica: 'poller', version: '0', applied: 0, maxStaleness: N })
   const seen: RevocationRow[] = []
   let applied = start!.seq
   let writing = true
   const polling = (async () => {
     while (writing || seen.length < answers.length) {
-      const [answer] = await poll(line, { replica: 'poller', version: '0', applied, maxStaleness: N })
+      const [answer] = await poll(connection, { replica: 'poller', version: '0', applied, maxStaleness: N })
       // The embedded database answers before anything else has its turn.
       await new Promise(setImmediate)
       const rows: RevocationRow[] = JSON.parse(answer!.rows ?? '[]')
@@ -150,7 +150,7 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
   await Promise.all(Array.from({ length: 24 }, (_, writer) => write(writer)))
   writing = false
   await polling
-  await line.close()
+  await connection.close()
   await world.admin.query(`delete from assay.replicas where id = 'poller'`)
   expect(seen.map(([seq]) => seq)).toEqual(answers.map((_, i) => start!.seq + 1 + i))
 })

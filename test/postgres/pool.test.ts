@@ -62,7 +62,7 @@ test('what is under way when the pool is replaced may finish, and what comes aft
   const { link, db } = await linkedPool()
   link.set({ silenceAt: 'never ends' })
   const silent = errorOf(db.query(`select 'never ends'`))
-  await until('most of the deadline has passed', () => db.load().calls === 1)
+  await until('most of the deadline has passed', () => db.usage().calls === 1)
   await db.query('select pg_sleep(0.35)')
   const underWay = db.query<{ done: boolean }>('select true as done, pg_sleep(0.3)')
   expect(await silent).toBeInstanceOf(Unavailable)
@@ -72,25 +72,25 @@ test('what is under way when the pool is replaced may finish, and what comes aft
   expect((await underWay)[0]!.done).toBe(true)
 })
 
-test('a line that falls silent is replaced by another connection', async () => {
+test('a connection that falls silent is replaced by another connection', async () => {
   const { link, db } = await linkedPool()
-  const line = db.line(200)
-  onTestFinished(() => line.close())
-  const first = await backendOf(line)
+  const connection = db.connection(200)
+  onTestFinished(() => connection.close())
+  const first = await backendOf(connection)
   link.set({ silenceAt: 'never ends' })
-  expect(await errorOf(line.query(`select 'never ends'`))).toBeInstanceOf(Unavailable)
-  expect(await backendOf(line)).not.toBe(first)
+  expect(await errorOf(connection.query(`select 'never ends'`))).toBeInstanceOf(Unavailable)
+  expect(await backendOf(connection)).not.toBe(first)
 })
 
-test('a pool that is renewed makes other connections, but not again at once', async () => {
+test('a pool that reconnects makes other connections, but not again at once', async () => {
   const db = pool()
   const first = await backendOf(db)
   await until('it is no longer young', async () => {
-    db.renew()
+    db.reconnect()
     return (await backendOf(db)) !== first
   })
   const second = await backendOf(db)
-  db.renew()
+  db.reconnect()
   expect(await backendOf(db)).toBe(second)
 })
 

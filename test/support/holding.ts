@@ -1,5 +1,5 @@
 import { onTestFinished } from 'vitest'
-import { type Database, open } from '../../db/client.ts'
+import { type Connection, type Database, open } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { Redis } from '../../db/redis.ts'
 import { createLog } from '../../server/lib/logger.ts'
@@ -32,10 +32,12 @@ export function holding(db: Database) {
     return answer
   }
 
-  const through = (line: Pick<Database, 'query' | 'close'>) => ({
+  const through = (connection: Connection) => ({
     query: <Row>(statement: string, params?: readonly unknown[]) =>
-      pass(statement, edited => line.query<Row>(edited, params)),
-    close: () => line.close(),
+      pass(statement, edited => connection.query<Row>(edited, params)),
+    values: (statement: string, params?: readonly unknown[]) =>
+      pass(statement, edited => connection.values(edited, params)),
+    close: () => connection.close(),
   })
 
   /** Holds the next answer to a statement like `pattern`. */
@@ -55,7 +57,11 @@ export function holding(db: Database) {
     return { has, release: () => release() }
   }
 
-  const wrapped: Database = { ...db, ...through(db), line: deadline => through(db.line(deadline)) }
+  const wrapped: Database = {
+    ...db,
+    ...through(db),
+    connection: deadline => through(db.connection(deadline)),
+  }
   return {
     db: wrapped,
     hold,

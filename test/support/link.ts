@@ -8,6 +8,10 @@ interface Weather {
   delay: number
   /** The share of chunks at which the connection is reset instead. */
   resets: number
+  /** The share of the server's chunks of which only a part arrives before the connection is reset. */
+  halves: number
+  /** New connections are accepted and closed. */
+  closeNew: boolean
   /** Nothing arrives, nothing is reset, new connections hear nothing. What lost bytes to it is silent for good. */
   swallow: boolean
   /** The connection on which these bytes go to the server falls silent there and then; the others are whole. */
@@ -21,6 +25,8 @@ interface Weather {
 const FAIR: Weather = {
   delay: 0,
   resets: 0,
+  halves: 0,
+  closeNew: false,
   swallow: false,
   silenceAt: undefined,
   resetAt: undefined,
@@ -53,6 +59,11 @@ export async function openLink(target: string) {
   }
   const listener = createServer({ allowHalfOpen: true }, client => {
     counts.accepted++
+    if (weather.closeNew) {
+      client.on('error', () => {})
+      client.destroy()
+      return
+    }
     const connection = { client, server: connect({ ...goal, allowHalfOpen: true }), silent: false }
     connections.add(connection)
     void ended(connection).then(() => connections.delete(connection))
@@ -127,8 +138,14 @@ function forward(connection: Connection, side: 'client' | 'server', { weather, r
     side === 'client' && marker !== undefined && chunk.includes(marker)
   from.setNoDelay()
   from.on('data', chunk => {
-    const { resets, silenceAt, resetAt, resetAtAnswerTo } = weather()
+    const { resets, halves, silenceAt, resetAt, resetAtAnswerTo } = weather()
     if (told(chunk, resetAt) || (resets > 0 && Math.random() < resets)) return reset(connection)
+    if (side === 'server' && halves > 0 && Math.random() < halves) {
+      to.write(chunk.slice(0, Math.floor(Math.random() * chunk.length)))
+      // What was written goes out first, where a reset would drop it.
+      to.end(() => reset(connection))
+      return
+    }
     connection.silent ||= told(chunk, silenceAt)
     if (told(chunk, resetAtAnswerTo)) to.prependOnceListener('data', () => reset(connection))
     send(() => to.writable && to.write(chunk))
