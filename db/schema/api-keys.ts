@@ -1,4 +1,4 @@
-import { index, text } from 'drizzle-orm/pg-core'
+import { index, text } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 import { customers } from './customers.ts'
 

@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, index, primaryKey, text } from 'drizzle-orm/pg-core'
+import { bigint, index, primaryKey, sql, text } from '../drizzle.ts'
 import { assay, instant } from './common.ts'
 
 /**
