@@ -4,6 +4,8 @@ import { inspect } from './server-info.ts'
 /** One statement, one round trip. Throws Unavailable or DatabaseError. */
 export interface Line {
   query<Row>(statement: string, params?: readonly unknown[]): Promise<Row[]>
+  /** The same, each row as its values in the order of the columns: two columns may share a name. */
+  values(statement: string, params?: readonly unknown[]): Promise<unknown[][]>
   close(): Promise<void>
 }
 

@@ -41,10 +41,10 @@ const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.
 function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> {
   let calls = 0
 
-  async function call<Row>(statement: string, params: readonly unknown[]) {
+  async function call<Row>(statement: string, params: readonly unknown[], rowMode: 'array' | 'object') {
     calls++
     try {
-      const { rows } = await within(deadline, pglite.query(statement, [...params]), () => {})
+      const { rows } = await within(deadline, pglite.query(statement, [...params], { rowMode }), () => {})
       return rows as Row[]
     } catch (error) {
       throw pglite.closed ? translate({ code: 'CONNECTION_CLOSED' }) : translate(error)
@@ -54,7 +54,8 @@ function calls(pglite: PGlite, deadline: number): Line & Pick<Database, 'load'> 
   }
 
   return {
-    query: (statement, params = []) => call(statement, params),
+    query: (statement, params = []) => call(statement, params, 'object'),
+    values: (statement, params = []) => call<unknown[]>(statement, params, 'array'),
     load: () => ({ calls, connections: 1 }),
     close: () => pglite.close(),
   }

@@ -55,7 +55,7 @@ function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
     void retire(failed)
   }
 
-  async function call<Row>(query: pg.QueryConfig): Promise<Row[]> {
+  async function call<Row>(query: pg.QueryConfig | pg.QueryArrayConfig): Promise<Row[]> {
     const used = current
     const turn: Checkout = { connection: undefined }
     const outcome = within(deadline, run(used.pool, query, turn), () => {
@@ -83,6 +83,8 @@ function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
 
   return {
     query: (statement, params = []) => call({ ...named(statement), values: [...params] }),
+    values: (statement, params = []) =>
+      call<unknown[]>({ ...named(statement), values: [...params], rowMode: 'array' }),
     renew: () => current.young || replace(current),
     load: () => ({ calls, connections }),
     close: () => {
@@ -98,7 +100,11 @@ interface Checkout {
 }
 
 /** A connection on which anything failed is not used again, unless the server only refused the statement. */
-async function run(pool: pg.Pool, query: pg.QueryConfig, turn: Checkout): Promise<unknown[]> {
+async function run(
+  pool: pg.Pool,
+  query: pg.QueryConfig | pg.QueryArrayConfig,
+  turn: Checkout,
+): Promise<unknown[]> {
   const connection = await pool.connect().catch(error => {
     throw lost(error)
   })

@@ -27,9 +27,11 @@ export const instrumentDatabase = (db: Database): Database => ({
   line: deadline => tracedLine(db.line(deadline)),
 })
 
-const tracedLine = ({ query, close }: Line): Line => ({
+const tracedLine = ({ query, values, close }: Line): Line => ({
   query: (statement, params) =>
     call('postgresql', nameOf(statement) ?? 'unnamed', () => query(statement, params)),
+  values: (statement, params) =>
+    call('postgresql', nameOf(statement) ?? 'unnamed', () => values(statement, params)),
   close,
 })
 

@@ -1,5 +1,5 @@
 import { onTestFinished } from 'vitest'
-import { type Database, open } from '../../db/client.ts'
+import { type Database, type Line, open } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { Redis } from '../../db/redis.ts'
 import { createLog } from '../../server/lib/logger.ts'
@@ -32,9 +32,11 @@ export function holding(db: Database) {
     return answer
   }
 
-  const through = (line: Pick<Database, 'query' | 'close'>) => ({
+  const through = (line: Line) => ({
     query: <Row>(statement: string, params?: readonly unknown[]) =>
       pass(statement, edited => line.query<Row>(edited, params)),
+    values: (statement: string, params?: readonly unknown[]) =>
+      pass(statement, edited => line.values(edited, params)),
     close: () => line.close(),
   })
 

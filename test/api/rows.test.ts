@@ -1,0 +1,24 @@
+import { afterAll, beforeAll, expect, inject, test } from 'vitest'
+import { makeDatabase, type TestDatabase } from '../support/database.ts'
+
+let database: TestDatabase
+
+beforeAll(async () => {
+  database = await makeDatabase(inject('databaseUrl'))
+})
+afterAll(() => database.drop())
+
+test('rows can be read as arrays in the order of their columns, two of which may share a name', async () => {
+  const statement = `select n as same, n * 2 as same, 'x' || n as text from generate_series(1, $1::int) as n`
+  expect(await database.db.values(statement, [2])).toEqual([
+    [1, 2, 'x1'],
+    [2, 4, 'x2'],
+  ])
+  expect(await database.db.values('select 1 where false')).toEqual([])
+})
+
+test('a statement that was read as arrays is read as objects again afterwards', async () => {
+  const statement = 'select $1::int as number'
+  expect(await database.db.values(statement, [1])).toEqual([[1]])
+  expect(await database.db.query(statement, [1])).toEqual([{ number: 1 }])
+})
