@@ -8,7 +8,7 @@ const pgCore: typeof import('drizzle-orm/pg-core') = require('drizzle-orm/pg-cor
 const pgProxy: typeof import('drizzle-orm/pg-proxy') = require('drizzle-orm/pg-proxy')
 const migrator: typeof import('drizzle-orm/migrator') = require('drizzle-orm/migrator')
 
-export type { SQL, SQLWrapper } from 'drizzle-orm'
+export type { Placeholder, SQL, SQLWrapper } from 'drizzle-orm'
 export type { AnyPgColumn, AnyPgTable } from 'drizzle-orm/pg-core'
 export type { PgRemoteDatabase } from 'drizzle-orm/pg-proxy'
 

@@ -4,8 +4,8 @@ import type { Database, Line } from './client.ts'
 import { within } from './deadline.ts'
 import { translate } from './errors.ts'
 import { connectionTo, lost, PgConnection } from './pg-connection.ts'
+import { statementName } from './prepared.ts'
 import { sessionSettings } from './server-info.ts'
-import { nameOf } from './statement.ts'
 
 const POOL_SIZE = 10
 /** A connection that nobody wants for so long is ended (ms). */
@@ -77,7 +77,7 @@ function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
 
   // One round trip either way. Without a name it is parsed each time, but needs nothing that an earlier one left behind.
   const named = (text: string) => {
-    const name = pooled ? undefined : nameOf(text)
+    const name = pooled ? undefined : statementName(text)
     return name === undefined ? { text } : { name: `assay_${name}`, text }
   }
 

@@ -1,6 +1,6 @@
 import type { Database, Line } from '../db/client.ts'
+import { statementName } from '../db/prepared.ts'
 import type { Redis } from '../db/redis.ts'
-import { nameOf } from '../db/statement.ts'
 import type { App } from './app.ts'
 import { served, type Tracing, told } from './lib/tracing.ts'
 
@@ -29,9 +29,9 @@ export const instrumentDatabase = (db: Database): Database => ({
 
 const tracedLine = ({ query, values, close }: Line): Line => ({
   query: (statement, params) =>
-    call('postgresql', nameOf(statement) ?? 'unnamed', () => query(statement, params)),
+    call('postgresql', statementName(statement) ?? 'unnamed', () => query(statement, params)),
   values: (statement, params) =>
-    call('postgresql', nameOf(statement) ?? 'unnamed', () => values(statement, params)),
+    call('postgresql', statementName(statement) ?? 'unnamed', () => values(statement, params)),
   close,
 })
 

@@ -1,5 +1,5 @@
 import postgres from 'postgres'
-import type { Querier } from '../../db/queries/change-feed.ts'
+import type { Line } from '../../db/client.ts'
 import { findRecords } from '../../db/queries/customer-keys.ts'
 import { actsOf, insertSessions, insertTokens } from '../../db/queries/issue.ts'
 import { refreshesOf, refreshSession } from '../../db/queries/refresh.ts'
@@ -17,7 +17,7 @@ const WARM_UP = 200
 
 const sql = postgres(process.env.DATABASE_URL!, { max: CONNECTIONS, onnotice: () => {} })
 
-const db: Querier = {
+const db: Pick<Line, 'query'> = {
   query: async <Row>(text: string, params: readonly unknown[] = []) =>
     (await sql.unsafe(text, params as never[], { prepare: true })) as unknown as Row[],
 }

@@ -9,9 +9,11 @@ import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
 import { type Answer, bearer, configOf, type Settings, type World } from './world.ts'
 
-/** A statement by a word that only it has. */
-export const LOADER = /^\s*with position as materialized/
-export const POLL = /insert into assay\.replicas/
+/** Statements by their names, which stand in their texts. */
+export const named = (...names: string[]) => new RegExp(names.map(name => `/\\* ${name} \\*/`).join('|'))
+
+export const LOADER = named('findRecords')
+export const POLL = named('poll')
 
 /**
  * A real database whose answers a test can hold back: the statement has run, its caller doesn't know yet. Counts what is
