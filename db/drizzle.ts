@@ -9,7 +9,7 @@ const pgProxy: typeof import('drizzle-orm/pg-proxy') = require('drizzle-orm/pg-p
 const migrator: typeof import('drizzle-orm/migrator') = require('drizzle-orm/migrator')
 
 export type { Placeholder, SQL, SQLWrapper } from 'drizzle-orm'
-export type { AnyPgColumn, AnyPgTable } from 'drizzle-orm/pg-core'
+export type { AnyPgColumn, AnyPgTable, PgTable } from 'drizzle-orm/pg-core'
 export type { PgRemoteDatabase } from 'drizzle-orm/pg-proxy'
 
 export const { and, asc, desc, DrizzleQueryError, eq, getTableColumns, sql } = orm
@@ -19,6 +19,7 @@ export const {
   boolean,
   check,
   customType,
+  getTableConfig,
   index,
   integer,
   PgDialect,

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Line } from './client.ts'
-import { lastMigration, type Migration, migrations } from './migration-files.ts'
+import { lastMigration, migrations } from './migration-files.ts'
 import { connected } from './pg-connection.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
 import { assertEmpty, assertWhole, throwSchemaError } from './schema-check.ts'
@@ -68,7 +68,11 @@ function migrateAtOnce(url: string): Promise<number> {
   })
 }
 
-/** Throws SchemaUnfit where what is there isn't what migrations left. */
+/**
+ * Applies the migrations that are due. drizzle's own migrators can't: one has its table's name fixed, the other begins
+ * transactions itself, and both need the right to create schemas. Throws SchemaError where what is there isn't what
+ * migrations left.
+ */
 export async function migrate(transaction: Transaction): Promise<number> {
   return bringUpToDate(transaction).catch(throwSchemaError)
 }
@@ -79,7 +83,7 @@ async function bringUpToDate(transaction: Transaction): Promise<number> {
   await transaction.query(MAKE_SCHEMA)
   const last = await lastMigration(transaction)
   if (last === 0) await assertEmpty(transaction)
-  const due = migrations.filter(({ madeAt }) => madeAt > last)
+  const due = migrations.filter(({ folderMillis }) => folderMillis > last)
   for (const migration of due) await apply(transaction, migration)
   await assertWhole(transaction)
   await makePartitions(transaction)
@@ -97,7 +101,9 @@ const MAKE_SCHEMA = `
       (id serial primary key, hash text not null, created_at bigint not null);
   end $$`
 
-async function apply(transaction: Transaction, { statements, hash, madeAt }: Migration) {
-  for (const statement of statements) await transaction.query(statement)
-  await transaction.query(`insert into assay.migrations (hash, created_at) values ('${hash}', ${madeAt})`)
+async function apply(transaction: Transaction, { sql, hash, folderMillis }: (typeof migrations)[number]) {
+  for (const statement of sql) await transaction.query(statement)
+  await transaction.query(
+    `insert into assay.migrations (hash, created_at) values ('${hash}', ${folderMillis})`,
+  )
 }
