@@ -78,7 +78,7 @@ function makePool(options: PoolOptions): Line & Pick<Database, 'load' | 'renew'>
   // One round trip either way. Without a name it is parsed each time, but needs nothing that an earlier one left behind.
   const named = (text: string) => {
     const name = pooled ? undefined : statementName(text)
-    return name === undefined ? { text } : { name: `assay_${name}`, text }
+    return name === undefined ? { text } : { name: `assay_${name}_${text.length}`, text }
   }
 
   return {
