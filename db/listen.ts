@@ -3,7 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { within } from './deadline.ts'
 import { connected, connectionTo, PgConnection } from './pg-connection.ts'
 
-/** What every publication notifies; `publishing` in queries/change-feed.ts says so in SQL. */
+/** What every publication notifies; `publishParts` in queries/change-feed.ts says so in SQL. */
 export const CHANNEL = 'assay_changes'
 
 export interface Listener {
