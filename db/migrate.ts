@@ -12,11 +12,11 @@ const LOCK_ID = 0x61_73_73_61_79
 const MIGRATION_DEADLINE_MS = 3_600_000
 
 /**
- * How long a table is waited for (ms). Whoever comes next waits behind, the poll too; and of two that wait for each other,
- * the migration gives way before Postgres (deadlock_timeout) ends one of them.
+ * A migration waits this long for a table (ms). Later statements queue behind it, the poll too. If a migration and another
+ * transaction wait for each other, the migration gives up before Postgres (deadlock_timeout) ends one of them.
  */
 const LOCK_TIMEOUT_MS = 200
-/** After which all are let through, and it is tried again (ms), so often. */
+/** The migration is retried after this pause (ms), in which queued statements run, up to this often. */
 const RETRY_DELAY_MS = 500
 const MAX_ATTEMPTS = 20
 
@@ -24,8 +24,8 @@ const MAX_ATTEMPTS = 20
 type Transaction = Pick<Line, 'query'>
 
 /**
- * Brings a Postgres up to date. Where a table can't be had for so long that callers would notice, it tries again later;
- * throws Unavailable where it can't be had at all. Answers how many migrations it applied.
+ * Brings a Postgres up to date. It retries later where a table stays locked for so long that callers would notice, and
+ * throws Unavailable after the last attempt. Returns how many migrations it applied.
  */
 export async function migratePostgres(url: string): Promise<number> {
   for (let tried = 1; ; tried++) {
@@ -41,16 +41,17 @@ export async function migratePostgres(url: string): Promise<number> {
 const LOCK_NOT_AVAILABLE = '55P03'
 
 /**
- * Postgres looks once a second whether this process is still connected. Without it, a statement that waits for a lock or builds
- * an index goes on after this process has ended, and keeps its locks. Postgres refuses the setting where it runs on Windows.
+ * Postgres looks once a second whether this process is still connected. Without it, a statement that waits for a lock
+ * or builds an index continues after this process has ended, and keeps its locks. Postgres refuses the setting where it
+ * runs on Windows.
  */
 const END_WITH_CLIENT = `
   select set_config(name, '1s', true) from pg_settings
     where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|msvc|visual c'`
 
 /**
- * Under an advisory lock, in one transaction, on a connection of its own, which a pooler keeps for one transaction: replicas
- * that start together take turns.
+ * Under an advisory lock, in one transaction, on a connection of its own, which a pooler keeps for one transaction:
+ * replicas that start together take turns.
  */
 function migrateAtOnce(url: string): Promise<number> {
   return connected(url, MIGRATION_DEADLINE_MS, async connection => {

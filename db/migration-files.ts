@@ -6,7 +6,7 @@ export const migrations = readMigrationFiles({ migrationsFolder: `${import.meta.
 
 const LAST_MILLIS = migrations.at(-1)!.folderMillis
 
-/** When the last migration that was applied to the database was made, in milliseconds since 1970; 0 if there is none. */
+/** Returns when the database's last migration was made, in milliseconds since 1970, or 0 before the first one. */
 export async function lastMigration(db: Pick<Line, 'query'>): Promise<number> {
   const [row] = await db.query<{ at: number }>('select max(created_at)::float8 as at from assay.migrations')
   return row?.at ?? 0

@@ -7,8 +7,9 @@ export type Value = string | number | boolean | Uint8Array | Date | null | undef
 export const param = (name: string) => sql.placeholder(name)
 
 /**
- * A statement in SQL over the schema's tables and columns, whose parameters are all `param`s. It is compiled once, here: its
- * text never depends on a request. `name` is in the text, so that Postgres' log and pg_stat_statements show it.
+ * A statement in SQL over the schema's tables and columns, whose parameters are all `param`s. It is compiled once,
+ * here: its text never depends on a request. `name` is in the text, so that Postgres' log and pg_stat_statements show
+ * it.
  */
 export const prepared =
   (name: string) =>
@@ -35,7 +36,7 @@ function compile(name: string, statement: SQL) {
   return { text: withName(name, dialect.sqlToQuery(statement).sql), params }
 }
 
-/** With the statement's name in a comment behind its first keyword. */
+/** Puts the statement's name into a comment behind its first keyword. */
 export const withName = (name: string, text: string) => text.replace(/^\s*\w+/, `$& /* ${name} */`)
 
 /** The name of a statement, from its text; undefined if it has none. */

@@ -2,7 +2,7 @@ import type { Line } from './client.ts'
 import { DrizzleQueryError, drizzle, type Placeholder, sql } from './drizzle.ts'
 import { type Value, withName } from './prepared.ts'
 
-/** What a query of drizzle's runs on. */
+/** A query runs on anything that returns rows as arrays. */
 type Connection = Pick<Line, 'values'>
 
 export type Builder = ReturnType<typeof drizzle>
@@ -10,7 +10,7 @@ export type Builder = ReturnType<typeof drizzle>
 /** The parameters of a query, by their names: `({ email }: Params<{ email: string }>) => eq(customers.email, email)`. */
 export type Params<Values> = { [name in keyof Values & string]: Placeholder<name, Values[name]> }
 
-/** What drizzle builds: a `select`, `insert`, `update` or `delete`. */
+/** drizzle builds this: a `select`, `insert`, `update` or `delete`. */
 interface Buildable<Result> {
   prepare(name: string): { execute(values: Record<string, unknown>): Promise<Result> }
 }
@@ -19,8 +19,8 @@ interface Buildable<Result> {
 export type RowOf<Query extends (...args: never[]) => Promise<unknown[]>> = Awaited<ReturnType<Query>>[number]
 
 /**
- * A query of drizzle's. It is built once for each connection, at its first call there (about 0.2 ms); its text never depends on a
- * request. `name` is in the text, so that Postgres' log and pg_stat_statements show it.
+ * A query of drizzle's. It is built once for each connection, at its first call there (about 0.2 ms); its text never
+ * depends on a request. `name` is in the text, so that Postgres' log and pg_stat_statements show it.
  */
 export function query<Values extends { [name in keyof Values]: Value }, Result>(
   name: string,

@@ -17,11 +17,11 @@ import { sessions } from './schema/sessions.ts'
 import { signingKeys } from './schema/signing-keys.ts'
 import { subjectEpochs } from './schema/subject-epochs.ts'
 
-/** A database that was restored in part, or isn't ours, is found at the start, and not by whoever asks. */
+/** A database that was restored in part, or isn't ours, is found at the start, and not by the first request. */
 
 type Querier = Pick<Line, 'query'>
 
-/** What migrations make that the schema in TypeScript can't say. */
+/** Migrations make these by hand, since the schema in TypeScript can't express them. */
 const BY_HAND = [
   'function now',
   'function make_audit_partitions',
@@ -63,7 +63,7 @@ function findNames(table: PgTable): string[] {
   return [name, ...parts.map(part => `${name}.${part}`)]
 }
 
-/** What is there, in the same manner. */
+/** Selects the names that are there, in the same form. */
 const NAMES_THERE = `
   with relations as (select * from pg_class where relnamespace = 'assay'::regnamespace)
   select relname::text as name from relations where relkind not in ('i', 'I')
@@ -79,17 +79,17 @@ const NAMES_THERE = `
 const namesThere = async (db: Querier) =>
   (await db.query<{ name: string }>(NAMES_THERE)).map(({ name }) => name)
 
-/** For a schema in which no migration is recorded. Throws SchemaError. */
+/** Throws SchemaError if a schema without a recorded migration has anything in it. */
 export async function assertEmpty(db: Querier) {
   const others = (await namesThere(db)).filter(name => !/^migrations|\./.test(name))
   if (others.length > 0) throw new SchemaError(`has ${listed(others)} and no record of a migration`)
 }
 
-/** For one in which all are recorded. Throws SchemaError. */
+/** Throws SchemaError if a schema with all migrations recorded lacks anything. */
 export async function assertWhole(db: Querier) {
   const there = await namesThere(db)
   const missing = NEEDED.filter(name => !there.includes(name))
-  // Of a table that isn't there, nothing but its name.
+  // A missing table is named without its columns and indexes.
   const named = missing.filter(name => !missing.some(table => name.startsWith(`${table}.`)))
   if (named.length > 0) throw new SchemaError(`lacks ${listed(named)}`)
 }
@@ -111,7 +111,7 @@ export function throwSchemaError(error: unknown): never {
   throw new SchemaError(`is not as its migrations leave it (SQLSTATE ${sqlstate})`, error)
 }
 
-/** What a migration would find there; changes nothing. Throws SchemaError. */
+/** Returns what a migration would find there, and changes nothing. Throws SchemaError. */
 export const stateOfSchema = (db: Querier) => lookAtSchema(db).catch(throwSchemaError)
 
 async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> {
@@ -128,7 +128,7 @@ async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> 
   return 'current'
 }
 
-/** What rows can't be without, in words; each is true of no database that was only ever served from. */
+/** Each condition means that rows were lost: none is true of a database that only Assay has written to. */
 const GAPS = {
   'has no counter of revocations': 'not exists (select from assay.change_feed)',
   'has revocations that its counter does not know':
@@ -149,7 +149,7 @@ const FIND_GAPS = Object.entries(GAPS)
   .map(([gap, holds]) => `select '${gap}' as gap where ${holds}`)
   .join(' union all ')
 
-/** For one that is migrated. Throws SchemaError. */
+/** Throws SchemaError if rows were lost from a migrated database. */
 export async function assertNoGaps(db: Querier) {
   const gaps = await db.query<{ gap: string }>(FIND_GAPS)
   if (gaps.length > 0) throw new SchemaError(gaps.map(({ gap }) => gap).join(', and '))

@@ -36,23 +36,25 @@ export interface NewCustomer {
 export const newCustomerParts = (condition = sql``) => sql`
   inserted as (
     ${insertInto(customers, 'id', 'email', 'name', 'passwordHash', 'sealedDataKey', 'apiKeys', 'createdAt')}
-    select ${param('customerId')}, ${param('email')}, ${param('name')}, ${param('passwordHash')}, ${param('sealedDataKey')}, 1,
-      ${now} ${condition}
+    select ${param('customerId')}, ${param('email')}, ${param('name')}, ${param('passwordHash')},
+      ${param('sealedDataKey')}, 1, ${now} ${condition}
     on conflict (${bare(customers.email)}) do nothing
     returning ${customers.id} as customer_id, ${customers.createdAt} as t
   ),
   keyed as (
     ${insertInto(signingKeys, 'customerId', 'use', 'version', 'state', 'alg', 'sealedSecret', 'createdAt')}
     select customer_id, use, 1, 'current', 'HS512', sealed, t
-    from inserted, (values ('access', ${param('sealedAccessSecret')}::bytea), ('refresh', ${param('sealedRefreshSecret')}::bytea))
-      as new (use, sealed)
+    from inserted, (values
+      ('access', ${param('sealedAccessSecret')}::bytea), ('refresh', ${param('sealedRefreshSecret')}::bytea)
+    ) as new (use, sealed)
   ),
   credentialed as (
     ${insertInto(apiKeys, 'id', 'customerId', 'name', 'scope', 'digest', 'createdAt')}
-    select ${param('newApiKeyId')}, customer_id, 'first key', ${param('apiKeyScope')}, ${param('apiKeyDigest')}, t from inserted
+    select ${param('newApiKeyId')}, customer_id, 'first key', ${param('apiKeyScope')}, ${param('apiKeyDigest')}, t
+    from inserted
   )`
 
-/** What the audit says of a new customer. */
+/** The detail of a new customer's audit event. */
 export const newCustomerDetail = sql`json_build_object('api_key_id', ${param('newApiKeyId')}::text)::text`
 
 /**
@@ -161,8 +163,8 @@ export interface EndedSessions {
 }
 
 /**
- * Changes the password, unless it was changed meanwhile, and ends the customer's own other sessions. No row: the old hash
- * is no longer the customer's.
+ * Changes the password, unless another request has changed it since, and ends the customer's own other sessions. No
+ * row: the old hash is no longer the customer's.
  */
 export const updatePassword = prepared('updatePassword')<
   AuditContext & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
@@ -181,7 +183,7 @@ export const updatePassword = prepared('updatePassword')<
   ${publishParts(['audited', 'audited_ends'])}
   select ${endedColumns} from changed`)
 
-/** Ends what `updatePassword` can't have seen: sessions of logins that it waited for. */
+/** Ends the sessions that `updatePassword` can't have seen: those of logins that it waited for. */
 export const endOtherSessions = prepared('endOtherSessions')<
   AuditContext & { customerId: string; keepSessionId: string },
   EndedSessions

@@ -9,8 +9,8 @@ import { type AuditContext, auditInsert } from './audit.ts'
 import { customerChanges, publishedColumns, publishParts } from './change-feed.ts'
 
 /**
- * No row: the customer has `limit` keys already. Where one was made under the same Idempotency-Key it fails, by
- * `api_keys_retry`. Nothing stops being accepted, so nothing is published.
+ * Creates an API key. No row: the customer has `limit` keys already. It fails by the constraint `api_keys_retry` if one was
+ * made under the same Idempotency-Key. Nothing stops being accepted, so nothing is published.
  *
  * 1. `counted` counts the key, if there may be one more: its lock on the customer makes two creations take turns.
  * 2. `inserted` and `audited` insert the key and its event.
@@ -46,7 +46,7 @@ export const insertApiKey = prepared('insertApiKey')<
   })})
   select t as "createdAt", expires_at as "expiresAt" from inserted`)
 
-/** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
+/** Finds the API key that was made under an Idempotency-Key. No row: none was made, or it was deleted. */
 export const findRetriedKey = query(
   'findRetriedKey',
   (db, { retryDigest }: Params<{ retryDigest: Uint8Array }>) =>

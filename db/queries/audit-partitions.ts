@@ -3,9 +3,9 @@ import { sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 
 /**
- * Makes the partitions of this month and the three after it. A month of which the default partition already has rows stays
- * there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it can be soon.
- * The functions are in db/migrations/0009_partitions.sql.
+ * Makes the partitions of this month and the three after it. A month of which the default partition already has rows
+ * stays there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it
+ * can be soon. The functions are in db/migrations/0002_audit_partitions.sql.
  */
 export const makePartitions = (db: Pick<Line, 'query'>) => db.query('select assay.make_audit_partitions()')
 

@@ -45,7 +45,7 @@ export function typeBy(column: SQL, types: Record<string, AuditType>): SQL {
   return sql`case ${column} ${sql.raw(cases.join(' '))} end`
 }
 
-/** Who did it, and from where. */
+/** The actor of an event, and where its request came from. */
 export interface AuditContext {
   /** `customer:<id>`, `api_key:<id>`, `session:<id>`, `maintenance` or `anonymous`. */
   actor: string
@@ -62,7 +62,7 @@ interface AuditColumns {
 
 /**
  * The audit event of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,
- * with the columns `customer_id` and `t`. `type` is a type or an expression. Who acted comes with the statement's params.
+ * with the columns `customer_id` and `t`. `type` is a type or an expression. The statement's params name the actor.
  */
 export const auditInsert = (type: AuditType | SQL, from: string, columns: AuditColumns = {}) =>
   insertEvents(type, from, columns, {
@@ -88,7 +88,7 @@ const insertEvents = (
   from ${sql.raw(from)}
   returning 1`
 
-/** Where a page of events ends, or begins. */
+/** The bounds of a page of events. */
 export interface AuditSpan {
   type: AuditType | undefined
   from: Date | undefined
@@ -128,12 +128,12 @@ const isBefore = ({ beforeAt, beforeId, to }: Params<AuditSpan>) => sql`(${at}, 
   (least(${beforeAt}::timestamptz, ${to}::timestamptz, 'infinity'),
   case when ${beforeAt}::timestamptz < coalesce(${to}::timestamptz, 'infinity') then ${beforeId}::bigint else 0 end)`
 
-/** Of one customer. */
+/** Lists the events of one customer. */
 export const listEvents = query('listEvents', (db, asked: Params<AuditQuery>) =>
   listSpan(db, asked, eq(customerId, asked.customerId)),
 )
 
-/** Of all customers. */
+/** Lists the events of all customers. */
 export const listAllEvents = query('listAllEvents', (db, asked: Params<AuditSpan>) => listSpan(db, asked))
 
 /** The most frequent types; the others have an index of their own, which a query uses that repeats its condition. */
@@ -144,11 +144,11 @@ const listRareEvents = query('listRareEvents', (db, asked: Params<AuditSpan & { 
   listSpan(db, asked, and(eq(type, asked.type), isRare)),
 )
 
-/** Of one type. */
+/** Lists the events of one type. */
 export const listEventsOfType = (db: Pick<Database, 'values'>, asked: AuditSpan & { type: AuditType }) =>
   (FREQUENT.some(each => each === asked.type) ? listAllEvents : listRareEvents)(db, asked)
 
-/** Of one operator. */
+/** Lists the events of one operator. */
 export const listEventsOfOperator = query(
   'listEventsOfOperator',
   (db, asked: Params<AuditSpan & { actor: string }>) =>

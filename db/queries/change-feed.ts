@@ -25,13 +25,14 @@ export type RevocationRow = [
 ]
 
 /**
- * Publishes what the part `changes` lists (kind, customer_id, key, epoch, dead_after), as the act's last step. `after` names
- * the parts that must be done before: two acts that locked the counter first and waited for each other's rows would deadlock.
+ * Publishes what the part `changes` lists (kind, customer_id, key, epoch, dead_after), as the act's last step. `after`
+ * names the parts that must be done before: two acts that locked the counter first and waited for each other's rows
+ * would deadlock.
  *
  * 1. `ready` counts the changes, once all of `after` is done, and notes the time.
- * 2. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited for:
- *    what the update returns is computed once it has the row. It is a duration and no time of day, so that a test's clock
- *    has no part in it.
+ * 2. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
+ *    for: what the update returns is computed once it has the row. It is a duration and no time of day, so that a
+ *    test's clock has no part in it.
  * 3. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
  */
 export const publishParts = (after: string[]) => sql`
@@ -71,13 +72,13 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
   },
 })
 
-/** Added to the moment when the last token concerned is dead by itself. */
+/** A change is kept for this long after the last token that it concerns has expired. */
 export const AFTER_DEATH = sql`interval '1 minute'`
 
-/** No access token lives longer: how long a change of a customer, a key or an epoch can concern one. */
+/** No access token lives longer, so no change of a customer, a key or an epoch can concern one for longer. */
 export const LONGEST_TOKEN = sql`interval '24 hours'`
 
-/** The part `changes` of an act that changed the customers (customer_id, t) in `from`: every replica reads them anew. */
+/** The part `changes` of an act that changed the customers (customer_id, t) in `from`: every replica reloads them. */
 export const customerChanges = (from: string, customerId = 'customer_id') => sql`
   changes as (
     select 'customer' as kind, ${sql.raw(customerId)} as customer_id, '' as key, 0 as epoch,
@@ -93,8 +94,9 @@ export const sessionChanges = (from: string) => sql`
   )`
 
 /**
- * What the state rests on, read with whatever is decided by it: the counter, whether this is a standby, and the system
- * and timeline. A failover to another timeline may have lost commits; numbers compare on one timeline only.
+ * The position of the database, which every statement reads together with the state that it decides by: the counter,
+ * whether this is a standby, and the system and timeline. A failover to another timeline may have lost commits; numbers
+ * compare on one timeline only.
  */
 export const POSITION = sql`
   (select ${changeFeed.seq} from ${changeFeed}) as seq,
@@ -111,9 +113,12 @@ export interface Position {
 export interface Poll extends Position {
   /** Milliseconds since 1970, by the database's clock. */
   now: number
-  /** JSON of RevocationRow[], by seq; null when there is none. */
+  /** JSON of RevocationRow[], ordered by seq; null when there are no new ones. */
   rows: string | null
-  /** The lowest number that every other live replica has applied, and the longest any of them may go without a poll (ms). */
+  /**
+   * The lowest number that every other live replica has applied, and the longest any of them may go without a poll
+   * (ms).
+   */
   othersApplied: number | null
   othersStaleness: number | null
 }
@@ -136,8 +141,8 @@ export const poll = prepared('poll')<
 >(sql`
   with here as (
     ${insertInto(replicas, 'id', 'version', 'applied', 'maxStaleness', 'seenAt')}
-    values (${param('replica')}, ${param('version')}, least(${param('applied')}, (select ${changeFeed.seq} from ${changeFeed})),
-      ${param('maxStaleness')}, ${now})
+    values (${param('replica')}, ${param('version')},
+      least(${param('applied')}, (select ${changeFeed.seq} from ${changeFeed})), ${param('maxStaleness')}, ${now})
     on conflict (${bare(replicas.id)}) do update
       set ${setExcluded(replicas, 'version', 'applied', 'maxStaleness', 'seenAt')}
     returning ${replicas.seenAt}
@@ -229,7 +234,7 @@ export const raiseCustomerEpoch = prepared('raiseCustomerEpoch')<
   ${publishParts(['audited'])}
   select ${publishedColumns} from raised`)
 
-/** What no token and no session may carry less of, whosever it is. Kept for good: sessions outlive the row on the change feed. */
+/** A token or session of any customer with a lower epoch is dead. It is never deleted: sessions outlive its change. */
 export const EVERYONES_EPOCH: SQL = sql`(select ${installation.epoch} from ${installation})`
 
 /**

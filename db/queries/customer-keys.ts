@@ -15,7 +15,7 @@ export const findInstallation = query('findInstallation', db =>
 )
 
 /**
- * With the check value of the master key that seals it: there is no installation without one. The first one wins; whoever
+ * Inserts the installation with the check value of the master key that seals it. The first one wins; a replica that
  * loses the race reads the winner's.
  */
 export const insertInstallation = prepared('insertInstallation')<
@@ -45,7 +45,7 @@ export const insertMasterKey = query(
 
 /**
  * The ids of the master keys that rows need, from the sealed blobs' own headers (version, alg, id's length, id). Only ids
- * that this installation has had: a damaged header must keep nobody else from starting.
+ * that this installation has had: a damaged header must not keep the server from starting.
  */
 export const findNeededMasterKeys = prepared('findNeededMasterKeys')<
   Record<never, never>,
@@ -58,7 +58,7 @@ export const findNeededMasterKeys = prepared('findNeededMasterKeys')<
     case when length(sealed) > 3 then encode(substring(sealed from 4 for get_byte(sealed, 2)), 'escape') end
   order by ${masterKeys.id}`)
 
-/** Of some customers, whichever they are. */
+/** Finds the data keys of any customers. */
 export const findSomeDataKeys = query('findSomeDataKeys', (db, { count }: Params<{ count: number }>) =>
   db
     .select({ customerId: customers.id, sealedDataKey: customers.sealedDataKey })
@@ -102,12 +102,13 @@ const k = alias(signingKeys, 'k')
 const credentials = alias(apiKeys, 'credentials')
 
 /**
- * All that verifying customers' tokens and API keys takes (ids: a JSON array of theirs), in one statement and so from one
- * snapshot. A row for each, in order.
+ * All that verifying customers' tokens and API keys takes (ids: a JSON array of theirs), in one statement and so from
+ * one snapshot. A row for each, in order.
  *
- * 1. `position` is what the snapshot rests on, and its time.
+ * 1. `position` is the position and the time of the snapshot.
  * 2. `asked` are the ids in their order.
- * 3. `c` is the customer of each, looked up by its id, which `offset 0` enforces whatever the planner guesses of their number.
+ * 3. `c` is the customer of each, looked up by its id, which `offset 0` enforces whatever the planner guesses of their
+ *    number.
  */
 export const findRecords = prepared('findRecords')<{ ids: string }, RecordRow>(sql`
   with position as materialized (
@@ -116,7 +117,8 @@ export const findRecords = prepared('findRecords')<{ ids: string }, RecordRow>(s
   select position.*, ${c.state}, ${c.epoch}, ${c.sealedDataKey} as "sealedDataKey",
     (select json_agg(json_build_array(${k.use}, ${k.version}, ${k.alg}, ${k.state}, ${inBase64(k.sealedSecret)}))
       from ${signingKeys} as ${k} where ${k.customerId} = ${c.id} and ${k.state} <> 'retired') as keys,
-    (select json_agg(json_build_array(${credentials.id}, ${inBase64(credentials.digest)}, ${credentials.scope}, extract(epoch from ${credentials.expiresAt})))
+    (select json_agg(json_build_array(${credentials.id}, ${inBase64(credentials.digest)}, ${credentials.scope},
+        extract(epoch from ${credentials.expiresAt})))
       from ${apiKeys} as ${credentials} where ${credentials.customerId} = ${c.id}) as "apiKeys"
   from position
   cross join jsonb_array_elements_text(${param('ids')}::text::jsonb) with ordinality as asked (id, place)

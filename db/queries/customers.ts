@@ -38,7 +38,7 @@ export const findListed = query('findListed', (db, { customerId }: Params<{ cust
   db.select(LISTED).from(customers).where(eq(customers.id, customerId)),
 )
 
-/** With the digest of its API key of this id; null: it was deleted. */
+/** Finds a customer with the digest of its API key of this id, or null if that key was deleted. */
 export const findCreated = query(
   'findCreated',
   (db, { customerId, apiKeyId }: Params<{ customerId: string; apiKeyId: string }>) =>
@@ -70,9 +70,9 @@ export interface Search {
 }
 
 /**
- * Those whose `text` begins with what was typed, after the last one seen, in the order of the text's bytes: as a range of the
- * index that compares bytes, since the planner of a prepared statement can't know what a `like` begins with. `key` is the
- * text that each was found by.
+ * Finds customers whose `text` begins with the prefix, after the last one seen, in the order of the text's bytes. It is
+ * a range of the index that compares bytes, since the planner of a prepared statement can't know how the pattern of a
+ * `like` begins. `key` is the text that each was found by.
  */
 const searchPrefix = (
   db: Builder,
@@ -100,12 +100,12 @@ export const searchNames = query('searchNames', (db, search: Params<Search>) =>
 )
 
 const wasErased = sql`exists (
-  select from ${auditEvents} where ${auditEvents.customerId} = ${param('customerId')} and ${auditEvents.type} = 'customer.erased'
-  limit 1)`
+  select from ${auditEvents} where ${auditEvents.customerId} = ${param('customerId')}
+    and ${auditEvents.type} = 'customer.erased' limit 1)`
 
 /**
- * A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken, or one
- * with this id was erased, maybe while the password of this one was hashed.
+ * A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken,
+ * or one with this id was erased, maybe while the password of this one was hashed.
  */
 export const insertCustomerAlone = prepared('insertCustomerAlone')<
   AuditContext & NewCustomer,
@@ -155,7 +155,7 @@ export const enableCustomer = prepared('enableCustomer')<Change, { seq: number }
 
 const other = alias(customers, 'other')
 
-/** What is null stays. No row: no such customer, another revision, or the email is another's. */
+/** Changes the values that are not null. No row: no such customer, another revision, or the email is another's. */
 export const updateCustomer = prepared('updateCustomer')<
   Change & { email: string | undefined; name: string | undefined },
   { revision: number }
@@ -208,7 +208,7 @@ export const setPassword = prepared('setPassword')<
   ${publishParts(['audited', 'audited_ends'])}
   select ${endedColumns} from changed`)
 
-/** Ends what `setPassword` can't have seen: sessions of logins that it waited for. */
+/** Ends the sessions that `setPassword` can't have seen: those of logins that it waited for. */
 export const endAccountSessions = prepared('endAccountSessions')<
   AuditContext & { customerId: string },
   EndedSessions

@@ -15,7 +15,7 @@ import { customerChanges, publishedColumns, publishParts } from './change-feed.t
 
 /** Erasing a customer removes everything of it but its audit events, which keep ids and nothing personal. */
 
-/** A row: there was one, who was erased. */
+/** Finds the erasure of a customer. No row: it was not erased. */
 export const findErasure = query('findErasure', (db, { customerId }: Params<{ customerId: string }>) =>
   db
     .select({ at: auditEvents.at })
@@ -87,7 +87,7 @@ export const eraseCustomer = prepared('eraseCustomer')<
   select ${publishedColumns}, t as "erasedAt", sessions, api_keys as "apiKeys", secrets, audit_events as "auditEvents"
   from counted`)
 
-/** Who was erased within the hour, and when. */
+/** Finds the customers that were erased within the last hour. */
 export const findErased = query('findErased', db =>
   db
     .select({ customerId: sql<string>`${auditEvents.customerId}`, at: sql<Date>`max(${auditEvents.at})` })
@@ -96,7 +96,7 @@ export const findErased = query('findErased', db =>
       and(
         eq(auditEvents.type, 'customer.erased'),
         isRare,
-        // In a query of its own, or the index can't be used: assay.now() has no fixed value.
+        // The subquery makes the time a constant, or the index can't be used: assay.now() is volatile.
         sql`${auditEvents.at} > (select ${now} - interval '1 hour')`,
       ),
     )

@@ -7,7 +7,7 @@ import { signingKeys } from '../schema/signing-keys.ts'
 import { EVERYONES_EPOCH } from './change-feed.ts'
 import { isLive, seconds } from './sessions.ts'
 
-/** What the database has of the key that a token names. No row: it has none. */
+/** Finds the state of the key that a token names. No row: there is no such key. */
 export const explainKey = query(
   'explainKey',
   (db, asked: Params<{ customerId: string; use: 'access' | 'refresh'; version: number }>) =>
@@ -27,22 +27,22 @@ export type ExplainedSession = RowOf<typeof explainSession>
 
 const c = alias(customers, 'c')
 
-// In an expression of its own: drizzle leaves the table's name out of columns that stand in the list of what is selected.
+// This is not written in the list of columns, because drizzle leaves out the table's name of columns that stand there.
 const isDisabled = sql`exists (
   select from ${customers} as ${c} where ${c.id} = ${sessions.customerId} and ${c.state} = 'disabled')`
 
-/** What the database has of a session. No row: it has none, or none any more. */
+/** Finds the state of a session. No row: there is no such session, or it was deleted. */
 export const explainSession = query(
   'explainSession',
   (db, { customerId, sessionId }: Params<{ customerId: string; sessionId: string }>) =>
     db
       .select({
         generation: sessions.gen,
-        /** Of its customer. */
+        /** True if its customer is disabled. */
         disabled: sql<boolean>`${isDisabled}`,
         state: sql<'live' | 'ended' | 'expired'>`case when ${isLive(sessions)} then 'live'
           when ${sessions.revokedAt} is null and ${sessions.expiresAt} <= ${now} then 'expired' else 'ended' end`,
-        /** It was revoked along with everyone's sessions, and not by itself before. */
+        /** True if it was revoked with everyone's sessions, and not alone before. */
         everyone: sql<boolean>`${sessions.revokedAt} is null and ${sessions.customerEpoch} < ${EVERYONES_EPOCH}`,
         /** NumericDates. */
         endedAt: sql<number | null>`${seconds(sessions.revokedAt)}`,

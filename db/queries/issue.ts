@@ -14,17 +14,18 @@ import { a, c, fromCustomerWithKeys, r } from './customer-keys.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
-/** How long what begins at `t` lives, and the most that it may carry, by the policyColumns of its customer. */
+/** The lifetimes of a token or session that begins at `t`, and its scope, by the policyColumns of its customer. */
 export const limitColumns = sql`
   least(coalesce(expires_in, usual_ttl), most_ttl) as access_ttl, most_ttl,
   t + make_interval(secs => least(refresh_ttl, session_ttl)) as expires_at,
   t + make_interval(secs => session_ttl) as ends_at,
   ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} as scope, allowed_scopes`
 
-/** What a caller asked for explicitly is granted whole or not at all. */
+/** A request for an explicit scope or lifetime is granted whole or not at all. */
 const refusedColumn = sql`case
   when expires_in > most_ttl then 'expires_in'
-  when exact and allowed_scopes is not null and ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} <> asked_scope then 'scope'
+  when exact and allowed_scopes is not null
+    and ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} <> asked_scope then 'scope'
   end as refused`
 
 /** The part `requests`: what is asked for, a row for each act that shares the statement. */
@@ -52,7 +53,7 @@ const currentCustomer = (condition: SQL, lock: SQL) => sql`cross join lateral (
     ) as current`
 
 /**
- * What must hold of the customer, the subject's epoch and the API key for anything to be issued.
+ * Checks the customer, the subject's epoch and the API key of each request.
  *
  * 1. `clock` is the time of all.
  * 2. `requests` are what is asked for.
@@ -104,8 +105,8 @@ export const sessionInsert = (from: string) => sql`
   returning 1`
 
 /** The columns of an IssueResult. */
-export const issueColumns = sql`n, access_version as "accessVersion", refresh_version as "refreshVersion", ${seconds(sql`t`)} as "issuedAt",
-  ${seconds(sql`expires_at`)} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
+export const issueColumns = sql`n, access_version as "accessVersion", refresh_version as "refreshVersion",
+  ${seconds(sql`t`)} as "issuedAt",  ${seconds(sql`expires_at`)} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
   access_ttl as "accessTtl", most_ttl as "mostTtl", scope, allowed_scopes as "allowedScopes", refused`
 
 export interface NewToken extends AuditContext {
@@ -152,9 +153,9 @@ export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
     })),
   )
 
-/** What the issuing statement decided: key versions to sign with, and times as NumericDates. */
+/** The issuing statement decided this: key versions to sign with, and times as NumericDates. */
 export interface IssueResult {
-  /** Which of the acts that share the statement it is. */
+  /** The number of the act, of those that share the statement. */
   n: number
   accessVersion: number
   refreshVersion: number
@@ -228,7 +229,8 @@ export const insertSessionOnce = prepared('insertSessionOnce')<
   claimed as (
     insert into ${idempotencyKeys} as ${held}
       (${bareList(held, 'customerId', 'keyDigest', 'requestDigest', 'sessionId', 'expiresAt')})
-    select customer_id, ${param('keyDigest')}, ${param('requestDigest')}, session_id, t + interval '10 minutes' from ${sql.raw(ALLOWED)}
+    select customer_id, ${param('keyDigest')}, ${param('requestDigest')}, session_id, t + interval '10 minutes'
+    from ${sql.raw(ALLOWED)}
     on conflict (${bareList(held, 'customerId', 'keyDigest')}) do update
       set ${setExcluded(held, 'requestDigest', 'sessionId', 'expiresAt')}
     where ${held.expiresAt} <= ${now}
@@ -285,4 +287,5 @@ export const replayIssue = prepared('replayIssue')<
     session: sql`id`,
     token: sql`${param('tokenId')}::text`,
   })})
-  select ${sessionColumns('decided')}, outcome, ${seconds(sql`t`)} as "issuedAt", access_version as "accessVersion" from decided`)
+  select ${sessionColumns('decided')}, outcome, ${seconds(sql`t`)} as "issuedAt",
+    access_version as "accessVersion" from decided`)

@@ -9,7 +9,7 @@ import { type AuditContext, auditInsert } from './audit.ts'
 import { AFTER_DEATH, customerChanges, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
 import { isLive } from './sessions.ts'
 
-/** What still needs a customer's secrets, and the end of those that nothing needs any more. */
+/** Retiring a signing key ends it, once no live session or token needs it. */
 
 type Key = Columns<typeof signingKeys>
 
@@ -18,8 +18,8 @@ const s = alias(sessions, 's')
 const e = alias(auditEvents, 'e')
 
 /**
- * From the sessions whose current or previous refresh token the key `k` signed. One that expired a moment ago is among them:
- * a refresh that came in time may not have committed yet.
+ * Selects from the sessions whose current or previous refresh token the key signed. One that expired a moment ago is
+ * among them: a refresh that came in time may not have committed yet.
  */
 const fromSessionsOf = (key: Key) => sql`from ${sessions} as ${s}
   where ${s.customerId} = ${key.customerId} and ${key.use} = 'refresh'
@@ -27,8 +27,8 @@ const fromSessionsOf = (key: Key) => sql`from ${sessions} as ${s}
     and ${isLive(s, sql`${now} - ${AFTER_DEATH}`)}`
 
 /**
- * From the customer's access tokens that may live, at most: the audit has each that was issued. It lives for as long as those
- * of its session do, or as its event says, or as any may; some were revoked since.
+ * Selects from the access tokens of the customer that may be live. The audit has each that was issued. It lives for as
+ * long as those of its session do, or as its event says, or as any may; some were revoked since.
  */
 const fromLiveTokens = (customerId: SQLWrapper) => sql`from ${auditEvents} as ${e}
   left join ${sessions} as ${s} on ${s.customerId} = ${e.customerId} and ${s.id} = ${e.sessionId}
@@ -37,7 +37,7 @@ const fromLiveTokens = (customerId: SQLWrapper) => sql`from ${auditEvents} as ${
     and ${now} < ${e.at} + coalesce(make_interval(secs => ${s.accessTtl}),
       make_interval(secs => (${e.detail}::json->>'expires_in')::int), ${LONGEST_TOKEN})`
 
-/** Of those, the ones that the key may have signed: requests under way when it began or was replaced are among them. */
+/** Selects from those that the key may have signed, requests under way when it began or was replaced included. */
 const fromTokensOf = (key: Key) => sql`${fromLiveTokens(key.customerId)} and ${key.use} = 'access'
   and ${e.at} between ${key.createdAt} - ${AFTER_DEATH} and ${key.replacedAt} + ${AFTER_DEATH}`
 
@@ -71,7 +71,10 @@ export const listSecrets = prepared('listSecrets')<{ customerId: string }, Secre
   from ${signingKeys} as ${k} where ${k.customerId} = ${param('customerId')}
   order by ${k.use}, ${k.version} desc`)
 
-/** What ending every token of the given uses at once would end: sessions exactly, access tokens at most. */
+/**
+ * Counts what ending every token of the given uses would end: the exact number of sessions, and at most so many access
+ * tokens.
+ */
 export const countLive = prepared('countLive')<
   { customerId: string; access: boolean; refresh: boolean },
   { sessions: number; tokens: number }
@@ -98,8 +101,9 @@ const retireParts: SQL = sql`
   ${publishParts(['audited'])}`
 
 /**
- * Retires the access keys that nothing live can carry any more: once the longest life of a token has passed since each was
- * replaced, which costs no look into the audit. Oldest first, in small batches; a row that another replica is at is skipped.
+ * Retires the access keys that nothing live can carry any more: once the longest life of a token has passed since each
+ * was replaced, which costs no look into the audit. Oldest first, in small batches; a row that another replica is at is
+ * skipped.
  */
 export const retireAccessKeys = prepared('retireAccessKeys')<
   AuditContext & { limit: number },
@@ -117,17 +121,18 @@ export const retireAccessKeys = prepared('retireAccessKeys')<
   ${retireParts}
   select ${publishedColumns}`)
 
-/** Where the next pass continues: the last key that this one looked at. */
+/** The last key that a pass looked at. The next pass continues behind it. */
 export interface ScanCursor {
   customerId: string
   version: number
 }
 
-/** Of the refresh keys that may be retired, those behind the cursor, or before it. */
+/** Selects the previous refresh keys behind the cursor, or up to it. */
 const previousRefreshKeys = (where: '>' | '<=') => sql`
   (select ${signingKeys.customerId}, ${signingKeys.version} from ${signingKeys}
     where ${signingKeys.state} = 'previous' and ${signingKeys.use} = 'refresh'
-      and (${signingKeys.customerId}, ${signingKeys.version}) ${sql.raw(where)} (${param('customerId')}::text, ${param('version')}::int)
+      and (${signingKeys.customerId}, ${signingKeys.version}) ${sql.raw(where)}
+        (${param('customerId')}::text, ${param('version')}::int)
     order by ${signingKeys.customerId}, ${signingKeys.version} limit ${param('window')}::int)`
 
 /**
@@ -161,10 +166,10 @@ export const retireRefreshKeys = prepared('retireRefreshKeys')<
   ) as next`)
 
 export interface RetirementResult {
-  /** As it is after the statement. */
+  /** The state after the statement. */
   state: SecretRow['state']
   retiredAt: Date | null
-  /** What forbids it: sessions that carry the version, and at most so many access tokens. */
+  /** These forbid it: sessions that carry the version, and at most so many access tokens. */
   sessions: number
   tokens: number
   /** The change feed's number, if it was retired now. */
@@ -172,9 +177,9 @@ export interface RetirementResult {
 }
 
 /**
- * Retires one previous version, if nothing live can carry it. What it reads may be as old as its wait for the key's row; no
- * new session or token can carry it meanwhile, for nothing has signed with the key since it was quiet. No row: no such
- * version.
+ * Retires one previous version, if nothing live can carry it. It may read sessions and tokens as old as its wait for
+ * the key's row; no new one can carry it by then, for nothing has signed with the key since it was quiet. No row: no
+ * such version.
  *
  * 1. `named` locks the key's row.
  * 2. `checked` counts what needs it.

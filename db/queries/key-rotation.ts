@@ -15,7 +15,7 @@ import {
 } from './change-feed.ts'
 import { a, c, fromCustomerWithKeys, r } from './customer-keys.ts'
 
-/** What a rotation starts from. */
+/** A rotation starts from this. */
 export interface Rotatable extends Position {
   rotations: number
   sealedDataKey: Uint8Array
@@ -38,11 +38,12 @@ export const findRotatable = prepared('findRotatable')<{ customerId: string }, R
 
 /**
  * Puts a new version in place of the current one, for each use whose sealed secret is given. At once (`now`): all older
- * versions are retired with it and, where refresh is among them, the customer's epoch ends every session. No row: another
- * rotation came first, or the customer is not there or disabled.
+ * versions are retired with it and, where refresh is among them, the customer's epoch ends every session. No row:
+ * another rotation came first, or the customer is not there or disabled.
  *
- * Every change of a customer's keys is published as one of the customer: its record is read anew whole. A rotation that ends
- * nothing is published too, for a replica may hold the new version's kid as gone, if a failover lost that version once.
+ * Every change of a customer's keys is published as one of the customer: replicas reload its whole record. A rotation
+ * that ends nothing is published too, for a replica may hold the new version's kid as gone, if a failover lost that
+ * version once.
  *
  * 1. `rotating` counts the rotation, if the caller has seen the latest one: of two at once, one finds another count.
  * 2. `secrets` are the new ones.
@@ -63,8 +64,8 @@ export const rotateKeys = prepared('rotateKeys')<
 >(sql`
   with rotating as (
     update ${customers} set ${bare(customers.rotations)} = ${customers.rotations} + 1,
-      ${bare(customers.epoch)} = case when ${param('now')} and ${param('sealedRefresh')}::bytea is not null then ${nextEpoch}
-        else ${customers.epoch} end
+      ${bare(customers.epoch)} = case when ${param('now')} and ${param('sealedRefresh')}::bytea is not null
+        then ${nextEpoch} else ${customers.epoch} end
     where ${customers.id} = ${param('customerId')} and ${customers.rotations} = ${param('rotations')}
       and ${customers.state} = 'active'
     returning ${customers.id} as customer_id, ${now} as t
@@ -101,13 +102,13 @@ export const rotateKeys = prepared('rotateKeys')<
   from rotating`)
 
 /**
- * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). The oldest come
- * first, so that those whose policy has a short age don't take every place.
+ * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). The oldest
+ * come first, so that those whose policy has a short age don't take every place.
  *
- * 1. `candidates` are the current keys of customers without an age of their own, found by the index on age, and those of the
- *    customers with one.
- * 2. Each of them has an age up to a tenth less, by its id: customers that came together don't rotate together. A customer
- *    with as many older versions as may verify waits until some retire.
+ * 1. `candidates` are the current keys of customers without an age of their own, found by the index on age, and those
+ *    of the customers with one.
+ * 2. Each of them has an age up to a tenth less, by its id: customers that came together don't rotate together. A
+ *    customer with as many older versions as may verify waits until some retire.
  */
 export const findAged = prepared('findAged')<
   { maxAge: number; mostPrevious: number; limit: number },
@@ -117,7 +118,8 @@ export const findAged = prepared('findAged')<
     select ${k.customerId}, ${k.use}, ${k.createdAt}, ${param('maxAge')}::float8 as max_age
     from ${signingKeys} as ${k}
     where ${k.state} = 'current'
-      and ${k.createdAt} < (select ${now} - make_interval(secs => 0.9 * ${param('maxAge')}::float8)) and ${param('maxAge')} > 0
+      and ${k.createdAt} < (select ${now} - make_interval(secs => 0.9 * ${param('maxAge')}::float8))
+      and ${param('maxAge')} > 0
       and not exists (select from ${customers} as ${c} where ${c.id} = ${k.customerId} and ${c.keyMaxAge} is not null)
     union all
     select ${c.id}, ${k.use}, ${k.createdAt}, ${c.keyMaxAge}

@@ -14,15 +14,16 @@ const BATCH_ROWS = 5_000
 const deleteBefore = (name: string, table: AnyPgTable, key: AnyPgColumn[], time: AnyPgColumn, ago: string) =>
   query(name, db => {
     const columns = sql.join(key, sql`, `)
-    // In a query of its own, or the index can't be used: assay.now() has no fixed value.
+    // The subquery makes the time a constant, or the index can't be used: assay.now() is volatile.
     const end = sql`(select ${now} - ${sql.raw(`interval '${ago}'`)})`
-    const dead = sql`select ${columns} from ${table} where ${time} < ${end} limit ${sql.raw(`${BATCH_ROWS}`)} for update skip locked`
+    const dead = sql`select ${columns} from ${table} where ${time} < ${end}
+      limit ${sql.raw(`${BATCH_ROWS}`)} for update skip locked`
     return db.delete(table).where(sql`(${columns}) in (${dead})`).returning({ one: sql`1` })
   })
 
 /**
- * What no answer can rest on any more, each with its margin: revocations an hour after they stopped mattering, because a
- * database clock that is set back makes them matter again; sessions a day after their end in all.
+ * Rows that no answer depends on any more, each kind with a margin. Revocations are kept an hour longer, because a database
+ * clock that is set back makes them matter again; sessions are kept for a day after their absolute end.
  */
 export const DEAD = {
   revocations: deleteBefore(

@@ -3,7 +3,7 @@ import { type AnyPgColumn, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
 import { param } from '../prepared.ts'
 import { customers } from '../schema/customers.ts'
 
-/** What one customer's tokens and sessions may be. Null: as the server's settings have it. Times in seconds. */
+/** The limits of one customer's tokens and sessions. Null: the server's settings apply. Times in seconds. */
 export interface Policy {
   /** RFC 6749 3.3: the only ones that its tokens carry, beside Assay's own. */
   scopes: string | null

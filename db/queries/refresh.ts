@@ -14,7 +14,7 @@ export const REFRESH_OUTCOMES = ['rotate', 'replay', 'adopt', 'reuse', 'ended', 
 export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number]
 
 export interface RefreshResult extends SessionRow {
-  /** Which of the acts that share the statement it is. */
+  /** The number of the act, of those that share the statement. */
   n: number
   outcome: RefreshOutcome
   issuedAt: number
@@ -48,7 +48,7 @@ export const refreshesOf = (asked: Refresh[]) =>
     })),
   )
 
-/** What a refresh is judged by, of all that share a statement. */
+/** The settings that every refresh of a statement is decided by. */
 export interface RefreshRules extends Defaults {
   /** Seconds. */
   grace: number
@@ -58,15 +58,16 @@ const s = alias(sessions, 's')
 const e = alias(subjectEpochs, 'e')
 
 /**
- * The parts of both statements below: the row's lock, the verdict, what follows from it and its audit event. What they read
- * of customers and epochs may be as old as the statement's wait; a token issued meanwhile carries the session's own epochs,
- * and is dead on arrival. `alone`: one act, which may wait for its row, and for the change feed if it ends its session.
+ * The parts of both statements below: the row's lock, the verdict, what follows from it and its audit event. They may
+ * read customers and epochs as old as the statement's wait; a token that is issued in that time carries the session's
+ * own epochs, and is dead on arrival. `alone`: one act, which may wait for its row, and for the change feed if it ends
+ * its session.
  *
  * 1. `requests` are the refreshes, each of another session.
  * 2. `locked` locks their sessions, in one order.
  * 3. `timed` adds the time, which is taken after the lock.
- * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The customer is
- *    looked up by its id for each, which `offset 0` enforces whatever the planner guesses of their number.
+ * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The customer
+ *    is looked up by its id for each, which `offset 0` enforces whatever the planner guesses of their number.
  * 5. `decided` refuses a scope that is too wide; last, so that asking for too much never hides a reuse.
  * 6. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it.
  * 7. `ended` ends a session whose token was used again, if `alone`.
@@ -178,8 +179,9 @@ const endReusedParts = sql`
   ${publishParts(['audited'])}`
 
 /**
- * Those that neither wait nor end anything: nobody waits for another's row, and none touches the change feed. No row: it is not
- * there, or locked. One that is judged `reuse` has changed nothing. Both are for refreshSession.
+ * Refreshes that neither wait for a locked row nor end a session, so that none delays another and none touches the
+ * change feed. No row: the session is not there, or locked. The outcome `reuse` has changed nothing. refreshSession
+ * handles both.
  */
 export const refreshSessions = prepared('refreshSessions')<Acts & RefreshRules, RefreshResult>(
   refreshSql(false),

@@ -5,7 +5,7 @@ import { changeFeed } from '../schema/change-feed.ts'
 import { now } from '../schema/common.ts'
 import { replicas } from '../schema/replicas.ts'
 
-/** One that leaves is waited for by nobody. */
+/** Deletes a replica that stops, so that no other waits for it. */
 export const deleteReplica = query('deleteReplica', (db, { replica }: Params<{ replica: string }>) =>
   db.delete(replicas).where(eq(replicas.id, replica)),
 )
@@ -13,8 +13,8 @@ export const deleteReplica = query('deleteReplica', (db, { replica }: Params<{ r
 const maxStaleness = sql`make_interval(secs => ${replicas.maxStaleness} / 1000.0)`
 
 /**
- * Whether this is the first of the live replicas, by its id. The answer may be wrong for a moment as one comes or goes: then
- * two are first, or none.
+ * Whether this is the first of the live replicas, by its id. The answer may be wrong for a moment as one comes or goes:
+ * then two are first, or none.
  */
 export const isFirst = prepared('isFirst')<{ replica: string }, { first: boolean }>(sql`
   select not exists (
@@ -23,7 +23,7 @@ export const isFirst = prepared('isFirst')<{ replica: string }, { first: boolean
 
 export type ReplicaRow = RowOf<typeof listReplicas>
 
-/** Those that polled within a minute, or within as long as they may go without. */
+/** Lists the replicas that polled within a minute, or within their own maximum staleness. */
 export const listReplicas = query('listReplicas', db =>
   db
     .select({

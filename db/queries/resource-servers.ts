@@ -8,9 +8,9 @@ import { type AuditContext, auditInsert } from './audit.ts'
 import { customerChanges, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { seconds } from './sessions.ts'
 
-/** Resource servers. A change of one is published like a customer's, by its id: every replica reads it anew. */
+/** Resource servers. A change of one is published like a customer's, by its id: every replica reloads it. */
 
-/** As one replica needs it, and the position that it was read at. `digest` null: there is none of this id. */
+/** A resource server as replicas cache it, and the position that it was read at. `digest` null: it does not exist. */
 export interface ServerRecord extends Position {
   digest: Uint8Array | null
   previousDigest: Uint8Array | null
@@ -26,7 +26,8 @@ export const findServerRecord = prepared('findServerRecord')<{ id: string }, Ser
     ${seconds(resourceServers.previousUntil)} as "previousUntil", ${resourceServers.customers}, ${resourceServers.scopes}
   from (select) as always left join ${resourceServers} on ${resourceServers.id} = ${param('id')}`)
 
-const previousUntil = sql<Date | null>`case when ${resourceServers.previousUntil} > ${now} then ${resourceServers.previousUntil} end`
+const previousUntil = sql<Date | null>`case when ${resourceServers.previousUntil} > ${now}
+  then ${resourceServers.previousUntil} end`
 
 const LISTED = {
   id: resourceServers.id,
@@ -48,7 +49,7 @@ export const findServer = query('findServer', (db, { id }: Params<{ id: string }
   db.select(LISTED).from(resourceServers).where(eq(resourceServers.id, id)),
 )
 
-/** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
+/** Finds the server that was made under an Idempotency-Key. No row: none was made, or it was deleted. */
 export const findRetriedServer = query(
   'findRetriedServer',
   (db, { retryDigest }: Params<{ retryDigest: Uint8Array }>) =>
@@ -63,7 +64,8 @@ const rowColumns = sql`id, name, customers, scopes, created_at as "createdAt",
   case when previous_until > ${now} then previous_until end as "previousUntil"`
 
 const detail = sql`json_build_object('server_id', id)::text`
-const limits = sql`json_build_object('server_id', id, 'customers', coalesce(customers, 'all'), 'scopes', coalesce(scopes, 'any'))::text`
+const limits = sql`json_build_object('server_id', id, 'customers', coalesce(customers, 'all'),
+  'scopes', coalesce(scopes, 'any'))::text`
 
 /** It widens what is accepted: nothing is published. No row: one was made under the same Idempotency-Key. */
 export const insertServer = prepared('insertServer')<
@@ -87,7 +89,7 @@ export const insertServer = prepared('insertServer')<
   audited as (${auditInsert('server.created', 'inserted', { detail: limits })})
   select ${rowColumns} from inserted`)
 
-/** What is null stays, but for the limits, which are set. No row: no such server. */
+/** Sets the limits, and the name unless it is null. No row: no such server. */
 export const updateServer = prepared('updateServer')<
   AuditContext & {
     id: string
@@ -111,14 +113,15 @@ export const updateServer = prepared('updateServer')<
 export interface ServerRotation {
   /** Seconds. */
   overlap: number
-  /** Which of two that are good ends at once. */
+  /** If two credentials are good, this one ends at once. */
   end: 'previous' | 'current' | undefined
 }
 
 /**
- * Another credential. `end: current`: it takes the place of the newest one, which ends, and an older one continues as it would
- * have; else the newest one continues for `overlap` seconds, and an older one ends. No row: no such server; an older one still
- * is good and nobody said that one of them is to end (an overlap of 0 says that both are); or none is, and `end` means it.
+ * Another credential. `end: current`: it takes the place of the newest one, which ends, and an older one continues as
+ * it would have; else the newest one continues for `overlap` seconds, and an older one ends. No row: no such server; an
+ * older one still is good and nobody said that one of them is to end (an overlap of 0 says that both are); or none is,
+ * and `end` means it.
  */
 export const rotateServer = prepared('rotateServer')<
   AuditContext & { id: string; digest: Uint8Array } & ServerRotation,
@@ -126,10 +129,10 @@ export const rotateServer = prepared('rotateServer')<
 >(sql`
   with changed as (
     update ${resourceServers}
-    set ${bare(resourceServers.previousDigest)} = case when ${param('end')} = 'current' then ${resourceServers.previousDigest}
-        else ${resourceServers.digest} end,
-      ${bare(resourceServers.previousUntil)} = case when ${param('end')} = 'current' then ${resourceServers.previousUntil}
-        else ${now} + make_interval(secs => ${param('overlap')}::float8) end,
+    set ${bare(resourceServers.previousDigest)} = case when ${param('end')} = 'current'
+        then ${resourceServers.previousDigest} else ${resourceServers.digest} end,
+      ${bare(resourceServers.previousUntil)} = case when ${param('end')} = 'current'
+        then ${resourceServers.previousUntil} else ${now} + make_interval(secs => ${param('overlap')}::float8) end,
       ${bare(resourceServers.digest)} = ${param('digest')}
     where ${resourceServers.id} = ${param('id')} and case
       when ${resourceServers.previousUntil} > ${now} then ${param('end')}::text is not null or ${param('overlap')} = 0

@@ -11,11 +11,11 @@ import { auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
 import { allowedScopes } from './policy.ts'
 
-/** What a session's tokens are made of. Times are NumericDates. */
+/** A session's tokens are made from this. Times are NumericDates. */
 export interface SessionRow {
   id: string
   subject: string
-  /** What the session has, as far as its customer's policy allows now. */
+  /** The session's scope, as far as its customer's policy allows it now. */
   scope: string
   /** JSON. */
   audience: string
@@ -68,7 +68,7 @@ export const confirmSessions = prepared('confirmSessions')<{ seen: string }, { i
   returning ${s.id}`)
 
 export interface SessionEnd {
-  /** Which of the acts that share the statement it is. */
+  /** The number of the act, of those that share the statement. */
   n: number
   customer_id: string
   id: string
