@@ -21,7 +21,7 @@ import { subjectEpochs } from './schema/subject-epochs.ts'
 
 type Querier = Pick<Line, 'query'>
 
-/** Migrations make these by hand, since the schema in TypeScript can't express them. */
+/** These are written in the migrations alone, since the schema in TypeScript can't express them. */
 const BY_HAND = [
   'function now',
   'function make_audit_partitions',

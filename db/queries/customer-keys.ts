@@ -89,14 +89,19 @@ export interface RecordRow extends Position {
 
 const inBase64 = (column: AnyPgColumn) => sql`translate(encode(${column}, 'base64'), e'\\n', '')`
 
-export const c = alias(customers, 'c')
-export const a = alias(signingKeys, 'a')
-export const r = alias(signingKeys, 'r')
+const c = alias(customers, 'c')
+const a = alias(signingKeys, 'a')
+const r = alias(signingKeys, 'r')
 
-/** From the customer `c`, with the signing keys that now sign its access tokens (`a`) and its refresh tokens (`r`). */
-export const fromCustomerWithKeys = sql`from ${customers} as ${c}
+/** `from` the customer `c`, with the signing keys that now sign its access tokens (`a`) and its refresh tokens (`r`). */
+export const customerWithKeys = {
+  c,
+  a,
+  r,
+  from: sql`from ${customers} as ${c}
       join ${signingKeys} as ${a} on ${a.customerId} = ${c.id} and ${a.use} = 'access' and ${a.state} = 'current'
-      join ${signingKeys} as ${r} on ${r.customerId} = ${c.id} and ${r.use} = 'refresh' and ${r.state} = 'current'`
+      join ${signingKeys} as ${r} on ${r.customerId} = ${c.id} and ${r.use} = 'refresh' and ${r.state} = 'current'`,
+}
 
 const k = alias(signingKeys, 'k')
 const credentials = alias(apiKeys, 'credentials')

@@ -19,7 +19,10 @@ import { customerChanges, publishedColumns, publishParts } from './change-feed.t
 import { POLICY_COLUMNS, type Policy } from './policy.ts'
 import { isAfter } from './sessions.ts'
 
-/** Customers as operators see them, and what operators do to them. */
+/**
+ * Admin operations on customers. Each change has the same parts: `changed` changes the row, `audited` inserts the event,
+ * and `changes` is published if replicas have to reload the customer.
+ */
 
 export type AdminCustomer = RowOf<typeof findListed>
 

@@ -10,7 +10,7 @@ import { signingKeys } from '../schema/signing-keys.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, type AuditType, auditInsert, auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH } from './change-feed.ts'
-import { a, c, fromCustomerWithKeys, r } from './customer-keys.ts'
+import { customerWithKeys } from './customer-keys.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
@@ -36,6 +36,7 @@ export const requestsPart = sql`
       expires_in int, session_id text, audience text, ext text, actor text, ip text, user_agent text)
   )`
 
+const { c, a, r } = customerWithKeys
 const e = alias(subjectEpochs, 'e')
 const k = alias(apiKeys, 'k')
 const s = alias(sessions, 's')
@@ -47,7 +48,7 @@ const s = alias(sessions, 's')
 const currentCustomer = (condition: SQL, lock: SQL) => sql`cross join lateral (
       select greatest(${c.epoch}, ${EVERYONES_EPOCH}) as customer_epoch, ${a.version} as access_version,
         ${r.version} as refresh_version, ${policyColumns(c)}
-      ${fromCustomerWithKeys}
+      ${customerWithKeys.from}
       where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition}
       offset 0 ${lock}
     ) as current`

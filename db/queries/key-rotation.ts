@@ -13,7 +13,7 @@ import {
   publishedColumns,
   publishParts,
 } from './change-feed.ts'
-import { a, c, fromCustomerWithKeys, r } from './customer-keys.ts'
+import { customerWithKeys } from './customer-keys.ts'
 
 /** A rotation starts from this. */
 export interface Rotatable extends Position {
@@ -25,6 +25,7 @@ export interface Rotatable extends Position {
   previous: number
 }
 
+const { c, a, r } = customerWithKeys
 const k = alias(signingKeys, 'k')
 const p = alias(signingKeys, 'p')
 
@@ -33,7 +34,7 @@ export const findRotatable = prepared('findRotatable')<{ customerId: string }, R
   select ${POSITION}, ${c.rotations}, ${c.sealedDataKey} as "sealedDataKey",
     ${a.version} as "accessVersion", ${r.version} as "refreshVersion",
     (select count(*) from ${signingKeys} as ${k} where ${k.customerId} = ${c.id} and ${k.state} = 'previous') as previous
-  ${fromCustomerWithKeys}
+  ${customerWithKeys.from}
   where ${c.id} = ${param('customerId')} and ${c.state} = 'active'`)
 
 /**

@@ -6,7 +6,7 @@ import { sessions } from '../schema/sessions.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsertOfEach, typeBy } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
-import { a, c, fromCustomerWithKeys, r } from './customer-keys.ts'
+import { customerWithKeys } from './customer-keys.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
@@ -56,6 +56,7 @@ export interface RefreshRules extends Defaults {
 
 const s = alias(sessions, 's')
 const e = alias(subjectEpochs, 'e')
+const { c, a, r } = customerWithKeys
 
 /**
  * The parts of both statements below: the row's lock, the verdict, what follows from it and its audit event. They may
@@ -111,7 +112,7 @@ const refreshSql = (alone: boolean): SQL => sql`
     cross join lateral (
       select ${c.state}, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
         ${r.version} as refresh_version, ${policyColumns(c)}
-      ${fromCustomerWithKeys}
+      ${customerWithKeys.from}
       where ${c.id} = ${s.customerId}
       offset 0
     ) as current
@@ -179,9 +180,9 @@ const endReusedParts = sql`
   ${publishParts(['audited'])}`
 
 /**
- * Refreshes that neither wait for a locked row nor end a session, so that none delays another and none touches the
- * change feed. No row: the session is not there, or locked. The outcome `reuse` has changed nothing. refreshSession
- * handles both.
+ * Refreshes sessions without waiting for locked rows or ending a session: no refresh delays another, and the change
+ * feed stays untouched. No row: the session is not there, or locked. The outcome `reuse` has changed nothing.
+ * refreshSession handles both.
  */
 export const refreshSessions = prepared('refreshSessions')<Acts & RefreshRules, RefreshResult>(
   refreshSql(false),

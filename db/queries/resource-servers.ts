@@ -8,7 +8,10 @@ import { type AuditContext, auditInsert } from './audit.ts'
 import { customerChanges, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { seconds } from './sessions.ts'
 
-/** Resource servers. A change of one is published like a customer's, by its id: every replica reloads it. */
+/**
+ * Resource servers. Each change has the same parts: `changed` changes the row, `audited` inserts the event, and `changes`
+ * is published like that of a customer, by the server's id, so that every replica reloads it.
+ */
 
 /** A resource server as replicas cache it, and the position that it was read at. `digest` null: it does not exist. */
 export interface ServerRecord extends Position {
@@ -118,10 +121,10 @@ export interface ServerRotation {
 }
 
 /**
- * Another credential. `end: current`: it takes the place of the newest one, which ends, and an older one continues as
- * it would have; else the newest one continues for `overlap` seconds, and an older one ends. No row: no such server; an
- * older one still is good and nobody said that one of them is to end (an overlap of 0 says that both are); or none is,
- * and `end` means it.
+ * Gives the server another credential. With `end: current` the newest one ends, and an older one continues as before.
+ * Otherwise the newest one continues for `overlap` seconds, and an older one ends. No row: there is no such server, an
+ * older one is still good and `end` doesn't say which of the two ends (with an overlap of 0 both do), or `end` names the
+ * current one and no older one is good.
  */
 export const rotateServer = prepared('rotateServer')<
   AuditContext & { id: string; digest: Uint8Array } & ServerRotation,
