@@ -5,7 +5,7 @@ import { within } from './deadline.ts'
 import type { PostgresConnection } from './postgres-connection.ts'
 import { linkError } from './postgres-socket.ts'
 
-/** Every change notifies this channel: see `publishing` in queries/change-feed.ts. */
+/** Every change notifies this channel: see `publishParts` in queries/change-feed.ts. */
 export const CHANNEL = 'assay_changes'
 
 export interface Listener {

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Connection } from './client.ts'
 import { connected } from './connect.ts'
-import { lastMigration, type Migration, migrations } from './migration-files.ts'
+import { lastMigration, migrations } from './migration-files.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
 import { assertEmpty, assertWhole, throwSchemaError } from './schema-check.ts'
 
@@ -12,11 +12,11 @@ const LOCK_ID = 0x61_73_73_61_79
 const MIGRATION_DEADLINE_MS = 3_600_000
 
 /**
- * How long a table is waited for (ms). Whoever comes next waits behind, the poll too; and of two that wait for each other,
- * the migration gives way before Postgres (deadlock_timeout) ends one of them.
+ * A migration waits this long for a table (ms). Later statements queue behind it, the poll too. If a migration and another
+ * transaction wait for each other, the migration gives up before Postgres (deadlock_timeout) ends one of them.
  */
 const LOCK_TIMEOUT_MS = 200
-/** After which all are let through, and it is tried again (ms), so often. */
+/** The migration is retried after this pause (ms), in which queued statements run, up to this often. */
 const RETRY_DELAY_MS = 500
 const MAX_ATTEMPTS = 20
 
@@ -24,8 +24,8 @@ const MAX_ATTEMPTS = 20
 type Transaction = Pick<Connection, 'query'>
 
 /**
- * Brings a Postgres up to date. Where a table can't be had for so long that callers would notice, it tries again later;
- * throws Unavailable where it can't be had at all. Answers how many migrations it applied.
+ * Brings a Postgres up to date. It retries later where a table stays locked for so long that callers would notice, and
+ * throws Unavailable after the last attempt. Returns how many migrations it applied.
  */
 export async function migratePostgres(url: string): Promise<number> {
   for (let tried = 1; ; tried++) {
@@ -41,16 +41,17 @@ export async function migratePostgres(url: string): Promise<number> {
 const LOCK_NOT_AVAILABLE = 'database: 55P03'
 
 /**
- * Postgres looks once a second whether this process is still connected. Without it, a statement that waits for a lock or builds
- * an index goes on after this process has ended, and keeps its locks. Postgres refuses the setting where it runs on Windows.
+ * Postgres looks once a second whether this process is still connected. Without it, a statement that waits for a lock
+ * or builds an index continues after this process has ended, and keeps its locks. Postgres refuses the setting where it
+ * runs on Windows.
  */
 const END_WITH_CLIENT = `
   select set_config(name, '1s', true) from pg_settings
     where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|msvc|visual c'`
 
 /**
- * Under an advisory lock, in one transaction, on a connection of its own, which a pooler keeps for one transaction: replicas
- * that start together take turns.
+ * Under an advisory lock, in one transaction, on a connection of its own, which a pooler keeps for one transaction:
+ * replicas that start together take turns.
  */
 function migrateAtOnce(url: string): Promise<number> {
   return connected(url, MIGRATION_DEADLINE_MS, async connection => {
@@ -63,7 +64,11 @@ function migrateAtOnce(url: string): Promise<number> {
   })
 }
 
-/** Throws SchemaUnfit where what is there isn't what migrations left. */
+/**
+ * Applies the migrations that are due. drizzle's own migrators can't: one has its table's name fixed, the other begins
+ * transactions itself, and both need the right to create schemas. Throws SchemaError where what is there isn't what
+ * migrations left.
+ */
 export async function migrate(transaction: Transaction): Promise<number> {
   return bringUpToDate(transaction).catch(throwSchemaError)
 }
@@ -74,7 +79,7 @@ async function bringUpToDate(transaction: Transaction): Promise<number> {
   await transaction.query(MAKE_SCHEMA)
   const last = await lastMigration(transaction)
   if (last === 0) await assertEmpty(transaction)
-  const due = migrations.filter(({ madeAt }) => madeAt > last)
+  const due = migrations.filter(({ folderMillis }) => folderMillis > last)
   for (const migration of due) await apply(transaction, migration)
   await assertWhole(transaction)
   await makePartitions(transaction)
@@ -92,7 +97,9 @@ const MAKE_SCHEMA = `
       (id serial primary key, hash text not null, created_at bigint not null);
   end $$`
 
-async function apply(transaction: Transaction, { statements, hash, madeAt }: Migration) {
-  for (const statement of statements) await transaction.query(statement)
-  await transaction.query(`insert into assay.migrations (hash, created_at) values ('${hash}', ${madeAt})`)
+async function apply(transaction: Transaction, { sql, hash, folderMillis }: (typeof migrations)[number]) {
+  for (const statement of sql) await transaction.query(statement)
+  await transaction.query(
+    `insert into assay.migrations (hash, created_at) values ('${hash}', ${folderMillis})`,
+  )
 }

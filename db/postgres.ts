@@ -6,8 +6,8 @@ import { Deadlines, type Timed } from './deadline.ts'
 import { DatabaseError } from './errors.ts'
 import type { Call, ConnectionOptions, PostgresConnection } from './postgres-connection.ts'
 import { linkError } from './postgres-socket.ts'
+import { statementName } from './prepared.ts'
 import { sessionSettings } from './server-info.ts'
-import { nameOf } from './statement.ts'
 
 const POOL_SIZE = 10
 /** At most this many calls wait for a connection. On a busy server more would wait longer than their deadline. */
@@ -145,11 +145,10 @@ class Pool {
   }
 
   call(text: string, params: readonly unknown[], asArrays: boolean): Promise<unknown[]> {
-    const named = withName(text)
-    // Several statements at once can't be prepared. They have no parameters.
-    const prepare = !this.#options.pooled && (params.length > 0 || named !== text)
+    // Several statements at once can't be prepared. They have neither parameters nor a name.
+    const prepare = !this.#options.pooled && (params.length > 0 || statementName(text) !== undefined)
     return new Promise((resolve, reject) =>
-      this.#add(new PoolCall(this, { text: named, params, asArrays, prepare }, resolve, reject)),
+      this.#add(new PoolCall(this, { text, params, asArrays, prepare }, resolve, reject)),
     )
   }
 
@@ -290,18 +289,4 @@ class Pool {
   #endIfClosed() {
     if (this.calls + this.#connections.size + this.#connecting === 0) this.#closing?.resolve()
   }
-}
-
-/** The texts of named statements, with their names. */
-const namedTexts = new Map<string, string>()
-
-/** Adds a statement's name in a comment, which Postgres's log and views show. The driver chooses the names of prepared statements. */
-function withName(text: string): string {
-  const known = namedTexts.get(text)
-  if (known !== undefined) return known
-  const name = nameOf(text)
-  if (name === undefined) return text
-  const named = text.replace(/^\s*\w+/, `$& /* assay_${name} */`)
-  namedTexts.set(text, named)
-  return named
 }

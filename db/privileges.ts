@@ -2,7 +2,7 @@ import type { Connection } from './client.ts'
 
 /**
  * The rights that serving needs and this role lacks, by object: `insert, update on customers`. Rows of the audit are only
- * deleted by the functions of migration 0009, and its partitions are only reached through their parent.
+ * deleted by the functions of the migration 0002_audit_partitions, and its partitions are only reached through their parent.
  */
 export async function findMissingPrivileges(db: Pick<Connection, 'query'>): Promise<string[]> {
   const rows = await db.query<{ missing: string }>(FIND)

@@ -1,12 +1,27 @@
 import type { Connection } from './client.ts'
+import { getTableConfig, type PgTable } from './drizzle.ts'
 import { SchemaError } from './errors.ts'
-import { isMigrated, lastMigration, snapshot, type TableSnapshot } from './migration-files.ts'
+import { isMigrated, lastMigration } from './migration-files.ts'
+import { apiKeys } from './schema/api-keys.ts'
+import { auditEvents } from './schema/audit-events.ts'
+import { changeFeed } from './schema/change-feed.ts'
+import { customers } from './schema/customers.ts'
+import { epochs } from './schema/epochs.ts'
+import { idempotencyKeys } from './schema/idempotency-keys.ts'
+import { installation } from './schema/installation.ts'
+import { masterKeys } from './schema/master-keys.ts'
+import { replicas } from './schema/replicas.ts'
+import { resourceServers } from './schema/resource-servers.ts'
+import { revocations } from './schema/revocations.ts'
+import { sessions } from './schema/sessions.ts'
+import { signingKeys } from './schema/signing-keys.ts'
+import { subjectEpochs } from './schema/subject-epochs.ts'
 
-/** A database that was restored in part, or isn't ours, is found at the start, and not by whoever asks. */
+/** A database that was restored in part, or isn't ours, is found at the start, and not by the first request. */
 
 type Querier = Pick<Connection, 'query'>
 
-/** What migrations make by hand. */
+/** These are written in the migrations alone, since the schema in TypeScript can't express them. */
 const BY_HAND = [
   'function now',
   'function make_audit_partitions',
@@ -16,20 +31,39 @@ const BY_HAND = [
   'audit_events_default',
 ]
 
-/** The names that must be in the schema, those of columns and indexes behind their table's and a dot. */
-const NEEDED = [
-  ...BY_HAND,
-  ...Object.values(snapshot.sequences).map(({ name }) => name),
-  ...Object.values(snapshot.tables).flatMap(namesOf),
+const TABLES = [
+  apiKeys,
+  auditEvents,
+  changeFeed,
+  customers,
+  idempotencyKeys,
+  installation,
+  masterKeys,
+  replicas,
+  resourceServers,
+  revocations,
+  sessions,
+  signingKeys,
+  subjectEpochs,
 ]
 
-function namesOf({ name, columns, indexes, ...keys }: TableSnapshot): string[] {
-  const isKeyed = Object.values(columns).some(({ primaryKey }) => primaryKey)
-  const parts = [columns, indexes, keys.compositePrimaryKeys, keys.uniqueConstraints].flatMap(Object.keys)
-  return [name, ...[...parts, ...(isKeyed ? [`${name}_pkey`] : [])].map(part => `${name}.${part}`)]
+/** The names that must be in the schema, those of columns and indexes behind their table's and a dot. */
+export const NEEDED = [...BY_HAND, epochs.seqName!, ...TABLES.flatMap(findNames)]
+
+function findNames(table: PgTable): string[] {
+  const { name, columns, indexes, primaryKeys, uniqueConstraints } = getTableConfig(table)
+  const parts = [
+    ...columns.map(column => column.name),
+    ...columns.filter(column => column.primary).map(() => `${name}_pkey`),
+    ...columns.filter(column => column.isUnique).map(column => column.uniqueName!),
+    ...indexes.map(index => index.config.name!),
+    ...primaryKeys.map(key => key.getName()),
+    ...uniqueConstraints.map(key => key.getName()!),
+  ]
+  return [name, ...parts.map(part => `${name}.${part}`)]
 }
 
-/** What is there, in the same manner. */
+/** Selects the names that are there, in the same form. */
 const NAMES_THERE = `
   with relations as (select * from pg_class where relnamespace = 'assay'::regnamespace)
   select relname::text as name from relations where relkind not in ('i', 'I')
@@ -45,17 +79,17 @@ const NAMES_THERE = `
 const namesThere = async (db: Querier) =>
   (await db.query<{ name: string }>(NAMES_THERE)).map(({ name }) => name)
 
-/** For a schema in which no migration is recorded. Throws SchemaUnfit. */
+/** Throws SchemaError if a schema without a recorded migration has anything in it. */
 export async function assertEmpty(db: Querier) {
   const others = (await namesThere(db)).filter(name => !/^migrations|\./.test(name))
   if (others.length > 0) throw new SchemaError(`has ${listed(others)} and no record of a migration`)
 }
 
-/** For one in which all are recorded. Throws SchemaUnfit. */
+/** Throws SchemaError if a schema with all migrations recorded lacks anything. */
 export async function assertWhole(db: Querier) {
   const there = await namesThere(db)
   const missing = NEEDED.filter(name => !there.includes(name))
-  // Of a table that isn't there, nothing but its name.
+  // A missing table is named without its columns and indexes.
   const named = missing.filter(name => !missing.some(table => name.startsWith(`${table}.`)))
   if (named.length > 0) throw new SchemaError(`lacks ${listed(named)}`)
 }
@@ -68,7 +102,7 @@ function listed(names: string[]): string {
 }
 
 /**
- * Throws SchemaUnfit for an error of SQLSTATE class 42: something that a statement names doesn't exist, or exists already.
+ * Throws SchemaError for an error of SQLSTATE class 42: something that a statement names doesn't exist, or exists already.
  * Rethrows any other, and 42501, which means that the role has no right to it.
  */
 export function throwSchemaError(error: unknown): never {
@@ -77,7 +111,7 @@ export function throwSchemaError(error: unknown): never {
   throw new SchemaError(`is not as its migrations leave it (SQLSTATE ${sqlstate})`, error)
 }
 
-/** What a migration would find there; changes nothing. Throws SchemaUnfit. */
+/** Returns what a migration would find there, and changes nothing. Throws SchemaError. */
 export const stateOfSchema = (db: Querier) => lookAtSchema(db).catch(throwSchemaError)
 
 async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> {
@@ -94,7 +128,7 @@ async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> 
   return 'current'
 }
 
-/** What rows can't be without, in words; each is true of no database that was only ever served from. */
+/** Each condition means that rows were lost: none is true of a database that only Assay has written to. */
 const GAPS = {
   'has no counter of revocations': 'not exists (select from assay.change_feed)',
   'has revocations that its counter does not know':
@@ -115,7 +149,7 @@ const FIND_GAPS = Object.entries(GAPS)
   .map(([gap, holds]) => `select '${gap}' as gap where ${holds}`)
   .join(' union all ')
 
-/** For one that is migrated. Throws SchemaUnfit. */
+/** Throws SchemaError if rows were lost from a migrated database. */
 export async function assertNoGaps(db: Querier) {
   const gaps = await db.query<{ gap: string }>(FIND_GAPS)
   if (gaps.length > 0) throw new SchemaError(gaps.map(({ gap }) => gap).join(', and '))

@@ -1,6 +1,6 @@
 import type { Connection, Database } from '../db/client.ts'
+import { statementName } from '../db/prepared.ts'
 import type { Redis } from '../db/redis.ts'
-import { nameOf } from '../db/statement.ts'
 import { served, told } from './lib/tracing.ts'
 
 /** Wraps the database and Redis in spans, if an SDK for traces is loaded. */
@@ -14,9 +14,9 @@ export const instrumentDatabase = (db: Database): Database => ({
 
 const instrumentConnection = ({ query, values, close }: Connection): Connection => ({
   query: (statement, params) =>
-    trace('postgresql', nameOf(statement) ?? 'unnamed', () => query(statement, params)),
+    trace('postgresql', statementName(statement) ?? 'unnamed', () => query(statement, params)),
   values: (statement, params) =>
-    trace('postgresql', nameOf(statement) ?? 'unnamed', () => values(statement, params)),
+    trace('postgresql', statementName(statement) ?? 'unnamed', () => values(statement, params)),
   close,
 })
 

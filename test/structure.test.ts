@@ -113,9 +113,20 @@ describe('the import rule', () => {
     expect(read('db/client.ts')).toContain("import('./pglite.ts')")
   })
 
-  test('the schema in TypeScript is for drizzle-kit: nothing that runs loads it', () => {
-    const described = (of: string) => of.startsWith('db/schema/') || of.startsWith('drizzle-orm')
-    expect(imports.filter(({ from, of }) => !from.startsWith('db/schema/') && described(of))).toEqual([])
+  test('drizzle is loaded by one file, as CommonJS: of its types too, nothing else imports it', () => {
+    const loading = (text: string) => /(['"`])drizzle-orm(\/[^'"`]*)?\1/.test(text)
+    const all = globSync('{server,db,cli,test,faults,bench,deploy}/**/*.ts', { cwd: ROOT })
+    expect(all.filter(file => loading(withoutComments(read(file))))).toEqual(['db/drizzle.ts'])
+    const values = imports.filter(({ of }) => /^drizzle-orm(\/|$)/.test(of))
+    const types = withoutComments(read('db/drizzle.ts')).match(/^export type .* from|typeof import\(/gm)
+    expect(values.length).toBe(types!.length)
+  })
+
+  test('the schema is known to the statements alone, and to what looks whether it is there', () => {
+    const known = imports.filter(({ of }) => of.startsWith('db/schema/')).map(({ from }) => from)
+    expect(new Set(known.filter(from => !/^db\/(schema|queries)\//.test(from)))).toEqual(
+      new Set(['db/schema-check.ts']),
+    )
   })
 
   test('crypto takes values and gives values: it knows two modules of Node and one package', () => {
@@ -195,11 +206,16 @@ test('an act is one statement: only migrations have a transaction', () => {
 
 test('a statement is called as the constant is that holds it, and no two are called the same', () => {
   const declared = files.flatMap(file => [
-    ...withoutComments(read(file)).matchAll(/const (\w+) = (?:statement|changingState)\('(\w+)'/g),
+    ...withoutComments(read(file)).matchAll(/const (\w+) = (?:prepared|query)\(\s*'(\w+)'/g),
   ])
   expect(declared.length).toBeGreaterThan(60)
   expect(declared.filter(([, constant, name]) => constant !== name).map(([text]) => text)).toEqual([])
-  const names = declared.map(([, name]) => name)
+  const names = files.flatMap(file =>
+    [...withoutComments(read(file)).matchAll(/(?<!\.)\b(?:prepared|query|deleteBefore)\(\s*'(\w+)'/g)].map(
+      ([, name]) => name,
+    ),
+  )
+  expect(names.length).toBe(declared.length + 4)
   expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([])
 })
 

@@ -7,7 +7,9 @@ CREATE TABLE "assay"."api_keys" (
 	"digest" "bytea" NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	"expires_at" timestamp with time zone,
-	"last_used_at" timestamp with time zone
+	"last_used_at" timestamp with time zone,
+	"retry_digest" "bytea",
+	CONSTRAINT "api_keys_retry" UNIQUE("retry_digest")
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."audit_events" (
@@ -41,10 +43,20 @@ CREATE TABLE "assay"."customers" (
 	"state" text DEFAULT 'active' NOT NULL,
 	"epoch" bigint DEFAULT 0 NOT NULL,
 	"api_keys" integer DEFAULT 0 NOT NULL,
+	"rotations" integer DEFAULT 0 NOT NULL,
+	"revision" integer DEFAULT 1 NOT NULL,
+	"scopes" text,
+	"access_token_ttl" integer,
+	"max_access_token_ttl" integer,
+	"refresh_token_ttl" integer,
+	"session_max_ttl" integer,
+	"refresh_policy" text,
+	"key_max_age" integer,
 	"sealed_data_key" "bytea" NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
-	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled'))
+	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled')),
+	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict'))
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."idempotency_keys" (
@@ -60,6 +72,7 @@ CREATE TABLE "assay"."installation" (
 	"only" boolean PRIMARY KEY DEFAULT true NOT NULL,
 	"id" text NOT NULL,
 	"sealed_key" "bytea" NOT NULL,
+	"epoch" bigint DEFAULT 0 NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "installation_only" CHECK ("assay"."installation"."only")
 );
@@ -74,7 +87,21 @@ CREATE TABLE "assay"."replicas" (
 	"id" text PRIMARY KEY NOT NULL,
 	"applied" bigint NOT NULL,
 	"max_staleness" integer NOT NULL,
-	"seen_at" timestamp with time zone NOT NULL
+	"seen_at" timestamp with time zone NOT NULL,
+	"version" text DEFAULT '' NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."resource_servers" (
+	"id" text PRIMARY KEY NOT NULL,
+	"name" text,
+	"digest" "bytea" NOT NULL,
+	"previous_digest" "bytea",
+	"previous_until" timestamp with time zone,
+	"customers" text,
+	"scopes" text,
+	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	"retry_digest" "bytea",
+	CONSTRAINT "resource_servers_retry" UNIQUE("retry_digest")
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."revocations" (
@@ -84,7 +111,7 @@ CREATE TABLE "assay"."revocations" (
 	"key" text DEFAULT '' NOT NULL,
 	"epoch" bigint DEFAULT 0 NOT NULL,
 	"dead_after" timestamp with time zone NOT NULL,
-	CONSTRAINT "revocations_kind" CHECK ("assay"."revocations"."kind" in ('token', 'session', 'subject', 'customer'))
+	CONSTRAINT "revocations_kind" CHECK ("assay"."revocations"."kind" in ('token', 'session', 'subject', 'customer', 'everyone'))
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."sessions" (
@@ -123,6 +150,8 @@ CREATE TABLE "assay"."signing_keys" (
 	"alg" text NOT NULL,
 	"sealed_secret" "bytea" NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	"replaced_at" timestamp with time zone,
+	"retired_at" timestamp with time zone,
 	CONSTRAINT "signing_keys_customer_id_use_version_pk" PRIMARY KEY("customer_id","use","version"),
 	CONSTRAINT "signing_keys_use" CHECK ("assay"."signing_keys"."use" in ('access', 'refresh')),
 	CONSTRAINT "signing_keys_state" CHECK ("assay"."signing_keys"."state" in ('current', 'previous', 'retired')),
@@ -142,12 +171,21 @@ ALTER TABLE "assay"."api_keys" ADD CONSTRAINT "api_keys_customer_id_customers_id
 ALTER TABLE "assay"."signing_keys" ADD CONSTRAINT "signing_keys_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 CREATE INDEX "api_keys_customer" ON "assay"."api_keys" USING btree ("customer_id");--> statement-breakpoint
 CREATE INDEX "audit_events_customer" ON "assay"."audit_events" USING btree ("customer_id","at","id");--> statement-breakpoint
+CREATE INDEX "audit_events_rare" ON "assay"."audit_events" USING btree ("type","at","id") WHERE "assay"."audit_events"."type" not in ('token.issued', 'session.refreshed');--> statement-breakpoint
+CREATE INDEX "audit_events_operator" ON "assay"."audit_events" USING btree ("actor","at","id") WHERE "assay"."audit_events"."actor" like 'operator:%';--> statement-breakpoint
 CREATE UNIQUE INDEX "customers_email" ON "assay"."customers" USING btree ("email");--> statement-breakpoint
+CREATE INDEX "customers_email_prefix" ON "assay"."customers" USING btree ("email" text_pattern_ops);--> statement-breakpoint
+CREATE INDEX "customers_name_prefix" ON "assay"."customers" USING btree (lower("name") text_pattern_ops,"id");--> statement-breakpoint
+CREATE INDEX "customers_listed" ON "assay"."customers" USING btree ("created_at","id");--> statement-breakpoint
+CREATE INDEX "customers_key_max_age" ON "assay"."customers" USING btree ("id") WHERE "assay"."customers"."key_max_age" is not null;--> statement-breakpoint
 CREATE INDEX "idempotency_keys_expires_at" ON "assay"."idempotency_keys" USING btree ("expires_at");--> statement-breakpoint
 CREATE INDEX "revocations_dead_after" ON "assay"."revocations" USING btree ("dead_after");--> statement-breakpoint
 CREATE INDEX "sessions_subject" ON "assay"."sessions" USING btree ("customer_id","subject","issued_at");--> statement-breakpoint
 CREATE INDEX "sessions_listed" ON "assay"."sessions" USING btree ("customer_id","issued_at","id");--> statement-breakpoint
 CREATE INDEX "sessions_ends_at" ON "assay"."sessions" USING btree ("ends_at");--> statement-breakpoint
-CREATE UNIQUE INDEX "signing_keys_current" ON "assay"."signing_keys" USING btree ("customer_id","use") WHERE "assay"."signing_keys"."state" = 'current';
+CREATE UNIQUE INDEX "signing_keys_current" ON "assay"."signing_keys" USING btree ("customer_id","use") WHERE "assay"."signing_keys"."state" = 'current';--> statement-breakpoint
+CREATE INDEX "signing_keys_previous_access" ON "assay"."signing_keys" USING btree ("replaced_at") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'access';--> statement-breakpoint
+CREATE INDEX "signing_keys_previous_refresh" ON "assay"."signing_keys" USING btree ("customer_id","version") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'refresh';--> statement-breakpoint
+CREATE INDEX "signing_keys_age" ON "assay"."signing_keys" USING btree ("created_at") WHERE "assay"."signing_keys"."state" = 'current';
 --> statement-breakpoint
 INSERT INTO "assay"."change_feed" DEFAULT VALUES;

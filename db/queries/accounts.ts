@@ -1,11 +1,19 @@
-import { statement } from '../statement.ts'
-import { type AuditContext, auditedAs, OF_EACH_ROW } from './audit.ts'
-import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './change-feed.ts'
-import { ASKED, ISSUED, type Issued, LIMITS, starting } from './issue.ts'
-import { type Defaults, ruling } from './policy.ts'
+import { bare, insertInto } from '../columns.ts'
+import { alias, eq, type SQL, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { type Params, query, type RowOf } from '../query.ts'
+import { apiKeys } from '../schema/api-keys.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { sessions } from '../schema/sessions.ts'
+import { signingKeys } from '../schema/signing-keys.ts'
+import { type AuditContext, auditInsert, auditInsertOfEach } from './audit.ts'
+import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
+import { type IssueResult, issueColumns, limitColumns, requestsPart, sessionInsert } from './issue.ts'
+import { type Defaults, policyColumns } from './policy.ts'
 
 /** A customer that doesn't exist yet. */
-export interface MadeCustomer {
+export interface NewCustomer {
   customerId: string
   email: string
   name: string | undefined
@@ -18,139 +26,169 @@ export interface MadeCustomer {
   apiKeyDigest: Uint8Array
 }
 
-/** Inserts it with its data key, its first two signing keys and its API key, unless the email is taken. */
-export const makingCustomer = (condition = '') => `
+/**
+ * Inserts a customer unless its email is taken, or `condition` is not met.
+ *
+ * 1. `inserted` is the customer with its data key, if it was inserted.
+ * 2. `keyed` inserts its first two signing keys.
+ * 3. `credentialed` inserts its first API key.
+ */
+export const newCustomerParts = (condition = sql``) => sql`
   inserted as (
-    insert into assay.customers (id, email, name, password_hash, sealed_data_key, api_keys, created_at)
-    select :customerId, :email, :name, :passwordHash, :sealedDataKey, 1, assay.now() ${condition}
-    on conflict (email) do nothing
-    returning id as customer_id, created_at as t
+    ${insertInto(customers, 'id', 'email', 'name', 'passwordHash', 'sealedDataKey', 'apiKeys', 'createdAt')}
+    select ${param('customerId')}, ${param('email')}, ${param('name')}, ${param('passwordHash')},
+      ${param('sealedDataKey')}, 1, ${now} ${condition}
+    on conflict (${bare(customers.email)}) do nothing
+    returning ${customers.id} as customer_id, ${customers.createdAt} as t
   ),
   keyed as (
-    insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, created_at)
+    ${insertInto(signingKeys, 'customerId', 'use', 'version', 'state', 'alg', 'sealedSecret', 'createdAt')}
     select customer_id, use, 1, 'current', 'HS512', sealed, t
-    from inserted, (values ('access', :sealedAccessSecret::bytea), ('refresh', :sealedRefreshSecret::bytea)) as new (use, sealed)
+    from inserted, (values
+      ('access', ${param('sealedAccessSecret')}::bytea), ('refresh', ${param('sealedRefreshSecret')}::bytea)
+    ) as new (use, sealed)
   ),
   credentialed as (
-    insert into assay.api_keys (id, customer_id, name, scope, digest, created_at)
-    select :newApiKeyId, customer_id, 'first key', :apiKeyScope, :apiKeyDigest, t from inserted
+    ${insertInto(apiKeys, 'id', 'customerId', 'name', 'scope', 'digest', 'createdAt')}
+    select ${param('newApiKeyId')}, customer_id, 'first key', ${param('apiKeyScope')}, ${param('apiKeyDigest')}, t
+    from inserted
   )`
 
-/** A customer and its session. No row: the email is taken. */
-export const insertCustomer = statement('insertCustomer')<
-  Acts & MadeCustomer & Defaults,
-  Issued & { createdAt: Date }
->(`
-  with ${ASKED},
-  ${makingCustomer()},
-  entitled as (
-    select asked.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version, 1 as refresh_version, ${LIMITS},
-      null::text as refused
-    from inserted join asked using (customer_id), (select ${ruling()}) as rules
-  ),
-  started as (${starting('entitled')}),
-  audited as (${auditedAs('type', 'entitled', {
-    subject: 'customer_id',
-    session: 'session_id',
-    token: 'token_id',
-    detail: `json_build_object('api_key_id', :newApiKeyId::text)::text`,
-    ...OF_EACH_ROW,
-  })})
-  select ${ISSUED}, t as "createdAt" from entitled`)
-
-export interface Login {
-  id: string
-  name: string | null
-  passwordHash: string
-  state: 'active' | 'disabled'
-  createdAt: Date
-}
-
-export const findLogin = statement('findLogin')<{ email: string }, Login>(`
-  select id, name, password_hash as "passwordHash", state, created_at as "createdAt"
-  from assay.customers where email = :email`)
-
-/** customerId is null for an email that no customer has: its spelling may be a password in the wrong field. */
-export const insertLoginFailure = statement('insertLoginFailure')<
-  AuditContext & { customerId: string | undefined; reason: string },
-  never
->(`
-  with failed as (select assay.now() as t, :customerId::text as customer_id)
-  ${auditedAs(`'customer.login_failed'`, 'failed', { detail: `json_build_object('reason', :reason::text)::text` })}`)
-
-export interface CustomerRow {
-  id: string
-  email: string
-  name: string | null
-  state: 'active' | 'disabled'
-  passwordHash: string
-  createdAt: Date
-}
-
-export const findCustomer = statement('findCustomer')<{ customerId: string }, CustomerRow>(`
-  select id, email, name, state, password_hash as "passwordHash", created_at as "createdAt"
-  from assay.customers where id = :customerId`)
+/** The detail of a new customer's audit event. */
+export const newCustomerDetail = sql`json_build_object('api_key_id', ${param('newApiKeyId')}::text)::text`
 
 /**
- * Ends the account's sessions, of the customer that `from` names (never its users'), from `t` on; all but those that
- * `keeping` holds back.
+ * A customer and its session. No row: the email is taken.
+ *
+ * 1. `requests` is the session that is asked for (acts: one).
+ * 2. `inserted`, `keyed` and `credentialed` make the customer (newCustomerParts).
+ * 3. `grants` has what the session may be, by the settings alone: a new customer has no policy.
+ * 4. `started` and `audited` insert the session and the event.
  */
-export const endingSessions = (from: string, keeping = '') => `
+export const insertCustomer = prepared('insertCustomer')<
+  Acts & NewCustomer & Defaults,
+  IssueResult & { createdAt: Date }
+>(sql`
+  with ${requestsPart},
+  ${newCustomerParts()},
+  grants as (
+    select requests.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version,
+      1 as refresh_version, ${limitColumns}, null::text as refused
+    from inserted join requests using (customer_id), (select ${policyColumns()}) as rules
+  ),
+  started as (${sessionInsert('grants')}),
+  audited as (${auditInsertOfEach(sql`type`, 'grants', {
+    subject: sql`customer_id`,
+    session: sql`session_id`,
+    token: sql`token_id`,
+    detail: newCustomerDetail,
+  })})
+  select ${issueColumns}, t as "createdAt" from grants`)
+
+export type Login = RowOf<typeof findLogin>
+
+export const findLogin = query('findLogin', (db, { email }: Params<{ email: string }>) =>
+  db
+    .select({
+      id: customers.id,
+      name: customers.name,
+      passwordHash: customers.passwordHash,
+      state: customers.state,
+      createdAt: customers.createdAt,
+    })
+    .from(customers)
+    .where(eq(customers.email, email)),
+)
+
+/** customerId is null for an email that no customer has: its spelling may be a password in the wrong field. */
+export const insertLoginFailure = prepared('insertLoginFailure')<
+  AuditContext & { customerId: string | undefined; reason: string },
+  never
+>(sql`
+  with failed as (select ${now} as t, ${param('customerId')}::text as customer_id)
+  ${auditInsert('customer.login_failed', 'failed', {
+    detail: sql`json_build_object('reason', ${param('reason')}::text)::text`,
+  })}`)
+
+export type CustomerRow = RowOf<typeof findCustomer>
+
+export const findCustomer = query('findCustomer', (db, { customerId }: Params<{ customerId: string }>) =>
+  db
+    .select({
+      id: customers.id,
+      email: customers.email,
+      name: customers.name,
+      state: customers.state,
+      passwordHash: customers.passwordHash,
+      createdAt: customers.createdAt,
+    })
+    .from(customers)
+    .where(eq(customers.id, customerId)),
+)
+
+const s = alias(sessions, 's')
+
+/**
+ * Ends the account's own sessions (never its users') of the customer in the part `from`, from `t` on; all but those that
+ * `exception` holds back.
+ *
+ * 1. `locked` locks them in the order of every statement that ends several, or two of them could wait for each other.
+ * 2. `ended`, `audited_ends` and `changes` end, audit and publish them.
+ */
+export const endAccountSessionsParts = (from: string, exception = sql``): SQL => sql`
   locked as materialized (
-    -- In the order of every statement that ends several, or two of them could wait for each other.
-    select s.customer_id, s.id, t from assay.sessions s, ${from} c
-    where s.customer_id = c.customer_id and s.subject = c.customer_id and s.scope = 'assay:account'
-      ${keeping} and s.revoked_at is null and s.expires_at > t
-    order by s.customer_id, s.id
-    for update of s
+    select ${s.customerId}, ${s.id}, t from ${sessions} as ${s}, ${sql.raw(from)} as c
+    where ${s.customerId} = c.customer_id and ${s.subject} = c.customer_id and ${s.scope} = 'assay:account'
+      ${exception} and ${s.revokedAt} is null and ${s.expiresAt} > t
+    order by ${s.customerId}, ${s.id}
+    for update of ${s}
   ),
   ended as (
-    update assay.sessions s set revoked_at = l.t from locked l
-    where s.customer_id = l.customer_id and s.id = l.id
+    update ${sessions} as ${s} set ${bare(s.revokedAt)} = l.t from locked as l
+    where ${s.customerId} = l.customer_id and ${s.id} = l.id
     returning s.*, l.t
   ),
-  audited_ends as (${auditedAs(`'session.revoked'`, 'ended', { subject: 'subject', session: 'id' })}),
-  narrowed as (
-    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from ended
-  )`
+  audited_ends as (${auditInsert('session.revoked', 'ended', { subject: sql`subject`, session: sql`id` })}),
+  ${sessionChanges('ended')}`
 
-const BUT_ONE = 'and s.id <> :keepSessionId'
+const BUT_ONE = sql`and ${s.id} <> ${param('keepSessionId')}`
 
-export const ENDED = `coalesce((select json_agg(id) from ended), '[]') as ended, ${PUBLISHED}`
+/** The columns of an EndedSessions. */
+export const endedColumns = sql`coalesce((select json_agg(id) from ended), '[]') as ended, ${publishedColumns}`
 
 /** The ids of the sessions that were ended, and the change feed's number if there were any. */
-export interface Ended {
+export interface EndedSessions {
   ended: string[]
   seq: number | null
 }
 
 /**
- * Changes the password, unless it was changed meanwhile, and ends the customer's own other sessions. No row: the old hash
- * is no longer the customer's.
+ * Changes the password, unless another request has changed it since, and ends the customer's own other sessions. No
+ * row: the old hash is no longer the customer's.
  */
-export const updatePassword = statement('updatePassword')<
+export const updatePassword = prepared('updatePassword')<
   AuditContext & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
-  Ended
->(`
+  EndedSessions
+>(sql`
   with changed as (
-    update assay.customers set password_hash = :newHash
-    where id = :customerId and password_hash = :oldHash
-    returning id as customer_id, assay.now() as t
+    update ${customers} set ${bare(customers.passwordHash)} = ${param('newHash')}
+    where ${customers.id} = ${param('customerId')} and ${customers.passwordHash} = ${param('oldHash')}
+    returning ${customers.id} as customer_id, ${now} as t
   ),
-  audited as (${auditedAs(`'customer.password_changed'`, 'changed', {
-    subject: 'customer_id',
-    session: ':keepSessionId::text',
+  audited as (${auditInsert('customer.password_changed', 'changed', {
+    subject: sql`customer_id`,
+    session: sql`${param('keepSessionId')}::text`,
   })}),
-  ${endingSessions('changed', BUT_ONE)},
-  ${publishing(['audited', 'audited_ends'])}
-  select ${ENDED} from changed`)
+  ${endAccountSessionsParts('changed', BUT_ONE)},
+  ${publishParts(['audited', 'audited_ends'])}
+  select ${endedColumns} from changed`)
 
-/** Ends what `updatePassword` can't have seen: sessions of logins that it waited for. */
-export const endOtherSessions = statement('endOtherSessions')<
+/** Ends the sessions that `updatePassword` can't have seen: those of logins that it waited for. */
+export const endOtherSessions = prepared('endOtherSessions')<
   AuditContext & { customerId: string; keepSessionId: string },
-  Ended
->(`
-  with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
-  ${endingSessions('clock', BUT_ONE)},
-  ${publishing(['audited_ends'])}
-  select ${ENDED}`)
+  EndedSessions
+>(sql`
+  with clock as materialized (select ${now} as t, ${param('customerId')}::text as customer_id),
+  ${endAccountSessionsParts('clock', BUT_ONE)},
+  ${publishParts(['audited_ends'])}
+  select ${endedColumns}`)

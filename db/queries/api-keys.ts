@@ -1,12 +1,21 @@
-import { statement } from '../statement.ts'
-import { type AuditContext, auditedAs } from './audit.ts'
-import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './change-feed.ts'
+import { bare, insertInto } from '../columns.ts'
+import { alias, desc, eq, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { type Params, query, type RowOf } from '../query.ts'
+import { apiKeys } from '../schema/api-keys.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { type AuditContext, auditInsert } from './audit.ts'
+import { customerChanges, publishedColumns, publishParts } from './change-feed.ts'
 
 /**
- * No row: the customer has `limit` keys already. Where one was made under the same Idempotency-Key it fails, by
- * `api_keys_retry`. Nothing is narrowed, so nothing is published.
+ * Creates an API key. No row: the customer has `limit` keys already. It fails by the constraint `api_keys_retry` if one was
+ * made under the same Idempotency-Key. Nothing stops being accepted, so nothing is published.
+ *
+ * 1. `counted` counts the key, if there may be one more: its lock on the customer makes two creations take turns.
+ * 2. `inserted` and `audited` insert the key and its event.
  */
-export const insertApiKey = statement('insertApiKey')<
+export const insertApiKey = prepared('insertApiKey')<
   AuditContext & {
     customerId: string
     id: string
@@ -19,72 +28,89 @@ export const insertApiKey = statement('insertApiKey')<
     limit: number
   },
   { createdAt: Date; expiresAt: Date | null }
->(`
+>(sql`
   with counted as (
-    update assay.customers set api_keys = api_keys + 1
-    where id = :customerId and api_keys < :limit::int
-    returning id as customer_id, assay.now() as t
+    update ${customers} set ${bare(customers.apiKeys)} = ${customers.apiKeys} + 1
+    where ${customers.id} = ${param('customerId')} and ${customers.apiKeys} < ${param('limit')}::int
+    returning ${customers.id} as customer_id, ${now} as t
   ),
   inserted as (
-    insert into assay.api_keys (id, customer_id, name, scope, digest, created_at, expires_at, retry_digest)
-    select :id, customer_id, :name, :scope, :digest, t, t + make_interval(secs => :expiresIn::float8), :retryDigest
+    ${insertInto(apiKeys, 'id', 'customerId', 'name', 'scope', 'digest', 'createdAt', 'expiresAt', 'retryDigest')}
+    select ${param('id')}, customer_id, ${param('name')}, ${param('scope')}, ${param('digest')}, t,
+      t + make_interval(secs => ${param('expiresIn')}::float8), ${param('retryDigest')}
     from counted
-    returning id, customer_id, created_at as t, expires_at
+    returning ${apiKeys.id}, ${apiKeys.customerId}, ${apiKeys.createdAt} as t, ${apiKeys.expiresAt}
   ),
-  audited as (${auditedAs(`'api_key.created'`, 'inserted', {
-    detail: `json_build_object('api_key_id', id, 'scope', :scope::text)::text`,
+  audited as (${auditInsert('api_key.created', 'inserted', {
+    detail: sql`json_build_object('api_key_id', id, 'scope', ${param('scope')}::text)::text`,
   })})
   select t as "createdAt", expires_at as "expiresAt" from inserted`)
 
-/** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
-export const findRetriedKey = statement('findRetriedKey')<
-  { retryDigest: Uint8Array },
-  { id: string; digest: Uint8Array; createdAt: Date; expiresAt: Date | null }
->(`
-  select id, digest, created_at as "createdAt", expires_at as "expiresAt"
-  from assay.api_keys where retry_digest = :retryDigest`)
+/** Finds the API key that was made under an Idempotency-Key. No row: none was made, or it was deleted. */
+export const findRetriedKey = query(
+  'findRetriedKey',
+  (db, { retryDigest }: Params<{ retryDigest: Uint8Array }>) =>
+    db
+      .select({
+        id: apiKeys.id,
+        digest: apiKeys.digest,
+        createdAt: apiKeys.createdAt,
+        expiresAt: apiKeys.expiresAt,
+      })
+      .from(apiKeys)
+      .where(eq(apiKeys.retryDigest, retryDigest)),
+)
 
-/** Answers the change feed's number; no row: there is no such key. */
-export const deleteApiKey = statement('deleteApiKey')<
+const c = alias(customers, 'c')
+
+/**
+ * Answers the change feed's number; no row: there is no such key. `counted` is published behind, so that the customer's row
+ * is locked before the change feed's.
+ */
+export const deleteApiKey = prepared('deleteApiKey')<
   AuditContext & { customerId: string; id: string },
   { seq: number }
->(`
+>(sql`
   with deleted as (
-    delete from assay.api_keys where customer_id = :customerId and id = :id
-    returning id, customer_id, assay.now() as t
+    delete from ${apiKeys} where ${apiKeys.customerId} = ${param('customerId')} and ${apiKeys.id} = ${param('id')}
+    returning ${apiKeys.id}, ${apiKeys.customerId}, ${now} as t
   ),
   counted as (
-    update assay.customers c set api_keys = c.api_keys - 1 from deleted where c.id = deleted.customer_id returning 1
+    update ${customers} as ${c} set ${bare(c.apiKeys)} = ${c.apiKeys} - 1 from deleted
+    where ${c.id} = deleted.customer_id
+    returning 1
   ),
-  audited as (${auditedAs(`'api_key.deleted'`, 'deleted', { detail: `json_build_object('api_key_id', id)::text` })}),
-  narrowed as (
-    select 'customer' as kind, customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from deleted
-  ),
-  ${publishing(['audited', 'counted'])}
-  select ${PUBLISHED} from deleted`)
+  audited as (${auditInsert('api_key.deleted', 'deleted', {
+    detail: sql`json_build_object('api_key_id', id)::text`,
+  })}),
+  ${customerChanges('deleted')},
+  ${publishParts(['audited', 'counted'])}
+  select ${publishedColumns} from deleted`)
 
-/** Notes the use of API keys, in batches; a row that another replica is just noting is passed over. */
-export const touchApiKeys = statement('touchApiKeys')<{ ids: string }, never>(`
+/** Notes the use of API keys, in batches; a row that another replica is just noting is skipped. */
+export const touchApiKeys = prepared('touchApiKeys')<{ ids: string }, never>(sql`
   with due as (
-    select id from assay.api_keys
-    where id in (select jsonb_array_elements_text(:ids::text::jsonb))
-      and (last_used_at is null or last_used_at < assay.now() - interval '1 minute')
+    select ${apiKeys.id} from ${apiKeys}
+    where ${apiKeys.id} in (select jsonb_array_elements_text(${param('ids')}::text::jsonb))
+      and (${apiKeys.lastUsedAt} is null or ${apiKeys.lastUsedAt} < ${now} - interval '1 minute')
     for update skip locked
   )
-  update assay.api_keys set last_used_at = assay.now() from due where api_keys.id = due.id`)
+  update ${apiKeys} set ${bare(apiKeys.lastUsedAt)} = ${now} from due where ${apiKeys.id} = due.id`)
 
-export interface ApiKeyRow {
-  id: string
-  name: string | null
-  scope: string
-  createdAt: Date
-  expiresAt: Date | null
-  lastUsedAt: Date | null
-}
+export type ApiKeyRow = RowOf<typeof listApiKeys>
 
 /** Newest first. */
-export const listApiKeys = statement('listApiKeys')<{ customerId: string }, ApiKeyRow>(`
-  select id, name, scope, created_at as "createdAt", expires_at as "expiresAt", last_used_at as "lastUsedAt"
-  from assay.api_keys where customer_id = :customerId
-  order by created_at desc, id desc`)
+export const listApiKeys = query('listApiKeys', (db, { customerId }: Params<{ customerId: string }>) =>
+  db
+    .select({
+      id: apiKeys.id,
+      name: apiKeys.name,
+      scope: apiKeys.scope,
+      createdAt: apiKeys.createdAt,
+      expiresAt: apiKeys.expiresAt,
+      lastUsedAt: apiKeys.lastUsedAt,
+    })
+    .from(apiKeys)
+    .where(eq(apiKeys.customerId, customerId))
+    .orderBy(desc(apiKeys.createdAt), desc(apiKeys.id)),
+)

@@ -1,23 +1,24 @@
 import type { Connection, Database } from '../client.ts'
-import { statement } from '../statement.ts'
+import { sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
 
 /**
- * Makes the partitions of this month and the three after it. A month of which the default partition already has rows stays
- * there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it can be soon.
- * The functions are in db/migrations/0009_partitions.sql.
+ * Makes the partitions of this month and the three after it. A month of which the default partition already has rows
+ * stays there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it
+ * can be soon. The functions are in db/migrations/0002_audit_partitions.sql.
  */
 export const makePartitions = (db: Pick<Connection, 'query'>) =>
   db.query('select assay.make_audit_partitions()')
 
-/** Events of one statement: a batch that a load doesn't feel. */
+/** Events that one statement deletes at most: too few to slow down anything else. */
 const BATCH_ROWS = 5_000
 
-const dropOldPartition = statement('dropOldPartition')<{ retention: number }, { name: string | null }>(
-  'select assay.drop_audit_partition(:retention::float8) as name',
+const dropOldPartition = prepared('dropOldPartition')<{ retention: number }, { name: string | null }>(
+  sql`select assay.drop_audit_partition(${param('retention')}::float8) as name`,
 )
 
-const deleteOldEvents = statement('deleteOldEvents')<{ retention: number }, { deleted: number }>(
-  `select assay.delete_audit_events(:retention::float8, ${BATCH_ROWS}) as deleted`,
+const deleteOldEvents = prepared('deleteOldEvents')<{ retention: number }, { deleted: number }>(
+  sql`select assay.delete_audit_events(${param('retention')}::float8, ${sql.raw(`${BATCH_ROWS}`)}) as deleted`,
 )
 
 /**

@@ -1,6 +1,9 @@
 import type { Database } from '../client.ts'
-import { statement } from '../statement.ts'
-
+import { insertInto } from '../columns.ts'
+import { and, desc, eq, type SQL, sql } from '../drizzle.ts'
+import { param } from '../prepared.ts'
+import { type Builder, type Params, query, type RowOf } from '../query.ts'
+import { auditEvents } from '../schema/audit-events.ts'
 /** Everything that is audited. */
 export const AUDIT_TYPES = [
   'customer.signed_up',
@@ -36,16 +39,13 @@ export const AUDIT_TYPES = [
 
 export type AuditType = (typeof AUDIT_TYPES)[number]
 
-/** In SQL: the type itself, the column `type`, or a choice by `typeBy`. */
-type TypeExpression = `'${AuditType}'` | 'type' | `case ${string}`
-
 /** The type of an event, by the value of a column. */
-export function typeBy(column: string, types: Record<string, AuditType>): TypeExpression {
+export function typeBy(column: SQL, types: Record<string, AuditType>): SQL {
   const cases = Object.entries(types).map(([value, type]) => `when '${value}' then '${type}'`)
-  return `case ${column} ${cases.join(' ')} end`
+  return sql`case ${column} ${sql.raw(cases.join(' '))} end`
 }
 
-/** Who did it, and from where. */
+/** The actor of an event, and where its request came from. */
 export interface AuditContext {
   /** `customer:<id>`, `api_key:<id>`, `session:<id>`, `maintenance` or `anonymous`. */
   actor: string
@@ -53,27 +53,42 @@ export interface AuditContext {
   userAgent: string | undefined
 }
 
+interface AuditColumns {
+  subject?: SQL
+  session?: SQL
+  token?: SQL
+  detail?: SQL
+}
+
 /**
- * The audit row of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,
- * with the columns `customer_id` and `t`; further columns by name. Who acted comes with the statement's parameters or,
- * where several acts share one, with each row (`origin`).
+ * The audit event of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,
+ * with the columns `customer_id` and `t`. `type` is a type or an expression. The statement's params name the actor.
  */
-export const auditedAs = (
-  type: TypeExpression,
+export const auditInsert = (type: AuditType | SQL, from: string, columns: AuditColumns = {}) =>
+  insertEvents(type, from, columns, {
+    actor: sql`${param('actor')}`,
+    ip: sql`${param('ip')}`,
+    userAgent: sql`${param('userAgent')}`,
+  })
+
+/** The same where several acts share a statement: `from` has the columns `actor`, `ip` and `user_agent` too. */
+export const auditInsertOfEach = (type: AuditType | SQL, from: string, columns: AuditColumns = {}) =>
+  insertEvents(type, from, columns, { actor: sql`actor`, ip: sql`ip`, userAgent: sql`user_agent` })
+
+const insertEvents = (
+  type: AuditType | SQL,
   from: string,
-  columns: { subject?: string; session?: string; token?: string; detail?: string; origin?: string } = {},
-) => `
-  insert into assay.audit_events (at, customer_id, type, actor, subject, session_id, token_id, ip, user_agent, detail)
-  select t, customer_id, ${type}, ${columns.origin ?? ':actor'}, ${columns.subject ?? 'null'},
-    ${columns.session ?? 'null'}, ${columns.token ?? 'null'}, ${columns.origin ? 'ip, user_agent' : ':ip, :userAgent'},
-    ${columns.detail ?? 'null'}
-  from ${from}
+  columns: AuditColumns,
+  context: Record<keyof AuditContext, SQL>,
+) => sql`
+  ${insertInto(auditEvents, 'at', 'customerId', 'type', 'actor', 'subject', 'sessionId', 'tokenId', 'ip', 'userAgent', 'detail')}
+  select t, customer_id, ${typeof type === 'string' ? sql.raw(`'${type}'`) : type}, ${context.actor},
+    ${columns.subject ?? sql`null`}, ${columns.session ?? sql`null`}, ${columns.token ?? sql`null`},
+    ${context.ip}, ${context.userAgent}, ${columns.detail ?? sql`null`}
+  from ${sql.raw(from)}
   returning 1`
 
-/** In auditedAs: `actor`, `ip` and `user_agent` are columns of `from`. */
-export const OF_EACH_ROW = { origin: 'actor' }
-
-/** Where a page of events ends, or begins. */
+/** The bounds of a page of events. */
 export interface AuditSpan {
   type: AuditType | undefined
   from: Date | undefined
@@ -88,52 +103,54 @@ export interface AuditQuery extends AuditSpan {
   customerId: string
 }
 
-export interface AuditRow extends Pick<AuditContext, 'actor'> {
-  at: Date
-  id: number
-  customerId: string | null
-  type: AuditType
-  subject: string | null
-  sessionId: string | null
-  tokenId: string | null
-  ip: string | null
-  userAgent: string | null
-  /** JSON. */
-  detail: string | null
-}
+export type AuditRow = RowOf<typeof listEvents>
 
-/** Newest first. A bound that isn't given is one that everything is within: the index is used whatever is asked. */
-const listing = (condition: string) => `
-  select at, id, customer_id as "customerId", type, actor, subject, session_id as "sessionId", token_id as "tokenId", ip,
-    user_agent as "userAgent", detail
-  from assay.audit_events
-  where ${condition} and (:type::text is null or type = :type)
-    and at >= coalesce(:from::timestamptz, '-infinity')
-    -- One bound from above, which the scan begins at: of two it would begin at one and pass over what the other keeps out.
-    and (at, id) < (least(:beforeAt::timestamptz, :to::timestamptz, 'infinity'),
-      case when :beforeAt::timestamptz < coalesce(:to::timestamptz, 'infinity') then :beforeId::bigint else 0 end)
-  order by at desc, id desc limit :limit`
+const { at, id, type, actor, customerId, subject, sessionId, tokenId, ip, userAgent, detail } = auditEvents
 
-/** Of one customer. */
-export const listEvents = statement('listEvents')<AuditQuery, AuditRow>(listing('customer_id = :customerId'))
+/** Newest first. A missing bound is one that no event is outside of, so the index is used whatever is asked. */
+const listSpan = (db: Builder, span: Params<AuditSpan>, condition?: SQL) =>
+  db
+    .select({ at, id, customerId, type, actor, subject, sessionId, tokenId, ip, userAgent, detail })
+    .from(auditEvents)
+    .where(
+      and(
+        condition,
+        sql`(${span.type}::text is null or ${type} = ${span.type})`,
+        sql`${at} >= coalesce(${span.from}::timestamptz, '-infinity')`,
+        isBefore(span),
+      ),
+    )
+    .orderBy(desc(at), desc(id))
+    .limit(span.limit)
 
-/** Of all customers. */
-export const listAllEvents = statement('listAllEvents')<AuditSpan, AuditRow>(listing('true'))
+/** One upper bound, where the scan starts. Of two, it would start at one and skip over all that the other excludes. */
+const isBefore = ({ beforeAt, beforeId, to }: Params<AuditSpan>) => sql`(${at}, ${id}) <
+  (least(${beforeAt}::timestamptz, ${to}::timestamptz, 'infinity'),
+  case when ${beforeAt}::timestamptz < coalesce(${to}::timestamptz, 'infinity') then ${beforeId}::bigint else 0 end)`
 
-/** What happens all the time; the rest has an index of its own, which a statement uses that says the same. */
-const FREQUENT = ['token.issued', 'session.refreshed'] satisfies AuditType[]
-const RARE = `type not in (${FREQUENT.map(type => `'${type}'`).join(', ')})`
-
-const listRareEvents = statement('listRareEvents')<AuditSpan & { type: AuditType }, AuditRow>(
-  listing(`type = :type and ${RARE}`),
+/** Lists the events of one customer. */
+export const listEvents = query('listEvents', (db, asked: Params<AuditQuery>) =>
+  listSpan(db, asked, eq(customerId, asked.customerId)),
 )
 
-/** Of one type. */
-export const listEventsOfType = (db: Pick<Database, 'query'>, query: AuditSpan & { type: AuditType }) =>
-  (FREQUENT.some(each => each === query.type) ? listAllEvents : listRareEvents)(db, query)
+/** Lists the events of all customers. */
+export const listAllEvents = query('listAllEvents', (db, asked: Params<AuditSpan>) => listSpan(db, asked))
 
-/** Of one operator. */
-export const listEventsOfOperator = statement('listEventsOfOperator')<
-  AuditSpan & { actor: string },
-  AuditRow
->(listing(`actor = :actor and actor like 'operator:%'`))
+/** The most frequent types; the others have an index of their own, which a query uses that repeats its condition. */
+const FREQUENT = ['token.issued', 'session.refreshed'] satisfies AuditType[]
+export const isRare = sql`${type} not in (${sql.raw(FREQUENT.map(each => `'${each}'`).join(', '))})`
+
+const listRareEvents = query('listRareEvents', (db, asked: Params<AuditSpan & { type: AuditType }>) =>
+  listSpan(db, asked, and(eq(type, asked.type), isRare)),
+)
+
+/** Lists the events of one type. */
+export const listEventsOfType = (db: Pick<Database, 'values'>, asked: AuditSpan & { type: AuditType }) =>
+  (FREQUENT.some(each => each === asked.type) ? listAllEvents : listRareEvents)(db, asked)
+
+/** Lists the events of one operator. */
+export const listEventsOfOperator = query(
+  'listEventsOfOperator',
+  (db, asked: Params<AuditSpan & { actor: string }>) =>
+    listSpan(db, asked, and(eq(actor, asked.actor), sql`${actor} like 'operator:%'`)),
+)

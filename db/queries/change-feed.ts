@@ -1,6 +1,18 @@
 import type { Connection, Database } from '../client.ts'
-import { statement } from '../statement.ts'
-import { type AuditContext, auditedAs, OF_EACH_ROW } from './audit.ts'
+import { bare, bareList, insertInto, setExcluded } from '../columns.ts'
+import { alias, type SQL, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { changeFeed } from '../schema/change-feed.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { epochs } from '../schema/epochs.ts'
+import { installation } from '../schema/installation.ts'
+import { replicas } from '../schema/replicas.ts'
+import { revocations } from '../schema/revocations.ts'
+import { subjectEpochs } from '../schema/subject-epochs.ts'
+import { type AuditContext, auditInsert, auditInsertOfEach } from './audit.ts'
+
+export type Querier = Pick<Connection, 'query' | 'values'>
 
 /** One row of the change feed, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
 export type RevocationRow = [
@@ -13,30 +25,35 @@ export type RevocationRow = [
 ]
 
 /**
- * Publishes what the part `narrowed` lists (kind, customer_id, key, epoch, dead_after) and takes the next numbers for
- * it, as the act's last step: the counter's row stays locked only for the commit. `after` names the parts that must be
- * done before; two acts that took the counter first and waited for each other's rows would deadlock. Whoever listens is
- * told at the commit (db/listen.ts). How long the lock was waited for is measured around it: `ready` is done before the update
- * begins, and what the update returns is worked out once it has the row. A duration is no time of day, so that a test's
- * clock has no part in it.
+ * Publishes what the part `changes` lists (kind, customer_id, key, epoch, dead_after), as the act's last step. `after`
+ * names the parts that must be done before: two acts that locked the counter first and waited for each other's rows
+ * would deadlock.
+ *
+ * 1. `ready` counts the changes, once all of `after` is done, and notes the time.
+ * 2. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
+ *    for: what the update returns is computed once it has the row. It is a duration and no time of day, so that a
+ *    test's clock has no part in it.
+ * 3. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
  */
-export const publishing = (after: string[]) => `
+export const publishParts = (after: string[]) => sql`
   ready as materialized (
-    select n, clock_timestamp() as at from (select count(*) as n from narrowed) as counted
-    where n > 0 ${after.map(part => `and (select count(*) from ${part}) >= 0`).join(' ')}
+    select n, clock_timestamp() as at from (select count(*) as n from changes) as counted
+    where n > 0 ${sql.raw(after.map(part => `and (select count(*) from ${part}) >= 0`).join(' '))}
   ),
-  numbered as (
-    update assay.change_feed set seq = seq + ready.n from ready
-    returning seq, extract(epoch from clock_timestamp() - ready.at)::float8 as waited
+  numbers as (
+    update ${changeFeed} set ${bare(changeFeed.seq)} = ${changeFeed.seq} + ready.n from ready
+    returning ${bare(changeFeed.seq)}, extract(epoch from clock_timestamp() - ready.at)::float8 as waited
   ),
   published as (
-    insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
-    select numbered.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
-    from narrowed, numbered, (select pg_notify('assay_changes', '')) as hinted
+    ${insertInto(revocations, 'seq', 'kind', 'customerId', 'key', 'epoch', 'deadAfter')}
+    select numbers.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
+    from changes, numbers, (select pg_notify('assay_changes', '')) as notified
   )`
 
 /** The columns of a Published. */
-export const PUBLISHED = `(select seq from numbered) as seq, (select waited from numbered) as "lockWait"`
+export const publishedColumns = sql.raw(
+  `(select seq from numbers) as seq, (select waited from numbers) as "lockWait"`,
+)
 
 /** The change feed's number, and how long its counter was waited for (s); null where there was nothing to publish. */
 export interface Published {
@@ -44,7 +61,7 @@ export interface Published {
   lockWait: number | null
 }
 
-/** Tells of each act's wait for the counter, which comes with its answer. */
+/** Reports each act's wait for the counter, which comes with its answer. */
 export const observing = (db: Database, onWait: (seconds: number) => void): Database => ({
   ...db,
   query: async <Row>(statement: string, params?: readonly unknown[]) => {
@@ -55,18 +72,34 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
   },
 })
 
-/** Added to the moment when the last token concerned is dead by itself. */
-export const AFTER_DEATH = `interval '1 minute'`
+/** A change is kept for this long after the last token that it concerns has expired. */
+export const AFTER_DEATH = sql`interval '1 minute'`
 
-/** No access token lives longer: how long a change of a customer, a key or an epoch can concern one. */
-export const LONGEST_TOKEN = `interval '24 hours'`
+/** No access token lives longer, so no change of a customer, a key or an epoch can concern one for longer. */
+export const LONGEST_TOKEN = sql`interval '24 hours'`
+
+/** The part `changes` of an act that changed the customers (customer_id, t) in `from`: every replica reloads them. */
+export const customerChanges = (from: string, customerId = 'customer_id') => sql`
+  changes as (
+    select 'customer' as kind, ${sql.raw(customerId)} as customer_id, '' as key, 0 as epoch,
+      t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
+    from ${sql.raw(from)}
+  )`
+
+/** The part `changes` of an act that ended the sessions in `from`: rows of sessions, or some of their columns. */
+export const sessionChanges = (from: string) => sql`
+  changes as (
+    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after
+    from ${sql.raw(from)}
+  )`
 
 /**
- * What the state rests on, read with whatever is decided by it: the counter, whether this is a standby, and the system
- * and timeline. A failover to another timeline may have lost commits; numbers compare on one timeline only.
+ * The position of the database, which every statement reads together with the state that it decides by: the counter,
+ * whether this is a standby, and the system and timeline. A failover to another timeline may have lost commits; numbers
+ * compare on one timeline only.
  */
-export const POSITION = `
-  (select seq from assay.change_feed) as seq,
+export const POSITION = sql`
+  (select ${changeFeed.seq} from ${changeFeed}) as seq,
   pg_is_in_recovery() as standby,
   (select system_identifier from pg_control_system()) || '/' || case when pg_is_in_recovery() then 'standby'
     else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end as timeline`
@@ -80,9 +113,12 @@ export interface Position {
 export interface Poll extends Position {
   /** Milliseconds since 1970, by the database's clock. */
   now: number
-  /** JSON of RevocationRow[], by seq; null when there is none. */
+  /** JSON of RevocationRow[], ordered by seq; null when there are no new ones. */
   rows: string | null
-  /** The lowest number that every other live replica has applied, and the longest any of them may go without a poll (ms). */
+  /**
+   * The lowest number that every other live replica has applied, and the longest any of them may go without a poll
+   * (ms).
+   */
   othersApplied: number | null
   othersStaleness: number | null
 }
@@ -90,30 +126,41 @@ export interface Poll extends Position {
 /** Revocations that one poll brings at most, so that it stays well within its deadline; more take more polls. */
 export const PAGE = 20_000
 
-/** Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary. */
-export const poll = statement('poll')<
+const r = alias(revocations, 'r')
+
+/**
+ * Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary.
+ *
+ * 1. `here` notes what this replica has applied, and the time.
+ * 2. `others` is what the other live replicas have applied.
+ * 3. The answer has the position and the next page of revocations.
+ */
+export const poll = prepared('poll')<
   { replica: string; version: string; applied: number; maxStaleness: number },
   Poll
->(`
+>(sql`
   with here as (
-    insert into assay.replicas (id, version, applied, max_staleness, seen_at)
-    values (:replica, :version, least(:applied, (select seq from assay.change_feed)), :maxStaleness, assay.now())
-    on conflict (id) do update
-      set version = excluded.version, applied = excluded.applied, max_staleness = excluded.max_staleness, seen_at = excluded.seen_at
-    returning seen_at
+    ${insertInto(replicas, 'id', 'version', 'applied', 'maxStaleness', 'seenAt')}
+    values (${param('replica')}, ${param('version')},
+      least(${param('applied')}, (select ${changeFeed.seq} from ${changeFeed})), ${param('maxStaleness')}, ${now})
+    on conflict (${bare(replicas.id)}) do update
+      set ${setExcluded(replicas, 'version', 'applied', 'maxStaleness', 'seenAt')}
+    returning ${replicas.seenAt}
   ), others as (
-    select min(applied) as applied, max(max_staleness) as staleness
-    from assay.replicas, here
-    where id <> :replica and replicas.seen_at > here.seen_at - make_interval(secs => max_staleness / 1000.0)
+    select min(${replicas.applied}) as applied, max(${replicas.maxStaleness}) as staleness
+    from ${replicas}, here
+    where ${replicas.id} <> ${param('replica')}
+      and ${replicas.seenAt} > here.seen_at - make_interval(secs => ${replicas.maxStaleness} / 1000.0)
   )
   select ${POSITION},
     (extract(epoch from here.seen_at) * 1000)::float8 as now,
     others.applied as "othersApplied",
     others.staleness as "othersStaleness",
-    (select json_agg(json_build_array(r.seq, r.kind, r.customer_id, r.key, r.epoch,
-        floor(extract(epoch from r.dead_after))) order by r.seq)
-      from (select * from assay.revocations
-        where seq > :applied and dead_after > here.seen_at order by seq limit ${PAGE}) r)::text as rows
+    (select json_agg(json_build_array(${r.seq}, ${r.kind}, ${r.customerId}, ${r.key}, ${r.epoch},
+        floor(extract(epoch from ${r.deadAfter}))) order by ${r.seq})
+      from (select * from ${revocations}
+        where ${revocations.seq} > ${param('applied')} and ${revocations.deadAfter} > here.seen_at
+        order by ${revocations.seq} limit ${sql.raw(`${PAGE}`)}) as ${r})::text as rows
   from here, others`)
 
 /** Several acts that share a statement, as JSON of their parts. */
@@ -133,80 +180,79 @@ export interface TokenRevocation {
 }
 
 /** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the change feed's number once all are in. */
-export const insertRevokedTokens = statement('insertRevokedTokens')<Acts, { seq: number }>(`
+export const insertRevokedTokens = prepared('insertRevokedTokens')<Acts, { seq: number }>(sql`
   with acts as materialized (
-    select *, assay.now() as t from jsonb_to_recordset(:acts::text::jsonb) as act (
+    select *, ${now} as t from jsonb_to_recordset(${param('acts')}::text::jsonb) as act (
       customer_id text, token_id text, subject text, expires_at float8, actor text, ip text, user_agent text)
   ),
-  audited as (${auditedAs(`'token.revoked'`, 'acts', { subject: 'subject', token: 'token_id', ...OF_EACH_ROW })}),
-  narrowed as (
+  audited as (${auditInsertOfEach('token.revoked', 'acts', { subject: sql`subject`, token: sql`token_id` })}),
+  changes as (
     select 'token' as kind, customer_id, token_id as key, 0 as epoch,
       to_timestamp(expires_at) + ${AFTER_DEATH} as dead_after
     from acts
-  ), ${publishing(['audited'])}
-  select ${PUBLISHED}`)
+  ),
+  ${publishParts(['audited'])}
+  select ${publishedColumns}`)
+
+export const nextEpoch = sql.raw(`nextval('${epochs.schema}.${epochs.seqName}')`)
 
 /**
  * Ends every token and session of a subject that began before, by moving its epoch. A token issued in the race carries the
  * old one. Answers the change feed's number and the new epoch.
  */
-export const raiseSubjectEpoch = statement('raiseSubjectEpoch')<
+export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
   AuditContext & { customerId: string; subject: string },
   { seq: number; epoch: number }
->(`
+>(sql`
   with raised as (
-    insert into assay.subject_epochs (customer_id, subject, epoch, changed_at)
-    values (:customerId, :subject, nextval('assay.epochs'), assay.now())
-    on conflict (customer_id, subject) do update
-      set epoch = nextval('assay.epochs'), changed_at = assay.now() -- Taken anew: the row's lock may have been waited for.
-    returning customer_id, subject, epoch, changed_at as t
+    ${insertInto(subjectEpochs, 'customerId', 'subject', 'epoch', 'changedAt')}
+    values (${param('customerId')}, ${param('subject')}, ${nextEpoch}, ${now})
+    on conflict (${bareList(subjectEpochs, 'customerId', 'subject')}) do update
+      -- Both are taken anew: the row's lock may have been waited for.
+      set ${bare(subjectEpochs.epoch)} = ${nextEpoch}, ${bare(subjectEpochs.changedAt)} = ${now}
+    returning ${subjectEpochs.customerId}, ${subjectEpochs.subject}, ${subjectEpochs.epoch}, ${subjectEpochs.changedAt} as t
   ),
-  audited as (${auditedAs(`'subject.revoked'`, 'raised', { subject: 'subject' })}),
-  narrowed as (
+  audited as (${auditInsert('subject.revoked', 'raised', { subject: sql`subject` })}),
+  changes as (
     select 'subject' as kind, customer_id, subject as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
     from raised
   ),
-  ${publishing(['audited'])}
-  select ${PUBLISHED}, epoch from raised`)
+  ${publishParts(['audited'])}
+  select ${publishedColumns}, epoch from raised`)
 
 /** Ends every token and session of a customer that began before. No row: no such customer. */
-export const raiseCustomerEpoch = statement('raiseCustomerEpoch')<
+export const raiseCustomerEpoch = prepared('raiseCustomerEpoch')<
   AuditContext & { customerId: string },
   { seq: number }
->(`
+>(sql`
   with raised as (
-    update assay.customers set epoch = nextval('assay.epochs') where id = :customerId
-    returning id as customer_id, assay.now() as t
+    update ${customers} set ${bare(customers.epoch)} = ${nextEpoch} where ${customers.id} = ${param('customerId')}
+    returning ${customers.id} as customer_id, ${now} as t
   ),
-  audited as (${auditedAs(`'customer.revoked'`, 'raised', { subject: 'customer_id' })}),
-  narrowed as (
-    select 'customer' as kind, customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from raised
-  ),
-  ${publishing(['audited'])}
-  select ${PUBLISHED} from raised`)
+  audited as (${auditInsert('customer.revoked', 'raised', { subject: sql`customer_id` })}),
+  ${customerChanges('raised')},
+  ${publishParts(['audited'])}
+  select ${publishedColumns} from raised`)
 
-/** What no token and no session may carry less of, whosever it is. Kept for good: sessions outlive the row on the change feed. */
-export const EVERYONES_EPOCH = '(select epoch from assay.installation)'
+/** A token or session of any customer with a lower epoch is dead. It is never deleted: sessions outlive its change. */
+export const EVERYONES_EPOCH: SQL = sql`(select ${installation.epoch} from ${installation})`
 
 /**
  * Ends every token and session of every customer that began before, by moving the epoch that they all share: one write,
  * however many there are. Answers the change feed's number and the new epoch.
  */
-export const raiseEveryonesEpoch = statement('raiseEveryonesEpoch')<
+export const raiseEveryonesEpoch = prepared('raiseEveryonesEpoch')<
   AuditContext,
   { seq: number; epoch: number }
->(`
+>(sql`
   with raised as (
-    update assay.installation set epoch = nextval('assay.epochs')
-    returning null::text as customer_id, epoch, assay.now() as t
+    update ${installation} set ${bare(installation.epoch)} = ${nextEpoch}
+    returning null::text as customer_id, ${installation.epoch}, ${now} as t
   ),
-  audited as (${auditedAs(`'everyone.revoked'`, 'raised')}),
-  narrowed as (
+  audited as (${auditInsert('everyone.revoked', 'raised')}),
+  changes as (
     select 'everyone' as kind, '' as customer_id, '' as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
     from raised
   ),
-  ${publishing(['audited'])}
-  select ${PUBLISHED}, epoch from raised`)
-
-export type Querier = Pick<Connection, 'query'>
+  ${publishParts(['audited'])}
+  select ${publishedColumns}, epoch from raised`)

@@ -1,56 +1,70 @@
-import type { Connection } from '../client.ts'
-import { statement } from '../statement.ts'
+import { insertInto } from '../columns.ts'
+import { type AnyPgColumn, alias, asc, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { type Params, query } from '../query.ts'
+import { apiKeys } from '../schema/api-keys.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { installation } from '../schema/installation.ts'
+import { masterKeys } from '../schema/master-keys.ts'
+import { signingKeys } from '../schema/signing-keys.ts'
 import { POSITION, type Position } from './change-feed.ts'
 
-export interface Installation {
-  id: string
-  sealedKey: Uint8Array
-}
-
-export const findInstallation = statement('findInstallation')<Record<never, never>, Installation>(
-  'select id, sealed_key as "sealedKey" from assay.installation',
+export const findInstallation = query('findInstallation', db =>
+  db.select({ id: installation.id, sealedKey: installation.sealedKey }).from(installation),
 )
 
 /**
- * With the check value of the master key that seals it: there is no installation without one. The first one wins; whoever
+ * Inserts the installation with the check value of the master key that seals it. The first one wins; a replica that
  * loses the race reads the winner's.
  */
-export const insertInstallation = statement('insertInstallation')<
+export const insertInstallation = prepared('insertInstallation')<
   { id: string; sealedKey: Uint8Array; masterKeyId: string; checkValue: string },
   never
->(`
-  with made as (
-    insert into assay.installation (id, sealed_key) values (:id, :sealedKey) on conflict do nothing returning 1
+>(sql`
+  with inserted as (
+    ${insertInto(installation, 'id', 'sealedKey')} values (${param('id')}, ${param('sealedKey')})
+    on conflict do nothing returning 1
   )
-  insert into assay.master_keys (id, check_value) select :masterKeyId::text, :checkValue::text from made
+  ${insertInto(masterKeys, 'id', 'checkValue')}
+  select ${param('masterKeyId')}::text, ${param('checkValue')}::text from inserted
   on conflict do nothing`)
 
-export const findMasterKeys = statement('findMasterKeys')<
-  Record<never, never>,
-  { id: string; checkValue: string }
->('select id, check_value as "checkValue" from assay.master_keys order by id')
+export const findMasterKeys = query('findMasterKeys', db =>
+  db
+    .select({ id: masterKeys.id, checkValue: masterKeys.checkValue })
+    .from(masterKeys)
+    .orderBy(asc(masterKeys.id)),
+)
 
-export const insertMasterKey = statement('insertMasterKey')<{ id: string; checkValue: string }, never>(
-  'insert into assay.master_keys (id, check_value) values (:id, :checkValue) on conflict do nothing',
+export const insertMasterKey = query(
+  'insertMasterKey',
+  (db, { id, checkValue }: Params<{ id: string; checkValue: string }>) =>
+    db.insert(masterKeys).values({ id, checkValue }).onConflictDoNothing(),
 )
 
 /**
  * The ids of the master keys that rows need, from the sealed blobs' own headers (version, alg, id's length, id). Only ids
- * that this installation has had: a damaged header must keep nobody else from starting.
+ * that this installation has had: a damaged header must not keep the server from starting.
  */
-export const findNeededMasterKeys = (db: Pick<Connection, 'query'>) =>
-  db.query<{ id: string }>(`
-    select distinct m.id
-    from (select sealed_data_key as sealed from assay.customers union all select sealed_key from assay.installation) s
-    join assay.master_keys m
-      on m.id = case when length(sealed) > 3 then encode(substring(sealed from 4 for get_byte(sealed, 2)), 'escape') end
-    order by m.id`)
+export const findNeededMasterKeys = prepared('findNeededMasterKeys')<
+  Record<never, never>,
+  { id: string }
+>(sql`
+  select distinct ${masterKeys.id}
+  from (select ${customers.sealedDataKey} as sealed from ${customers}
+    union all select ${installation.sealedKey} from ${installation}) as s
+  join ${masterKeys} on ${masterKeys.id} =
+    case when length(sealed) > 3 then encode(substring(sealed from 4 for get_byte(sealed, 2)), 'escape') end
+  order by ${masterKeys.id}`)
 
-/** Of some customers, whichever they are. */
-export const findSomeDataKeys = statement('findSomeDataKeys')<
-  { count: number },
-  { customerId: string; sealedDataKey: Uint8Array }
->('select id as "customerId", sealed_data_key as "sealedDataKey" from assay.customers limit :count::int')
+/** Finds the data keys of any customers. */
+export const findSomeDataKeys = query('findSomeDataKeys', (db, { count }: Params<{ count: number }>) =>
+  db
+    .select({ customerId: customers.id, sealedDataKey: customers.sealedDataKey })
+    .from(customers)
+    .limit(count),
+)
 
 /** A customer's record, and the position that it was read at. `state` null: no such customer. */
 export interface RecordRow extends Position {
@@ -73,25 +87,47 @@ export interface RecordRow extends Position {
   apiKeys: [id: string, digest: string, scope: string, expiresAt: number | null][] | null
 }
 
-const inBase64 = (column: string) => `translate(encode(${column}, 'base64'), e'\\n', '')`
+const inBase64 = (column: AnyPgColumn) => sql`translate(encode(${column}, 'base64'), e'\\n', '')`
+
+const c = alias(customers, 'c')
+const a = alias(signingKeys, 'a')
+const r = alias(signingKeys, 'r')
+
+/** `from` the customer `c`, with the signing keys that now sign its access tokens (`a`) and its refresh tokens (`r`). */
+export const customerWithKeys = {
+  c,
+  a,
+  r,
+  from: sql`from ${customers} as ${c}
+      join ${signingKeys} as ${a} on ${a.customerId} = ${c.id} and ${a.use} = 'access' and ${a.state} = 'current'
+      join ${signingKeys} as ${r} on ${r.customerId} = ${c.id} and ${r.use} = 'refresh' and ${r.state} = 'current'`,
+}
+
+const k = alias(signingKeys, 'k')
+const credentials = alias(apiKeys, 'credentials')
 
 /**
- * All that verifying customers' tokens and API keys takes (ids: a JSON array of theirs), in one statement and so from one
- * snapshot. A row for each, in order.
+ * All that verifying customers' tokens and API keys takes (ids: a JSON array of theirs), in one statement and so from
+ * one snapshot. A row for each, in order.
+ *
+ * 1. `position` is the position and the time of the snapshot.
+ * 2. `asked` are the ids in their order.
+ * 3. `c` is the customer of each, looked up by its id, which `offset 0` enforces whatever the planner guesses of their
+ *    number.
  */
-export const findRecords = statement('findRecords')<{ ids: string }, RecordRow>(`
+export const findRecords = prepared('findRecords')<{ ids: string }, RecordRow>(sql`
   with position as materialized (
-    select ${POSITION}, (extract(epoch from assay.now()) * 1000)::float8 as "readAt"
+    select ${POSITION}, (extract(epoch from ${now}) * 1000)::float8 as "readAt"
   )
-  select position.*, c.state, c.epoch, c.sealed_data_key as "sealedDataKey",
-    (select json_agg(json_build_array(k.use, k.version, k.alg, k.state, ${inBase64('k.sealed_secret')}))
-      from assay.signing_keys k where k.customer_id = c.id and k.state <> 'retired') as keys,
-    (select json_agg(json_build_array(a.id, ${inBase64('a.digest')}, a.scope, extract(epoch from a.expires_at)))
-      from assay.api_keys a where a.customer_id = c.id) as "apiKeys"
+  select position.*, ${c.state}, ${c.epoch}, ${c.sealedDataKey} as "sealedDataKey",
+    (select json_agg(json_build_array(${k.use}, ${k.version}, ${k.alg}, ${k.state}, ${inBase64(k.sealedSecret)}))
+      from ${signingKeys} as ${k} where ${k.customerId} = ${c.id} and ${k.state} <> 'retired') as keys,
+    (select json_agg(json_build_array(${credentials.id}, ${inBase64(credentials.digest)}, ${credentials.scope},
+        extract(epoch from ${credentials.expiresAt})))
+      from ${apiKeys} as ${credentials} where ${credentials.customerId} = ${c.id}) as "apiKeys"
   from position
-  cross join jsonb_array_elements_text(:ids::text::jsonb) with ordinality as asked (id, place)
+  cross join jsonb_array_elements_text(${param('ids')}::text::jsonb) with ordinality as asked (id, place)
   left join lateral (
-    -- By its id for each, whatever the planner guesses of how many there are.
-    select * from assay.customers where customers.id = asked.id offset 0
-  ) as c on true
+    select * from ${customers} where ${customers.id} = asked.id offset 0
+  ) as ${c} on true
   order by place`)

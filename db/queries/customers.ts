@@ -1,59 +1,68 @@
-import { statement } from '../statement.ts'
-import { ENDED, type Ended, endingSessions, type MadeCustomer, makingCustomer } from './accounts.ts'
-import { type AuditContext, auditedAs } from './audit.ts'
-import { AFTER_DEATH, LONGEST_TOKEN, PUBLISHED, publishing } from './change-feed.ts'
-import { POLICY, type Policy } from './policy.ts'
-
-/** Customers as operators see them, and what operators do to them. */
-
-export interface AdminCustomer extends Policy {
-  id: string
-  email: string
-  name: string | null
-  state: 'active' | 'disabled'
-  /** Counts the operators' changes. */
-  revision: number
-  createdAt: Date
-}
-
-const LISTED = `id, email, name, state, revision, created_at as "createdAt", ${POLICY}`
-
-export const findListed = statement('findListed')<{ customerId: string }, AdminCustomer>(
-  `select ${LISTED} from assay.customers where id = :customerId`,
-)
-
-/** With the digest of its API key of this id; null: it was deleted. */
-export const findCreated = statement('findCreated')<
-  { customerId: string; apiKeyId: string },
-  AdminCustomer & { digest: Uint8Array | null }
->(`
-  select ${LISTED}, (select digest from assay.api_keys k where k.id = :apiKeyId) as digest
-  from assay.customers where id = :customerId`)
-
-/** The audit has it of somebody who was erased. */
-const ERASURE = `select from assay.audit_events where customer_id = :customerId and type = 'customer.erased' limit 1`
-
-/** A row: there was one, who was erased. */
-export const findErasure = statement('findErasure')<{ customerId: string }, never>(ERASURE)
-
-/** Newest first, after the last one seen. */
-export const listCustomers = statement('listCustomers')<
-  { beforeAt: Date | undefined; beforeId: string | undefined; limit: number },
-  AdminCustomer
->(`
-  select ${LISTED} from assay.customers
-  where (created_at, id) < (coalesce(:beforeAt::timestamptz, 'infinity'), coalesce(:beforeId::text, ''))
-  order by created_at desc, id desc limit :limit`)
+import { bare } from '../columns.ts'
+import { alias, and, desc, eq, type SQL, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { type Builder, type Params, query, type RowOf } from '../query.ts'
+import { apiKeys } from '../schema/api-keys.ts'
+import { auditEvents } from '../schema/audit-events.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import {
+  type EndedSessions,
+  endAccountSessionsParts,
+  endedColumns,
+  type NewCustomer,
+  newCustomerDetail,
+  newCustomerParts,
+} from './accounts.ts'
+import { type AuditContext, auditInsert } from './audit.ts'
+import { customerChanges, publishedColumns, publishParts } from './change-feed.ts'
+import { POLICY_COLUMNS, type Policy } from './policy.ts'
+import { isAfter } from './sessions.ts'
 
 /**
- * Those whose text begins with what was typed, after the last one seen, in the order of the text's bytes. As a range of the
- * index that compares bytes: what `like` begins with can't be known when a prepared statement is planned.
+ * Admin operations on customers. Each change has the same parts: `changed` changes the row, `audited` inserts the event,
+ * and `changes` is published if replicas have to reload the customer.
  */
-const beginningWith = (text: string) => `
-  select ${LISTED}, ${text} as key from assay.customers
-  where ${text} ~>=~ lower(:prefix) and ${text} ~<~ (lower(:prefix) || chr(1114111))
-    and ${text} ~>=~ coalesce(:afterText::text, '') and (${text} ~>~ coalesce(:afterText::text, '') or id > coalesce(:afterId::text, ''))
-  order by ${text} using ~<~, id limit :limit`
+
+export type AdminCustomer = RowOf<typeof findListed>
+
+const LISTED = {
+  id: customers.id,
+  email: customers.email,
+  name: customers.name,
+  state: customers.state,
+  /** Counts the operators' changes. */
+  revision: customers.revision,
+  createdAt: customers.createdAt,
+  ...POLICY_COLUMNS,
+}
+
+export const findListed = query('findListed', (db, { customerId }: Params<{ customerId: string }>) =>
+  db.select(LISTED).from(customers).where(eq(customers.id, customerId)),
+)
+
+/** Finds a customer with the digest of its API key of this id, or null if that key was deleted. */
+export const findCreated = query(
+  'findCreated',
+  (db, { customerId, apiKeyId }: Params<{ customerId: string; apiKeyId: string }>) =>
+    db
+      .select({ ...LISTED, digest: apiKeys.digest })
+      .from(customers)
+      .leftJoin(apiKeys, eq(apiKeys.id, apiKeyId))
+      .where(eq(customers.id, customerId)),
+)
+
+/** Newest first, after the last one seen. */
+export const listCustomers = query(
+  'listCustomers',
+  (db, seen: Params<{ beforeAt: Date | undefined; beforeId: string | undefined; limit: number }>) =>
+    db
+      .select(LISTED)
+      .from(customers)
+      .where(isAfter(customers.createdAt, customers.id, seen))
+      .orderBy(desc(customers.createdAt), desc(customers.id))
+      .limit(seen.limit),
+)
 
 export interface Search {
   prefix: string
@@ -63,33 +72,54 @@ export interface Search {
   limit: number
 }
 
-/** With the text that each was found by. */
-type Found = AdminCustomer & { key: string }
+/**
+ * Finds customers whose `text` begins with the prefix, after the last one seen, in the order of the text's bytes. It is
+ * a range of the index that compares bytes, since the planner of a prepared statement can't know how the pattern of a
+ * `like` begins. `key` is the text that each was found by.
+ */
+const searchPrefix = (
+  db: Builder,
+  text: SQL<string>,
+  { prefix, afterText, afterId, limit }: Params<Search>,
+) =>
+  db
+    .select({ ...LISTED, key: text })
+    .from(customers)
+    .where(
+      and(
+        sql`${text} ~>=~ lower(${prefix}) and ${text} ~<~ (lower(${prefix}) || chr(1114111))`,
+        sql`${text} ~>=~ coalesce(${afterText}::text, '')`,
+        sql`(${text} ~>~ coalesce(${afterText}::text, '') or ${customers.id} > coalesce(${afterId}::text, ''))`,
+      ),
+    )
+    .orderBy(sql`${text} using ~<~`, customers.id)
+    .limit(limit)
 
-export const searchEmails = statement('searchEmails')<Search, Found>(beginningWith('email'))
-export const searchNames = statement('searchNames')<Search, Found>(beginningWith('lower(name)'))
+export const searchEmails = query('searchEmails', (db, search: Params<Search>) =>
+  searchPrefix(db, sql<string>`${customers.email}`, search),
+)
+export const searchNames = query('searchNames', (db, search: Params<Search>) =>
+  searchPrefix(db, sql<string>`lower(${customers.name})`, search),
+)
+
+const wasErased = sql`exists (
+  select from ${auditEvents} where ${auditEvents.customerId} = ${param('customerId')}
+    and ${auditEvents.type} = 'customer.erased' limit 1)`
 
 /**
- * A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken, or one
- * with this id was erased, maybe while the password of this one was hashed.
+ * A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken,
+ * or one with this id was erased, maybe while the password of this one was hashed.
  */
-export const insertCustomerAlone = statement('insertCustomerAlone')<
-  AuditContext & MadeCustomer,
+export const insertCustomerAlone = prepared('insertCustomerAlone')<
+  AuditContext & NewCustomer,
   { createdAt: Date }
->(`
-  with ${makingCustomer(`where not exists (${ERASURE})`)},
-  audited as (${auditedAs(`'customer.created'`, 'inserted', {
-    subject: 'customer_id',
-    detail: `json_build_object('api_key_id', :newApiKeyId::text)::text`,
+>(sql`
+  with ${newCustomerParts(sql`where not ${wasErased}`)},
+  audited as (${auditInsert('customer.created', 'inserted', {
+    subject: sql`customer_id`,
+    detail: newCustomerDetail,
   })})
   select t as "createdAt" from inserted`)
-
-/** Of the part `changed`: everything about them is read anew, by every replica. */
-const NARROWED = `
-  narrowed as (
-    select 'customer' as kind, customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from changed
-  )`
 
 interface Change extends AuditContext {
   customerId: string
@@ -97,145 +127,96 @@ interface Change extends AuditContext {
   revision: number | undefined
 }
 
-const UNCHANGED = '(:revision::int is null or revision = :revision::int)'
+const isUnchanged = sql`(${param('revision')}::int is null or ${customers.revision} = ${param('revision')}::int)`
+const nextRevision = sql`${bare(customers.revision)} = ${customers.revision} + 1`
 
-/** No row: no such customer, another revision, or it has this state. */
-const changingState = (
-  name: string,
-  from: string,
-  to: string,
+/** Changes the state from one to the other: its secrets and API keys count, or count no more, at every replica. */
+const changeState = (
+  from: 'active' | 'disabled',
+  to: 'active' | 'disabled',
   type: 'customer.disabled' | 'customer.enabled',
-) =>
-  statement(name)<Change, { seq: number }>(`
+) => sql`
   with changed as (
-    update assay.customers set state = '${to}', revision = revision + 1
-    where id = :customerId and state = '${from}' and ${UNCHANGED}
-    returning id as customer_id, assay.now() as t
+    update ${customers} set ${bare(customers.state)} = ${sql.raw(`'${to}'`)}, ${nextRevision}
+    where ${customers.id} = ${param('customerId')} and ${customers.state} = ${sql.raw(`'${from}'`)} and ${isUnchanged}
+    returning ${customers.id} as customer_id, ${now} as t
   ),
-  audited as (${auditedAs(`'${type}'`, 'changed', { subject: 'customer_id' })}),
-  ${NARROWED},
-  ${publishing(['audited'])}
-  select ${PUBLISHED} from changed`)
+  audited as (${auditInsert(type, 'changed', { subject: sql`customer_id` })}),
+  ${customerChanges('changed')},
+  ${publishParts(['audited'])}
+  select ${publishedColumns} from changed`
 
-export const disableCustomer = changingState('disableCustomer', 'active', 'disabled', 'customer.disabled')
-export const enableCustomer = changingState('enableCustomer', 'disabled', 'active', 'customer.enabled')
+/** No row: no such customer, another revision, or it is disabled already. */
+export const disableCustomer = prepared('disableCustomer')<Change, { seq: number }>(
+  changeState('active', 'disabled', 'customer.disabled'),
+)
 
-/** What is null stays. No row: no such customer, another revision, or the email is another's. */
-export const updateCustomer = statement('updateCustomer')<
+/** No row: no such customer, another revision, or it is active already. */
+export const enableCustomer = prepared('enableCustomer')<Change, { seq: number }>(
+  changeState('disabled', 'active', 'customer.enabled'),
+)
+
+const other = alias(customers, 'other')
+
+/** Changes the values that are not null. No row: no such customer, another revision, or the email is another's. */
+export const updateCustomer = prepared('updateCustomer')<
   Change & { email: string | undefined; name: string | undefined },
   { revision: number }
->(`
+>(sql`
   with changed as (
-    update assay.customers c
-    set email = coalesce(:email, email), name = coalesce(:name, name), revision = revision + 1
-    where id = :customerId and ${UNCHANGED}
-      and not exists (select from assay.customers other where other.email = :email and other.id <> c.id)
-    returning id as customer_id, revision, assay.now() as t
+    update ${customers}
+    set ${bare(customers.email)} = coalesce(${param('email')}, ${customers.email}),
+      ${bare(customers.name)} = coalesce(${param('name')}, ${customers.name}), ${nextRevision}
+    where ${customers.id} = ${param('customerId')} and ${isUnchanged} and not exists (
+      select from ${customers} as ${other} where ${other.email} = ${param('email')} and ${other.id} <> ${customers.id})
+    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
   ),
-  audited as (${auditedAs(`'customer.changed'`, 'changed', { subject: 'customer_id' })})
+  audited as (${auditInsert('customer.changed', 'changed', { subject: sql`customer_id` })})
   select revision from changed`)
 
 /** The whole policy, in place of the one before. No row: no such customer, or another revision. */
-export const updatePolicy = statement('updatePolicy')<Change & Policy, { revision: number }>(`
+export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(sql`
   with changed as (
-    update assay.customers set scopes = :scopes, access_token_ttl = :accessTokenTtl,
-      max_access_token_ttl = :maxAccessTokenTtl, refresh_token_ttl = :refreshTokenTtl, session_max_ttl = :sessionMaxTtl,
-      refresh_policy = :refreshPolicy, key_max_age = :keyMaxAge, revision = revision + 1
-    where id = :customerId and ${UNCHANGED}
-    returning id as customer_id, revision, assay.now() as t
+    update ${customers} set ${bare(customers.scopes)} = ${param('scopes')},
+      ${bare(customers.accessTokenTtl)} = ${param('accessTokenTtl')},
+      ${bare(customers.maxAccessTokenTtl)} = ${param('maxAccessTokenTtl')},
+      ${bare(customers.refreshTokenTtl)} = ${param('refreshTokenTtl')},
+      ${bare(customers.sessionMaxTtl)} = ${param('sessionMaxTtl')},
+      ${bare(customers.refreshPolicy)} = ${param('refreshPolicy')},
+      ${bare(customers.keyMaxAge)} = ${param('keyMaxAge')}, ${nextRevision}
+    where ${customers.id} = ${param('customerId')} and ${isUnchanged}
+    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
   ),
-  audited as (${auditedAs(`'customer.policy_set'`, 'changed', {
-    subject: 'customer_id',
-    detail: `json_strip_nulls(json_build_object('scopes', :scopes::text, 'access_token_ttl', :accessTokenTtl::int,
-      'max_access_token_ttl', :maxAccessTokenTtl::int, 'refresh_token_ttl', :refreshTokenTtl::int,
-      'session_max_ttl', :sessionMaxTtl::int, 'refresh_policy', :refreshPolicy::text, 'key_max_age', :keyMaxAge::int))::text`,
+  audited as (${auditInsert('customer.policy_set', 'changed', {
+    subject: sql`customer_id`,
+    detail: sql`json_strip_nulls(json_build_object('scopes', ${param('scopes')}::text,
+      'access_token_ttl', ${param('accessTokenTtl')}::int, 'max_access_token_ttl', ${param('maxAccessTokenTtl')}::int,
+      'refresh_token_ttl', ${param('refreshTokenTtl')}::int, 'session_max_ttl', ${param('sessionMaxTtl')}::int,
+      'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int))::text`,
   })})
   select revision from changed`)
 
 /** Gives it a password that the operator chose, and ends the account's own sessions. No row: no such customer. */
-export const setPassword = statement('setPassword')<
+export const setPassword = prepared('setPassword')<
   AuditContext & { customerId: string; newHash: string },
-  Ended
->(`
+  EndedSessions
+>(sql`
   with changed as (
-    update assay.customers set password_hash = :newHash where id = :customerId
-    returning id as customer_id, assay.now() as t
+    update ${customers} set ${bare(customers.passwordHash)} = ${param('newHash')}
+    where ${customers.id} = ${param('customerId')}
+    returning ${customers.id} as customer_id, ${now} as t
   ),
-  audited as (${auditedAs(`'customer.password_set'`, 'changed', { subject: 'customer_id' })}),
-  ${endingSessions('changed')},
-  ${publishing(['audited', 'audited_ends'])}
-  select ${ENDED} from changed`)
+  audited as (${auditInsert('customer.password_set', 'changed', { subject: sql`customer_id` })}),
+  ${endAccountSessionsParts('changed')},
+  ${publishParts(['audited', 'audited_ends'])}
+  select ${endedColumns} from changed`)
 
-/** Ends what `setPassword` can't have seen: sessions of logins that it waited for. */
-export const endAccountSessions = statement('endAccountSessions')<
+/** Ends the sessions that `setPassword` can't have seen: those of logins that it waited for. */
+export const endAccountSessions = prepared('endAccountSessions')<
   AuditContext & { customerId: string },
-  Ended
->(`
-  with clock as materialized (select assay.now() as t, :customerId::text as customer_id),
-  ${endingSessions('clock')},
-  ${publishing(['audited_ends'])}
-  select ${ENDED}`)
-
-export interface ErasureReport {
-  erasedAt: Date
-  sessions: number
-  apiKeys: number
-  secrets: number
-  /** Events of the audit that lost what is personal. */
-  auditEvents: number
-  seq: number
-}
-
-/** Whom events are about and where they came from; ids, kinds and times stay. */
-const scrubbing = (of: string, since = '') => `
-  update assay.audit_events e set subject = null, ip = null, user_agent = null
-  from ${of} c
-  where e.customer_id = c.customer_id and e.type <> 'customer.erased'
-    and (e.subject is not null or e.ip is not null or e.user_agent is not null) ${since}
-  returning 1`
-
-/**
- * Everything of a customer but its part of the audit, which keeps ids and nothing personal. No row: no such customer.
- */
-export const eraseCustomer = statement('eraseCustomer')<
-  AuditContext & { customerId: string },
-  ErasureReport
->(`
-  with changed as (
-    delete from assay.customers where id = :customerId returning id as customer_id, assay.now() as t
-  ),
-  ended as (delete from assay.sessions s using changed c where s.customer_id = c.customer_id returning 1),
-  keys as (delete from assay.api_keys a using changed c where a.customer_id = c.customer_id returning 1),
-  versions as (delete from assay.signing_keys k using changed c where k.customer_id = c.customer_id returning 1),
-  forgotten as (delete from assay.idempotency_keys i using changed c where i.customer_id = c.customer_id returning 1),
-  raised as (delete from assay.subject_epochs e using changed c where e.customer_id = c.customer_id returning 1),
-  scrubbed as (${scrubbing('changed')}),
-  counted as materialized (
-    select changed.*,
-      (select count(*) from ended) as sessions,
-      (select count(*) from keys) as api_keys,
-      (select count(*) from versions) as secrets,
-      (select count(*) from scrubbed) as audit_events
-    from changed
-  ),
-  audited as (${auditedAs(`'customer.erased'`, 'counted', {
-    detail: `json_build_object('sessions', sessions, 'api_keys', api_keys, 'secrets', secrets, 'audit_events', audit_events)::text`,
-  })}),
-  ${NARROWED},
-  -- All locks are had before the change feed's: its counter stays locked only for the commit.
-  ${publishing(['audited', 'forgotten', 'raised'])}
-  select ${PUBLISHED}, t as "erasedAt", sessions, api_keys as "apiKeys", secrets, audit_events as "auditEvents" from counted`)
-
-/** Who was erased within the hour, and when. */
-export const findErased = statement('findErased')<Record<never, never>, { customerId: string; at: Date }>(`
-  select customer_id as "customerId", max(at) as at from assay.audit_events
-  where type = 'customer.erased' and type not in ('token.issued', 'session.refreshed')
-    and at > (select assay.now() - interval '1 hour')
-  group by customer_id`)
-
-/** What was under way when its customer was erased, and wrote after: sessions, epochs and events of the audit. */
-export const sweepErased = statement('sweepErased')<{ customerId: string; at: Date }, never>(`
-  with erased as materialized (select :customerId::text as customer_id, :at::timestamptz as erased_at),
-  ended as (delete from assay.sessions s using erased c where s.customer_id = c.customer_id returning 1),
-  raised as (delete from assay.subject_epochs e using erased c where e.customer_id = c.customer_id returning 1)
-  ${scrubbing('erased', `and e.at > c.erased_at - interval '1 minute'`)}`)
+  EndedSessions
+>(sql`
+  with clock as materialized (select ${now} as t, ${param('customerId')}::text as customer_id),
+  ${endAccountSessionsParts('clock')},
+  ${publishParts(['audited_ends'])}
+  select ${endedColumns}`)

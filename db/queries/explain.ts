@@ -1,40 +1,53 @@
-import { statement } from '../statement.ts'
+import { alias, and, eq, sql } from '../drizzle.ts'
+import { type Params, query, type RowOf } from '../query.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { sessions } from '../schema/sessions.ts'
+import { signingKeys } from '../schema/signing-keys.ts'
 import { EVERYONES_EPOCH } from './change-feed.ts'
-import { live, seconds } from './sessions.ts'
+import { isLive, seconds } from './sessions.ts'
 
-export interface ExplainedKey {
-  state: 'current' | 'previous' | 'retired'
-}
-
-/** What the database has of the key that a token names. No row: it has none. */
-export const explainKey = statement('explainKey')<
-  { customerId: string; use: 'access' | 'refresh'; version: number },
-  ExplainedKey
->(
-  `select state from assay.signing_keys where customer_id = :customerId and use = :use and version = :version::int`,
+/** Finds the state of the key that a token names. No row: there is no such key. */
+export const explainKey = query(
+  'explainKey',
+  (db, asked: Params<{ customerId: string; use: 'access' | 'refresh'; version: number }>) =>
+    db
+      .select({ state: signingKeys.state })
+      .from(signingKeys)
+      .where(
+        and(
+          eq(signingKeys.customerId, asked.customerId),
+          eq(signingKeys.use, asked.use),
+          eq(signingKeys.version, asked.version),
+        ),
+      ),
 )
 
-export interface ExplainedSession {
-  generation: number
-  /** Of its customer. */
-  disabled: boolean
-  state: 'live' | 'ended' | 'expired'
-  /** Ended with everybody's, and not by itself before. */
-  everyone: boolean
-  /** NumericDates. */
-  endedAt: number | null
-  expiresAt: number
-}
+export type ExplainedSession = RowOf<typeof explainSession>
 
-/** What the database has of a session. No row: it has none, or none any more. */
-export const explainSession = statement('explainSession')<
-  { customerId: string; sessionId: string },
-  ExplainedSession
->(`
-  select gen as generation, exists (
-      select from assay.customers c where c.id = sessions.customer_id and c.state = 'disabled') as disabled,
-    ${seconds('revoked_at')} as "endedAt", ${seconds('expires_at')} as "expiresAt",
-    case when ${live('sessions')} then 'live' when revoked_at is null and expires_at <= assay.now() then 'expired'
-      else 'ended' end as state,
-    revoked_at is null and customer_epoch < ${EVERYONES_EPOCH} as everyone
-  from assay.sessions where customer_id = :customerId and id = :sessionId`)
+const c = alias(customers, 'c')
+
+// This is not written in the list of columns, because drizzle leaves out the table's name of columns that stand there.
+const isDisabled = sql`exists (
+  select from ${customers} as ${c} where ${c.id} = ${sessions.customerId} and ${c.state} = 'disabled')`
+
+/** Finds the state of a session. No row: there is no such session, or it was deleted. */
+export const explainSession = query(
+  'explainSession',
+  (db, { customerId, sessionId }: Params<{ customerId: string; sessionId: string }>) =>
+    db
+      .select({
+        generation: sessions.gen,
+        /** True if its customer is disabled. */
+        disabled: sql<boolean>`${isDisabled}`,
+        state: sql<'live' | 'ended' | 'expired'>`case when ${isLive(sessions)} then 'live'
+          when ${sessions.revokedAt} is null and ${sessions.expiresAt} <= ${now} then 'expired' else 'ended' end`,
+        /** True if it was revoked with everyone's sessions, and not alone before. */
+        everyone: sql<boolean>`${sessions.revokedAt} is null and ${sessions.customerEpoch} < ${EVERYONES_EPOCH}`,
+        /** NumericDates. */
+        endedAt: sql<number | null>`${seconds(sessions.revokedAt)}`,
+        expiresAt: seconds(sessions.expiresAt),
+      })
+      .from(sessions)
+      .where(and(eq(sessions.customerId, customerId), eq(sessions.id, sessionId))),
+)

@@ -1,75 +1,113 @@
-import { statement } from '../statement.ts'
-import { type AuditContext, type AuditType, auditedAs, OF_EACH_ROW } from './audit.ts'
+import { bare, bareList, insertInto, setExcluded } from '../columns.ts'
+import { alias, type SQL, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { apiKeys } from '../schema/api-keys.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { idempotencyKeys } from '../schema/idempotency-keys.ts'
+import { sessions } from '../schema/sessions.ts'
+import { signingKeys } from '../schema/signing-keys.ts'
+import { subjectEpochs } from '../schema/subject-epochs.ts'
+import { type AuditContext, type AuditType, auditInsert, auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH } from './change-feed.ts'
-import { type Defaults, narrowed, ruling } from './policy.ts'
-import { type SessionRow, seconds, sessionRow } from './sessions.ts'
+import { customerWithKeys } from './customer-keys.ts'
+import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
+import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
-/** How long what begins at `t` lives, and the most that it may carry, by what rules its customer. */
-export const LIMITS = `
+/** The lifetimes of a token or session that begins at `t`, and its scope, by the policyColumns of its customer. */
+export const limitColumns = sql`
   least(coalesce(expires_in, usual_ttl), most_ttl) as access_ttl, most_ttl,
   t + make_interval(secs => least(refresh_ttl, session_ttl)) as expires_at,
   t + make_interval(secs => session_ttl) as ends_at,
-  ${narrowed('asked_scope', 'allowed_scopes')} as scope, allowed_scopes`
+  ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} as scope, allowed_scopes`
 
-/** What was asked for in so many words is given whole or not at all. */
-export const REFUSED = `case
+/** A request for an explicit scope or lifetime is granted whole or not at all. */
+const refusedColumn = sql`case
   when expires_in > most_ttl then 'expires_in'
-  when exact and allowed_scopes is not null and ${narrowed('asked_scope', 'allowed_scopes')} <> asked_scope then 'scope'
+  when exact and allowed_scopes is not null
+    and ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} <> asked_scope then 'scope'
   end as refused`
 
-/** What is asked for, one act a row: several may share a statement. */
-export const ASKED = `
-  asked as materialized (
-    select * from jsonb_to_recordset(:acts::text::jsonb) as asked (
+/** The part `requests`: what is asked for, a row for each act that shares the statement. */
+export const requestsPart = sql`
+  requests as materialized (
+    select * from jsonb_to_recordset(${param('acts')}::text::jsonb) as request (
       n int, customer_id text, subject text, asked_scope text, exact boolean, type text, token_id text, api_key_id text,
       expires_in int, session_id text, audience text, ext text, actor text, ip text, user_agent text)
   )`
 
+const { c, a, r } = customerWithKeys
+const e = alias(subjectEpochs, 'e')
+const k = alias(apiKeys, 'k')
+const s = alias(sessions, 's')
+
 /**
- * Each act's customer, if it is active, with its current keys. Looked up by its id for each (`offset 0` keeps it so): for
- * as many acts as the planner guesses, it would read a table that was small when the statement was planned.
+ * The customer of each request, if it is active, with its current keys and its policy. Each is looked up by its id, which
+ * `offset 0` enforces: for as many requests as the planner guesses, it would read a table that was small at planning.
  */
-const currentOf = (acts: string, condition: string, lock: string) => `cross join lateral (
-      select greatest(c.epoch, ${EVERYONES_EPOCH}) as customer_epoch, a.version as access_version, r.version as refresh_version, ${ruling('c')}
-      from assay.customers c
-      join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
-      join assay.signing_keys r on r.customer_id = c.id and r.use = 'refresh' and r.state = 'current'
-      where c.id = ${acts}.customer_id and c.state = 'active' ${condition}
+const currentCustomer = (condition: SQL, lock: SQL) => sql`cross join lateral (
+      select greatest(${c.epoch}, ${EVERYONES_EPOCH}) as customer_epoch, ${a.version} as access_version,
+        ${r.version} as refresh_version, ${policyColumns(c)}
+      ${customerWithKeys.from}
+      where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition}
       offset 0 ${lock}
     ) as current`
 
 /**
- * What must hold of the customer, the subject's epoch and the API key for anything to be issued; one row for each, or none.
- * The customer's policy may have `refused` it.
+ * Checks the customer, the subject's epoch and the API key of each request.
+ *
+ * 1. `clock` is the time of all.
+ * 2. `requests` are what is asked for.
+ * 3. `grants` has one row for each request, or none. The customer's policy may have `refused` it.
  */
-const entitled = (condition = '', lock = '') => `
-  clock as materialized (select assay.now() as t), ${ASKED},
-  entitled as materialized (
-    select asked.*, customer_epoch, access_version, refresh_version, t, ${LIMITS}, ${REFUSED}, coalesce(
-      (select epoch from assay.subject_epochs e where e.customer_id = asked.customer_id and e.subject = asked.subject),
+const grantParts = (condition = sql``, lock = sql``) => sql`
+  clock as materialized (select ${now} as t), ${requestsPart},
+  grants as materialized (
+    select requests.*, customer_epoch, access_version, refresh_version, t, ${limitColumns}, ${refusedColumn}, coalesce(
+      (select ${e.epoch} from ${subjectEpochs} as ${e}
+        where ${e.customerId} = requests.customer_id and ${e.subject} = requests.subject),
       0) as subject_epoch
     from clock
-    cross join asked
-    ${currentOf('asked', condition, lock)}
+    cross join requests
+    ${currentCustomer(condition, lock)}
     where api_key_id is null or exists (
-      select from assay.api_keys k
-      where k.id = api_key_id and k.customer_id = asked.customer_id and (k.expires_at is null or k.expires_at > t))
+      select from ${apiKeys} as ${k}
+      where ${k.id} = api_key_id and ${k.customerId} = requests.customer_id
+        and (${k.expiresAt} is null or ${k.expiresAt} > t))
   )`
 
-const ALLOWED = 'entitled where refused is null'
+const ALLOWED = 'grants where refused is null'
 
-/** The rows of sessions that begin with what `from` says of their customers. */
-export const starting = (from: string) => `
-  insert into assay.sessions (customer_id, id, subject, scope, audience, ext, access_ttl, customer_epoch,
-    subject_epoch, issued_at, rotated_at, key_version, access_until, expires_at, ends_at, ip, user_agent)
+/** Inserts the sessions that begin, from a part with the columns of `grants`. */
+export const sessionInsert = (from: string) => sql`
+  ${insertInto(
+    sessions,
+    'customerId',
+    'id',
+    'subject',
+    'scope',
+    'audience',
+    'ext',
+    'accessTtl',
+    'customerEpoch',
+    'subjectEpoch',
+    'issuedAt',
+    'rotatedAt',
+    'keyVersion',
+    'accessUntil',
+    'expiresAt',
+    'endsAt',
+    'ip',
+    'userAgent',
+  )}
   select customer_id, session_id, subject, scope, audience, ext, access_ttl, customer_epoch, subject_epoch, t, t,
     refresh_version, least(t + make_interval(secs => access_ttl), expires_at), expires_at, ends_at, ip, user_agent
-  from ${from}
+  from ${sql.raw(from)}
   returning 1`
 
-/** The columns of an Issued. */
-export const ISSUED = `n, access_version as "accessVersion", refresh_version as "refreshVersion", ${seconds('t')} as "issuedAt",
-  ${seconds('expires_at')} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
+/** The columns of an IssueResult. */
+export const issueColumns = sql`n, access_version as "accessVersion", refresh_version as "refreshVersion",
+  ${seconds(sql`t`)} as "issuedAt",  ${seconds(sql`expires_at`)} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
   access_ttl as "accessTtl", most_ttl as "mostTtl", scope, allowed_scopes as "allowedScopes", refused`
 
 export interface NewToken extends AuditContext {
@@ -94,7 +132,7 @@ export interface NewSession extends NewToken {
   ext: string | undefined
 }
 
-/** As JSON, for ASKED. */
+/** As JSON, for `requestsPart`. */
 export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
   JSON.stringify(
     asked.map((each, n) => ({
@@ -116,9 +154,9 @@ export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
     })),
   )
 
-/** What the issuing statement decided: key versions to sign with, and times as NumericDates. */
-export interface Issued {
-  /** Which of the acts that share the statement it is. */
+/** The issuing statement decided this: key versions to sign with, and times as NumericDates. */
+export interface IssueResult {
+  /** The number of the act, of those that share the statement. */
   n: number
   accessVersion: number
   refreshVersion: number
@@ -136,100 +174,119 @@ export interface Issued {
 }
 
 /**
- * Issues access tokens that belong to no session: nothing but its audit row knows how long one lives. No row: that act's
+ * Issues access tokens that belong to no session: nothing but its audit event knows how long one lives. No row: that act's
  * customer, or API key, is not active.
  */
-export const insertTokens = statement('insertTokens')<Acts & Defaults, Issued>(`
-  with ${entitled()},
-  audited as (${auditedAs('type', ALLOWED, {
-    subject: 'subject',
-    token: 'token_id',
-    detail: `json_build_object('scope', scope, 'expires_in', access_ttl)::text`,
-    ...OF_EACH_ROW,
+export const insertTokens = prepared('insertTokens')<Acts & Defaults, IssueResult>(sql`
+  with ${grantParts()},
+  audited as (${auditInsertOfEach(sql`type`, ALLOWED, {
+    subject: sql`subject`,
+    token: sql`token_id`,
+    detail: sql`json_build_object('scope', scope, 'expires_in', access_ttl)::text`,
   })})
-  select ${ISSUED} from entitled`)
+  select ${issueColumns} from grants`)
 
-const auditedStart = (from: string) =>
-  auditedAs('type', from, {
-    subject: 'subject',
-    session: 'session_id',
-    token: 'token_id',
-    detail: `json_build_object('scope', scope)::text`,
-    ...OF_EACH_ROW,
+const auditSessionStart = (from: string) =>
+  auditInsertOfEach(sql`type`, from, {
+    subject: sql`subject`,
+    session: sql`session_id`,
+    token: sql`token_id`,
+    detail: sql`json_build_object('scope', scope)::text`,
   })
 
 /** Starts sessions. No row: that act's customer, or API key, is not active. */
-export const insertSessions = statement('insertSessions')<Acts & Defaults, Issued>(`
-  with ${entitled()}, started as (${starting(ALLOWED)}), audited as (${auditedStart(ALLOWED)})
-  select ${ISSUED} from entitled`)
+export const insertSessions = prepared('insertSessions')<Acts & Defaults, IssueResult>(sql`
+  with ${grantParts()}, started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
+  select ${issueColumns} from grants`)
 
 /**
  * Starts the session of a login, unless the password was changed since it was checked: who changes it waits for this, or
  * this for them. No row: it was, or the customer is not active.
  */
-export const insertLogin = statement('insertLogin')<Acts & Defaults & { passwordHash: string }, Issued>(`
-  with ${entitled('and c.password_hash = :passwordHash', 'for share of c')},
-  started as (${starting(ALLOWED)}), audited as (${auditedStart(ALLOWED)})
-  select ${ISSUED} from entitled`)
+export const insertLogin = prepared('insertLogin')<
+  Acts & Defaults & { passwordHash: string },
+  IssueResult
+>(sql`
+  with ${grantParts(sql`and ${c.passwordHash} = ${param('passwordHash')}`, sql`for share of ${c}`)},
+  started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
+  select ${issueColumns} from grants`)
+
+const held = alias(idempotencyKeys, 'held')
 
 /**
- * Starts a session unless the Idempotency-Key holds one already (`claimed` false). A key that is being claimed by a
- * concurrent request is waited for by the conflict check.
+ * Starts a session unless the Idempotency-Key holds one already (`claimed` false).
+ *
+ * 1. `clock`, `requests` and `grants` decide whether it may begin (grantParts).
+ * 2. `claimed` takes the key, or takes it over once it is expired. The conflict check waits for a concurrent request that
+ *    is claiming it.
+ * 3. `allowed` is the grant, if the key was claimed.
+ * 4. `started` and `audited` insert the session and its event.
  */
-export const insertSessionOnce = statement('insertSessionOnce')<
+export const insertSessionOnce = prepared('insertSessionOnce')<
   Acts & Defaults & { keyDigest: Uint8Array; requestDigest: Uint8Array },
-  Issued & { claimed: boolean }
->(`
-  with ${entitled()},
+  IssueResult & { claimed: boolean }
+>(sql`
+  with ${grantParts()},
   claimed as (
-    insert into assay.idempotency_keys as held (customer_id, key_digest, request_digest, session_id, expires_at)
-    select customer_id, :keyDigest, :requestDigest, session_id, t + interval '10 minutes' from ${ALLOWED}
-    on conflict (customer_id, key_digest) do update set request_digest = excluded.request_digest,
-      session_id = excluded.session_id, expires_at = excluded.expires_at
-    where held.expires_at <= assay.now()
+    insert into ${idempotencyKeys} as ${held}
+      (${bareList(held, 'customerId', 'keyDigest', 'requestDigest', 'sessionId', 'expiresAt')})
+    select customer_id, ${param('keyDigest')}, ${param('requestDigest')}, session_id, t + interval '10 minutes'
+    from ${sql.raw(ALLOWED)}
+    on conflict (${bareList(held, 'customerId', 'keyDigest')}) do update
+      set ${setExcluded(held, 'requestDigest', 'sessionId', 'expiresAt')}
+    where ${held.expiresAt} <= ${now}
     returning 1
   ),
-  allowed as (select * from ${ALLOWED} and exists (select from claimed)),
-  started as (${starting('allowed')}),
-  audited as (${auditedStart('allowed')})
-  select ${ISSUED}, exists (select from claimed) as claimed from entitled`)
+  allowed as (select * from ${sql.raw(ALLOWED)} and exists (select from claimed)),
+  started as (${sessionInsert('allowed')}),
+  audited as (${auditSessionStart('allowed')})
+  select ${issueColumns}, exists (select from claimed) as claimed from grants`)
+
+const i = alias(idempotencyKeys, 'i')
 
 /**
  * The session that an Idempotency-Key started, with a new access token for it: the answer to a retry. `outcome` is
  * `replay`, `other_request`, or `moved_on` once the session is no longer in its first generation.
+ *
+ * 1. `held` locks the session that the key started.
+ * 2. `decided` has the outcome, by the time after the lock.
+ * 3. `replayed` and `audited` note the new access token.
  */
-export const replayIssue = statement('replayIssue')<
+export const replayIssue = prepared('replayIssue')<
   AuditContext &
     Defaults & { customerId: string; keyDigest: Uint8Array; requestDigest: Uint8Array; tokenId: string },
   SessionRow & { outcome: 'replay' | 'other_request' | 'moved_on'; issuedAt: number; accessVersion: number }
->(`
+>(sql`
   with held as materialized (
-    select s.*, i.request_digest
-    from assay.idempotency_keys i
-    join assay.sessions s on s.customer_id = i.customer_id and s.id = i.session_id
-    where i.customer_id = :customerId and i.key_digest = :keyDigest
-    for update of s
+    select s.*, ${i.requestDigest}
+    from ${idempotencyKeys} as ${i}
+    join ${sessions} as ${s} on ${s.customerId} = ${i.customerId} and ${s.id} = ${i.sessionId}
+    where ${i.customerId} = ${param('customerId')} and ${i.keyDigest} = ${param('keyDigest')}
+    for update of ${s}
   ),
-  judged as materialized (
-    select held.*, now.t, a.version as access_version, ${ruling('c')}, case
-      when held.request_digest <> :requestDigest then 'other_request'
+  decided as materialized (
+    select held.*, now.t, ${a.version} as access_version, ${policyColumns(c)}, case
+      when held.request_digest <> ${param('requestDigest')} then 'other_request'
       when held.gen <> 1 or held.revoked_at is not null or held.expires_at <= now.t
-        or greatest(c.epoch, ${EVERYONES_EPOCH}) > held.customer_epoch or coalesce(e.epoch, 0) > held.subject_epoch then 'moved_on'
+        or greatest(${c.epoch}, ${EVERYONES_EPOCH}) > held.customer_epoch
+        or coalesce(${e.epoch}, 0) > held.subject_epoch then 'moved_on'
       else 'replay' end as outcome
     from held
-    cross join lateral (select assay.now() as t where held.id is not null) now
-    join assay.customers c on c.id = held.customer_id and c.state = 'active'
-    join assay.signing_keys a on a.customer_id = c.id and a.use = 'access' and a.state = 'current'
-    left join assay.subject_epochs e on e.customer_id = held.customer_id and e.subject = held.subject
+    cross join lateral (select ${now} as t where held.id is not null) now
+    join ${customers} as ${c} on ${c.id} = held.customer_id and ${c.state} = 'active'
+    join ${signingKeys} as ${a} on ${a.customerId} = ${c.id} and ${a.use} = 'access' and ${a.state} = 'current'
+    left join ${subjectEpochs} as ${e} on ${e.customerId} = held.customer_id and ${e.subject} = held.subject
   ),
   replayed as (
-    update assay.sessions s
-    set access_until = greatest(s.access_until, least(j.t + make_interval(secs => least(s.access_ttl, j.most_ttl)), s.expires_at))
-    from judged j where s.customer_id = j.customer_id and s.id = j.id and j.outcome = 'replay'
+    update ${sessions} as ${s}
+    set ${bare(s.accessUntil)} = greatest(${s.accessUntil},
+      least(d.t + make_interval(secs => least(${s.accessTtl}, d.most_ttl)), ${s.expiresAt}))
+    from decided as d where ${s.customerId} = d.customer_id and ${s.id} = d.id and d.outcome = 'replay'
   ),
-  audited as (${auditedAs(`'session.replayed'`, `judged where outcome = 'replay'`, {
-    subject: 'subject',
-    session: 'id',
-    token: ':tokenId::text',
+  audited as (${auditInsert('session.replayed', `decided where outcome = 'replay'`, {
+    subject: sql`subject`,
+    session: sql`id`,
+    token: sql`${param('tokenId')}::text`,
   })})
-  select ${sessionRow('judged')}, outcome, ${seconds('t')} as "issuedAt", access_version as "accessVersion" from judged`)
+  select ${sessionColumns('decided')}, outcome, ${seconds(sql`t`)} as "issuedAt",
+    access_version as "accessVersion" from decided`)

@@ -1,29 +1,57 @@
 import type { Connection } from '../client.ts'
+import { type AnyPgColumn, type AnyPgTable, sql } from '../drizzle.ts'
+import { query } from '../query.ts'
+import { now } from '../schema/common.ts'
+import { idempotencyKeys } from '../schema/idempotency-keys.ts'
+import { replicas } from '../schema/replicas.ts'
+import { revocations } from '../schema/revocations.ts'
+import { sessions } from '../schema/sessions.ts'
 
-/** Rows of one statement: a batch that a load doesn't feel. */
+/** Rows that one statement deletes at most: too few to slow down anything else. */
 const BATCH_ROWS = 5_000
 
-const deleting = (table: string, key: string, dead: string) => `
-  delete from assay.${table} where (${key}) in (
-    select ${key} from assay.${table} where ${dead} limit ${BATCH_ROWS} for update skip locked)
-  returning 1`
-
-/** Asked once, in a query of its own: a condition with a function of no fixed value in it can't be looked for in an index. */
-const ago = (margin: string) => `(select assay.now() - interval '${margin}')`
+/** Deletes a batch of the rows whose time is so long ago. A row that another replica is deleting is skipped. */
+const deleteBefore = (name: string, table: AnyPgTable, key: AnyPgColumn[], time: AnyPgColumn, ago: string) =>
+  query(name, db => {
+    const columns = sql.join(key, sql`, `)
+    // The subquery makes the time a constant, or the index can't be used: assay.now() is volatile.
+    const end = sql`(select ${now} - ${sql.raw(`interval '${ago}'`)})`
+    const dead = sql`select ${columns} from ${table} where ${time} < ${end}
+      limit ${sql.raw(`${BATCH_ROWS}`)} for update skip locked`
+    return db.delete(table).where(sql`(${columns}) in (${dead})`).returning({ one: sql`1` })
+  })
 
 /**
- * What no answer can rest on any more, each with its margin: revocations an hour after they stopped mattering, because a
- * database clock that is set back makes them matter again; sessions a day after their end in all.
+ * Rows that no answer depends on any more, each kind with a margin. Revocations are kept an hour longer, because a database
+ * clock that is set back makes them matter again; sessions are kept for a day after their absolute end.
  */
 export const DEAD = {
-  revocations: deleting('revocations', 'seq', `dead_after < ${ago('1 hour')}`),
-  replicas: deleting('replicas', 'id', `seen_at < ${ago('1 day')}`),
-  idempotency_keys: deleting('idempotency_keys', 'customer_id, key_digest', `expires_at < ${ago('0')}`),
-  sessions: deleting('sessions', 'customer_id, id', `ends_at < ${ago('1 day')}`),
+  revocations: deleteBefore(
+    'deleteDeadRevocations',
+    revocations,
+    [revocations.seq],
+    revocations.deadAfter,
+    '1 hour',
+  ),
+  replicas: deleteBefore('deleteDeadReplicas', replicas, [replicas.id], replicas.seenAt, '1 day'),
+  idempotency_keys: deleteBefore(
+    'deleteDeadIdempotencyKeys',
+    idempotencyKeys,
+    [idempotencyKeys.customerId, idempotencyKeys.keyDigest],
+    idempotencyKeys.expiresAt,
+    '0',
+  ),
+  sessions: deleteBefore(
+    'deleteDeadSessions',
+    sessions,
+    [sessions.customerId, sessions.id],
+    sessions.endsAt,
+    '1 day',
+  ),
 }
 
 /** Answers how many rows went; as many as a batch has means that there may be more. */
-export const deleteDead = async (db: Pick<Connection, 'query'>, table: keyof typeof DEAD) =>
-  (await db.query(DEAD[table])).length
+export const deleteDead = async (db: Pick<Connection, 'values'>, table: keyof typeof DEAD) =>
+  (await DEAD[table](db, {})).length
 
 export const isWhole = (deleted: number) => deleted < BATCH_ROWS

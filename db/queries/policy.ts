@@ -1,4 +1,9 @@
-/** What one customer's tokens and sessions may be. Null: as the server's settings have it. Times in seconds. */
+import type { Columns } from '../columns.ts'
+import { type AnyPgColumn, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
+import { param } from '../prepared.ts'
+import { customers } from '../schema/customers.ts'
+
+/** The limits of one customer's tokens and sessions. Null: the server's settings apply. Times in seconds. */
 export interface Policy {
   /** RFC 6749 3.3: the only ones that its tokens carry, beside Assay's own. */
   scopes: string | null
@@ -24,11 +29,17 @@ export const NO_POLICY: Policy = {
 }
 
 /** The columns of a Policy. */
-export const POLICY = `scopes, access_token_ttl as "accessTokenTtl", max_access_token_ttl as "maxAccessTokenTtl",
-  refresh_token_ttl as "refreshTokenTtl", session_max_ttl as "sessionMaxTtl", refresh_policy as "refreshPolicy",
-  key_max_age as "keyMaxAge"`
+export const POLICY_COLUMNS = {
+  scopes: customers.scopes,
+  accessTokenTtl: customers.accessTokenTtl,
+  maxAccessTokenTtl: customers.maxAccessTokenTtl,
+  refreshTokenTtl: customers.refreshTokenTtl,
+  sessionMaxTtl: customers.sessionMaxTtl,
+  refreshPolicy: customers.refreshPolicy,
+  keyMaxAge: customers.keyMaxAge,
+} satisfies Record<keyof Policy, AnyPgColumn>
 
-/** The server's settings, for customers that have none of their own. Parameters of every statement that asks `ruling`. */
+/** The server's settings, for customers that have none of their own. Params of every statement with `policyColumns`. */
 export interface Defaults {
   accessTokenTtl: number
   maxAccessTokenTtl: number
@@ -38,23 +49,27 @@ export interface Defaults {
 }
 
 /**
- * What rules the customer whose row is named `c`; without one, who has no policy yet. Read with whatever it decides, in one
- * statement: a policy holds from its commit on, on every replica.
+ * The policy of the customer `c`, completed by the settings; without a customer, the settings alone. The statement that
+ * applies a policy reads it, so a policy holds from its commit on, on every replica.
  */
-export const ruling = (c?: string) => {
-  const own = (column: string, setting: string) => (c ? `coalesce(${c}.${column}, ${setting})` : setting)
-  return `${c ? `${c}.scopes` : 'null::text'} as allowed_scopes,
-    ${own('access_token_ttl', ':accessTokenTtl::int')} as usual_ttl,
-    ${own('max_access_token_ttl', ':maxAccessTokenTtl::int')} as most_ttl,
-    ${own('refresh_token_ttl', ':refreshTokenTtl::int')} as refresh_ttl,
-    ${own('session_max_ttl', ':sessionMaxTtl::int')} as session_ttl,
-    ${own('refresh_policy', ':refreshPolicy::text')} as refresh_policy`
+export const policyColumns = (c?: Columns<typeof customers>) => {
+  const own = (column: AnyPgColumn | undefined, setting: SQL) =>
+    column ? sql`coalesce(${column}, ${setting})` : setting
+  return sql`${c?.scopes ?? sql`null::text`} as allowed_scopes,
+    ${own(c?.accessTokenTtl, sql`${param('accessTokenTtl')}::int`)} as usual_ttl,
+    ${own(c?.maxAccessTokenTtl, sql`${param('maxAccessTokenTtl')}::int`)} as most_ttl,
+    ${own(c?.refreshTokenTtl, sql`${param('refreshTokenTtl')}::int`)} as refresh_ttl,
+    ${own(c?.sessionMaxTtl, sql`${param('sessionMaxTtl')}::int`)} as session_ttl,
+    ${own(c?.refreshPolicy, sql`${param('refreshPolicy')}::text`)} as refresh_policy`
 }
 
-/** Of `scope`, what `allowed` has, in the order given; all of it where `allowed` is null. Assay's own scopes are no policy's. */
-export const narrowed = (
-  scope: string,
-  allowed: string,
-) => `case when ${allowed} is null then ${scope} else array_to_string(array(
+/**
+ * The scopes of `scope` that `allowed` has, in the order given; all of them where `allowed` is null. No policy restricts
+ * Assay's own scopes.
+ */
+export const allowedScopes = (
+  scope: SQLWrapper,
+  allowed: SQLWrapper,
+) => sql`case when ${allowed} is null then ${scope} else array_to_string(array(
       select one from unnest(string_to_array(${scope}, ' ')) with ordinality as each (one, place)
       where one = any(string_to_array(${allowed}, ' ')) or one like 'assay:%' order by place), ' ') end`

@@ -1,34 +1,42 @@
-import { statement } from '../statement.ts'
+import { asc, eq, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { type Params, query, type RowOf } from '../query.ts'
+import { changeFeed } from '../schema/change-feed.ts'
+import { now } from '../schema/common.ts'
+import { replicas } from '../schema/replicas.ts'
 
-/** One that leaves is waited for by nobody. */
-export const deleteReplica = statement('deleteReplica')<{ replica: string }, never>(
-  'delete from assay.replicas where id = :replica',
+/** Deletes a replica that stops, so that no other waits for it. */
+export const deleteReplica = query('deleteReplica', (db, { replica }: Params<{ replica: string }>) =>
+  db.delete(replicas).where(eq(replicas.id, replica)),
 )
 
+const maxStaleness = sql`make_interval(secs => ${replicas.maxStaleness} / 1000.0)`
+
 /**
- * Whether this is the first, by its name, of the replicas that live. Who is may be doubted for a moment, as one comes or
- * goes: then two are, or none.
+ * Whether this is the first of the live replicas, by its id. The answer may be wrong for a moment as one comes or goes:
+ * then two are first, or none.
  */
-export const isFirst = statement('isFirst')<{ replica: string }, { first: boolean }>(`
+export const isFirst = prepared('isFirst')<{ replica: string }, { first: boolean }>(sql`
   select not exists (
-    select from assay.replicas r
-    where r.id < :replica and r.seen_at > assay.now() - make_interval(secs => r.max_staleness / 1000.0)) as first`)
+    select from ${replicas}
+    where ${replicas.id} < ${param('replica')} and ${replicas.seenAt} > ${now} - ${maxStaleness}) as first`)
 
-export interface ReplicaRow {
-  id: string
-  version: string
-  /** The number of the change feed up to which it knows every change, and how many it lacks. */
-  applied: number
-  behind: number
-  /** Milliseconds since its last poll, and how long it may go without one. */
-  age: number
-  maxStaleness: number
-}
+export type ReplicaRow = RowOf<typeof listReplicas>
 
-/** Those that polled within a minute, or within as long as they may go without. */
-export const listReplicas = statement('listReplicas')<Record<never, never>, ReplicaRow>(`
-  select id, version, applied, (select seq from assay.change_feed) - applied as behind, max_staleness as "maxStaleness",
-    (extract(epoch from assay.now() - seen_at) * 1000)::float8 as age
-  from assay.replicas
-  where seen_at > assay.now() - greatest(interval '1 minute', make_interval(secs => max_staleness / 1000.0))
-  order by id`)
+/** Lists the replicas that polled within a minute, or within their own maximum staleness. */
+export const listReplicas = query('listReplicas', db =>
+  db
+    .select({
+      id: replicas.id,
+      version: replicas.version,
+      /** The number of the change feed up to which it knows every change, and how many it lacks. */
+      applied: replicas.applied,
+      behind: sql<number>`(select ${changeFeed.seq} from ${changeFeed}) - ${replicas.applied}`,
+      /** Milliseconds since its last poll, and how long it may go without one. */
+      age: sql<number>`(extract(epoch from ${now} - ${replicas.seenAt}) * 1000)::float8`,
+      maxStaleness: replicas.maxStaleness,
+    })
+    .from(replicas)
+    .where(sql`${replicas.seenAt} > ${now} - greatest(interval '1 minute', ${maxStaleness})`)
+    .orderBy(asc(replicas.id)),
+)

@@ -1,11 +1,19 @@
-import { statement } from '../statement.ts'
-import { type AuditContext, auditedAs } from './audit.ts'
-import { AFTER_DEATH, LONGEST_TOKEN, POSITION, type Position, PUBLISHED, publishing } from './change-feed.ts'
+import { bare, insertInto } from '../columns.ts'
+import { desc, eq, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { type Params, query, type RowOf } from '../query.ts'
+import { now } from '../schema/common.ts'
+import { resourceServers } from '../schema/resource-servers.ts'
+import { type AuditContext, auditInsert } from './audit.ts'
+import { customerChanges, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { seconds } from './sessions.ts'
 
-/** Resource servers. A change of one is published like a customer's, by its id: every replica reads it anew. */
+/**
+ * Resource servers. Each change has the same parts: `changed` changes the row, `audited` inserts the event, and `changes`
+ * is published like that of a customer, by the server's id, so that every replica reloads it.
+ */
 
-/** As one replica needs it, and the position that it was read at. `digest` null: there is none of this id. */
+/** A resource server as replicas cache it, and the position that it was read at. `digest` null: it does not exist. */
 export interface ServerRecord extends Position {
   digest: Uint8Array | null
   previousDigest: Uint8Array | null
@@ -16,44 +24,54 @@ export interface ServerRecord extends Position {
   scopes: string | null
 }
 
-export const findServerRecord = statement('findServerRecord')<{ id: string }, ServerRecord>(`
-  select ${POSITION}, digest, previous_digest as "previousDigest", ${seconds('previous_until')} as "previousUntil",
-    customers, scopes
-  from (select) as always left join assay.resource_servers on id = :id`)
+export const findServerRecord = prepared('findServerRecord')<{ id: string }, ServerRecord>(sql`
+  select ${POSITION}, ${resourceServers.digest}, ${resourceServers.previousDigest} as "previousDigest",
+    ${seconds(resourceServers.previousUntil)} as "previousUntil", ${resourceServers.customers}, ${resourceServers.scopes}
+  from (select) as always left join ${resourceServers} on ${resourceServers.id} = ${param('id')}`)
 
-export interface ServerRow {
-  id: string
-  name: string | null
+const previousUntil = sql<Date | null>`case when ${resourceServers.previousUntil} > ${now}
+  then ${resourceServers.previousUntil} end`
+
+const LISTED = {
+  id: resourceServers.id,
+  name: resourceServers.name,
   /** JSON. */
-  customers: string | null
-  scopes: string | null
-  createdAt: Date
-  previousUntil: Date | null
+  customers: resourceServers.customers,
+  scopes: resourceServers.scopes,
+  createdAt: resourceServers.createdAt,
+  previousUntil,
 }
 
-const LISTED = `id, name, customers, scopes, created_at as "createdAt",
-  case when previous_until > assay.now() then previous_until end as "previousUntil"`
+export type ServerRow = RowOf<typeof listServers>
 
-export const listServers = statement('listServers')<Record<never, never>, ServerRow>(
-  `select ${LISTED} from assay.resource_servers order by created_at desc, id desc`,
+export const listServers = query('listServers', db =>
+  db.select(LISTED).from(resourceServers).orderBy(desc(resourceServers.createdAt), desc(resourceServers.id)),
 )
 
-export const findServer = statement('findServer')<{ id: string }, ServerRow>(
-  `select ${LISTED} from assay.resource_servers where id = :id`,
+export const findServer = query('findServer', (db, { id }: Params<{ id: string }>) =>
+  db.select(LISTED).from(resourceServers).where(eq(resourceServers.id, id)),
 )
 
-export interface ServerRotation {
-  /** Seconds. */
-  overlap: number
-  /** Which of two that are good ends at once. */
-  end: 'previous' | 'current' | undefined
-}
+/** Finds the server that was made under an Idempotency-Key. No row: none was made, or it was deleted. */
+export const findRetriedServer = query(
+  'findRetriedServer',
+  (db, { retryDigest }: Params<{ retryDigest: Uint8Array }>) =>
+    db
+      .select({ ...LISTED, digest: resourceServers.digest })
+      .from(resourceServers)
+      .where(eq(resourceServers.retryDigest, retryDigest)),
+)
 
-const detail = `json_build_object('server_id', id)::text`
-const limits = `json_build_object('server_id', id, 'customers', coalesce(customers, 'all'), 'scopes', coalesce(scopes, 'any'))::text`
+/** The columns of a ServerRow, from a part that returned those of the table. */
+const rowColumns = sql`id, name, customers, scopes, created_at as "createdAt",
+  case when previous_until > ${now} then previous_until end as "previousUntil"`
+
+const detail = sql`json_build_object('server_id', id)::text`
+const limits = sql`json_build_object('server_id', id, 'customers', coalesce(customers, 'all'),
+  'scopes', coalesce(scopes, 'any'))::text`
 
 /** It widens what is accepted: nothing is published. No row: one was made under the same Idempotency-Key. */
-export const insertServer = statement('insertServer')<
+export const insertServer = prepared('insertServer')<
   AuditContext & {
     id: string
     name: string | undefined
@@ -63,30 +81,19 @@ export const insertServer = statement('insertServer')<
     retryDigest: Uint8Array | undefined
   },
   ServerRow
->(`
-  with made as (
-    insert into assay.resource_servers (id, name, digest, customers, scopes, created_at, retry_digest)
-    values (:id, :name, :digest, :customers, :scopes, assay.now(), :retryDigest)
-    on conflict (retry_digest) do nothing
-    returning *, null::text as customer_id, created_at as t
+>(sql`
+  with inserted as (
+    ${insertInto(resourceServers, 'id', 'name', 'digest', 'customers', 'scopes', 'createdAt', 'retryDigest')}
+    values (${param('id')}, ${param('name')}, ${param('digest')}, ${param('customers')}, ${param('scopes')}, ${now},
+      ${param('retryDigest')})
+    on conflict (${bare(resourceServers.retryDigest)}) do nothing
+    returning *, null::text as customer_id, ${resourceServers.createdAt} as t
   ),
-  audited as (${auditedAs(`'server.created'`, 'made', { detail: limits })})
-  select ${LISTED} from made`)
+  audited as (${auditInsert('server.created', 'inserted', { detail: limits })})
+  select ${rowColumns} from inserted`)
 
-/** What was made under an Idempotency-Key. No row: nothing, or it was deleted. */
-export const findRetriedServer = statement('findRetriedServer')<
-  { retryDigest: Uint8Array },
-  ServerRow & { digest: Uint8Array }
->(`select ${LISTED}, digest from assay.resource_servers where retry_digest = :retryDigest`)
-
-const NARROWED = `
-  narrowed as (
-    select 'customer' as kind, id as customer_id, '' as key, 0 as epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from changed
-  )`
-
-/** What is null stays, but for the limits, which are set. No row: no such server. */
-export const updateServer = statement('updateServer')<
+/** Sets the limits, and the name unless it is null. No row: no such server. */
+export const updateServer = prepared('updateServer')<
   AuditContext & {
     id: string
     name: string | undefined
@@ -94,47 +101,59 @@ export const updateServer = statement('updateServer')<
     scopes: string | undefined
   },
   ServerRow & { seq: number }
->(`
+>(sql`
   with changed as (
-    update assay.resource_servers set name = coalesce(:name, name), customers = :customers, scopes = :scopes
-    where id = :id
-    returning *, null::text as customer_id, assay.now() as t
+    update ${resourceServers} set ${bare(resourceServers.name)} = coalesce(${param('name')}, ${resourceServers.name}),
+      ${bare(resourceServers.customers)} = ${param('customers')}, ${bare(resourceServers.scopes)} = ${param('scopes')}
+    where ${resourceServers.id} = ${param('id')}
+    returning *, null::text as customer_id, ${now} as t
   ),
-  audited as (${auditedAs(`'server.changed'`, 'changed', { detail: limits })}),
-  ${NARROWED},
-  ${publishing(['audited'])}
-  select ${LISTED}, ${PUBLISHED} from changed`)
+  audited as (${auditInsert('server.changed', 'changed', { detail: limits })}),
+  ${customerChanges('changed', 'id')},
+  ${publishParts(['audited'])}
+  select ${rowColumns}, ${publishedColumns} from changed`)
+
+export interface ServerRotation {
+  /** Seconds. */
+  overlap: number
+  /** If two credentials are good, this one ends at once. */
+  end: 'previous' | 'current' | undefined
+}
 
 /**
- * Another credential. `end: current`: it takes the place of the newest one, which ends, and an older one goes on as it would
- * have; else the newest one goes on for `overlap` seconds, and an older one ends. No row: no such server; an older one still
- * goes on and nobody said that one of them is to end (an overlap of 0 says that both are); or none does, and `end` means it.
+ * Gives the server another credential. With `end: current` the newest one ends, and an older one continues as before.
+ * Otherwise the newest one continues for `overlap` seconds, and an older one ends. No row: there is no such server, an
+ * older one is still good and `end` doesn't say which of the two ends (with an overlap of 0 both do), or `end` names the
+ * current one and no older one is good.
  */
-export const rotateServer = statement('rotateServer')<
+export const rotateServer = prepared('rotateServer')<
   AuditContext & { id: string; digest: Uint8Array } & ServerRotation,
   ServerRow & { seq: number }
->(`
+>(sql`
   with changed as (
-    update assay.resource_servers
-    set previous_digest = case when :end = 'current' then previous_digest else digest end,
-      previous_until = case when :end = 'current' then previous_until
-        else assay.now() + make_interval(secs => :overlap::float8) end,
-      digest = :digest
-    where id = :id and case when previous_until > assay.now() then :end::text is not null or :overlap = 0
-      else :end is distinct from 'current' end
-    returning *, null::text as customer_id, assay.now() as t
+    update ${resourceServers}
+    set ${bare(resourceServers.previousDigest)} = case when ${param('end')} = 'current'
+        then ${resourceServers.previousDigest} else ${resourceServers.digest} end,
+      ${bare(resourceServers.previousUntil)} = case when ${param('end')} = 'current'
+        then ${resourceServers.previousUntil} else ${now} + make_interval(secs => ${param('overlap')}::float8) end,
+      ${bare(resourceServers.digest)} = ${param('digest')}
+    where ${resourceServers.id} = ${param('id')} and case
+      when ${resourceServers.previousUntil} > ${now} then ${param('end')}::text is not null or ${param('overlap')} = 0
+      else ${param('end')} is distinct from 'current' end
+    returning *, null::text as customer_id, ${now} as t
   ),
-  audited as (${auditedAs(`'server.rotated'`, 'changed', { detail })}),
-  ${NARROWED},
-  ${publishing(['audited'])}
-  select ${LISTED}, ${PUBLISHED} from changed`)
+  audited as (${auditInsert('server.rotated', 'changed', { detail })}),
+  ${customerChanges('changed', 'id')},
+  ${publishParts(['audited'])}
+  select ${rowColumns}, ${publishedColumns} from changed`)
 
 /** No row: no such server. */
-export const deleteServer = statement('deleteServer')<AuditContext & { id: string }, { seq: number }>(`
+export const deleteServer = prepared('deleteServer')<AuditContext & { id: string }, { seq: number }>(sql`
   with changed as (
-    delete from assay.resource_servers where id = :id returning id, null::text as customer_id, assay.now() as t
+    delete from ${resourceServers} where ${resourceServers.id} = ${param('id')}
+    returning ${resourceServers.id}, null::text as customer_id, ${now} as t
   ),
-  audited as (${auditedAs(`'server.deleted'`, 'changed', { detail })}),
-  ${NARROWED},
-  ${publishing(['audited'])}
-  select ${PUBLISHED} from changed`)
+  audited as (${auditInsert('server.deleted', 'changed', { detail })}),
+  ${customerChanges('changed', 'id')},
+  ${publishParts(['audited'])}
+  select ${publishedColumns} from changed`)

@@ -1,14 +1,21 @@
 import type { Connection } from '../client.ts'
-import { statement } from '../statement.ts'
-import { auditedAs, OF_EACH_ROW } from './audit.ts'
-import { type Acts, AFTER_DEATH, EVERYONES_EPOCH, PUBLISHED, publishing } from './change-feed.ts'
-import { narrowed } from './policy.ts'
+import { bare, type Columns } from '../columns.ts'
+import { type AnyPgColumn, alias, and, desc, eq, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { type Builder, type Params, query, type RowOf } from '../query.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { sessions } from '../schema/sessions.ts'
+import { subjectEpochs } from '../schema/subject-epochs.ts'
+import { auditInsertOfEach } from './audit.ts'
+import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
+import { allowedScopes } from './policy.ts'
 
-/** What a session's tokens are made of. Times are NumericDates. */
+/** A session's tokens are made from this. Times are NumericDates. */
 export interface SessionRow {
   id: string
   subject: string
-  /** What the session has, as far as its customer's policy allows now. */
+  /** The session's scope, as far as its customer's policy allows it now. */
   scope: string
   /** JSON. */
   audience: string
@@ -24,37 +31,44 @@ export interface SessionRow {
   expiresAt: number
 }
 
-export const seconds = (column: string) => `floor(extract(epoch from ${column}))::float8`
+/** A time as a NumericDate. */
+export const seconds = (time: SQLWrapper) => sql<number>`floor(extract(epoch from ${time}))::float8`
 
-/** The columns of a SessionRow, by what `rules` has of the customer's (policy.ts). */
-export const sessionRow = (
-  rules: string,
-) => `id, subject, ${narrowed('scope', `${rules}.allowed_scopes`)} as scope, audience, ext,
-  least(access_ttl, ${rules}.most_ttl) as "accessTtl", customer_epoch as "customerEpoch",
+/** The columns of a SessionRow, from a part with the session's own columns and one, `rules`, with its policyColumns. */
+export const sessionColumns = (rules: string) => {
+  const rule = (name: string) => sql.raw(`${rules}.${name}`)
+  return sql`id, subject, ${allowedScopes(sql`scope`, rule('allowed_scopes'))} as scope, audience, ext,
+  least(access_ttl, ${rule('most_ttl')}) as "accessTtl", customer_epoch as "customerEpoch",
   subject_epoch as "subjectEpoch", gen, key_version as "keyVersion",
-  ${seconds('rotated_at')} as "rotatedAt", ${seconds('expires_at')} as "expiresAt"`
+  ${seconds(sql`rotated_at`)} as "rotatedAt", ${seconds(sql`expires_at`)} as "expiresAt"`
+}
+
+const s = alias(sessions, 's')
+const c = alias(customers, 'c')
+const e = alias(subjectEpochs, 'e')
 
 /**
- * Notes that clients were seen with what their session's last rotation gave them. Rows that are locked are passed over:
- * a lost confirmation only delays the detection of theft.
+ * Notes that clients were seen with what their session's last rotation gave them. `due` skips locked rows: a lost
+ * confirmation only delays the detection of theft.
  */
-export const confirmSessions = statement('confirmSessions')<{ seen: string }, { id: string }>(`
+export const confirmSessions = prepared('confirmSessions')<{ seen: string }, { id: string }>(sql`
   with seen as (
-    select * from jsonb_to_recordset(:seen::text::jsonb) as seen (customer_id text, id text, gen int)
+    select * from jsonb_to_recordset(${param('seen')}::text::jsonb) as seen (customer_id text, id text, gen int)
   ),
   due as (
-    select s.customer_id, s.id, s.gen
-    from assay.sessions s join seen on seen.customer_id = s.customer_id and seen.id = s.id and seen.gen = s.gen
-    where s.confirmed_at is null
-    order by s.customer_id, s.id
-    for update of s skip locked
+    select ${s.customerId}, ${s.id}, ${s.gen}
+    from ${sessions} as ${s}
+    join seen on seen.customer_id = ${s.customerId} and seen.id = ${s.id} and seen.gen = ${s.gen}
+    where ${s.confirmedAt} is null
+    order by ${s.customerId}, ${s.id}
+    for update of ${s} skip locked
   )
-  update assay.sessions s set confirmed_at = assay.now()
-  from due where s.customer_id = due.customer_id and s.id = due.id and s.gen = due.gen
-  returning s.id`)
+  update ${sessions} as ${s} set ${bare(s.confirmedAt)} = ${now}
+  from due where ${s.customerId} = due.customer_id and ${s.id} = due.id and ${s.gen} = due.gen
+  returning ${s.id}`)
 
 export interface SessionEnd {
-  /** Which of the acts that share the statement it is. */
+  /** The number of the act, of those that share the statement. */
   n: number
   customer_id: string
   id: string
@@ -64,56 +78,62 @@ export interface SessionEnd {
 }
 
 /**
- * Ends sessions (acts: SessionEnd[]). A row for each that was there and had not ended, with the change feed's number once all are
- * in. Their rows are locked in one order, or two such statements could wait for each other.
+ * Ends sessions (acts: SessionEnd[]). A row for each that was there and had not ended, with the change feed's number once
+ * all are in.
+ *
+ * 1. `acts` are the sessions to end, as they were asked for.
+ * 2. `locked` locks their rows in one order, or two such statements could wait for each other.
+ * 3. `due` takes the first act for each row, and the time after the lock.
+ * 4. `ended`, `audited` and `changes` end, audit and publish them.
  */
-export const endSessions = statement('endSessions')<Acts, { n: number; seq: number }>(`
+export const endSessions = prepared('endSessions')<Acts, { n: number; seq: number }>(sql`
   with acts as materialized (
-    select * from jsonb_to_recordset(:acts::text::jsonb) as act (
+    select * from jsonb_to_recordset(${param('acts')}::text::jsonb) as act (
       n int, customer_id text, id text, actor text, ip text, user_agent text)
   ),
   locked as materialized (
-    select s.customer_id, s.id, s.subject, s.access_until
-    from assay.sessions s
-    where (s.customer_id, s.id) in (select customer_id, id from acts) and s.revoked_at is null
-    order by s.customer_id, s.id
+    select ${s.customerId}, ${s.id}, ${s.subject}, ${s.accessUntil}
+    from ${sessions} as ${s}
+    where (${s.customerId}, ${s.id}) in (select customer_id, id from acts) and ${s.revokedAt} is null
+    order by ${s.customerId}, ${s.id}
     for update
   ),
   due as materialized (
-    select distinct on (customer_id, id) n, customer_id, id, subject, access_until, actor, ip, user_agent, assay.now() as t
+    select distinct on (customer_id, id) n, customer_id, id, subject, access_until, actor, ip, user_agent, ${now} as t
     from locked join acts using (customer_id, id)
     order by customer_id, id, n
   ),
   ended as (
-    update assay.sessions s set revoked_at = due.t from due
-    where s.customer_id = due.customer_id and s.id = due.id
+    update ${sessions} as ${s} set ${bare(s.revokedAt)} = due.t from due
+    where ${s.customerId} = due.customer_id and ${s.id} = due.id
     returning 1
   ),
-  audited as (${auditedAs(`'session.revoked'`, 'due', { subject: 'subject', session: 'id', ...OF_EACH_ROW })}),
-  narrowed as (
-    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after from due
-  ),
-  ${publishing(['audited', 'ended'])}
-  select n, ${PUBLISHED} from due`)
+  audited as (${auditInsertOfEach('session.revoked', 'due', { subject: sql`subject`, session: sql`id` })}),
+  ${sessionChanges('due')},
+  ${publishParts(['audited', 'ended'])}
+  select n, ${publishedColumns} from due`)
 
-/** Of a session by that name: it could be refreshed now, or at another time as far as expiry goes. */
-export const live = (s: string, at = 'assay.now()') => `${s}.revoked_at is null and ${s}.expires_at > ${at}
-  and ${s}.customer_epoch >= ${EVERYONES_EPOCH}
-  and exists (select from assay.customers c where c.id = ${s}.customer_id and c.epoch <= ${s}.customer_epoch)
+/** The session `of` could be refreshed now, or at another time as far as expiry goes. */
+export const isLive = (
+  of: Columns<typeof sessions>,
+  at: SQL = now,
+) => sql<boolean>`${of.revokedAt} is null and ${of.expiresAt} > ${at}
+  and ${of.customerEpoch} >= ${EVERYONES_EPOCH}
+  and exists (select from ${customers} as ${c} where ${c.id} = ${of.customerId} and ${c.epoch} <= ${of.customerEpoch})
   and not exists (
-    select from assay.subject_epochs e
-    where e.customer_id = ${s}.customer_id and e.subject = ${s}.subject and e.epoch > ${s}.subject_epoch)`
+    select from ${subjectEpochs} as ${e}
+    where ${e.customerId} = ${of.customerId} and ${e.subject} = ${of.subject} and ${e.epoch} > ${of.subjectEpoch})`
 
-/** Of the generations asked, those whose refresh token could still be used: all from one snapshot. */
-export const findRefreshable = statement('findRefreshable')<
+/** Of the generations asked for, those whose refresh token could still be used: all from one snapshot. */
+export const findRefreshable = prepared('findRefreshable')<
   { asked: string },
   { id: string; gen: number; scope: string }
->(`
-  select s.id, s.gen, ${narrowed('s.scope', 'customers.scopes')} as scope
-  from jsonb_to_recordset(:asked::text::jsonb) as asked (customer_id text, id text, gen int)
-  join assay.sessions s on s.customer_id = asked.customer_id and s.id = asked.id and s.gen = asked.gen
-  join assay.customers on customers.id = s.customer_id and customers.state = 'active'
-  where ${live('s')}`)
+>(sql`
+  select ${s.id}, ${s.gen}, ${allowedScopes(s.scope, customers.scopes)} as scope
+  from jsonb_to_recordset(${param('asked')}::text::jsonb) as asked (customer_id text, id text, gen int)
+  join ${sessions} as ${s} on ${s.customerId} = asked.customer_id and ${s.id} = asked.id and ${s.gen} = asked.gen
+  join ${customers} on ${customers.id} = ${s.customerId} and ${customers.state} = 'active'
+  where ${isLive(s)}`)
 
 export interface SessionQuery {
   customerId: string
@@ -124,34 +144,50 @@ export interface SessionQuery {
   limit: number
 }
 
-export interface ListedSession {
-  id: string
-  subject: string
-  scope: string
-  /** JSON. */
-  audience: string
-  gen: number
-  issuedAt: Date
-  rotatedAt: Date
-  expiresAt: Date
-  endsAt: Date
-  ip: string | null
-  userAgent: string | null
-}
+export type ListedSession = RowOf<typeof listSessionsOfCustomer>
 
-/** The sessions that go on, newest first. `condition`: a choice at run time would keep a prepared statement from its index. */
-const listing = (condition = '') => `
-  select id, subject, scope, audience, gen, issued_at as "issuedAt", rotated_at as "rotatedAt",
-    expires_at as "expiresAt", ends_at as "endsAt", ip, user_agent as "userAgent"
-  from assay.sessions
-  where customer_id = :customerId ${condition} and ${live('sessions')}
-    and (issued_at, id) < (coalesce(:beforeAt::timestamptz, 'infinity'), coalesce(:beforeId::text, ''))
-  order by issued_at desc, id desc limit :limit`
+/** After the last row seen, in a list whose newest rows come first; all rows where none was seen. */
+export const isAfter = (
+  at: AnyPgColumn,
+  id: AnyPgColumn,
+  seen: Params<{ beforeAt: Date | undefined; beforeId: string | undefined }>,
+) =>
+  sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 
-const listSessionsOfCustomer = statement('listSessionsOfCustomer')<SessionQuery, ListedSession>(listing())
-const listSessionsOfSubject = statement('listSessionsOfSubject')<SessionQuery, ListedSession>(
-  listing('and subject = :subject'),
+/** The live sessions, newest first. `condition`: a choice at run time would keep a prepared statement from its index. */
+const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) =>
+  db
+    .select({
+      id: sessions.id,
+      subject: sessions.subject,
+      scope: sessions.scope,
+      audience: sessions.audience,
+      gen: sessions.gen,
+      issuedAt: sessions.issuedAt,
+      rotatedAt: sessions.rotatedAt,
+      expiresAt: sessions.expiresAt,
+      endsAt: sessions.endsAt,
+      ip: sessions.ip,
+      userAgent: sessions.userAgent,
+    })
+    .from(sessions)
+    .where(
+      and(
+        eq(sessions.customerId, asked.customerId),
+        condition,
+        isLive(sessions),
+        isAfter(sessions.issuedAt, sessions.id, asked),
+      ),
+    )
+    .orderBy(desc(sessions.issuedAt), desc(sessions.id))
+    .limit(asked.limit)
+
+const listSessionsOfCustomer = query('listSessionsOfCustomer', (db, asked: Params<SessionQuery>) =>
+  listLive(db, asked),
+)
+const listSessionsOfSubject = query('listSessionsOfSubject', (db, asked: Params<SessionQuery>) =>
+  listLive(db, asked, eq(sessions.subject, asked.subject)),
 )
 
-export const listSessions = (db: Pick<Connection, 'query'>, query: SessionQuery) =>
-  (query.subject === undefined ? listSessionsOfCustomer : listSessionsOfSubject)(db, query)
+export const listSessions = (db: Pick<Connection, 'values'>, asked: SessionQuery) =>
+  (asked.subject === undefined ? listSessionsOfCustomer : listSessionsOfSubject)(db, asked)

@@ -1,4 +1,4 @@
-import { index, text } from 'drizzle-orm/pg-core'
+import { index, text } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 import { customers } from './customers.ts'
 
@@ -18,7 +18,7 @@ export const apiKeys = assay.table(
     expiresAt: instant('expires_at'),
     /** Written at most once a minute. */
     lastUsedAt: instant('last_used_at'),
-    /** Of the Idempotency-Key that it was made under, if any. */
+    /** The digest of the Idempotency-Key that it was made under, if any. */
     retryDigest: bytea('retry_digest').unique('api_keys_retry'),
   },
   table => [index('api_keys_customer').on(table.customerId)],

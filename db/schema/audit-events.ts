@@ -1,5 +1,5 @@
-import { sql } from 'drizzle-orm'
-import { bigint, index, primaryKey, text } from 'drizzle-orm/pg-core'
+import { bigint, index, primaryKey, sql, text } from '../drizzle.ts'
+import type { AuditType } from '../queries/audit.ts'
 import { assay, instant } from './common.ts'
 
 /**
@@ -12,7 +12,7 @@ export const auditEvents = assay.table(
     at: instant('at').notNull(),
     id: bigint('id', { mode: 'number' }).generatedAlwaysAsIdentity(),
     customerId: text('customer_id'),
-    type: text('type').notNull(),
+    type: text('type').$type<AuditType>().notNull(),
     actor: text('actor').notNull(),
     subject: text('subject'),
     sessionId: text('session_id'),

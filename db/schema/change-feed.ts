@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, boolean, check } from 'drizzle-orm/pg-core'
+import { bigint, boolean, check, sql } from '../drizzle.ts'
 import { assay } from './common.ts'
 
 /**

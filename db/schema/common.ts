@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { customType, pgSchema, timestamp } from 'drizzle-orm/pg-core'
+import { customType, pgSchema, sql, timestamp } from '../drizzle.ts'
 
 /** Everything lives in one schema, so that Assay can share a database with an application. */
 export const assay = pgSchema('assay')

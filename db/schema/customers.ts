@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, check, index, integer, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { bigint, check, index, integer, sql, text, uniqueIndex } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
 /** A tenant; in OAuth's terms, a client. */

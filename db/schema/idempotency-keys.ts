@@ -1,4 +1,4 @@
-import { index, primaryKey, text } from 'drizzle-orm/pg-core'
+import { index, primaryKey, text } from '../drizzle.ts'
 import { assay, bytea, instant } from './common.ts'
 
 /** Which session an Idempotency-Key started. Digests only: neither the key nor the body is kept. */

@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, boolean, check, text } from 'drizzle-orm/pg-core'
+import { bigint, boolean, check, sql, text } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
 /**

@@ -1,4 +1,4 @@
-import { text } from 'drizzle-orm/pg-core'
+import { text } from '../drizzle.ts'
 import { assay, instant, now } from './common.ts'
 
 /** The check value of each master key ever used here: a ring that doesn't match is refused before anything is opened. */

@@ -1,4 +1,4 @@
-import { bigint, integer, text } from 'drizzle-orm/pg-core'
+import { bigint, integer, text } from '../drizzle.ts'
 import { assay, instant } from './common.ts'
 
 /** Who polls the change feed, what it has applied and for how many milliseconds it may go on without a poll. */

@@ -1,4 +1,4 @@
-import { text } from 'drizzle-orm/pg-core'
+import { text } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
 /** A gateway or backend that asks about tokens. */

@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, check, index, text } from 'drizzle-orm/pg-core'
+import { bigint, check, index, sql, text } from '../drizzle.ts'
 import { assay, instant } from './common.ts'
 
 /** What narrowed what is accepted, by the change feed's number. A row leaves once no live token can be concerned. */

@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, check, index, integer, primaryKey, text } from 'drizzle-orm/pg-core'
+import { bigint, check, index, integer, primaryKey, sql, text } from '../drizzle.ts'
 import { assay, instant } from './common.ts'
 
 /**

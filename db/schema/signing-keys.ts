@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { check, index, integer, primaryKey, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { check, index, integer, primaryKey, sql, text, uniqueIndex } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 import { customers } from './customers.ts'
 

@@ -1,4 +1,4 @@
-import { bigint, primaryKey, text } from 'drizzle-orm/pg-core'
+import { bigint, primaryKey, text } from '../drizzle.ts'
 import { assay, instant, now } from './common.ts'
 
 /** Tokens and sessions of a subject that began under a lower epoch are dead. No row is epoch 0. */

@@ -4,27 +4,25 @@ import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type AdminCustomer,
   disableCustomer,
-  type ErasureReport,
   enableCustomer,
   endAccountSessions,
-  eraseCustomer,
-  findErased,
   findListed,
   listCustomers,
   searchEmails,
   searchNames,
   setPassword,
-  sweepErased,
   updateCustomer,
   updatePolicy,
 } from '../../db/queries/customers.ts'
+import { type ErasureReport, eraseCustomer, findErased, sweepErased } from '../../db/queries/erasure.ts'
 import { hashPassword } from '../crypto/password.ts'
 import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import { assertFits, type Policy, type Settings } from '../tokens/policy.ts'
 
-export type { AdminCustomer, ErasureReport, Search } from '../../db/queries/customers.ts'
+export type { AdminCustomer, Search } from '../../db/queries/customers.ts'
+export type { ErasureReport } from '../../db/queries/erasure.ts'
 
 /** What an operator's change rests on. `revision`: nothing is changed unless it is still the customer's. */
 export interface Change {

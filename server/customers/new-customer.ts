@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { MadeCustomer } from '../../db/queries/accounts.ts'
+import type { NewCustomer } from '../../db/queries/accounts.ts'
 import type { ClientAuthenticator } from '../clients/authenticate.ts'
 import { fromTheSystem, newCustomerId } from '../crypto/credentials.ts'
 import { type SealingKey, seal } from '../crypto/envelope.ts'
@@ -10,10 +10,10 @@ import { newSecret } from '../keys/rotation.ts'
 
 /** What a customer begins with: its id, its secrets, and an API key, which is shown once. */
 export function newCustomer(
-  account: Pick<MadeCustomer, 'email' | 'name' | 'passwordHash'>,
+  account: Pick<NewCustomer, 'email' | 'name' | 'passwordHash'>,
   { clients, keyRing }: { clients: ClientAuthenticator; keyRing: KeyRing },
   draw = fromTheSystem,
-): MadeCustomer & { apiKey: string } {
+): NewCustomer & { apiKey: string } {
   const customerId = newCustomerId(draw)
   const { id, digest, text } = clients.make(customerId, draw)
   return {

@@ -2,12 +2,8 @@ import { randomBytes } from 'node:crypto'
 import type { Database } from '../../db/client.ts'
 import { DatabaseError } from '../../db/errors.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
-import {
-  type AdminCustomer,
-  findCreated,
-  findErasure,
-  insertCustomerAlone,
-} from '../../db/queries/customers.ts'
+import { type AdminCustomer, findCreated, insertCustomerAlone } from '../../db/queries/customers.ts'
+import { findErasure } from '../../db/queries/erasure.ts'
 import type { ClientAuthenticator } from '../clients/authenticate.ts'
 import { fromRetry, matches, newCustomerId, type RandomSource } from '../crypto/credentials.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'

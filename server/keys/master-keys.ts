@@ -28,7 +28,7 @@ export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[
   const masterKeys = new Map(ring.map(key => [key.id, key]))
   const known = await findMasterKeys(db, {})
   assertMatches(ring, known)
-  assertComplete(masterKeys, await findNeededMasterKeys(db))
+  assertComplete(masterKeys, await findNeededMasterKeys(db, {}))
   const [current] = ring
   const { id: installationId, sealedKey } = await installation(db, current)
   const masterKey = (id: string) => masterKeys.get(id)

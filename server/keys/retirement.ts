@@ -1,7 +1,7 @@
 import type { Querier } from '../../db/queries/change-feed.ts'
 import {
   countLive,
-  type Retired,
+  type RetirementResult,
   retireAccessKeys,
   retireKey,
   retireRefreshKeys,
@@ -71,7 +71,7 @@ export class KeyRetirement {
   async #findBlocking(
     customerId: string,
     { use }: Version,
-    { sessions, tokens }: Retired,
+    { sessions, tokens }: RetirementResult,
   ): Promise<ConflictError> {
     const uses = { access: use === 'access', refresh: use === 'refresh' }
     const [wouldEnd] = await countLive(this.#options.db, { customerId, ...uses })

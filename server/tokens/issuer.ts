@@ -2,7 +2,7 @@ import type { Database } from '../../db/client.ts'
 import type { AuditContext, AuditType } from '../../db/queries/audit.ts'
 import {
   actsOf,
-  type Issued,
+  type IssueResult,
   insertSessionOnce,
   insertSessions,
   insertTokens,
@@ -11,7 +11,7 @@ import {
   replayIssue,
 } from '../../db/queries/issue.ts'
 import type { Defaults } from '../../db/queries/policy.ts'
-import type { Refreshed } from '../../db/queries/refresh.ts'
+import type { RefreshResult } from '../../db/queries/refresh.ts'
 import type { SessionRow } from '../../db/queries/sessions.ts'
 import { digest, randomId } from '../crypto/credentials.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
@@ -56,15 +56,15 @@ export class Issuer {
   readonly #options: IssuerOptions
   /** Parameters of every statement that issues. */
   readonly defaults: Defaults
-  readonly #tokens: Batcher<NewToken, Issued | undefined>
-  readonly #sessions: Batcher<NewSession, Issued | undefined>
+  readonly #tokens: Batcher<NewToken, IssueResult | undefined>
+  readonly #sessions: Batcher<NewSession, IssueResult | undefined>
 
   constructor(options: IssuerOptions) {
     this.#options = options
     this.defaults = defaultsOf(options.config)
     const { db } = options
     const grouped = <Asked extends NewToken>(insert: typeof insertTokens) =>
-      new Batcher<Asked, Issued | undefined>(
+      new Batcher<Asked, IssueResult | undefined>(
         async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.defaults }), asked.length),
         CONCURRENCY,
       )
@@ -93,7 +93,7 @@ export class Issuer {
   /** A session that `insert` writes with whatever begins with it. Undefined: it wrote none. */
   async startWith(
     grant: IssueRequest,
-    insert: (session: NewSession) => Promise<Issued | undefined>,
+    insert: (session: NewSession) => Promise<IssueResult | undefined>,
   ): Promise<TokenSet | undefined> {
     const session = this.#newSession(grant)
     const issued = await insert(session)
@@ -148,7 +148,11 @@ export class Issuer {
     }
   }
 
-  async #started(grant: IssueRequest, { sessionId, tokenId }: NewSession, issued: Issued): Promise<TokenSet> {
+  async #started(
+    grant: IssueRequest,
+    { sessionId, tokenId }: NewSession,
+    issued: IssueResult,
+  ): Promise<TokenSet> {
     const { subject } = grant
     const { issuedAt: rotatedAt, expiresAt, refreshVersion: keyVersion } = issued
     const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt }
@@ -159,7 +163,7 @@ export class Issuer {
 
   #sign(
     grant: IssueRequest,
-    issued: Issued,
+    issued: IssueResult,
     tokenId: string,
     session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined,
   ) {
@@ -178,7 +182,7 @@ export class Issuer {
   /** Both tokens of a session, from its row as it is now. */
   async grantedFrom(
     customerId: string,
-    row: SessionRow & Pick<Refreshed, 'issuedAt' | 'accessVersion'>,
+    row: SessionRow & Pick<RefreshResult, 'issuedAt' | 'accessVersion'>,
     tokenId: string,
     scope: string,
   ): Promise<TokenSet> {

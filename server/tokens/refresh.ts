@@ -2,8 +2,8 @@ import type { Database } from '../../db/client.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type Refresh,
-  type Refreshed,
   type RefreshOutcome,
+  type RefreshResult,
   type RefreshRules,
   refreshesOf,
   refreshSession,
@@ -44,7 +44,7 @@ const CONCURRENCY = 2
 export class Sessions {
   readonly #options: SessionsOptions
   readonly #seen: WriteBuffer<{ customer_id: string; id: string; gen: number }>
-  readonly #refreshes: Batcher<Refresh, Refreshed | undefined>
+  readonly #refreshes: Batcher<Refresh, RefreshResult | undefined>
   /** Sessions whose refresh shares a statement. */
   readonly #together = new Set<string>()
 
@@ -75,7 +75,7 @@ export class Sessions {
   }
 
   /** Undefined: it has to be done alone. A session's second refresh at once is: a statement changes a row but once. */
-  async #refreshTogether(asked: Refresh): Promise<Refreshed | undefined> {
+  async #refreshTogether(asked: Refresh): Promise<RefreshResult | undefined> {
     const session = `${asked.customerId} ${asked.sessionId}`
     if (this.#together.has(session)) return undefined
     this.#together.add(session)
@@ -87,7 +87,7 @@ export class Sessions {
     return byNumber(rows, asked.length)
   }
 
-  async #refreshAlone(asked: Refresh): Promise<Refreshed | undefined> {
+  async #refreshAlone(asked: Refresh): Promise<RefreshResult | undefined> {
     const { db, revoker } = this.#options
     const [row] = await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() })
     if (row && row.seq !== null) revoker.applySessionEnded(asked.customerId, asked.sessionId, row.seq)

@@ -1,4 +1,4 @@
-import type { Issued } from '../../db/queries/issue.ts'
+import type { IssueResult } from '../../db/queries/issue.ts'
 import type { SessionRow } from '../../db/queries/sessions.ts'
 import {
   type AccessClaims,
@@ -162,7 +162,7 @@ function together<One extends object>(verdicts: (One | Waiting)[]): One[] | Wait
   return { wait: () => Promise.all(waiting.map(({ wait }) => wait())) }
 }
 
-export interface NewAccessToken extends Pick<Issued, 'issuedAt'> {
+export interface NewAccessToken extends Pick<IssueResult, 'issuedAt'> {
   customerId: string
   tokenId: string
   subject: string

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { holding } from '../support/holding.ts'
+import { holding, named } from '../support/holding.ts'
 import {
   ADMIN_TOKEN,
   ALICE,
@@ -177,7 +177,7 @@ describe('a customer', () => {
     const headers = { ...asAlice, 'Idempotency-Key': crypto.randomUUID() }
     const database = holding(world.db)
     const slow = await world.replica({}, { link: database.db })
-    const looked = database.hold(/^select from assay\.audit_events/)
+    const looked = database.hold(named('findErasure'))
     const late = slow.postJson('/admin/customers', body, headers)
     await looked.has
     const { json } = await assay.postJson('/admin/customers', body, headers)

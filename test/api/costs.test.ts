@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { randomId } from '../../server/crypto/credentials.ts'
 import { encode } from '../crypto/mutate.ts'
 import { forger, kidOf } from '../support/forge.ts'
-import { holding, type OwnReplica, replicaOn } from '../support/holding.ts'
+import { holding, type OwnReplica, POLL, replicaOn } from '../support/holding.ts'
 import {
   basic,
   bearer,
@@ -38,7 +38,7 @@ afterAll(() => world.stop())
 async function counting() {
   const link = holding(world.db)
   const replica = await replicaOn(world, link.db)
-  const statements = () => link.total() - link.asked(/insert into assay\.replicas/)
+  const statements = () => link.total() - link.asked(POLL)
   return { replica, statements }
 }
 

@@ -6,7 +6,7 @@ import { Hono } from 'hono'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { AppEnv } from '../../server/http/env.ts'
 import { getPath } from '../../server/http/target.ts'
-import { holding, LOADER, replicaOn } from '../support/holding.ts'
+import { holding, LOADER, named, replicaOn } from '../support/holding.ts'
 import { DEPARTURES, type Departure } from '../support/leavers.ts'
 import { until } from '../support/process.ts'
 import { ask, exchange, lines } from '../support/wire.ts'
@@ -17,7 +17,7 @@ import { bearer, makeWorld, READER, type World } from '../support/world.ts'
 const PAGES = 8
 const EVENTS = PAGES * 1_000
 /** The statement that reads a page of the audit. */
-const PAGE = /from assay\.audit_events/
+const PAGE = named('listEvents', 'listAllEvents')
 
 let world: World
 let database: ReturnType<typeof holding>

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { hear, holding, replicaOn } from '../support/holding.ts'
+import { hear, holding, named, replicaOn } from '../support/holding.ts'
 import { logIn, stopClock } from '../support/plant.ts'
 import {
   ADMIN_TOKEN,
@@ -127,7 +127,7 @@ test('a token that is issued in the race is dead on arrival', async () => {
   const customer = await here.signUp()
   const database = holding(world.db)
   const slow = await replicaOn(world, database.db)
-  const held = database.hold(/insert into assay\.sessions/)
+  const held = database.hold(named('insertSessions'))
   const issuing = slow.request('/issue', {
     method: 'POST',
     headers: { ...bearer(customer.apiKey), 'Content-Type': 'application/json' },

@@ -174,7 +174,11 @@ test('what is dead or aged is found by an index, so that what lives costs nothin
     asked.push(written(statement, params))
     return world.db.query(statement, params)
   }
-  const replica = await world.replica({}, { link: { ...world.db, query } })
+  const values: World['db']['values'] = (statement, params) => {
+    asked.push(written(statement, params))
+    return world.db.values(statement, params)
+  }
+  const replica = await world.replica({}, { link: { ...world.db, query, values } })
   await world.admin.query(`update assay.replicas set seen_at = '-infinity'`)
   asked.length = 0
   await replica.maintenance.run()

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { newCredential, newServerId } from '../../server/crypto/credentials.ts'
-import { hear, holding, replicaOn } from '../support/holding.ts'
+import { hear, holding, named, replicaOn } from '../support/holding.ts'
 import { ALICE, basic, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** Resource servers that an operator makes: what they may ask, and when they may not any more. */
@@ -237,7 +237,7 @@ test('all of it is in the audit, by who did it', async () => {
 test('made-up ids cost no statement, and one that was deleted costs one', async () => {
   const link = holding(world.db)
   const replica = await replicaOn(world, link.db)
-  const loads = () => link.asked(/resource_servers/)
+  const loads = () => link.asked(named('findServerRecord'))
   const ask = (credential: string) => replica.post('/introspect', { token: 'x' }, bearer(credential))
   const id = newServerId(world.keyRing.installationKey)
   const madeUp = id.replace(/.$/, last => (last === 'a' ? 'b' : 'a'))

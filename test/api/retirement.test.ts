@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { forger } from '../support/forge.ts'
-import { holding, replicaOn } from '../support/holding.ts'
+import { holding, named, replicaOn } from '../support/holding.ts'
 import { logIn } from '../support/plant.ts'
 import { randomFrom } from '../support/sessions.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -234,7 +234,7 @@ test.each(['/issue', '/refresh'])(
     const { refresh_token } = await customer.session({ expires_in: 900 })
     const database = holding(world.db)
     const slow = await replicaOn(world, database.db)
-    const held = database.hold(/update assay\.sessions|insert into assay\.sessions/)
+    const held = database.hold(named('refreshSessions', 'insertSessions'))
     const body = { subject: 'user-2', refresh: true, expires_in: 900 }
     const asked =
       path === '/refresh'

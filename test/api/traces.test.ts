@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ask } from '../support/ask.ts'
 import { failing } from '../support/failing.ts'
-import { holding, type OwnReplica, replicaOn } from '../support/holding.ts'
+import { holding, named, type OwnReplica, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
 import { loadSdk, newTrace, type Trace } from '../support/spans.ts'
 import {
@@ -130,7 +130,7 @@ describe('nothing is told', () => {
     const replica = await replicaOn(world, link.db)
     const trace = newTrace()
     expect((await issueAt(replica, trace.headers)).status).toBe(200)
-    await until('it is noted that the key was used', () => link.asked(/set last_used_at/) > 0)
+    await until('it is noted that the key was used', () => link.asked(named('touchApiKeys')) > 0)
     expect(spans.told(trace).at(-1)).toBe('^ > POST /issue')
   })
 })
@@ -183,7 +183,7 @@ test('acts that share a statement have it in the trace of each, with how many sh
   await start(newTrace())
   const traces = Array.from({ length: 5 }, () => newTrace())
   const [first, second, ...shared] = traces as [Trace, Trace, ...Trace[]]
-  const holds = [1, 2].map(() => link.hold(/insert into assay\.sessions/))
+  const holds = [1, 2].map(() => link.hold(named('insertSessions')))
   const answers = [start(first), start(second)]
   await Promise.all(holds.map(({ has }) => has))
   answers.push(...shared.map(start))

@@ -107,7 +107,7 @@ test('wait=all holds for a replica that was away and is just coming back', async
   const comingBack = there.changeFeed.poll()
   await until('its poll has begun and waits for its row', async () => {
     const waiting = `select 1 from pg_stat_activity
-      where datname = current_database() and wait_event_type = 'Lock' and query like '%assay.replicas%'`
+      where datname = current_database() and wait_event_type = 'Lock' and query like '%/* poll */%'`
     return (await world.admin.query(waiting)).length > 0
   })
   expect((await revoke(token, { wait: 'all' })).status).toBe(200)

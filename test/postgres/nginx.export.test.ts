@@ -1,11 +1,11 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { startListener } from '../support/backends.ts'
-import { holding } from '../support/holding.ts'
+import { holding, named } from '../support/holding.ts'
 import { findNginx, startNginx } from '../support/nginx.ts'
 import { bearer, makeWorld, READER } from '../support/world.ts'
 
 /** The statement that reads a page of the audit. */
-const PAGE = /from assay\.audit_events/
+const PAGE = named('listAllEvents')
 
 /** nginx asks its upstreams by HTTP/1.0 unless it is configured otherwise: there the end of the connection ends the body. */
 const locationOf = (port: number) => `

@@ -96,7 +96,7 @@ describe.skipIf(!present)('H58 two roles', () => {
       /is not set up for Assay yet, and this role may not change that\. Run `npm run migrate`/,
     )
     expect(await migrate(at('assay_migrate'))).toEqual({ code: 0, stdout: '', stderr: '' })
-    expect(server.log()).toMatch(/^assay_migrate@shop .*create table/im)
+    expect(server.log()).toMatch(/^assay_migrate@shop .*create sequence/im)
     const before = server.log().length
     await expectServing(await start(at('assay_serve')))
     expect(server.log().slice(before)).not.toMatch(/^assay_serve@shop .*(create|alter|drop|grant|revoke) /im)

@@ -9,9 +9,11 @@ import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
 import { type Answer, bearer, configOf, type Settings, type World } from './world.ts'
 
-/** A statement by a word that only it has. */
-export const LOADER = /^\s*with position as materialized/
-export const POLL = /insert into assay\.replicas/
+/** Statements by their names, which stand in their texts. */
+export const named = (...names: string[]) => new RegExp(names.map(name => `/\\* ${name} \\*/`).join('|'))
+
+export const LOADER = named('findRecords')
+export const POLL = named('poll')
 
 /**
  * A real database whose answers a test can hold back: the statement has run, its caller doesn't know yet. Counts what is
@@ -32,12 +34,12 @@ export function holding(db: Database) {
     return answer
   }
 
-  const through = (connection: Connection) => ({
+  const through = (line: Connection) => ({
     query: <Row>(statement: string, params?: readonly unknown[]) =>
-      pass(statement, edited => connection.query<Row>(edited, params)),
+      pass(statement, edited => line.query<Row>(edited, params)),
     values: (statement: string, params?: readonly unknown[]) =>
-      pass(statement, edited => connection.values(edited, params)),
-    close: () => connection.close(),
+      pass(statement, edited => line.values(edited, params)),
+    close: () => line.close(),
   })
 
   /** Holds the next answer to a statement like `pattern`. */

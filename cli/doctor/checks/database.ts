@@ -194,7 +194,7 @@ async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<Ch
       `${other.map(({ id }) => id).join(', ')}: another key under the same id than this database was sealed with`,
       'set MASTER_KEYS to that key, from your backup',
     )
-  const needed = await findNeededMasterKeys(db)
+  const needed = await findNeededMasterKeys(db, {})
   const missing = needed.filter(({ id }) => !masterKeys.some(key => key.id === id)).map(({ id }) => id)
   return missing.length === 0
     ? ok(`${masterKeys.map(({ id }) => id).join(', ')}: all that is sealed can be opened`)

@@ -1,0 +1,31 @@
+import { type AnyPgColumn, type AnyPgTable, getTableColumns, type SQL, sql } from './drizzle.ts'
+
+/** A table of the schema, under whatever name a statement gives it. */
+export type Columns<Table extends AnyPgTable> = {
+  [name in keyof Table['_']['columns']]: AnyPgColumn
+}
+
+type ColumnName<Table extends AnyPgTable> = keyof Table['_']['columns'] & string
+
+/** The column's name alone, where SQL takes no table in front of it: `set`, `on conflict`, and columns of another part. */
+export const bare = (column: AnyPgColumn) => sql.identifier(column.name)
+
+/** The names of some of a table's columns, alone. */
+export const bareList = <Table extends AnyPgTable>(table: Table, ...names: ColumnName<Table>[]): SQL =>
+  sql.join(
+    names.map(name => bare(columnOf(table, name))),
+    sql`, `,
+  )
+
+/** `insert into table (columns)`. */
+export const insertInto = <Table extends AnyPgTable>(table: Table, ...names: ColumnName<Table>[]): SQL =>
+  sql`insert into ${table} (${bareList(table, ...names)})`
+
+/** Of `on conflict do update set`: these columns become what the insert had for them. */
+export const setExcluded = <Table extends AnyPgTable>(table: Table, ...names: ColumnName<Table>[]): SQL =>
+  sql.join(
+    names.map(name => bare(columnOf(table, name))).map(column => sql`${column} = excluded.${column}`),
+    sql`, `,
+  )
+
+const columnOf = (table: AnyPgTable, name: string) => getTableColumns(table)[name]!

@@ -1,3 +1,0 @@
-DROP INDEX "assay"."signing_keys_previous";--> statement-breakpoint
-CREATE INDEX "signing_keys_previous_access" ON "assay"."signing_keys" USING btree ("replaced_at") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'access';--> statement-breakpoint
-CREATE INDEX "signing_keys_previous_refresh" ON "assay"."signing_keys" USING btree ("customer_id","version") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'refresh';

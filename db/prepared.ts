@@ -1,0 +1,43 @@
+import type { Connection } from './client.ts'
+import { PgDialect, type SQL, sql } from './drizzle.ts'
+
+export type Value = string | number | boolean | Uint8Array | Date | null | undefined
+
+/** A parameter of a prepared statement. One that a statement uses twice is sent once. */
+export const param = (name: string) => sql.placeholder(name)
+
+/**
+ * A statement in SQL over the schema's tables and columns, whose parameters are all `param`s. It is compiled once,
+ * here: its text never depends on a request. `name` is in the text, so that Postgres' log and pg_stat_statements show
+ * it.
+ */
+export const prepared =
+  (name: string) =>
+  <Params extends { [param in keyof Params]: Value }, Row>(statement: SQL) => {
+    const { text, params } = compile(name, statement)
+    return (db: Pick<Connection, 'query'>, values: Params): Promise<Row[]> =>
+      db.query<Row>(
+        text,
+        params.map(param => values[param as keyof Params] ?? null),
+      )
+  }
+
+function compile(name: string, statement: SQL) {
+  const params: string[] = []
+  const numberOf = (value: unknown) => {
+    const param = (value as { name?: unknown }).name
+    if (typeof param !== 'string') throw new Error(`${name}: a value stands where a param belongs`)
+    if (!params.includes(param)) params.push(param)
+    return `$${params.indexOf(param) + 1}`
+  }
+  const dialect = Object.assign(new PgDialect(), {
+    escapeParam: (_: number, value: unknown) => numberOf(value),
+  })
+  return { text: withName(name, dialect.sqlToQuery(statement).sql), params }
+}
+
+/** Puts the statement's name into a comment behind its first keyword. */
+export const withName = (name: string, text: string) => text.replace(/^\s*\w+/, `$& /* ${name} */`)
+
+/** The name of a statement, from its text; undefined if it has none. */
+export const statementName = (text: string) => /^\s*\w+ \/\* (\w+) \*\//.exec(text)?.[1]
