@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import postgres from 'postgres'
 import { type Database, open } from '../../db/client.ts'
 import { migratePostgres } from '../../db/migrate.ts'
@@ -19,13 +19,18 @@ export interface TestDatabase {
   drop(): Promise<void>
 }
 
-/** A migrated database of its own: embedded in memory, or a new one on the server at `serverUrl`. */
-export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
-  if (serverUrl === '') {
-    const db = await open({ folder: 'memory://' })
-    return { db, admin: db, url: undefined, drop: () => db.close() }
-  }
-  const { url, drop } = await createDatabase(serverUrl)
+/** The migrated databases that a run of the suite begins with. */
+export interface Templates {
+  /** The folder of an embedded database. */
+  embeddedTemplate: string
+  /** The URL of a database on the server of `databaseUrl`. Nobody is connected to it. */
+  postgresTemplate: string
+}
+
+/** A copy of one of the templates: an embedded database in a folder of its own, or a new database on the server at `serverUrl`. */
+export async function makeDatabase(serverUrl: string, templates: Templates): Promise<TestDatabase> {
+  if (serverUrl === '') return copyEmbedded(templates.embeddedTemplate)
+  const { url, drop } = await createDatabase(serverUrl, templates.postgresTemplate)
   const db = await open({ url })
   const admin = await open({ url: asAdmin(url) })
   return {
@@ -35,6 +40,21 @@ export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
     drop: async () => {
       await Promise.all([db.close(), admin.close()])
       await drop()
+    },
+  }
+}
+
+async function copyEmbedded(template: string): Promise<TestDatabase> {
+  const folder = mkdtempSync(join(dirname(template), 'copy-'))
+  cpSync(template, folder, { recursive: true })
+  const db = await open({ folder })
+  return {
+    db,
+    admin: db,
+    url: undefined,
+    drop: async () => {
+      await db.close()
+      rmSync(folder, { recursive: true })
     },
   }
 }
