@@ -4,13 +4,13 @@ import { DatabaseError } from '../../db/errors.ts'
 import { Unavailable } from './errors.ts'
 import { served, serving } from './tracing.ts'
 
-/** Items of one statement at most, and waiting for one. */
+/** Limits on the acts of one statement, and on those that wait. */
 const MAX_BATCH = 100
 const MAX_QUEUED = 10_000
 
 interface Waiting<Item, Result> {
   item: Item
-  /** Whose act it is. */
+  /** The requests that are traced with this act. */
   served: ReturnType<typeof served>
   resolve(result: Result): void
   reject(error: unknown): void
@@ -27,7 +27,7 @@ export interface BatcherOptions {
  * statement that the database can't answer fails for all acts that shared it. One that it refuses is repeated for each act
  * alone, so that no act fails because of another.
  *
- * The embedded database runs a statement on this thread, and no socket is read meanwhile. Two statements under way would
+ * The embedded database runs statements on this thread, and no socket is read while one runs. Two statements under way would
  * follow one another without a turn of the event loop between them, each with the one act that the other's answer brought.
  * So there it is one statement at a time, and each begins a turn after it became due, with all that was read in that turn.
  */
@@ -70,7 +70,7 @@ export class Batcher<Item, Result> {
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
     } catch (error) {
       if (error instanceof DatabaseError && group.length > 1) return this.#flushEach(group)
-      // Where the database doesn't answer, who waits behind would wait once more for each group before it.
+      // If the database doesn't answer, each further group would take another deadline to find that out.
       const behind = error instanceof Unavailable ? this.#waiting.splice(0) : []
       for (const { reject } of [...group, ...behind]) reject(error)
     }

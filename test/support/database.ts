@@ -10,9 +10,9 @@ import { migratePostgres } from '../../db/migrate.ts'
  */
 
 export interface TestDatabase {
-  /** As Assay has it. */
+  /** The database as Assay opens it, with the role that serves. */
   db: Database
-  /** For what a test does to the database behind Assay's back: a superuser's connections. The same as `db` when embedded. */
+  /** A superuser's connections, for changes that a test makes behind Assay's back. The same as `db` when embedded. */
   admin: Pick<Database, 'query'>
   /** Undefined: embedded. */
   url: string | undefined
@@ -23,7 +23,7 @@ export interface TestDatabase {
 export interface Templates {
   /** The folder of an embedded database. */
   embeddedTemplate: string
-  /** The URL of a database on the server of `databaseUrl`. Nobody is connected to it. */
+  /** The URL of a database on the server of `databaseUrl`, without connections. */
   postgresTemplate: string
 }
 
@@ -60,9 +60,9 @@ async function copyEmbedded(template: string): Promise<TestDatabase> {
 }
 
 export interface CreatedDatabase {
-  /** As the role that serves. */
+  /** It names the role that serves. */
   url: string
-  /** As the role that migrates, past the pooler if there is one. */
+  /** It names the role that migrates, and goes past the pooler if there is one. */
   migrateUrl: string
   drop(): Promise<void>
 }
