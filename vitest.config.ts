@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import type { Templates } from './test/support/database.ts'
 
 /** Every test of the API runs on both databases; `npm test` without a Postgres says what it leaves out. */
 const postgresUrl = process.env.TEST_DATABASE_URL
@@ -24,11 +25,13 @@ const seed = Number(process.env.HAZARDS_SEED ?? 32)
 /** `npm run hazards` is the long run. Most of what it repeats are races: where Postgres is at hand it runs on that alone. */
 export default defineConfig(({ mode }) => {
   const longRun = mode === 'hazards'
-  const project = (name: string, include: string[], databaseUrl = '') => ({
+  const project = (name: string, include: string[], databaseUrl = '', globalSetup?: string) => ({
     test: {
       name,
       include,
-      ...(databaseUrl && { globalSetup: './test/support/drop-roles.ts' }),
+      // In one process, the files of a project share what they import, and PGlite's compiled code.
+      isolate: name === 'unit',
+      ...(globalSetup && { globalSetup }),
       provide: { databaseUrl, redisUrl: redisUrl ?? '', longRun, seed },
       testTimeout: longRun ? 3_600_000 : 60_000,
       hookTimeout: 60_000,
@@ -42,8 +45,12 @@ export default defineConfig(({ mode }) => {
       maxWorkers: longRun ? 1 : 2,
       projects: [
         project('unit', ['test/*.test.ts', 'test/crypto/*.test.ts']),
-        ...(longRun && postgresUrl ? [] : [project('embedded', ['test/api/*.test.ts'])]),
-        ...(postgresUrl ? [project('postgres', onPostgres, postgresUrl)] : []),
+        ...(longRun && postgresUrl
+          ? []
+          : [project('embedded', ['test/api/*.test.ts'], '', './test/support/prepare-embedded.ts')]),
+        ...(postgresUrl
+          ? [project('postgres', onPostgres, postgresUrl, './test/support/prepare-postgres.ts')]
+          : []),
       ],
       reporters: process.env.CI && !longRun ? ['default', './test/support/no-skips.ts'] : ['default'],
     },
@@ -51,7 +58,7 @@ export default defineConfig(({ mode }) => {
 })
 
 declare module 'vitest' {
-  interface ProvidedContext {
+  interface ProvidedContext extends Templates {
     /** Empty: embedded. */
     databaseUrl: string
     /** Empty: none. */

@@ -1,10 +1,14 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { DatabaseError } from '../db/errors.ts'
-import { Batcher, byNumber } from '../server/lib/batcher.ts'
+import { Batcher, type BatcherOptions, byNumber } from '../server/lib/batcher.ts'
 import { Unavailable } from '../server/lib/errors.ts'
 
+const POSTGRES: BatcherOptions = { database: { kind: 'postgres' } }
+const EMBEDDED: BatcherOptions = { database: { kind: 'embedded' }, concurrency: 2 }
+
 /** What is under way ends when the test says so, in the order in which it began. */
-function held(abreast?: number) {
+function held(options = POSTGRES) {
   const begun: string[][] = []
   const ends: ((outcome: Error | undefined) => void)[] = []
   const grouped = new Batcher<string, string>(items => {
@@ -12,10 +16,10 @@ function held(abreast?: number) {
     return new Promise((resolve, reject) =>
       ends.push(error => (error ? reject(error) : resolve(items.map(item => `did ${item}`)))),
     )
-  }, abreast)
+  }, options)
   async function end(error?: Error) {
     ends.shift()!(error)
-    await new Promise(resolve => setImmediate(resolve))
+    await turn()
   }
   return { begun, end, add: (item: string) => grouped.add(item) }
 }
@@ -34,7 +38,7 @@ describe('acts that come together', () => {
   })
 
   test('several statements may be under way, and no more', async () => {
-    const { begun, end, add } = held(2)
+    const { begun, end, add } = held({ ...POSTGRES, concurrency: 2 })
     const done = Promise.all(['a', 'b', 'c', 'd'].map(add))
     expect(begun).toEqual([['a'], ['b']])
     await end()
@@ -59,21 +63,62 @@ describe('acts that come together', () => {
   })
 })
 
-describe('a statement that fails', () => {
-  test('where one act is refused, the others are done all the same', async () => {
-    const ran: string[][] = []
-    const grouped = new Batcher<string, string>(async items => {
-      ran.push(items)
-      if (items.includes('bad')) throw refusal
-      return items
-    })
-    const outcomes = await Promise.allSettled(
-      ['first', 'good', 'bad', 'better'].map(item => grouped.add(item)),
-    )
-    expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
-    expect(ran).toEqual([['first'], ['good', 'bad', 'better'], ['good'], ['bad'], ['better']])
-    expect(await grouped.add('later')).toBe('later')
+describe('on the embedded database', () => {
+  test('acts of one turn of the event loop share a statement, the first one too', async () => {
+    const { begun, end, add } = held(EMBEDDED)
+    const done = Promise.all(['a', 'b', 'c'].map(add))
+    expect(begun).toEqual([])
+    await turn()
+    expect(begun).toEqual([['a', 'b', 'c']])
+    await end()
+    expect(await done).toEqual(['did a', 'did b', 'did c'])
   })
+
+  test('one statement is under way at a time, and the next takes what one more turn brings', async () => {
+    const { begun, end, add } = held(EMBEDDED)
+    const first = add('a')
+    await turn()
+    const waited = add('b')
+    await turn()
+    expect(begun).toEqual([['a']])
+    const answered = first.then(() => add('c'))
+    await end()
+    await turn()
+    expect(begun).toEqual([['a'], ['b', 'c']])
+    await end()
+    expect(await Promise.all([waited, answered])).toEqual(['did b', 'did c'])
+  })
+})
+
+describe('a statement that fails', () => {
+  test.for([
+    { options: POSTGRES, shared: [['first'], ['good', 'bad', 'better'], ['good'], ['bad'], ['better']] },
+    {
+      options: EMBEDDED,
+      shared: [['first', 'good', 'bad', 'better'], ['first'], ['good'], ['bad'], ['better']],
+    },
+  ])(
+    'where one act is refused, the others are done all the same ($options.database.kind)',
+    async ({ options, shared }) => {
+      const ran: string[][] = []
+      const grouped = new Batcher<string, string>(async items => {
+        ran.push(items)
+        if (items.includes('bad')) throw refusal
+        return items
+      }, options)
+      const outcomes = await Promise.allSettled(
+        ['first', 'good', 'bad', 'better'].map(item => grouped.add(item)),
+      )
+      expect(outcomes.map(({ status }) => status)).toEqual([
+        'fulfilled',
+        'fulfilled',
+        'rejected',
+        'fulfilled',
+      ])
+      expect(ran).toEqual(shared)
+      expect(await grouped.add('later')).toBe('later')
+    },
+  )
 
   test('where the database does not answer, nothing is done again, and who waits behind is told at once', async () => {
     const { begun, end, add } = held()

@@ -37,7 +37,7 @@ const MAX_ATTEMPTS = 3
 export type Found = SigningKey | { load: string; missing: string } | 'header_malformed' | 'key_unknown'
 
 export interface KeyCacheOptions {
-  db: Querier & Pick<Database, 'reconnect'>
+  db: Querier & Pick<Database, 'kind' | 'reconnect'>
   keyRing: KeyRing
   changeFeed: Pick<ChangeFeed, 'era' | 'applied' | 'timeline' | 'poll'>
   revocations: Pick<RevocationList, 'changedAt'>
@@ -63,7 +63,10 @@ export class KeyCache {
 
   constructor(options: KeyCacheOptions) {
     this.#options = options
-    this.#reads = new Batcher(ids => readRecords(options.db, ids), LOAD_CONCURRENCY)
+    this.#reads = new Batcher(ids => readRecords(options.db, ids), {
+      database: options.db,
+      concurrency: LOAD_CONCURRENCY,
+    })
   }
 
   get keyRing() {

@@ -1,3 +1,4 @@
+import type { Database } from '../../db/client.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   insertRevokedTokens,
@@ -17,6 +18,12 @@ import type { ChangeFeed } from './change-feed.ts'
 /** Until the poll brings the exact one: no access token lives longer (seconds). */
 const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = 86_400 + 60
 
+export interface RevokerOptions {
+  db: Querier & Pick<Database, 'kind'>
+  changeFeed: ChangeFeed
+  limits: RateLimiter
+}
+
 /**
  * Ends tokens, sessions, subjects, customers, everyone: each one write, and known to this replica before its answer goes out. Each
  * answers the change feed's number, for whoever waits until every replica knows.
@@ -28,12 +35,12 @@ export class Revoker {
   readonly #ends: Batcher<Omit<SessionEnd, 'n'>, number | undefined>
   readonly #tokens: Batcher<TokenRevocation, number>
 
-  constructor({ db, changeFeed, limits }: { db: Querier; changeFeed: ChangeFeed; limits: RateLimiter }) {
+  constructor({ db, changeFeed, limits }: RevokerOptions) {
     this.#db = db
     this.#changeFeed = changeFeed
     this.#limits = limits
-    this.#ends = new Batcher(acts => endAll(db, acts))
-    this.#tokens = new Batcher(acts => revokeAll(db, acts))
+    this.#ends = new Batcher(acts => endAll(db, acts), { database: db })
+    this.#tokens = new Batcher(acts => revokeAll(db, acts), { database: db })
   }
 
   /** Answers the change feed's number, or undefined when there was nothing to end. Its access tokens end with it. */

@@ -51,7 +51,10 @@ export class Sessions {
   constructor(options: SessionsOptions) {
     this.#options = options
     const { db, log } = options
-    this.#refreshes = new Batcher(asked => this.#refreshAll(asked), CONCURRENCY)
+    this.#refreshes = new Batcher(asked => this.#refreshAll(asked), {
+      database: db,
+      concurrency: CONCURRENCY,
+    })
     this.#seen = new WriteBuffer({
       write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),
       quiet: 0,

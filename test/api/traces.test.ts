@@ -181,19 +181,20 @@ test('acts that share a statement have it in the trace of each, with how many sh
   const replica = await replicaOn(world, link.db)
   const start = (trace: Trace) => issueAt(replica, trace.headers, { refresh: true })
   await start(newTrace())
-  const traces = Array.from({ length: 5 }, () => newTrace())
-  const [first, second, ...shared] = traces as [Trace, Trace, ...Trace[]]
-  const holds = [1, 2].map(() => link.hold(named('insertSessions')))
-  const answers = [start(first), start(second)]
+  const shared = Array.from({ length: 5 }, () => newTrace())
+  // So many statements may be under way at once.
+  const alone = shared.splice(0, world.db.kind === 'embedded' ? 1 : 2)
+  const holds = alone.map(() => link.hold(named('insertSessions')))
+  const answers = alone.map(start)
   await Promise.all(holds.map(({ has }) => has))
   answers.push(...shared.map(start))
   await new Promise(resolve => setImmediate(resolve))
   for (const { release } of holds) release()
   for (const { status } of await Promise.all(answers)) expect(status).toBe(200)
-  for (const trace of traces) {
+  for (const trace of [...alone, ...shared]) {
     expect(spans.told(trace)).toEqual(['^ > POST /issue > insertSessions', '^ > POST /issue'])
     const size = spans.of(trace)[0]!.attributes['db.operation.batch.size']
-    expect(size).toBe(shared.includes(trace) ? 3 : undefined)
+    expect(size).toBe(alone.includes(trace) ? undefined : shared.length)
   }
 })
 

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import postgres from 'postgres'
 import { type Database, open } from '../../db/client.ts'
 import { migratePostgres } from '../../db/migrate.ts'
@@ -10,22 +10,27 @@ import { migratePostgres } from '../../db/migrate.ts'
  */
 
 export interface TestDatabase {
-  /** As Assay has it. */
+  /** The database as Assay opens it, with the role that serves. */
   db: Database
-  /** For what a test does to the database behind Assay's back: a superuser's connections. The same as `db` when embedded. */
+  /** A superuser's connections, for changes that a test makes behind Assay's back. The same as `db` when embedded. */
   admin: Pick<Database, 'query'>
   /** Undefined: embedded. */
   url: string | undefined
   drop(): Promise<void>
 }
 
-/** A migrated database of its own: embedded in memory, or a new one on the server at `serverUrl`. */
-export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
-  if (serverUrl === '') {
-    const db = await open({ folder: 'memory://' })
-    return { db, admin: db, url: undefined, drop: () => db.close() }
-  }
-  const { url, drop } = await createDatabase(serverUrl)
+/** The migrated databases that a run of the suite begins with. */
+export interface Templates {
+  /** The folder of an embedded database. */
+  embeddedTemplate: string
+  /** The URL of a database on the server of `databaseUrl`, without connections. */
+  postgresTemplate: string
+}
+
+/** A copy of one of the templates: an embedded database in a folder of its own, or a new database on the server at `serverUrl`. */
+export async function makeDatabase(serverUrl: string, templates: Templates): Promise<TestDatabase> {
+  if (serverUrl === '') return copyEmbedded(templates.embeddedTemplate)
+  const { url, drop } = await createDatabase(serverUrl, templates.postgresTemplate)
   const db = await open({ url })
   const admin = await open({ url: asAdmin(url) })
   return {
@@ -39,10 +44,25 @@ export async function makeDatabase(serverUrl: string): Promise<TestDatabase> {
   }
 }
 
+async function copyEmbedded(template: string): Promise<TestDatabase> {
+  const folder = mkdtempSync(join(dirname(template), 'copy-'))
+  cpSync(template, folder, { recursive: true })
+  const db = await open({ folder })
+  return {
+    db,
+    admin: db,
+    url: undefined,
+    drop: async () => {
+      await db.close()
+      rmSync(folder, { recursive: true })
+    },
+  }
+}
+
 export interface CreatedDatabase {
-  /** As the role that serves. */
+  /** It names the role that serves. */
   url: string
-  /** As the role that migrates, past the pooler if there is one. */
+  /** It names the role that migrates, and goes past the pooler if there is one. */
   migrateUrl: string
   drop(): Promise<void>
 }

@@ -6,6 +6,8 @@ import { join } from 'node:path'
 
 const MAIN = join(import.meta.dirname, '../../server/main.ts')
 const CLI = join(import.meta.dirname, '../../cli/main.ts')
+/** As `npm start` has it. */
+const NODE_COMPILE_CACHE = join(import.meta.dirname, '../../node_modules/.cache/assay')
 
 /** How long a start may take on a busy machine before a test calls it hung (ms). */
 const START_DEADLINE = 60_000
@@ -87,7 +89,7 @@ async function ended(
 
 function launch(settings: Settings, args: string[], program: string, input?: string) {
   const child = spawn(process.execPath, [program, ...args], {
-    env: { PATH: process.env.PATH, PORT: '0', ...settings },
+    env: { PATH: process.env.PATH, NODE_COMPILE_CACHE, PORT: '0', ...settings },
     stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
   })
   child.stdin?.on('error', () => {}).end(input)

@@ -1,10 +1,15 @@
 import { randomBytes } from 'node:crypto'
+import { context, propagation, trace } from '@opentelemetry/api'
 import { NodeSDK, type NodeSDKConfiguration } from '@opentelemetry/sdk-node'
+import { afterAll } from 'vitest'
 
 type Processor = NonNullable<NodeSDKConfiguration['spanProcessors']>[number]
 type Span = Parameters<Processor['onEnd']>[0]
 
-/** An SDK in this process, as deploy/opentelemetry/traces.mjs loads it. To be loaded before the first replica is made. */
+/**
+ * An SDK in this process, as deploy/opentelemetry/traces.mjs loads it. To be loaded before the first replica is made. It is
+ * unregistered at the end of the file, because the next file runs in the same process.
+ */
 export function loadSdk() {
   const ended: Span[] = []
   const processor: Processor = {
@@ -20,6 +25,9 @@ export function loadSdk() {
     autoDetectResources: false,
     spanProcessors: [processor],
   }).start()
+  afterAll(() => {
+    for (const api of [trace, context, propagation]) api.disable()
+  })
   return {
     ended,
     /** All that an exporter would send of them. */

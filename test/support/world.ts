@@ -46,7 +46,11 @@ export type Customer = Awaited<ReturnType<Replica['signUp']>>
  * time is moved by moving the one function and the two clocks that all of it comes from.
  */
 export async function makeWorld(settings: Settings = {}) {
-  const { db, admin, url, drop } = await makeDatabase(inject('databaseUrl'))
+  const templates = {
+    embeddedTemplate: inject('embeddedTemplate'),
+    postgresTemplate: inject('postgresTemplate'),
+  }
+  const { db, admin, url, drop } = await makeDatabase(inject('databaseUrl'), templates)
   const config = configOf(settings)
   const keyRing = await loadKeyRing(db, config.masterKeys as never)
   const replicas: Awaited<ReturnType<typeof startReplica>>[] = []

@@ -1,0 +1,19 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { TestProject } from 'vitest/node'
+import { open } from '../../db/client.ts'
+
+/**
+ * Makes one embedded database by this version's migrations, for each test file to copy. Making one takes several times the
+ * processor time of opening a copy, most of it in PGlite's initdb.
+ */
+export default async function setup(project: TestProject) {
+  const root = mkdtempSync(join(tmpdir(), 'assay-embedded-'))
+  const template = join(root, 'template')
+  const db = await open({ folder: template })
+  await db.close()
+  project.provide('embeddedTemplate', template)
+  // The copies are in the same folder. Some are left by files that failed.
+  return () => rmSync(root, { recursive: true, force: true, maxRetries: 5 })
+}
