@@ -7,6 +7,13 @@ export type Columns<Table extends AnyPgTable> = {
 
 type ColumnName<Table extends AnyPgTable> = keyof Table['_']['columns'] & string
 
+/** Some of a table's columns, for `select`. */
+export const pick = <Table extends AnyPgTable, Name extends ColumnName<Table>>(
+  table: Table,
+  ...names: Name[]
+): Pick<Table['_']['columns'], Name> =>
+  Object.fromEntries(names.map(name => [name, columnOf(table, name)])) as Pick<Table['_']['columns'], Name>
+
 /** The column's name alone, where SQL takes no table in front of it: `set`, `on conflict`, and columns of another part. */
 export const bare = (column: AnyPgColumn) => sql.identifier(column.name)
 

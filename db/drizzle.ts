@@ -8,11 +8,11 @@ const pgCore: typeof import('drizzle-orm/pg-core') = require('drizzle-orm/pg-cor
 const pgProxy: typeof import('drizzle-orm/pg-proxy') = require('drizzle-orm/pg-proxy')
 const migrator: typeof import('drizzle-orm/migrator') = require('drizzle-orm/migrator')
 
-export type { Placeholder, SQL, SQLWrapper } from 'drizzle-orm'
+export type { Placeholder as TypedPlaceholder, SQL, SQLWrapper } from 'drizzle-orm'
 export type { AnyPgColumn, AnyPgTable, PgTable } from 'drizzle-orm/pg-core'
 export type { PgRemoteDatabase } from 'drizzle-orm/pg-proxy'
 
-export const { and, asc, desc, DrizzleQueryError, eq, getTableColumns, sql } = orm
+export const { and, asc, desc, DrizzleQueryError, eq, getTableColumns, Placeholder, sql } = orm
 export const {
   alias,
   bigint,

@@ -1,5 +1,5 @@
 import type { Connection } from './client.ts'
-import { PgDialect, type SQL, sql } from './drizzle.ts'
+import { PgDialect, Placeholder, type SQL, sql } from './drizzle.ts'
 
 export type Value = string | number | boolean | Uint8Array | Date | null | undefined
 
@@ -25,10 +25,9 @@ export const prepared =
 function compile(name: string, statement: SQL) {
   const params: string[] = []
   const numberOf = (value: unknown) => {
-    const param = (value as { name?: unknown }).name
-    if (typeof param !== 'string') throw new Error(`${name}: a value stands where a param belongs`)
-    if (!params.includes(param)) params.push(param)
-    return `$${params.indexOf(param) + 1}`
+    if (!(value instanceof Placeholder)) throw new Error(`${name}: a value stands where a param belongs`)
+    if (!params.includes(value.name)) params.push(value.name)
+    return `$${params.indexOf(value.name) + 1}`
   }
   const dialect = Object.assign(new PgDialect(), {
     escapeParam: (_: number, value: unknown) => numberOf(value),

@@ -1,5 +1,5 @@
 import type { Connection } from './client.ts'
-import { DrizzleQueryError, drizzle, type Placeholder, sql } from './drizzle.ts'
+import { DrizzleQueryError, drizzle, sql, type TypedPlaceholder } from './drizzle.ts'
 import { type Value, withName } from './prepared.ts'
 
 /** A query runs on anything that returns rows as arrays. */
@@ -7,8 +7,11 @@ type Querier = Pick<Connection, 'values'>
 
 export type Builder = ReturnType<typeof drizzle>
 
-/** The parameters of a query, by their names: `({ email }: Params<{ email: string }>) => eq(customers.email, email)`. */
-export type Params<Values> = { [name in keyof Values & string]: Placeholder<name, Values[name]> }
+/**
+ * The parameters of a query, each of which it takes by its name: `({ email }: Params<{ email: string }>) =>
+ * eq(customers.email, email)`. As a whole they are an empty object.
+ */
+export type Params<Values> = { [name in keyof Values & string]: TypedPlaceholder<name, Values[name]> }
 
 /** drizzle builds this: a `select`, `insert`, `update` or `delete`. */
 interface Buildable<Result> {

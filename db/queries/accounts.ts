@@ -1,4 +1,4 @@
-import { bare, insertInto } from '../columns.ts'
+import { bare, insertInto, pick } from '../columns.ts'
 import { alias, eq, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Params, query, type RowOf } from '../query.ts'
@@ -89,13 +89,7 @@ export type Login = RowOf<typeof findLogin>
 
 export const findLogin = query('findLogin', (db, { email }: Params<{ email: string }>) =>
   db
-    .select({
-      id: customers.id,
-      name: customers.name,
-      passwordHash: customers.passwordHash,
-      state: customers.state,
-      createdAt: customers.createdAt,
-    })
+    .select(pick(customers, 'id', 'name', 'passwordHash', 'state', 'createdAt'))
     .from(customers)
     .where(eq(customers.email, email)),
 )
@@ -114,14 +108,7 @@ export type CustomerRow = RowOf<typeof findCustomer>
 
 export const findCustomer = query('findCustomer', (db, { customerId }: Params<{ customerId: string }>) =>
   db
-    .select({
-      id: customers.id,
-      email: customers.email,
-      name: customers.name,
-      state: customers.state,
-      passwordHash: customers.passwordHash,
-      createdAt: customers.createdAt,
-    })
+    .select(pick(customers, 'id', 'email', 'name', 'state', 'passwordHash', 'createdAt'))
     .from(customers)
     .where(eq(customers.id, customerId)),
 )

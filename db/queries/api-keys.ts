@@ -1,4 +1,4 @@
-import { bare, insertInto } from '../columns.ts'
+import { bare, insertInto, pick } from '../columns.ts'
 import { alias, desc, eq, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Params, query, type RowOf } from '../query.ts'
@@ -51,12 +51,7 @@ export const findRetriedKey = query(
   'findRetriedKey',
   (db, { retryDigest }: Params<{ retryDigest: Uint8Array }>) =>
     db
-      .select({
-        id: apiKeys.id,
-        digest: apiKeys.digest,
-        createdAt: apiKeys.createdAt,
-        expiresAt: apiKeys.expiresAt,
-      })
+      .select(pick(apiKeys, 'id', 'digest', 'createdAt', 'expiresAt'))
       .from(apiKeys)
       .where(eq(apiKeys.retryDigest, retryDigest)),
 )
@@ -102,14 +97,7 @@ export type ApiKeyRow = RowOf<typeof listApiKeys>
 /** Newest first. */
 export const listApiKeys = query('listApiKeys', (db, { customerId }: Params<{ customerId: string }>) =>
   db
-    .select({
-      id: apiKeys.id,
-      name: apiKeys.name,
-      scope: apiKeys.scope,
-      createdAt: apiKeys.createdAt,
-      expiresAt: apiKeys.expiresAt,
-      lastUsedAt: apiKeys.lastUsedAt,
-    })
+    .select(pick(apiKeys, 'id', 'name', 'scope', 'createdAt', 'expiresAt', 'lastUsedAt'))
     .from(apiKeys)
     .where(eq(apiKeys.customerId, customerId))
     .orderBy(desc(apiKeys.createdAt), desc(apiKeys.id)),

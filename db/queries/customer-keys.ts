@@ -1,4 +1,4 @@
-import { insertInto } from '../columns.ts'
+import { insertInto, pick } from '../columns.ts'
 import { type AnyPgColumn, alias, asc, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Params, query } from '../query.ts'
@@ -11,7 +11,7 @@ import { signingKeys } from '../schema/signing-keys.ts'
 import { POSITION, type Position } from './change-feed.ts'
 
 export const findInstallation = query('findInstallation', db =>
-  db.select({ id: installation.id, sealedKey: installation.sealedKey }).from(installation),
+  db.select(pick(installation, 'id', 'sealedKey')).from(installation),
 )
 
 /**
@@ -32,7 +32,7 @@ export const insertInstallation = prepared('insertInstallation')<
 
 export const findMasterKeys = query('findMasterKeys', db =>
   db
-    .select({ id: masterKeys.id, checkValue: masterKeys.checkValue })
+    .select(pick(masterKeys, 'id', 'checkValue'))
     .from(masterKeys)
     .orderBy(asc(masterKeys.id)),
 )

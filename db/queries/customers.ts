@@ -1,4 +1,4 @@
-import { bare } from '../columns.ts'
+import { bare, pick } from '../columns.ts'
 import { alias, and, desc, eq, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Builder, type Params, query, type RowOf } from '../query.ts'
@@ -27,13 +27,7 @@ import { isAfter } from './sessions.ts'
 export type AdminCustomer = RowOf<typeof findListed>
 
 const LISTED = {
-  id: customers.id,
-  email: customers.email,
-  name: customers.name,
-  state: customers.state,
-  /** Counts the operators' changes. */
-  revision: customers.revision,
-  createdAt: customers.createdAt,
+  ...pick(customers, 'id', 'email', 'name', 'state', 'revision', 'createdAt'),
   ...POLICY_COLUMNS,
 }
 

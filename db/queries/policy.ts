@@ -1,4 +1,4 @@
-import type { Columns } from '../columns.ts'
+import { type Columns, pick } from '../columns.ts'
 import { type AnyPgColumn, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
 import { param } from '../prepared.ts'
 import { customers } from '../schema/customers.ts'
@@ -29,15 +29,16 @@ export const NO_POLICY: Policy = {
 }
 
 /** The columns of a Policy. */
-export const POLICY_COLUMNS = {
-  scopes: customers.scopes,
-  accessTokenTtl: customers.accessTokenTtl,
-  maxAccessTokenTtl: customers.maxAccessTokenTtl,
-  refreshTokenTtl: customers.refreshTokenTtl,
-  sessionMaxTtl: customers.sessionMaxTtl,
-  refreshPolicy: customers.refreshPolicy,
-  keyMaxAge: customers.keyMaxAge,
-} satisfies Record<keyof Policy, AnyPgColumn>
+export const POLICY_COLUMNS = pick(
+  customers,
+  'scopes',
+  'accessTokenTtl',
+  'maxAccessTokenTtl',
+  'refreshTokenTtl',
+  'sessionMaxTtl',
+  'refreshPolicy',
+  'keyMaxAge',
+) satisfies Record<keyof Policy, AnyPgColumn>
 
 /** The server's settings, for customers that have none of their own. Params of every statement with `policyColumns`. */
 export interface Defaults {

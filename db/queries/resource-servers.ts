@@ -1,4 +1,4 @@
-import { bare, insertInto } from '../columns.ts'
+import { bare, insertInto, pick } from '../columns.ts'
 import { desc, eq, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Params, query, type RowOf } from '../query.ts'
@@ -33,12 +33,7 @@ const previousUntil = sql<Date | null>`case when ${resourceServers.previousUntil
   then ${resourceServers.previousUntil} end`
 
 const LISTED = {
-  id: resourceServers.id,
-  name: resourceServers.name,
-  /** JSON. */
-  customers: resourceServers.customers,
-  scopes: resourceServers.scopes,
-  createdAt: resourceServers.createdAt,
+  ...pick(resourceServers, 'id', 'name', 'customers', 'scopes', 'createdAt'),
   previousUntil,
 }
 

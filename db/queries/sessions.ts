@@ -1,5 +1,5 @@
 import type { Connection } from '../client.ts'
-import { bare, type Columns } from '../columns.ts'
+import { bare, type Columns, pick } from '../columns.ts'
 import { type AnyPgColumn, alias, and, desc, eq, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Builder, type Params, query, type RowOf } from '../query.ts'
@@ -157,19 +157,22 @@ export const isAfter = (
 /** The live sessions, newest first. `condition`: a choice at run time would keep a prepared statement from its index. */
 const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) =>
   db
-    .select({
-      id: sessions.id,
-      subject: sessions.subject,
-      scope: sessions.scope,
-      audience: sessions.audience,
-      gen: sessions.gen,
-      issuedAt: sessions.issuedAt,
-      rotatedAt: sessions.rotatedAt,
-      expiresAt: sessions.expiresAt,
-      endsAt: sessions.endsAt,
-      ip: sessions.ip,
-      userAgent: sessions.userAgent,
-    })
+    .select(
+      pick(
+        sessions,
+        'id',
+        'subject',
+        'scope',
+        'audience',
+        'gen',
+        'issuedAt',
+        'rotatedAt',
+        'expiresAt',
+        'endsAt',
+        'ip',
+        'userAgent',
+      ),
+    )
     .from(sessions)
     .where(
       and(

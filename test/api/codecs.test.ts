@@ -1,12 +1,13 @@
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
-import { makeDatabase, type TestDatabase } from '../support/database.ts'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { TestDatabase } from '../support/database.ts'
+import { openTestDatabase } from '../support/world.ts'
 
 /** What is written through either driver is what the database stores, and what it stores is what is read. */
 
 let database: TestDatabase
 
 beforeAll(async () => {
-  database = await makeDatabase(inject('databaseUrl'))
+  database = await openTestDatabase()
   await database.admin.query('create schema codecs')
   await database.admin.query('grant all on schema codecs to public')
 })

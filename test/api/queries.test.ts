@@ -1,5 +1,5 @@
 import { inspect } from 'node:util'
-import { afterAll, beforeAll, expect, inject, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type Database, open } from '../../db/client.ts'
 import { getTableColumns, sql } from '../../db/drizzle.ts'
 import { DatabaseError } from '../../db/errors.ts'
@@ -9,15 +9,16 @@ import { type Params, query } from '../../db/query.ts'
 import { installation } from '../../db/schema/installation.ts'
 import { masterKeys } from '../../db/schema/master-keys.ts'
 import { Unavailable } from '../../server/lib/errors.ts'
-import { makeDatabase, type TestDatabase } from '../support/database.ts'
+import type { TestDatabase } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
+import { openTestDatabase } from '../support/world.ts'
 
 /** What drizzle builds, and what is written in SQL over its schema, as they reach the database and come back. */
 
 let database: TestDatabase
 
 beforeAll(async () => {
-  database = await makeDatabase(inject('databaseUrl'))
+  database = await openTestDatabase()
 })
 afterAll(() => database.drop())
 

@@ -1,10 +1,11 @@
-import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { makeDatabase, type TestDatabase } from '../support/database.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { TestDatabase } from '../support/database.ts'
+import { openTestDatabase } from '../support/world.ts'
 
 let database: TestDatabase
 
 beforeAll(async () => {
-  database = await makeDatabase(inject('databaseUrl'))
+  database = await openTestDatabase()
 })
 afterAll(() => database.drop())
 

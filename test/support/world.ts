@@ -41,16 +41,19 @@ export type World = Awaited<ReturnType<typeof makeWorld>>
 export type Replica = Awaited<ReturnType<World['replica']>>
 export type Customer = Awaited<ReturnType<Replica['signUp']>>
 
+/** A migrated database of the project's kind, for this test alone. */
+export const openTestDatabase = () =>
+  makeDatabase(inject('databaseUrl'), {
+    embeddedTemplate: inject('embeddedTemplate'),
+    postgresTemplate: inject('postgresTemplate'),
+  })
+
 /**
  * One database and as many replicas on it as a test wants, in this process. Nothing is mocked: the database is real, and
  * time is moved by moving the one function and the two clocks that all of it comes from.
  */
 export async function makeWorld(settings: Settings = {}) {
-  const templates = {
-    embeddedTemplate: inject('embeddedTemplate'),
-    postgresTemplate: inject('postgresTemplate'),
-  }
-  const { db, admin, url, drop } = await makeDatabase(inject('databaseUrl'), templates)
+  const { db, admin, url, drop } = await openTestDatabase()
   const config = configOf(settings)
   const keyRing = await loadKeyRing(db, config.masterKeys as never)
   const replicas: Awaited<ReturnType<typeof startReplica>>[] = []
