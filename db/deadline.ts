@@ -29,6 +29,12 @@ export async function within<Result>(
 /** Calls that begin within this time of each other share a timer (ms), so a call may end that much too late. */
 const GROUP_MS = 20
 
+/**
+ * The last part of a deadline is a timer of its own (ms). postgres.js sends a statement only at the end of the event loop's turn:
+ * in a process that stood still until the deadline, it is sent when the first timer has fired, and answered before the second.
+ */
+const GRACE_MS = 50
+
 /** A call with a deadline, and the group of calls that share its timer. */
 export interface Timed<Call> {
   group?: Set<Call>
@@ -69,8 +75,9 @@ export class Deadlines<Call extends Timed<Call>> {
     setTimeout(() => {
       this.#group = undefined
     }, GROUP_MS).unref()
-    // What arrived while this process stood still is read first, and timers run before that.
-    setTimeout(() => setImmediate(() => this.#end(group)), this.#deadline + GROUP_MS).unref()
+    // What has arrived is read first.
+    const end = () => setImmediate(() => this.#end(group))
+    setTimeout(() => setTimeout(end, GRACE_MS).unref(), this.#deadline + GROUP_MS - GRACE_MS).unref()
     return group
   }
 

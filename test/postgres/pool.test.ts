@@ -58,6 +58,15 @@ test('a call whose connection falls silent ends at its deadline, while the other
   await Promise.all(others)
 })
 
+test('a process that stood still past the deadline of a call still gets its answer', async () => {
+  const db = pool()
+  await db.query('select 1')
+  const call = db.query('select 1 as one')
+  const end = performance.now() + DEADLINE + 200
+  while (performance.now() < end);
+  expect(await call).toEqual([{ one: 1 }])
+})
+
 test('what is under way when the pool is replaced may finish, and what comes after does not wait for it', async () => {
   const { link, db } = await linkedPool()
   link.set({ silenceAt: 'never ends' })
