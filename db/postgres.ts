@@ -12,7 +12,7 @@ import { sessionSettings } from './server-info.ts'
 const POOL_SIZE = 10
 /** At most this many calls wait for a connection. On a busy server more would wait longer than their deadline. */
 const MAX_WAITING = 10_000
-const TOO_MANY = new Unavailable('database: more calls wait than can be made in time', 'busy')
+const tooMany = () => new Unavailable('database: more calls wait than can be made in time', 'busy')
 /** A connection that is idle for this long is closed (ms). */
 const IDLE_TIMEOUT_MS = 60_000
 /** The time between two searches for idle connections (ms). */
@@ -154,7 +154,7 @@ class Pool {
 
   #add(call: PoolCall) {
     if (this.#closing) return call.reject(linkError('CONNECTION_ENDED'))
-    if (this.#waiting.size >= MAX_WAITING) return call.reject(TOO_MANY)
+    if (this.#waiting.size >= MAX_WAITING) return call.reject(tooMany())
     this.#deadlines.add(call)
     call.number = ++this.#calls
     const connection = this.#takeIdle()

@@ -86,6 +86,9 @@ const WHY: Record<string, string> = {
   ECONNREFUSED: 'nothing listens at this host and port',
   ECONNRESET: 'the server hung up; is it Postgres?',
   CONNECTION_CLOSED: 'the server hung up; is it Postgres?',
+  NOT_POSTGRES: 'what answers at this host and port is not Postgres',
+  UNKNOWN_LOGIN:
+    'the server asks for a kind of login that Assay does not know; let pg_hba.conf ask for scram-sha-256, md5 or cert',
   EHOSTUNREACH: 'there is no way to this host',
   ETIMEDOUT: 'nothing answers at this host and port',
   NO_TLS: 'the server does not offer TLS; set sslmode=disable in the URL, or turn on its setting ssl',
