@@ -94,8 +94,8 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
     /has api_keys, .* and no record of a migration:/,
   ],
   'a part of the record of migrations is missing': [
-    'delete from assay.migrations where id > 2',
-    /is not as its migrations leave it \(SQLSTATE 42701\):/,
+    'delete from assay.migrations where id > 1',
+    /is not as its migrations leave it \(SQLSTATE 42P07\):/,
   ],
   'the rows of the installation are missing': [
     'delete from assay.installation',
