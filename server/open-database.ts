@@ -16,7 +16,7 @@ type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
 
 /**
  * Opens the database, migrated and complete; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to
- * the wrong place or its role lacks a right, NotMigrated, and SchemaUnfit.
+ * the wrong place or its role lacks a right, NotMigrated, and SchemaError.
  */
 export async function openDatabase(urls: Urls, folder: string | undefined): Promise<Database> {
   const { databaseUrl, directDatabaseUrl } = urls

@@ -44,7 +44,7 @@ export class Accounts {
     this.#options = options
   }
 
-  /** Throws `signup_closed`, `conflict` for an email that is taken, or TooMany. */
+  /** Throws `signup_closed`, `conflict` for an email that is taken, or RateLimitedError. */
   async signUp(account: { email: string; password: string; name: string | undefined }, origin: AuditContext) {
     const { db, config, clients, limits, passwordHashing, issuer } = this.#options
     if (config.signup === 'closed')

@@ -22,7 +22,7 @@ const SAMPLE_SIZE = 10
 
 /**
  * Opens the installation with the ring of master keys, of which the first seals and all open; makes it on the very first
- * start. Throws WrongMasterKey, or SchemaUnfit, before anything is written: what was sealed is never "regenerated".
+ * start. Throws WrongMasterKey, or SchemaError, before anything is written: what was sealed is never "regenerated".
  */
 export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<KeyRing> {
   const masterKeys = new Map(ring.map(key => [key.id, key]))

@@ -54,7 +54,7 @@ export class KeyRetirement {
 
   /**
    * Retires a previous version, and ends nothing that lives. Answers since when, and the change feed's number if it is so since now.
-   * Throws `not_found`, Conflict, TooMany.
+   * Throws `not_found`, Conflict, RateLimitedError.
    */
   async retire(customerId: string, which: Version, origin: AuditContext) {
     const { db, limits, revoker } = this.#options

@@ -59,7 +59,7 @@ export class KeyRotation {
   /**
    * A new version for each use, in one write. Tokens of the old one go on until they end by themselves; with `now`, they
    * end at once on every replica, and with refresh among the uses every session does. Throws `not_found`, `conflict`,
-   * TooMany.
+   * RateLimitedError.
    */
   async rotate(customerId: string, uses: Uses, act: Act, origin: AuditContext): Promise<Rotated> {
     await this.#options.limits.take('rotate', customerId)

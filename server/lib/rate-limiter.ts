@@ -27,7 +27,7 @@ const LIMITS = {
 export type Limit = keyof typeof LIMITS
 
 export interface RateLimiter {
-  /** Counts a try of this key. Throws TooMany, or Unavailable where it can't be counted. */
+  /** Counts a try of this key. Throws RateLimitedError, or Unavailable where it can't be counted. */
   take(name: Limit, key: string): Promise<void>
 }
 

@@ -114,7 +114,7 @@ export class ChangeFeed {
     return this.#options.clock.monotonic() - this.#sentAt
   }
 
-  /** The age of the state that is answered from now, which `longestAge` remembers. */
+  /** The age of the state that is answered from now, which `maxAnswerAge` remembers. */
   recordAnswer(): number {
     const { age } = this
     if (age > this.maxAnswerAge) this.maxAnswerAge = age
@@ -167,7 +167,7 @@ export class ChangeFeed {
     )
   }
 
-  /** Somebody has published: polls soon, and however often it is called, seldom more than once in GENTLE milliseconds. */
+  /** Somebody has published: polls soon, and however often it is called, seldom more than once in MIN_POLL_MS. */
   wake() {
     if (this.#poked || this.#stopped) return
     this.#poked = true
