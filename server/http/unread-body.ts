@@ -5,8 +5,9 @@ const MAX_DISCARDED_BYTES = 1024 * 1024
 const LINGER_MS = 500
 
 /**
- * Once the answer is sent, discards the rest of the body, so that the connection can be used again. A body without an end is
- * cut off. The adapter's own clean-up (`autoCleanupIncoming`) would take 64 MiB of each.
+ * Once the answer is sent, discards the rest of the body, so that the connection can be used again, and cuts the connection
+ * where the body has no end. Node itself drops a body that no route has begun to read; only the time bounds that. The
+ * adapter's own clean-up (`autoCleanupIncoming`) would read 64 MiB of each.
  */
 export function discardUnreadBody(incoming: IncomingMessage, response: ServerResponse) {
   const { headers } = incoming

@@ -1,4 +1,3 @@
-import { parse } from 'hono/utils/cookie'
 import { readBarrier, stateAge } from '../http/consistency.ts'
 import { bearerToken, isBearer } from '../http/credentials.ts'
 import type { AppContext, Services } from '../http/env.ts'
@@ -146,5 +145,14 @@ function empty(
 /** A Bearer header wins over the cookie, even a malformed one. */
 function tokenFrom({ authorization, cookie }: RequestHeaders, name: string | undefined): string | undefined {
   if (isBearer(authorization)) return bearerToken(authorization) ?? ''
-  return name === undefined || cookie === undefined ? undefined : parse(cookie, name)[name] || undefined
+  return name === undefined ? undefined : cookieValue(cookie, name)
+}
+
+/**
+ * The first cookie of this name, as it was sent. Not Hono's `parse`: it unquotes and decodes values, and skips a cookie that it
+ * can't read, so that another one of the same name would count than the one that a backend reads.
+ */
+function cookieValue(header: string | undefined, name: string): string | undefined {
+  const pair = header?.split(';').find(one => one.trimStart().startsWith(`${name}=`))
+  return pair?.slice(pair.indexOf('=') + 1).trim() || undefined
 }

@@ -182,6 +182,15 @@ test('two Authorization headers are not a choice', async () => {
   }
 })
 
+test('of two cookies of the name the first counts, and only as it was sent', async () => {
+  for (const forged of ['forged', 'forged\\.x.y', '"forged', '\xe9', `"${token}"`, `%65${token.slice(1)}`]) {
+    await expectAnswer(401, 'GET /verify', { Cookie: `session=${forged}` })
+    await expectAnswer(401, 'GET /verify', { Cookie: `session=${forged}; session=${token}` })
+  }
+  await expectAnswer(200, 'GET /verify', { Cookie: `other=x; session=${token}; session=forged` })
+  await expectAnswer(401, 'GET /verify', { Cookie: `session =${token}` })
+})
+
 test('a cookie on the wire is read like the header, and the header wins', async () => {
   await expectAnswer(200, 'GET /verify', { Cookie: `session=${token}` })
   await expectAnswer(401, 'GET /verify', { Cookie: `session=${token}`, ...bearer('garbage') })
