@@ -19,12 +19,15 @@ export function randomId(bytes: 10 | 15): string {
   return encodeBase32(drawn(bytes))
 }
 
-/** Where unguessable bytes come from. `what`: no two of one draw are the same. */
+/** A source of unguessable bytes. `what` names the value; each caller uses a different one for each value. */
 export type RandomSource = (bytes: number, what: string) => Buffer
 
 export const fromTheSystem: RandomSource = bytes => randomBytes(bytes)
 
-/** What a retry must make again, without its being kept: from the installation's key and what the retry brings again. */
+/**
+ * Derives the bytes from the installation key and `seed`, which a retry sends again, so that the retry gets
+ * the same credential although we don't store it.
+ */
 export const fromRetry =
   (installationKey: Uint8Array, seed: string): RandomSource =>
   (bytes, what) =>
@@ -34,10 +37,10 @@ export const fromRetry =
       'buffer',
     ).subarray(0, bytes)
 
-/** Of a new customer. */
+/** Generates the id of a new customer. */
 export const newCustomerId = (draw: RandomSource) => encodeBase32(draw(10, 'customer id'))
 
-/** Drawn ahead, since each draw is a call of the system's; what was taken is not given again. */
+/** Random bytes in reserve: one system call per 4 KiB instead of one per id. No byte is used twice. */
 let ahead = Buffer.alloc(0)
 
 function drawn(bytes: number): Buffer {
@@ -50,14 +53,14 @@ function drawn(bytes: number): Buffer {
 const RANDOM_POOL_BYTES = 4_096
 
 /**
- * SHA-256, because our secrets are 256 random bits: there is nothing to guess that a slow hash could make
- * slower.
+ * SHA-256 is enough because our secrets are 256 random bits: a slow hash only helps when secrets can be
+ * guessed.
  */
 export function digest(text: string): Buffer {
   return hash('sha256', text, 'buffer')
 }
 
-/** In constant time. Throws on a digest that isn't 32 bytes, which no column of ours holds. */
+/** Compares in constant time. Throws if `expected` isn't 32 bytes, which no column of ours holds. */
 export function matches(expected: Uint8Array, text: string): boolean {
   return timingSafeEqual(expected, digest(text))
 }
@@ -76,8 +79,8 @@ export function newCredential(
 }
 
 /**
- * The prefix and id of a well-formed credential; whether it is genuine, only `matches` says. The checksum is
- * no secret: it turns away typing errors and lets a scanner tell a leaked credential from a look-alike.
+ * The prefix and id of a well-formed credential; only `matches` shows whether it is genuine. The checksum is
+ * not secret: it catches typing errors and lets a scanner tell a leaked credential from a look-alike.
  */
 export function parseCredential(text: string): { prefix: Prefix; id: string } | undefined {
   const [, prefix, id, sum] = CREDENTIAL.exec(text) ?? []
@@ -86,8 +89,8 @@ export function parseCredential(text: string): { prefix: Prefix; id: string } | 
 }
 
 /**
- * An API key's id names its customer and bears a MAC, so that made-up ids cost no query: customer 16, random
- * 8, MAC 8.
+ * An API key's id contains its customer's id and a MAC, so that made-up ids cost no query. Characters:
+ * customer 16, random 8, MAC 8.
  */
 export function newApiKeyId(installationKey: Uint8Array, customerId: string, draw = fromTheSystem): string {
   if (!CUSTOMER_ID.test(customerId)) throw new Error('not a customer id')
@@ -97,13 +100,13 @@ export function newApiKeyId(installationKey: Uint8Array, customerId: string, dra
 
 const SERVER_ID = /^([a-z2-7]{16})([a-z2-7]{8})$/
 
-/** Of a resource server, with a MAC as an API key's has: random 16, MAC 8. */
+/** Generates a resource server's id, with a MAC as in an API key's id. Characters: random 16, MAC 8. */
 export function newServerId(installationKey: Uint8Array): string {
   const name = encodeBase32(randomBytes(10))
   return name + installationMac(installationKey, 'server id', name, 5)
 }
 
-/** Whether we made it, in constant time. */
+/** Whether we generated this id. Compares in constant time. */
 export function isServerId(installationKey: Uint8Array, id: string): boolean {
   const [, name, mac] = SERVER_ID.exec(id) ?? []
   if (name === undefined || mac === undefined) return false
@@ -113,10 +116,12 @@ export function isServerId(installationKey: Uint8Array, id: string): boolean {
   )
 }
 
-/** The customer that an API key id says it is of, if we made it. */
+/** The customer that an API key id names. Doesn't check that we generated the id. */
 export const customerNamedBy = (id: string) => id.slice(0, 16)
 
-/** The customer of an API key id that we made, in constant time; undefined for any other text. */
+/**
+ * The customer of an API key id that we generated; undefined for any other text. Compares in constant time.
+ */
 export function customerOfApiKeyId(installationKey: Uint8Array, id: string): string | undefined {
   const [, customerId, random, mac] = API_KEY_ID.exec(id) ?? []
   if (customerId === undefined || mac === undefined) return undefined

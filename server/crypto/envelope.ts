@@ -13,7 +13,9 @@ export interface SealingKey {
   bytes: Uint8Array
 }
 
-/** Where a record belongs. Authenticated but not stored: a record moved elsewhere doesn't open. */
+/**
+ * The place a record belongs to. It is authenticated but not stored: a record moved elsewhere doesn't open.
+ */
 export interface Context {
   installation: string
   customer: string
@@ -51,9 +53,9 @@ const TAG_BYTES = 16
 
 /**
  * Seals a secret for storage: `version | alg | key id length, key id | salt | nonce | commitment | ciphertext
- * | tag`. AES-256-GCM under a key derived for this record alone, so nonces can't collide. GCM by itself opens
- * under more keys than one; the commitment, derived beside that key, is what makes a wrong key and a changed
- * record different errors.
+ * | tag`. AES-256-GCM under a key derived for this record alone, so nonces can't collide. GCM doesn't commit
+ * to its key: a ciphertext can open under several. The commitment, derived together with the key, fixes that
+ * and lets us tell a wrong key from a changed record.
  */
 export function seal(key: SealingKey, secret: Uint8Array, context: Context): Buffer {
   if (secret.length === 0) throw new Error('an empty secret is never sealed: it would open as one')
@@ -68,8 +70,8 @@ export function seal(key: SealingKey, secret: Uint8Array, context: Context): Buf
 }
 
 /**
- * The secret, or a SealError. A changed salt or commitment can't be told from a wrong key by the record
- * alone: once the master key's check value has matched, `wrong_key` means that too.
+ * Returns the secret or throws a SealError. A changed salt or commitment looks like a wrong key, so
+ * `wrong_key` can mean either. If the master key's check value matched, suspect the record.
  */
 export function open(
   keyOf: (id: string) => SealingKey | undefined,
@@ -92,8 +94,8 @@ export function open(
 }
 
 /**
- * The id of the key that sealed a record, or undefined if it is none. Not authenticated until the record is
- * opened.
+ * The id of the key that sealed a record, or undefined if this is not a sealed record. The id is not
+ * authenticated until the record is opened.
  */
 export function sealedUnder(sealed: Uint8Array): string | undefined {
   return parse(sealed)?.keyId
@@ -143,7 +145,10 @@ function bytesOf(key: SealingKey): Uint8Array {
   return key.bytes
 }
 
-/** Each part behind its length, so that no two contexts give the same bytes. */
+/**
+ * The additional authenticated data. Each part is length-prefixed, so that no two contexts give the same
+ * bytes.
+ */
 function authenticated(header: Uint8Array, context: Context): Buffer {
   const { installation, customer, purpose, version } = context
   const parts = ['assay sealed record', header, installation, customer, purpose, String(version)]

@@ -1,6 +1,6 @@
 import type { SealingKey } from './envelope.ts'
 
-/** What opens and seals records: the installation's id and key, and the master keys. */
+/** The keys that open and seal records: the installation's id and key, and the master keys. */
 export interface KeyRing {
   readonly installationId: string
   readonly installationKey: Buffer

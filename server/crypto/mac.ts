@@ -2,19 +2,19 @@ import { createHmac } from 'node:crypto'
 import { encodeBase32 } from './base32.ts'
 
 /**
- * What the installation key vouches for. Each purpose has a key of its own, so that the MAC of one never
- * serves as the other's.
+ * The uses of installation MACs. Each purpose has its own derived key, so that a MAC for one is never valid
+ * for another.
  */
 type Purpose = 'kid' | 'api key id' | 'server id' | 'retry' | 'cached record' | 'limit'
 
 const PURPOSES: Purpose[] = ['kid', 'api key id', 'server id', 'retry', 'cached record', 'limit']
 
-/** By the installation key itself: a process has one, and a derived key is asked for with every made-up kid. */
+/** Derived keys by installation key. They are cached because every kid is checked, including made-up ones. */
 const derived = new WeakMap<Uint8Array, Map<Purpose, Buffer>>()
 
 /**
- * The first `bytes` of an HMAC-SHA256, as base32. Truncated where forging one wins nothing but a query: the signature
- * or the credential's digest is still to be checked.
+ * The first `bytes` of an HMAC-SHA256, as base32. Callers truncate it where a forged MAC gains only a query,
+ * because the signature or the credential's digest is checked afterwards.
  */
 export function installationMac(
   installationKey: Uint8Array,

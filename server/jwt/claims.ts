@@ -1,6 +1,6 @@
 /**
- * The claims of our two kinds of token. Each member's type and form is checked, because a signature only shows that
- * someone with the secret wrote them.
+ * The claims of our two kinds of token. Each member's type and form is checked, because a signature only
+ * shows that someone with the secret wrote them.
  */
 
 export interface AccessClaims {
@@ -11,13 +11,13 @@ export interface AccessClaims {
   exp: number
   iat: number
   jti: string
-  /** "customer epoch.subject epoch" as they were when its session, or it, began. */
+  /** "customer epoch.subject epoch" at the start of its session, or at issue if it has no session. */
   ep: string
   scope?: string
   /** The caller's own claims. */
   ext?: Record<string, unknown> | undefined
   sid?: string
-  /** The session's generation that it was issued in. */
+  /** The session's generation at issue. */
   gen?: number
 }
 
@@ -32,19 +32,19 @@ export interface RefreshClaims {
   jti: string
 }
 
-/** Seconds that a clock elsewhere may have been ahead when it issued. */
+/** How far ahead another issuer's clock may have been (seconds). */
 const CLOCK_SKEW_SECONDS = 60
-/** No token of ours lives longer (seconds). */
+/** The longest lifetime of an access token (seconds). */
 const MAX_TOKEN_TTL_SECONDS = 86_400
 
 const EPOCHS = /^\d{1,15}\.\d{1,15}$/
-/** crypto/secret.ts makes them. */
+/** An id made by randomId(15) in crypto/credentials.ts. */
 const ID = /^[a-z2-7]{24}$/
 /** RFC 6749 3.3. */
 const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*$/
-/** What the door of /issue lets through; an imported secret's former owner may have signed anything. */
+/** The audiences that /issue accepts. A former owner of an imported secret may have signed anything. */
 const AUDIENCE = /^[\x21-\x7e]{1,255}$/
-/** The next one is to be had too, and the database's integer ends at 2^31 - 1. */
+/** The next generation must still fit the database's integer, which ends at 2^31 - 1. */
 const MAX_GENERATION = 2 ** 31 - 2
 
 const ACCESS = new Set([
@@ -63,7 +63,9 @@ const ACCESS = new Set([
 ])
 const REFRESH = new Set(['aud', 'client_id', 'sub', 'sid', 'gen', 'iat', 'exp', 'jti'])
 
-/** The claims of an access token, or undefined if a member is unknown, missing or malformed. Reads no clock. */
+/**
+ * The claims of an access token, or undefined if a member is unknown, missing or malformed. Reads no clock.
+ */
 export function toAccessClaims(claims: Record<string, unknown>): AccessClaims | undefined {
   const { iss, aud, ep, jti, scope, ext } = claims
   if (!hasOnly(ACCESS, claims) || typeof iss !== 'string' || !isId(jti) || !isAudience(aud)) return undefined
@@ -74,7 +76,9 @@ export function toAccessClaims(claims: Record<string, unknown>): AccessClaims | 
   return claims.exp - claims.iat > MAX_TOKEN_TTL_SECONDS ? undefined : (claims as unknown as AccessClaims)
 }
 
-/** The claims of a refresh token, or undefined if a member is unknown, missing or malformed. Reads no clock. */
+/**
+ * The claims of a refresh token, or undefined if a member is unknown, missing or malformed. Reads no clock.
+ */
 export function toRefreshClaims(claims: Record<string, unknown>): RefreshClaims | undefined {
   const { aud, jti, sid, gen } = claims
   if (!hasOnly(REFRESH, claims) || aud !== 'refresh' || sid === undefined || !isSession(claims))
@@ -90,7 +94,7 @@ export const isExpired = ({ exp }: { exp: number }, now: number) => now >= exp *
 export const isNotYetValid = ({ iat }: { iat: number }, now: number) =>
   iat * 1000 > now + CLOCK_SKEW_SECONDS * 1000
 
-/** The members that both kinds have, but for `client_id`, which is compared with the key's customer. */
+/** Checks the members that both kinds have, except `client_id`, which is compared with the key's customer. */
 function isCommon<Claims extends Record<string, unknown>>(
   claims: Claims,
 ): claims is Claims & { sub: string; exp: number; iat: number } {
@@ -98,7 +102,7 @@ function isCommon<Claims extends Record<string, unknown>>(
   return isSubject(sub) && isNumericDate(exp) && isNumericDate(iat) && iat <= exp
 }
 
-/** A member that we never write is not handed on to whoever introspects. */
+/** Rejects members that we never write, so that introspection never returns them. */
 function hasOnly(members: Set<string>, claims: Record<string, unknown>): boolean {
   for (const name in claims) if (!members.has(name)) return false
   return true
@@ -112,7 +116,7 @@ function isSession({ sid, gen }: Record<string, unknown>): boolean {
 
 const isId = (value: unknown): value is string => typeof value === 'string' && ID.test(value)
 
-// One regexp pass: a control character would be no header's, and NUL no database's.
+// Control characters are not allowed in HTTP headers, and PostgreSQL can't store NUL.
 const isSubject = (sub: unknown): sub is string =>
   typeof sub === 'string' && sub.length > 0 && sub.length <= 255 && !/\p{Cc}/u.test(sub) && sub.isWellFormed()
 

@@ -1,6 +1,6 @@
 /** RFC 6749 3.3: `scope-token *( SP scope-token )`, as a set in the order given. */
 
-/** Scopes of our own, which only signup, login and API keys hold and no token issued to anyone else does. */
+/** Our own scopes. Only API keys and tokens from signup and login have them. */
 export const ACCOUNT = 'assay:account'
 export const SESSIONS = 'assay:sessions'
 export const ANY = '*'
@@ -12,8 +12,8 @@ export const scopesOf = (scope: string | undefined): string[] => (scope ? scope.
 const isOurs = (scope: string) => scope === ANY || scope.startsWith('assay:')
 
 /**
- * What a token issued with an API key of `held` scopes carries: what was asked, if the key may give all of it; unasked,
- * all that the key names. Undefined: the key may not give what was asked.
+ * The scope of a token issued with an API key that has the scopes `held`: the requested scope, or all of the
+ * key's scopes except our own if none was requested. Undefined if the key may not grant the requested scope.
  */
 export function grantedScope(held: string, asked: string | undefined): string | undefined {
   const may = scopesOf(held)

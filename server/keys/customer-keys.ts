@@ -11,10 +11,10 @@ export interface SigningKey {
   readonly use: Use
   readonly version: number
   readonly alg: Algorithm
-  /** The one protected header that its tokens have, encoded. */
+  /** The encoded protected header, which is the same for all tokens of this key. */
   readonly header: string
   readonly secret: Buffer
-  /** Unique in this process. The same key has another one each time that its record is read and opened. */
+  /** Unique in this process. A key gets a new serial each time its record is read and opened. */
   readonly serial: number
   readonly record: CustomerRecord
 }
@@ -28,21 +28,22 @@ export interface ApiKey {
   readonly expiresAt: number | undefined
 }
 
-/** All that verifying a customer's tokens and credentials takes, as it was at one number of the change feed. */
+/** Everything needed to verify a customer's tokens and credentials, as of one number of the change feed. */
 export interface CustomerRecord {
   readonly customerId: string
-  /** `broken`: its row doesn't open, which concerns nobody else. */
+  /** `broken`: the row can't be decrypted. Other customers are not affected. */
   readonly state: 'active' | 'disabled' | 'absent' | 'broken'
   readonly epoch: number
-  // There are a hundred thousand records, and most have two keys and one API key: lists, as long as they need to be (what
-  // is pushed to has room for 17), and no set without a member.
+  // There are a hundred thousand records, and most have two keys and one API key. To save memory, lists have
+  // their exact length (an array that is pushed to reserves room for 17), and a set exists only once it has a
+  // member.
   keys: readonly SigningKey[]
   apiKeys: readonly ApiKey[]
-  /** Kids and API key ids that we once made and that are no more. */
+  /** Kids and API key ids that we once made and that no longer exist. */
   gone: Set<string> | undefined
 }
 
-/** Remembered as gone, of one customer. */
+/** The most kids and API key ids remembered as gone, per customer. */
 const MAX_MISSING_KEYS = 1_000
 
 export const keyOf = (record: CustomerRecord, kid: string) => record.keys.find(key => key.kid === kid)
@@ -54,17 +55,17 @@ export const has = (record: CustomerRecord, wanted: string) =>
 
 export const isMissing = (record: CustomerRecord, wanted: string) => record.gone?.has(wanted) === true
 
-/** Of a kid or an API key id that we made: it will not come back. */
+/** Remembers that a kid or an API key id no longer exists. We made it, so it will not come back. */
 export function addMissing(record: CustomerRecord, wanted: string) {
   record.gone ??= new Set()
   if (record.gone.size < MAX_MISSING_KEYS) record.gone.add(wanted)
 }
 
-/** One for each, in order, all from one snapshot. */
+/** Returns one row for each customer, in order, all from one snapshot. */
 export const readRecords = (db: Querier, customerIds: string[]) =>
   findRecords(db, { ids: JSON.stringify(customerIds) })
 
-/** Opens what a row seals. Throws SealError when it doesn't open. */
+/** Opens a row's sealed secrets. Throws SealError if that fails. */
 export function openRecord(keyRing: KeyRing, customerId: string, row: RecordRow): CustomerRecord {
   const { state, epoch, sealedDataKey } = row
   const record = { ...recordOf(customerId, state ?? 'absent'), epoch: epoch ?? 0 }
@@ -80,8 +81,8 @@ export function openRecord(keyRing: KeyRing, customerId: string, row: RecordRow)
 }
 
 /**
- * The same bytes, in memory of their own and all in one piece: a small Buffer is a view of a slab that it keeps whole, and
- * one that has its own costs three times what is in it.
+ * Copies the parts into one new allocation. A small Buffer is a view of a shared slab, which it keeps in
+ * memory as a whole; a separate allocation for each part would take three times the memory of its content.
  */
 function* together(parts: Uint8Array[]): Generator<Buffer, undefined> {
   const whole = Buffer.allocUnsafeSlow(parts.reduce((sum, { length }) => sum + length, 0))

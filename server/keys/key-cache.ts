@@ -24,16 +24,20 @@ import {
 } from './customer-keys.ts'
 import type { RedisKeyCache } from './redis-cache.ts'
 
-/** Customers whose records are kept. The cap bounds the memory; whoever falls out is read again. */
+/**
+ * The most customers whose records are cached, to limit memory. An evicted record is read again when needed.
+ */
 const MAX_CACHED_CUSTOMERS = 120_000
-/** How long a row that doesn't open is not tried again (ms): its mending is felt soon, its flood is not. */
+/**
+ * A row that doesn't open is retried after this time (ms): a fix takes effect soon, and a flood costs little.
+ */
 const BROKEN_RETRY_MS = 5_000
 /** Statements under way at once. */
 const LOAD_CONCURRENCY = 2
 /** A load that loses against a change is repeated this often. */
 const MAX_ATTEMPTS = 3
 
-/** Where a header leads: to a key, to a customer whose record must be read first, or nowhere. */
+/** The result of looking up a header: a key, a customer whose record must be loaded first, or a refusal. */
 export type Found = SigningKey | { load: string; missing: string } | 'header_malformed' | 'key_unknown'
 
 export interface KeyCacheOptions {
@@ -41,12 +45,12 @@ export interface KeyCacheOptions {
   keyRing: KeyRing
   changeFeed: Pick<ChangeFeed, 'era' | 'applied' | 'timeline' | 'poll'>
   revocations: Pick<RevocationList, 'changedAt'>
-  /** Where replicas share records, if they do. */
+  /** The cache that replicas share; undefined without Redis. */
   redisKeyCache: Pick<RedisKeyCache, 'find' | 'put' | 'count'> | undefined
   log: Log
 }
 
-/** The customers' records that this replica holds, each used only while no later change of that customer is known. */
+/** This replica's cache of customer records. A record is used only while no later change of it is known. */
 export class KeyCache {
   readonly #options: KeyCacheOptions
   /** By protected header segment, of which each key has exactly one. */
@@ -58,7 +62,7 @@ export class KeyCache {
     },
   })
   readonly #loads = new Map<string, Promise<CustomerRecord>>()
-  /** Customers that are met at once share a statement. */
+  /** Concurrent loads of several customers share a statement. */
   readonly #reads: Batcher<string, RecordRow>
 
   constructor(options: KeyCacheOptions) {
@@ -77,7 +81,7 @@ export class KeyCache {
     return this.#records.size
   }
 
-  /** The key that a protected header names, from memory alone. Made-up kids cost no look-up. */
+  /** Finds the key that a protected header names, in memory only. A made-up kid causes no load. */
   findByHeader(header: string, use: Use): Found {
     const key = this.#byHeader.get(header)
     if (key === undefined) return this.#locate(header, use)
@@ -103,9 +107,9 @@ export class KeyCache {
   }
 
   /**
-   * The record, read if it isn't here, or if it lacks `wanted`, a kid or API key id that we made and that may be newer
-   * than it. What is still not there after the read is remembered as gone: we made it, so it will not come back. A broken
-   * record is no answer: what it would say can't be known. Throws Unavailable then.
+   * Returns the record. Loads it if it isn't cached, or if it lacks `wanted`, a kid or API key id that we
+   * made and that may be newer than the cached record. If the loaded record lacks it too, `wanted` is
+   * remembered as gone, because ids don't come back. Throws Unavailable if the record is broken.
    */
   async load(customerId: string, wanted?: string): Promise<CustomerRecord> {
     const known = this.get(customerId)
@@ -113,7 +117,7 @@ export class KeyCache {
     if (known && (wanted === undefined || has(known, wanted) || isMissing(known, wanted))) return known
     const earlier = wanted === undefined ? undefined : this.#loads.get(customerId)
     if (earlier) {
-      // It was sent before we asked, and so may be older than what is wanted.
+      // This load was sent before our call, so its record may be older than `wanted`.
       await earlier
       return this.load(customerId, wanted)
     }
@@ -124,8 +128,9 @@ export class KeyCache {
   }
 
   /**
-   * The key of this version, which the database has just named. An access key that was retired since is stood in for by the
-   * latest: sessions live on through the emergency that retired it, and no claim names a version.
+   * The key of this version, which a statement has just named. If an access key has been retired since,
+   * returns the latest one instead: sessions survive the emergency that retired it, and no claim names a
+   * version.
    */
   async signingKey(customerId: string, use: Use, version: number): Promise<SigningKey> {
     const known = this.get(customerId)
@@ -150,15 +155,18 @@ export class KeyCache {
     return load
   }
 
-  /** From the shelf only what isn't here at all: a record that lacks what is wanted may well be the newer one. */
+  /**
+   * Asks Redis only if no record is cached here: a cached one that lacks `wanted` may be newer than Redis's.
+   */
   async #loadThrough(customerId: string, wanted: string | undefined): Promise<CustomerRecord> {
     const shelved = this.#records.has(customerId) ? undefined : await this.#loadFromRedis(customerId, wanted)
     return shelved ?? this.#loadFromDatabase(customerId)
   }
 
   /**
-   * Undefined: the database is asked. Beside the rule, an entry of a number that this replica hasn't reached is not used:
-   * it may be of a database that went back since. Neither is one without what is wanted, which may have been made later.
+   * Undefined if the database must be read instead. Apart from the rule of #isCurrent, an entry with a number
+   * that this replica hasn't reached is refused: the database may have gone back since. An entry without
+   * `wanted` is refused too, because `wanted` may be newer.
    */
   async #loadFromRedis(customerId: string, wanted: string | undefined): Promise<CustomerRecord | undefined> {
     const { redisKeyCache, changeFeed } = this.#options
@@ -184,13 +192,13 @@ export class KeyCache {
       }
       if (era !== changeFeed.era || (!row.standby && row.timeline === changeFeed.timeline)) continue
       await changeFeed.poll()
-      // The change feed has just heard from the primary: what answered here is another server.
+      // The change feed has just polled the primary, so this row came from another server.
       if (row.standby || row.timeline !== changeFeed.timeline) this.#options.db.reconnect()
     }
     throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')
   }
 
-  /** One rule: read with the counter and the timeline, used only if no later change is known, on the same timeline. */
+  /** A row is current if no later change of the customer is known and the timeline is still the same. */
   #isCurrent(customerId: string, row: RecordRow, era: number): boolean {
     const { changeFeed, revocations } = this.#options
     const same = era === changeFeed.era && !row.standby && row.timeline === changeFeed.timeline

@@ -17,12 +17,13 @@ import { openDataKey } from './customer-keys.ts'
 /** The master keys and the database don't belong together. Nothing was changed. */
 export class MasterKeyMismatchError extends Error {}
 
-/** Customers whose data keys are tried at the start. */
+/** The number of customers whose data keys are tried at startup. */
 const SAMPLE_SIZE = 10
 
 /**
- * Opens the installation with the ring of master keys, of which the first seals and all open; makes it on the very first
- * start. Throws WrongMasterKey, or SchemaError, before anything is written: what was sealed is never "regenerated".
+ * Opens the installation with the master keys, of which the first seals and all open. Creates the
+ * installation at the very first start. Throws MasterKeyMismatchError or SchemaError before anything is
+ * written: sealed data is never "regenerated".
  */
 export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<KeyRing> {
   const masterKeys = new Map(ring.map(key => [key.id, key]))
@@ -36,7 +37,8 @@ export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[
   const keyRing = { installationId, installationKey, masterKey, current }
   await assertOpensAny(db, keyRing)
   for (const key of ring) await insertMasterKey(db, { id: key.id, checkValue: checkValue(key) })
-  // Another replica may have brought another key under a new id at the same time: the first one counts.
+  // Another replica may have inserted a different key under the same new id at the same time: the first one
+  // wins.
   assertMatches(ring, await findMasterKeys(db, {}))
   return keyRing
 }
@@ -76,7 +78,7 @@ async function installation(db: Querier, current: SealingKey) {
   const id = randomId(15)
   const sealedKey = seal(current, randomBytes(32), contextOf(id))
   await insertInstallation(db, { id, sealedKey, masterKeyId: current.id, checkValue: checkValue(current) })
-  // Another replica may have been first: what the table holds counts.
+  // Another replica may have been first, so read the row that was inserted.
   return (await findInstallation(db, {}))[0]!
 }
 
@@ -91,7 +93,9 @@ function openInstallation(masterKey: KeyRing['masterKey'], id: string, sealed: U
   }
 }
 
-/** One row that doesn't open is its customer's affair; if all are such, they are of another installation. */
+/**
+ * A row that doesn't open affects only its customer; if none opens, the rows belong to another installation.
+ */
 async function assertOpensAny(db: Querier, keyRing: KeyRing) {
   const tried = await findSomeDataKeys(db, { count: SAMPLE_SIZE })
   if (tried.length > 0 && !tried.some(row => opens(keyRing, row)))

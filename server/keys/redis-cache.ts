@@ -6,18 +6,24 @@ import { installationMac } from '../crypto/mac.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 
 /**
- * Older entries are not believed (ms). Every replica knows the changes of customers of the last 24 hours (LONGEST_TOKEN in
- * db/queries/change-feed.ts), so that of an entry within the hour it knows whether one came after it.
+ * Older entries are ignored (ms). Every replica knows all customer changes of the last 24 hours
+ * (LONGEST_TOKEN in db/queries/change-feed.ts), so for an entry from the last hour it knows whether the
+ * customer changed since.
  */
 const MAX_AGE_MS = 3_600_000
-/** How far ahead an entry may be: what is known here of the database's clock may be wrong by a poll's way (ms). */
+/**
+ * How far ahead an entry may be (ms): our estimate of the database's clock is off by up to a poll's round
+ * trip.
+ */
 const CLOCK_SKEW_MS = 60_000
-/** Characters of an entry; a record that is larger is not shared. */
+/** The maximum length of an entry in characters. A larger record is not shared. */
 const MAX_ENTRY_BYTES = 65_536
-/** Of 32 bytes in base32. */
+/** The length of 32 bytes in base32. */
 const MAC_BYTES = 52
 
-/** `refused`: by the rule for records. `forged`: not made by this installation for this customer, or damaged. */
+/**
+ * `refused`: not current, or without the wanted key. `forged`: not written by this installation, or damaged.
+ */
 export const OUTCOMES = ['used', 'missing', 'refused', 'forged', 'outdated', 'failed'] as const
 export type Outcome = (typeof OUTCOMES)[number]
 
@@ -28,10 +34,10 @@ export interface RedisKeyCacheOptions {
 }
 
 /**
- * Customers' records where the other replicas find them, as the database gave them: secrets sealed, of API keys only the
- * SHA-256 of 256 random bits. An entry is one of our own answers from the database, or it is nothing (MAC); whether that
- * answer may still be used, the rule for records says. So it doesn't matter who puts an older one over a newer one: a
- * replica that was slow, or someone who means ill.
+ * Shares customer records between replicas through Redis, as they came from the database: secrets stay
+ * sealed, and an API key is only the SHA-256 of 256 random bits. A MAC shows that an entry is a row that one
+ * of our replicas read; KeyCache checks whether it is still current. So it does no harm if a slow replica or
+ * an attacker overwrites a newer entry with an older one.
  */
 export class RedisKeyCache {
   readonly #options: RedisKeyCacheOptions
@@ -49,7 +55,7 @@ export class RedisKeyCache {
     this.#counts.set(outcome, this.#counts.get(outcome)! + 1)
   }
 
-  /** Undefined: none that is ours and young enough. Whether it may be used is still to be judged. */
+  /** Undefined if there is no genuine, recent entry. The caller must check that the row is current. */
   async find(customerId: string): Promise<RecordRow | undefined> {
     const found = await this.#look(customerId)
     if (typeof found !== 'string') return found
@@ -60,7 +66,7 @@ export class RedisKeyCache {
   async #look(customerId: string): Promise<RecordRow | Outcome> {
     const { redis, changeFeed } = this.#options
     try {
-      // One more than an entry may have: a larger one is cut, and so isn't ours.
+      // One character more than an entry may have: a larger entry is cut off, so its MAC doesn't match.
       const entry = await redis.get(this.#name(customerId), MAX_ENTRY_BYTES + 1)
       if (entry === undefined) return 'missing'
       const row = this.#read(customerId, entry)
@@ -68,7 +74,7 @@ export class RedisKeyCache {
       const age = changeFeed.now() - row.readAt
       return age <= MAX_AGE_MS && age >= -CLOCK_SKEW_MS ? row : 'outdated'
     } catch {
-      return 'failed' // Told by the driver.
+      return 'failed' // The driver logs it.
     }
   }
 
@@ -76,24 +82,24 @@ export class RedisKeyCache {
     const [mac, body] = [Buffer.from(entry.slice(0, MAC_BYTES)), entry.slice(MAC_BYTES)]
     const ours = Buffer.from(this.#mac(customerId, body))
     if (mac.length !== ours.length || !timingSafeEqual(mac, ours)) return undefined
-    const row = JSON.parse(body) // Ours, and so in the form that `put` gives it; another form needs another purpose.
+    const row = JSON.parse(body) // `put` wrote it in this format; a new format needs a new MAC purpose.
     return { ...row, sealedDataKey: Buffer.from(row.sealedDataKey, 'base64') }
   }
 
-  /** Nobody waits for it. A customer that isn't there is not an entry: it may be about to sign up. */
+  /** Writes in the background. An absent customer is not cached: it may be about to sign up. */
   put(customerId: string, row: RecordRow) {
     if (row.sealedDataKey === null) return
     const body = JSON.stringify({ ...row, sealedDataKey: Buffer.from(row.sealedDataKey).toString('base64') })
     const entry = this.#mac(customerId, body) + body
     if (entry.length > MAX_ENTRY_BYTES) return
-    this.#options.redis.set(this.#name(customerId), entry, MAX_AGE_MS).catch(() => {}) // Told by the driver.
+    this.#options.redis.set(this.#name(customerId), entry, MAX_AGE_MS).catch(() => {}) // The driver logs it.
   }
 
   #name(customerId: string) {
     return `assay:${this.#options.keyRing.installationId}:record:${customerId}`
   }
 
-  // A customer id has no space.
+  // The separator is unambiguous because a customer id has no space.
   #mac(customerId: string, body: string) {
     return installationMac(
       this.#options.keyRing.installationKey,

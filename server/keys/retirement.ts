@@ -17,7 +17,10 @@ import type { Revoker } from '../revocation/revoker.ts'
 /** Access keys that one pass of maintenance retires, and refresh keys that it looks at. */
 const BATCH_ROWS = 100
 const WINDOW_ROWS = 1_000
-/** What was under way when a secret was replaced is over by then, with what a slow tab may still present (s). */
+/**
+ * Requests that were in flight when a secret was replaced have ended after this time plus the grace period
+ * (s).
+ */
 const IN_FLIGHT_SECONDS = 60
 
 /** One version of one of a customer's secrets. */
@@ -33,17 +36,21 @@ export interface KeyRetirementOptions {
   config: Pick<Config, 'refreshGrace'>
 }
 
-/** The end of older versions that nothing live can carry any more: by maintenance, or sooner by hand. */
+/**
+ * Retires older versions that no live token or session can use: during maintenance, or earlier on request.
+ */
 export class KeyRetirement {
   readonly #options: KeyRetirementOptions
-  /** Anywhere at first: whoever is restarted often gets to each in the end. */
+  /**
+   * Starts at a random place, so that a replica that restarts often still reaches every customer eventually.
+   */
   #cursor: ScanCursor = { customerId: randomId(10), version: 0 }
 
   constructor(options: KeyRetirementOptions) {
     this.#options = options
   }
 
-  /** Retires what has outlived its tokens and sessions, of all customers. */
+  /** Retires the keys of all customers that have outlived their tokens and sessions, one batch per call. */
   async sweep(): Promise<void> {
     const { db } = this.#options
     await retireAccessKeys(db, { ...MAINTENANCE, limit: BATCH_ROWS })
@@ -53,8 +60,9 @@ export class KeyRetirement {
   }
 
   /**
-   * Retires a previous version, and ends nothing that lives. Answers since when, and the change feed's number if it is so since now.
-   * Throws `not_found`, Conflict, RateLimitedError.
+   * Retires a previous version, unless a live token or session may still use it. Returns when it was retired,
+   * and the change feed's number if it was retired just now. Throws `not_found`, ConflictError,
+   * RateLimitedError.
    */
   async retire(customerId: string, which: Version, origin: AuditContext) {
     const { db, limits, revoker } = this.#options

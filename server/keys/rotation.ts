@@ -14,7 +14,7 @@ import { openDataKey } from './customer-keys.ts'
 
 export type { SecretRow } from '../../db/queries/key-retirement.ts'
 
-/** Which of a customer's secrets an act is about. */
+/** Selects which of a customer's secrets to rotate. */
 export type Uses = { access: boolean; refresh: boolean }
 
 export interface Rotated {
@@ -23,7 +23,9 @@ export interface Rotated {
   effectiveAt: number
 }
 
-/** `now`: what the old secrets signed ends at once. `reason` goes to the audit. */
+/**
+ * `now`: everything that the old secrets signed becomes invalid at once. `reason` is recorded in the audit.
+ */
 type Act = { now: boolean; reason: string }
 
 export interface KeyRotationOptions {
@@ -35,20 +37,22 @@ export interface KeyRotationOptions {
   log: Log
 }
 
-/** Bytes: as long as SHA-512's output, and HS512 wants no shorter key (RFC 7518 3.2). */
+/** As long as SHA-512's output, which is the shortest key that HS512 allows (RFC 7518 3.2). */
 const SECRET_BYTES = 64
-/** A rotation that loses against another is tried again, on what the other left. */
+/** A rotation that loses against a concurrent one is retried from the new state. */
 const MAX_ATTEMPTS = 5
-/** Versions that may verify beside the current ones: each is in the record that every replica reads. */
+/** The most previous versions that may still verify: each is part of the record that every replica reads. */
 const MAX_PREVIOUS = 40
 const TOO_MANY_VERSIONS =
   'too many older versions still verify; wait until they are retired, or rotate with now'
-/** Customers of one pass of maintenance. */
+/** Customers per maintenance pass. */
 const BATCH_ROWS = 100
 
 export const newSecret = () => randomBytes(SECRET_BYTES)
 
-/** The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server. */
+/**
+ * The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server.
+ */
 export class KeyRotation {
   readonly #options: KeyRotationOptions
 
@@ -57,9 +61,9 @@ export class KeyRotation {
   }
 
   /**
-   * A new version for each use, in one write. Tokens of the old one go on until they end by themselves; with `now`, they
-   * end at once on every replica, and with refresh among the uses every session does. Throws `not_found`, `conflict`,
-   * RateLimitedError.
+   * Creates a new version for each use, in one write. Tokens of the old version stay valid until they expire.
+   * With `now` they become invalid at once on every replica, and rotating `refresh` also ends every session.
+   * Throws `not_found`, `conflict`, RateLimitedError.
    */
   async rotate(customerId: string, uses: Uses, act: Act, origin: AuditContext): Promise<Rotated> {
     await this.#options.limits.take('rotate', customerId)
@@ -72,7 +76,7 @@ export class KeyRotation {
     throw new ApiError('conflict', 'the secrets are being rotated by others at the same time; try again')
   }
 
-  /** Undefined: another rotation came first. */
+  /** Undefined if another rotation came first. */
   async #rotateFrom(
     from: Rotatable,
     customerId: string,
@@ -113,7 +117,7 @@ export class KeyRotation {
     }
   }
 
-  /** What `rotate` with `now` would end: sessions, and access tokens at most. */
+  /** Counts the sessions, and at most how many access tokens, that `rotate` with `now` would end. */
   async wouldEnd(customerId: string, uses: Uses): Promise<{ sessions: number; tokens: number }> {
     const [live] = await countLive(this.#options.db, { customerId, ...uses })
     return live!
@@ -123,7 +127,10 @@ export class KeyRotation {
     return listSecrets(this.#options.db, { customerId })
   }
 
-  /** Rotates what is older than its customer's policy, or else `maxAge` seconds, allows, unless another replica has since. */
+  /**
+   * Rotates secrets older than the customer's policy allows, or than `maxAge` seconds without one, unless
+   * another replica has rotated them since.
+   */
   async rotateAged(maxAge: number): Promise<void> {
     const aged = await findAged(this.#options.db, { maxAge, mostPrevious: MAX_PREVIOUS, limit: BATCH_ROWS })
     for (const { customerId, rotations, ...uses } of aged)
@@ -136,7 +143,7 @@ export class KeyRotation {
     await this.#rotateFrom(from, customerId, uses, { now: false, reason: 'age' }, MAINTENANCE)
   }
 
-  /** One that can't be rotated keeps nobody else from it. */
+  /** A customer whose secrets can't be rotated must not stop the rotation of the others. */
   #skip(customerId: string, error: unknown) {
     if (error instanceof Unavailable) throw error
     this.#options.log.warn(
