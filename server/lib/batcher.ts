@@ -4,13 +4,13 @@ import { DatabaseError } from '../../db/errors.ts'
 import { Unavailable } from './errors.ts'
 import { served, serving } from './tracing.ts'
 
-/** Limits on the acts of one statement, and on those that wait. */
+/** Limits on the acts in one statement, and on the acts that are queued. */
 const MAX_BATCH = 100
 const MAX_QUEUED = 10_000
 
 interface Waiting<Item, Result> {
   item: Item
-  /** The requests that are traced with this act. */
+  /** The requests whose traces include this act. */
   served: ReturnType<typeof served>
   resolve(result: Result): void
   reject(error: unknown): void
@@ -18,18 +18,19 @@ interface Waiting<Item, Result> {
 
 export interface BatcherOptions {
   database: Pick<Database, 'kind'>
-  /** Statements under way at once on Postgres, so that one is prepared while another waits for its commit. */
+  /** Concurrent statements on Postgres, so that one can start while another waits for its commit. */
   concurrency?: number
 }
 
 /**
- * Concurrent acts share a statement, and so a commit: while `concurrency` statements are under way, further acts collect. A
- * statement that the database can't answer fails for all acts that shared it. One that it refuses is repeated for each act
- * alone, so that no act fails because of another.
+ * Batches concurrent acts into one statement, and so into one commit: while `concurrency` statements are
+ * running, further acts are queued. If the database doesn't answer a statement, all of its acts fail. If the
+ * database rejects it, each act is repeated alone, so that no act fails because of another.
  *
- * The embedded database runs statements on this thread, and no socket is read while one runs. Two statements under way would
- * follow one another without a turn of the event loop between them, each with the one act that the other's answer brought.
- * So there it is one statement at a time, and each begins a turn after it became due, with all that was read in that turn.
+ * The embedded database runs statements on this thread, which reads no sockets while one runs. Two concurrent
+ * statements would alternate without a turn of the event loop between them, each with the single act that
+ * followed the other's answer. So the embedded database gets one statement at a time, and each starts one turn
+ * late, with every act read in that turn.
  */
 export class Batcher<Item, Result> {
   readonly #run: (items: Item[]) => Promise<Result[]>
@@ -38,7 +39,7 @@ export class Batcher<Item, Result> {
   readonly #waiting: Waiting<Item, Result>[] = []
   #running = 0
 
-  /** `run` answers one result for each item, in order. */
+  /** `run` returns one result for each item, in order. */
   constructor(run: (items: Item[]) => Promise<Result[]>, { database, concurrency = 1 }: BatcherOptions) {
     this.#run = run
     this.#embedded = database.kind === 'embedded'
@@ -70,7 +71,7 @@ export class Batcher<Item, Result> {
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
     } catch (error) {
       if (error instanceof DatabaseError && group.length > 1) return this.#flushEach(group)
-      // If the database doesn't answer, each further group would take another deadline to find that out.
+      // If the database doesn't answer, each further group would wait for its own timeout before failing.
       const behind = error instanceof Unavailable ? this.#waiting.splice(0) : []
       for (const { reject } of [...group, ...behind]) reject(error)
     }
@@ -81,7 +82,7 @@ export class Batcher<Item, Result> {
   }
 }
 
-/** One for each of `many` acts, in order: the row that has its number, if one has. */
+/** Returns the row of each of `many` acts, in order; undefined for an act without a row. */
 export function byNumber<Row extends { n: number }>(rows: Row[], many: number): (Row | undefined)[] {
   const found: (Row | undefined)[] = Array(many).fill(undefined)
   for (const row of rows) found[row.n] = row

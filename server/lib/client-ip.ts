@@ -2,14 +2,14 @@ import { isIP } from 'node:net'
 import proxyaddr from 'proxy-addr'
 import type { Log } from './logger.ts'
 
-/** Hops after which a proxy is no longer believed: each costs a parse of its address. */
+/** The most hops that can be trusted proxies, because parsing each address costs time. */
 const MAX_HOPS = 32
 /** An IPv6 address with the name of a network interface. Node accepts names of any length. */
 const MAX_ADDRESS_LENGTH = 64
 
 /**
- * Finds the client's address behind trusted proxies: the first address that isn't trusted, from the nearest hop to the
- * farthest. Everything further left in X-Forwarded-For is only what that client claims.
+ * Finds the client's address behind trusted proxies: the first address that isn't trusted, from the nearest
+ * hop to the farthest. Everything further left in X-Forwarded-For is only what that client claims.
  */
 export class ClientIps {
   readonly #isTrusted: (address: string, hop: number) => boolean
@@ -17,7 +17,7 @@ export class ClientIps {
   readonly #log: Log
   #warned = false
 
-  /** `ranges`: addresses and CIDR ranges, as the settings checked them. */
+  /** `ranges`: addresses and CIDR ranges, already validated. */
   constructor(ranges: string[], log: Log) {
     const isInRange = proxyaddr.compile(ranges)
     // The library reads `1` and `0x7f.1` as IPv4 addresses.
@@ -26,7 +26,10 @@ export class ClientIps {
     this.#log = log
   }
 
-  /** `peer`: the address of the connection. If a proxy names something that is no address, the proxy's is returned. */
+  /**
+   * `peer`: the address of the connection. If a proxy reports something that isn't an address, returns the
+   * proxy's.
+   */
   clientIp(peer: string | undefined, forwardedFor: string | undefined): string | undefined {
     if (forwardedFor !== undefined && !this.#trustsAny) this.#warn()
     if (peer === undefined || forwardedFor === undefined) return peer && toPlain(peer)
@@ -46,7 +49,10 @@ export class ClientIps {
 
 type Request = Parameters<typeof proxyaddr.all>[0]
 
-/** A request as far as the library reads it. It doesn't know that a tab is white space as well. */
+/**
+ * The part of a request that the library reads. Tabs become spaces because it doesn't treat them as white
+ * space.
+ */
 const toRequest = (peer: string, forwardedFor: string) =>
   ({
     headers: { 'x-forwarded-for': forwardedFor.replaceAll('\t', ' ') },
@@ -55,7 +61,7 @@ const toRequest = (peer: string, forwardedFor: string) =>
 
 const isAddress = (text: string) => text.length <= MAX_ADDRESS_LENGTH && isIP(text) !== 0
 
-/** A socket of both families spells an IPv4 address as IPv6. */
+/** Converts an IPv4-mapped IPv6 address, which a dual-stack socket reports, to IPv4. */
 function toPlain(address: string): string {
   const ipv4 = /^::ffff:(.*)$/i.exec(address)?.[1] ?? ''
   return isIP(ipv4) === 4 ? ipv4 : address

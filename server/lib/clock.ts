@@ -1,7 +1,7 @@
 /** The process's two clocks, in milliseconds. Only main.ts and tests make one. */
 export interface Clock {
-  /** Never goes back, and stands for no date. */
+  /** Never goes back. Its origin is arbitrary. */
   monotonic(): number
-  /** Since 1970, as far as this machine knows. */
+  /** Unix time according to this machine. */
   wall(): number
 }

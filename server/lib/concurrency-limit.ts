@@ -1,8 +1,9 @@
 import { RateLimitedError } from './errors.ts'
 
 /**
- * Lets so many through at a time and so many wait; the rest are refused at once. A password's hash takes 19 MiB and a core
- * for tens of milliseconds: without a limit, a flood of logins would take the machine from everyone else.
+ * Runs at most `abreast` calls at a time and queues at most `queue`; further calls are refused at once.
+ * Hashing a password takes 19 MiB and a core for tens of milliseconds: without a limit, a flood of logins
+ * would starve other requests.
  */
 export class ConcurrencyLimit {
   readonly #abreast: number
@@ -18,7 +19,7 @@ export class ConcurrencyLimit {
   async run<Result>(run: () => Promise<Result>): Promise<Result> {
     if (this.#inside < this.#abreast) this.#inside++
     else if (this.#waiting.length >= this.#queue) throw new RateLimitedError(1)
-    // Whoever leaves hands its place on, so that nobody slips in between.
+    // A call that ends passes its slot to the first in the queue, so that a new call can't take it.
     else await new Promise<void>(resolve => this.#waiting.push(resolve))
     try {
       return await run()

@@ -1,6 +1,6 @@
 /**
- * Everything a caller can be told went wrong, and the one status each has. RFC 6749 5.2 and RFC 6750 3.1 where they name
- * one; the rest are ours. Imports nothing, so that every layer may throw them.
+ * Every error code that we send, with its HTTP status. The codes are those of RFC 6749 5.2 and RFC 6750 3.1
+ * where one fits; the rest are ours. This file imports nothing, so that every layer can throw these errors.
  */
 export const STATUS = {
   invalid_request: 400,
@@ -28,10 +28,10 @@ export type ErrorCode = keyof typeof STATUS
 /** An error the caller may see. Anything else thrown is a bug and becomes server_error. */
 export class ApiError extends Error {
   readonly code: ErrorCode
-  /** Goes to the log and nowhere else; must hold no secret all the same. */
+  /** Only logged, never sent. It must not contain secrets either. */
   readonly detail: string | undefined
 
-  /** `description` is sent: it says what to mend, and never repeats what the caller sent. */
+  /** `description` is sent: it says how to fix the request, and never repeats the caller's input. */
   constructor(code: ErrorCode, description: string, detail?: string) {
     super(description)
     this.code = code
@@ -43,7 +43,7 @@ export class ApiError extends Error {
   }
 }
 
-/** More bytes than the endpoint reads: RFC 6749 has no code of its own for it, HTTP has a status. */
+/** The body is larger than the endpoint allows. RFC 6749 has no code for this, but HTTP has a status. */
 export class PayloadTooLargeError extends ApiError {
   constructor(limit: number) {
     super('invalid_request', `the body is larger than ${limit} bytes; send less`)
@@ -54,14 +54,14 @@ export class PayloadTooLargeError extends ApiError {
   }
 }
 
-/** No token came where one is needed: the challenge then names no error (RFC 6750 3). */
+/** A required token is missing. The challenge then contains no error code (RFC 6750 3). */
 export class TokenMissing extends ApiError {
   constructor(description: string) {
     super('invalid_token', description)
   }
 }
 
-/** Too many tries (429). */
+/** The caller has made too many attempts (429). */
 export class RateLimitedError extends ApiError {
   /** Seconds. */
   readonly retryAfter: number
@@ -72,7 +72,7 @@ export class RateLimitedError extends ApiError {
   }
 }
 
-/** What stands in the way (409), as members of the answer too (RFC 9457 3.2). */
+/** A conflict (409). `members` gives details as extension members of the response (RFC 9457 3.2). */
 export class ConflictError extends ApiError {
   readonly members: Readonly<Record<string, string | number | Record<string, number>>>
 
@@ -82,7 +82,7 @@ export class ConflictError extends ApiError {
   }
 }
 
-/** Why a 503 is sent, as the metrics count it: a closed set. */
+/** Reasons for a 503, used as a metrics label: a closed set. */
 export const UNAVAILABLE = {
   change_feed: 'what is known here is too old, or no poll has succeeded since the question',
   database: 'the database gave no answer, or not as the primary',
@@ -95,7 +95,7 @@ export const UNAVAILABLE = {
 
 export type UnavailableReason = keyof typeof UNAVAILABLE
 
-/** The state can't be known right now (503): never a no, never a yes. */
+/** The state can't be determined right now (503), so the request is neither accepted nor refused. */
 export class Unavailable extends ApiError {
   readonly reason: UnavailableReason
 

@@ -1,18 +1,19 @@
 import { fromRetry, type RandomSource } from '../crypto/credentials.ts'
 import { ApiError } from './errors.ts'
 
-/** What an Idempotency-Key stands for, of a request that makes a credential. */
+/** A request that creates a credential under an Idempotency-Key. */
 export interface IdempotentRequest {
-  /** Kept with what is made, so that it is found again; it tells neither the key nor the request. */
+  /** Stored with the new row, so that a retry finds it. It reveals neither the key nor the request. */
   digest: Buffer
-  /** What the credential of the thing with this id is drawn from. */
+  /** The source of random bytes for the credential that belongs to this id. */
   drawOf(id: string): RandomSource
 }
 
 /**
- * `seed`: the Idempotency-Key, and whose it is. The id of what is made is random; its credential comes from the id, the seed
- * and the request. So the same request has the same credential again, none of it being kept; another request has one that
- * doesn't fit; and what was deleted is not made again, for the next one has another id.
+ * `seed`: the Idempotency-Key and its owner. The new row's id is random; its credential is derived from the
+ * id, the seed and the request. So the same request gets the same credential again although we don't store
+ * it, and a different request gets one that doesn't match. A deleted credential is never recreated, because
+ * the next row has another id.
  */
 export const retryOf = (installationKey: Uint8Array, seed: string, request: unknown): IdempotentRequest => ({
   digest: fromRetry(installationKey, seed)(32, 'retry'),
@@ -20,8 +21,8 @@ export const retryOf = (installationKey: Uint8Array, seed: string, request: unkn
 })
 
 /**
- * What is made of it is found again by its ids, which come from the `seed` alone. Its credential comes from the request too, so
- * another request has one that doesn't fit.
+ * A retry finds the rows of the first attempt by their ids, which are derived from `seed` alone. The
+ * credential is derived from the request too, so a different request gets one that doesn't match.
  */
 export function drawFor(installationKey: Uint8Array, seed: string, request: unknown): RandomSource {
   const ofSeed = fromRetry(installationKey, seed)

@@ -5,7 +5,7 @@ import { ApiError } from './errors.ts'
 
 export type Log = Pick<Logger, 'debug' | 'info' | 'warn' | 'error' | 'fatal'>
 
-/** JSON lines. What may hold a secret never gets this far; the redaction is for the day that it does. */
+/** Logs JSON lines. Callers never log values that may contain secrets; the redaction is a safety net. */
 export function createLog(level: string, destination?: DestinationStream): Logger {
   const options = {
     level,
@@ -16,12 +16,12 @@ export function createLog(level: string, destination?: DestinationStream): Logge
   return destination ? pino(options, destination) : pino(options)
 }
 
-/** The process's own output. */
+/** Logs to the process's standard output. */
 export const standardOutput = () => gathered(pino.destination({ fd: 1, sync: true }))
 
 /**
- * Lines of one turn of the event loop are written together, at its end: a call of the system's for each is a tenth of what
- * its request costs. A line that the process ends with is written before it ends.
+ * Writes the lines of one turn of the event loop together, at its end: a system call for each line would be a
+ * tenth of the cost of its request. The last lines are written when the process exits.
  */
 export function gathered(file: DestinationStream): DestinationStream & { flushSync(): void } {
   let lines = ''
@@ -51,7 +51,7 @@ const SECRETS = new Set([
   'api_key',
 ])
 
-/** By name, in the line and in its plain members. pino's own takes 10 to 20 µs a line, which is a request's. */
+/** Redacts by name, in the line and in its plain members. pino's redaction takes 10 to 20 µs per line. */
 function redact(line: Record<string, unknown>): Record<string, unknown> {
   const clean = censored(line)
   for (const name in clean) {
@@ -70,7 +70,7 @@ function censored(members: Record<string, unknown>): Record<string, unknown> {
 const isPlain = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
 
-/** Of an error that isn't ours the message is left out: drivers and parsers repeat in it what they were given. */
+/** Omits the message of an error that isn't ours, because drivers and parsers repeat their input in it. */
 function describeError(error: unknown) {
   if (error instanceof ApiError)
     return {

@@ -4,34 +4,34 @@ import { UNAVAILABLE, type UnavailableReason } from './errors.ts'
 
 export type JobOutcome = 'ok' | 'failed' | 'skipped'
 
-/** What is read off at each scrape. */
+/** Values that are read at each scrape. */
 export interface MetricSources {
-  /** Seconds since the poll that the state rests on was sent. */
+  /** Seconds since the last applied poll was sent. */
   busAge(): number
-  /** Seconds: the oldest state that was ever answered from. */
+  /** The greatest age of the state that an answer was based on (seconds). */
   maxAnswerAge(): number
   changeFeed(): { polls: number; failures: number; rows: number; reloads: number }
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
-  /** Of access tokens that were authenticated before. */
+  /** Statistics of the cache of authenticated access tokens. */
   tokenCache(): { outcomes: ReadonlyMap<string, number>; tokens: number; bytes: number }
-  /** How looking for records in Redis ended. */
+  /** Lookups of records in Redis, by outcome. */
   redisKeyCache(): ReadonlyMap<string, number>
   redisFailures(): number
 }
 
 export interface MetricsOptions {
-  /** Whether they tell of the process too. */
+  /** Whether to include Node's process metrics. */
   process: boolean
-  /** One of several that serve a port: who asks it wants the numbers of all. */
+  /** Set if several workers share a port: a scrape of one worker returns the metrics of all. */
   worker?: { number: number; allMetrics(): Promise<string> } | undefined
 }
 
-/** As numbers, so that those of several workers can be added up. */
+/** Metrics as numbers, so that those of several workers can be added up. */
 export type MetricSnapshot = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
 
-/** Numbers for Prometheus. Labels come from closed sets, never from a request. */
+/** Prometheus metrics. Label values come from closed sets, never from a request. */
 export class Metrics {
   readonly #registry = new Registry()
   readonly #worker: MetricsOptions['worker']
@@ -43,8 +43,8 @@ export class Metrics {
   readonly #jobs: Counter<'task' | 'outcome'>
   readonly #removed: Counter<'task'>
   /**
-   * Counted by hand: a label lookup at each verify would cost more than the rest of the counting. Of some outcomes one is
-   * enough to be told of: those have a series before their first.
+   * A plain Map, because a label lookup at each verify would cost more than the rest of the counting. Some
+   * outcomes should raise an alert at their first occurrence, so their series start at 0.
    */
   readonly #verified = new Map<string, number>([
     ['rule_malformed', 0],
@@ -80,7 +80,7 @@ export class Metrics {
     this.#jobs = new Counter({
       name: 'assay_maintenance_jobs_total',
       help: 'Jobs of maintenance, by how they ended; skipped: another replica does them for all.',
-      // Not `job`, which Prometheus has for its own.
+      // Prometheus reserves the label `job`.
       labelNames: ['task', 'outcome'],
       registers,
     })
@@ -109,7 +109,7 @@ export class Metrics {
     totals(registers, sources)
   }
 
-  /** An access token was checked; undefined is a yes. */
+  /** Counts a checked access token; `refusal` is undefined if it was accepted. */
   verified(refusal: string | undefined) {
     const outcome = refusal ?? 'ok'
     this.#verified.set(outcome, (this.#verified.get(outcome) ?? 0) + 1)
@@ -120,23 +120,23 @@ export class Metrics {
     this.#seconds.observe({ route }, seconds)
   }
 
-  /** A 503 was sent. */
+  /** Counts a 503 response. */
   unavailable(reason: UnavailableReason) {
     this.#unavailable.inc({ reason })
   }
 
-  /** Of a refresh token it was decided what becomes of its session. */
+  /** Counts a refresh by its outcome. */
   refreshed(outcome: RefreshOutcome) {
     this.#refreshed.inc({ outcome })
   }
 
-  /** A job of maintenance was run, or was another replica's. */
+  /** Counts a maintenance job that this replica ran or skipped. */
   maintained(task: string, outcome: JobOutcome, removed: number) {
     this.#jobs.inc({ task, outcome })
     this.#removed.inc({ task }, removed)
   }
 
-  /** An act took its number on the change feed. */
+  /** Records how long an act waited for its number on the change feed. */
   lockWaited(seconds: number) {
     this.#lockWait.observe(seconds)
   }
@@ -145,7 +145,7 @@ export class Metrics {
     return this.#worker ? this.#worker.allMetrics() : this.#registry.metrics()
   }
 
-  /** This process's own. */
+  /** This process's metrics only. */
   numbers(): Promise<MetricSnapshot> {
     return this.#registry.getMetricsAsJSON()
   }
@@ -155,7 +155,10 @@ export class Metrics {
   }
 }
 
-/** Each value has a series from the start: of one that begins with its first event, no rule can tell that it grew. */
+/**
+ * Starts a series for each value at 0: an alert rule can't see growth in a series that starts with its first
+ * event.
+ */
 function fromNothing<Label extends string>(
   registers: Registry[],
   label: Label,
@@ -190,12 +193,14 @@ function byOutcome(
   })
 }
 
-/** Node's own. Of several processes each has its label: a sum would hide the one that stalls, or leaks. */
+/**
+ * Adds Node's metrics. Each worker's have their own label, because a sum would hide one that stalls or leaks.
+ */
 export function ofProcess(register: Registry, worker: string | undefined) {
   collectDefaultMetrics({ register, ...(worker !== undefined && { labels: { worker } }) })
 }
 
-/** `aggregator` says what several workers make of it. */
+/** `aggregator` is how the values of several workers are combined. */
 function gauges(registers: Registry[], sources: MetricSources) {
   const gauge = (name: string, help: string, aggregator: 'sum' | 'max', read: () => number) =>
     new Gauge({
@@ -219,9 +224,9 @@ function gauges(registers: Registry[], sources: MetricSources) {
     'max',
     sources.maxAnswerAge,
   )
-  // Each worker knows them all: a sum would count every revocation once for each.
+  // Each worker knows all revocations, so a sum would count each of them once per worker.
   gauge('assay_revocations', 'Live revocations known here.', 'max', sources.revocations)
-  // Each worker has a cache of its own, and so a customer may be in several: this is what memory is spent on.
+  // Each worker has its own cache, and a customer may be in several: the sum shows the memory used.
   gauge('assay_customers_cached', 'Records of customers in memory.', 'sum', sources.customers)
   gauge('assay_tokens_cached', 'Access tokens in the token cache.', 'sum', () => sources.tokenCache().tokens)
   gauge(

@@ -9,29 +9,31 @@ import type { KeyRing } from '../crypto/key-ring.ts'
 import { installationMac } from '../crypto/mac.ts'
 import { RateLimitedError } from './errors.ts'
 
-/** Tries in a span of seconds, before the next is refused. */
+/** `points` attempts are allowed per `duration` seconds; further ones are refused. */
 const LIMITS = {
-  /** From one address, whatever the emails. */
+  /** Per address, for all emails together. */
   login: { points: 60, duration: 60 },
-  /** For one email from one address: who knows the email can't lock its owner out from elsewhere. */
+  /**
+   * Per email and address, so that someone who knows an email can't lock out its owner from another address.
+   */
   loginOfEmail: { points: 10, duration: 60 },
   signup: { points: 20, duration: 60 },
   password: { points: 10, duration: 60 },
   rotate: { points: 30, duration: 600 },
-  /** Of secrets by hand; each may count a day of the audit. */
+  /** Manual retirements of secrets. Each may have to count the audit events of a day. */
   retire: { points: 60, duration: 600 },
-  /** Each stays in every replica's memory for a day. */
+  /** Revocations of a subject. Each stays in every replica's memory for a day. */
   subject: { points: 600, duration: 60 },
 }
 
 export type Limit = keyof typeof LIMITS
 
 export interface RateLimiter {
-  /** Counts a try of this key. Throws RateLimitedError, or Unavailable where it can't be counted. */
+  /** Counts an attempt of this key. Throws RateLimitedError, or Unavailable if it can't be counted. */
   take(name: Limit, key: string): Promise<void>
 }
 
-/** Counts before anything is awaited or hashed, so that parallel tries can't pass together. */
+/** Counts before anything is awaited or hashed, so that parallel attempts can't exceed the limit. */
 export class MemoryRateLimiter implements RateLimiter {
   readonly #limiters = ofEach(inMemory)
 
@@ -40,13 +42,13 @@ export class MemoryRateLimiter implements RateLimiter {
   }
 }
 
-/** What replicas that count together share. */
+/** The Redis and the keys that the replicas share for counting. */
 export interface Shared {
   redis: Pick<Redis, 'eval'>
   keyRing: Pick<KeyRing, 'installationId' | 'installationKey'>
 }
 
-/** Counts in one step in Redis, for all replicas; and here while it fails. */
+/** Counts atomically in Redis, for all replicas. While Redis fails, each replica counts in its own memory. */
 export class RedisRateLimiter implements RateLimiter {
   readonly #shared: Shared
   readonly #limiters: Record<Limit, RateLimiterAbstract>
@@ -56,7 +58,7 @@ export class RedisRateLimiter implements RateLimiter {
     this.#limiters = ofEach(name => inRedis(name, shared))
   }
 
-  /** Neither emails nor addresses are told to Redis. */
+  /** Hashes the key, so that Redis sees neither emails nor addresses. */
   take(name: Limit, key: string): Promise<void> {
     const nameless = installationMac(this.#shared.keyRing.installationKey, 'limit', key, 16)
     return consume(this.#limiters[name], nameless)
@@ -89,13 +91,13 @@ const inRedis = (name: Limit, { redis, keyRing }: Shared) =>
     insuranceLimiter: inMemory(name),
   })
 
-/** Count and milliseconds. Anything else would pass for a count of none. */
+/** Checks for a count and milliseconds. The library would read anything else as a count of 0. */
 function numbers(answer: unknown): number[] {
   if (Array.isArray(answer) && answer.length === 2 && answer.every(Number.isInteger)) return answer
   throw new Error('Redis: an answer that is no count')
 }
 
-/** An address as a key: of IPv6 its /64, all of which one client has. */
+/** The rate limit key of an address. An IPv6 address counts as its /64, because one client has all of it. */
 export function addressKey(ip: string | undefined): string {
   if (!ip?.includes(':')) return ip ?? ''
   const [head = '', tail = ''] = ip.split('::')

@@ -6,32 +6,36 @@ import type { Clock } from './clock.ts'
 import { VERSION } from './version.ts'
 
 /**
- * The only file that knows OpenTelemetry. Of its API the CommonJS build, which prom-client has loaded: the other would be
- * fifty modules more at each start.
+ * The only file that uses OpenTelemetry. It loads the CommonJS build of the API, which prom-client has
+ * already loaded: the other build would load fifty more modules at each start.
  */
 const api = createRequire(import.meta.url)('@opentelemetry/api') as typeof import('@opentelemetry/api')
 const { context, propagation, trace, SpanKind, SpanStatusCode } = api
 
-/** What is sent at a process's end may take so long (ms). */
+/** The timeout for sending the remaining spans at shutdown (ms). */
 const FLUSH_TIMEOUT_MS = 1_000
 
 export interface TracedRequest {
   method: string
-  /** As it was declared. */
+  /** The route pattern, not the path. */
   route: string
   headers: object
-  /** Machines ask it all the time: told only where it asked another system, or failed. */
+  /** Machines call it constantly, so it is traced only if it called another system or failed. */
   quiet: boolean
 }
 
-/** Those of RFC 9110 9.3, and PATCH; any other is `_OTHER`, so that callers can't make up span names. */
+/**
+ * The methods of RFC 9110 9.3, and PATCH. Others become `_OTHER`, so that callers can't make up span names.
+ */
 const METHODS = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'CONNECT', 'TRACE'])
 
-/** A request under way. Its span is made once there is something to tell: most answers from memory have none. */
+/**
+ * A request in progress. Its span is created only when needed: most requests answered from memory have none.
+ */
 class RequestTrace {
   readonly #tracer: Tracer
   readonly #request: TracedRequest
-  /** By the monotonic clock (ms). */
+  /** Start time by the monotonic clock (ms). */
   readonly #began: number
   readonly #around = context.active()
   #told: { span: Span; within: Context } | undefined
@@ -43,7 +47,7 @@ class RequestTrace {
     this.#began = began
   }
 
-  /** A span of a part of it. None once it has been answered: what comes later is nobody's wait. */
+  /** Starts a child span, or none after the response: the client doesn't wait for later work. */
   begin(name: string, options: SpanOptions): Span[] {
     return this.#ended ? [] : [this.#tracer.startSpan(name, options, this.#tell().within)]
   }
@@ -58,7 +62,7 @@ class RequestTrace {
     span.end(at)
   }
 
-  /** Part of the trace that is under way here, if something else of this process began one, or of the caller's (traceparent). */
+  /** Creates the span, in the trace that is active in this process or else in the caller's (traceparent). */
   #tell() {
     if (this.#told) return this.#told
     const { method: given, route, headers } = this.#request
@@ -76,13 +80,16 @@ class RequestTrace {
 const SERVED = api.createContextKey('assay: requests that are served')
 const NOBODY: readonly RequestTrace[] = []
 
-/** Those that what runs now is done for: one, or all whose acts share a statement. Without an SDK nobody. */
+/**
+ * The requests that the current async context is working for. More than one if their acts share a statement;
+ * none without an SDK.
+ */
 export const served = () => (context.active().getValue(SERVED) ?? NOBODY) as readonly RequestTrace[]
 
 export const serving = <Result>(requests: readonly RequestTrace[], run: () => Result): Result =>
   context.with(context.active().setValue(SERVED, requests), run)
 
-/** A call of another system, told in the trace of each request that it is made for. */
+/** Makes a call to another system, with a span in the trace of each request that it is made for. */
 export async function told<Result>(
   name: string,
   attributes: Attributes,
@@ -99,7 +106,7 @@ export async function told<Result>(
   }
 }
 
-/** Without the error's message, which is for the log. */
+/** Marks a span as failed. The error's message is only for the log. */
 function fail(span: Span, type: string) {
   span.setAttribute('error.type', type)
   span.setStatus({ code: SpanStatusCode.ERROR })
@@ -108,7 +115,7 @@ function fail(span: Span, type: string) {
 const kindOf = (error: unknown) =>
   error instanceof DatabaseError ? error.sqlstate : (error as Error).constructor.name
 
-/** Tells an SDK of requests, and of what they wait for. */
+/** Creates spans for requests and for the calls that they wait for. */
 export class Tracing {
   readonly #tracer: Tracer
   readonly #clock: Pick<Clock, 'monotonic'>
@@ -118,7 +125,7 @@ export class Tracing {
     this.#clock = clock
   }
 
-  /** `answer` doesn't throw. What it answers at once is not traced. */
+  /** `answer` must not throw. Synchronous responses are not traced. */
   follow(traced: TracedRequest, answer: () => Response | Promise<Response>): Response | Promise<Response> {
     const request = new RequestTrace(this.#tracer, traced, this.#clock.monotonic())
     const response = serving([request], answer)
@@ -129,18 +136,19 @@ export class Tracing {
     })
   }
 
-  /** Sends what waits to be sent. The API has no word for it, SDKs have. */
+  /** Sends the pending spans. The API has no method for this, but SDKs do. */
   async flush(): Promise<void> {
     const sdk = provider().getDelegate() as { forceFlush?(): Promise<void> }
-    await Promise.race([sdk.forceFlush?.(), pause(FLUSH_TIMEOUT_MS)]).catch(() => {}) // It has told whoever wants to know.
+    // The SDK reports its own errors.
+    await Promise.race([sdk.forceFlush?.(), pause(FLUSH_TIMEOUT_MS)]).catch(() => {})
   }
 }
 
-/** Undefined: there is no SDK. It must be loaded before. */
+/** Undefined if there is no SDK. The SDK must be loaded before this call. */
 export function tracingOfSdk(clock: Pick<Clock, 'monotonic'>): Tracing | undefined {
   const tracer = provider().getDelegateTracer('assay', VERSION)
   return tracer && new Tracing(tracer, clock)
 }
 
-/** The API's own, which hands on to the SDK's. */
+/** The API's proxy provider, which delegates to the SDK's. */
 const provider = () => trace.getTracerProvider() as ProxyTracerProvider

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 
-/** Of this program. */
+/** The version of Assay. */
 export const VERSION: string = JSON.parse(
   readFileSync(`${import.meta.dirname}/../../package.json`, 'utf8'),
 ).version

@@ -1,17 +1,18 @@
 import { Unavailable } from './errors.ts'
 
-/** What must be waited for before a verdict: a poll of the change feed, or the record of a customer. */
+/** A verdict isn't possible yet: it needs a poll of the change feed, or the record of a customer. */
 export type Waiting = { wait: () => Promise<unknown> }
 
 export const isWaiting = (verdict: object | undefined): verdict is Waiting =>
   verdict !== undefined && 'wait' in verdict
 
-/** How often a verdict may need something more. Each wait brings what it names; more than two are a race with changes. */
+/** The most waits for one verdict. Two are normally enough; more mean that the state keeps changing. */
 const MAX_WAITS = 4
 
 /**
- * Judges, and judges again after each thing waited for. A verdict is synchronous, with no await between the freshness of
- * the state and what is said of it: an answer is true of one moment. Throws Unavailable when that moment doesn't come.
+ * Repeats `judge` until it needs to wait for nothing more. `judge` is synchronous, with no await between its
+ * check that the state is fresh and its verdict, so a verdict is true of one moment. Throws Unavailable after
+ * MAX_WAITS waits.
  */
 export async function whenReady<Verdict extends object | undefined>(
   judge: () => Verdict | Waiting,

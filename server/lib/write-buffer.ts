@@ -1,16 +1,16 @@
 import { LRUCache } from 'lru-cache'
 import type { Log } from './logger.ts'
 
-/** Of one kind of note: written together, this long after the first (ms). */
+/** The buffer is flushed this long after its first item (ms). */
 const FLUSH_INTERVAL_MS = 1_000
-/** Waiting at most; what comes on top is dropped. */
+/** The most items in the buffer; further items are dropped. */
 const MAX_BATCH = 1_000
-/** Remembered as noted. */
+/** The most keys remembered as recently written. */
 const MAX_REMEMBERED = 100_000
 
 /**
- * Notes that may be late or lost, written together: that a key was used, that a client has what it was given. Never on
- * anybody's way: `note` returns at once, a write that fails is dropped.
+ * Batches writes that may be late or lost, for example that an API key was used or that a client received its
+ * token. It never delays a request: `enqueue` returns at once, and a failed write is dropped.
  */
 export class WriteBuffer<Item> {
   readonly #write: (items: Item[]) => Promise<unknown>
@@ -20,7 +20,7 @@ export class WriteBuffer<Item> {
   #timer: NodeJS.Timeout | undefined
   dropped = 0
 
-  /** A key noted is not noted again within `quiet` milliseconds (0: for as long as it is remembered). */
+  /** A key is not written again within `quiet` milliseconds (0: for as long as it is remembered). */
   constructor(options: { write: (items: Item[]) => Promise<unknown>; quiet: number; log: Log }) {
     this.#write = options.write
     this.#log = options.log

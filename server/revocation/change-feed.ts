@@ -7,19 +7,24 @@ import type { Log } from '../lib/logger.ts'
 import { VERSION } from '../lib/version.ts'
 import type { RevocationList } from './revocation-list.ts'
 
-/** A request that finds the state too old waits for a poll, this long at most (ms). */
+/** A request that finds the state too old waits for a poll at most this long (ms). */
 const JOIN_POLL_MS = 250
-/** Between two polls while an answer waits for every replica (ms). */
+/** The poll interval while a request waits for every replica (ms). */
 const WAIT_POLL_MS = 25
-/** A database clock that goes back further makes rows live again that were forgotten; they are kept a minute longer (ms). */
+/**
+ * Rows are kept for a minute after they expire. If the database's clock goes back further than this (ms),
+ * rows that were already forgotten may become live again, so all state is reloaded.
+ */
 const MAX_CLOCK_STEP_BACK_MS = 30_000
-/** Between two polls while nothing can be answered (ms). */
+/** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
-/** Between two polls that hints, or strict questions, ask for (ms). */
+/** The shortest interval between polls caused by hints or strict requests (ms). */
 const MIN_POLL_MS = 20
-/** Statements of one poll; 20,000 rows each. */
+/** The most statements per poll. Each returns up to 20,000 rows. */
 const MAX_ATTEMPTS = 500
-/** Well under the shortest time that a change of a customer is kept (24 h): whoever missed more reloads (ms). */
+/**
+ * A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h).
+ */
 const MAX_GAP_MS = 3_600_000
 
 const pause = (milliseconds: number) =>
@@ -32,7 +37,7 @@ interface Moment {
 }
 
 export interface ChangeFeedOptions {
-  /** A connection of its own, with a deadline of at most N/2. */
+  /** A dedicated connection, with a timeout of at most N/2. */
   connection: Querier
   clock: Clock
   /** N, in milliseconds. */
@@ -40,27 +45,27 @@ export interface ChangeFeedOptions {
   /** This process's random name among the replicas. */
   replica: string
   revocations: RevocationList
-  /** Called when a customer's record changed, or all may have. */
+  /** Called when a customer's record has changed, or when all may have. */
   forget: { one(customerId: string): void; all(): void }
-  /** Called when this replica has changed something: whoever can be told is told. */
+  /** Called after a local change, so that other replicas can be notified. */
   published: () => void
   log: Log
 }
 
 /**
- * Keeps what this replica knows within a bound of the truth. Accepting at time a implies a finished poll that was sent
- * after a - N; whatever was acknowledged before that poll was sent is in its snapshot.
+ * Bounds the staleness of this replica's state. A token is accepted at time t only if a poll sent after t - N
+ * has completed, so every revocation acknowledged before that poll was sent is known here.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
   #applied = 0
   #timeline: string | undefined
-  /** Until when both clocks allow answers. */
+  /** The end of the lease, by each clock. */
   #lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
-  /** The database's clock at the last poll (ms), and what to add to the monotonic clock to have it. */
+  /** The database's time at the last poll, and its offset from the monotonic clock (ms). */
   #databaseTime = 0
   #offset = Number.NaN
-  /** The monotonic clock when the last poll that was applied was sent. */
+  /** When the last applied poll was sent, by the monotonic clock. */
   #sentAt = Number.NEGATIVE_INFINITY
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
   #pollInFlight: Promise<void> | undefined
@@ -69,7 +74,7 @@ export class ChangeFeed {
   #poked = false
   #failing = false
   #sweptAt = 0
-  /** The oldest state that was ever answered from (ms). */
+  /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
   readonly counts = { polls: 0, failures: 0, rows: 0, reloads: 0 }
 
@@ -77,25 +82,31 @@ export class ChangeFeed {
     this.#options = options
   }
 
-  /** Whether an answer may be given now, by both clocks: one may have been set, the other stops while a machine sleeps. */
+  /**
+   * Whether the lease is valid by both clocks: the wall clock may be set, the monotonic one stops during
+   * sleep.
+   */
   hasLease(): boolean {
     const { clock } = this.#options
     return clock.monotonic() < this.#lease.monotonic && clock.wall() < this.#lease.wall
   }
 
-  /** Resolves once usable; waits for a poll if need be. Throws Unavailable. */
+  /** Resolves once the lease is valid, waiting for a poll if necessary. Throws Unavailable. */
   async ensureLease(): Promise<void> {
     if (this.hasLease()) return
-    await within(JOIN_POLL_MS, this.poll(), () => {}).catch(() => {}) // Told, and counted.
+    await within(JOIN_POLL_MS, this.poll(), () => {}).catch(() => {}) // Already logged and counted.
     if (!this.hasLease()) throw new Unavailable('change feed: the lease has run out', 'change_feed')
   }
 
-  /** Milliseconds since 1970 by the database's clock; where a poll's way leaves a doubt, ahead of it rather than behind. */
+  /**
+   * Unix time by the database's clock (ms). The estimate may be ahead by up to a poll's round trip, but not
+   * behind.
+   */
   now(): number {
     return this.#offset + this.#options.clock.monotonic()
   }
 
-  /** Grows whenever everything is read anew: what was read before is of another era. */
+  /** Increases with every full reload. Anything read in an earlier era is outdated. */
   get era() {
     return this.counts.reloads
   }
@@ -104,24 +115,26 @@ export class ChangeFeed {
     return this.#timeline
   }
 
-  /** The number up to which every change is known here. */
+  /** This replica knows every change up to this number. */
   get applied() {
     return this.#applied
   }
 
-  /** Milliseconds since the poll that the state rests on was sent. */
+  /** Milliseconds since the last applied poll was sent. */
   get age() {
     return this.#options.clock.monotonic() - this.#sentAt
   }
 
-  /** The age of the state that is answered from now, which `maxAnswerAge` remembers. */
+  /** Returns the age of the state for an answer given now, and updates `maxAnswerAge`. */
   recordAnswer(): number {
     const { age } = this
     if (age > this.maxAnswerAge) this.maxAnswerAge = age
     return age
   }
 
-  /** This replica's own change, known before its answer goes out. `applied` stays: lower numbers may be unknown. */
+  /**
+   * Applies a local change before its response is sent. `applied` stays: lower numbers may still be unknown.
+   */
   apply(rows: RevocationRow[]) {
     for (const row of rows) this.#apply(row)
     this.#options.published()
@@ -133,9 +146,9 @@ export class ChangeFeed {
   }
 
   /**
-   * Resolves when no replica can answer by a state before `seq`, or before whatever was committed when this was called:
-   * each has applied it, or can't have answered without a poll for as long as any of them may. Throws Unavailable when
-   * that can't be known.
+   * Resolves when no replica can still answer from a state before `seq` (by default, before anything
+   * committed when this was called): every replica has applied it, or so much time has passed that no older
+   * lease is valid. Throws Unavailable if no poll succeeds.
    */
   async waitForReplicas(seq?: number): Promise<void> {
     const { clock, maxStaleness } = this.#options
@@ -151,14 +164,16 @@ export class ChangeFeed {
     if (known === undefined) throw new Unavailable('change feed: no poll since the change', 'change_feed')
   }
 
-  /** Resolves once a poll that was sent after this call has been applied: whatever was acknowledged before is known. */
+  /**
+   * Resolves once a poll sent after this call is applied, so that every change acknowledged before is known.
+   */
   async readBarrier(): Promise<void> {
     await pause(MIN_POLL_MS - this.age)
     if (!(await this.#pollAgain()) || !this.hasLease())
       throw new Unavailable('change feed: no poll since the question', 'change_feed')
   }
 
-  /** A poll that is sent after this call. Answers whether it succeeded. */
+  /** Sends a new poll, without joining one already in flight. Returns whether it succeeded. */
   async #pollAgain(): Promise<boolean> {
     await this.#pollInFlight?.catch(() => {})
     return this.poll().then(
@@ -167,7 +182,9 @@ export class ChangeFeed {
     )
   }
 
-  /** Somebody has published: polls soon, and however often it is called, seldom more than once in MIN_POLL_MS. */
+  /**
+   * Polls soon because another replica has published. Repeated calls poll about once per MIN_POLL_MS at most.
+   */
   wake() {
     if (this.#poked || this.#stopped) return
     this.#poked = true
@@ -178,7 +195,7 @@ export class ChangeFeed {
     }, wait).unref()
   }
 
-  /** One in flight: whoever asks meanwhile joins it. */
+  /** Polls, or joins the poll that is already in flight. */
   poll(): Promise<void> {
     if (this.#stopped)
       return Promise.reject(new Unavailable('change feed: this replica has stopped', 'change_feed'))
@@ -202,10 +219,13 @@ export class ChangeFeed {
     }
   }
 
-  /** One statement. Answers whether it won the lease; if not, the next one takes up where it ended. */
+  /**
+   * Runs one statement. Returns whether it renewed the lease; if not, the next statement continues where it
+   * ended.
+   */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
-    // Before sending: the lease counts from the oldest moment that the answer may speak of.
+    // Read the clocks before sending: the lease starts at the earliest moment that the snapshot can be from.
     const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
     const [answer] = await poll(connection, {
       replica,
@@ -221,7 +241,9 @@ export class ChangeFeed {
     return won
   }
 
-  /** Once when polls begin to fail and once when they succeed again: an outage is one event, not two a second. */
+  /**
+   * Logs when polls begin to fail and when they succeed again, so that an outage isn't logged twice a second.
+   */
   #logTransition(failure: unknown) {
     const failing = failure !== undefined
     if (failing === this.#failing) return
@@ -234,20 +256,27 @@ export class ChangeFeed {
     else this.#options.log.info('the database is polled again')
   }
 
-  /** Another system or timeline, a counter that went back, a gap in which rows may have come and gone, or rows forgotten. */
+  /**
+   * Whether the local state can't be continued from this poll: the database or its timeline is another, its
+   * counter or clock went back, or the gap since the last poll is so long that rows may have been added and
+   * removed in it.
+   */
   #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
     if (this.#timeline === undefined) return false
     const lost = now - this.#databaseTime > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
     return lost || timeline !== this.#timeline || seq < this.#applied
   }
 
-  /** Applies what the poll brought. Answers whether all of it is known now and this replica was seen before. */
+  /**
+   * Applies the poll's rows. Returns whether they were all of them and the replica's own row was already
+   * fresh.
+   */
   #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
     this.counts.rows += rows.length
     const whole = rows.length < PAGE
-    // Whoever waits for every replica must find this one's row, no older than N, even while a poll is under way.
+    // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
     const seen =
       this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
     this.#timeline = answer.timeline
@@ -259,7 +288,10 @@ export class ChangeFeed {
     return whole && seen
   }
 
-  /** The database read its clock between sending and receiving. What was known before stays, if it can be true still. */
+  /**
+   * The database read its clock between `sent` and `received`. The old offset is kept if it is still
+   * possible.
+   */
   #setTime(now: number, sent: number, received: number) {
     const [least, most] = [now - received, now - sent]
     if (!(this.#offset >= least && this.#offset <= most)) this.#offset = most
@@ -286,7 +318,7 @@ export class ChangeFeed {
     this.#options.revocations.sweep(this.#databaseTime / 1000)
   }
 
-  /** Loads the state and goes on polling. Throws when the first poll fails. */
+  /** Loads the state and starts polling. Throws if the first poll fails. */
   async start(): Promise<void> {
     await this.poll()
     this.#schedule()
@@ -296,12 +328,12 @@ export class ChangeFeed {
     const interval = this.hasLease() ? Math.min(this.#options.maxStaleness / 4, 500) : RECOVERY_POLL_MS
     this.#timer = setTimeout(() => {
       this.poll()
-        .catch(() => {}) // Told, and counted.
+        .catch(() => {}) // Already logged and counted.
         .finally(() => this.#stopped || this.#schedule())
     }, interval)
   }
 
-  /** Ends the polling and leaves the replicas, so that nobody waits for this one. */
+  /** Stops polling and removes this replica's row, so that no request waits for it. */
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)

@@ -2,8 +2,8 @@ import type { Redis } from '../../db/redis.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 
 /**
- * Tells the other replicas through Redis that something has changed, so that they poll at once. A hint says nothing else,
- * and losing one costs half a second.
+ * Notifies the other replicas through Redis of a change, so that they poll at once. A hint contains nothing
+ * else, and a lost one costs half a second.
  */
 export class RedisNotifier {
   readonly #redis: Pick<Redis, 'publish'>
@@ -21,7 +21,7 @@ export class RedisNotifier {
     redis.subscribe(this.#channel, onHint)
   }
 
-  /** One under way at a time; whatever changes meanwhile is one more. */
+  /** Sends one hint at a time. All changes made while one is being sent share the next. */
   send() {
     this.#again = true
     if (!this.#sending) void this.#drain()
@@ -31,7 +31,7 @@ export class RedisNotifier {
     this.#sending = true
     while (this.#again) {
       this.#again = false
-      await this.#redis.publish(this.#channel).catch(() => {}) // Told by the driver.
+      await this.#redis.publish(this.#channel).catch(() => {}) // The driver logs it.
     }
     this.#sending = false
   }

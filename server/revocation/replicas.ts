@@ -3,7 +3,7 @@ import { listReplicas } from '../../db/queries/replicas.ts'
 
 export type { ReplicaRow } from '../../db/queries/replicas.ts'
 
-/** Who else serves this installation. */
+/** The replicas that serve this installation. */
 export class Replicas {
   readonly #db: Querier
 
@@ -11,7 +11,7 @@ export class Replicas {
     this.#db = db
   }
 
-  /** Those that were heard of a moment ago, this one among them. */
+  /** Lists the replicas that polled recently, including this one. */
   list() {
     return listReplicas(this.#db, {})
   }

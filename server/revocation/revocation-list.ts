@@ -4,7 +4,7 @@ import { Unavailable } from '../lib/errors.ts'
 
 export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revoked' | 'everyone_revoked'
 
-/** What began under a lower one is refused; dead after, a NumericDate. */
+/** Tokens with a lower epoch are refused. `deadAfter`: a NumericDate after which no such token is alive. */
 interface Epoch {
   epoch: number
   deadAfter: number
@@ -14,11 +14,12 @@ const NO_EPOCH: Epoch = { epoch: 0, deadAfter: 0 }
 const later = (one: Epoch, two: Epoch) => (two.epoch > one.epoch ? two : one)
 
 /**
- * What this replica knows to be revoked: the complete set of what is live, so that a token seen for the first time needs
- * no database. How fresh it is, the change feed knows.
+ * All live revocations that this replica knows. The list is complete, so a token seen for the first time
+ * needs no query. The change feed keeps it fresh.
  */
 export class RevocationList {
-  // Each to its dead_after, a NumericDate. By customer, too: who has one customer's secret can sign any jti and sid.
+  // Values are dead_after, a NumericDate. Keys include the customer, because someone with one customer's
+  // secret can sign any jti and sid.
   readonly #tokens = new Map<string, number>()
   readonly #sessions = new Map<string, number>()
   readonly #subjects = new Map<string, Epoch>()
@@ -27,8 +28,9 @@ export class RevocationList {
   #everyone: Epoch = NO_EPOCH
 
   /**
-   * Idempotent: the replica that acted knows its own change before the poll brings it. Throws Unavailable for what a newer
-   * version ended in a way that this one doesn't know: it must not say yes as though nothing had been.
+   * Adds a change. Idempotent, because a replica applies its own changes before the poll returns them. Throws
+   * Unavailable for a kind of revocation that only a newer version knows: ignoring it would accept revoked
+   * tokens.
    */
   add([seq, kind, customerId, key, epoch, deadAfter]: RevocationRow) {
     if (kind === 'token') this.#tokens.set(keyOf(customerId, key), deadAfter)
@@ -51,7 +53,10 @@ export class RevocationList {
     this.#subjects.set(key, later(this.#subjects.get(key) ?? NO_EPOCH, raised))
   }
 
-  /** Why the token is refused, or undefined. The customer's own epoch and state are its record's. */
+  /**
+   * Why the token is refused, or undefined. The customer's epoch and state are checked against its record
+   * instead.
+   */
   refuse(claims: AccessClaims): RevokedBecause | undefined {
     const { client_id, jti, sid, sub, ep } = claims
     if (this.#tokens.size > 0 && this.#tokens.has(keyOf(client_id, jti))) return 'token_revoked'
@@ -63,12 +68,12 @@ export class RevocationList {
     return undefined
   }
 
-  /** The number of the last change of this customer's record that is known here; 0 for none. */
+  /** The number of the last known change of this customer's record; 0 for none. */
   changedAt(customerId: string): number {
     return this.#customers.get(customerId)?.seq ?? 0
   }
 
-  /** Forgets what no live token can be concerned by; `now` is a NumericDate. */
+  /** Removes revocations that can't affect a live token any more; `now` is a NumericDate. */
   sweep(now: number) {
     for (const deaths of [this.#tokens, this.#sessions])
       for (const [key, deadAfter] of deaths) if (deadAfter < now) deaths.delete(key)
@@ -87,9 +92,9 @@ export class RevocationList {
   }
 }
 
-// A customer id has no space.
+// The separator is unambiguous because a customer id has no space.
 const keyOf = (customerId: string, key: string) => `${customerId} ${key}`
 
-/** Of a token's `ep`. */
+/** The customer epoch in a token's `ep`. */
 export const customerEpoch = (ep: string) => Number(ep.slice(0, ep.indexOf('.')))
 const subjectEpoch = (ep: string) => Number(ep.slice(ep.indexOf('.') + 1))

@@ -15,7 +15,7 @@ import { ApiError } from '../lib/errors.ts'
 import type { RateLimiter } from '../lib/rate-limiter.ts'
 import type { ChangeFeed } from './change-feed.ts'
 
-/** Until the poll brings the exact one: no access token lives longer (seconds). */
+/** The longest life of an access token (seconds), used until a poll returns the exact end. */
 const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = 86_400 + 60
 
 export interface RevokerOptions {
@@ -25,8 +25,9 @@ export interface RevokerOptions {
 }
 
 /**
- * Ends tokens, sessions, subjects, customers, everyone: each one write, and known to this replica before its answer goes out. Each
- * answers the change feed's number, for whoever waits until every replica knows.
+ * Revokes tokens, sessions, subjects, customers or everything. Each revocation is one write, and this replica
+ * applies it before it responds. Each method returns the change feed's number, for requests that wait for
+ * every replica.
  */
 export class Revoker {
   readonly #db: Querier
@@ -43,7 +44,10 @@ export class Revoker {
     this.#tokens = new Batcher(acts => revokeAll(db, acts), { database: db })
   }
 
-  /** Answers the change feed's number, or undefined when there was nothing to end. Its access tokens end with it. */
+  /**
+   * Ends a session and its access tokens. Returns the change feed's number; undefined if there was none to
+   * end.
+   */
   async end(customerId: string, sessionId: string, origin: AuditContext): Promise<number | undefined> {
     const seq = await this.#ends.add({ ...actOf(customerId, origin), id: sessionId })
     if (seq !== undefined) this.applySessionEnded(customerId, sessionId, seq)
@@ -58,7 +62,7 @@ export class Revoker {
     return seq
   }
 
-  /** Ends all of a subject's tokens and sessions that began before. Answers the change feed's number. */
+  /** Ends all tokens and sessions that a subject has so far. Returns the change feed's number. */
   async revokeSubject(customerId: string, subject: string, origin: AuditContext): Promise<number> {
     await this.#limits.take('subject', customerId)
     const [raised] = await raiseSubjectEpoch(this.#db, { ...origin, customerId, subject })
@@ -67,7 +71,10 @@ export class Revoker {
     return seq
   }
 
-  /** Ends all of a customer's tokens and sessions that began before, its own too. Answers the change feed's number. */
+  /**
+   * Ends all tokens and sessions that a customer has so far, including its own. Returns the change feed's
+   * number.
+   */
   async revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
     const [raised] = await raiseCustomerEpoch(this.#db, { ...origin, customerId })
     if (!raised) throw new ApiError('not_found', 'no such customer')
@@ -75,7 +82,7 @@ export class Revoker {
     return raised.seq
   }
 
-  /** Ends every token and session of every customer that began before. Answers the change feed's number. */
+  /** Ends all tokens and sessions of all customers so far. Returns the change feed's number. */
   async revokeEveryone(origin: AuditContext): Promise<number> {
     const [raised] = await raiseEveryonesEpoch(this.#db, origin)
     const { seq, epoch } = raised!
@@ -83,12 +90,12 @@ export class Revoker {
     return seq
   }
 
-  /** A session that another act ended is refused here from now on. */
+  /** Refuses a session on this replica from now on, because another act has ended it. */
   applySessionEnded(customerId: string, sessionId: string, seq: number) {
     this.#changeFeed.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
   }
 
-  /** A customer's record that another act changed is read anew here from now on. */
+  /** Drops a customer's cached record on this replica, because another act has changed it. */
   invalidateCustomer(customerId: string, seq: number) {
     this.#changeFeed.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
   }

@@ -6,7 +6,7 @@ import type { SigningKey } from '../keys/customer-keys.ts'
 /** Why a text is not an authentic token of a key's customer. */
 export type AuthenticationFailure = 'signature_wrong' | 'claims_malformed' | 'wrong_customer' | 'wrong_issuer'
 
-/** The claims of a token whose MAC `key` made, in canonical JSON. Which members they have is for the caller to check. */
+/** The claims of a token, if `key` made its MAC and they are canonical JSON. The caller must check the members. */
 export function signedClaims(
   token: CompactJws,
   key: SigningKey,
@@ -31,7 +31,7 @@ export class AuthenticClaims implements AccessClaims {
   readonly scope?: string
   readonly sid?: string
   readonly gen?: number
-  /** `ext` as JSON.stringify spells it. */
+  /** `ext` as serialized by JSON.stringify. */
   readonly extJson?: string
 
   /** `customerId` and `issuer` equal the claims' own. All tokens of a key share these two strings. */
@@ -52,13 +52,13 @@ export class AuthenticClaims implements AccessClaims {
     Object.freeze(this)
   }
 
-  /** Parsed at each access. To embed it in JSON, use `extJson`. */
+  /** Parses `extJson` at each access. Use `extJson` directly to embed it in JSON. */
   get ext(): Record<string, unknown> | undefined {
     return this.extJson === undefined ? undefined : JSON.parse(this.extJson)
   }
 }
 
-/** What is cached of a text that was found authentic: the header segment that names its key, and which key that was. */
+/** The cache entry of an authentic token: its claims, its header segment, and the serial of the key that verified it. */
 class AuthenticToken {
   readonly header: string
   /** The serial of the key. The key itself would keep a secret in memory after it was rotated or erased. */
@@ -74,23 +74,23 @@ class AuthenticToken {
   }
 }
 
-/** Tokens that were seen once, in 2 MiB at most: somewhat more of them than the cache has room for. */
+/** The most tokens remembered as seen once, in at most 2 MiB. This is somewhat more than the cache can hold. */
 const MAX_SEEN_ONCE = 65_536
 
 export interface AuthenticatorOptions {
   issuer: string
-  /** The most memory that cached tokens take. */
+  /** The most memory that cached tokens may use. */
   maxCacheBytes: number
 }
 
 /**
- * Authenticates access tokens. The result is a pure function of text and key, and so it is cached by the whole text. A
- * cached token is not an accepted one: time, revocations and the customer's state decide that, at every request.
+ * Authenticates access tokens. The result is a pure function of text and key, so it is cached by the whole text. A cached
+ * token is not yet accepted: its expiry, revocations and the customer's state are checked at every request.
  */
 export class Authenticator {
   readonly #issuer: string
   readonly #cache: LRUCache<string, AuthenticToken>
-  /** 32 bits of each token's MAC. When two tokens have the same bits, one is cached at its first use; no more depends on it. */
+  /** 32 bits of each token's MAC. If two tokens share them, one is cached at its first use, which does no harm. */
   readonly #seenOnce = new Set<number>()
   #hits = 0
   #misses = 0
@@ -101,12 +101,12 @@ export class Authenticator {
     this.#cache = new LRUCache({ maxSize: maxCacheBytes, sizeCalculation: ({ bytes }) => bytes })
   }
 
-  /** The text as it was found authentic before, or else its segments. Undefined if it can't be a token. */
+  /** The cache entry of the text, or else its segments. Undefined if it can't be a token. */
   read(text: string): AuthenticToken | CompactJws | undefined {
     return this.#cache.get(text) ?? split(text)
   }
 
-  /** `token` is what `read` returned, `key` the one that the key cache has now for its header. */
+  /** `token` is the result of `read`; `key` is the key cache's current key for its header. */
   authenticate(
     text: string,
     token: AuthenticToken | CompactJws,
@@ -132,7 +132,7 @@ export class Authenticator {
     this.#cache.set(copy(text), new AuthenticToken(text, key, claims))
   }
 
-  /** Whether this authentic text was probably here before. Tokens that come only once are not worth their memory. */
+  /** Whether this authentic text was probably seen before. Tokens that are used only once are not worth caching. */
   #wasSeen(text: string): boolean {
     let bits = 0
     for (let i = text.length - 12; i < text.length; i++) bits = Math.imul(bits, 31) + text.charCodeAt(i)
@@ -170,14 +170,14 @@ export class Authenticator {
 }
 
 /**
- * A string of its own. The text may be a slice, which keeps the whole header or body that it was cut from in memory. A Map
- * of Node 26 copies a slice that becomes a key; a Map of Node 24 does not.
+ * Copies a string. The text may be a slice, which keeps the whole header or body that it was cut from in memory. A Map in
+ * Node 26 copies a slice used as a key; a Map in Node 24 does not.
  */
 const copy = (text: string) => Buffer.from(text, 'latin1').toString('latin1')
 
 /**
- * The most memory that an entry takes. V8 keeps ASCII at one byte a character and other text at two; an element of a list
- * costs a string of its own.
+ * The most memory that an entry takes. V8 stores ASCII in one byte per character and other text in two; each list element
+ * is a separate string.
  */
 function maxBytes(text: string, { sub, aud, scope = '', extJson = '' }: AuthenticClaims) {
   const audience =
@@ -185,5 +185,5 @@ function maxBytes(text: string, { sub, aud, scope = '', extJson = '' }: Authenti
   return FIXED_BYTES + text.length + 2 * sub.length + audience + scope.length + 2 * extJson.length
 }
 
-/** The two objects, the short strings and a place in the cache; measured by test/token-cache-memory.test.ts. */
+/** The size of the two objects, the short strings and a cache slot, measured by test/token-cache-memory.test.ts. */
 const FIXED_BYTES = 850

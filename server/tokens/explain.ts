@@ -8,17 +8,17 @@ import { scopesOf } from '../jwt/scopes.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { RejectionReason, TokenVerifier } from './verifier.ts'
 
-/** Why a token is accepted or not, for who may know. */
+/** Why a token is accepted or refused, for callers who are allowed to know. */
 export interface Explanation {
   active: boolean
-  /** What failed first. */
+  /** The first check that failed. */
   reason?: RejectionReason | SessionProblem | 'credential'
   explanation: string
-  /** What would mend it. */
+  /** How to fix it. */
   remedy?: string
-  /** From the kid, which only we can have made. */
+  /** Read from the kid, whose MAC shows that we made it. */
   key?: { kid: string; customerId: string; use: 'access' | 'refresh'; version: number; state: string }
-  /** What the token says of itself, once its signature has held. */
+  /** Claims of the token, given only if its signature is valid. */
   token?: { id: string; subject: string; issuedAt: number; expiresAt: number }
   session?: { id: string; state: string; generation?: number; tokenGeneration: number } & Partial<
     Pick<ExplainedSession, 'disabled' | 'everyone'>
@@ -27,7 +27,7 @@ export interface Explanation {
 
 type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 'token_used'
 
-/** In words, and what to do. */
+/** Explanations for the caller, each with a remedy. */
 const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation: string, remedy: string]> = {
   credential: [
     'this is a credential of a customer or of a resource server, not a token',
@@ -83,7 +83,7 @@ const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation:
 
 const ACTIVE = 'it is valid: signed here, in its time, and not revoked'
 
-/** What is refused for one of these was signed by who has the secret, so that what it says is worth telling. */
+/** Reasons that are found only after the signature was verified, so the token's claims can be shown. */
 const SIGNED = new Set<RejectionReason>([
   'not_yet_valid',
   'expired',
@@ -111,8 +111,8 @@ export class Explainer {
   }
 
   /**
-   * `limits`: of a resource server, which is told of no other customer, of no other scope, and of no refresh token. Throws
-   * Unavailable when the state can't be known.
+   * `limits` is the allow-list of a resource server: it learns nothing about other customers, other scopes or refresh
+   * tokens. Throws Unavailable when the state can't be known.
    */
   async explain(text: string, limits?: AllowList): Promise<Explanation> {
     if (/^assay_(ak|rs)_/.test(text)) return because('credential')
@@ -182,7 +182,7 @@ function because(reason: RejectionReason | SessionProblem | 'credential') {
   return { active: false, reason, explanation, remedy }
 }
 
-/** Of a refresh token, which only its session makes good. */
+/** Why a refresh token can't be used, judging by its session; undefined if it can. */
 function problemOf(session: Explanation['session']): RejectionReason | SessionProblem | undefined {
   if (session === undefined || session.state === 'unknown') return 'session_unknown'
   if (session.everyone) return 'everyone_revoked'

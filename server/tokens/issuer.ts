@@ -20,16 +20,16 @@ import { ApiError, Unavailable } from '../lib/errors.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
 import type { TokenVerifier } from './verifier.ts'
 
-/** What is asked for: a token about `subject`, for `audience`. */
+/** A request for a token about `subject`, for `audience`. */
 export interface IssueRequest extends AuditContext {
   customerId: string
   subject: string
-  /** `exact`: asked for in so many words, and not to be narrowed. */
+  /** `exact`: the caller requested exactly this scope, so it must not be narrowed. */
   scope: string
   exact: boolean
   audience: string | string[]
   ext: Record<string, unknown> | undefined
-  /** Seconds that each access token is to live; undefined: as long as is usual. */
+  /** Lifetime of each access token in seconds; undefined for the default. */
   expiresIn: number | undefined
   apiKeyId: string | undefined
   type: AuditType
@@ -48,13 +48,13 @@ export interface IssuerOptions {
   config: Settings
 }
 
-/** Statements under way at once: while one waits for its commit, the next is made ready. */
+/** Concurrent statements: while one waits for its commit, the next can start. */
 const CONCURRENCY = 2
 
-/** New tokens and new sessions. What becomes of a session is in refresh.ts. */
+/** Issues tokens and starts sessions. Sessions are refreshed in refresh.ts. */
 export class Issuer {
   readonly #options: IssuerOptions
-  /** Parameters of every statement that issues. */
+  /** Parameters of every issuing statement. */
   readonly defaults: Defaults
   readonly #tokens: Batcher<NewToken, IssueResult | undefined>
   readonly #sessions: Batcher<NewSession, IssueResult | undefined>
@@ -72,10 +72,10 @@ export class Issuer {
     this.#sessions = grouped(insertSessions)
   }
 
-  /** An access token that belongs to no session. */
+  /** Issues an access token without a session. */
   async issue(grant: IssueRequest): Promise<TokenSet> {
     const tokenId = randomId(15)
-    // What the claims hold is no business of the database's: only a session keeps them.
+    // The audience and the custom claims are stored only with a session.
     const { ext: _, audience: __, ...asked } = grant
     const issued = await this.#tokens.add({ ...asked, tokenId })
     if (!issued) throw notActive(grant)
@@ -90,7 +90,7 @@ export class Issuer {
     return granted
   }
 
-  /** A session that `insert` writes with whatever begins with it. Undefined: it wrote none. */
+  /** Starts a session that `insert` writes, together with other rows if needed. Undefined if it wrote no session. */
   async startWith(
     grant: IssueRequest,
     insert: (session: NewSession) => Promise<IssueResult | undefined>,
@@ -102,8 +102,9 @@ export class Issuer {
   }
 
   /**
-   * `start`, once per Idempotency-Key and customer in ten minutes: a retry with the same request is answered like a lost
-   * refresh. Throws `conflict` once the session has moved on, `invalid_request` for another request under the key.
+   * Like `start`, but only once per Idempotency-Key and customer within ten minutes: a retry of the same request gets its
+   * tokens again, as after a lost refresh response. Throws `conflict` if the session has been used or has ended, and
+   * `invalid_request` if the key was used with another request.
    */
   async startOnce(grant: IssueRequest, key: string, request: string): Promise<TokenSet> {
     const session = this.#newSession(grant)
@@ -121,7 +122,7 @@ export class Issuer {
   ): Promise<TokenSet> {
     const tokenId = randomId(15)
     const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, ...this.defaults, tokenId })
-    // The request that claimed the key has not ended, or its customer is no longer active.
+    // The request that claimed the key is still running, or its customer is no longer active.
     if (!held)
       throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')
     if (held.outcome === 'other_request')
@@ -179,7 +180,7 @@ export class Issuer {
     })
   }
 
-  /** Both tokens of a session, from its row as it is now. */
+  /** Signs both tokens of a session from its current row. */
   async grantedFrom(
     customerId: string,
     row: SessionRow & Pick<RefreshResult, 'issuedAt' | 'accessVersion'>,

@@ -4,7 +4,7 @@ import { ApiError } from '../lib/errors.ts'
 
 export { NO_POLICY, type Policy } from '../../db/queries/policy.ts'
 
-/** What the server's settings say of every customer that has no policy of its own. */
+/** The server's settings, which apply to customers without a policy of their own. */
 export type Settings = Pick<Config, keyof Defaults>
 
 export const defaultsOf = ({
@@ -23,7 +23,7 @@ export const defaultsOf = ({
 
 type Lifetime = 'accessTokenTtl' | 'maxAccessTokenTtl' | 'refreshTokenTtl' | 'sessionMaxTtl'
 
-/** What a policy sets must not be longer than what bounds it, which may be the server's: it would be cut in silence. */
+/** A lifetime in a policy must not exceed its bound (the policy's or the server's), which would silently shorten it. */
 const BOUNDS: [shorter: Lifetime, longer: Lifetime][] = [
   ['accessTokenTtl', 'maxAccessTokenTtl'],
   ['accessTokenTtl', 'refreshTokenTtl'],
@@ -38,7 +38,7 @@ const NAMES: Record<Lifetime, string> = {
   sessionMaxTtl: 'session_max_ttl',
 }
 
-/** Throws `invalid_request` for a lifetime that another would cut. */
+/** Throws `invalid_request` for a lifetime that exceeds its bound. */
 export function assertFits(policy: Policy, settings: Settings): void {
   for (const [shorter, longer] of BOUNDS) {
     const most = policy[longer] ?? settings[longer]
@@ -50,7 +50,7 @@ export function assertFits(policy: Policy, settings: Settings): void {
   }
 }
 
-/** To who asked for more than its customer's policy lets anybody have. */
+/** The error for a request that exceeds the customer's policy. */
 export const refusedBy = ({ refused, mostTtl, allowedScopes }: Refused): ApiError =>
   refused === 'expires_in'
     ? new ApiError('invalid_request', `expires_in: from 1 to ${mostTtl} seconds`)

@@ -32,20 +32,20 @@ export interface SessionsOptions {
   issuer: Issuer
   revoker: Revoker
   config: Pick<Config, 'refreshGrace'>
-  /** Told of each refresh that was decided. */
+  /** Called with the outcome of each refresh. */
   decided(outcome: RefreshOutcome): void
   log: Log
 }
 
-/** Statements under way at once. */
+/** Concurrent statements. */
 const CONCURRENCY = 2
 
-/** What becomes of a session: refreshed, confirmed, listed. How it begins is in issuer.ts, how it is ended in revoker.ts. */
+/** Refreshes, confirms and lists sessions. They start in issuer.ts and are ended in revoker.ts. */
 export class Sessions {
   readonly #options: SessionsOptions
   readonly #seen: WriteBuffer<{ customer_id: string; id: string; gen: number }>
   readonly #refreshes: Batcher<Refresh, RefreshResult | undefined>
-  /** Sessions whose refresh shares a statement. */
+  /** Sessions with a refresh in a shared statement. */
   readonly #together = new Set<string>()
 
   constructor(options: SessionsOptions) {
@@ -77,7 +77,7 @@ export class Sessions {
     throw refused(row.outcome)
   }
 
-  /** Undefined: it has to be done alone. A session's second refresh at once is: a statement changes a row but once. */
+  /** Undefined if it must run alone: a statement can update a session's row only once, so a concurrent one can't join. */
   async #refreshTogether(asked: Refresh): Promise<RefreshResult | undefined> {
     const session = `${asked.customerId} ${asked.sessionId}`
     if (this.#together.has(session)) return undefined
@@ -102,7 +102,7 @@ export class Sessions {
     return { ...issuer.defaults, grace: config.refreshGrace }
   }
 
-  /** Notes that the client has what its session's last rotation gave it, so that an earlier token is a thief's. */
+  /** Records that the client received its last refresh response, so that any earlier refresh token counts as stolen. */
   markConfirmed(claims: AccessClaims) {
     if (claims.sid === undefined || claims.gen === undefined || claims.gen === 1) return
     const seen = { customer_id: claims.client_id, id: claims.sid, gen: claims.gen }
@@ -113,7 +113,7 @@ export class Sessions {
     return this.#seen.flush()
   }
 
-  /** The scope of each session whose token could be used to refresh now, by jti; all from one snapshot. */
+  /** The scope of each session whose token could be used to refresh now, by jti. Reads a single snapshot. */
   async refreshable(tokens: RefreshClaims[]): Promise<Map<string, string>> {
     if (tokens.length === 0) return new Map()
     const asked = tokens.map(({ client_id: customer_id, sid: id, gen }) => ({ customer_id, id, gen }))

@@ -20,7 +20,7 @@ import {
   signedClaims,
 } from './authenticator.ts'
 
-/** Why a token is refused. Never shown to who presents it: it goes to metrics, and to those who may know. */
+/** Why a token is refused. Only for metrics and authorized callers; never shown to the presenter. */
 export type RejectionReason =
   | 'token_malformed'
   | 'header_malformed'
@@ -51,29 +51,29 @@ export class TokenVerifier {
     this.#options = options
   }
 
-  /** Throws Unavailable when the state can't be known. Awaits nothing when it is in memory. */
+  /** Verifies an access token; awaits nothing if the state is in memory. Throws Unavailable if it can't be known. */
   async verify(text: string): Promise<VerifyResult<AuthenticClaims>> {
     return whenReady(() => this.verifyAccessSync(text))
   }
 
-  /** All by one state, whatever has to be waited for first. */
+  /** Verifies all tokens against the same state, after loading what any of them needs. */
   async verifyAll(texts: string[]): Promise<VerifyResult<AuthenticClaims>[]> {
     return whenReady(() => together(texts.map(text => this.verifyAccessSync(text))))
   }
 
-  /** As `verifyAll`, a refresh token's own part of the truth. */
+  /** Like `verifyAll`, for refresh tokens; their sessions are not checked. */
   async verifyAllRefresh(texts: string[]): Promise<VerifyResult<RefreshClaims>[]> {
     return whenReady(() => together(texts.map(text => this.#verifyRefreshSync(text))))
   }
 
-  /** A refresh token's own part of the truth; its session's is in the database. Throws Unavailable. */
+  /** Verifies a refresh token's signature, claims and expiry, but not its session. Throws Unavailable. */
   async verifyRefresh(text: string): Promise<VerifyResult<RefreshClaims>> {
     return whenReady(() => this.#verifyRefreshSync(text))
   }
 
   /**
-   * The result, if everything that it depends on is in memory. Nothing is awaited between the check of the lease and the
-   * result, so the result is true of one moment.
+   * Returns the result if everything that it depends on is in memory. Nothing is awaited between the check of the lease and
+   * the result, so the result is true of one moment.
    */
   verifyAccessSync(text: string): VerifyResult<AuthenticClaims> | Waiting {
     const { authenticator, changeFeed, keys } = this.#options
@@ -118,7 +118,7 @@ export class TokenVerifier {
     return isExpired(claims, changeFeed.now()) ? { refusal: 'expired' } : { claims }
   }
 
-  /** An access token as its issuing statement decided it. It never outlives its session. */
+  /** Signs an access token with the values that the issuing statement decided. It never outlives its session. */
   async issueAccess(token: NewAccessToken): Promise<{ text: string; claims: AccessClaims }> {
     const { issuer, keys } = this.#options
     const { customerId, tokenId, audience, subject, scope, ext, session, issuedAt } = token
@@ -139,7 +139,7 @@ export class TokenVerifier {
     return { text: signUnder(key.header, key.alg, claims, key.secret), claims }
   }
 
-  /** Derived wholly from the session's row: the same row gives the same string again. */
+  /** Signs a refresh token. It is derived only from the session's row, so the same row always gives the same token. */
   async issueRefresh(customerId: string, session: RefreshableSession): Promise<string> {
     const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)
     const claims: RefreshClaims = {
