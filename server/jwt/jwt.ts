@@ -4,8 +4,8 @@ export type Algorithm = 'HS256' | 'HS384' | 'HS512'
 export type TokenType = 'at+jwt' | 'rt+jwt'
 
 /**
- * Exactly these members, in this order: `alg` none, `crit`, `jwk` and whatever else a header may hold have no
- * place to be.
+ * A header has exactly these members, in this order, so `alg` none, `crit`, `jwk` and everything else that a
+ * header may contain are impossible.
  */
 export interface ProtectedHeader {
   alg: Algorithm
@@ -22,8 +22,8 @@ export interface CompactJws {
 }
 
 /**
- * `floor`: the fewest bytes of a secret. Our own keys are HS512 and 64 bytes; the others can only be imported
- * ones.
+ * `floor` is the minimum length of a secret in bytes. Our own keys are HS512 and 64 bytes; only imported keys
+ * use the others.
  */
 const ALGORITHMS = {
   HS256: { hash: 'sha256', floor: 32 },
@@ -34,8 +34,8 @@ const ALGORITHMS = {
 const MAX_JWT_BYTES = 8192
 const SEGMENTS = /^([\w-]+)\.([\w-]+)\.([\w-]+)$/
 /**
- * By length modulo 4: the last characters whose unused bits are zero (RFC 4648 3.5). No encoding has a
- * remainder of 1.
+ * The allowed last characters by length modulo 4: those whose unused bits are zero (RFC 4648 3.5). No
+ * encoding has a remainder of 1.
  */
 const LAST = [
   'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_',
@@ -52,27 +52,26 @@ const INHERITED_NAME = /[{,]"(?:__proto__|constructor|prototype)":/
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
- * A compact JWS. Throws when the secret is too short for the algorithm; says nothing about the sense of the
- * claims.
+ * Signs a compact JWS. Throws if the secret is too short for the algorithm. Doesn't check the claims.
  */
 export function sign(header: ProtectedHeader, claims: object, secret: Uint8Array): string {
   return signUnder(encodeHeader(header), header.alg, claims, secret)
 }
 
-/** `sign`, with a header that is encoded already. */
+/** Like `sign`, with an encoded header. */
 export function signUnder(header: string, alg: Algorithm, claims: object, secret: Uint8Array): string {
   const signingInput = `${header}.${encode(claims)}`
   return `${signingInput}.${mac(signingInput, alg, secret)}`
 }
 
-/** The one segment that a key's tokens of one type begin with. */
+/** Encodes the header segment that all tokens of one type and key begin with. */
 export function encodeHeader({ alg, typ, kid }: ProtectedHeader): string {
   return encode({ alg, typ, kid })
 }
 
 /**
- * Three segments, each the one canonical spelling of its bytes, or undefined. Length first and one pass after
- * it: what a stranger sends costs at most 8 KiB of looking.
+ * Splits a token into three segments, each in canonical base64url; undefined for any other text. The length
+ * is checked first, then one pass follows, so an unauthenticated caller costs at most a scan of 8 KiB.
  */
 export function split(token: string): CompactJws | undefined {
   if (token.length > MAX_JWT_BYTES) return undefined
@@ -83,7 +82,7 @@ export function split(token: string): CompactJws | undefined {
 }
 
 /**
- * The header of a segment that `sign` could have written, character for character; undefined for any other.
+ * Parses a header segment that `sign` could have written, character for character; undefined for any other.
  */
 export function parseHeader(segment: string): ProtectedHeader | undefined {
   const { alg, typ, kid } = parseClaims(segment) ?? {}
@@ -93,12 +92,12 @@ export function parseHeader(segment: string): ProtectedHeader | undefined {
 }
 
 /**
- * A JSON object spelled as JSON.stringify spells it, or undefined: so no member twice, no escape that isn't
- * needed, no white space, no number out of range. Members named like what every object inherits are refused
- * at any depth.
+ * Parses a JSON object that is spelled as JSON.stringify would, so without duplicate members, unnecessary
+ * escapes, white space or numbers out of range; undefined for any other. Members with the name of a property
+ * that every object inherits are refused at any depth.
  */
 export function parseClaims(segment: string): Record<string, unknown> | undefined {
-  // Bounds the depth too: JSON.parse would build any, and what reads its result next might not stand it.
+  // This bounds the depth too: JSON.parse accepts any depth, and code that reads its result might overflow.
   if (segment.length > MAX_JWT_BYTES) return undefined
   try {
     const text = utf8.decode(Buffer.from(segment, 'base64url'))
@@ -111,8 +110,8 @@ export function parseClaims(segment: string): Record<string, unknown> | undefine
 }
 
 /**
- * In constant time. As text, so that only the canonical spelling of a signature matches. Throws when the
- * secret is too short: an empty key from a look-up is a bug, never a key.
+ * Compares in constant time, as text, so that only the canonical spelling of a signature matches. Throws if
+ * the secret is too short: an empty key is always a bug in the lookup.
  */
 export function macMatches(token: CompactJws, alg: Algorithm, secret: Uint8Array): boolean {
   const expected = Buffer.from(mac(token.signingInput, alg, secret))

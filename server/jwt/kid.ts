@@ -19,13 +19,12 @@ export function formatKid(installationKey: Uint8Array, { customerId, use, versio
   // Fixed width, one letter, no leading zeros: no two names give the same text, so the text can be MACed.
   const name = `${customerId}.${use === 'access' ? 'a' : 'r'}${version}`
   if (!NAME.test(name) || version > MAX_VERSION) throw new Error('not the name of a signing key')
-  // Joined: a template's text stays a tree of its parts in memory, and kids are kept by the hundred thousand.
+  // join() gives a flat string; a template would keep its parts in memory, and we hold 100,000s of kids.
   return [name, installationMac(installationKey, 'kid', name, 8)].join('.')
 }
 
 /**
- * The name in a kid that we made, checked in constant time; undefined for any other text, at the cost of no
- * look-up.
+ * Parses a kid that we made; undefined for any other text. Needs no lookup, and compares in constant time.
  */
 export function parseKid(installationKey: Uint8Array, kid: string): KeyName | undefined {
   const [, customerId, letter, digits] = KID.exec(kid) ?? []

@@ -29,8 +29,8 @@ export interface BatcherOptions {
  *
  * The embedded database runs statements on this thread, which reads no sockets while one runs. Two concurrent
  * statements would alternate without a turn of the event loop between them, each with the single act that
- * followed the other's answer. So the embedded database gets one statement at a time, and each starts one turn
- * late, with every act read in that turn.
+ * followed the other's answer. So the embedded database gets one statement at a time, and each starts one
+ * turn late, with every act read in that turn.
  */
 export class Batcher<Item, Result> {
   readonly #run: (items: Item[]) => Promise<Result[]>

@@ -99,8 +99,8 @@ export class ChangeFeed {
   }
 
   /**
-   * Unix time by the database's clock (ms). The estimate may be ahead by up to a poll's round trip, but not
-   * behind.
+   * Unix time by the database's clock (ms). The estimate is uncertain by a poll's round trip; it is ahead
+   * rather than behind.
    */
   now(): number {
     return this.#offset + this.#options.clock.monotonic()

@@ -6,7 +6,10 @@ import type { SigningKey } from '../keys/customer-keys.ts'
 /** Why a text is not an authentic token of a key's customer. */
 export type AuthenticationFailure = 'signature_wrong' | 'claims_malformed' | 'wrong_customer' | 'wrong_issuer'
 
-/** The claims of a token, if `key` made its MAC and they are canonical JSON. The caller must check the members. */
+/**
+ * The claims of a token, if `key` made its MAC and they are canonical JSON. The caller must check the
+ * members.
+ */
 export function signedClaims(
   token: CompactJws,
   key: SigningKey,
@@ -16,8 +19,8 @@ export function signedClaims(
 }
 
 /**
- * The claims of an authentic access token. They are frozen because requests that present the same token share them. `ext`
- * is kept as text, because parsed JSON can take 28 times the memory of its text.
+ * The claims of an authentic access token. They are frozen because requests that present the same token share
+ * them. `ext` is kept as text, because parsed JSON can take 28 times the memory of its text.
  */
 export class AuthenticClaims implements AccessClaims {
   readonly iss: string
@@ -58,7 +61,10 @@ export class AuthenticClaims implements AccessClaims {
   }
 }
 
-/** The cache entry of an authentic token: its claims, its header segment, and the serial of the key that verified it. */
+/**
+ * The cache entry of an authentic token: its claims, its header segment, and the serial of the key that
+ * verified it.
+ */
 class AuthenticToken {
   readonly header: string
   /** The serial of the key. The key itself would keep a secret in memory after it was rotated or erased. */
@@ -74,7 +80,9 @@ class AuthenticToken {
   }
 }
 
-/** The most tokens remembered as seen once, in at most 2 MiB. This is somewhat more than the cache can hold. */
+/**
+ * The most tokens remembered as seen once, in at most 2 MiB. This is somewhat more than the cache can hold.
+ */
 const MAX_SEEN_ONCE = 65_536
 
 export interface AuthenticatorOptions {
@@ -84,13 +92,17 @@ export interface AuthenticatorOptions {
 }
 
 /**
- * Authenticates access tokens. The result is a pure function of text and key, so it is cached by the whole text. A cached
- * token is not yet accepted: its expiry, revocations and the customer's state are checked at every request.
+ * Authenticates access tokens. The result is a pure function of text and key, so it is cached by the whole
+ * text. A cached token is not yet accepted: its expiry, revocations and the customer's state are checked at
+ * every request.
  */
 export class Authenticator {
   readonly #issuer: string
   readonly #cache: LRUCache<string, AuthenticToken>
-  /** 32 bits of each token's MAC. If two tokens share them, one is cached at its first use, which does no harm. */
+  /**
+   * 32 bits of each token's MAC. If two tokens share them, one is cached at its first use, which does no
+   * harm.
+   */
   readonly #seenOnce = new Set<number>()
   #hits = 0
   #misses = 0
@@ -132,7 +144,10 @@ export class Authenticator {
     this.#cache.set(copy(text), new AuthenticToken(text, key, claims))
   }
 
-  /** Whether this authentic text was probably seen before. Tokens that are used only once are not worth caching. */
+  /**
+   * Whether this authentic text was probably seen before. Tokens that are used only once are not worth
+   * caching.
+   */
   #wasSeen(text: string): boolean {
     let bits = 0
     for (let i = text.length - 12; i < text.length; i++) bits = Math.imul(bits, 31) + text.charCodeAt(i)
@@ -170,14 +185,14 @@ export class Authenticator {
 }
 
 /**
- * Copies a string. The text may be a slice, which keeps the whole header or body that it was cut from in memory. A Map in
- * Node 26 copies a slice used as a key; a Map in Node 24 does not.
+ * Copies a string. The text may be a slice, which keeps the whole header or body that it was cut from in
+ * memory. A Map in Node 26 copies a slice used as a key; a Map in Node 24 does not.
  */
 const copy = (text: string) => Buffer.from(text, 'latin1').toString('latin1')
 
 /**
- * The most memory that an entry takes. V8 stores ASCII in one byte per character and other text in two; each list element
- * is a separate string.
+ * The most memory that an entry takes. V8 stores ASCII in one byte per character and other text in two; each
+ * list element is a separate string.
  */
 function maxBytes(text: string, { sub, aud, scope = '', extJson = '' }: AuthenticClaims) {
   const audience =
@@ -185,5 +200,8 @@ function maxBytes(text: string, { sub, aud, scope = '', extJson = '' }: Authenti
   return FIXED_BYTES + text.length + 2 * sub.length + audience + scope.length + 2 * extJson.length
 }
 
-/** The size of the two objects, the short strings and a cache slot, measured by test/token-cache-memory.test.ts. */
+/**
+ * The size of the two objects, the short strings and a cache slot, measured by
+ * test/token-cache-memory.test.ts.
+ */
 const FIXED_BYTES = 850

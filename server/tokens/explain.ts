@@ -111,8 +111,8 @@ export class Explainer {
   }
 
   /**
-   * `limits` is the allow-list of a resource server: it learns nothing about other customers, other scopes or refresh
-   * tokens. Throws Unavailable when the state can't be known.
+   * `limits` is the allow-list of a resource server: it learns nothing about other customers, other scopes or
+   * refresh tokens. Throws Unavailable when the state can't be known.
    */
   async explain(text: string, limits?: AllowList): Promise<Explanation> {
     if (/^assay_(ak|rs)_/.test(text)) return because('credential')

@@ -90,7 +90,10 @@ export class Issuer {
     return granted
   }
 
-  /** Starts a session that `insert` writes, together with other rows if needed. Undefined if it wrote no session. */
+  /**
+   * Starts a session that `insert` writes, together with other rows if needed. Undefined if it wrote no
+   * session.
+   */
   async startWith(
     grant: IssueRequest,
     insert: (session: NewSession) => Promise<IssueResult | undefined>,
@@ -102,9 +105,9 @@ export class Issuer {
   }
 
   /**
-   * Like `start`, but only once per Idempotency-Key and customer within ten minutes: a retry of the same request gets its
-   * tokens again, as after a lost refresh response. Throws `conflict` if the session has been used or has ended, and
-   * `invalid_request` if the key was used with another request.
+   * Like `start`, but only once per Idempotency-Key and customer within ten minutes: a retry of the same
+   * request gets its tokens again, as after a lost refresh response. Throws `conflict` if the session has
+   * been used or has ended, and `invalid_request` if the key was used with another request.
    */
   async startOnce(grant: IssueRequest, key: string, request: string): Promise<TokenSet> {
     const session = this.#newSession(grant)

@@ -23,7 +23,10 @@ export const defaultsOf = ({
 
 type Lifetime = 'accessTokenTtl' | 'maxAccessTokenTtl' | 'refreshTokenTtl' | 'sessionMaxTtl'
 
-/** A lifetime in a policy must not exceed its bound (the policy's or the server's), which would silently shorten it. */
+/**
+ * A lifetime in a policy must not exceed its bound (the policy's or the server's), which would silently
+ * shorten it.
+ */
 const BOUNDS: [shorter: Lifetime, longer: Lifetime][] = [
   ['accessTokenTtl', 'maxAccessTokenTtl'],
   ['accessTokenTtl', 'refreshTokenTtl'],

@@ -77,7 +77,10 @@ export class Sessions {
     throw refused(row.outcome)
   }
 
-  /** Undefined if it must run alone: a statement can update a session's row only once, so a concurrent one can't join. */
+  /**
+   * Undefined if it must run alone: a statement can update a session's row only once, so a concurrent one
+   * can't join.
+   */
   async #refreshTogether(asked: Refresh): Promise<RefreshResult | undefined> {
     const session = `${asked.customerId} ${asked.sessionId}`
     if (this.#together.has(session)) return undefined
@@ -102,7 +105,10 @@ export class Sessions {
     return { ...issuer.defaults, grace: config.refreshGrace }
   }
 
-  /** Records that the client received its last refresh response, so that any earlier refresh token counts as stolen. */
+  /**
+   * Records that the client received its last refresh response, so that any earlier refresh token counts as
+   * stolen.
+   */
   markConfirmed(claims: AccessClaims) {
     if (claims.sid === undefined || claims.gen === undefined || claims.gen === 1) return
     const seen = { customer_id: claims.client_id, id: claims.sid, gen: claims.gen }

@@ -51,7 +51,10 @@ export class TokenVerifier {
     this.#options = options
   }
 
-  /** Verifies an access token; awaits nothing if the state is in memory. Throws Unavailable if it can't be known. */
+  /**
+   * Verifies an access token; awaits nothing if the state is in memory. Throws Unavailable if it can't be
+   * known.
+   */
   async verify(text: string): Promise<VerifyResult<AuthenticClaims>> {
     return whenReady(() => this.verifyAccessSync(text))
   }
@@ -72,8 +75,8 @@ export class TokenVerifier {
   }
 
   /**
-   * Returns the result if everything that it depends on is in memory. Nothing is awaited between the check of the lease and
-   * the result, so the result is true of one moment.
+   * Returns the result if everything that it depends on is in memory. Nothing is awaited between the check of
+   * the lease and the result, so the result is true of one moment.
    */
   verifyAccessSync(text: string): VerifyResult<AuthenticClaims> | Waiting {
     const { authenticator, changeFeed, keys } = this.#options
@@ -118,7 +121,9 @@ export class TokenVerifier {
     return isExpired(claims, changeFeed.now()) ? { refusal: 'expired' } : { claims }
   }
 
-  /** Signs an access token with the values that the issuing statement decided. It never outlives its session. */
+  /**
+   * Signs an access token with the values that the issuing statement decided. It never outlives its session.
+   */
   async issueAccess(token: NewAccessToken): Promise<{ text: string; claims: AccessClaims }> {
     const { issuer, keys } = this.#options
     const { customerId, tokenId, audience, subject, scope, ext, session, issuedAt } = token
@@ -139,7 +144,10 @@ export class TokenVerifier {
     return { text: signUnder(key.header, key.alg, claims, key.secret), claims }
   }
 
-  /** Signs a refresh token. It is derived only from the session's row, so the same row always gives the same token. */
+  /**
+   * Signs a refresh token. It is derived only from the session's row, so the same row always gives the same
+   * token.
+   */
   async issueRefresh(customerId: string, session: RefreshableSession): Promise<string> {
     const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)
     const claims: RefreshClaims = {
