@@ -105,7 +105,7 @@ export const postgresTypes = () =>
     CODECS.map(({ oid, parse, serialize }) => [`oid${oid}`, { to: oid, from: [oid], parse, serialize }]),
   )
 
-/** As PGlite takes them. */
+/** Returns the codecs in the form that PGlite's options expect. */
 export const pgliteTypes = () => ({
   parsers: Object.fromEntries(CODECS.map(({ oid, parse }) => [oid, parse])),
   serializers: Object.fromEntries(CODECS.map(({ oid, serialize }) => [oid, serialize])),

@@ -25,9 +25,9 @@ export class CorruptDatabaseError extends Error {
   }
 }
 
-/** The schema is there, and isn't as Assay leaves it. */
+/** The schema exists but isn't in the state that Assay's migrations leave it in. */
 export class SchemaError extends Error {
-  /** In words, after "the schema assay". */
+  /** The problem as a predicate that completes "the schema assay of this database ...". */
   readonly found: string
 
   constructor(found: string, cause?: unknown) {

@@ -16,7 +16,7 @@ export const customers = assay.table(
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
     /** How many API keys it has: a count of their rows would be as old as the statement that counts. */
     apiKeys: integer('api_keys').notNull().default(0),
-    /** How often its signing keys were rotated: who rotates must have seen the latest ones. */
+    /** The number of signing key rotations. A rotation fails unless it has read the latest keys. */
     rotations: integer('rotations').notNull().default(0),
     /** Counts what an operator changed of it, so that two who change it at once don't undo each other's. */
     revision: integer('revision').notNull().default(1),
@@ -34,7 +34,7 @@ export const customers = assay.table(
   },
   table => [
     uniqueIndex('customers_email').on(table.email),
-    // What operators search by begins with what they typed, which the index above can't find in every collation.
+    // Operators search by prefix, which the unique index above supports only in some collations.
     index('customers_email_prefix').on(table.email.op('text_pattern_ops')),
     index('customers_name_prefix').on(sql`lower(${table.name}) text_pattern_ops`, table.id),
     index('customers_listed').on(table.createdAt, table.id),

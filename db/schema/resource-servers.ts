@@ -13,6 +13,6 @@ export const resourceServers = assay.table('resource_servers', {
   customers: text('customers'),
   scopes: text('scopes'),
   createdAt: instant('created_at').notNull().default(now),
-  /** Of the Idempotency-Key that it was made under, if any. */
+  /** Digest of the Idempotency-Key of the request that created it, if there was one. */
   retryDigest: bytea('retry_digest').unique('resource_servers_retry'),
 })

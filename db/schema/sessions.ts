@@ -47,7 +47,8 @@ export const sessions = assay.table(
     primaryKey({ columns: [table.customerId, table.id] }),
     index('sessions_subject').on(table.customerId, table.subject, table.issuedAt),
     index('sessions_listed').on(table.customerId, table.issuedAt, table.id),
-    // By its end in all, which never changes: an index on expires_at would cost every refresh its HOT update.
+    // ends_at is the absolute end and never changes. An index on expires_at would prevent HOT updates on
+    // refresh.
     index('sessions_ends_at').on(table.endsAt),
     check('sessions_gen', sql`${table.gen} > 0`),
     check('sessions_ends', sql`${table.expiresAt} <= ${table.endsAt}`),

@@ -7,7 +7,7 @@ export const subjectEpochs = assay.table(
   {
     customerId: text('customer_id').notNull(),
     subject: text('subject').notNull(),
-    /** From the one sequence, so that a removed row never starts again. */
+    /** Drawn from the shared epoch sequence, so that a row created after a deletion never reuses an epoch. */
     epoch: bigint('epoch', { mode: 'number' }).notNull(),
     changedAt: instant('changed_at').notNull().default(now),
   },

@@ -29,7 +29,7 @@ import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import type { AllowList, ResourceServers } from './resource-servers.ts'
 
-/** Who asks, once it has shown that it is. */
+/** A client whose credential was verified. */
 export type AuthenticatedClient =
   | { kind: 'api_key'; id: string; customerId: string; scope: string }
   | ({ kind: 'resource_server'; id: string } & AllowList)
@@ -57,7 +57,7 @@ export interface CredentialsOptions {
 
 export class ClientAuthenticator {
   readonly #options: CredentialsOptions
-  /** Those of the setting. */
+  /** Digests of the resource servers from the setting RESOURCE_SERVERS, by id. */
   readonly #configured: Map<string, Buffer>
   readonly #used: WriteBuffer<string>
 

@@ -31,7 +31,7 @@ export interface AllowList {
   scopes: string[] | undefined
 }
 
-/** As it is known here. Without a digest there is none. */
+/** A cached resource server. `digest` is undefined if no such server exists. */
 interface Known extends AllowList {
   digest: Buffer | undefined
   previous: { digest: Buffer; until: number } | undefined
