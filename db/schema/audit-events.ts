@@ -2,12 +2,12 @@ import { bigint, index, primaryKey, sql, text } from '../drizzle.ts'
 import type { AuditType } from '../queries/audit.ts'
 import { assay, instant } from './common.ts'
 
- /**
-  * The audit log. Each event is written by the same statement as the change it records. The table is
-  * partitioned by month (in a migration, because drizzle can't express it) and has a default partition so
-  * that an insert never fails for lack of one. There is no foreign key because the rows of an erased customer
-  * stay.
-  */
+/**
+ * The audit log. Each event is written by the same statement as the change it records. The table is
+ * partitioned by month (in a migration, because drizzle can't express it) and has a default partition so
+ * that an insert never fails for lack of one. There is no foreign key because the rows of an erased customer
+ * stay.
+ */
 export const auditEvents = assay.table(
   'audit_events',
   {

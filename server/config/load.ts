@@ -16,11 +16,11 @@ export interface ResourceServer {
   digest: Buffer
 }
 
-/** Who runs the installation, besides who has ADMIN_TOKEN. */
+/** An operator from OPERATORS. The holder of ADMIN_TOKEN is an operator as well. */
 export interface OperatorConfig {
-  /** As the audit has it. */
+  /** The name that identifies the operator in the audit log. */
   name: string
-  /** Changes nothing. */
+  /** A read-only operator may read but not change anything. */
   readOnly: boolean
   /** SHA-256 of its token. */
   digest: Buffer
@@ -46,9 +46,9 @@ export interface Config {
   /** Seconds, like every `...Ttl` here. */
   accessTokenTtl: number
   maxAccessTokenTtl: number
-  /** Idle. */
+  /** Idle timeout of a session. */
   refreshTokenTtl: number
-  /** In all. */
+  /** Absolute session lifetime. */
   sessionMaxTtl: number
   refreshPolicy: RefreshPolicy
   /** Seconds. */
@@ -88,7 +88,10 @@ export function loadConfig(env: Environment, readFile: ReadFile): Config {
 
 const databaseSettings = settings.pick({ DATABASE_URL: true, DIRECT_DATABASE_URL: true, DATA_DIR: true })
 
-/** Where the database is, which is all that a migration needs to know: no secret but the URL's. Throws ConfigError. */
+/**
+ * Loads only the database settings: a migration needs no secret except the one in the URL. Throws
+ * ConfigError.
+ */
 export function loadDatabaseConfig(
   env: Environment,
   readFile: ReadFile,

@@ -1,7 +1,9 @@
 import { z } from 'zod'
 import type { SettingName, Settings } from './schema.ts'
 
-/** What must hold between settings. Each blames one, and is silent while one that it needs is malformed. */
+/**
+ * Rules across settings. Each reports one setting, and is skipped while a setting it depends on is malformed.
+ */
 
 type Payload = z.core.ParsePayload
 
@@ -64,7 +66,7 @@ export const rules = [
 
 interface Owned {
   owner: [SettingName, ...number[]]
-  /** A secret is the same in base64, base64url or bare: whoever copies one may well copy it like that. */
+  /** Spellings that count as the same secret: a copied secret may be in base64, in base64url or unencoded. */
   spellings: string[]
 }
 
@@ -110,7 +112,7 @@ function spellings(secret: string): string[] {
   return [bare, base64url(Buffer.from(secret))]
 }
 
-/** Where a problem is, in the operator's words: `MASTER_KEYS, entry 2`. */
+/** Formats the place of a problem for an error message: `MASTER_KEYS, entry 2`. */
 export function place([name, index]: readonly PropertyKey[]): string {
   return typeof index === 'number' ? `${String(name)}, entry ${index + 1}` : String(name)
 }

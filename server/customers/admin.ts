@@ -24,7 +24,7 @@ import { assertFits, type Policy, type Settings } from '../tokens/policy.ts'
 export type { AdminCustomer, Search } from '../../db/queries/customers.ts'
 export type { ErasureReport } from '../../db/queries/erasure.ts'
 
-/** What an operator's change rests on. `revision`: nothing is changed unless it is still the customer's. */
+/** The target of an operator's change. If `revision` is set, it must be the customer's current revision. */
 export interface Change {
   customerId: string
   revision: number | undefined
@@ -41,7 +41,7 @@ export interface CustomerAdminOptions {
   config: Settings
 }
 
-/** Customers, as operators see to them. */
+/** Admin operations on customers. */
 export class CustomerAdmin {
   readonly #options: CustomerAdminOptions
 
@@ -60,7 +60,7 @@ export class CustomerAdmin {
     return listCustomers(this.#options.db, query)
   }
 
-  /** Those whose email, or name, begins with what was typed. */
+  /** Searches customers whose email or name begins with the given text. */
   search(by: 'email' | 'name', query: Parameters<typeof searchEmails>[1]) {
     return (by === 'email' ? searchEmails : searchNames)(this.#options.db, query)
   }
@@ -80,8 +80,9 @@ export class CustomerAdmin {
   }
 
   /**
-   * In place of the one before, for whatever is issued or refreshed from now on, on every replica. Throws `not_found`,
-   * `precondition_failed`, or `invalid_request` for lifetimes that don't fit each other or the server's.
+   * Replaces the policy. It applies to every later issue and refresh, on all replicas. Throws `not_found`,
+   * `precondition_failed`, or `invalid_request` for lifetimes that conflict with each other or with the
+   * server's.
    */
   async setPolicy(change: Change, policy: Policy, origin: AuditContext): Promise<AdminCustomer> {
     assertFits(policy, this.#options.config)
@@ -94,12 +95,12 @@ export class CustomerAdmin {
     return this.#setState(disableCustomer, change, origin)
   }
 
-  /** What was not revoked meanwhile goes on. */
+  /** Re-enables a customer. Tokens and sessions that were not revoked in the meantime are valid again. */
   async enable(change: Change, origin: AuditContext) {
     return this.#setState(enableCustomer, change, origin)
   }
 
-  /** A customer that is as asked already is left so, and is no error. */
+  /** Setting the state that a customer already has changes nothing and is not an error. */
   async #setState(act: typeof disableCustomer, change: Change, origin: AuditContext) {
     const { db, revoker } = this.#options
     const [changed] = await act(db, { ...origin, ...change })
@@ -127,7 +128,7 @@ export class CustomerAdmin {
     return late!.seq ?? changed.seq ?? undefined
   }
 
-  /** What was under way when customers were erased, and wrote after. */
+  /** Deletes rows that requests in progress wrote after their customer was erased. */
   async sweep(): Promise<void> {
     for (const erased of await findErased(this.#options.db, {})) await sweepErased(this.#options.db, erased)
   }

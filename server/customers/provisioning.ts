@@ -47,16 +47,18 @@ export class Provisioning {
   }
 
   /**
-   * Without a password nobody can log in, until one is set. With a `retryKey` the same request is answered again with the same
-   * customer and API key, for as long as both are there: they are made from it, and neither is kept. Throws `conflict` for an
-   * email that is taken, `invalid_request` for another request under the key.
+   * Creates a customer. Without a password, login is impossible until one is set. With a `retryKey`, a
+   * repeated request returns the same customer and API key as long as both exist: both are derived from the
+   * key, which is not stored. Throws `conflict` if the email is taken, and `invalid_request` for a different
+   * request with the same key.
    */
   async create(account: NewAccount, origin: AuditContext, retryKey?: string): Promise<Created> {
     const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
     const hashed = { ...account, passwordHash: await this.#hash(account.password, seed) }
     const draw = seed === undefined ? undefined : this.#drawFor(seed, hashed)
     const before = async () => draw && this.#madeBefore(draw)
-    // Of two that come at once under one key the later one finds what the earlier one made.
+    // If two requests with one key race, the second look-up finds the customer that the other request
+    // created.
     const created = (await before()) ?? (await this.#make(hashed, origin, draw)) ?? (await before())
     if (!created) throw TAKEN
     return created
@@ -71,7 +73,9 @@ export class Provisioning {
     return passwordHashing.run(() => hashPassword(text, salt))
   }
 
-  /** With the password as it was hashed: an API key drawn from the password itself would tell a guess that is right at no cost. */
+  /**
+   * Uses the password hash: an API key derived from the password itself would make guesses cheap to verify.
+   */
   #drawFor(seed: string, { email, name, password, passwordHash }: Hashed): RandomSource {
     const request = [email, name, password === undefined ? undefined : passwordHash]
     return drawFor(this.#options.keyRing.installationKey, seed, request)
@@ -84,7 +88,7 @@ export class Provisioning {
     const { id: apiKeyId, text } = clients.make(customerId, draw)
     const [found] = await findCreated(db, { customerId, apiKeyId })
     if (found) return again(found, text)
-    // Made again, the API key of who was erased would be good again.
+    // Creating the customer again would make an erased customer's API key valid again.
     if ((await findErasure(db, { customerId })).length > 0) throw ERASED
     return undefined
   }
@@ -107,7 +111,7 @@ function unlessMade(error: unknown): [] {
   throw error
 }
 
-/** Its API key is told again only if that very one is still there. */
+/** Returns the earlier result. Throws `invalid_request` unless exactly that API key still exists. */
 function again(
   { digest, ...customer }: AdminCustomer & { digest: Uint8Array | null },
   apiKey: string,
