@@ -7,7 +7,7 @@ import { keepOriginalTarget } from './http/target.ts'
 import { discardUnreadBody } from './http/unread-body.ts'
 import type { Log } from './lib/logger.ts'
 
-/** How long requests under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
+/** Time limit for requests in progress once listening has ended (ms). A drain takes at most 10 s in total. */
 const DRAIN_TIMEOUT_MS = 5_000
 
 const REASONS: Record<string, string> = {
@@ -63,14 +63,15 @@ export async function listen(
 
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */
 const SERVER_OPTIONS = {
-  // Of two Authorization headers Node would take the first, and a backend perhaps the other: joined, they are no token.
+  // Node keeps the first of two Authorization headers, a backend may keep the second. Joined, they are no
+  // valid token.
   joinDuplicateHeaders: true,
   headersTimeout: 5_000,
   requestTimeout: 15_000,
   keepAliveTimeout: 75_000,
-  // How often the first two are checked.
+  // The interval at which headersTimeout and requestTimeout are checked.
   connectionsCheckingInterval: 1_000,
-  // Bytes: what a browser's cookies and a proxy's headers come to, which Node would refuse with 431.
+  // Bytes. A browser's cookies and a proxy's headers can exceed Node's default, which would answer 431.
   maxHeaderSize: 64 * 1024,
 }
 

@@ -39,7 +39,7 @@ export interface Served {
   drain(pause: number): Promise<void>
 }
 
-/** What is under way has ended by then, or is ended (ms). */
+/** Time limit of a drain after its pause (ms). The process then exits even if work is still in progress. */
 export const MAX_DRAIN_MS = 7_000
 export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not end in time\n'
 

@@ -46,9 +46,9 @@ export interface Parts {
   clock: Clock
   log: Log
   process: ProcessState
-  /** Whether /metrics tells of the process too. */
+  /** Whether /metrics includes process metrics. */
   processMetrics: boolean
-  /** Where several processes serve the port: what this one shares with the others. */
+  /** The resources that this worker shares with the others. Undefined if a single process serves the port. */
   worker?: Worker | undefined
 }
 
@@ -56,9 +56,9 @@ export interface Worker {
   /** From 1 to `of`. */
   number: number
   of: number
-  /** Counted for all of them together. */
+  /** Rate limits that are counted for all workers together. */
   limits: RateLimiter
-  /** Of all of them together, as Prometheus reads them. */
+  /** Returns the metrics of all workers in Prometheus text format. */
   allMetrics(): Promise<string>
 }
 
@@ -226,6 +226,6 @@ const traced = ({ db, redis, ...others }: Parts): Parts => ({
 const limitsOf = ({ redis, keyRing, worker }: Parts): RateLimiter =>
   redis ? new RedisRateLimiter({ redis, keyRing }) : (worker?.limits ?? new MemoryRateLimiter())
 
-/** What one worker has of what the machine has, and one at least. */
+/** Divides a limit of the machine among the workers. Each gets at least 1. */
 const share = (whole: number, worker: Worker | undefined) =>
   Math.max(1, Math.floor(whole / (worker?.of ?? 1)))

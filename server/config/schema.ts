@@ -80,7 +80,7 @@ export type SettingName = keyof Settings
 export interface Setting {
   name: SettingName
   /**
-   * The default as an operator would write it. Undefined if there is none or it follows from another setting.
+   * The default as an operator would write it. Undefined if the setting has no fixed default.
    */
   default: string | undefined
   about: string

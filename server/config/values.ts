@@ -117,7 +117,9 @@ function urlParameters(text: string): Record<string, string> | undefined {
   return (found.port ?? '').split(',').some(port => Number(port) > 65_535) ? undefined : found
 }
 
-/** Describes the problem with a database URL without repeating the URL. Undefined: there is none. */
+/**
+ * Describes the problem with a database URL without repeating the URL. Returns undefined if the URL is valid.
+ */
 function databaseUrlProblem(text: string): string | undefined {
   if (!isDatabaseUrl(text)) return NO_DATABASE_URL
   const parameters = urlParameters(text)

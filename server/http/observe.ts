@@ -38,7 +38,9 @@ export function observe({ services, tracing, allowedMethods }: ObserveOptions): 
   }
 }
 
-/** As it was declared, so that ids don't become labels. Undefined when only middleware matches. */
+/**
+ * Returns the route pattern, so that ids don't become metric labels. Undefined if only middleware matches.
+ */
 const routeOf = (c: Context) => matchedRoutes(c).findLast(({ method }) => method !== 'ALL')?.path
 
 const traced = (c: Context<AppEnv>, next: Next, route: string, tracing: Tracing) =>

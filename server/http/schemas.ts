@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { SCOPE_TOKEN } from '../jwt/scopes.ts'
 
-/** What no header and no column could hold. */
+/** Rejects control characters and lone surrogates, which headers and text columns can't hold. */
 export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()
 
 export const scope = z

@@ -47,7 +47,10 @@ async function revokeToken(c: AppContext, form: Params, token: string, wholeSess
   return services.revoker.revokeToken(claims, auditContext(c, `api_key:${client.id}`))
 }
 
-/** Its own customer's API key, or whoever has the refresh token itself and names no other client. */
+/**
+ * An API key may revoke its customer's tokens. Without one, the refresh token itself suffices if `client_id`
+ * matches.
+ */
 const mayRevoke = (
   client: ApiKeyClient | undefined,
   { client_id }: AccessClaims | RefreshClaims,

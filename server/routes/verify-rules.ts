@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { SCOPE_TOKEN, scopesOf } from '../jwt/scopes.ts'
 
-/** What a proxy asks of a token beyond its being valid. */
+/** A proxy's requirements for a token, besides its being valid. */
 export interface Rules {
   scope?: string[]
   scopeAny?: string[]
@@ -50,7 +50,7 @@ function scopes(value: string): string[] | undefined {
   return wanted.length > 0 && wanted.every(scope => SCOPE_TOKEN.test(scope)) ? wanted : undefined
 }
 
-/** Which rule the token doesn't meet, and the scope that would, where it is one. */
+/** Returns the first rule that the token fails and, for a scope rule, the required scope. */
 export function problemWith(
   claims: AccessClaims,
   rules: Rules,

@@ -40,7 +40,7 @@ const rotateRequest = z
     'an overlap is for the current credential, and end: current ends that; leave one of them out',
   )
 
-/** Resource servers that operators create. Those of the setting RESOURCE_SERVERS are not among them. */
+/** Resource servers created by operators. The setting RESOURCE_SERVERS is not included. */
 export const resourceServers = new Hono<OperatorEnv>()
   .get('/', async c => {
     const servers = await c.get('services').resourceServers.list()
