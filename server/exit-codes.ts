@@ -26,7 +26,7 @@ export class StartError extends Error {
 const EX_CONFIG = 78
 const EX_UNAVAILABLE = 69
 
-/** Throws what is a bug. */
+/** Describes an expected failure. Rethrows any other error, which is a bug. */
 export function describeFailure(error: unknown): Failure {
   if (error instanceof StartError) return { code: error.code, message: error.message }
   const settings = [

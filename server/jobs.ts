@@ -82,7 +82,7 @@ export class Maintenance {
     }
   }
 
-  /** Each answers how many rows it removed, where it removes some. */
+  /** Returns the jobs by name. A job that deletes rows returns their number. */
   #jobs(): Record<string, () => Promise<unknown>> {
     const { db, customerAdmin, keyRetirement, keyRotation, keyMaxAge, auditRetention } = this.#options
     const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]

@@ -17,14 +17,14 @@ const REASONS: Record<string, string> = {
   EACCES: 'ports below 1024 need rights; set PORT',
 }
 
-/** HOST and PORT can't be used. */
+/** The server can't listen on HOST and PORT. */
 export class ListenError extends Error {
   constructor({ host, port }: { host: string; port: number }, code: string | undefined) {
     super(`can't listen on ${host} port ${port}: ${REASONS[code ?? ''] ?? `${code}; set HOST or PORT`}`)
   }
 }
 
-/** `draining` is asked at each answer: from then on every answer tells its client to come back on another connection. */
+/** `draining` is called for each response. While it returns true, each response closes its connection. */
 export interface ListenOptions {
   draining(): boolean
   log: Log
@@ -75,7 +75,9 @@ const SERVER_OPTIONS = {
   maxHeaderSize: 64 * 1024,
 }
 
-/** Listens on for `pause`, then lets requests under way finish, and cuts off those that take too long. */
+/**
+ * Keeps listening for `pause` ms, lets requests in progress finish, and cuts off those that take too long.
+ */
 async function close(server: Server, pause: number): Promise<void> {
   await new Promise(resolve => setTimeout(resolve, pause))
   const closed = new Promise(resolve => server.close(resolve))

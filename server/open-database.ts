@@ -116,7 +116,7 @@ const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
   `DATABASE_URL: through this pooler ${name} is '${value}', and Assay can't set it there; as the database's owner: ` +
   `alter database NAME set ${name} = '${needed}'; and let the pooler reconnect`
 
-/** Hints save half a second; a poll finds the same without them. Nothing waits for them. */
+/** Notifications save half a second; without them a poll finds the same changes. Nothing waits for them. */
 export async function startListener(
   urls: Urls,
   changeFeed: { wake(): void },

@@ -20,7 +20,7 @@ export interface StartupSecrets {
 
 export interface ServeOptions {
   config: Config & StartupSecrets
-  /** Open, and migrated. */
+  /** The opened and migrated database. */
   db: Database
   log: Log
   clock: Clock
@@ -43,7 +43,7 @@ export interface Served {
 export const MAX_DRAIN_MS = 7_000
 export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not end in time\n'
 
-/** One replica, from its parts to the end of its process. */
+/** Runs one replica from its creation to the end of its process. */
 export async function serve({ config, db, log, clock, worker, joining }: ServeOptions): Promise<Served> {
   const keyRing = await loadKeyRing(db, config.masterKeys)
   let draining = false

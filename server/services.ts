@@ -66,10 +66,10 @@ export interface Worker {
 const POLL_DEADLINE_MS = 800
 /** Memory for tokens that were authenticated before; 50,000 typical ones. */
 const TOKEN_CACHE_BYTES = 64 * 2 ** 20
-/** Logins that wait for a core. */
+/** Maximum number of logins that wait for a core. */
 const MAX_QUEUED_LOGINS = 64
 
-/** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
+/** Creates one replica from its parts. Tests create several in one process. */
 export function createServices(given: Parts) {
   const tracing = tracingOfSdk(given.clock)
   const parts = tracing ? traced(given) : given
@@ -204,7 +204,7 @@ export function createServices(given: Parts) {
   const app = createApp(services, tracing)
   if (tracing) log.info('an OpenTelemetry SDK is loaded: it is told of requests')
 
-  /** Writes what is still to be written, and leaves the change feed. */
+  /** Flushes pending writes and leaves the change feed. */
   async function stop() {
     await maintenance.stop()
     await Promise.all([sessions.flush(), clients.flush()])
@@ -222,7 +222,7 @@ const traced = ({ db, redis, ...others }: Parts): Parts => ({
   redis: redis && instrumentRedis(redis),
 })
 
-/** Counted as far together as can be: by all replicas, by all workers, or here. */
+/** Limits are counted across all replicas with Redis, otherwise across all workers or in this process. */
 const limitsOf = ({ redis, keyRing, worker }: Parts): RateLimiter =>
   redis ? new RedisRateLimiter({ redis, keyRing }) : (worker?.limits ?? new MemoryRateLimiter())
 

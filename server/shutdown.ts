@@ -48,7 +48,7 @@ function caughtSignals(): bigint {
   return BigInt(`0x${mask}`)
 }
 
-/** For a worker: its primary says when it ends. */
+/** For workers: the primary decides when they end. */
 export function ignoreSignals() {
   react = () => {}
 }
@@ -63,7 +63,7 @@ export function cleanUpAtSignal(cleanUp: () => Promise<unknown>) {
   }
 }
 
-/** Both drain; a second one of either ends at once. */
+/** Both signals drain. A second one of either ends the process at once. */
 export function handleSignals(drain: (pause: number, signal: Signal) => unknown, end: () => unknown) {
   let told: Signal | undefined
   let echoes = true

@@ -16,7 +16,7 @@ function rule(needs: [SettingName, ...SettingName[]], holds: (s: Settings) => bo
   return z.refine<Settings>(holds, { path: [needs[0]], error, when })
 }
 
-// These may look at a DATABASE_URL that is malformed: that it is set is enough.
+// Rules may use a malformed DATABASE_URL, because only whether it is set matters.
 const isEmbedded = (s: Settings) => s.DATABASE_URL === undefined
 const MAKE =
   'is missing, and with DATABASE_URL none is made; set it, the same on every replica, for example to '
@@ -70,7 +70,10 @@ interface Owned {
   spellings: string[]
 }
 
-/** One secret in two places is one leak for both. Looks at all that are well formed. */
+/**
+ * Rejects a secret that is used twice: if it leaked once, both uses would be compromised. Malformed settings
+ * are skipped.
+ */
 export const secretsDiffer = z.superRefine<Settings>(
   (values, context) => {
     const owners = new Map<string, Owned['owner']>()

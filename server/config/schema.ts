@@ -14,7 +14,7 @@ import {
   workers,
 } from './values.ts'
 
-/** A secret one can also be in a file, which NAME_FILE names. */
+/** A secret setting can also be read from the file that NAME_FILE names. */
 const secret = { secret: true }
 
 /** Every setting, its default in the spelling an operator would write, and what it is for. */

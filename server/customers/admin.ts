@@ -30,13 +30,13 @@ export interface Change {
   revision: number | undefined
 }
 
-/** A customer may have millions of sessions, and erasing is one act (ms). */
+/** Erasing a customer is one statement that may delete millions of sessions (ms). */
 const ERASURE_DEADLINE_MS = 600_000
 
 export interface CustomerAdminOptions {
   db: Database
   revoker: Revoker
-  /** Around every password hash. */
+  /** Limits concurrent password hashing. */
   passwordHashing: ConcurrencyLimit
   config: Settings
 }
@@ -90,7 +90,10 @@ export class CustomerAdmin {
     return this.#reload(change, changed !== undefined)
   }
 
-  /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the change feed's number. */
+  /**
+   * Disables a customer. Its tokens and credentials are refused at once here, and by other replicas within
+   * MAX_STALENESS. Returns the change feed's number.
+   */
   async disable(change: Change, origin: AuditContext) {
     return this.#setState(disableCustomer, change, origin)
   }
@@ -108,7 +111,10 @@ export class CustomerAdmin {
     return { customer: await this.#reload(change, changed !== undefined), seq: changed?.seq }
   }
 
-  /** Throws `precondition_failed` where nothing was changed because it had been changed. */
+  /**
+   * Reloads the customer. Throws `precondition_failed` if nothing was changed because the revision is no
+   * longer current.
+   */
   async #reload({ customerId, revision }: Change, changed: boolean): Promise<AdminCustomer> {
     const found = await this.find(customerId)
     if (!changed && revision !== undefined && found.revision !== revision)
@@ -116,7 +122,10 @@ export class CustomerAdmin {
     return found
   }
 
-  /** Ends the account's own sessions. Answers the change feed's number, if there were any. Throws `not_found`. */
+  /**
+   * Sets the password and ends the account's own sessions. Returns the change feed's number if there were
+   * any. Throws `not_found`.
+   */
   async setPassword(customerId: string, password: string, origin: AuditContext): Promise<number | undefined> {
     const { db, passwordHashing, revoker } = this.#options
     const newHash = await passwordHashing.run(() => hashPassword(password))
@@ -133,7 +142,7 @@ export class CustomerAdmin {
     for (const erased of await findErased(this.#options.db, {})) await sweepErased(this.#options.db, erased)
   }
 
-  /** Everything but its part of the audit, which keeps ids and nothing personal. Throws `not_found`. */
+  /** Erases a customer. Only its audit events stay, with ids and nothing personal. Throws `not_found`. */
   async erase(customerId: string, origin: AuditContext): Promise<ErasureReport> {
     const { db, revoker } = this.#options
     const connection = db.connection(ERASURE_DEADLINE_MS)
@@ -148,7 +157,7 @@ export class CustomerAdmin {
   }
 }
 
-/** Two who ask for one email at once don't see each other. */
+/** Two concurrent requests for one email can both pass the check; the unique constraint decides. */
 function unlessTaken(error: unknown): never {
   throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
 }

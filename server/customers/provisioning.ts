@@ -34,11 +34,11 @@ export interface CreationOptions {
   db: Database
   keyRing: KeyRing
   clients: ClientAuthenticator
-  /** Around every password hash. */
+  /** Limits concurrent password hashing. */
   passwordHashing: ConcurrencyLimit
 }
 
-/** Customers, as operators create them. */
+/** Creates customers on behalf of operators. */
 export class Provisioning {
   readonly #options: CreationOptions
 
@@ -64,7 +64,10 @@ export class Provisioning {
     return created
   }
 
-  /** The same again for the same seed, but without a password: of none that anybody could know. */
+  /**
+   * Hashes the password, with the same result for the same seed. Without a password, it hashes an unknown
+   * random text.
+   */
   #hash(password: string | undefined, seed: string | undefined): Promise<string> {
     const { passwordHashing, keyRing } = this.#options
     const text = password ?? randomBytes(32).toString('hex')
@@ -81,7 +84,10 @@ export class Provisioning {
     return drawFor(this.#options.keyRing.installationKey, seed, request)
   }
 
-  /** By an earlier try. Throws `invalid_request` where that was for another request, or what it made is no more. */
+  /**
+   * Finds what an earlier attempt created. Throws `invalid_request` if that was for a different request or
+   * was deleted since.
+   */
   async #madeBefore(draw: RandomSource): Promise<Created | undefined> {
     const { db, clients } = this.#options
     const customerId = newCustomerId(draw)
@@ -93,7 +99,10 @@ export class Provisioning {
     return undefined
   }
 
-  /** Undefined: the email is taken, or there is one that the same draw made, or was, until it was erased. */
+  /**
+   * Returns undefined if the email is taken, or if an earlier attempt with the same key already created the
+   * customer, even if it was erased since.
+   */
   async #make({ email, name, passwordHash }: Hashed, origin: AuditContext, draw?: RandomSource) {
     const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
     const [inserted] = await insertCustomerAlone(this.#options.db, { ...origin, ...made }).catch(unlessMade)
@@ -105,7 +114,7 @@ export class Provisioning {
   }
 }
 
-/** Two that come at once under one Idempotency-Key don't see each other. */
+/** Two concurrent requests with one Idempotency-Key can both pass the check; the primary key decides. */
 function unlessMade(error: unknown): [] {
   if (error instanceof DatabaseError && error.constraint === 'customers_pkey') return []
   throw error

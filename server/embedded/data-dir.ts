@@ -11,7 +11,7 @@ export interface DataDir {
   database: string
   /** No database is there yet. */
   fresh: boolean
-  /** Lets the next process in; safe to call twice. */
+  /** Releases the lock. It is safe to call this twice. */
   release(): void
 }
 
@@ -32,7 +32,7 @@ export class DataDirUnusableError extends Error {
   }
 }
 
-/** The database is there and the key that seals it is not. */
+/** The database exists but the master key that seals it is missing. */
 export class MasterKeyMissingError extends Error {
   constructor(file: string, path: string) {
     super(

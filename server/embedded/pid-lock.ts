@@ -42,12 +42,12 @@ export class LockHeldError extends Error {
   }
 }
 
-/** Throws LockHeld while another live process, or this one, has it. */
+/** Acquires the lock. Throws LockHeldError while a live process holds it, even if that is this process. */
 export function acquireLock(path: string): Lock {
   const mine = { pid: process.pid, startedAt: processStart(process.pid) ?? '', id: randomUUID() }
   while (!createFile(path, JSON.stringify(mine))) {
     const holder = readHolder(path)
-    // Released since: try again.
+    // The lock was released in the meantime, so try again.
     if (holder === undefined) continue
     if (isAlive(holder)) throw new LockHeldError(path, holder.pid)
     if (takeOver(path, holder, mine)) break
@@ -100,7 +100,7 @@ function exists(pid: number): boolean {
     process.kill(pid, 0)
     return true
   } catch (error) {
-    // EPERM: it lives, and is another user's.
+    // EPERM means that the process exists and belongs to another user.
     return (error as NodeJS.ErrnoException).code !== 'ESRCH'
   }
 }
@@ -130,7 +130,10 @@ function startFromPs(pid: number): string | undefined {
   return state.startsWith('Z') ? 'gone' : start.join(' ')
 }
 
-/** False when it exists. Never seen without its content, whenever the process or the machine stops. */
+/**
+ * Creates a file, or returns false if it exists. The file never appears without its content, even after a
+ * crash.
+ */
 export function createFile(path: string, text: string): boolean {
   return withTemporary(path, text, temporary => {
     try {

@@ -5,7 +5,7 @@ import type { AppEnv, Services } from './env.ts'
 import { refuseUnrouted } from './errors.ts'
 import { requestIdFrom } from './request-id.ts'
 
-/** Machines ask these all the time: they are not worth a line each, and /metrics counts them. */
+/** Routes that machines call constantly. They are not logged, but /metrics counts them. */
 export const UNLOGGED_ROUTES = new Set([
   '/healthz',
   '/readyz',

@@ -15,7 +15,9 @@ const NONE: Rules = {}
 /** A proxy has a few rules and repeats them; a client's own query can't fill this beyond its cap. */
 const parsed = new LRUCache<string, { rules: Rules | undefined }>({ max: 1_000 })
 
-/** The rules of the URL's query and of X-Assay-Require together; undefined when one of them is not as it should be. */
+/**
+ * Returns the rules of the URL's query and of X-Assay-Require together, or undefined if either is malformed.
+ */
 export function rulesOf(query: string, required: string | undefined): Rules | undefined {
   const text = required ? `${query}&${required}` : query
   if (text === '') return NONE
