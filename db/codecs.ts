@@ -99,7 +99,7 @@ const arrayOf = (element: Codec): Codec =>
 
 export const CODECS: Codec[] = [...SCALARS, ...SCALARS.map(arrayOf)]
 
-/** As postgres.js takes them. */
+/** Returns the codecs in the form that the options of postgres.js expect. */
 export const postgresTypes = () =>
   Object.fromEntries(
     CODECS.map(({ oid, parse, serialize }) => [`oid${oid}`, { to: oid, from: [oid], parse, serialize }]),

@@ -1,6 +1,9 @@
 import { Unavailable } from '../server/lib/errors.ts'
 
-/** The promise's outcome, or Unavailable after `deadline` milliseconds, when `onLate` is called. A late outcome is dropped. */
+/**
+ * Returns the promise's outcome, or calls `onLate` and throws Unavailable after `deadline` milliseconds. A
+ * late outcome is dropped.
+ */
 export async function within<Result>(
   deadline: number,
   promise: Promise<Result>,

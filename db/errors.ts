@@ -13,7 +13,7 @@ export class DatabaseError extends Error {
   }
 }
 
-/** The folder holds something that is no sound database. */
+/** The folder's content is not a sound database. */
 export class CorruptDatabaseError extends Error {
   constructor(folder: string, cause?: unknown) {
     super(
@@ -49,7 +49,7 @@ class DriverError extends Error {
   }
 }
 
-// The driver's own first line repeats what the database said of the parameters; only the frames are kept.
+// Keeps only the stack frames: the driver's message may repeat parameters.
 const framesOf = (stack: string) =>
   stack
     .split('\n')

@@ -7,6 +7,6 @@ export const replicas = assay.table('replicas', {
   applied: bigint('applied', { mode: 'number' }).notNull(),
   maxStaleness: integer('max_staleness').notNull(),
   seenAt: instant('seen_at').notNull(),
-  /** Of the program. */
+  /** The program's version. */
   version: text('version').notNull().default(''),
 })

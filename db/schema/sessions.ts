@@ -35,9 +35,9 @@ export const sessions = assay.table(
     prevKeyVersion: integer('prev_key_version'),
     /** The latest exp of an access token issued in it. */
     accessUntil: instant('access_until').notNull(),
-    /** Idle end: of the current refresh token. */
+    /** Idle expiry, which is that of the current refresh token. */
     expiresAt: instant('expires_at').notNull(),
-    /** The end in all, whatever is refreshed. */
+    /** Absolute expiry, which no refresh extends. */
     endsAt: instant('ends_at').notNull(),
     revokedAt: instant('revoked_at'),
     ip: text('ip'),

@@ -1,7 +1,7 @@
 import { bigint, primaryKey, text } from '../drizzle.ts'
 import { assay, instant, now } from './common.ts'
 
-/** Tokens and sessions of a subject that began under a lower epoch are dead. No row is epoch 0. */
+/** Tokens and sessions of a subject with a lower epoch are revoked. A subject without a row has epoch 0. */
 export const subjectEpochs = assay.table(
   'subject_epochs',
   {
