@@ -99,13 +99,13 @@ const arrayOf = (element: Codec): Codec =>
 
 export const CODECS: Codec[] = [...SCALARS, ...SCALARS.map(arrayOf)]
 
-/** As postgres.js takes them. */
+/** Returns the codecs in the form that the options of postgres.js expect. */
 export const postgresTypes = () =>
   Object.fromEntries(
     CODECS.map(({ oid, parse, serialize }) => [`oid${oid}`, { to: oid, from: [oid], parse, serialize }]),
   )
 
-/** As PGlite takes them. */
+/** Returns the codecs in the form that PGlite's options expect. */
 export const pgliteTypes = () => ({
   parsers: Object.fromEntries(CODECS.map(({ oid, parse }) => [oid, parse])),
   serializers: Object.fromEntries(CODECS.map(({ oid, serialize }) => [oid, serialize])),

@@ -28,7 +28,7 @@ export const bareList = <Table extends AnyPgTable>(table: Table, ...names: Colum
 export const insertInto = <Table extends AnyPgTable>(table: Table, ...names: ColumnName<Table>[]): SQL =>
   sql`insert into ${table} (${bareList(table, ...names)})`
 
-/** Of `on conflict do update set`: these columns become what the insert had for them. */
+/** The assignments of `on conflict do update set`: these columns get the values of the rejected insert. */
 export const setExcluded = <Table extends AnyPgTable>(table: Table, ...names: ColumnName<Table>[]): SQL =>
   sql.join(
     names.map(name => bare(columnOf(table, name))).map(column => sql`${column} = excluded.${column}`),

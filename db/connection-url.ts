@@ -61,7 +61,7 @@ export function parseConnectionUrl(url: string): Target {
   }
 }
 
-/** Of several servers Assay uses the one that it can write to, unless the URL asks for others. */
+/** With several hosts, Assay connects to a writable server unless the URL requests another kind. */
 const sessionsOf = (query: URLSearchParams, isOneOfSeveral: boolean) =>
   (query.get('target_session_attrs') ?? (isOneOfSeveral ? 'read-write' : 'any')) as Target['sessions']
 

@@ -1,6 +1,9 @@
 import { Unavailable } from '../server/lib/errors.ts'
 
-/** The promise's outcome, or Unavailable after `deadline` milliseconds, when `onLate` is called. A late outcome is dropped. */
+/**
+ * Returns the promise's outcome, or calls `onLate` and throws Unavailable after `deadline` milliseconds. A
+ * late outcome is dropped.
+ */
 export async function within<Result>(
   deadline: number,
   promise: Promise<Result>,
@@ -13,7 +16,8 @@ export async function within<Result>(
       onLate()
       reject(new Unavailable(`database: no answer within ${deadline} ms`, 'database'))
     }
-    // What arrived while this process stood still is read first, and timers run before that.
+    // Timers run before sockets are read. setImmediate lets an answer that arrived while this process was
+    // paused win.
     timer = setTimeout(() => {
       given = setImmediate(giveUp)
     }, deadline)
@@ -75,7 +79,7 @@ export class Deadlines<Call extends Timed<Call>> {
     setTimeout(() => {
       this.#group = undefined
     }, GROUP_MS).unref()
-    // What has arrived is read first.
+    // setImmediate lets the event loop read answers that have already arrived.
     const end = () => setImmediate(() => this.#end(group))
     setTimeout(() => setTimeout(end, GRACE_MS).unref(), this.#deadline + GROUP_MS - GRACE_MS).unref()
     return group

@@ -13,7 +13,7 @@ export class DatabaseError extends Error {
   }
 }
 
-/** The folder holds something that is no sound database. */
+/** The folder's content is not a sound database. */
 export class CorruptDatabaseError extends Error {
   constructor(folder: string, cause?: unknown) {
     super(
@@ -25,9 +25,9 @@ export class CorruptDatabaseError extends Error {
   }
 }
 
-/** The schema is there, and isn't as Assay leaves it. */
+/** The schema exists but isn't in the state that Assay's migrations leave it in. */
 export class SchemaError extends Error {
-  /** In words, after "the schema assay". */
+  /** The problem as a predicate that completes "the schema assay of this database ...". */
   readonly found: string
 
   constructor(found: string, cause?: unknown) {
@@ -49,7 +49,7 @@ class DriverError extends Error {
   }
 }
 
-// The driver's own first line repeats what the database said of the parameters; only the frames are kept.
+// Keeps only the stack frames: the driver's message may repeat parameters.
 const framesOf = (stack: string) =>
   stack
     .split('\n')

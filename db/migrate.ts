@@ -20,7 +20,7 @@ const LOCK_TIMEOUT_MS = 200
 const RETRY_DELAY_MS = 500
 const MAX_ATTEMPTS = 20
 
-/** Inside one transaction: several statements at once, answering the last one's rows. */
+/** Runs several statements at once inside one transaction and returns the rows of the last one. */
 type Transaction = Pick<Connection, 'query'>
 
 /**
@@ -50,8 +50,8 @@ const END_WITH_CLIENT = `
     where name = 'client_connection_check_interval' and version() !~* 'windows|mingw|msvc|visual c'`
 
 /**
- * Under an advisory lock, in one transaction, on a connection of its own, which a pooler keeps for one transaction:
- * replicas that start together take turns.
+ * Migrates under an advisory lock, in one transaction on its own connection, so that replicas that start
+ * together take turns. A pooler keeps one connection for one transaction.
  */
 function migrateAtOnce(url: string): Promise<number> {
   return connected(url, MIGRATION_DEADLINE_MS, async connection => {

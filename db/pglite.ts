@@ -16,7 +16,8 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
   if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, 'PG_VERSION')))
     throw new CorruptDatabaseError(folder)
   const pglite = await create(folder)
-  // Only the transaction's handle in here: the one connection would wait for itself for ever.
+  // Only the transaction's handle may be used here: a call on the one connection would wait for itself for
+  // ever.
   await pglite.transaction(transaction =>
     migrate({
       query: async <Row>(statement: string) =>

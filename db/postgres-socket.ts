@@ -19,7 +19,7 @@ export const TERMINATE = Buffer.from([88, 0, 0, 0, 4])
 export const linkError = (code: string | undefined) =>
   new Unavailable(`database: ${code ?? 'CONNECTION_CLOSED'}`, 'database')
 
-/** Connects to a host, with TLS if its URL asks for it. Aborting destroys the socket. Throws Unavailable. */
+/** Connects to a host, with TLS if its URL requests TLS. Aborting destroys the socket. Throws Unavailable. */
 export async function dial(host: Host, signal: AbortSignal): Promise<Socket> {
   const { host: name, port } = host
   const options = name.startsWith('/') ? { path: `${name}/.s.PGSQL.${port}` } : { host: name, port }
@@ -60,7 +60,10 @@ async function encrypt(socket: Socket, { host, tls, isDirect }: Host): Promise<T
   return encrypted
 }
 
-/** Refuses bytes behind the answer: somebody else could have added them, to be read as if they were encrypted. */
+/**
+ * Rejects bytes after the answer: an attacker could inject plain text that would be read as if it were
+ * encrypted.
+ */
 async function askForTls(socket: Socket) {
   socket.write(SSL_REQUEST)
   const answer = (await connected(socket, 'data')) as Buffer

@@ -1,4 +1,4 @@
-/** What a newcomer needs: where it is, and commands to paste that end in a verified token. */
+/** The start-up banner: the server's URL, and commands to paste that lead to a verified token. */
 export function banner({
   host,
   port,
@@ -9,7 +9,7 @@ export function banner({
   host: string
   port: number
   folder: string | undefined
-  /** Where an installation was made. */
+  /** The place of a newly created installation; undefined if there was one already. */
   made: string | undefined
   signup: 'open' | 'closed'
 }): string {
@@ -50,7 +50,9 @@ const newcomer = (place: string, setting: string) => `
 
 const HERE = ['0.0.0.0', '127.0.0.1', '::', '::1']
 
-/** As a URL has it. */
+/**
+ * Formats the host for a URL: IPv6 addresses get brackets, wildcard and loopback addresses become localhost.
+ */
 function nameOf(host: string): string {
   if (HERE.includes(host)) return 'localhost'
   return host.includes(':') ? `[${host}]` : host

@@ -6,7 +6,7 @@ import { Unavailable } from './lib/errors.ts'
 import { ListenError } from './listen.ts'
 import { NotMigratedError } from './open-database.ts'
 
-/** What kept it from starting, and the exit code that says whose it is to mend. */
+/** Why the process could not start, with an exit code that says who can fix it. */
 export interface Failure {
   code: number
   message: string
@@ -26,7 +26,7 @@ export class StartError extends Error {
 const EX_CONFIG = 78
 const EX_UNAVAILABLE = 69
 
-/** Throws what is a bug. */
+/** Describes an expected failure. Rethrows any other error, which is a bug. */
 export function describeFailure(error: unknown): Failure {
   if (error instanceof StartError) return { code: error.code, message: error.message }
   const settings = [
@@ -57,7 +57,7 @@ const NO_RIGHTS =
   'assay: the role of DATABASE_URL may not use this database or its schema assay; grant its rights as ' +
   'deploy/postgres/roles.sql does, or let the role own the schema: alter schema assay owner to ROLE'
 
-/** In words, by the driver's or the server's code. */
+/** Explains why the database is unusable, from the driver's error code or the server's SQLSTATE. */
 function unreachable(detail: string): string {
   const code = detail.replace(/^database: /, '')
   const why = WHY[code] ?? WHY[code.slice(0, 2)]

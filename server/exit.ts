@@ -10,7 +10,7 @@ export function exitNow(code: number): never {
 /** The name that Node has for a call of getaddrinfo(3) that hasn't returned. */
 const LOOKUP = 'GetAddrInfoReqWrap'
 
-/** By one that has this exit code. Returns where there is no shell. */
+/** Replaces the process with a shell that exits with this code. Returns if there is no shell. */
 function replaceProcess(code: number) {
   process.emit('exit', code)
   try {

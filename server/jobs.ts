@@ -18,18 +18,21 @@ export interface MaintenanceOptions {
   keyRetirement: KeyRetirement
   keyRotation: KeyRotation
   customerAdmin: Pick<CustomerAdmin, 'sweep'>
-  /** Seconds, for customers whose policy has none; 0: their secrets are rotated only when somebody asks. */
+  /** Default key age in seconds for customers without their own. 0 disables automatic rotation for them. */
   keyMaxAge: number
   /** Seconds. */
   auditRetention: number
-  /** Told of each job: whether it went well, or was another replica's, and how many rows went, if it removes some. */
+  /**
+   * Called after each job with its outcome (`skipped`: another replica runs it) and the number of rows
+   * removed.
+   */
   ran(job: string, outcome: JobOutcome, removed: number): void
   log: Log
 }
 
 /**
- * What must happen though nobody asks. One replica does it for all, in small batches. Where two take themselves for that
- * one, rows that the other is at are passed over; a job that fails is made up for by the next round.
+ * Runs the background jobs. One replica runs them for the whole installation, in small batches. If two
+ * replicas run them at once, each skips rows that the other has locked. The next round retries a failed job.
  */
 export class Maintenance {
   readonly #options: MaintenanceOptions
@@ -59,7 +62,9 @@ export class Maintenance {
     }
   }
 
-  /** Where the database doesn't say, the jobs tell why. */
+  /**
+   * Whether this replica runs the jobs. True if the database doesn't answer: the jobs then report the error.
+   */
   async #isOurs(): Promise<boolean> {
     const { db, replica } = this.#options
     const rows = await isFirst(db, { replica }).catch(() => undefined)
@@ -77,7 +82,7 @@ export class Maintenance {
     }
   }
 
-  /** Each answers how many rows it removed, where it removes some. */
+  /** Returns the jobs by name. A job that deletes rows returns their number. */
   #jobs(): Record<string, () => Promise<unknown>> {
     const { db, customerAdmin, keyRetirement, keyRotation, keyMaxAge, auditRetention } = this.#options
     const dead = Object.keys(DEAD) as (keyof typeof DEAD)[]

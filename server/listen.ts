@@ -7,7 +7,7 @@ import { keepOriginalTarget } from './http/target.ts'
 import { discardUnreadBody } from './http/unread-body.ts'
 import type { Log } from './lib/logger.ts'
 
-/** How long requests under way may take once listening has ended (ms): with a drain's pause and what follows, 10 s in all. */
+/** Time limit for requests in progress once listening has ended (ms). A drain takes at most 10 s in total. */
 const DRAIN_TIMEOUT_MS = 5_000
 
 const REASONS: Record<string, string> = {
@@ -17,14 +17,14 @@ const REASONS: Record<string, string> = {
   EACCES: 'ports below 1024 need rights; set PORT',
 }
 
-/** HOST and PORT can't be used. */
+/** The server can't listen on HOST and PORT. */
 export class ListenError extends Error {
   constructor({ host, port }: { host: string; port: number }, code: string | undefined) {
     super(`can't listen on ${host} port ${port}: ${REASONS[code ?? ''] ?? `${code}; set HOST or PORT`}`)
   }
 }
 
-/** `draining` is asked at each answer: from then on every answer tells its client to come back on another connection. */
+/** `draining` is called for each response. While it returns true, each response closes its connection. */
 export interface ListenOptions {
   draining(): boolean
   log: Log
@@ -63,18 +63,21 @@ export async function listen(
 
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */
 const SERVER_OPTIONS = {
-  // Of two Authorization headers Node would take the first, and a backend perhaps the other: joined, they are no token.
+  // Node keeps the first of two Authorization headers, a backend may keep the second. Joined, they are no
+  // valid token.
   joinDuplicateHeaders: true,
   headersTimeout: 5_000,
   requestTimeout: 15_000,
   keepAliveTimeout: 75_000,
-  // How often the first two are checked.
+  // The interval at which headersTimeout and requestTimeout are checked.
   connectionsCheckingInterval: 1_000,
-  // Bytes: what a browser's cookies and a proxy's headers come to, which Node would refuse with 431.
+  // Bytes. A browser's cookies and a proxy's headers can exceed Node's default, which would answer 431.
   maxHeaderSize: 64 * 1024,
 }
 
-/** Listens on for `pause`, then lets requests under way finish, and cuts off those that take too long. */
+/**
+ * Keeps listening for `pause` ms, lets requests in progress finish, and cuts off those that take too long.
+ */
 async function close(server: Server, pause: number): Promise<void> {
   await new Promise(resolve => setTimeout(resolve, pause))
   const closed = new Promise(resolve => server.close(resolve))

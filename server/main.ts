@@ -69,7 +69,8 @@ async function main([verb = 'serve', ...rest]: string[]) {
   )
   if (made !== undefined) log.warn({ place: made }, NEW_INSTALLATION)
   process.stderr.write(banner({ port, host, folder: folder?.path, made, signup }))
-  // Otherwise written at a clean end, which not every process has. Where NODE_COMPILE_CACHE isn't set it does nothing.
+  // Node writes the compile cache only at a clean exit, so write it now. Without NODE_COMPILE_CACHE this does
+  // nothing.
   flushCompileCache()
 }
 
@@ -95,7 +96,9 @@ async function serveAlone(parts: Parts): Promise<number> {
   return port
 }
 
-/** What is wrong with the keys or the database is found here, once, before several processes meet it. */
+/**
+ * Starts the workers. Key and database problems are reported here once, before every worker runs into them.
+ */
 async function serveTogether({ config, db, log }: Parts, workers: number): Promise<number> {
   await loadKeyRing(db, config.masterKeys)
   await db.close()

@@ -72,8 +72,8 @@ async function checkPrivileges(db: Database) {
 }
 
 /**
- * Where a new installation will be made, in the operator's words; undefined where there is one. Of all tokens that there are
- * it knows none.
+ * Describes where a new installation will be created, as the operator would name it. Undefined if there is
+ * one already. A new installation rejects all existing tokens.
  */
 export async function describeNewInstallation(
   db: Database,
@@ -95,7 +95,7 @@ async function checkServers(url: string, direct: string | undefined) {
   if (server.readOnly) throw new Unavailable('database: READ_ONLY', 'database')
 }
 
-/** What is wrong with a database's encoding, and what to do. */
+/** The error message for a database whose encoding isn't UTF8, and how to fix it. */
 export const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
   `the database's encoding is ${encoding}, and Assay needs UTF8; make another one with: create database NAME ` +
   "encoding 'UTF8' template template0"
@@ -116,7 +116,7 @@ const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
   `DATABASE_URL: through this pooler ${name} is '${value}', and Assay can't set it there; as the database's owner: ` +
   `alter database NAME set ${name} = '${needed}'; and let the pooler reconnect`
 
-/** Hints save half a second; a poll finds the same without them. Nothing waits for them. */
+/** Notifications save half a second; without them a poll finds the same changes. Nothing waits for them. */
 export async function startListener(
   urls: Urls,
   changeFeed: { wake(): void },
@@ -133,7 +133,7 @@ export async function startListener(
   return hints
 }
 
-/** Whoever runs Postgres so that a crash forgets is told. */
+/** Logs a warning if the Postgres settings let a crash lose committed data. */
 export async function warnIfNotDurable(db: Database, log: Log) {
   if (db.kind === 'embedded') return
   for (const setting of ['fsync', 'full_page_writes']) {
@@ -145,7 +145,7 @@ export async function warnIfNotDurable(db: Database, log: Log) {
   }
 }
 
-/** Whoever put an older version beside a newer one, or went back to it, is told what that is meant for. */
+/** Logs a warning if a newer version has migrated the database, and says when that is supported. */
 export async function warnIfNewerSchema(db: Database, log: Log) {
   if (await isNewer(db))
     log.warn(

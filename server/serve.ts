@@ -20,7 +20,7 @@ export interface StartupSecrets {
 
 export interface ServeOptions {
   config: Config & StartupSecrets
-  /** Open, and migrated. */
+  /** The opened and migrated database. */
   db: Database
   log: Log
   clock: Clock
@@ -39,11 +39,11 @@ export interface Served {
   drain(pause: number): Promise<void>
 }
 
-/** What is under way has ended by then, or is ended (ms). */
+/** Time limit of a drain after its pause (ms). The process then exits even if work is still in progress. */
 export const MAX_DRAIN_MS = 7_000
 export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not end in time\n'
 
-/** One replica, from its parts to the end of its process. */
+/** Runs one replica from its creation to the end of its process. */
 export async function serve({ config, db, log, clock, worker, joining }: ServeOptions): Promise<Served> {
   const keyRing = await loadKeyRing(db, config.masterKeys)
   let draining = false

@@ -46,9 +46,9 @@ export interface Parts {
   clock: Clock
   log: Log
   process: ProcessState
-  /** Whether /metrics tells of the process too. */
+  /** Whether /metrics includes process metrics. */
   processMetrics: boolean
-  /** Where several processes serve the port: what this one shares with the others. */
+  /** The resources that this worker shares with the others. Undefined if a single process serves the port. */
   worker?: Worker | undefined
 }
 
@@ -56,9 +56,9 @@ export interface Worker {
   /** From 1 to `of`. */
   number: number
   of: number
-  /** Counted for all of them together. */
+  /** Rate limits that are counted for all workers together. */
   limits: RateLimiter
-  /** Of all of them together, as Prometheus reads them. */
+  /** Returns the metrics of all workers in Prometheus text format. */
   allMetrics(): Promise<string>
 }
 
@@ -66,10 +66,10 @@ export interface Worker {
 const POLL_DEADLINE_MS = 800
 /** Memory for tokens that were authenticated before; 50,000 typical ones. */
 const TOKEN_CACHE_BYTES = 64 * 2 ** 20
-/** Logins that wait for a core. */
+/** Maximum number of logins that wait for a core. */
 const MAX_QUEUED_LOGINS = 64
 
-/** One replica, from its parts. main.ts does it once, tests as often as they want replicas. */
+/** Creates one replica from its parts. Tests create several in one process. */
 export function createServices(given: Parts) {
   const tracing = tracingOfSdk(given.clock)
   const parts = tracing ? traced(given) : given
@@ -204,7 +204,7 @@ export function createServices(given: Parts) {
   const app = createApp(services, tracing)
   if (tracing) log.info('an OpenTelemetry SDK is loaded: it is told of requests')
 
-  /** Writes what is still to be written, and leaves the change feed. */
+  /** Flushes pending writes and leaves the change feed. */
   async function stop() {
     await maintenance.stop()
     await Promise.all([sessions.flush(), clients.flush()])
@@ -222,10 +222,10 @@ const traced = ({ db, redis, ...others }: Parts): Parts => ({
   redis: redis && instrumentRedis(redis),
 })
 
-/** Counted as far together as can be: by all replicas, by all workers, or here. */
+/** Limits are counted across all replicas with Redis, otherwise across all workers or in this process. */
 const limitsOf = ({ redis, keyRing, worker }: Parts): RateLimiter =>
   redis ? new RedisRateLimiter({ redis, keyRing }) : (worker?.limits ?? new MemoryRateLimiter())
 
-/** What one worker has of what the machine has, and one at least. */
+/** Divides a limit of the machine among the workers. Each gets at least 1. */
 const share = (whole: number, worker: Worker | undefined) =>
   Math.max(1, Math.floor(whole / (worker?.of ?? 1)))

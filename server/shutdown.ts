@@ -4,8 +4,9 @@ import { exitNow } from './exit.ts'
 import type { Log } from './lib/logger.ts'
 
 /**
- * What SIGTERM and SIGINT do. This module is the first import of whatever runs as a process, because a signal has to end a
- * process that is still loading its other modules: the kernel drops signals to process 1 that it has no handler for.
+ * Handles SIGTERM and SIGINT. Every entry point imports this module first, because a signal must also end a
+ * process that is still loading its other modules: the kernel drops signals for which process 1 has no
+ * handler.
  */
 
 export type Signal = 'SIGTERM' | 'SIGINT'
@@ -14,13 +15,13 @@ const SIGNALS: readonly Signal[] = ['SIGTERM', 'SIGINT']
 /** The exit code of a process that a signal ended before it served, as shells report it: 143 and 130. */
 export const codeOfSignal = (signal: Signal): number => 128 + constants.signals[signal]
 
-/** What an exit doesn't release by itself is given up within this time (ms). */
+/** Time limit for releasing what the exit of a process doesn't release (ms). */
 const CLEAN_UP_DEADLINE_MS = 1_000
 
 /** Ctrl-C comes from the terminal and, where npm started us, from npm as well: so soon after it is the same one (ms). */
 const ECHO_WINDOW_MS = 500
 
-/** How long each lets requests come in still (ms). */
+/** How many milliseconds the process accepts requests after each signal. */
 const DRAIN_PAUSE_MS = { SIGTERM: 3_000, SIGINT: 0 } as const
 
 type Reaction = (signal: Signal) => unknown
@@ -47,7 +48,7 @@ function caughtSignals(): bigint {
   return BigInt(`0x${mask}`)
 }
 
-/** For a worker: its primary says when it ends. */
+/** For workers: the primary decides when they end. */
 export function ignoreSignals() {
   react = () => {}
 }
@@ -62,7 +63,7 @@ export function cleanUpAtSignal(cleanUp: () => Promise<unknown>) {
   }
 }
 
-/** Both drain; a second one of either ends at once. */
+/** Both signals drain. A second one of either ends the process at once. */
 export function handleSignals(drain: (pause: number, signal: Signal) => unknown, end: () => unknown) {
   let told: Signal | undefined
   let echoes = true

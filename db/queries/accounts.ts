@@ -94,7 +94,10 @@ export const findLogin = query('findLogin', (db, { email }: Params<{ email: stri
     .where(eq(customers.email, email)),
 )
 
-/** customerId is null for an email that no customer has: its spelling may be a password in the wrong field. */
+/**
+ * customerId is null for an unknown email. The email isn't recorded, because it may be a password in the
+ * wrong field.
+ */
 export const insertLoginFailure = prepared('insertLoginFailure')<
   AuditContext & { customerId: string | undefined; reason: string },
   never

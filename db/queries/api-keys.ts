@@ -59,8 +59,8 @@ export const findRetriedKey = query(
 const c = alias(customers, 'c')
 
 /**
- * Answers the change feed's number; no row: there is no such key. `counted` is published behind, so that the customer's row
- * is locked before the change feed's.
+ * Returns the change feed's number. No row: there is no such key. `counted` comes before publishing, so that
+ * the customer's row is locked before the change feed's.
  */
 export const deleteApiKey = prepared('deleteApiKey')<
   AuditContext & { customerId: string; id: string },
@@ -94,7 +94,7 @@ export const touchApiKeys = prepared('touchApiKeys')<{ ids: string }, never>(sql
 
 export type ApiKeyRow = RowOf<typeof listApiKeys>
 
-/** Newest first. */
+/** Lists the API keys, newest first. */
 export const listApiKeys = query('listApiKeys', (db, { customerId }: Params<{ customerId: string }>) =>
   db
     .select(pick(apiKeys, 'id', 'name', 'scope', 'createdAt', 'expiresAt', 'lastUsedAt'))

@@ -71,7 +71,10 @@ export const auditInsert = (type: AuditType | SQL, from: string, columns: AuditC
     userAgent: sql`${param('userAgent')}`,
   })
 
-/** The same where several acts share a statement: `from` has the columns `actor`, `ip` and `user_agent` too. */
+/**
+ * Like `auditInsert`, for several acts in one statement: `from` also has the columns `actor`, `ip` and
+ * `user_agent`.
+ */
 export const auditInsertOfEach = (type: AuditType | SQL, from: string, columns: AuditColumns = {}) =>
   insertEvents(type, from, columns, { actor: sql`actor`, ip: sql`ip`, userAgent: sql`user_agent` })
 

@@ -61,7 +61,7 @@ export interface Published {
   lockWait: number | null
 }
 
-/** Reports each act's wait for the counter, which comes with its answer. */
+/** Reports how long each change waited for the counter, which is part of its result. */
 export const observing = (db: Database, onWait: (seconds: number) => void): Database => ({
   ...db,
   query: async <Row>(statement: string, params?: readonly unknown[]) => {

@@ -117,14 +117,17 @@ export const insertCustomerAlone = prepared('insertCustomerAlone')<
 
 interface Change extends AuditContext {
   customerId: string
-  /** Nothing is changed unless it is still this one. */
+  /** The change is applied only if this is still the current revision. */
   revision: number | undefined
 }
 
 const isUnchanged = sql`(${param('revision')}::int is null or ${customers.revision} = ${param('revision')}::int)`
 const nextRevision = sql`${bare(customers.revision)} = ${customers.revision} + 1`
 
-/** Changes the state from one to the other: its secrets and API keys count, or count no more, at every replica. */
+/**
+ * Changes the state from one to the other, which every replica applies to the customer's secrets and API
+ * keys.
+ */
 const changeState = (
   from: 'active' | 'disabled',
   to: 'active' | 'disabled',
@@ -168,7 +171,7 @@ export const updateCustomer = prepared('updateCustomer')<
   audited as (${auditInsert('customer.changed', 'changed', { subject: sql`customer_id` })})
   select revision from changed`)
 
-/** The whole policy, in place of the one before. No row: no such customer, or another revision. */
+/** Replaces the whole policy. No row: no such customer, or another revision. */
 export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(sql`
   with changed as (
     update ${customers} set ${bare(customers.scopes)} = ${param('scopes')},
@@ -190,7 +193,7 @@ export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision
   })})
   select revision from changed`)
 
-/** Gives it a password that the operator chose, and ends the account's own sessions. No row: no such customer. */
+/** Sets a password chosen by an operator, and ends the account's own sessions. No row: no such customer. */
 export const setPassword = prepared('setPassword')<
   AuditContext & { customerId: string; newHash: string },
   EndedSessions

@@ -113,14 +113,14 @@ export const issueColumns = sql`n, access_version as "accessVersion", refresh_ve
 export interface NewToken extends AuditContext {
   customerId: string
   subject: string
-  /** RFC 6749 3.3; `exact`: asked for in so many words. */
+  /** RFC 6749 3.3. `exact` means that the request named the scope explicitly. */
   scope: string
   exact: boolean
   type: AuditType
   tokenId: string
   /** The API key that asked, which must still be there. */
   apiKeyId: string | undefined
-  /** Seconds; undefined: as is usual for the customer. */
+  /** Seconds. If undefined, the customer's default applies. */
   expiresIn: number | undefined
 }
 
@@ -167,7 +167,10 @@ export interface IssueResult {
   /** Seconds. */
   accessTtl: number
   scope: string
-  /** By the customer's policy: nothing was issued, for more was asked than `mostTtl` or `allowedScopes`. */
+  /**
+   * Nothing was issued, because the request exceeded the `mostTtl` or `allowedScopes` of the customer's
+   * policy.
+   */
   refused: 'expires_in' | 'scope' | null
   mostTtl: number
   allowedScopes: string | null
@@ -200,8 +203,9 @@ export const insertSessions = prepared('insertSessions')<Acts & Defaults, IssueR
   select ${issueColumns} from grants`)
 
 /**
- * Starts the session of a login, unless the password was changed since it was checked: who changes it waits for this, or
- * this for them. No row: it was, or the customer is not active.
+ * Starts the session of a login, unless the password has changed since it was checked. A lock on the
+ * customer's row serialises it with password changes. No row: the password has changed, or the customer is
+ * not active.
  */
 export const insertLogin = prepared('insertLogin')<
   Acts & Defaults & { passwordHash: string },

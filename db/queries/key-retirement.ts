@@ -37,7 +37,10 @@ const fromLiveTokens = (customerId: SQLWrapper) => sql`from ${auditEvents} as ${
     and ${now} < ${e.at} + coalesce(make_interval(secs => ${s.accessTtl}),
       make_interval(secs => (${e.detail}::json->>'expires_in')::int), ${LONGEST_TOKEN})`
 
-/** Selects from those that the key may have signed, requests under way when it began or was replaced included. */
+/**
+ * Selects from the access tokens that the key may have signed, with a margin for requests in progress when it
+ * began or was replaced.
+ */
 const fromTokensOf = (key: Key) => sql`${fromLiveTokens(key.customerId)} and ${key.use} = 'access'
   and ${e.at} between ${key.createdAt} - ${AFTER_DEATH} and ${key.replacedAt} + ${AFTER_DEATH}`
 

@@ -18,7 +18,7 @@ export const apiKeys = assay.table(
     expiresAt: instant('expires_at'),
     /** Written at most once a minute. */
     lastUsedAt: instant('last_used_at'),
-    /** The digest of the Idempotency-Key that it was made under, if any. */
+    /** Digest of the Idempotency-Key of the request that created it, if there was one. */
     retryDigest: bytea('retry_digest').unique('api_keys_retry'),
   },
   table => [index('api_keys_customer').on(table.customerId)],

@@ -3,8 +3,10 @@ import type { AuditType } from '../queries/audit.ts'
 import { assay, instant } from './common.ts'
 
 /**
- * Every act, written in the act's own statement. Partitioned by month (a migration says so: drizzle can't), with a
- * default partition, because no insert may fail for want of one. No foreign key: an erased customer's rows stay.
+ * The audit log. Each event is written by the same statement as the change it records. The table is
+ * partitioned by month (in a migration, because drizzle can't express it) and has a default partition so
+ * that an insert never fails for lack of one. There is no foreign key because the rows of an erased customer
+ * stay.
  */
 export const auditEvents = assay.table(
   'audit_events',
@@ -25,7 +27,8 @@ export const auditEvents = assay.table(
   table => [
     primaryKey({ columns: [table.at, table.id] }),
     index('audit_events_customer').on(table.customerId, table.at, table.id),
-    // For who looks at all customers. What happens all the time is found by its time: no issue and no refresh pays for these.
+    // Partial indexes for searches across customers. Frequent types are excluded so that issue and refresh
+    // don't pay.
     index('audit_events_rare')
       .on(table.type, table.at, table.id)
       .where(sql`${table.type} not in ('token.issued', 'session.refreshed')`),

@@ -2,8 +2,9 @@ import { bigint, boolean, check, sql } from '../drizzle.ts'
 import { assay } from './common.ts'
 
 /**
- * The counter that every narrowing act moves as its last step. Its row lock makes the order of commits the order of
- * numbers, which a sequence would not: whoever sees seq = n sees every change up to n.
+ * The counter that every revoking statement increments as its last step. Its row lock makes commits happen
+ * in the order of the numbers, which a sequence would not: a snapshot with seq = n contains every change up
+ * to n.
  */
 export const changeFeed = assay.table(
   'change_feed',

@@ -14,13 +14,16 @@ export const customers = assay.table(
       .notNull()
       .default('active'),
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
-    /** How many API keys it has: a count of their rows would be as old as the statement that counts. */
+    /**
+     * The number of API keys. Counting the rows instead would use the snapshot of the statement, which may be
+     * outdated.
+     */
     apiKeys: integer('api_keys').notNull().default(0),
-    /** How often its signing keys were rotated: who rotates must have seen the latest ones. */
+    /** The number of signing key rotations. A rotation fails unless it has read the latest keys. */
     rotations: integer('rotations').notNull().default(0),
-    /** Counts what an operator changed of it, so that two who change it at once don't undo each other's. */
+    /** Incremented by each operator's change, so that concurrent changes don't overwrite each other. */
     revision: integer('revision').notNull().default(1),
-    // Its policy (policy.ts); null: as the server's settings have it. Times in seconds.
+    // The customer's policy (policy.ts). Null means that the server's setting applies. Times are in seconds.
     scopes: text('scopes'),
     accessTokenTtl: integer('access_token_ttl'),
     maxAccessTokenTtl: integer('max_access_token_ttl'),
@@ -34,7 +37,7 @@ export const customers = assay.table(
   },
   table => [
     uniqueIndex('customers_email').on(table.email),
-    // What operators search by begins with what they typed, which the index above can't find in every collation.
+    // Operators search by prefix, which the unique index above supports only in some collations.
     index('customers_email_prefix').on(table.email.op('text_pattern_ops')),
     index('customers_name_prefix').on(sql`lower(${table.name}) text_pattern_ops`, table.id),
     index('customers_listed').on(table.createdAt, table.id),

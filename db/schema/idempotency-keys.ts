@@ -1,7 +1,7 @@
 import { index, primaryKey, text } from '../drizzle.ts'
 import { assay, bytea, instant } from './common.ts'
 
-/** Which session an Idempotency-Key started. Digests only: neither the key nor the body is kept. */
+/** Maps an Idempotency-Key to the session it started. Only digests are stored, never the key or the body. */
 export const idempotencyKeys = assay.table(
   'idempotency_keys',
   {

@@ -11,7 +11,10 @@ export const installation = assay.table(
     only: boolean('only').primaryKey().default(true),
     id: text('id').notNull(),
     sealedKey: bytea('sealed_key').notNull(),
-    /** Of everyone: whatever began under a lower one is dead, whosever it is. From the sequence of all epochs. */
+    /**
+     * Minimum epoch for all customers: tokens and sessions with a lower one are revoked. Drawn from the epoch
+     * sequence.
+     */
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
     createdAt: instant('created_at').notNull().default(now),
   },

@@ -1,12 +1,12 @@
 import { bigint, integer, text } from '../drizzle.ts'
 import { assay, instant } from './common.ts'
 
-/** Who polls the change feed, what it has applied and for how many milliseconds it may go on without a poll. */
+/** Replicas that poll the change feed: the last change applied, and the maximum time between polls (ms). */
 export const replicas = assay.table('replicas', {
   id: text('id').primaryKey(),
   applied: bigint('applied', { mode: 'number' }).notNull(),
   maxStaleness: integer('max_staleness').notNull(),
   seenAt: instant('seen_at').notNull(),
-  /** Of the program. */
+  /** The program's version. */
   version: text('version').notNull().default(''),
 })

@@ -9,10 +9,10 @@ export const resourceServers = assay.table('resource_servers', {
   /** The credential before the last rotation, and until when it may still be used. */
   previousDigest: bytea('previous_digest'),
   previousUntil: instant('previous_until'),
-  /** JSON of customers' ids, and of scopes, that it is limited to; null: all. */
+  /** JSON arrays of the customer ids and scopes that it is limited to. Null means no limit. */
   customers: text('customers'),
   scopes: text('scopes'),
   createdAt: instant('created_at').notNull().default(now),
-  /** Of the Idempotency-Key that it was made under, if any. */
+  /** Digest of the Idempotency-Key of the request that created it, if there was one. */
   retryDigest: bytea('retry_digest').unique('resource_servers_retry'),
 })

@@ -1,7 +1,7 @@
 import { bigint, check, index, sql, text } from '../drizzle.ts'
 import { assay, instant } from './common.ts'
 
-/** What narrowed what is accepted, by the change feed's number. A row leaves once no live token can be concerned. */
+/** Revocations in the order of the change feed. A row is deleted once no live token can be affected by it. */
 export const revocations = assay.table(
   'revocations',
   {
@@ -9,7 +9,7 @@ export const revocations = assay.table(
     kind: text('kind', { enum: ['token', 'session', 'subject', 'customer', 'everyone'] }).notNull(),
     /** Empty for everyone. */
     customerId: text('customer_id').notNull(),
-    /** The jti, sid or subject; empty for a customer: its record is then read anew, whatever changed in it. */
+    /** The jti, sid or subject. It is empty for a customer, whose whole record is then reloaded. */
     key: text('key').notNull().default(''),
     /** The new epoch of the subject, or of everyone: tokens that carry a lower one are refused. */
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),

@@ -35,9 +35,9 @@ export const sessions = assay.table(
     prevKeyVersion: integer('prev_key_version'),
     /** The latest exp of an access token issued in it. */
     accessUntil: instant('access_until').notNull(),
-    /** Idle end: of the current refresh token. */
+    /** Idle expiry, which is that of the current refresh token. */
     expiresAt: instant('expires_at').notNull(),
-    /** The end in all, whatever is refreshed. */
+    /** Absolute expiry, which no refresh extends. */
     endsAt: instant('ends_at').notNull(),
     revokedAt: instant('revoked_at'),
     ip: text('ip'),
@@ -47,7 +47,8 @@ export const sessions = assay.table(
     primaryKey({ columns: [table.customerId, table.id] }),
     index('sessions_subject').on(table.customerId, table.subject, table.issuedAt),
     index('sessions_listed').on(table.customerId, table.issuedAt, table.id),
-    // By its end in all, which never changes: an index on expires_at would cost every refresh its HOT update.
+    // ends_at is the absolute end and never changes. An index on expires_at would prevent HOT updates on
+    // refresh.
     index('sessions_ends_at').on(table.endsAt),
     check('sessions_gen', sql`${table.gen} > 0`),
     check('sessions_ends', sql`${table.expiresAt} <= ${table.endsAt}`),

@@ -2,7 +2,7 @@ import { check, index, integer, primaryKey, sql, text, uniqueIndex } from '../dr
 import { assay, bytea, instant, now } from './common.ts'
 import { customers } from './customers.ts'
 
-/** One signing key per customer and use signs; the partial unique index says so, so that no code has to. */
+/** There is one current signing key per customer and use; the partial unique index enforces it. */
 export const signingKeys = assay.table(
   'signing_keys',
   {
@@ -28,7 +28,7 @@ export const signingKeys = assay.table(
     check('signing_keys_state', sql`${table.state} in ('current', 'previous', 'retired')`),
     check('signing_keys_alg', sql`${table.alg} in ('HS256', 'HS384', 'HS512')`),
     check('signing_keys_version', sql`${table.version} > 0`),
-    // What maintenance looks for: those that wait to be retired, and the oldest that still sign.
+    // Indexes for maintenance jobs: keys waiting for retirement, and the oldest keys that still sign.
     index('signing_keys_previous_access')
       .on(table.replacedAt)
       .where(sql`${table.state} = 'previous' and ${table.use} = 'access'`),

@@ -1,13 +1,13 @@
 import { bigint, primaryKey, text } from '../drizzle.ts'
 import { assay, instant, now } from './common.ts'
 
-/** Tokens and sessions of a subject that began under a lower epoch are dead. No row is epoch 0. */
+/** Tokens and sessions of a subject with a lower epoch are revoked. A subject without a row has epoch 0. */
 export const subjectEpochs = assay.table(
   'subject_epochs',
   {
     customerId: text('customer_id').notNull(),
     subject: text('subject').notNull(),
-    /** From the one sequence, so that a removed row never starts again. */
+    /** Drawn from the shared epoch sequence, so that a row created after a deletion never reuses an epoch. */
     epoch: bigint('epoch', { mode: 'number' }).notNull(),
     changedAt: instant('changed_at').notNull().default(now),
   },

@@ -13,10 +13,10 @@ import type { Querier } from '../../db/queries/change-feed.ts'
 export type { AuditContext, AuditQuery, AuditRow, AuditSpan, AuditType } from '../../db/queries/audit.ts'
 export { AUDIT_TYPES } from '../../db/queries/audit.ts'
 
-/** Who acts though nobody asked. */
+/** The actor recorded for background jobs. */
 export const MAINTENANCE: AuditContext = { actor: 'maintenance', ip: undefined, userAgent: undefined }
 
-/** What an operator looks for: of one customer, or of one operator, or of all. */
+/** An operator's search: the events of one customer, of one operator, or of the whole installation. */
 export interface AuditSearch extends AuditSpan {
   customerId: string | undefined
   /** `operator:<name>`. */
@@ -33,7 +33,7 @@ export class Audit {
     this.#db = db
   }
 
-  /** Of one customer, newest first. */
+  /** Lists the events of one customer, newest first. */
   list(query: AuditQuery): Promise<AuditRow[]> {
     return listEvents(this.#db, query)
   }

@@ -29,7 +29,7 @@ import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import type { AllowList, ResourceServers } from './resource-servers.ts'
 
-/** Who asks, once it has shown that it is. */
+/** A client whose credential was verified. */
 export type AuthenticatedClient =
   | { kind: 'api_key'; id: string; customerId: string; scope: string }
   | ({ kind: 'resource_server'; id: string } & AllowList)
@@ -57,7 +57,7 @@ export interface CredentialsOptions {
 
 export class ClientAuthenticator {
   readonly #options: CredentialsOptions
-  /** Those of the setting. */
+  /** Digests of the resource servers from the setting RESOURCE_SERVERS, by id. */
   readonly #configured: Map<string, Buffer>
   readonly #used: WriteBuffer<string>
 
@@ -72,7 +72,10 @@ export class ClientAuthenticator {
     })
   }
 
-  /** Undefined: wrong. Throws `customer_disabled`, or Unavailable when it can't be known. */
+  /**
+   * Returns undefined if the credential is wrong. Throws `customer_disabled`, or Unavailable if the state is
+   * unknown.
+   */
   async authenticate(presented: ClientCredential): Promise<AuthenticatedClient | undefined> {
     const parsed = parseCredential(presented.secret)
     if (parsed?.prefix === 'assay_ak') return this.#authenticateApiKey(parsed.id, presented)
@@ -106,7 +109,8 @@ export class ClientAuthenticator {
     const customerId = customerNamedBy(id)
     const record = keys.get(customerId)
     const key = record && apiKeyOf(record, id)
-    // Only what isn't in memory needs the id's MAC: a look-up may be the price, and made-up ids don't pay it.
+    // Only keys that aren't in memory need the check of the id's MAC. They may cost a look-up, which invented
+    // ids must not cause.
     if (!key && customerOfApiKeyId(keys.keyRing.installationKey, id) === undefined) return undefined
     if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
     if (record === undefined || (!key && !isMissing(record, id)))
@@ -117,15 +121,16 @@ export class ClientAuthenticator {
     return { kind: 'api_key', id, customerId, scope: key.scope }
   }
 
-  /** Shown once: only its digest is kept. */
+  /** Makes an API key, which is shown once: only its digest is stored. */
   make(customerId: string, draw = fromTheSystem) {
     const id = newApiKeyId(this.#options.keys.keyRing.installationKey, customerId, draw)
     return { id, ...newCredential('assay_ak', id, draw) }
   }
 
   /**
-   * With a `retryKey` the same request is answered again with the same key, for as long as it is there. Throws `conflict` when
-   * the customer has as many as it may, `invalid_request` for another request under the `retryKey`.
+   * Creates an API key. With a `retryKey`, a repeated request returns the same key as long as it exists.
+   * Throws `conflict` if the customer has the maximum number of keys, and `invalid_request` for a different
+   * request with the same `retryKey`.
    */
   async create(key: NewKey, origin: AuditContext, retryKey?: string) {
     const { db, keys } = this.#options
@@ -147,7 +152,7 @@ export class ClientAuthenticator {
     throw new ApiError('conflict', `a customer has at most ${MAX_API_KEYS} API keys; delete one first`)
   }
 
-  /** An operator's Idempotency-Keys are its own; a customer's are good in each of its sessions. */
+  /** Idempotency-Keys belong to one operator, or to a customer across its sessions. */
   #retryOf(
     { customerId, name, scope, expiresIn }: NewKey,
     { actor }: AuditContext,
@@ -158,7 +163,7 @@ export class ClientAuthenticator {
     return retryOf(this.#options.keys.keyRing.installationKey, seed, [name, scope, expiresIn])
   }
 
-  /** Answers the change feed's number, or undefined when there was nothing to delete. */
+  /** Returns the change feed's number, or undefined if there was nothing to delete. */
   async delete(customerId: string, id: string, origin: AuditContext): Promise<number | undefined> {
     const { db, revoker } = this.#options
     const [deleted] = await deleteApiKey(db, { ...origin, customerId, id })

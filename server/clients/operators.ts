@@ -1,10 +1,10 @@
 import type { Config, OperatorConfig } from '../config/load.ts'
 import { digest, matches } from '../crypto/credentials.ts'
 
-/** Who has ADMIN_TOKEN. */
+/** The name of the operator that authenticates with ADMIN_TOKEN. */
 const FIRST = 'admin'
 
-/** Who runs the installation. */
+/** The operators of the installation, from ADMIN_TOKEN and OPERATORS. */
 export class Operators {
   readonly #operators: OperatorConfig[]
 
@@ -14,7 +14,7 @@ export class Operators {
     this.#operators = [...first, ...operators]
   }
 
-  /** In constant time for each of them. */
+  /** Finds the operator with this token. Every digest is compared in constant time. */
   find(token: string): Omit<OperatorConfig, 'digest'> | undefined {
     return this.#operators.filter(operator => matches(operator.digest, token))[0]
   }

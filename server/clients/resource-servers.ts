@@ -25,21 +25,21 @@ import type { Revoker } from '../revocation/revoker.ts'
 
 export type { ServerRow } from '../../db/queries/resource-servers.ts'
 
-/** Undefined: all. */
+/** Undefined means all. */
 export interface AllowList {
   customers: string[] | undefined
   scopes: string[] | undefined
 }
 
-/** As it is known here. Without a digest there is none. */
+/** A cached resource server. `digest` is undefined if no such server exists. */
 interface Known extends AllowList {
   digest: Buffer | undefined
   previous: { digest: Buffer; until: number } | undefined
 }
 
-/** Resource servers that are kept; whichever falls out is read again. */
+/** Maximum number of cached resource servers. An evicted one is loaded again. */
 const MAX_CACHED_SERVERS = 10_000
-/** A load that loses against a change is repeated this often. */
+/** Attempts to load a record that changes while it is being loaded. */
 const MAX_ATTEMPTS = 3
 
 export interface ServersOptions {
@@ -50,7 +50,7 @@ export interface ServersOptions {
   revoker: Revoker
 }
 
-/** Gateways and backends that ask about tokens, as operators made them. */
+/** Resource servers created by operators: gateways and backends that ask about tokens. */
 export class ResourceServers {
   readonly #options: ServersOptions
   readonly #known = new LRUCache<string, Known>({ max: MAX_CACHED_SERVERS })
@@ -59,7 +59,10 @@ export class ResourceServers {
     this.#options = options
   }
 
-  /** Its limits; undefined: this is not its credential, or no more. Throws Unavailable when that can't be known. */
+  /**
+   * Returns the server's limits, or undefined if this is not a valid credential of it. Throws Unavailable if
+   * the state is unknown.
+   */
   authenticate(id: string, secret: string): Promise<AllowList | undefined> | undefined {
     if (!isServerId(this.#options.keyRing.installationKey, id)) return undefined
     return whenReady(() => this.#judge(id, secret))
@@ -77,7 +80,10 @@ export class ResourceServers {
     return present || before ? { customers, scopes } : undefined
   }
 
-  /** One rule, as for customers: read with the counter and the timeline, used only if no later change is known. */
+  /**
+   * Loads a record with the counter and the timeline, like customers' records. It is used only if no later
+   * change is known.
+   */
   async #load(id: string): Promise<void> {
     const { db, changeFeed, revocations } = this.#options
     for (let tried = 0; tried < MAX_ATTEMPTS; tried++) {
@@ -101,8 +107,9 @@ export class ResourceServers {
   }
 
   /**
-   * Its credential is shown once. With a `retryKey` the same request is answered again with the same server and credential,
-   * until the credential is rotated. Throws `invalid_request` after that, or for another request under the key.
+   * Creates a server. Its credential is shown once. With a `retryKey`, a repeated request returns the same
+   * server and credential until the credential is rotated. Throws `invalid_request` after that, or for a
+   * different request with the same key.
    */
   async create(name: string | undefined, limits: AllowList, origin: AuditContext, retryKey?: string) {
     const { db, keyRing } = this.#options
@@ -132,7 +139,10 @@ export class ResourceServers {
     return this.#changed(id, changed)
   }
 
-  /** No more than two are good at once: which one ends is said, never guessed. Throws `not_found`, `conflict`. */
+  /**
+   * Rotates the credential. At most two are valid at a time, and the caller says which one ends. Throws
+   * `not_found`, `conflict`.
+   */
   async rotate(id: string, rotation: ServerRotation, origin: AuditContext) {
     const { text, digest } = newCredential('assay_rs', id)
     const [rotated] = await rotateServer(this.#options.db, { ...origin, ...rotation, id, digest })
@@ -140,14 +150,14 @@ export class ResourceServers {
     return { ...this.#changed(id, rotated), credential: text }
   }
 
-  /** Throws `conflict`, if it is there. */
+  /** Throws `conflict` if the server exists, which is why its credential could not be rotated. */
   async #notRotated(id: string) {
     const [server] = await findServer(this.#options.db, { id })
     if (server?.previousUntil) throw overlapLasts(server.previousUntil)
     if (server) throw NO_OVERLAP
   }
 
-  /** Answers the change feed's number, or undefined when there was none. */
+  /** Returns the change feed's number, or undefined if there was no such server. */
   async delete(id: string, origin: AuditContext): Promise<number | undefined> {
     const [deleted] = await deleteServer(this.#options.db, { ...origin, id })
     if (deleted) this.#options.revoker.invalidateCustomer(id, deleted.seq)

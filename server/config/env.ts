@@ -3,7 +3,7 @@ import { SETTINGS, type Setting, type SettingName } from './schema.ts'
 export type Environment = Record<string, string | undefined>
 export type ReadFile = (path: string) => string
 
-/** What the operator wrote, before anyone looks at what it means. */
+/** The settings as the operator wrote them, before they are parsed. */
 export interface Texts {
   texts: Partial<Record<SettingName, string>>
   /** Settings that couldn't be read at all; their text is empty, so that they count as set. */
@@ -46,7 +46,7 @@ function readSecretFile(name: string, path: string, readFile: ReadFile): Outcome
   }
 }
 
-// What doesn't begin like a path may be the secret itself, put into the wrong variable.
+// A value that doesn't look like a path may be the secret itself, put into the wrong variable.
 function shown(path: string): string {
   return /^\.{0,2}\//.test(path) ? path : 'the file it names'
 }

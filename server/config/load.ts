@@ -16,11 +16,11 @@ export interface ResourceServer {
   digest: Buffer
 }
 
-/** Who runs the installation, besides who has ADMIN_TOKEN. */
+/** An operator from OPERATORS. The holder of ADMIN_TOKEN is an operator as well. */
 export interface OperatorConfig {
-  /** As the audit has it. */
+  /** The name that identifies the operator in the audit log. */
   name: string
-  /** Changes nothing. */
+  /** A read-only operator may read but not change anything. */
   readOnly: boolean
   /** SHA-256 of its token. */
   digest: Buffer
@@ -28,27 +28,30 @@ export interface OperatorConfig {
 
 export interface Config {
   host: string
-  /** 0 takes a free one. */
+  /** With 0 the system chooses a free port. */
   port: number
   issuer: string
-  /** undefined: embedded in `dataDir`. */
+  /** If undefined, the embedded database in `dataDir` is used. */
   databaseUrl: string | undefined
   directDatabaseUrl: string | undefined
-  /** undefined: none. */
+  /** If undefined, no Redis is used. */
   redisUrl: string | undefined
   dataDir: string
-  /** The first seals, all open. undefined only when embedded: made on first start. */
+  /**
+   * The first key seals and all of them open. Undefined only with the embedded database, whose first start
+   * creates one.
+   */
   masterKeys: SealingKey[] | undefined
-  /** undefined only when embedded: made on first start. */
+  /** Undefined only with the embedded database, whose first start creates one. */
   adminToken: string | undefined
   operators: OperatorConfig[]
   resourceServers: ResourceServer[]
   /** Seconds, like every `...Ttl` here. */
   accessTokenTtl: number
   maxAccessTokenTtl: number
-  /** Idle. */
+  /** Idle timeout of a session. */
   refreshTokenTtl: number
-  /** In all. */
+  /** Absolute session lifetime. */
   sessionMaxTtl: number
   refreshPolicy: RefreshPolicy
   /** Seconds. */
@@ -68,7 +71,7 @@ export interface Config {
   logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
 }
 
-/** Every problem in one message, none of them repeating a value: it is printed where everyone reads. */
+/** Lists every problem in one message. No value is repeated, because many people may see the output. */
 export class ConfigError extends Error {
   readonly problems: string[]
 
@@ -81,14 +84,17 @@ export class ConfigError extends Error {
 
 const checked = settings.check(...rules, secretsDiffer)
 
-/** Throws ConfigError with every problem at once: a start that fails should fail once. */
+/** Loads the settings. Throws ConfigError with all problems at once, so that they can be fixed together. */
 export function loadConfig(env: Environment, readFile: ReadFile): Config {
   return toConfig(parseSettings(env, readFile, checked, () => true))
 }
 
 const databaseSettings = settings.pick({ DATABASE_URL: true, DIRECT_DATABASE_URL: true, DATA_DIR: true })
 
-/** Where the database is, which is all that a migration needs to know: no secret but the URL's. Throws ConfigError. */
+/**
+ * Loads only the database settings: a migration needs no secret except the one in the URL. Throws
+ * ConfigError.
+ */
 export function loadDatabaseConfig(
   env: Environment,
   readFile: ReadFile,
@@ -97,7 +103,10 @@ export function loadDatabaseConfig(
   return { databaseUrl: s.DATABASE_URL, directDatabaseUrl: s.DIRECT_DATABASE_URL, dataDir: s.DATA_DIR }
 }
 
-/** The settings by `schema`, once nothing is wrong with those that are `needed`. */
+/**
+ * Parses the settings with `schema`. Throws ConfigError if any setting for which `isNeeded` returns true is
+ * invalid.
+ */
 function parseSettings<T>(
   env: Environment,
   readFile: ReadFile,
@@ -139,7 +148,7 @@ function toConfig(s: Settings): Config {
   return {
     host: s.HOST,
     port: s.PORT,
-    // `origin` leaves port 80 out, as every client will.
+    // `origin` omits port 80, as every client will.
     issuer: s.ISSUER ?? new URL(`http://localhost:${s.PORT}`).origin,
     databaseUrl: s.DATABASE_URL,
     directDatabaseUrl: s.DIRECT_DATABASE_URL,

@@ -1,7 +1,9 @@
 import { z } from 'zod'
 import type { SettingName, Settings } from './schema.ts'
 
-/** What must hold between settings. Each blames one, and is silent while one that it needs is malformed. */
+/**
+ * Rules across settings. Each reports one setting, and is skipped while a setting it depends on is malformed.
+ */
 
 type Payload = z.core.ParsePayload
 
@@ -14,7 +16,7 @@ function rule(needs: [SettingName, ...SettingName[]], holds: (s: Settings) => bo
   return z.refine<Settings>(holds, { path: [needs[0]], error, when })
 }
 
-// These may look at a DATABASE_URL that is malformed: that it is set is enough.
+// Rules may use a malformed DATABASE_URL, because only whether it is set matters.
 const isEmbedded = (s: Settings) => s.DATABASE_URL === undefined
 const MAKE =
   'is missing, and with DATABASE_URL none is made; set it, the same on every replica, for example to '
@@ -64,11 +66,14 @@ export const rules = [
 
 interface Owned {
   owner: [SettingName, ...number[]]
-  /** A secret is the same in base64, base64url or bare: whoever copies one may well copy it like that. */
+  /** Spellings that count as the same secret: a copied secret may be in base64, in base64url or unencoded. */
   spellings: string[]
 }
 
-/** One secret in two places is one leak for both. Looks at all that are well formed. */
+/**
+ * Rejects a secret that is used twice: if it leaked once, both uses would be compromised. Malformed settings
+ * are skipped.
+ */
 export const secretsDiffer = z.superRefine<Settings>(
   (values, context) => {
     const owners = new Map<string, Owned['owner']>()
@@ -110,7 +115,7 @@ function spellings(secret: string): string[] {
   return [bare, base64url(Buffer.from(secret))]
 }
 
-/** Where a problem is, in the operator's words: `MASTER_KEYS, entry 2`. */
+/** Formats the place of a problem for an error message: `MASTER_KEYS, entry 2`. */
 export function place([name, index]: readonly PropertyKey[]): string {
   return typeof index === 'number' ? `${String(name)}, entry ${index + 1}` : String(name)
 }

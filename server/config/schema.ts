@@ -14,7 +14,7 @@ import {
   workers,
 } from './values.ts'
 
-/** A secret one can also be in a file, which NAME_FILE names. */
+/** A secret setting can also be read from the file that NAME_FILE names. */
 const secret = { secret: true }
 
 /** Every setting, its default in the spelling an operator would write, and what it is for. */
@@ -63,7 +63,8 @@ export const settings = z.object({
   KEY_MAX_AGE: seconds('0s', '3650d', '90d')
     .prefault('90d')
     .describe('age at which secrets are rotated without being asked; 0s for never'),
-  // Of an access token that belongs to no session the audit is the only trace, for as long as it may live.
+  // The minimum is above every access token's lifetime: the audit is the only trace of a token without a
+  // session.
   AUDIT_RETENTION: seconds('2d', '36500d', '400d').prefault('400d').describe('how long the audit is kept'),
   WORKERS: workers
     .prefault('1')
@@ -78,13 +79,15 @@ export type SettingName = keyof Settings
 
 export interface Setting {
   name: SettingName
-  /** As an operator would write it; undefined when there is none, or when it follows from another setting. */
+  /**
+   * The default as an operator would write it. Undefined if the setting has no fixed default.
+   */
   default: string | undefined
   about: string
   secret: boolean
 }
 
-/** The table above, for whoever documents it or reads the environment by it. */
+/** The settings above as a list, for the documentation and for reading the environment. */
 export const SETTINGS: readonly Setting[] = settings.keyof().options.map(name => {
   const schema = settings.shape[name]
   return {

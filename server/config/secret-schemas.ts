@@ -4,7 +4,7 @@ import { listOf } from './values.ts'
 
 const MASTER_KEY = /^[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/_-]{43}=?$/
 const RESOURCE_SERVER = /^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{32,}$/
-// RFC 6750 2.1, b64token: with any other character no Bearer header could bring it.
+// RFC 6750 2.1, b64token: a Bearer header can't carry any other character.
 const TOKEN = '(?=.{32,}$)[A-Za-z0-9._~+/-]+=*'
 const ADMIN_TOKEN = new RegExp(`^${TOKEN}$`)
 const OPERATOR = new RegExp(`^[a-z][a-z0-9_-]{0,31}:(?:read:)?${TOKEN}$`)
@@ -42,7 +42,8 @@ function toSealingKey(text: string): SealingKey {
   return { id, bytes: Buffer.from(secret, 'base64') }
 }
 
-// 43 characters hold two bits too many: only the spelling in which those are zero, in one alphabet, is a key.
+// 43 base64 characters hold two bits too many. Only the spelling with zeros there, in one alphabet, is
+// accepted.
 function isMasterKey(text: string): boolean {
   if (!MASTER_KEY.test(text)) return false
   const bytes = Buffer.from(toSealingKey(text).bytes)

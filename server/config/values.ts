@@ -3,8 +3,8 @@ import { z } from 'zod'
 import { urlsByHost } from '../../db/connection-url.ts'
 
 /**
- * What one setting may look like. No message repeats the value: whoever mixes up two variables would find the
- * secret of one in the complaint about the other.
+ * Schemas for single settings. No message repeats the value: if two variables are mixed up, the message
+ * about one would print the secret of the other.
  */
 
 const UNIT = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
@@ -18,7 +18,9 @@ function toMilliseconds(duration: string): number {
   return Number.parseInt(duration, 10) * UNIT[unit]
 }
 
-/** In milliseconds. The unit is required: whoever writes 15 may mean minutes. */
+/**
+ * Parses a duration to milliseconds. The unit is required because an operator who writes 15 may mean minutes.
+ */
 export function milliseconds(from: string, to: string, example: string) {
   const message = `must be a number and a unit (ms s m h d), from ${from} to ${to}, for example ${example}`
   const range = z.number(message).min(toMilliseconds(from), message).max(toMilliseconds(to), message)
@@ -103,7 +105,7 @@ const URL_PARAMETERS: Record<string, RegExp> = {
   gssencmode: /^(disable|prefer)$/,
 }
 
-/** The parameters as they are written. Undefined if one is unknown, repeated, empty or not of its form. */
+/** Returns the parameters as written, or undefined if one is unknown, repeated, empty or malformed. */
 function urlParameters(text: string): Record<string, string> | undefined {
   const found: Record<string, string> = {}
   if (text.includes('#')) return undefined
@@ -115,7 +117,9 @@ function urlParameters(text: string): Record<string, string> | undefined {
   return (found.port ?? '').split(',').some(port => Number(port) > 65_535) ? undefined : found
 }
 
-/** What is wrong with a database URL, in words that don't repeat it. */
+/**
+ * Describes the problem with a database URL without repeating the URL. Returns undefined if the URL is valid.
+ */
 function databaseUrlProblem(text: string): string | undefined {
   if (!isDatabaseUrl(text)) return NO_DATABASE_URL
   const parameters = urlParameters(text)
@@ -130,7 +134,7 @@ const UNKNOWN_PARAMETER =
   'has a parameter that is unknown, repeated or not of its form; the known ones are ' +
   `${Object.keys(URL_PARAMETERS).join(', ')}, for example sslmode=verify-full`
 
-/** As libpq has it, several ports belong to as many hosts. */
+/** As in libpq, a list of ports must be as long as the list of hosts. */
 function hostsProblem(text: string, { port }: Record<string, string>) {
   const ports = port?.split(',').length ?? 1
   return ports === 1 || ports === urlsByHost(text).length
@@ -165,7 +169,7 @@ function isDatabaseUrl(text: string): boolean {
   return isUrl && isDecodable(text) && urlsByHost(text).every(url => URL.canParse(url))
 }
 
-/** As the driver takes it: a database's number is all that its path may be, and its password must decode. */
+/** Accepts what the driver accepts: the path may only be a database number, and the password must decode. */
 function isRedisUrl(text: string): boolean {
   if (!/^rediss?:\/\/\S+$/.test(text) || !URL.canParse(text)) return false
   const { hostname, pathname, username, password } = new URL(text)

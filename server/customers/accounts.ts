@@ -32,7 +32,7 @@ export interface CustomersOptions {
   revoker: Revoker
   clients: ClientAuthenticator
   limits: RateLimiter
-  /** Around every password hash. */
+  /** Limits concurrent password hashing. */
   passwordHashing: ConcurrencyLimit
   config: Pick<Config, 'issuer' | 'signup'>
 }
@@ -69,7 +69,10 @@ export class Accounts {
     return { customer, apiKey, granted }
   }
 
-  /** Throws `invalid_credentials`, the same for an unknown email; `customer_disabled` to who knows the password. */
+  /**
+   * Throws `invalid_credentials`, also for an unknown email, and `customer_disabled` only if the password is
+   * right.
+   */
   async logIn({ email, password }: { email: string; password: string }, origin: AuditContext) {
     const { db, limits, passwordHashing, issuer } = this.#options
     await limits.take('login', addressKey(origin.ip))

@@ -24,24 +24,24 @@ import { assertFits, type Policy, type Settings } from '../tokens/policy.ts'
 export type { AdminCustomer, Search } from '../../db/queries/customers.ts'
 export type { ErasureReport } from '../../db/queries/erasure.ts'
 
-/** What an operator's change rests on. `revision`: nothing is changed unless it is still the customer's. */
+/** The target of an operator's change. If `revision` is set, it must be the customer's current revision. */
 export interface Change {
   customerId: string
   revision: number | undefined
 }
 
-/** A customer may have millions of sessions, and erasing is one act (ms). */
+/** Erasing a customer is one statement that may delete millions of sessions (ms). */
 const ERASURE_DEADLINE_MS = 600_000
 
 export interface CustomerAdminOptions {
   db: Database
   revoker: Revoker
-  /** Around every password hash. */
+  /** Limits concurrent password hashing. */
   passwordHashing: ConcurrencyLimit
   config: Settings
 }
 
-/** Customers, as operators see to them. */
+/** Admin operations on customers. */
 export class CustomerAdmin {
   readonly #options: CustomerAdminOptions
 
@@ -60,7 +60,7 @@ export class CustomerAdmin {
     return listCustomers(this.#options.db, query)
   }
 
-  /** Those whose email, or name, begins with what was typed. */
+  /** Searches customers whose email or name begins with the given text. */
   search(by: 'email' | 'name', query: Parameters<typeof searchEmails>[1]) {
     return (by === 'email' ? searchEmails : searchNames)(this.#options.db, query)
   }
@@ -80,8 +80,9 @@ export class CustomerAdmin {
   }
 
   /**
-   * In place of the one before, for whatever is issued or refreshed from now on, on every replica. Throws `not_found`,
-   * `precondition_failed`, or `invalid_request` for lifetimes that don't fit each other or the server's.
+   * Replaces the policy. It applies to every later issue and refresh, on all replicas. Throws `not_found`,
+   * `precondition_failed`, or `invalid_request` for lifetimes that conflict with each other or with the
+   * server's.
    */
   async setPolicy(change: Change, policy: Policy, origin: AuditContext): Promise<AdminCustomer> {
     assertFits(policy, this.#options.config)
@@ -89,17 +90,20 @@ export class CustomerAdmin {
     return this.#reload(change, changed !== undefined)
   }
 
-  /** Its tokens and credentials are refused from now on, here; by the others within their bound. Answers the change feed's number. */
+  /**
+   * Disables a customer. Its tokens and credentials are refused at once here, and by other replicas within
+   * MAX_STALENESS. Returns the change feed's number.
+   */
   async disable(change: Change, origin: AuditContext) {
     return this.#setState(disableCustomer, change, origin)
   }
 
-  /** What was not revoked meanwhile goes on. */
+  /** Re-enables a customer. Tokens and sessions that were not revoked in the meantime are valid again. */
   async enable(change: Change, origin: AuditContext) {
     return this.#setState(enableCustomer, change, origin)
   }
 
-  /** A customer that is as asked already is left so, and is no error. */
+  /** Setting the state that a customer already has changes nothing and is not an error. */
   async #setState(act: typeof disableCustomer, change: Change, origin: AuditContext) {
     const { db, revoker } = this.#options
     const [changed] = await act(db, { ...origin, ...change })
@@ -107,7 +111,10 @@ export class CustomerAdmin {
     return { customer: await this.#reload(change, changed !== undefined), seq: changed?.seq }
   }
 
-  /** Throws `precondition_failed` where nothing was changed because it had been changed. */
+  /**
+   * Reloads the customer. Throws `precondition_failed` if nothing was changed because the revision is no
+   * longer current.
+   */
   async #reload({ customerId, revision }: Change, changed: boolean): Promise<AdminCustomer> {
     const found = await this.find(customerId)
     if (!changed && revision !== undefined && found.revision !== revision)
@@ -115,7 +122,10 @@ export class CustomerAdmin {
     return found
   }
 
-  /** Ends the account's own sessions. Answers the change feed's number, if there were any. Throws `not_found`. */
+  /**
+   * Sets the password and ends the account's own sessions. Returns the change feed's number if there were
+   * any. Throws `not_found`.
+   */
   async setPassword(customerId: string, password: string, origin: AuditContext): Promise<number | undefined> {
     const { db, passwordHashing, revoker } = this.#options
     const newHash = await passwordHashing.run(() => hashPassword(password))
@@ -127,12 +137,12 @@ export class CustomerAdmin {
     return late!.seq ?? changed.seq ?? undefined
   }
 
-  /** What was under way when customers were erased, and wrote after. */
+  /** Deletes rows that requests in progress wrote after their customer was erased. */
   async sweep(): Promise<void> {
     for (const erased of await findErased(this.#options.db, {})) await sweepErased(this.#options.db, erased)
   }
 
-  /** Everything but its part of the audit, which keeps ids and nothing personal. Throws `not_found`. */
+  /** Erases a customer. Only its audit events stay, with ids and nothing personal. Throws `not_found`. */
   async erase(customerId: string, origin: AuditContext): Promise<ErasureReport> {
     const { db, revoker } = this.#options
     const connection = db.connection(ERASURE_DEADLINE_MS)
@@ -147,7 +157,7 @@ export class CustomerAdmin {
   }
 }
 
-/** Two who ask for one email at once don't see each other. */
+/** Two concurrent requests for one email can both pass the check; the unique constraint decides. */
 function unlessTaken(error: unknown): never {
   throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
 }

@@ -8,7 +8,7 @@ import { ANY, SESSIONS } from '../jwt/scopes.ts'
 import { DATA_KEY_ID, dataKeyContext } from '../keys/customer-keys.ts'
 import { newSecret } from '../keys/rotation.ts'
 
-/** What a customer begins with: its id, its secrets, and an API key, which is shown once. */
+/** Creates the initial data of a customer: its id, its secrets, and an API key, which is shown once. */
 export function newCustomer(
   account: Pick<NewCustomer, 'email' | 'name' | 'passwordHash'>,
   { clients, keyRing }: { clients: ClientAuthenticator; keyRing: KeyRing },

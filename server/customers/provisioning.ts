@@ -34,11 +34,11 @@ export interface CreationOptions {
   db: Database
   keyRing: KeyRing
   clients: ClientAuthenticator
-  /** Around every password hash. */
+  /** Limits concurrent password hashing. */
   passwordHashing: ConcurrencyLimit
 }
 
-/** Customers, as operators create them. */
+/** Creates customers on behalf of operators. */
 export class Provisioning {
   readonly #options: CreationOptions
 
@@ -47,22 +47,27 @@ export class Provisioning {
   }
 
   /**
-   * Without a password nobody can log in, until one is set. With a `retryKey` the same request is answered again with the same
-   * customer and API key, for as long as both are there: they are made from it, and neither is kept. Throws `conflict` for an
-   * email that is taken, `invalid_request` for another request under the key.
+   * Creates a customer. Without a password, login is impossible until one is set. With a `retryKey`, a
+   * repeated request returns the same customer and API key as long as both exist: both are derived from the
+   * key, which is not stored. Throws `conflict` if the email is taken, and `invalid_request` for a different
+   * request with the same key.
    */
   async create(account: NewAccount, origin: AuditContext, retryKey?: string): Promise<Created> {
     const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
     const hashed = { ...account, passwordHash: await this.#hash(account.password, seed) }
     const draw = seed === undefined ? undefined : this.#drawFor(seed, hashed)
     const before = async () => draw && this.#madeBefore(draw)
-    // Of two that come at once under one key the later one finds what the earlier one made.
+    // If two requests with one key race, the second look-up finds the customer that the other request
+    // created.
     const created = (await before()) ?? (await this.#make(hashed, origin, draw)) ?? (await before())
     if (!created) throw TAKEN
     return created
   }
 
-  /** The same again for the same seed, but without a password: of none that anybody could know. */
+  /**
+   * Hashes the password, with the same result for the same seed. Without a password, it hashes an unknown
+   * random text.
+   */
   #hash(password: string | undefined, seed: string | undefined): Promise<string> {
     const { passwordHashing, keyRing } = this.#options
     const text = password ?? randomBytes(32).toString('hex')
@@ -71,25 +76,33 @@ export class Provisioning {
     return passwordHashing.run(() => hashPassword(text, salt))
   }
 
-  /** With the password as it was hashed: an API key drawn from the password itself would tell a guess that is right at no cost. */
+  /**
+   * Uses the password hash: an API key derived from the password itself would make guesses cheap to verify.
+   */
   #drawFor(seed: string, { email, name, password, passwordHash }: Hashed): RandomSource {
     const request = [email, name, password === undefined ? undefined : passwordHash]
     return drawFor(this.#options.keyRing.installationKey, seed, request)
   }
 
-  /** By an earlier try. Throws `invalid_request` where that was for another request, or what it made is no more. */
+  /**
+   * Finds what an earlier attempt created. Throws `invalid_request` if that was for a different request or
+   * was deleted since.
+   */
   async #madeBefore(draw: RandomSource): Promise<Created | undefined> {
     const { db, clients } = this.#options
     const customerId = newCustomerId(draw)
     const { id: apiKeyId, text } = clients.make(customerId, draw)
     const [found] = await findCreated(db, { customerId, apiKeyId })
     if (found) return again(found, text)
-    // Made again, the API key of who was erased would be good again.
+    // Creating the customer again would make an erased customer's API key valid again.
     if ((await findErasure(db, { customerId })).length > 0) throw ERASED
     return undefined
   }
 
-  /** Undefined: the email is taken, or there is one that the same draw made, or was, until it was erased. */
+  /**
+   * Returns undefined if the email is taken, or if an earlier attempt with the same key already created the
+   * customer, even if it was erased since.
+   */
   async #make({ email, name, passwordHash }: Hashed, origin: AuditContext, draw?: RandomSource) {
     const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
     const [inserted] = await insertCustomerAlone(this.#options.db, { ...origin, ...made }).catch(unlessMade)
@@ -101,13 +114,13 @@ export class Provisioning {
   }
 }
 
-/** Two that come at once under one Idempotency-Key don't see each other. */
+/** Two concurrent requests with one Idempotency-Key can both pass the check; the primary key decides. */
 function unlessMade(error: unknown): [] {
   if (error instanceof DatabaseError && error.constraint === 'customers_pkey') return []
   throw error
 }
 
-/** Its API key is told again only if that very one is still there. */
+/** Returns the earlier result. Throws `invalid_request` unless exactly that API key still exists. */
 function again(
   { digest, ...customer }: AdminCustomer & { digest: Uint8Array | null },
   apiKey: string,

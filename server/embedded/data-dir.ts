@@ -5,13 +5,13 @@ import { acquireLock, createFile, type Lock, LockHeldError } from './pid-lock.ts
 
 /** The folder of the embedded database: who has it open, and the secrets that were made for it. */
 export interface DataDir {
-  /** As the operator named it. */
+  /** The path as the operator wrote it. */
   path: string
-  /** Where the database is, or will be. */
+  /** The absolute path of the database, which may not exist yet. */
   database: string
   /** No database is there yet. */
   fresh: boolean
-  /** Lets the next process in; safe to call twice. */
+  /** Releases the lock. It is safe to call this twice. */
   release(): void
 }
 
@@ -32,7 +32,7 @@ export class DataDirUnusableError extends Error {
   }
 }
 
-/** The database is there and the key that seals it is not. */
+/** The database exists but the master key that seals it is missing. */
 export class MasterKeyMissingError extends Error {
   constructor(file: string, path: string) {
     super(
@@ -43,7 +43,10 @@ export class MasterKeyMissingError extends Error {
   }
 }
 
-/** Makes the folder when there is none. Throws DataDirInUse, for a second process would ruin the database, or DataDirUnusable. */
+/**
+ * Opens and locks the folder, and creates it if needed. Throws DataDirUnusable, or DataDirInUse, because a
+ * second process would corrupt the database.
+ */
 export function openDataDir(path: string): DataDir {
   const { release } = lockFolder(path)
   // Absolute, so that PGlite never takes a name like memory:// for one of its own kinds of storage.
@@ -69,15 +72,15 @@ function isEmpty(folder: string): boolean {
 
 export interface SecretFile {
   path: string
-  /** To be parsed like the setting that it stands in for. */
+  /** The content, to be parsed like the setting that the file replaces. */
   text: string
   /** For the log; holds no secret. */
   warnings: string[]
 }
 
 /**
- * What stands in for MASTER_KEYS. Made before the database and never after it: the start after one that
- * stopped between the two finds the file and no database, and uses it.
+ * Replaces MASTER_KEYS. The file is created before the database and never after it. If a start is
+ * interrupted between the two, the next one finds the file without a database and uses it.
  */
 export function masterKeysFile(dir: DataDir): SecretFile {
   const path = join(dir.path, 'master.keys')
@@ -86,7 +89,7 @@ export function masterKeysFile(dir: DataDir): SecretFile {
   return readSecretFile(path)
 }
 
-/** What stands in for ADMIN_TOKEN. Nothing is sealed with it, so that one that was lost may be made anew. */
+/** Replaces ADMIN_TOKEN. Nothing is sealed with the token, so a lost file can simply be recreated. */
 export function adminTokenFile(dir: DataDir): SecretFile {
   const path = join(dir.path, 'admin.token')
   createFile(path, `${randomBytes(32).toString('base64url')}\n`)

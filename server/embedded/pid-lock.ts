@@ -14,15 +14,15 @@ import { dirname } from 'node:path'
 import { z } from 'zod'
 
 /**
- * A lock that outlives nobody: a file that names the process that holds it, free again when that is gone. It
- * holds among processes that see each other's pids; two containers that share a folder do not.
+ * A lock file that names the process that holds it. The lock is free again once that process is gone. It
+ * works only among processes that see each other's pids, so not between two containers that share a folder.
  */
 
 const holderSchema = z.object({
   pid: z.int().positive(),
-  /** Tells the holder from a later process with its pid; empty when it couldn't be found out. */
+  /** Distinguishes the holder from a later process with the same pid. Empty if it is unknown. */
   startedAt: z.string(),
-  /** Of this one taking of the lock. */
+  /** Unique for each acquisition of the lock. */
   id: z.uuid(),
 })
 type Holder = z.infer<typeof holderSchema>
@@ -42,12 +42,12 @@ export class LockHeldError extends Error {
   }
 }
 
-/** Throws LockHeld while another live process, or this one, has it. */
+/** Acquires the lock. Throws LockHeldError while a live process holds it, even if that is this process. */
 export function acquireLock(path: string): Lock {
   const mine = { pid: process.pid, startedAt: processStart(process.pid) ?? '', id: randomUUID() }
   while (!createFile(path, JSON.stringify(mine))) {
     const holder = readHolder(path)
-    // Released since: try again.
+    // The lock was released in the meantime, so try again.
     if (holder === undefined) continue
     if (isAlive(holder)) throw new LockHeldError(path, holder.pid)
     if (takeOver(path, holder, mine)) break
@@ -56,9 +56,9 @@ export function acquireLock(path: string): Lock {
 }
 
 /**
- * Of all who found the same stale lock, only the holder of a second lock, named after it, may replace it, and
- * only after looking again. A stale id never comes back: who comes late finds another and changes nothing.
- * Who dies here leaves a stale second lock, to be taken over by the same rule.
+ * Replaces a stale lock. Only the holder of a second lock, named after the stale one, may do so, and only
+ * after reading the file again. Ids are never reused, so a process that comes late finds another id and
+ * changes nothing. A process that dies here leaves a stale second lock, which is taken over in the same way.
  */
 function takeOver(path: string, stale: Holder, mine: Holder): boolean {
   const claim = acquireLock(`${path}.${stale.id}`)
@@ -72,7 +72,7 @@ function takeOver(path: string, stale: Holder, mine: Holder): boolean {
 }
 
 function release(path: string, mine: Holder): void {
-  // Nobody can come between: a live holder's lock is nobody else's to replace.
+  // There is no race: no other process replaces the lock of a live holder.
   if (readHolder(path)?.id === mine.id) unlinkSync(path)
 }
 
@@ -82,7 +82,7 @@ function readHolder(path: string): Holder | undefined {
   try {
     return holderSchema.parse(JSON.parse(text))
   } catch {
-    // Ours appear with their content, so this is none of ours, and whose it is can't be known.
+    // Our lock files are created with their content, so this one belongs to an unknown program.
     throw new Error(`${path} is not a lock of this program; remove it if no other process uses the folder`)
   }
 }
@@ -100,7 +100,7 @@ function exists(pid: number): boolean {
     process.kill(pid, 0)
     return true
   } catch (error) {
-    // EPERM: it lives, and is another user's.
+    // EPERM means that the process exists and belongs to another user.
     return (error as NodeJS.ErrnoException).code !== 'ESRCH'
   }
 }
@@ -130,7 +130,10 @@ function startFromPs(pid: number): string | undefined {
   return state.startsWith('Z') ? 'gone' : start.join(' ')
 }
 
-/** False when it exists. Never seen without its content, whenever the process or the machine stops. */
+/**
+ * Creates a file, or returns false if it exists. The file never appears without its content, even after a
+ * crash.
+ */
 export function createFile(path: string, text: string): boolean {
   return withTemporary(path, text, temporary => {
     try {

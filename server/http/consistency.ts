@@ -21,6 +21,6 @@ export async function readBarrier(consistency: string | undefined, changeFeed: C
   if (consistency !== undefined) await changeFeed.readBarrier()
 }
 
-/** Age in milliseconds of the state that an answer rests on; undefined where it rests on none. */
+/** Age in milliseconds of the state that an answer depends on. Undefined while the replica has no lease. */
 export const stateAge = (changeFeed: ChangeFeed): string | undefined =>
   changeFeed.hasLease() ? String(Math.ceil(changeFeed.recordAnswer())) : undefined

@@ -50,7 +50,7 @@ export interface Services {
   process: ProcessState
 }
 
-/** What only the process knows of itself. */
+/** State that only the process itself knows. */
 export interface ProcessState {
   draining(): boolean
   /** Whether the database answers and has this version's migrations. Throws when it doesn't answer. */
@@ -60,7 +60,7 @@ export interface ProcessState {
 /** The context of any route, as far as functions that routes share may use it. */
 export type AppContext = Pick<Context<AppEnv>, 'req' | 'env' | 'get'>
 
-/** What @hono/node-server gives with each request. `app.request()` gives none of it. */
+/** The bindings that @hono/node-server passes with each request. `app.request()` passes none. */
 interface Bindings {
   incoming?: Incoming
   outgoing?: ServerResponse
@@ -88,7 +88,9 @@ export type AccessTokenEnv = WithVariables<{ claims: AccessClaims }>
 /** Behind `requireAccount`: a customer that acts for itself, and the session of its token. */
 export type AccountEnv = WithVariables<{ customerId: string; sessionId: string; actor: string }>
 
-/** Whose resource the request is about, and who acts: the customer itself, one of its API keys, or an operator. */
+/**
+ * The customer whose resource is requested, and the actor: the customer, one of its API keys, or an operator.
+ */
 export type CustomerEnv = WithVariables<{ customerId: string; actor: string }>
 
 /** Behind `requireOperator`. */
@@ -102,7 +104,7 @@ export type ApiKeyEnv = WithVariables<{ client: ApiKeyClient }>
 
 export type ApiKeyClient = Extract<AuthenticatedClient, { kind: 'api_key' }>
 
-/** Who acts, and from where, for the audit. */
+/** Returns the actor, IP address and user agent for the audit log. */
 export function auditContext(c: AppContext, actor: string): AuditContext {
   return {
     actor,

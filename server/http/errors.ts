@@ -10,7 +10,7 @@ import {
 import type { AppContext } from './env.ts'
 import { json, NO_STORE } from './respond.ts'
 
-/** Where RFC 6749 5.2 says how an error looks; everywhere else RFC 9457 does. */
+/** Routes whose errors have the format of RFC 6749 5.2. All others use RFC 9457. */
 const OAUTH = new Set([
   '/token',
   '/issue',

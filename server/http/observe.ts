@@ -5,7 +5,7 @@ import type { AppEnv, Services } from './env.ts'
 import { refuseUnrouted } from './errors.ts'
 import { requestIdFrom } from './request-id.ts'
 
-/** Machines ask these all the time: they are not worth a line each, and /metrics counts them. */
+/** Routes that machines call constantly. They are not logged, but /metrics counts them. */
 export const UNLOGGED_ROUTES = new Set([
   '/healthz',
   '/readyz',
@@ -38,7 +38,9 @@ export function observe({ services, tracing, allowedMethods }: ObserveOptions): 
   }
 }
 
-/** As it was declared, so that ids don't become labels. Undefined when only middleware matches. */
+/**
+ * Returns the route pattern, so that ids don't become metric labels. Undefined if only middleware matches.
+ */
 const routeOf = (c: Context) => matchedRoutes(c).findLast(({ method }) => method !== 'ALL')?.path
 
 const traced = (c: Context<AppEnv>, next: Next, route: string, tracing: Tracing) =>

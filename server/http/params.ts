@@ -28,7 +28,7 @@ export function readQuery<Name extends string>(
   return Object.fromEntries(query) as { [name in Name]?: string }
 }
 
-/** Leaves out what is undefined or null: no answer has a null in it. */
+/** Omits undefined and null members: a response never contains null. */
 export function present<Members extends object>(
   members: Members,
 ): { [K in keyof Members]?: NonNullable<Members[K]> } {

@@ -3,7 +3,7 @@ import type { AppContext } from './env.ts'
 type Headers = Readonly<Record<string, string>>
 type Body = string | Uint8Array<ArrayBuffer> | ReadableStream | null
 
-/** Secrets and decisions are nothing for a cache (RFC 6749 5.1). */
+/** Secrets and decisions must not be cached (RFC 6749 5.1). */
 export const NO_STORE = { 'Cache-Control': 'no-store' }
 
 /**

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { SCOPE_TOKEN } from '../jwt/scopes.ts'
 
-/** What no header and no column could hold. */
+/** Rejects control characters and lone surrogates, which headers and text columns can't hold. */
 export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()
 
 export const scope = z
@@ -11,7 +11,7 @@ export const scope = z
     text => text.split(' ').every(one => SCOPE_TOKEN.test(one)),
     'scopes separated by single spaces, without quotes',
   )
-  // A set (RFC 6749 3.3), whatever was said twice.
+  // A scope is a set (RFC 6749 3.3), so duplicates are removed.
   .transform(text => [...new Set(text.split(' '))].join(' '))
 
 export const subject = z
@@ -26,5 +26,5 @@ export const audience = z.union(
   'a string of visible ASCII, or 1 to 10 of them',
 )
 
-/** Of a customer or a key, for people. */
+/** The display name of a customer or a key. */
 export const name = z.string().trim().min(1).max(100).refine(noControls, 'without control characters')

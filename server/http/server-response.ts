@@ -16,18 +16,19 @@ export interface ResponseOptions {
 }
 
 /**
- * Answers that are ready in one turn of the event loop are written at its end, together: a write wakes whoever waits for it,
- * and while a proxy has one answer to read, the others cost no wake-up. Without load that is at once. It more than doubles
- * what a core can answer (docs/performance.md).
+ * Writes the responses that are ready in one turn of the event loop together, at its end. Each write wakes
+ * the receiver, but while a proxy is busy reading one response, further ones cost no wake-up. Without load
+ * there is no delay. This more than doubles the throughput of a core (docs/performance.md).
  *
- * From the start of a drain, every answer tells its client to reconnect elsewhere. An answer with an invalid header becomes
- * an empty 500: an error thrown to the adapter would end the process.
+ * While draining, every response closes its connection, so that the client reconnects to another replica. A
+ * response with an invalid header becomes an empty 500, because an error thrown to the adapter would end the
+ * process.
  */
 export function responseClass({ draining, onInvalidHeader }: ResponseOptions) {
   return class Response<Request extends IncomingMessage> extends ServerResponse<Request> {
     #replaced = false
 
-    // biome-ignore lint/suspicious/noExplicitAny: handed on as they are.
+    // biome-ignore lint/suspicious/noExplicitAny: the arguments are passed through unchanged.
     override writeHead(status: number, ...rest: any[]): this {
       if (draining()) this.shouldKeepAlive = false
       try {
@@ -41,12 +42,12 @@ export function responseClass({ draining, onInvalidHeader }: ResponseOptions) {
       }
     }
 
-    // biome-ignore lint/suspicious/noExplicitAny: handed on as they are.
+    // biome-ignore lint/suspicious/noExplicitAny: the arguments are passed through unchanged.
     override write(...args: any[]): boolean {
       return this.#replaced || super.write(args[0], ...args.slice(1))
     }
 
-    // biome-ignore lint/suspicious/noExplicitAny: handed on as they are.
+    // biome-ignore lint/suspicious/noExplicitAny: the arguments are passed through unchanged.
     override end(...args: any[]): this {
       const given = this.#replaced ? [] : args
       ended.push(() => super.end(...given))

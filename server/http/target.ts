@@ -11,7 +11,7 @@ export function pathOf(target: string): string {
   return end < 0 ? path : path.slice(0, end)
 }
 
-/** What follows the question mark. */
+/** Returns the query string without its question mark. */
 export function queryOf(target: string): string {
   const start = target.indexOf('?')
   return start < 0 ? '' : target.slice(start + 1)

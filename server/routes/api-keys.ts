@@ -40,7 +40,7 @@ export const apiKeys = new Hono<CustomerEnv>()
     const wait = waitParam(c)
     const context = auditContext(c, c.get('actor'))
     const seq = await c.get('services').clients.delete(c.get('customerId'), idParam(c), context)
-    // Before the 404 too: what an earlier try deleted may not be known everywhere yet.
+    // Wait before a 404 too: an earlier attempt's deletion may not have reached every replica yet.
     await waitForAll(c, wait, seq)
     if (seq === undefined) throw new ApiError('not_found', 'no such API key')
     return noContent(c)

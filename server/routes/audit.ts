@@ -39,7 +39,7 @@ export const spanOf = ({ type, from, to }: SpanQuery) => ({
   to: instant('to', to),
 })
 
-/** A misspelt one would be answered with an empty list, as though nothing had been done. */
+/** Unknown types are rejected, because a typo would return an empty list as though nothing had happened. */
 function auditType(type: string | undefined): AuditType | undefined {
   const known = AUDIT_TYPES.find(each => each === type)
   if (type !== undefined && known === undefined)

@@ -10,7 +10,10 @@ import { json, NO_STORE } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Explanation } from '../tokens/explain.ts'
 
-/** Why a token is refused. Not for a customer's API key: it would learn whose token it is that isn't its own. */
+/**
+ * Explains why a token is refused. Customers' API keys may not ask, because they could learn about other
+ * customers' tokens.
+ */
 export const explain = new Hono<ClientEnv>().post('/', requireFormClient, c => {
   const client = c.get('client')
   if (client.kind !== 'resource_server')

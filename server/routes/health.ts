@@ -5,7 +5,7 @@ import { bytes, json } from '../http/respond.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
 
-/** For whoever runs it. /metrics is for operators only: how much is refused, and why, is for nobody else. */
+/** Health checks and metrics. /metrics requires an operator because it shows how much is refused, and why. */
 export function health(services: Pick<Services, 'changeFeed' | 'clock' | 'metrics' | 'process'>) {
   const checks = readinessChecks(services)
   return new Hono<AppEnv>()

@@ -7,8 +7,8 @@ type IdentityClaims = Pick<
 >
 
 /**
- * Whom a token is about, as headers for the backend behind a gateway. All of them always, empty when unknown: one that is
- * missing lets some proxies pass the client's own through.
+ * Returns a token's identity as headers for the backend behind a gateway. All of them are always set, to an
+ * empty value if unknown: if one is missing, some proxies pass the client's own header through.
  */
 export function identityHeaders(claims: IdentityClaims): Record<string, string> {
   return {

@@ -90,7 +90,10 @@ async function introspectRefresh(
   return answers
 }
 
-/** `scope`: of an access token. Where a server is limited to scopes, a token must have one of them. */
+/**
+ * Whether the client may see the token. If a resource server is limited to scopes, the token must have one of
+ * them.
+ */
 function mayKnow(
   client: AuthenticatedClient,
   { client_id, scope }: { client_id: string; scope?: string },

@@ -51,7 +51,7 @@ export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, async c => {
   return tokenResponse(c, await issuer.startOnce(grant, retryKey, fingerprint))
 })
 
-/** What every grant of an API key has. Throws `invalid_scope`. */
+/** Returns the part that all grants of an API key have in common. Throws `invalid_scope`. */
 export function grantFor(c: AppContext, client: ApiKeyClient, requestedScope: string | undefined) {
   const scope = grantedScope(client.scope, requestedScope)
   if (scope === undefined)

@@ -19,7 +19,7 @@ export const revoke = new Hono<AppEnv>().post('/', async c => {
   const token = form.get('token')
   if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
   const seq = await revokeToken(c, form, token, wholeSession)
-  // Without a number too: what an earlier try revoked may not be known everywhere yet.
+  // Wait even without a number: an earlier attempt's revocation may not have reached every replica yet.
   if (wait) await c.get('services').changeFeed.waitForReplicas(seq)
   return json(c, {}, 200, NO_STORE)
 })
@@ -47,7 +47,10 @@ async function revokeToken(c: AppContext, form: Params, token: string, wholeSess
   return services.revoker.revokeToken(claims, auditContext(c, `api_key:${client.id}`))
 }
 
-/** Its own customer's API key, or whoever has the refresh token itself and names no other client. */
+/**
+ * An API key may revoke its customer's tokens. Without one, the refresh token itself suffices if `client_id`
+ * matches.
+ */
 const mayRevoke = (
   client: ApiKeyClient | undefined,
   { client_id }: AccessClaims | RefreshClaims,

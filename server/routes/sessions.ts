@@ -25,7 +25,7 @@ export const sessions = new Hono<CustomerEnv>()
     const wait = waitParam(c)
     const context = auditContext(c, c.get('actor'))
     const seq = await c.get('services').revoker.end(c.get('customerId'), idParam(c), context)
-    // Before the 404 too: what an earlier try ended may not be known everywhere yet.
+    // Wait before a 404 too: an earlier attempt's change may not have reached every replica yet.
     await waitForAll(c, wait, seq)
     if (seq === undefined) throw new ApiError('not_found', 'no such session, or it has ended')
     return noContent(c)

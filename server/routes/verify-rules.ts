@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { SCOPE_TOKEN, scopesOf } from '../jwt/scopes.ts'
 
-/** What a proxy asks of a token beyond its being valid. */
+/** A proxy's requirements for a token, besides its being valid. */
 export interface Rules {
   scope?: string[]
   scopeAny?: string[]
@@ -15,7 +15,9 @@ const NONE: Rules = {}
 /** A proxy has a few rules and repeats them; a client's own query can't fill this beyond its cap. */
 const parsed = new LRUCache<string, { rules: Rules | undefined }>({ max: 1_000 })
 
-/** The rules of the URL's query and of X-Assay-Require together; undefined when one of them is not as it should be. */
+/**
+ * Returns the rules of the URL's query and of X-Assay-Require together, or undefined if either is malformed.
+ */
 export function rulesOf(query: string, required: string | undefined): Rules | undefined {
   const text = required ? `${query}&${required}` : query
   if (text === '') return NONE
@@ -50,7 +52,7 @@ function scopes(value: string): string[] | undefined {
   return wanted.length > 0 && wanted.every(scope => SCOPE_TOKEN.test(scope)) ? wanted : undefined
 }
 
-/** Which rule the token doesn't meet, and the scope that would, where it is one. */
+/** Returns the first rule that the token fails and, for a scope rule, the required scope. */
 export function problemWith(
   claims: AccessClaims,
   rules: Rules,

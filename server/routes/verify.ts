@@ -29,8 +29,9 @@ export function rulesQuery(target: string): string {
 }
 
 /**
- * Answers exactly 200, 401, 403 or 503 (or 500), always with an empty body, which is what proxies can hand on. It is on every
- * request of its users: without middleware, and synchronous when what it needs is in memory. Never throws.
+ * Answers exactly 200, 401, 403 or 503 (or 500), always with an empty body, which every proxy can pass on. It
+ * runs for each request to its users' backends, so it uses no middleware and is synchronous if all data is in
+ * memory. Never throws.
  */
 export function verify(services: Needs, tracing: Tracing | undefined) {
   function verify(c: AppContext): Response | Promise<Response> {
@@ -128,7 +129,7 @@ function fail({ metrics, log }: Needs, requestId: string, error: unknown): Respo
   return empty(status, requestId, undefined, status === 503 ? { 'Retry-After': '1' } : {})
 }
 
-/** `changeFeed`: what the answer rests on, if it rests on any state. */
+/** Pass `changeFeed` only if the answer depends on replicated state. */
 function empty(
   status: number,
   requestId: string,

@@ -71,7 +71,10 @@ export class Primary {
     }
   }
 
-  /** With PORT=0 the system chooses a port for all workers. After all have died, their replacements ask for it by number. */
+  /**
+   * The system chooses one port for all workers if PORT=0. If all die, their replacements request the same
+   * port.
+   */
   #portToRequest(): number {
     if (!this.isListening && this.#port !== undefined) this.#config = { ...this.#config, port: this.#port }
     return this.#config.port

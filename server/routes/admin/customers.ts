@@ -90,7 +90,8 @@ async function setState(c: Context<OperatorEnv>, act: 'disable' | 'enable') {
   const wait = waitParam(c)
   const context = auditContext(c, c.get('actor'))
   const { customer, seq } = await c.get('services').customerAdmin[act](conditionalChange(c), context)
-  // Where nothing was left to do too: what an earlier try did may not be known everywhere yet.
+  // Wait even if nothing was left to change: an earlier attempt's change may not have reached every replica
+  // yet.
   await waitForAll(c, wait, seq)
   return jsonWithETag(c, customer)
 }

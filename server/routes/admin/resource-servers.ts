@@ -40,7 +40,7 @@ const rotateRequest = z
     'an overlap is for the current credential, and end: current ends that; leave one of them out',
   )
 
-/** Resource servers that operators create. Those of the setting RESOURCE_SERVERS are not among them. */
+/** Resource servers created by operators. The setting RESOURCE_SERVERS is not included. */
 export const resourceServers = new Hono<OperatorEnv>()
   .get('/', async c => {
     const servers = await c.get('services').resourceServers.list()
@@ -77,7 +77,7 @@ export const resourceServers = new Hono<OperatorEnv>()
     const wait = waitParam(c)
     const context = auditContext(c, c.get('actor'))
     const seq = await c.get('services').resourceServers.delete(idParam(c), context)
-    // Before the 404 too: what an earlier try deleted may not be known everywhere yet.
+    // Wait before a 404 too: an earlier attempt's deletion may not have reached every replica yet.
     await waitForAll(c, wait, seq)
     if (seq === undefined) throw new ApiError('not_found', 'no such resource server')
     return noContent(c)
