@@ -11,10 +11,7 @@ import type { RevocationList } from './revocation-list.ts'
 const JOIN_POLL_MS = 250
 /** The poll interval while a request waits for every replica (ms). */
 const WAIT_POLL_MS = 25
-/**
- * Rows are kept for a minute after they expire. If the database's clock goes back further than this (ms),
- * rows that were already forgotten may become live again, so all state is reloaded.
- */
+/** If the database's clock goes back further (ms), rows that were forgotten may be live again: all state is reloaded. */
 const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
@@ -22,9 +19,7 @@ const RECOVERY_POLL_MS = 100
 const MIN_POLL_MS = 20
 /** The most statements per poll. Each returns up to 20,000 rows. */
 const MAX_ATTEMPTS = 500
-/**
- * A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h).
- */
+/** A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h). */
 const MAX_GAP_MS = 3_600_000
 
 const pause = (milliseconds: number) =>
@@ -53,8 +48,8 @@ export interface ChangeFeedOptions {
 }
 
 /**
- * Bounds the staleness of this replica's state. A token is accepted at time t only if a poll sent after t - N
- * has completed, so every revocation acknowledged before that poll was sent is known here.
+ * Bounds the staleness of this replica's state. A token is accepted at time t only if a poll sent after t - N has
+ * completed, so every revocation acknowledged before that poll was sent is known here.
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
@@ -82,10 +77,7 @@ export class ChangeFeed {
     this.#options = options
   }
 
-  /**
-   * Whether the lease is valid by both clocks: the wall clock may be set, the monotonic one stops during
-   * sleep.
-   */
+  /** Whether the lease is valid by both clocks: the wall clock may be set, the monotonic one stops during sleep. */
   hasLease(): boolean {
     const { clock } = this.#options
     return clock.monotonic() < this.#lease.monotonic && clock.wall() < this.#lease.wall
@@ -99,8 +91,8 @@ export class ChangeFeed {
   }
 
   /**
-   * Unix time by the database's clock (ms). The estimate is uncertain by a poll's round trip; it is ahead
-   * rather than behind.
+   * Unix time by the database's clock (ms). The estimate is uncertain by a poll's round trip; it is ahead rather than
+   * behind.
    */
   now(): number {
     return this.#offset + this.#options.clock.monotonic()
@@ -132,9 +124,7 @@ export class ChangeFeed {
     return age
   }
 
-  /**
-   * Applies a local change before its response is sent. `applied` stays: lower numbers may still be unknown.
-   */
+  /** Applies a local change before its response is sent. `applied` stays: lower numbers may still be unknown. */
   apply(rows: RevocationRow[]) {
     for (const row of rows) this.#apply(row)
     this.#options.published()
@@ -146,9 +136,9 @@ export class ChangeFeed {
   }
 
   /**
-   * Resolves when no replica can still answer from a state before `seq` (by default, before anything
-   * committed when this was called): every replica has applied it, or so much time has passed that no older
-   * lease is valid. Throws Unavailable if no poll succeeds.
+   * Resolves when no replica can still answer from a state before `seq` (by default, before anything committed when this
+   * was called): every replica has applied it, or so much time has passed that no older lease is valid. Throws
+   * Unavailable if no poll succeeds.
    */
   async waitForReplicas(seq?: number): Promise<void> {
     const { clock, maxStaleness } = this.#options
@@ -164,9 +154,7 @@ export class ChangeFeed {
     if (known === undefined) throw new Unavailable('change feed: no poll since the change', 'change_feed')
   }
 
-  /**
-   * Resolves once a poll sent after this call is applied, so that every change acknowledged before is known.
-   */
+  /** Resolves once a poll sent after this call is applied, so that every change acknowledged before is known. */
   async readBarrier(): Promise<void> {
     await pause(MIN_POLL_MS - this.age)
     if (!(await this.#pollAgain()) || !this.hasLease())
@@ -182,9 +170,7 @@ export class ChangeFeed {
     )
   }
 
-  /**
-   * Polls soon because another replica has published. Repeated calls poll about once per MIN_POLL_MS at most.
-   */
+  /** Polls soon because another replica has published. Repeated calls poll about once per MIN_POLL_MS at most. */
   wake() {
     if (this.#poked || this.#stopped) return
     this.#poked = true
@@ -219,10 +205,7 @@ export class ChangeFeed {
     }
   }
 
-  /**
-   * Runs one statement. Returns whether it renewed the lease; if not, the next statement continues where it
-   * ended.
-   */
+  /** Runs one statement. Returns whether it renewed the lease; if not, the next statement continues where it ended. */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     // Read the clocks before sending: the lease starts at the earliest moment that the snapshot can be from.
@@ -241,9 +224,7 @@ export class ChangeFeed {
     return won
   }
 
-  /**
-   * Logs when polls begin to fail and when they succeed again, so that an outage isn't logged twice a second.
-   */
+  /** Logs when polls begin to fail and when they succeed again, so that an outage isn't logged twice a second. */
   #logTransition(failure: unknown) {
     const failing = failure !== undefined
     if (failing === this.#failing) return
@@ -257,9 +238,8 @@ export class ChangeFeed {
   }
 
   /**
-   * Whether the local state can't be continued from this poll: the database or its timeline is another, its
-   * counter or clock went back, or the gap since the last poll is so long that rows may have been added and
-   * removed in it.
+   * Whether the local state can't be continued from this poll: the database or its timeline is another, its counter or
+   * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it.
    */
   #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
     if (this.#timeline === undefined) return false
@@ -267,10 +247,7 @@ export class ChangeFeed {
     return lost || timeline !== this.#timeline || seq < this.#applied
   }
 
-  /**
-   * Applies the poll's rows. Returns whether they were all of them and the replica's own row was already
-   * fresh.
-   */
+  /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
   #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
@@ -288,10 +265,7 @@ export class ChangeFeed {
     return whole && seen
   }
 
-  /**
-   * The database read its clock between `sent` and `received`. The old offset is kept if it is still
-   * possible.
-   */
+  /** The database read its clock between `sent` and `received`. The old offset is kept if it is still possible. */
   #setTime(now: number, sent: number, received: number) {
     const [least, most] = [now - received, now - sent]
     if (!(this.#offset >= least && this.#offset <= most)) this.#offset = most
