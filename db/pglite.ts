@@ -1,11 +1,12 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
-import type { Connection, Database } from './client.ts'
+import type { Database } from './client.ts'
 import { pgliteTypes } from './codecs.ts'
 import { within } from './deadline.ts'
 import { CorruptDatabaseError, translate } from './errors.ts'
 import { migrate } from './migrate.ts'
+import { PgliteStatements } from './pglite-statements.ts'
 
 /**
  * Postgres inside this process, brought up to date. It has one connection and no directory lock of its own
@@ -24,8 +25,9 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
         ((await transaction.exec(statement)).at(-1)?.rows ?? []) as Row[],
     }),
   )
-  const connection = (limit: number) => ({ ...calls(pglite, limit), close: async () => {} })
-  return { ...calls(pglite, deadline), kind: 'embedded', connection, reconnect: () => {} }
+  const statements = new PgliteStatements(pglite)
+  const connection = (limit: number) => ({ ...calls(pglite, statements, limit), close: async () => {} })
+  return { ...calls(pglite, statements, deadline), kind: 'embedded', connection, reconnect: () => {} }
 }
 
 /** PGlite reports a damaged database as an abort or a failed initialisation, without a code. */
@@ -48,14 +50,13 @@ function withCodecs(pglite: PGlite): PGlite {
 /** The folder can't be read or written: no word about what is in it. */
 const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
-function calls(pglite: PGlite, deadline: number): Connection & Pick<Database, 'usage'> {
+function calls(pglite: PGlite, statements: PgliteStatements, deadline: number) {
   let calls = 0
 
-  async function call<Row>(statement: string, params: readonly unknown[], rowMode: 'array' | 'object') {
+  async function call<Row>(text: string, params: readonly unknown[], rowMode: 'array' | 'object') {
     calls++
     try {
-      const { rows } = await within(deadline, pglite.query(statement, [...params], { rowMode }), () => {})
-      return rows as Row[]
+      return await within(deadline, statements.run<Row>(text, params, rowMode), () => {})
     } catch (error) {
       throw pglite.closed ? translate({ code: 'CONNECTION_CLOSED' }) : translate(error)
     } finally {
@@ -64,8 +65,8 @@ function calls(pglite: PGlite, deadline: number): Connection & Pick<Database, 'u
   }
 
   return {
-    query: (statement, params = []) => call(statement, params, 'object'),
-    values: (statement, params = []) => call<unknown[]>(statement, params, 'array'),
+    query: <Row>(text: string, params: readonly unknown[] = []) => call<Row>(text, params, 'object'),
+    values: (text: string, params: readonly unknown[] = []) => call<unknown[]>(text, params, 'array'),
     usage: () => ({ calls, connections: 1 }),
     close: () => pglite.close(),
   }

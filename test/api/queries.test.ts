@@ -129,3 +129,18 @@ test('a value where a param belongs is refused when the statement is made, witho
   const make = () => prepared('made')(sql`select ${'sensitive'}::text`)
   expect(make).toThrow('made: a value stands where a param belongs')
 })
+
+const countPrepared = prepared('countPrepared')<{ name: string }, { many: number }>(sql`
+  select count(*)::int as many from pg_prepared_statements where strpos(statement, ${param('name')}) > 0`)
+
+test('a statement is parsed once on each connection, however often it runs, and whatever it answers', async () => {
+  const connection = database.db.connection(5_000)
+  onTestFinished(() => connection.close())
+  const divide = prepared('divide')<{ by: number }, { result: number }>(
+    sql`select 12 / ${param('by')}::int as result`,
+  )
+  expect(await divide(connection, { by: 3 })).toEqual([{ result: 4 }])
+  expect(await errorOf(divide(connection, { by: 0 }))).toMatchObject({ sqlstate: '22012' })
+  expect(await divide(connection, { by: 6 })).toEqual([{ result: 2 }])
+  expect(await countPrepared(connection, { name: 'divide' })).toEqual([{ many: 1 }])
+})
