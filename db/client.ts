@@ -1,5 +1,5 @@
 import { openPostgres } from './postgres.ts'
-import { inspect } from './server-info.ts'
+import { inspect, type Server } from './server-info.ts'
 
 /** Runs one statement per call, in one round trip. Throws Unavailable or DatabaseError. */
 export interface Connection {
@@ -23,9 +23,13 @@ export interface Database extends Connection {
 /** A call that takes longer is answered 503, and the connections are replaced (ms). */
 export const CALL_DEADLINE_MS = 5_000
 
-/** Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded only then. */
-export async function open(target: { url: string } | { folder: string }): Promise<Database> {
-  return 'url' in target
-    ? openPostgres(target.url, CALL_DEADLINE_MS, (await inspect(target.url)).pooled)
-    : (await import('./pglite.ts')).openEmbedded(target.folder, CALL_DEADLINE_MS)
+/**
+ * Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded only then.
+ * `server` is what `inspect` says of the URL, if it was asked before.
+ */
+export async function open(target: { url: string; server?: Server } | { folder: string }): Promise<Database> {
+  if ('folder' in target)
+    return (await import('./pglite.ts')).openEmbedded(target.folder, CALL_DEADLINE_MS)
+  const { pooled } = target.server ?? (await inspect(target.url))
+  return openPostgres(target.url, CALL_DEADLINE_MS, pooled)
 }

@@ -7,19 +7,22 @@ export type Value = string | number | boolean | Uint8Array | Date | null | undef
 export const param = (name: string) => sql.placeholder(name)
 
 /**
- * A statement in SQL over the schema's tables and columns, whose parameters are all `param`s. It is compiled once,
- * here: its text never depends on a request. `name` is in the text, so that Postgres' log and pg_stat_statements show
+ * A statement in SQL over the schema's tables and columns, whose parameters are all `param`s. It is compiled once, at its
+ * first call: its text never depends on a request. `name` is in the text, so that Postgres' log and pg_stat_statements show
  * it.
  */
 export const prepared =
   (name: string) =>
   <Params extends { [param in keyof Params]: Value }, Row>(statement: SQL) => {
-    const { text, params } = compile(name, statement)
-    return (db: Pick<Connection, 'query'>, values: Params): Promise<Row[]> =>
-      db.query<Row>(
+    let compiled: ReturnType<typeof compile> | undefined
+    return (db: Pick<Connection, 'query'>, values: Params): Promise<Row[]> => {
+      compiled ??= compile(name, statement)
+      const { text, params } = compiled
+      return db.query<Row>(
         text,
         params.map(param => values[param as keyof Params] ?? null),
       )
+    }
   }
 
 function compile(name: string, statement: SQL) {

@@ -22,8 +22,8 @@ export async function openDatabase(urls: Urls, folder: string | undefined): Prom
   const { databaseUrl, directDatabaseUrl } = urls
   let db: Database
   if (databaseUrl !== undefined) {
-    await checkServers(databaseUrl, directDatabaseUrl)
-    db = await open({ url: databaseUrl })
+    const server = await checkServers(databaseUrl, directDatabaseUrl)
+    db = await open({ url: databaseUrl, server })
     await bringUpToDate(db, directDatabaseUrl ?? databaseUrl)
     await checkPrivileges(db)
   } else db = await open({ folder: folder! })
@@ -85,7 +85,7 @@ export async function describeNewInstallation(
     : `the database ${(await inspect(databaseUrl)).name}`
 }
 
-async function checkServers(url: string, direct: string | undefined) {
+async function checkServers(url: string, direct: string | undefined): Promise<Server> {
   const server = await inspect(url)
   const problems = server.unfit.map(unfit)
   if (server.encoding !== 'UTF8') problems.push(`DATABASE_URL: ${notUtf8(server)}`)
@@ -93,6 +93,7 @@ async function checkServers(url: string, direct: string | undefined) {
   if (problems.length > 0) throw new ConfigError(problems)
   if (server.standby) throw new Unavailable('database: STANDBY', 'database')
   if (server.readOnly) throw new Unavailable('database: READ_ONLY', 'database')
+  return server
 }
 
 /** The error message for a database whose encoding isn't UTF8, and how to fix it. */

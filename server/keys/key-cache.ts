@@ -56,7 +56,9 @@ export class KeyCache {
   /** By protected header segment, of which each key has exactly one. */
   readonly #byHeader = new Map<string, SigningKey>()
   readonly #records = new LRUCache<string, CustomerRecord>({
-    max: MAX_CACHED_CUSTOMERS,
+    // With `max` it would fill its arrays at once, which takes 10 ms of each start.
+    maxSize: MAX_CACHED_CUSTOMERS,
+    sizeCalculation: () => 1,
     dispose: record => {
       for (const key of record.keys) this.#byHeader.delete(key.header)
     },

@@ -24,7 +24,8 @@ export class WriteBuffer<Item> {
   constructor(options: { write: (items: Item[]) => Promise<unknown>; quiet: number; log: Log }) {
     this.#write = options.write
     this.#log = options.log
-    this.#noted = new LRUCache({ max: MAX_REMEMBERED, ttl: options.quiet })
+    // With `max` it would fill its arrays at once, which takes 10 ms of each start.
+    this.#noted = new LRUCache({ maxSize: MAX_REMEMBERED, sizeCalculation: () => 1, ttl: options.quiet })
   }
 
   enqueue(key: string, item: Item) {
