@@ -16,7 +16,6 @@ import {
   matches,
   newApiKeyId,
   newCredential,
-  parseCredential,
 } from '../crypto/credentials.ts'
 import { apiKeyOf, isMissing } from '../keys/customer-keys.ts'
 import type { KeyCache } from '../keys/key-cache.ts'
@@ -27,18 +26,13 @@ import { type Waiting, whenReady } from '../lib/when-ready.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { Revoker } from '../revocation/revoker.ts'
+import type { ClientCredential } from './client-credential.ts'
 import type { AllowList, ResourceServers } from './resource-servers.ts'
 
 /** A client whose credential was verified. */
 export type AuthenticatedClient =
   | { kind: 'api_key'; id: string; customerId: string; scope: string }
   | ({ kind: 'resource_server'; id: string } & AllowList)
-
-/** A secret, and the client_id that came with it unless it was a Bearer credential. */
-export interface ClientCredential {
-  clientId: string | undefined
-  secret: string
-}
 
 /** API keys that one customer may have. */
 const MAX_API_KEYS = 100
@@ -77,34 +71,36 @@ export class ClientAuthenticator {
    * unknown.
    */
   async authenticate(presented: ClientCredential): Promise<AuthenticatedClient | undefined> {
-    const parsed = parseCredential(presented.secret)
+    const { parsed, clientId } = presented
     if (parsed?.prefix === 'assay_ak') return this.#authenticateApiKey(parsed.id, presented)
     if (parsed?.prefix === 'assay_rs') return this.#authenticateServer(parsed.id, presented)
-    const digest = presented.clientId === undefined ? undefined : this.#configured.get(presented.clientId)
-    if (digest === undefined || !matches(digest, presented.secret)) return undefined
-    return { kind: 'resource_server', id: presented.clientId!, customers: undefined, scopes: undefined }
+    const digest = clientId === undefined ? undefined : this.#configured.get(clientId)
+    if (digest === undefined || !presented.matches(digest)) return undefined
+    return { kind: 'resource_server', id: clientId!, customers: undefined, scopes: undefined }
   }
 
   async #authenticateServer(
     id: string,
-    { clientId, secret }: ClientCredential,
+    presented: ClientCredential,
   ): Promise<AuthenticatedClient | undefined> {
+    const { clientId } = presented
     if (clientId !== undefined && clientId !== id) return undefined
-    const limits = await this.#options.resourceServers.authenticate(id, secret)
+    const limits = await this.#options.resourceServers.authenticate(id, presented)
     return limits && { kind: 'resource_server', id, ...limits }
   }
 
   async #authenticateApiKey(
     id: string,
-    { clientId, secret }: ClientCredential,
+    presented: ClientCredential,
   ): Promise<AuthenticatedClient | undefined> {
+    const { clientId } = presented
     if (clientId !== undefined && clientId !== customerNamedBy(id)) return undefined
-    const caller = await whenReady(() => this.#judgeApiKey(id, secret))
+    const caller = await whenReady(() => this.#judgeApiKey(id, presented))
     if (caller) this.#used.enqueue(id, id)
     return caller
   }
 
-  #judgeApiKey(id: string, secret: string): AuthenticatedClient | undefined | Waiting {
+  #judgeApiKey(id: string, presented: ClientCredential): AuthenticatedClient | undefined | Waiting {
     const { changeFeed, keys } = this.#options
     const customerId = customerNamedBy(id)
     const record = keys.get(customerId)
@@ -115,7 +111,7 @@ export class ClientAuthenticator {
     if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
     if (record === undefined || (!key && !isMissing(record, id)))
       return { wait: () => keys.load(customerId, id) }
-    if (key === undefined || !matches(key.digest, secret)) return undefined
+    if (key === undefined || !presented.matches(key.digest)) return undefined
     if (key.expiresAt !== undefined && changeFeed.now() >= key.expiresAt * 1000) return undefined
     if (record.state !== 'active') throw new ApiError('customer_disabled', 'this customer is disabled')
     return { kind: 'api_key', id, customerId, scope: key.scope }

@@ -22,6 +22,7 @@ import { type Waiting, whenReady } from '../lib/when-ready.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { RevocationList } from '../revocation/revocation-list.ts'
 import type { Revoker } from '../revocation/revoker.ts'
+import type { ClientCredential } from './client-credential.ts'
 
 export type { ServerRow } from '../../db/queries/resource-servers.ts'
 
@@ -63,20 +64,20 @@ export class ResourceServers {
    * Returns the server's limits, or undefined if this is not a valid credential of it. Throws Unavailable if
    * the state is unknown.
    */
-  authenticate(id: string, secret: string): Promise<AllowList | undefined> | undefined {
+  authenticate(id: string, presented: ClientCredential): Promise<AllowList | undefined> | undefined {
     if (!isServerId(this.#options.keyRing.installationKey, id)) return undefined
-    return whenReady(() => this.#judge(id, secret))
+    return whenReady(() => this.#judge(id, presented))
   }
 
-  #judge(id: string, secret: string): AllowList | undefined | Waiting {
+  #judge(id: string, presented: ClientCredential): AllowList | undefined | Waiting {
     const { changeFeed } = this.#options
     if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
     const known = this.#known.get(id)
     if (known === undefined) return { wait: () => this.#load(id) }
     const { digest, previous, customers, scopes } = known
-    const present = digest !== undefined && matches(digest, secret)
+    const present = digest !== undefined && presented.matches(digest)
     const before =
-      previous !== undefined && changeFeed.now() < previous.until * 1000 && matches(previous.digest, secret)
+      previous !== undefined && changeFeed.now() < previous.until * 1000 && presented.matches(previous.digest)
     return present || before ? { customers, scopes } : undefined
   }
 

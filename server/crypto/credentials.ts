@@ -130,7 +130,9 @@ export function customerOfApiKeyId(installationKey: Uint8Array, id: string): str
 }
 
 function checksum(text: string): string {
-  return base62(BigInt(crc32(text)), 6)
+  let digits = ''
+  for (let rest = crc32(text); rest > 0; rest = Math.floor(rest / 62)) digits = DIGITS[rest % 62] + digits
+  return digits.padStart(6, '0')
 }
 
 function base62(value: bigint, width: number): string {

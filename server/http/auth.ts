@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
-import type { AuthenticatedClient, ClientCredential } from '../clients/authenticate.ts'
+import type { AuthenticatedClient } from '../clients/authenticate.ts'
+import type { ClientCredential } from '../clients/client-credential.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError, TokenMissing } from '../lib/errors.ts'

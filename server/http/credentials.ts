@@ -1,4 +1,5 @@
-import type { ClientCredential } from '../clients/authenticate.ts'
+import { LRUCache } from 'lru-cache'
+import { ClientCredential } from '../clients/client-credential.ts'
 import { ApiError } from '../lib/errors.ts'
 
 const BEARER = /^bearer +([\w\-.~+/]+=*) *$/i
@@ -24,7 +25,7 @@ export function clientCredential(
     return inHeader
   }
   if (inHeader && (inHeader.secret !== secret || clientIdOf(inHeader) !== clientId)) throw TWO_CLIENTS
-  return { clientId, secret }
+  return new ClientCredential(clientId, secret)
 }
 
 const TWO_CLIENTS = new ApiError(
@@ -36,20 +37,36 @@ const TWO_CLIENTS = new ApiError(
 const clientIdOf = ({ clientId, secret }: ClientCredential) => clientId ?? secret.split('_')[2]?.slice(0, 16)
 
 /** A credential that can't be read is a wrong one, not a missing one (RFC 6749 5.2). */
-const MALFORMED: ClientCredential = { clientId: undefined, secret: '' }
+const MALFORMED = new ClientCredential(undefined, '')
 
+/**
+ * A client sends the same header with every request, so what was read from it is kept. Whether it is valid is decided at each
+ * request. A longer header is no client's.
+ */
+const read = new LRUCache<string, ClientCredential>({ max: 1_000 })
+const MAX_KEPT_LENGTH = 512
+
+/** Undefined when there is no header, or an access token in it. */
 export function headerCredential(authorization: string | undefined): ClientCredential | undefined {
   if (authorization === undefined) return undefined
+  const known = read.get(authorization)
+  if (known) return known
+  const credential = readCredential(authorization)
+  if (credential && authorization.length <= MAX_KEPT_LENGTH) read.set(authorization, credential)
+  return credential
+}
+
+function readCredential(authorization: string): ClientCredential | undefined {
   const bearer = bearerToken(authorization)
   // Any other Bearer is an access token: clients add their old one even to the request that refreshes it.
   if (bearer !== undefined)
-    return bearer.startsWith('assay_') ? { clientId: undefined, secret: bearer } : undefined
+    return bearer.startsWith('assay_') ? new ClientCredential(undefined, bearer) : undefined
   const basic = BASIC.exec(authorization)?.[1]
   if (basic === undefined) return /^basic\b/i.test(authorization) ? MALFORMED : undefined
   const pair = Buffer.from(basic, 'base64').toString()
   const colon = pair.indexOf(':')
   if (colon < 0) return MALFORMED
-  return { clientId: percentDecoded(pair.slice(0, colon)), secret: percentDecoded(pair.slice(colon + 1)) }
+  return new ClientCredential(percentDecoded(pair.slice(0, colon)), percentDecoded(pair.slice(colon + 1)))
 }
 
 /** Clients send both raw and form-urlencoded credentials (RFC 6749 2.3.1 asks for the second); ours hold no percent sign. */

@@ -117,7 +117,7 @@ function serializeAccess({
   extJson,
   scope = '',
 }: AuthenticClaims) {
-  const claims = {
+  const json = JSON.stringify({
     active: true,
     iss,
     sub,
@@ -129,8 +129,8 @@ function serializeAccess({
     sid,
     scope,
     scopes: scopesOf(scope),
-  }
-  const json = JSON.stringify({ ...claims, token_type: 'Bearer' })
+    token_type: 'Bearer',
+  })
   return extJson === undefined ? json : `${json.slice(0, -1)},"ext":${extJson}}`
 }
 
