@@ -24,18 +24,49 @@ export type RevocationRow = [
   number,
 ]
 
+/** A change is kept for this long after the last token that it concerns has expired. */
+export const AFTER_DEATH = sql`interval '1 minute'`
+
+/** No access token lives longer, so no change of a customer, a key or an epoch can concern one for longer. */
+export const LONGEST_TOKEN = sql`interval '24 hours'`
+
+/** What the revocations of an act hold, in the columns of the part that it follows. */
+interface ChangeColumns {
+  customerId?: SQL
+  key?: SQL
+  epoch?: SQL
+  /** When the last token that it concerns expires. */
+  lastExpiry?: SQL
+}
+
 /**
- * Publishes what the part `changes` lists (kind, customer_id, key, epoch, dead_after), as the act's last step. `after`
- * names the parts that must be done before: two acts that locked the counter first and waited for each other's rows
- * would deadlock.
+ * Publishes a change of each row in the part `from`, as the act's last step. `after` names the parts that must be done
+ * before: two acts that locked the counter first and waited for each other's rows would deadlock. Without other columns,
+ * `from` has `customer_id` and `t`, and every replica reloads the customer.
  *
- * 1. `ready` counts the changes, once all of `after` is done, and notes the time.
- * 2. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
+ * 1. `changes` are the revocations.
+ * 2. `ready` counts them, once all of `after` is done, and notes the time.
+ * 3. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
  *    for: what the update returns is computed once it has the row. It is a duration and no time of day, so that a
  *    test's clock has no part in it.
- * 3. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
+ * 4. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
  */
-export const publishParts = (after: string[]) => sql`
+export const publishParts = (
+  kind: RevocationRow[1],
+  from: string,
+  after: string[],
+  {
+    customerId = sql`customer_id`,
+    key = sql`''`,
+    epoch = sql`0`,
+    lastExpiry = sql`t + ${LONGEST_TOKEN}`,
+  }: ChangeColumns = {},
+) => sql`
+  changes as (
+    select ${sql.raw(`'${kind}'`)} as kind, ${customerId} as customer_id, ${key} as key, ${epoch} as epoch,
+      ${lastExpiry} + ${AFTER_DEATH} as dead_after
+    from ${sql.raw(from)}
+  ),
   ready as materialized (
     select n, clock_timestamp() as at from (select count(*) as n from changes) as counted
     where n > 0 ${sql.raw(after.map(part => `and (select count(*) from ${part}) >= 0`).join(' '))}
@@ -49,6 +80,9 @@ export const publishParts = (after: string[]) => sql`
     select numbers.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
     from changes, numbers, (select pg_notify('assay_changes', '')) as notified
   )`
+
+/** The columns of the change of a session that was ended. */
+export const SESSION_END: ChangeColumns = { key: sql`id`, lastExpiry: sql`access_until` }
 
 /** The columns of a Published. */
 export const publishedColumns = sql.raw(
@@ -71,27 +105,6 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
     return rows
   },
 })
-
-/** A change is kept for this long after the last token that it concerns has expired. */
-export const AFTER_DEATH = sql`interval '1 minute'`
-
-/** No access token lives longer, so no change of a customer, a key or an epoch can concern one for longer. */
-export const LONGEST_TOKEN = sql`interval '24 hours'`
-
-/** The part `changes` of an act that changed the customers (customer_id, t) in `from`: every replica reloads them. */
-export const customerChanges = (from: string, customerId = 'customer_id') => sql`
-  changes as (
-    select 'customer' as kind, ${sql.raw(customerId)} as customer_id, '' as key, 0 as epoch,
-      t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from ${sql.raw(from)}
-  )`
-
-/** The part `changes` of an act that ended the sessions in `from`: rows of sessions, or some of their columns. */
-export const sessionChanges = (from: string) => sql`
-  changes as (
-    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after
-    from ${sql.raw(from)}
-  )`
 
 /**
  * The position of the database, which every statement reads together with the state that it decides by: the counter,
@@ -186,12 +199,10 @@ export const insertRevokedTokens = prepared('insertRevokedTokens')<Acts, { seq: 
       customer_id text, token_id text, subject text, expires_at float8, actor text, ip text, user_agent text)
   ),
   audited as (${auditInsertOfEach('token.revoked', 'acts', { subject: sql`subject`, token: sql`token_id` })}),
-  changes as (
-    select 'token' as kind, customer_id, token_id as key, 0 as epoch,
-      to_timestamp(expires_at) + ${AFTER_DEATH} as dead_after
-    from acts
-  ),
-  ${publishParts(['audited'])}
+  ${publishParts('token', 'acts', ['audited'], {
+    key: sql`token_id`,
+    lastExpiry: sql`to_timestamp(expires_at)`,
+  })}
   select ${publishedColumns}`)
 
 export const nextEpoch = sql.raw(`nextval('${epochs.schema}.${epochs.seqName}')`)
@@ -213,11 +224,7 @@ export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
     returning ${subjectEpochs.customerId}, ${subjectEpochs.subject}, ${subjectEpochs.epoch}, ${subjectEpochs.changedAt} as t
   ),
   audited as (${auditInsert('subject.revoked', 'raised', { subject: sql`subject` })}),
-  changes as (
-    select 'subject' as kind, customer_id, subject as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from raised
-  ),
-  ${publishParts(['audited'])}
+  ${publishParts('subject', 'raised', ['audited'], { key: sql`subject`, epoch: sql`epoch` })}
   select ${publishedColumns}, epoch from raised`)
 
 /** Ends every token and session of a customer that began before. No row: no such customer. */
@@ -230,8 +237,7 @@ export const raiseCustomerEpoch = prepared('raiseCustomerEpoch')<
     returning ${customers.id} as customer_id, ${now} as t
   ),
   audited as (${auditInsert('customer.revoked', 'raised', { subject: sql`customer_id` })}),
-  ${customerChanges('raised')},
-  ${publishParts(['audited'])}
+  ${publishParts('customer', 'raised', ['audited'])}
   select ${publishedColumns} from raised`)
 
 /** A token or session of any customer with a lower epoch is dead. It is never deleted: sessions outlive its change. */
@@ -250,9 +256,5 @@ export const raiseEveryonesEpoch = prepared('raiseEveryonesEpoch')<
     returning null::text as customer_id, ${installation.epoch}, ${now} as t
   ),
   audited as (${auditInsert('everyone.revoked', 'raised')}),
-  changes as (
-    select 'everyone' as kind, '' as customer_id, '' as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from raised
-  ),
-  ${publishParts(['audited'])}
+  ${publishParts('everyone', 'raised', ['audited'], { customerId: sql`''`, epoch: sql`epoch` })}
   select ${publishedColumns}, epoch from raised`)

@@ -6,16 +6,9 @@ import { apiKeys } from '../schema/api-keys.ts'
 import { auditEvents } from '../schema/audit-events.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
-import {
-  type EndedSessions,
-  endAccountSessionsParts,
-  endedColumns,
-  type NewCustomer,
-  newCustomerDetail,
-  newCustomerParts,
-} from './accounts.ts'
-import { type AuditContext, auditInsert } from './audit.ts'
-import { customerChanges, publishedColumns, publishParts } from './change-feed.ts'
+import { type NewCustomer, newCustomerDetail, newCustomerParts } from './accounts.ts'
+import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
+import { publishedColumns, publishParts } from './change-feed.ts'
 import { POLICY_COLUMNS, type Policy } from './policy.ts'
 import { isAfter } from './sessions.ts'
 
@@ -124,33 +117,25 @@ interface Change extends AuditContext {
 const isUnchanged = sql`(${param('revision')}::int is null or ${customers.revision} = ${param('revision')}::int)`
 const nextRevision = sql`${bare(customers.revision)} = ${customers.revision} + 1`
 
-/**
- * Changes the state from one to the other, which every replica applies to the customer's secrets and API
- * keys.
- */
-const changeState = (
-  from: 'active' | 'disabled',
-  to: 'active' | 'disabled',
-  type: 'customer.disabled' | 'customer.enabled',
-) => sql`
+/** Changes the state, which every replica applies to the customer's secrets and API keys. */
+const changeState = (state: 'active' | 'disabled', type: AuditType) => sql`
   with changed as (
-    update ${customers} set ${bare(customers.state)} = ${sql.raw(`'${to}'`)}, ${nextRevision}
-    where ${customers.id} = ${param('customerId')} and ${customers.state} = ${sql.raw(`'${from}'`)} and ${isUnchanged}
+    update ${customers} set ${bare(customers.state)} = ${sql.raw(`'${state}'`)}, ${nextRevision}
+    where ${customers.id} = ${param('customerId')} and ${customers.state} <> ${sql.raw(`'${state}'`)} and ${isUnchanged}
     returning ${customers.id} as customer_id, ${now} as t
   ),
   audited as (${auditInsert(type, 'changed', { subject: sql`customer_id` })}),
-  ${customerChanges('changed')},
-  ${publishParts(['audited'])}
+  ${publishParts('customer', 'changed', ['audited'])}
   select ${publishedColumns} from changed`
 
 /** No row: no such customer, another revision, or it is disabled already. */
 export const disableCustomer = prepared('disableCustomer')<Change, { seq: number }>(
-  changeState('active', 'disabled', 'customer.disabled'),
+  changeState('disabled', 'customer.disabled'),
 )
 
 /** No row: no such customer, another revision, or it is active already. */
 export const enableCustomer = prepared('enableCustomer')<Change, { seq: number }>(
-  changeState('disabled', 'active', 'customer.enabled'),
+  changeState('active', 'customer.enabled'),
 )
 
 const other = alias(customers, 'other')
@@ -171,16 +156,15 @@ export const updateCustomer = prepared('updateCustomer')<
   audited as (${auditInsert('customer.changed', 'changed', { subject: sql`customer_id` })})
   select revision from changed`)
 
+const policyAssignments = sql.join(
+  Object.entries(POLICY_COLUMNS).map(([name, column]) => sql`${bare(column)} = ${param(name)}`),
+  sql`, `,
+)
+
 /** Replaces the whole policy. No row: no such customer, or another revision. */
 export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(sql`
   with changed as (
-    update ${customers} set ${bare(customers.scopes)} = ${param('scopes')},
-      ${bare(customers.accessTokenTtl)} = ${param('accessTokenTtl')},
-      ${bare(customers.maxAccessTokenTtl)} = ${param('maxAccessTokenTtl')},
-      ${bare(customers.refreshTokenTtl)} = ${param('refreshTokenTtl')},
-      ${bare(customers.sessionMaxTtl)} = ${param('sessionMaxTtl')},
-      ${bare(customers.refreshPolicy)} = ${param('refreshPolicy')},
-      ${bare(customers.keyMaxAge)} = ${param('keyMaxAge')}, ${nextRevision}
+    update ${customers} set ${policyAssignments}, ${nextRevision}
     where ${customers.id} = ${param('customerId')} and ${isUnchanged}
     returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
   ),
@@ -192,28 +176,3 @@ export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision
       'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int))::text`,
   })})
   select revision from changed`)
-
-/** Sets a password chosen by an operator, and ends the account's own sessions. No row: no such customer. */
-export const setPassword = prepared('setPassword')<
-  AuditContext & { customerId: string; newHash: string },
-  EndedSessions
->(sql`
-  with changed as (
-    update ${customers} set ${bare(customers.passwordHash)} = ${param('newHash')}
-    where ${customers.id} = ${param('customerId')}
-    returning ${customers.id} as customer_id, ${now} as t
-  ),
-  audited as (${auditInsert('customer.password_set', 'changed', { subject: sql`customer_id` })}),
-  ${endAccountSessionsParts('changed')},
-  ${publishParts(['audited', 'audited_ends'])}
-  select ${endedColumns} from changed`)
-
-/** Ends the sessions that `setPassword` can't have seen: those of logins that it waited for. */
-export const endAccountSessions = prepared('endAccountSessions')<
-  AuditContext & { customerId: string },
-  EndedSessions
->(sql`
-  with clock as materialized (select ${now} as t, ${param('customerId')}::text as customer_id),
-  ${endAccountSessionsParts('clock')},
-  ${publishParts(['audited_ends'])}
-  select ${endedColumns}`)

@@ -6,7 +6,7 @@ import { now } from '../schema/common.ts'
 import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
-import { AFTER_DEATH, customerChanges, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
+import { AFTER_DEATH, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
 import { isLive } from './sessions.ts'
 
 /** Retiring a signing key ends it, once no live session or token needs it. */
@@ -100,8 +100,7 @@ const retireParts: SQL = sql`
   audited as (${auditInsert('secret.retired', 'retired', {
     detail: sql`json_build_object('use', use, 'version', version)::text`,
   })}),
-  ${customerChanges('(select distinct customer_id, t from retired) as r')},
-  ${publishParts(['audited'])}`
+  ${publishParts('customer', '(select distinct customer_id, t from retired) as r', ['audited'])}`
 
 /**
  * Retires the access keys that nothing live can carry any more: once the longest life of a token has passed since each

@@ -5,7 +5,7 @@ import { type Params, query, type RowOf } from '../query.ts'
 import { now } from '../schema/common.ts'
 import { resourceServers } from '../schema/resource-servers.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
-import { customerChanges, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
+import { POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { seconds } from './sessions.ts'
 
 /**
@@ -104,8 +104,7 @@ export const updateServer = prepared('updateServer')<
     returning *, null::text as customer_id, ${now} as t
   ),
   audited as (${auditInsert('server.changed', 'changed', { detail: limits })}),
-  ${customerChanges('changed', 'id')},
-  ${publishParts(['audited'])}
+  ${publishParts('customer', 'changed', ['audited'], { customerId: sql`id` })}
   select ${rowColumns}, ${publishedColumns} from changed`)
 
 export interface ServerRotation {
@@ -138,8 +137,7 @@ export const rotateServer = prepared('rotateServer')<
     returning *, null::text as customer_id, ${now} as t
   ),
   audited as (${auditInsert('server.rotated', 'changed', { detail })}),
-  ${customerChanges('changed', 'id')},
-  ${publishParts(['audited'])}
+  ${publishParts('customer', 'changed', ['audited'], { customerId: sql`id` })}
   select ${rowColumns}, ${publishedColumns} from changed`)
 
 /** No row: no such server. */
@@ -149,6 +147,5 @@ export const deleteServer = prepared('deleteServer')<AuditContext & { id: string
     returning ${resourceServers.id}, null::text as customer_id, ${now} as t
   ),
   audited as (${auditInsert('server.deleted', 'changed', { detail })}),
-  ${customerChanges('changed', 'id')},
-  ${publishParts(['audited'])}
+  ${publishParts('customer', 'changed', ['audited'], { customerId: sql`id` })}
   select ${publishedColumns} from changed`)

@@ -8,7 +8,7 @@ import { customers } from '../schema/customers.ts'
 import { sessions } from '../schema/sessions.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { auditInsertOfEach } from './audit.ts'
-import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
+import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { allowedScopes } from './policy.ts'
 
 /** A session's tokens are made from this. Times are NumericDates. */
@@ -109,8 +109,7 @@ export const endSessions = prepared('endSessions')<Acts, { n: number; seq: numbe
     returning 1
   ),
   audited as (${auditInsertOfEach('session.revoked', 'due', { subject: sql`subject`, session: sql`id` })}),
-  ${sessionChanges('due')},
-  ${publishParts(['audited', 'ended'])}
+  ${publishParts('session', 'due', ['audited', 'ended'], SESSION_END)}
   select n, ${publishedColumns} from due`)
 
 /** The session `of` could be refreshed now, or at another time as far as expiry goes. */
