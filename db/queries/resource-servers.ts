@@ -14,14 +14,12 @@ import { seconds } from './sessions.ts'
  */
 
 /** A resource server as replicas cache it, and the position that it was read at. `digest` null: it does not exist. */
-export interface ServerRecord extends Position {
+export interface ServerRecord
+  extends Position,
+    Pick<typeof resourceServers.$inferSelect, 'previousDigest' | 'customers' | 'scopes'> {
   digest: Uint8Array | null
-  previousDigest: Uint8Array | null
   /** NumericDate. */
   previousUntil: number | null
-  /** JSON. */
-  customers: string | null
-  scopes: string | null
 }
 
 export const findServerRecord = prepared('findServerRecord')<{ id: string }, ServerRecord>(sql`

@@ -11,22 +11,15 @@ import { auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { allowedScopes } from './policy.ts'
 
-/** A session's tokens are made from this. Times are NumericDates. */
-export interface SessionRow {
-  id: string
-  subject: string
-  /** The session's scope, as far as its customer's policy allows it now. */
-  scope: string
-  /** JSON. */
-  audience: string
-  /** JSON. */
-  ext: string | null
-  /** Seconds that its next access token may live. */
-  accessTtl: number
-  customerEpoch: number
-  subjectEpoch: number
-  gen: number
-  keyVersion: number
+type Session = typeof sessions.$inferSelect
+
+/**
+ * A session's tokens are made from this. Its scope is as far as its customer's policy allows it now, and `accessTtl` what
+ * its next access token may live. Times are NumericDates.
+ */
+export interface SessionRow
+  extends Pick<Session, 'id' | 'subject' | 'scope' | 'audience' | 'ext' | 'accessTtl' | 'gen' | 'keyVersion'>,
+    Pick<Session, 'customerEpoch' | 'subjectEpoch'> {
   rotatedAt: number
   expiresAt: number
 }
