@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import { Unavailable } from '../server/lib/errors.ts'
-import { postgresTypes } from './codecs.ts'
+import { POSTGRES_TYPES } from './codecs.ts'
 import type { Host, Target } from './connection-url.ts'
 import { translate } from './errors.ts'
 import { DriverSocket, type dial, linkError, TERMINATE } from './postgres-socket.ts'
@@ -207,10 +207,8 @@ function driverOptions(
     backoff: false,
     prepare: true,
     debug: false,
-    types: TYPES,
+    types: POSTGRES_TYPES,
     onnotice: () => {},
     onnotify: (_channel: string, payload: string) => own.onNotify?.(payload),
   } as unknown as postgres.Options<Record<string, postgres.PostgresType>>
 }
-
-const TYPES = postgresTypes()

@@ -46,22 +46,20 @@ interface PoolCall extends Call, Timed<PoolCall> {
 }
 
 /** Connections that were made since the last replacement, and so lead to one server. */
-interface Generation {
+class Generation {
   /** See MIN_AGE_MS. */
-  isYoung: boolean
+  isYoung = true
   /** The number of connections that are being made. */
-  connecting: number
-  open: Set<PostgresConnection>
+  connecting = 0
+  readonly open = new Set<PostgresConnection>()
   /** The last one used is taken first, so that surplus connections stay idle and are closed. */
-  idle: { connection: PostgresConnection; sweeps: number }[]
-}
+  readonly idle: { connection: PostgresConnection; sweeps: number }[] = []
 
-function newGeneration(): Generation {
-  const generation = { isYoung: true, connecting: 0, open: new Set<PostgresConnection>(), idle: [] }
-  setTimeout(() => {
-    generation.isYoung = false
-  }, MIN_AGE_MS).unref()
-  return generation
+  constructor() {
+    setTimeout(() => {
+      this.isYoung = false
+    }, MIN_AGE_MS).unref()
+  }
 }
 
 /**
@@ -77,7 +75,7 @@ class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
   /** The connections of every generation. */
   readonly #connections = new Set<PostgresConnection>()
   readonly #sweeper: NodeJS.Timeout
-  #generation = newGeneration()
+  #generation = new Generation()
   #connecting = 0
   #sweeps = 0
   #calls = 0
@@ -228,7 +226,7 @@ class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
   /** Lets all further calls use new connections. */
   #replace() {
     const { idle } = this.#generation
-    this.#generation = newGeneration()
+    this.#generation = new Generation()
     for (const { connection } of idle) void connection.close()
     this.#connectMore()
   }

@@ -5,24 +5,18 @@ import { param, prepared } from '../prepared.ts'
 import { changeFeed } from '../schema/change-feed.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
-import { epochs } from '../schema/epochs.ts'
 import { installation } from '../schema/installation.ts'
 import { replicas } from '../schema/replicas.ts'
 import { revocations } from '../schema/revocations.ts'
-import { subjectEpochs } from '../schema/subject-epochs.ts'
+import { epochs, subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsert, auditInsertOfEach } from './audit.ts'
 
 export type Querier = Pick<Connection, 'query' | 'values'>
 
+type Kind = (typeof revocations.$inferSelect)['kind']
+
 /** One row of the change feed, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
-export type RevocationRow = [
-  number,
-  'token' | 'session' | 'subject' | 'customer' | 'everyone',
-  string,
-  string,
-  number,
-  number,
-]
+export type RevocationRow = [number, Kind, string, string, number, number]
 
 /** A change is kept for this long after the last token that it concerns has expired. */
 export const AFTER_DEATH = sql`interval '1 minute'`
@@ -52,7 +46,7 @@ interface ChangeColumns {
  * 4. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
  */
 export const publishParts = (
-  kind: RevocationRow[1],
+  kind: Kind,
   from: string,
   after: string[],
   {
@@ -84,23 +78,17 @@ export const publishParts = (
 /** The columns of the change of a session that was ended. */
 export const SESSION_END: ChangeColumns = { key: sql`id`, lastExpiry: sql`access_until` }
 
-/** The columns of a Published. */
+/** The change feed's number, and how long its counter was waited for (s); null where there was nothing to publish. */
 export const publishedColumns = sql.raw(
   `(select seq from numbers) as seq, (select waited from numbers) as "lockWait"`,
 )
-
-/** The change feed's number, and how long its counter was waited for (s); null where there was nothing to publish. */
-export interface Published {
-  seq: number | null
-  lockWait: number | null
-}
 
 /** Reports how long each change waited for the counter, which is part of its result. */
 export const observing = (db: Database, onWait: (seconds: number) => void): Database => ({
   ...db,
   query: async <Row>(statement: string, params?: readonly unknown[]) => {
     const rows = await db.query<Row>(statement, params)
-    const wait = (rows[0] as Partial<Published> | undefined)?.lockWait
+    const wait = (rows[0] as { lockWait?: number | null } | undefined)?.lockWait
     if (typeof wait === 'number') onWait(wait)
     return rows
   },
@@ -181,15 +169,19 @@ export interface Acts {
   acts: string
 }
 
-export interface TokenRevocation {
+/** The part of an act that `auditInsertOfEach` needs. */
+export interface Act {
   customer_id: string
+  actor: string
+  ip: string | undefined
+  user_agent: string | undefined
+}
+
+export interface TokenRevocation extends Act {
   token_id: string
   subject: string
   /** The token's exp. */
   expires_at: number
-  actor: string
-  ip: string | undefined
-  user_agent: string | undefined
 }
 
 /** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the change feed's number once all are in. */

@@ -13,8 +13,7 @@ import { POLICY_COLUMNS, type Policy } from './policy.ts'
 import { isAfter } from './sessions.ts'
 
 /**
- * Admin operations on customers. Each change has the same parts: `changed` changes the row, `audited` inserts the event,
- * and `changes` is published if replicas have to reload the customer.
+ * Admin operations on customers. A change is published if replicas have to reload the customer.
  */
 
 export type AdminCustomer = RowOf<typeof findListed>
@@ -117,62 +116,57 @@ interface Change extends AuditContext {
 const isUnchanged = sql`(${param('revision')}::int is null or ${customers.revision} = ${param('revision')}::int)`
 const nextRevision = sql`${bare(customers.revision)} = ${customers.revision} + 1`
 
-/** Changes the state, which every replica applies to the customer's secrets and API keys. */
-const changeState = (state: 'active' | 'disabled', type: AuditType) => sql`
-  with changed as (
-    update ${customers} set ${bare(customers.state)} = ${sql.raw(`'${state}'`)}, ${nextRevision}
-    where ${customers.id} = ${param('customerId')} and ${customers.state} <> ${sql.raw(`'${state}'`)} and ${isUnchanged}
-    returning ${customers.id} as customer_id, ${now} as t
+/**
+ * The parts of a change: `changed` changes the row, unless it has another revision or fails the condition, and `audited`
+ * inserts the event.
+ */
+const changeParts = (type: AuditType, assignments: SQL, condition: SQL, detail = sql`null`) => sql`
+  changed as (
+    update ${customers} set ${assignments}, ${nextRevision}
+    where ${customers.id} = ${param('customerId')} and ${isUnchanged} and ${condition}
+    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
   ),
-  audited as (${auditInsert(type, 'changed', { subject: sql`customer_id` })}),
+  audited as (${auditInsert(type, 'changed', { subject: sql`customer_id`, detail })})`
+
+/** Changes the state, which every replica applies to the customer's secrets and API keys. */
+const changeState = (type: AuditType, state: SQL) => sql`
+  with ${changeParts(type, sql`${bare(customers.state)} = ${state}`, sql`${customers.state} <> ${state}`)},
   ${publishParts('customer', 'changed', ['audited'])}
   select ${publishedColumns} from changed`
 
 /** No row: no such customer, another revision, or it is disabled already. */
 export const disableCustomer = prepared('disableCustomer')<Change, { seq: number }>(
-  changeState('disabled', 'customer.disabled'),
+  changeState('customer.disabled', sql`'disabled'`),
 )
 
 /** No row: no such customer, another revision, or it is active already. */
 export const enableCustomer = prepared('enableCustomer')<Change, { seq: number }>(
-  changeState('active', 'customer.enabled'),
+  changeState('customer.enabled', sql`'active'`),
 )
 
 const other = alias(customers, 'other')
+
+const newNames = sql`${bare(customers.email)} = coalesce(${param('email')}, ${customers.email}),
+  ${bare(customers.name)} = coalesce(${param('name')}, ${customers.name})`
+const isFree = sql`not exists (
+  select from ${customers} as ${other} where ${other.email} = ${param('email')} and ${other.id} <> ${customers.id})`
 
 /** Changes the values that are not null. No row: no such customer, another revision, or the email is another's. */
 export const updateCustomer = prepared('updateCustomer')<
   Change & { email: string | undefined; name: string | undefined },
   { revision: number }
->(sql`
-  with changed as (
-    update ${customers}
-    set ${bare(customers.email)} = coalesce(${param('email')}, ${customers.email}),
-      ${bare(customers.name)} = coalesce(${param('name')}, ${customers.name}), ${nextRevision}
-    where ${customers.id} = ${param('customerId')} and ${isUnchanged} and not exists (
-      select from ${customers} as ${other} where ${other.email} = ${param('email')} and ${other.id} <> ${customers.id})
-    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
-  ),
-  audited as (${auditInsert('customer.changed', 'changed', { subject: sql`customer_id` })})
-  select revision from changed`)
+>(sql`with ${changeParts('customer.changed', newNames, isFree)} select revision from changed`)
 
-const policyAssignments = sql.join(
+const newPolicy = sql.join(
   Object.entries(POLICY_COLUMNS).map(([name, column]) => sql`${bare(column)} = ${param(name)}`),
   sql`, `,
 )
+const policyDetail = sql`json_strip_nulls(json_build_object('scopes', ${param('scopes')}::text,
+  'access_token_ttl', ${param('accessTokenTtl')}::int, 'max_access_token_ttl', ${param('maxAccessTokenTtl')}::int,
+  'refresh_token_ttl', ${param('refreshTokenTtl')}::int, 'session_max_ttl', ${param('sessionMaxTtl')}::int,
+  'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int))::text`
 
 /** Replaces the whole policy. No row: no such customer, or another revision. */
-export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(sql`
-  with changed as (
-    update ${customers} set ${policyAssignments}, ${nextRevision}
-    where ${customers.id} = ${param('customerId')} and ${isUnchanged}
-    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
-  ),
-  audited as (${auditInsert('customer.policy_set', 'changed', {
-    subject: sql`customer_id`,
-    detail: sql`json_strip_nulls(json_build_object('scopes', ${param('scopes')}::text,
-      'access_token_ttl', ${param('accessTokenTtl')}::int, 'max_access_token_ttl', ${param('maxAccessTokenTtl')}::int,
-      'refresh_token_ttl', ${param('refreshTokenTtl')}::int, 'session_max_ttl', ${param('sessionMaxTtl')}::int,
-      'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int))::text`,
-  })})
-  select revision from changed`)
+export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(
+  sql`with ${changeParts('customer.policy_set', newPolicy, sql`true`, policyDetail)} select revision from changed`,
+)

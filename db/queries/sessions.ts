@@ -8,7 +8,14 @@ import { customers } from '../schema/customers.ts'
 import { sessions } from '../schema/sessions.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { auditInsertOfEach } from './audit.ts'
-import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
+import {
+  type Act,
+  type Acts,
+  EVERYONES_EPOCH,
+  publishedColumns,
+  publishParts,
+  SESSION_END,
+} from './change-feed.ts'
 import { allowedScopes } from './policy.ts'
 
 type Session = typeof sessions.$inferSelect
@@ -60,14 +67,10 @@ export const confirmSessions = prepared('confirmSessions')<{ seen: string }, { i
   from due where ${s.customerId} = due.customer_id and ${s.id} = due.id and ${s.gen} = due.gen
   returning ${s.id}`)
 
-export interface SessionEnd {
+export interface SessionEnd extends Act {
   /** The number of the act, of those that share the statement. */
   n: number
-  customer_id: string
   id: string
-  actor: string
-  ip: string | undefined
-  user_agent: string | undefined
 }
 
 /**
