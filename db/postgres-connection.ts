@@ -35,6 +35,8 @@ export class PostgresConnection {
   readonly #socket: DriverSocket
   readonly #sql: postgres.Sql
   readonly #closed = Promise.withResolvers<void>()
+  /** Resolves when its socket is closed. */
+  readonly closed = this.#closed.promise
   #call: Call | undefined
   #isClosed = false
 
@@ -57,11 +59,6 @@ export class PostgresConnection {
   /** True when it can't be used any more. */
   get isClosed() {
     return this.#isClosed
-  }
-
-  /** Resolves when its socket is closed. */
-  get closed(): Promise<void> {
-    return this.#closed.promise
   }
 
   /** Logs in. The driver connects for a statement, and an empty one costs the server nothing. */
@@ -144,7 +141,7 @@ export class PostgresConnection {
     this.#isClosed = true
     this.#socket.end(TERMINATE)
     setTimeout(() => this.#socket.destroy(), CLOSE_TIMEOUT_MS).unref()
-    return this.#closed.promise
+    return this.closed
   }
 }
 

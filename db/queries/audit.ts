@@ -54,12 +54,7 @@ export interface AuditContext {
   userAgent: string | undefined
 }
 
-interface AuditColumns {
-  subject?: SQL
-  session?: SQL
-  token?: SQL
-  detail?: SQL
-}
+type AuditColumns = Partial<Record<'subject' | 'session' | 'token' | 'detail', SQL>>
 
 /**
  * The audit event of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,

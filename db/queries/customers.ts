@@ -10,7 +10,7 @@ import { type NewCustomer, newCustomerDetail, newCustomerParts } from './account
 import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
 import { publishedColumns, publishParts } from './change-feed.ts'
 import { POLICY_COLUMNS, type Policy } from './policy.ts'
-import { isAfter } from './sessions.ts'
+import { isAfter, type Page } from './sessions.ts'
 
 /**
  * Admin operations on customers. A change is published if replicas have to reload the customer.
@@ -39,15 +39,13 @@ export const findCreated = query(
 )
 
 /** Newest first, after the last one seen. */
-export const listCustomers = query(
-  'listCustomers',
-  (db, seen: Params<{ beforeAt: Date | undefined; beforeId: string | undefined; limit: number }>) =>
-    db
-      .select(LISTED)
-      .from(customers)
-      .where(isAfter(customers.createdAt, customers.id, seen))
-      .orderBy(desc(customers.createdAt), desc(customers.id))
-      .limit(seen.limit),
+export const listCustomers = query('listCustomers', (db, page: Params<Page>) =>
+  db
+    .select(LISTED)
+    .from(customers)
+    .where(isAfter(customers.createdAt, customers.id, page))
+    .orderBy(desc(customers.createdAt), desc(customers.id))
+    .limit(page.limit),
 )
 
 export interface Search {

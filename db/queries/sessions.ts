@@ -130,23 +130,23 @@ export const findRefreshable = prepared('findRefreshable')<
   join ${customers} on ${customers.id} = ${s.customerId} and ${customers.state} = 'active'
   where ${isLive(s)}`)
 
-export interface SessionQuery {
-  customerId: string
-  subject: string | undefined
-  /** The last session already seen. */
+/** A page of a list whose newest rows come first. */
+export interface Page {
+  /** The last row already seen. */
   beforeAt: Date | undefined
   beforeId: string | undefined
   limit: number
 }
 
+export interface SessionQuery extends Page {
+  customerId: string
+  subject: string | undefined
+}
+
 export type ListedSession = RowOf<typeof listSessionsOfCustomer>
 
-/** After the last row seen, in a list whose newest rows come first; all rows where none was seen. */
-export const isAfter = (
-  at: AnyPgColumn,
-  id: AnyPgColumn,
-  seen: Params<{ beforeAt: Date | undefined; beforeId: string | undefined }>,
-) =>
+/** The rows of the page and those after it; all rows where none was seen. */
+export const isAfter = (at: AnyPgColumn, id: AnyPgColumn, seen: Params<Page>) =>
   sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 
 /** The live sessions, newest first. `condition`: a choice at run time would keep a prepared statement from its index. */
