@@ -88,7 +88,7 @@ class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_INTERVAL_MS).unref()
   }
 
-  // These are properties and no methods, because a database is often copied with other members beside them.
+  // The public members are properties, because a copy of a database (`{ ...db }`) has no methods of a class.
   readonly query = <Row>(text: string, params: readonly unknown[] = []) =>
     this.#call(text, params, false) as Promise<Row[]>
   readonly values = (text: string, params: readonly unknown[] = []) =>

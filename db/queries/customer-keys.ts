@@ -69,14 +69,16 @@ export const findSomeDataKeys = query('findSomeDataKeys', (db, { count }: Params
 type Customer = typeof customers.$inferSelect
 type SigningKey = typeof signingKeys.$inferSelect
 
+/** The sealed secret is in base64. */
 export type KeyRow = [
   use: SigningKey['use'],
   version: number,
   alg: SigningKey['alg'],
   state: string,
-  base64: string,
+  sealed: string,
 ]
-export type ApiKeyRow = [id: string, digestInBase64: string, scope: string, numericDate: number | null]
+/** The digest is in base64, and the expiry a NumericDate. */
+export type ApiKeyRow = [id: string, digest: string, scope: string, expiresAt: number | null]
 
 /** A customer's record, and the position that it was read at. `state` null: no such customer. */
 export interface RecordRow extends Position {

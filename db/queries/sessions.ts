@@ -145,7 +145,7 @@ export interface SessionQuery extends Page {
 
 export type ListedSession = RowOf<typeof listSessionsOfCustomer>
 
-/** The rows of the page and those after it; all rows where none was seen. */
+/** After the last row seen, in a list whose newest rows come first; all rows where none was seen. */
 export const isAfter = (at: AnyPgColumn, id: AnyPgColumn, seen: Params<Page>) =>
   sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 
