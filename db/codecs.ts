@@ -3,7 +3,7 @@
  * type. Values of other types are read as text.
  */
 
-export interface Codec {
+interface Codec {
   /** The oid of the type, and of the type that is an array of it. */
   oid: number
   arrayOid: number
@@ -97,16 +97,13 @@ const quoted = (text: string) => `"${text.replace(/["\\]/g, '\\$&')}"`
 const arrayOf = (element: Codec): Codec =>
   codec(element.arrayOid, 0, parseArray(element), serializeArray(element))
 
-export const CODECS: Codec[] = [...SCALARS, ...SCALARS.map(arrayOf)]
+const CODECS = [...SCALARS, ...SCALARS.map(arrayOf)]
 
-/** Returns the codecs in the form that the options of postgres.js expect. */
-export const postgresTypes = () =>
-  Object.fromEntries(
-    CODECS.map(({ oid, parse, serialize }) => [`oid${oid}`, { to: oid, from: [oid], parse, serialize }]),
-  )
+/** The codecs in the form that the options of postgres.js expect. */
+export const POSTGRES_TYPES = Object.fromEntries(
+  CODECS.map(({ oid, parse, serialize }) => [`oid${oid}`, { to: oid, from: [oid], parse, serialize }]),
+)
 
-/** Returns the codecs in the form that PGlite's options expect. */
-export const pgliteTypes = () => ({
-  parsers: Object.fromEntries(CODECS.map(({ oid, parse }) => [oid, parse])),
-  serializers: Object.fromEntries(CODECS.map(({ oid, serialize }) => [oid, serialize])),
-})
+/** The codecs in the form that PGlite keeps them in. */
+export const PGLITE_PARSERS = Object.fromEntries(CODECS.map(({ oid, parse }) => [oid, parse]))
+export const PGLITE_SERIALIZERS = Object.fromEntries(CODECS.map(({ oid, serialize }) => [oid, serialize]))

@@ -9,21 +9,19 @@ export async function within<Result>(
   promise: Promise<Result>,
   onLate: () => void,
 ): Promise<Result> {
-  let timer: NodeJS.Timeout | undefined
+  const late = Promise.withResolvers<never>()
+  const giveUp = () => {
+    onLate()
+    late.reject(new Unavailable(`database: no answer within ${deadline} ms`, 'database'))
+  }
   let given: NodeJS.Immediate | undefined
-  const late = new Promise<never>((_, reject) => {
-    const giveUp = () => {
-      onLate()
-      reject(new Unavailable(`database: no answer within ${deadline} ms`, 'database'))
-    }
-    // Timers run before sockets are read. setImmediate lets an answer that arrived while this process was
-    // paused win.
-    timer = setTimeout(() => {
-      given = setImmediate(giveUp)
-    }, deadline)
-  })
+  // Timers run before sockets are read. setImmediate lets an answer that arrived while this process was
+  // paused win.
+  const timer = setTimeout(() => {
+    given = setImmediate(giveUp)
+  }, deadline)
   try {
-    return await Promise.race([promise, late])
+    return await Promise.race([promise, late.promise])
   } finally {
     clearTimeout(timer)
     clearImmediate(given)

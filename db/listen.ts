@@ -6,13 +6,9 @@ import type { PostgresConnection } from './postgres-connection.ts'
 import { linkError } from './postgres-socket.ts'
 
 /** Every change notifies this channel: see `publishParts` in queries/change-feed.ts. */
-export const CHANNEL = 'assay_changes'
+const CHANNEL = 'assay_changes'
 
-export interface Listener {
-  /** Whether its own test notification was heard: through a pooler in transaction mode LISTEN is accepted and silent. */
-  heard: boolean
-  close(): Promise<void>
-}
+export type Listener = Awaited<ReturnType<typeof listenForChanges>>
 
 /** A test notification may take this long (ms). */
 const PROOF_TIMEOUT_MS = 2_000
@@ -23,9 +19,10 @@ const RETRY_DELAY_MS = 200
 
 /**
  * Calls `onHint` when a replica has published a change. A lost hint delays a poll by milliseconds and never breaks the bound.
- * After a lost connection it listens again and calls `onHint`, because notifications may have been missed.
+ * After a lost connection it listens again and calls `onHint`, because notifications may have been missed. `heard`: whether
+ * its own test notification was heard, for through a pooler in transaction mode LISTEN is accepted and silent.
  */
-export async function listenForChanges(url: string, onHint: () => void): Promise<Listener> {
+export async function listenForChanges(url: string, onHint: () => void) {
   const target = targetOf(url)
   const proof = randomUUID()
   const proven = Promise.withResolvers<boolean>()

@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { PGlite } from '@electric-sql/pglite'
 import type { Database } from './client.ts'
-import { pgliteTypes } from './codecs.ts'
+import { PGLITE_PARSERS, PGLITE_SERIALIZERS } from './codecs.ts'
 import { within } from './deadline.ts'
 import { CorruptDatabaseError, translate } from './errors.ts'
 import { migrate } from './migrate.ts'
@@ -33,18 +33,14 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
 /** PGlite reports a damaged database as an abort or a failed initialisation, without a code. */
 async function create(folder: string): Promise<PGlite> {
   try {
-    return withCodecs(await PGlite.create(folder))
+    const pglite = await PGlite.create(folder)
+    // Set after opening, because PGlite replaces the codecs for arrays while it opens.
+    Object.assign(pglite.parsers, PGLITE_PARSERS)
+    Object.assign(pglite.serializers, PGLITE_SERIALIZERS)
+    return pglite
   } catch (error) {
     throw isOfSystem(error) ? error : new CorruptDatabaseError(folder, error)
   }
-}
-
-/** Sets the codecs after opening, because PGlite replaces those for arrays while it opens. */
-function withCodecs(pglite: PGlite): PGlite {
-  const { parsers, serializers } = pgliteTypes()
-  Object.assign(pglite.parsers, parsers)
-  Object.assign(pglite.serializers, serializers)
-  return pglite
 }
 
 /** The folder can't be read or written: no word about what is in it. */

@@ -1,6 +1,6 @@
 import postgres from 'postgres'
 import { Unavailable } from '../server/lib/errors.ts'
-import { postgresTypes } from './codecs.ts'
+import { POSTGRES_TYPES } from './codecs.ts'
 import type { Host, Target } from './connection-url.ts'
 import { translate } from './errors.ts'
 import { DriverSocket, type dial, linkError, TERMINATE } from './postgres-socket.ts'
@@ -35,6 +35,8 @@ export class PostgresConnection {
   readonly #socket: DriverSocket
   readonly #sql: postgres.Sql
   readonly #closed = Promise.withResolvers<void>()
+  /** Resolves when its socket is closed. */
+  readonly closed = this.#closed.promise
   #call: Call | undefined
   #isClosed = false
 
@@ -57,11 +59,6 @@ export class PostgresConnection {
   /** True when it can't be used any more. */
   get isClosed() {
     return this.#isClosed
-  }
-
-  /** Resolves when its socket is closed. */
-  get closed(): Promise<void> {
-    return this.#closed.promise
   }
 
   /** Logs in. The driver connects for a statement, and an empty one costs the server nothing. */
@@ -144,7 +141,7 @@ export class PostgresConnection {
     this.#isClosed = true
     this.#socket.end(TERMINATE)
     setTimeout(() => this.#socket.destroy(), CLOSE_TIMEOUT_MS).unref()
-    return this.#closed.promise
+    return this.closed
   }
 }
 
@@ -207,10 +204,8 @@ function driverOptions(
     backoff: false,
     prepare: true,
     debug: false,
-    types: TYPES,
+    types: POSTGRES_TYPES,
     onnotice: () => {},
     onnotify: (_channel: string, payload: string) => own.onNotify?.(payload),
   } as unknown as postgres.Options<Record<string, postgres.PostgresType>>
 }
-
-const TYPES = postgresTypes()

@@ -40,7 +40,6 @@ async function connected(socket: Socket, event: string): Promise<unknown> {
   const closed = once(socket, 'close', { signal: ended.signal }).then(() => {
     throw linkError('CONNECTION_CLOSED')
   })
-  closed.catch(() => {})
   try {
     const [value] = await Promise.race([once(socket, event, { signal: ended.signal }), closed])
     return value

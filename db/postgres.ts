@@ -26,12 +26,8 @@ const MIN_AGE_MS = 200
  */
 export function openPostgres(url: string, deadline: number, pooled: boolean): Database {
   const target = targetOf(url)
-  const open = (size: number, limit: number) => openPool({ target, size, deadline: limit, pooled })
-  return {
-    ...open(POOL_SIZE, deadline),
-    kind: 'postgres',
-    connection: limit => open(1, limit),
-  }
+  const open = (size: number, limit: number) => new Pool({ target, size, deadline: limit, pooled })
+  return { ...open(POOL_SIZE, deadline), kind: 'postgres', connection: limit => open(1, limit) }
 }
 
 interface PoolOptions {
@@ -42,75 +38,28 @@ interface PoolOptions {
   pooled: boolean
 }
 
-function openPool(options: PoolOptions): Connection & Pick<Database, 'usage' | 'reconnect'> {
-  const pool = new Pool(options)
-  return {
-    query: <Row>(text: string, params: readonly unknown[] = []) =>
-      pool.call(text, params, false) as Promise<Row[]>,
-    values: (text, params = []) => pool.call(text, params, true) as Promise<unknown[][]>,
-    reconnect: () => pool.reconnect(),
-    usage: () => ({ calls: pool.calls, connections: options.size }),
-    close: () => pool.close(),
-  }
-}
-
 /** A call that waits for a connection of the pool, or has one. */
-class PoolCall implements Call, Timed<PoolCall> {
-  readonly #pool: Pool
-  readonly #resolve: (rows: unknown[]) => void
-  readonly #reject: (error: Error) => void
-  readonly text: string
-  readonly params: readonly unknown[]
-  readonly asArrays: boolean
-  readonly prepare: boolean
+interface PoolCall extends Call, Timed<PoolCall> {
   connection: PostgresConnection | undefined
   /** Earlier calls have smaller numbers. */
-  number = 0
-  group?: Set<PoolCall>
-
-  constructor(
-    pool: Pool,
-    statement: Pick<Call, 'text' | 'params' | 'asArrays' | 'prepare'>,
-    resolve: PoolCall['resolve'],
-    reject: PoolCall['reject'],
-  ) {
-    this.#pool = pool
-    this.#resolve = resolve
-    this.#reject = reject
-    this.text = statement.text
-    this.params = statement.params
-    this.asArrays = statement.asArrays
-    this.prepare = statement.prepare
-  }
-
-  resolve(rows: unknown[]) {
-    this.#pool.finish(this)
-    this.#resolve(rows)
-  }
-
-  reject(error: Error) {
-    this.#pool.finish(this, error)
-    this.#reject(error)
-  }
+  number: number
 }
 
 /** Connections that were made since the last replacement, and so lead to one server. */
-interface Generation {
+class Generation {
   /** See MIN_AGE_MS. */
-  isYoung: boolean
+  isYoung = true
   /** The number of connections that are being made. */
-  connecting: number
-  open: Set<PostgresConnection>
+  connecting = 0
+  readonly open = new Set<PostgresConnection>()
   /** The last one used is taken first, so that surplus connections stay idle and are closed. */
-  idle: { connection: PostgresConnection; sweeps: number }[]
-}
+  readonly idle: { connection: PostgresConnection; sweeps: number }[] = []
 
-function newGeneration(): Generation {
-  const generation = { isYoung: true, connecting: 0, open: new Set<PostgresConnection>(), idle: [] }
-  setTimeout(() => {
-    generation.isYoung = false
-  }, MIN_AGE_MS).unref()
-  return generation
+  constructor() {
+    setTimeout(() => {
+      this.isYoung = false
+    }, MIN_AGE_MS).unref()
+  }
 }
 
 /**
@@ -118,7 +67,7 @@ function newGeneration(): Generation {
  * connections are replaced when a call misses its deadline, because others are then likely to be silent too, and when the
  * server turns out not to be the primary. Calls under way on the replaced connections can finish.
  */
-class Pool {
+class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
   readonly #options: PoolOptions
   readonly #connectionOptions: ConnectionOptions
   readonly #deadlines: Deadlines<PoolCall>
@@ -126,7 +75,7 @@ class Pool {
   /** The connections of every generation. */
   readonly #connections = new Set<PostgresConnection>()
   readonly #sweeper: NodeJS.Timeout
-  #generation = newGeneration()
+  #generation = new Generation()
   #connecting = 0
   #sweeps = 0
   #calls = 0
@@ -139,24 +88,41 @@ class Pool {
     this.#sweeper = setInterval(() => this.#sweep(), SWEEP_INTERVAL_MS).unref()
   }
 
-  /** The number of calls that run or wait. */
-  get calls() {
-    return this.#deadlines.size
-  }
+  // The public members are properties, because a copy of a database (`{ ...db }`) has no methods of a class.
+  readonly query = <Row>(text: string, params: readonly unknown[] = []) =>
+    this.#call(text, params, false) as Promise<Row[]>
+  readonly values = (text: string, params: readonly unknown[] = []) =>
+    this.#call(text, params, true) as Promise<unknown[][]>
+  readonly usage = () => ({ calls: this.#deadlines.size, connections: this.#options.size })
 
-  call(text: string, params: readonly unknown[], asArrays: boolean): Promise<unknown[]> {
+  #call(text: string, params: readonly unknown[], asArrays: boolean): Promise<unknown[]> {
     // Several statements at once can't be prepared. They have neither parameters nor a name.
     const prepare = !this.#options.pooled && (params.length > 0 || statementName(text) !== undefined)
-    return new Promise((resolve, reject) =>
-      this.#add(new PoolCall(this, { text, params, asArrays, prepare }, resolve, reject)),
-    )
+    return new Promise((resolve, reject) => {
+      const call: PoolCall = {
+        text,
+        params,
+        asArrays,
+        prepare,
+        connection: undefined,
+        number: ++this.#calls,
+        resolve: rows => {
+          this.#finish(call)
+          resolve(rows)
+        },
+        reject: error => {
+          this.#finish(call, error)
+          reject(error)
+        },
+      }
+      this.#add(call)
+    })
   }
 
   #add(call: PoolCall) {
     if (this.#closing) return call.reject(linkError('CONNECTION_ENDED'))
     if (this.#waiting.size >= MAX_WAITING) return call.reject(tooMany())
     this.#deadlines.add(call)
-    call.number = ++this.#calls
     const connection = this.#takeIdle()
     if (connection) return this.#start(call, connection)
     this.#waiting.add(call)
@@ -178,7 +144,7 @@ class Pool {
   }
 
   /** Gives up the connection of a call that is about to be settled. */
-  finish(call: PoolCall, error?: Error) {
+  #finish(call: PoolCall, error?: Error) {
     this.#deadlines.delete(call)
     // After a failover the old primary only reads: all connections lead to the wrong server.
     if (error instanceof Unavailable && error.detail === 'database: 25006') this.reconnect()
@@ -260,12 +226,12 @@ class Pool {
   /** Lets all further calls use new connections. */
   #replace() {
     const { idle } = this.#generation
-    this.#generation = newGeneration()
+    this.#generation = new Generation()
     for (const { connection } of idle) void connection.close()
     this.#connectMore()
   }
 
-  reconnect() {
+  readonly reconnect = () => {
     if (!this.#generation.isYoung) this.#replace()
   }
 
@@ -277,7 +243,7 @@ class Pool {
   }
 
   /** Waits for the calls that have begun. */
-  close(): Promise<void> {
+  readonly close = (): Promise<void> => {
     if (this.#closing) return this.#closing.promise
     this.#closing = Promise.withResolvers()
     clearInterval(this.#sweeper)
@@ -287,6 +253,6 @@ class Pool {
   }
 
   #endIfClosed() {
-    if (this.calls + this.#connections.size + this.#connecting === 0) this.#closing?.resolve()
+    if (this.#deadlines.size + this.#connections.size + this.#connecting === 0) this.#closing?.resolve()
   }
 }

@@ -1,25 +1,12 @@
 import { type RedisClient, RedisConnection } from './redis-connection.ts'
 import { RedisFailure } from './redis-errors.ts'
 
-/** Redis holds only copies, counts and hints, so it may fail at any time. Calls then throw RedisFailure. */
-export interface Redis {
-  /** Returns the first `maxBytes` of the value. Undefined: there is no value. */
-  get(key: string, maxBytes: number): Promise<string | undefined>
-  set(key: string, value: string, lifetimeMs: number): Promise<void>
-  /** Runs a script. The result is whatever the script returns. */
-  eval(script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown>
-  publish(channel: string): Promise<void>
-  /** Calls back for each message and for each new connection, because messages may have been missed before it. */
-  subscribe(channel: string, onMessage: () => void): void
-  /** The number of calls that failed so far. */
-  failures(): number
-  close(): void
-}
-
 interface Log {
   info(message: string): void
   warn(context: { err: Error }, message: string): void
 }
+
+export type Redis = ReturnType<typeof openRedis>
 
 /** A slower call has failed: the database would have answered by then. */
 const DEADLINE_MS = 50
@@ -27,10 +14,12 @@ const DEADLINE_MS = 50
 const RECONNECT_DELAY_MS = 200
 
 /**
+ * Redis holds only copies, counts and hints, so it may fail at any time. Calls then throw RedisFailure.
+ *
  * Uses one connection at a time, from its first answer in time to the first call that isn't answered in time. A Redis that
  * hangs or is slow therefore costs one deadline, not one for each call, and no call waits for a Redis that is away.
  */
-export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS): Redis {
+export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
   const subscriptions = new Map<string, () => void>()
   let connection: RedisConnection
   let reconnectTimer: NodeJS.Timeout | undefined
@@ -74,19 +63,27 @@ export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS): Redi
 
   connect()
   return {
-    async get(key, maxBytes) {
+    /** Returns the first `maxBytes` of the value. Undefined: there is no value. */
+    async get(key: string, maxBytes: number): Promise<string | undefined> {
       const text = await call(client => client.getRange(key, 0, maxBytes - 1))
       if (typeof text !== 'string') throw new RedisFailure('Redis: no text')
       return text === '' ? undefined : text
     },
-    set: (key, value, lifetimeMs) =>
-      call(async client => void (await client.set(key, value, { PX: lifetimeMs }))),
-    eval: (script, options) => call(async client => client.eval(script, options) as Promise<unknown>),
-    publish: channel => call(async client => void (await client.publish(channel, ''))),
-    subscribe(channel, onMessage) {
+    async set(key: string, value: string, lifetimeMs: number) {
+      await call(client => client.set(key, value, { PX: lifetimeMs }))
+    },
+    /** Runs a script. The result is whatever the script returns. */
+    eval: (script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown> =>
+      call(client => client.eval(script, options)),
+    async publish(channel: string) {
+      await call(client => client.publish(channel, ''))
+    },
+    /** Calls back for each message and for each new connection, because messages may have been missed before it. */
+    subscribe(channel: string, onMessage: () => void) {
       subscriptions.set(channel, onMessage)
       if (connection.isUsable) listen(connection, channel, onMessage)
     },
+    /** The number of calls that failed so far. */
     failures: () => failures,
     close() {
       closed = true

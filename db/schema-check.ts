@@ -6,7 +6,6 @@ import { apiKeys } from './schema/api-keys.ts'
 import { auditEvents } from './schema/audit-events.ts'
 import { changeFeed } from './schema/change-feed.ts'
 import { customers } from './schema/customers.ts'
-import { epochs } from './schema/epochs.ts'
 import { idempotencyKeys } from './schema/idempotency-keys.ts'
 import { installation } from './schema/installation.ts'
 import { masterKeys } from './schema/master-keys.ts'
@@ -15,7 +14,7 @@ import { resourceServers } from './schema/resource-servers.ts'
 import { revocations } from './schema/revocations.ts'
 import { sessions } from './schema/sessions.ts'
 import { signingKeys } from './schema/signing-keys.ts'
-import { subjectEpochs } from './schema/subject-epochs.ts'
+import { epochs, subjectEpochs } from './schema/subject-epochs.ts'
 
 /** A database that was restored in part, or isn't ours, is found at the start, and not by the first request. */
 

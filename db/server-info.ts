@@ -1,32 +1,7 @@
 import { connected } from './connect.ts'
 
 /** The server that a URL leads to. */
-export interface Server {
-  /** The same for every way to one database. */
-  identity: string
-  /** The database, host and port, without user and password. */
-  name: string
-  standby: boolean
-  /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
-  readOnly: boolean
-  /** Postgres's name for the encoding: `UTF8`, `LATIN1`, `SQL_ASCII`. */
-  encoding: string
-  /** A pooler stands between: it makes up the number that cancels a call, which is otherwise the backend's pid. */
-  pooled: boolean
-  /** Settings that a pooler's sessions have though Assay needs others; without a pooler it sets its own. */
-  unfit: PgSetting[]
-}
-
-export interface PgSetting {
-  name: string
-  value: string
-  needed: string
-}
-
-interface RequiredSetting {
-  value: string
-  isFit(value: string): boolean
-}
+export type Server = Awaited<ReturnType<typeof inspect>>
 
 /** The question may take this long (ms). */
 const DEADLINE_MS = 5_000
@@ -35,7 +10,7 @@ const DEADLINE_MS = 5_000
  * Session settings that Assay relies on: durable commits, READ COMMITTED, bytes as hex and ISO dates, and an end of statements
  * before their callers are answered 503.
  */
-const REQUIRED_SETTINGS: Record<string, RequiredSetting> = {
+const REQUIRED_SETTINGS: Record<string, { value: string; isFit(value: string): boolean }> = {
   synchronous_commit: { value: 'on', isFit: value => ['on', 'remote_apply'].includes(value) },
   default_transaction_isolation: { value: 'read committed', isFit: value => value === 'read committed' },
   bytea_output: { value: 'hex', isFit: value => value === 'hex' },
@@ -50,9 +25,16 @@ export const sessionSettings = (deadline: number) => ({
   statement_timeout: String(Math.floor(deadline * 0.9)),
 })
 
-interface Answer extends Pick<Server, 'identity' | 'standby' | 'readOnly' | 'encoding'> {
+interface Answer {
   pid: number
   database: string
+  /** The same for every way to one database. */
+  identity: string
+  standby: boolean
+  /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
+  readOnly: boolean
+  /** Postgres's name for the encoding: `UTF8`, `LATIN1`, `SQL_ASCII`. */
+  encoding: string
   settings: Record<string, string>
 }
 
@@ -68,19 +50,24 @@ const QUESTION = `
         .map(name => `'${name}'`)
         .join(', ')})) as settings`
 
-/** Asks the server itself, on a connection of its own. Throws Unavailable. */
-export function inspect(url: string): Promise<Server> {
+/**
+ * Asks the server itself, on a connection of its own. Throws Unavailable.
+ *
+ * `name` is the database, host and port, without user and password. `pooled` means that a pooler stands between: it makes up
+ * the number that cancels a call, which is otherwise the backend's pid. `unfit` are settings that a pooler's sessions have
+ * though Assay needs others; without a pooler it sets its own.
+ */
+export function inspect(url: string) {
   return connected(url, DEADLINE_MS, async connection => {
     const [answer] = await connection.query<Answer>(QUESTION)
     const { pid, database, settings, ...server } = answer!
     const name = `${database} on ${connection.host.host}:${connection.host.port}`
     const pooled = pid !== connection.pid
-    return { ...server, name, pooled, unfit: pooled ? unfitOf(settings) : [] }
+    return { ...server, name, pooled, unfit: pooled ? findUnfit(settings) : [] }
   })
 }
 
-const unfitOf = (settings: Record<string, string>): PgSetting[] =>
+const findUnfit = (settings: Record<string, string>) =>
   Object.entries(REQUIRED_SETTINGS)
-    .map(([name, { value, isFit }]) => ({ name, needed: value, value: settings[name]!, isFit }))
-    .filter(({ value, isFit }) => !isFit(value))
-    .map(({ isFit, ...setting }) => setting)
+    .filter(([name, { isFit }]) => !isFit(settings[name]!))
+    .map(([name, { value: needed }]) => ({ name, value: settings[name]!, needed }))

@@ -1,5 +1,5 @@
 import { bare, insertInto, pick } from '../columns.ts'
-import { alias, eq, type SQL, sql } from '../drizzle.ts'
+import { alias, eq, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Params, query, type RowOf } from '../query.ts'
 import { apiKeys } from '../schema/api-keys.ts'
@@ -7,8 +7,8 @@ import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
-import { type AuditContext, auditInsert, auditInsertOfEach } from './audit.ts'
-import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
+import { type AuditContext, type AuditType, auditInsert, auditInsertOfEach } from './audit.ts'
+import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { type IssueResult, issueColumns, limitColumns, requestsPart, sessionInsert } from './issue.ts'
 import { type Defaults, policyColumns } from './policy.ts'
 
@@ -118,18 +118,30 @@ export const findCustomer = query('findCustomer', (db, { customerId }: Params<{ 
 
 const s = alias(sessions, 's')
 
+/** The ids of the sessions that were ended, and the change feed's number if there were any. */
+export interface EndedSessions {
+  ended: string[]
+  seq: number | null
+}
+
+/** An act on a customer's account that leaves one of its sessions, if any. */
+interface AccountAct extends AuditContext {
+  customerId: string
+  keepSessionId?: string | undefined
+}
+
 /**
- * Ends the account's own sessions (never its users') of the customer in the part `from`, from `t` on; all but those that
- * `exception` holds back.
+ * Ends the account's own sessions (never its users') of the customer in the part `from`, from `t` on, but not the one to
+ * keep; selects an EndedSessions.
  *
  * 1. `locked` locks them in the order of every statement that ends several, or two of them could wait for each other.
  * 2. `ended`, `audited_ends` and `changes` end, audit and publish them.
  */
-export const endAccountSessionsParts = (from: string, exception = sql``): SQL => sql`
+const endAccountSessionsParts = (from: string, after: string[]) => sql`
   locked as materialized (
     select ${s.customerId}, ${s.id}, t from ${sessions} as ${s}, ${sql.raw(from)} as c
     where ${s.customerId} = c.customer_id and ${s.subject} = c.customer_id and ${s.scope} = 'assay:account'
-      ${exception} and ${s.revokedAt} is null and ${s.expiresAt} > t
+      and ${s.id} is distinct from ${param('keepSessionId')}::text and ${s.revokedAt} is null and ${s.expiresAt} > t
     order by ${s.customerId}, ${s.id}
     for update of ${s}
   ),
@@ -139,46 +151,34 @@ export const endAccountSessionsParts = (from: string, exception = sql``): SQL =>
     returning s.*, l.t
   ),
   audited_ends as (${auditInsert('session.revoked', 'ended', { subject: sql`subject`, session: sql`id` })}),
-  ${sessionChanges('ended')}`
+  ${publishParts('session', 'ended', [...after, 'audited_ends'], SESSION_END)}
+  select coalesce((select json_agg(id) from ended), '[]') as ended, ${publishedColumns} from ${sql.raw(from)}`
 
-const BUT_ONE = sql`and ${s.id} <> ${param('keepSessionId')}`
-
-/** The columns of an EndedSessions. */
-export const endedColumns = sql`coalesce((select json_agg(id) from ended), '[]') as ended, ${publishedColumns}`
-
-/** The ids of the sessions that were ended, and the change feed's number if there were any. */
-export interface EndedSessions {
-  ended: string[]
-  seq: number | null
-}
-
-/**
- * Changes the password, unless another request has changed it since, and ends the customer's own other sessions. No
- * row: the old hash is no longer the customer's.
- */
-export const updatePassword = prepared('updatePassword')<
-  AuditContext & { customerId: string; oldHash: string; newHash: string; keepSessionId: string },
-  EndedSessions
->(sql`
+/** Changes the password of a customer and ends its account's own sessions. */
+const passwordSql = (type: AuditType, condition = sql``) => sql`
   with changed as (
     update ${customers} set ${bare(customers.passwordHash)} = ${param('newHash')}
-    where ${customers.id} = ${param('customerId')} and ${customers.passwordHash} = ${param('oldHash')}
+    where ${customers.id} = ${param('customerId')} ${condition}
     returning ${customers.id} as customer_id, ${now} as t
   ),
-  audited as (${auditInsert('customer.password_changed', 'changed', {
+  audited as (${auditInsert(type, 'changed', {
     subject: sql`customer_id`,
     session: sql`${param('keepSessionId')}::text`,
   })}),
-  ${endAccountSessionsParts('changed', BUT_ONE)},
-  ${publishParts(['audited', 'audited_ends'])}
-  select ${endedColumns} from changed`)
+  ${endAccountSessionsParts('changed', ['audited'])}`
 
-/** Ends the sessions that `updatePassword` can't have seen: those of logins that it waited for. */
-export const endOtherSessions = prepared('endOtherSessions')<
-  AuditContext & { customerId: string; keepSessionId: string },
+/** Sets a password chosen by an operator. No row: no such customer. */
+export const setPassword = prepared('setPassword')<AccountAct & { newHash: string }, EndedSessions>(
+  passwordSql('customer.password_set'),
+)
+
+/** Changes the password, unless another request has changed it since. No row: the old hash is no longer the customer's. */
+export const updatePassword = prepared('updatePassword')<
+  AccountAct & { oldHash: string; newHash: string },
   EndedSessions
->(sql`
+>(passwordSql('customer.password_changed', sql`and ${customers.passwordHash} = ${param('oldHash')}`))
+
+/** Ends the sessions that a change of the password can't have seen: those of logins that it waited for. */
+export const endAccountSessions = prepared('endAccountSessions')<AccountAct, EndedSessions>(sql`
   with clock as materialized (select ${now} as t, ${param('customerId')}::text as customer_id),
-  ${endAccountSessionsParts('clock', BUT_ONE)},
-  ${publishParts(['audited_ends'])}
-  select ${endedColumns}`)
+  ${endAccountSessionsParts('clock', [])}`)

@@ -6,7 +6,7 @@ import { apiKeys } from '../schema/api-keys.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
-import { customerChanges, publishedColumns, publishParts } from './change-feed.ts'
+import { publishedColumns, publishParts } from './change-feed.ts'
 
 /**
  * Creates an API key. No row: the customer has `limit` keys already. It fails by the constraint `api_keys_retry` if one was
@@ -78,8 +78,7 @@ export const deleteApiKey = prepared('deleteApiKey')<
   audited as (${auditInsert('api_key.deleted', 'deleted', {
     detail: sql`json_build_object('api_key_id', id)::text`,
   })}),
-  ${customerChanges('deleted')},
-  ${publishParts(['audited', 'counted'])}
+  ${publishParts('customer', 'deleted', ['audited', 'counted'])}
   select ${publishedColumns} from deleted`)
 
 /** Notes the use of API keys, in batches; a row that another replica is just noting is skipped. */

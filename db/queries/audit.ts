@@ -1,9 +1,10 @@
 import type { Database } from '../client.ts'
 import { insertInto } from '../columns.ts'
-import { and, desc, eq, type SQL, sql } from '../drizzle.ts'
+import { and, desc, eq, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
 import { param } from '../prepared.ts'
 import { type Builder, type Params, query, type RowOf } from '../query.ts'
 import { auditEvents } from '../schema/audit-events.ts'
+
 /** Everything that is audited. */
 export const AUDIT_TYPES = [
   'customer.signed_up',
@@ -53,23 +54,14 @@ export interface AuditContext {
   userAgent: string | undefined
 }
 
-interface AuditColumns {
-  subject?: SQL
-  session?: SQL
-  token?: SQL
-  detail?: SQL
-}
+type AuditColumns = Partial<Record<'subject' | 'session' | 'token' | 'detail', SQL>>
 
 /**
  * The audit event of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,
  * with the columns `customer_id` and `t`. `type` is a type or an expression. The statement's params name the actor.
  */
 export const auditInsert = (type: AuditType | SQL, from: string, columns: AuditColumns = {}) =>
-  insertEvents(type, from, columns, {
-    actor: sql`${param('actor')}`,
-    ip: sql`${param('ip')}`,
-    userAgent: sql`${param('userAgent')}`,
-  })
+  insertEvents(type, from, columns, { actor: param('actor'), ip: param('ip'), userAgent: param('userAgent') })
 
 /**
  * Like `auditInsert`, for several acts in one statement: `from` also has the columns `actor`, `ip` and
@@ -78,16 +70,17 @@ export const auditInsert = (type: AuditType | SQL, from: string, columns: AuditC
 export const auditInsertOfEach = (type: AuditType | SQL, from: string, columns: AuditColumns = {}) =>
   insertEvents(type, from, columns, { actor: sql`actor`, ip: sql`ip`, userAgent: sql`user_agent` })
 
+const none = sql`null`
+
 const insertEvents = (
   type: AuditType | SQL,
   from: string,
-  columns: AuditColumns,
-  context: Record<keyof AuditContext, SQL>,
+  { subject = none, session = none, token = none, detail = none }: AuditColumns,
+  { actor, ip, userAgent }: Record<keyof AuditContext, SQLWrapper>,
 ) => sql`
   ${insertInto(auditEvents, 'at', 'customerId', 'type', 'actor', 'subject', 'sessionId', 'tokenId', 'ip', 'userAgent', 'detail')}
-  select t, customer_id, ${typeof type === 'string' ? sql.raw(`'${type}'`) : type}, ${context.actor},
-    ${columns.subject ?? sql`null`}, ${columns.session ?? sql`null`}, ${columns.token ?? sql`null`},
-    ${context.ip}, ${context.userAgent}, ${columns.detail ?? sql`null`}
+  select t, customer_id, ${typeof type === 'string' ? sql.raw(`'${type}'`) : type}, ${actor},
+    ${subject}, ${session}, ${token}, ${ip}, ${userAgent}, ${detail}
   from ${sql.raw(from)}
   returning 1`
 
@@ -108,12 +101,12 @@ export interface AuditQuery extends AuditSpan {
 
 export type AuditRow = RowOf<typeof listEvents>
 
-const { at, id, type, actor, customerId, subject, sessionId, tokenId, ip, userAgent, detail } = auditEvents
+const { at, id, type, actor, customerId } = auditEvents
 
 /** Newest first. A missing bound is one that no event is outside of, so the index is used whatever is asked. */
 const listSpan = (db: Builder, span: Params<AuditSpan>, condition?: SQL) =>
   db
-    .select({ at, id, customerId, type, actor, subject, sessionId, tokenId, ip, userAgent, detail })
+    .select()
     .from(auditEvents)
     .where(
       and(

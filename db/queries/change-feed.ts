@@ -5,37 +5,62 @@ import { param, prepared } from '../prepared.ts'
 import { changeFeed } from '../schema/change-feed.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
-import { epochs } from '../schema/epochs.ts'
 import { installation } from '../schema/installation.ts'
 import { replicas } from '../schema/replicas.ts'
 import { revocations } from '../schema/revocations.ts'
-import { subjectEpochs } from '../schema/subject-epochs.ts'
+import { epochs, subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsert, auditInsertOfEach } from './audit.ts'
 
 export type Querier = Pick<Connection, 'query' | 'values'>
 
+type Kind = (typeof revocations.$inferSelect)['kind']
+
 /** One row of the change feed, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
-export type RevocationRow = [
-  number,
-  'token' | 'session' | 'subject' | 'customer' | 'everyone',
-  string,
-  string,
-  number,
-  number,
-]
+export type RevocationRow = [number, Kind, string, string, number, number]
+
+/** A change is kept for this long after the last token that it concerns has expired. */
+export const AFTER_DEATH = sql`interval '1 minute'`
+
+/** No access token lives longer, so no change of a customer, a key or an epoch can concern one for longer. */
+export const LONGEST_TOKEN = sql`interval '24 hours'`
+
+/** What the revocations of an act hold, in the columns of the part that it follows. */
+interface ChangeColumns {
+  customerId?: SQL
+  key?: SQL
+  epoch?: SQL
+  /** When the last token that it concerns expires. */
+  lastExpiry?: SQL
+}
 
 /**
- * Publishes what the part `changes` lists (kind, customer_id, key, epoch, dead_after), as the act's last step. `after`
- * names the parts that must be done before: two acts that locked the counter first and waited for each other's rows
- * would deadlock.
+ * Publishes a change of each row in the part `from`, as the act's last step. `after` names the parts that must be done
+ * before: two acts that locked the counter first and waited for each other's rows would deadlock. Without other columns,
+ * `from` has `customer_id` and `t`, and every replica reloads the customer.
  *
- * 1. `ready` counts the changes, once all of `after` is done, and notes the time.
- * 2. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
+ * 1. `changes` are the revocations.
+ * 2. `ready` counts them, once all of `after` is done, and notes the time.
+ * 3. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
  *    for: what the update returns is computed once it has the row. It is a duration and no time of day, so that a
  *    test's clock has no part in it.
- * 3. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
+ * 4. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
  */
-export const publishParts = (after: string[]) => sql`
+export const publishParts = (
+  kind: Kind,
+  from: string,
+  after: string[],
+  {
+    customerId = sql`customer_id`,
+    key = sql`''`,
+    epoch = sql`0`,
+    lastExpiry = sql`t + ${LONGEST_TOKEN}`,
+  }: ChangeColumns = {},
+) => sql`
+  changes as (
+    select ${sql.raw(`'${kind}'`)} as kind, ${customerId} as customer_id, ${key} as key, ${epoch} as epoch,
+      ${lastExpiry} + ${AFTER_DEATH} as dead_after
+    from ${sql.raw(from)}
+  ),
   ready as materialized (
     select n, clock_timestamp() as at from (select count(*) as n from changes) as counted
     where n > 0 ${sql.raw(after.map(part => `and (select count(*) from ${part}) >= 0`).join(' '))}
@@ -50,48 +75,24 @@ export const publishParts = (after: string[]) => sql`
     from changes, numbers, (select pg_notify('assay_changes', '')) as notified
   )`
 
-/** The columns of a Published. */
+/** The columns of the change of a session that was ended. */
+export const SESSION_END: ChangeColumns = { key: sql`id`, lastExpiry: sql`access_until` }
+
+/** The change feed's number, and how long its counter was waited for (s); null where there was nothing to publish. */
 export const publishedColumns = sql.raw(
   `(select seq from numbers) as seq, (select waited from numbers) as "lockWait"`,
 )
-
-/** The change feed's number, and how long its counter was waited for (s); null where there was nothing to publish. */
-export interface Published {
-  seq: number | null
-  lockWait: number | null
-}
 
 /** Reports how long each change waited for the counter, which is part of its result. */
 export const observing = (db: Database, onWait: (seconds: number) => void): Database => ({
   ...db,
   query: async <Row>(statement: string, params?: readonly unknown[]) => {
     const rows = await db.query<Row>(statement, params)
-    const wait = (rows[0] as Partial<Published> | undefined)?.lockWait
+    const wait = (rows[0] as { lockWait?: number | null } | undefined)?.lockWait
     if (typeof wait === 'number') onWait(wait)
     return rows
   },
 })
-
-/** A change is kept for this long after the last token that it concerns has expired. */
-export const AFTER_DEATH = sql`interval '1 minute'`
-
-/** No access token lives longer, so no change of a customer, a key or an epoch can concern one for longer. */
-export const LONGEST_TOKEN = sql`interval '24 hours'`
-
-/** The part `changes` of an act that changed the customers (customer_id, t) in `from`: every replica reloads them. */
-export const customerChanges = (from: string, customerId = 'customer_id') => sql`
-  changes as (
-    select 'customer' as kind, ${sql.raw(customerId)} as customer_id, '' as key, 0 as epoch,
-      t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from ${sql.raw(from)}
-  )`
-
-/** The part `changes` of an act that ended the sessions in `from`: rows of sessions, or some of their columns. */
-export const sessionChanges = (from: string) => sql`
-  changes as (
-    select 'session' as kind, customer_id, id as key, 0 as epoch, access_until + ${AFTER_DEATH} as dead_after
-    from ${sql.raw(from)}
-  )`
 
 /**
  * The position of the database, which every statement reads together with the state that it decides by: the counter,
@@ -168,15 +169,19 @@ export interface Acts {
   acts: string
 }
 
-export interface TokenRevocation {
+/** The part of an act that `auditInsertOfEach` needs. */
+export interface Act {
   customer_id: string
+  actor: string
+  ip: string | undefined
+  user_agent: string | undefined
+}
+
+export interface TokenRevocation extends Act {
   token_id: string
   subject: string
   /** The token's exp. */
   expires_at: number
-  actor: string
-  ip: string | undefined
-  user_agent: string | undefined
 }
 
 /** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the change feed's number once all are in. */
@@ -186,12 +191,10 @@ export const insertRevokedTokens = prepared('insertRevokedTokens')<Acts, { seq: 
       customer_id text, token_id text, subject text, expires_at float8, actor text, ip text, user_agent text)
   ),
   audited as (${auditInsertOfEach('token.revoked', 'acts', { subject: sql`subject`, token: sql`token_id` })}),
-  changes as (
-    select 'token' as kind, customer_id, token_id as key, 0 as epoch,
-      to_timestamp(expires_at) + ${AFTER_DEATH} as dead_after
-    from acts
-  ),
-  ${publishParts(['audited'])}
+  ${publishParts('token', 'acts', ['audited'], {
+    key: sql`token_id`,
+    lastExpiry: sql`to_timestamp(expires_at)`,
+  })}
   select ${publishedColumns}`)
 
 export const nextEpoch = sql.raw(`nextval('${epochs.schema}.${epochs.seqName}')`)
@@ -213,11 +216,7 @@ export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
     returning ${subjectEpochs.customerId}, ${subjectEpochs.subject}, ${subjectEpochs.epoch}, ${subjectEpochs.changedAt} as t
   ),
   audited as (${auditInsert('subject.revoked', 'raised', { subject: sql`subject` })}),
-  changes as (
-    select 'subject' as kind, customer_id, subject as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from raised
-  ),
-  ${publishParts(['audited'])}
+  ${publishParts('subject', 'raised', ['audited'], { key: sql`subject`, epoch: sql`epoch` })}
   select ${publishedColumns}, epoch from raised`)
 
 /** Ends every token and session of a customer that began before. No row: no such customer. */
@@ -230,8 +229,7 @@ export const raiseCustomerEpoch = prepared('raiseCustomerEpoch')<
     returning ${customers.id} as customer_id, ${now} as t
   ),
   audited as (${auditInsert('customer.revoked', 'raised', { subject: sql`customer_id` })}),
-  ${customerChanges('raised')},
-  ${publishParts(['audited'])}
+  ${publishParts('customer', 'raised', ['audited'])}
   select ${publishedColumns} from raised`)
 
 /** A token or session of any customer with a lower epoch is dead. It is never deleted: sessions outlive its change. */
@@ -250,9 +248,5 @@ export const raiseEveryonesEpoch = prepared('raiseEveryonesEpoch')<
     returning null::text as customer_id, ${installation.epoch}, ${now} as t
   ),
   audited as (${auditInsert('everyone.revoked', 'raised')}),
-  changes as (
-    select 'everyone' as kind, '' as customer_id, '' as key, epoch, t + ${LONGEST_TOKEN} + ${AFTER_DEATH} as dead_after
-    from raised
-  ),
-  ${publishParts(['audited'])}
+  ${publishParts('everyone', 'raised', ['audited'], { customerId: sql`''`, epoch: sql`epoch` })}
   select ${publishedColumns}, epoch from raised`)

@@ -66,25 +66,29 @@ export const findSomeDataKeys = query('findSomeDataKeys', (db, { count }: Params
     .limit(count),
 )
 
+type Customer = typeof customers.$inferSelect
+type SigningKey = typeof signingKeys.$inferSelect
+
+/** The sealed secret is in base64. */
+export type KeyRow = [
+  use: SigningKey['use'],
+  version: number,
+  alg: SigningKey['alg'],
+  state: string,
+  sealed: string,
+]
+/** The digest is in base64, and the expiry a NumericDate. */
+export type ApiKeyRow = [id: string, digest: string, scope: string, expiresAt: number | null]
+
 /** A customer's record, and the position that it was read at. `state` null: no such customer. */
 export interface RecordRow extends Position {
   /** Milliseconds since 1970, by the database's clock. */
   readAt: number
-  state: 'active' | 'disabled' | null
+  state: Customer['state'] | null
   epoch: number | null
   sealedDataKey: Uint8Array | null
-  /** [use, version, alg, state, sealed secret in base64] */
-  keys:
-    | [
-        use: 'access' | 'refresh',
-        version: number,
-        alg: 'HS256' | 'HS384' | 'HS512',
-        state: string,
-        sealed: string,
-      ][]
-    | null
-  /** [id, digest in base64, scope, exp as a NumericDate] */
-  apiKeys: [id: string, digest: string, scope: string, expiresAt: number | null][] | null
+  keys: KeyRow[] | null
+  apiKeys: ApiKeyRow[] | null
 }
 
 const inBase64 = (column: AnyPgColumn) => sql`translate(encode(${column}, 'base64'), e'\\n', '')`

@@ -6,22 +6,14 @@ import { apiKeys } from '../schema/api-keys.ts'
 import { auditEvents } from '../schema/audit-events.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
-import {
-  type EndedSessions,
-  endAccountSessionsParts,
-  endedColumns,
-  type NewCustomer,
-  newCustomerDetail,
-  newCustomerParts,
-} from './accounts.ts'
-import { type AuditContext, auditInsert } from './audit.ts'
-import { customerChanges, publishedColumns, publishParts } from './change-feed.ts'
+import { type NewCustomer, newCustomerDetail, newCustomerParts } from './accounts.ts'
+import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
+import { publishedColumns, publishParts } from './change-feed.ts'
 import { POLICY_COLUMNS, type Policy } from './policy.ts'
-import { isAfter } from './sessions.ts'
+import { isAfter, type Page } from './sessions.ts'
 
 /**
- * Admin operations on customers. Each change has the same parts: `changed` changes the row, `audited` inserts the event,
- * and `changes` is published if replicas have to reload the customer.
+ * Admin operations on customers. A change is published if replicas have to reload the customer.
  */
 
 export type AdminCustomer = RowOf<typeof findListed>
@@ -47,15 +39,13 @@ export const findCreated = query(
 )
 
 /** Newest first, after the last one seen. */
-export const listCustomers = query(
-  'listCustomers',
-  (db, seen: Params<{ beforeAt: Date | undefined; beforeId: string | undefined; limit: number }>) =>
-    db
-      .select(LISTED)
-      .from(customers)
-      .where(isAfter(customers.createdAt, customers.id, seen))
-      .orderBy(desc(customers.createdAt), desc(customers.id))
-      .limit(seen.limit),
+export const listCustomers = query('listCustomers', (db, page: Params<Page>) =>
+  db
+    .select(LISTED)
+    .from(customers)
+    .where(isAfter(customers.createdAt, customers.id, page))
+    .orderBy(desc(customers.createdAt), desc(customers.id))
+    .limit(page.limit),
 )
 
 export interface Search {
@@ -125,95 +115,56 @@ const isUnchanged = sql`(${param('revision')}::int is null or ${customers.revisi
 const nextRevision = sql`${bare(customers.revision)} = ${customers.revision} + 1`
 
 /**
- * Changes the state from one to the other, which every replica applies to the customer's secrets and API
- * keys.
+ * The parts of a change: `changed` changes the row, unless it has another revision or fails the condition, and `audited`
+ * inserts the event.
  */
-const changeState = (
-  from: 'active' | 'disabled',
-  to: 'active' | 'disabled',
-  type: 'customer.disabled' | 'customer.enabled',
-) => sql`
-  with changed as (
-    update ${customers} set ${bare(customers.state)} = ${sql.raw(`'${to}'`)}, ${nextRevision}
-    where ${customers.id} = ${param('customerId')} and ${customers.state} = ${sql.raw(`'${from}'`)} and ${isUnchanged}
-    returning ${customers.id} as customer_id, ${now} as t
+const changeParts = (type: AuditType, assignments: SQL, condition: SQL, detail = sql`null`) => sql`
+  changed as (
+    update ${customers} set ${assignments}, ${nextRevision}
+    where ${customers.id} = ${param('customerId')} and ${isUnchanged} and ${condition}
+    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
   ),
-  audited as (${auditInsert(type, 'changed', { subject: sql`customer_id` })}),
-  ${customerChanges('changed')},
-  ${publishParts(['audited'])}
+  audited as (${auditInsert(type, 'changed', { subject: sql`customer_id`, detail })})`
+
+/** Changes the state, which every replica applies to the customer's secrets and API keys. */
+const changeState = (type: AuditType, state: SQL) => sql`
+  with ${changeParts(type, sql`${bare(customers.state)} = ${state}`, sql`${customers.state} <> ${state}`)},
+  ${publishParts('customer', 'changed', ['audited'])}
   select ${publishedColumns} from changed`
 
 /** No row: no such customer, another revision, or it is disabled already. */
 export const disableCustomer = prepared('disableCustomer')<Change, { seq: number }>(
-  changeState('active', 'disabled', 'customer.disabled'),
+  changeState('customer.disabled', sql`'disabled'`),
 )
 
 /** No row: no such customer, another revision, or it is active already. */
 export const enableCustomer = prepared('enableCustomer')<Change, { seq: number }>(
-  changeState('disabled', 'active', 'customer.enabled'),
+  changeState('customer.enabled', sql`'active'`),
 )
 
 const other = alias(customers, 'other')
+
+const newNames = sql`${bare(customers.email)} = coalesce(${param('email')}, ${customers.email}),
+  ${bare(customers.name)} = coalesce(${param('name')}, ${customers.name})`
+const isFree = sql`not exists (
+  select from ${customers} as ${other} where ${other.email} = ${param('email')} and ${other.id} <> ${customers.id})`
 
 /** Changes the values that are not null. No row: no such customer, another revision, or the email is another's. */
 export const updateCustomer = prepared('updateCustomer')<
   Change & { email: string | undefined; name: string | undefined },
   { revision: number }
->(sql`
-  with changed as (
-    update ${customers}
-    set ${bare(customers.email)} = coalesce(${param('email')}, ${customers.email}),
-      ${bare(customers.name)} = coalesce(${param('name')}, ${customers.name}), ${nextRevision}
-    where ${customers.id} = ${param('customerId')} and ${isUnchanged} and not exists (
-      select from ${customers} as ${other} where ${other.email} = ${param('email')} and ${other.id} <> ${customers.id})
-    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
-  ),
-  audited as (${auditInsert('customer.changed', 'changed', { subject: sql`customer_id` })})
-  select revision from changed`)
+>(sql`with ${changeParts('customer.changed', newNames, isFree)} select revision from changed`)
+
+const newPolicy = sql.join(
+  Object.entries(POLICY_COLUMNS).map(([name, column]) => sql`${bare(column)} = ${param(name)}`),
+  sql`, `,
+)
+const policyDetail = sql`json_strip_nulls(json_build_object('scopes', ${param('scopes')}::text,
+  'access_token_ttl', ${param('accessTokenTtl')}::int, 'max_access_token_ttl', ${param('maxAccessTokenTtl')}::int,
+  'refresh_token_ttl', ${param('refreshTokenTtl')}::int, 'session_max_ttl', ${param('sessionMaxTtl')}::int,
+  'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int))::text`
 
 /** Replaces the whole policy. No row: no such customer, or another revision. */
-export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(sql`
-  with changed as (
-    update ${customers} set ${bare(customers.scopes)} = ${param('scopes')},
-      ${bare(customers.accessTokenTtl)} = ${param('accessTokenTtl')},
-      ${bare(customers.maxAccessTokenTtl)} = ${param('maxAccessTokenTtl')},
-      ${bare(customers.refreshTokenTtl)} = ${param('refreshTokenTtl')},
-      ${bare(customers.sessionMaxTtl)} = ${param('sessionMaxTtl')},
-      ${bare(customers.refreshPolicy)} = ${param('refreshPolicy')},
-      ${bare(customers.keyMaxAge)} = ${param('keyMaxAge')}, ${nextRevision}
-    where ${customers.id} = ${param('customerId')} and ${isUnchanged}
-    returning ${customers.id} as customer_id, ${customers.revision}, ${now} as t
-  ),
-  audited as (${auditInsert('customer.policy_set', 'changed', {
-    subject: sql`customer_id`,
-    detail: sql`json_strip_nulls(json_build_object('scopes', ${param('scopes')}::text,
-      'access_token_ttl', ${param('accessTokenTtl')}::int, 'max_access_token_ttl', ${param('maxAccessTokenTtl')}::int,
-      'refresh_token_ttl', ${param('refreshTokenTtl')}::int, 'session_max_ttl', ${param('sessionMaxTtl')}::int,
-      'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int))::text`,
-  })})
-  select revision from changed`)
-
-/** Sets a password chosen by an operator, and ends the account's own sessions. No row: no such customer. */
-export const setPassword = prepared('setPassword')<
-  AuditContext & { customerId: string; newHash: string },
-  EndedSessions
->(sql`
-  with changed as (
-    update ${customers} set ${bare(customers.passwordHash)} = ${param('newHash')}
-    where ${customers.id} = ${param('customerId')}
-    returning ${customers.id} as customer_id, ${now} as t
-  ),
-  audited as (${auditInsert('customer.password_set', 'changed', { subject: sql`customer_id` })}),
-  ${endAccountSessionsParts('changed')},
-  ${publishParts(['audited', 'audited_ends'])}
-  select ${endedColumns} from changed`)
-
-/** Ends the sessions that `setPassword` can't have seen: those of logins that it waited for. */
-export const endAccountSessions = prepared('endAccountSessions')<
-  AuditContext & { customerId: string },
-  EndedSessions
->(sql`
-  with clock as materialized (select ${now} as t, ${param('customerId')}::text as customer_id),
-  ${endAccountSessionsParts('clock')},
-  ${publishParts(['audited_ends'])}
-  select ${endedColumns}`)
+export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(
+  sql`with ${changeParts('customer.policy_set', newPolicy, sql`true`, policyDetail)} select revision from changed`,
+)

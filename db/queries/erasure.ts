@@ -11,7 +11,7 @@ import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsert, isRare } from './audit.ts'
-import { customerChanges, publishedColumns, publishParts } from './change-feed.ts'
+import { publishedColumns, publishParts } from './change-feed.ts'
 
 /** Erasing a customer removes everything of it but its audit events, which keep ids and nothing personal. */
 
@@ -82,8 +82,7 @@ export const eraseCustomer = prepared('eraseCustomer')<
     detail: sql`json_build_object('sessions', sessions, 'api_keys', api_keys, 'secrets', secrets,
       'audit_events', audit_events)::text`,
   })}),
-  ${customerChanges('changed')},
-  ${publishParts(['audited', 'forgotten', 'raised'])}
+  ${publishParts('customer', 'changed', ['audited', 'forgotten', 'raised'])}
   select ${publishedColumns}, t as "erasedAt", sessions, api_keys as "apiKeys", secrets, audit_events as "auditEvents"
   from counted`)
 

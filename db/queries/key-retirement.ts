@@ -1,12 +1,13 @@
-import { bare, type Columns } from '../columns.ts'
-import { alias, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
+import { bare, type Columns, pick } from '../columns.ts'
+import { alias, desc, eq, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
+import { type Params, query, type RowOf } from '../query.ts'
 import { auditEvents } from '../schema/audit-events.ts'
 import { now } from '../schema/common.ts'
 import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
-import { AFTER_DEATH, customerChanges, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
+import { AFTER_DEATH, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
 import { isLive } from './sessions.ts'
 
 /** Retiring a signing key ends it, once no live session or token needs it. */
@@ -56,23 +57,21 @@ const isQuiescent = (
     where ${s.customerId} = ${key.customerId} and ${s.prevRotatedAt} > ${now} - make_interval(secs => ${param('grace')})
       and ${s.issuedAt} < ${key.replacedAt} + ${AFTER_DEATH}))`
 
-export interface SecretRow {
-  use: 'access' | 'refresh'
-  version: number
-  state: 'current' | 'previous' | 'retired'
-  alg: string
-  createdAt: Date
-  replacedAt: Date | null
-  retiredAt: Date | null
-  liveSessions: number
-}
+const countSessions = sql<number>`(select count(*) ${fromSessionsOf(k)})`
+
+export type SecretRow = RowOf<typeof listSecrets>
 
 /** The versions of a customer's secrets, never their bytes; newest first. */
-export const listSecrets = prepared('listSecrets')<{ customerId: string }, SecretRow>(sql`
-  select ${k.use}, ${k.version}, ${k.state}, ${k.alg}, ${k.createdAt} as "createdAt", ${k.replacedAt} as "replacedAt",
-    ${k.retiredAt} as "retiredAt", (select count(*) ${fromSessionsOf(k)}) as "liveSessions"
-  from ${signingKeys} as ${k} where ${k.customerId} = ${param('customerId')}
-  order by ${k.use}, ${k.version} desc`)
+export const listSecrets = query('listSecrets', (db, { customerId }: Params<{ customerId: string }>) =>
+  db
+    .select({
+      ...pick(k, 'use', 'version', 'state', 'alg', 'createdAt', 'replacedAt', 'retiredAt'),
+      liveSessions: sql<number>`${countSessions}`,
+    })
+    .from(k)
+    .where(eq(k.customerId, customerId))
+    .orderBy(k.use, desc(k.version)),
+)
 
 /**
  * Counts what ending every token of the given uses would end: the exact number of sessions, and at most so many access
@@ -100,8 +99,7 @@ const retireParts: SQL = sql`
   audited as (${auditInsert('secret.retired', 'retired', {
     detail: sql`json_build_object('use', use, 'version', version)::text`,
   })}),
-  ${customerChanges('(select distinct customer_id, t from retired) as r')},
-  ${publishParts(['audited'])}`
+  ${publishParts('customer', '(select distinct customer_id, t from retired) as r', ['audited'])}`
 
 /**
  * Retires the access keys that nothing live can carry any more: once the longest life of a token has passed since each
@@ -198,7 +196,7 @@ export const retireKey = prepared('retireKey')<
       and ${signingKeys.use} = ${param('use')} and ${signingKeys.version} = ${param('version')}::int for update
   ),
   checked as materialized (
-    select k.*, ${isQuiescent(k)} as quiet, (select count(*) ${fromSessionsOf(k)}) as sessions,
+    select k.*, ${isQuiescent(k)} as quiet, ${countSessions} as sessions,
       (select count(*) ${fromTokensOf(k)}) as tokens
     from named as ${k}
   ),

@@ -5,14 +5,7 @@ import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
-import {
-  customerChanges,
-  nextEpoch,
-  POSITION,
-  type Position,
-  publishedColumns,
-  publishParts,
-} from './change-feed.ts'
+import { nextEpoch, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
 
 /** A rotation starts from this. */
@@ -96,8 +89,7 @@ export const rotateKeys = prepared('rotateKeys')<
     detail: sql`json_build_object('now', ${param('now')}, 'reason', ${param('reason')}::text,
       'versions', (select json_object_agg(use, version) from inserted))::text`,
   })}),
-  ${customerChanges('rotating')},
-  ${publishParts(['audited', 'inserted'])}
+  ${publishParts('customer', 'rotating', ['audited', 'inserted'])}
   select ${publishedColumns},
     (select json_agg(json_build_object('use', use, 'version', version) order by use) from inserted) as versions
   from rotating`)

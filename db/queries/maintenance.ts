@@ -1,5 +1,5 @@
 import type { Connection } from '../client.ts'
-import { type AnyPgColumn, type AnyPgTable, sql } from '../drizzle.ts'
+import { type AnyPgColumn, sql } from '../drizzle.ts'
 import { query } from '../query.ts'
 import { now } from '../schema/common.ts'
 import { idempotencyKeys } from '../schema/idempotency-keys.ts'
@@ -11,14 +11,14 @@ import { sessions } from '../schema/sessions.ts'
 const BATCH_ROWS = 5_000
 
 /** Deletes a batch of the rows whose time is so long ago. A row that another replica is deleting is skipped. */
-const deleteBefore = (name: string, table: AnyPgTable, key: AnyPgColumn[], time: AnyPgColumn, ago: string) =>
+const deleteBefore = (name: string, key: AnyPgColumn[], time: AnyPgColumn, ago: string) =>
   query(name, db => {
     const columns = sql.join(key, sql`, `)
     // The subquery makes the time a constant, or the index can't be used: assay.now() is volatile.
     const end = sql`(select ${now} - ${sql.raw(`interval '${ago}'`)})`
-    const dead = sql`select ${columns} from ${table} where ${time} < ${end}
+    const dead = sql`select ${columns} from ${time.table} where ${time} < ${end}
       limit ${sql.raw(`${BATCH_ROWS}`)} for update skip locked`
-    return db.delete(table).where(sql`(${columns}) in (${dead})`).returning({ one: sql`1` })
+    return db.delete(time.table).where(sql`(${columns}) in (${dead})`).returning({ one: sql`1` })
   })
 
 /**
@@ -26,28 +26,15 @@ const deleteBefore = (name: string, table: AnyPgTable, key: AnyPgColumn[], time:
  * clock that is set back makes them matter again; sessions are kept for a day after their absolute end.
  */
 export const DEAD = {
-  revocations: deleteBefore(
-    'deleteDeadRevocations',
-    revocations,
-    [revocations.seq],
-    revocations.deadAfter,
-    '1 hour',
-  ),
-  replicas: deleteBefore('deleteDeadReplicas', replicas, [replicas.id], replicas.seenAt, '1 day'),
+  revocations: deleteBefore('deleteDeadRevocations', [revocations.seq], revocations.deadAfter, '1 hour'),
+  replicas: deleteBefore('deleteDeadReplicas', [replicas.id], replicas.seenAt, '1 day'),
   idempotency_keys: deleteBefore(
     'deleteDeadIdempotencyKeys',
-    idempotencyKeys,
     [idempotencyKeys.customerId, idempotencyKeys.keyDigest],
     idempotencyKeys.expiresAt,
     '0',
   ),
-  sessions: deleteBefore(
-    'deleteDeadSessions',
-    sessions,
-    [sessions.customerId, sessions.id],
-    sessions.endsAt,
-    '1 day',
-  ),
+  sessions: deleteBefore('deleteDeadSessions', [sessions.customerId, sessions.id], sessions.endsAt, '1 day'),
 }
 
 /** Answers how many rows went; as many as a batch has means that there may be more. */

@@ -1,53 +1,18 @@
 import { type Columns, pick } from '../columns.ts'
 import { type AnyPgColumn, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
 import { param } from '../prepared.ts'
-import { customers } from '../schema/customers.ts'
+import { customers, policy } from '../schema/customers.ts'
 
-/** The limits of one customer's tokens and sessions. Null: the server's settings apply. Times in seconds. */
-export interface Policy {
-  /** RFC 6749 3.3: the only ones that its tokens carry, beside Assay's own. */
-  scopes: string | null
-  accessTokenTtl: number | null
-  maxAccessTokenTtl: number | null
-  refreshTokenTtl: number | null
-  sessionMaxTtl: number | null
-  refreshPolicy: RefreshPolicy | null
-  /** 0: never rotated by age. */
-  keyMaxAge: number | null
-}
+const NAMES = Object.keys(policy) as (keyof typeof policy)[]
 
-export type RefreshPolicy = 'until_confirmed' | 'grace_only' | 'strict'
+export const POLICY_COLUMNS = pick(customers, ...NAMES)
 
-export const NO_POLICY: Policy = {
-  scopes: null,
-  accessTokenTtl: null,
-  maxAccessTokenTtl: null,
-  refreshTokenTtl: null,
-  sessionMaxTtl: null,
-  refreshPolicy: null,
-  keyMaxAge: null,
-}
+export type Policy = Pick<typeof customers.$inferSelect, keyof typeof policy>
 
-/** The columns of a Policy. */
-export const POLICY_COLUMNS = pick(
-  customers,
-  'scopes',
-  'accessTokenTtl',
-  'maxAccessTokenTtl',
-  'refreshTokenTtl',
-  'sessionMaxTtl',
-  'refreshPolicy',
-  'keyMaxAge',
-) satisfies Record<keyof Policy, AnyPgColumn>
+export const NO_POLICY = Object.fromEntries(NAMES.map(name => [name, null])) as Policy
 
 /** The server's settings, for customers that have none of their own. Params of every statement with `policyColumns`. */
-export interface Defaults {
-  accessTokenTtl: number
-  maxAccessTokenTtl: number
-  refreshTokenTtl: number
-  sessionMaxTtl: number
-  refreshPolicy: RefreshPolicy
-}
+export type Defaults = { [name in Exclude<keyof Policy, 'scopes' | 'keyMaxAge'>]: NonNullable<Policy[name]> }
 
 /**
  * The policy of the customer `c`, completed by the settings; without a customer, the settings alone. The statement that

@@ -5,7 +5,7 @@ import { now } from '../schema/common.ts'
 import { sessions } from '../schema/sessions.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsertOfEach, typeBy } from './audit.ts'
-import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
+import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
@@ -176,8 +176,7 @@ const endReusedParts = sql`
     from decided as d where ${s.customerId} = d.customer_id and ${s.id} = d.id and d.outcome = 'reuse'
     returning s.*
   ),
-  ${sessionChanges('ended')},
-  ${publishParts(['audited'])}`
+  ${publishParts('session', 'ended', ['audited'], SESSION_END)}`
 
 /**
  * Refreshes sessions without waiting for locked rows or ending a session: no refresh delays another, and the change

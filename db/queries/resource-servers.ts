@@ -1,27 +1,25 @@
 import { bare, insertInto, pick } from '../columns.ts'
-import { desc, eq, sql } from '../drizzle.ts'
+import { desc, eq, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Params, query, type RowOf } from '../query.ts'
 import { now } from '../schema/common.ts'
 import { resourceServers } from '../schema/resource-servers.ts'
-import { type AuditContext, auditInsert } from './audit.ts'
-import { customerChanges, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
+import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
+import { POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { seconds } from './sessions.ts'
 
 /**
  * Resource servers. Each change has the same parts: `changed` changes the row, `audited` inserts the event, and `changes`
- * is published like that of a customer, by the server's id, so that every replica reloads it.
+ * is published like that of a customer.
  */
 
 /** A resource server as replicas cache it, and the position that it was read at. `digest` null: it does not exist. */
-export interface ServerRecord extends Position {
+export interface ServerRecord
+  extends Position,
+    Pick<typeof resourceServers.$inferSelect, 'previousDigest' | 'customers' | 'scopes'> {
   digest: Uint8Array | null
-  previousDigest: Uint8Array | null
   /** NumericDate. */
   previousUntil: number | null
-  /** JSON. */
-  customers: string | null
-  scopes: string | null
 }
 
 export const findServerRecord = prepared('findServerRecord')<{ id: string }, ServerRecord>(sql`
@@ -65,16 +63,17 @@ const detail = sql`json_build_object('server_id', id)::text`
 const limits = sql`json_build_object('server_id', id, 'customers', coalesce(customers, 'all'),
   'scopes', coalesce(scopes, 'any'))::text`
 
+interface Settings {
+  id: string
+  name: string | undefined
+  /** JSON. */
+  customers: string | undefined
+  scopes: string | undefined
+}
+
 /** It widens what is accepted: nothing is published. No row: one was made under the same Idempotency-Key. */
 export const insertServer = prepared('insertServer')<
-  AuditContext & {
-    id: string
-    name: string | undefined
-    digest: Uint8Array
-    customers: string | undefined
-    scopes: string | undefined
-    retryDigest: Uint8Array | undefined
-  },
+  AuditContext & Settings & { digest: Uint8Array; retryDigest: Uint8Array | undefined },
   ServerRow
 >(sql`
   with inserted as (
@@ -87,14 +86,15 @@ export const insertServer = prepared('insertServer')<
   audited as (${auditInsert('server.created', 'inserted', { detail: limits })})
   select ${rowColumns} from inserted`)
 
+/** The parts after `changed`. The change is published by the server's id, so that every replica reloads it. */
+const auditAndPublish = (type: AuditType, detail: SQL) => sql`
+  audited as (${auditInsert(type, 'changed', { detail })}),
+  ${publishParts('customer', 'changed', ['audited'], { customerId: sql`id` })}
+  select ${rowColumns}, ${publishedColumns} from changed`
+
 /** Sets the limits, and the name unless it is null. No row: no such server. */
 export const updateServer = prepared('updateServer')<
-  AuditContext & {
-    id: string
-    name: string | undefined
-    customers: string | undefined
-    scopes: string | undefined
-  },
+  AuditContext & Settings,
   ServerRow & { seq: number }
 >(sql`
   with changed as (
@@ -103,10 +103,7 @@ export const updateServer = prepared('updateServer')<
     where ${resourceServers.id} = ${param('id')}
     returning *, null::text as customer_id, ${now} as t
   ),
-  audited as (${auditInsert('server.changed', 'changed', { detail: limits })}),
-  ${customerChanges('changed', 'id')},
-  ${publishParts(['audited'])}
-  select ${rowColumns}, ${publishedColumns} from changed`)
+  ${auditAndPublish('server.changed', limits)}`)
 
 export interface ServerRotation {
   /** Seconds. */
@@ -137,18 +134,12 @@ export const rotateServer = prepared('rotateServer')<
       else ${param('end')} is distinct from 'current' end
     returning *, null::text as customer_id, ${now} as t
   ),
-  audited as (${auditInsert('server.rotated', 'changed', { detail })}),
-  ${customerChanges('changed', 'id')},
-  ${publishParts(['audited'])}
-  select ${rowColumns}, ${publishedColumns} from changed`)
+  ${auditAndPublish('server.rotated', detail)}`)
 
 /** No row: no such server. */
 export const deleteServer = prepared('deleteServer')<AuditContext & { id: string }, { seq: number }>(sql`
   with changed as (
     delete from ${resourceServers} where ${resourceServers.id} = ${param('id')}
-    returning ${resourceServers.id}, null::text as customer_id, ${now} as t
+    returning *, null::text as customer_id, ${now} as t
   ),
-  audited as (${auditInsert('server.deleted', 'changed', { detail })}),
-  ${customerChanges('changed', 'id')},
-  ${publishParts(['audited'])}
-  select ${publishedColumns} from changed`)
+  ${auditAndPublish('server.deleted', detail)}`)

@@ -8,25 +8,25 @@ import { customers } from '../schema/customers.ts'
 import { sessions } from '../schema/sessions.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { auditInsertOfEach } from './audit.ts'
-import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, sessionChanges } from './change-feed.ts'
+import {
+  type Act,
+  type Acts,
+  EVERYONES_EPOCH,
+  publishedColumns,
+  publishParts,
+  SESSION_END,
+} from './change-feed.ts'
 import { allowedScopes } from './policy.ts'
 
-/** A session's tokens are made from this. Times are NumericDates. */
-export interface SessionRow {
-  id: string
-  subject: string
-  /** The session's scope, as far as its customer's policy allows it now. */
-  scope: string
-  /** JSON. */
-  audience: string
-  /** JSON. */
-  ext: string | null
-  /** Seconds that its next access token may live. */
-  accessTtl: number
-  customerEpoch: number
-  subjectEpoch: number
-  gen: number
-  keyVersion: number
+type Session = typeof sessions.$inferSelect
+
+/**
+ * A session's tokens are made from this. Its scope is as far as its customer's policy allows it now, and `accessTtl` what
+ * its next access token may live. Times are NumericDates.
+ */
+export interface SessionRow
+  extends Pick<Session, 'id' | 'subject' | 'scope' | 'audience' | 'ext' | 'accessTtl' | 'gen' | 'keyVersion'>,
+    Pick<Session, 'customerEpoch' | 'subjectEpoch'> {
   rotatedAt: number
   expiresAt: number
 }
@@ -67,14 +67,10 @@ export const confirmSessions = prepared('confirmSessions')<{ seen: string }, { i
   from due where ${s.customerId} = due.customer_id and ${s.id} = due.id and ${s.gen} = due.gen
   returning ${s.id}`)
 
-export interface SessionEnd {
+export interface SessionEnd extends Act {
   /** The number of the act, of those that share the statement. */
   n: number
-  customer_id: string
   id: string
-  actor: string
-  ip: string | undefined
-  user_agent: string | undefined
 }
 
 /**
@@ -109,8 +105,7 @@ export const endSessions = prepared('endSessions')<Acts, { n: number; seq: numbe
     returning 1
   ),
   audited as (${auditInsertOfEach('session.revoked', 'due', { subject: sql`subject`, session: sql`id` })}),
-  ${sessionChanges('due')},
-  ${publishParts(['audited', 'ended'])}
+  ${publishParts('session', 'due', ['audited', 'ended'], SESSION_END)}
   select n, ${publishedColumns} from due`)
 
 /** The session `of` could be refreshed now, or at another time as far as expiry goes. */
@@ -135,23 +130,23 @@ export const findRefreshable = prepared('findRefreshable')<
   join ${customers} on ${customers.id} = ${s.customerId} and ${customers.state} = 'active'
   where ${isLive(s)}`)
 
-export interface SessionQuery {
-  customerId: string
-  subject: string | undefined
-  /** The last session already seen. */
+/** A page of a list whose newest rows come first. */
+export interface Page {
+  /** The last row already seen. */
   beforeAt: Date | undefined
   beforeId: string | undefined
   limit: number
 }
 
+export interface SessionQuery extends Page {
+  customerId: string
+  subject: string | undefined
+}
+
 export type ListedSession = RowOf<typeof listSessionsOfCustomer>
 
 /** After the last row seen, in a list whose newest rows come first; all rows where none was seen. */
-export const isAfter = (
-  at: AnyPgColumn,
-  id: AnyPgColumn,
-  seen: Params<{ beforeAt: Date | undefined; beforeId: string | undefined }>,
-) =>
+export const isAfter = (at: AnyPgColumn, id: AnyPgColumn, seen: Params<Page>) =>
   sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 
 /** The live sessions, newest first. `condition`: a choice at run time would keep a prepared statement from its index. */

@@ -1,6 +1,19 @@
 import { bigint, check, index, integer, sql, text, uniqueIndex } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
+/** The limits of one customer's tokens and sessions. Null: the server's settings apply. Times in seconds. */
+export const policy = {
+  /** RFC 6749 3.3: the only ones that its tokens carry, beside Assay's own. */
+  scopes: text('scopes'),
+  accessTokenTtl: integer('access_token_ttl'),
+  maxAccessTokenTtl: integer('max_access_token_ttl'),
+  refreshTokenTtl: integer('refresh_token_ttl'),
+  sessionMaxTtl: integer('session_max_ttl'),
+  refreshPolicy: text('refresh_policy', { enum: ['until_confirmed', 'grace_only', 'strict'] }),
+  /** 0: never rotated by age. */
+  keyMaxAge: integer('key_max_age'),
+}
+
 /** A tenant; in OAuth's terms, a client. */
 export const customers = assay.table(
   'customers',
@@ -23,14 +36,7 @@ export const customers = assay.table(
     rotations: integer('rotations').notNull().default(0),
     /** Incremented by each operator's change, so that concurrent changes don't overwrite each other. */
     revision: integer('revision').notNull().default(1),
-    // The customer's policy (policy.ts). Null means that the server's setting applies. Times are in seconds.
-    scopes: text('scopes'),
-    accessTokenTtl: integer('access_token_ttl'),
-    maxAccessTokenTtl: integer('max_access_token_ttl'),
-    refreshTokenTtl: integer('refresh_token_ttl'),
-    sessionMaxTtl: integer('session_max_ttl'),
-    refreshPolicy: text('refresh_policy', { enum: ['until_confirmed', 'grace_only', 'strict'] }),
-    keyMaxAge: integer('key_max_age'),
+    ...policy,
     /** The data key that seals this customer's secrets, itself sealed by a master key. */
     sealedDataKey: bytea('sealed_data_key').notNull(),
     createdAt: instant('created_at').notNull().default(now),

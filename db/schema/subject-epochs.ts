@@ -1,6 +1,9 @@
 import { bigint, primaryKey, text } from '../drizzle.ts'
 import { assay, instant, now } from './common.ts'
 
+/** Gives each new epoch, of subjects and customers alike. */
+export const epochs = assay.sequence('epochs')
+
 /** Tokens and sessions of a subject with a lower epoch are revoked. A subject without a row has epoch 0. */
 export const subjectEpochs = assay.table(
   'subject_epochs',

@@ -1,7 +1,7 @@
 import type { Database } from '../../db/client.ts'
 import {
   type CustomerRow,
-  endOtherSessions,
+  endAccountSessions,
   findCustomer,
   findLogin,
   insertCustomer,
@@ -143,7 +143,7 @@ export class Accounts {
     const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
     if (!changed)
       throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')
-    const [late] = await endOtherSessions(db, { ...origin, customerId, keepSessionId })
+    const [late] = await endAccountSessions(db, { ...origin, customerId, keepSessionId })
     for (const { ended, seq } of [changed, late!])
       for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
   }

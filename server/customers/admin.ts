@@ -1,16 +1,15 @@
 import type { Database } from '../../db/client.ts'
 import { DatabaseError } from '../../db/errors.ts'
+import { endAccountSessions, setPassword } from '../../db/queries/accounts.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type AdminCustomer,
   disableCustomer,
   enableCustomer,
-  endAccountSessions,
   findListed,
   listCustomers,
   searchEmails,
   searchNames,
-  setPassword,
   updateCustomer,
   updatePolicy,
 } from '../../db/queries/customers.ts'

@@ -1,5 +1,5 @@
 import type { Querier } from '../../db/queries/change-feed.ts'
-import { findRecords, type RecordRow } from '../../db/queries/customer-keys.ts'
+import { type ApiKeyRow, findRecords, type KeyRow, type RecordRow } from '../../db/queries/customer-keys.ts'
 import { open, type SealingKey } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 import type { Algorithm } from '../jwt/jwt.ts'
@@ -106,9 +106,6 @@ const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerR
 })
 
 export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken')
-
-type KeyRow = NonNullable<RecordRow['keys']>[number]
-type ApiKeyRow = NonNullable<RecordRow['apiKeys']>[number]
 
 function openSecret(
   keyRing: KeyRing,

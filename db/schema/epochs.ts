@@ -1,4 +1,0 @@
-import { assay } from './common.ts'
-
-/** Gives each new epoch, of subjects and customers alike. */
-export const epochs = assay.sequence('epochs')
