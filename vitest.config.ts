@@ -25,13 +25,13 @@ const seed = Number(process.env.HAZARDS_SEED ?? 32)
 /** `npm run hazards` is the long run. Most of what it repeats are races: where Postgres is at hand it runs on that alone. */
 export default defineConfig(({ mode }) => {
   const longRun = mode === 'hazards'
-  const project = (name: string, include: string[], databaseUrl = '', globalSetup?: string) => ({
+  const project = (name: string, include: string[], databaseUrl = '') => ({
     test: {
       name,
       include,
       // In one process, the files of a project share what they import, and PGlite's compiled code.
       isolate: name === 'unit',
-      ...(globalSetup && { globalSetup }),
+      ...(databaseUrl && { globalSetup: './test/support/prepare-postgres.ts' }),
       provide: { databaseUrl, redisUrl: redisUrl ?? '', longRun, seed },
       testTimeout: longRun ? 3_600_000 : 60_000,
       hookTimeout: 60_000,
@@ -43,14 +43,11 @@ export default defineConfig(({ mode }) => {
       allowOnly: false,
       // Most tests wait for processes and clocks, so two files at a time keep one core busy. The default is one on two cores.
       maxWorkers: longRun ? 1 : 2,
+      globalSetup: './test/support/prepare-embedded.ts',
       projects: [
         project('unit', ['test/*.test.ts', 'test/crypto/*.test.ts']),
-        ...(longRun && postgresUrl
-          ? []
-          : [project('embedded', ['test/api/*.test.ts'], '', './test/support/prepare-embedded.ts')]),
-        ...(postgresUrl
-          ? [project('postgres', onPostgres, postgresUrl, './test/support/prepare-postgres.ts')]
-          : []),
+        ...(longRun && postgresUrl ? [] : [project('embedded', ['test/api/*.test.ts'])]),
+        ...(postgresUrl ? [project('postgres', onPostgres, postgresUrl)] : []),
       ],
       reporters: process.env.CI && !longRun ? ['default', './test/support/no-skips.ts'] : ['default'],
     },
