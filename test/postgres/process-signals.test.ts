@@ -75,12 +75,12 @@ describe.each(kinds)('a start as $as', ({ asInit, program }) => {
   const serve = (more = {}) => ({ settings: settings(more), command: [program, 'serve'], asInit })
 
   testHere('ends at a signal at any moment', async () => {
-    for (const { delay, name } of moments(1_000, 100)) await signalAt(delay, name, serve())
+    for (const { delay, name } of moments(600, 60)) await signalAt(delay, name, serve())
     await nobodyIsConnected()
   })
 
   testHere('of two workers ends at a signal at any moment, and leaves no worker', async () => {
-    for (const { delay, name } of moments(3_000, 500)) await signalAt(delay, name, serve({ WORKERS: '2' }))
+    for (const { delay, name } of moments(2_100, 350)) await signalAt(delay, name, serve({ WORKERS: '2' }))
     await nobodyIsConnected()
   })
 
