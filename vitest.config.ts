@@ -1,5 +1,6 @@
 import { defineConfig } from 'vitest/config'
 import type { Templates } from './test/support/database.ts'
+import { LongestFirst } from './test/support/longest-first.ts'
 
 /** Every test of the API runs on both databases; `npm test` without a Postgres says what it leaves out. */
 const postgresUrl = process.env.TEST_DATABASE_URL
@@ -30,7 +31,7 @@ export default defineConfig(({ mode }) => {
       name,
       include,
       // In one process, the files of a project share what they import, and PGlite's compiled code.
-      isolate: name === 'unit',
+      isolate: false,
       ...(databaseUrl && { globalSetup: './test/support/prepare-postgres.ts' }),
       provide: { databaseUrl, redisUrl: redisUrl ?? '', longRun, seed },
       testTimeout: longRun ? 3_600_000 : 60_000,
@@ -41,8 +42,9 @@ export default defineConfig(({ mode }) => {
   return {
     test: {
       allowOnly: false,
-      // Most tests wait for processes and clocks, so two files at a time keep one core busy. The default is one on two cores.
-      maxWorkers: longRun ? 1 : 2,
+      // Most tests wait for processes and clocks, so three files at a time keep two cores busy. The default is one on two cores.
+      maxWorkers: longRun ? 1 : 3,
+      sequence: { sequencer: LongestFirst },
       globalSetup: './test/support/prepare-embedded.ts',
       projects: [
         project('unit', ['test/*.test.ts', 'test/crypto/*.test.ts']),
