@@ -1,5 +1,6 @@
 import { defineConfig } from 'vitest/config'
 import type { Templates } from './test/support/database.ts'
+import { LongestFirst } from './test/support/longest-first.ts'
 
 /** Every test of the API runs on both databases; `npm test` without a Postgres says what it leaves out. */
 const postgresUrl = process.env.TEST_DATABASE_URL
@@ -25,13 +26,13 @@ const seed = Number(process.env.HAZARDS_SEED ?? 32)
 /** `npm run hazards` is the long run. Most of what it repeats are races: where Postgres is at hand it runs on that alone. */
 export default defineConfig(({ mode }) => {
   const longRun = mode === 'hazards'
-  const project = (name: string, include: string[], databaseUrl = '', globalSetup?: string) => ({
+  const project = (name: string, include: string[], databaseUrl = '') => ({
     test: {
       name,
       include,
       // In one process, the files of a project share what they import, and PGlite's compiled code.
-      isolate: name === 'unit',
-      ...(globalSetup && { globalSetup }),
+      isolate: false,
+      ...(databaseUrl && { globalSetup: './test/support/prepare-postgres.ts' }),
       provide: { databaseUrl, redisUrl: redisUrl ?? '', longRun, seed },
       testTimeout: longRun ? 3_600_000 : 60_000,
       hookTimeout: 60_000,
@@ -41,16 +42,14 @@ export default defineConfig(({ mode }) => {
   return {
     test: {
       allowOnly: false,
-      // Most tests wait for processes and clocks, so two files at a time keep one core busy. The default is one on two cores.
-      maxWorkers: longRun ? 1 : 2,
+      // Most tests wait for processes and clocks, so three files at a time keep two cores busy. The default is one on two cores.
+      maxWorkers: longRun ? 1 : 3,
+      sequence: { sequencer: LongestFirst },
+      globalSetup: './test/support/prepare-embedded.ts',
       projects: [
         project('unit', ['test/*.test.ts', 'test/crypto/*.test.ts']),
-        ...(longRun && postgresUrl
-          ? []
-          : [project('embedded', ['test/api/*.test.ts'], '', './test/support/prepare-embedded.ts')]),
-        ...(postgresUrl
-          ? [project('postgres', onPostgres, postgresUrl, './test/support/prepare-postgres.ts')]
-          : []),
+        ...(longRun && postgresUrl ? [] : [project('embedded', ['test/api/*.test.ts'])]),
+        ...(postgresUrl ? [project('postgres', onPostgres, postgresUrl)] : []),
       ],
       reporters: process.env.CI && !longRun ? ['default', './test/support/no-skips.ts'] : ['default'],
     },

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { freePort } from './support/port.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
+import { copyInstallation } from './support/templates.ts'
 import { bearer, claimsOf, RESOURCE_SERVER, type Tokens } from './support/world.ts'
 
 /** The snippets of docs/callers.md as they stand there, each in a process of its own, beside a real Assay. */
@@ -57,7 +58,7 @@ beforeAll(async () => {
   symlinkSync(join(ROOT, 'node_modules'), join(dir, 'node_modules'))
   port = await freePort()
   assay = await startAssay({
-    DATA_DIR: join(dir, 'data'),
+    DATA_DIR: copyInstallation(join(dir, 'data')),
     PORT: String(port),
     RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
   })

@@ -12,6 +12,7 @@ import { program } from '../cli/program.ts'
 import { createReference, readHelp } from '../cli/reference.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll, until } from './support/process.ts'
 import { findProgram } from './support/program.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** The command line as operators use it: in a process of its own, against a server in another. */
 
@@ -22,6 +23,7 @@ let server: Running
 let settings: Settings
 
 beforeAll(async () => {
+  copyInstallation(DATA_DIR)
   server = await startAssay({ DATA_DIR, OPERATORS: `grafana:read:${READER}` })
   settings = { ASSAY_URL: server.url, DATA_DIR }
 })

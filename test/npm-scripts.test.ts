@@ -1,27 +1,20 @@
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { killAll } from './support/npm.ts'
 import { expectDrain, startByNpm } from './support/npm-start.ts'
-import { startAssay } from './support/process.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** How the scripts of package.json end when npm gets a signal, on the embedded database. */
 
 vi.setConfig({ testTimeout: 120_000 })
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
-/** An installation, which each test copies: making one takes longer than starting it. */
-const made = join(root, 'made')
 let DATA_DIR: string
 
-beforeAll(async () => {
-  const assay = await startAssay({ DATA_DIR: made })
-  await assay.stop('SIGINT')
-})
 beforeEach(() => {
-  DATA_DIR = mkdtempSync(join(root, 'data-'))
-  cpSync(made, DATA_DIR, { recursive: true })
+  DATA_DIR = copyInstallation(mkdtempSync(join(root, 'data-')))
 })
 afterEach(() => {
   killAll()

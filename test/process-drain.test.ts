@@ -1,9 +1,10 @@
-import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { logLines, type Running, startAssay, stopAll, until } from './support/process.ts'
 import { openRaw, type Raw } from './support/raw.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** How a process leaves. Its seconds are real, and so these tests wait, all at the same time. */
 
@@ -15,20 +16,20 @@ const NAMES = ['drained', 'hurried', 'interrupted', 'echoed', 'finishing', 'stuc
 const running = {} as Record<(typeof NAMES)[number], Running>
 
 beforeAll(async () => {
-  const made = join(root, 'made')
-  const assay = await startAssay({ DATA_DIR: made })
-  const headers = { 'Content-Type': 'application/json' }
-  await fetch(`${assay.url}/api/auth/signup`, { method: 'POST', headers, body: JSON.stringify(account) })
-  await assay.stop('SIGINT')
   for (const name of NAMES) {
-    cpSync(made, join(root, name), { recursive: true })
-    running[name] = await startAssay({ DATA_DIR: join(root, name) })
+    running[name] = await startAssay({ DATA_DIR: copyInstallation(join(root, name)) })
+    await signUp(running[name])
   }
-}, 60_000)
+}, 120_000)
 afterAll(async () => {
   await stopAll()
   rmSync(root, { recursive: true })
 })
+
+async function signUp({ url }: Running) {
+  const headers = { 'Content-Type': 'application/json' }
+  await fetch(`${url}/api/auth/signup`, { method: 'POST', headers, body: JSON.stringify(account) })
+}
 
 const ask = (raw: Raw, path: string) => raw.write(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`)
 

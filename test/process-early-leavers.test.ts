@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll } from 'vitest'
 import { earlyLeavers } from './support/early-leavers.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** Clients that leave early, on the embedded database. */
 
@@ -10,6 +11,6 @@ const root = mkdtempSync(join(tmpdir(), 'assay-'))
 afterAll(() => rmSync(root, { recursive: true }))
 
 earlyLeavers(
-  () => ({ DATA_DIR: join(root, 'data') }),
+  () => ({ DATA_DIR: copyInstallation(join(root, 'data')) }),
   async () => {},
 )

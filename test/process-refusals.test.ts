@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, afterEach, describe, expect, onTestFinished, test } from 'vitest'
 import { open } from '../db/client.ts'
-import { adminTokenFile, masterKeysFile, openDataDir } from '../server/embedded/data-dir.ts'
 import { runAssay, stopAll } from './support/process.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** Starts that fail: each says what to mend, gives nothing away and leaves nothing behind. */
 
@@ -128,19 +128,9 @@ test('a Postgres that hangs up ends the start with 69', async () => {
 })
 
 describe('an embedded database that is damaged ends the start with 69 and what to do, and is not made anew', () => {
-  const sound = join(root, '..', `${basename(root)}-sound`)
   const damaged = join(root, '..', `${basename(root)}-damaged`)
 
-  beforeAll(async () => {
-    const folder = openDataDir(sound)
-    masterKeysFile(folder)
-    adminTokenFile(folder)
-    const db = await open({ folder: folder.database })
-    await db.close()
-    folder.release()
-  })
   afterEach(() => rmSync(damaged, { recursive: true, force: true }))
-  afterAll(() => rmSync(sound, { recursive: true }))
 
   const fill = (path: string) => writeFileSync(path, Buffer.alloc(statSync(path).size, 7))
   test.each<[string, (pgdata: string) => void]>([
@@ -149,7 +139,7 @@ describe('an embedded database that is damaged ends the start with 69 and what t
     ['its log is garbage', pgdata => inside(join(pgdata, 'pg_wal'), /^0/).forEach(fill)],
     ['its tables are gone', pgdata => rmSync(join(pgdata, 'base'), { recursive: true })],
   ])('%s', async (_, damage) => {
-    cpSync(sound, damaged, { recursive: true })
+    copyInstallation(damaged)
     damage(join(damaged, 'pgdata'))
     const before = readdirSync(join(damaged, 'pgdata'))
     const { code, stdout, stderr } = await runAssay({ DATA_DIR: damaged })
@@ -166,13 +156,9 @@ describe('an embedded database that is damaged ends the start with 69 and what t
 test('an embedded database that lacks a table ends the start with 69 and what to do', async () => {
   const DATA_DIR = join(root, '..', `${basename(root)}-lacking`)
   onTestFinished(() => rmSync(DATA_DIR, { recursive: true }))
-  const folder = openDataDir(DATA_DIR)
-  masterKeysFile(folder)
-  adminTokenFile(folder)
-  const db = await open({ folder: folder.database })
+  const db = await open({ folder: join(copyInstallation(DATA_DIR), 'pgdata') })
   await db.query('drop table assay.sessions')
   await db.close()
-  folder.release()
   const { code, stdout, stderr } = await runAssay({ DATA_DIR })
   expect(stderr).toMatch(
     /^assay: the schema assay of this database lacks sessions: .* restore the whole backup .*\n$/,

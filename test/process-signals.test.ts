@@ -1,25 +1,21 @@
 import { once } from 'node:events'
-import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, test, vi } from 'vitest'
 import { runAssay, startAssay, stopAll, until } from './support/process.ts'
 import { moments, PROMPT_MS, signalAt } from './support/start-signals.ts'
 import { beginStart, canUnshare, killStarts } from './support/starting.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** Signals before the server listens, on the embedded database and on databases that don't answer. */
 
 vi.setConfig({ testTimeout: 300_000 })
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
-const made = join(root, 'made')
 const servers: Server[] = []
 
-beforeAll(async () => {
-  const assay = await startAssay({ DATA_DIR: made })
-  await assay.stop('SIGINT')
-})
 afterEach(async () => {
   killStarts()
   await stopAll()
@@ -34,11 +30,11 @@ const kinds = [
 
 describe.each(kinds)('a start as $as', ({ asInit, command }) => {
   test.skipIf(asInit && !canUnshare)('ends at a signal at any moment, and releases the folder', async () => {
-    const DATA_DIR = join(root, `started-${asInit}`)
-    cpSync(made, DATA_DIR, { recursive: true })
+    const DATA_DIR = copyInstallation(join(root, `started-${asInit}`))
+    const made = readdirSync(DATA_DIR).sort()
     for (const { delay, name } of moments(1_000, 125)) {
       await signalAt(delay, name, { settings: { DATA_DIR }, command, asInit })
-      expect(readdirSync(DATA_DIR).sort(), `${name} at ${delay} ms`).toEqual(readdirSync(made).sort())
+      expect(readdirSync(DATA_DIR).sort(), `${name} at ${delay} ms`).toEqual(made)
     }
     await expect(startAssay({ DATA_DIR })).resolves.toMatchObject({ port: expect.any(Number) })
   })

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { exchange, openRaw, type Raw } from './support/raw.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** What only a real socket shows, against the server in a process of its own. */
 
@@ -13,7 +14,7 @@ let assay: Running
 let customer: { access_token: string; api_key: string }
 
 beforeAll(async () => {
-  assay = await startAssay({ DATA_DIR })
+  assay = await startAssay({ DATA_DIR: copyInstallation(DATA_DIR) })
   const signedUp = await fetch(`${assay.url}/api/auth/signup`, {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type Sent, startCollector } from './support/collector.ts'
 import { logLines, type Running, type Settings, startAssay, stopAll } from './support/process.ts'
+import { copyInstallation } from './support/templates.ts'
 
 /** The one flag that turns traces on, as docs/observing.md has it. What is told is in api/traces.test.ts. */
 
@@ -12,7 +13,7 @@ const made = join(root, 'made')
 let account: { api_key: string; access_token: string }
 
 beforeAll(async () => {
-  const assay = await startAssay({ DATA_DIR: made })
+  const assay = await startAssay({ DATA_DIR: copyInstallation(made) })
   const asked = { email: 'one@example.com', password: 'correct horse battery' }
   account = (await (await post(assay, '/api/auth/signup', asked, {})).json()) as typeof account
   await assay.stop('SIGINT')

@@ -2,6 +2,8 @@ import { parseOptions, verify } from '@node-rs/argon2'
 import { expect, test, vi } from 'vitest'
 import { hashPassword, verifyPassword } from '../../server/crypto/password.ts'
 
+// Another file of this process may have loaded the module under test without the mock.
+vi.hoisted(() => vi.resetModules())
 vi.mock('@node-rs/argon2', async importOriginal => {
   const original = await importOriginal<typeof import('@node-rs/argon2')>()
   return { ...original, verify: vi.fn(original.verify) }

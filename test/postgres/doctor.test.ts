@@ -5,20 +5,21 @@ import { join } from 'node:path'
 import type postgres from 'postgres'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { startListener } from '../support/backends.ts'
-import { control, createDatabase, createEmptyDatabase } from '../support/database.ts'
+import { control, createEmptyDatabase } from '../support/database.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** `assay doctor` finds what was planted, names it, and says what to do. */
 
-let database: Awaited<ReturnType<typeof createDatabase>>
-let other: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
+let other: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 let server: Running
 let good: Settings
 const folder = mkdtempSync(join(tmpdir(), 'assay-'))
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   other = await createEmptyDatabase(inject('databaseUrl'))
   sql = control(database.url)
   const keep = { DATABASE_URL: database.url, ISSUER: 'https://auth.example.com' }

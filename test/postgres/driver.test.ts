@@ -1,13 +1,14 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { inspect } from 'node:util'
-import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { DatabaseError } from '../../db/errors.ts'
 import { openPostgres } from '../../db/postgres.ts'
 import { Unavailable } from '../../server/lib/errors.ts'
 import { openBlackHole } from '../support/black-hole.ts'
-import { createDatabase, direct } from '../support/database.ts'
+import { direct } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** Each danger of postgres.js in docs/decisions/2026-11-29-one-client-is-one-connection.md is contained. */
 
@@ -20,7 +21,7 @@ let url: string
 let drop: () => Promise<void>
 
 beforeAll(async () => {
-  const made = await createDatabase(inject('databaseUrl'))
+  const made = await copyDatabase()
   url = direct(made.migrateUrl)
   drop = made.drop
 })

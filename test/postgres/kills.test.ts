@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto'
-import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { CALL_DEADLINE_MS, type Database, open } from '../../db/client.ts'
-import { createDatabase } from '../support/database.ts'
 import { type Running, startAssay, stopAll, until } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 import { trials } from '../support/trials.ts'
 
 /** The server in a process of its own, whose backends die under load. */
@@ -15,7 +15,7 @@ let url: string
 let drop: () => Promise<void>
 
 beforeAll(async () => {
-  const made = await createDatabase(inject('databaseUrl'))
+  const made = await copyDatabase()
   url = made.url
   drop = made.drop
   db = await open({ url })

@@ -1,10 +1,11 @@
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { findBinaries, type OwnPostgres, startPostgres } from '../../faults/postgres.ts'
 import { signUp, verify } from '../support/calls.ts'
 import { type Authority, makeAuthority } from '../support/certificates.ts'
 import { changed, createDatabase, direct, PASSWORD } from '../support/database.ts'
 import { runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** H58: how servers let clients in, and how clients check servers, as they do in production. */
 
@@ -99,7 +100,7 @@ describe.skipIf(!findBinaries())('H58 a password', () => {
 })
 
 test('H58 CI runs on a server that asks for passwords', async () => {
-  const { url, drop } = await createDatabase(inject('databaseUrl'))
+  const { url, drop } = await copyDatabase()
   const { code } = await runAssay({
     ...secrets,
     DATABASE_URL: changed(direct(url), { password: 'hunter2-Zq8Lk3' }),

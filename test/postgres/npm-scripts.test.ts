@@ -1,9 +1,10 @@
 import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, expect, inject, test, vi } from 'vitest'
-import { control, createDatabase, createEmptyDatabase, direct } from '../support/database.ts'
+import { control, createEmptyDatabase, direct } from '../support/database.ts'
 import { killAll, npm } from '../support/npm.ts'
 import { expectDrain, startByNpm } from '../support/npm-start.ts'
 import { until } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** How the scripts of package.json end when npm gets a signal, on Postgres. */
 
@@ -12,7 +13,7 @@ vi.setConfig({ testTimeout: 120_000 })
 /** Of a migration (db/migrate.ts). */
 const LOCK = 0x61_73_73_61_79
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 
 const settings = () => ({
@@ -23,7 +24,7 @@ const settings = () => ({
 })
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   sql = control(database.url)
 })
 afterEach(killAll)

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } f
 import { signUp } from '../support/calls.ts'
 import { control, createDatabase, createEmptyDatabase, MIGRATES } from '../support/database.ts'
 import { logLines, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** A database that was restored in part, or isn't Assay's: the start says so in a sentence, and changes nothing. */
 
@@ -11,10 +12,10 @@ const secrets = {
   ADMIN_TOKEN: randomBytes(32).toString('hex'),
 }
 /** Nobody is connected to it: what each test damages is a copy. */
-let sound: Awaited<ReturnType<typeof createDatabase>>
+let sound: Awaited<ReturnType<typeof copyDatabase>>
 
 beforeAll(async () => {
-  sound = await createDatabase(inject('databaseUrl'))
+  sound = await copyDatabase()
   // Past a pooler, which would stay connected.
   const assay = await startAssay({ ...secrets, DATABASE_URL: sound.migrateUrl, TRUST_PROXY: '127.0.0.1' })
   await signUp(assay)

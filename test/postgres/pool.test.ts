@@ -1,11 +1,12 @@
 import { inspect } from 'node:util'
-import { afterAll, beforeAll, expect, inject, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { DatabaseError } from '../../db/errors.ts'
 import { openPostgres } from '../../db/postgres.ts'
 import { Unavailable } from '../../server/lib/errors.ts'
-import { control, createDatabase } from '../support/database.ts'
+import { control } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** Milliseconds; the server's own is 5 s. */
 const DEADLINE = 500
@@ -13,7 +14,7 @@ let url: string
 let drop: () => Promise<void>
 
 beforeAll(async () => {
-  const made = await createDatabase(inject('databaseUrl'))
+  const made = await copyDatabase()
   url = made.migrateUrl
   drop = made.drop
 })

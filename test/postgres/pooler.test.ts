@@ -1,10 +1,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from 'vitest'
 import { open } from '../../db/client.ts'
 import { inspect } from '../../db/server-info.ts'
-import { createDatabase, direct } from '../support/database.ts'
+import { direct } from '../support/database.ts'
 import { startPgbouncer } from '../support/pgbouncer.ts'
 import { logLines, runAssay, startAssay, stopAll, until } from '../support/process.ts'
 import { findProgram } from '../support/program.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** Through a real pgbouncer in transaction mode. The whole suite runs through it too: npm run test:pooler (H27). */
 
@@ -14,7 +15,7 @@ let url: string
 let drop: () => Promise<void>
 
 beforeAll(async () => {
-  const made = await createDatabase(inject('databaseUrl'))
+  const made = await copyDatabase()
   url = direct(made.url)
   drop = made.drop
   await administer(`alter database ${database()} set statement_timeout = '4500ms'`)
@@ -65,7 +66,7 @@ test.skipIf(!present)('H27 with DIRECT_DATABASE_URL past it they do', async () =
 
 describe.skipIf(!present)('refused at start, with what mends it', () => {
   test('DIRECT_DATABASE_URL leads to another database', async () => {
-    const other = await createDatabase(inject('databaseUrl'))
+    const other = await copyDatabase()
     const { code, stderr } = await runAssay(settings({ DIRECT_DATABASE_URL: direct(other.url) }))
     await other.drop()
     expect(code).toBe(78)
@@ -81,7 +82,7 @@ describe.skipIf(!present)('refused at start, with what mends it', () => {
     ['statement_timeout', '0', '4500ms'],
     ['statement_timeout', '6000', '4500ms'],
   ])('behind the pooler %s is %s', async (name, value, needed) => {
-    const made = await createDatabase(inject('databaseUrl'))
+    const made = await copyDatabase()
     await administer(`alter database ${new URL(made.url).pathname.slice(1)} set ${name} = '${value}'`)
     const { code, stderr } = await runAssay(settings({ DATABASE_URL: pgbouncer.through(made.url) }))
     await made.drop()
@@ -90,7 +91,7 @@ describe.skipIf(!present)('refused at start, with what mends it', () => {
   })
 
   test('without a pooler such a setting is no matter: Assay sets its own', async () => {
-    const made = await createDatabase(inject('databaseUrl'))
+    const made = await copyDatabase()
     await administer(`alter database ${new URL(made.url).pathname.slice(1)} set synchronous_commit = 'off'`)
     const assay = await startAssay(settings({ DATABASE_URL: direct(made.url) }))
     expect(await assay.stop('SIGINT')).toBe(0)

@@ -1,14 +1,15 @@
 import { randomBytes } from 'node:crypto'
-import { afterAll, beforeAll, describe, inject } from 'vitest'
-import { control, createDatabase, direct } from '../support/database.ts'
+import { afterAll, beforeAll, describe } from 'vitest'
+import { control, direct } from '../support/database.ts'
 import { earlyLeavers } from '../support/early-leavers.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** Clients that leave early, on Postgres. */
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
 })
 afterAll(() => database.drop())
 

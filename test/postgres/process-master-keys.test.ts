@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import type postgres from 'postgres'
-import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { checkValue } from '../../server/crypto/envelope.ts'
-import { control, createDatabase } from '../support/database.ts'
+import { control } from '../support/database.ts'
 import { runAssay, startAssay, stopAll } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** H54: a database and a master key that don't belong together. Nothing is started, and nothing is changed. */
 
@@ -13,7 +14,7 @@ const wrong = randomBytes(32)
 const ring = (...keys: [id: string, bytes: Buffer][]) =>
   keys.map(([id, bytes]) => `${id}:${bytes.toString('base64')}`).join(',')
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 let token: string
 
@@ -24,7 +25,7 @@ const settings = (MASTER_KEYS: string) => ({
 })
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   sql = control(database.url)
   const assay = await startAssay(settings(ring(['m1', m1])))
   token = await signUp(assay.url)

@@ -5,10 +5,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type postgres from 'postgres'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
-import { control, createDatabase, createEmptyDatabase, direct } from '../support/database.ts'
+import { control, createEmptyDatabase, direct } from '../support/database.ts'
 import { runAssay, until } from '../support/process.ts'
 import { moments, PROMPT_MS, signalAt } from '../support/start-signals.ts'
 import { beginStart, canUnshare, killStarts, type StartOptions } from '../support/starting.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** Signals before the server listens, on Postgres. */
 
@@ -17,7 +18,7 @@ vi.setConfig({ testTimeout: 300_000 })
 /** Of a migration (db/migrate.ts). */
 const LOCK = 0x61_73_73_61_79
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 
 const secrets = {
@@ -32,7 +33,7 @@ const settings = (more: Record<string, string> = {}) => ({
 })
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   sql = control(database.url)
 })
 afterEach(killStarts)
@@ -74,12 +75,12 @@ describe.each(kinds)('a start as $as', ({ asInit, program }) => {
   const serve = (more = {}) => ({ settings: settings(more), command: [program, 'serve'], asInit })
 
   testHere('ends at a signal at any moment', async () => {
-    for (const { delay, name } of moments(1_000, 100)) await signalAt(delay, name, serve())
+    for (const { delay, name } of moments(600, 60)) await signalAt(delay, name, serve())
     await nobodyIsConnected()
   })
 
   testHere('of two workers ends at a signal at any moment, and leaves no worker', async () => {
-    for (const { delay, name } of moments(3_000, 500)) await signalAt(delay, name, serve({ WORKERS: '2' }))
+    for (const { delay, name } of moments(2_100, 350)) await signalAt(delay, name, serve({ WORKERS: '2' }))
     await nobodyIsConnected()
   })
 

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import type postgres from 'postgres'
-import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
-import { control, createDatabase, direct } from '../support/database.ts'
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { control, direct } from '../support/database.ts'
 import { logLines, type Running, runAssay, startAssay, stopAll } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 
 const secrets = {
@@ -15,7 +16,7 @@ const start = (url = database.url) =>
   startAssay({ ...secrets, DATABASE_URL: url, DIRECT_DATABASE_URL: direct(url) })
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   sql = control(database.url)
 })
 afterEach(stopAll)

@@ -5,11 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type postgres from 'postgres'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { ALL_WELL, ask, checksOf, issue, logIn, refresh, signUp, verify } from '../support/calls.ts'
-import { control, createDatabase, direct, MIGRATES } from '../support/database.ts'
+import { control, direct, MIGRATES } from '../support/database.ts'
 import { type Running, runAssay, startAssay, stopAll } from '../support/process.ts'
 import { findProgram } from '../support/program.ts'
+import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
 /** What docs/running.md says of master keys and restores. */
@@ -25,11 +26,11 @@ const settings = {
   TRUST_PROXY: '127.0.0.1',
 }
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 
 beforeEach(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   sql = control(database.url)
 })
 afterEach(async () => {

@@ -1,14 +1,14 @@
-import { afterEach, expect, inject, onTestFinished, test } from 'vitest'
+import { afterEach, expect, onTestFinished, test } from 'vitest'
 import { startCollector } from '../support/collector.ts'
-import { createDatabase } from '../support/database.ts'
 import { startAssay, stopAll } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 import { connectTo, pidOf } from '../support/workers.ts'
 import { ADMIN_TOKEN } from '../support/world.ts'
 
 afterEach(stopAll)
 
 test('each worker tells of what it is asked', async () => {
-  const { url, drop } = await createDatabase(inject('databaseUrl'))
+  const { url, drop } = await copyDatabase()
   onTestFinished(drop)
   const collector = await startCollector()
   const assay = await startAssay({

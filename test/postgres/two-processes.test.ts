@@ -1,7 +1,8 @@
 import { randomInt } from 'node:crypto'
-import { afterAll, beforeAll, expect, inject, test } from 'vitest'
-import { control, createDatabase } from '../support/database.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { control } from '../support/database.ts'
 import { type Running, startAssay, stopAll, until } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** Milliseconds. */
 const N = 1_000
@@ -11,7 +12,7 @@ let one: Running
 let two: Running
 
 beforeAll(async () => {
-  const made = await createDatabase(inject('databaseUrl'))
+  const made = await copyDatabase()
   url = made.url
   drop = made.drop
   // At once, on an empty database: they race for its migrations and its installation.

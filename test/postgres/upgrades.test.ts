@@ -3,10 +3,11 @@ import postgres from 'postgres'
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
 import { VERSION } from '../../server/lib/version.ts'
 import { ALL_WELL, ask, checksOf, issue, logIn, refresh, signUp, verify } from '../support/calls.ts'
-import { control, createDatabase, createEmptyDatabase } from '../support/database.ts'
+import { control, createEmptyDatabase } from '../support/database.ts'
 import { MIGRATIONS } from '../support/migrations.ts'
 import { makeNextVersion, type NextVersion } from '../support/next-version.ts'
 import { logLines, type Running, runAssay, startAssay, stopAll, until } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
 /** Two versions on one database: this one, and the next, which has a migration more. What docs/running.md says of it. */
@@ -16,7 +17,7 @@ const N = 1_000
 const OPERATOR = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
 const secrets = { MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`, ADMIN_TOKEN: OPERATOR }
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 let next: NextVersion
 
@@ -31,7 +32,7 @@ afterAll(async () => {
 })
 
 async function makeDatabase() {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   sql = control(database.url)
 }
 

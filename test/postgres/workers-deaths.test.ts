@@ -1,16 +1,17 @@
 import { setTimeout } from 'node:timers/promises'
 import postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
-import { createDatabase, direct } from '../support/database.ts'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { direct } from '../support/database.ts'
 import { logLines, type Running, startAssay, stopAll, until } from '../support/process.ts'
 import { openRaw } from '../support/raw.ts'
+import { copyDatabase } from '../support/templates.ts'
 import { connect, connectTo, isAlive, pidOf, replaceWorker } from '../support/workers.ts'
 
 /** Several processes on one port: how they die, and how they leave. */
 
 vi.setConfig({ testTimeout: 120_000 })
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 
 const settings = (more: Record<string, string> = {}) => ({
   DATABASE_URL: database.url,
@@ -24,7 +25,7 @@ const settings = (more: Record<string, string> = {}) => ({
 const start = () => startAssay(settings())
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
 })
 afterAll(async () => {
   await stopAll()

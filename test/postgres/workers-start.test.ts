@@ -1,15 +1,15 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest'
-import { createDatabase } from '../support/database.ts'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { logLines, runAssay, startAssay, stopAll } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 
 /** Several processes that can't start: one message, with what to mend, and one exit code. */
 
 vi.setConfig({ testTimeout: 90_000 })
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 
 const settings = (more: Record<string, string> = {}) => ({
   DATABASE_URL: database.url,
@@ -20,7 +20,7 @@ const settings = (more: Record<string, string> = {}) => ({
 })
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
 })
 afterAll(async () => {
   await stopAll()

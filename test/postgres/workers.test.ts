@@ -1,7 +1,8 @@
 import postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, inject, test, vi } from 'vitest'
-import { createDatabase, direct } from '../support/database.ts'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { direct } from '../support/database.ts'
 import { logLines, type Running, startAssay, stopAll, until } from '../support/process.ts'
+import { copyDatabase } from '../support/templates.ts'
 import { type Connection, connect, connectTo, pidOf, replaceWorker } from '../support/workers.ts'
 
 /** Several processes on one port, for those who ask it: it is one server. */
@@ -13,7 +14,7 @@ const WORKERS = 2
 const N = 2_000
 const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
 
-let database: Awaited<ReturnType<typeof createDatabase>>
+let database: Awaited<ReturnType<typeof copyDatabase>>
 let sql: postgres.Sql
 let assay: Running
 let one: Connection
@@ -30,7 +31,7 @@ const settings = () => ({
 })
 
 beforeAll(async () => {
-  database = await createDatabase(inject('databaseUrl'))
+  database = await copyDatabase()
   sql = postgres(direct(database.url), { max: 1, onnotice: () => {} })
   assay = await startAssay(settings())
   one = await connectTo(assay, 1)

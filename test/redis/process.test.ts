@@ -1,15 +1,15 @@
 import { randomBytes } from 'node:crypto'
-import { afterEach, expect, inject, onTestFinished, test } from 'vitest'
-import { createDatabase } from '../support/database.ts'
+import { afterEach, expect, onTestFinished, test } from 'vitest'
 import { freePort } from '../support/port.ts'
 import { logLines, startAssay, stopAll, until } from '../support/process.ts'
 import { startRedis } from '../support/redis.ts'
+import { copyDatabase } from '../support/templates.ts'
 import { ADMIN_TOKEN } from '../support/world.ts'
 
 afterEach(stopAll)
 
 async function start(redisUrl: string) {
-  const { url, drop } = await createDatabase(inject('databaseUrl'))
+  const { url, drop } = await copyDatabase()
   onTestFinished(drop)
   return startAssay({
     DATABASE_URL: url,

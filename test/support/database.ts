@@ -21,7 +21,7 @@ export interface TestDatabase {
 
 /** The migrated databases that a run of the suite begins with. */
 export interface Templates {
-  /** The folder of an embedded database. */
+  /** A DATA_DIR that no server has started on: an embedded database, a master key and an operator token. */
   embeddedTemplate: string
   /** The URL of a database on the server of `databaseUrl`, without connections. */
   postgresTemplate: string
@@ -46,7 +46,7 @@ export async function makeDatabase(serverUrl: string, templates: Templates): Pro
 
 async function copyEmbedded(template: string): Promise<TestDatabase> {
   const folder = mkdtempSync(join(dirname(template), 'copy-'))
-  cpSync(template, folder, { recursive: true })
+  cpSync(join(template, 'pgdata'), folder, { recursive: true })
   const db = await open({ folder })
   return {
     db,

@@ -3,16 +3,22 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
 import { open } from '../../db/client.ts'
+import { adminTokenFile, masterKeysFile, openDataDir } from '../../server/embedded/data-dir.ts'
 
 /**
- * Makes one embedded database by this version's migrations, for each test file to copy. Making one takes several times the
- * processor time of opening a copy, most of it in PGlite's initdb.
+ * Makes one embedded installation by this version's migrations, for each test file to copy. Making one takes several times
+ * the processor time of opening a copy, most of it in PGlite's initdb.
  */
 export default async function setup(project: TestProject) {
+  if (project.vitest.projects.every(({ name }) => name === 'postgres')) return
   const root = mkdtempSync(join(tmpdir(), 'assay-embedded-'))
   const template = join(root, 'template')
-  const db = await open({ folder: template })
+  const folder = openDataDir(template)
+  masterKeysFile(folder)
+  adminTokenFile(folder)
+  const db = await open({ folder: folder.database })
   await db.close()
+  folder.release()
   project.provide('embeddedTemplate', template)
   // The copies are in the same folder. Some are left by files that failed.
   return () => rmSync(root, { recursive: true, force: true, maxRetries: 5 })

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 const MAIN = join(import.meta.dirname, '../../server/main.ts')
 const CLI = join(import.meta.dirname, '../../cli/main.ts')
 /** As `npm start` has it. */
-const NODE_COMPILE_CACHE = join(import.meta.dirname, '../../node_modules/.cache/assay')
+export const NODE_COMPILE_CACHE = join(import.meta.dirname, '../../node_modules/.cache/assay')
 
 /** How long a start may take on a busy machine before a test calls it hung (ms). */
 const START_DEADLINE = 60_000

@@ -2,7 +2,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { until } from './process.ts'
+import { NODE_COMPILE_CACHE, until } from './process.ts'
 
 /** A start that a signal ends, as an ordinary process or as process 1 of a PID namespace, which a container gives it. */
 
@@ -48,7 +48,7 @@ export function beginStart({ settings, command, asInit = false, resolvConf }: St
   const node = [process.execPath, join(ROOT, program!), ...words]
   const mounted = ['sh', '-c', `mount --bind ${resolvConf} /etc/resolv.conf && exec "$@"`, 'sh', ...node]
   const [file, ...args] = asInit ? [...UNSHARE, ...(resolvConf === undefined ? node : mounted)] : node
-  const env = { PATH: process.env.PATH, PORT: '0', ...settings }
+  const env = { PATH: process.env.PATH, NODE_COMPILE_CACHE, PORT: '0', ...settings }
   const child = spawn(file!, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   const group = child.pid!
   groups.add(group)

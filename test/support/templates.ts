@@ -1,0 +1,12 @@
+import { cpSync } from 'node:fs'
+import { inject } from 'vitest'
+import { createDatabase } from './database.ts'
+
+/** Copies an installation on which no server has started yet into a folder, and returns the folder, for DATA_DIR. */
+export function copyInstallation(folder: string): string {
+  cpSync(inject('embeddedTemplate'), folder, { recursive: true })
+  return folder
+}
+
+/** A migrated database on the project's Postgres. It is for the test to drop. */
+export const copyDatabase = () => createDatabase(inject('databaseUrl'), inject('postgresTemplate'))
