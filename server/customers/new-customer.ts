@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { NewCustomer } from '../../db/queries/accounts.ts'
-import type { ClientAuthenticator } from '../clients/authenticate.ts'
+import { newApiKey } from '../clients/api-keys.ts'
 import { fromTheSystem, newCustomerId } from '../crypto/credentials.ts'
 import { type SealingKey, seal } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
@@ -10,12 +10,12 @@ import { newSecret } from '../keys/rotation.ts'
 
 /** Creates the initial data of a customer: its id, its secrets, and an API key, which is shown once. */
 export function newCustomer(
+  keyRing: KeyRing,
   account: Pick<NewCustomer, 'email' | 'name' | 'passwordHash'>,
-  { clients, keyRing }: { clients: ClientAuthenticator; keyRing: KeyRing },
   draw = fromTheSystem,
 ): NewCustomer & { apiKey: string } {
   const customerId = newCustomerId(draw)
-  const { id, digest, text } = clients.make(customerId, draw)
+  const { id, digest, text } = newApiKey(keyRing, customerId, draw)
   return {
     ...account,
     ...newSecrets(keyRing, customerId),

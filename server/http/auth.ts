@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { AuthenticatedClient, ClientCredential } from '../clients/authenticate.ts'
+import { findCustomer } from '../customers/admin.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError, TokenMissing } from '../lib/errors.ts'
@@ -143,7 +144,7 @@ const isChange = ({ req: { method, path } }: Context) =>
 
 /** The customer that the path names, for a resource that operators manage. Throws `not_found`. */
 export const loadCustomer = createMiddleware<CustomerEnv>(async (c, next) => {
-  const { id } = await c.get('services').customerAdmin.find(customerParam(c))
+  const { id } = await findCustomer(c.get('services'), customerParam(c))
   c.set('customerId', id)
   await next()
 })

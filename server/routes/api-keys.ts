@@ -1,5 +1,6 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { createApiKey, deleteApiKey, listApiKeys } from '../clients/api-keys.ts'
 import { readJson } from '../http/body.ts'
 import { waitForAll, waitParam } from '../http/consistency.ts'
 import { auditContext, type CustomerEnv } from '../http/env.ts'
@@ -23,7 +24,7 @@ const createKeyRequest = z.strictObject({
 /** A customer's API keys. */
 export const apiKeys = new Hono<CustomerEnv>()
   .get('/', async c => {
-    const keys = await c.get('services').clients.list(c.get('customerId'))
+    const keys = await listApiKeys(c.get('services'), c.get('customerId'))
     return json(c, { keys: keys.map(serializeApiKey) })
   })
   .post('/', async c => {
@@ -32,14 +33,14 @@ export const apiKeys = new Hono<CustomerEnv>()
     const scope = [...new Set(scopes)].join(' ')
     const request = { customerId: c.get('customerId'), name, scope, expiresIn }
     const context = auditContext(c, c.get('actor'))
-    const { text, ...key } = await c.get('services').clients.create(request, context, idempotencyKey(c))
+    const { text, ...key } = await createApiKey(c.get('services'), request, context, idempotencyKey(c))
     const shown = serializeApiKey({ ...key, name: name ?? null, scope, lastUsedAt: null })
     return json(c, { ...shown, api_key: text }, 201, NO_STORE)
   })
   .delete('/:id', async c => {
     const wait = waitParam(c)
     const context = auditContext(c, c.get('actor'))
-    const seq = await c.get('services').clients.delete(c.get('customerId'), idParam(c), context)
+    const seq = await deleteApiKey(c.get('services'), c.get('customerId'), idParam(c), context)
     // Wait before a 404 too: an earlier attempt's deletion may not have reached every replica yet.
     await waitForAll(c, wait, seq)
     if (seq === undefined) throw new ApiError('not_found', 'no such API key')

@@ -1,6 +1,12 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import { AUDIT_TYPES, type AuditRow, type AuditSpan, type AuditType } from '../audit/audit.ts'
+import {
+  AUDIT_TYPES,
+  type AuditRow,
+  type AuditSpan,
+  type AuditType,
+  listCustomerEvents,
+} from '../audit/audit.ts'
 import type { AppContext, CustomerEnv } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'
@@ -17,8 +23,8 @@ type PageQuery = SpanQuery & { [name in (typeof PAGE_PARAMS)[number]]?: string }
 export const audit = new Hono<CustomerEnv>().get('/', c => {
   const customerId = c.get('customerId')
   const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
-  const { audit } = c.get('services')
-  return pageOfEvents(c, query, span => audit.list({ ...span, customerId }), serializeEvent)
+  const find = (span: AuditSpan) => listCustomerEvents(c.get('services'), { ...span, customerId })
+  return pageOfEvents(c, query, find, serializeEvent)
 })
 
 export async function pageOfEvents(

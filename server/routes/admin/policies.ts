@@ -1,5 +1,6 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { setPolicy } from '../../customers/admin.ts'
 import { readJson } from '../../http/body.ts'
 import { auditContext, type OperatorEnv } from '../../http/env.ts'
 import { present } from '../../http/params.ts'
@@ -54,7 +55,7 @@ export const policies = new Hono<OperatorEnv>().put('/:customer/policy', async c
   const change = conditionalChange(c)
   const policy = toPolicy(await readJson(c, policyRequest))
   const context = auditContext(c, c.get('actor'))
-  return jsonWithETag(c, await c.get('services').customerAdmin.setPolicy(change, policy, context))
+  return jsonWithETag(c, await setPolicy(c.get('services'), change, policy, context))
 })
 
 const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({

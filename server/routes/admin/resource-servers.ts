@@ -1,6 +1,13 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import type { ServerRow } from '../../clients/resource-servers.ts'
+import {
+  changeResourceServer,
+  createResourceServer,
+  deleteResourceServer,
+  listResourceServers,
+  rotateCredential,
+  type ServerRow,
+} from '../../clients/resource-servers.ts'
 import { readJson } from '../../http/body.ts'
 import { waitForAll, waitParam } from '../../http/consistency.ts'
 import { auditContext, type OperatorEnv } from '../../http/env.ts'
@@ -43,15 +50,15 @@ const rotateRequest = z
 /** Resource servers created by operators. The setting RESOURCE_SERVERS is not included. */
 export const resourceServers = new Hono<OperatorEnv>()
   .get('/', async c => {
-    const servers = await c.get('services').resourceServers.list()
+    const servers = await listResourceServers(c.get('services'))
     return json(c, { servers: servers.map(serializeServer) })
   })
   .post('/', async c => {
     const { name, customers, scopes } = await readJson(c, serverRequest)
     const context = auditContext(c, c.get('actor'))
-    const { resourceServers } = c.get('services')
     const limits = { customers, scopes }
-    const { server, credential } = await resourceServers.create(name, limits, context, idempotencyKey(c))
+    const key = idempotencyKey(c)
+    const { server, credential } = await createResourceServer(c.get('services'), name, limits, context, key)
     return json(c, { ...serializeServer(server), credential }, 201, NO_STORE)
   })
   // The request replaces the limits: without any, the server has none.
@@ -59,8 +66,8 @@ export const resourceServers = new Hono<OperatorEnv>()
     const wait = waitParam(c)
     const { name, customers, scopes } = await readJson(c, serverRequest)
     const context = auditContext(c, c.get('actor'))
-    const { resourceServers } = c.get('services')
-    const { server, seq } = await resourceServers.change(idParam(c), name, { customers, scopes }, context)
+    const limits = { customers, scopes }
+    const { server, seq } = await changeResourceServer(c.get('services'), idParam(c), name, limits, context)
     await waitForAll(c, wait, seq)
     return json(c, serializeServer(server))
   })
@@ -69,14 +76,14 @@ export const resourceServers = new Hono<OperatorEnv>()
   .post('/:id/rotate', async c => {
     const { overlap = DAY_SECONDS, end } = await readJson(c, rotateRequest)
     const context = auditContext(c, c.get('actor'))
-    const { resourceServers } = c.get('services')
-    const { server, credential } = await resourceServers.rotate(idParam(c), { overlap, end }, context)
+    const rotation = { overlap, end }
+    const { server, credential } = await rotateCredential(c.get('services'), idParam(c), rotation, context)
     return json(c, { ...serializeServer(server), credential }, 200, NO_STORE)
   })
   .delete('/:id', async c => {
     const wait = waitParam(c)
     const context = auditContext(c, c.get('actor'))
-    const seq = await c.get('services').resourceServers.delete(idParam(c), context)
+    const seq = await deleteResourceServer(c.get('services'), idParam(c), context)
     // Wait before a 404 too: an earlier attempt's deletion may not have reached every replica yet.
     await waitForAll(c, wait, seq)
     if (seq === undefined) throw new ApiError('not_found', 'no such resource server')
