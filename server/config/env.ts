@@ -4,15 +4,10 @@ export type Environment = Record<string, string | undefined>
 export type ReadFile = (path: string) => string
 
 /** The settings as the operator wrote them, before they are parsed. */
-export interface Texts {
-  texts: Partial<Record<SettingName, string>>
+export function readTexts(env: Environment, readFile: ReadFile) {
+  const texts: Partial<Record<SettingName, string>> = {}
   /** Settings that couldn't be read at all; their text is empty, so that they count as set. */
-  unread: Map<SettingName, string>
-}
-
-export function readTexts(env: Environment, readFile: ReadFile): Texts {
-  const texts: Texts['texts'] = {}
-  const unread: Texts['unread'] = new Map()
+  const unread = new Map<SettingName, string>()
   for (const setting of SETTINGS) {
     const { text, problem } = readText(setting, env, readFile)
     if (text !== undefined) texts[setting.name] = text

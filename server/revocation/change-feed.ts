@@ -247,8 +247,7 @@ export class ChangeFeed {
     this.counts.rows += rows.length
     const whole = rows.length < PAGE
     // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
-    const seen =
-      this.timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
+    const seen = this.timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
     this.timeline = answer.timeline
     this.applied = whole ? answer.seq : rows.at(-1)![0]
     this.#others = answer
