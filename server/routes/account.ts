@@ -1,6 +1,7 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
 import { type Customer, changePassword, findAccount, logIn, signUp } from '../customers/accounts.ts'
+import { actorContext } from '../http/act.ts'
 import { requireAccessToken, requireAccount } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type AppEnv, auditContext } from '../http/env.ts'
@@ -49,13 +50,13 @@ export const account = new Hono<AppEnv>()
   })
   .post('/logout', requireAccount, async c => {
     const { revoker } = c.get('services')
-    await revoker.end(c.get('customerId'), c.get('sessionId'), auditContext(c, c.get('actor')))
+    await revoker.end(c.get('customerId'), c.get('sessionId'), actorContext(c))
     return noContent(c)
   })
   .post('/password', requireAccount, async c => {
     const { password, new_password: newPassword } = await readJson(c, changePasswordRequest)
     const change = { customerId: c.get('customerId'), sessionId: c.get('sessionId'), password, newPassword }
-    await changePassword(c.get('services'), change, auditContext(c, c.get('actor')))
+    await changePassword(c.get('services'), change, actorContext(c))
     return noContent(c)
   })
 

@@ -1,8 +1,8 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
-import { waitForAll, waitParam } from '../http/consistency.ts'
-import { auditContext, type CustomerEnv } from '../http/env.ts'
+import type { CustomerEnv } from '../http/env.ts'
 import { present } from '../http/params.ts'
 import { json } from '../http/respond.ts'
 import { retireSigningKey } from '../keys/retirement.ts'
@@ -35,18 +35,16 @@ export const signingKeys = new Hono<CustomerEnv>()
     if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0 } })
     if (dry_run) return json(c, { would_end: await wouldEnd(services, customerId, uses) })
     const how = { now, reason: 'asked' as const }
-    const context = auditContext(c, c.get('actor'))
+    const context = actorContext(c)
     const { versions, effectiveAt } = await rotateSigningKeys(services, customerId, uses, how, context)
     return json(c, present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
   })
   .post('/retire', async c => {
-    const wait = waitParam(c)
-    const which = await readJson(c, retireRequest)
-    const context = auditContext(c, c.get('actor'))
-    const customerId = c.get('customerId')
-    const { retiredAt, seq } = await retireSigningKey(c.get('services'), customerId, which, context)
-    await waitForAll(c, wait, seq)
-    return json(c, { ...which, state: 'retired', retired_at: retiredAt })
+    const { use, version, retiredAt } = await actAndWait(c, async (services, context) => {
+      const which = await readJson(c, retireRequest)
+      return { ...which, ...(await retireSigningKey(services, c.get('customerId'), which, context)) }
+    })
+    return json(c, { use, version, state: 'retired', retired_at: retiredAt })
   })
 
 const serializeSigningKey = (secret: SecretRow) =>

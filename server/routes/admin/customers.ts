@@ -14,9 +14,9 @@ import {
   setPassword,
 } from '../../customers/admin.ts'
 import { createCustomer } from '../../customers/provisioning.ts'
+import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
-import { waitForAll, waitParam } from '../../http/consistency.ts'
-import { type AppContext, auditContext, type OperatorEnv } from '../../http/env.ts'
+import type { AppContext, OperatorEnv } from '../../http/env.ts'
 import { decodeCursor, decodeTextCursor, pageOf, pageSize, textPageOf } from '../../http/pagination.ts'
 import { customerParam, idempotencyKey, present, readQuery } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
@@ -45,7 +45,7 @@ export const customers = new Hono<OperatorEnv>()
   })
   .post('/', async c => {
     const { email, name, password } = await readJson(c, createRequest)
-    const context = auditContext(c, c.get('actor'))
+    const context = actorContext(c)
     const account = { email, name, password }
     const { customer, apiKey } = await createCustomer(c.get('services'), account, context, idempotencyKey(c))
     return jsonWithETag(c, customer, { customer: serializeCustomer(customer), api_key: apiKey }, 201)
@@ -54,28 +54,25 @@ export const customers = new Hono<OperatorEnv>()
   .patch('/:customer', async c => {
     const change = conditionalChange(c)
     const { email, name } = await readJson(c, changeRequest)
-    const context = auditContext(c, c.get('actor'))
-    return jsonWithETag(c, await changeCustomer(c.get('services'), change, { email, name }, context))
+    const customer = await changeCustomer(c.get('services'), change, { email, name }, actorContext(c))
+    return jsonWithETag(c, customer)
   })
   .post('/:customer/disable', c => setState(c, disableCustomer))
   .post('/:customer/enable', c => setState(c, enableCustomer))
   .put('/:customer/password', async c => {
-    const wait = waitParam(c)
-    const customerId = customerParam(c)
-    const { password } = await readJson(c, passwordRequest)
-    const context = auditContext(c, c.get('actor'))
-    const seq = await setPassword(c.get('services'), customerId, password, context)
-    await waitForAll(c, wait, seq)
+    await actAndWait(c, async (services, context) => {
+      const customerId = customerParam(c)
+      const { password } = await readJson(c, passwordRequest)
+      return setPassword(services, customerId, password, context)
+    })
     return noContent(c)
   })
   // Erasure can't be undone: the customer's id in the path says that this one is meant.
   .delete('/:customer', async c => {
-    const wait = waitParam(c)
-    const customerId = customerParam(c)
-    const context = auditContext(c, c.get('actor'))
-    const report = await eraseCustomer(c.get('services'), customerId, context)
-    await waitForAll(c, wait, report.seq)
-    return json(c, serializeErasure(customerId, report))
+    const report = await actAndWait(c, (services, context) =>
+      eraseCustomer(services, customerParam(c), context),
+    )
+    return json(c, serializeErasure(customerParam(c), report))
   })
 
 type ListQuery = { email?: string; name?: string; cursor?: string; limit?: string }
@@ -97,12 +94,9 @@ async function search(c: AppContext, by: 'email' | 'name', query: ListQuery) {
 }
 
 async function setState(c: Context<OperatorEnv>, act: typeof disableCustomer) {
-  const wait = waitParam(c)
-  const context = auditContext(c, c.get('actor'))
-  const { customer, seq } = await act(c.get('services'), conditionalChange(c), context)
-  // Wait even if nothing was left to change: an earlier attempt's change may not have reached every replica
-  // yet.
-  await waitForAll(c, wait, seq)
+  const { customer } = await actAndWait(c, (services, context) =>
+    act(services, conditionalChange(c), context),
+  )
   return jsonWithETag(c, customer)
 }
 

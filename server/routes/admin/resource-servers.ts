@@ -8,9 +8,9 @@ import {
   rotateCredential,
   type ServerRow,
 } from '../../clients/resource-servers.ts'
+import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
-import { waitForAll, waitParam } from '../../http/consistency.ts'
-import { auditContext, type OperatorEnv } from '../../http/env.ts'
+import type { OperatorEnv } from '../../http/env.ts'
 import { idempotencyKey, idParam, present } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
 import { name } from '../../http/schemas.ts'
@@ -55,7 +55,7 @@ export const resourceServers = new Hono<OperatorEnv>()
   })
   .post('/', async c => {
     const { name, customers, scopes } = await readJson(c, serverRequest)
-    const context = auditContext(c, c.get('actor'))
+    const context = actorContext(c)
     const limits = { customers, scopes }
     const key = idempotencyKey(c)
     const { server, credential } = await createResourceServer(c.get('services'), name, limits, context, key)
@@ -63,29 +63,25 @@ export const resourceServers = new Hono<OperatorEnv>()
   })
   // The request replaces the limits: without any, the server has none.
   .put('/:id', async c => {
-    const wait = waitParam(c)
-    const { name, customers, scopes } = await readJson(c, serverRequest)
-    const context = auditContext(c, c.get('actor'))
-    const limits = { customers, scopes }
-    const { server, seq } = await changeResourceServer(c.get('services'), idParam(c), name, limits, context)
-    await waitForAll(c, wait, seq)
+    const { server } = await actAndWait(c, async (services, context) => {
+      const { name, customers, scopes } = await readJson(c, serverRequest)
+      return changeResourceServer(services, idParam(c), name, { customers, scopes }, context)
+    })
     return json(c, serializeServer(server))
   })
   // With an overlap of 0 the old credential is refused at once here, and elsewhere within MAX_STALENESS. The answer doesn't
   // wait for that: it holds the new credential, and must not be lost.
   .post('/:id/rotate', async c => {
     const { overlap = DAY_SECONDS, end } = await readJson(c, rotateRequest)
-    const context = auditContext(c, c.get('actor'))
+    const context = actorContext(c)
     const rotation = { overlap, end }
     const { server, credential } = await rotateCredential(c.get('services'), idParam(c), rotation, context)
     return json(c, { ...serializeServer(server), credential }, 200, NO_STORE)
   })
   .delete('/:id', async c => {
-    const wait = waitParam(c)
-    const context = auditContext(c, c.get('actor'))
-    const seq = await deleteResourceServer(c.get('services'), idParam(c), context)
-    // Wait before a 404 too: an earlier attempt's deletion may not have reached every replica yet.
-    await waitForAll(c, wait, seq)
+    const seq = await actAndWait(c, (services, context) =>
+      deleteResourceServer(services, idParam(c), context),
+    )
     if (seq === undefined) throw new ApiError('not_found', 'no such resource server')
     return noContent(c)
   })
