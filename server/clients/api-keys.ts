@@ -12,6 +12,8 @@ import { ApiError } from '../lib/errors.ts'
 import { type IdempotentRequest, OTHER_REQUEST, retryOf } from '../lib/idempotency.ts'
 import type { Services } from '../services.ts'
 
+export type { ApiKeyRow } from '../../db/queries/api-keys.ts'
+
 /** API keys that one customer may have. */
 const MAX_API_KEYS = 100
 

@@ -1,4 +1,4 @@
-import { SETTINGS, type Setting, type SettingName } from './schema.ts'
+import { SETTINGS, type SettingName } from './schema.ts'
 
 export type Environment = Record<string, string | undefined>
 export type ReadFile = (path: string) => string
@@ -18,7 +18,11 @@ export function readTexts(env: Environment, readFile: ReadFile) {
 
 type Outcome = { text?: string | undefined; problem?: string }
 
-function readText({ name, secret }: Setting, env: Environment, readFile: ReadFile): Outcome {
+function readText(
+  { name, secret }: (typeof SETTINGS)[number],
+  env: Environment,
+  readFile: ReadFile,
+): Outcome {
   // An empty string is unset: that is how a compose file or a shell leaves a variable out.
   const text = env[name] || undefined
   const path = secret ? env[`${name}_FILE`] : undefined

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { SetupError } from '../lib/errors.ts'
-import { acquireLock, createFile, type Lock, LockHeldError } from './pid-lock.ts'
+import { acquireLock, createFile, LockHeldError } from './pid-lock.ts'
 
 /** The folder of the embedded database: who has it open, and the secrets that were made for it. */
 export interface DataDir {
@@ -38,13 +38,13 @@ export class MasterKeyMissingError extends SetupError {
  * second process would corrupt the database.
  */
 export function openDataDir(path: string): DataDir {
-  const { release } = lockFolder(path)
+  const release = lockFolder(path)
   // Absolute, so that PGlite never takes a name like memory:// for one of its own kinds of storage.
   const database = join(resolve(path), 'pgdata')
   return { path, database, fresh: isEmpty(database), release }
 }
 
-function lockFolder(path: string): Lock {
+function lockFolder(path: string) {
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 })
     return acquireLock(join(path, 'assay.lock'))

@@ -8,6 +8,7 @@ import {
 } from '../../db/queries/key-retirement.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { randomId } from '../crypto/credentials.ts'
+import type { KeyName } from '../jwt/kid.ts'
 import { ApiError, ConflictError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
 
@@ -23,10 +24,7 @@ const WINDOW_ROWS = 1_000
 const IN_FLIGHT_SECONDS = 60
 
 /** One version of one of a customer's secrets. */
-export interface Version {
-  use: 'access' | 'refresh'
-  version: number
-}
+type Version = Pick<KeyName, 'use' | 'version'>
 
 /** A random place, so that a replica that restarts often still reaches every customer eventually. */
 export const firstCursor = (): ScanCursor => ({ customerId: randomId(10), version: 0 })

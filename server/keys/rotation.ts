@@ -1,12 +1,11 @@
-import { randomBytes } from 'node:crypto'
 import { countLive, listSecrets } from '../../db/queries/key-retirement.ts'
 import { findAged, findRotatable, type Rotatable, rotateKeys } from '../../db/queries/key-rotation.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
-import { seal } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
+import type { Use } from '../jwt/kid.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
-import { openDataKey } from './customer-keys.ts'
+import { openDataKey, sealNewSecret } from './customer-keys.ts'
 
 /** The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server. */
 
@@ -16,7 +15,7 @@ export type { SecretRow } from '../../db/queries/key-retirement.ts'
 export type Uses = { access: boolean; refresh: boolean }
 
 export interface Rotated {
-  versions: { use: 'access' | 'refresh'; version: number }[]
+  versions: { use: Use; version: number }[]
   /** Milliseconds since 1970, by the database's clock: from then on every replica refuses what was ended. */
   effectiveAt: number
 }
@@ -26,8 +25,6 @@ export interface Rotated {
  */
 type Act = { now: boolean; reason: string }
 
-/** As long as SHA-512's output, which is the shortest key that HS512 allows (RFC 7518 3.2). */
-const SECRET_BYTES = 64
 /** A rotation that loses against a concurrent one is retried from the new state. */
 const MAX_ATTEMPTS = 5
 /** The most previous versions that may still verify: each is part of the record that every replica reads. */
@@ -36,8 +33,6 @@ const TOO_MANY_VERSIONS =
   'too many older versions still verify; wait until they are retired, or rotate with now'
 /** Customers per maintenance pass. */
 const BATCH_ROWS = 100
-
-export const newSecret = () => randomBytes(SECRET_BYTES)
 
 /**
  * Creates a new version for each use, in one write. Tokens of the old version stay valid until they expire.
@@ -85,15 +80,10 @@ async function findSource({ db }: Services, customerId: string): Promise<Rotatab
   return from
 }
 
-function sealNext(keyRing: KeyRing, customer: string, uses: Uses, from: Rotatable) {
-  const dataKey = openDataKey(keyRing, customer, from.sealedDataKey)
-  const next = (purpose: 'access' | 'refresh', current: number) =>
-    seal(dataKey, newSecret(), {
-      installation: keyRing.installationId,
-      customer,
-      purpose,
-      version: current + 1,
-    })
+function sealNext(keyRing: KeyRing, customerId: string, uses: Uses, from: Rotatable) {
+  const dataKey = openDataKey(keyRing, customerId, from.sealedDataKey)
+  const next = (use: Use, current: number) =>
+    sealNewSecret(keyRing, dataKey, { customerId, use, version: current + 1 })
   return {
     rotations: from.rotations,
     sealedAccess: uses.access ? next('access', from.accessVersion) : undefined,

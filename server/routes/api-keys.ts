@@ -1,6 +1,6 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import { createApiKey, deleteApiKey, listApiKeys } from '../clients/api-keys.ts'
+import { type ApiKeyRow, createApiKey, deleteApiKey, listApiKeys } from '../clients/api-keys.ts'
 import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
@@ -54,16 +54,7 @@ function assertGrantable(scopes: string[]) {
     )
 }
 
-interface ListedKey {
-  id: string
-  name: string | null
-  scope: string
-  createdAt: Date
-  expiresAt: Date | null
-  lastUsedAt: Date | null
-}
-
-const serializeApiKey = ({ id, name, scope, createdAt, expiresAt, lastUsedAt }: ListedKey) =>
+const serializeApiKey = ({ id, name, scope, createdAt, expiresAt, lastUsedAt }: ApiKeyRow) =>
   present({
     id,
     name,

@@ -72,27 +72,16 @@ function instant(name: string, text: string | undefined): Date | undefined {
   return new Date(at)
 }
 
-export const serializeEvent = ({
-  id,
-  at,
-  type,
-  actor,
-  subject,
-  sessionId,
-  tokenId,
-  ip,
-  userAgent,
-  detail,
-}: AuditRow) =>
+export const serializeEvent = (event: AuditRow) =>
   present({
-    id: String(id),
-    at,
-    type,
-    actor,
-    subject,
-    session_id: sessionId,
-    token_id: tokenId,
-    ip,
-    user_agent: userAgent,
-    detail: detail === null ? undefined : JSON.parse(detail),
+    id: String(event.id),
+    at: event.at,
+    type: event.type,
+    actor: event.actor,
+    subject: event.subject,
+    session_id: event.sessionId,
+    token_id: event.tokenId,
+    ip: event.ip,
+    user_agent: event.userAgent,
+    detail: event.detail === null ? undefined : JSON.parse(event.detail),
   })

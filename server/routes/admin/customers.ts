@@ -137,14 +137,11 @@ function serializePolicy(policy: Policy) {
   return Object.keys(own).length > 0 ? own : undefined
 }
 
-const serializeErasure = (
-  id: string,
-  { erasedAt, sessions, apiKeys, secrets, auditEvents }: ErasureReport,
-) => ({
+const serializeErasure = (id: string, report: ErasureReport) => ({
   id,
-  erased_at: erasedAt,
-  sessions,
-  api_keys: apiKeys,
-  secrets,
-  audit_events: auditEvents,
+  erased_at: report.erasedAt,
+  sessions: report.sessions,
+  api_keys: report.apiKeys,
+  secrets: report.secrets,
+  audit_events: report.auditEvents,
 })
