@@ -30,13 +30,10 @@ servers
   .example('servers list')
   .show(async () => {
     const { servers } = await api.get('/admin/servers')
-    const row = ({ id, name, customers, scopes, created_at }: Json) => [
-      id,
-      name,
-      customers?.join(' '),
-      scopes?.join(' '),
-      created_at,
-    ]
+    const row = (one: Json) => {
+      const [customers, scopes] = [one.customers?.join(' '), one.scopes?.join(' ')]
+      return [one.id, one.name, customers, scopes, one.created_at]
+    }
     return { json: servers, text: table(['id', 'name', 'customers', 'scopes', 'created'], servers.map(row)) }
   })
 

@@ -9,14 +9,14 @@ import {
   type TokenRevocation,
 } from '../../db/queries/change-feed.ts'
 import { endSessions, type SessionEnd } from '../../db/queries/sessions.ts'
-import type { AccessClaims } from '../jwt/claims.ts'
+import { type AccessClaims, MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { RateLimiter } from '../lib/rate-limiter.ts'
 import type { ChangeFeed } from './change-feed.ts'
 
 /** The longest life of an access token (seconds), used until a poll returns the exact end. */
-const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = 86_400 + 60
+const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = MAX_TOKEN_TTL_SECONDS + 60
 
 export interface RevokerOptions {
   db: Querier & Pick<Database, 'kind'>

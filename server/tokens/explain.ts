@@ -2,6 +2,7 @@ import type { Querier } from '../../db/queries/change-feed.ts'
 import { type ExplainedSession, explainKey, explainSession } from '../../db/queries/explain.ts'
 import type { AllowList } from '../clients/resource-servers.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
+import type { AccessClaims } from '../jwt/claims.ts'
 import { parseClaims, parseHeader, split } from '../jwt/jwt.ts'
 import { type KeyName, parseKid } from '../jwt/kid.ts'
 import { scopesOf } from '../jwt/scopes.ts'
@@ -155,15 +156,7 @@ async function describeSession(
 const isBeyond = ({ customers }: AllowList, { use, customerId }: KeyName) =>
   use === 'refresh' || customers?.includes(customerId) === false
 
-interface Claims {
-  jti: string
-  sub: string
-  scope?: string
-  iat: number
-  exp: number
-  sid?: string
-  gen?: number
-}
+type Claims = Pick<AccessClaims, 'jti' | 'sub' | 'scope' | 'iat' | 'exp' | 'sid' | 'gen'>
 
 const claimsOf = (text: string) => parseClaims(split(text)!.claims) as unknown as Claims
 
