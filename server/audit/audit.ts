@@ -30,10 +30,8 @@ const PAGE_ROWS = 1_000
 export const listCustomerEvents = ({ db }: Services, query: AuditQuery) => listEvents(db, query)
 
 /** Newest first. */
-export async function searchEvents(
-  { db }: Services,
-  { customerId, actor, type, ...span }: AuditSearch,
-): Promise<AuditRow[]> {
+export async function searchEvents(services: Services, { customerId, actor, type, ...span }: AuditSearch) {
+  const { db } = services
   if (customerId !== undefined) return listEvents(db, { ...span, type, customerId })
   if (actor !== undefined) return listEventsOfOperator(db, { ...span, type, actor })
   return type === undefined ? listAllEvents(db, { ...span, type }) : listEventsOfType(db, { ...span, type })

@@ -28,12 +28,8 @@ export function newApiKey({ installationKey }: KeyRing, customerId: string, draw
  * Throws `conflict` if the customer has the maximum number of keys, and `invalid_request` for a different
  * request with the same `retryKey`.
  */
-export async function createApiKey(
-  { db, keyRing }: Services,
-  key: NewKey,
-  origin: AuditContext,
-  retryKey?: string,
-) {
+export async function createApiKey(services: Services, key: NewKey, origin: AuditContext, retryKey?: string) {
+  const { db, keyRing } = services
   const retry = retryKey === undefined ? undefined : retryFor(keyRing, key, origin, retryKey)
   const id = newApiKeyId(keyRing.installationKey, key.customerId)
   const made = newCredential('assay_ak', id, retry?.drawOf(id))
@@ -65,12 +61,8 @@ function retryFor(
 }
 
 /** Returns the change feed's number, or undefined if there was nothing to delete. */
-export async function deleteApiKey(
-  { db, revoker }: Services,
-  customerId: string,
-  id: string,
-  origin: AuditContext,
-): Promise<number | undefined> {
+export async function deleteApiKey(services: Services, customerId: string, id: string, origin: AuditContext) {
+  const { db, revoker } = services
   const [deleted] = await removeApiKey(db, { ...origin, customerId, id })
   if (!deleted) return undefined
   revoker.invalidateCustomer(customerId, deleted.seq)

@@ -32,6 +32,10 @@ export interface AllowList {
   scopes: string[] | undefined
 }
 
+interface ServerDescription extends AllowList {
+  name: string | undefined
+}
+
 /** A cached resource server. `digest` is undefined if no such server exists. */
 interface Known extends AllowList {
   digest: Buffer | undefined
@@ -112,12 +116,11 @@ export const listResourceServers = ({ db }: Services) => listServers(db, {})
  */
 export async function createResourceServer(
   { db, keyRing }: Services,
-  name: string | undefined,
-  limits: AllowList,
+  server: ServerDescription,
   origin: AuditContext,
   retryKey?: string,
 ) {
-  const columns = { name, ...toColumns(limits) }
+  const columns = toColumns(server)
   const seed = `server ${origin.actor} ${retryKey}`
   const retry = retryKey === undefined ? undefined : retryOf(keyRing.installationKey, seed, columns)
   const id = newServerId(keyRing.installationKey)
@@ -141,11 +144,10 @@ async function again(db: Querier, retry: IdempotentRequest) {
 export async function changeResourceServer(
   services: Services,
   id: string,
-  name: string | undefined,
-  limits: AllowList,
+  server: ServerDescription,
   origin: AuditContext,
 ) {
-  const [changed] = await updateServer(services.db, { ...origin, id, name, ...toColumns(limits) })
+  const [changed] = await updateServer(services.db, { ...origin, id, ...toColumns(server) })
   return applyChange(services, id, changed)
 }
 
@@ -173,11 +175,8 @@ async function throwNotRotated({ db }: Services, id: string) {
 }
 
 /** Returns the change feed's number, or undefined if there was no such server. */
-export async function deleteResourceServer(
-  { db, revoker }: Services,
-  id: string,
-  origin: AuditContext,
-): Promise<number | undefined> {
+export async function deleteResourceServer(services: Services, id: string, origin: AuditContext) {
+  const { db, revoker } = services
   const [deleted] = await deleteServer(db, { ...origin, id })
   if (deleted) revoker.invalidateCustomer(id, deleted.seq)
   return deleted?.seq
@@ -217,7 +216,8 @@ function toKnown({ digest, previousDigest, previousUntil, customers, scopes }: S
   }
 }
 
-const toColumns = ({ customers, scopes }: AllowList) => ({
+const toColumns = ({ name, customers, scopes }: ServerDescription) => ({
+  name,
   customers: customers && JSON.stringify(customers),
   scopes: scopes && JSON.stringify(scopes),
 })

@@ -76,12 +76,7 @@ export async function logIn(
   return { customer: { ...customer, email } satisfies Customer, granted }
 }
 
-async function loginFailure(
-  db: Querier,
-  login: Login | undefined,
-  matched: boolean,
-  origin: AuditContext,
-): Promise<ApiError> {
+async function loginFailure(db: Querier, login: Login | undefined, matched: boolean, origin: AuditContext) {
   const reason = matched ? 'disabled' : 'password'
   await insertLoginFailure(db, { ...origin, customerId: login?.id, reason })
   return matched
@@ -90,26 +85,24 @@ async function loginFailure(
 }
 
 /** A customer acting for itself. */
-function grantFor(
-  { issuer: audience }: Config,
+const grantFor = (
+  config: Config,
   customerId: string,
   type: AuditType,
   origin: AuditContext,
-): IssueRequest {
-  return {
-    ...origin,
-    actor: `customer:${customerId}`,
-    customerId,
-    subject: customerId,
-    scope: ACCOUNT,
-    exact: false,
-    audience,
-    ext: undefined,
-    expiresIn: undefined,
-    apiKeyId: undefined,
-    type,
-  }
-}
+): IssueRequest => ({
+  ...origin,
+  actor: `customer:${customerId}`,
+  customerId,
+  subject: customerId,
+  scope: ACCOUNT,
+  exact: false,
+  audience: config.issuer,
+  ext: undefined,
+  expiresIn: undefined,
+  apiKeyId: undefined,
+  type,
+})
 
 /** Throws `not_found` if it was erased a moment ago. */
 export async function findAccount({ db }: Services, customerId: string): Promise<Customer> {

@@ -14,12 +14,7 @@ import {
   updatePolicy,
   setPassword as writePassword,
 } from '../../db/queries/customers.ts'
-import {
-  type ErasureReport,
-  eraseCustomer as erase,
-  findErased,
-  sweepErased,
-} from '../../db/queries/erasure.ts'
+import { eraseCustomer as erase, findErased, sweepErased } from '../../db/queries/erasure.ts'
 import { hashPassword } from '../crypto/password.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
@@ -130,11 +125,8 @@ export async function sweepErasedCustomers({ db }: Services): Promise<void> {
 }
 
 /** Erases a customer. Only its audit events stay, with ids and nothing personal. Throws `not_found`. */
-export async function eraseCustomer(
-  { db, revoker }: Services,
-  customerId: string,
-  origin: AuditContext,
-): Promise<ErasureReport> {
+export async function eraseCustomer(services: Services, customerId: string, origin: AuditContext) {
+  const { db, revoker } = services
   const connection = db.connection(ERASURE_DEADLINE_MS)
   try {
     const [receipt] = await erase(connection, { ...origin, customerId })

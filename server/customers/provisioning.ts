@@ -55,11 +55,8 @@ export async function createCustomer(
  * Hashes the password, with the same result for the same seed. Without a password, it hashes an unknown
  * random text.
  */
-function hashFor(
-  { passwordHashing, keyRing }: Services,
-  password: string | undefined,
-  seed: string | undefined,
-): Promise<string> {
+function hashFor(services: Services, password: string | undefined, seed: string | undefined) {
+  const { passwordHashing, keyRing } = services
   const text = password ?? randomBytes(32).toString('hex')
   const salt = seed === undefined ? undefined : fromRetry(keyRing.installationKey, seed)(16, 'password salt')
   return passwordHashing.run(() => hashPassword(text, salt))
@@ -68,11 +65,8 @@ function hashFor(
 /**
  * Uses the password hash: an API key derived from the password itself would make guesses cheap to verify.
  */
-function drawForAccount(
-  { keyRing }: Services,
-  seed: string,
-  { email, name, password, passwordHash }: Hashed,
-): RandomSource {
+function drawForAccount(services: Services, seed: string, { email, name, password, passwordHash }: Hashed) {
+  const { keyRing } = services
   const request = [email, name, password === undefined ? undefined : passwordHash]
   return drawFor(keyRing.installationKey, seed, request)
 }
@@ -117,10 +111,7 @@ function unlessMade(error: unknown): [] {
 }
 
 /** Returns the earlier result. Throws `invalid_request` unless exactly that API key still exists. */
-function again(
-  { digest, ...customer }: AdminCustomer & { digest: Uint8Array | null },
-  apiKey: string,
-): Created {
+function again({ digest, ...customer }: AdminCustomer & { digest: Uint8Array | null }, apiKey: string) {
   if (digest === null) throw KEY_DELETED
   if (!matches(digest, apiKey)) throw OTHER_REQUEST
   return { customer, apiKey }

@@ -2,7 +2,6 @@ import { countLive, listSecrets } from '../../db/queries/key-retirement.ts'
 import { findAged, findRotatable, type Rotatable, rotateKeys } from '../../db/queries/key-rotation.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
-import type { Use } from '../jwt/kid.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
 import { openDataKey, sealNewSecret } from './customer-keys.ts'
@@ -12,18 +11,16 @@ import { openDataKey, sealNewSecret } from './customer-keys.ts'
 export type { SecretRow } from '../../db/queries/key-retirement.ts'
 
 /** Selects which of a customer's secrets to rotate. */
-export type Uses = { access: boolean; refresh: boolean }
+type Uses = { access: boolean; refresh: boolean }
 
-export interface Rotated {
-  versions: { use: Use; version: number }[]
-  /** Milliseconds since 1970, by the database's clock: from then on every replica refuses what was ended. */
-  effectiveAt: number
+interface Rotation {
+  customerId: string
+  uses: Uses
+  /** Everything that the old secrets signed becomes invalid at once. */
+  now: boolean
+  /** Recorded in the audit. */
+  reason: string
 }
-
-/**
- * `now`: everything that the old secrets signed becomes invalid at once. `reason` is recorded in the audit.
- */
-type Act = { now: boolean; reason: string }
 
 /** A rotation that loses against a concurrent one is retried from the new state. */
 const MAX_ATTEMPTS = 5
@@ -39,37 +36,29 @@ const BATCH_ROWS = 100
  * With `now` they become invalid at once on every replica, and rotating `refresh` also ends every session.
  * Throws `not_found`, `conflict`, RateLimitedError.
  */
-export async function rotateSigningKeys(
-  services: Services,
-  customerId: string,
-  uses: Uses,
-  act: Act,
-  origin: AuditContext,
-): Promise<Rotated> {
-  await services.limits.take('rotate', customerId)
+export async function rotateSigningKeys(services: Services, rotation: Rotation, origin: AuditContext) {
+  await services.limits.take('rotate', rotation.customerId)
   for (let tried = 0; tried < MAX_ATTEMPTS; tried++) {
-    const from = await findSource(services, customerId)
-    if (!act.now && from.previous >= MAX_PREVIOUS) throw new ApiError('conflict', TOO_MANY_VERSIONS)
-    const rotated = await rotateFrom(services, from, customerId, uses, act, origin)
+    const from = await findSource(services, rotation.customerId)
+    if (!rotation.now && from.previous >= MAX_PREVIOUS) throw new ApiError('conflict', TOO_MANY_VERSIONS)
+    const rotated = await rotateFrom(services, from, rotation, origin)
     if (rotated) return rotated
   }
   throw new ApiError('conflict', 'the secrets are being rotated by others at the same time; try again')
 }
 
-/** Undefined if another rotation came first. */
-async function rotateFrom(
-  { changeFeed, db, revoker, keyRing }: Services,
-  from: Rotatable,
-  customerId: string,
-  uses: Uses,
-  act: Act,
-  origin: AuditContext,
-): Promise<Rotated | undefined> {
+/**
+ * Undefined if another rotation came first. `effectiveAt`: milliseconds since 1970, by the database's clock; from then on every
+ * replica refuses what was ended.
+ */
+async function rotateFrom(services: Services, from: Rotatable, rotation: Rotation, origin: AuditContext) {
+  const { changeFeed, db, revoker, keyRing } = services
+  const { customerId, uses, now, reason } = rotation
   const sealed = sealNext(keyRing, customerId, uses, from)
-  const [rotated] = await rotateKeys(db, { ...origin, ...act, ...sealed, customerId })
+  const [rotated] = await rotateKeys(db, { ...origin, now, reason, ...sealed, customerId })
   if (!rotated) return undefined
   revoker.invalidateCustomer(customerId, rotated.seq)
-  if (act.now) await changeFeed.waitForReplicas(rotated.seq)
+  if (now) await changeFeed.waitForReplicas(rotated.seq)
   return { versions: rotated.versions, effectiveAt: changeFeed.now() }
 }
 
@@ -82,7 +71,7 @@ async function findSource({ db }: Services, customerId: string): Promise<Rotatab
 
 function sealNext(keyRing: KeyRing, customerId: string, uses: Uses, from: Rotatable) {
   const dataKey = openDataKey(keyRing, customerId, from.sealedDataKey)
-  const next = (use: Use, current: number) =>
+  const next = (use: 'access' | 'refresh', current: number) =>
     sealNewSecret(keyRing, dataKey, { customerId, use, version: current + 1 })
   return {
     rotations: from.rotations,
@@ -112,7 +101,7 @@ export async function rotateAgedKeys(services: Services, maxAge: number): Promis
 async function rotateAged(services: Services, customerId: string, rotations: number, uses: Uses) {
   const from = await findSource(services, customerId)
   if (from.rotations !== rotations) return
-  await rotateFrom(services, from, customerId, uses, { now: false, reason: 'age' }, MAINTENANCE)
+  await rotateFrom(services, from, { customerId, uses, now: false, reason: 'age' }, MAINTENANCE)
 }
 
 /** A customer whose secrets can't be rotated must not stop the rotation of the others. */

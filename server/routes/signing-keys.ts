@@ -34,9 +34,8 @@ export const signingKeys = new Hono<CustomerEnv>()
     // Without `now` a rotation ends nothing; with `now`, one of the access key alone ends no session.
     if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0 } })
     if (dry_run) return json(c, { would_end: await wouldEnd(services, customerId, uses) })
-    const how = { now, reason: 'asked' as const }
-    const context = actorContext(c)
-    const { versions, effectiveAt } = await rotateSigningKeys(services, customerId, uses, how, context)
+    const rotation = { customerId, uses, now, reason: 'asked' }
+    const { versions, effectiveAt } = await rotateSigningKeys(services, rotation, actorContext(c))
     return json(c, present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
   })
   .post('/retire', async c => {

@@ -141,11 +141,7 @@ async function describeKey(db: Querier, { kid, customerId, use, version }: KeyNa
   return { kid, customerId, use, version, state: found?.state ?? 'unknown' }
 }
 
-async function describeSession(
-  db: Querier,
-  customerId: string,
-  { sid, gen }: Claims,
-): Promise<Explanation['session']> {
+async function describeSession(db: Querier, customerId: string, { sid, gen }: Claims) {
   if (sid === undefined || gen === undefined) return undefined
   const [found] = await explainSession(db, { customerId, sessionId: sid })
   if (!found) return { id: sid, tokenGeneration: gen, state: 'unknown' }

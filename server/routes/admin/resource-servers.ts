@@ -56,16 +56,16 @@ export const resourceServers = new Hono<OperatorEnv>()
   .post('/', async c => {
     const { name, customers, scopes } = await readJson(c, serverRequest)
     const context = actorContext(c)
-    const limits = { customers, scopes }
+    const described = { name, customers, scopes }
     const key = idempotencyKey(c)
-    const { server, credential } = await createResourceServer(c.get('services'), name, limits, context, key)
+    const { server, credential } = await createResourceServer(c.get('services'), described, context, key)
     return json(c, { ...serializeServer(server), credential }, 201, NO_STORE)
   })
   // The request replaces the limits: without any, the server has none.
   .put('/:id', async c => {
     const { server } = await actAndWait(c, async (services, context) => {
       const { name, customers, scopes } = await readJson(c, serverRequest)
-      return changeResourceServer(services, idParam(c), name, { customers, scopes }, context)
+      return changeResourceServer(services, idParam(c), { name, customers, scopes }, context)
     })
     return json(c, serializeServer(server))
   })
