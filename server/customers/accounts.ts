@@ -18,7 +18,7 @@ import { ApiError } from '../lib/errors.ts'
 import { addressKey } from '../lib/rate-limiter.ts'
 import type { Services } from '../services.ts'
 import type { IssueRequest } from '../tokens/issuer.ts'
-import { newCustomer } from './new-customer.ts'
+import { newCustomer } from './provisioning.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
 

@@ -1,17 +1,22 @@
 import { randomBytes } from 'node:crypto'
 import { DatabaseError } from '../../db/errors.ts'
+import type { NewCustomer } from '../../db/queries/accounts.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import { type AdminCustomer, findCreated, insertCustomerAlone } from '../../db/queries/customers.ts'
 import { findErasure } from '../../db/queries/erasure.ts'
 import { newApiKey } from '../clients/api-keys.ts'
-import { fromRetry, matches, newCustomerId, type RandomSource } from '../crypto/credentials.ts'
+import { fromRetry, fromTheSystem, matches, newCustomerId, type RandomSource } from '../crypto/credentials.ts'
+import { seal } from '../crypto/envelope.ts'
+import type { KeyRing } from '../crypto/key-ring.ts'
 import { hashPassword } from '../crypto/password.ts'
+import type { Use } from '../jwt/kid.ts'
+import { ANY, SESSIONS } from '../jwt/scopes.ts'
+import { DATA_KEY_ID, dataKeyContext, sealNewSecret } from '../keys/customer-keys.ts'
 import { ApiError } from '../lib/errors.ts'
 import { drawFor, OTHER_REQUEST } from '../lib/idempotency.ts'
 import type { Services } from '../services.ts'
 import { NO_POLICY } from '../tokens/policy.ts'
 import { TAKEN } from './admin.ts'
-import { newCustomer } from './new-customer.ts'
 
 interface NewAccount {
   email: string
@@ -125,3 +130,33 @@ const ERASED = new ApiError(
   'invalid_request',
   'the customer of this Idempotency-Key was erased; use a new one',
 )
+
+/** Creates the initial data of a customer: its id, its secrets, and an API key, which is shown once. */
+export function newCustomer(
+  keyRing: KeyRing,
+  account: Pick<NewCustomer, 'email' | 'name' | 'passwordHash'>,
+  draw = fromTheSystem,
+): NewCustomer & { apiKey: string } {
+  const customerId = newCustomerId(draw)
+  const { id, digest, text } = newApiKey(keyRing, customerId, draw)
+  return {
+    ...account,
+    ...newSecrets(keyRing, customerId),
+    customerId,
+    newApiKeyId: id,
+    apiKeyDigest: digest,
+    apiKeyScope: `${ANY} ${SESSIONS}`,
+    apiKey: text,
+  }
+}
+
+/** A data key under the current master key, and under it a secret for each use. */
+function newSecrets(keyRing: KeyRing, customerId: string) {
+  const dataKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
+  const sealSecret = (use: Use) => sealNewSecret(keyRing, dataKey, { customerId, use, version: 1 })
+  return {
+    sealedDataKey: seal(keyRing.current, dataKey.bytes, dataKeyContext(keyRing, customerId)),
+    sealedAccessSecret: sealSecret('access'),
+    sealedRefreshSecret: sealSecret('refresh'),
+  }
+}
