@@ -1,7 +1,11 @@
 import { stripVTControlCharacters } from 'node:util'
+import type { Json } from './client.ts'
+import type { Output } from './command.ts'
+
+type Cell = string | number | undefined
 
 /** Rows in columns under their names, without control characters that could draw on the operator's terminal. */
-export function table(names: string[], rows: (string | number | undefined)[][]): string {
+export function table(names: string[], rows: Cell[][]): string {
   if (rows.length === 0) return 'none'
   const cells = [names.map(name => name.toUpperCase()), ...rows.map(row => row.map(printable))]
   const widths = names.map((_, i) => cells.reduce((most, row) => Math.max(most, row[i]!.length), 0))
@@ -14,6 +18,12 @@ export function table(names: string[], rows: (string | number | undefined)[][]):
     )
     .join('\n')
 }
+
+/** Rows of the server's answer as a table, of what `cells` takes of each. */
+export const showTable = (rows: Json[], names: string[], cells: (row: Json) => Cell[]): Output => ({
+  json: rows,
+  text: table(names, rows.map(cells)),
+})
 
 /** A name and a value on each line. Undefined values are skipped. */
 export function list(members: Record<string, unknown>): string {

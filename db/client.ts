@@ -28,8 +28,7 @@ export const CALL_DEADLINE_MS = 5_000
  * `server` is what `inspect` says of the URL, if it was asked before.
  */
 export async function open(target: { url: string; server?: Server } | { folder: string }): Promise<Database> {
-  if ('folder' in target)
-    return (await import('./pglite.ts')).openEmbedded(target.folder, CALL_DEADLINE_MS)
+  if ('folder' in target) return (await import('./pglite.ts')).openEmbedded(target.folder, CALL_DEADLINE_MS)
   const { pooled } = target.server ?? (await inspect(target.url))
   return openPostgres(target.url, CALL_DEADLINE_MS, pooled)
 }

@@ -1,9 +1,5 @@
 import { CorruptDatabaseError, DatabaseError, SchemaError, translate } from '../db/errors.ts'
-import { ConfigError } from './config/load.ts'
-import { DataDirInUseError, DataDirUnusableError, MasterKeyMissingError } from './embedded/data-dir.ts'
-import { MasterKeyMismatchError } from './keys/master-keys.ts'
-import { Unavailable } from './lib/errors.ts'
-import { ListenError } from './listen.ts'
+import { SetupError, Unavailable } from './lib/errors.ts'
 import { NotMigratedError } from './open-database.ts'
 
 /** Why the process could not start, with an exit code that says who can fix it. */
@@ -29,16 +25,7 @@ const EX_UNAVAILABLE = 69
 /** Describes an expected failure. Rethrows any other error, which is a bug. */
 export function describeFailure(error: unknown): Failure {
   if (error instanceof StartError) return { code: error.code, message: error.message }
-  const settings = [
-    ConfigError,
-    DataDirInUseError,
-    DataDirUnusableError,
-    MasterKeyMissingError,
-    MasterKeyMismatchError,
-    ListenError,
-  ]
-  if (settings.some(kind => error instanceof kind))
-    return { code: EX_CONFIG, message: `assay: ${(error as Error).message}` }
+  if (error instanceof SetupError) return { code: EX_CONFIG, message: `assay: ${error.message}` }
   if (error instanceof CorruptDatabaseError || error instanceof SchemaError)
     return { code: EX_UNAVAILABLE, message: `assay: ${error.message}` }
   if (error instanceof NotMigratedError) {

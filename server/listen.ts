@@ -5,6 +5,7 @@ import type { App } from './app.ts'
 import { responseClass } from './http/server-response.ts'
 import { keepOriginalTarget } from './http/target.ts'
 import { discardUnreadBody } from './http/unread-body.ts'
+import { SetupError } from './lib/errors.ts'
 import type { Log } from './lib/logger.ts'
 
 /** Time limit for requests in progress once listening has ended (ms). A drain takes at most 10 s in total. */
@@ -18,7 +19,7 @@ const REASONS: Record<string, string> = {
 }
 
 /** The server can't listen on HOST and PORT. */
-export class ListenError extends Error {
+export class ListenError extends SetupError {
   constructor({ host, port }: { host: string; port: number }, code: string | undefined) {
     super(`can't listen on ${host} port ${port}: ${REASONS[code ?? ''] ?? `${code}; set HOST or PORT`}`)
   }

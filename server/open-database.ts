@@ -97,7 +97,7 @@ async function checkServers(url: string, direct: string | undefined): Promise<Se
 }
 
 /** The error message for a database whose encoding isn't UTF8, and how to fix it. */
-export const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
+const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
   `the database's encoding is ${encoding}, and Assay needs UTF8; make another one with: create database NAME ` +
   "encoding 'UTF8' template template0"
 
@@ -137,13 +137,18 @@ export async function startListener(
 /** Logs a warning if the Postgres settings let a crash lose committed data. */
 export async function warnIfNotDurable(db: Database, log: Log) {
   if (db.kind === 'embedded') return
-  for (const setting of ['fsync', 'full_page_writes']) {
-    const [row] = await db.query<{ value: string }>(`select current_setting('${setting}') as value`)
-    if (row?.value === 'off')
-      log.warn(
-        `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
-      )
-  }
+  for (const setting of await findUnsafeSettings(db))
+    log.warn(
+      `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
+    )
+}
+
+/** The settings of Postgres that are off, so that a crash can lose committed data. */
+export async function findUnsafeSettings(db: Database): Promise<string[]> {
+  const rows = await db.query<{ name: string }>(
+    `select name from unnest(array['fsync', 'full_page_writes']) as name where current_setting(name) = 'off'`,
+  )
+  return rows.map(({ name }) => name)
 }
 
 /** Logs a warning if a newer version has migrated the database, and says when that is supported. */

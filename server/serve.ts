@@ -10,7 +10,8 @@ import type { Log } from './lib/logger.ts'
 import type { MetricSnapshot } from './lib/metrics.ts'
 import { listen } from './listen.ts'
 import { startListener } from './open-database.ts'
-import { createServices, type Worker } from './services.ts'
+import { createReplica } from './replica.ts'
+import type { Worker } from './services.ts'
 
 /** From the settings or, embedded, made by the first start. */
 export interface StartupSecrets {
@@ -50,7 +51,7 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
   const redis = await redisOf(config, log)
   const parts = { config, db, redis, keyRing, clock, log, process: state, worker }
-  const replica = createServices({ ...parts, processMetrics: true })
+  const replica = createReplica({ ...parts, processMetrics: true })
   joining?.(() => replica.changeFeed.stop())
   await replica.changeFeed.start()
   replica.maintenance.start()

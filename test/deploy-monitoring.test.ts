@@ -5,7 +5,7 @@ import { parse } from 'yaml'
 import { OUTCOMES } from '../server/keys/redis-cache.ts'
 import { UNAVAILABLE } from '../server/lib/errors.ts'
 import { Metrics } from '../server/lib/metrics.ts'
-import { MetricsAggregator } from '../server/workers/metrics-aggregator.ts'
+import { MetricsAggregator } from '../server/workers/metrics.ts'
 
 const DEPLOY = join(import.meta.dirname, '../deploy')
 const text = (file: string) => readFileSync(join(DEPLOY, file), 'utf8')

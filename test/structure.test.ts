@@ -39,9 +39,9 @@ const isFile = (of: string) => of.endsWith('.ts')
 
 type Layer = 'errors' | 'crypto' | 'jwt' | 'lib' | 'db' | 'domain' | 'http' | 'routes' | 'wiring'
 
-/** The folders of the domain, and the only file outside a folder that belongs to it. */
+/** The folders of the domain, and the files outside a folder that belong to it. */
 const DOMAIN =
-  /^server\/(audit|clients|config|customers|embedded|keys|revocation|tokens)\/|^server\/(jobs|shutdown|open-database|exit)\.ts$/
+  /^server\/(audit|clients|config|customers|embedded|keys|revocation|tokens)\/|^server\/(services|jobs|shutdown|open-database|exit)\.ts$/
 
 function layerOf(file: string): Layer {
   if (file === 'server/lib/errors.ts') return 'errors'

@@ -2,7 +2,7 @@ import { api, type Json } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { customerPath } from '../customer.ts'
 import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
-import { list, table } from '../output.ts'
+import { list, showTable } from '../output.ts'
 
 export const keys = new AssayCommand('keys').description("Manage a customer's API keys.")
 
@@ -12,8 +12,8 @@ keys
   .example('keys list k5m2q7xw3bfz6tha')
   .show(async (id: string) => {
     const { keys } = await api.get(customerPath(id, '/keys'))
-    const row = (key: Json) => [key.id, key.name, key.scopes.join(' '), key.expires_at, key.last_used_at]
-    return { json: keys, text: table(['id', 'name', 'scopes', 'expires', 'last used'], keys.map(row)) }
+    const cells = (key: Json) => [key.id, key.name, key.scopes.join(' '), key.expires_at, key.last_used_at]
+    return showTable(keys, ['id', 'name', 'scopes', 'expires', 'last used'], cells)
   })
 
 interface CreateOptions {

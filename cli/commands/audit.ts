@@ -1,7 +1,7 @@
 import { api, type Json, type Query } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { CommandError, EXIT } from '../errors.ts'
-import { table } from '../output.ts'
+import { showTable } from '../output.ts'
 import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
 import { Progress } from '../progress.ts'
 import { terminal } from '../terminal.ts'
@@ -30,11 +30,8 @@ export const audit = new AssayCommand('audit')
     const query = { customer, operator, type, from, to }
     if (asLines) return exportEvents(query)
     const events = await readPages('/admin/audit', 'events', paging, query)
-    const row = (one: Json) => [one.at, one.type, one.actor, one.customer_id, one.subject, one.ip]
-    return {
-      json: events,
-      text: table(['at', 'type', 'actor', 'customer', 'subject', 'ip'], events.map(row)),
-    }
+    const cells = (one: Json) => [one.at, one.type, one.actor, one.customer_id, one.subject, one.ip]
+    return showTable(events, ['at', 'type', 'actor', 'customer', 'subject', 'ip'], cells)
   })
 
 /** A day: an export of a large audit takes long. */

@@ -5,7 +5,7 @@ import { confirm, type YesOptions } from '../confirm.ts'
 import { customerPath, describeCustomer, showCustomer } from '../customer.ts'
 import { CommandError, EXIT } from '../errors.ts'
 import { PASSWORD_FILE, toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
-import { list, table } from '../output.ts'
+import { list, showTable } from '../output.ts'
 import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
 import { terminal } from '../terminal.ts'
 import { policy } from './customers-policy.ts'
@@ -31,8 +31,8 @@ customers
   .example('customers list --email ann@')
   .show(async ({ email, name, ...paging }: PagingOptions & { email?: string; name?: string }) => {
     const found = await readPages('/admin/customers', 'customers', paging, { email, name })
-    const rows = found.map(({ id, email, name, state, created_at }) => [id, email, name, state, created_at])
-    return { json: found, text: table(['id', 'email', 'name', 'state', 'created'], rows) }
+    const cells = (one: Json) => [one.id, one.email, one.name, one.state, one.created_at]
+    return showTable(found, ['id', 'email', 'name', 'state', 'created'], cells)
   })
 
 customers

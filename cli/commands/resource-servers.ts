@@ -2,7 +2,7 @@ import { Option } from 'commander'
 import { api, type Json } from '../client.ts'
 import { AssayCommand, type Output } from '../command.ts'
 import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
-import { list, table } from '../output.ts'
+import { list, showTable } from '../output.ts'
 
 const NAME = new Option('--name <text>', 'a name for people')
 const CUSTOMERS = new Option('--customers <a,b>', 'customers whose tokens it may introspect (all)').argParser(
@@ -30,14 +30,10 @@ servers
   .example('servers list')
   .show(async () => {
     const { servers } = await api.get('/admin/servers')
-    const row = ({ id, name, customers, scopes, created_at }: Json) => [
-      id,
-      name,
-      customers?.join(' '),
-      scopes?.join(' '),
-      created_at,
-    ]
-    return { json: servers, text: table(['id', 'name', 'customers', 'scopes', 'created'], servers.map(row)) }
+    return showTable(servers, ['id', 'name', 'customers', 'scopes', 'created'], one => {
+      const [customers, scopes] = [one.customers?.join(' '), one.scopes?.join(' ')]
+      return [one.id, one.name, customers, scopes, one.created_at]
+    })
   })
 
 servers

@@ -2,7 +2,7 @@ import { api, type Json } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { customerPath } from '../customer.ts'
 import { toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
-import { DONE, table } from '../output.ts'
+import { DONE, showTable } from '../output.ts'
 import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
 
 export const sessions = new AssayCommand('sessions').description("List and end a customer's sessions.")
@@ -16,11 +16,8 @@ sessions
   .example('sessions list k5m2q7xw3bfz6tha --subject user-42')
   .show(async (id: string, { subject, ...paging }: PagingOptions & { subject?: string }) => {
     const found = await readPages(customerPath(id, '/sessions'), 'sessions', paging, { subject })
-    const row = (one: Json) => [one.id, one.subject, one.scope, one.created_at, one.expires_at, one.ip]
-    return {
-      json: found,
-      text: table(['id', 'subject', 'scope', 'began', 'expires', 'ip'], found.map(row)),
-    }
+    const cells = (one: Json) => [one.id, one.subject, one.scope, one.created_at, one.expires_at, one.ip]
+    return showTable(found, ['id', 'subject', 'scope', 'began', 'expires', 'ip'], cells)
   })
 
 sessions

@@ -4,7 +4,7 @@ import { AssayCommand } from '../command.ts'
 import { confirm, type YesOptions } from '../confirm.ts'
 import { customerPath } from '../customer.ts'
 import { parseWholeNumber, toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
-import { list, table } from '../output.ts'
+import { list, showTable } from '../output.ts'
 
 export const secrets = new AssayCommand('secrets').description(
   "Manage the secrets that sign a customer's tokens.",
@@ -16,11 +16,8 @@ secrets
   .example('secrets list k5m2q7xw3bfz6tha')
   .show(async (id: string) => {
     const { secrets } = await api.get(customerPath(id, '/secrets'))
-    const row = (one: Json) => [one.use, one.version, one.state, one.created_at, one.live_sessions]
-    return {
-      json: secrets,
-      text: table(['use', 'version', 'state', 'created', 'live sessions'], secrets.map(row)),
-    }
+    const cells = (one: Json) => [one.use, one.version, one.state, one.created_at, one.live_sessions]
+    return showTable(secrets, ['use', 'version', 'state', 'created', 'live sessions'], cells)
   })
 
 interface RotateOptions extends YesOptions {

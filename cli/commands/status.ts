@@ -13,20 +13,10 @@ export const status = new AssayCommand('status')
     if (checks === undefined) throw api.notAssay()
     const { replicas } = await api.get('/admin/replicas')
     const words = Object.entries(checks).map(([name, word]) => `${name} ${word}`)
+    const row = (one: Json) => [one.id, one.version, one.applied, one.behind, formatMilliseconds(one.age_ms)]
+    const rows = table(['replica', 'version', 'applied', 'behind', 'last poll'], replicas.map(row))
     return {
       json: { status, checks, replicas },
-      text: `${api.url}: ${status} (${words.join(', ')})\n\n${formatReplicas(replicas)}`,
+      text: `${api.url}: ${status} (${words.join(', ')})\n\n${rows}`,
     }
   })
-
-const formatReplicas = (replicas: Json[]) =>
-  table(
-    ['replica', 'version', 'applied', 'behind', 'last poll'],
-    replicas.map(({ id, version, applied, behind, age_ms }) => [
-      id,
-      version,
-      applied,
-      behind,
-      formatMilliseconds(age_ms),
-    ]),
-  )

@@ -8,7 +8,7 @@ import {
   listEventsOfOperator,
   listEventsOfType,
 } from '../../db/queries/audit.ts'
-import type { Querier } from '../../db/queries/change-feed.ts'
+import type { Services } from '../services.ts'
 
 export type { AuditContext, AuditQuery, AuditRow, AuditSpan, AuditType } from '../../db/queries/audit.ts'
 export { AUDIT_TYPES } from '../../db/queries/audit.ts'
@@ -26,35 +26,27 @@ export interface AuditSearch extends AuditSpan {
 /** Events of one page of an export. */
 const PAGE_ROWS = 1_000
 
-export class Audit {
-  readonly #db: Querier
+/** Lists the events of one customer, newest first. */
+export const listCustomerEvents = ({ db }: Services, query: AuditQuery) => listEvents(db, query)
 
-  constructor(db: Querier) {
-    this.#db = db
-  }
+/** Newest first. */
+export async function searchEvents(services: Services, { customerId, actor, type, ...span }: AuditSearch) {
+  const { db } = services
+  if (customerId !== undefined) return listEvents(db, { ...span, type, customerId })
+  if (actor !== undefined) return listEventsOfOperator(db, { ...span, type, actor })
+  return type === undefined ? listAllEvents(db, { ...span, type }) : listEventsOfType(db, { ...span, type })
+}
 
-  /** Lists the events of one customer, newest first. */
-  list(query: AuditQuery): Promise<AuditRow[]> {
-    return listEvents(this.#db, query)
-  }
-
-  /** Newest first. */
-  search({ customerId, actor, type, ...span }: AuditSearch): Promise<AuditRow[]> {
-    if (customerId !== undefined) return listEvents(this.#db, { ...span, type, customerId })
-    if (actor !== undefined) return listEventsOfOperator(this.#db, { ...span, type, actor })
-    return type === undefined
-      ? listAllEvents(this.#db, { ...span, type })
-      : listEventsOfType(this.#db, { ...span, type })
-  }
-
-  /** All that is found, page by page: as much is in memory as one page has. */
-  async *all(search: Omit<AuditSearch, 'beforeAt' | 'beforeId' | 'limit'>): AsyncGenerator<AuditRow[]> {
-    let last: AuditRow | undefined
-    do {
-      const position = { beforeAt: last?.at, beforeId: last?.id, limit: PAGE_ROWS }
-      const page = await this.search({ ...search, ...position })
-      last = page.length === PAGE_ROWS ? page.at(-1) : undefined
-      if (page.length > 0) yield page
-    } while (last)
-  }
+/** All that is found, page by page: as much is in memory as one page has. */
+export async function* exportEvents(
+  services: Services,
+  search: Omit<AuditSearch, 'beforeAt' | 'beforeId' | 'limit'>,
+): AsyncGenerator<AuditRow[]> {
+  let last: AuditRow | undefined
+  do {
+    const position = { beforeAt: last?.at, beforeId: last?.id, limit: PAGE_ROWS }
+    const page = await searchEvents(services, { ...search, ...position })
+    last = page.length === PAGE_ROWS ? page.at(-1) : undefined
+    if (page.length > 0) yield page
+  } while (last)
 }

@@ -1,4 +1,4 @@
-import type { Config, OperatorConfig } from '../config/load.ts'
+import type { Config } from '../config/load.ts'
 import { digest, matches } from '../crypto/credentials.ts'
 
 /** The name of the operator that authenticates with ADMIN_TOKEN. */
@@ -6,7 +6,7 @@ const FIRST = 'admin'
 
 /** The operators of the installation, from ADMIN_TOKEN and OPERATORS. */
 export class Operators {
-  readonly #operators: OperatorConfig[]
+  readonly #operators: Config['operators']
 
   constructor({ adminToken, operators }: Pick<Config, 'adminToken' | 'operators'>) {
     const first =
@@ -15,7 +15,7 @@ export class Operators {
   }
 
   /** Finds the operator with this token. Every digest is compared in constant time. */
-  find(token: string): Omit<OperatorConfig, 'digest'> | undefined {
+  find(token: string) {
     return this.#operators.filter(operator => matches(operator.digest, token))[0]
   }
 }

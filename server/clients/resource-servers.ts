@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Database } from '../../db/client.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
+import type { Querier } from '../../db/queries/change-feed.ts'
 import {
   deleteServer,
   findRetriedServer,
@@ -21,7 +22,7 @@ import { type IdempotentRequest, retryOf } from '../lib/idempotency.ts'
 import { type Waiting, whenReady } from '../lib/when-ready.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { RevocationList } from '../revocation/revocation-list.ts'
-import type { Revoker } from '../revocation/revoker.ts'
+import type { Services } from '../services.ts'
 import type { ClientCredential } from './client-credential.ts'
 
 export type { ServerRow } from '../../db/queries/resource-servers.ts'
@@ -30,6 +31,10 @@ export type { ServerRow } from '../../db/queries/resource-servers.ts'
 export interface AllowList {
   customers: string[] | undefined
   scopes: string[] | undefined
+}
+
+interface ServerDescription extends AllowList {
+  name: string | undefined
 }
 
 /** A cached resource server. `digest` is undefined if no such server exists. */
@@ -48,7 +53,6 @@ export interface ServersOptions {
   changeFeed: ChangeFeed
   keyRing: KeyRing
   revocations: RevocationList
-  revoker: Revoker
 }
 
 /** Resource servers created by operators: gateways and backends that ask about tokens. */
@@ -102,75 +106,88 @@ export class ResourceServers {
     one: (id: string) => void this.#known.delete(id),
     all: () => this.#known.clear(),
   }
+}
 
-  list(): Promise<ServerRow[]> {
-    return listServers(this.#options.db, {})
-  }
+export const listResourceServers = ({ db }: Services) => listServers(db, {})
 
-  /**
-   * Creates a server. Its credential is shown once. With a `retryKey`, a repeated request returns the same
-   * server and credential until the credential is rotated. Throws `invalid_request` after that, or for a
-   * different request with the same key.
-   */
-  async create(name: string | undefined, limits: AllowList, origin: AuditContext, retryKey?: string) {
-    const { db, keyRing } = this.#options
-    const columns = { name, ...toColumns(limits) }
-    const seed = `server ${origin.actor} ${retryKey}`
-    const retry = retryKey === undefined ? undefined : retryOf(keyRing.installationKey, seed, columns)
-    const id = newServerId(keyRing.installationKey)
-    const { text, digest } = newCredential('assay_rs', id, retry?.drawOf(id))
-    const row = { ...origin, ...columns, id, digest, retryDigest: retry?.digest }
-    const [made] = await insertServer(db, row)
-    return made ? { server: made, credential: text } : this.#again(retry!)
-  }
+/**
+ * Creates a server. Its credential is shown once. With a `retryKey`, a repeated request returns the same
+ * server and credential until the credential is rotated. Throws `invalid_request` after that, or for a
+ * different request with the same key.
+ */
+export async function createResourceServer(
+  { db, keyRing }: Services,
+  server: ServerDescription,
+  origin: AuditContext,
+  retryKey?: string,
+) {
+  const columns = toColumns(server)
+  const seed = `server ${origin.actor} ${retryKey}`
+  const retry = retryKey === undefined ? undefined : retryOf(keyRing.installationKey, seed, columns)
+  const id = newServerId(keyRing.installationKey)
+  const { text, digest } = newCredential('assay_rs', id, retry?.drawOf(id))
+  const row = { ...origin, ...columns, id, digest, retryDigest: retry?.digest }
+  const [made] = await insertServer(db, row)
+  return made ? { server: made, credential: text } : again(db, retry!)
+}
 
-  async #again(retry: IdempotentRequest) {
-    const [before] = await findRetriedServer(this.#options.db, { retryDigest: retry.digest })
-    if (!before)
-      throw new Unavailable('servers: what an Idempotency-Key made was deleted meanwhile', 'changing')
-    const { digest, ...server } = before
-    const { text } = newCredential('assay_rs', server.id, retry.drawOf(server.id))
-    if (!matches(digest, text)) throw OTHER_REQUEST_OR_ROTATED
-    return { server, credential: text }
-  }
+async function again(db: Querier, retry: IdempotentRequest) {
+  const [before] = await findRetriedServer(db, { retryDigest: retry.digest })
+  if (!before)
+    throw new Unavailable('servers: what an Idempotency-Key made was deleted meanwhile', 'changing')
+  const { digest, ...server } = before
+  const { text } = newCredential('assay_rs', server.id, retry.drawOf(server.id))
+  if (!matches(digest, text)) throw OTHER_REQUEST_OR_ROTATED
+  return { server, credential: text }
+}
 
-  /** Throws `not_found`. */
-  async change(id: string, name: string | undefined, limits: AllowList, origin: AuditContext) {
-    const [changed] = await updateServer(this.#options.db, { ...origin, id, name, ...toColumns(limits) })
-    return this.#changed(id, changed)
-  }
+/** Throws `not_found`. */
+export async function changeResourceServer(
+  services: Services,
+  id: string,
+  server: ServerDescription,
+  origin: AuditContext,
+) {
+  const [changed] = await updateServer(services.db, { ...origin, id, ...toColumns(server) })
+  return applyChange(services, id, changed)
+}
 
-  /**
-   * Rotates the credential. At most two are valid at a time, and the caller says which one ends. Throws
-   * `not_found`, `conflict`.
-   */
-  async rotate(id: string, rotation: ServerRotation, origin: AuditContext) {
-    const { text, digest } = newCredential('assay_rs', id)
-    const [rotated] = await rotateServer(this.#options.db, { ...origin, ...rotation, id, digest })
-    if (!rotated) await this.#notRotated(id)
-    return { ...this.#changed(id, rotated), credential: text }
-  }
+/**
+ * Rotates the credential. At most two are valid at a time, and the caller says which one ends. Throws
+ * `not_found`, `conflict`.
+ */
+export async function rotateCredential(
+  services: Services,
+  id: string,
+  rotation: ServerRotation,
+  origin: AuditContext,
+) {
+  const { text, digest } = newCredential('assay_rs', id)
+  const [rotated] = await rotateServer(services.db, { ...origin, ...rotation, id, digest })
+  if (!rotated) await throwNotRotated(services, id)
+  return { ...applyChange(services, id, rotated), credential: text }
+}
 
-  /** Throws `conflict` if the server exists, which is why its credential could not be rotated. */
-  async #notRotated(id: string) {
-    const [server] = await findServer(this.#options.db, { id })
-    if (server?.previousUntil) throw overlapLasts(server.previousUntil)
-    if (server) throw NO_OVERLAP
-  }
+/** Throws `conflict` if the server exists, which is why its credential could not be rotated. */
+async function throwNotRotated({ db }: Services, id: string) {
+  const [server] = await findServer(db, { id })
+  if (server?.previousUntil) throw overlapLasts(server.previousUntil)
+  if (server) throw NO_OVERLAP
+}
 
-  /** Returns the change feed's number, or undefined if there was no such server. */
-  async delete(id: string, origin: AuditContext): Promise<number | undefined> {
-    const [deleted] = await deleteServer(this.#options.db, { ...origin, id })
-    if (deleted) this.#options.revoker.invalidateCustomer(id, deleted.seq)
-    return deleted?.seq
-  }
+/** Returns the change feed's number, or undefined if there was no such server. */
+export async function deleteResourceServer(services: Services, id: string, origin: AuditContext) {
+  const { db, revoker } = services
+  const [deleted] = await deleteServer(db, { ...origin, id })
+  if (deleted) revoker.invalidateCustomer(id, deleted.seq)
+  return deleted?.seq
+}
 
-  #changed(id: string, row: (ServerRow & { seq: number }) | undefined) {
-    if (!row) throw new ApiError('not_found', 'no such resource server')
-    const { seq, ...server } = row
-    this.#options.revoker.invalidateCustomer(id, seq)
-    return { server, seq }
-  }
+function applyChange({ revoker }: Services, id: string, row: (ServerRow & { seq: number }) | undefined) {
+  if (!row) throw new ApiError('not_found', 'no such resource server')
+  const { seq, ...server } = row
+  revoker.invalidateCustomer(id, seq)
+  return { server, seq }
 }
 
 const NO_OVERLAP = new ApiError('conflict', 'no older credential is good any more; rotate without end')
@@ -200,7 +217,8 @@ function toKnown({ digest, previousDigest, previousUntil, customers, scopes }: S
   }
 }
 
-const toColumns = ({ customers, scopes }: AllowList) => ({
+const toColumns = ({ name, customers, scopes }: ServerDescription) => ({
+  name,
   customers: customers && JSON.stringify(customers),
   scopes: scopes && JSON.stringify(scopes),
 })

@@ -1,83 +1,23 @@
 import type { z } from 'zod'
 import { digest } from '../crypto/credentials.ts'
-import type { SealingKey } from '../crypto/envelope.ts'
-import { type Environment, type ReadFile, readTexts } from './env.ts'
+import { SetupError } from '../lib/errors.ts'
 import { place, rules, secretsDiffer } from './refinements.ts'
-import { type SettingName, type Settings, settings } from './schema.ts'
+import { SETTINGS, type SettingName, type Settings, settings } from './schema.ts'
 
 export { SETTINGS } from './schema.ts'
 export { MAX_WORKERS } from './values.ts'
 
-export type RefreshPolicy = 'until_confirmed' | 'grace_only' | 'strict'
+type Environment = Record<string, string | undefined>
+type ReadFile = (path: string) => string
 
-export interface ResourceServer {
-  id: string
-  /** SHA-256 of its secret: at 32 random characters nothing slower is needed. */
-  digest: Buffer
-}
-
-/** An operator from OPERATORS. The holder of ADMIN_TOKEN is an operator as well. */
-export interface OperatorConfig {
-  /** The name that identifies the operator in the audit log. */
-  name: string
-  /** A read-only operator may read but not change anything. */
-  readOnly: boolean
-  /** SHA-256 of its token. */
-  digest: Buffer
-}
-
-export interface Config {
-  host: string
-  /** With 0 the system chooses a free port. */
-  port: number
-  issuer: string
-  /** If undefined, the embedded database in `dataDir` is used. */
-  databaseUrl: string | undefined
-  directDatabaseUrl: string | undefined
-  /** If undefined, no Redis is used. */
-  redisUrl: string | undefined
-  dataDir: string
-  /**
-   * The first key seals and all of them open. Undefined only with the embedded database, whose first start
-   * creates one.
-   */
-  masterKeys: SealingKey[] | undefined
-  /** Undefined only with the embedded database, whose first start creates one. */
-  adminToken: string | undefined
-  operators: OperatorConfig[]
-  resourceServers: ResourceServer[]
-  /** Seconds, like every `...Ttl` here. */
-  accessTokenTtl: number
-  maxAccessTokenTtl: number
-  /** Idle timeout of a session. */
-  refreshTokenTtl: number
-  /** Absolute session lifetime. */
-  sessionMaxTtl: number
-  refreshPolicy: RefreshPolicy
-  /** Seconds. */
-  refreshGrace: number
-  /** Milliseconds. */
-  maxStaleness: number
-  signup: 'open' | 'closed'
-  /** Addresses and CIDR ranges. */
-  trustProxy: string[]
-  tokenCookie: string | undefined
-  /** Seconds; 0 for never. */
-  keyMaxAge: number
-  /** Seconds. */
-  auditRetention: number
-  /** auto: one for each core. */
-  workers: number | 'auto'
-  logLevel: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'
-}
+export type Config = ReturnType<typeof toConfig>
 
 /** Lists every problem in one message. No value is repeated, because many people may see the output. */
-export class ConfigError extends Error {
+export class ConfigError extends SetupError {
   readonly problems: string[]
 
   constructor(problems: string[]) {
     super(['the settings are wrong:', ...problems].join('\n'))
-    this.name = 'ConfigError'
     this.problems = problems
   }
 }
@@ -125,12 +65,59 @@ function parseSettings<T>(
   return schema.parse(texts)
 }
 
+/** The settings as the operator wrote them, before they are parsed. */
+function readTexts(env: Environment, readFile: ReadFile) {
+  const texts: Partial<Record<SettingName, string>> = {}
+  /** Settings that couldn't be read at all; their text is empty, so that they count as set. */
+  const unread = new Map<SettingName, string>()
+  for (const setting of SETTINGS) {
+    const { text, problem } = readText(setting, env, readFile)
+    if (text !== undefined) texts[setting.name] = text
+    if (problem !== undefined) unread.set(setting.name, problem)
+  }
+  return { texts, unread }
+}
+
+type Outcome = { text?: string | undefined; problem?: string }
+
+function readText(
+  { name, secret }: (typeof SETTINGS)[number],
+  env: Environment,
+  readFile: ReadFile,
+): Outcome {
+  // An empty string is unset: that is how a compose file or a shell leaves a variable out.
+  const text = env[name] || undefined
+  const path = secret ? env[`${name}_FILE`] : undefined
+  if (!path) return { text }
+  if (text === undefined) return readSecretFile(`${name}_FILE`, path, readFile)
+  return {
+    text: '',
+    problem: `${name}: is set, and ${name}_FILE too; keep one of them, for example ${name}_FILE`,
+  }
+}
+
+function readSecretFile(name: string, path: string, readFile: ReadFile): Outcome {
+  const example = 'name a readable file with the secret in it, for example /run/secrets/assay'
+  try {
+    const text = readFile(path).replace(/\r?\n$/, '')
+    return text === '' ? { text, problem: `${name}: ${shown(path)} is empty; ${example}` } : { text }
+  } catch (error) {
+    const { code = 'unreadable' } = error as NodeJS.ErrnoException
+    return { text: '', problem: `${name}: can't read ${shown(path)} (${code}); ${example}` }
+  }
+}
+
+// A value that doesn't look like a path may be the secret itself, put into the wrong variable.
+function shown(path: string): string {
+  return /^\.{0,2}\//.test(path) ? path : 'the file it names'
+}
+
 /** The text of MASTER_KEYS, or of the file that stands in for it, which `source` then names. */
-export function parseMasterKeys(text: string, source = 'MASTER_KEYS'): SealingKey[] {
+export function parseMasterKeys(text: string, source = 'MASTER_KEYS') {
   return parseOne(settings.shape.MASTER_KEYS.unwrap(), text, source)
 }
 
-export function parseAdminToken(text: string, source = 'ADMIN_TOKEN'): string {
+export function parseAdminToken(text: string, source = 'ADMIN_TOKEN') {
   return parseOne(settings.shape.ADMIN_TOKEN.unwrap(), text, source)
 }
 
@@ -144,30 +131,39 @@ function describe(issue: z.core.$ZodIssue, prefix: string[] = []): string {
   return `${place([...prefix, ...issue.path])}: ${issue.message}`
 }
 
-function toConfig(s: Settings): Config {
+function toConfig(s: Settings) {
   return {
     host: s.HOST,
+    /** With 0 the system chooses a free port. */
     port: s.PORT,
     // `origin` omits port 80, as every client will.
     issuer: s.ISSUER ?? new URL(`http://localhost:${s.PORT}`).origin,
+    /** If undefined, the embedded database in `dataDir` is used. */
     databaseUrl: s.DATABASE_URL,
     directDatabaseUrl: s.DIRECT_DATABASE_URL,
     redisUrl: s.REDIS_URL,
     dataDir: s.DATA_DIR,
+    /**
+     * The first key seals and all of them open. Undefined only with the embedded database, whose first start
+     * creates one. So is the operator's token.
+     */
     masterKeys: s.MASTER_KEYS,
     adminToken: s.ADMIN_TOKEN,
+    /** The holder of ADMIN_TOKEN is an operator as well. `digest` is the SHA-256 of the token. */
     operators: (s.OPERATORS ?? []).map(({ id, secret, readOnly }) => ({
       name: id,
       readOnly,
       digest: digest(secret),
     })),
-    resourceServers: (s.RESOURCE_SERVERS ?? []).map(toResourceServer),
+    resourceServers: (s.RESOURCE_SERVERS ?? []).map(({ id, secret }) => ({ id, digest: digest(secret) })),
+    /** Seconds, like every time here but `maxStaleness`. */
     accessTokenTtl: s.ACCESS_TOKEN_TTL,
     maxAccessTokenTtl: s.MAX_ACCESS_TOKEN_TTL,
     refreshTokenTtl: s.REFRESH_TOKEN_TTL,
     sessionMaxTtl: s.SESSION_MAX_TTL,
     refreshPolicy: s.REFRESH_POLICY,
     refreshGrace: s.REFRESH_GRACE,
+    /** Milliseconds. */
     maxStaleness: s.MAX_STALENESS,
     signup: s.SIGNUP,
     trustProxy: s.TRUST_PROXY ?? [],
@@ -177,8 +173,4 @@ function toConfig(s: Settings): Config {
     workers: s.WORKERS,
     logLevel: s.LOG_LEVEL,
   }
-}
-
-function toResourceServer({ id, secret }: { id: string; secret: string }): ResourceServer {
-  return { id, digest: digest(secret) }
 }

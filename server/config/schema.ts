@@ -77,21 +77,12 @@ export const settings = z.object({
 export type Settings = z.output<typeof settings>
 export type SettingName = keyof Settings
 
-export interface Setting {
-  name: SettingName
-  /**
-   * The default as an operator would write it. Undefined if the setting has no fixed default.
-   */
-  default: string | undefined
-  about: string
-  secret: boolean
-}
-
 /** The settings above as a list, for the documentation and for reading the environment. */
-export const SETTINGS: readonly Setting[] = settings.keyof().options.map(name => {
+export const SETTINGS = settings.keyof().options.map(name => {
   const schema = settings.shape[name]
   return {
     name,
+    /** As an operator would write it. Undefined if the setting has no fixed default. */
     default: schema instanceof z.ZodPrefault ? schema.def.defaultValue : undefined,
     about: schema.description ?? '',
     secret: schema.meta()?.secret === true,

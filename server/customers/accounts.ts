@@ -1,4 +1,3 @@
-import type { Database } from '../../db/client.ts'
 import {
   type CustomerRow,
   endAccountSessions,
@@ -10,141 +9,128 @@ import {
   updatePassword,
 } from '../../db/queries/accounts.ts'
 import type { AuditContext, AuditType } from '../../db/queries/audit.ts'
+import type { Querier } from '../../db/queries/change-feed.ts'
 import { actsOf, insertLogin } from '../../db/queries/issue.ts'
-import type { ClientAuthenticator } from '../clients/authenticate.ts'
 import type { Config } from '../config/load.ts'
 import { hashPassword, verifyPassword } from '../crypto/password.ts'
 import { ACCOUNT } from '../jwt/scopes.ts'
-import type { KeyCache } from '../keys/key-cache.ts'
-import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError } from '../lib/errors.ts'
-import { addressKey, type RateLimiter } from '../lib/rate-limiter.ts'
-import type { Revoker } from '../revocation/revoker.ts'
-import type { IssueRequest, Issuer } from '../tokens/issuer.ts'
-import { newCustomer } from './new-customer.ts'
+import { addressKey } from '../lib/rate-limiter.ts'
+import type { Services } from '../services.ts'
+import type { IssueRequest } from '../tokens/issuer.ts'
+import { newCustomer } from './provisioning.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
 
-export interface CustomersOptions {
-  db: Database
-  keys: KeyCache
-  issuer: Issuer
-  revoker: Revoker
-  clients: ClientAuthenticator
-  limits: RateLimiter
-  /** Limits concurrent password hashing. */
-  passwordHashing: ConcurrencyLimit
-  config: Pick<Config, 'issuer' | 'signup'>
-}
-
-export class Accounts {
-  readonly #options: CustomersOptions
-
-  constructor(options: CustomersOptions) {
-    this.#options = options
-  }
-
-  /** Throws `signup_closed`, `conflict` for an email that is taken, or RateLimitedError. */
-  async signUp(account: { email: string; password: string; name: string | undefined }, origin: AuditContext) {
-    const { db, config, clients, limits, passwordHashing, issuer } = this.#options
-    if (config.signup === 'closed')
-      throw new ApiError('signup_closed', 'signup is closed here; ask the operator for an account')
-    await limits.take('signup', addressKey(origin.ip))
-    const passwordHash = await passwordHashing.run(() => hashPassword(account.password))
-    const { apiKey, ...made } = newCustomer(
-      { ...account, passwordHash },
-      { clients, keyRing: this.#options.keys.keyRing },
-    )
-    const id = made.customerId
-    let createdAt = new Date(0)
-    const granted = await issuer.startWith(this.#grant(id, 'customer.signed_up', origin), async session => {
+/** Throws `signup_closed`, `conflict` for an email that is taken, or RateLimitedError. */
+export async function signUp(
+  services: Services,
+  account: { email: string; password: string; name: string | undefined },
+  origin: AuditContext,
+) {
+  const { db, config, keyRing, limits, passwordHashing, issuer } = services
+  if (config.signup === 'closed')
+    throw new ApiError('signup_closed', 'signup is closed here; ask the operator for an account')
+  await limits.take('signup', addressKey(origin.ip))
+  const passwordHash = await passwordHashing.run(() => hashPassword(account.password))
+  const { apiKey, ...made } = newCustomer(keyRing, { ...account, passwordHash })
+  const id = made.customerId
+  let createdAt = new Date(0)
+  const granted = await issuer.startWith(
+    grantFor(config, id, 'customer.signed_up', origin),
+    async session => {
       const act = { acts: actsOf([session]), ...issuer.defaults }
       const [inserted] = await insertCustomer(db, { ...act, ...made })
       if (inserted) createdAt = inserted.createdAt
       return inserted
-    })
-    if (!granted) throw new ApiError('conflict', 'this email has an account; log in instead')
-    const { email, name = null } = account
-    const customer: Customer = { id, email, name, state: 'active', createdAt }
-    return { customer, apiKey, granted }
-  }
+    },
+  )
+  if (!granted) throw new ApiError('conflict', 'this email has an account; log in instead')
+  const { email, name = null } = account
+  const customer: Customer = { id, email, name, state: 'active', createdAt }
+  return { customer, apiKey, granted }
+}
 
-  /**
-   * Throws `invalid_credentials`, also for an unknown email, and `customer_disabled` only if the password is
-   * right.
-   */
-  async logIn({ email, password }: { email: string; password: string }, origin: AuditContext) {
-    const { db, limits, passwordHashing, issuer } = this.#options
-    await limits.take('login', addressKey(origin.ip))
-    await limits.take('loginOfEmail', `${addressKey(origin.ip)} ${email}`)
-    const [login] = await findLogin(db, { email })
-    const matched = await passwordHashing.run(() => verifyPassword(login?.passwordHash, password))
-    if (!login || !matched || login.state !== 'active') throw await this.#loginFailure(login, matched, origin)
-    const { passwordHash, ...customer } = login
-    const grant = this.#grant(login.id, 'customer.logged_in', origin)
-    const granted = await issuer.startWith(
-      grant,
-      async session =>
-        (await insertLogin(db, { acts: actsOf([session]), ...issuer.defaults, passwordHash }))[0],
-    )
-    if (!granted) throw await this.#loginFailure(login, false, origin)
-    return { customer: { ...customer, email } satisfies Customer, granted }
-  }
+/**
+ * Throws `invalid_credentials`, also for an unknown email, and `customer_disabled` only if the password is
+ * right.
+ */
+export async function logIn(
+  { db, config, limits, passwordHashing, issuer }: Services,
+  { email, password }: { email: string; password: string },
+  origin: AuditContext,
+) {
+  await limits.take('login', addressKey(origin.ip))
+  await limits.take('loginOfEmail', `${addressKey(origin.ip)} ${email}`)
+  const [login] = await findLogin(db, { email })
+  const matched = await passwordHashing.run(() => verifyPassword(login?.passwordHash, password))
+  if (!login || !matched || login.state !== 'active') throw await loginFailure(db, login, matched, origin)
+  const { passwordHash, ...customer } = login
+  const grant = grantFor(config, login.id, 'customer.logged_in', origin)
+  const granted = await issuer.startWith(
+    grant,
+    async session =>
+      (await insertLogin(db, { acts: actsOf([session]), ...issuer.defaults, passwordHash }))[0],
+  )
+  if (!granted) throw await loginFailure(db, login, false, origin)
+  return { customer: { ...customer, email } satisfies Customer, granted }
+}
 
-  async #loginFailure(login: Login | undefined, matched: boolean, origin: AuditContext): Promise<ApiError> {
-    const reason = matched ? 'disabled' : 'password'
-    await insertLoginFailure(this.#options.db, { ...origin, customerId: login?.id, reason })
-    return matched
-      ? new ApiError('customer_disabled', 'this customer is disabled; ask the operator')
-      : new ApiError('invalid_credentials', 'email or password is wrong')
-  }
+async function loginFailure(db: Querier, login: Login | undefined, matched: boolean, origin: AuditContext) {
+  const reason = matched ? 'disabled' : 'password'
+  await insertLoginFailure(db, { ...origin, customerId: login?.id, reason })
+  return matched
+    ? new ApiError('customer_disabled', 'this customer is disabled; ask the operator')
+    : new ApiError('invalid_credentials', 'email or password is wrong')
+}
 
-  /** A customer acting for itself. */
-  #grant(customerId: string, type: AuditType, origin: AuditContext): IssueRequest {
-    return {
-      ...origin,
-      actor: `customer:${customerId}`,
-      customerId,
-      subject: customerId,
-      scope: ACCOUNT,
-      exact: false,
-      audience: this.#options.config.issuer,
-      ext: undefined,
-      expiresIn: undefined,
-      apiKeyId: undefined,
-      type,
-    }
-  }
+/** A customer acting for itself. */
+const grantFor = (
+  config: Config,
+  customerId: string,
+  type: AuditType,
+  origin: AuditContext,
+): IssueRequest => ({
+  ...origin,
+  actor: `customer:${customerId}`,
+  customerId,
+  subject: customerId,
+  scope: ACCOUNT,
+  exact: false,
+  audience: config.issuer,
+  ext: undefined,
+  expiresIn: undefined,
+  apiKeyId: undefined,
+  type,
+})
 
-  /** Throws `not_found` if it was erased a moment ago. */
-  async find(customerId: string): Promise<Customer> {
-    const { passwordHash: _, ...customer } = await this.#row(customerId)
-    return customer
-  }
+/** Throws `not_found` if it was erased a moment ago. */
+export async function findAccount({ db }: Services, customerId: string): Promise<Customer> {
+  const { passwordHash: _, ...customer } = await findRow(db, customerId)
+  return customer
+}
 
-  async #row(customerId: string): Promise<CustomerRow> {
-    const [row] = await findCustomer(this.#options.db, { customerId })
-    if (!row) throw new ApiError('not_found', 'no such customer')
-    return row
-  }
+async function findRow(db: Querier, customerId: string): Promise<CustomerRow> {
+  const [row] = await findCustomer(db, { customerId })
+  if (!row) throw new ApiError('not_found', 'no such customer')
+  return row
+}
 
-  /** Ends the customer's own other sessions. Throws `invalid_credentials`, or `conflict` with a concurrent change. */
-  async changePassword(
-    change: { customerId: string; sessionId: string; password: string; newPassword: string },
-    origin: AuditContext,
-  ): Promise<void> {
-    const { db, passwordHashing, limits, revoker } = this.#options
-    const { customerId, sessionId: keepSessionId } = change
-    await limits.take('password', customerId)
-    const { passwordHash: oldHash } = await this.#row(customerId)
-    if (!(await passwordHashing.run(() => verifyPassword(oldHash, change.password))))
-      throw new ApiError('invalid_credentials', 'the present password is wrong')
-    const newHash = await passwordHashing.run(() => hashPassword(change.newPassword))
-    const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
-    if (!changed)
-      throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')
-    const [late] = await endAccountSessions(db, { ...origin, customerId, keepSessionId })
-    for (const { ended, seq } of [changed, late!])
-      for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
-  }
+/** Ends the customer's own other sessions. Throws `invalid_credentials`, or `conflict` with a concurrent change. */
+export async function changePassword(
+  { db, passwordHashing, limits, revoker }: Services,
+  change: { customerId: string; sessionId: string; password: string; newPassword: string },
+  origin: AuditContext,
+): Promise<void> {
+  const { customerId, sessionId: keepSessionId } = change
+  await limits.take('password', customerId)
+  const { passwordHash: oldHash } = await findRow(db, customerId)
+  if (!(await passwordHashing.run(() => verifyPassword(oldHash, change.password))))
+    throw new ApiError('invalid_credentials', 'the present password is wrong')
+  const newHash = await passwordHashing.run(() => hashPassword(change.newPassword))
+  const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
+  if (!changed) throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')
+  const [late] = await endAccountSessions(db, { ...origin, customerId, keepSessionId })
+  for (const { ended, seq } of [changed, late!])
+    for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
 }

@@ -1,19 +1,22 @@
 import { randomBytes } from 'node:crypto'
-import type { Database } from '../../db/client.ts'
 import { DatabaseError } from '../../db/errors.ts'
+import type { NewCustomer } from '../../db/queries/accounts.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import { type AdminCustomer, findCreated, insertCustomerAlone } from '../../db/queries/customers.ts'
 import { findErasure } from '../../db/queries/erasure.ts'
-import type { ClientAuthenticator } from '../clients/authenticate.ts'
-import { fromRetry, matches, newCustomerId, type RandomSource } from '../crypto/credentials.ts'
+import { newApiKey } from '../clients/api-keys.ts'
+import { fromRetry, fromTheSystem, matches, newCustomerId, type RandomSource } from '../crypto/credentials.ts'
+import { seal } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 import { hashPassword } from '../crypto/password.ts'
-import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
+import type { Use } from '../jwt/kid.ts'
+import { ANY, SESSIONS } from '../jwt/scopes.ts'
+import { DATA_KEY_ID, dataKeyContext, sealNewSecret } from '../keys/customer-keys.ts'
 import { ApiError } from '../lib/errors.ts'
 import { drawFor, OTHER_REQUEST } from '../lib/idempotency.ts'
+import type { Services } from '../services.ts'
 import { NO_POLICY } from '../tokens/policy.ts'
 import { TAKEN } from './admin.ts'
-import { newCustomer } from './new-customer.ts'
 
 interface NewAccount {
   email: string
@@ -30,88 +33,80 @@ interface Created {
   apiKey: string
 }
 
-export interface CreationOptions {
-  db: Database
-  keyRing: KeyRing
-  clients: ClientAuthenticator
-  /** Limits concurrent password hashing. */
-  passwordHashing: ConcurrencyLimit
+/**
+ * Creates a customer. Without a password, login is impossible until one is set. With a `retryKey`, a
+ * repeated request returns the same customer and API key as long as both exist: both are derived from the
+ * key, which is not stored. Throws `conflict` if the email is taken, and `invalid_request` for a different
+ * request with the same key.
+ */
+export async function createCustomer(
+  services: Services,
+  account: NewAccount,
+  origin: AuditContext,
+  retryKey?: string,
+): Promise<Created> {
+  const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
+  const hashed = { ...account, passwordHash: await hashFor(services, account.password, seed) }
+  const draw = seed === undefined ? undefined : drawForAccount(services, seed, hashed)
+  const before = async () => draw && findMadeBefore(services, draw)
+  // If two requests with one key race, the second look-up finds the customer that the other request
+  // created.
+  const created = (await before()) ?? (await insert(services, hashed, origin, draw)) ?? (await before())
+  if (!created) throw TAKEN
+  return created
 }
 
-/** Creates customers on behalf of operators. */
-export class Provisioning {
-  readonly #options: CreationOptions
+/**
+ * Hashes the password, with the same result for the same seed. Without a password, it hashes an unknown
+ * random text.
+ */
+function hashFor(services: Services, password: string | undefined, seed: string | undefined) {
+  const { passwordHashing, keyRing } = services
+  const text = password ?? randomBytes(32).toString('hex')
+  const salt = seed === undefined ? undefined : fromRetry(keyRing.installationKey, seed)(16, 'password salt')
+  return passwordHashing.run(() => hashPassword(text, salt))
+}
 
-  constructor(options: CreationOptions) {
-    this.#options = options
-  }
+/**
+ * Uses the password hash: an API key derived from the password itself would make guesses cheap to verify.
+ */
+function drawForAccount(services: Services, seed: string, { email, name, password, passwordHash }: Hashed) {
+  const { keyRing } = services
+  const request = [email, name, password === undefined ? undefined : passwordHash]
+  return drawFor(keyRing.installationKey, seed, request)
+}
 
-  /**
-   * Creates a customer. Without a password, login is impossible until one is set. With a `retryKey`, a
-   * repeated request returns the same customer and API key as long as both exist: both are derived from the
-   * key, which is not stored. Throws `conflict` if the email is taken, and `invalid_request` for a different
-   * request with the same key.
-   */
-  async create(account: NewAccount, origin: AuditContext, retryKey?: string): Promise<Created> {
-    const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
-    const hashed = { ...account, passwordHash: await this.#hash(account.password, seed) }
-    const draw = seed === undefined ? undefined : this.#drawFor(seed, hashed)
-    const before = async () => draw && this.#madeBefore(draw)
-    // If two requests with one key race, the second look-up finds the customer that the other request
-    // created.
-    const created = (await before()) ?? (await this.#make(hashed, origin, draw)) ?? (await before())
-    if (!created) throw TAKEN
-    return created
-  }
+/**
+ * Finds what an earlier attempt created. Throws `invalid_request` if that was for a different request or
+ * was deleted since.
+ */
+async function findMadeBefore({ db, keyRing }: Services, draw: RandomSource): Promise<Created | undefined> {
+  const customerId = newCustomerId(draw)
+  const { id: apiKeyId, text } = newApiKey(keyRing, customerId, draw)
+  const [found] = await findCreated(db, { customerId, apiKeyId })
+  if (found) return again(found, text)
+  // Creating the customer again would make an erased customer's API key valid again.
+  if ((await findErasure(db, { customerId })).length > 0) throw ERASED
+  return undefined
+}
 
-  /**
-   * Hashes the password, with the same result for the same seed. Without a password, it hashes an unknown
-   * random text.
-   */
-  #hash(password: string | undefined, seed: string | undefined): Promise<string> {
-    const { passwordHashing, keyRing } = this.#options
-    const text = password ?? randomBytes(32).toString('hex')
-    const salt =
-      seed === undefined ? undefined : fromRetry(keyRing.installationKey, seed)(16, 'password salt')
-    return passwordHashing.run(() => hashPassword(text, salt))
-  }
-
-  /**
-   * Uses the password hash: an API key derived from the password itself would make guesses cheap to verify.
-   */
-  #drawFor(seed: string, { email, name, password, passwordHash }: Hashed): RandomSource {
-    const request = [email, name, password === undefined ? undefined : passwordHash]
-    return drawFor(this.#options.keyRing.installationKey, seed, request)
-  }
-
-  /**
-   * Finds what an earlier attempt created. Throws `invalid_request` if that was for a different request or
-   * was deleted since.
-   */
-  async #madeBefore(draw: RandomSource): Promise<Created | undefined> {
-    const { db, clients } = this.#options
-    const customerId = newCustomerId(draw)
-    const { id: apiKeyId, text } = clients.make(customerId, draw)
-    const [found] = await findCreated(db, { customerId, apiKeyId })
-    if (found) return again(found, text)
-    // Creating the customer again would make an erased customer's API key valid again.
-    if ((await findErasure(db, { customerId })).length > 0) throw ERASED
-    return undefined
-  }
-
-  /**
-   * Returns undefined if the email is taken, or if an earlier attempt with the same key already created the
-   * customer, even if it was erased since.
-   */
-  async #make({ email, name, passwordHash }: Hashed, origin: AuditContext, draw?: RandomSource) {
-    const { apiKey, ...made } = newCustomer({ email, name, passwordHash }, this.#options, draw)
-    const [inserted] = await insertCustomerAlone(this.#options.db, { ...origin, ...made }).catch(unlessMade)
-    if (!inserted) return undefined
-    const { customerId: id } = made
-    const { createdAt } = inserted
-    const customer = { id, email, name: name ?? null, state: 'active' as const, revision: 1, createdAt }
-    return { customer: { ...customer, ...NO_POLICY }, apiKey }
-  }
+/**
+ * Returns undefined if the email is taken, or if an earlier attempt with the same key already created the
+ * customer, even if it was erased since.
+ */
+async function insert(
+  { db, keyRing }: Services,
+  { email, name, passwordHash }: Hashed,
+  origin: AuditContext,
+  draw?: RandomSource,
+) {
+  const { apiKey, ...made } = newCustomer(keyRing, { email, name, passwordHash }, draw)
+  const [inserted] = await insertCustomerAlone(db, { ...origin, ...made }).catch(unlessMade)
+  if (!inserted) return undefined
+  const { customerId: id } = made
+  const { createdAt } = inserted
+  const customer = { id, email, name: name ?? null, state: 'active' as const, revision: 1, createdAt }
+  return { customer: { ...customer, ...NO_POLICY }, apiKey }
 }
 
 /** Two concurrent requests with one Idempotency-Key can both pass the check; the primary key decides. */
@@ -121,10 +116,7 @@ function unlessMade(error: unknown): [] {
 }
 
 /** Returns the earlier result. Throws `invalid_request` unless exactly that API key still exists. */
-function again(
-  { digest, ...customer }: AdminCustomer & { digest: Uint8Array | null },
-  apiKey: string,
-): Created {
+function again({ digest, ...customer }: AdminCustomer & { digest: Uint8Array | null }, apiKey: string) {
   if (digest === null) throw KEY_DELETED
   if (!matches(digest, apiKey)) throw OTHER_REQUEST
   return { customer, apiKey }
@@ -138,3 +130,33 @@ const ERASED = new ApiError(
   'invalid_request',
   'the customer of this Idempotency-Key was erased; use a new one',
 )
+
+/** Creates the initial data of a customer: its id, its secrets, and an API key, which is shown once. */
+export function newCustomer(
+  keyRing: KeyRing,
+  account: Pick<NewCustomer, 'email' | 'name' | 'passwordHash'>,
+  draw = fromTheSystem,
+): NewCustomer & { apiKey: string } {
+  const customerId = newCustomerId(draw)
+  const { id, digest, text } = newApiKey(keyRing, customerId, draw)
+  return {
+    ...account,
+    ...newSecrets(keyRing, customerId),
+    customerId,
+    newApiKeyId: id,
+    apiKeyDigest: digest,
+    apiKeyScope: `${ANY} ${SESSIONS}`,
+    apiKey: text,
+  }
+}
+
+/** A data key under the current master key, and under it a secret for each use. */
+function newSecrets(keyRing: KeyRing, customerId: string) {
+  const dataKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
+  const sealSecret = (use: Use) => sealNewSecret(keyRing, dataKey, { customerId, use, version: 1 })
+  return {
+    sealedDataKey: seal(keyRing.current, dataKey.bytes, dataKeyContext(keyRing, customerId)),
+    sealedAccessSecret: sealSecret('access'),
+    sealedRefreshSecret: sealSecret('refresh'),
+  }
+}

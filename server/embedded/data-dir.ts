@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { acquireLock, createFile, type Lock, LockHeldError } from './pid-lock.ts'
+import { SetupError } from '../lib/errors.ts'
+import { acquireLock, createFile, LockHeldError } from './pid-lock.ts'
 
 /** The folder of the embedded database: who has it open, and the secrets that were made for it. */
 export interface DataDir {
@@ -15,52 +16,44 @@ export interface DataDir {
   release(): void
 }
 
-export class DataDirInUseError extends Error {
-  readonly pid: number
-
+export class DataDirInUseError extends SetupError {
   constructor(path: string, pid: number) {
     super(`another process (pid ${pid}) has ${path} open; stop it, or set DATA_DIR or DATABASE_URL`)
     this.name = 'DataDirInUse'
-    this.pid = pid
-  }
-}
-
-export class DataDirUnusableError extends Error {
-  constructor(path: string, code: string | undefined) {
-    super(`can't write to ${path} (${code}); set DATA_DIR to a folder that this user may write to`)
-    this.name = 'DataDirUnusable'
   }
 }
 
 /** The database exists but the master key that seals it is missing. */
-export class MasterKeyMissingError extends Error {
+export class MasterKeyMissingError extends SetupError {
   constructor(file: string, path: string) {
     super(
       `${file} is missing: the database in ${path} was sealed with the master key in it. No new one ` +
         `is made: every secret in the database would be lost. Restore ${file} or set MASTER_KEYS to that key`,
     )
-    this.name = 'MasterKeyMissing'
   }
 }
 
 /**
- * Opens and locks the folder, and creates it if needed. Throws DataDirUnusable, or DataDirInUse, because a
+ * Opens and locks the folder, and creates it if needed. Throws SetupError, or DataDirInUse, because a
  * second process would corrupt the database.
  */
 export function openDataDir(path: string): DataDir {
-  const { release } = lockFolder(path)
+  const release = lockFolder(path)
   // Absolute, so that PGlite never takes a name like memory:// for one of its own kinds of storage.
   const database = join(resolve(path), 'pgdata')
   return { path, database, fresh: isEmpty(database), release }
 }
 
-function lockFolder(path: string): Lock {
+function lockFolder(path: string) {
   try {
     mkdirSync(path, { recursive: true, mode: 0o700 })
     return acquireLock(join(path, 'assay.lock'))
   } catch (error) {
     const { code, syscall } = error as NodeJS.ErrnoException
-    if (syscall !== undefined) throw new DataDirUnusableError(path, code)
+    if (syscall !== undefined)
+      throw new SetupError(
+        `can't write to ${path} (${code}); set DATA_DIR to a folder that this user may write to`,
+      )
     if (error instanceof LockHeldError) throw new DataDirInUseError(path, error.pid)
     throw error
   }

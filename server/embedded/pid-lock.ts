@@ -27,11 +27,6 @@ const holderSchema = z.object({
 })
 type Holder = z.infer<typeof holderSchema>
 
-export interface Lock {
-  /** Removes the lock if it is still this one; safe to call twice. */
-  release(): void
-}
-
 export class LockHeldError extends Error {
   readonly pid: number
 
@@ -42,8 +37,11 @@ export class LockHeldError extends Error {
   }
 }
 
-/** Acquires the lock. Throws LockHeldError while a live process holds it, even if that is this process. */
-export function acquireLock(path: string): Lock {
+/**
+ * Acquires the lock. Returns what releases it if it is still this one, which is safe to call twice. Throws LockHeldError while a
+ * live process holds it, even if that is this process.
+ */
+export function acquireLock(path: string): () => void {
   const mine = { pid: process.pid, startedAt: processStart(process.pid) ?? '', id: randomUUID() }
   while (!createFile(path, JSON.stringify(mine))) {
     const holder = readHolder(path)
@@ -52,7 +50,7 @@ export function acquireLock(path: string): Lock {
     if (isAlive(holder)) throw new LockHeldError(path, holder.pid)
     if (takeOver(path, holder, mine)) break
   }
-  return { release: () => release(path, mine) }
+  return () => release(path, mine)
 }
 
 /**
@@ -61,13 +59,13 @@ export function acquireLock(path: string): Lock {
  * changes nothing. A process that dies here leaves a stale second lock, which is taken over in the same way.
  */
 function takeOver(path: string, stale: Holder, mine: Holder): boolean {
-  const claim = acquireLock(`${path}.${stale.id}`)
+  const releaseClaim = acquireLock(`${path}.${stale.id}`)
   try {
     if (readHolder(path)?.id !== stale.id) return false
     withTemporary(path, JSON.stringify(mine), temporary => renameSync(temporary, path))
     return true
   } finally {
-    claim.release()
+    releaseClaim()
   }
 }
 

@@ -2,6 +2,7 @@ import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import type { ClientCredential } from '../clients/client-credential.ts'
+import { findCustomer } from '../customers/admin.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError, TokenMissing } from '../lib/errors.ts'
@@ -144,7 +145,7 @@ const isChange = ({ req: { method, path } }: Context) =>
 
 /** The customer that the path names, for a resource that operators manage. Throws `not_found`. */
 export const loadCustomer = createMiddleware<CustomerEnv>(async (c, next) => {
-  const { id } = await c.get('services').customerAdmin.find(customerParam(c))
+  const { id } = await findCustomer(c.get('services'), customerParam(c))
   c.set('customerId', id)
   await next()
 })

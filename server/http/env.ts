@@ -1,61 +1,12 @@
 import type { ServerResponse } from 'node:http'
 import type { Context } from 'hono'
-import type { Audit, AuditContext } from '../audit/audit.ts'
-import type { AuthenticatedClient, ClientAuthenticator } from '../clients/authenticate.ts'
-import type { Operators } from '../clients/operators.ts'
-import type { ResourceServers } from '../clients/resource-servers.ts'
-import type { Config } from '../config/load.ts'
-import type { Accounts } from '../customers/accounts.ts'
-import type { CustomerAdmin } from '../customers/admin.ts'
-import type { Provisioning } from '../customers/provisioning.ts'
+import type { AuditContext } from '../audit/audit.ts'
+import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
-import type { KeyRetirement } from '../keys/retirement.ts'
-import type { KeyRotation } from '../keys/rotation.ts'
-import type { ClientIps } from '../lib/client-ip.ts'
-import type { Clock } from '../lib/clock.ts'
-import type { Log } from '../lib/logger.ts'
-import type { Metrics } from '../lib/metrics.ts'
-import type { ChangeFeed } from '../revocation/change-feed.ts'
-import type { Replicas } from '../revocation/replicas.ts'
-import type { Revoker } from '../revocation/revoker.ts'
-import type { Explainer } from '../tokens/explain.ts'
-import type { Issuer } from '../tokens/issuer.ts'
-import type { Sessions } from '../tokens/refresh.ts'
-import type { TokenVerifier } from '../tokens/verifier.ts'
+import type { Services } from '../services.ts'
 import type { Incoming } from './target.ts'
 
-/** Everything that routes call. */
-export interface Services {
-  config: Config
-  clock: Clock
-  changeFeed: ChangeFeed
-  tokens: TokenVerifier
-  issuer: Issuer
-  revoker: Revoker
-  sessions: Sessions
-  accounts: Accounts
-  clients: ClientAuthenticator
-  keyRotation: KeyRotation
-  keyRetirement: KeyRetirement
-  audit: Audit
-  provisioning: Provisioning
-  customerAdmin: CustomerAdmin
-  explainer: Explainer
-  replicas: Replicas
-  resourceServers: ResourceServers
-  operators: Operators
-  metrics: Metrics
-  log: Log
-  clientIps: ClientIps
-  process: ProcessState
-}
-
-/** State that only the process itself knows. */
-export interface ProcessState {
-  draining(): boolean
-  /** Whether the database answers and has this version's migrations. Throws when it doesn't answer. */
-  migrated(): Promise<boolean>
-}
+export type { Services } from '../services.ts'
 
 /** The context of any route, as far as functions that routes share may use it. */
 export type AppContext = Pick<Context<AppEnv>, 'req' | 'env' | 'get'>

@@ -35,7 +35,7 @@ export interface RefreshClaims {
 /** How far ahead another issuer's clock may have been (seconds). */
 const CLOCK_SKEW_SECONDS = 60
 /** The longest lifetime of an access token (seconds). */
-const MAX_TOKEN_TTL_SECONDS = 86_400
+export const MAX_TOKEN_TTL_SECONDS = 86_400
 
 const EPOCHS = /^\d{1,15}\.\d{1,15}$/
 /** An id made by randomId(15) in crypto/credentials.ts. */

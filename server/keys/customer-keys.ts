@@ -1,10 +1,10 @@
+import { randomBytes } from 'node:crypto'
 import type { Querier } from '../../db/queries/change-feed.ts'
 import { type ApiKeyRow, findRecords, type KeyRow, type RecordRow } from '../../db/queries/customer-keys.ts'
-import { open, type SealingKey } from '../crypto/envelope.ts'
+import { type Context, open, type SealingKey, seal } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
-import type { Algorithm } from '../jwt/jwt.ts'
-import { encodeHeader } from '../jwt/jwt.ts'
-import { formatKid, type Use } from '../jwt/kid.ts'
+import { type Algorithm, encodeHeader } from '../jwt/jwt.ts'
+import { formatKid, type KeyName, type Use } from '../jwt/kid.ts'
 
 export interface SigningKey {
   readonly kid: string
@@ -43,6 +43,8 @@ export interface CustomerRecord {
   gone: Set<string> | undefined
 }
 
+/** As long as SHA-512's output, which is the shortest key that HS512 allows (RFC 7518 3.2). */
+const SECRET_BYTES = 64
 /** The most kids and API key ids remembered as gone, per customer. */
 const MAX_MISSING_KEYS = 1_000
 
@@ -109,13 +111,22 @@ export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken
 
 function openSecret(
   keyRing: KeyRing,
-  customer: string,
+  customerId: string,
   dataKey: SealingKey,
   [use, version, , , sealed]: KeyRow,
 ) {
-  const context = { installation: keyRing.installationId, customer, purpose: use, version }
+  const context = signingKeyContext(keyRing, { customerId, use, version })
   return open(id => (id === dataKey.id ? dataKey : undefined), Buffer.from(sealed, 'base64'), context)
 }
+
+/** Seals the secret of a new signing key. */
+export const sealNewSecret = (keyRing: KeyRing, dataKey: SealingKey, name: KeyName) =>
+  seal(dataKey, randomBytes(SECRET_BYTES), signingKeyContext(keyRing, name))
+
+const signingKeyContext = (
+  { installationId: installation }: KeyRing,
+  { customerId: customer, use: purpose, version }: KeyName,
+): Context => ({ installation, customer, purpose, version })
 
 let lastSerial = 0
 

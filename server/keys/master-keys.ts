@@ -12,18 +12,16 @@ import {
 import { randomId } from '../crypto/credentials.ts'
 import { checkValue, open, SealError, type SealingKey, seal } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
+import { SetupError } from '../lib/errors.ts'
 import { openDataKey } from './customer-keys.ts'
-
-/** The master keys and the database don't belong together. Nothing was changed. */
-export class MasterKeyMismatchError extends Error {}
 
 /** The number of customers whose data keys are tried at startup. */
 const SAMPLE_SIZE = 10
 
 /**
  * Opens the installation with the master keys, of which the first seals and all open. Creates the
- * installation at the very first start. Throws MasterKeyMismatchError or SchemaError before anything is
- * written: sealed data is never "regenerated".
+ * installation at the very first start. Throws SetupError, where the master keys and the database don't belong
+ * together, or SchemaError before anything is written: sealed data is never "regenerated".
  */
 export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<KeyRing> {
   const masterKeys = new Map(ring.map(key => [key.id, key]))
@@ -52,7 +50,7 @@ function assertMatches(ring: SealingKey[], known: { id: string; checkValue: stri
       : [`master key ${key.id}: expected check value ${expected}, found ${found}`]
   })
   if (wrong.length > 0)
-    throw new MasterKeyMismatchError(
+    throw new SetupError(
       `${wrong.join('\n')}\nthis is another key under the same id; set MASTER_KEYS to the key that this database was sealed with`,
     )
 }
@@ -60,7 +58,7 @@ function assertMatches(ring: SealingKey[], known: { id: string; checkValue: stri
 function assertComplete(ring: Map<string, SealingKey>, needed: { id: string }[]) {
   const missing = needed.filter(({ id }) => !ring.has(id)).map(({ id }) => id)
   if (missing.length > 0)
-    throw new MasterKeyMismatchError(
+    throw new SetupError(
       `the database has rows sealed under ${missing.join(', ')}, which MASTER_KEYS lacks (it has ${[...ring.keys()].join(', ')}); add it behind the first`,
     )
 }
@@ -87,7 +85,7 @@ function openInstallation(masterKey: KeyRing['masterKey'], id: string, sealed: U
     return open(masterKey, sealed, contextOf(id))
   } catch (error) {
     if (!(error instanceof SealError)) throw error
-    throw new MasterKeyMismatchError(
+    throw new SetupError(
       `the installation key does not open: ${error.message}; restore the database's row or MASTER_KEYS`,
     )
   }

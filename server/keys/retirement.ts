@@ -1,4 +1,3 @@
-import type { Querier } from '../../db/queries/change-feed.ts'
 import {
   countLive,
   type RetirementResult,
@@ -8,11 +7,12 @@ import {
   type ScanCursor,
 } from '../../db/queries/key-retirement.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
-import type { Config } from '../config/load.ts'
 import { randomId } from '../crypto/credentials.ts'
+import type { KeyName } from '../jwt/kid.ts'
 import { ApiError, ConflictError } from '../lib/errors.ts'
-import type { RateLimiter } from '../lib/rate-limiter.ts'
-import type { Revoker } from '../revocation/revoker.ts'
+import type { Services } from '../services.ts'
+
+/** Retires older versions that no live token or session can use: during maintenance, or earlier on request. */
 
 /** Access keys that one pass of maintenance retires, and refresh keys that it looks at. */
 const BATCH_ROWS = 100
@@ -24,81 +24,62 @@ const WINDOW_ROWS = 1_000
 const IN_FLIGHT_SECONDS = 60
 
 /** One version of one of a customer's secrets. */
-export interface Version {
-  use: 'access' | 'refresh'
-  version: number
-}
+type Version = Pick<KeyName, 'use' | 'version'>
 
-export interface KeyRetirementOptions {
-  db: Querier
-  revoker: Revoker
-  limits: RateLimiter
-  config: Pick<Config, 'refreshGrace'>
+/** A random place, so that a replica that restarts often still reaches every customer eventually. */
+export const firstCursor = (): ScanCursor => ({ customerId: randomId(10), version: 0 })
+
+/**
+ * Retires the keys of all customers that have outlived their tokens and sessions, one batch per call. Returns where the next
+ * call continues.
+ */
+export async function retireOutlivedKeys({ db, config }: Services, cursor: ScanCursor): Promise<ScanCursor> {
+  await retireAccessKeys(db, { ...MAINTENANCE, limit: BATCH_ROWS })
+  const at = { ...cursor, grace: config.refreshGrace, window: WINDOW_ROWS }
+  const [looked] = await retireRefreshKeys(db, { ...MAINTENANCE, ...at })
+  return looked?.next ?? cursor
 }
 
 /**
- * Retires older versions that no live token or session can use: during maintenance, or earlier on request.
+ * Retires a previous version, unless a live token or session may still use it. Returns when it was retired,
+ * and the change feed's number if it was retired just now. Throws `not_found`, ConflictError,
+ * RateLimitedError.
  */
-export class KeyRetirement {
-  readonly #options: KeyRetirementOptions
-  /**
-   * Starts at a random place, so that a replica that restarts often still reaches every customer eventually.
-   */
-  #cursor: ScanCursor = { customerId: randomId(10), version: 0 }
-
-  constructor(options: KeyRetirementOptions) {
-    this.#options = options
-  }
-
-  /** Retires the keys of all customers that have outlived their tokens and sessions, one batch per call. */
-  async sweep(): Promise<void> {
-    const { db } = this.#options
-    await retireAccessKeys(db, { ...MAINTENANCE, limit: BATCH_ROWS })
-    const at = { ...this.#cursor, grace: this.#grace, window: WINDOW_ROWS }
-    const [looked] = await retireRefreshKeys(db, { ...MAINTENANCE, ...at })
-    this.#cursor = looked?.next ?? this.#cursor
-  }
-
-  /**
-   * Retires a previous version, unless a live token or session may still use it. Returns when it was retired,
-   * and the change feed's number if it was retired just now. Throws `not_found`, ConflictError,
-   * RateLimitedError.
-   */
-  async retire(customerId: string, which: Version, origin: AuditContext) {
-    const { db, limits, revoker } = this.#options
-    await limits.take('retire', customerId)
-    const [found] = await retireKey(db, { ...origin, customerId, ...which, grace: this.#grace })
-    if (!found) throw new ApiError('not_found', `there is no ${which.use} secret of this version`)
-    if (found.state === 'current')
-      throw new ApiError('conflict', 'this version is the current one, which signs; rotate first')
-    if (found.state === 'previous') throw await this.#findBlocking(customerId, which, found)
-    if (found.seq !== null) revoker.invalidateCustomer(customerId, found.seq)
-    return { retiredAt: found.retiredAt!, seq: found.seq ?? undefined }
-  }
-
-  async #findBlocking(
-    customerId: string,
-    { use }: Version,
-    { sessions, tokens }: RetirementResult,
-  ): Promise<ConflictError> {
-    const uses = { access: use === 'access', refresh: use === 'refresh' }
-    const [wouldEnd] = await countLive(this.#options.db, { customerId, ...uses })
-    const live = use === 'access' ? { live_tokens: tokens } : { live_sessions: sessions }
-    const why = sessions + tokens === 0 ? this.#tooSoon() : REASON[use](sessions + tokens)
-    return new ConflictError(`${why}, or rotate ${use} with now, which would end ${inWords(wouldEnd!)}`, {
-      ...live,
-      would_end: { ...wouldEnd! },
-    })
-  }
-
-  #tooSoon() {
-    return `requests that were under way when it was replaced may still need this version; try again in ${IN_FLIGHT_SECONDS + this.#grace} s`
-  }
-
-  get #grace() {
-    return this.#options.config.refreshGrace
-  }
+export async function retireSigningKey(
+  services: Services,
+  customerId: string,
+  which: Version,
+  origin: AuditContext,
+) {
+  const { db, limits, revoker, config } = services
+  await limits.take('retire', customerId)
+  const [found] = await retireKey(db, { ...origin, customerId, ...which, grace: config.refreshGrace })
+  if (!found) throw new ApiError('not_found', `there is no ${which.use} secret of this version`)
+  if (found.state === 'current')
+    throw new ApiError('conflict', 'this version is the current one, which signs; rotate first')
+  if (found.state === 'previous') throw await findBlocking(services, customerId, which, found)
+  if (found.seq !== null) revoker.invalidateCustomer(customerId, found.seq)
+  return { retiredAt: found.retiredAt!, seq: found.seq ?? undefined }
 }
+
+async function findBlocking(
+  { db, config }: Services,
+  customerId: string,
+  { use }: Version,
+  { sessions, tokens }: RetirementResult,
+): Promise<ConflictError> {
+  const uses = { access: use === 'access', refresh: use === 'refresh' }
+  const [wouldEnd] = await countLive(db, { customerId, ...uses })
+  const live = use === 'access' ? { live_tokens: tokens } : { live_sessions: sessions }
+  const why = sessions + tokens === 0 ? tooSoon(config.refreshGrace) : REASON[use](sessions + tokens)
+  return new ConflictError(`${why}, or rotate ${use} with now, which would end ${inWords(wouldEnd!)}`, {
+    ...live,
+    would_end: { ...wouldEnd! },
+  })
+}
+
+const tooSoon = (graceSeconds: number) =>
+  `requests that were under way when it was replaced may still need this version; try again in ${IN_FLIGHT_SECONDS + graceSeconds} s`
 
 const REASON = {
   access: (tokens: number) =>

@@ -82,6 +82,9 @@ export class ConflictError extends ApiError {
   }
 }
 
+/** The process can't start, and the operator must change its settings or its machine. The message says how. */
+export class SetupError extends Error {}
+
 /** Reasons for a 503, used as a metrics label: a closed set. */
 export const UNAVAILABLE = {
   change_feed: 'what is known here is too old, or no poll has succeeded since the question',

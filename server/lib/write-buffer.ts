@@ -13,8 +13,7 @@ const MAX_REMEMBERED = 100_000
  * token. It never delays a request: `enqueue` returns at once, and a failed write is dropped.
  */
 export class WriteBuffer<Item> {
-  readonly #write: (items: Item[]) => Promise<unknown>
-  readonly #log: Log
+  readonly #options: { write: (items: Item[]) => Promise<unknown>; log: Log }
   readonly #waiting = new Map<string, Item>()
   readonly #noted: LRUCache<string, true>
   #timer: NodeJS.Timeout | undefined
@@ -22,8 +21,7 @@ export class WriteBuffer<Item> {
 
   /** A key is not written again within `quiet` milliseconds (0: for as long as it is remembered). */
   constructor(options: { write: (items: Item[]) => Promise<unknown>; quiet: number; log: Log }) {
-    this.#write = options.write
-    this.#log = options.log
+    this.#options = options
     // With `max` it would fill its arrays at once, which takes 10 ms of each start.
     this.#noted = new LRUCache({ maxSize: MAX_REMEMBERED, sizeCalculation: () => 1, ttl: options.quiet })
   }
@@ -42,9 +40,10 @@ export class WriteBuffer<Item> {
     const items = [...this.#waiting.values()]
     this.#waiting.clear()
     if (items.length === 0) return
-    await this.#write(items).catch(error => {
+    const { write, log } = this.#options
+    await write(items).catch(error => {
       this.dropped += items.length
-      this.#log.debug({ err: error }, 'a batch of notes was dropped')
+      log.debug({ err: error }, 'a batch of notes was dropped')
     })
   }
 }

@@ -1,5 +1,6 @@
+import type { Connection } from '../../db/client.ts'
 import { within } from '../../db/deadline.ts'
-import { PAGE, type Poll, poll, type Querier, type RevocationRow } from '../../db/queries/change-feed.ts'
+import { PAGE, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
 import { deleteReplica } from '../../db/queries/replicas.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
@@ -33,7 +34,7 @@ interface Moment {
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
-  connection: Querier
+  connection: Connection
   clock: Clock
   /** N, in milliseconds. */
   maxStaleness: number
@@ -53,8 +54,9 @@ export interface ChangeFeedOptions {
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
-  #applied = 0
-  #timeline: string | undefined
+  /** This replica knows every change up to this number. */
+  applied = 0
+  timeline: string | undefined
   /** The end of the lease, by each clock. */
   #lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
   /** The database's time at the last poll, and its offset from the monotonic clock (ms). */
@@ -103,15 +105,6 @@ export class ChangeFeed {
     return this.counts.reloads
   }
 
-  get timeline() {
-    return this.#timeline
-  }
-
-  /** This replica knows every change up to this number. */
-  get applied() {
-    return this.#applied
-  }
-
   /** Milliseconds since the last applied poll was sent. */
   get age() {
     return this.#options.clock.monotonic() - this.#sentAt
@@ -145,7 +138,7 @@ export class ChangeFeed {
     const since = clock.monotonic()
     let known: number | undefined
     for (;;) {
-      if (await this.#pollAgain()) known ??= seq ?? this.#applied
+      if (await this.#pollAgain()) known ??= seq ?? this.applied
       const { othersApplied, othersStaleness } = this.#others
       if (known !== undefined && (othersApplied === null || othersApplied >= known)) return
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
@@ -213,7 +206,7 @@ export class ChangeFeed {
     const [answer] = await poll(connection, {
       replica,
       version: VERSION,
-      applied: this.#applied,
+      applied: this.applied,
       maxStaleness,
     })
     if (!answer || answer.standby)
@@ -242,9 +235,9 @@ export class ChangeFeed {
    * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it.
    */
   #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
-    if (this.#timeline === undefined) return false
+    if (this.timeline === undefined) return false
     const lost = now - this.#databaseTime > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
-    return lost || timeline !== this.#timeline || seq < this.#applied
+    return lost || timeline !== this.timeline || seq < this.applied
   }
 
   /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
@@ -254,10 +247,9 @@ export class ChangeFeed {
     this.counts.rows += rows.length
     const whole = rows.length < PAGE
     // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
-    const seen =
-      this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
-    this.#timeline = answer.timeline
-    this.#applied = whole ? answer.seq : rows.at(-1)![0]
+    const seen = this.timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
+    this.timeline = answer.timeline
+    this.applied = whole ? answer.seq : rows.at(-1)![0]
     this.#others = answer
     this.#setTime(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
@@ -277,8 +269,8 @@ export class ChangeFeed {
     this.#options.log.warn(
       'the database is another, went back, or was out of reach for long: everything is read anew',
     )
-    this.#timeline = undefined
-    this.#applied = 0
+    this.timeline = undefined
+    this.applied = 0
     this.#sweptAt = 0
     this.#lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
     this.#options.revocations.clear()
@@ -307,12 +299,14 @@ export class ChangeFeed {
     }, interval)
   }
 
-  /** Stops polling and removes this replica's row, so that no request waits for it. */
+  /** Stops polling, removes this replica's row, so that no request waits for it, and closes the connection. */
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)
     await this.#pollInFlight?.catch(() => {})
     this.#lease.monotonic = Number.NEGATIVE_INFINITY
-    await deleteReplica(this.#options.connection, { replica: this.#options.replica }).catch(() => {})
+    const { connection, replica } = this.#options
+    await deleteReplica(connection, { replica }).catch(() => {})
+    await connection.close()
   }
 }

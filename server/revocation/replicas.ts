@@ -1,18 +1,7 @@
-import type { Querier } from '../../db/queries/change-feed.ts'
-import { listReplicas } from '../../db/queries/replicas.ts'
+import { listReplicas as list } from '../../db/queries/replicas.ts'
+import type { Services } from '../services.ts'
 
 export type { ReplicaRow } from '../../db/queries/replicas.ts'
 
-/** The replicas that serve this installation. */
-export class Replicas {
-  readonly #db: Querier
-
-  constructor(db: Querier) {
-    this.#db = db
-  }
-
-  /** Lists the replicas that polled recently, including this one. */
-  list() {
-    return listReplicas(this.#db, {})
-  }
-}
+/** Lists the replicas that polled recently, including this one. */
+export const listReplicas = ({ db }: Services) => list(db, {})

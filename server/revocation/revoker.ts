@@ -9,14 +9,14 @@ import {
   type TokenRevocation,
 } from '../../db/queries/change-feed.ts'
 import { endSessions, type SessionEnd } from '../../db/queries/sessions.ts'
-import type { AccessClaims } from '../jwt/claims.ts'
+import { type AccessClaims, MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { RateLimiter } from '../lib/rate-limiter.ts'
 import type { ChangeFeed } from './change-feed.ts'
 
 /** The longest life of an access token (seconds), used until a poll returns the exact end. */
-const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = 86_400 + 60
+const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = MAX_TOKEN_TTL_SECONDS + 60
 
 export interface RevokerOptions {
   db: Querier & Pick<Database, 'kind'>
@@ -30,16 +30,13 @@ export interface RevokerOptions {
  * every replica.
  */
 export class Revoker {
-  readonly #db: Querier
-  readonly #changeFeed: ChangeFeed
-  readonly #limits: RateLimiter
+  readonly #options: RevokerOptions
   readonly #ends: Batcher<Omit<SessionEnd, 'n'>, number | undefined>
   readonly #tokens: Batcher<TokenRevocation, number>
 
-  constructor({ db, changeFeed, limits }: RevokerOptions) {
-    this.#db = db
-    this.#changeFeed = changeFeed
-    this.#limits = limits
+  constructor(options: RevokerOptions) {
+    this.#options = options
+    const { db } = options
     this.#ends = new Batcher(acts => endAll(db, acts), { database: db })
     this.#tokens = new Batcher(acts => revokeAll(db, acts), { database: db })
   }
@@ -58,16 +55,16 @@ export class Revoker {
     const { client_id: customerId, jti: tokenId, sub: subject, exp: expiresAt } = claims
     const act = { ...actOf(customerId, origin), token_id: tokenId, subject, expires_at: expiresAt }
     const seq = await this.#tokens.add(act)
-    this.#changeFeed.apply([[seq, 'token', customerId, tokenId, 0, expiresAt + 60]])
+    this.#options.changeFeed.apply([[seq, 'token', customerId, tokenId, 0, expiresAt + 60]])
     return seq
   }
 
   /** Ends all tokens and sessions that a subject has so far. Returns the change feed's number. */
   async revokeSubject(customerId: string, subject: string, origin: AuditContext): Promise<number> {
-    await this.#limits.take('subject', customerId)
-    const [raised] = await raiseSubjectEpoch(this.#db, { ...origin, customerId, subject })
+    await this.#options.limits.take('subject', customerId)
+    const [raised] = await raiseSubjectEpoch(this.#options.db, { ...origin, customerId, subject })
     const { seq, epoch } = raised!
-    this.#changeFeed.apply([[seq, 'subject', customerId, subject, epoch, this.#longest()]])
+    this.#options.changeFeed.apply([[seq, 'subject', customerId, subject, epoch, this.#longest()]])
     return seq
   }
 
@@ -76,7 +73,7 @@ export class Revoker {
    * number.
    */
   async revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
-    const [raised] = await raiseCustomerEpoch(this.#db, { ...origin, customerId })
+    const [raised] = await raiseCustomerEpoch(this.#options.db, { ...origin, customerId })
     if (!raised) throw new ApiError('not_found', 'no such customer')
     this.invalidateCustomer(customerId, raised.seq)
     return raised.seq
@@ -84,24 +81,24 @@ export class Revoker {
 
   /** Ends all tokens and sessions of all customers so far. Returns the change feed's number. */
   async revokeEveryone(origin: AuditContext): Promise<number> {
-    const [raised] = await raiseEveryonesEpoch(this.#db, origin)
+    const [raised] = await raiseEveryonesEpoch(this.#options.db, origin)
     const { seq, epoch } = raised!
-    this.#changeFeed.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
+    this.#options.changeFeed.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
     return seq
   }
 
   /** Refuses a session on this replica from now on, because another act has ended it. */
   applySessionEnded(customerId: string, sessionId: string, seq: number) {
-    this.#changeFeed.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
+    this.#options.changeFeed.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
   }
 
   /** Drops a customer's cached record on this replica, because another act has changed it. */
   invalidateCustomer(customerId: string, seq: number) {
-    this.#changeFeed.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
+    this.#options.changeFeed.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
   }
 
   #longest() {
-    return Math.ceil(this.#changeFeed.now() / 1000) + MAX_TOKEN_TTL_AND_MARGIN_SECONDS
+    return Math.ceil(this.#options.changeFeed.now() / 1000) + MAX_TOKEN_TTL_AND_MARGIN_SECONDS
   }
 }
 

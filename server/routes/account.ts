@@ -1,6 +1,7 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import type { Customer } from '../customers/accounts.ts'
+import { type Customer, changePassword, findAccount, logIn, signUp } from '../customers/accounts.ts'
+import { actorContext } from '../http/act.ts'
 import { requireAccessToken, requireAccount } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type AppEnv, auditContext } from '../http/env.ts'
@@ -33,29 +34,29 @@ export const account = new Hono<AppEnv>()
   .post('/signup', async c => {
     const { email, password, name } = await readJson(c, signUpRequest)
     const context = auditContext(c, 'anonymous')
-    const made = await c.get('services').accounts.signUp({ email, password, name }, context)
+    const made = await signUp(c.get('services'), { email, password, name }, context)
     const customer = serializeCustomer(made.customer)
     return json(c, { customer, api_key: made.apiKey, ...serializeTokens(made.granted) }, 201, NO_STORE)
   })
   .post('/login', async c => {
     const request = await readJson(c, logInRequest)
-    const { accounts } = c.get('services')
-    const { customer, granted } = await accounts.logIn(request, auditContext(c, 'anonymous'))
+    const context = auditContext(c, 'anonymous')
+    const { customer, granted } = await logIn(c.get('services'), request, context)
     return json(c, { customer: serializeCustomer(customer), ...serializeTokens(granted) }, 200, NO_STORE)
   })
   .get('/me', requireAccessToken, async c => {
-    const customer = await c.get('services').accounts.find(c.get('claims').client_id)
+    const customer = await findAccount(c.get('services'), c.get('claims').client_id)
     return json(c, serializeCustomer(customer), 200, NO_STORE)
   })
   .post('/logout', requireAccount, async c => {
     const { revoker } = c.get('services')
-    await revoker.end(c.get('customerId'), c.get('sessionId'), auditContext(c, c.get('actor')))
+    await revoker.end(c.get('customerId'), c.get('sessionId'), actorContext(c))
     return noContent(c)
   })
   .post('/password', requireAccount, async c => {
     const { password, new_password: newPassword } = await readJson(c, changePasswordRequest)
     const change = { customerId: c.get('customerId'), sessionId: c.get('sessionId'), password, newPassword }
-    await c.get('services').accounts.changePassword(change, auditContext(c, c.get('actor')))
+    await changePassword(c.get('services'), change, actorContext(c))
     return noContent(c)
   })
 

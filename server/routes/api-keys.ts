@@ -1,8 +1,9 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { type ApiKeyRow, createApiKey, deleteApiKey, listApiKeys } from '../clients/api-keys.ts'
+import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
-import { waitForAll, waitParam } from '../http/consistency.ts'
-import { auditContext, type CustomerEnv } from '../http/env.ts'
+import type { CustomerEnv } from '../http/env.ts'
 import { idempotencyKey, idParam, present } from '../http/params.ts'
 import { json, NO_STORE, noContent } from '../http/respond.ts'
 import { name } from '../http/schemas.ts'
@@ -23,7 +24,7 @@ const createKeyRequest = z.strictObject({
 /** A customer's API keys. */
 export const apiKeys = new Hono<CustomerEnv>()
   .get('/', async c => {
-    const keys = await c.get('services').clients.list(c.get('customerId'))
+    const keys = await listApiKeys(c.get('services'), c.get('customerId'))
     return json(c, { keys: keys.map(serializeApiKey) })
   })
   .post('/', async c => {
@@ -31,17 +32,15 @@ export const apiKeys = new Hono<CustomerEnv>()
     assertGrantable(scopes)
     const scope = [...new Set(scopes)].join(' ')
     const request = { customerId: c.get('customerId'), name, scope, expiresIn }
-    const context = auditContext(c, c.get('actor'))
-    const { text, ...key } = await c.get('services').clients.create(request, context, idempotencyKey(c))
+    const context = actorContext(c)
+    const { text, ...key } = await createApiKey(c.get('services'), request, context, idempotencyKey(c))
     const shown = serializeApiKey({ ...key, name: name ?? null, scope, lastUsedAt: null })
     return json(c, { ...shown, api_key: text }, 201, NO_STORE)
   })
   .delete('/:id', async c => {
-    const wait = waitParam(c)
-    const context = auditContext(c, c.get('actor'))
-    const seq = await c.get('services').clients.delete(c.get('customerId'), idParam(c), context)
-    // Wait before a 404 too: an earlier attempt's deletion may not have reached every replica yet.
-    await waitForAll(c, wait, seq)
+    const seq = await actAndWait(c, (services, context) =>
+      deleteApiKey(services, c.get('customerId'), idParam(c), context),
+    )
     if (seq === undefined) throw new ApiError('not_found', 'no such API key')
     return noContent(c)
   })
@@ -55,16 +54,7 @@ function assertGrantable(scopes: string[]) {
     )
 }
 
-interface ListedKey {
-  id: string
-  name: string | null
-  scope: string
-  createdAt: Date
-  expiresAt: Date | null
-  lastUsedAt: Date | null
-}
-
-const serializeApiKey = ({ id, name, scope, createdAt, expiresAt, lastUsedAt }: ListedKey) =>
+const serializeApiKey = ({ id, name, scope, createdAt, expiresAt, lastUsedAt }: ApiKeyRow) =>
   present({
     id,
     name,

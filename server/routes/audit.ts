@@ -1,6 +1,12 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import { AUDIT_TYPES, type AuditRow, type AuditSpan, type AuditType } from '../audit/audit.ts'
+import {
+  AUDIT_TYPES,
+  type AuditRow,
+  type AuditSpan,
+  type AuditType,
+  listCustomerEvents,
+} from '../audit/audit.ts'
 import type { AppContext, CustomerEnv } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'
@@ -17,8 +23,8 @@ type PageQuery = SpanQuery & { [name in (typeof PAGE_PARAMS)[number]]?: string }
 export const audit = new Hono<CustomerEnv>().get('/', c => {
   const customerId = c.get('customerId')
   const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
-  const { audit } = c.get('services')
-  return pageOfEvents(c, query, span => audit.list({ ...span, customerId }), serializeEvent)
+  const find = (span: AuditSpan) => listCustomerEvents(c.get('services'), { ...span, customerId })
+  return pageOfEvents(c, query, find, serializeEvent)
 })
 
 export async function pageOfEvents(
@@ -66,27 +72,16 @@ function instant(name: string, text: string | undefined): Date | undefined {
   return new Date(at)
 }
 
-export const serializeEvent = ({
-  id,
-  at,
-  type,
-  actor,
-  subject,
-  sessionId,
-  tokenId,
-  ip,
-  userAgent,
-  detail,
-}: AuditRow) =>
+export const serializeEvent = (event: AuditRow) =>
   present({
-    id: String(id),
-    at,
-    type,
-    actor,
-    subject,
-    session_id: sessionId,
-    token_id: tokenId,
-    ip,
-    user_agent: userAgent,
-    detail: detail === null ? undefined : JSON.parse(detail),
+    id: String(event.id),
+    at: event.at,
+    type: event.type,
+    actor: event.actor,
+    subject: event.subject,
+    session_id: event.sessionId,
+    token_id: event.tokenId,
+    ip: event.ip,
+    user_agent: event.userAgent,
+    detail: event.detail === null ? undefined : JSON.parse(event.detail),
   })

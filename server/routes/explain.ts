@@ -8,7 +8,7 @@ import type { AppContext, ClientEnv, OperatorEnv } from '../http/env.ts'
 import { present } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
-import type { Explanation } from '../tokens/explain.ts'
+import { type Explanation, explainToken } from '../tokens/explain.ts'
 
 /**
  * Explains why a token is refused. Customers' API keys may not ask, because they could learn about other
@@ -32,9 +32,8 @@ export const adminExplain = new Hono<OperatorEnv>().post('/', async c => {
 
 /** `limits`: a token beyond them is explained like one that was never issued. */
 async function respondWithExplanation(c: AppContext, token: string, limits?: AllowList) {
-  const { changeFeed, explainer } = c.get('services')
-  const explanation = await explainer.explain(token, limits)
-  const age = stateAge(changeFeed)
+  const explanation = await explainToken(c.get('services'), token, limits)
+  const age = stateAge(c.get('services').changeFeed)
   const headers = { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) }
   return json(c, serializeExplanation(explanation, age), 200, headers)
 }

@@ -1,3 +1,4 @@
+import type { AccessClaims } from '../jwt/claims.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { AuthenticClaims } from '../tokens/authenticator.ts'
 
@@ -27,18 +28,16 @@ export function identityHeaders(claims: IdentityClaims): Record<string, string> 
 /** Bytes: nginx's default buffer for an upstream's headers is 4 KiB, and other headers want room in it. */
 const MAX_CLAIMS_BYTES = 3 * 1024
 
-interface HeaderClaims {
-  sub: string
-  aud: string | string[]
-  scope: string
-  ext: Record<string, unknown> | undefined
-}
-
 /** Refuses a token when it is issued rather than at every request later. Throws `invalid_request`. */
-export function assertFitsHeaders({ sub, aud, scope, ext }: HeaderClaims) {
+export function assertFitsHeaders({
+  sub,
+  aud,
+  scope,
+  ext,
+}: Pick<AccessClaims, 'sub' | 'aud' | 'scope' | 'ext'>) {
   const fixed = { client_id: 'c'.repeat(16), sid: 's'.repeat(24), jti: 't'.repeat(24), exp: 9_999_999_999 }
   const extJson = ext === undefined ? {} : { extJson: JSON.stringify(ext) }
-  const headers = identityHeaders({ sub, aud, scope, ...fixed, ...extJson })
+  const headers = identityHeaders({ sub, aud, scope: scope ?? '', ...fixed, ...extJson })
   const bytes = Object.entries(headers).reduce(
     (sum, [name, value]) => sum + name.length + value.length + 4,
     0,

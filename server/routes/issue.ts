@@ -5,15 +5,13 @@ import { readJson } from '../http/body.ts'
 import { type ApiKeyClient, type ApiKeyEnv, type AppContext, auditContext } from '../http/env.ts'
 import { idempotencyKey } from '../http/params.ts'
 import { audience, scope, subject } from '../http/schemas.ts'
+import { MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { grantedScope } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 import { assertFitsHeaders } from './identity-headers.ts'
 import { tokenResponse } from './token-response.ts'
 
 const MAX_CLAIMS_BYTES = 2048
-
-/** No access token of any customer lives longer (s). */
-const MAX_TOKEN_TTL_SECONDS = 86_400
 
 const ownClaims = z
   .record(z.string(), z.unknown())

@@ -1,6 +1,6 @@
 import { type Context, Hono } from 'hono'
-import { waitForAll, waitParam } from '../http/consistency.ts'
-import { auditContext, type CustomerEnv } from '../http/env.ts'
+import { actAndWait } from '../http/act.ts'
+import type { CustomerEnv } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { idParam, present, readQuery } from '../http/params.ts'
 import { json, noContent } from '../http/respond.ts'
@@ -22,22 +22,18 @@ export const sessions = new Hono<CustomerEnv>()
     return json(c, present({ sessions: page.map(serializeSession), next_cursor: nextCursor }))
   })
   .delete('/:id', async c => {
-    const wait = waitParam(c)
-    const context = auditContext(c, c.get('actor'))
-    const seq = await c.get('services').revoker.end(c.get('customerId'), idParam(c), context)
-    // Wait before a 404 too: an earlier attempt's change may not have reached every replica yet.
-    await waitForAll(c, wait, seq)
+    const seq = await actAndWait(c, ({ revoker }, context) =>
+      revoker.end(c.get('customerId'), idParam(c), context),
+    )
     if (seq === undefined) throw new ApiError('not_found', 'no such session, or it has ended')
     return noContent(c)
   })
 
 /** Revokes every token and session of one of the customer's users. A subject without any is no error. */
 export const subjects = new Hono<CustomerEnv>().post('/:subject/revoke', async c => {
-  const wait = waitParam(c)
-  const named = check(subject, subjectParam(c))
-  const context = auditContext(c, c.get('actor'))
-  const seq = await c.get('services').revoker.revokeSubject(c.get('customerId'), named, context)
-  await waitForAll(c, wait, seq)
+  await actAndWait(c, ({ revoker }, context) =>
+    revoker.revokeSubject(c.get('customerId'), check(subject, subjectParam(c)), context),
+  )
   return noContent(c)
 })
 
@@ -52,10 +48,7 @@ function subjectParam(c: Context<CustomerEnv>): string {
 
 /** Revokes every token and session of the customer, its own too. */
 export async function revokeCustomer(c: Context<CustomerEnv>) {
-  const wait = waitParam(c)
-  const context = auditContext(c, c.get('actor'))
-  const seq = await c.get('services').revoker.revokeCustomer(c.get('customerId'), context)
-  await waitForAll(c, wait, seq)
+  await actAndWait(c, ({ revoker }, context) => revoker.revokeCustomer(c.get('customerId'), context))
   return noContent(c)
 }
 

@@ -1,11 +1,12 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
-import { waitForAll, waitParam } from '../http/consistency.ts'
-import { auditContext, type CustomerEnv } from '../http/env.ts'
+import type { CustomerEnv } from '../http/env.ts'
 import { present } from '../http/params.ts'
 import { json } from '../http/respond.ts'
-import type { KeyRotation, SecretRow } from '../keys/rotation.ts'
+import { retireSigningKey } from '../keys/retirement.ts'
+import { listSigningKeys, rotateSigningKeys, type SecretRow, wouldEnd } from '../keys/rotation.ts'
 
 const rotateRequest = z.strictObject({
   use: z.enum(['access', 'refresh', 'both'], 'access, refresh or both').default('both'),
@@ -22,39 +23,28 @@ const retireRequest = z.strictObject({
 /** A customer's signing keys: everything about them but their bytes. */
 export const signingKeys = new Hono<CustomerEnv>()
   .get('/', async c => {
-    const keys = await c.get('services').keyRotation.list(c.get('customerId'))
+    const keys = await listSigningKeys(c.get('services'), c.get('customerId'))
     return json(c, { secrets: keys.map(serializeSigningKey) })
   })
   .post('/rotate', async c => {
-    const { keyRotation } = c.get('services')
+    const services = c.get('services')
     const customerId = c.get('customerId')
     const { use, now, dry_run } = await readJson(c, rotateRequest)
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
-    if (dry_run) return json(c, { would_end: await countEnded(keyRotation, customerId, uses, now) })
-    const how = { now, reason: 'asked' as const }
-    const context = auditContext(c, c.get('actor'))
-    const { versions, effectiveAt } = await keyRotation.rotate(customerId, uses, how, context)
+    // Without `now` a rotation ends nothing; with `now`, one of the access key alone ends no session.
+    if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0 } })
+    if (dry_run) return json(c, { would_end: await wouldEnd(services, customerId, uses) })
+    const rotation = { customerId, uses, now, reason: 'asked' }
+    const { versions, effectiveAt } = await rotateSigningKeys(services, rotation, actorContext(c))
     return json(c, present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
   })
   .post('/retire', async c => {
-    const wait = waitParam(c)
-    const which = await readJson(c, retireRequest)
-    const context = auditContext(c, c.get('actor'))
-    const { keyRetirement } = c.get('services')
-    const { retiredAt, seq } = await keyRetirement.retire(c.get('customerId'), which, context)
-    await waitForAll(c, wait, seq)
-    return json(c, { ...which, state: 'retired', retired_at: retiredAt })
+    const { use, version, retiredAt } = await actAndWait(c, async (services, context) => {
+      const which = await readJson(c, retireRequest)
+      return { ...which, ...(await retireSigningKey(services, c.get('customerId'), which, context)) }
+    })
+    return json(c, { use, version, state: 'retired', retired_at: retiredAt })
   })
-
-/** Without `now` a rotation ends nothing; with `now`, one of the access key alone ends no session. */
-async function countEnded(
-  keyRotation: KeyRotation,
-  customerId: string,
-  uses: { access: boolean; refresh: boolean },
-  now: boolean,
-) {
-  return now ? keyRotation.wouldEnd(customerId, uses) : { sessions: 0, tokens: 0 }
-}
 
 const serializeSigningKey = (secret: SecretRow) =>
   present({

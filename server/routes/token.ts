@@ -28,7 +28,7 @@ async function clientCredentialsGrant(c: AppContext, form: Map<string, string>) 
   const subject = client.customerId
   const audience = services.config.issuer
   const grant = grantFor(c, client, check(scope.optional(), form.get('scope')))
-  assertFitsHeaders({ ...grant, sub: subject, aud: audience, ext: undefined })
+  assertFitsHeaders({ sub: subject, aud: audience, scope: grant.scope })
   const request = { ...grant, subject, audience, ext: undefined, expiresIn: undefined }
   return tokenResponse(c, await services.issuer.issue(request))
 }

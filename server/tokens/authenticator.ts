@@ -85,12 +85,6 @@ class AuthenticToken {
  */
 const MAX_SEEN_ONCE = 65_536
 
-export interface AuthenticatorOptions {
-  issuer: string
-  /** The most memory that cached tokens may use. */
-  maxCacheBytes: number
-}
-
 /**
  * Authenticates access tokens. The result is a pure function of text and key, so it is cached by the whole
  * text. A cached token is not yet accepted: its expiry, revocations and the customer's state are checked at
@@ -108,7 +102,8 @@ export class Authenticator {
   #misses = 0
   #rekeyed = 0
 
-  constructor({ issuer, maxCacheBytes }: AuthenticatorOptions) {
+  /** `maxCacheBytes`: the most memory that cached tokens may use. */
+  constructor({ issuer, maxCacheBytes }: { issuer: string; maxCacheBytes: number }) {
     this.#issuer = issuer
     this.#cache = new LRUCache({ maxSize: maxCacheBytes, sizeCalculation: ({ bytes }) => bytes })
   }

@@ -2,10 +2,11 @@ import type { Querier } from '../../db/queries/change-feed.ts'
 import { type ExplainedSession, explainKey, explainSession } from '../../db/queries/explain.ts'
 import type { AllowList } from '../clients/resource-servers.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
+import type { AccessClaims } from '../jwt/claims.ts'
 import { parseClaims, parseHeader, split } from '../jwt/jwt.ts'
 import { type KeyName, parseKid } from '../jwt/kid.ts'
 import { scopesOf } from '../jwt/scopes.ts'
-import type { ChangeFeed } from '../revocation/change-feed.ts'
+import type { Services } from '../services.ts'
 import type { RejectionReason, TokenVerifier } from './verifier.ts'
 
 /** Why a token is accepted or refused, for callers who are allowed to know. */
@@ -96,82 +97,62 @@ const SIGNED = new Set<RejectionReason>([
   'customer_disabled',
 ])
 
-export interface ExplainerOptions {
-  db: Querier
-  changeFeed: ChangeFeed
-  tokens: TokenVerifier
-  keyRing: KeyRing
+/**
+ * `limits` is the allow-list of a resource server: it learns nothing about other customers, other scopes or
+ * refresh tokens. Throws Unavailable when the state can't be known.
+ */
+export async function explainToken(
+  { db, keyRing, tokens }: Services,
+  text: string,
+  limits?: AllowList,
+): Promise<Explanation> {
+  if (/^assay_(ak|rs)_/.test(text)) return because('credential')
+  const name = parseName(keyRing, text)
+  if (name && limits && isBeyond(limits, name)) return because('key_unknown')
+  const { refusal, claims } = await judge(tokens, text, name)
+  const key = name && (await describeKey(db, name))
+  const told = claims ?? (refusal !== undefined && SIGNED.has(refusal) ? claimsOf(text) : undefined)
+  if (told && limits?.scopes && !scopesOf(told.scope).some(one => limits.scopes!.includes(one)))
+    return because('key_unknown')
+  const session = told && name && (await describeSession(db, name.customerId, told))
+  const problem = refusal ?? (name?.use === 'refresh' ? problemOf(session) : undefined)
+  return {
+    ...(problem === undefined ? { active: true, explanation: ACTIVE } : because(problem)),
+    ...(key && { key }),
+    ...(told && { token: toToken(told) }),
+    ...(session && { session }),
+  }
 }
 
-export class Explainer {
-  readonly #options: ExplainerOptions
+function parseName(keyRing: KeyRing, text: string): (KeyName & { kid: string }) | undefined {
+  const token = split(text)
+  const header = token && parseHeader(token.header)
+  const name = header && parseKid(keyRing.installationKey, header.kid)
+  return name && { ...name, kid: header.kid }
+}
 
-  constructor(options: ExplainerOptions) {
-    this.#options = options
-  }
+async function judge(tokens: TokenVerifier, text: string, name: KeyName | undefined) {
+  const verdict = name?.use === 'refresh' ? await tokens.verifyRefresh(text) : await tokens.verify(text)
+  return { refusal: verdict.refusal, claims: verdict.claims as Claims | undefined }
+}
 
-  /**
-   * `limits` is the allow-list of a resource server: it learns nothing about other customers, other scopes or
-   * refresh tokens. Throws Unavailable when the state can't be known.
-   */
-  async explain(text: string, limits?: AllowList): Promise<Explanation> {
-    if (/^assay_(ak|rs)_/.test(text)) return because('credential')
-    const name = this.#nameOf(text)
-    if (name && limits && isBeyond(limits, name)) return because('key_unknown')
-    const { refusal, claims } = await this.#judge(text, name)
-    const key = name && (await this.#keyOf(name))
-    const told = claims ?? (refusal !== undefined && SIGNED.has(refusal) ? claimsOf(text) : undefined)
-    if (told && limits?.scopes && !scopesOf(told.scope).some(one => limits.scopes!.includes(one)))
-      return because('key_unknown')
-    const session = told && name && (await this.#sessionOf(name.customerId, told))
-    const problem = refusal ?? (name?.use === 'refresh' ? problemOf(session) : undefined)
-    return {
-      ...(problem === undefined ? { active: true, explanation: ACTIVE } : because(problem)),
-      ...(key && { key }),
-      ...(told && { token: toToken(told) }),
-      ...(session && { session }),
-    }
-  }
+async function describeKey(db: Querier, { kid, customerId, use, version }: KeyName & { kid: string }) {
+  const [found] = await explainKey(db, { customerId, use, version })
+  return { kid, customerId, use, version, state: found?.state ?? 'unknown' }
+}
 
-  #nameOf(text: string): (KeyName & { kid: string }) | undefined {
-    const token = split(text)
-    const header = token && parseHeader(token.header)
-    const name = header && parseKid(this.#options.keyRing.installationKey, header.kid)
-    return name && { ...name, kid: header.kid }
-  }
-
-  async #judge(text: string, name: KeyName | undefined) {
-    const { tokens } = this.#options
-    const verdict = name?.use === 'refresh' ? await tokens.verifyRefresh(text) : await tokens.verify(text)
-    return { refusal: verdict.refusal, claims: verdict.claims as Claims | undefined }
-  }
-
-  async #keyOf({ kid, customerId, use, version }: KeyName & { kid: string }) {
-    const [found] = await explainKey(this.#options.db, { customerId, use, version })
-    return { kid, customerId, use, version, state: found?.state ?? 'unknown' }
-  }
-
-  async #sessionOf(customerId: string, { sid, gen }: Claims): Promise<Explanation['session']> {
-    if (sid === undefined || gen === undefined) return undefined
-    const [found] = await explainSession(this.#options.db, { customerId, sessionId: sid })
-    if (!found) return { id: sid, tokenGeneration: gen, state: 'unknown' }
-    const { state, generation, disabled, everyone } = found
-    return { id: sid, tokenGeneration: gen, state, generation, disabled, everyone }
-  }
+async function describeSession(db: Querier, customerId: string, { sid, gen }: Claims) {
+  if (sid === undefined || gen === undefined) return undefined
+  const [found] = await explainSession(db, { customerId, sessionId: sid })
+  if (!found) return { id: sid, tokenGeneration: gen, state: 'unknown' }
+  const { state, generation, disabled, everyone } = found
+  return { id: sid, tokenGeneration: gen, state, generation, disabled, everyone }
 }
 
 const isBeyond = ({ customers }: AllowList, { use, customerId }: KeyName) =>
   use === 'refresh' || customers?.includes(customerId) === false
 
-interface Claims {
-  jti: string
-  sub: string
-  scope?: string
-  iat: number
-  exp: number
-  sid?: string
-  gen?: number
-}
+type Claims = Pick<AccessClaims, 'jti' | 'sub' | 'scope' | 'iat' | 'exp' | 'sid' | 'gen'>
 
 const claimsOf = (text: string) => parseClaims(split(text)!.claims) as unknown as Claims
 

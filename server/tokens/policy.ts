@@ -1,3 +1,4 @@
+import type { IssueResult } from '../../db/queries/issue.ts'
 import type { Defaults, Policy } from '../../db/queries/policy.ts'
 import type { Config } from '../config/load.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -54,13 +55,7 @@ export function assertFits(policy: Policy, settings: Settings): void {
 }
 
 /** The error for a request that exceeds the customer's policy. */
-export const refusedBy = ({ refused, mostTtl, allowedScopes }: Refused): ApiError =>
+export const refusedBy = ({ refused, mostTtl, allowedScopes }: IssueResult): ApiError =>
   refused === 'expires_in'
     ? new ApiError('invalid_request', `expires_in: from 1 to ${mostTtl} seconds`)
     : new ApiError('invalid_scope', `this customer's tokens carry only these scopes: ${allowedScopes}`)
-
-export interface Refused {
-  refused: 'expires_in' | 'scope' | null
-  mostTtl: number
-  allowedScopes: string | null
-}

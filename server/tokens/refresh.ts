@@ -2,7 +2,6 @@ import type { Database } from '../../db/client.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type Refresh,
-  type RefreshOutcome,
   type RefreshResult,
   type RefreshRules,
   refreshesOf,
@@ -21,6 +20,7 @@ import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
+import type { Metrics } from '../lib/metrics.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import type { Issuer, TokenSet } from './issuer.ts'
@@ -32,8 +32,7 @@ export interface SessionsOptions {
   issuer: Issuer
   revoker: Revoker
   config: Pick<Config, 'refreshGrace'>
-  /** Called with the outcome of each refresh. */
-  decided(outcome: RefreshOutcome): void
+  metrics: Pick<Metrics, 'refreshed'>
   log: Log
 }
 
@@ -64,13 +63,13 @@ export class Sessions {
 
   /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
   async refresh(claims: RefreshClaims, scope: string | undefined, origin: AuditContext): Promise<TokenSet> {
-    const { issuer, decided } = this.#options
+    const { issuer, metrics } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
     const asked = { customerId, sessionId, gen, scope, tokenId, origin }
     const shared = await this.#refreshTogether(asked)
     const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
-    decided(row?.outcome ?? 'ended')
+    metrics.refreshed(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
     if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
       return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)

@@ -5,7 +5,7 @@ import { RateLimitedError } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
 import { MemoryRateLimiter } from '../lib/rate-limiter.ts'
 import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS, type StartupSecrets } from '../serve.ts'
-import { MetricsAggregator } from './metrics-aggregator.ts'
+import { MetricsAggregator } from './metrics.ts'
 import type { PrimaryHandlers } from './protocol.ts'
 import { WorkerSlot } from './slot.ts'
 

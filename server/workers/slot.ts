@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
 import type { MetricSnapshot } from '../lib/metrics.ts'
+import { WorkerMetrics } from './metrics.ts'
 import { WorkerProcess } from './process.ts'
 import type { PrimaryHandlers } from './protocol.ts'
-import { WorkerMetrics } from './worker-metrics.ts'
 
 /** Doubled by each worker that dies young, so that a lasting fault costs little. */
 const MIN_RESTART_DELAY_MS = 200

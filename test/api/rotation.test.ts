@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { rotateAgedKeys } from '../../server/keys/rotation.ts'
 import { setState } from '../support/plant.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -161,14 +162,14 @@ test('rotation by age adds no version to a customer that has as many as may veri
     [customer.id],
   )
   await world.advance(91 * DAY)
-  await here.keyRotation.rotateAged(90 * 86_400)
+  await rotateAgedKeys(here, 90 * 86_400)
   expect(await versions()).toHaveLength(41)
   await world.admin.query(
     `update assay.signing_keys set state = 'retired', retired_at = assay.now()
     where customer_id = $1 and use = 'refresh' and version = 101`,
     [customer.id],
   )
-  await here.keyRotation.rotateAged(90 * 86_400)
+  await rotateAgedKeys(here, 90 * 86_400)
   expect((await versions()).filter(({ state }) => state === 'previous')).toHaveLength(40)
   expect(await versions()).toHaveLength(42)
 })
@@ -238,7 +239,7 @@ test('a customer that is disabled, or no longer there, rotates nothing', async (
 test('two replicas that find the same old secret rotate it once', async () => {
   const customer = await here.signUp()
   await world.advance(91 * DAY)
-  await Promise.all([here, there].map(({ keyRotation }) => keyRotation.rotateAged(90 * 86_400)))
+  await Promise.all([here, there].map(replica => rotateAgedKeys(replica, 90 * 86_400)))
   const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
   expect(await states(customer, login.json.access_token)).toContain('access 2 current')
 })

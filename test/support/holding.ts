@@ -3,7 +3,7 @@ import { type Connection, type Database, open } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { Redis } from '../../db/redis.ts'
 import { createLog } from '../../server/lib/logger.ts'
-import { createServices } from '../../server/services.ts'
+import { createReplica } from '../../server/replica.ts'
 import { ask } from './ask.ts'
 import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
@@ -101,7 +101,7 @@ export async function replicaOn(
   const state = { draining: () => false, migrated: () => isMigrated(db) }
   const opened = redisOf(config, log)
   const redis = opened && throughRedis(opened)
-  const replica = createServices({
+  const replica = createReplica({
     config,
     db,
     redis,

@@ -8,7 +8,8 @@ import { type Config, loadConfig } from '../../server/config/load.ts'
 import { loadKeyRing } from '../../server/keys/master-keys.ts'
 import { createLog, type Log } from '../../server/lib/logger.ts'
 import { listen } from '../../server/listen.ts'
-import { createServices, type Worker } from '../../server/services.ts'
+import { createReplica } from '../../server/replica.ts'
+import type { Parts as AllParts, Worker } from '../../server/services.ts'
 import { ask } from './ask.ts'
 import { makeDatabase } from './database.ts'
 import { checkResponse } from './openapi.ts'
@@ -96,7 +97,7 @@ async function setDatabaseClock(db: { query(statement: string): Promise<unknown>
     as 'select date_trunc(''milliseconds'', clock_timestamp()) + interval ''${ahead} milliseconds'''`)
 }
 
-type Parts = Pick<Parameters<typeof createServices>[0], 'config' | 'db' | 'keyRing' | 'worker'>
+type Parts = Pick<AllParts, 'config' | 'db' | 'keyRing' | 'worker'>
 
 async function startReplica(parts: Parts) {
   const clock = movableClock()
@@ -110,7 +111,7 @@ async function startReplica(parts: Parts) {
   const log = createLog(parts.config.logLevel, sink)
   const state = { draining: () => false, migrated: () => isMigrated(parts.db) }
   const redis = redisOf(parts.config, log)
-  const assembled = createServices({ ...parts, redis, clock, log, process: state, processMetrics: false })
+  const assembled = createReplica({ ...parts, redis, clock, log, process: state, processMetrics: false })
   await assembled.changeFeed.start()
   const { app } = assembled
 

@@ -7,6 +7,7 @@ import { inspect, type Server } from '../../../db/server-info.ts'
 import type { Config } from '../../../server/config/load.ts'
 import { checkValue } from '../../../server/crypto/envelope.ts'
 import { describeFailure } from '../../../server/exit-codes.ts'
+import { findUnsafeSettings } from '../../../server/open-database.ts'
 import { type CheckResult, failedCheck, ok, type Report, warning, wrong } from '../result.ts'
 
 const MIN_SERVER_VERSION = 150_000
@@ -85,9 +86,7 @@ const readSetting = async (db: Database, name: string) =>
   (await db.query<{ value: string }>(`select current_setting('${name}') as value`))[0]!.value
 
 async function databaseSettings(db: Database): Promise<CheckResult> {
-  const off: string[] = []
-  for (const name of ['fsync', 'full_page_writes'])
-    if ((await readSetting(db, name)) === 'off') off.push(name)
+  const off = await findUnsafeSettings(db)
   return off.length === 0
     ? ok('a crash loses nothing')
     : wrong(

@@ -1,5 +1,5 @@
 import { Hono } from 'hono'
-import type { AuditRow } from '../../audit/audit.ts'
+import { type AuditRow, type AuditSpan, exportEvents, searchEvents } from '../../audit/audit.ts'
 import type { AppContext, OperatorEnv } from '../../http/env.ts'
 import { present, readQuery } from '../../http/params.ts'
 import { NO_STORE, respond } from '../../http/respond.ts'
@@ -11,13 +11,13 @@ export const adminAudit = new Hono<OperatorEnv>()
   .get('/', c => {
     const query = readQuery(c, ['customer', 'operator', ...SPAN_PARAMS, ...PAGE_PARAMS])
     const filter = filterOf(query)
-    const { audit } = c.get('services')
-    return pageOfEvents(c, query, span => audit.search({ ...span, ...filter }), serializeWithCustomer)
+    const find = (span: AuditSpan) => searchEvents(c.get('services'), { ...span, ...filter })
+    return pageOfEvents(c, query, find, serializeWithCustomer)
   })
   // A line of JSON for each event, newest first, however many there are. The first page is read before the answer begins.
   .get('/export', async c => {
     const query = readQuery(c, ['customer', 'operator', ...SPAN_PARAMS])
-    const pages = c.get('services').audit.all({ ...spanOf(query), ...filterOf(query) })
+    const pages = exportEvents(c.get('services'), { ...spanOf(query), ...filterOf(query) })
     const first = await pages.next()
     if (c.req.method === 'HEAD') await pages.return(undefined)
     const body =

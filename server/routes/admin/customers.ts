@@ -1,9 +1,22 @@
 import { type Context, Hono } from 'hono'
 import { z } from 'zod'
-import type { AdminCustomer, Change, CustomerAdmin, ErasureReport } from '../../customers/admin.ts'
+import {
+  type AdminCustomer,
+  type Change,
+  changeCustomer,
+  disableCustomer,
+  type ErasureReport,
+  enableCustomer,
+  eraseCustomer,
+  findCustomer,
+  listCustomers,
+  searchCustomers,
+  setPassword,
+} from '../../customers/admin.ts'
+import { createCustomer } from '../../customers/provisioning.ts'
+import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
-import { waitForAll, waitParam } from '../../http/consistency.ts'
-import { type AppContext, auditContext, type OperatorEnv } from '../../http/env.ts'
+import type { AppContext, OperatorEnv } from '../../http/env.ts'
 import { decodeCursor, decodeTextCursor, pageOf, pageSize, textPageOf } from '../../http/pagination.ts'
 import { customerParam, idempotencyKey, present, readQuery } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
@@ -26,73 +39,64 @@ export const customers = new Hono<OperatorEnv>()
     const query = readQuery(c, ['email', 'name', 'cursor', 'limit'])
     if (query.email !== undefined && query.name !== undefined)
       throw new ApiError('invalid_request', 'email or name: what one of them begins with, not both')
-    const { customerAdmin } = c.get('services')
     const by = query.email !== undefined ? 'email' : query.name !== undefined ? 'name' : undefined
-    const { page, nextCursor } = await (by ? search(customerAdmin, by, query) : list(customerAdmin, query))
+    const { page, nextCursor } = await (by ? search(c, by, query) : list(c, query))
     return json(c, present({ customers: page.map(serializeCustomer), next_cursor: nextCursor }))
   })
   .post('/', async c => {
     const { email, name, password } = await readJson(c, createRequest)
-    const context = auditContext(c, c.get('actor'))
-    const { provisioning } = c.get('services')
-    const { customer, apiKey } = await provisioning.create(
-      { email, name, password },
-      context,
-      idempotencyKey(c),
-    )
+    const context = actorContext(c)
+    const account = { email, name, password }
+    const { customer, apiKey } = await createCustomer(c.get('services'), account, context, idempotencyKey(c))
     return jsonWithETag(c, customer, { customer: serializeCustomer(customer), api_key: apiKey }, 201)
   })
-  .get('/:customer', async c => jsonWithETag(c, await c.get('services').customerAdmin.find(customerParam(c))))
+  .get('/:customer', async c => jsonWithETag(c, await findCustomer(c.get('services'), customerParam(c))))
   .patch('/:customer', async c => {
     const change = conditionalChange(c)
     const { email, name } = await readJson(c, changeRequest)
-    const context = auditContext(c, c.get('actor'))
-    return jsonWithETag(c, await c.get('services').customerAdmin.change(change, { email, name }, context))
+    const customer = await changeCustomer(c.get('services'), change, { email, name }, actorContext(c))
+    return jsonWithETag(c, customer)
   })
-  .post('/:customer/disable', c => setState(c, 'disable'))
-  .post('/:customer/enable', c => setState(c, 'enable'))
+  .post('/:customer/disable', c => setState(c, disableCustomer))
+  .post('/:customer/enable', c => setState(c, enableCustomer))
   .put('/:customer/password', async c => {
-    const wait = waitParam(c)
-    const customerId = customerParam(c)
-    const { password } = await readJson(c, passwordRequest)
-    const context = auditContext(c, c.get('actor'))
-    const seq = await c.get('services').customerAdmin.setPassword(customerId, password, context)
-    await waitForAll(c, wait, seq)
+    await actAndWait(c, async (services, context) => {
+      const customerId = customerParam(c)
+      const { password } = await readJson(c, passwordRequest)
+      return setPassword(services, customerId, password, context)
+    })
     return noContent(c)
   })
   // Erasure can't be undone: the customer's id in the path says that this one is meant.
   .delete('/:customer', async c => {
-    const wait = waitParam(c)
-    const customerId = customerParam(c)
-    const report = await c.get('services').customerAdmin.erase(customerId, auditContext(c, c.get('actor')))
-    await waitForAll(c, wait, report.seq)
-    return json(c, serializeErasure(customerId, report))
+    const report = await actAndWait(c, (services, context) =>
+      eraseCustomer(services, customerParam(c), context),
+    )
+    return json(c, serializeErasure(customerParam(c), report))
   })
 
 type ListQuery = { email?: string; name?: string; cursor?: string; limit?: string }
 
-async function list(customerAdmin: CustomerAdmin, { cursor, limit }: ListQuery) {
+async function list(c: AppContext, { cursor, limit }: ListQuery) {
   const size = pageSize(limit)
   const before = decodeCursor(cursor)
-  const rows = await customerAdmin.list({ beforeAt: before?.at, beforeId: before?.id, limit: size + 1 })
+  const position = { beforeAt: before?.at, beforeId: before?.id, limit: size + 1 }
+  const rows = await listCustomers(c.get('services'), position)
   return pageOf(rows, size, customer => customer.createdAt)
 }
 
-async function search(customerAdmin: CustomerAdmin, by: 'email' | 'name', query: ListQuery) {
+async function search(c: AppContext, by: 'email' | 'name', query: ListQuery) {
   const size = pageSize(query.limit)
   const prefix = query[by]!.trim()
   const after = decodeTextCursor(query.cursor)
   const position = { afterText: after?.text, afterId: after?.id, limit: size + 1 }
-  return textPageOf(await customerAdmin.search(by, { prefix, ...position }), size)
+  return textPageOf(await searchCustomers(c.get('services'), by, { prefix, ...position }), size)
 }
 
-async function setState(c: Context<OperatorEnv>, act: 'disable' | 'enable') {
-  const wait = waitParam(c)
-  const context = auditContext(c, c.get('actor'))
-  const { customer, seq } = await c.get('services').customerAdmin[act](conditionalChange(c), context)
-  // Wait even if nothing was left to change: an earlier attempt's change may not have reached every replica
-  // yet.
-  await waitForAll(c, wait, seq)
+async function setState(c: Context<OperatorEnv>, act: typeof disableCustomer) {
+  const { customer } = await actAndWait(c, (services, context) =>
+    act(services, conditionalChange(c), context),
+  )
   return jsonWithETag(c, customer)
 }
 
@@ -133,14 +137,11 @@ function serializePolicy(policy: Policy) {
   return Object.keys(own).length > 0 ? own : undefined
 }
 
-const serializeErasure = (
-  id: string,
-  { erasedAt, sessions, apiKeys, secrets, auditEvents }: ErasureReport,
-) => ({
+const serializeErasure = (id: string, report: ErasureReport) => ({
   id,
-  erased_at: erasedAt,
-  sessions,
-  api_keys: apiKeys,
-  secrets,
-  audit_events: auditEvents,
+  erased_at: report.erasedAt,
+  sessions: report.sessions,
+  api_keys: report.apiKeys,
+  secrets: report.secrets,
+  audit_events: report.auditEvents,
 })

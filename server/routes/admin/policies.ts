@@ -1,7 +1,9 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { setPolicy } from '../../customers/admin.ts'
+import { actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
-import { auditContext, type OperatorEnv } from '../../http/env.ts'
+import type { OperatorEnv } from '../../http/env.ts'
 import { present } from '../../http/params.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
@@ -53,8 +55,7 @@ const policyRequest = z.strictObject({
 export const policies = new Hono<OperatorEnv>().put('/:customer/policy', async c => {
   const change = conditionalChange(c)
   const policy = toPolicy(await readJson(c, policyRequest))
-  const context = auditContext(c, c.get('actor'))
-  return jsonWithETag(c, await c.get('services').customerAdmin.setPolicy(change, policy, context))
+  return jsonWithETag(c, await setPolicy(c.get('services'), change, policy, actorContext(c)))
 })
 
 const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({

@@ -1,9 +1,16 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import type { ServerRow } from '../../clients/resource-servers.ts'
+import {
+  changeResourceServer,
+  createResourceServer,
+  deleteResourceServer,
+  listResourceServers,
+  rotateCredential,
+  type ServerRow,
+} from '../../clients/resource-servers.ts'
+import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
-import { waitForAll, waitParam } from '../../http/consistency.ts'
-import { auditContext, type OperatorEnv } from '../../http/env.ts'
+import type { OperatorEnv } from '../../http/env.ts'
 import { idempotencyKey, idParam, present } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
 import { name } from '../../http/schemas.ts'
@@ -43,42 +50,38 @@ const rotateRequest = z
 /** Resource servers created by operators. The setting RESOURCE_SERVERS is not included. */
 export const resourceServers = new Hono<OperatorEnv>()
   .get('/', async c => {
-    const servers = await c.get('services').resourceServers.list()
+    const servers = await listResourceServers(c.get('services'))
     return json(c, { servers: servers.map(serializeServer) })
   })
   .post('/', async c => {
     const { name, customers, scopes } = await readJson(c, serverRequest)
-    const context = auditContext(c, c.get('actor'))
-    const { resourceServers } = c.get('services')
-    const limits = { customers, scopes }
-    const { server, credential } = await resourceServers.create(name, limits, context, idempotencyKey(c))
+    const context = actorContext(c)
+    const described = { name, customers, scopes }
+    const key = idempotencyKey(c)
+    const { server, credential } = await createResourceServer(c.get('services'), described, context, key)
     return json(c, { ...serializeServer(server), credential }, 201, NO_STORE)
   })
   // The request replaces the limits: without any, the server has none.
   .put('/:id', async c => {
-    const wait = waitParam(c)
-    const { name, customers, scopes } = await readJson(c, serverRequest)
-    const context = auditContext(c, c.get('actor'))
-    const { resourceServers } = c.get('services')
-    const { server, seq } = await resourceServers.change(idParam(c), name, { customers, scopes }, context)
-    await waitForAll(c, wait, seq)
+    const { server } = await actAndWait(c, async (services, context) => {
+      const { name, customers, scopes } = await readJson(c, serverRequest)
+      return changeResourceServer(services, idParam(c), { name, customers, scopes }, context)
+    })
     return json(c, serializeServer(server))
   })
   // With an overlap of 0 the old credential is refused at once here, and elsewhere within MAX_STALENESS. The answer doesn't
   // wait for that: it holds the new credential, and must not be lost.
   .post('/:id/rotate', async c => {
     const { overlap = DAY_SECONDS, end } = await readJson(c, rotateRequest)
-    const context = auditContext(c, c.get('actor'))
-    const { resourceServers } = c.get('services')
-    const { server, credential } = await resourceServers.rotate(idParam(c), { overlap, end }, context)
+    const context = actorContext(c)
+    const rotation = { overlap, end }
+    const { server, credential } = await rotateCredential(c.get('services'), idParam(c), rotation, context)
     return json(c, { ...serializeServer(server), credential }, 200, NO_STORE)
   })
   .delete('/:id', async c => {
-    const wait = waitParam(c)
-    const context = auditContext(c, c.get('actor'))
-    const seq = await c.get('services').resourceServers.delete(idParam(c), context)
-    // Wait before a 404 too: an earlier attempt's deletion may not have reached every replica yet.
-    await waitForAll(c, wait, seq)
+    const seq = await actAndWait(c, (services, context) =>
+      deleteResourceServer(services, idParam(c), context),
+    )
     if (seq === undefined) throw new ApiError('not_found', 'no such resource server')
     return noContent(c)
   })

@@ -1,8 +1,9 @@
-import { type Context, Hono } from 'hono'
+import { Hono } from 'hono'
 import { z } from 'zod'
+import type { AuditContext } from '../../audit/audit.ts'
+import { actAndWait } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
-import { waitForAll, waitParam } from '../../http/consistency.ts'
-import { auditContext, type OperatorEnv } from '../../http/env.ts'
+import type { OperatorEnv, Services } from '../../http/env.ts'
 import { noContent } from '../../http/respond.ts'
 
 const revokeRequest = z.union(
@@ -15,20 +16,21 @@ const revokeRequest = z.union(
 
 /** Revokes one token of any customer, or every token of everyone. A token that isn't valid is no error. */
 export const adminRevoke = new Hono<OperatorEnv>().post('/', async c => {
-  const wait = waitParam(c)
-  const request = await readJson(c, revokeRequest)
-  const seq =
-    'everyone' in request
-      ? await c.get('services').revoker.revokeEveryone(auditContext(c, c.get('actor')))
-      : await revokeToken(c, request)
-  await waitForAll(c, wait, seq)
+  await actAndWait(c, async (services, context) => {
+    const request = await readJson(c, revokeRequest)
+    return 'everyone' in request
+      ? services.revoker.revokeEveryone(context)
+      : revokeToken(services, request, context)
+  })
   return noContent(c)
 })
 
 /** A refresh token ends with its session. Returns the change feed's number, if there was anything to end. */
-async function revokeToken(c: Context<OperatorEnv>, { token, session }: { token: string; session: boolean }) {
-  const { revoker, tokens } = c.get('services')
-  const context = auditContext(c, c.get('actor'))
+async function revokeToken(
+  { revoker, tokens }: Services,
+  { token, session }: { token: string; session: boolean },
+  context: AuditContext,
+) {
   const refresh = (await tokens.verifyRefresh(token)).claims
   if (refresh) return revoker.end(refresh.client_id, refresh.sid, context)
   const { claims } = await tokens.verify(token)
