@@ -10,6 +10,7 @@ import { findProgram } from './program.ts'
 export const findChromium = () => findProgram('chromium')
 
 export type Chromium = Awaited<ReturnType<typeof startChromium>>
+export type Page = Awaited<ReturnType<Chromium['open']>>
 
 /** A real browser without a window, spoken to in its own protocol (CDP), in a folder of its own. */
 export async function startChromium() {
@@ -27,20 +28,31 @@ export async function startChromium() {
     const call = (method: string, params: object = {}) => link.call(method, params, sessionId)
     const heard = link.heardBy(sessionId)
     for (const domain of ['Log', 'Runtime', 'Network', 'Page']) await call(`${domain}.enable`)
-    const size = { width, height: 900, deviceScaleFactor: 1, mobile: width < 600 }
-    await call('Emulation.setDeviceMetricsOverride', size)
+    const resize = (to: number) =>
+      call('Emulation.setDeviceMetricsOverride', {
+        width: to,
+        height: 900,
+        deviceScaleFactor: 1,
+        mobile: to < 600,
+      })
+    await resize(width)
     await call('Page.navigate', { url })
 
     async function evaluate(expression: string) {
       const { result } = await call('Runtime.evaluate', { expression, returnByValue: true })
       return result.value
     }
-    for (let tries = 0; !(await evaluate(ready)); tries++) {
-      if (tries === 200) throw new Error(`the page isn't ready; it complained: ${complaintsOf(heard)}`)
-      await sleep(100)
+    async function until(expression: string) {
+      for (let tries = 0; !(await evaluate(expression)); tries++) {
+        if (tries === 200) throw new Error(`the page isn't ready; it complained: ${complaintsOf(heard)}`)
+        await sleep(100)
+      }
     }
+    await until(ready)
     return {
       evaluate,
+      until,
+      resize,
       call,
       complaints: () => complaintsOf(heard),
       asked: () => heard.flatMap(({ params }) => (params.request?.url as string | undefined) ?? []),

@@ -141,6 +141,7 @@ async function startReplica(parts: Parts) {
     ...calls(request),
     ...own,
     serve: (served: Pick<App, 'fetch'> = app) => serve(served, parts.config, log),
+    serveUntilStopped: () => serveUntilStopped(app, parts.config, log),
   }
 }
 
@@ -235,6 +236,12 @@ function movableClock() {
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
 async function serve(app: Pick<App, 'fetch'>, config: Config, log: Log) {
+  const served = await serveUntilStopped(app, config, log)
+  onTestFinished(served.stop)
+  return served
+}
+
+async function serveUntilStopped(app: Pick<App, 'fetch'>, config: Config, log: Log) {
   const at = { host: '127.0.0.1', port: config.port }
   const listening = await listen(app, at, { draining: () => false, log })
   let connections = 0
@@ -243,6 +250,5 @@ async function serve(app: Pick<App, 'fetch'>, config: Config, log: Log) {
     listening.server.closeAllConnections()
     await listening.close(0)
   }
-  onTestFinished(stop)
   return { ...listening, url: `http://127.0.0.1:${listening.port}`, connections: () => connections, stop }
 }
