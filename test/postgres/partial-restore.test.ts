@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest'
+import { describeFailure } from '../../server/exit-codes.ts'
+import { openDatabase } from '../../server/open-database.ts'
 import { signUp } from '../support/calls.ts'
 import { control, createDatabase, createEmptyDatabase, MIGRATES } from '../support/database.ts'
 import { logLines, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
@@ -63,6 +65,13 @@ async function expectRefused(url: string, found: RegExp) {
   expect(stderr.trim().split('\n')).toHaveLength(1)
   expect({ code, stdout }).toEqual({ code: 69, stdout: '' })
 }
+
+/** What ends a start, without its process: the others of this file start one. */
+const refusalOf = (url: string) =>
+  openDatabase({ databaseUrl: url, directDatabaseUrl: undefined }, undefined).then(async db => {
+    await db.close()
+    throw new Error('it was opened')
+  }, describeFailure)
 
 const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
   'a table is missing': ['drop table assay.sessions', /lacks sessions:/],
@@ -131,8 +140,18 @@ describe('a database of which only a part was restored does not start', () => {
     const { url, sql } = await copy()
     await sql.unsafe(damage)
     const before = await contents(sql)
-    await expectRefused(url, found)
+    const { code, message } = await refusalOf(url)
+    expect(message).toMatch(found)
+    expect(message).toMatch(/^assay: [^\n]*restore the whole backup .* or name another database$/)
+    expect(code).toBe(69)
     expect(await contents(sql)).toEqual(before)
+  })
+
+  test('and the process says so in one line', async () => {
+    const { url, sql } = await copy()
+    const [damage, found] = DAMAGES['two things are wrong']!
+    await sql.unsafe(damage)
+    await expectRefused(url, found)
   })
 
   test('the customers are those of another installation, under the same master keys', async () => {
