@@ -5,6 +5,7 @@ import { signUp, verify } from '../support/calls.ts'
 import { type Authority, makeAuthority } from '../support/certificates.ts'
 import { changed, createDatabase, direct, PASSWORD } from '../support/database.ts'
 import { runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
+import { refusalOf } from '../support/refusal.ts'
 import { copyDatabase } from '../support/templates.ts'
 
 /** H58: how servers let clients in, and how clients check servers, as they do in production. */
@@ -34,8 +35,17 @@ async function expectServing(url: string) {
   expect(await assay.stop('SIGINT')).toBe(0)
 }
 
-/** It ends with 69 and says `why` in one line. */
+/** What ends with 69 and says `why` in one line. */
 async function expectRefused(url: string, why: RegExp) {
+  const { code, message } = await refusalOf(url)
+  expect(message).toMatch(why)
+  expect(message).not.toContain('\n')
+  expect(message).not.toContain(new URL(url).password || 'no password')
+  expect(code).toBe(69)
+}
+
+/** The same of a process. */
+async function expectNoStart(url: string, why: RegExp) {
   const { code, stdout, stderr } = await runAssay({ ...secrets, DATABASE_URL: url })
   expect(stderr).toMatch(why)
   expect(stderr.trim().split('\n')).toHaveLength(1)
@@ -70,7 +80,7 @@ describe.skipIf(!findBinaries())('H58 a password', () => {
       ).toBe(auth === 'md5' ? 'md5' : 'SCR')
       await expectServing(url)
       const wrong = changed(url, { password: 'hunter2-Zq8Lk3' })
-      await expectRefused(wrong, /the user or the password is wrong/)
+      await expectNoStart(wrong, /the user or the password is wrong/)
       await expectDiagnosed(wrong, /the user or the password is wrong/)
       await expectRefused(changed(url, { username: 'nobody_here' }), /the user or the password is wrong/)
     },

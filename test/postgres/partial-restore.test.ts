@@ -1,10 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest'
-import { describeFailure } from '../../server/exit-codes.ts'
-import { openDatabase } from '../../server/open-database.ts'
 import { signUp } from '../support/calls.ts'
 import { control, createDatabase, createEmptyDatabase, MIGRATES } from '../support/database.ts'
 import { logLines, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
+import { refusalOf } from '../support/refusal.ts'
 import { copyDatabase } from '../support/templates.ts'
 
 /** A database that was restored in part, or isn't Assay's: the start says so in a sentence, and changes nothing. */
@@ -65,13 +64,6 @@ async function expectRefused(url: string, found: RegExp) {
   expect(stderr.trim().split('\n')).toHaveLength(1)
   expect({ code, stdout }).toEqual({ code: 69, stdout: '' })
 }
-
-/** What ends a start, without its process: the others of this file start one. */
-const refusalOf = (url: string) =>
-  openDatabase({ databaseUrl: url, directDatabaseUrl: undefined }, undefined).then(async db => {
-    await db.close()
-    throw new Error('it was opened')
-  }, describeFailure)
 
 const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
   'a table is missing': ['drop table assay.sessions', /lacks sessions:/],
