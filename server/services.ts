@@ -23,6 +23,7 @@ import { Revoker } from './revocation/revoker.ts'
 import { Authenticator } from './tokens/authenticator.ts'
 import { Issuer } from './tokens/issuer.ts'
 import { Sessions } from './tokens/refresh.ts'
+import { TokenSigner } from './tokens/signer.ts'
 import { TokenVerifier } from './tokens/verifier.ts'
 
 export interface Parts {
@@ -106,9 +107,9 @@ export function createServices(parts: Parts) {
   const changeFeed: ChangeFeed = new ChangeFeed(feed)
   const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, changeFeed })
   const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
-  const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations, issuer: iss })
+  const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations })
   const limits = createLimits(parts)
-  const issuer = new Issuer({ db, tokens, config })
+  const issuer = new Issuer({ db, signer: new TokenSigner({ keys, issuer: iss }), config })
   const revoker = new Revoker({ db, changeFeed, limits })
   const sessions = new Sessions({ db, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })

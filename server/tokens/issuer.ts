@@ -18,7 +18,7 @@ import type { AccessClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
-import type { TokenVerifier } from './verifier.ts'
+import type { TokenSigner } from './signer.ts'
 
 /** A request for a token about `subject`, for `audience`. */
 export interface IssueRequest extends AuditContext {
@@ -44,7 +44,7 @@ export interface TokenSet {
 
 export interface IssuerOptions {
   db: Database
-  tokens: TokenVerifier
+  signer: TokenSigner
   config: Settings
 }
 
@@ -161,7 +161,7 @@ export class Issuer {
     const { issuedAt: rotatedAt, expiresAt, refreshVersion: keyVersion } = issued
     const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt }
     const { text, claims } = await this.#sign(grant, issued, tokenId, session)
-    const refreshToken = await this.#options.tokens.issueRefresh(grant.customerId, session)
+    const refreshToken = await this.#options.signer.signRefresh(grant.customerId, session)
     return { accessToken: text, claims, refreshToken }
   }
 
@@ -171,7 +171,7 @@ export class Issuer {
     tokenId: string,
     session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined,
   ) {
-    return this.#options.tokens.issueAccess({
+    return this.#options.signer.signAccess({
       ...grant,
       tokenId,
       session,
@@ -190,8 +190,8 @@ export class Issuer {
     tokenId: string,
     scope: string,
   ): Promise<TokenSet> {
-    const { tokens } = this.#options
-    const { text, claims } = await tokens.issueAccess({
+    const { signer } = this.#options
+    const { text, claims } = await signer.signAccess({
       customerId,
       tokenId,
       scope,
@@ -204,7 +204,7 @@ export class Issuer {
       epochs: `${row.customerEpoch}.${row.subjectEpoch}`,
       session: row,
     })
-    return { accessToken: text, claims, refreshToken: await tokens.issueRefresh(customerId, row) }
+    return { accessToken: text, claims, refreshToken: await signer.signRefresh(customerId, row) }
   }
 }
 

@@ -39,7 +39,10 @@ export interface SessionsOptions {
 /** Concurrent statements. */
 const CONCURRENCY = 2
 
-/** Refreshes, confirms and lists sessions. They start in issuer.ts and are ended in revoker.ts. */
+/**
+ * Refreshes, confirms and lists sessions. Whether a refresh token is rotated, answered again or found reused is decided by the
+ * statement in db/queries/refresh.ts. Sessions start in issuer.ts and are ended in revoker.ts.
+ */
 export class Sessions {
   readonly #options: SessionsOptions
   readonly #seen: WriteBuffer<{ customer_id: string; id: string; gen: number }>

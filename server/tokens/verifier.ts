@@ -1,13 +1,5 @@
-import type { IssueResult } from '../../db/queries/issue.ts'
-import type { SessionRow } from '../../db/queries/sessions.ts'
-import {
-  type AccessClaims,
-  isExpired,
-  isNotYetValid,
-  type RefreshClaims,
-  toRefreshClaims,
-} from '../jwt/claims.ts'
-import { signUnder, split } from '../jwt/jwt.ts'
+import { isExpired, isNotYetValid, type RefreshClaims, toRefreshClaims } from '../jwt/claims.ts'
+import { split } from '../jwt/jwt.ts'
 import type { SigningKey } from '../keys/customer-keys.ts'
 import type { KeyCache } from '../keys/key-cache.ts'
 import { isWaiting, type Waiting, whenReady } from '../lib/when-ready.ts'
@@ -41,7 +33,6 @@ export interface TokenVerifierOptions {
   changeFeed: ChangeFeed
   keys: KeyCache
   revocations: RevocationList
-  issuer: string
 }
 
 export class TokenVerifier {
@@ -120,48 +111,6 @@ export class TokenVerifier {
     // The session's row decides the rest. A database clock that was set back must not end sessions.
     return isExpired(claims, changeFeed.now()) ? { refusal: 'expired' } : { claims }
   }
-
-  /**
-   * Signs an access token with the values that the issuing statement decided. It never outlives its session.
-   */
-  async issueAccess(token: NewAccessToken): Promise<{ text: string; claims: AccessClaims }> {
-    const { issuer, keys } = this.#options
-    const { customerId, tokenId, audience, subject, scope, ext, session, issuedAt } = token
-    const key = await keys.signingKey(customerId, 'access', token.keyVersion)
-    const claims: AccessClaims = {
-      iss: issuer,
-      sub: subject,
-      aud: audience,
-      client_id: customerId,
-      exp: Math.min(issuedAt + token.ttl, session?.expiresAt ?? Number.POSITIVE_INFINITY),
-      iat: issuedAt,
-      jti: tokenId,
-      ep: token.epochs,
-      ...(scope === '' ? {} : { scope }),
-      ...(ext === undefined ? {} : { ext }),
-      ...(session === undefined ? {} : { sid: session.id, gen: session.gen }),
-    }
-    return { text: signUnder(key.header, key.alg, claims, key.secret), claims }
-  }
-
-  /**
-   * Signs a refresh token. It is derived only from the session's row, so the same row always gives the same
-   * token.
-   */
-  async issueRefresh(customerId: string, session: RefreshableSession): Promise<string> {
-    const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)
-    const claims: RefreshClaims = {
-      aud: 'refresh',
-      client_id: customerId,
-      sub: session.subject,
-      sid: session.id,
-      gen: session.gen,
-      iat: session.rotatedAt,
-      exp: session.expiresAt,
-      jti: `${session.id}.${session.gen}`,
-    }
-    return signUnder(key.header, key.alg, claims, key.secret)
-  }
 }
 
 function together<One extends object>(verdicts: (One | Waiting)[]): One[] | Waiting {
@@ -169,22 +118,3 @@ function together<One extends object>(verdicts: (One | Waiting)[]): One[] | Wait
   if (waiting.length === 0) return verdicts as One[]
   return { wait: () => Promise.all(waiting.map(({ wait }) => wait())) }
 }
-
-export interface NewAccessToken extends Pick<IssueResult, 'issuedAt'> {
-  customerId: string
-  tokenId: string
-  subject: string
-  audience: string | string[]
-  scope: string
-  ext: Record<string, unknown> | undefined
-  /** Seconds. */
-  ttl: number
-  keyVersion: number
-  epochs: string
-  session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined
-}
-
-export type RefreshableSession = Pick<
-  SessionRow,
-  'id' | 'subject' | 'gen' | 'keyVersion' | 'rotatedAt' | 'expiresAt'
->
