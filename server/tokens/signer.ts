@@ -1,0 +1,73 @@
+import type { IssueResult } from '../../db/queries/issue.ts'
+import type { SessionRow } from '../../db/queries/sessions.ts'
+import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
+import { signUnder } from '../jwt/jwt.ts'
+import type { KeyCache } from '../keys/key-cache.ts'
+
+/** Signs tokens with the keys and values that an issuing or refreshing statement decided. */
+export class TokenSigner {
+  readonly #options: { keys: KeyCache; issuer: string }
+
+  constructor(options: { keys: KeyCache; issuer: string }) {
+    this.#options = options
+  }
+
+  /** Signs an access token, which never outlives its session. */
+  async signAccess(token: NewAccessToken): Promise<{ text: string; claims: AccessClaims }> {
+    const { issuer, keys } = this.#options
+    const { customerId, tokenId, audience, subject, scope, ext, session, issuedAt } = token
+    const key = await keys.signingKey(customerId, 'access', token.keyVersion)
+    const claims: AccessClaims = {
+      iss: issuer,
+      sub: subject,
+      aud: audience,
+      client_id: customerId,
+      exp: Math.min(issuedAt + token.ttl, session?.expiresAt ?? Number.POSITIVE_INFINITY),
+      iat: issuedAt,
+      jti: tokenId,
+      ep: token.epochs,
+      ...(scope === '' ? {} : { scope }),
+      ...(ext === undefined ? {} : { ext }),
+      ...(session === undefined ? {} : { sid: session.id, gen: session.gen }),
+    }
+    return { text: signUnder(key.header, key.alg, claims, key.secret), claims }
+  }
+
+  /**
+   * Signs a refresh token. It is derived only from the session's row, so the same row always gives the same
+   * token.
+   */
+  async signRefresh(customerId: string, session: RefreshableSession): Promise<string> {
+    const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)
+    const claims: RefreshClaims = {
+      aud: 'refresh',
+      client_id: customerId,
+      sub: session.subject,
+      sid: session.id,
+      gen: session.gen,
+      iat: session.rotatedAt,
+      exp: session.expiresAt,
+      jti: `${session.id}.${session.gen}`,
+    }
+    return signUnder(key.header, key.alg, claims, key.secret)
+  }
+}
+
+interface NewAccessToken extends Pick<IssueResult, 'issuedAt'> {
+  customerId: string
+  tokenId: string
+  subject: string
+  audience: string | string[]
+  scope: string
+  ext: Record<string, unknown> | undefined
+  /** Seconds. */
+  ttl: number
+  keyVersion: number
+  epochs: string
+  session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined
+}
+
+type RefreshableSession = Pick<
+  SessionRow,
+  'id' | 'subject' | 'gen' | 'keyVersion' | 'rotatedAt' | 'expiresAt'
+>
