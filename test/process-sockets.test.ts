@@ -91,13 +91,18 @@ describe('H44 (CVE-2026-44456) a body that comes in chunks', () => {
   test.each(['/verify', '/healthz', '/nothing'])(
     'of 100 MB is not read by %s: the answer comes first, and memory stays',
     async path => {
+      const send = async () => {
+        const raw = await openRaw(assay.port)
+        raw.write(head(path, [CHUNKED]))
+        await until('an answer', () => raw.statuses().length === 1)
+        await flood(raw, 100_000_000)
+        raw.destroy()
+        expect(raw.statuses()).toHaveLength(1)
+      }
+      // The first time the heap of a server that has just started grows to its usual size.
+      await send()
       const before = await metric('process_resident_memory_bytes')
-      const raw = await openRaw(assay.port)
-      raw.write(head(path, [CHUNKED]))
-      await until('an answer', () => raw.statuses().length === 1)
-      await flood(raw, 100_000_000)
-      raw.destroy()
-      expect(raw.statuses()).toHaveLength(1)
+      await send()
       expect((await metric('process_resident_memory_bytes')) - before).toBeLessThan(50_000_000)
       expect(await verifies()).toBe(200)
     },
