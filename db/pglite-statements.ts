@@ -9,7 +9,7 @@ interface Statement {
   name: string
   /** The oids of its parameters' types. */
   types: number[]
-  /** What its rows are made of. Empty if it returns none. */
+  /** The message that describes its rows. Empty if it returns none. */
   description: Messages
 }
 

@@ -11,7 +11,7 @@ export const actorContext = (c: ActorContext) => auditContext(c, c.get('actor'))
 type Seq = number | undefined
 
 /**
- * Runs an act of the actor, which returns the change feed's number. With `?wait=all` resolves when no replica can still answer
+ * Runs an act of the actor, which returns the change feed's number. With `?wait=all` it resolves when no replica can still answer
  * by what was before. That is waited for even if nothing was left to change: an earlier attempt's change may not have reached
  * every replica yet.
  */
