@@ -244,17 +244,20 @@ function gauges(registers: Registry[], sources: MetricSources) {
   )
 }
 
+/** Makes counters whose totals are read at each scrape. */
+export const counterIn = (registers: Registry[]) => (name: string, help: string, read: () => number) =>
+  new Counter({
+    name,
+    help,
+    registers,
+    collect() {
+      this.reset()
+      this.inc(read())
+    },
+  })
+
 function totals(registers: Registry[], sources: MetricSources) {
-  const total = (name: string, help: string, read: () => number) =>
-    new Counter({
-      name,
-      help,
-      registers,
-      collect() {
-        this.reset()
-        this.inc(read())
-      },
-    })
+  const total = counterIn(registers)
   total('assay_change_feed_polls_total', 'Polls of the change feed sent.', () => sources.changeFeed().polls)
   total('assay_change_feed_poll_failures_total', 'Polls that failed.', () => sources.changeFeed().failures)
   total('assay_change_feed_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)

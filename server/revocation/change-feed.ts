@@ -27,10 +27,7 @@ const pause = (milliseconds: number) =>
   milliseconds > 0 ? new Promise(resolve => setTimeout(resolve, milliseconds)) : undefined
 
 /** Both clocks, in milliseconds. */
-interface Moment {
-  monotonic: number
-  wall: number
-}
+type Moment = Record<'monotonic' | 'wall', number>
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
@@ -54,9 +51,8 @@ export interface ChangeFeedOptions {
  */
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
-  /** This replica knows every change up to this number. */
-  applied = 0
-  timeline: string | undefined
+  #applied = 0
+  #timeline: string | undefined
   /** The end of the lease, by each clock. */
   #lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
   /** The database's time at the last poll, and its offset from the monotonic clock (ms). */
@@ -100,6 +96,15 @@ export class ChangeFeed {
     return this.#offset + this.#options.clock.monotonic()
   }
 
+  /** This replica knows every change up to this number. */
+  get applied() {
+    return this.#applied
+  }
+
+  get timeline() {
+    return this.#timeline
+  }
+
   /** Increases with every full reload. Anything read in an earlier era is outdated. */
   get era() {
     return this.counts.reloads
@@ -138,7 +143,7 @@ export class ChangeFeed {
     const since = clock.monotonic()
     let known: number | undefined
     for (;;) {
-      if (await this.#pollAgain()) known ??= seq ?? this.applied
+      if (await this.#pollAgain()) known ??= seq ?? this.#applied
       const { othersApplied, othersStaleness } = this.#others
       if (known !== undefined && (othersApplied === null || othersApplied >= known)) return
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
@@ -206,7 +211,7 @@ export class ChangeFeed {
     const [answer] = await poll(connection, {
       replica,
       version: VERSION,
-      applied: this.applied,
+      applied: this.#applied,
       maxStaleness,
     })
     if (!answer || answer.standby)
@@ -235,9 +240,9 @@ export class ChangeFeed {
    * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it.
    */
   #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
-    if (this.timeline === undefined) return false
+    if (this.#timeline === undefined) return false
     const lost = now - this.#databaseTime > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
-    return lost || timeline !== this.timeline || seq < this.applied
+    return lost || timeline !== this.#timeline || seq < this.#applied
   }
 
   /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
@@ -247,9 +252,10 @@ export class ChangeFeed {
     this.counts.rows += rows.length
     const whole = rows.length < PAGE
     // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
-    const seen = this.timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
-    this.timeline = answer.timeline
-    this.applied = whole ? answer.seq : rows.at(-1)![0]
+    const seen =
+      this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
+    this.#timeline = answer.timeline
+    this.#applied = whole ? answer.seq : rows.at(-1)![0]
     this.#others = answer
     this.#setTime(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
@@ -269,8 +275,8 @@ export class ChangeFeed {
     this.#options.log.warn(
       'the database is another, went back, or was out of reach for long: everything is read anew',
     )
-    this.timeline = undefined
-    this.applied = 0
+    this.#timeline = undefined
+    this.#applied = 0
     this.#sweptAt = 0
     this.#lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
     this.#options.revocations.clear()

@@ -1,5 +1,5 @@
-import { AggregatorRegistry, Counter, Gauge, Registry } from 'prom-client'
-import { type MetricSnapshot, ofProcess } from '../lib/metrics.ts'
+import { AggregatorRegistry, Gauge, Registry } from 'prom-client'
+import { counterIn, type MetricSnapshot, ofProcess } from '../lib/metrics.ts'
 import type { WorkerSlot } from './slot.ts'
 
 /** The metrics of all workers and of the primary. */
@@ -20,21 +20,14 @@ export class MetricsAggregator {
         this.set(sum(({ isListening }) => Number(isListening)))
       },
     })
-    const total = (name: string, help: string, read: (slot: WorkerSlot) => number) =>
-      new Counter({
-        name,
-        help,
-        registers,
-        collect() {
-          this.reset()
-          this.inc(sum(read))
-        },
-      })
-    total('assay_worker_losses_total', 'Workers that died, and were replaced.', ({ losses }) => losses)
+    const total = counterIn(registers)
+    total('assay_worker_losses_total', 'Workers that died, and were replaced.', () =>
+      sum(({ losses }) => losses),
+    )
     total(
       'assay_worker_silences_total',
       'Times that a worker did not report its metrics: its gauges were left out, its totals were the last known.',
-      ({ silences }) => silences,
+      () => sum(({ silences }) => silences),
     )
   }
 
