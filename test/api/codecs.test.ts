@@ -121,7 +121,7 @@ describe('what JavaScript can not hold', () => {
     const { db } = database
     const [row] = await db.query<{ v: Date }>(`select '2026-11-29 12:34:56.789999+00'::timestamptz as v`)
     expect(row!.v).toEqual(AT)
-    const [now] = await db.query('select assay.now() = date_trunc($1, assay.now()) as whole', [
+    const [now] = await db.query('select now = date_trunc($1, now) as whole from assay.now() as now', [
       'milliseconds',
     ])
     expect(now).toEqual({ whole: true })
