@@ -31,10 +31,8 @@ import {
   warnIfNewerSchema,
   warnIfNotDurable,
 } from './open-database.ts'
-import { type ServeOptions, type StartupSecrets, serve } from './serve.ts'
+import type { ServeOptions, StartupSecrets } from './serve.ts'
 import { cleanUpAtSignal, codeOfSignal, exitOnUncaught, handleSignals, type Signal } from './shutdown.ts'
-import { Primary } from './workers/primary.ts'
-import { work } from './workers/worker.ts'
 
 /** sysexits.h: the command is wrong. */
 const EX_USAGE = 64
@@ -48,7 +46,7 @@ const USAGE = `usage: npm start              serve (settings come from the envir
 async function main([verb = 'serve', ...rest]: string[]) {
   if (rest.length > 0 || !['serve', 'migrate'].includes(verb))
     exit([verb, ...rest].some(word => HELP.has(word)) ? 0 : EX_USAGE, USAGE)
-  if (cluster.isWorker) return work(clock)
+  if (cluster.isWorker) return (await import('./workers/worker.ts')).work(clock)
   if (verb === 'migrate') return migrate()
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
   const log = createLog(config.logLevel, standardOutput())
@@ -89,7 +87,9 @@ const NEW_INSTALLATION =
 
 type Parts = Omit<ServeOptions, 'clock'>
 
+/** Loads what serves only here, as a refused start, a migration and the primary of several workers don't need it. */
 async function serveAlone(parts: Parts): Promise<number> {
+  const { serve } = await import('./serve.ts')
   const { port, drain } = await serve({ ...parts, clock, joining: cleanUpAtSignal })
   handleSignals(drain, () => exitNow(1))
   exitOnUncaught(parts.log)
@@ -102,6 +102,7 @@ async function serveAlone(parts: Parts): Promise<number> {
 async function serveTogether({ config, db, log }: Parts, workers: number): Promise<number> {
   await loadKeyRing(db, config.masterKeys)
   await db.close()
+  const { Primary } = await import('./workers/primary.ts')
   const primary = new Primary({ config, workers, clock, log })
   const end = (code: number) => primary.end().then(() => exitNow(code))
   const leave = (pause: number, signal: Signal) =>

@@ -12,6 +12,7 @@ import { listen } from './listen.ts'
 import { startListener } from './open-database.ts'
 import { createReplica } from './replica.ts'
 import type { Worker } from './services.ts'
+import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS } from './shutdown.ts'
 
 /** From the settings or, embedded, made by the first start. */
 export interface StartupSecrets {
@@ -39,10 +40,6 @@ export interface Served {
    */
   drain(pause: number): Promise<void>
 }
-
-/** Time limit of a drain after its pause (ms). The process then exits even if work is still in progress. */
-export const MAX_DRAIN_MS = 7_000
-export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not end in time\n'
 
 /** Runs one replica from its creation to the end of its process. */
 export async function serve({ config, db, log, clock, worker, joining }: ServeOptions): Promise<Served> {

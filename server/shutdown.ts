@@ -24,6 +24,10 @@ const ECHO_WINDOW_MS = 500
 /** How many milliseconds the process accepts requests after each signal. */
 const DRAIN_PAUSE_MS = { SIGTERM: 3_000, SIGINT: 0 } as const
 
+/** Time limit of a drain after its pause (ms). The process then exits even if work is still in progress. */
+export const MAX_DRAIN_MS = 7_000
+export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not end in time\n'
+
 type Reaction = (signal: Signal) => unknown
 
 let react: Reaction = signal => exitNow(codeOfSignal(signal))

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { loadConfig, SETTINGS } from '../server/config/load.ts'
-import { MAX_DRAIN_MS } from '../server/serve.ts'
+import { MAX_DRAIN_MS } from '../server/shutdown.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const FOLDER = join(ROOT, 'deploy/kubernetes')

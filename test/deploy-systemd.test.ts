@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { SETTINGS } from '../server/config/load.ts'
-import { MAX_DRAIN_MS } from '../server/serve.ts'
+import { MAX_DRAIN_MS } from '../server/shutdown.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const unit = readFileSync(join(ROOT, 'deploy/systemd/assay.service'), 'utf8')
