@@ -12,13 +12,18 @@ const LONGEST = [
   'postgres/faults-server.test.ts',
   'redis/faults.test.ts',
   'process-signals.test.ts',
-  'process-refusals.test.ts',
-  'process-start.test.ts',
   'npm-scripts.test.ts',
   'cli.test.ts',
-  'process-early-leavers.test.ts',
+  'process-start.test.ts',
+  'process-refusals.test.ts',
   'process-traces.test.ts',
+  'process-drain.test.ts',
+  'process-early-leavers.test.ts',
   'deploy-alerts.test.ts',
+  'callers.test.ts',
+  'process-sockets.test.ts',
+  'data-dir.test.ts',
+  'token-cache-memory.test.ts',
 ]
 
 /** Starts the longest files first, and the others as vitest would. */
