@@ -5,13 +5,21 @@ import { runKills } from './kills/report.ts'
 import { runRotations } from './rotations/report.ts'
 import { runTable } from './table.ts'
 
-/**
- * `npm run faults`; docs/faults.md says what it does.
- * `[--runs 10] [--only part-of-a-name] [--held 60] [--write]`: every fault so often.
- * `--history SECONDS [--seed S]`: clients and faults at random, judged by the promises.
- * `--kills 100 --postgres-kills 20`: servers and Postgres killed in the midst of acts.
- * `--rotations 20`: of both secrets of one customer, under load.
- */
+const USAGE = `usage: npm run faults -- [options]
+
+  (no option)          every fault of the table
+    --runs N           how often each, default 10
+    --only TEXT        only faults with TEXT in their names
+    --held SECONDS     how long the open transaction stays open, default 60
+    --write            also writes the table into docs/faults.md
+  --history SECONDS    instead: clients and faults at random, judged by the promises
+    --seed N           repeats a run
+  --kills N            instead: servers killed with -9 in the midst of acts
+    --postgres-kills N and Postgres, so often
+  --rotations N        instead: both secrets of one customer rotated under load
+  --replicas N         servers in the table and the history, default 3
+
+docs/faults.md says what each does, needs and found. It ends with 1 when a promise was broken.`
 
 const { values } = parseArgs({
   options: {
@@ -25,6 +33,7 @@ const { values } = parseArgs({
     kills: { type: 'string' },
     'postgres-kills': { type: 'string', default: '0' },
     rotations: { type: 'string' },
+    help: { type: 'boolean', short: 'h', default: false },
   },
 })
 
@@ -38,6 +47,10 @@ function chosen(): Promise<number> {
   return runTable({ runs: Number(runs), only, replicas, held: Number(held) * 1_000, write })
 }
 
+if (values.help) {
+  process.stdout.write(`${USAGE}\n`)
+  process.exit(0)
+}
 // What it started ends with it, by its exit handlers.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1))
 process.exit((await chosen()) === 0 ? 0 : 1)

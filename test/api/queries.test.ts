@@ -144,3 +144,8 @@ test('a statement is parsed once on each connection, however often it runs, and 
   expect(await divide(connection, { by: 6 })).toEqual([{ result: 2 }])
   expect(await countPrepared(connection, { name: 'divide' })).toEqual([{ many: 1 }])
 })
+
+test('the embedded database fills no more than 16 MB with zeros when it opens', async () => {
+  const [row] = await database.db.query<{ shared_buffers: string }>('show shared_buffers')
+  expect(row).toEqual({ shared_buffers: database.db.kind === 'embedded' ? '16MB' : expect.any(String) })
+})
