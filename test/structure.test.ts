@@ -28,14 +28,29 @@ const IMPORT =
 
 function importsOf(from: string): Import[] {
   const specifiers = [...withoutComments(read(from)).matchAll(IMPORT)].map(match => match.slice(1).join(''))
-  return specifiers.map(of => ({
-    from,
-    of: of.startsWith('.') ? relative(ROOT, join(ROOT, from, '..', of)) : of,
-  }))
+  return specifiers.map(specifier => ({ from, of: resolved(from, specifier) }))
+}
+
+const resolved = (from: string, specifier: string) =>
+  specifier.startsWith('.') ? relative(ROOT, join(ROOT, from, '..', specifier)) : specifier
+
+const isFile = (of: string) => of.endsWith('.ts')
+
+/** What is loaded at once: `import type` is erased, and import() loads later. */
+const LOADED = /^(?:import|export)\s+(?!type\b)[^';]*?\bfrom\s+'([^'\n]+)'|^import\s+'([^'\n]+)'/gm
+
+/** What is loaded with a file: every file of ours and every package that is reached from it. */
+function loadedBy(file: string, seen = new Set<string>()): string[] {
+  for (const match of withoutComments(read(file)).matchAll(LOADED)) {
+    const of = resolved(file, match.slice(1).join(''))
+    if (seen.has(of)) continue
+    seen.add(of)
+    if (isFile(of)) loadedBy(of, seen)
+  }
+  return [...seen]
 }
 
 const imports = files.flatMap(importsOf)
-const isFile = (of: string) => of.endsWith('.ts')
 
 type Layer = 'errors' | 'crypto' | 'jwt' | 'lib' | 'db' | 'domain' | 'http' | 'routes' | 'wiring'
 
@@ -184,6 +199,12 @@ describe('capabilities are passed', () => {
 
   test('what is served from a file is read when it is asked for, not at the start', () => {
     expect(filesWith(/\breadFileSync\(/).filter(file => /^server\/(http|routes)\//.test(file))).toEqual([])
+  })
+
+  test('a refused start, a migration and a primary load neither a route nor Hono', () => {
+    const loaded = loadedBy('server/main.ts')
+    expect(loaded).toContain('db/postgres.ts')
+    expect(loaded.filter(of => /^server\/(http|routes)\/|^server\/app\.ts$|^hono/.test(of))).toEqual([])
   })
 
   test('in SQL the time comes from one function of ours', () => {
