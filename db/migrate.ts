@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Connection } from './client.ts'
 import { connected } from './connect.ts'
 import { lastMigration, migrations } from './migration-files.ts'
+import { TableLocks } from './migration-locks.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
 import { assertEmpty, assertWhole, throwSchemaError } from './schema-check.ts'
 
@@ -28,9 +29,10 @@ type Transaction = Pick<Connection, 'query'>
  * throws Unavailable after the last attempt. Returns how many migrations it applied.
  */
 export async function migratePostgres(url: string): Promise<number> {
+  const locks = new TableLocks()
   for (let tried = 1; ; tried++) {
     try {
-      return await migrateAtOnce(url)
+      return await migrateAtOnce(url, locks)
     } catch (error) {
       if ((error as { detail?: string }).detail !== LOCK_NOT_AVAILABLE || tried === MAX_ATTEMPTS) throw error
       await pause(RETRY_DELAY_MS)
@@ -53,12 +55,12 @@ const END_WITH_CLIENT = `
  * Migrates under an advisory lock, in one transaction on its own connection, so that replicas that start
  * together take turns. A pooler keeps one connection for one transaction.
  */
-function migrateAtOnce(url: string): Promise<number> {
+function migrateAtOnce(url: string, locks: TableLocks): Promise<number> {
   return connected(url, MIGRATION_DEADLINE_MS, async connection => {
     await connection.query('begin')
     await connection.query('set local statement_timeout = 0')
     await connection.query(END_WITH_CLIENT)
-    const applied = await migrate({ query: statement => connection.query(statement) })
+    const applied = await migrate({ query: statement => connection.query(statement) }, locks)
     await connection.query('commit')
     return applied
   })
@@ -69,17 +71,18 @@ function migrateAtOnce(url: string): Promise<number> {
  * transactions itself, and both need the right to create schemas. Throws SchemaError where what is there isn't what
  * migrations left.
  */
-export async function migrate(transaction: Transaction): Promise<number> {
-  return bringUpToDate(transaction).catch(throwSchemaError)
+export async function migrate(transaction: Transaction, locks = new TableLocks()): Promise<number> {
+  return bringUpToDate(transaction, locks).catch(throwSchemaError)
 }
 
-async function bringUpToDate(transaction: Transaction): Promise<number> {
+async function bringUpToDate(transaction: Transaction, locks: TableLocks): Promise<number> {
   await transaction.query(`select pg_advisory_xact_lock(${LOCK_ID})`)
   await transaction.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
   await transaction.query(MAKE_SCHEMA)
   const last = await lastMigration(transaction)
   if (last === 0) await assertEmpty(transaction)
   const due = migrations.filter(({ folderMillis }) => folderMillis > last)
+  if (due.length > 0) await locks.take(transaction, due)
   for (const migration of due) await apply(transaction, migration)
   await assertWhole(transaction)
   await makePartitions(transaction)

@@ -16,6 +16,8 @@ const WAIT_POLL_MS = 25
 const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
+/** A start tries to poll for this long (ms): the database may be busy, most of all while many replicas start. */
+const FIRST_POLL_DEADLINE_MS = 10_000
 /** The shortest interval between polls caused by hints or strict requests (ms). */
 const MIN_POLL_MS = 20
 /** The most statements per poll. Each returns up to 20,000 rows. */
@@ -290,10 +292,24 @@ export class ChangeFeed {
     this.#options.revocations.sweep(this.#databaseTime / 1000)
   }
 
-  /** Loads the state and starts polling. Throws if the first poll fails. */
+  /** Loads the state and starts polling. Throws Unavailable if no poll succeeds within FIRST_POLL_DEADLINE_MS. */
   async start(): Promise<void> {
-    await this.poll()
+    const { clock } = this.#options
+    const end = clock.monotonic() + FIRST_POLL_DEADLINE_MS
+    while (!(await this.#pollBefore(end))) await pause(RECOVERY_POLL_MS)
     this.#schedule()
+  }
+
+  /** Returns false if the poll failed and can be repeated before `end`, by the monotonic clock. */
+  async #pollBefore(end: number): Promise<boolean> {
+    try {
+      await this.poll()
+      return true
+    } catch (error) {
+      const canBeRepeated = error instanceof Unavailable && !this.#stopped
+      if (canBeRepeated && this.#options.clock.monotonic() < end) return false
+      throw error
+    }
   }
 
   #schedule() {

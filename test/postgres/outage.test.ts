@@ -122,6 +122,19 @@ test.each(AWAY)(
   },
 )
 
+test('a replica whose first polls are not answered starts as soon as one is', async () => {
+  const link = await openLink(world.url!)
+  onTestFinished(() => link.close())
+  const db = await linkTo(link.url)
+  link.set({ swallow: true })
+  const starting = replicaOn(world, db, { MAX_STALENESS: `${N}ms` })
+  await until('polls were lost', () => link.counts.accepted > 2)
+  await link.fair()
+  const { changeFeed } = await starting
+  expect(changeFeed.counts.failures).toBeGreaterThan(0)
+  expect(changeFeed.hasLease()).toBe(true)
+})
+
 test('a database without a migration that this version needs is reached, and not ready', async () => {
   const expectNotReady = async () => {
     const replica = await replicaOn(world, world.db)
