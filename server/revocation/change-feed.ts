@@ -5,7 +5,10 @@ import { deleteReplica } from '../../db/queries/replicas.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
+import { OutageLog } from '../lib/outage-log.ts'
 import { VERSION } from '../lib/version.ts'
+import { DatabaseClock } from './database-clock.ts'
+import { Lease, type Moment } from './lease.ts'
 import type { RevocationList } from './revocation-list.ts'
 
 /** A request that finds the state too old waits for a poll at most this long (ms). */
@@ -25,11 +28,13 @@ const MAX_ATTEMPTS = 500
 /** A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h). */
 const MAX_GAP_MS = 3_600_000
 
+const MESSAGES = {
+  failing: 'the database can not be polled: MAX_STALENESS after the last poll every answer is 503',
+  recovered: 'the database is polled again',
+}
+
 const pause = (milliseconds: number) =>
   milliseconds > 0 ? new Promise(resolve => setTimeout(resolve, milliseconds)) : undefined
-
-/** Both clocks, in milliseconds. */
-type Moment = Record<'monotonic' | 'wall', number>
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
@@ -55,11 +60,8 @@ export class ChangeFeed {
   readonly #options: ChangeFeedOptions
   #applied = 0
   #timeline: string | undefined
-  /** The end of the lease, by each clock. */
-  #lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
-  /** The database's time at the last poll, and its offset from the monotonic clock (ms). */
-  #databaseTime = 0
-  #offset = Number.NaN
+  readonly #lease: Lease
+  readonly #databaseClock: DatabaseClock
   /** When the last applied poll was sent, by the monotonic clock. */
   #sentAt = Number.NEGATIVE_INFINITY
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
@@ -67,7 +69,7 @@ export class ChangeFeed {
   #timer: NodeJS.Timeout | undefined
   #stopped = false
   #poked = false
-  #failing = false
+  readonly #outages: OutageLog
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
@@ -75,12 +77,13 @@ export class ChangeFeed {
 
   constructor(options: ChangeFeedOptions) {
     this.#options = options
+    this.#databaseClock = new DatabaseClock(options.clock)
+    this.#outages = new OutageLog(options.log, MESSAGES)
+    this.#lease = new Lease(options.clock, options.maxStaleness)
   }
 
-  /** Whether the lease is valid by both clocks: the wall clock may be set, the monotonic one stops during sleep. */
   hasLease(): boolean {
-    const { clock } = this.#options
-    return clock.monotonic() < this.#lease.monotonic && clock.wall() < this.#lease.wall
+    return this.#lease.isValid()
   }
 
   /** Resolves once the lease is valid, waiting for a poll if necessary. Throws Unavailable. */
@@ -90,12 +93,9 @@ export class ChangeFeed {
     if (!this.hasLease()) throw new Unavailable('change feed: the lease has run out', 'change_feed')
   }
 
-  /**
-   * Unix time by the database's clock (ms). The estimate is uncertain by a poll's round trip; it is ahead rather than
-   * behind.
-   */
+  /** Unix time by the database's clock (ms). */
   now(): number {
-    return this.#offset + this.#options.clock.monotonic()
+    return this.#databaseClock.now()
   }
 
   /** This replica knows every change up to this number. */
@@ -197,10 +197,10 @@ export class ChangeFeed {
       for (let idle = 0; !(await this.#pollOnce()); )
         if (++idle > MAX_ATTEMPTS)
           throw new Unavailable('change feed: polls are too slow for MAX_STALENESS', 'change_feed')
-      this.#logTransition(undefined)
+      this.#outages.note(undefined)
     } catch (error) {
       this.counts.failures++
-      this.#logTransition(error)
+      this.#outages.note(error)
       throw error
     }
   }
@@ -208,8 +208,7 @@ export class ChangeFeed {
   /** Runs one statement. Returns whether it renewed the lease; if not, the next statement continues where it ended. */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
-    // Read the clocks before sending: the lease starts at the earliest moment that the snapshot can be from.
-    const sent = { monotonic: clock.monotonic(), wall: clock.wall() }
+    const sent = this.#lease.moment()
     const [answer] = await poll(connection, {
       replica,
       version: VERSION,
@@ -220,21 +219,8 @@ export class ChangeFeed {
       throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
     if (this.#isOtherTimeline(answer)) return this.#reset()
     const won = this.#accept(answer, sent, clock.monotonic())
-    if (won) this.#lease = { monotonic: sent.monotonic + maxStaleness, wall: sent.wall + maxStaleness }
+    if (won) this.#lease.renew(sent)
     return won
-  }
-
-  /** Logs when polls begin to fail and when they succeed again, so that an outage isn't logged twice a second. */
-  #logTransition(failure: unknown) {
-    const failing = failure !== undefined
-    if (failing === this.#failing) return
-    this.#failing = failing
-    if (failing)
-      this.#options.log.error(
-        { err: failure },
-        'the database can not be polled: MAX_STALENESS after the last poll every answer is 503',
-      )
-    else this.#options.log.info('the database is polled again')
   }
 
   /**
@@ -243,7 +229,8 @@ export class ChangeFeed {
    */
   #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
     if (this.#timeline === undefined) return false
-    const lost = now - this.#databaseTime > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
+    const lost =
+      now - this.#databaseClock.lastRead > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
     return lost || timeline !== this.#timeline || seq < this.#applied
   }
 
@@ -259,17 +246,10 @@ export class ChangeFeed {
     this.#timeline = answer.timeline
     this.#applied = whole ? answer.seq : rows.at(-1)![0]
     this.#others = answer
-    this.#setTime(answer.now, sent.monotonic, received)
+    this.#databaseClock.set(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
     this.#sweep()
     return whole && seen
-  }
-
-  /** The database read its clock between `sent` and `received`. The old offset is kept if it is still possible. */
-  #setTime(now: number, sent: number, received: number) {
-    const [least, most] = [now - received, now - sent]
-    if (!(this.#offset >= least && this.#offset <= most)) this.#offset = most
-    this.#databaseTime = now
   }
 
   #reset(): false {
@@ -280,16 +260,17 @@ export class ChangeFeed {
     this.#timeline = undefined
     this.#applied = 0
     this.#sweptAt = 0
-    this.#lease = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY }
+    this.#lease.expire()
     this.#options.revocations.clear()
     this.#options.forget.all()
     return false
   }
 
   #sweep() {
-    if (this.#databaseTime - this.#sweptAt < 60_000) return
-    this.#sweptAt = this.#databaseTime
-    this.#options.revocations.sweep(this.#databaseTime / 1000)
+    const now = this.#databaseClock.lastRead
+    if (now - this.#sweptAt < 60_000) return
+    this.#sweptAt = now
+    this.#options.revocations.sweep(now / 1000)
   }
 
   /** Loads the state and starts polling. Throws Unavailable if no poll succeeds within FIRST_POLL_DEADLINE_MS. */
@@ -326,7 +307,7 @@ export class ChangeFeed {
     this.#stopped = true
     clearTimeout(this.#timer)
     await this.#pollInFlight?.catch(() => {})
-    this.#lease.monotonic = Number.NEGATIVE_INFINITY
+    this.#lease.expire()
     const { connection, replica } = this.#options
     await deleteReplica(connection, { replica }).catch(() => {})
     await connection.close()
