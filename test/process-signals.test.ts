@@ -32,7 +32,7 @@ describe.each(kinds)('a start as $as', ({ asInit, command }) => {
   test.skipIf(asInit && !canUnshare)('ends at a signal at any moment, and releases the folder', async () => {
     const DATA_DIR = copyInstallation(join(root, `started-${asInit}`))
     const made = readdirSync(DATA_DIR).sort()
-    for (const { delay, name } of moments(1_000, 125)) {
+    for (const { delay, name } of moments(1_000, 250, asInit)) {
       await signalAt(delay, name, { settings: { DATA_DIR }, command, asInit })
       expect(readdirSync(DATA_DIR).sort(), `${name} at ${delay} ms`).toEqual(made)
     }

@@ -42,6 +42,9 @@ afterAll(async () => {
   await database.drop()
 })
 
+/** What the DNS server that doesn't answer was asked since the last start. */
+let questions = 0
+
 const others = (of = sql) => of`
   select wait_event from pg_stat_activity
   where datname = current_database() and application_name = 'assay'`
@@ -54,7 +57,9 @@ async function expectPromptEnd(options: StartOptions, isWaiting: () => Promise<b
     ['SIGTERM', 143],
     ['SIGINT', 130],
   ] as const) {
+    questions = 0
     const start = beginStart(options)
+    await start.hasHandlers()
     await until('it waits', isWaiting, 60_000)
     const began = performance.now()
     start.signal(name)
@@ -75,12 +80,13 @@ describe.each(kinds)('a start as $as', ({ asInit, program }) => {
   const serve = (more = {}) => ({ settings: settings(more), command: [program, 'serve'], asInit })
 
   testHere('ends at a signal at any moment', async () => {
-    for (const { delay, name } of moments(600, 60)) await signalAt(delay, name, serve())
+    for (const { delay, name } of moments(600, 120, asInit)) await signalAt(delay, name, serve())
     await nobodyIsConnected()
   })
 
   testHere('of two workers ends at a signal at any moment, and leaves no worker', async () => {
-    for (const { delay, name } of moments(2_100, 350)) await signalAt(delay, name, serve({ WORKERS: '2' }))
+    for (const { delay, name } of moments(2_100, 600, asInit))
+      await signalAt(delay, name, serve({ WORKERS: '2' }))
     await nobodyIsConnected()
   })
 
@@ -102,7 +108,6 @@ describe.skipIf(!canUnshare)('while no DNS server answers', () => {
   const folder = mkdtempSync(join(tmpdir(), 'assay-'))
   const resolvConf = join(folder, 'resolv.conf')
   const dns = createSocket('udp4')
-  let questions = 0
 
   beforeAll(async () => {
     writeFileSync(resolvConf, 'nameserver 127.0.0.9\n')
@@ -114,12 +119,7 @@ describe.skipIf(!canUnshare)('while no DNS server answers', () => {
     rmSync(folder, { recursive: true })
   })
 
-  /** Since it last was. */
-  async function isAsked() {
-    const asked = questions > 0
-    questions = 0
-    return asked
-  }
+  const isAsked = async () => questions > 0
 
   test('a start that looks for its database ends at a signal', async () => {
     const url = new URL(direct(database.url))

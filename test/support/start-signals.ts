@@ -10,10 +10,14 @@ const BUSY_MS = 8_000
 /** How long SIGTERM lets a server that drains take requests (ms). */
 const PAUSE_MS = 3_000
 
-/** Each `step` milliseconds until `last` a signal, SIGTERM and SIGINT in turn. */
-export function moments(last: number, step: number) {
-  return Array.from({ length: last / step + 1 }, (_, i) => ({
-    delay: i * step,
+/**
+ * Each `step` milliseconds until `last` a signal, SIGTERM and SIGINT in turn. Those of process 1 are halfway between those of
+ * an ordinary process.
+ */
+export function moments(last: number, step: number, asInit: boolean) {
+  const first = asInit ? step / 2 : 0
+  return Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => ({
+    delay: first + i * step,
     name: i % 2 === 0 ? ('SIGTERM' as const) : ('SIGINT' as const),
   }))
 }
