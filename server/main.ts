@@ -24,7 +24,8 @@ import {
 import { exitNow } from './exit.ts'
 import { describeFailure } from './exit-codes.ts'
 import { loadKeyRing } from './keys/master-keys.ts'
-import { createLog, type Log, standardOutput } from './lib/logger.ts'
+import { createLog, type Log } from './lib/logger.ts'
+import { standardOutput, writeMessage } from './lib/standard-output.ts'
 import {
   describeNewInstallation,
   openDatabase,
@@ -49,7 +50,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   if (cluster.isWorker) return (await import('./workers/worker.ts')).work(clock)
   if (verb === 'migrate') return migrate()
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
-  const log = createLog(config.logLevel, standardOutput())
+  const log = createLog(config.logLevel, standardOutput(clock))
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
   const secrets = resolveSecrets(config, folder, log)
@@ -66,7 +67,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
     'listening',
   )
   if (made !== undefined) log.warn({ place: made }, NEW_INSTALLATION)
-  process.stderr.write(banner({ port, host, folder: folder?.path, made, signup }))
+  writeMessage(banner({ port, host, folder: folder?.path, made, signup }))
   // Node writes the compile cache only at a clean exit, so write it now. Without NODE_COMPILE_CACHE this does
   // nothing.
   flushCompileCache()
@@ -138,7 +139,7 @@ function fromFile<Parsed>(
 }
 
 function exit(code: number, message: string): never {
-  process.stderr.write(`${message}\n`)
+  writeMessage(`${message}\n`)
   exitNow(code)
 }
 

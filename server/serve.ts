@@ -8,6 +8,7 @@ import { loadKeyRing } from './keys/master-keys.ts'
 import type { Clock } from './lib/clock.ts'
 import type { Log } from './lib/logger.ts'
 import type { MetricSnapshot } from './lib/metrics.ts'
+import { writeMessage } from './lib/standard-output.ts'
 import { listen } from './listen.ts'
 import { startListener } from './open-database.ts'
 import { createReplica } from './replica.ts'
@@ -72,7 +73,7 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
 }
 
 function endLate(): never {
-  process.stderr.write(DRAIN_TIMEOUT_MESSAGE)
+  writeMessage(DRAIN_TIMEOUT_MESSAGE)
   exitNow(1)
 }
 

@@ -16,6 +16,7 @@ import { ConcurrencyLimit } from './lib/concurrency-limit.ts'
 import type { Log } from './lib/logger.ts'
 import { Metrics } from './lib/metrics.ts'
 import { MemoryRateLimiter, type RateLimiter, RedisRateLimiter } from './lib/rate-limiter.ts'
+import { droppedLogLines } from './lib/standard-output.ts'
 import { ChangeFeed } from './revocation/change-feed.ts'
 import { RedisNotifier } from './revocation/notify.ts'
 import { RevocationList } from './revocation/revocation-list.ts'
@@ -82,6 +83,7 @@ export function createServices(parts: Parts) {
       tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
+      droppedLogLines,
     },
     { process: parts.processMetrics, worker },
   )

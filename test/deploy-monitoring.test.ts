@@ -60,6 +60,7 @@ async function atStart(): Promise<string> {
       tokenCache: () => ({ outcomes: new Map(), tokens: 0, bytes: 0 }),
       redisKeyCache: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),
       redisFailures: zero,
+      droppedLogLines: zero,
     },
     { process: true },
   )

@@ -16,9 +16,6 @@ export function createLog(level: string, destination?: DestinationStream): Logge
   return destination ? pino(options, destination) : pino(options)
 }
 
-/** Logs to the process's standard output. */
-export const standardOutput = () => gathered(pino.destination({ fd: 1, sync: true }))
-
 /**
  * Writes the lines of one turn of the event loop together, at its end: a system call for each line would be a
  * tenth of the cost of its request. The last lines are written when the process exits.

@@ -19,6 +19,7 @@ export interface MetricSources {
   /** Lookups of records in Redis, by outcome. */
   redisKeyCache(): ReadonlyMap<string, number>
   redisFailures(): number
+  droppedLogLines(): number
 }
 
 export interface MetricsOptions {
@@ -267,4 +268,9 @@ function totals(registers: Registry[], sources: MetricSources) {
     () => sources.changeFeed().reloads,
   )
   total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
+  total(
+    'assay_log_lines_dropped_total',
+    'Log lines that standard output did not take.',
+    sources.droppedLogLines,
+  )
 }

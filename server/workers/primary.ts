@@ -4,6 +4,7 @@ import type { Clock } from '../lib/clock.ts'
 import { RateLimitedError } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
 import { MemoryRateLimiter } from '../lib/rate-limiter.ts'
+import { writeMessage } from '../lib/standard-output.ts'
 import type { StartupSecrets } from '../serve.ts'
 import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS } from '../shutdown.ts'
 import { MetricsAggregator } from './metrics.ts'
@@ -95,7 +96,7 @@ export class Primary {
     this.#isLeaving = true
     this.#log.info('draining')
     const timer = setTimeout(() => {
-      process.stderr.write(DRAIN_TIMEOUT_MESSAGE)
+      writeMessage(DRAIN_TIMEOUT_MESSAGE)
       void this.end()
     }, pauseMs + MAX_DRAIN_MS)
     const codes = await Promise.all(this.#slots.map(slot => slot.drain(pauseMs)))

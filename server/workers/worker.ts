@@ -4,7 +4,8 @@ import { exitNow } from '../exit.ts'
 import { describeFailure } from '../exit-codes.ts'
 import type { Clock } from '../lib/clock.ts'
 import { RateLimitedError } from '../lib/errors.ts'
-import { createLog, standardOutput } from '../lib/logger.ts'
+import { createLog } from '../lib/logger.ts'
+import { standardOutput } from '../lib/standard-output.ts'
 import { type Served, serve } from '../serve.ts'
 import type { Worker } from '../services.ts'
 import { exitOnUncaught, ignoreSignals } from '../shutdown.ts'
@@ -49,7 +50,7 @@ async function start(
   primary: Primary,
   clock: Clock,
 ): Promise<Served> {
-  const log = createLog(config.logLevel, standardOutput()).child({ worker: number })
+  const log = createLog(config.logLevel, standardOutput(clock)).child({ worker: number })
   const worker: Worker = { number, of, ...createShared(primary) }
   const db = await open({ url: config.databaseUrl! })
   const served = await serve({ config, db, log, clock, worker })
