@@ -21,7 +21,7 @@ const MAX_CLOCK_STEP_BACK_MS = 30_000
 const RECOVERY_POLL_MS = 100
 /** A start tries to poll for this long (ms): the database may be busy, most of all while many replicas start. */
 const FIRST_POLL_DEADLINE_MS = 10_000
-/** The shortest interval between polls caused by hints or strict requests (ms). */
+/** The shortest interval between polls that hints and requests cause (ms). They share these polls. */
 const MIN_POLL_MS = 20
 /** The most statements per poll. Each returns up to 20,000 rows. */
 const MAX_ATTEMPTS = 500
@@ -62,13 +62,15 @@ export class ChangeFeed {
   #timeline: string | undefined
   readonly #lease: Lease
   readonly #databaseClock: DatabaseClock
-  /** When the last applied poll was sent, by the monotonic clock. */
+  /** When the last poll was sent, and the last that was applied, by the monotonic clock. */
+  #attemptedAt = Number.NEGATIVE_INFINITY
   #sentAt = Number.NEGATIVE_INFINITY
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
   #pollInFlight: Promise<void> | undefined
+  /** The next poll that a hint or a request has caused, until it is sent. */
+  #nextPoll: Promise<boolean> | undefined
   #timer: NodeJS.Timeout | undefined
   #stopped = false
-  #poked = false
   readonly #outages: OutageLog
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
@@ -89,7 +91,8 @@ export class ChangeFeed {
   /** Resolves once the lease is valid, waiting for a poll if necessary. Throws Unavailable. */
   async ensureLease(): Promise<void> {
     if (this.hasLease()) return
-    await within(JOIN_POLL_MS, this.poll(), () => {}).catch(() => {}) // Already logged and counted.
+    const poll = this.#pollInFlight ?? this.#pollAgain()
+    await within<unknown>(JOIN_POLL_MS, poll, () => {}).catch(() => {}) // Already logged and counted.
     if (!this.hasLease()) throw new Unavailable('change feed: the lease has run out', 'change_feed')
   }
 
@@ -156,29 +159,30 @@ export class ChangeFeed {
 
   /** Resolves once a poll sent after this call is applied, so that every change acknowledged before is known. */
   async readBarrier(): Promise<void> {
-    await pause(MIN_POLL_MS - this.age)
     if (!(await this.#pollAgain()) || !this.hasLease())
       throw new Unavailable('change feed: no poll since the question', 'change_feed')
   }
 
-  /** Sends a new poll, without joining one already in flight. Returns whether it succeeded. */
-  async #pollAgain(): Promise<boolean> {
-    await this.#pollInFlight?.catch(() => {})
+  /** Resolves once a poll that is sent after this call has ended: true if it succeeded. Calls share a poll that isn't sent yet. */
+  #pollAgain(): Promise<boolean> {
+    this.#nextPoll ??= this.#pollNext()
+    return this.#nextPoll
+  }
+
+  async #pollNext(): Promise<boolean> {
+    await pause(this.#attemptedAt + MIN_POLL_MS - this.#options.clock.monotonic())
+    while (this.#pollInFlight) await this.#pollInFlight.catch(() => {})
+    // From here on a call needs a later poll.
+    this.#nextPoll = undefined
     return this.poll().then(
       () => true,
       () => false,
     )
   }
 
-  /** Polls soon because another replica has published. Repeated calls poll about once per MIN_POLL_MS at most. */
+  /** Polls soon because another replica has published. */
   wake() {
-    if (this.#poked || this.#stopped) return
-    this.#poked = true
-    const wait = Math.max(0, MIN_POLL_MS - this.age)
-    setTimeout(() => {
-      this.#poked = false
-      void this.#pollAgain()
-    }, wait).unref()
+    if (!this.#stopped) void this.#pollAgain()
   }
 
   /** Polls, or joins the poll that is already in flight. */
@@ -209,6 +213,7 @@ export class ChangeFeed {
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     const sent = this.#lease.moment()
+    this.#attemptedAt = sent.monotonic
     const [answer] = await poll(connection, {
       replica,
       version: VERSION,

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { hear, holding, POLL, replicaOn } from '../support/holding.ts'
+import { mostPolls, repeat } from '../support/repeat.ts'
 import {
   type Answer,
   bearer,
@@ -53,6 +54,17 @@ async function expectUnknown(ask: () => Promise<Answer>) {
   expect(headers.get('retry-after')).toBe('1')
   expect(performance.now() - began).toBeLessThan(1_000)
 }
+
+test('requests that need a poll share one every 20 ms, whoever sends them', async () => {
+  const token = await newToken()
+  const { polls } = here.changeFeed.counts
+  const took = await repeat(n =>
+    n % 2 === 0
+      ? here.get('/introspect', token, { 'X-Consistency': 'strict' })
+      : here.postForm('/revoke?wait=all', { token: 'x' }),
+  )
+  expect(here.changeFeed.counts.polls - polls).toBeLessThanOrEqual(mostPolls(took))
+})
 
 test('with a silent database tokens are good until the bound and unknown after, and garbage is still garbage', async () => {
   const token = await newToken()

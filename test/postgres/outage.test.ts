@@ -5,6 +5,7 @@ import { direct } from '../support/database.ts'
 import { holding, LOADER, linkTo, type OwnReplica, replicaOn } from '../support/holding.ts'
 import { type Link, openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
+import { mostPolls, repeat } from '../support/repeat.ts'
 import {
   type Answer,
   bearer,
@@ -121,6 +122,16 @@ test.each(AWAY)(
     expect(took).toBeLessThan(1_000)
   },
 )
+
+test('requests without a lease cause one poll every 20 ms, also where each fails at once', async () => {
+  const { link, replica, session } = await linkedReplica()
+  const verify = () => replica.verify(session.access_token)
+  link.refuse()
+  await until('the lease has run out', async () => (await verify()).status === 503)
+  const { polls } = replica.changeFeed.counts
+  const took = await repeat(verify)
+  expect(replica.changeFeed.counts.polls - polls).toBeLessThanOrEqual(mostPolls(took))
+})
 
 test('a replica whose first polls are not answered starts as soon as one is', async () => {
   const link = await openLink(world.url!)
