@@ -2,9 +2,11 @@ import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import type { App } from './app.ts'
+import { Connections } from './http/connections.ts'
 import { responseClass } from './http/server-response.ts'
 import { keepOriginalTarget } from './http/target.ts'
 import { discardUnreadBody } from './http/unread-body.ts'
+import type { Clock } from './lib/clock.ts'
 import { SetupError } from './lib/errors.ts'
 import type { Log } from './lib/logger.ts'
 
@@ -28,6 +30,7 @@ export class ListenError extends SetupError {
 /** `draining` is called for each response. While it returns true, each response closes its connection. */
 export interface ListenOptions {
   draining(): boolean
+  clock: Clock
   log: Log
 }
 
@@ -35,7 +38,7 @@ export interface ListenOptions {
 export async function listen(
   { fetch }: Pick<App, 'fetch'>,
   at: { host: string; port: number },
-  { draining, log }: ListenOptions,
+  { draining, clock, log }: ListenOptions,
 ) {
   const onInvalidHeader = (err: unknown) => log.error({ err }, 'a reply could not be written')
   const server = createAdaptorServer({
@@ -47,8 +50,8 @@ export async function listen(
     keepOriginalTarget(incoming)
     discardUnreadBody(incoming, response)
   })
-  // The audit and the limits need the client's address, which a connection that has been reset no longer has.
-  server.on('connection', socket => socket.remoteAddress ?? socket.destroy())
+  const connections = new Connections({ clock, log })
+  connections.watch(server)
   // Node silently drops headers after the thousandth: a proxy's rule, or a second Authorization. maxHeaderSize bounds them.
   server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
@@ -57,6 +60,7 @@ export async function listen(
   })
   return {
     server,
+    connections,
     port: (server.address() as AddressInfo).port,
     close: (pause: number) => close(server, pause),
   }

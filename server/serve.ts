@@ -54,7 +54,7 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
   await replica.changeFeed.start()
   replica.maintenance.start()
   const hints = startListener(config, replica.changeFeed, log)
-  const server = await listen(replica.app, config, { draining: state.draining, log })
+  const server = await listen(replica.app, config, { draining: state.draining, clock, log })
 
   async function drain(pause: number) {
     if (draining) return

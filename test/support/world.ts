@@ -6,7 +6,7 @@ import { isMigrated } from '../../db/migration-files.ts'
 import type { App } from '../../server/app.ts'
 import { type Config, loadConfig } from '../../server/config/load.ts'
 import { loadKeyRing } from '../../server/keys/master-keys.ts'
-import { createLog, type Log } from '../../server/lib/logger.ts'
+import { createLog } from '../../server/lib/logger.ts'
 import { listen } from '../../server/listen.ts'
 import { createReplica } from '../../server/replica.ts'
 import type { Parts as AllParts, Worker } from '../../server/services.ts'
@@ -140,8 +140,8 @@ async function startReplica(parts: Parts) {
     ...assembled,
     ...calls(request),
     ...own,
-    serve: (served: Pick<App, 'fetch'> = app) => serve(served, parts.config, log),
-    serveUntilStopped: () => serveUntilStopped(app, parts.config, log),
+    serve: (served: Pick<App, 'fetch'> = app) => serve(served, parts.config, { clock, log }),
+    serveUntilStopped: () => serveUntilStopped(app, parts.config, { clock, log }),
   }
 }
 
@@ -235,20 +235,24 @@ function movableClock() {
 }
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
-async function serve(app: Pick<App, 'fetch'>, config: Config, log: Log) {
-  const served = await serveUntilStopped(app, config, log)
+async function serve(app: Pick<App, 'fetch'>, config: Config, own: Pick<AllParts, 'clock' | 'log'>) {
+  const served = await serveUntilStopped(app, config, own)
   onTestFinished(served.stop)
   return served
 }
 
-async function serveUntilStopped(app: Pick<App, 'fetch'>, config: Config, log: Log) {
+async function serveUntilStopped(
+  app: Pick<App, 'fetch'>,
+  config: Config,
+  own: Pick<AllParts, 'clock' | 'log'>,
+) {
   const at = { host: '127.0.0.1', port: config.port }
-  const listening = await listen(app, at, { draining: () => false, log })
-  let connections = 0
-  listening.server.on('connection', () => connections++)
+  const listening = await listen(app, at, { draining: () => false, ...own })
+  let accepted = 0
+  listening.server.on('connection', () => accepted++)
   const stop = async () => {
     listening.server.closeAllConnections()
     await listening.close(0)
   }
-  return { ...listening, url: `http://127.0.0.1:${listening.port}`, connections: () => connections, stop }
+  return { ...listening, url: `http://127.0.0.1:${listening.port}`, accepted: () => accepted, stop }
 }

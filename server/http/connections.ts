@@ -1,0 +1,100 @@
+import type { Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Clock } from '../lib/clock.ts'
+import type { Log } from '../lib/logger.ts'
+import { addressKey } from '../lib/rate-limiter.ts'
+
+/** The most connections that a process holds. Each costs about 20 kB, and as much again as its request and answer have. */
+export const MAX_CONNECTIONS = 5_000
+/** A connection whose client takes nothing of an answer for this long is closed (ms). */
+export const WRITE_TIMEOUT_MS = 30_000
+/** Refused connections are logged at most once in this time (ms). */
+const LOG_INTERVAL_MS = 60_000
+
+export interface ConnectionsOptions {
+  clock: Clock
+  log: Log
+  max?: number
+  /** Milliseconds. */
+  writeTimeout?: number
+}
+
+/**
+ * Bounds what connections hold. Node itself closes connections that send their request too slowly, but none that read
+ * their answer too slowly, and it sets no limit to their number.
+ */
+export class Connections {
+  readonly #clock: Clock
+  readonly #log: Log
+  readonly #max: number
+  readonly #writeTimeout: number
+  /** By address, in the order in which they were opened. */
+  readonly #byAddress = new Map<string, Set<Socket>>()
+  /** The response to the last request of each connection. */
+  readonly #responses = new WeakMap<Socket, ServerResponse>()
+  #size = 0
+  #refused = 0
+  #loggedAt = Number.NEGATIVE_INFINITY
+
+  constructor({ clock, log, max = MAX_CONNECTIONS, writeTimeout = WRITE_TIMEOUT_MS }: ConnectionsOptions) {
+    this.#clock = clock
+    this.#log = log
+    this.#max = max
+    this.#writeTimeout = writeTimeout
+  }
+
+  watch(server: Server) {
+    server.on('connection', socket => this.#admit(socket))
+    server.on('request', (incoming, response) => this.#responses.set(incoming.socket, response))
+    // Node calls this for a connection without progress in either direction, and with it leaves idle ones to us too.
+    server.setTimeout(this.#writeTimeout, socket => this.#isBeingAnswered(socket) || socket.destroy())
+  }
+
+  /** Whether the client waits for an answer of which nothing has been written, as for an act that takes long. */
+  #isBeingAnswered(socket: Socket): boolean {
+    return socket.writableLength === 0 && this.#responses.get(socket)?.writableFinished === false
+  }
+
+  #admit(socket: Socket) {
+    // The audit and the limits need the client's address, which a connection that has been reset no longer has.
+    if (socket.remoteAddress === undefined) return void socket.destroy()
+    const address = addressKey(socket.remoteAddress)
+    if (this.#size >= this.#max && !this.#makeRoom(address)) return void socket.destroy()
+    const own = this.#byAddress.get(address) ?? new Set()
+    this.#byAddress.set(address, own.add(socket))
+    this.#size++
+    socket.once('close', () => this.#remove(address, socket))
+  }
+
+  #remove(address: string, socket: Socket) {
+    const own = this.#byAddress.get(address)
+    if (!own?.delete(socket)) return
+    this.#size--
+    if (own.size === 0) this.#byAddress.delete(address)
+  }
+
+  /**
+   * Closes the oldest connection of the address that has most, so that no address can take the places of all others. Returns
+   * false if the newcomer's address is that one: then the newcomer is refused.
+   */
+  #makeRoom(newcomer: string): boolean {
+    this.#noteRefusal()
+    const [most, sockets] = [...this.#byAddress].reduce((a, b) => (b[1].size > a[1].size ? b : a))
+    if ((this.#byAddress.get(newcomer)?.size ?? 0) >= sockets.size) return false
+    const [oldest] = sockets
+    this.#remove(most, oldest!)
+    oldest!.destroy()
+    return true
+  }
+
+  #noteRefusal() {
+    this.#refused++
+    const now = this.#clock.monotonic()
+    if (now - this.#loggedAt < LOG_INTERVAL_MS) return
+    this.#loggedAt = now
+    this.#log.warn(
+      { refused: this.#refused, max: this.#max },
+      'too many connections: each further one costs the address that has most of them one',
+    )
+  }
+}
