@@ -4,8 +4,10 @@ import { DatabaseError } from '../db/errors.ts'
 import { Batcher, type BatcherOptions, byNumber } from '../server/lib/batcher.ts'
 import { Unavailable } from '../server/lib/errors.ts'
 
-const POSTGRES: BatcherOptions = { database: { kind: 'postgres' } }
-const EMBEDDED: BatcherOptions = { database: { kind: 'embedded' }, concurrency: 2 }
+/** An act is called by its customer, and then by anything else. */
+const owner = (item: string) => item.split('-')[0]!
+const POSTGRES: BatcherOptions<string> = { database: { kind: 'postgres' }, owner }
+const EMBEDDED: BatcherOptions<string> = { database: { kind: 'embedded' }, concurrency: 2, owner }
 
 /** What is under way ends when the test says so, in the order in which it began. */
 function held(options = POSTGRES) {
@@ -58,8 +60,37 @@ describe('acts that come together', () => {
 
   test('ten thousand wait at most: the next is told at once', async () => {
     const { add } = held()
-    for (let i = 0; i <= 10_000; i++) void add('waits')
-    await expect(add('too many')).rejects.toThrow(Unavailable)
+    for (let i = 0; i <= 10_000; i++) void add('one-waits')
+    await expect(add('one-too many')).rejects.toThrow(Unavailable)
+  })
+
+  test('a statement takes one act of each customer in turn, and of each the oldest first', async () => {
+    const { begun, end, add } = held()
+    const done = Promise.all(['x', 'a-1', 'a-2', 'a-3', 'b-1', 'c-1', 'c-2'].map(add))
+    await end()
+    await end()
+    expect(begun[1]).toEqual(['a-1', 'b-1', 'c-1', 'a-2', 'c-2', 'a-3'])
+    await done
+  })
+
+  test('the acts of a customer with thousands wait behind those of one with few', async () => {
+    const { begun, end, add } = held()
+    for (let i = 0; i < 5_000; i++) void add(`many-${i}`)
+    void add('few-1')
+    void add('few-2')
+    await end()
+    expect(begun[1]).toHaveLength(100)
+    expect(begun[1]).toEqual(expect.arrayContaining(['few-1', 'few-2']))
+  })
+
+  test('where the queue is full, a customer with few acts takes the place of the newest of one with most', async () => {
+    const { begun, end, add } = held()
+    void add('many-first')
+    const many = Array.from({ length: 10_000 }, (_, i) => add(`many-${i}`))
+    void add('few')
+    await expect(many.at(-1)).rejects.toThrow(Unavailable)
+    await end()
+    expect(begun[1]).toEqual(expect.arrayContaining(['few', 'many-0', 'many-98']))
   })
 })
 

@@ -72,6 +72,7 @@ export class KeyCache {
     this.#reads = new Batcher(ids => readRecords(options.db, ids), {
       database: options.db,
       concurrency: LOAD_CONCURRENCY,
+      owner: id => id,
     })
   }
 

@@ -2,6 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import type { Database } from '../../db/client.ts'
 import { DatabaseError } from '../../db/errors.ts'
 import { Unavailable } from './errors.ts'
+import { FairQueue } from './fair-queue.ts'
 import { served, serving } from './tracing.ts'
 
 /** Limits on the acts in one statement, and on the acts that are queued. */
@@ -16,10 +17,12 @@ interface Waiting<Item, Result> {
   reject(error: unknown): void
 }
 
-export interface BatcherOptions {
+export interface BatcherOptions<Item> {
   database: Pick<Database, 'kind'>
   /** Concurrent statements on Postgres, so that one can start while another waits for its commit. */
   concurrency?: number
+  /** Returns the customer whose work an act is. */
+  owner(item: Item): string
 }
 
 /**
@@ -31,35 +34,51 @@ export interface BatcherOptions {
  * statements would alternate without a turn of the event loop between them, each with the single act that
  * followed the other's answer. So the embedded database gets one statement at a time, and each starts one
  * turn late, with every act read in that turn.
+ *
+ * The queued acts of one customer wait behind each other: a statement takes one act of each customer in turn. If the queue
+ * is full, the customer with most acts in it loses its newest.
  */
 export class Batcher<Item, Result> {
   readonly #run: (items: Item[]) => Promise<Result[]>
   readonly #embedded: boolean
   readonly #concurrency: number
-  readonly #waiting: Waiting<Item, Result>[] = []
+  readonly #owner: (item: Item) => string
+  readonly #waiting = new FairQueue<Waiting<Item, Result>>()
   #running = 0
 
   /** `run` returns one result for each item, in order. */
-  constructor(run: (items: Item[]) => Promise<Result[]>, { database, concurrency = 1 }: BatcherOptions) {
+  constructor(
+    run: (items: Item[]) => Promise<Result[]>,
+    { database, concurrency = 1, owner }: BatcherOptions<Item>,
+  ) {
     this.#run = run
+    this.#owner = owner
     this.#embedded = database.kind === 'embedded'
     this.#concurrency = this.#embedded ? 1 : concurrency
   }
 
   async add(item: Item): Promise<Result> {
-    if (this.#waiting.length >= MAX_QUEUED)
-      throw new Unavailable('more acts wait than can be done in time', 'busy')
+    const owner = this.#owner(item)
+    if (this.#waiting.size >= MAX_QUEUED) this.#makeRoom(owner)
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ item, served: served(), resolve, reject })
+      this.#waiting.push(owner, { item, served: served(), resolve, reject })
       if (this.#running < this.#concurrency) void this.#drain()
     })
   }
 
+  /** Throws Unavailable if no customer has more acts in the queue than this one. */
+  #makeRoom(owner: string) {
+    const tooMany = new Unavailable('more acts wait than can be done in time', 'busy')
+    const newest = this.#waiting.takeFromLongest(owner)
+    if (!newest) throw tooMany
+    newest.reject(tooMany)
+  }
+
   async #drain() {
     this.#running++
-    while (this.#waiting.length > 0) {
+    while (this.#waiting.size > 0) {
       if (this.#embedded) await turn()
-      await this.#flushGroup(this.#waiting.splice(0, MAX_BATCH))
+      await this.#flushGroup(this.#waiting.take(MAX_BATCH))
     }
     this.#running--
   }
@@ -72,7 +91,7 @@ export class Batcher<Item, Result> {
     } catch (error) {
       if (error instanceof DatabaseError && group.length > 1) return this.#flushEach(group)
       // If the database doesn't answer, each further group would wait for its own timeout before failing.
-      const behind = error instanceof Unavailable ? this.#waiting.splice(0) : []
+      const behind = error instanceof Unavailable ? this.#waiting.take(this.#waiting.size) : []
       for (const { reject } of [...group, ...behind]) reject(error)
     }
   }

@@ -37,8 +37,8 @@ export class Revoker {
   constructor(options: RevokerOptions) {
     this.#options = options
     const { db } = options
-    this.#ends = new Batcher(acts => endAll(db, acts), { database: db })
-    this.#tokens = new Batcher(acts => revokeAll(db, acts), { database: db })
+    this.#ends = new Batcher(acts => endAll(db, acts), { database: db, owner: act => act.customer_id })
+    this.#tokens = new Batcher(acts => revokeAll(db, acts), { database: db, owner: act => act.customer_id })
   }
 
   /**

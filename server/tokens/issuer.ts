@@ -66,7 +66,7 @@ export class Issuer {
     const grouped = <Asked extends NewToken>(insert: typeof insertTokens) =>
       new Batcher<Asked, IssueResult | undefined>(
         async asked => byNumber(await insert(db, { acts: actsOf(asked), ...this.defaults }), asked.length),
-        { database: db, concurrency: CONCURRENCY },
+        { database: db, concurrency: CONCURRENCY, owner: ({ customerId }) => customerId },
       )
     this.#tokens = grouped(insertTokens)
     this.#sessions = grouped(insertSessions)

@@ -56,6 +56,7 @@ export class Sessions {
     this.#refreshes = new Batcher(asked => this.#refreshAll(asked), {
       database: db,
       concurrency: CONCURRENCY,
+      owner: ({ customerId }) => customerId,
     })
     this.#seen = new WriteBuffer({
       write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),

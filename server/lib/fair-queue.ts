@@ -1,0 +1,44 @@
+/** A queue in which the entries of one owner wait behind each other, and not in front of those of other owners. */
+export class FairQueue<Entry> {
+  /** By owner, in the order of their turns. */
+  readonly #queues = new Map<string, Entry[]>()
+  #size = 0
+
+  get size(): number {
+    return this.#size
+  }
+
+  push(owner: string, entry: Entry) {
+    const own = this.#queues.get(owner)
+    if (own) own.push(entry)
+    else this.#queues.set(owner, [entry])
+    this.#size++
+  }
+
+  /** Takes at most `count` entries, one of each owner in turn, and of each owner the oldest first. */
+  take(count: number): Entry[] {
+    const taken: Entry[] = []
+    // An owner that is set again is visited again, after all others.
+    for (const [owner, own] of this.#queues) {
+      if (taken.length === count) break
+      taken.push(own.shift()!)
+      this.#queues.delete(owner)
+      if (own.length > 0) this.#queues.set(owner, own)
+    }
+    this.#size -= taken.length
+    return taken
+  }
+
+  /**
+   * Takes the newest entry of the owner that has most entries. Returns undefined if no owner has more than `newcomer`, who
+   * wants to push one.
+   */
+  takeFromLongest(newcomer: string): Entry | undefined {
+    let longest = this.#queues.get(newcomer) ?? []
+    const least = longest
+    for (const own of this.#queues.values()) if (own.length > longest.length) longest = own
+    if (longest === least) return undefined
+    this.#size--
+    return longest.pop()
+  }
+}
