@@ -64,6 +64,9 @@ const POLL_DEADLINE_MS = 800
 const TOKEN_CACHE_BYTES = 64 * 2 ** 20
 /** Maximum number of logins that wait for a core. */
 const MAX_QUEUED_LOGINS = 64
+/** Reads that may cost many rows: how many are under way at a time, fewer than the pool has connections, and how many wait. */
+const MAX_READS = 4
+const MAX_QUEUED_READS = 64
 
 /** Everything that routes and the functions of the domain use. */
 export type Services = ReturnType<typeof createServices>
@@ -121,6 +124,7 @@ export function createServices(parts: Parts) {
     Math.min(share(availableParallelism(), worker), 3),
     share(MAX_QUEUED_LOGINS, worker),
   )
+  const reads = new ConcurrencyLimit(share(MAX_READS, worker), share(MAX_QUEUED_READS, worker))
   return {
     config,
     clock,
@@ -133,6 +137,7 @@ export function createServices(parts: Parts) {
     metrics,
     limits,
     passwordHashing,
+    reads,
     changeFeed,
     revocations,
     revoker,

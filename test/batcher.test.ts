@@ -83,6 +83,15 @@ describe('acts that come together', () => {
     expect(begun[1]).toEqual(expect.arrayContaining(['few-1', 'few-2']))
   })
 
+  test('where the queue is full of customers with one act each, the next is told at once', async () => {
+    const { begun, end, add } = held()
+    const done = Promise.all(Array.from({ length: 10_001 }, (_, i) => add(`${i}-waits`)))
+    await expect(add('next')).rejects.toThrow(Unavailable)
+    for (let statements = 0; statements < 101; statements++) await end()
+    expect(begun.flat()).toHaveLength(10_001)
+    await done
+  })
+
   test('where the queue is full, a customer with few acts takes the place of the newest of one with most', async () => {
     const { begun, end, add } = held()
     void add('many-first')

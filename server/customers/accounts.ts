@@ -32,7 +32,7 @@ export async function signUp(
   if (config.signup === 'closed')
     throw new ApiError('signup_closed', 'signup is closed here; ask the operator for an account')
   await limits.take('signup', addressKey(origin.ip))
-  const passwordHash = await passwordHashing.run(() => hashPassword(account.password))
+  const passwordHash = await passwordHashing.run(addressKey(origin.ip), () => hashPassword(account.password))
   const { apiKey, ...made } = newCustomer(keyRing, { ...account, passwordHash })
   const id = made.customerId
   let createdAt = new Date(0)
@@ -63,7 +63,9 @@ export async function logIn(
   await limits.take('login', addressKey(origin.ip))
   await limits.take('loginOfEmail', `${addressKey(origin.ip)} ${email}`)
   const [login] = await findLogin(db, { email })
-  const matched = await passwordHashing.run(() => verifyPassword(login?.passwordHash, password))
+  const matched = await passwordHashing.run(addressKey(origin.ip), () =>
+    verifyPassword(login?.passwordHash, password),
+  )
   if (!login || !matched || login.state !== 'active') throw await loginFailure(db, login, matched, origin)
   const { passwordHash, ...customer } = login
   const grant = grantFor(config, login.id, 'customer.logged_in', origin)
@@ -125,9 +127,9 @@ export async function changePassword(
   const { customerId, sessionId: keepSessionId } = change
   await limits.take('password', customerId)
   const { passwordHash: oldHash } = await findRow(db, customerId)
-  if (!(await passwordHashing.run(() => verifyPassword(oldHash, change.password))))
+  if (!(await passwordHashing.run(customerId, () => verifyPassword(oldHash, change.password))))
     throw new ApiError('invalid_credentials', 'the present password is wrong')
-  const newHash = await passwordHashing.run(() => hashPassword(change.newPassword))
+  const newHash = await passwordHashing.run(customerId, () => hashPassword(change.newPassword))
   const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
   if (!changed) throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')
   const [late] = await endAccountSessions(db, { ...origin, customerId, keepSessionId })

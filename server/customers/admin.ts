@@ -109,7 +109,7 @@ export async function setPassword(
   password: string,
   origin: AuditContext,
 ): Promise<number | undefined> {
-  const newHash = await passwordHashing.run(() => hashPassword(password))
+  const newHash = await passwordHashing.run(origin.actor, () => hashPassword(password))
   const [changed] = await writePassword(db, { ...origin, customerId, newHash })
   if (!changed) throw new ApiError('not_found', 'no such customer')
   const [late] = await endAccountSessions(db, { ...origin, customerId })

@@ -46,7 +46,7 @@ export async function createCustomer(
   retryKey?: string,
 ): Promise<Created> {
   const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
-  const hashed = { ...account, passwordHash: await hashFor(services, account.password, seed) }
+  const hashed = { ...account, passwordHash: await hashFor(services, origin.actor, account.password, seed) }
   const draw = seed === undefined ? undefined : drawForAccount(services, seed, hashed)
   const before = async () => draw && findMadeBefore(services, draw)
   // If two requests with one key race, the second look-up finds the customer that the other request
@@ -60,11 +60,11 @@ export async function createCustomer(
  * Hashes the password, with the same result for the same seed. Without a password, it hashes an unknown
  * random text.
  */
-function hashFor(services: Services, password: string | undefined, seed: string | undefined) {
+function hashFor(services: Services, actor: string, password: string | undefined, seed: string | undefined) {
   const { passwordHashing, keyRing } = services
   const text = password ?? randomBytes(32).toString('hex')
   const salt = seed === undefined ? undefined : fromRetry(keyRing.installationKey, seed)(16, 'password salt')
-  return passwordHashing.run(() => hashPassword(text, salt))
+  return passwordHashing.run(actor, () => hashPassword(text, salt))
 }
 
 /**

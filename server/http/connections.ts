@@ -75,12 +75,12 @@ export class Connections {
 
   /**
    * Closes the oldest connection of the address that has most, so that no address can take the places of all others. Returns
-   * false if the newcomer's address is that one: then the newcomer is refused.
+   * false unless that address will still have more of them than the newcomer's: then the newcomer is refused.
    */
   #makeRoom(newcomer: string): boolean {
     this.#noteRefusal()
     const [most, sockets] = [...this.#byAddress].reduce((a, b) => (b[1].size > a[1].size ? b : a))
-    if ((this.#byAddress.get(newcomer)?.size ?? 0) >= sockets.size) return false
+    if (sockets.size <= (this.#byAddress.get(newcomer)?.size ?? 0) + 1) return false
     const [oldest] = sockets
     this.#remove(most, oldest!)
     oldest!.destroy()

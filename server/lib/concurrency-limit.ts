@@ -1,14 +1,15 @@
 import { RateLimitedError } from './errors.ts'
+import { FairQueue } from './fair-queue.ts'
 
 /**
- * Runs at most `abreast` calls at a time and queues at most `queue`; further calls are refused at once.
- * Hashing a password takes 19 MiB and a core for tens of milliseconds: without a limit, a flood of logins
- * would starve other requests.
+ * Runs at most `abreast` calls at a time and queues at most `queue`. The queued calls of one owner wait behind each other: each
+ * owner has one in turn. Where the queue is full, the owner with most calls in it loses its newest, which throws
+ * RateLimitedError.
  */
 export class ConcurrencyLimit {
   readonly #abreast: number
   readonly #queue: number
-  readonly #waiting: (() => void)[] = []
+  readonly #waiting = new FairQueue<{ start(): void; refuse(): void }>()
   #inside = 0
 
   constructor(abreast: number, queue: number) {
@@ -16,11 +17,10 @@ export class ConcurrencyLimit {
     this.#queue = queue
   }
 
-  async run<Result>(run: () => Promise<Result>): Promise<Result> {
+  /** `owner`: the customer or address whose work it is. */
+  async run<Result>(owner: string, run: () => Promise<Result>): Promise<Result> {
     if (this.#inside < this.#abreast) this.#inside++
-    else if (this.#waiting.length >= this.#queue) throw new RateLimitedError(1)
-    // A call that ends passes its slot to the first in the queue, so that a new call can't take it.
-    else await new Promise<void>(resolve => this.#waiting.push(resolve))
+    else await this.#turn(owner)
     try {
       return await run()
     } finally {
@@ -28,9 +28,23 @@ export class ConcurrencyLimit {
     }
   }
 
+  /** Resolves with the slot of a call that has ended, so that a new call can't take it. */
+  #turn(owner: string): Promise<void> {
+    if (this.#waiting.size >= this.#queue) this.#makeRoom(owner)
+    return new Promise((start, reject) => {
+      this.#waiting.push(owner, { start, refuse: () => reject(new RateLimitedError(1)) })
+    })
+  }
+
+  #makeRoom(owner: string) {
+    const newest = this.#waiting.takeFromLongest(owner)
+    if (!newest) throw new RateLimitedError(1)
+    newest.refuse()
+  }
+
   #leave() {
-    const next = this.#waiting.shift()
-    if (next) next()
+    const [next] = this.#waiting.take(1)
+    if (next) next.start()
     else this.#inside--
   }
 }

@@ -30,15 +30,18 @@ export class FairQueue<Entry> {
   }
 
   /**
-   * Takes the newest entry of the owner that has most entries. Returns undefined if no owner has more than `newcomer`, who
-   * wants to push one.
+   * Takes the newest entry of the owner that has most entries. Returns undefined unless that owner will have more of them than
+   * `newcomer`, who wants to push one.
    */
   takeFromLongest(newcomer: string): Entry | undefined {
-    let longest = this.#queues.get(newcomer) ?? []
-    const least = longest
-    for (const own of this.#queues.values()) if (own.length > longest.length) longest = own
-    if (longest === least) return undefined
+    let longest = newcomer
+    for (const owner of this.#queues.keys()) if (this.#length(owner) > this.#length(longest)) longest = owner
+    if (this.#length(longest) <= this.#length(newcomer) + 1) return undefined
     this.#size--
-    return longest.pop()
+    return this.#queues.get(longest)!.pop()
+  }
+
+  #length(owner: string): number {
+    return this.#queues.get(owner)?.length ?? 0
   }
 }

@@ -10,6 +10,7 @@ import {
 import type { AppContext, CustomerEnv } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'
+import { limitedRead } from '../http/reads.ts'
 import { json } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -23,7 +24,8 @@ type PageQuery = SpanQuery & { [name in (typeof PAGE_PARAMS)[number]]?: string }
 export const audit = new Hono<CustomerEnv>().get('/', c => {
   const customerId = c.get('customerId')
   const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
-  const find = (span: AuditSpan) => listCustomerEvents(c.get('services'), { ...span, customerId })
+  const find = (span: AuditSpan) =>
+    limitedRead(c, () => listCustomerEvents(c.get('services'), { ...span, customerId }))
   return pageOfEvents(c, query, find, serializeEvent)
 })
 

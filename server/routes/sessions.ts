@@ -3,6 +3,7 @@ import { actAndWait } from '../http/act.ts'
 import type { CustomerEnv } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { idParam, present, readQuery } from '../http/params.ts'
+import { limitedRead } from '../http/reads.ts'
 import { json, noContent } from '../http/respond.ts'
 import { subject } from '../http/schemas.ts'
 import { check } from '../http/validate.ts'
@@ -17,7 +18,9 @@ export const sessions = new Hono<CustomerEnv>()
     const before = decodeCursor(cursor)
     const position = { beforeAt: before?.at, beforeId: before?.id, limit: size + 1 }
     const customerId = c.get('customerId')
-    const rows = await c.get('services').sessions.list({ customerId, subject, ...position })
+    const rows = await limitedRead(c, () =>
+      c.get('services').sessions.list({ customerId, subject, ...position }),
+    )
     const { page, nextCursor } = pageOf(rows, size, session => session.issuedAt)
     return json(c, present({ sessions: page.map(serializeSession), next_cursor: nextCursor }))
   })

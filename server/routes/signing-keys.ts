@@ -4,6 +4,7 @@ import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
 import { present } from '../http/params.ts'
+import { limitedRead } from '../http/reads.ts'
 import { json } from '../http/respond.ts'
 import { retireSigningKey } from '../keys/retirement.ts'
 import { listSigningKeys, rotateSigningKeys, type SecretRow, wouldEnd } from '../keys/rotation.ts'
@@ -23,7 +24,7 @@ const retireRequest = z.strictObject({
 /** A customer's signing keys: everything about them but their bytes. */
 export const signingKeys = new Hono<CustomerEnv>()
   .get('/', async c => {
-    const keys = await listSigningKeys(c.get('services'), c.get('customerId'))
+    const keys = await limitedRead(c, () => listSigningKeys(c.get('services'), c.get('customerId')))
     return json(c, { secrets: keys.map(serializeSigningKey) })
   })
   .post('/rotate', async c => {
@@ -33,7 +34,10 @@ export const signingKeys = new Hono<CustomerEnv>()
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
     // Without `now` a rotation ends nothing; with `now`, one of the access key alone ends no session.
     if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0 } })
-    if (dry_run) return json(c, { would_end: await wouldEnd(services, customerId, uses) })
+    if (dry_run) {
+      const would_end = await limitedRead(c, () => wouldEnd(services, customerId, uses))
+      return json(c, { would_end })
+    }
     const rotation = { customerId, uses, now, reason: 'asked' }
     const { versions, effectiveAt } = await rotateSigningKeys(services, rotation, actorContext(c))
     return json(c, present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))

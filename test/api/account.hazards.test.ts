@@ -227,7 +227,7 @@ test('H48 of one worker among many, runs once at a time: the cores are shared ou
 test('H48 the gate lets as many in as it has places, keeps as many waiting as it may, and refuses the next', async () => {
   const gate = new ConcurrencyLimit(2, QUEUE)
   const inside: (() => void)[] = []
-  const enter = () => gate.run(() => new Promise<void>(leave => inside.push(leave)))
+  const enter = () => gate.run('one', () => new Promise<void>(leave => inside.push(leave)))
   const passed = times(2 + QUEUE, enter)
   await expect(enter()).rejects.toThrow(RateLimitedError)
   for (let left = 0; left < passed.length; left++) {
@@ -236,9 +236,22 @@ test('H48 the gate lets as many in as it has places, keeps as many waiting as it
     await passed[left]
   }
   // A place is given back also by who fails.
-  await expect(gate.run(() => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
+  await expect(gate.run('one', () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
   const again = times(2, enter)
   expect(inside).toHaveLength(passed.length + 2)
   for (const leave of inside) leave()
   await Promise.all(again)
+})
+
+test('calls of one owner wait behind each other, and not in front of those of another', async () => {
+  const limit = new ConcurrencyLimit(1, 4)
+  const ended: string[] = []
+  const call = (owner: string, name: string) => limit.run(owner, async () => void ended.push(name))
+  const first = [call('one', 'a'), call('one', 'b'), call('one', 'c'), call('one', 'd'), call('other', 'e')]
+  const refused = call('one', 'f')
+  const last = call('other', 'g')
+  await expect(refused).rejects.toThrow(RateLimitedError)
+  await expect(first[3]).rejects.toThrow(RateLimitedError)
+  await Promise.all([first[0], first[1], first[2], first[4], last])
+  expect(ended).toEqual(['a', 'b', 'e', 'c', 'g'])
 })

@@ -4,7 +4,7 @@ import { newApiKeyId, newCredential, randomId } from '../../server/crypto/creden
 import { formatKid } from '../../server/jwt/kid.ts'
 import { ask } from '../support/ask.ts'
 import { signSegments } from '../support/forge.ts'
-import { holding, LOADER, type OwnReplica, POLL, replicaOn } from '../support/holding.ts'
+import { holding, LOADER, named, type OwnReplica, POLL, replicaOn } from '../support/holding.ts'
 import { heapInUse } from '../support/memory.ts'
 import { trials } from '../support/trials.ts'
 import { bearer, claimsOf, makeWorld, type World } from '../support/world.ts'
@@ -186,4 +186,32 @@ test('H25 rules that are asked in ever other words are remembered up to a cap', 
     expect(await verify(token, rule)).toBe(403)
   }
   expect(heapInUse() - held).toBeLessThan(LITTLE)
+})
+
+test('a customer that lists its secrets all the time leaves connections and turns to the others', async () => {
+  const database = holding(world.db)
+  const replica = await replicaOn(world, database.db)
+  const [busy, quiet] = [await signUp(replica), await signUp(replica)]
+  const list = (customer: { access_token: string }) =>
+    replica.request('/api/secrets', { headers: bearer(customer.access_token) })
+  const held = Array.from({ length: 4 }, () => database.hold(named('listSecrets')))
+  const flood = Array.from({ length: 100 }, () => list(busy))
+  await Promise.all(held.map(({ has }) => has))
+  const issued = await ask(replica.app, '/issue', {
+    method: 'POST',
+    headers: { ...bearer(quiet.api_key), 'Content-Type': 'application/json' },
+    body: '{}',
+  })
+  const listed = list(quiet)
+  const asked = database.asked(named('listSecrets'))
+  for (const { release } of held) release()
+  const statuses = (await Promise.all(flood)).map(({ status }) => status)
+  expect({ asked, issued: issued.status, listed: (await listed).status }).toEqual({
+    asked: 4,
+    issued: 200,
+    listed: 200,
+  })
+  // Four were under way, 64 waited, of which one gave its place to the quiet customer.
+  expect(statuses.filter(status => status === 200)).toHaveLength(67)
+  expect(statuses.filter(status => status === 429)).toHaveLength(33)
 })
