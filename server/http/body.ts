@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { ApiError, PayloadTooLargeError } from '../lib/errors.ts'
+import { parseStrictJson } from '../lib/strict-json.ts'
 import type { AppContext } from './env.ts'
 import { uniqueParams } from './params.ts'
 import { check } from './validate.ts'
@@ -62,26 +63,5 @@ export async function readJson<Schema extends z.ZodType>(
 ): Promise<z.infer<Schema>> {
   if (mediaType(c) !== 'application/json')
     throw new ApiError('invalid_request', 'send JSON: Content-Type: application/json')
-  return check(schema, parseJson(await readText(c, limit)))
-}
-
-/** A body without any of these can have no member of those names, so most bodies are parsed without a reviver. */
-const PERHAPS_INHERITED = /\\|__proto__|constructor|prototype/
-
-function parseJson(text: string): unknown {
-  try {
-    return PERHAPS_INHERITED.test(text) ? JSON.parse(text, refuseInherited) : JSON.parse(text)
-  } catch (error) {
-    throw error instanceof ApiError ? error : new ApiError('invalid_request', 'the body is not JSON')
-  }
-}
-
-/** Refuses names that reach what every object inherits. */
-function refuseInherited(name: string, value: unknown) {
-  if (name === '__proto__' || name === 'constructor' || name === 'prototype')
-    throw new ApiError(
-      'invalid_request',
-      'a member of the body may not be called __proto__, constructor or prototype',
-    )
-  return value
+  return check(schema, parseStrictJson(await readText(c, limit)))
 }

@@ -7,6 +7,7 @@ import { readBarrier, stateAge } from '../http/consistency.ts'
 import { bearerToken } from '../http/credentials.ts'
 import type { AppContext, ClientEnv, Services } from '../http/env.ts'
 import { bytes, NO_STORE } from '../http/respond.ts'
+import { listOf } from '../http/schemas.ts'
 import type { RefreshClaims } from '../jwt/claims.ts'
 import { scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -15,7 +16,7 @@ import type { AuthenticClaims } from '../tokens/authenticator.ts'
 /** The same bytes for everything that this client may not know. */
 const INACTIVE = '{"active":false}'
 
-const batchRequest = z.strictObject({ tokens: z.array(z.string()).max(100) })
+const batchRequest = z.strictObject({ tokens: listOf(z.string(), { max: 100 }) })
 
 /** RFC 7662. */
 export const introspect = new Hono<ClientEnv>()

@@ -88,6 +88,7 @@ const UNREADABLE: [
   ['with __proto__', '{"__proto__":{"canary":1},"email":"a@b.de"}', 'application/json', /__proto__/],
   ['with a nested __proto__', '{"name":{"__proto__":{"canary":1}}}', 'application/json', /__proto__/],
   ['with an escaped __proto__', '{"\\u005f_proto__":{"canary":1}}', 'application/json', /__proto__/],
+  ['with a repeated email', '{"email":"a@b.de","email":"c@d.de"}', 'application/json', /is repeated/],
   ['with constructor', '{"constructor":{"prototype":{"canary":1}}}', 'application/json', /constructor/],
 ]
 
