@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { ApiError, PayloadTooLargeError } from '../lib/errors.ts'
 import { parseStrictJson } from '../lib/strict-json.ts'
-import type { AppContext } from './env.ts'
+import { type AppContext, bodySender } from './env.ts'
 import { uniqueParams } from './params.ts'
 import { check } from './validate.ts'
 
@@ -12,32 +12,70 @@ export const BATCH_LIMIT = 1024 * 1024
 
 /**
  * The whole body. Throws PayloadTooLargeError at the first byte over the limit, `invalid_request` where it doesn't arrive
- * whole. Read from Node's request: Hono's `bodyLimit` and `c.req.text()` would make a web stream of each body.
+ * whole, and what `take` throws. Read from Node's request: Hono's `bodyLimit` and `c.req.text()` would make a web stream of
+ * each body.
  */
-function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
+function readBytes(incoming: IncomingMessage, limit: number, take: (bytes: number) => void): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     if (Number(incoming.headers['content-length']) > limit) return reject(new PayloadTooLargeError(limit))
-    const chunks: Buffer[] = []
-    let size = 0
+    const body = new BodyBuffer(limit, take)
     const broken = () => reject(new ApiError('invalid_request', 'the body did not arrive whole'))
     // The client left while something else was waited for: no event will come any more.
     if (incoming.destroyed) return broken()
-    incoming.on('data', (chunk: Buffer) => {
-      size += chunk.length
-      if (size > limit) reject(new PayloadTooLargeError(limit))
-      else chunks.push(chunk)
+    incoming.on('data', function append(chunk: Buffer) {
+      try {
+        body.append(chunk)
+      } catch (error) {
+        incoming.off('data', append).resume()
+        reject(error)
+      }
     })
-    incoming.once('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)))
+    incoming.once('end', () => resolve(body.content))
     incoming.once('error', broken)
     incoming.once('close', () => incoming.readableEnded || broken())
   })
+}
+
+/** Grows by doubling: a client may send a body in a million chunks, and each would be an object of its own. */
+class BodyBuffer {
+  readonly #limit: number
+  /** Called with the bytes of memory before they are allocated. */
+  readonly #take: (bytes: number) => void
+  #buffer = Buffer.alloc(0)
+  #size = 0
+
+  constructor(limit: number, take: (bytes: number) => void) {
+    this.#limit = limit
+    this.#take = take
+  }
+
+  append(chunk: Buffer) {
+    const size = this.#size + chunk.length
+    if (size > this.#limit) throw new PayloadTooLargeError(this.#limit)
+    if (size > this.#buffer.length) this.#grow(Math.min(this.#limit, this.#size === 0 ? size : 2 * size))
+    chunk.copy(this.#buffer, this.#size)
+    this.#size = size
+  }
+
+  #grow(capacity: number) {
+    this.#take(capacity - this.#buffer.length)
+    const larger = Buffer.allocUnsafeSlow(capacity)
+    this.#buffer.copy(larger, 0, 0, this.#size)
+    this.#buffer = larger
+  }
+
+  get content(): Buffer {
+    return this.#buffer.subarray(0, this.#size)
+  }
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 async function readText(c: AppContext, limit: number): Promise<string> {
   const incoming = c.env?.incoming
-  const bytes = incoming ? await readBytes(incoming, limit) : new Uint8Array()
+  const sender = bodySender(c)
+  const take = (bytes: number) => c.get('body').take(sender, bytes)
+  const bytes = incoming ? await readBytes(incoming, limit, take) : new Uint8Array()
   try {
     return utf8.decode(bytes)
   } catch {
