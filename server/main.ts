@@ -8,6 +8,7 @@ import { banner } from './banner.ts'
 import {
   type Config,
   ConfigError,
+  describeMisspelt,
   loadConfig,
   loadDatabaseConfig,
   MAX_WORKERS,
@@ -51,6 +52,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   if (verb === 'migrate') return migrate()
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
   const log = createLog(config.logLevel, standardOutput(clock))
+  warnIfMisspelt(log)
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
   const secrets = resolveSecrets(config, folder, log)
@@ -76,10 +78,16 @@ async function main([verb = 'serve', ...rest]: string[]) {
 /** Brings the database up to date and ends. It needs no secret but the database's URL. */
 async function migrate() {
   const config = loadDatabaseConfig(process.env, path => readFileSync(path, 'utf8'))
+  warnIfMisspelt(createLog('warn', standardOutput()))
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
   const db = await openDatabase(config, folder?.database)
   await db.close()
+}
+
+function warnIfMisspelt(log: Log) {
+  const misspelt = describeMisspelt(process.env)
+  if (misspelt.length > 0) log.warn(misspelt.join(' '))
 }
 
 const NEW_INSTALLATION =

@@ -10,11 +10,13 @@ import { randomId } from './crypto/credentials.ts'
 import type { KeyRing } from './crypto/key-ring.ts'
 import { KeyCache } from './keys/key-cache.ts'
 import { RedisKeyCache } from './keys/redis-cache.ts'
+import { BodyMemory } from './lib/body-memory.ts'
 import { ClientIps } from './lib/client-ip.ts'
 import type { Clock } from './lib/clock.ts'
 import { ConcurrencyLimit } from './lib/concurrency-limit.ts'
 import type { Log } from './lib/logger.ts'
 import { Metrics } from './lib/metrics.ts'
+import { OnePerKey } from './lib/one-per-key.ts'
 import { MemoryRateLimiter, type RateLimiter, RedisRateLimiter } from './lib/rate-limiter.ts'
 import { droppedLogLines } from './lib/standard-output.ts'
 import { ChangeFeed } from './revocation/change-feed.ts'
@@ -83,6 +85,7 @@ export function createServices(parts: Parts) {
       revocations: () => revocations.size,
       customers: () => keys.size,
       database: () => db.usage(),
+      bodyBytes: () => bodyMemory.bytes,
       tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
@@ -93,6 +96,7 @@ export function createServices(parts: Parts) {
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const replica = randomId(15)
   const revocations = new RevocationList()
+  const bodyMemory = new BodyMemory()
   const authenticator = new Authenticator({ issuer: iss, maxCacheBytes: share(TOKEN_CACHE_BYTES, worker) })
   const forget = {
     one(id: string) {
@@ -149,6 +153,9 @@ export function createServices(parts: Parts) {
     resourceServers,
     operators: new Operators(config),
     clientIps: new ClientIps(config.trustProxy, log),
+    bodyMemory,
+    /** Batches of introspection, by credential. */
+    batches: new OnePerKey(),
   }
 }
 

@@ -61,6 +61,57 @@ describe('an IPv4 address in IPv6 is an IPv4 address', () => {
   })
 })
 
+describe('a port is no part of the address', () => {
+  test.each([
+    ['of a client', [PROXY], PROXY, '203.0.113.8:51234', '203.0.113.8'],
+    ['of a client with IPv6', [PROXY], PROXY, '[2001:db8::9]:443', '2001:db8::9'],
+    ['that is left out behind brackets', [PROXY], PROXY, '[2001:db8::9]', '2001:db8::9'],
+    ['behind IPv4 in IPv6', [PROXY], PROXY, '[::ffff:203.0.113.8]:443', '203.0.113.8'],
+    ['behind an interface', [PROXY], PROXY, '[fe80::1%eth0]:443', 'fe80::1%eth0'],
+    [
+      'of trusted proxies',
+      ['10.0.0.0/8', 'fd00::/8'],
+      '10.1.1.1',
+      '198.51.100.1:1, 203.0.113.8:51234, [fd00::9]:80, 10.2.2.2:65535',
+      '203.0.113.8',
+    ],
+  ])('%s', (_, trusted, peer, forwardedFor, client) => {
+    expect(find(trusted, peer, forwardedFor)).toBe(client)
+  })
+
+  test('where IPv6 has no brackets the last group stays a group', () => {
+    expect(find([PROXY], PROXY, '2001:db8::9:443')).toBe('2001:db8::9:443')
+  })
+})
+
+describe('the log warns once', () => {
+  const warningsOf = (trusted: string[], ...headers: string[]) => {
+    const lines: string[] = []
+    const clients = new ClientIps(
+      trusted,
+      createLog('warn', { write: (line: string) => void lines.push(line) }),
+    )
+    for (const header of [...headers, ...headers]) clients.clientIp(PROXY, header)
+    return lines.map(line => JSON.parse(line).msg)
+  }
+
+  test('that a trusted proxy sends no address, and never what it sent', () => {
+    const [warning, ...more] = warningsOf([PROXY], '203.0.113.1', 'unknown', 'canary', 'canary, unknown')
+    expect(warning).toMatch(/no IP address, with or without a port: .*Let it send the client's address/)
+    expect(warning).not.toMatch(/canary|unknown/)
+    expect(more).toEqual([])
+  })
+
+  test('that TRUST_PROXY is empty, but not of what a stranger sends', () => {
+    expect(warningsOf([], 'unknown')).toEqual([expect.stringMatching(/TRUST_PROXY is empty/)])
+    expect(warningsOf(['10.0.0.1'], 'unknown')).toEqual([])
+  })
+
+  test('and not at all where ports are sent, or members are empty', () => {
+    expect(warningsOf([PROXY], '203.0.113.8:51234', '[2001:db8::9]:443', '', ',', '203.0.113.8,')).toEqual([])
+  })
+})
+
 test('an address of a link may name its interface', () => {
   expect(find(['fe80::/10'], 'fe80::1%eth0', '203.0.113.1')).toBe('203.0.113.1')
   expect(find([PROXY], PROXY, 'fe80::1%eth0')).toBe('fe80::1%eth0')
@@ -74,8 +125,15 @@ describe('what is no address is never taken for one', () => {
     '0x7f.1',
     '127.1',
     '0177.0.0.1',
-    '203.0.113.1:5678',
-    '[2001:db8::1]',
+    '203.0.113.1:',
+    '203.0.113.1:_port',
+    '203.0.113.1:123456',
+    '1:80',
+    '[203.0.113.1',
+    '[]:443',
+    '[2001:db8::1]443',
+    '[[2001:db8::1]]',
+    '"[2001:db8::1]:443"',
     'fe80::1%<script>',
     `fe80::1%${'a'.repeat(100)}`,
     "'; drop table",

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest'
 import {
   type Config,
   ConfigError,
+  describeMisspelt,
   loadConfig,
   parseAdminToken,
   parseMasterKeys,
@@ -567,4 +568,100 @@ test('no message ever repeats a secret, wherever it was put', () => {
     }),
     { numRuns: 2000 },
   )
+})
+
+describe('a name that is nearly a setting', () => {
+  test.each([
+    ['ACESS_TOKEN_TTL', 'ACCESS_TOKEN_TTL'],
+    ['ACCESS_TOKEN_TLL', 'ACCESS_TOKEN_TTL'],
+    ['MAX_ACESS_TOKEN_TLL', 'MAX_ACCESS_TOKEN_TTL'],
+    ['MASTER_KEY', 'MASTER_KEYS'],
+    ['MASTER_KEY_FILE', 'MASTER_KEYS_FILE'],
+    ['DATABSE_URL', 'DATABASE_URL'],
+    ['DATABASE_URI', 'DATABASE_URL'],
+    ['REDIS-URL', 'REDIS_URL'],
+    ['TRUSTED_PROXY', 'TRUST_PROXY'],
+    ['WORKER', 'WORKERS'],
+    ['PROT', 'PORT'],
+    ['HSOT', 'HOST'],
+    ['access_token_ttl', 'ACCESS_TOKEN_TTL'],
+  ])('%s is found to be %s', (name, meant) => {
+    const line = `${name}: is not a setting and is ignored; did you mean ${meant}?`
+    expect(describeMisspelt({ [name]: 'canary' })).toEqual([line])
+  })
+
+  test.each([
+    ...[
+      'PATH',
+      'HOME',
+      'HOSTNAME',
+      'USER',
+      'SHELL',
+      'TERM',
+      'LANG',
+      'PWD',
+      'OLDPWD',
+      'SHLVL',
+      'TZ',
+      'EDITOR',
+      '_',
+    ],
+    ...[
+      'NODE_ENV',
+      'NODE_OPTIONS',
+      'NODE_COMPILE_CACHE',
+      'NODE_PATH',
+      'UV_THREADPOOL_SIZE',
+      'CI',
+      'DEBUG',
+      'TMPDIR',
+    ],
+    ...[
+      'ASSAY_URL',
+      'ASSAY_API_KEY',
+      'ASSAY_PORT',
+      'ASSAY_SERVICE_HOST',
+      'ASSAY_SERVICE_PORT',
+      'ASSAY_PORT_3001_TCP',
+    ],
+    ...[
+      'KUBERNETES_PORT',
+      'KUBERNETES_SERVICE_HOST',
+      'REDIS_PORT',
+      'REDIS_HOST',
+      'POSTGRES_PORT',
+      'DB_HOST',
+      'PGHOST',
+    ],
+    ...[
+      'PGPORT',
+      'PGDATA',
+      'LOGNAME',
+      'MAIL',
+      'PS1',
+      'SSH_TTY',
+      'HTTP_PROXY',
+      'NO_PROXY',
+      'OTEL_SERVICE_NAME',
+    ],
+    ...['TEST_DATABASE_URL', 'npm_config_cache', 'npm_lifecycle_event', 'INVOCATION_ID', 'JOURNAL_STREAM'],
+  ])('%s is not', name => {
+    expect(describeMisspelt({ [name]: 'x' })).toEqual([])
+  })
+
+  test('is not sought for a setting, nor for a variable that is empty', () => {
+    const names = SETTINGS.flatMap(({ name, secret }) => (secret ? [name, `${name}_FILE`] : [name]))
+    expect(describeMisspelt(Object.fromEntries(names.map(name => [name, 'x'])))).toEqual([])
+    expect(describeMisspelt({ ACESS_TOKEN_TTL: '' })).toEqual([])
+  })
+
+  test('is named where another one is missing', () => {
+    const { MASTER_KEYS, ...env } = onPostgres()
+    const problems = problemsOf({ ...env, MASTER_KEY: MASTER_KEYS })
+    expect(problems).toEqual([
+      expect.stringMatching(/^MASTER_KEYS: /),
+      expect.stringMatching(/^MASTER_KEY: .* MASTER_KEYS\?$/),
+    ])
+    expect(problems.join()).not.toContain(MASTER_KEYS)
+  })
 })

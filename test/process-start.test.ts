@@ -188,6 +188,20 @@ describe('H54 the embedded database and a master key that is not its own', () =>
     await right.stop('SIGINT')
   })
 
+  test('name misspelt settings in one line of the log, and so does a migration', async () => {
+    const settings = { DATA_DIR, ACESS_TOKEN_TTL: '1m', SIGN_UP: 'closed', NODE_ENV: 'production' }
+    const message =
+      'ACESS_TOKEN_TTL: is not a setting and is ignored; did you mean ACCESS_TOKEN_TTL? ' +
+      'SIGN_UP: is not a setting and is ignored; did you mean SIGNUP?'
+    const warnings = (output: { stdout(): string }) =>
+      logLines(output).flatMap(({ level, msg }) => (level >= 40 ? [msg] : []))
+    const again = await startAssay(settings)
+    await again.stop()
+    expect(warnings(again)).toEqual([message])
+    const { code, stdout } = await runAssay(settings, ['migrate'])
+    expect([code, warnings({ stdout: () => stdout })]).toEqual([0, [message]])
+  })
+
   test('a key file that is gone is never made anew', async () => {
     const aside = join(root, 'aside')
     renameSync(masterKeys, aside)

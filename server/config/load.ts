@@ -1,9 +1,11 @@
 import type { z } from 'zod'
 import { digest } from '../crypto/credentials.ts'
 import { SetupError } from '../lib/errors.ts'
+import { describeMisspelt } from './misspelt.ts'
 import { place, rules, secretsDiffer } from './refinements.ts'
 import { SETTINGS, type SettingName, type Settings, settings } from './schema.ts'
 
+export { describeMisspelt } from './misspelt.ts'
 export { SETTINGS } from './schema.ts'
 export { MAX_WORKERS } from './values.ts'
 
@@ -61,7 +63,8 @@ function parseSettings<T>(
       .filter(({ name }) => isNeeded(name as SettingName) && !unread.has(name as SettingName))
       .map(({ issue }) => describe(issue)),
   ]
-  if (problems.length > 0) throw new ConfigError(problems)
+  // A setting that is missing may only be misspelt.
+  if (problems.length > 0) throw new ConfigError([...problems, ...describeMisspelt(env)])
   return schema.parse(texts)
 }
 

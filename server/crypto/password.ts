@@ -10,11 +10,17 @@ const COST = { memoryCost: 19456, timeCost: 2, parallelism: 1 }
 const NO_HASH = `$argon2id$v=19$m=19456,t=2,p=1$${'A'.repeat(22)}$${'A'.repeat(43)}`
 
 /**
+ * One text for all ways to type a password (NIST SP 800-63B 5.1.1.2): é comes as one code point or as two, and a Mac types
+ * U+00A0 for Option and space. NFKC is stable for characters that Unicode has assigned.
+ */
+export const normalizePassword = (password: string) => password.normalize('NFKC')
+
+/**
  * Hashes a password to PHC string format, off the main thread. Callers limit the password's length. `salt`
  * (16 bytes) is given only when the hash must be reproducible; otherwise it is random.
  */
 export function hashPassword(password: string, salt?: Uint8Array): Promise<string> {
-  return hash(password, { ...COST, ...(salt && { salt }) })
+  return hash(normalizePassword(password), { ...COST, ...(salt && { salt }) })
 }
 
 /**
@@ -22,6 +28,6 @@ export function hashPassword(password: string, salt?: Uint8Array): Promise<strin
  * a wrong password.
  */
 export async function verifyPassword(expected: string | undefined, password: string): Promise<boolean> {
-  const matched = await verify(expected ?? NO_HASH, password)
+  const matched = await verify(expected ?? NO_HASH, normalizePassword(password))
   return matched && expected !== undefined
 }

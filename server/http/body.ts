@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { ApiError, PayloadTooLargeError } from '../lib/errors.ts'
-import type { AppContext } from './env.ts'
+import { parseStrictJson } from '../lib/strict-json.ts'
+import { type AppContext, bodySender } from './env.ts'
 import { uniqueParams } from './params.ts'
 import { check } from './validate.ts'
 
@@ -11,32 +12,70 @@ export const BATCH_LIMIT = 1024 * 1024
 
 /**
  * The whole body. Throws PayloadTooLargeError at the first byte over the limit, `invalid_request` where it doesn't arrive
- * whole. Read from Node's request: Hono's `bodyLimit` and `c.req.text()` would make a web stream of each body.
+ * whole, and what `take` throws. Read from Node's request: Hono's `bodyLimit` and `c.req.text()` would make a web stream of
+ * each body.
  */
-function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
+function readBytes(incoming: IncomingMessage, limit: number, take: (bytes: number) => void): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     if (Number(incoming.headers['content-length']) > limit) return reject(new PayloadTooLargeError(limit))
-    const chunks: Buffer[] = []
-    let size = 0
+    const body = new BodyBuffer(limit, take)
     const broken = () => reject(new ApiError('invalid_request', 'the body did not arrive whole'))
     // The client left while something else was waited for: no event will come any more.
     if (incoming.destroyed) return broken()
-    incoming.on('data', (chunk: Buffer) => {
-      size += chunk.length
-      if (size > limit) reject(new PayloadTooLargeError(limit))
-      else chunks.push(chunk)
+    incoming.on('data', function append(chunk: Buffer) {
+      try {
+        body.append(chunk)
+      } catch (error) {
+        incoming.off('data', append).resume()
+        reject(error)
+      }
     })
-    incoming.once('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)))
+    incoming.once('end', () => resolve(body.content))
     incoming.once('error', broken)
     incoming.once('close', () => incoming.readableEnded || broken())
   })
+}
+
+/** Grows by doubling: a client may send a body in a million chunks, and each would be an object of its own. */
+class BodyBuffer {
+  readonly #limit: number
+  /** Called with the bytes of memory before they are allocated. */
+  readonly #take: (bytes: number) => void
+  #buffer = Buffer.alloc(0)
+  #size = 0
+
+  constructor(limit: number, take: (bytes: number) => void) {
+    this.#limit = limit
+    this.#take = take
+  }
+
+  append(chunk: Buffer) {
+    const size = this.#size + chunk.length
+    if (size > this.#limit) throw new PayloadTooLargeError(this.#limit)
+    if (size > this.#buffer.length) this.#grow(Math.min(this.#limit, this.#size === 0 ? size : 2 * size))
+    chunk.copy(this.#buffer, this.#size)
+    this.#size = size
+  }
+
+  #grow(capacity: number) {
+    this.#take(capacity - this.#buffer.length)
+    const larger = Buffer.allocUnsafeSlow(capacity)
+    this.#buffer.copy(larger, 0, 0, this.#size)
+    this.#buffer = larger
+  }
+
+  get content(): Buffer {
+    return this.#buffer.subarray(0, this.#size)
+  }
 }
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 async function readText(c: AppContext, limit: number): Promise<string> {
   const incoming = c.env?.incoming
-  const bytes = incoming ? await readBytes(incoming, limit) : new Uint8Array()
+  const sender = bodySender(c)
+  const take = (bytes: number) => c.get('body').take(sender, bytes)
+  const bytes = incoming ? await readBytes(incoming, limit, take) : new Uint8Array()
   try {
     return utf8.decode(bytes)
   } catch {
@@ -62,26 +101,5 @@ export async function readJson<Schema extends z.ZodType>(
 ): Promise<z.infer<Schema>> {
   if (mediaType(c) !== 'application/json')
     throw new ApiError('invalid_request', 'send JSON: Content-Type: application/json')
-  return check(schema, parseJson(await readText(c, limit)))
-}
-
-/** A body without any of these can have no member of those names, so most bodies are parsed without a reviver. */
-const PERHAPS_INHERITED = /\\|__proto__|constructor|prototype/
-
-function parseJson(text: string): unknown {
-  try {
-    return PERHAPS_INHERITED.test(text) ? JSON.parse(text, refuseInherited) : JSON.parse(text)
-  } catch (error) {
-    throw error instanceof ApiError ? error : new ApiError('invalid_request', 'the body is not JSON')
-  }
-}
-
-/** Refuses names that reach what every object inherits. */
-function refuseInherited(name: string, value: unknown) {
-  if (name === '__proto__' || name === 'constructor' || name === 'prototype')
-    throw new ApiError(
-      'invalid_request',
-      'a member of the body may not be called __proto__, constructor or prototype',
-    )
-  return value
+  return check(schema, parseStrictJson(await readText(c, limit)))
 }

@@ -3,6 +3,8 @@ import type { Context } from 'hono'
 import type { AuditContext } from '../audit/audit.ts'
 import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
+import type { BodyHold, BodySender } from '../lib/body-memory.ts'
+import { addressKey } from '../lib/rate-limiter.ts'
 import type { Services } from '../services.ts'
 import type { Incoming } from './target.ts'
 
@@ -20,6 +22,11 @@ interface Bindings {
 interface AppVariables {
   services: Services
   requestId: string
+  /** Released once the request is answered. */
+  body: BodyHold
+  /** Either is set by the route's authentication. */
+  actor?: string
+  client?: AuthenticatedClient
 }
 
 /** Every route but /verify. */
@@ -57,11 +64,16 @@ export type ApiKeyClient = Extract<AuthenticatedClient, { kind: 'api_key' }>
 
 /** Returns the actor, IP address and user agent for the audit log. */
 export function auditContext(c: AppContext, actor: string): AuditContext {
-  return {
-    actor,
-    ip: c
-      .get('services')
-      .clientIps.clientIp(c.env?.incoming?.socket.remoteAddress, c.req.header('x-forwarded-for')),
-    userAgent: c.req.header('user-agent')?.slice(0, 256),
-  }
+  return { actor, ip: clientIp(c), userAgent: c.req.header('user-agent')?.slice(0, 256) }
 }
+
+const clientIp = (c: AppContext) =>
+  c.get('services').clientIps.clientIp(c.env?.incoming?.socket.remoteAddress, c.req.header('x-forwarded-for'))
+
+export function bodySender(c: AppContext): BodySender {
+  const client = c.get('client')
+  return { address: addressKey(clientIp(c)), credential: client ? credentialName(client) : c.get('actor') }
+}
+
+/** The credential's name among all, as the audit writes it. */
+export const credentialName = ({ kind, id }: AuthenticatedClient) => `${kind}:${id}`

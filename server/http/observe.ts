@@ -29,11 +29,17 @@ export function observe({ services, tracing, allowedMethods }: ObserveOptions): 
   const { clock } = services
   return async function observe(c, next) {
     const startedAt = clock.monotonic()
+    const body = services.bodyMemory.hold()
     c.set('services', services)
+    c.set('body', body)
     c.set('requestId', requestIdFrom(c.req.header('x-request-id')))
     const route = routeOf(c)
-    if (route === undefined) c.res = refuseUnrouted(c, allowedMethods(c.req.path))
-    else await (tracing ? traced(c, next, route, tracing) : next())
+    try {
+      if (route === undefined) c.res = refuseUnrouted(c, allowedMethods(c.req.path))
+      else await (tracing ? traced(c, next, route, tracing) : next())
+    } finally {
+      body.release()
+    }
     report(c, route ?? 'none', clock.monotonic() - startedAt)
   }
 }

@@ -20,9 +20,15 @@ export const subject = z
   .max(255)
   .refine(noControls, 'up to 255 characters without control characters')
 
+/** A list whose length is checked before its elements: zod would make an issue for every wrong one. */
+export const listOf = <Element extends z.ZodType>(
+  element: Element,
+  { min = 0, max }: { min?: number; max: number },
+) => z.array(z.unknown()).min(min).max(max).pipe(z.array(element))
+
 const oneAudience = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'visible ASCII, like a URL')
 export const audience = z.union(
-  [oneAudience, z.array(oneAudience).min(1).max(10)],
+  [oneAudience, listOf(oneAudience, { min: 1, max: 10 })],
   'a string of visible ASCII, or 1 to 10 of them',
 )
 

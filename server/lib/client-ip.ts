@@ -15,13 +15,16 @@ export class ClientIps {
   readonly #isTrusted: (address: string, hop: number) => boolean
   readonly #trustsAny: boolean
   readonly #log: Log
-  #warned = false
+  readonly #warned = new Set<string>()
 
   /** `ranges`: addresses and CIDR ranges, already validated. */
   constructor(ranges: string[], log: Log) {
     const isInRange = proxyaddr.compile(ranges)
     // The library reads `1` and `0x7f.1` as IPv4 addresses.
-    this.#isTrusted = (address, hop) => hop < MAX_HOPS && isAddress(address) && isInRange(address, hop)
+    this.#isTrusted = (hop, index) => {
+      const address = withoutPort(hop)
+      return index < MAX_HOPS && isAddress(address) && isInRange(address, index)
+    }
     this.#trustsAny = ranges.length > 0
     this.#log = log
   }
@@ -31,21 +34,25 @@ export class ClientIps {
    * proxy's.
    */
   clientIp(peer: string | undefined, forwardedFor: string | undefined): string | undefined {
-    if (forwardedFor !== undefined && !this.#trustsAny) this.#warn()
+    if (forwardedFor !== undefined && !this.#trustsAny) this.#warn(NO_TRUSTED_PROXY)
     if (peer === undefined || forwardedFor === undefined) return peer && toPlain(peer)
-    const path = proxyaddr.all(toRequest(peer, forwardedFor), this.#isTrusted)
+    const path = proxyaddr.all(toRequest(peer, forwardedFor), this.#isTrusted).map(withoutPort)
+    if (!isAddress(path.at(-1) ?? peer)) this.#warn(NOT_AN_ADDRESS)
     return toPlain(path.findLast(isAddress) ?? peer)
   }
 
-  /** Warns once: a setting is missing, and no request is to blame. */
-  #warn() {
-    if (this.#warned) return
-    this.#warned = true
-    this.#log.warn(
-      'X-Forwarded-For arrives, but TRUST_PROXY is empty: the audit and the limits know only the proxy. Set TRUST_PROXY to its address',
-    )
+  /** Warns once: a setting or a proxy is to blame, and not the request. */
+  #warn(problem: string) {
+    if (this.#warned.has(problem)) return
+    this.#warned.add(problem)
+    this.#log.warn(problem)
   }
 }
+
+const NO_TRUSTED_PROXY =
+  'X-Forwarded-For arrives, but TRUST_PROXY is empty: the audit and the limits know only the proxy. Set TRUST_PROXY to its address'
+const NOT_AN_ADDRESS =
+  "a trusted proxy sends something in X-Forwarded-For that is no IP address, with or without a port: the audit and the limits know only the proxy. Let it send the client's address"
 
 type Request = Parameters<typeof proxyaddr.all>[0]
 
@@ -58,6 +65,14 @@ const toRequest = (peer: string, forwardedFor: string) =>
     headers: { 'x-forwarded-for': forwardedFor.replaceAll('\t', ' ') },
     socket: { remoteAddress: peer },
   }) as unknown as Request
+
+/** Azure's Application Gateway sends `203.0.113.8:51234`, and others `[2001:db8::9]:443`. IPv6 has brackets with a port. */
+const WITH_PORT = /^(?:([\d.]+):\d{1,5}|\[([^\]]+)\](?::\d{1,5})?)$/
+
+function withoutPort(hop: string): string {
+  const [, ipv4, ipv6] = WITH_PORT.exec(hop) ?? []
+  return ipv4 ?? ipv6 ?? hop
+}
 
 const isAddress = (text: string) => text.length <= MAX_ADDRESS_LENGTH && isIP(text) !== 0
 

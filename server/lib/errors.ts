@@ -61,13 +61,13 @@ export class TokenMissing extends ApiError {
   }
 }
 
-/** The caller has made too many attempts (429). */
+/** The caller has made too many attempts, or too many at once (429). */
 export class RateLimitedError extends ApiError {
   /** Seconds. */
   readonly retryAfter: number
 
-  constructor(retryAfter: number) {
-    super('too_many_requests', `too many tries; try again in ${retryAfter} s`)
+  constructor(retryAfter: number, description = `too many tries; try again in ${retryAfter} s`) {
+    super('too_many_requests', description)
     this.retryAfter = retryAfter
   }
 }
@@ -90,6 +90,7 @@ export const UNAVAILABLE = {
   change_feed: 'what is known here is too old, or no poll has succeeded since the question',
   database: 'the database gave no answer, or not as the primary',
   busy: 'more acts wait than can be done in time',
+  bodies: 'the bodies of requests under way take all the memory that they may',
   changing: 'what was read changed at every look',
   broken_record: "a customer's secrets do not open, or one is missing",
   workers: 'the process that counts for all workers gave no answer',
@@ -98,12 +99,14 @@ export const UNAVAILABLE = {
 
 export type UnavailableReason = keyof typeof UNAVAILABLE
 
+const STATE_UNKNOWN = 'the state can not be known right now; try again'
+
 /** The state can't be determined right now (503), so the request is neither accepted nor refused. */
 export class Unavailable extends ApiError {
   readonly reason: UnavailableReason
 
-  constructor(detail: string, reason: UnavailableReason) {
-    super('temporarily_unavailable', 'the state can not be known right now; try again', detail)
+  constructor(detail: string, reason: UnavailableReason, description = STATE_UNKNOWN) {
+    super('temporarily_unavailable', description, detail)
     this.reason = reason
   }
 }

@@ -14,6 +14,8 @@ export interface MetricSources {
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
+  /** Bytes of request bodies in memory. */
+  bodyBytes(): number
   /** Statistics of the cache of authenticated access tokens. */
   tokenCache(): { outcomes: ReadonlyMap<string, number>; tokens: number; bytes: number }
   /** Lookups of records in Redis, by outcome. */
@@ -236,6 +238,7 @@ function gauges(registers: Registry[], sources: MetricSources) {
     'sum',
     () => sources.tokenCache().bytes,
   )
+  gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
   gauge(
     'assay_database_connections',

@@ -1,5 +1,6 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { normalizePassword } from '../crypto/password.ts'
 import { type Customer, changePassword, findAccount, logIn, signUp } from '../customers/accounts.ts'
 import { actorContext } from '../http/act.ts'
 import { requireAccessToken, requireAccount } from '../http/auth.ts'
@@ -10,16 +11,32 @@ import { json, NO_STORE, noContent } from '../http/respond.ts'
 import { name, noControls } from '../http/schemas.ts'
 import { serializeTokens } from './token-response.ts'
 
-/** Argon2 reads all of it, so a bound on the bytes is a bound on the work. */
-export const password = z
+/** Argon2 reads all of the normalized password, so a bound on its bytes is a bound on the work. */
+const MAX_PASSWORD_BYTES = 256
+/** Decomposing a text takes at most three times its bytes. A longer one is not normalized: marks out of order cost the square. */
+const MAX_TYPED_BYTES = 3 * MAX_PASSWORD_BYTES
+
+const fits = (text: string) =>
+  Buffer.byteLength(text) <= MAX_TYPED_BYTES &&
+  Buffer.byteLength(normalizePassword(text)) <= MAX_PASSWORD_BYTES
+
+/** Code points, composed: decomposed letters would count twice, and NFKC makes 18 of U+FDFA. */
+const countCharacters = (text: string) => [...text.normalize('NFC')].length
+
+/** Argon2 would read every lone surrogate as U+FFFD. */
+const presentPassword = z
   .string()
-  .refine(text => text.length >= 8 && Buffer.byteLength(text) <= 256, 'from 8 characters to 256 bytes')
+  .refine(text => text.isWellFormed(), { error: 'without half a surrogate pair', abort: true })
+  .refine(fits, { error: `at most ${MAX_PASSWORD_BYTES} bytes`, abort: true })
+
+/** A character that Unicode has not assigned yet may be normalized in another way by a later Node. */
+export const password = presentPassword
+  .refine(text => countCharacters(text) >= 8, 'at least 8 characters')
+  .refine(text => !/\p{Cn}/u.test(text), 'without characters that Unicode has not assigned')
 
 export const email = z.string().trim().toLowerCase().pipe(z.email('an email address').max(254))
 
 const signUpRequest = z.strictObject({ email, password, name: name.optional() })
-
-const presentPassword = z.string().refine(text => Buffer.byteLength(text) <= 256, 'at most 256 bytes')
 
 // Any text is looked up: an email that no account can have is answered like one that none has.
 const logInRequest = z.strictObject({

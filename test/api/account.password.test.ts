@@ -1,6 +1,14 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { logIn, setState, sync } from '../support/plant.ts'
-import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+import {
+  ADMIN_TOKEN,
+  bearer,
+  type Customer,
+  claimsOf,
+  makeWorld,
+  type Replica,
+  type World,
+} from '../support/world.ts'
 
 /** Logout, change of password, and the refresh that both must outdo. */
 
@@ -102,7 +110,7 @@ test('a wrong present password changes nothing and ends nothing', async () => {
 })
 
 test.each([
-  ['of 7 characters', { new_password: 'seven77' }, /^new_password: from 8/],
+  ['of 7 characters', { new_password: 'seven77' }, /^new_password: at least 8/],
   ['of 257 bytes', { new_password: 'x'.repeat(257) }, /^new_password/],
   ['that is missing', { new_password: undefined }, /^new_password/],
   ['beside a present one that is missing', { password: undefined }, /^password/],
@@ -196,4 +204,32 @@ test('a disabled customer can neither change its password nor log out', async ()
   await setState(world, customer.id, 'disabled', [assay])
   expect((await change(customer.accessToken, customer.password)).status).toBe(401)
   expect((await logOut(customer.accessToken)).status).toBe(401)
+})
+
+test('a password that was set composed may be typed decomposed, and the reverse, wherever one is sent', async () => {
+  const [composed, decomposed] = ['caf\u00e9 \u00fcber alles', 'cafe\u0301 u\u0308ber alles']
+  const customer = await assay.signUp()
+  expect((await change(customer.accessToken, customer.password, decomposed)).status).toBe(204)
+  expect(await statusOfLogin(customer, composed)).toBe(200)
+  expect((await change(customer.accessToken, composed)).status).toBe(204)
+  const path = `/admin/customers/${customer.id}/password`
+  const body = JSON.stringify({ password: composed })
+  const headers = { ...bearer(ADMIN_TOKEN), 'Content-Type': 'application/json' }
+  expect((await assay.request(path, { method: 'PUT', headers, body })).status).toBe(204)
+  expect(await statusOfLogin(customer, decomposed)).toBe(200)
+})
+
+test('the longest password may be typed decomposed, in three times its bytes, and no longer one is normalized', async () => {
+  const longest = '\ud55c'.repeat(85)
+  const customer = await assay.signUp()
+  expect((await change(customer.accessToken, customer.password, longest)).status).toBe(204)
+  expect(Buffer.byteLength(longest.normalize('NFD'))).toBe(3 * 255)
+  expect(await statusOfLogin(customer, longest.normalize('NFD'))).toBe(200)
+  expect(await statusOfLogin(customer, `${longest.normalize('NFD')}xxxx`)).toBe(400)
+})
+
+test('eight emoji are eight characters', async () => {
+  const customer = await assay.signUp()
+  expect((await change(customer.accessToken, customer.password, '\u{1f511}'.repeat(8))).status).toBe(204)
+  expect(await statusOfLogin(customer, '\u{1f511}'.repeat(8))).toBe(200)
 })

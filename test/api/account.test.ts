@@ -54,7 +54,33 @@ const REFUSED: [name: string, body: unknown, detail: RegExp][] = [
   ['an email of 255 characters', { ...valid, email: `canary@${'a.'.repeat(122)}info` }, /^email/],
   ['no password', { email: valid.email }, /^password/],
   ['a password that is null', { ...valid, password: null }, /^password/],
-  ['a password of 7 characters', { ...valid, password: 'canary7' }, /^password: from 8/],
+  ['a password of 7 characters', { ...valid, password: 'canary7' }, /^password: at least 8/],
+  ['a password of 4 emoji', { ...valid, password: '\u{1f511}'.repeat(4) }, /^password: at least 8/],
+  [
+    'a password of 7 decomposed letters',
+    { ...valid, password: 'e\u0301'.repeat(7) },
+    /^password: at least 8/,
+  ],
+  [
+    'a password of one character that NFKC makes 18 of',
+    { ...valid, password: '\ufdfa' },
+    /^password: at least 8/,
+  ],
+  [
+    'a password with half a surrogate pair',
+    { ...valid, password: 'canary78\ud800' },
+    /^password: .*surrogate/,
+  ],
+  [
+    'a password with an unassigned character',
+    { ...valid, password: 'canary78\u0378' },
+    /^password: .*not assigned/,
+  ],
+  [
+    'a password that NFKC makes too long',
+    { ...valid, password: '\ufdfa'.repeat(8) },
+    /^password: .*256 bytes/,
+  ],
   ['a password of 257 bytes', { ...valid, password: `canary${'x'.repeat(251)}` }, /^password: .*256 bytes/],
   ['a password of 129 characters in 258 bytes', { ...valid, password: 'é'.repeat(129) }, /^password/],
   ['an empty name', { ...valid, name: '  ' }, /^name/],
@@ -88,6 +114,7 @@ const UNREADABLE: [
   ['with __proto__', '{"__proto__":{"canary":1},"email":"a@b.de"}', 'application/json', /__proto__/],
   ['with a nested __proto__', '{"name":{"__proto__":{"canary":1}}}', 'application/json', /__proto__/],
   ['with an escaped __proto__', '{"\\u005f_proto__":{"canary":1}}', 'application/json', /__proto__/],
+  ['with a repeated email', '{"email":"a@b.de","email":"c@d.de"}', 'application/json', /is repeated/],
   ['with constructor', '{"constructor":{"prototype":{"canary":1}}}', 'application/json', /constructor/],
 ]
 

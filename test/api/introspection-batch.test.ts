@@ -71,6 +71,25 @@ test('a batch may have 1 MiB, and not a byte more', async () => {
   expect([status, json.error]).toEqual([413, 'invalid_request'])
 })
 
+const MANY = 500_000
+const COSTLY: [name: string, body: string][] = [
+  ['half a million numbers and an escape', `{"tokens":[${'1,'.repeat(MANY)}"\\\\"]}`],
+  ['half a million brackets', '['.repeat(MANY) + ']'.repeat(MANY)],
+  ['a hundred thousand members', `{${Array.from({ length: 100_000 }, (_, i) => `"${i}":1`)}}`],
+]
+
+test.each(COSTLY)('a batch with %s is refused before it is parsed', async (_, body) => {
+  const headers = { ...SERVER, 'Content-Type': 'application/json' }
+  const { status, json } = await assay.request('/introspect/batch', { method: 'POST', headers, body })
+  expect([status, json.error]).toEqual([400, 'invalid_request'])
+  expect(json.error_description).toMatch(/more than 2000 names and values|deeper than 32 levels/)
+})
+
+test('the length of a list is looked at before its elements', async () => {
+  const { json } = await batch(Array(1_900).fill(1))
+  expect(json.error_description).toBe('tokens: at most 100')
+})
+
 test('H18 a batch needs credentials, before it is read', async () => {
   for (const headers of [{}, bearer('garbage'), bearer(tokens.access_token)]) {
     const { status, json } = await batch([tokens.access_token], headers as Record<string, string>)

@@ -90,7 +90,7 @@ test('claims of its own, up to 2 KiB, arrive unchanged', async () => {
     { note: 'é'.repeat(1018) },
   ]
   expect(Buffer.byteLength(JSON.stringify(full))).toBeGreaterThan(2048)
-  const nested = { deep: JSON.parse(`${'['.repeat(1000)}${']'.repeat(1000)}`) }
+  const nested = { deep: JSON.parse('['.repeat(30) + ']'.repeat(30)) }
   for (const own of [...claims, nested]) {
     const { claims, told } = await issued({ claims: own, subject: 'u' })
     expect([claims.ext, told.ext]).toEqual([own, own])
@@ -190,10 +190,27 @@ test('H13 __proto__, constructor and prototype are refused at any depth, escaped
   expect(({} as { polluted?: number }).polluted).toBeUndefined()
 })
 
+test('a claim that a double would change is refused at any depth, and says to send a string', async () => {
+  for (const number of ['9007199254740993', '12345678901234567890', '1e400', '0.1234567890123456789']) {
+    const body = `{"claims":{"a":[{"n":${number}}]}}`
+    const headers = { 'Content-Type': 'application/json', ...bearer(customer.apiKey) }
+    const { status, json } = await assay.request('/issue', { method: 'POST', headers, body })
+    expect([number, status]).toEqual([number, 400])
+    expect(json.error_description).toMatch(/send it as a string/)
+  }
+})
+
+test('any other number is signed as it was sent', async () => {
+  const claims = { n: [0, -1, 0.1, 1767605700.125, 9007199254740991, -9007199254740991, 5e-324, 1e300] }
+  const { json } = await issued({ claims })
+  expect(claimsOf(json.access_token).ext).toEqual(claims)
+})
+
 test('a body that is not JSON, no object, not UTF-8 or nested without end is refused', async () => {
   const nested = `{"claims":${'{"a":'.repeat(2700)}1${'}'.repeat(2700)}}`
+  const tooDeep = `{"claims":{"a":${'['.repeat(31)}${']'.repeat(31)}}}`
   const arrays = `{"claims":{"a":${'['.repeat(8100)}${']'.repeat(8100)}}}`
-  for (const body of ['', '{', 'null', '[]', '"x"', '{"subject":"a"', nested, arrays])
+  for (const body of ['', '{', 'null', '[]', '"x"', '{"subject":"a"', nested, tooDeep, arrays])
     expect(await refusal(body), body.slice(0, 20)).toBe(INVALID)
   const latin1 = await assay.request('/issue', {
     method: 'POST',

@@ -264,6 +264,25 @@ describe.each(Object.entries(RULES))('H50 %s', (route, rule) => {
   })
 })
 
+test('every route with a JSON body refuses one with a repeated member', async () => {
+  const refused: string[] = []
+  for (const [route, { may, body }] of Object.entries(RULES)) {
+    const shown = await shared(may.find(kind => kind !== 'nothing') ?? 'garbage')
+    if (body === undefined || body(shown) instanceof URLSearchParams) continue
+    const [method = '', pattern = ''] = route.split(' ')
+    const path = pattern.replace(':customer', shown.customer.id).replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa')
+    const headers = { ...bearer(shown.secret), 'Content-Type': 'application/json' }
+    const { status, text } = await assay.request(path, { method, headers, body: '{"a":1,"\\u0061":2}' })
+    expect([route, status, text]).toEqual([
+      route,
+      400,
+      expect.stringContaining('member of the body is repeated'),
+    ])
+    refused.push(route)
+  }
+  expect(refused.length).toBeGreaterThanOrEqual(17)
+})
+
 test('no request passes Hono unobserved: every route but /verify has the middleware that counts and logs before it', () => {
   for (const route of routes().filter(each => !each.includes('/verify'))) {
     const [method = '', path = ''] = route.split(' ')

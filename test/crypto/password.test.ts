@@ -16,6 +16,22 @@ test('a password matches its own hash and no other does', async () => {
     expect(await verifyPassword(hash, other)).toBe(false)
 })
 
+test.each([
+  ['composed or not', 'pass\u00e9word', 'passe\u0301word'],
+  ['in Hangul, composed or not', '\ud55c\uae00', '\u1112\u1161\u11ab\u1100\u1173\u11af'],
+  ['in full width or not', '\uff50\uff41\uff53\uff53', 'pass'],
+  ['with a space that does not break', 'pass\u00a0word', 'pass word'],
+])('a password is the same %s', async (_, one, other) => {
+  expect(await verifyPassword(await hashPassword(one), other)).toBe(true)
+  expect(await verifyPassword(await hashPassword(other), one)).toBe(true)
+})
+
+test('letters that only look alike, and the case, stay different', async () => {
+  const hash = await hashPassword('password')
+  for (const other of ['p\u0430ssword', 'Password', 'pass\u200bword'])
+    expect(await verifyPassword(hash, other)).toBe(false)
+})
+
 test('a password is hashed with argon2id, 19 MiB, two passes and a salt of its own', async () => {
   const hashes = [await hashPassword('correct horse'), await hashPassword('correct horse')]
   for (const hash of hashes) expect(hash).toMatch(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$/)

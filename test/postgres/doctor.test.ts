@@ -69,6 +69,12 @@ const key = () => `m1:${randomBytes(32).toString('base64')}`
 
 const PLANTED: Record<string, [settings: () => Settings, check: string, found: RegExp, remedy: RegExp]> = {
   'a setting that is malformed': [() => ({ PORT: 'x' }), 'settings', /^PORT must be/, /PORT/],
+  'a setting that is misspelt': [
+    () => ({ ACESS_TOKEN_TTL: '1m' }),
+    'settings',
+    /^ACESS_TOKEN_TTL is not a setting and is ignored; did you mean ACCESS_TOKEN_TTL/,
+    /rename/,
+  ],
   'a secret that is missing': [
     () => ({ ADMIN_TOKEN: '' }),
     'settings',

@@ -1,6 +1,12 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Config, ConfigError, loadConfig, SETTINGS } from '../../../server/config/load.ts'
+import {
+  type Config,
+  ConfigError,
+  describeMisspelt,
+  loadConfig,
+  SETTINGS,
+} from '../../../server/config/load.ts'
 import { type CheckResult, ok, type Report, warning, wrong } from '../result.ts'
 
 /** Returns the settings, or reports what is wrong with them. */
@@ -8,6 +14,11 @@ export function settings(env: NodeJS.ProcessEnv, report: Report): Config | undef
   try {
     const config = loadConfig(env, path => readFileSync(path, 'utf8'))
     report('settings', ok('well-formed'))
+    for (const line of describeMisspelt(env))
+      report(
+        'settings',
+        warning(line.replace(': ', ' '), 'rename or remove it; README.md lists every setting'),
+      )
     return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error

@@ -5,6 +5,7 @@ import { actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
 import { present } from '../../http/params.ts'
+import { listOf } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
 import { conditionalChange, jsonWithETag } from './customers.ts'
@@ -37,7 +38,7 @@ const policyScope = z
   )
 
 const policyRequest = z.strictObject({
-  scopes: z.array(policyScope).min(1).max(50).optional(),
+  scopes: listOf(policyScope, { min: 1, max: 50 }).optional(),
   access_token_ttl: upTo(DAY_SECONDS, 'a day'),
   max_access_token_ttl: upTo(DAY_SECONDS, 'a day'),
   refresh_token_ttl: upTo(TEN_YEARS_SECONDS, 'ten years'),

@@ -13,22 +13,20 @@ import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
 import { idempotencyKey, idParam, present } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
-import { name } from '../../http/schemas.ts'
+import { listOf, name } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { ApiError } from '../../lib/errors.ts'
 
+const customerId = z.string().regex(/^[a-z2-7]{16}$/, "a customer's id")
+const allowedScope = z
+  .string()
+  .regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash')
+  .max(128)
+
 const serverRequest = z.strictObject({
   name: name.optional(),
-  customers: z
-    .array(z.string().regex(/^[a-z2-7]{16}$/, "a customer's id"))
-    .min(1)
-    .max(200)
-    .optional(),
-  scopes: z
-    .array(z.string().regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash').max(128))
-    .min(1)
-    .max(50)
-    .optional(),
+  customers: listOf(customerId, { min: 1, max: 200 }).optional(),
+  scopes: listOf(allowedScope, { min: 1, max: 50 }).optional(),
 })
 
 const DAY_SECONDS = 86_400

@@ -1,0 +1,143 @@
+import { ApiError } from './errors.ts'
+
+/** Levels of nesting. Code that reads a token's claims later may recurse, or have a limit of its own. */
+const MAX_DEPTH = 32
+/** Names and values. A request has at most a hundred tokens, or the 1,024 values that fit 2 KiB of claims. */
+const MAX_ITEMS = 2_000
+/** Characters of a number. JSON.stringify writes no double in more than 25. */
+const MAX_NUMBER_LENGTH = 32
+
+const NOT_JSON = new ApiError('invalid_request', 'the body is not JSON')
+const TOO_DEEP = new ApiError(
+  'invalid_request',
+  `the body is nested deeper than ${MAX_DEPTH} levels; flatten it`,
+)
+const TOO_MANY_ITEMS = new ApiError(
+  'invalid_request',
+  `the body has more than ${MAX_ITEMS} names and values; send fewer`,
+)
+const REPEATED_MEMBER = new ApiError(
+  'invalid_request',
+  'a member of the body is repeated; send each name once in an object',
+)
+const INHERITED_NAME = new ApiError(
+  'invalid_request',
+  'a member of the body may not be called __proto__, constructor or prototype',
+)
+const INEXACT_NUMBER = new ApiError(
+  'invalid_request',
+  'a number of the body is larger or more precise than a double can carry; send it as a string',
+)
+
+/** These names reach what every object inherits. */
+const INHERITED = new Set(['__proto__', 'constructor', 'prototype'])
+
+/**
+ * Parses JSON that every reader understands in the same way (I-JSON, RFC 7493). Throws `invalid_request` for a repeated
+ * member, a number that JSON.parse would change, and a text over the limits above. These are checked before JSON.parse, so
+ * that an object or an issue is never built for each of half a million values. JSON.parse decides about the syntax.
+ */
+export function parseStrictJson(text: string): unknown {
+  try {
+    new Scanner(text).scan()
+    return JSON.parse(text)
+  } catch (error) {
+    throw error instanceof SyntaxError ? NOT_JSON : error
+  }
+}
+
+/** Skips commas, white space and what is no JSON. A literal is recognized by its first letter. */
+const TOKEN = /["{}[\]:]|-?\d[\d.eE+-]*|[tfn]/g
+
+/** Checks a text in one pass. A text that is not JSON may pass; JSON.parse refuses it. */
+class Scanner {
+  readonly #text: string
+  /** The names of each open object, the innermost last; undefined for an array. */
+  readonly #open: (Set<string> | undefined)[] = []
+  #items = 0
+  /** The string before this token, still quoted. It is a name if the token is a colon. */
+  #lastString: string | undefined
+
+  constructor(text: string) {
+    this.#text = text
+  }
+
+  scan() {
+    TOKEN.lastIndex = 0
+    let match = TOKEN.exec(this.#text)
+    while (match) {
+      this.#read(match[0], match.index)
+      match = TOKEN.exec(this.#text)
+    }
+  }
+
+  #read(token: string, start: number) {
+    if (token === ':') return this.#addName()
+    if (token === '}' || token === ']') return this.#leave()
+    if (++this.#items > MAX_ITEMS) throw TOO_MANY_ITEMS
+    if (token === '"') this.#readString(start)
+    else if (token === '{') this.#enter(new Set())
+    else if (token === '[') this.#enter(undefined)
+    else if (!/[tfn]/.test(token) && !isExact(token)) throw INEXACT_NUMBER
+  }
+
+  #enter(names: Set<string> | undefined) {
+    if (this.#open.push(names) > MAX_DEPTH) throw TOO_DEEP
+  }
+
+  #leave() {
+    if (this.#open.length === 0) throw NOT_JSON
+    this.#open.pop()
+  }
+
+  #readString(start: number) {
+    TOKEN.lastIndex = endOfString(this.#text, start + 1)
+    this.#lastString = this.#text.slice(start, TOKEN.lastIndex)
+  }
+
+  #addName() {
+    const quoted = this.#lastString
+    if (quoted === undefined) throw NOT_JSON
+    this.#lastString = undefined
+    const name: string = quoted.includes('\\') ? JSON.parse(quoted) : quoted.slice(1, -1)
+    if (INHERITED.has(name)) throw INHERITED_NAME
+    const names = this.#open.at(-1)
+    if (names?.has(name)) throw REPEATED_MEMBER
+    names?.add(name)
+  }
+}
+
+/** Not the whole content at once: the stack of the regular expression grows with each character of its match. */
+const STRING_PIECE = /(?:[^"\\]|\\.){1,4096}/sy
+
+/** The index after the closing quote. Not by charCodeAt, which is slow where Node keeps the text of a large body. */
+function endOfString(text: string, start: number): number {
+  let end = start
+  STRING_PIECE.lastIndex = start
+  while (STRING_PIECE.test(text)) end = STRING_PIECE.lastIndex
+  return end + 1
+}
+
+/**
+ * Whether the number is a double, in the shortest spelling or with the 17 digits that some encoders write (0.1 is both `0.1` and
+ * `0.10000000000000001`), so that reading it loses nothing. Whole numbers end at 2^53 - 1: beyond, neighbours share a double
+ * (RFC 7493 2.2).
+ */
+function isExact(number: string): boolean {
+  if (number.length > MAX_NUMBER_LENGTH) return false
+  const value = Number(number)
+  if (/^-?\d+$/.test(number)) return Number.isSafeInteger(value)
+  const decimal = toDecimal(number)
+  return decimal === toDecimal(String(value)) || decimal === toDecimal(value.toPrecision(17))
+}
+
+const NUMBER = /^-?(\d+)(?:\.(\d+))?(?:e([+-]?\d+))?$/i
+
+/** One text for all spellings of a value but its sign: `1.50` and `15e-1` are `15e-1`. Zero and no number are empty. */
+function toDecimal(number: string): string {
+  const [, whole = '', fraction = '', exponent = '0'] = NUMBER.exec(number) ?? []
+  const digits = (whole + fraction).replace(/^0+/, '')
+  const significant = digits.replace(/0+$/, '')
+  const power = Number(exponent) - fraction.length + digits.length - significant.length
+  return significant && `${significant}e${power}`
+}
