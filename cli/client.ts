@@ -122,6 +122,12 @@ const OTHER_VERSION = new CommandError(
   'the server is another version than this command line and does not know this request; use the same version',
 )
 
+/** An id as a segment of a path. Any other text is refused, because URL parsers resolve `..` to the path of another resource. */
+export function pathSegment(id: string): string {
+  if (/^[a-z2-7]+$/.test(id)) return id
+  throw new CommandError(EXIT.usage, 'an id has only lower-case letters and the digits 2 to 7; copy it whole')
+}
+
 function formatQuery(query: Query = {}): string {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== false)
   return given.length === 0

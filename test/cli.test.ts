@@ -221,9 +221,21 @@ test('tokens, subjects and customers are revoked', async () => {
   expect(await verify(one.access_token)).toBe(401)
   await json(`revoke subject ${id} user-2`)
   expect(await verify(two.access_token)).toBe(401)
+  await json(`revoke subject ${id} ..`)
+  expect(await verify(three.access_token)).toBe(200)
   expect((await assay(`revoke customer ${id}`)).code).toBe(64)
   await json(`revoke customer ${id} --yes`)
   expect(await verify(three.access_token)).toBe(401)
+})
+
+test.each([
+  'revoke subject .. user-1',
+  'keys delete aaaaaaaaaaaaaaaa ..',
+  'sessions end aaaaaaaaaaaaaaaa .',
+  'servers delete ..',
+])('%s is refused before it is sent, because a URL parser would resolve the dots', async words => {
+  const refused = await assay(words, undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
+  expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('an id has only') })
 })
 
 test('everyone is revoked, when that is meant', async () => {

@@ -20,6 +20,12 @@ export const subject = z
   .max(255)
   .refine(noControls, 'up to 255 characters without control characters')
 
+/** Refuses `.` and `..`: in a URL that a backend builds from X-Auth-Subject, they would name another resource. */
+export const issuedSubject = subject.refine(
+  text => text !== '.' && text !== '..',
+  'neither . nor .., which change the path of a URL',
+)
+
 const oneAudience = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'visible ASCII, like a URL')
 export const audience = z.union(
   [oneAudience, z.array(oneAudience).min(1).max(10)],

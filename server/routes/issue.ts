@@ -4,7 +4,7 @@ import { requireApiKey } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type ApiKeyClient, type ApiKeyEnv, type AppContext, auditContext } from '../http/env.ts'
 import { idempotencyKey } from '../http/params.ts'
-import { audience, scope, subject } from '../http/schemas.ts'
+import { audience, issuedSubject, scope } from '../http/schemas.ts'
 import { MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { grantedScope } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -21,7 +21,7 @@ const ownClaims = z
   )
 
 const issueRequest = z.strictObject({
-  subject: subject.optional(),
+  subject: issuedSubject.optional(),
   scope: scope.optional(),
   audience: audience.optional(),
   expires_in: z.int().min(1).max(MAX_TOKEN_TTL_SECONDS).optional(),

@@ -351,10 +351,26 @@ describe("what is a customer's own", () => {
     ])
   })
 
+  test('a subject of dots is revoked like any other, and leaves the customer alone', async () => {
+    const customer = await assay.signUp()
+    const { access_token } = await customer.session()
+    for (const subject of ['..', '.', '../..', '%2e%2e']) {
+      const headers = bearer(customer.apiKey)
+      expect((await call('POST', path(customer.id, '/subjects/revoke'), { subject })).status).toBe(204)
+      expect((await assay.postJson('/api/subjects/revoke', { subject }, headers)).status).toBe(204)
+    }
+    expect((await assay.verify(access_token)).status).toBe(200)
+    for (const body of [{}, { subject: '' }, { subject: 7 }, { subject: 'user-1', customer: customer.id }])
+      expect((await call('POST', path(customer.id, '/subjects/revoke'), body)).status).toBe(400)
+    expect((await assay.verify(access_token)).status).toBe(200)
+  })
+
   test('a subject, and a customer, are revoked whole', async () => {
     const customer = await assay.signUp()
     const [one, two] = [await customer.session(), await customer.session({ subject: 'user-2' })]
-    expect((await call('POST', path(customer.id, '/subjects/user-1/revoke'))).status).toBe(204)
+    expect((await call('POST', path(customer.id, '/subjects/revoke'), { subject: 'user-1' })).status).toBe(
+      204,
+    )
     expect((await assay.verify(one.access_token)).status).toBe(401)
     expect((await assay.verify(two.access_token)).status).toBe(200)
     expect((await call('POST', path(customer.id, '/revoke'))).status).toBe(204)
@@ -405,7 +421,7 @@ describe('erasing', () => {
     const customer = await assay.signUp()
     const { access_token, refresh_token } = await customer.session({ subject: 'ann@example.com' })
     await customer.issue({ subject: 'bob@example.com', refresh: true }, { 'Idempotency-Key': 'k' })
-    await call('POST', path(customer.id, '/subjects/bob%40example.com/revoke'))
+    await call('POST', path(customer.id, '/subjects/revoke'), { subject: 'bob@example.com' })
     expect((await there.verify(access_token)).status).toBe(200)
     const erased = await call('DELETE', path(customer.id, '?wait=all'))
     expect(erased).toMatchObject({

@@ -62,6 +62,14 @@ test('a token is about the subject asked for, in any script', async () => {
   }
 })
 
+test('a subject of one or two dots is refused, because it changes the path of a URL', async () => {
+  for (const subject of ['.', '..']) {
+    expect(await refusal({ subject })).toBe(INVALID)
+    expect(await refusal({ subject, refresh: true })).toBe(INVALID)
+  }
+  for (const subject of ['...', '.a', '../..']) expect((await issued({ subject })).claims.sub).toBe(subject)
+})
+
 test('a token has the scopes asked for, each once and in their order, and the answer says so', async () => {
   const { json, claims, told } = await issued({ scope: 'write read write' })
   expect([json.scope, claims.scope, told.scope]).toEqual(Array(3).fill('write read'))

@@ -93,7 +93,7 @@ const RULES: Record<string, Rule> = {
   'GET /api/sessions': { may: ['account token', 'API key'] },
   'DELETE /api/sessions/:id': { may: ['account token', 'API key'] },
   'DELETE /api/sessions': { may: ACCOUNT, ends: true },
-  'POST /api/subjects/:subject/revoke': { may: ['account token', 'API key'] },
+  'POST /api/subjects/revoke': { may: ['account token', 'API key'], body: () => ({ subject: 'user-1' }) },
   'GET /api/secrets': { may: ACCOUNT },
   'POST /api/secrets/rotate': { may: ACCOUNT, body: () => ({ dry_run: true }) },
   // There is none: the answer is 404, but to who may ask.
@@ -140,7 +140,10 @@ const RULES: Record<string, Rule> = {
   },
   'GET /admin/customers/:customer/sessions': { may: OPERATORS },
   'DELETE /admin/customers/:customer/sessions/:id': { may: CHANGERS },
-  'POST /admin/customers/:customer/subjects/:subject/revoke': { may: CHANGERS },
+  'POST /admin/customers/:customer/subjects/revoke': {
+    may: CHANGERS,
+    body: () => ({ subject: 'user-1' }),
+  },
   'GET /admin/customers/:customer/audit': { may: OPERATORS },
   'GET /admin/audit': { may: OPERATORS },
   'GET /admin/audit/export': { may: OPERATORS },
