@@ -47,11 +47,12 @@ async function readText(c: AppContext, limit: number): Promise<string> {
 export const mediaType = (c: AppContext) =>
   c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
 
-/** A form's parameters. */
+/** A form's parameters. Empty ones count as absent (RFC 6749 3.2). */
 export async function readForm(c: AppContext): Promise<Map<string, string>> {
   if (mediaType(c) !== 'application/x-www-form-urlencoded')
     throw new ApiError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
-  return uniqueParams(new URLSearchParams(await readText(c, BODY_LIMIT)))
+  const params = new URLSearchParams(await readText(c, BODY_LIMIT))
+  return uniqueParams([...params].filter(([, value]) => value !== ''))
 }
 
 /** A JSON body, validated by the schema. Throws `invalid_request`. */

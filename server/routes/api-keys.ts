@@ -4,7 +4,7 @@ import { type ApiKeyRow, createApiKey, deleteApiKey, listApiKeys } from '../clie
 import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
-import { idempotencyKey, idParam, present } from '../http/params.ts'
+import { idempotencyKey, idParam, noQuery, present } from '../http/params.ts'
 import { json, NO_STORE, noContent } from '../http/respond.ts'
 import { name } from '../http/schemas.ts'
 import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../jwt/scopes.ts'
@@ -23,11 +23,11 @@ const createKeyRequest = z.strictObject({
 
 /** A customer's API keys. */
 export const apiKeys = new Hono<CustomerEnv>()
-  .get('/', async c => {
+  .get('/', noQuery, async c => {
     const keys = await listApiKeys(c.get('services'), c.get('customerId'))
     return json(c, { keys: keys.map(serializeApiKey) })
   })
-  .post('/', async c => {
+  .post('/', noQuery, async c => {
     const { name, scopes = [ANY], expires_in: expiresIn } = await readJson(c, createKeyRequest)
     assertGrantable(scopes)
     const scope = [...new Set(scopes)].join(' ')

@@ -6,6 +6,7 @@ import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
 import { bearerToken } from '../http/credentials.ts'
 import type { AppContext, ClientEnv, Services } from '../http/env.ts'
+import { noQuery } from '../http/params.ts'
 import { bytes, NO_STORE } from '../http/respond.ts'
 import type { RefreshClaims } from '../jwt/claims.ts'
 import { scopesOf } from '../jwt/scopes.ts'
@@ -19,7 +20,7 @@ const batchRequest = z.strictObject({ tokens: z.array(z.string()).max(100) })
 
 /** RFC 7662. */
 export const introspect = new Hono<ClientEnv>()
-  .post('/', requireFormClient, async c => {
+  .post('/', requireFormClient, noQuery, async c => {
     const token = c.get('form').get('token')
     if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
     await strictBarrier(c)
@@ -27,13 +28,13 @@ export const introspect = new Hono<ClientEnv>()
     return respondWithAge(c, answer!)
   })
   // Dovecot's way: the token itself is the caller. It takes a 401 for an outage, so a bad token is inactive here too.
-  .get('/', async c => {
+  .get('/', noQuery, async c => {
     const token = bearerToken(c.req.header('authorization'))
     await strictBarrier(c)
     const claims = token === undefined ? undefined : await verifyToken(c.get('services'), token)
     return respondWithAge(c, claims ? serializeAccess(claims) : INACTIVE)
   })
-  .post('/batch', requireClient, async c => {
+  .post('/batch', requireClient, noQuery, async c => {
     const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
     await strictBarrier(c)
     const answers = await introspectAll(c.get('services'), c.get('client'), tokens)

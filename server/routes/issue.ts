@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { requireApiKey } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type ApiKeyClient, type ApiKeyEnv, type AppContext, auditContext } from '../http/env.ts'
-import { idempotencyKey } from '../http/params.ts'
+import { idempotencyKey, noQuery } from '../http/params.ts'
 import { audience, issuedSubject, scope } from '../http/schemas.ts'
 import { MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { grantedScope } from '../jwt/scopes.ts'
@@ -30,7 +30,7 @@ const issueRequest = z.strictObject({
 })
 
 /** A customer issues tokens for its own users. */
-export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, async c => {
+export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, noQuery, async c => {
   const { config, issuer } = c.get('services')
   const client = c.get('client')
   const request = await readJson(c, issueRequest)

@@ -316,6 +316,10 @@ describe('the list', () => {
       'cursor=x',
       'email=a&cursor=AAAA',
       'email=a&name=b',
+      'email=%20',
+      'name=+',
+      'email=',
+      'name=',
       'limit=0',
       'sort=name',
     ]

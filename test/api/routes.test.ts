@@ -220,28 +220,33 @@ async function credentials(): Promise<Show> {
 
 /** As Bearer and as Basic; a refresh token also by itself, in the body. */
 async function tryRoute(route: string, { body, passes = isPass }: Rule, shown: Shown) {
-  const [given = '', pattern = ''] = route.split(' ')
-  const path = pattern
-    .replace(':path{.+}', 'some/path')
-    .replace(':customer', shown.customer.id)
-    .replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa')
   const authorizations = shown.secret ? [bearer(shown.secret), byBasic(shown), {}] : [{}]
-  const method = given === 'ALL' ? 'GET' : given
   for (const authorization of authorizations) {
-    const content = body?.(shown)
-    const json = content !== undefined && !(content instanceof URLSearchParams)
-    const answer = await assay.request(path, {
-      method,
-      headers: { ...authorization, ...(json && { 'Content-Type': 'application/json' }) } as Record<
-        string,
-        string
-      >,
-      ...(content && { body: json ? JSON.stringify(content) : content }),
-    })
+    const answer = await send(route, authorization, shown, body?.(shown))
     if (passes(answer)) return true
     expectRefusal(answer)
   }
   return false
+}
+
+function send(
+  route: string,
+  authorization: Record<string, string>,
+  { customer }: Shown,
+  content: object | URLSearchParams | undefined,
+  query = '',
+) {
+  const [method = '', pattern = ''] = route.split(' ')
+  const path = pattern
+    .replace(':path{.+}', 'some/path')
+    .replace(':customer', customer.id)
+    .replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa')
+  const json = content !== undefined && !(content instanceof URLSearchParams)
+  return assay.request(path + query, {
+    method: method === 'ALL' ? 'GET' : method,
+    headers: { ...authorization, ...(json && { 'Content-Type': 'application/json' }) },
+    ...(content && { body: json ? JSON.stringify(content) : content }),
+  })
 }
 
 const byBasic = ({ id, secret }: Shown) => ({ Authorization: basic(id, secret) })
@@ -266,6 +271,20 @@ describe.each(Object.entries(RULES))('H50 %s', (route, rule) => {
     expect(passed).toEqual(CREDENTIALS.filter(kind => rule.may.includes(kind)))
   })
 })
+
+describe.each(Object.entries(RULES).filter(([route]) => !route.includes('/verify')))(
+  '%s',
+  (route, { may, body }) => {
+    test('refuses a query parameter that it does not know, or that is empty', async () => {
+      const shown = await (await credentials())(may[0]!)
+      const authorization = may[0] === 'resource server' ? byBasic(shown) : bearer(shown.secret)
+      for (const query of ['?wiat=all', '?wiat=', '?wiat', '?wait=', '?wait=All', '?limit=&subject=']) {
+        const { status, json } = await send(route, authorization, shown, body?.(shown), query)
+        expect([query, status, json.error]).toEqual([query, 400, 'invalid_request'])
+      }
+    })
+  },
+)
 
 test('no request passes Hono unobserved: every route but /verify has the middleware that counts and logs before it', () => {
   for (const route of routes().filter(each => !each.includes('/verify'))) {

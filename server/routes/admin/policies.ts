@@ -4,7 +4,7 @@ import { setPolicy } from '../../customers/admin.ts'
 import { actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
-import { present } from '../../http/params.ts'
+import { noQuery, present } from '../../http/params.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
 import { conditionalChange, jsonWithETag } from './customers.ts'
@@ -52,7 +52,7 @@ const policyRequest = z.strictObject({
  * Limits on one customer's tokens and sessions. A request replaces the whole policy: for what it leaves out, the server's
  * settings apply.
  */
-export const policies = new Hono<OperatorEnv>().put('/:customer/policy', async c => {
+export const policies = new Hono<OperatorEnv>().put('/:customer/policy', noQuery, async c => {
   const change = conditionalChange(c)
   const policy = toPolicy(await readJson(c, policyRequest))
   return jsonWithETag(c, await setPolicy(c.get('services'), change, policy, actorContext(c)))

@@ -11,7 +11,7 @@ import {
 import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
-import { idempotencyKey, idParam, present } from '../../http/params.ts'
+import { idempotencyKey, idParam, noQuery, present } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
 import { name } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
@@ -49,11 +49,11 @@ const rotateRequest = z
 
 /** Resource servers created by operators. The setting RESOURCE_SERVERS is not included. */
 export const resourceServers = new Hono<OperatorEnv>()
-  .get('/', async c => {
+  .get('/', noQuery, async c => {
     const servers = await listResourceServers(c.get('services'))
     return json(c, { servers: servers.map(serializeServer) })
   })
-  .post('/', async c => {
+  .post('/', noQuery, async c => {
     const { name, customers, scopes } = await readJson(c, serverRequest)
     const context = actorContext(c)
     const described = { name, customers, scopes }
@@ -71,7 +71,7 @@ export const resourceServers = new Hono<OperatorEnv>()
   })
   // With an overlap of 0 the old credential is refused at once here, and elsewhere within MAX_STALENESS. The answer doesn't
   // wait for that: it holds the new credential, and must not be lost.
-  .post('/:id/rotate', async c => {
+  .post('/:id/rotate', noQuery, async c => {
     const { overlap = DAY_SECONDS, end } = await readJson(c, rotateRequest)
     const context = actorContext(c)
     const rotation = { overlap, end }
