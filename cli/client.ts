@@ -135,14 +135,17 @@ function formatQuery(query: Query = {}): string {
     : `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`
 }
 
-/** From the same settings as the server's, or the file that an embedded server made. */
+/**
+ * From the same settings as the server's, or the file that an embedded server made. Like the server, ignores a byte order mark
+ * and blank lines in the file.
+ */
 function readOperatorToken(): string | undefined {
   const { ADMIN_TOKEN, ADMIN_TOKEN_FILE, DATA_DIR } = process.env
   if (ADMIN_TOKEN) return ADMIN_TOKEN
   const file = ADMIN_TOKEN_FILE || join(DATA_DIR || './data', 'admin.token')
   if (!ADMIN_TOKEN_FILE && !existsSync(file)) return undefined
   try {
-    return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+    return readFileSync(file, 'utf8').trim()
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     throw new CommandError(EXIT.settings, `the operator token in ${file} can't be read (${code})`)

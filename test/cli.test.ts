@@ -140,7 +140,10 @@ test('a customer from its creation to its end', async () => {
   expect(await json(`customers enable ${id}`)).toMatchObject({ state: 'active' })
   expect(await verify(access_token)).toBe(200)
   await json(`customers set-password ${id} --password-file -`, 'a new horse battery\n')
-  const logIn = { email, password: 'a new horse battery' }
+  const file = join(root, 'password')
+  writeFileSync(file, '\uFEFFa new horse battery \r\n\r\n')
+  await json(`customers set-password ${id} --password-file ${file}`)
+  const logIn = { email, password: 'a new horse battery ' }
   const headers = { 'Content-Type': 'application/json' }
   const login = await fetch(`${server.url}/api/auth/login`, {
     method: 'POST',
@@ -169,6 +172,10 @@ test('keys, secrets and sessions of a customer', async () => {
   expect(await json(`keys list ${id}`)).toHaveLength(1)
   const one = await session(made)
   expect(await json(`sessions list ${id} --subject user-1`)).toMatchObject([{ id: one.session_id }])
+  expect(await assay(`sessions list ${id} --subject `)).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('subject: is empty'),
+  })
   expect(await json(`secrets rotate ${id} --dry-run`)).toEqual({ would_end: { sessions: 1, tokens: 1 } })
   expect((await assay(`secrets rotate ${id} --use access --now`)).code).toBe(64)
   const rotated = await json(`secrets rotate ${id} --use access --now --yes`)
@@ -374,6 +381,12 @@ describe('a server that is not as it should be', () => {
     })
     expect(await show({ ADMIN_TOKEN: 'x'.repeat(40) })).toMatchObject({ code: 77 })
     expect(await show({ ADMIN_TOKEN: READER })).toMatchObject({
+      code: 77,
+      stderr: expect.stringContaining('only reads'),
+    })
+    const edited = join(root, 'edited.token')
+    writeFileSync(edited, `\uFEFF${READER}\r\n\r\n`)
+    expect(await show({ ADMIN_TOKEN_FILE: edited })).toMatchObject({
       code: 77,
       stderr: expect.stringContaining('only reads'),
     })

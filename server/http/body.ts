@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
-import { ApiError, PayloadTooLargeError } from '../lib/errors.ts'
+import { ApiError, CodedBodyError, PayloadTooLargeError } from '../lib/errors.ts'
 import type { AppContext } from './env.ts'
 import { uniqueParams } from './params.ts'
 import { check } from './validate.ts'
@@ -32,9 +32,12 @@ function readBytes(incoming: IncomingMessage, limit: number): Promise<Buffer> {
   })
 }
 
+const IDENTITY = /^(?:identity)?$/i
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
+/** Throws CodedBodyError before the body is read. */
 async function readText(c: AppContext, limit: number): Promise<string> {
+  if (!IDENTITY.test(c.req.header('content-encoding') ?? '')) throw new CodedBodyError()
   const incoming = c.env?.incoming
   const bytes = incoming ? await readBytes(incoming, limit) : new Uint8Array()
   try {

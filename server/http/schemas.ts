@@ -32,5 +32,11 @@ export const audience = z.union(
   'a string of visible ASCII, or 1 to 10 of them',
 )
 
+/** A duration in seconds, from 1. `inWords` is `most` in another unit. */
+export const wholeSeconds = (most: number, inWords: string) => {
+  const message = `whole seconds, from 1 to ${most} (${inWords})`
+  return z.int(message).min(1, message).max(most, message)
+}
+
 /** The display name of a customer or a key. */
 export const name = z.string().trim().min(1).max(100).refine(noControls, 'without control characters')

@@ -6,7 +6,7 @@ import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
 import { idempotencyKey, idParam, noQuery, present } from '../http/params.ts'
 import { json, NO_STORE, noContent } from '../http/respond.ts'
-import { name } from '../http/schemas.ts'
+import { name, wholeSeconds } from '../http/schemas.ts'
 import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -18,7 +18,7 @@ const createKeyRequest = z.strictObject({
     .array(z.string().regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash').max(128))
     .max(50)
     .optional(),
-  expires_in: z.int().min(1).max(TEN_YEARS_SECONDS, 'seconds, at most ten years').optional(),
+  expires_in: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
 })
 
 /** A customer's API keys. */

@@ -20,11 +20,21 @@ const ownClaims = z
     `at most ${MAX_CLAIMS_BYTES} bytes of JSON`,
   )
 
+/**
+ * Only the issuing statement knows the limit, because a policy may lower it, so that it also refuses what no limit allows. The
+ * number is cut to what fits its column.
+ */
+const expiresIn = z
+  .number()
+  .refine(Number.isInteger, 'must be a whole number')
+  .min(1)
+  .transform(seconds => Math.min(seconds, MAX_TOKEN_TTL_SECONDS + 1))
+
 const issueRequest = z.strictObject({
   subject: issuedSubject.optional(),
   scope: scope.optional(),
   audience: audience.optional(),
-  expires_in: z.int().min(1).max(MAX_TOKEN_TTL_SECONDS).optional(),
+  expires_in: expiresIn.optional(),
   claims: ownClaims.optional(),
   refresh: z.boolean().optional(),
 })

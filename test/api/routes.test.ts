@@ -286,6 +286,23 @@ describe.each(Object.entries(RULES).filter(([route]) => !route.includes('/verify
   },
 )
 
+test.each(Object.entries(RULES).filter(([, { body }]) => body !== undefined))(
+  '%s refuses a body with a Content-Encoding, and says so',
+  async (route, { may, body }) => {
+    const shown = await (await credentials())(may[0]!)
+    const authorization = may[0] === 'resource server' ? byBasic(shown) : bearer(shown.secret)
+    for (const encoding of ['gzip', 'GZIP', 'br', 'identity, gzip']) {
+      const headers = { ...authorization, 'Content-Encoding': encoding }
+      const answer = await send(route, headers, shown, body!(shown))
+      expect([answer.status, answer.json.error]).toEqual([415, 'invalid_request'])
+      expect(answer.headers.get('accept-encoding')).toBe('identity')
+      expect(answer.text).toContain('Content-Encoding')
+    }
+    const plain = await send(route, { ...authorization, 'Content-Encoding': 'identity' }, shown, body!(shown))
+    expect(plain.status).not.toBe(415)
+  },
+)
+
 test('no request passes Hono unobserved: every route but /verify has the middleware that counts and logs before it', () => {
   for (const route of routes().filter(each => !each.includes('/verify'))) {
     const [method = '', path = ''] = route.split(' ')

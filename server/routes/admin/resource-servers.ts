@@ -32,13 +32,14 @@ const serverRequest = z.strictObject({
 })
 
 const DAY_SECONDS = 86_400
+const OVERLAP = 'whole seconds, from 0 to 2592000 (thirty days)'
 
 const rotateRequest = z
   .strictObject({
     overlap: z
-      .int()
-      .min(0)
-      .max(30 * DAY_SECONDS, 'seconds, at most thirty days')
+      .int(OVERLAP)
+      .min(0, OVERLAP)
+      .max(30 * DAY_SECONDS, OVERLAP)
       .optional(),
     end: z.enum(['previous', 'current'], 'previous or current').optional(),
   })
