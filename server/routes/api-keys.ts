@@ -6,7 +6,7 @@ import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
 import { idempotencyKey, idParam, noQuery, present } from '../http/params.ts'
 import { json, NO_STORE, noContent } from '../http/respond.ts'
-import { name, wholeSeconds } from '../http/schemas.ts'
+import { distinct, name, wholeSeconds } from '../http/schemas.ts'
 import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -17,6 +17,7 @@ const createKeyRequest = z.strictObject({
   scopes: z
     .array(z.string().regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash').max(128))
     .max(50)
+    .transform(distinct)
     .optional(),
   expires_in: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
 })
@@ -30,7 +31,7 @@ export const apiKeys = new Hono<CustomerEnv>()
   .post('/', noQuery, async c => {
     const { name, scopes = [ANY], expires_in: expiresIn } = await readJson(c, createKeyRequest)
     assertGrantable(scopes)
-    const scope = [...new Set(scopes)].join(' ')
+    const scope = scopes.join(' ')
     const request = { customerId: c.get('customerId'), name, scope, expiresIn }
     const context = actorContext(c)
     const { text, ...key } = await createApiKey(c.get('services'), request, context, idempotencyKey(c))

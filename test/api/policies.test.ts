@@ -64,7 +64,7 @@ describe('a policy', () => {
   test('is shown as it was set, and what it leaves out is not there', async () => {
     const { id } = await here.signUp()
     expect((await read(id)).json).not.toHaveProperty('policy')
-    const whole = await put(id, WHOLE)
+    const whole = await put(id, { ...WHOLE, scopes: [...WHOLE.scopes, ...WHOLE.scopes] })
     expect(whole.json.policy).toEqual(WHOLE)
     expect((await read(id, READER)).json.policy).toEqual(WHOLE)
     const listed = await here.get('/admin/customers?limit=100', ALICE)

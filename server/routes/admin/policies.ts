@@ -5,7 +5,7 @@ import { actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
 import { noQuery, present } from '../../http/params.ts'
-import { wholeSeconds } from '../../http/schemas.ts'
+import { distinct, wholeSeconds } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
 import { conditionalChange, jsonWithETag } from './customers.ts'
@@ -33,7 +33,7 @@ const policyScope = z
   )
 
 const policyRequest = z.strictObject({
-  scopes: z.array(policyScope).min(1).max(50).optional(),
+  scopes: z.array(policyScope).min(1).max(50).transform(distinct).optional(),
   access_token_ttl: wholeSeconds(DAY_SECONDS, 'a day').optional(),
   max_access_token_ttl: wholeSeconds(DAY_SECONDS, 'a day').optional(),
   refresh_token_ttl: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
@@ -57,7 +57,7 @@ export const policies = new Hono<OperatorEnv>().put('/:customer/policy', noQuery
 const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({
   ...NO_POLICY,
   ...present({
-    scopes: request.scopes && [...new Set(request.scopes)].join(' '),
+    scopes: request.scopes?.join(' '),
     accessTokenTtl: request.access_token_ttl,
     maxAccessTokenTtl: request.max_access_token_ttl,
     refreshTokenTtl: request.refresh_token_ttl,

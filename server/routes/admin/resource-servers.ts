@@ -13,7 +13,7 @@ import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
 import { idempotencyKey, idParam, noQuery, present } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
-import { name } from '../../http/schemas.ts'
+import { distinct, name } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { ApiError } from '../../lib/errors.ts'
 
@@ -23,11 +23,13 @@ const serverRequest = z.strictObject({
     .array(z.string().regex(/^[a-z2-7]{16}$/, "a customer's id"))
     .min(1)
     .max(200)
+    .transform(distinct)
     .optional(),
   scopes: z
     .array(z.string().regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash').max(128))
     .min(1)
     .max(50)
+    .transform(distinct)
     .optional(),
 })
 
