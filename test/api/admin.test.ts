@@ -454,6 +454,53 @@ describe('erasing', () => {
     expect(again.status).toBe(201)
   })
 
+  /** As an erasure leaves the database, before this replica has heard of it. */
+  async function eraseUnheard({ id }: Customer) {
+    for (const table of ['sessions', 'api_keys', 'signing_keys'])
+      await world.admin.query(`delete from assay.${table} where customer_id = $1`, [id])
+    await world.admin.query('delete from assay.customers where id = $1', [id])
+  }
+
+  const REQUESTS: Record<string, [method: string, path: string, body?: object]> = {
+    'reading the account': ['GET', '/api/auth/me'],
+    'changing the password': ['POST', '/api/auth/password', { password: 'p', new_password: 'a new horse' }],
+    'creating an API key': ['POST', '/api/keys', { name: 'new' }],
+    'deleting an API key': ['DELETE', `/api/keys/${'a'.repeat(32)}`],
+    'ending a session': ['DELETE', `/api/sessions/${'a'.repeat(24)}`],
+    'ending all sessions': ['DELETE', '/api/sessions'],
+    'rotating the secrets': ['POST', '/api/secrets/rotate', {}],
+    'retiring a secret': ['POST', '/api/secrets/retire', { use: 'access', version: 1 }],
+  }
+
+  test.each(Object.entries(REQUESTS))(
+    'refuses the token of a request that it overtook: %s',
+    async (_, request) => {
+      const customer = await assay.signUp()
+      const issued = (await customer.issue()).json.access_token
+      for (const token of [customer.accessToken, issued]) expect((await assay.verify(token)).status).toBe(200)
+      await eraseUnheard(customer)
+      const [method, at, body] = request
+      const refused = await call(method, at, body, bearer(customer.accessToken))
+      expect(refused).toMatchObject({ status: 401, json: { error: 'invalid_token' } })
+      expect(Number(refused.headers.get('content-length'))).toBe(Buffer.byteLength(refused.text))
+      expect((await assay.get('/api/auth/me', issued)).status).toBe(401)
+      const byKey = await call('DELETE', REQUESTS['ending a session']![1], undefined, bearer(customer.apiKey))
+      expect(byKey).toMatchObject({ status: 401, json: { error: 'invalid_client' } })
+    },
+  )
+
+  test('an operator whose request it overtook is told that there is no such customer', async () => {
+    const customer = await assay.signUp()
+    const database = holding(world.db)
+    const slow = await world.replica({}, { link: database.db })
+    const loaded = database.hold(named('findListed'))
+    const late = slow.postJson(path(customer.id, '/keys'), {}, asAlice)
+    await loaded.has
+    expect((await call('DELETE', path(customer.id))).status).toBe(200)
+    loaded.release()
+    expect(await late).toMatchObject({ status: 404, json: { detail: 'no such customer' } })
+  })
+
   test('what was under way when it was erased goes with the next round of maintenance', async () => {
     const customer = await assay.signUp()
     await call('DELETE', path(customer.id))
