@@ -249,6 +249,28 @@ describe('scopes', () => {
     expect(claimsOf((await refreshed(next.refresh_token)).access_token).scope).toBe('read write')
   })
 
+  test('a session that is left none of its scopes is refused, and goes on when it is left one', async () => {
+    const customer = await here.signUp()
+    const { refresh_token } = await customer.session()
+    await set(customer, { scopes: ['list'] })
+    for (const form of [{ refresh_token }, { refresh_token, scope: 'read' }]) {
+      const refused = await there.postForm('/refresh', form)
+      expect(errorOf(refused)).toBe('400 invalid_scope')
+      expect(refused.json.error_description).toContain("customer's policy")
+    }
+    const token = { grant_type: 'refresh_token', refresh_token }
+    expect(errorOf(await here.postForm('/token', token))).toBe('400 invalid_scope')
+    await set(customer, { scopes: ['write', 'list'] })
+    expect((await refreshed(refresh_token)).scope).toBe('write')
+  })
+
+  test('a session that never had a scope is refreshed, whatever the policy', async () => {
+    const customer = await ruled({ scopes: ['list'] })
+    const { json } = await customer.issue({ subject: 'user-1', refresh: true })
+    expect(json).not.toHaveProperty('scope')
+    expect(await refreshed(json.refresh_token)).not.toHaveProperty('scope')
+  })
+
   test('the account’s own sessions keep theirs', async () => {
     const customer = await ruled({ scopes: ['read'] })
     const { access_token, refresh_token } = await logIn(there, customer)
