@@ -228,13 +228,13 @@ test('a customer that is disabled, or no longer there, rotates nothing', async (
   // Before the replica has heard of it: the statement itself refuses.
   await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   const refused = await rotate(customer, { now: true })
-  expect([refused.status, refused.json.error]).toEqual([404, 'not_found'])
+  expect([refused.status, refused.json.error]).toEqual([401, 'invalid_token'])
   await setState(world, customer.id, 'disabled', [here])
   expect((await rotate(customer)).status).toBe(401)
   await setState(world, customer.id, 'active', [here])
   expect(await states(customer)).toEqual(['access 1 current', 'refresh 1 current'])
   await world.admin.query('delete from assay.customers where id = $1', [customer.id])
-  expect((await rotate(customer)).json.error).toBe('not_found')
+  expect((await rotate(customer)).json.error).toBe('invalid_token')
 })
 
 test('two replicas that find the same old secret rotate it once', async () => {
