@@ -122,6 +122,12 @@ const OTHER_VERSION = new CommandError(
   'the server is another version than this command line and does not know this request; use the same version',
 )
 
+/** An id as a segment of a path. Any other text is refused, because URL parsers resolve `..` to the path of another resource. */
+export function pathSegment(id: string): string {
+  if (/^[a-z2-7]+$/.test(id)) return id
+  throw new CommandError(EXIT.usage, 'an id has only lower-case letters and the digits 2 to 7; copy it whole')
+}
+
 function formatQuery(query: Query = {}): string {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== false)
   return given.length === 0
@@ -129,14 +135,17 @@ function formatQuery(query: Query = {}): string {
     : `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`
 }
 
-/** From the same settings as the server's, or the file that an embedded server made. */
+/**
+ * From the same settings as the server's, or the file that an embedded server made. Like the server, ignores a byte order mark
+ * and blank lines in the file.
+ */
 function readOperatorToken(): string | undefined {
   const { ADMIN_TOKEN, ADMIN_TOKEN_FILE, DATA_DIR } = process.env
   if (ADMIN_TOKEN) return ADMIN_TOKEN
   const file = ADMIN_TOKEN_FILE || join(DATA_DIR || './data', 'admin.token')
   if (!ADMIN_TOKEN_FILE && !existsSync(file)) return undefined
   try {
-    return readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+    return readFileSync(file, 'utf8').trim()
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     throw new CommandError(EXIT.settings, `the operator token in ${file} can't be read (${code})`)

@@ -1,9 +1,9 @@
-import type { Json } from './client.ts'
+import { type Json, pathSegment } from './client.ts'
 import type { Output } from './command.ts'
 import { formatSeconds } from './duration.ts'
 import { list } from './output.ts'
 
-export const customerPath = (id: string, more = '') => `/admin/customers/${encodeURIComponent(id)}${more}`
+export const customerPath = (id: string, more = '') => `/admin/customers/${pathSegment(id)}${more}`
 
 export const showCustomer = (customer: Json): Output => ({
   json: customer,

@@ -175,7 +175,7 @@ async function anyAct(call: Call, { access, refresh, subject }: Token): Promise<
   const acts = [
     () => call(0, '/revoke', { form: { token: access } }),
     () => call(0, '/revoke', { form: { token: refresh } }),
-    () => call(0, `/api/subjects/${encodeURIComponent(subject)}/revoke`, { json: {} }),
+    () => call(0, '/api/subjects/revoke', { json: { subject } }),
   ]
   return (await any(acts)!())?.status
 }

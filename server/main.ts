@@ -78,7 +78,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
 /** Brings the database up to date and ends. It needs no secret but the database's URL. */
 async function migrate() {
   const config = loadDatabaseConfig(process.env, path => readFileSync(path, 'utf8'))
-  warnIfMisspelt(createLog('warn', standardOutput()))
+  warnIfMisspelt(createLog('warn', standardOutput(clock)))
   const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
   process.on('exit', () => folder?.release())
   const db = await openDatabase(config, folder?.database)

@@ -140,7 +140,10 @@ test('a customer from its creation to its end', async () => {
   expect(await json(`customers enable ${id}`)).toMatchObject({ state: 'active' })
   expect(await verify(access_token)).toBe(200)
   await json(`customers set-password ${id} --password-file -`, 'a new horse battery\n')
-  const logIn = { email, password: 'a new horse battery' }
+  const file = join(root, 'password')
+  writeFileSync(file, '\uFEFFa new horse battery \r\n\r\n')
+  await json(`customers set-password ${id} --password-file ${file}`)
+  const logIn = { email, password: 'a new horse battery ' }
   const headers = { 'Content-Type': 'application/json' }
   const login = await fetch(`${server.url}/api/auth/login`, {
     method: 'POST',
@@ -169,6 +172,10 @@ test('keys, secrets and sessions of a customer', async () => {
   expect(await json(`keys list ${id}`)).toHaveLength(1)
   const one = await session(made)
   expect(await json(`sessions list ${id} --subject user-1`)).toMatchObject([{ id: one.session_id }])
+  expect(await assay(`sessions list ${id} --subject `)).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('subject: is empty'),
+  })
   expect(await json(`secrets rotate ${id} --dry-run`)).toEqual({ would_end: { sessions: 1, tokens: 1 } })
   expect((await assay(`secrets rotate ${id} --use access --now`)).code).toBe(64)
   const rotated = await json(`secrets rotate ${id} --use access --now --yes`)
@@ -221,9 +228,21 @@ test('tokens, subjects and customers are revoked', async () => {
   expect(await verify(one.access_token)).toBe(401)
   await json(`revoke subject ${id} user-2`)
   expect(await verify(two.access_token)).toBe(401)
+  await json(`revoke subject ${id} ..`)
+  expect(await verify(three.access_token)).toBe(200)
   expect((await assay(`revoke customer ${id}`)).code).toBe(64)
   await json(`revoke customer ${id} --yes`)
   expect(await verify(three.access_token)).toBe(401)
+})
+
+test.each([
+  'revoke subject .. user-1',
+  'keys delete aaaaaaaaaaaaaaaa ..',
+  'sessions end aaaaaaaaaaaaaaaa .',
+  'servers delete ..',
+])('%s is refused before it is sent, because a URL parser would resolve the dots', async words => {
+  const refused = await assay(words, undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
+  expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('an id has only') })
 })
 
 test('everyone is revoked, when that is meant', async () => {
@@ -362,6 +381,12 @@ describe('a server that is not as it should be', () => {
     })
     expect(await show({ ADMIN_TOKEN: 'x'.repeat(40) })).toMatchObject({ code: 77 })
     expect(await show({ ADMIN_TOKEN: READER })).toMatchObject({
+      code: 77,
+      stderr: expect.stringContaining('only reads'),
+    })
+    const edited = join(root, 'edited.token')
+    writeFileSync(edited, `\uFEFF${READER}\r\n\r\n`)
+    expect(await show({ ADMIN_TOKEN_FILE: edited })).toMatchObject({
       code: 77,
       stderr: expect.stringContaining('only reads'),
     })

@@ -423,7 +423,14 @@ describe('secrets', () => {
     ])
   })
 
-  test('each can be in a file, whose trailing newline is not part of it', () => {
+  test.each<[name: string, write: (text: string) => string]>([
+    ['without a line end', text => text],
+    ['with a line end', text => `${text}\n`],
+    ['with CRLF', text => `${text}\r\n`],
+    ['with a byte order mark', text => `\uFEFF${text}\n`],
+    ['with a blank last line', text => `${text}\n\n`],
+    ['with a byte order mark, CRLF and a last line of spaces', text => `\uFEFF${text}\r\n  \r\n`],
+  ])('each can be in a file %s', (_, write) => {
     const values = {
       ...onPostgres(),
       DIRECT_DATABASE_URL: POSTGRES,
@@ -433,10 +440,7 @@ describe('secrets', () => {
     }
     const names = Object.keys(values)
     const env = Object.fromEntries(names.map(name => [`${name}_FILE`, `/run/secrets/${name}`]))
-    const files = Object.entries(values).map(([name, text], i) => [
-      `/run/secrets/${name}`,
-      text + ['', '\n', '\r\n'][i % 3],
-    ])
+    const files = Object.entries(values).map(([name, text]) => [`/run/secrets/${name}`, write(text)])
     expect(load(env, Object.fromEntries(files))).toEqual(load(values))
   })
 

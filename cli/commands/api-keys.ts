@@ -1,4 +1,4 @@
-import { api, type Json } from '../client.ts'
+import { api, type Json, pathSegment } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { customerPath } from '../customer.ts'
 import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
@@ -43,6 +43,6 @@ keys
   .example('keys delete k5m2q7xw3bfz6tha k5m2q7xw3bfz6thapr4wd2nqx7m3vzkc')
   .show(async (id: string, key: string, options: WaitOptions) => {
     const query = toWaitQuery(options)
-    await api.delete(customerPath(id, `/keys/${encodeURIComponent(key)}`), { query })
+    await api.delete(customerPath(id, `/keys/${pathSegment(key)}`), { query })
     return { json: { id: key }, text: 'done' }
   })

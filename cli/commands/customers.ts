@@ -119,5 +119,6 @@ async function readPassword(file: string | undefined): Promise<string | undefine
   const text = await readFile(file, 'utf8').catch(({ code }) => {
     throw new CommandError(EXIT.usage, `${file} can't be read (${code})`)
   })
-  return text.replace(/\r?\n$/, '')
+  // Spaces may belong to a password; a byte order mark and line ends are the editor's.
+  return text.replace(/^\uFEFF/, '').replace(/[\r\n]+$/, '')
 }

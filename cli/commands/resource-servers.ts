@@ -1,5 +1,5 @@
 import { Option } from 'commander'
-import { api, type Json } from '../client.ts'
+import { api, type Json, pathSegment } from '../client.ts'
 import { AssayCommand, type Output } from '../command.ts'
 import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
 import { list, showTable } from '../output.ts'
@@ -18,7 +18,7 @@ interface ServerOptions {
   scopes?: string[]
 }
 
-const serverPath = (id: string, more = '') => `/admin/servers/${encodeURIComponent(id)}${more}`
+const serverPath = (id: string, more = '') => `/admin/servers/${pathSegment(id)}${more}`
 
 export const servers = new AssayCommand('servers').description(
   'Manage resource servers, which may introspect tokens.',

@@ -26,8 +26,8 @@ revoke
   .addOption(WAIT)
   .example('revoke subject k5m2q7xw3bfz6tha user-42 --wait')
   .show(async (id: string, subject: string, options: WaitOptions) => {
-    const query = toWaitQuery(options)
-    await api.post(customerPath(id, `/subjects/${encodeURIComponent(subject)}/revoke`), { query })
+    const path = customerPath(id, '/subjects/revoke')
+    await api.post(path, { body: { subject }, query: toWaitQuery(options) })
     return DONE
   })
 

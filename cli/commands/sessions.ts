@@ -1,4 +1,4 @@
-import { api, type Json } from '../client.ts'
+import { api, type Json, pathSegment } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { customerPath } from '../customer.ts'
 import { toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
@@ -27,6 +27,6 @@ sessions
   .example('sessions end k5m2q7xw3bfz6tha sd4h7t2vnb3q6wkexm5yz2ra --wait')
   .show(async (id: string, session: string, options: WaitOptions) => {
     const query = toWaitQuery(options)
-    await api.delete(customerPath(id, `/sessions/${encodeURIComponent(session)}`), { query })
+    await api.delete(customerPath(id, `/sessions/${pathSegment(session)}`), { query })
     return DONE
   })

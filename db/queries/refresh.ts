@@ -69,7 +69,8 @@ const { c, a, r } = customerWithKeys
  * 3. `timed` adds the time, which is taken after the lock.
  * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The customer
  *    is looked up by its id for each, which `offset 0` enforces whatever the planner guesses of their number.
- * 5. `decided` refuses a scope that is too wide; last, so that asking for too much never hides a reuse.
+ * 5. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
+ *    `scope` would mean the whole of it (RFC 6749 5.1). It comes last, so that asking for too much never hides a reuse.
  * 6. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it.
  * 7. `ended` ends a session whose token was used again, if `alone`.
  * 8. `after` are the sessions as they are then.
@@ -118,10 +119,12 @@ const refreshSql = (alone: boolean): SQL => sql`
     ) as current
   ),
   decided as materialized (
-    select checked.*, case when verdict in ('rotate', 'replay', 'adopt')
-      and not string_to_array(asked_scope, ' ') <@ string_to_array(${allowedScopes(sql`scope`, sql`allowed_scopes`)}, ' ')
+    select checked.*, case when verdict in ('rotate', 'replay', 'adopt') and (
+        scope <> '' and remaining = ''
+        or asked_scope is not null and not string_to_array(asked_scope, ' ') <@ string_to_array(remaining, ' '))
       then 'scope' else verdict end as outcome
     from checked
+    cross join lateral (select ${allowedScopes(sql`scope`, sql`allowed_scopes`)} as remaining) as narrowed
   ),
   rotated as (
     update ${sessions} as ${s} set

@@ -103,8 +103,9 @@ export const logOut = ({ name, access }: Session): Ask => ({
 export const revokeSubject = (customer: Customer, subject: string, wait: boolean): Ask => ({
   act: { does: 'revoke subject', customer: customer.name, subject, wait },
   method: 'POST',
-  path: `/api/subjects/${subject}/revoke${waiting(wait)}`,
+  path: `/api/subjects/revoke${waiting(wait)}`,
   bearer: customer.apiKey,
+  json: { subject },
 })
 
 export const revokeCustomer = (customer: Customer, { access }: Session, wait: boolean): Ask => ({

@@ -49,9 +49,8 @@ export function endingActs(calls: Calls, ledger: Ledger) {
 
   async function revokeSubject(session: Session): Promise<void> {
     const { subject, customer } = session
-    const path = `/api/subjects/${subject}/revoke`
     const done = await end('revoke subject', session, auditName('subject.revoked', subject), afterCut =>
-      insist(path, { bearer: customer.apiKey }, afterCut),
+      insist('/api/subjects/revoke', { bearer: customer.apiKey, json: { subject } }, afterCut),
     )
     if (done) noteEnd(session)
   }

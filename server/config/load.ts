@@ -4,6 +4,7 @@ import { SetupError } from '../lib/errors.ts'
 import { describeMisspelt } from './misspelt.ts'
 import { place, rules, secretsDiffer } from './refinements.ts'
 import { SETTINGS, type SettingName, type Settings, settings } from './schema.ts'
+import { secretText } from './secret-text.ts'
 
 export { describeMisspelt } from './misspelt.ts'
 export { SETTINGS } from './schema.ts'
@@ -102,7 +103,7 @@ function readText(
 function readSecretFile(name: string, path: string, readFile: ReadFile): Outcome {
   const example = 'name a readable file with the secret in it, for example /run/secrets/assay'
   try {
-    const text = readFile(path).replace(/\r?\n$/, '')
+    const text = secretText(readFile(path))
     return text === '' ? { text, problem: `${name}: ${shown(path)} is empty; ${example}` } : { text }
   } catch (error) {
     const { code = 'unreadable' } = error as NodeJS.ErrnoException

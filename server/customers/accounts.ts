@@ -106,6 +106,12 @@ const grantFor = (
   type,
 })
 
+/** By the database, so that it also knows of a change which this replica has not heard of yet. */
+export async function isActive({ db }: Services, customerId: string): Promise<boolean> {
+  const [row] = await findCustomer(db, { customerId })
+  return row?.state === 'active'
+}
+
 /** Throws `not_found` if it was erased a moment ago. */
 export async function findAccount({ db }: Services, customerId: string): Promise<Customer> {
   const { passwordHash: _, ...customer } = await findRow(db, customerId)

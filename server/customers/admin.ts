@@ -34,8 +34,14 @@ const ERASURE_DEADLINE_MS = 600_000
 /** Throws `not_found`. */
 export async function findCustomer({ db }: Services, customerId: string): Promise<AdminCustomer> {
   const [found] = await findListed(db, { customerId })
-  if (!found) throw new ApiError('not_found', 'no such customer')
+  if (!found) throw NO_CUSTOMER
   return found
+}
+
+export const NO_CUSTOMER = new ApiError('not_found', 'no such customer')
+
+export async function customerExists({ db }: Services, customerId: string): Promise<boolean> {
+  return (await findListed(db, { customerId })).length > 0
 }
 
 export const listCustomers = ({ db }: Services, query: Parameters<typeof list>[1]) => list(db, query)
@@ -111,7 +117,7 @@ export async function setPassword(
 ): Promise<number | undefined> {
   const newHash = await passwordHashing.run(origin.actor, () => hashPassword(password))
   const [changed] = await writePassword(db, { ...origin, customerId, newHash })
-  if (!changed) throw new ApiError('not_found', 'no such customer')
+  if (!changed) throw NO_CUSTOMER
   const [late] = await endAccountSessions(db, { ...origin, customerId })
   for (const { ended, seq } of [changed, late!])
     for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
@@ -129,7 +135,7 @@ export async function eraseCustomer(services: Services, customerId: string, orig
   const connection = db.connection(ERASURE_DEADLINE_MS)
   try {
     const [receipt] = await erase(connection, { ...origin, customerId })
-    if (!receipt) throw new ApiError('not_found', 'no such customer')
+    if (!receipt) throw NO_CUSTOMER
     revoker.invalidateCustomer(customerId, receipt.seq)
     return receipt
   } finally {

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { secretText } from '../config/secret-text.ts'
 import { SetupError } from '../lib/errors.ts'
 import { acquireLock, createFile, LockHeldError } from './pid-lock.ts'
 
@@ -93,5 +94,5 @@ function readSecretFile(path: string): SecretFile {
   const mode = statSync(path).mode & 0o777
   const isOpen = (mode & 0o077) !== 0
   const warning = `${path} holds a secret and has mode ${mode.toString(8)}, not 600; run: chmod 600 ${path}`
-  return { path, text: readFileSync(path, 'utf8').replace(/\r?\n$/, ''), warnings: isOpen ? [warning] : [] }
+  return { path, text: secretText(readFileSync(path, 'utf8')), warnings: isOpen ? [warning] : [] }
 }

@@ -1,8 +1,9 @@
-import type { Context } from 'hono'
+import type { Context, Next } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import type { ClientCredential } from '../clients/client-credential.ts'
-import { findCustomer } from '../customers/admin.ts'
+import { isActive } from '../customers/accounts.ts'
+import { customerExists, findCustomer, NO_CUSTOMER } from '../customers/admin.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError, TokenMissing } from '../lib/errors.ts'
@@ -73,8 +74,11 @@ export const requireApiKey = createMiddleware<ApiKeyEnv>(async (c, next) => {
   await next()
 })
 
-const INVALID_TOKEN = 'the access token is malformed, expired or revoked'
-const NOT_A_TOKEN = 'this is a credential, not an access token; send the one from signup or login'
+const INVALID_TOKEN = new ApiError('invalid_token', 'the access token is malformed, expired or revoked')
+const NOT_A_TOKEN = new ApiError(
+  'invalid_token',
+  'this is a credential, not an access token; send the one from signup or login',
+)
 
 /** The claims of a valid access token. Throws `invalid_token`. */
 async function verifyAccessToken(c: AppContext): Promise<AccessClaims> {
@@ -83,8 +87,22 @@ async function verifyAccessToken(c: AppContext): Promise<AccessClaims> {
   if (token === undefined) throw new TokenMissing('send an access token: Authorization: Bearer ...')
   const { claims, refusal } = await tokens.verify(token)
   metrics.verified(refusal)
-  if (!claims) throw new ApiError('invalid_token', token.startsWith('assay_') ? NOT_A_TOKEN : INVALID_TOKEN)
+  if (!claims) throw token.startsWith('assay_') ? NOT_A_TOKEN : INVALID_TOKEN
   return claims
+}
+
+/**
+ * Runs the route of a customer. If the customer is erased after its credential was checked, the route finds nothing or can do
+ * nothing (404 or 409), although that is not what is wrong. Throws `refusal` if `isThere` then denies it.
+ */
+async function runForCustomer(c: Context, next: Next, refusal: ApiError, isThere: () => Promise<boolean>) {
+  await next()
+  const { error, res } = c
+  if (!(error instanceof ApiError) || (error.code !== 'not_found' && error.code !== 'conflict')) return
+  // Hono copies the headers of a response to the one that replaces it, Content-Length too.
+  c.res = undefined
+  if (!(await isThere())) throw refusal
+  c.res = res
 }
 
 /** Any access token, one of /issue or /token too. */
@@ -92,7 +110,7 @@ export const requireAccessToken = createMiddleware<AccessTokenEnv>(async (c, nex
   const claims = await verifyAccessToken(c)
   c.get('services').sessions.markConfirmed(claims)
   c.set('claims', claims)
-  await next()
+  await runForCustomer(c, next, INVALID_TOKEN, () => isActive(c.get('services'), claims.client_id))
 })
 
 /** A customer that acts for itself. Tokens of /issue and /token never have the scope. Throws `insufficient_scope`. */
@@ -105,7 +123,7 @@ export const requireAccount = createMiddleware<AccountEnv>(async (c, next) => {
   c.set('customerId', customerId)
   c.set('sessionId', sid)
   c.set('actor', `session:${sid}`)
-  await next()
+  await runForCustomer(c, next, INVALID_TOKEN, () => isActive(c.get('services'), customerId))
 })
 
 /** The customer itself, or one of its API keys with the scope for sessions. */
@@ -119,7 +137,7 @@ export const requireAccountOrSessionsKey = createMiddleware<CustomerEnv>(async (
     throw new ApiError('insufficient_scope', `this API key lacks the scope ${SESSIONS}`)
   c.set('customerId', client.customerId)
   c.set('actor', `api_key:${client.id}`)
-  await next()
+  await runForCustomer(c, next, INVALID_CREDENTIAL, () => isActive(c.get('services'), client.customerId))
 })
 
 const NO_OPERATOR_TOKEN = 'send an operator token: Authorization: Bearer ...'
@@ -143,9 +161,9 @@ export const requireOperator = createMiddleware<OperatorEnv>(async (c, next) => 
 const isChange = ({ req: { method, path } }: Context) =>
   method !== 'GET' && method !== 'HEAD' && !READ_BY_POST.has(path)
 
-/** The customer that the path names, for a resource that operators manage. Throws `not_found`. */
+/** The customer that the path names, for a resource that operators manage. Throws `not_found`, also if it is erased meanwhile. */
 export const loadCustomer = createMiddleware<CustomerEnv>(async (c, next) => {
   const { id } = await findCustomer(c.get('services'), customerParam(c))
   c.set('customerId', id)
-  await next()
+  await runForCustomer(c, next, NO_CUSTOMER, () => customerExists(c.get('services'), id))
 })

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
-import { ApiError, PayloadTooLargeError } from '../lib/errors.ts'
+import { ApiError, CodedBodyError, PayloadTooLargeError } from '../lib/errors.ts'
 import { parseStrictJson } from '../lib/strict-json.ts'
 import { type AppContext, bodySender } from './env.ts'
 import { uniqueParams } from './params.ts'
@@ -69,9 +69,12 @@ class BodyBuffer {
   }
 }
 
+const IDENTITY = /^(?:identity)?$/i
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
+/** Throws CodedBodyError before the body is read. */
 async function readText(c: AppContext, limit: number): Promise<string> {
+  if (!IDENTITY.test(c.req.header('content-encoding') ?? '')) throw new CodedBodyError()
   const incoming = c.env?.incoming
   const sender = bodySender(c)
   const take = (bytes: number) => c.get('body').take(sender, bytes)
@@ -86,11 +89,12 @@ async function readText(c: AppContext, limit: number): Promise<string> {
 export const mediaType = (c: AppContext) =>
   c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
 
-/** A form's parameters. */
+/** A form's parameters. Empty ones count as absent (RFC 6749 3.2). */
 export async function readForm(c: AppContext): Promise<Map<string, string>> {
   if (mediaType(c) !== 'application/x-www-form-urlencoded')
     throw new ApiError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
-  return uniqueParams(new URLSearchParams(await readText(c, BODY_LIMIT)))
+  const params = new URLSearchParams(await readText(c, BODY_LIMIT))
+  return uniqueParams([...params].filter(([, value]) => value !== ''))
 }
 
 /** A JSON body, validated by the schema. Throws `invalid_request`. */

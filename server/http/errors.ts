@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import {
   ApiError,
+  CodedBodyError,
   ConflictError,
   type ErrorCode,
   RateLimitedError,
@@ -62,6 +63,7 @@ function errorHeaders(error: ApiError): Record<string, string> {
   const headers: Record<string, string> = { ...NO_STORE }
   if (error.status === 401)
     headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
+  if (error instanceof CodedBodyError) headers['Accept-Encoding'] = 'identity'
   if (error.status === 503) headers['Retry-After'] = '1'
   if (error instanceof RateLimitedError) headers['Retry-After'] = String(error.retryAfter)
   if (error.code === 'insufficient_scope') headers['WWW-Authenticate'] = challenge(error.code)

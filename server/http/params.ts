@@ -1,12 +1,12 @@
+import { createMiddleware } from 'hono/factory'
 import { ApiError } from '../lib/errors.ts'
-import type { AppContext } from './env.ts'
+import type { AppContext, AppEnv } from './env.ts'
 import { queryOf, targetOfContext } from './target.ts'
 
-/** Empty parameters count as absent; a repeated one is refused (RFC 6749 3.2). */
-export function uniqueParams(params: URLSearchParams): Map<string, string> {
+/** Refuses a repeated parameter (RFC 6749 3.2). */
+export function uniqueParams(params: Iterable<[name: string, value: string]>): Map<string, string> {
   const found = new Map<string, string>()
   for (const [name, value] of params) {
-    if (value === '') continue
     if (/\p{Cc}/u.test(value)) throw new ApiError('invalid_request', 'a parameter has control characters')
     if (found.has(name)) throw new ApiError('invalid_request', 'a parameter is repeated; send each once')
     found.set(name, value)
@@ -14,19 +14,34 @@ export function uniqueParams(params: URLSearchParams): Map<string, string> {
   return found
 }
 
-export const queryParams = (c: AppContext) => uniqueParams(new URLSearchParams(queryOf(targetOfContext(c))))
-
-/** The query's parameters. Any other than `names` is refused. */
+/**
+ * The query's parameters. Refuses any other than `names`, because a misspelt one would be ignored, and an empty one, because an
+ * empty filter would match everything.
+ */
 export function readQuery<Name extends string>(
   c: AppContext,
   names: readonly Name[],
 ): { [name in Name]?: string } {
-  const query = queryParams(c)
-  for (const name of query.keys())
+  const query = uniqueParams(new URLSearchParams(queryOf(targetOfContext(c))))
+  for (const [name, value] of query) {
     if (!(names as readonly string[]).includes(name))
-      throw new ApiError('invalid_request', `only these may stand in the query: ${names.join(', ')}`)
+      throw new ApiError('invalid_request', allowedQuery(names))
+    if (value === '')
+      throw new ApiError('invalid_request', `${name}: is empty in the query; give it a value or leave it out`)
+  }
   return Object.fromEntries(query) as { [name in Name]?: string }
 }
+
+const allowedQuery = (names: readonly string[]) =>
+  names.length === 0
+    ? 'this takes no query; send nothing after the path'
+    : `only these may stand in the query: ${names.join(', ')}`
+
+/** For a route without query parameters. */
+export const noQuery = createMiddleware<AppEnv>((c, next) => {
+  readQuery(c, [])
+  return next()
+})
 
 /** Omits undefined and null members: a response never contains null. */
 export function present<Members extends object>(

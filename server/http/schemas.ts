@@ -4,6 +4,9 @@ import { SCOPE_TOKEN } from '../jwt/scopes.ts'
 /** Rejects control characters and lone surrogates, which headers and text columns can't hold. */
 export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()
 
+/** Removes repeats from a list that stands for a set, like a scope (RFC 6749 3.3): no answer has a member twice. */
+export const distinct = (list: string[]) => [...new Set(list)]
+
 export const scope = z
   .string()
   .max(1024)
@@ -11,8 +14,7 @@ export const scope = z
     text => text.split(' ').every(one => SCOPE_TOKEN.test(one)),
     'scopes separated by single spaces, without quotes',
   )
-  // A scope is a set (RFC 6749 3.3), so duplicates are removed.
-  .transform(text => [...new Set(text.split(' '))].join(' '))
+  .transform(text => distinct(text.split(' ')).join(' '))
 
 export const subject = z
   .string()
@@ -26,11 +28,23 @@ export const listOf = <Element extends z.ZodType>(
   { min = 0, max }: { min?: number; max: number },
 ) => z.array(z.unknown()).min(min).max(max).pipe(z.array(element))
 
+/** Refuses `.` and `..`: in a URL that a backend builds from X-Auth-Subject, they would name another resource. */
+export const issuedSubject = subject.refine(
+  text => text !== '.' && text !== '..',
+  'neither . nor .., which change the path of a URL',
+)
+
 const oneAudience = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'visible ASCII, like a URL')
 export const audience = z.union(
-  [oneAudience, listOf(oneAudience, { min: 1, max: 10 })],
+  [oneAudience, listOf(oneAudience, { min: 1, max: 10 }).transform(distinct)],
   'a string of visible ASCII, or 1 to 10 of them',
 )
+
+/** A duration in seconds, from 1. `inWords` is `most` in another unit. */
+export const wholeSeconds = (most: number, inWords: string) => {
+  const message = `whole seconds, from 1 to ${most} (${inWords})`
+  return z.int(message).min(1, message).max(most, message)
+}
 
 /** The display name of a customer or a key. */
 export const name = z.string().trim().min(1).max(100).refine(noControls, 'without control characters')

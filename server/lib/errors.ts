@@ -38,7 +38,7 @@ export class ApiError extends Error {
     this.detail = detail
   }
 
-  get status(): (typeof STATUS)[ErrorCode] | 413 {
+  get status(): (typeof STATUS)[ErrorCode] | 413 | 415 {
     return STATUS[this.code]
   }
 }
@@ -51,6 +51,17 @@ export class PayloadTooLargeError extends ApiError {
 
   override get status() {
     return 413 as const
+  }
+}
+
+/** The body has a content coding (RFC 9110 15.5.16). Nothing is unpacked here, because a small body could become a huge one. */
+export class CodedBodyError extends ApiError {
+  constructor() {
+    super('invalid_request', 'the body has a Content-Encoding, for example gzip; send it without one')
+  }
+
+  override get status() {
+    return 415 as const
   }
 }
 

@@ -6,7 +6,7 @@ import { actorContext } from '../http/act.ts'
 import { requireAccessToken, requireAccount } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type AppEnv, auditContext } from '../http/env.ts'
-import { present } from '../http/params.ts'
+import { noQuery, present } from '../http/params.ts'
 import { json, NO_STORE, noContent } from '../http/respond.ts'
 import { name, noControls } from '../http/schemas.ts'
 import { serializeTokens } from './token-response.ts'
@@ -48,29 +48,29 @@ const changePasswordRequest = z.strictObject({ password: presentPassword, new_pa
 
 /** A customer's own account. */
 export const account = new Hono<AppEnv>()
-  .post('/signup', async c => {
+  .post('/signup', noQuery, async c => {
     const { email, password, name } = await readJson(c, signUpRequest)
     const context = auditContext(c, 'anonymous')
     const made = await signUp(c.get('services'), { email, password, name }, context)
     const customer = serializeCustomer(made.customer)
     return json(c, { customer, api_key: made.apiKey, ...serializeTokens(made.granted) }, 201, NO_STORE)
   })
-  .post('/login', async c => {
+  .post('/login', noQuery, async c => {
     const request = await readJson(c, logInRequest)
     const context = auditContext(c, 'anonymous')
     const { customer, granted } = await logIn(c.get('services'), request, context)
     return json(c, { customer: serializeCustomer(customer), ...serializeTokens(granted) }, 200, NO_STORE)
   })
-  .get('/me', requireAccessToken, async c => {
+  .get('/me', requireAccessToken, noQuery, async c => {
     const customer = await findAccount(c.get('services'), c.get('claims').client_id)
     return json(c, serializeCustomer(customer), 200, NO_STORE)
   })
-  .post('/logout', requireAccount, async c => {
+  .post('/logout', requireAccount, noQuery, async c => {
     const { revoker } = c.get('services')
     await revoker.end(c.get('customerId'), c.get('sessionId'), actorContext(c))
     return noContent(c)
   })
-  .post('/password', requireAccount, async c => {
+  .post('/password', requireAccount, noQuery, async c => {
     const { password, new_password: newPassword } = await readJson(c, changePasswordRequest)
     const change = { customerId: c.get('customerId'), sessionId: c.get('sessionId'), password, newPassword }
     await changePassword(c.get('services'), change, actorContext(c))

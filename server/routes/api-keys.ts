@@ -4,9 +4,9 @@ import { type ApiKeyRow, createApiKey, deleteApiKey, listApiKeys } from '../clie
 import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
-import { idempotencyKey, idParam, present } from '../http/params.ts'
+import { idempotencyKey, idParam, noQuery, present } from '../http/params.ts'
 import { json, NO_STORE, noContent } from '../http/respond.ts'
-import { name } from '../http/schemas.ts'
+import { distinct, name, wholeSeconds } from '../http/schemas.ts'
 import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -17,20 +17,21 @@ const createKeyRequest = z.strictObject({
   scopes: z
     .array(z.string().regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash').max(128))
     .max(50)
+    .transform(distinct)
     .optional(),
-  expires_in: z.int().min(1).max(TEN_YEARS_SECONDS, 'seconds, at most ten years').optional(),
+  expires_in: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
 })
 
 /** A customer's API keys. */
 export const apiKeys = new Hono<CustomerEnv>()
-  .get('/', async c => {
+  .get('/', noQuery, async c => {
     const keys = await listApiKeys(c.get('services'), c.get('customerId'))
     return json(c, { keys: keys.map(serializeApiKey) })
   })
-  .post('/', async c => {
+  .post('/', noQuery, async c => {
     const { name, scopes = [ANY], expires_in: expiresIn } = await readJson(c, createKeyRequest)
     assertGrantable(scopes)
-    const scope = [...new Set(scopes)].join(' ')
+    const scope = scopes.join(' ')
     const request = { customerId: c.get('customerId'), name, scope, expiresIn }
     const context = actorContext(c)
     const { text, ...key } = await createApiKey(c.get('services'), request, context, idempotencyKey(c))

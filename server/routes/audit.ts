@@ -68,7 +68,9 @@ const RFC_3339 = z.iso.datetime({ offset: true })
 
 function instant(name: string, text: string | undefined): Date | undefined {
   if (text === undefined) return undefined
-  const at = RFC_3339.safeParse(text).success ? Date.parse(text) : Number.NaN
+  // RFC 3339 5.6 allows `t` and `z` too.
+  const upperCase = text.toUpperCase()
+  const at = RFC_3339.safeParse(upperCase).success ? Date.parse(upperCase) : Number.NaN
   if (!(at >= 0 && at < YEAR_10000_MS))
     throw new ApiError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
   return new Date(at)

@@ -1,11 +1,12 @@
 import { Hono } from 'hono'
 import type { AppEnv } from '../http/env.ts'
+import { noQuery } from '../http/params.ts'
 import { json } from '../http/respond.ts'
 
 /** RFC 8414. openid-client asks at the second address and finds the same document. */
 export const discovery = new Hono<AppEnv>()
-  .get('/oauth-authorization-server', c => json(c, metadata(c.get('services').config.issuer)))
-  .get('/openid-configuration', c => json(c, metadata(c.get('services').config.issuer)))
+  .get('/oauth-authorization-server', noQuery, c => json(c, metadata(c.get('services').config.issuer)))
+  .get('/openid-configuration', noQuery, c => json(c, metadata(c.get('services').config.issuer)))
 
 const metadata = (issuer: string) => ({
   issuer,

@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import { Hono } from 'hono'
 import type { AppContext, AppEnv } from '../http/env.ts'
+import { noQuery } from '../http/params.ts'
 import { respond, bytes as respondBytes } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -82,9 +83,9 @@ const assets = new Map(ASSETS.map(asset => [asset[0], fileOf(...asset)]))
  * script alone is more than a megabyte. Hono's `serveStatic`, `etag` and `compress` would do so at each request.
  */
 export const docs = new Hono<AppEnv>()
-  .get('/openapi.yaml', c => serve(c, document))
-  .get('/docs', c => serve(c, page, { 'Content-Security-Policy': POLICY }))
-  .get('/docs/:asset', c => {
+  .get('/openapi.yaml', noQuery, c => serve(c, document))
+  .get('/docs', noQuery, c => serve(c, page, { 'Content-Security-Policy': POLICY }))
+  .get('/docs/:asset', noQuery, c => {
     const asset = assets.get(c.req.param('asset'))
     if (!asset) throw new ApiError('not_found', 'the reference has no such file')
     return serve(c, asset)

@@ -5,7 +5,7 @@ import { requireFormClient } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { stateAge } from '../http/consistency.ts'
 import type { AppContext, ClientEnv, OperatorEnv } from '../http/env.ts'
-import { present } from '../http/params.ts'
+import { noQuery, present } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 import { type Explanation, explainToken } from '../tokens/explain.ts'
@@ -14,7 +14,7 @@ import { type Explanation, explainToken } from '../tokens/explain.ts'
  * Explains why a token is refused. Customers' API keys may not ask, because they could learn about other
  * customers' tokens.
  */
-export const explain = new Hono<ClientEnv>().post('/', requireFormClient, c => {
+export const explain = new Hono<ClientEnv>().post('/', requireFormClient, noQuery, c => {
   const client = c.get('client')
   if (client.kind !== 'resource_server')
     throw new ApiError('unauthorized_client', 'only a resource server may ask why; an API key may not')
@@ -25,7 +25,7 @@ export const explain = new Hono<ClientEnv>().post('/', requireFormClient, c => {
 
 const explainRequest = z.strictObject({ token: z.string().min(1) })
 
-export const adminExplain = new Hono<OperatorEnv>().post('/', async c => {
+export const adminExplain = new Hono<OperatorEnv>().post('/', noQuery, async c => {
   const { token } = await readJson(c, explainRequest)
   return respondWithExplanation(c, token)
 })

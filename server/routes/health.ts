@@ -1,6 +1,7 @@
 import { Hono } from 'hono'
 import { requireOperator } from '../http/auth.ts'
 import type { AppEnv, Services } from '../http/env.ts'
+import { noQuery } from '../http/params.ts'
 import { bytes, json } from '../http/respond.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
@@ -9,14 +10,14 @@ import { Unavailable } from '../lib/errors.ts'
 export function health(services: Pick<Services, 'changeFeed' | 'clock' | 'metrics' | 'process'>) {
   const checks = readinessChecks(services)
   return new Hono<AppEnv>()
-    .get('/healthz', c => json(c, { status: 'ok' }))
-    .get('/readyz', async c => {
+    .get('/healthz', noQuery, c => json(c, { status: 'ok' }))
+    .get('/readyz', noQuery, async c => {
       const found = await checks()
       if (Object.values(found).every(check => check === 'ok')) return json(c, { status: 'ok', checks: found })
       services.metrics.unavailable('not_ready')
       return json(c, { status: 'unavailable', checks: found }, 503, { 'Retry-After': '1' })
     })
-    .get('/metrics', requireOperator, async c => {
+    .get('/metrics', requireOperator, noQuery, async c => {
       const { metrics } = services
       return bytes(c, await metrics.text(), 200, { 'Content-Type': metrics.contentType })
     })

@@ -6,6 +6,7 @@ import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
 import { bearerToken } from '../http/credentials.ts'
 import { type AppContext, type ClientEnv, credentialName, type Services } from '../http/env.ts'
+import { noQuery } from '../http/params.ts'
 import { bytes, NO_STORE } from '../http/respond.ts'
 import { listOf } from '../http/schemas.ts'
 import type { RefreshClaims } from '../jwt/claims.ts'
@@ -20,7 +21,7 @@ const batchRequest = z.strictObject({ tokens: listOf(z.string(), { max: 100 }) }
 
 /** RFC 7662. */
 export const introspect = new Hono<ClientEnv>()
-  .post('/', requireFormClient, async c => {
+  .post('/', requireFormClient, noQuery, async c => {
     const token = c.get('form').get('token')
     if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
     await strictBarrier(c)
@@ -28,14 +29,14 @@ export const introspect = new Hono<ClientEnv>()
     return respondWithAge(c, answer!)
   })
   // Dovecot's way: the token itself is the caller. It takes a 401 for an outage, so a bad token is inactive here too.
-  .get('/', async c => {
+  .get('/', noQuery, async c => {
     const token = bearerToken(c.req.header('authorization'))
     await strictBarrier(c)
     const claims = token === undefined ? undefined : await verifyToken(c.get('services'), token)
     return respondWithAge(c, claims ? serializeAccess(claims) : INACTIVE)
   })
   // A batch takes a MiB and a hundred MACs, so each credential has one at a time, from before its body is read.
-  .post('/batch', requireClient, c =>
+  .post('/batch', requireClient, noQuery, c =>
     c.get('services').batches.run(credentialName(c.get('client')), () => introspectBatch(c)),
   )
 

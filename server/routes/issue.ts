@@ -3,8 +3,8 @@ import { z } from 'zod'
 import { requireApiKey } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type ApiKeyClient, type ApiKeyEnv, type AppContext, auditContext } from '../http/env.ts'
-import { idempotencyKey } from '../http/params.ts'
-import { audience, scope, subject } from '../http/schemas.ts'
+import { idempotencyKey, noQuery } from '../http/params.ts'
+import { audience, issuedSubject, scope } from '../http/schemas.ts'
 import { MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { grantedScope } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -20,17 +20,27 @@ const ownClaims = z
     `at most ${MAX_CLAIMS_BYTES} bytes of JSON`,
   )
 
+/**
+ * Only the issuing statement knows the limit, because a policy may lower it, so that it also refuses what no limit allows. The
+ * number is cut to what fits its column.
+ */
+const expiresIn = z
+  .number()
+  .refine(Number.isInteger, 'must be a whole number')
+  .min(1)
+  .transform(seconds => Math.min(seconds, MAX_TOKEN_TTL_SECONDS + 1))
+
 const issueRequest = z.strictObject({
-  subject: subject.optional(),
+  subject: issuedSubject.optional(),
   scope: scope.optional(),
   audience: audience.optional(),
-  expires_in: z.int().min(1).max(MAX_TOKEN_TTL_SECONDS).optional(),
+  expires_in: expiresIn.optional(),
   claims: ownClaims.optional(),
   refresh: z.boolean().optional(),
 })
 
 /** A customer issues tokens for its own users. */
-export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, async c => {
+export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, noQuery, async c => {
   const { config, issuer } = c.get('services')
   const client = c.get('client')
   const request = await readJson(c, issueRequest)

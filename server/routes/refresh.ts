@@ -4,7 +4,7 @@ import { authenticateApiKey } from '../http/auth.ts'
 import { mediaType, readForm, readJson } from '../http/body.ts'
 import { clientCredential } from '../http/credentials.ts'
 import { type AppContext, type AppEnv, auditContext } from '../http/env.ts'
-import { present } from '../http/params.ts'
+import { noQuery, present } from '../http/params.ts'
 import { scope } from '../http/schemas.ts'
 import { check } from '../http/validate.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -13,7 +13,7 @@ import { tokenResponse } from './token-response.ts'
 const refreshRequest = z.strictObject({ refresh_token: z.string().min(1), scope: z.string().optional() })
 
 /** The refresh token is the credential, in JSON or in a form. */
-export const refresh = new Hono<AppEnv>().post('/', async c => {
+export const refresh = new Hono<AppEnv>().post('/', noQuery, async c => {
   if (mediaType(c) !== 'application/json') return refreshGrant(c, await readForm(c))
   const { refresh_token, scope } = await readJson(c, refreshRequest)
   return refreshGrant(c, new Map(Object.entries(present({ refresh_token, scope })) as [string, string][]))

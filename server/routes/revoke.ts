@@ -3,7 +3,7 @@ import { authenticateApiKey } from '../http/auth.ts'
 import { readForm } from '../http/body.ts'
 import { clientCredential } from '../http/credentials.ts'
 import { type ApiKeyClient, type AppContext, type AppEnv, auditContext } from '../http/env.ts'
-import { queryParams } from '../http/params.ts'
+import { readQuery } from '../http/params.ts'
 import { json, NO_STORE } from '../http/respond.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -13,9 +13,9 @@ type Params = Map<string, string>
 /** RFC 7009. An unknown token is 200 too: what the caller wanted holds. */
 export const revoke = new Hono<AppEnv>().post('/', async c => {
   const form = await readForm(c)
-  const query = queryParams(c)
-  const wait = flag(form, query, 'wait', ['all'])
-  const wholeSession = flag(form, query, 'session', ['true', 'false']) === 'true'
+  const query = readQuery(c, ['wait', 'session'])
+  const wait = option('wait', ['all'], form, query.wait)
+  const wholeSession = option('session', ['true', 'false'], form, query.session) === 'true'
   const token = form.get('token')
   if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
   const seq = await revokeToken(c, form, token, wholeSession)
@@ -24,8 +24,12 @@ export const revoke = new Hono<AppEnv>().post('/', async c => {
   return json(c, {}, 200, NO_STORE)
 })
 
-function flag(form: Params, query: Params, name: string, values: string[]) {
-  const value = query.get(name) ?? form.get(name)
+/** An option that may stand in the form or in the query. */
+function option(name: string, values: string[], form: Params, inQuery: string | undefined) {
+  const inForm = form.get(name)
+  if (inForm !== undefined && inQuery !== undefined)
+    throw new ApiError('invalid_request', `${name}: send it in the form or in the query, not in both`)
+  const value = inForm ?? inQuery
   if (value !== undefined && !values.includes(value))
     throw new ApiError('invalid_request', `${name}: ${values.join(' or ')}, or leave it out`)
   return value

@@ -1,12 +1,13 @@
 import { type Context, Hono } from 'hono'
+import { z } from 'zod'
 import { actAndWait } from '../http/act.ts'
+import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { idParam, present, readQuery } from '../http/params.ts'
 import { limitedRead } from '../http/reads.ts'
 import { json, noContent } from '../http/respond.ts'
 import { subject } from '../http/schemas.ts'
-import { check } from '../http/validate.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { ListedSession } from '../tokens/refresh.ts'
 
@@ -32,22 +33,19 @@ export const sessions = new Hono<CustomerEnv>()
     return noContent(c)
   })
 
-/** Revokes every token and session of one of the customer's users. A subject without any is no error. */
-export const subjects = new Hono<CustomerEnv>().post('/:subject/revoke', async c => {
-  await actAndWait(c, ({ revoker }, context) =>
-    revoker.revokeSubject(c.get('customerId'), check(subject, subjectParam(c)), context),
-  )
+const revokeSubjectRequest = z.strictObject({ subject })
+
+/**
+ * Revokes every token and session of one of the customer's users. A subject without any is no error. The subject is in the body,
+ * because URL parsers resolve `/subjects/../revoke` to the path that revokes the whole customer.
+ */
+export const subjects = new Hono<CustomerEnv>().post('/revoke', async c => {
+  await actAndWait(c, async ({ revoker }, context) => {
+    const { subject } = await readJson(c, revokeSubjectRequest)
+    return revoker.revokeSubject(c.get('customerId'), subject, context)
+  })
   return noContent(c)
 })
-
-/** Decoded strictly: Hono leaves an invalid percent-encoding as it is, which would name another subject. */
-function subjectParam(c: Context<CustomerEnv>): string {
-  try {
-    return decodeURIComponent(c.req.path.split('/').at(-2) ?? '')
-  } catch {
-    throw new ApiError('not_found', 'the subject in the path is not percent-encoded UTF-8')
-  }
-}
 
 /** Revokes every token and session of the customer, its own too. */
 export async function revokeCustomer(c: Context<CustomerEnv>) {

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
-import { present } from '../http/params.ts'
+import { noQuery, present } from '../http/params.ts'
 import { limitedRead } from '../http/reads.ts'
 import { json } from '../http/respond.ts'
 import { retireSigningKey } from '../keys/retirement.ts'
@@ -23,11 +23,11 @@ const retireRequest = z.strictObject({
 
 /** A customer's signing keys: everything about them but their bytes. */
 export const signingKeys = new Hono<CustomerEnv>()
-  .get('/', async c => {
+  .get('/', noQuery, async c => {
     const keys = await limitedRead(c, () => listSigningKeys(c.get('services'), c.get('customerId')))
     return json(c, { secrets: keys.map(serializeSigningKey) })
   })
-  .post('/rotate', async c => {
+  .post('/rotate', noQuery, async c => {
     const services = c.get('services')
     const customerId = c.get('customerId')
     const { use, now, dry_run } = await readJson(c, rotateRequest)

@@ -3,6 +3,7 @@ import { authenticateApiKey } from '../http/auth.ts'
 import { readForm } from '../http/body.ts'
 import { clientCredential } from '../http/credentials.ts'
 import type { AppContext, AppEnv } from '../http/env.ts'
+import { noQuery } from '../http/params.ts'
 import { scope } from '../http/schemas.ts'
 import { check } from '../http/validate.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -12,7 +13,7 @@ import { refreshGrant } from './refresh.ts'
 import { tokenResponse } from './token-response.ts'
 
 /** RFC 6749 4.4 and 6. */
-export const token = new Hono<AppEnv>().post('/', async c => {
+export const token = new Hono<AppEnv>().post('/', noQuery, async c => {
   const form = await readForm(c)
   const grantType = form.get('grant_type')
   if (grantType === 'client_credentials') return clientCredentialsGrant(c, form)

@@ -4,11 +4,10 @@ import type { AppContext, Services } from '../http/env.ts'
 import { challenge } from '../http/errors.ts'
 import { requestIdFrom } from '../http/request-id.ts'
 import { pathOf, queryOf, targetOfContext } from '../http/target.ts'
-import type { AccessClaims } from '../jwt/claims.ts'
 import { Unavailable } from '../lib/errors.ts'
 import type { Tracing } from '../lib/tracing.ts'
 import { isWaiting } from '../lib/when-ready.ts'
-import type { VerifyResult } from '../tokens/verifier.ts'
+import type { RequestVerdict } from '../tokens/verifier.ts'
 import { identityHeaders } from './identity-headers.ts'
 import { problemWith, type Rules, rulesOf } from './verify-rules.ts'
 
@@ -40,12 +39,12 @@ export function verify(services: Needs, tracing: Tracing | undefined) {
     try {
       const rules = rulesOf(rulesQuery(targetOfContext(c)), headers['x-assay-require'])
       if (rules === undefined) return refuseRules(services, requestId)
-      const token = tokenFrom(headers, services.config.tokenCookie)
-      if (token === undefined) return deny(services, requestId, 401, challenge(), 'token_missing')
+      const tokens = tokensFrom(headers, services.config.tokenCookie)
+      if (tokens.length === 0) return deny(services, requestId, 401, challenge(), 'token_missing')
       const consistency = headers['x-consistency']
-      const verdict = consistency === undefined ? services.tokens.verifyAccessSync(token) : undefined
+      const verdict = consistency === undefined ? services.tokens.verifyRequestSync(tokens) : undefined
       return verdict === undefined || isWaiting(verdict)
-        ? verifyLater(services, requestId, consistency, token, rules)
+        ? verifyLater(services, requestId, consistency, tokens, rules)
         : answer(services, requestId, verdict, rules)
     } catch (error) {
       return fail(services, requestId, error)
@@ -68,12 +67,12 @@ async function verifyLater(
   services: Needs,
   requestId: string,
   consistency: string | undefined,
-  token: string,
+  tokens: string[],
   rules: Rules,
 ): Promise<Response> {
   try {
     await readBarrier(consistency, services.changeFeed)
-    return answer(services, requestId, await services.tokens.verify(token), rules)
+    return answer(services, requestId, await services.tokens.verifyRequest(tokens), rules)
   } catch (error) {
     return fail(services, requestId, error)
   }
@@ -87,7 +86,7 @@ const INVALID = challenge(
 function answer(
   services: Needs,
   requestId: string,
-  { claims, refusal }: VerifyResult<AccessClaims>,
+  { claims, refusal }: RequestVerdict,
   rules: Rules,
 ): Response {
   if (!claims) return deny(services, requestId, 401, INVALID, refusal)
@@ -144,16 +143,35 @@ function empty(
 }
 
 /** A Bearer header wins over the cookie, even a malformed one. */
-function tokenFrom({ authorization, cookie }: RequestHeaders, name: string | undefined): string | undefined {
-  if (isBearer(authorization)) return bearerToken(authorization) ?? ''
-  return name === undefined ? undefined : cookieValue(cookie, name)
+function tokensFrom({ authorization, cookie }: RequestHeaders, name: string | undefined): string[] {
+  if (isBearer(authorization)) return [bearerToken(authorization) ?? '']
+  return name === undefined || cookie === undefined ? [] : cookieValues(cookie, name)
 }
 
+/** A browser sends several cookies of one name if they were set for different paths or domains. Each costs a verification. */
+const MAX_COOKIES = 4
+
 /**
- * The first cookie of this name, as it was sent. Not Hono's `parse`: it unquotes and decodes values, and skips a cookie that it
- * can't read, so that another one of the same name would count than the one that a backend reads.
+ * The cookies of this name that are not empty, as they were sent. Not Hono's `parse`: it unquotes and decodes values, so that
+ * another text would be verified than the one that a backend reads.
  */
-function cookieValue(header: string | undefined, name: string): string | undefined {
-  const pair = header?.split(';').find(one => one.trimStart().startsWith(`${name}=`))
-  return pair?.slice(pair.indexOf('=') + 1).trim() || undefined
+function cookieValues(header: string, name: string): string[] {
+  const prefix = `${name}=`
+  const values: string[] = []
+  let at = header.indexOf(prefix)
+  while (at >= 0 && values.length < MAX_COOKIES) {
+    const semicolon = header.indexOf(';', at)
+    const end = semicolon < 0 ? header.length : semicolon
+    const value = beginsPair(header, at) ? header.slice(at + prefix.length, end).trim() : ''
+    if (value !== '') values.push(value)
+    at = semicolon < 0 ? -1 : header.indexOf(prefix, semicolon)
+  }
+  return values
+}
+
+/** Whether nothing but white space is between `at` and the semicolon before it. */
+function beginsPair(header: string, at: number): boolean {
+  let before = at - 1
+  while (header[before] === ' ' || header[before] === '\t') before--
+  return before < 0 || header[before] === ';'
 }

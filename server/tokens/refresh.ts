@@ -75,6 +75,7 @@ export class Sessions {
     const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
     metrics.refreshed(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
+    if (row.outcome === 'scope') throw scope === undefined ? NO_SCOPE_LEFT : SCOPE_TOO_WIDE
     if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
       return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)
     throw refused(row.outcome)
@@ -143,10 +144,13 @@ const REJECTIONS = {
     'the customer of this refresh token is disabled; it can be used again once the customer is enabled',
 }
 
-const refused = (outcome: 'ended' | 'reuse' | 'disabled' | 'scope') =>
-  outcome === 'scope'
-    ? new ApiError(
-        'invalid_scope',
-        "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
-      )
-    : new ApiError('invalid_grant', REJECTIONS[outcome])
+const refused = (outcome: keyof typeof REJECTIONS) => new ApiError('invalid_grant', REJECTIONS[outcome])
+
+const SCOPE_TOO_WIDE = new ApiError(
+  'invalid_scope',
+  "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
+)
+const NO_SCOPE_LEFT = new ApiError(
+  'invalid_scope',
+  "the customer's policy allows none of the session's scopes; ask the operator to allow one, or start another session",
+)

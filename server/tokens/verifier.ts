@@ -24,9 +24,12 @@ export type RejectionReason =
   | 'customer_revoked'
   | 'customer_disabled'
 
-export type VerifyResult<Claims> =
+export type VerifyResult<Claims, Reason = RejectionReason> =
   | { claims: Claims; refusal?: undefined }
-  | { refusal: RejectionReason; claims?: undefined }
+  | { refusal: Reason; claims?: undefined }
+
+/** Why a request is refused that may have several tokens: two of them are valid, but of different subjects. */
+export type RequestVerdict = VerifyResult<AuthenticClaims, RejectionReason | 'subjects_differ'>
 
 export interface TokenVerifierOptions {
   authenticator: Authenticator
@@ -48,6 +51,11 @@ export class TokenVerifier {
    */
   async verify(text: string): Promise<VerifyResult<AuthenticClaims>> {
     return whenReady(() => this.verifyAccessSync(text))
+  }
+
+  /** Like `verifyRequestSync`, after loading what any of the tokens needs. Throws Unavailable. */
+  async verifyRequest(texts: readonly string[]): Promise<RequestVerdict> {
+    return whenReady(() => this.verifyRequestSync(texts))
   }
 
   /** Verifies all tokens against the same state, after loading what any of them needs. */
@@ -83,6 +91,16 @@ export class TokenVerifier {
     return refusal ? { refusal } : { claims }
   }
 
+  /**
+   * Like `verifyAccessSync`, for the tokens of one request, of which there is at least one. The first valid one counts. Valid ones
+   * of different subjects are refused, because it is not known who sent the request.
+   */
+  verifyRequestSync(texts: readonly string[]): RequestVerdict | Waiting {
+    if (texts.length === 1) return this.verifyAccessSync(texts[0]!)
+    const results = together(texts.map(text => this.verifyAccessSync(text)))
+    return isWaiting(results) ? results : firstValid(results)
+  }
+
   /** Why an authentic token is refused at this moment, or undefined. */
   #judge(claims: AuthenticClaims, { record }: SigningKey): RejectionReason | undefined {
     const { changeFeed, revocations } = this.#options
@@ -111,6 +129,13 @@ export class TokenVerifier {
     // The session's row decides the rest. A database clock that was set back must not end sessions.
     return isExpired(claims, changeFeed.now()) ? { refusal: 'expired' } : { claims }
   }
+}
+
+function firstValid(results: VerifyResult<AuthenticClaims>[]): RequestVerdict {
+  const [first, ...others] = results.flatMap(({ claims }) => claims ?? [])
+  if (!first) return results[0]!
+  const isSame = others.every(({ client_id, sub }) => client_id === first.client_id && sub === first.sub)
+  return isSame ? { claims: first } : { refusal: 'subjects_differ' }
 }
 
 function together<One extends object>(verdicts: (One | Waiting)[]): One[] | Waiting {

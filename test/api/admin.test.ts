@@ -316,6 +316,10 @@ describe('the list', () => {
       'cursor=x',
       'email=a&cursor=AAAA',
       'email=a&name=b',
+      'email=%20',
+      'name=+',
+      'email=',
+      'name=',
       'limit=0',
       'sort=name',
     ]
@@ -351,10 +355,26 @@ describe("what is a customer's own", () => {
     ])
   })
 
+  test('a subject of dots is revoked like any other, and leaves the customer alone', async () => {
+    const customer = await assay.signUp()
+    const { access_token } = await customer.session()
+    for (const subject of ['..', '.', '../..', '%2e%2e']) {
+      const headers = bearer(customer.apiKey)
+      expect((await call('POST', path(customer.id, '/subjects/revoke'), { subject })).status).toBe(204)
+      expect((await assay.postJson('/api/subjects/revoke', { subject }, headers)).status).toBe(204)
+    }
+    expect((await assay.verify(access_token)).status).toBe(200)
+    for (const body of [{}, { subject: '' }, { subject: 7 }, { subject: 'user-1', customer: customer.id }])
+      expect((await call('POST', path(customer.id, '/subjects/revoke'), body)).status).toBe(400)
+    expect((await assay.verify(access_token)).status).toBe(200)
+  })
+
   test('a subject, and a customer, are revoked whole', async () => {
     const customer = await assay.signUp()
     const [one, two] = [await customer.session(), await customer.session({ subject: 'user-2' })]
-    expect((await call('POST', path(customer.id, '/subjects/user-1/revoke'))).status).toBe(204)
+    expect((await call('POST', path(customer.id, '/subjects/revoke'), { subject: 'user-1' })).status).toBe(
+      204,
+    )
     expect((await assay.verify(one.access_token)).status).toBe(401)
     expect((await assay.verify(two.access_token)).status).toBe(200)
     expect((await call('POST', path(customer.id, '/revoke'))).status).toBe(204)
@@ -405,7 +425,7 @@ describe('erasing', () => {
     const customer = await assay.signUp()
     const { access_token, refresh_token } = await customer.session({ subject: 'ann@example.com' })
     await customer.issue({ subject: 'bob@example.com', refresh: true }, { 'Idempotency-Key': 'k' })
-    await call('POST', path(customer.id, '/subjects/bob%40example.com/revoke'))
+    await call('POST', path(customer.id, '/subjects/revoke'), { subject: 'bob@example.com' })
     expect((await there.verify(access_token)).status).toBe(200)
     const erased = await call('DELETE', path(customer.id, '?wait=all'))
     expect(erased).toMatchObject({
@@ -432,6 +452,53 @@ describe('erasing', () => {
       password: customer.password,
     })
     expect(again.status).toBe(201)
+  })
+
+  /** As an erasure leaves the database, before this replica has heard of it. */
+  async function eraseUnheard({ id }: Customer) {
+    for (const table of ['sessions', 'api_keys', 'signing_keys'])
+      await world.admin.query(`delete from assay.${table} where customer_id = $1`, [id])
+    await world.admin.query('delete from assay.customers where id = $1', [id])
+  }
+
+  const REQUESTS: Record<string, [method: string, path: string, body?: object]> = {
+    'reading the account': ['GET', '/api/auth/me'],
+    'changing the password': ['POST', '/api/auth/password', { password: 'p', new_password: 'a new horse' }],
+    'creating an API key': ['POST', '/api/keys', { name: 'new' }],
+    'deleting an API key': ['DELETE', `/api/keys/${'a'.repeat(32)}`],
+    'ending a session': ['DELETE', `/api/sessions/${'a'.repeat(24)}`],
+    'ending all sessions': ['DELETE', '/api/sessions'],
+    'rotating the secrets': ['POST', '/api/secrets/rotate', {}],
+    'retiring a secret': ['POST', '/api/secrets/retire', { use: 'access', version: 1 }],
+  }
+
+  test.each(Object.entries(REQUESTS))(
+    'refuses the token of a request that it overtook: %s',
+    async (_, request) => {
+      const customer = await assay.signUp()
+      const issued = (await customer.issue()).json.access_token
+      for (const token of [customer.accessToken, issued]) expect((await assay.verify(token)).status).toBe(200)
+      await eraseUnheard(customer)
+      const [method, at, body] = request
+      const refused = await call(method, at, body, bearer(customer.accessToken))
+      expect(refused).toMatchObject({ status: 401, json: { error: 'invalid_token' } })
+      expect(Number(refused.headers.get('content-length'))).toBe(Buffer.byteLength(refused.text))
+      expect((await assay.get('/api/auth/me', issued)).status).toBe(401)
+      const byKey = await call('DELETE', REQUESTS['ending a session']![1], undefined, bearer(customer.apiKey))
+      expect(byKey).toMatchObject({ status: 401, json: { error: 'invalid_client' } })
+    },
+  )
+
+  test('an operator whose request it overtook is told that there is no such customer', async () => {
+    const customer = await assay.signUp()
+    const database = holding(world.db)
+    const slow = await world.replica({}, { link: database.db })
+    const loaded = database.hold(named('findListed'))
+    const late = slow.postJson(path(customer.id, '/keys'), {}, asAlice)
+    await loaded.has
+    expect((await call('DELETE', path(customer.id))).status).toBe(200)
+    loaded.release()
+    expect(await late).toMatchObject({ status: 404, json: { detail: 'no such customer' } })
   })
 
   test('what was under way when it was erased goes with the next round of maintenance', async () => {

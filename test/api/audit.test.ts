@@ -84,6 +84,7 @@ test('what was done can be asked for by time: from includes its moment, to does 
   expect(await subjects(`&from=${two}&to=${three}`)).toEqual(['two'])
   const offset = new Date(Date.parse(two) + 7_200_000).toISOString().replace('Z', '+02:00')
   expect(await subjects(`&from=${encodeURIComponent(offset)}&to=${three}`)).toEqual(['two'])
+  expect(await subjects(`&from=${two.toLowerCase()}&to=${three.replace('T', 't')}`)).toEqual(['two'])
   expect(await subjects(`&from=${three}&to=${two}`)).toEqual([])
 })
 

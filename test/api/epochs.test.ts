@@ -17,7 +17,7 @@ beforeAll(async () => {
 afterAll(() => world.stop())
 
 const revokeSubject = ({ apiKey }: Customer, subject: string) =>
-  here.request(`/api/subjects/${subject}/revoke`, { method: 'POST', headers: bearer(apiKey) })
+  here.postJson('/api/subjects/revoke', { subject }, bearer(apiKey))
 
 const revokeCustomer = (accessToken: string) =>
   here.request('/api/sessions', { method: 'DELETE', headers: bearer(accessToken) })

@@ -151,9 +151,9 @@ test('it ends what began since the last time, and what is narrower goes on to co
   await expectEnded(between)
   const customer = await here.signUp()
   const [bySubject, byCustomer] = [await customer.session(), await customer.session({ subject: 'user-2' })]
-  const at = (more: string) =>
-    here.request(`/admin/customers/${customer.id}${more}`, { method: 'POST', headers: bearer(ALICE) })
-  await at('/subjects/user-1/revoke?wait=all')
+  const at = (more: string, body = {}) =>
+    here.postJson(`/admin/customers/${customer.id}${more}`, body, bearer(ALICE))
+  await at('/subjects/revoke?wait=all', { subject: 'user-1' })
   expect((await there.verify(bySubject.access_token)).status).toBe(401)
   expect((await there.verify(byCustomer.access_token)).status).toBe(200)
   await at('/revoke?wait=all')

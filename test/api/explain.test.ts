@@ -80,11 +80,10 @@ describe('of a refresh token', () => {
 
 test('a refresh token that a revocation of all ended, or whose customer is disabled, is not called active', async () => {
   const other = await assay.signUp()
-  const headers = bearer(ADMIN_TOKEN)
-  const at = (more: string) =>
-    assay.request(`/admin/customers/${other.id}${more}`, { method: 'POST', headers })
+  const at = (more: string, body = {}) =>
+    assay.postJson(`/admin/customers/${other.id}${more}`, body, bearer(ADMIN_TOKEN))
   const bySubject = await other.session()
-  await at('/subjects/user-1/revoke')
+  await at('/subjects/revoke', { subject: 'user-1' })
   const reason = async (token: string) => (await explain(token, { toServers: false })).reason
   expect(await reason(bySubject.refresh_token)).toBe('session_ended')
   const later = await other.session()

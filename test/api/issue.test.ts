@@ -62,6 +62,14 @@ test('a token is about the subject asked for, in any script', async () => {
   }
 })
 
+test('a subject of one or two dots is refused, because it changes the path of a URL', async () => {
+  for (const subject of ['.', '..']) {
+    expect(await refusal({ subject })).toBe(INVALID)
+    expect(await refusal({ subject, refresh: true })).toBe(INVALID)
+  }
+  for (const subject of ['...', '.a', '../..']) expect((await issued({ subject })).claims.sub).toBe(subject)
+})
+
 test('a token has the scopes asked for, each once and in their order, and the answer says so', async () => {
   const { json, claims, told } = await issued({ scope: 'write read write' })
   expect([json.scope, claims.scope, told.scope]).toEqual(Array(3).fill('write read'))
@@ -73,6 +81,23 @@ test('a token is for the audience asked for, or for several', async () => {
     const { claims, told } = await issued({ audience })
     expect([claims.aud, told.aud]).toEqual([audience, audience])
   }
+})
+
+test('an audience that is repeated counts once, also in a session', async () => {
+  for (const refresh of [false, true]) {
+    const { json, claims, told } = await issued({
+      audience: ['urn:b', 'urn:a', 'urn:b'],
+      subject: 'u',
+      refresh,
+    })
+    expect([claims.aud, told.aud]).toEqual([
+      ['urn:b', 'urn:a'],
+      ['urn:b', 'urn:a'],
+    ])
+    const { headers } = await assay.verify(json.access_token)
+    expect(headers.get('x-auth-audience')).toBe('urn:b urn:a')
+  }
+  expect((await issued({ audience: ['urn:a', 'urn:a'] })).claims.aud).toEqual(['urn:a'])
 })
 
 test('a token lives as long as asked, from a second to the longest allowed', async () => {
@@ -236,7 +261,7 @@ test('a body of another type, or of none, is refused', async () => {
 test('H40 what makes more than 3 KiB of identity headers is refused when it is issued (CVE-2026-50630)', async () => {
   const over = [
     { subject: '名'.repeat(255), claims: { a: 'x'.repeat(600) } },
-    { audience: Array(10).fill('x'.repeat(255)), scope: 's'.repeat(600) },
+    { audience: Array.from({ length: 10 }, (_, i) => i + 'x'.repeat(254)), scope: 's'.repeat(600) },
     { subject: 'x'.repeat(255), claims: { a: 'x'.repeat(2038) } },
   ]
   for (const body of over) expect(await refusal(body)).toBe(INVALID)

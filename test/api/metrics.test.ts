@@ -237,7 +237,7 @@ test('acts that take a number on the change feed are counted, and hardly wait wh
     await assay.postForm('/revoke', { token }, bearer(customer.apiKey))
     await assay.request(`/api/sessions/${session_id}`, { method: 'DELETE', headers: bearer(customer.apiKey) })
     await assay.postJson('/api/secrets/rotate', {}, bearer(customer.accessToken))
-    await assay.request('/api/subjects/ann/revoke', { method: 'POST', headers: bearer(customer.apiKey) })
+    await assay.postJson('/api/subjects/revoke', { subject: 'ann' }, bearer(customer.apiKey))
     await assay.request('/api/sessions', { method: 'DELETE', headers: bearer(customer.accessToken) })
   }
   const before = await metric('assay_change_feed_lock_wait_seconds_sum')

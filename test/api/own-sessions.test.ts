@@ -111,6 +111,7 @@ test('a walk is not disturbed by sessions that begin and end meanwhile', async (
 
 test('sessions can be listed of one subject, whatever its name', async () => {
   const customer = await assay.signUp()
+  expect(await assay.get('/api/sessions?subject=', customer.accessToken)).toMatchObject({ status: 400 })
   const subjects = ['ada', 'Ada', 'ada ', 'a%', 'a_a', '名前', "o'brien", 'a&limit=1', '+49 30 1']
   for (const subject of subjects) await customer.session({ subject })
   for (const subject of subjects) {

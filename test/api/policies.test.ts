@@ -64,7 +64,7 @@ describe('a policy', () => {
   test('is shown as it was set, and what it leaves out is not there', async () => {
     const { id } = await here.signUp()
     expect((await read(id)).json).not.toHaveProperty('policy')
-    const whole = await put(id, WHOLE)
+    const whole = await put(id, { ...WHOLE, scopes: [...WHOLE.scopes, ...WHOLE.scopes] })
     expect(whole.json.policy).toEqual(WHOLE)
     expect((await read(id, READER)).json.policy).toEqual(WHOLE)
     const listed = await here.get('/admin/customers?limit=100', ALICE)
@@ -148,6 +148,11 @@ describe('lifetimes', () => {
     const over = await customer.issue({ expires_in: 3_601 })
     expect(errorOf(over)).toBe('400 invalid_request')
     expect(over.json.error_description).toBe('expires_in: from 1 to 3600 seconds')
+    for (const expires_in of [86_401, 2 ** 31, 1e300])
+      expect((await customer.issue({ expires_in })).json).toEqual({
+        ...over.json,
+        request_id: expect.any(String),
+      })
     expect((await (await here.signUp()).issue({ expires_in: 901 })).status).toBe(400)
   })
 
@@ -242,6 +247,28 @@ describe('scopes', () => {
     expect(claimsOf(next.access_token).scope).toBe('read')
     await set(customer, {})
     expect(claimsOf((await refreshed(next.refresh_token)).access_token).scope).toBe('read write')
+  })
+
+  test('a session that is left none of its scopes is refused, and goes on when it is left one', async () => {
+    const customer = await here.signUp()
+    const { refresh_token } = await customer.session()
+    await set(customer, { scopes: ['list'] })
+    for (const form of [{ refresh_token }, { refresh_token, scope: 'read' }]) {
+      const refused = await there.postForm('/refresh', form)
+      expect(errorOf(refused)).toBe('400 invalid_scope')
+      expect(refused.json.error_description).toContain("customer's policy")
+    }
+    const token = { grant_type: 'refresh_token', refresh_token }
+    expect(errorOf(await here.postForm('/token', token))).toBe('400 invalid_scope')
+    await set(customer, { scopes: ['write', 'list'] })
+    expect((await refreshed(refresh_token)).scope).toBe('write')
+  })
+
+  test('a session that never had a scope is refreshed, whatever the policy', async () => {
+    const customer = await ruled({ scopes: ['list'] })
+    const { json } = await customer.issue({ subject: 'user-1', refresh: true })
+    expect(json).not.toHaveProperty('scope')
+    expect(await refreshed(json.refresh_token)).not.toHaveProperty('scope')
   })
 
   test('the account’s own sessions keep theirs', async () => {

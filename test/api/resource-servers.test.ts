@@ -57,6 +57,14 @@ test('one asks about every token, by its credential, whichever way it comes', as
   expect((await assay.postForm('/issue', {}, bearer(server.credential))).status).toBe(400)
 })
 
+test('a customer or scope that is repeated in its limits counts once', async () => {
+  const limits = { customers: [one.id, two.id, one.id], scopes: ['read', 'read'] }
+  const server = await create(limits)
+  expect(server).toMatchObject({ customers: [one.id, two.id], scopes: ['read'] })
+  const changed = await call('PUT', `/admin/servers/${server.id}`, limits)
+  expect(changed.json).toMatchObject({ customers: [one.id, two.id], scopes: ['read'] })
+})
+
 test('one that is limited knows of no other customer, not even why', async () => {
   const server = await create({ customers: [one.id] })
   const { access_token: mine } = await one.session()

@@ -173,6 +173,12 @@ test('what is malformed is told, and revokes nothing', async () => {
     [{ token }, '?session=yes'],
     [{ token, session: '1' }, ''],
     [{ token }, '?wait=all&wait=all'],
+    [{ token, session: 'true' }, '?session=false'],
+    [{ token, session: 'true' }, '?session=true'],
+    [{ token, wait: 'all' }, '?wait=all'],
+    [{ token }, '?wiat=all'],
+    [{ token }, '?wait='],
+    [{}, `?token=${token}`],
   ]
   for (const [form, query] of wrong) {
     const { status, json } = await revoke(form, customer.apiKey, assay, query)

@@ -93,7 +93,7 @@ const RULES: Record<string, Rule> = {
   'GET /api/sessions': { may: ['account token', 'API key'] },
   'DELETE /api/sessions/:id': { may: ['account token', 'API key'] },
   'DELETE /api/sessions': { may: ACCOUNT, ends: true },
-  'POST /api/subjects/:subject/revoke': { may: ['account token', 'API key'] },
+  'POST /api/subjects/revoke': { may: ['account token', 'API key'], body: () => ({ subject: 'user-1' }) },
   'GET /api/secrets': { may: ACCOUNT },
   'POST /api/secrets/rotate': { may: ACCOUNT, body: () => ({ dry_run: true }) },
   // There is none: the answer is 404, but to who may ask.
@@ -140,7 +140,10 @@ const RULES: Record<string, Rule> = {
   },
   'GET /admin/customers/:customer/sessions': { may: OPERATORS },
   'DELETE /admin/customers/:customer/sessions/:id': { may: CHANGERS },
-  'POST /admin/customers/:customer/subjects/:subject/revoke': { may: CHANGERS },
+  'POST /admin/customers/:customer/subjects/revoke': {
+    may: CHANGERS,
+    body: () => ({ subject: 'user-1' }),
+  },
   'GET /admin/customers/:customer/audit': { may: OPERATORS },
   'GET /admin/audit': { may: OPERATORS },
   'GET /admin/audit/export': { may: OPERATORS },
@@ -217,28 +220,33 @@ async function credentials(): Promise<Show> {
 
 /** As Bearer and as Basic; a refresh token also by itself, in the body. */
 async function tryRoute(route: string, { body, passes = isPass }: Rule, shown: Shown) {
-  const [given = '', pattern = ''] = route.split(' ')
-  const path = pattern
-    .replace(':path{.+}', 'some/path')
-    .replace(':customer', shown.customer.id)
-    .replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa')
   const authorizations = shown.secret ? [bearer(shown.secret), byBasic(shown), {}] : [{}]
-  const method = given === 'ALL' ? 'GET' : given
   for (const authorization of authorizations) {
-    const content = body?.(shown)
-    const json = content !== undefined && !(content instanceof URLSearchParams)
-    const answer = await assay.request(path, {
-      method,
-      headers: { ...authorization, ...(json && { 'Content-Type': 'application/json' }) } as Record<
-        string,
-        string
-      >,
-      ...(content && { body: json ? JSON.stringify(content) : content }),
-    })
+    const answer = await send(route, authorization, shown, body?.(shown))
     if (passes(answer)) return true
     expectRefusal(answer)
   }
   return false
+}
+
+function send(
+  route: string,
+  authorization: Record<string, string>,
+  { customer }: Shown,
+  content: object | URLSearchParams | undefined,
+  query = '',
+) {
+  const [method = '', pattern = ''] = route.split(' ')
+  const path = pattern
+    .replace(':path{.+}', 'some/path')
+    .replace(':customer', customer.id)
+    .replace(':id', 'aaaaaaaaaaaaaaaaaaaaaaaa')
+  const json = content !== undefined && !(content instanceof URLSearchParams)
+  return assay.request(path + query, {
+    method: method === 'ALL' ? 'GET' : method,
+    headers: { ...authorization, ...(json && { 'Content-Type': 'application/json' }) },
+    ...(content && { body: json ? JSON.stringify(content) : content }),
+  })
 }
 
 const byBasic = ({ id, secret }: Shown) => ({ Authorization: basic(id, secret) })
@@ -282,6 +290,37 @@ test('every route with a JSON body refuses one with a repeated member', async ()
   }
   expect(refused.length).toBeGreaterThanOrEqual(17)
 })
+
+describe.each(Object.entries(RULES).filter(([route]) => !route.includes('/verify')))(
+  '%s',
+  (route, { may, body }) => {
+    test('refuses a query parameter that it does not know, or that is empty', async () => {
+      const shown = await (await credentials())(may[0]!)
+      const authorization = may[0] === 'resource server' ? byBasic(shown) : bearer(shown.secret)
+      for (const query of ['?wiat=all', '?wiat=', '?wiat', '?wait=', '?wait=All', '?limit=&subject=']) {
+        const { status, json } = await send(route, authorization, shown, body?.(shown), query)
+        expect([query, status, json.error]).toEqual([query, 400, 'invalid_request'])
+      }
+    })
+  },
+)
+
+test.each(Object.entries(RULES).filter(([, { body }]) => body !== undefined))(
+  '%s refuses a body with a Content-Encoding, and says so',
+  async (route, { may, body }) => {
+    const shown = await (await credentials())(may[0]!)
+    const authorization = may[0] === 'resource server' ? byBasic(shown) : bearer(shown.secret)
+    for (const encoding of ['gzip', 'GZIP', 'br', 'identity, gzip']) {
+      const headers = { ...authorization, 'Content-Encoding': encoding }
+      const answer = await send(route, headers, shown, body!(shown))
+      expect([answer.status, answer.json.error]).toEqual([415, 'invalid_request'])
+      expect(answer.headers.get('accept-encoding')).toBe('identity')
+      expect(answer.text).toContain('Content-Encoding')
+    }
+    const plain = await send(route, { ...authorization, 'Content-Encoding': 'identity' }, shown, body!(shown))
+    expect(plain.status).not.toBe(415)
+  },
+)
 
 test('no request passes Hono unobserved: every route but /verify has the middleware that counts and logs before it', () => {
   for (const route of routes().filter(each => !each.includes('/verify'))) {

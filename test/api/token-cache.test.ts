@@ -109,7 +109,7 @@ const ENDINGS: Record<string, Ending> = {
   'its session is ended': ({ apiKey }, { session_id }) =>
     here.request(`/api/sessions/${session_id}`, { method: 'DELETE', headers: bearer(apiKey) }),
   'its subject is revoked': ({ apiKey }) =>
-    here.request('/api/subjects/user-1/revoke', { method: 'POST', headers: bearer(apiKey) }),
+    here.postJson('/api/subjects/revoke', { subject: 'user-1' }, bearer(apiKey)),
   'its customer ends all sessions': ({ accessToken }) =>
     here.request('/api/sessions', { method: 'DELETE', headers: bearer(accessToken) }),
   'its customer rotates the access key now': ({ accessToken }) =>

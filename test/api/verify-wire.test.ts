@@ -182,13 +182,23 @@ test('two Authorization headers are not a choice', async () => {
   }
 })
 
-test('of two cookies of the name the first counts, and only as it was sent', async () => {
-  for (const forged of ['forged', 'forged\\.x.y', '"forged', '\xe9', `"${token}"`, `%65${token.slice(1)}`]) {
+test('of two cookies of the name the valid one counts, and only as it was sent', async () => {
+  for (const forged of [
+    '',
+    'forged',
+    'forged\\.x.y',
+    '"forged',
+    '\xe9',
+    `"${token}"`,
+    `%65${token.slice(1)}`,
+  ]) {
     await expectAnswer(401, 'GET /verify', { Cookie: `session=${forged}` })
-    await expectAnswer(401, 'GET /verify', { Cookie: `session=${forged}; session=${token}` })
+    await expectAnswer(200, 'GET /verify', { Cookie: `session=${forged}; session=${token}` })
+    await expectAnswer(200, 'GET /verify', { Cookie: `other=x; session=${token}; session=${forged}` })
   }
-  await expectAnswer(200, 'GET /verify', { Cookie: `other=x; session=${token}; session=forged` })
-  await expectAnswer(401, 'GET /verify', { Cookie: `session =${token}` })
+  for (const none of [`session =${token}`, `a=session=${token}`, `xsession=${token}`, `a b session=${token}`])
+    await expectAnswer(401, 'GET /verify', { Cookie: none })
+  await expectAnswer(200, 'GET /verify', { Cookie: `xsession=x; a=session=y;\t session=${token}` })
 })
 
 test('a cookie on the wire is read like the header, and the header wins', async () => {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
 let assay: Replica
@@ -195,6 +195,61 @@ describe('with a cookie for the token', () => {
       expect((await ask(`${name}=${token}`)).status).toBe(401)
     expect((await ask('session=')).headers.get('www-authenticate')).toBe('Bearer realm="assay"')
     expect((await ask('session=garbage')).headers.get('www-authenticate')).toContain('invalid_token')
+  })
+
+  const askAll = (...tokens: string[]) => ask(tokens.map(each => `session=${each}`).join('; '))
+
+  test('two valid ones of one subject are one, and the first counts', async () => {
+    const [one, two] = [await customer.session(), await customer.session()]
+    for (const [first, second] of [
+      [one, two],
+      [two, one],
+    ] as const) {
+      const { status, headers } = await askAll(first.access_token, 'garbage', second.access_token)
+      expect([status, headers.get('x-auth-session')]).toEqual([200, first.session_id])
+    }
+    expect((await askAll(one.access_token, one.access_token)).status).toBe(200)
+  })
+
+  test('two valid ones of different subjects are refused, until one of them is revoked', async () => {
+    const ann = await customer.session({ subject: 'ann' })
+    // The same subject, of another customer.
+    const others = [
+      await customer.session({ subject: 'bob' }),
+      await (await assay.signUp()).session({ subject: 'ann' }),
+    ]
+    for (const other of others)
+      for (const tokens of [
+        [ann.access_token, other.access_token],
+        [other.access_token, ann.access_token],
+      ]) {
+        const refused = await askAll(...tokens)
+        expect([refused.status, refused.headers.get('x-auth-subject')]).toEqual([401, null])
+        expect(refused.headers.get('www-authenticate')).toContain('invalid_token')
+      }
+    await withCookie.postForm('/revoke', { token: others[0]!.access_token }, bearer(customer.apiKey))
+    expect((await askAll(others[0]!.access_token, ann.access_token)).headers.get('x-auth-subject')).toBe(
+      'ann',
+    )
+  })
+
+  test('valid ones are told apart before their customers are in memory too, and with X-Consistency', async () => {
+    const [one, two] = [(await customer.issue()).json, (await (await assay.signUp()).issue()).json]
+    const both = `session=${one.access_token}; session=${two.access_token}`
+    const fresh = await world.replica({ TOKEN_COOKIE: 'session' })
+    const headers = { Cookie: both }
+    expect((await fresh.request('/verify', { headers })).status).toBe(401)
+    expect((await ask(both)).status).toBe(401)
+    const strict = { Cookie: `session=x; session=${one.access_token}`, 'X-Consistency': 'strict' }
+    expect((await fresh.request('/verify', { headers: strict })).status).toBe(200)
+    expect((await fresh.request('/verify', { headers: { ...strict, Cookie: both } })).status).toBe(401)
+  })
+
+  test('four are looked at, and empty ones are none', async () => {
+    expect((await askAll('a', 'b', 'c', token)).status).toBe(200)
+    expect((await askAll('a', 'b', 'c', 'd', token)).status).toBe(401)
+    expect((await askAll('', '', '', '', '', token)).status).toBe(200)
+    expect((await askAll('', '')).headers.get('www-authenticate')).toBe('Bearer realm="assay"')
   })
 
   test.each(['garbage', 'a.b.c', '!!!', 'a b'])('a Bearer header wins, even with the token %s', async bad => {

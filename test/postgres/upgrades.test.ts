@@ -75,7 +75,7 @@ async function everything(at: Running): Promise<number[]> {
     await ask(at, '/issue', { json: {}, token }),
     await ask(at, '/revoke', { form: { token: access_token }, token }),
     await ask(at, `/api/sessions/${session_id}`, { token, method: 'DELETE' }),
-    await ask(at, '/api/subjects/user-1/revoke', { json: {}, token }),
+    await ask(at, '/api/subjects/revoke', { json: { subject: 'user-1' }, token }),
     await ask(at, '/api/sessions', { token }),
     await ask(at, '/api/auth/me', { token: account }),
     await ask(at, '/api/keys', { json: { scopes: ['read'] }, token: account }),
@@ -207,7 +207,7 @@ describe('this version and the next, on one database', () => {
     'a session that is ended': (at, { tokens, apiKey: token }) =>
       ask(at, `/api/sessions/${tokens.session_id}`, { token, method: 'DELETE' }),
     'a subject whose all is revoked': (at, { apiKey: token }) =>
-      ask(at, '/api/subjects/user-1/revoke', { json: {}, token }),
+      ask(at, '/api/subjects/revoke', { json: { subject: 'user-1' }, token }),
     'a secret that is rotated at once': (at, { account: token }) =>
       ask(at, '/api/secrets/rotate', { json: { use: 'access', now: true }, token }),
     'a customer that is disabled': (at, { id }) =>

@@ -33,7 +33,7 @@ test('whoever revokes tells the others', async () => {
       const { refresh_token: token } = await customer.session()
       await here.postForm('/revoke', { token }, bearer(customer.apiKey))
     },
-    () => here.postJson('/api/subjects/user-1/revoke', {}, bearer(customer.accessToken)),
+    () => here.postJson('/api/subjects/revoke', { subject: 'user-1' }, bearer(customer.accessToken)),
     () => here.postJson('/api/secrets/rotate', {}, bearer(customer.accessToken)),
   ]
   for (const act of acts) {

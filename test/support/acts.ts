@@ -407,7 +407,10 @@ export const ACTS: Act[] = [
     name: 'revoking a subject',
     prepare: begin,
     run: stage =>
-      send(stage, 'POST', '/api/subjects/user-1/revoke', { headers: bearer(stage.customer.apiKey) }),
+      send(stage, 'POST', '/api/subjects/revoke', {
+        json: { subject: 'user-1' },
+        headers: bearer(stage.customer.apiKey),
+      }),
     status: 204,
     events: stage => [
       { type: 'subject.revoked', customer_id: stage.customer.id, actor: byKey(stage), subject: 'user-1' },

@@ -18,7 +18,7 @@ import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { AppContext, OperatorEnv } from '../../http/env.ts'
 import { decodeCursor, decodeTextCursor, pageOf, pageSize, textPageOf } from '../../http/pagination.ts'
-import { customerParam, idempotencyKey, present, readQuery } from '../../http/params.ts'
+import { customerParam, idempotencyKey, noQuery, present, readQuery } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
 import { name } from '../../http/schemas.ts'
 import { ApiError } from '../../lib/errors.ts'
@@ -43,15 +43,17 @@ export const customers = new Hono<OperatorEnv>()
     const { page, nextCursor } = await (by ? search(c, by, query) : list(c, query))
     return json(c, present({ customers: page.map(serializeCustomer), next_cursor: nextCursor }))
   })
-  .post('/', async c => {
+  .post('/', noQuery, async c => {
     const { email, name, password } = await readJson(c, createRequest)
     const context = actorContext(c)
     const account = { email, name, password }
     const { customer, apiKey } = await createCustomer(c.get('services'), account, context, idempotencyKey(c))
     return jsonWithETag(c, customer, { customer: serializeCustomer(customer), api_key: apiKey }, 201)
   })
-  .get('/:customer', async c => jsonWithETag(c, await findCustomer(c.get('services'), customerParam(c))))
-  .patch('/:customer', async c => {
+  .get('/:customer', noQuery, async c =>
+    jsonWithETag(c, await findCustomer(c.get('services'), customerParam(c))),
+  )
+  .patch('/:customer', noQuery, async c => {
     const change = conditionalChange(c)
     const { email, name } = await readJson(c, changeRequest)
     const customer = await changeCustomer(c.get('services'), change, { email, name }, actorContext(c))
@@ -88,6 +90,8 @@ async function list(c: AppContext, { cursor, limit }: ListQuery) {
 async function search(c: AppContext, by: 'email' | 'name', query: ListQuery) {
   const size = pageSize(query.limit)
   const prefix = query[by]!.trim()
+  if (prefix === '')
+    throw new ApiError('invalid_request', `${by}: is blank; give its beginning or leave it out`)
   const after = decodeTextCursor(query.cursor)
   const position = { afterText: after?.text, afterId: after?.id, limit: size + 1 }
   return textPageOf(await searchCustomers(c.get('services'), by, { prefix, ...position }), size)

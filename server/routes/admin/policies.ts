@@ -4,8 +4,8 @@ import { setPolicy } from '../../customers/admin.ts'
 import { actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
-import { present } from '../../http/params.ts'
-import { listOf } from '../../http/schemas.ts'
+import { noQuery, present } from '../../http/params.ts'
+import { distinct, listOf, wholeSeconds } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
 import { conditionalChange, jsonWithETag } from './customers.ts'
@@ -13,11 +13,6 @@ import { conditionalChange, jsonWithETag } from './customers.ts'
 const HOUR_SECONDS = 3_600
 const DAY_SECONDS = 86_400
 const TEN_YEARS_SECONDS = 3650 * DAY_SECONDS
-
-const upTo = (most: number, inWords: string) => {
-  const message = `whole seconds, from 1 to ${most} (${inWords})`
-  return z.int(message).min(1, message).max(most, message).optional()
-}
 
 /** At least an hour: ages are checked once a minute, and each rotation leaves a version that must retire. */
 const AGE = `whole seconds, from ${HOUR_SECONDS} (an hour) to ${TEN_YEARS_SECONDS} (ten years); 0: never`
@@ -38,11 +33,11 @@ const policyScope = z
   )
 
 const policyRequest = z.strictObject({
-  scopes: listOf(policyScope, { min: 1, max: 50 }).optional(),
-  access_token_ttl: upTo(DAY_SECONDS, 'a day'),
-  max_access_token_ttl: upTo(DAY_SECONDS, 'a day'),
-  refresh_token_ttl: upTo(TEN_YEARS_SECONDS, 'ten years'),
-  session_max_ttl: upTo(TEN_YEARS_SECONDS, 'ten years'),
+  scopes: listOf(policyScope, { min: 1, max: 50 }).transform(distinct).optional(),
+  access_token_ttl: wholeSeconds(DAY_SECONDS, 'a day').optional(),
+  max_access_token_ttl: wholeSeconds(DAY_SECONDS, 'a day').optional(),
+  refresh_token_ttl: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
+  session_max_ttl: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
   refresh_policy: z
     .enum(['until_confirmed', 'grace_only', 'strict'], 'until_confirmed, grace_only or strict')
     .optional(),
@@ -53,7 +48,7 @@ const policyRequest = z.strictObject({
  * Limits on one customer's tokens and sessions. A request replaces the whole policy: for what it leaves out, the server's
  * settings apply.
  */
-export const policies = new Hono<OperatorEnv>().put('/:customer/policy', async c => {
+export const policies = new Hono<OperatorEnv>().put('/:customer/policy', noQuery, async c => {
   const change = conditionalChange(c)
   const policy = toPolicy(await readJson(c, policyRequest))
   return jsonWithETag(c, await setPolicy(c.get('services'), change, policy, actorContext(c)))
@@ -62,7 +57,7 @@ export const policies = new Hono<OperatorEnv>().put('/:customer/policy', async c
 const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({
   ...NO_POLICY,
   ...present({
-    scopes: request.scopes && [...new Set(request.scopes)].join(' '),
+    scopes: request.scopes?.join(' '),
     accessTokenTtl: request.access_token_ttl,
     maxAccessTokenTtl: request.max_access_token_ttl,
     refreshTokenTtl: request.refresh_token_ttl,

@@ -11,9 +11,9 @@ import {
 import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
-import { idempotencyKey, idParam, present } from '../../http/params.ts'
+import { idempotencyKey, idParam, noQuery, present } from '../../http/params.ts'
 import { json, NO_STORE, noContent } from '../../http/respond.ts'
-import { listOf, name } from '../../http/schemas.ts'
+import { distinct, listOf, name } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { ApiError } from '../../lib/errors.ts'
 
@@ -25,18 +25,19 @@ const allowedScope = z
 
 const serverRequest = z.strictObject({
   name: name.optional(),
-  customers: listOf(customerId, { min: 1, max: 200 }).optional(),
-  scopes: listOf(allowedScope, { min: 1, max: 50 }).optional(),
+  customers: listOf(customerId, { min: 1, max: 200 }).transform(distinct).optional(),
+  scopes: listOf(allowedScope, { min: 1, max: 50 }).transform(distinct).optional(),
 })
 
 const DAY_SECONDS = 86_400
+const OVERLAP = 'whole seconds, from 0 to 2592000 (thirty days)'
 
 const rotateRequest = z
   .strictObject({
     overlap: z
-      .int()
-      .min(0)
-      .max(30 * DAY_SECONDS, 'seconds, at most thirty days')
+      .int(OVERLAP)
+      .min(0, OVERLAP)
+      .max(30 * DAY_SECONDS, OVERLAP)
       .optional(),
     end: z.enum(['previous', 'current'], 'previous or current').optional(),
   })
@@ -47,11 +48,11 @@ const rotateRequest = z
 
 /** Resource servers created by operators. The setting RESOURCE_SERVERS is not included. */
 export const resourceServers = new Hono<OperatorEnv>()
-  .get('/', async c => {
+  .get('/', noQuery, async c => {
     const servers = await listResourceServers(c.get('services'))
     return json(c, { servers: servers.map(serializeServer) })
   })
-  .post('/', async c => {
+  .post('/', noQuery, async c => {
     const { name, customers, scopes } = await readJson(c, serverRequest)
     const context = actorContext(c)
     const described = { name, customers, scopes }
@@ -69,7 +70,7 @@ export const resourceServers = new Hono<OperatorEnv>()
   })
   // With an overlap of 0 the old credential is refused at once here, and elsewhere within MAX_STALENESS. The answer doesn't
   // wait for that: it holds the new credential, and must not be lost.
-  .post('/:id/rotate', async c => {
+  .post('/:id/rotate', noQuery, async c => {
     const { overlap = DAY_SECONDS, end } = await readJson(c, rotateRequest)
     const context = actorContext(c)
     const rotation = { overlap, end }
