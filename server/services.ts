@@ -135,6 +135,7 @@ export function createServices(parts: Parts) {
     revocations,
     revoker,
     keys,
+    redisKeyCache,
     tokens,
     issuer,
     sessions,
