@@ -9,7 +9,6 @@ import { ApiError, TokenMissing } from '../lib/errors.ts'
 import { readForm } from './body.ts'
 import { bearerToken, clientCredential, headerCredential } from './credentials.ts'
 import type {
-  AccessTokenEnv,
   AccountEnv,
   ApiKeyClient,
   ApiKeyEnv,
@@ -86,14 +85,6 @@ async function verifyAccessToken(c: AppContext): Promise<AccessClaims> {
   if (!claims) throw new ApiError('invalid_token', token.startsWith('assay_') ? NOT_A_TOKEN : INVALID_TOKEN)
   return claims
 }
-
-/** Any access token, one of /issue or /token too. */
-export const requireAccessToken = createMiddleware<AccessTokenEnv>(async (c, next) => {
-  const claims = await verifyAccessToken(c)
-  c.get('services').sessions.markConfirmed(claims)
-  c.set('claims', claims)
-  await next()
-})
 
 /** A customer that acts for itself. Tokens of /issue and /token never have the scope. Throws `insufficient_scope`. */
 export const requireAccount = createMiddleware<AccountEnv>(async (c, next) => {

@@ -2,7 +2,6 @@ import type { ServerResponse } from 'node:http'
 import type { Context } from 'hono'
 import type { AuditContext } from '../audit/audit.ts'
 import type { AuthenticatedClient } from '../clients/authenticate.ts'
-import type { AccessClaims } from '../jwt/claims.ts'
 import type { Services } from '../services.ts'
 import type { Incoming } from './target.ts'
 
@@ -32,9 +31,6 @@ interface WithVariables<More extends object> {
   Bindings: Bindings
   Variables: AppVariables & More
 }
-
-/** Behind `requireAccessToken`. */
-export type AccessTokenEnv = WithVariables<{ claims: AccessClaims }>
 
 /** Behind `requireAccount`: a customer that acts for itself, and the session of its token. */
 export type AccountEnv = WithVariables<{ customerId: string; sessionId: string; actor: string }>

@@ -2,7 +2,7 @@ import { Hono } from 'hono'
 import { z } from 'zod'
 import { type Customer, changePassword, findAccount, logIn, signUp } from '../customers/accounts.ts'
 import { actorContext } from '../http/act.ts'
-import { requireAccessToken, requireAccount } from '../http/auth.ts'
+import { requireAccount } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type AppEnv, auditContext } from '../http/env.ts'
 import { present } from '../http/params.ts'
@@ -44,8 +44,8 @@ export const account = new Hono<AppEnv>()
     const { customer, granted } = await logIn(c.get('services'), request, context)
     return json(c, { customer: serializeCustomer(customer), ...serializeTokens(granted) }, 200, NO_STORE)
   })
-  .get('/me', requireAccessToken, async c => {
-    const customer = await findAccount(c.get('services'), c.get('claims').client_id)
+  .get('/me', requireAccount, async c => {
+    const customer = await findAccount(c.get('services'), c.get('customerId'))
     return json(c, serializeCustomer(customer), 200, NO_STORE)
   })
   .post('/logout', requireAccount, async c => {

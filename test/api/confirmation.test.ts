@@ -3,6 +3,7 @@ import { changeCustomer, countsOf, type StoppedClock, stopClock, storedSession }
 import {
   basic,
   type Customer,
+  claimsOf,
   makeWorld,
   RESOURCE_SERVER,
   type Replica,
@@ -39,7 +40,6 @@ const places: Record<string, (replica: Replica, token: string) => Promise<{ stat
   '/introspect/batch': (replica, token) =>
     replica.postJson('/introspect/batch', { tokens: [token] }, { Authorization: GATEWAY }),
   '/introspect of the token itself': (replica, token) => replica.get('/introspect', token),
-  '/api/auth/me': (replica, token) => replica.get('/api/auth/me', token),
 }
 
 const next = async (refreshToken: string): Promise<Tokens> => (await assay.refresh(refreshToken)).json
@@ -58,6 +58,14 @@ for (const [place, see] of Object.entries(places))
     expect((await assay.refresh(first.refresh_token)).json.error).toBe('invalid_grant')
     expect(await countsOf(world, first.session_id)).toHaveProperty('session.reuse_detected', 1)
   })
+
+test("an account's access token seen at its own endpoints shows that it has the successor", async () => {
+  const { accessToken, refreshToken } = await assay.signUp()
+  const { access_token } = await next(refreshToken)
+  expect((await assay.get('/api/auth/me', access_token)).status).toBe(200)
+  await assay.sessions.flush()
+  expect(await isConfirmed(claimsOf(accessToken).sid)).toBe(true)
+})
 
 test('what is seen is written within about a second, by itself', async () => {
   const { session_id, refresh_token } = await customer.session()
@@ -184,7 +192,7 @@ const thefts: ((stolen: string) => Promise<Tokens>)[] = [
   },
   async stolen => {
     const got = await next(stolen)
-    await assay.get('/api/auth/me', got.access_token)
+    await assay.get('/introspect', got.access_token)
     return got
   },
   async stolen => next((await next(stolen)).refresh_token),
