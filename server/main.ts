@@ -50,8 +50,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   if (verb === 'migrate') return migrate()
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
   const log = createLog(config.logLevel, standardOutput())
-  const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
-  process.on('exit', () => folder?.release())
+  const folder = openFolder(config)
   const secrets = resolveSecrets(config, folder, log)
   const db = await openDatabase(config, folder?.database)
   await warnIfNotDurable(db, log)
@@ -72,11 +71,20 @@ async function main([verb = 'serve', ...rest]: string[]) {
   flushCompileCache()
 }
 
+/** The folder of the embedded database, until this process ends. Undefined if there is a database elsewhere. */
+function openFolder({ databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>): DataDir | undefined {
+  if (databaseUrl !== undefined) return undefined
+  // PGlite asks for mode 0666 for every file that it makes, as long as it runs.
+  process.umask(0o077)
+  const folder = openDataDir(dataDir)
+  process.on('exit', () => folder.release())
+  return folder
+}
+
 /** Brings the database up to date and ends. It needs no secret but the database's URL. */
 async function migrate() {
   const config = loadDatabaseConfig(process.env, path => readFileSync(path, 'utf8'))
-  const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
-  process.on('exit', () => folder?.release())
+  const folder = openFolder(config)
   const db = await openDatabase(config, folder?.database)
   await db.close()
 }
