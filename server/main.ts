@@ -8,6 +8,7 @@ import { banner } from './banner.ts'
 import {
   type Config,
   ConfigError,
+  forgetSecrets,
   loadConfig,
   loadDatabaseConfig,
   MAX_WORKERS,
@@ -49,6 +50,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   if (cluster.isWorker) return (await import('./workers/worker.ts')).work(clock)
   if (verb === 'migrate') return migrate()
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
+  forgetSecrets(process.env)
   const log = createLog(config.logLevel, standardOutput())
   const folder = openFolder(config)
   const secrets = resolveSecrets(config, folder, log)

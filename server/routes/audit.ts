@@ -19,12 +19,13 @@ export const PAGE_PARAMS = ['cursor', 'limit'] as const
 type SpanQuery = { [name in (typeof SPAN_PARAMS)[number]]?: string }
 type PageQuery = SpanQuery & { [name in (typeof PAGE_PARAMS)[number]]?: string }
 
-/** A customer's audit events. */
+/** A customer's audit events, for itself or for an operator. */
 export const audit = new Hono<CustomerEnv>().get('/', c => {
   const customerId = c.get('customerId')
+  const serialize = isOperator(c.get('actor')) ? serializeEvent : serializeForCustomer
   const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
   const find = (span: AuditSpan) => listCustomerEvents(c.get('services'), { ...span, customerId })
-  return pageOfEvents(c, query, find, serializeEvent)
+  return pageOfEvents(c, query, find, serialize)
 })
 
 export async function pageOfEvents(
@@ -71,6 +72,12 @@ function instant(name: string, text: string | undefined): Date | undefined {
     throw new ApiError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
   return new Date(at)
 }
+
+const isOperator = (actor: string) => actor.startsWith('operator:')
+
+/** Customers see an operator's name, but not where its request came from. */
+const serializeForCustomer = (event: AuditRow) =>
+  serializeEvent(isOperator(event.actor) ? { ...event, ip: null, userAgent: null } : event)
 
 export const serializeEvent = (event: AuditRow) =>
   present({
