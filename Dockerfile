@@ -35,5 +35,6 @@ STOPSIGNAL SIGTERM
 # Slim has no curl. This asks whether the process lives; whether it can answer is /readyz, for the load balancer.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=15s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.PORT}/healthz`).then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-ENTRYPOINT ["node", "/app/cli/main.ts"]
+# SIGUSR1 would open the inspector, which reads every secret in memory.
+ENTRYPOINT ["node", "--disable-sigusr1", "/app/cli/main.ts"]
 CMD ["serve"]

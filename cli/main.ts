@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --disable-sigusr1
 // First: it handles signals while the other modules are loaded.
 import '../server/shutdown.ts'
 import { CommandError, EXIT } from './errors.ts'

@@ -72,6 +72,9 @@ export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
     async set(key: string, value: string, lifetimeMs: number) {
       await call(client => client.set(key, value, { PX: lifetimeMs }))
     },
+    async delete(key: string) {
+      await call(client => client.del(key))
+    },
     /** Runs a script. The result is whatever the script returns. */
     eval: (script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown> =>
       call(client => client.eval(script, options)),

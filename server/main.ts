@@ -9,6 +9,7 @@ import {
   type Config,
   ConfigError,
   describeMisspelt,
+  forgetSecrets,
   loadConfig,
   loadDatabaseConfig,
   MAX_WORKERS,
@@ -51,10 +52,10 @@ async function main([verb = 'serve', ...rest]: string[]) {
   if (cluster.isWorker) return (await import('./workers/worker.ts')).work(clock)
   if (verb === 'migrate') return migrate()
   const config = loadConfig(process.env, path => readFileSync(path, 'utf8'))
+  forgetSecrets(process.env)
   const log = createLog(config.logLevel, standardOutput(clock))
   warnIfMisspelt(log)
-  const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
-  process.on('exit', () => folder?.release())
+  const folder = openFolder(config)
   const secrets = resolveSecrets(config, folder, log)
   const db = await openDatabase(config, folder?.database)
   await warnIfNotDurable(db, log)
@@ -75,12 +76,21 @@ async function main([verb = 'serve', ...rest]: string[]) {
   flushCompileCache()
 }
 
+/** The folder of the embedded database, until this process ends. Undefined if there is a database elsewhere. */
+function openFolder({ databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>): DataDir | undefined {
+  if (databaseUrl !== undefined) return undefined
+  // PGlite asks for mode 0666 for every file that it makes, as long as it runs.
+  process.umask(0o077)
+  const folder = openDataDir(dataDir)
+  process.on('exit', () => folder.release())
+  return folder
+}
+
 /** Brings the database up to date and ends. It needs no secret but the database's URL. */
 async function migrate() {
   const config = loadDatabaseConfig(process.env, path => readFileSync(path, 'utf8'))
   warnIfMisspelt(createLog('warn', standardOutput(clock)))
-  const folder = config.databaseUrl === undefined ? openDataDir(config.dataDir) : undefined
-  process.on('exit', () => folder?.release())
+  const folder = openFolder(config)
   const db = await openDatabase(config, folder?.database)
   await db.close()
 }

@@ -8,6 +8,7 @@ import { findInstallation } from '../db/queries/customer-keys.ts'
 import { assertNoGaps, stateOfSchema } from '../db/schema-check.ts'
 import { inspect, type Server } from '../db/server-info.ts'
 import { type Config, ConfigError } from './config/load.ts'
+import { closeToOthers } from './embedded/data-dir.ts'
 import { Unavailable } from './lib/errors.ts'
 import type { Log } from './lib/logger.ts'
 import { VERSION } from './lib/version.ts'
@@ -26,7 +27,10 @@ export async function openDatabase(urls: Urls, folder: string | undefined): Prom
     db = await open({ url: databaseUrl, server })
     await bringUpToDate(db, directDatabaseUrl ?? databaseUrl)
     await checkPrivileges(db)
-  } else db = await open({ folder: folder! })
+  } else {
+    db = await open({ folder: folder! })
+    closeToOthers(folder!)
+  }
   await assertNoGaps(db)
   return db
 }

@@ -16,7 +16,7 @@ export function createReplica(parts: Parts) {
   async function stop() {
     const { sessions, clients, changeFeed } = services
     await maintenance.stop()
-    await Promise.all([sessions.flush(), clients.flush()])
+    await Promise.all([sessions.stop(), clients.stop()])
     await changeFeed.stop()
     await tracing?.flush()
   }

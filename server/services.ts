@@ -146,6 +146,7 @@ export function createServices(parts: Parts) {
     revocations,
     revoker,
     keys,
+    redisKeyCache,
     tokens,
     issuer,
     sessions,

@@ -19,6 +19,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parseAdminToken, parseMasterKeys } from '../server/config/load.ts'
 import {
   adminTokenFile,
+  closeToOthers,
   type DataDir,
   DataDirInUseError,
   MasterKeyMissingError,
@@ -109,6 +110,19 @@ function makeDatabase(dir: DataDir): void {
 }
 
 describe('opening', () => {
+  test('a database that others may read is closed to them, and the folder around it is left alone', () => {
+    const first = openDataDir(path)
+    makeDatabase(first)
+    mkdirSync(join(first.database, 'base'))
+    first.release()
+    const modes = (...of: string[]) => of.map(name => (statSync(join(path, name)).mode & 0o777).toString(8))
+    chmodSync(path, 0o755)
+    chmodSync(first.database, 0o755)
+    chmodSync(join(first.database, 'PG_VERSION'), 0o666)
+    closeToOthers(first.database)
+    expect(modes('', 'pgdata', 'pgdata/base', 'pgdata/PG_VERSION')).toEqual(['755', '700', '700', '600'])
+  })
+
   test('the folder is made for its owner only, and is fresh until a database is in it', () => {
     const first = openDataDir(path)
     expect(statSync(path).mode & 0o777).toBe(0o700)

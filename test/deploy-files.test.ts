@@ -78,7 +78,7 @@ describe('Dockerfile', () => {
 
   test('runs as the user node, without npm in between, and says how it is stopped and asked', () => {
     expect(all('USER')).toEqual(['USER node'])
-    expect(all('ENTRYPOINT')).toEqual(['ENTRYPOINT ["node", "/app/cli/main.ts"]'])
+    expect(all('ENTRYPOINT')).toEqual(['ENTRYPOINT ["node", "--disable-sigusr1", "/app/cli/main.ts"]'])
     expect(all('CMD')).toEqual(['CMD ["serve"]'])
     expect(all('STOPSIGNAL')).toEqual(['STOPSIGNAL SIGTERM'])
     expect(all('HEALTHCHECK')[0]).toMatch(/CMD \["node", "-e", .*\/healthz/)

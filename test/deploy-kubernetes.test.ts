@@ -75,6 +75,18 @@ describe('deploy/kubernetes', () => {
     expect(deployment.spec.strategy.rollingUpdate).toEqual({ maxSurge: 1, maxUnavailable: 0 })
   })
 
+  test('only what is labelled reaches the pods, and its word on the client’s address is believed', () => {
+    const { podSelector, policyTypes, ingress } = read('networkpolicy.yaml').spec
+    expect(podSelector).toEqual(deployment.spec.selector)
+    expect(policyTypes).toEqual(['Ingress'])
+    const [{ from, ports }, ...more] = ingress
+    expect(more).toEqual([])
+    const labelled = { matchLabels: { 'assay-client': 'true' } }
+    expect(from).toEqual([{ podSelector: labelled }, { namespaceSelector: labelled }])
+    expect(ports).toEqual([{ port: container.ports[0].name, protocol: 'TCP' }])
+    expect(environment.TRUST_PROXY).toBeDefined()
+  })
+
   test('a pod that ends has time for its drain', () => {
     const [command, seconds] = container.lifecycle.preStop.exec.command
     expect(command).toBe('sleep')

@@ -19,8 +19,9 @@ const one = (key: string) => {
 
 describe('deploy/systemd/assay.service', () => {
   test('starts what there is', () => {
-    const [node, script] = one('ExecStart')!.split(' ')
+    const [node, flag, script] = one('ExecStart')!.split(' ')
     expect(node).toBe('/usr/bin/node')
+    expect(flag).toBe('--disable-sigusr1')
     expect(existsSync(join(ROOT, script!))).toBe(true)
   })
 
@@ -57,5 +58,6 @@ describe('deploy/systemd/assay.service', () => {
     expect(one('CapabilityBoundingSet')).toBe('')
     expect(all('SystemCallFilter')).toEqual(['@system-service', '~@privileged'])
     expect(one('StateDirectoryMode')).toBe('0700')
+    expect(one('LimitCORE')).toBe('0')
   })
 })

@@ -48,6 +48,14 @@ test('Ctrl-C, which the terminal sends to npm and to the server, drains it once'
   expect(isLocked()).toBe(false)
 })
 
+test.each(['start', 'run assay -- serve'])('SIGUSR1 does not open the inspector: npm %s', async words => {
+  const server = await startByNpm(words.split(' '), { DATA_DIR })
+  const { pid } = JSON.parse(readFileSync(join(DATA_DIR, 'assay.lock'), 'utf8'))
+  process.kill(pid, 'SIGUSR1')
+  await expectDrain(server, 'SIGINT', () => server.kill('SIGINT'))
+  expect(server.output()).not.toContain('Debugger')
+})
+
 test('a second signal to npm start ends the server at once, with its exit code', async () => {
   const server = await startByNpm(['start'], { DATA_DIR })
   const began = performance.now()

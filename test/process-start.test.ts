@@ -1,7 +1,16 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -21,6 +30,7 @@ let pasted: { stdout: string; stderr: string }
 let signedUp: { access_token: string; customer: { id: string } }
 
 beforeAll(async () => {
+  mkdirSync(DATA_DIR, { mode: 0o755 })
   first = await startAssay({ DATA_DIR })
   await until('the banner is written', () => first.stderr().includes('curl -i'))
   pasted = await promisify(execFile)('bash', ['-c', commandsIn(first.stderr())])
@@ -80,9 +90,17 @@ const elsewhere = () => [
 describe('the first start of the embedded default', () => {
   test('makes a master key and an operator token that only their owner can read', () => {
     for (const file of [masterKeys, adminToken]) expect(statSync(file).mode & 0o777).toBe(0o600)
-    expect(statSync(DATA_DIR).mode & 0o777).toBe(0o700)
     expect(readFileSync(masterKeys, 'utf8')).toMatch(/^m1:[A-Za-z0-9+/]{43}=\n$/)
     expect(readFileSync(adminToken, 'utf8')).toMatch(/^[\w-]{43}\n$/)
+  })
+
+  test('makes a database whose files only their owner can read, though its folder is open to all', () => {
+    const files = readdirSync(DATA_DIR, { recursive: true, withFileTypes: true })
+    expect(files.length).toBeGreaterThan(900)
+    const open = files.filter(
+      file => statSync(join(file.parentPath, file.name)).mode & (file.isDirectory() ? 0o077 : 0o177),
+    )
+    expect(open.map(({ name }) => name)).toEqual([])
   })
 
   test('greets with commands that, pasted into a shell, end in a token that is let through', () => {

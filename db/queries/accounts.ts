@@ -107,6 +107,17 @@ export const insertLoginFailure = prepared('insertLoginFailure')<
     detail: sql`json_build_object('reason', ${param('reason')}::text)::text`,
   })}`)
 
+/** A wrong present password, where a session asked for a new one. */
+export const insertPasswordChangeFailure = prepared('insertPasswordChangeFailure')<
+  AuditContext & { customerId: string; sessionId: string },
+  never
+>(sql`
+  with failed as (select ${now} as t, ${param('customerId')}::text as customer_id)
+  ${auditInsert('customer.password_change_failed', 'failed', {
+    subject: sql`customer_id`,
+    session: sql`${param('sessionId')}::text`,
+  })}`)
+
 export type CustomerRow = RowOf<typeof findCustomer>
 
 export const findCustomer = query('findCustomer', (db, { customerId }: Params<{ customerId: string }>) =>

@@ -12,6 +12,7 @@ export const AUDIT_TYPES = [
   'customer.logged_in',
   'customer.login_failed',
   'customer.password_changed',
+  'customer.password_change_failed',
   'customer.password_set',
   'customer.changed',
   'customer.policy_set',

@@ -7,6 +7,7 @@ import { auditEvents } from '../schema/audit-events.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 import { idempotencyKeys } from '../schema/idempotency-keys.ts'
+import { revocations } from '../schema/revocations.ts'
 import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
@@ -49,6 +50,15 @@ const deleteRows = (table: AnyPgTable & { customerId: AnyPgColumn }, of: string)
   sql`delete from ${table} using ${sql.raw(of)} as c where ${table.customerId} = c.customer_id returning 1`
 
 /**
+ * Deletes the revocations of the customer's subjects, sessions and tokens: a subject may be an email address. No replica
+ * can miss one. Whoever polls after this commit gets the customer's own change instead, under a higher number, and
+ * refuses every token of a customer that is gone.
+ */
+const deleteRevocations = (of: string) => sql`
+  delete from ${revocations} using ${sql.raw(of)} as c
+  where ${revocations.customerId} = c.customer_id and ${revocations.kind} <> 'customer' returning 1`
+
+/**
  * Erases a customer. No row: no such customer.
  *
  * 1. `changed` deletes the customer, and the parts up to `scrubbed` what belongs to it.
@@ -69,6 +79,7 @@ export const eraseCustomer = prepared('eraseCustomer')<
   versions as (${deleteRows(signingKeys, 'changed')}),
   forgotten as (${deleteRows(idempotencyKeys, 'changed')}),
   raised as (${deleteRows(subjectEpochs, 'changed')}),
+  revoked as (${deleteRevocations('changed')}),
   scrubbed as (${scrubEvents('changed')}),
   counted as materialized (
     select changed.*,
@@ -82,7 +93,7 @@ export const eraseCustomer = prepared('eraseCustomer')<
     detail: sql`json_build_object('sessions', sessions, 'api_keys', api_keys, 'secrets', secrets,
       'audit_events', audit_events)::text`,
   })}),
-  ${publishParts('customer', 'changed', ['audited', 'forgotten', 'raised'])}
+  ${publishParts('customer', 'changed', ['audited', 'forgotten', 'raised', 'revoked'])}
   select ${publishedColumns}, t as "erasedAt", sessions, api_keys as "apiKeys", secrets, audit_events as "auditEvents"
   from counted`)
 
@@ -102,11 +113,16 @@ export const findErased = query('findErased', db =>
     .groupBy(auditEvents.customerId),
 )
 
-/** Deletes what requests wrote that were under way when their customer was erased: sessions, epochs and audit events. */
+/**
+ * Deletes what requests wrote that were under way when their customer was erased: sessions, epochs, revocations, and what is
+ * personal in audit events.
+ */
 export const sweepErased = prepared('sweepErased')<{ customerId: string; at: Date }, never>(sql`
   with erased as materialized (
     select ${param('customerId')}::text as customer_id, ${param('at')}::timestamptz as erased_at
   ),
   ended as (${deleteRows(sessions, 'erased')}),
-  raised as (${deleteRows(subjectEpochs, 'erased')})
+  forgotten as (${deleteRows(idempotencyKeys, 'erased')}),
+  raised as (${deleteRows(subjectEpochs, 'erased')}),
+  revoked as (${deleteRevocations('erased')})
   ${scrubEvents('erased', sql`and ${auditEvents.at} > c.erased_at - interval '1 minute'`)}`)

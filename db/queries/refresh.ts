@@ -26,6 +26,8 @@ export interface Refresh {
   sessionId: string
   /** The generation of the token presented. */
   gen: number
+  /** Whether the client was seen with the next generation, and the session's row may not say so yet. */
+  successorSeen: boolean
   /** The narrower scope asked for, or undefined. */
   scope: string | undefined
   tokenId: string
@@ -35,11 +37,12 @@ export interface Refresh {
 /** As JSON, for refreshSessions. */
 export const refreshesOf = (asked: Refresh[]) =>
   JSON.stringify(
-    asked.map(({ customerId, sessionId, gen, scope, tokenId, origin }, n) => ({
+    asked.map(({ customerId, sessionId, gen, successorSeen, scope, tokenId, origin }, n) => ({
       n,
       customer_id: customerId,
       session_id: sessionId,
       presented_gen: gen,
+      successor_seen: successorSeen,
       asked_scope: scope,
       token_id: tokenId,
       actor: origin.actor,
@@ -71,18 +74,19 @@ const { c, a, r } = customerWithKeys
  *    is looked up by its id for each, which `offset 0` enforces whatever the planner guesses of their number.
  * 5. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
  *    `scope` would mean the whole of it (RFC 6749 5.1). It comes last, so that asking for too much never hides a reuse.
- * 6. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it.
+ * 6. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
+ *    successor that was seen, so that no flood of replays keeps that from being written.
  * 7. `ended` ends a session whose token was used again, if `alone`.
  * 8. `after` are the sessions as they are then.
  */
 const refreshSql = (alone: boolean): SQL => sql`
   with requests as materialized (
     select * from jsonb_to_recordset(${param('acts')}::text::jsonb) as request (
-      n int, customer_id text, session_id text, presented_gen int, asked_scope text, token_id text,
-      actor text, ip text, user_agent text)
+      n int, customer_id text, session_id text, presented_gen int, successor_seen boolean, asked_scope text,
+      token_id text, actor text, ip text, user_agent text)
   ),
   locked as materialized (
-    select s.*, n, presented_gen, asked_scope, token_id, actor, ip, user_agent
+    select s.*, n, presented_gen, successor_seen, asked_scope, token_id, actor, ip, user_agent
     from (select * from requests order by customer_id, session_id) as ordered
     cross join lateral (
       select ${sessions.customerId}, ${sessions.id}, ${sessions.subject}, ${sessions.scope}, ${sessions.customerEpoch},
@@ -139,7 +143,9 @@ const refreshSql = (alone: boolean): SQL => sql`
   ),
   replayed as (
     update ${sessions} as ${s} set ${bare(s.accessUntil)} = greatest(${s.accessUntil},
-      least(d.t + make_interval(secs => least(${s.accessTtl}, d.most_ttl)), ${s.expiresAt}))
+      least(d.t + make_interval(secs => least(${s.accessTtl}, d.most_ttl)), ${s.expiresAt})),
+      ${bare(s.confirmedAt)} = coalesce(${s.confirmedAt},
+        case when d.successor_seen and d.presented_gen = ${s.gen} - 1 then d.t end)
     from decided as d where ${s.customerId} = d.customer_id and ${s.id} = d.id and d.outcome = 'replay'
     returning s.*
   ),

@@ -47,25 +47,51 @@ const s = alias(sessions, 's')
 const c = alias(customers, 'c')
 const e = alias(subjectEpochs, 'e')
 
+/** A client that was seen with what its session's rotation to `gen` gave it. */
+export interface Seen {
+  customer_id: string
+  id: string
+  gen: number
+}
+
 /**
- * Notes that clients were seen with what their session's last rotation gave them. `due` skips locked rows: a lost
- * confirmation only delays the detection of theft.
+ * Notes that clients were seen with what their session's last rotation gave them (seen: Seen[]), and returns those whose
+ * row was locked. `alone`: one of them, which waits for its row.
+ *
+ * 1. `seen` are the generations that clients were seen with.
+ * 2. `unconfirmed` are those that are still their session's latest, and not confirmed yet.
+ * 3. `due` locks their rows, except those that are locked already.
+ * 4. `confirmed` confirms them.
  */
-export const confirmSessions = prepared('confirmSessions')<{ seen: string }, { id: string }>(sql`
+const confirmSql = (alone: boolean): SQL => sql`
   with seen as (
     select * from jsonb_to_recordset(${param('seen')}::text::jsonb) as seen (customer_id text, id text, gen int)
   ),
-  due as (
+  unconfirmed as materialized (
     select ${s.customerId}, ${s.id}, ${s.gen}
     from ${sessions} as ${s}
     join seen on seen.customer_id = ${s.customerId} and seen.id = ${s.id} and seen.gen = ${s.gen}
     where ${s.confirmedAt} is null
+  ),
+  due as materialized (
+    select ${s.customerId}, ${s.id}, ${s.gen}
+    from ${sessions} as ${s}
+    join unconfirmed as u on u.customer_id = ${s.customerId} and u.id = ${s.id} and u.gen = ${s.gen}
+    where ${s.confirmedAt} is null
     order by ${s.customerId}, ${s.id}
-    for update of ${s} skip locked
+    for update of ${s} ${alone ? sql`` : sql`skip locked`}
+  ),
+  confirmed as (
+    update ${sessions} as ${s} set ${bare(s.confirmedAt)} = ${now}
+    from due where ${s.customerId} = due.customer_id and ${s.id} = due.id and ${s.gen} = due.gen
   )
-  update ${sessions} as ${s} set ${bare(s.confirmedAt)} = ${now}
-  from due where ${s.customerId} = due.customer_id and ${s.id} = due.id and ${s.gen} = due.gen
-  returning ${s.id}`)
+  select * from unconfirmed ${alone ? sql`where false` : sql`except select * from due`}`
+
+/** Leaves out locked rows: waiting for one would keep the rows of all others locked. */
+export const confirmSessions = prepared('confirmSessions')<{ seen: string }, Seen>(confirmSql(false))
+
+/** One session (seen: one), however many refreshes of it are under way. */
+export const confirmSession = prepared('confirmSession')<{ seen: string }, never>(confirmSql(true))
 
 export interface SessionEnd extends Act {
   /** The number of the act, of those that share the statement. */

@@ -100,4 +100,8 @@ export class ClientAuthenticator {
   flush(): Promise<void> {
     return this.#used.flush()
   }
+
+  stop(): Promise<void> {
+    return this.#used.stop()
+  }
 }

@@ -32,6 +32,14 @@ export function loadConfig(env: Environment, readFile: ReadFile): Config {
   return toConfig(parseSettings(env, readFile, checked, () => true))
 }
 
+/**
+ * Removes the secrets from the environment: what is left there is in every worker's /proc/PID/environ and in Node's
+ * diagnostic reports.
+ */
+export function forgetSecrets(env: Environment) {
+  for (const { name, secret } of SETTINGS) if (secret) delete env[name]
+}
+
 const databaseSettings = settings.pick({ DATABASE_URL: true, DIRECT_DATABASE_URL: true, DATA_DIR: true })
 
 /**

@@ -5,6 +5,7 @@ import {
   findLogin,
   insertCustomer,
   insertLoginFailure,
+  insertPasswordChangeFailure,
   type Login,
   updatePassword,
 } from '../../db/queries/accounts.ts'
@@ -124,17 +125,23 @@ async function findRow(db: Querier, customerId: string): Promise<CustomerRow> {
   return row
 }
 
-/** Ends the customer's own other sessions. Throws `invalid_credentials`, or `conflict` with a concurrent change. */
+/**
+ * Ends the customer's own other sessions. Throws `invalid_credentials`, `conflict` with a concurrent change, or
+ * RateLimitedError.
+ */
 export async function changePassword(
   { db, passwordHashing, limits, revoker }: Services,
   change: { customerId: string; sessionId: string; password: string; newPassword: string },
   origin: AuditContext,
 ): Promise<void> {
   const { customerId, sessionId: keepSessionId } = change
-  await limits.take('password', customerId)
+  await limits.take('login', addressKey(origin.ip))
+  await limits.take('passwordOfSession', keepSessionId)
   const { passwordHash: oldHash } = await findRow(db, customerId)
-  if (!(await passwordHashing.run(customerId, () => verifyPassword(oldHash, change.password))))
+  if (!(await passwordHashing.run(customerId, () => verifyPassword(oldHash, change.password)))) {
+    await insertPasswordChangeFailure(db, { ...origin, customerId, sessionId: keepSessionId })
     throw new ApiError('invalid_credentials', 'the present password is wrong')
+  }
   const newHash = await passwordHashing.run(customerId, () => hashPassword(change.newPassword))
   const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
   if (!changed) throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')

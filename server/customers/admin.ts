@@ -131,12 +131,13 @@ export async function sweepErasedCustomers({ db }: Services): Promise<void> {
 
 /** Erases a customer. Only its audit events stay, with ids and nothing personal. Throws `not_found`. */
 export async function eraseCustomer(services: Services, customerId: string, origin: AuditContext) {
-  const { db, revoker } = services
+  const { db, revoker, redisKeyCache } = services
   const connection = db.connection(ERASURE_DEADLINE_MS)
   try {
     const [receipt] = await erase(connection, { ...origin, customerId })
     if (!receipt) throw NO_CUSTOMER
     revoker.invalidateCustomer(customerId, receipt.seq)
+    await redisKeyCache?.delete(customerId)
     return receipt
   } finally {
     await connection.close()

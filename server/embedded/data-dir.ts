@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { secretText } from '../config/secret-text.ts'
 import { SetupError } from '../lib/errors.ts'
@@ -39,9 +39,9 @@ export class MasterKeyMissingError extends SetupError {
  * second process would corrupt the database.
  */
 export function openDataDir(path: string): DataDir {
-  const release = lockFolder(path)
   // Absolute, so that PGlite never takes a name like memory:// for one of its own kinds of storage.
   const database = join(resolve(path), 'pgdata')
+  const release = lockFolder(path)
   return { path, database, fresh: isEmpty(database), release }
 }
 
@@ -58,6 +58,26 @@ function lockFolder(path: string) {
     if (error instanceof LockHeldError) throw new DataDirInUseError(path, error.pid)
     throw error
   }
+}
+
+/**
+ * Makes the folder of a database and all in it its owner's alone, as Postgres demands of its own. PGlite gives the files
+ * that it makes first mode 0666, whatever the umask, and a copy that was restored may be open too. Throws SetupError.
+ */
+export function closeToOthers(database: string) {
+  try {
+    for (const entry of readdirSync(database, { recursive: true, withFileTypes: true }))
+      restrict(join(entry.parentPath, entry.name))
+    restrict(database)
+  } catch (error) {
+    const { code, path } = error as NodeJS.ErrnoException
+    throw new SetupError(`can't change the mode of ${path} (${code}); make this user its owner: chown`)
+  }
+}
+
+function restrict(path: string) {
+  const { mode } = statSync(path)
+  if ((mode & 0o077) !== 0) chmodSync(path, mode & 0o700)
 }
 
 function isEmpty(folder: string): boolean {

@@ -10,7 +10,6 @@ import { ApiError, TokenMissing } from '../lib/errors.ts'
 import { readForm } from './body.ts'
 import { bearerToken, clientCredential, headerCredential } from './credentials.ts'
 import type {
-  AccessTokenEnv,
   AccountEnv,
   ApiKeyClient,
   ApiKeyEnv,
@@ -104,14 +103,6 @@ async function runForCustomer(c: Context, next: Next, refusal: ApiError, isThere
   if (!(await isThere())) throw refusal
   c.res = res
 }
-
-/** Any access token, one of /issue or /token too. */
-export const requireAccessToken = createMiddleware<AccessTokenEnv>(async (c, next) => {
-  const claims = await verifyAccessToken(c)
-  c.get('services').sessions.markConfirmed(claims)
-  c.set('claims', claims)
-  await runForCustomer(c, next, INVALID_TOKEN, () => isActive(c.get('services'), claims.client_id))
-})
 
 /** A customer that acts for itself. Tokens of /issue and /token never have the scope. Throws `insufficient_scope`. */
 export const requireAccount = createMiddleware<AccountEnv>(async (c, next) => {

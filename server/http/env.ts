@@ -2,7 +2,6 @@ import type { ServerResponse } from 'node:http'
 import type { Context } from 'hono'
 import type { AuditContext } from '../audit/audit.ts'
 import type { AuthenticatedClient } from '../clients/authenticate.ts'
-import type { AccessClaims } from '../jwt/claims.ts'
 import type { BodyHold, BodySender } from '../lib/body-memory.ts'
 import { addressKey } from '../lib/rate-limiter.ts'
 import type { Services } from '../services.ts'
@@ -40,9 +39,6 @@ interface WithVariables<More extends object> {
   Variables: AppVariables & More
 }
 
-/** Behind `requireAccessToken`. */
-export type AccessTokenEnv = WithVariables<{ claims: AccessClaims }>
-
 /** Behind `requireAccount`: a customer that acts for itself, and the session of its token. */
 export type AccountEnv = WithVariables<{ customerId: string; sessionId: string; actor: string }>
 
@@ -61,6 +57,8 @@ export type ClientEnv = WithVariables<{ client: AuthenticatedClient; form: Map<s
 export type ApiKeyEnv = WithVariables<{ client: ApiKeyClient }>
 
 export type ApiKeyClient = Extract<AuthenticatedClient, { kind: 'api_key' }>
+
+export const isOperator = (actor: string): boolean => actor.startsWith('operator:')
 
 /** Returns the actor, IP address and user agent for the audit log. */
 export function auditContext(c: AppContext, actor: string): AuditContext {

@@ -1,5 +1,5 @@
 import type { Context } from 'hono'
-import type { CustomerEnv } from './env.ts'
+import { type CustomerEnv, isOperator } from './env.ts'
 
 /**
  * Runs a read that may cost many rows. Only a few are under way at a time, so that they leave connections of the database to
@@ -10,6 +10,6 @@ export function limitedRead<Result>(
   read: () => Promise<Result>,
 ): Promise<Result> {
   const actor = c.get('actor')
-  const owner = actor.startsWith('operator:') ? actor : c.get('customerId')
+  const owner = isOperator(actor) ? actor : c.get('customerId')
   return c.get('services').reads.run(owner, read)
 }

@@ -28,7 +28,7 @@ export const OUTCOMES = ['used', 'missing', 'refused', 'forged', 'outdated', 'fa
 export type Outcome = (typeof OUTCOMES)[number]
 
 export interface RedisKeyCacheOptions {
-  redis: Pick<Redis, 'get' | 'set'>
+  redis: Pick<Redis, 'get' | 'set' | 'delete'>
   keyRing: Pick<KeyRing, 'installationId' | 'installationKey'>
   changeFeed: Pick<ChangeFeed, 'now'>
 }
@@ -93,6 +93,11 @@ export class RedisKeyCache {
     const entry = this.#mac(customerId, body) + body
     if (entry.length > MAX_ENTRY_BYTES) return
     this.#options.redis.set(this.#name(customerId), entry, MAX_AGE_MS).catch(() => {}) // The driver logs it.
+  }
+
+  /** Without Redis, or if a replica is just about to put it again, the entry expires within MAX_AGE_MS. */
+  async delete(customerId: string) {
+    await this.#options.redis.delete(this.#name(customerId)).catch(() => {}) // The driver logs it.
   }
 
   #name(customerId: string) {

@@ -12,14 +12,17 @@ const RateLimiterRedis: typeof import('rate-limiter-flexible').RateLimiterRedis 
 
 /** `points` attempts are allowed per `duration` seconds; further ones are refused. */
 const LIMITS = {
-  /** Per address, for all emails together. */
+  /** Per address, for all emails together, and for guesses at the present password where it is changed. */
   login: { points: 60, duration: 60 },
   /**
    * Per email and address, so that someone who knows an email can't lock out its owner from another address.
    */
   loginOfEmail: { points: 10, duration: 60 },
   signup: { points: 20, duration: 60 },
-  password: { points: 10, duration: 60 },
+  /**
+   * Per session, so that someone with a stolen token can't lock out its owner: who logs in again has another session.
+   */
+  passwordOfSession: { points: 10, duration: 60 },
   rotate: { points: 30, duration: 600 },
   /** Manual retirements of secrets. Each may have to count the audit events of a day. */
   retire: { points: 60, duration: 600 },

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { normalizePassword } from '../crypto/password.ts'
 import { type Customer, changePassword, findAccount, logIn, signUp } from '../customers/accounts.ts'
 import { actorContext } from '../http/act.ts'
-import { requireAccessToken, requireAccount } from '../http/auth.ts'
+import { requireAccount } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type AppEnv, auditContext } from '../http/env.ts'
 import { noQuery, present } from '../http/params.ts'
@@ -61,8 +61,8 @@ export const account = new Hono<AppEnv>()
     const { customer, granted } = await logIn(c.get('services'), request, context)
     return json(c, { customer: serializeCustomer(customer), ...serializeTokens(granted) }, 200, NO_STORE)
   })
-  .get('/me', requireAccessToken, noQuery, async c => {
-    const customer = await findAccount(c.get('services'), c.get('claims').client_id)
+  .get('/me', requireAccount, noQuery, async c => {
+    const customer = await findAccount(c.get('services'), c.get('customerId'))
     return json(c, serializeCustomer(customer), 200, NO_STORE)
   })
   .post('/logout', requireAccount, noQuery, async c => {

@@ -7,7 +7,7 @@ import {
   type AuditType,
   listCustomerEvents,
 } from '../audit/audit.ts'
-import type { AppContext, CustomerEnv } from '../http/env.ts'
+import { type AppContext, type CustomerEnv, isOperator } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'
 import { limitedRead } from '../http/reads.ts'
@@ -20,13 +20,14 @@ export const PAGE_PARAMS = ['cursor', 'limit'] as const
 type SpanQuery = { [name in (typeof SPAN_PARAMS)[number]]?: string }
 type PageQuery = SpanQuery & { [name in (typeof PAGE_PARAMS)[number]]?: string }
 
-/** A customer's audit events. */
+/** A customer's audit events, for itself or for an operator. */
 export const audit = new Hono<CustomerEnv>().get('/', c => {
   const customerId = c.get('customerId')
+  const serialize = isOperator(c.get('actor')) ? serializeEvent : serializeForCustomer
   const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
   const find = (span: AuditSpan) =>
     limitedRead(c, () => listCustomerEvents(c.get('services'), { ...span, customerId }))
-  return pageOfEvents(c, query, find, serializeEvent)
+  return pageOfEvents(c, query, find, serialize)
 })
 
 export async function pageOfEvents(
@@ -75,6 +76,10 @@ function instant(name: string, text: string | undefined): Date | undefined {
     throw new ApiError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
   return new Date(at)
 }
+
+/** Customers see an operator's name, but not where its request came from. */
+const serializeForCustomer = (event: AuditRow) =>
+  serializeEvent(isOperator(event.actor) ? { ...event, ip: null, userAgent: null } : event)
 
 export const serializeEvent = (event: AuditRow) =>
   present({

@@ -9,9 +9,11 @@ import {
   refreshSessions,
 } from '../../db/queries/refresh.ts'
 import {
+  confirmSession,
   confirmSessions,
   findRefreshable,
   listSessions,
+  type Seen,
   type SessionQuery,
 } from '../../db/queries/sessions.ts'
 import type { Config } from '../config/load.ts'
@@ -45,7 +47,7 @@ const CONCURRENCY = 2
  */
 export class Sessions {
   readonly #options: SessionsOptions
-  readonly #seen: WriteBuffer<{ customer_id: string; id: string; gen: number }>
+  readonly #seen: WriteBuffer<Seen>
   readonly #refreshes: Batcher<Refresh, RefreshResult | undefined>
   /** Sessions with a refresh in a shared statement. */
   readonly #together = new Set<string>()
@@ -58,11 +60,7 @@ export class Sessions {
       concurrency: CONCURRENCY,
       owner: ({ customerId }) => customerId,
     })
-    this.#seen = new WriteBuffer({
-      write: seen => confirmSessions(db, { seen: JSON.stringify(seen) }),
-      quiet: 0,
-      log,
-    })
+    this.#seen = new WriteBuffer({ write: seen => this.#confirmAll(seen), quiet: 0, log })
   }
 
   /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
@@ -70,7 +68,8 @@ export class Sessions {
     const { issuer, metrics } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
-    const asked = { customerId, sessionId, gen, scope, tokenId, origin }
+    const successorSeen = this.#seen.isWaiting(keyOf(customerId, sessionId, gen + 1))
+    const asked = { customerId, sessionId, gen, successorSeen, scope, tokenId, origin }
     const shared = await this.#refreshTogether(asked)
     const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
     metrics.refreshed(row?.outcome ?? 'ended')
@@ -116,11 +115,21 @@ export class Sessions {
   markConfirmed(claims: AccessClaims) {
     if (claims.sid === undefined || claims.gen === undefined || claims.gen === 1) return
     const seen = { customer_id: claims.client_id, id: claims.sid, gen: claims.gen }
-    this.#seen.enqueue(`${claims.client_id} ${claims.sid}.${claims.gen}`, seen)
+    this.#seen.enqueue(keyOf(claims.client_id, claims.sid, claims.gen), seen)
+  }
+
+  async #confirmAll(seen: Seen[]) {
+    const { db } = this.#options
+    const locked = await confirmSessions(db, { seen: JSON.stringify(seen) })
+    for (const one of locked) await confirmSession(db, { seen: JSON.stringify([one]) })
   }
 
   flush(): Promise<void> {
     return this.#seen.flush()
+  }
+
+  stop(): Promise<void> {
+    return this.#seen.stop()
   }
 
   /** The scope of each session whose token could be used to refresh now, by jti. Reads a single snapshot. */
@@ -135,6 +144,9 @@ export class Sessions {
     return listSessions(this.#options.db, query)
   }
 }
+
+/** Names a generation of a session. */
+const keyOf = (customerId: string, sessionId: string, gen: number) => `${customerId} ${sessionId}.${gen}`
 
 const REJECTIONS = {
   ended: 'the session of this refresh token has ended; log in again',

@@ -134,6 +134,28 @@ test('passwords are not guessed through the change: the eleventh try in a minute
   expect(Number(headers.get('retry-after'))).toBeGreaterThan(0)
 })
 
+test('who guesses the password with a stolen token locks the owner out of nothing but that session', async () => {
+  const customer = await assay.signUp()
+  for (let tries = 0; tries < 12; tries++) await change(customer.accessToken, 'a guess')
+  const { access_token } = await logIn(assay, customer)
+  expect((await change(access_token, customer.password)).status).toBe(204)
+})
+
+test('guesses in many sessions from one address are limited together with its log-ins', async () => {
+  const alone = await world.replica()
+  const customers = await Promise.all(Array.from({ length: 7 }, () => alone.signUp()))
+  const guess = (token: string) =>
+    alone.request('/api/auth/password', {
+      method: 'POST',
+      ip: '203.0.113.77',
+      headers: { ...bearer(token), 'Content-Type': 'application/json' },
+      body: JSON.stringify({ password: 'a guess', new_password: NEW }),
+    })
+  const tokens = customers.flatMap(({ accessToken }) => Array<string>(10).fill(accessToken))
+  const statuses = (await Promise.all(tokens.map(guess))).map(({ status }) => status)
+  expect(statuses.filter(status => status === 429)).toHaveLength(10)
+})
+
 test('of two changes at the same moment one wins, and the other is refused', async () => {
   const customer = await assay.signUp()
   const one = await logIn(assay, customer)

@@ -240,6 +240,15 @@ test('who asks for itself is told what it is, and nothing that is secret', async
   expect(headers.get('cache-control')).toBe('no-store')
 })
 
+test("a user's token does not tell whose customer the user is", async () => {
+  const customer = await assay.signUp()
+  for (const token of [await customer.session(), (await customer.issue()).json]) {
+    const { status, json, text } = await assay.get('/api/auth/me', token.access_token)
+    expect([status, json.error]).toEqual([403, 'insufficient_scope'])
+    expect(text).not.toContain(customer.email)
+  }
+})
+
 test.each([
   ['nothing', {}, 'Bearer realm="assay"'],
   ['garbage', bearer('garbage'), 'Bearer realm="assay", error="invalid_token"'],

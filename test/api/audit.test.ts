@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { listAllEvents } from '../../db/queries/audit.ts'
 import { AUDIT_TYPES } from '../../server/audit/audit.ts'
 import { membersAt } from '../support/openapi.ts'
-import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+import { ALICE, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
 let assay: Replica
@@ -49,6 +49,21 @@ test('what was done is listed, newest first', async () => {
       .toSorted()
       .toReversed(),
   )
+})
+
+test('a customer sees that an operator acted, and not from where; operators do', async () => {
+  const customer = await assay.signUp()
+  const from = { ip: '203.0.113.99', 'User-Agent': 'operator-agent/1.0' }
+  const path = `/admin/customers/${customer.id}`
+  const { ip, ...headers } = { ...from, ...bearer(ALICE) }
+  await assay.request(`${path}/subjects/user-1/revoke`, { method: 'POST', ip, headers })
+  const [own] = await list(customer, '?type=subject.revoked')
+  expect(own).toMatchObject({ actor: 'operator:alice', subject: 'user-1' })
+  expect(JSON.stringify(own)).not.toMatch(/203\.0|operator-agent/)
+  const [seen] = (await assay.get(`${path}/audit?type=subject.revoked`, ALICE)).json.events
+  expect(seen).toMatchObject({ ip, user_agent: 'operator-agent/1.0' })
+  const [signUp] = await list(customer, '?type=customer.signed_up')
+  expect(signUp).toHaveProperty('ip')
 })
 
 test('what was done can be asked for by type', async () => {

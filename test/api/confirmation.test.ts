@@ -3,6 +3,7 @@ import { changeCustomer, countsOf, type StoppedClock, stopClock, storedSession }
 import {
   basic,
   type Customer,
+  claimsOf,
   makeWorld,
   RESOURCE_SERVER,
   type Replica,
@@ -14,6 +15,7 @@ const GATEWAY = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 const TURNS = 50
+const FLOODS = 6
 
 let world: World
 let clock: StoppedClock
@@ -38,7 +40,6 @@ const places: Record<string, (replica: Replica, token: string) => Promise<{ stat
   '/introspect/batch': (replica, token) =>
     replica.postJson('/introspect/batch', { tokens: [token] }, { Authorization: GATEWAY }),
   '/introspect of the token itself': (replica, token) => replica.get('/introspect', token),
-  '/api/auth/me': (replica, token) => replica.get('/api/auth/me', token),
 }
 
 const next = async (refreshToken: string): Promise<Tokens> => (await assay.refresh(refreshToken)).json
@@ -57,6 +58,14 @@ for (const [place, see] of Object.entries(places))
     expect((await assay.refresh(first.refresh_token)).json.error).toBe('invalid_grant')
     expect(await countsOf(world, first.session_id)).toHaveProperty('session.reuse_detected', 1)
   })
+
+test("an account's access token seen at its own endpoints shows that it has the successor", async () => {
+  const { accessToken, refreshToken } = await assay.signUp()
+  const { access_token } = await next(refreshToken)
+  expect((await assay.get('/api/auth/me', access_token)).status).toBe(200)
+  await assay.sessions.flush()
+  expect(await isConfirmed(claimsOf(accessToken).sid)).toBe(true)
+})
 
 test('what is seen is written within about a second, by itself', async () => {
   const { session_id, refresh_token } = await customer.session()
@@ -139,14 +148,39 @@ test('losing what was seen logs nobody out, and finds a thief one rotation later
   expect((await storedSession(world, first.session_id)).revoked).toBe(true)
 })
 
-/** The database refuses to note what was seen, as when it was out of reach at that moment. */
-async function losingConfirmations(act: () => Promise<void>) {
+test('what is seen while the database cannot write is written once it can', async () => {
+  const { session_id, refresh_token } = await customer.session()
+  const successor = await next(refresh_token)
+  await losingConfirmations(async () => {
+    await assay.verify(successor.access_token)
+    await assay.sessions.flush()
+  }, '53100')
+  expect(await isConfirmed(session_id)).toBe(false)
+  await assay.sessions.flush()
+  expect(await isConfirmed(session_id)).toBe(true)
+})
+
+test('a late replay notes by itself that the successor was seen before', async () => {
+  const first = await customer.session()
+  const successor = await next(first.refresh_token)
+  await clock.advance(MINUTE)
+  await losingConfirmations(async () => {
+    await assay.verify(successor.access_token)
+    await assay.sessions.flush()
+  }, '53100')
+  await next(first.refresh_token)
+  expect(await isConfirmed(first.session_id)).toBe(true)
+})
+
+/** The database refuses to note what was seen: with `53100` for the moment (its disk is full). */
+async function losingConfirmations(act: () => Promise<void>, sqlstate = 'P0001') {
   await world.admin.query(`create function assay.lose() returns trigger language plpgsql
-    as 'begin raise exception ''lost''; end'`)
+    as 'begin raise exception using errcode = ''${sqlstate}''; end'`)
   await world.admin.query(`create trigger lose before update of confirmed_at on assay.sessions
     for each row when (new.confirmed_at is not null) execute function assay.lose()`)
   await act()
   await world.admin.query('drop trigger lose on assay.sessions')
+  await world.admin.query('drop function assay.lose()')
 }
 
 /** What a thief does with a refresh token before its owner's turn; all of it leaves a trace that the owner's turn finds. */
@@ -158,7 +192,7 @@ const thefts: ((stolen: string) => Promise<Tokens>)[] = [
   },
   async stolen => {
     const got = await next(stolen)
-    await assay.get('/api/auth/me', got.access_token)
+    await assay.get('/introspect', got.access_token)
     return got
   },
   async stolen => next((await next(stolen)).refresh_token),
@@ -181,6 +215,48 @@ test('H35 a thief who uses what it stole before its owner does is found at the f
     expect((await other.refresh(stolen.refresh_token)).json.error).toBe('invalid_grant')
     expect((await assay.verify(stolen.access_token)).status).toBe(401)
   }
+})
+
+/** Replays of a used refresh token in twelve connections for as long as `act` takes. */
+async function beneathReplays(used: string, act: () => Promise<unknown>) {
+  let over = false
+  const connections = Array.from({ length: 12 }, async () => {
+    while (!over) expect((await other.refresh(used)).status).toBe(200)
+  })
+  await act()
+  over = true
+  await Promise.all(connections)
+}
+
+test('H35 a thief who floods the stolen token while he uses its successor is found at the first turn of the owner', async () => {
+  for (let turn = 0; turn < FLOODS; turn++) {
+    const own = await customer.session()
+    const stolen = await next(own.refresh_token)
+    await beneathReplays(own.refresh_token, async () => {
+      await assay.verify(stolen.access_token)
+      await assay.sessions.flush()
+    })
+    expect(await isConfirmed(own.session_id)).toBe(true)
+    await clock.advance(MINUTE)
+    expect((await assay.refresh(own.refresh_token)).json.error).toBe('invalid_grant')
+    expect((await assay.verify(stolen.access_token)).status).toBe(401)
+  }
+})
+
+test('H35 a thief within the grace gets the same successor, and is found at the first later turn', async () => {
+  const { refresh_token: used, session_id } = await customer.session()
+  const own = await next(used)
+  await assay.verify(own.access_token)
+  await assay.sessions.flush()
+  await clock.advance(9_000)
+  const stolen = await next(used)
+  expect(stolen.refresh_token).toBe(own.refresh_token)
+  await clock.advance(MINUTE)
+  await assay.verify((await next(own.refresh_token)).access_token)
+  await assay.sessions.flush()
+  await clock.advance(MINUTE)
+  expect((await assay.refresh(stolen.refresh_token)).json.error).toBe('invalid_grant')
+  expect((await storedSession(world, session_id)).revoked).toBe(true)
 })
 
 test('H35 a thief in step for fifty turns is found at the first turn of the owner', async () => {

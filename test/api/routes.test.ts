@@ -79,7 +79,7 @@ const RULES: Record<string, Rule> = {
     may: EVERYONE,
     body: ({ customer: { email, password } }) => ({ email, password }),
   },
-  'GET /api/auth/me': { may: ACCESS },
+  'GET /api/auth/me': { may: ACCOUNT },
   'POST /api/auth/logout': { may: ACCOUNT, ends: true },
   'POST /api/auth/password': {
     may: ACCOUNT,

@@ -70,7 +70,7 @@ async function statusesOf(replica: Replica, customer: Customer, token: string) {
   }
 }
 
-const ACCEPTED = { verify: 200, introspect: true, self: true, batch: true, me: 200 }
+const ACCEPTED = { verify: 200, introspect: true, self: true, batch: true, me: 403 }
 const REFUSED = { verify: 401, introspect: false, self: false, batch: false, me: 401 }
 
 test('one cache serves every endpoint that verifies an access token', async () => {

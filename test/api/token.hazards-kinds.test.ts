@@ -56,7 +56,7 @@ type Use = (headers: Record<string, string>, form: Record<string, string>, secre
 const ENDPOINTS: Record<string, { may: Kind[]; use: Use }> = {
   'GET /verify': { may: ['account token', 'issued token'], use: headers => get('/verify', headers) },
   'GET /api/auth/me': {
-    may: ['account token', 'issued token'],
+    may: ['account token'],
     use: headers => get('/api/auth/me', headers),
   },
   'GET /api/keys': { may: ['account token'], use: headers => get('/api/keys', headers) },
@@ -156,7 +156,7 @@ describe(`H17 of ${CUSTOMERS} customers none passes for another (CVE-2026-23552,
       const token = a.withClaims({ sub: b.customer.id, aud: b.customer.id })
       expect((await assay.verify(token)).headers.get('x-auth-customer')).toBe(a.customer.id)
       expect((await assay.verify(token, `/verify?customer=${b.customer.id}`)).status).toBe(403)
-      expect((await assay.get('/api/auth/me', token)).json.id).toBe(a.customer.id)
+      expect((await assay.get('/introspect', token)).json.client_id).toBe(a.customer.id)
     }
   })
 

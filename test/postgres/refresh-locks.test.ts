@@ -1,6 +1,7 @@
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
 import { control } from '../support/database.ts'
-import { makeWorld, type Replica, type World } from '../support/world.ts'
+import { storedSession } from '../support/sessions.ts'
+import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** Refreshes share statements; none has to wait for what another one meets. */
 
@@ -80,4 +81,18 @@ test('a token that is used again waits for the change feed to end its session; o
   letGo()
   expect((await sent.late).status).toBe(400)
   expect((await assay.verify(stolen!.access_token)).status).toBe(401)
+})
+
+test('a confirmation whose row is locked waits for it, and holds up no other one', async () => {
+  const [stuck, free] = await sessions(2)
+  const [{ json: mine }, { json: other }] = (await Promise.all(
+    [stuck!, free!].map(({ refresh_token }) => assay.refresh(refresh_token)),
+  )) as [Answer, Answer]
+  const { letGo } = await lock(`assay.sessions where id = '${stuck!.session_id}'`)
+  for (const { access_token } of [mine, other]) await assay.verify(access_token)
+  const written = assay.sessions.flush()
+  await vi.waitFor(async () => expect((await storedSession(world, other.session_id)).confirmed).toBe(true))
+  letGo()
+  await written
+  expect((await storedSession(world, stuck!.session_id)).confirmed).toBe(true)
 })

@@ -1,9 +1,11 @@
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { logLines, runAssay, startAssay, stopAll } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
+import { pidOf } from '../support/workers.ts'
 
 /** Several processes that can't start: one message, with what to mend, and one exit code. */
 
@@ -42,6 +44,19 @@ test('WORKERS=auto is one to each core', async () => {
   const { workers = 1 } = logLines(auto).find(({ msg }) => msg === 'listening')
   expect(workers).toBe(Math.min(availableParallelism(), 64))
   expect(await auto.stop('SIGINT')).toBe(0)
+})
+
+test('no worker has a secret in its environment', async () => {
+  const OPERATORS = 'alice:alice-8Vd2Kq7Zx1Wm5Tn9Rc4Yb6Hf3Jg0Ls'
+  const own = settings({ WORKERS: '2' })
+  const assay = await startAssay({ ...own, OPERATORS })
+  const environments = [1, 2].map(worker => readFileSync(`/proc/${pidOf(assay, worker)}/environ`, 'utf8'))
+  for (const environment of environments) {
+    expect(environment).toContain('WORKERS=2')
+    for (const secret of [own.DATABASE_URL, own.MASTER_KEYS, own.ADMIN_TOKEN, OPERATORS])
+      expect(environment).not.toContain(secret)
+  }
+  expect(await assay.stop('SIGINT')).toBe(0)
 })
 
 test('with the embedded database they are refused (78)', async () => {

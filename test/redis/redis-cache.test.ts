@@ -64,6 +64,16 @@ test('nothing in Redis opens anything: no secret, token, password, email or addr
   for (const text of texts) expect(all.includes(text.replace(/=+$/, ''))).toBe(false)
 })
 
+test('the record of a customer that is erased goes from Redis as well', async () => {
+  const { customer } = await shelved(made)
+  const erased = await here.request(`/admin/customers/${customer.id}`, {
+    method: 'DELETE',
+    headers: bearer(ADMIN_TOKEN),
+  })
+  expect(erased.status).toBe(200)
+  expect(await made.redis.exists(made.nameOf(customer.id))).toBe(0)
+})
+
 test('H20 an old entry that is put back after the customer was disabled is not used', async () => {
   const { customer, token, entry } = await shelved(made)
   await setState(world, customer.id, 'disabled', [])

@@ -353,6 +353,24 @@ export const ACTS: Act[] = [
     ends: ({ customer }) => customer.accessToken,
   },
   {
+    name: 'changing the password with a wrong present one',
+    run: stage =>
+      send(stage, 'POST', '/api/auth/password', {
+        json: { password: 'a wrong password', new_password: 'another password' },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 401,
+    events: stage => [
+      {
+        type: 'customer.password_change_failed',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        subject: stage.customer.id,
+        session_id: ownSession(stage),
+      },
+    ],
+  },
+  {
     name: 'changing the password',
     prepare: ({ assay, customer }) => logIn(assay, customer),
     run: stage =>

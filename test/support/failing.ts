@@ -9,7 +9,7 @@ const DO: Record<How, string> = {
 }
 
 /** Notes that are written behind: whenever they come, they are not the act's. */
-const NOTES = `coalesce(current_query(), '') ~ '/[*] (touchApiKeys|confirmSessions) [*]/'`
+const NOTES = `coalesce(current_query(), '') ~ '/[*] (touchApiKeys|confirmSessions?) [*]/'`
 
 /** Triggers on all that acts write to, so that a test can have the database fail at any row of an act, or at its COMMIT. */
 export async function failing(db: Pick<Database, 'query'>) {
