@@ -1,11 +1,26 @@
 import { Hono } from 'hono'
-import type { AppEnv } from '../http/env.ts'
+import type { AppContext, AppEnv } from '../http/env.ts'
 import { json } from '../http/respond.ts'
+import { ApiError } from '../lib/errors.ts'
+
+const METADATA_PATH = '/.well-known/oauth-authorization-server'
 
 /** RFC 8414. openid-client asks at the second address and finds the same document. */
 export const discovery = new Hono<AppEnv>()
-  .get('/oauth-authorization-server', c => json(c, metadata(c.get('services').config.issuer)))
-  .get('/openid-configuration', c => json(c, metadata(c.get('services').config.issuer)))
+  .get('/oauth-authorization-server', c => json(c, metadata(issuerOf(c))))
+  .get('/openid-configuration', c => json(c, metadata(issuerOf(c))))
+  // RFC 8414 3.1: clients put the well-known path before the path of the issuer.
+  .get('/oauth-authorization-server/:path{.+}', c => {
+    if (c.req.path !== METADATA_PATH + new URL(issuerOf(c)).pathname) throw OTHER_ISSUER
+    return json(c, metadata(issuerOf(c)))
+  })
+
+const issuerOf = (c: AppContext) => c.get('services').config.issuer
+
+const OTHER_ISSUER = new ApiError(
+  'not_found',
+  `this server has another issuer; GET ${METADATA_PATH} says which one`,
+)
 
 const metadata = (issuer: string) => ({
   issuer,
