@@ -4,8 +4,9 @@ import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import { requireClient, requireFormClient } from '../http/auth.ts'
 import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
-import { bearerToken } from '../http/credentials.ts'
+import { bearerToken, isBearer } from '../http/credentials.ts'
 import type { AppContext, ClientEnv, Services } from '../http/env.ts'
+import { queryParams } from '../http/params.ts'
 import { bytes, NO_STORE } from '../http/respond.ts'
 import type { RefreshClaims } from '../jwt/claims.ts'
 import { scopesOf } from '../jwt/scopes.ts'
@@ -28,7 +29,10 @@ export const introspect = new Hono<ClientEnv>()
   })
   // Dovecot's way: the token itself is the caller. It takes a 401 for an outage, so a bad token is inactive here too.
   .get('/', async c => {
-    const token = bearerToken(c.req.header('authorization'))
+    const authorization = c.req.header('authorization')
+    // Others mean a token that they have, and would take any answer about themselves for one about that.
+    if (!isBearer(authorization) || queryParams(c).has('token')) throw USE_POST
+    const token = bearerToken(authorization)
     await strictBarrier(c)
     const claims = token === undefined ? undefined : await verifyToken(c.get('services'), token)
     return respondWithAge(c, claims ? serializeAccess(claims) : INACTIVE)
@@ -39,6 +43,11 @@ export const introspect = new Hono<ClientEnv>()
     const answers = await introspectAll(c.get('services'), c.get('client'), tokens)
     return respondWithAge(c, `{"tokens":[${answers.join(',')}]}`)
   })
+
+const USE_POST = new ApiError(
+  'invalid_request',
+  'use POST, with the token in a form; GET is for an access token that asks about itself, as Authorization: Bearer',
+)
 
 const strictBarrier = (c: AppContext) =>
   readBarrier(c.req.header('x-consistency'), c.get('services').changeFeed)
