@@ -47,11 +47,14 @@ async function readText(c: AppContext, limit: number): Promise<string> {
 export const mediaType = (c: AppContext) =>
   c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
 
-/** A form's parameters. */
-export async function readForm(c: AppContext): Promise<Map<string, string>> {
+/** A form's parameters, as `uniqueParams` has them. */
+export async function readForm(
+  c: AppContext,
+  repeatable?: ReadonlySet<string>,
+): Promise<Map<string, string>> {
   if (mediaType(c) !== 'application/x-www-form-urlencoded')
     throw new ApiError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
-  return uniqueParams(new URLSearchParams(await readText(c, BODY_LIMIT)))
+  return uniqueParams(new URLSearchParams(await readText(c, BODY_LIMIT)), repeatable)
 }
 
 /** A JSON body, validated by the schema. Throws `invalid_request`. */

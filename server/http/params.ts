@@ -2,17 +2,27 @@ import { ApiError } from '../lib/errors.ts'
 import type { AppContext } from './env.ts'
 import { queryOf, targetOfContext } from './target.ts'
 
-/** Empty parameters count as absent; a repeated one is refused (RFC 6749 3.2). */
-export function uniqueParams(params: URLSearchParams): Map<string, string> {
+/**
+ * Empty parameters count as absent; a repeated one is refused (RFC 6749 3.2), unless it is `repeatable`: its values are then
+ * separated by spaces.
+ */
+export function uniqueParams(
+  params: URLSearchParams,
+  repeatable: ReadonlySet<string> = NONE,
+): Map<string, string> {
   const found = new Map<string, string>()
   for (const [name, value] of params) {
     if (value === '') continue
     if (/\p{Cc}/u.test(value)) throw new ApiError('invalid_request', 'a parameter has control characters')
-    if (found.has(name)) throw new ApiError('invalid_request', 'a parameter is repeated; send each once')
-    found.set(name, value)
+    const before = found.get(name)
+    if (before !== undefined && !repeatable.has(name))
+      throw new ApiError('invalid_request', 'a parameter is repeated; send each once')
+    found.set(name, before === undefined ? value : `${before} ${value}`)
   }
   return found
 }
+
+const NONE: ReadonlySet<string> = new Set()
 
 export const queryParams = (c: AppContext) => uniqueParams(new URLSearchParams(queryOf(targetOfContext(c))))
 

@@ -23,7 +23,7 @@ import type { Log } from '../lib/logger.ts'
 import type { Metrics } from '../lib/metrics.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
-import type { Issuer, TokenSet } from './issuer.ts'
+import type { Issuer, NarrowedGrant, TokenSet } from './issuer.ts'
 
 export type { ListedSession } from '../../db/queries/sessions.ts'
 
@@ -64,18 +64,25 @@ export class Sessions {
     })
   }
 
-  /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
-  async refresh(claims: RefreshClaims, scope: string | undefined, origin: AuditContext): Promise<TokenSet> {
+  /**
+   * Throws `invalid_grant`, `invalid_scope`, `invalid_target` or Unavailable. The scope and the audience narrow this access
+   * token only.
+   */
+  async refresh(
+    claims: RefreshClaims,
+    { scope, audience }: NarrowedGrant,
+    origin: AuditContext,
+  ): Promise<TokenSet> {
     const { issuer, metrics } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
-    const asked = { customerId, sessionId, gen, scope, tokenId, origin }
+    const asked = { customerId, sessionId, gen, scope, audience, tokenId, origin }
     const shared = await this.#refreshTogether(asked)
     const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
     metrics.refreshed(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
     if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
-      return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)
+      return issuer.grantedFrom(customerId, row, tokenId, { scope, audience })
     throw refused(row.outcome)
   }
 
@@ -142,10 +149,16 @@ const REJECTIONS = {
     'the customer of this refresh token is disabled; it can be used again once the customer is enabled',
 }
 
-const refused = (outcome: 'ended' | 'reuse' | 'disabled' | 'scope') =>
-  outcome === 'scope'
-    ? new ApiError(
-        'invalid_scope',
-        "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
-      )
-    : new ApiError('invalid_grant', REJECTIONS[outcome])
+const refused = (outcome: 'ended' | 'reuse' | 'disabled' | 'scope' | 'target') => {
+  if (outcome === 'scope') return TOO_WIDE_SCOPE
+  return outcome === 'target' ? OTHER_AUDIENCE : new ApiError('invalid_grant', REJECTIONS[outcome])
+}
+
+const TOO_WIDE_SCOPE = new ApiError(
+  'invalid_scope',
+  "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
+)
+const OTHER_AUDIENCE = new ApiError(
+  'invalid_target',
+  'ask for an audience that the session began with, or leave resource and audience out',
+)

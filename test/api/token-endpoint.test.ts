@@ -196,6 +196,50 @@ test('the grant type must be there and be known', async () => {
     expect(outcome(await token({ grant_type }, own()))).toBe('400 unsupported_grant_type')
 })
 
+test('the token is for the resource or the audience that is asked for (RFC 8707)', async () => {
+  const audienceFor = async (more: string) => {
+    const { json } = await rawToken(`grant_type=client_credentials&${more}`, own())
+    return json.access_token === undefined ? json.error : claimsOf(json.access_token).aud
+  }
+  const [a, b] = ['https://a.example.com/mcp', 'urn:service:b']
+  expect(await audienceFor(`resource=${a}`)).toBe(a)
+  expect(await audienceFor('audience=orders')).toBe('orders')
+  expect(await audienceFor(`resource=${a}&resource=${b}`)).toEqual([a, b])
+  expect(await audienceFor(`resource=${a}&audience=orders`)).toEqual([a, 'orders'])
+  expect(await audienceFor(`resource=${a}&audience=${a}`)).toBe(a)
+  expect(await audienceFor('resource=&audience=')).toBe('http://assay.test')
+  const eleven = Array.from({ length: 11 }, (_, n) => `resource=urn:x:${n}`).join('&')
+  for (const bad of ['resource=orders', `resource=${a}%23part`, 'audience=a%20b', 'resource=/path', eleven])
+    expect(await audienceFor(bad), bad).toBe('invalid_target')
+  expect(await audienceFor('audience=a&audience=b')).toBe('invalid_request')
+})
+
+test('a refresh may ask for a part of the audience that its session began with, for one access token', async () => {
+  const [a, b] = ['https://a.example.com', 'urn:service:b']
+  let { refresh_token } = await customer.session({ audience: [a, b] })
+  const refresh = async (more: Record<string, string>, at = '/token') => {
+    const { status, json } = await assay.postForm(at, { ...REFRESH, refresh_token, ...more })
+    if (status === 200) refresh_token = json.refresh_token
+    return status === 200 ? claimsOf(json.access_token).aud : json.error
+  }
+  expect(await refresh({ resource: a })).toBe(a)
+  expect(await refresh({ resource: b }, '/refresh')).toBe(b)
+  expect(await refresh({ resource: a, audience: b })).toEqual([a, b])
+  const kept = refresh_token
+  for (const more of [
+    { resource: 'https://c.example.com' },
+    { resource: a, audience: 'c' },
+    { resource: 'x' },
+  ])
+    expect(await refresh(more)).toBe('invalid_target')
+  expect(refresh_token).toBe(kept)
+  expect(await refresh({})).toEqual([a, b])
+  const one = await customer.session({ audience: a })
+  refresh_token = one.refresh_token
+  expect(await refresh({ resource: b })).toBe('invalid_target')
+  expect(await refresh({ resource: a })).toBe(a)
+})
+
 test('a repeated parameter is refused, an empty one is absent, an unknown one is ignored', async () => {
   const body = 'grant_type=client_credentials'
   for (const more of [body, 'scope=read&scope=read', 'unknown=1&unknown=2', 'client_id=a&client_id=a'])
