@@ -1,19 +1,23 @@
 import { Hono } from 'hono'
 import type { AppContext, AppEnv } from '../http/env.ts'
-import { json } from '../http/respond.ts'
+import { bytes } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 
 const METADATA_PATH = '/.well-known/oauth-authorization-server'
 
 /** RFC 8414. openid-client asks at the second address and finds the same document. */
 export const discovery = new Hono<AppEnv>()
-  .get('/oauth-authorization-server', c => json(c, metadata(issuerOf(c))))
-  .get('/openid-configuration', c => json(c, metadata(issuerOf(c))))
+  .get('/oauth-authorization-server', c => metadataResponse(c))
+  .get('/openid-configuration', c => metadataResponse(c))
   // RFC 8414 3.1: clients put the well-known path before the path of the issuer.
   .get('/oauth-authorization-server/:path{.+}', c => {
     if (c.req.path !== METADATA_PATH + new URL(issuerOf(c)).pathname) throw OTHER_ISSUER
-    return json(c, metadata(issuerOf(c)))
+    return metadataResponse(c)
   })
+
+/** It may be cached, as nothing in it is a secret. */
+const metadataResponse = (c: AppContext) =>
+  bytes(c, JSON.stringify(metadata(issuerOf(c))), 200, { 'Content-Type': 'application/json' })
 
 const issuerOf = (c: AppContext) => c.get('services').config.issuer
 

@@ -4,7 +4,7 @@ import { requireApiKey } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type ApiKeyClient, type ApiKeyEnv, type AppContext, auditContext } from '../http/env.ts'
 import { idempotencyKey } from '../http/params.ts'
-import { audience, scope, subject } from '../http/schemas.ts'
+import { audience, parseScope, subject } from '../http/schemas.ts'
 import { MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { grantedScope } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -22,7 +22,7 @@ const ownClaims = z
 
 const issueRequest = z.strictObject({
   subject: subject.optional(),
-  scope: scope.optional(),
+  scope: z.string().optional(),
   audience: audience.optional(),
   expires_in: z.int().min(1).max(MAX_TOKEN_TTL_SECONDS).optional(),
   claims: ownClaims.optional(),
@@ -35,7 +35,7 @@ export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, async c => {
   const client = c.get('client')
   const request = await readJson(c, issueRequest)
   const grant = {
-    ...grantFor(c, client, request.scope),
+    ...grantFor(c, client, parseScope(request.scope)),
     subject: request.subject ?? client.customerId,
     audience: request.audience ?? config.issuer,
     ext: request.claims,

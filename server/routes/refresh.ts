@@ -3,11 +3,10 @@ import { z } from 'zod'
 import { REPEATABLE, requestedAudience } from '../http/audience.ts'
 import { authenticateApiKey } from '../http/auth.ts'
 import { mediaType, readForm, readJson } from '../http/body.ts'
-import { clientCredential } from '../http/credentials.ts'
+import { clientCredential, publicClientId } from '../http/credentials.ts'
 import { type AppContext, type AppEnv, auditContext } from '../http/env.ts'
 import { present } from '../http/params.ts'
-import { scope } from '../http/schemas.ts'
-import { check } from '../http/validate.ts'
+import { parseScope } from '../http/schemas.ts'
 import { ApiError } from '../lib/errors.ts'
 import { tokenResponse } from './token-response.ts'
 
@@ -27,7 +26,7 @@ export async function refreshGrant(c: AppContext, form: Map<string, string>) {
   const { tokens, sessions } = c.get('services')
   const text = form.get('refresh_token')
   if (text === undefined) throw new ApiError('invalid_request', 'refresh_token is missing')
-  const asked = { scope: check(scope.optional(), form.get('scope')), audience: requestedAudience(form) }
+  const asked = { scope: parseScope(form.get('scope')), audience: requestedAudience(form) }
   const customerId = await namedCustomer(c, form)
   const { claims } = await tokens.verifyRefresh(text)
   if (!claims || (customerId !== undefined && claims.client_id !== customerId))
@@ -39,6 +38,6 @@ export async function refreshGrant(c: AppContext, form: Map<string, string>) {
 /** Client credentials are optional. If they are sent they must be right, and must match; so must a bare client_id. */
 async function namedCustomer(c: AppContext, form: Map<string, string>): Promise<string | undefined> {
   const credential = clientCredential(c.req.header('authorization'), form)
-  if (credential === undefined) return form.get('client_id')
+  if (credential === undefined) return publicClientId(c.req.header('authorization'), form)
   return (await authenticateApiKey(c.get('services'), credential)).customerId
 }

@@ -4,8 +4,7 @@ import { authenticateApiKey } from '../http/auth.ts'
 import { readForm } from '../http/body.ts'
 import { clientCredential } from '../http/credentials.ts'
 import type { AppContext, AppEnv } from '../http/env.ts'
-import { scope } from '../http/schemas.ts'
-import { check } from '../http/validate.ts'
+import { parseScope } from '../http/schemas.ts'
 import { ApiError } from '../lib/errors.ts'
 import { assertFitsHeaders } from './identity-headers.ts'
 import { grantFor } from './issue.ts'
@@ -28,7 +27,7 @@ async function clientCredentialsGrant(c: AppContext, form: Map<string, string>) 
   const client = await authenticateApiKey(services, clientCredential(c.req.header('authorization'), form))
   const subject = client.customerId
   const audience = requestedAudience(form) ?? services.config.issuer
-  const grant = grantFor(c, client, check(scope.optional(), form.get('scope')))
+  const grant = grantFor(c, client, parseScope(form.get('scope')))
   assertFitsHeaders({ sub: subject, aud: audience, scope: grant.scope })
   const request = { ...grant, subject, audience, ext: undefined, expiresIn: undefined }
   return tokenResponse(c, await services.issuer.issue(request))
