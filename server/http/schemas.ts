@@ -27,8 +27,15 @@ export const subject = z
 
 const oneAudience = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'visible ASCII, like a URL')
 export const audience = z.union(
-  [oneAudience, z.array(oneAudience).min(1).max(10)],
-  'a string of visible ASCII, or 1 to 10 of them',
+  [
+    oneAudience,
+    z
+      .array(oneAudience)
+      .min(1)
+      .max(10)
+      .refine(all => new Set(all).size === all.length),
+  ],
+  'a string of visible ASCII, or 1 to 10 different ones',
 )
 
 /** The display name of a customer or a key. */
