@@ -28,6 +28,17 @@ class Api {
     this.url = url.replace(/\/$/, '')
   }
 
+  /** Throws CommandError. It does not repeat a URL that can't be used: it may hold a password. */
+  #assertUrl() {
+    const url = URL.parse(this.url)
+    const isHttp = url?.protocol === 'http:' || url?.protocol === 'https:'
+    if (isHttp && url.username === '' && url.password === '') return
+    throw new CommandError(
+      EXIT.settings,
+      'ASSAY_URL must begin with http:// or https://, without a user and password, for example https://auth.example.com',
+    )
+  }
+
   get = (path: string, options?: RequestOptions): Promise<Json> => this.call('GET', path, options)
   post = (path: string, options?: RequestOptions): Promise<Json> => this.call('POST', path, options)
   delete = (path: string, options?: RequestOptions): Promise<Json> => this.call('DELETE', path, options)
@@ -64,19 +75,32 @@ class Api {
   }
 
   /** Sends no operator token, and returns any answer. Throws CommandError if no answer comes. */
-  fetch(path: string, init: RequestInit = {}): Promise<Response> {
-    return fetch(this.url + path, { redirect: 'error', ...init }).catch(error => {
+  async fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    this.#assertUrl()
+    const response = await fetch(this.url + path, { redirect: 'manual', ...init }).catch(error => {
       throw this.#unreachable(error)
     })
+    const location = response.headers.get('location')
+    if (response.status >= 300 && response.status < 400 && location !== null) throw this.#redirected(location)
+    return response
+  }
+
+  /** A redirect is not followed: the operator token would go wherever it leads. */
+  #redirected(location: string): CommandError {
+    const origin = URL.parse(location, this.url)?.origin ?? 'another URL'
+    return new CommandError(
+      EXIT.notAssay,
+      `${this.url} redirects to ${origin}; set ASSAY_URL to the URL that it leads to`,
+    )
   }
 
   #unreachable(error: unknown): CommandError {
     const { name, cause } = error as { name?: string; cause?: { code?: string } }
     const reason = name === 'TimeoutError' ? 'no answer in time' : (cause?.code ?? 'no answer')
-    return new CommandError(
-      EXIT.unreachable,
-      `${this.url} can't be reached (${reason}); start the server, or set ASSAY_URL to where it runs`,
-    )
+    const remedy = UNTRUSTED.test(reason)
+      ? "name its CA's file in NODE_EXTRA_CA_CERTS"
+      : 'start the server, or set ASSAY_URL to where it runs'
+    return new CommandError(EXIT.unreachable, `${this.url} can't be reached (${reason}); ${remedy}`)
   }
 
   async #refusal(response: Response): Promise<CommandError> {
@@ -107,6 +131,9 @@ class Api {
     )
   }
 }
+
+/** Node's codes for a certificate that no trusted CA has signed. */
+const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|UNTRUSTED/
 
 export const api = new Api(process.env.ASSAY_URL || 'http://127.0.0.1:3001')
 

@@ -1,4 +1,5 @@
 import { CommandError, EXIT } from './errors.ts'
+import { printable } from './output.ts'
 import { terminal } from './terminal.ts'
 
 export interface YesOptions {
@@ -15,6 +16,6 @@ export async function confirm(
   if (yes) return
   if (!terminal.interactive)
     throw new CommandError(EXIT.usage, `${what}: nobody is there to confirm it; add --yes if it is meant`)
-  const typed = await terminal.ask(`${what}. It can't be undone. Type ${wordName} to confirm: `)
+  const typed = await terminal.ask(`${printable(what)}. It can't be undone. Type ${wordName} to confirm: `)
   if (typed.trim() !== word) throw new CommandError(EXIT.refused, `that is not ${wordName}; nothing was done`)
 }

@@ -1,9 +1,20 @@
-import { type Json, pathSegment } from './client.ts'
+import { api, type Json, pathSegment } from './client.ts'
 import type { Output } from './command.ts'
 import { formatSeconds } from './duration.ts'
+import { CommandError, EXIT } from './errors.ts'
 import { list } from './output.ts'
 
 export const customerPath = (id: string, more = '') => `/admin/customers/${pathSegment(id)}${more}`
+
+/** Finds a customer by its id or its whole email. Throws CommandError if there is none. */
+export async function findCustomer(idOrEmail: string): Promise<Json> {
+  if (!idOrEmail.includes('@')) return api.get(customerPath(idOrEmail))
+  const email = idOrEmail.trim().toLowerCase()
+  // The list is ordered by email, so a whole one comes before those that only begin with it.
+  const { customers } = await api.get('/admin/customers', { query: { email, limit: '1' } })
+  if (customers[0]?.email !== email) throw new CommandError(EXIT.refused, 'no customer has this email')
+  return api.get(customerPath(customers[0].id))
+}
 
 export const showCustomer = (customer: Json): Output => ({
   json: customer,

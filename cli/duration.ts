@@ -1,17 +1,24 @@
 import { InvalidArgumentError } from 'commander'
 
-const UNIT_SECONDS = { d: 86_400, h: 3_600, m: 60, s: 1 }
+const UNIT_MS = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1_000, ms: 1 }
 
-/** `90d` as seconds. */
-export function toSeconds(text: string): number {
-  const [, count, unit] = /^(\d{1,9})([smhd])$/.exec(text) ?? []
-  if (!count) throw new InvalidArgumentError('Use a number and a unit (s m h d), for example 15m, or default')
-  return Number(count) * UNIT_SECONDS[unit as keyof typeof UNIT_SECONDS]
-}
+/** Creates a parser of durations as the settings have them, to whole seconds from `min` on. */
+export const parseDuration =
+  (min: number, example: string) =>
+  (text: string): number => {
+    const [, count, unit] = /^(0|[1-9]\d{0,11})(ms|[smhd])$/.exec(text) ?? []
+    const seconds = (Number(count) * UNIT_MS[unit as keyof typeof UNIT_MS]) / 1_000
+    if (!Number.isInteger(seconds) || seconds < min)
+      throw new InvalidArgumentError(
+        `Use a number and a unit (ms s m h d) that make whole seconds from ${min} on, for example ${example}`,
+      )
+    return seconds
+  }
 
 /** Seconds in the largest unit that gives a whole number. A maximum age of 0 means never. */
 export function formatSeconds(seconds: number): string {
   if (seconds === 0) return 'never'
-  const [unit, length] = Object.entries(UNIT_SECONDS).find(([, length]) => seconds % length === 0)!
-  return `${seconds / length}${unit}`
+  const ms = seconds * 1_000
+  const [unit, length] = Object.entries(UNIT_MS).find(([, length]) => ms % length === 0)!
+  return `${ms / length}${unit}`
 }

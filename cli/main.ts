@@ -2,6 +2,7 @@
 // First: it handles signals while the other modules are loaded.
 import '../server/shutdown.ts'
 import { CommandError, EXIT } from './errors.ts'
+import { printable } from './output.ts'
 import { program } from './program.ts'
 import { terminal } from './terminal.ts'
 
@@ -11,6 +12,6 @@ await program.parseAsync(words.length === 0 ? ['help'] : words, { from: 'user' }
   // Ctrl-C or Ctrl-D at a question.
   if (error?.code === 'ABORT_ERR') process.exit(EXIT.interrupted)
   if (!(error instanceof CommandError)) throw error
-  terminal.tell(`assay: ${error.message}\n`)
+  terminal.tell(`assay: ${printable(error.message)}\n`)
   process.exitCode = error.code
 })

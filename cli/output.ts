@@ -32,17 +32,20 @@ export function list(members: Record<string, unknown>): string {
   return shown.map(([name, value]) => `${name.padEnd(width)}  ${printable(value)}`).join('\n')
 }
 
-/** Indented JSON. Control characters that JSON allows are escaped. */
-export const toJson = (value: unknown) =>
-  JSON.stringify(value, undefined, 2).replace(
-    /[\u007f-\u009f]/g,
-    one => `\\u00${one.charCodeAt(0).toString(16)}`,
-  )
+/** Indented JSON, with control characters escaped. */
+export const toJson = (value: unknown) => escapeControls(JSON.stringify(value, undefined, 2))
+
+/** Control characters of the terminal that JSON allows, and those that change the direction or the line of a text. */
+const CONTROLS = /[\u007f-\u009f\u2028\u2029\p{Bidi_Control}]/gu
+
+/** Escapes control characters as JSON does, so that JSON keeps its meaning. */
+export const escapeControls = (text: string) =>
+  text.replace(CONTROLS, one => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 export function printable(value: unknown): string {
   if (value === undefined || value === null) return '-'
   const text = typeof value === 'object' ? JSON.stringify(value) : String(value)
-  return stripVTControlCharacters(text).replace(/\p{Cc}/gu, '?')
+  return escapeControls(stripVTControlCharacters(text).replace(/\p{Cc}/gu, '?'))
 }
 
 /** A duration for people, in milliseconds, seconds or minutes. */

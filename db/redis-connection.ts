@@ -4,8 +4,8 @@ import { RedisFailure } from './redis-errors.ts'
 const CONNECT_TIMEOUT_MS = 2_000
 /** In addition, for HELLO and AUTH. */
 const HANDSHAKE_TIMEOUT_MS = 500
-/** A connection that died in silence brings no messages. Only a PING finds that out. */
-const PING_INTERVAL_MS = 2_000
+/** A connection that died in silence, or whose server became a replica, is noticed only by asking. */
+const ROLE_CHECK_INTERVAL_MS = 2_000
 /** Calls under way. Each waits for the deadline at most. */
 const MAX_PENDING_CALLS = 10_000
 
@@ -23,7 +23,7 @@ const createRedisClient = (url: string) =>
   })
 
 interface Events {
-  /** The connection has answered in time. */
+  /** The connection leads to a primary, which has answered in time. */
   onUsable(connection: RedisConnection): void
   /** Called for the first error reply, for example OOM or NOPERM. The connection stays. */
   onRefusal(error: Error): void
@@ -38,7 +38,7 @@ export class RedisConnection {
   readonly #events: Events
   #state: 'opening' | 'usable' | 'dropped' = 'opening'
   #hasRefused = false
-  #pings: NodeJS.Timeout | undefined
+  #roleChecks: NodeJS.Timeout | undefined
 
   constructor(url: string, deadlineMs: number, events: Events) {
     this.#client = createRedisClient(url)
@@ -58,11 +58,11 @@ export class RedisConnection {
   async #open() {
     // Longer than the driver's own timeout: destroy() doesn't stop a connection that is being established.
     await withTimeout(CONNECT_TIMEOUT_MS + HANDSHAKE_TIMEOUT_MS, this.#client.connect())
-    await withTimeout(this.#deadlineMs, this.#client.ping())
+    await withTimeout(this.#deadlineMs, assertPrimary(this.#client))
     if (this.#state === 'dropped') return
     this.#state = 'usable'
-    this.#pings = setInterval(() => this.call(client => client.ping()).catch(() => {}), PING_INTERVAL_MS)
-    this.#pings.unref()
+    this.#roleChecks = setInterval(() => this.call(assertPrimary).catch(() => {}), ROLE_CHECK_INTERVAL_MS)
+    this.#roleChecks.unref()
     this.#events.onUsable(this)
   }
 
@@ -86,10 +86,19 @@ export class RedisConnection {
   drop(error: unknown) {
     if (this.#state === 'dropped') return
     this.#state = 'dropped'
-    clearInterval(this.#pings)
+    clearInterval(this.#roleChecks)
     this.#client.destroy()
     this.#events.onDropped(toRedisFailure(error))
   }
+}
+
+/**
+ * Throws RedisFailure if the server is a replica, which takes no writes. Behind a fixed address it may have been the primary
+ * before, and a new connection leads to the new one. Every user may ask HELLO, whatever its ACL.
+ */
+async function assertPrimary(client: RedisClient) {
+  const { role } = (await client.hello()) as { role?: unknown }
+  if (role === 'replica') throw new RedisFailure('Redis: READONLY')
 }
 
 /** Throws RedisFailure after `timeoutMs`. A reply that arrived while this process was busy is read first. */

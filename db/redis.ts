@@ -17,7 +17,8 @@ const RECONNECT_DELAY_MS = 200
  * Redis holds only copies, counts and hints, so it may fail at any time. Calls then throw RedisFailure.
  *
  * Uses one connection at a time, from its first answer in time to the first call that isn't answered in time. A Redis that
- * hangs or is slow therefore costs one deadline, not one for each call, and no call waits for a Redis that is away.
+ * hangs or is slow therefore costs one deadline, not one for each call, and no call waits for a Redis that is away. A server
+ * that became a replica is left within seconds, and its address is tried until it leads to a primary.
  */
 export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
   const subscriptions = new Map<string, () => void>()

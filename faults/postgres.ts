@@ -121,6 +121,8 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
 
   return {
     url,
+    /** The user that it runs as; undefined ids are this process's own. */
+    owner: as,
     /** Where its Unix socket is. */
     folder,
     ask,

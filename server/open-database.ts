@@ -105,10 +105,11 @@ const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
   `the database's encoding is ${encoding}, and Assay needs UTF8; make another one with: create database NAME ` +
   "encoding 'UTF8' template template0"
 
-function checkDirectUrl(server: Server, direct: Server): string[] {
+/** The reasons why a direct URL can't serve with the other one. */
+export function checkDirectUrl(server: Server, direct: Server): string[] {
   if (direct.identity !== server.identity)
     return [
-      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same one, past the pooler',
+      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same database, past the pooler',
     ]
   if (direct.readOnly && !direct.standby && !server.readOnly)
     return ['DIRECT_DATABASE_URL: its sessions only read (default_transaction_read_only); let them write']
@@ -143,7 +144,8 @@ export async function warnIfNotDurable(db: Database, log: Log) {
   if (db.kind === 'embedded') return
   for (const setting of await findUnsafeSettings(db))
     log.warn(
-      `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on`,
+      `${setting} is off in this Postgres: a crash LOSES REVOCATIONS that were acknowledged. Turn it on, ` +
+        'unless the platform stores the data itself and turns it off (Neon, Aurora)',
     )
 }
 

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import type { AssayCommand } from '../cli/command.ts'
-import { printable, table } from '../cli/output.ts'
+import { printable, table, toJson } from '../cli/output.ts'
 import { program } from '../cli/program.ts'
 import { createReference, readHelp } from '../cli/reference.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll, until } from './support/process.ts'
@@ -111,6 +111,15 @@ test('a mistake is told with what was meant, and without a value that may be a s
     expect(await told(words)).toMatch(/^assay: (?!.*s3cret).*; see assay .* --help\n$/)
 })
 
+test('--json is refused where no server answers', async () => {
+  const refused = program.leaves().filter(command => !readHelp(command).includes('--json'))
+  expect(refused.map(pathOf)).toEqual(['serve', 'migrate', 'completion'])
+  for (const name of refused.map(pathOf)) {
+    expect(await assay(`${name} --json`)).toMatchObject({ code: 64 })
+    expect(createReference(program)).toMatch(new RegExp(`\`${name}\`[^.]*have no such answer`))
+  }
+})
+
 test('it says its version', async () => {
   const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8'))
   for (const words of ['--version', '-V'])
@@ -124,6 +133,11 @@ test('a customer from its creation to its end', async () => {
     (await json(`customers list --email ${email.slice(0, 12)}`)).map((one: typeof customer) => one.id),
   ).toEqual([id])
   expect(await json(`customers show ${id}`)).toMatchObject({ id, email, name: 'Ann', state: 'active' })
+  expect(await json(`customers show ${email.toUpperCase()}`)).toMatchObject({ id })
+  expect(await assay(`customers show ${email.slice(0, -1)}`)).toMatchObject({
+    code: 1,
+    stderr: 'assay: no customer has this email\n',
+  })
   expect(await json(`customers change ${id} --name Bob`)).toMatchObject({ name: 'Bob' })
   const ruled = await json(
     `customers policy ${id} --access-token-ttl 1m --scopes read,write --key-max-age 30d`,
@@ -161,12 +175,17 @@ test('a customer from its creation to its end', async () => {
 test('keys, secrets and sessions of a customer', async () => {
   const made = await newCustomer()
   const { id } = made.customer
-  const key = await json(`keys create ${id} --name ci --scopes read,write --expires-in 3600`)
+  const key = await json(`keys create ${id} --name ci --scopes read,write --expires-in 1h`)
   expect(key).toMatchObject({
     name: 'ci',
     scopes: ['read', 'write'],
     api_key: expect.stringMatching(/^assay_ak_/),
   })
+  expect(Date.parse(key.expires_at) - Date.now()).toBeLessThanOrEqual(3_600_000)
+  const shown = await assay(`keys create ${id} --expires-in 3600000ms`)
+  expect(shown.stdout).toMatch(/^expires +20\d\d-.*Z$/m)
+  await json(`keys delete ${id} ${/^id +(\S+)$/m.exec(shown.stdout)![1]}`)
+  expect((await assay(`keys create ${id} --expires-in 3600`)).code).toBe(64)
   expect(await json(`keys list ${id}`)).toHaveLength(2)
   await json(`keys delete ${id} ${key.id} --wait`)
   expect(await json(`keys list ${id}`)).toHaveLength(1)
@@ -198,14 +217,16 @@ test('resource servers', async () => {
   }
   expect(await introspect(server.credential)).toMatchObject({ active: true })
   expect(await json('servers list')).toMatchObject([{ id: server.id, name: 'gateway' }])
-  await json(`servers rotate ${server.id}`)
+  const { stdout } = await assay(`servers rotate ${server.id}`)
+  expect(stdout).toMatch(/^previous credential +valid until 20\d\d-.*Z$/m)
   expect(await assay(`servers rotate ${server.id}`)).toMatchObject({
     code: 1,
     stderr: expect.stringContaining('end: current'),
   })
   await json(`servers rotate ${server.id} --end current`)
   expect(await introspect(server.credential)).toMatchObject({ active: true })
-  const rotated = await json(`servers rotate ${server.id} --overlap 0`)
+  const rotated = await json(`servers rotate ${server.id} --overlap 0s`)
+  expect(rotated.previous_until).toBeUndefined()
   expect(await introspect(server.credential)).toMatchObject({ error: 'invalid_client' })
   expect(await introspect(rotated.credential)).toMatchObject({ active: true })
   const other = (await newCustomer()).customer.id
@@ -318,16 +339,22 @@ test('whether it is ready, and which replicas there are', async () => {
 
 test('what others wrote does not draw on the terminal', () => {
   const drawing = ['a\u001b[31mb', 'a\u009b31mb', 'a\r\nb', 'a\u0000b', { a: '\u001b]0;x\u0007' }]
+  expect(printable('a\u202eb\u2066c\u2028')).toBe('a\\u202eb\\u2066c\\u2028')
+  const bidi = { name: 'a\u202eb\u200f' }
+  expect(toJson(bidi)).not.toMatch(/\p{Bidi_Control}/u)
+  expect(JSON.parse(toJson(bidi))).toEqual(bidi)
   for (const text of drawing) expect(table(['one'], [[printable(text)]])).not.toMatch(/[^\P{Cc}\n]/u)
   expect(table(['one'], [['a\nb']])).toBe('ONE\na?b')
 })
 
 describe('a server that is not as it should be', () => {
   let odd: Server
-  let answer: { status: number; body: string; delay?: number }
+  let answer: { status: number; body: string; delay?: number; location?: string }
+  let paths: Record<string, typeof answer> = {}
   beforeAll(async () => {
-    odd = createServer((_, response) => {
-      setTimeout(() => response.writeHead(answer.status).end(answer.body), answer.delay ?? 0)
+    odd = createServer(({ url }, response) => {
+      const { status, body, delay = 0, location } = paths[url!] ?? answer
+      setTimeout(() => response.writeHead(status, { ...(location && { location }) }).end(body), delay)
     }).listen(0, '127.0.0.1')
     await new Promise(resolve => odd.once('listening', resolve))
   })
@@ -366,6 +393,44 @@ describe('a server that is not as it should be', () => {
     const ended = await assay('customers show k5m2q7xw3bfz6tha', undefined, { ASSAY_URL: url })
     expect(ended).toMatchObject({ code, stdout: '', stderr: expect.stringContaining(words) })
     expect(ended.stderr.trimEnd().split('\n')).toHaveLength(1)
+  })
+
+  const oddUrl = () => `http://127.0.0.1:${(odd.address() as AddressInfo).port}`
+
+  test('is not ready: what failed is shown, with and without the replicas', async () => {
+    const checks = { accepting: 'ok', state: 'failed', database: 'failed', migrations: 'unknown' }
+    paths = { '/readyz': { status: 503, body: JSON.stringify({ status: 'unavailable', checks }) } }
+    answer = problem(503, 'temporarily_unavailable', 'temporarily unavailable; try again')
+    const status = await assay('status', undefined, { ASSAY_URL: oddUrl() })
+    expect(status).toMatchObject({ code: 75, stderr: '' })
+    expect(status.stdout).toMatch(
+      /unavailable \(accepting ok, state failed, database failed, migrations unknown\)/,
+    )
+    expect(status.stdout).toMatch(/^database: .*assay doctor/m)
+    expect(status.stdout).toMatch(/replicas are unknown/)
+    const forScripts = await assay('status --json', undefined, { ASSAY_URL: oddUrl() })
+    expect(JSON.parse(forScripts.stdout)).toEqual({ status: 'unavailable', checks })
+    paths = {}
+  })
+
+  test('redirects, as from http to https: the operator token goes no further', async () => {
+    answer = { status: 301, body: '', location: 'https://auth.example.com/admin/customers' }
+    for (const words of ['status', 'customers list'])
+      expect(await assay(words, undefined, { ASSAY_URL: oddUrl() })).toMatchObject({
+        code: 76,
+        stderr: expect.stringContaining('redirects to https://auth.example.com; set ASSAY_URL'),
+      })
+  })
+
+  test.each([
+    '127.0.0.1:3001',
+    'localhost:3001',
+    'ftp://auth.example.com',
+    'http://admin:s3cret@auth.example.com',
+  ])('has the URL %s, which can not be used and is not repeated', async url => {
+    const ended = await assay('status', undefined, { ASSAY_URL: url })
+    expect(ended).toMatchObject({ code: 78, stderr: expect.stringMatching(/ASSAY_URL must begin with http/) })
+    expect(ended.stderr).not.toContain('s3cret')
   })
 
   test('is not there', async () => {

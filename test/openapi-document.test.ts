@@ -117,13 +117,17 @@ describe('every schema', () => {
     expect(() => problems(['components', 'schemas', name], '')).not.toThrow()
   })
 
-  test('of an object is closed, but for parts of others and what callers fill', () => {
+  test('of an object is closed, but for forms, parts of others and what callers fill', () => {
     const objects = nodes.filter(
       ({ pointer, value }) => isObject(value) && value.type === 'object' && pointer.at(-1) !== 'example',
     )
     const open = objects.filter(({ value }) => isObject(value) && value.additionalProperties !== false)
     expect(open.map(({ pointer }) => pointer.slice(2).join(' '))).toEqual([
       'Claims',
+      'TokenRequest',
+      'RefreshForm',
+      'IntrospectRequest',
+      'RevokeRequest',
       'TokenMembers',
       'ApiKeyMembers',
       'ServerMembers',
@@ -217,6 +221,16 @@ describe('every answer', () => {
   })
 })
 
+test('what is about a person is declared as not to be stored', () => {
+  const personal = answers.filter(
+    ({ name, status, pointer }) =>
+      /^GET \/(api|admin)\//.test(name) && status === '200' && headersOf(pointer).length > 0,
+  )
+  expect(personal.length).toBeGreaterThan(10)
+  const stored = personal.filter(({ pointer }) => !headersOf(pointer).includes('Cache-Control'))
+  expect(stored.map(({ name }) => name)).toEqual([])
+})
+
 describe('every example', () => {
   test('is there: in each body, header and parameter', () => {
     const without = exemplified.filter(at => examplesOf(at).length === 0)
@@ -267,6 +281,7 @@ function refusalOf(trial: Trial): string {
 const IDENTITY = {
   ...ID,
   'content-length': '0',
+  'cache-control': 'no-store',
   'x-auth-customer': 'k5m2q7xw3bfz6tha',
   'x-auth-subject': 'user-42',
   'x-auth-scope': '',
@@ -278,7 +293,7 @@ const IDENTITY = {
 }
 
 const TOKENS = { access_token: 'a.b.c', token_type: 'Bearer', expires_in: 300 }
-const NO_STORE = { ...ID, ...JSON_TYPE, 'cache-control': 'no-store' }
+const NO_STORE = { ...ID, ...JSON_TYPE, 'cache-control': 'no-store', pragma: 'no-cache' }
 
 const good: Trial[] = [
   {

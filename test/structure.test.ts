@@ -160,7 +160,9 @@ describe('the import rule', () => {
       'cli/commands/migrate.ts',
       'cli/commands/serve.ts',
       'cli/doctor/checks/database.ts',
+      'cli/doctor/checks/redis.ts',
       'cli/doctor/checks/settings.ts',
+      'cli/doctor/checks/writes.ts',
       'cli/main.ts',
       'cli/program.ts',
     ])

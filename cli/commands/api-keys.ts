@@ -1,7 +1,8 @@
 import { api, type Json, pathSegment } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { customerPath } from '../customer.ts'
-import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
+import { parseDuration } from '../duration.ts'
+import { parseList, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
 import { list, showTable } from '../output.ts'
 
 export const keys = new AssayCommand('keys').description("Manage a customer's API keys.")
@@ -27,13 +28,14 @@ keys
   .description('Create an API key. It is shown once.')
   .option('--name <text>', 'a name for people')
   .option('--scopes <a,b>', 'scopes that its tokens may have (any)', parseList)
-  .option('--expires-in <seconds>', 'how long it may be used (forever)', parseWholeNumber(1, 86_400))
-  .example('keys create k5m2q7xw3bfz6tha --name ci --scopes read,write')
+  .option('--expires-in <duration>', 'how long it may be used (forever)', parseDuration(1, '90d'))
+  .example('keys create k5m2q7xw3bfz6tha --name ci --scopes read,write --expires-in 90d')
   .show(async (id: string, { name, scopes, expiresIn }: CreateOptions) => {
     const body = { name, scopes, expires_in: expiresIn }
     const key = await api.post(customerPath(id, '/keys'), { body })
-    const text = list({ id: key.id, name: key.name, scopes: key.scopes.join(' '), 'api key': key.api_key })
-    return { json: key, text }
+    const { id: keyId, name: keyName, scopes: granted, expires_at: expires = 'never', api_key } = key
+    const shown = { id: keyId, name: keyName, scopes: granted.join(' '), expires, 'api key': api_key }
+    return { json: key, text: list(shown) }
   })
 
 keys

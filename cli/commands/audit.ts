@@ -1,7 +1,7 @@
 import { api, type Json, type Query } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { CommandError, EXIT } from '../errors.ts'
-import { showTable } from '../output.ts'
+import { escapeControls, showTable } from '../output.ts'
 import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
 import { Progress } from '../progress.ts'
 import { terminal } from '../terminal.ts'
@@ -43,7 +43,7 @@ async function exportEvents(query: Query): Promise<undefined> {
   let count = 0
   try {
     for await (const text of response.body!.pipeThrough(new TextDecoderStream())) {
-      terminal.out(text)
+      terminal.out(escapeControls(text))
       count += text.split('\n').length - 1
       progress.report(count)
     }

@@ -2,7 +2,7 @@ import { Option } from 'commander'
 import { api, type Json } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { customerPath, showCustomer } from '../customer.ts'
-import { toSeconds } from '../duration.ts'
+import { parseDuration } from '../duration.ts'
 import { CommandError, EXIT } from '../errors.ts'
 import { parseList } from '../options.ts'
 
@@ -15,7 +15,7 @@ const orDefault =
     text === DEFAULT ? DEFAULT : parse(text)
 
 const duration = (flags: string, description: string) =>
-  new Option(flags, description).argParser(orDefault(toSeconds))
+  new Option(flags, description).argParser(orDefault(parseDuration(0, '15m, or default')))
 
 /** Each is called like the member of the policy, with - for _. */
 export const policy = new AssayCommand('policy')

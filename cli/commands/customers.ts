@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { api, type Json } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { confirm, type YesOptions } from '../confirm.ts'
-import { customerPath, describeCustomer, showCustomer } from '../customer.ts'
+import { customerPath, describeCustomer, findCustomer, showCustomer } from '../customer.ts'
 import { CommandError, EXIT } from '../errors.ts'
 import { PASSWORD_FILE, toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
 import { list, showTable } from '../output.ts'
@@ -37,9 +37,9 @@ customers
 
 customers
   .command('show <customer>')
-  .description('Show a customer.')
-  .example('customers show k5m2q7xw3bfz6tha')
-  .show(async (id: string) => showCustomer(await api.get(customerPath(id))))
+  .description('Show a customer, by its id or its email.')
+  .example('customers show ann@example.com')
+  .show(async (idOrEmail: string) => showCustomer(await findCustomer(idOrEmail)))
 
 customers
   .command('create <email>')

@@ -1,7 +1,8 @@
 import { Option } from 'commander'
 import { api, type Json, pathSegment } from '../client.ts'
 import { AssayCommand, type Output } from '../command.ts'
-import { parseList, parseWholeNumber, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
+import { parseDuration } from '../duration.ts'
+import { parseList, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
 import { list, showTable } from '../output.ts'
 
 const NAME = new Option('--name <text>', 'a name for people')
@@ -75,20 +76,23 @@ servers
   .command('rotate <server>')
   .description('Create a new credential for a resource server. It is shown once.')
   .option(
-    '--overlap <seconds>',
-    'how long the current credential stays valid (one day); 0 if it has leaked',
-    parseWholeNumber(0, 3_600),
+    '--overlap <duration>',
+    'how long the current credential stays valid (1d); 0s if it has leaked',
+    parseDuration(0, '1h'),
   )
   .addOption(
-    new Option('--end <which>', 'of two valid credentials, the one that ends at once').choices([
-      'previous',
-      'current',
-    ]),
+    new Option(
+      '--end <which>',
+      'if two are valid, the one that ends at once: current is the newest, previous the one before it',
+    ).choices(['previous', 'current']),
   )
-  .example('servers rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 3600')
-  .show(async (id: string, { overlap, end }: { overlap?: number; end?: string }) =>
-    showServer(await api.post(serverPath(id, '/rotate'), { body: { overlap, end } })),
-  )
+  .example('servers rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 1h')
+  .show(async (id: string, { overlap, end }: { overlap?: number; end?: string }) => {
+    const server = await api.post(serverPath(id, '/rotate'), { body: { overlap, end } })
+    const { previous_until: until } = server
+    const previous = until === undefined ? 'ended now' : `valid until ${until}`
+    return { json: server, text: list({ ...describeServer(server), 'previous credential': previous }) }
+  })
 
 servers
   .command('delete <server>')
@@ -100,14 +104,12 @@ servers
     return { json: { id }, text: 'done' }
   })
 
-const showServer = (server: Json): Output => ({
-  json: server,
-  text: list({
-    id: server.id,
-    name: server.name,
-    customers: server.customers?.join(' '),
-    scopes: server.scopes?.join(' '),
-    'old one until': server.previous_until,
-    credential: server.credential,
-  }),
+const describeServer = (server: Json) => ({
+  id: server.id,
+  name: server.name,
+  customers: server.customers?.join(' '),
+  scopes: server.scopes?.join(' '),
+  credential: server.credential,
 })
+
+const showServer = (server: Json): Output => ({ json: server, text: list(describeServer(server)) })

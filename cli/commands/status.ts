@@ -1,22 +1,53 @@
 import { api, type Json } from '../client.ts'
 import { AssayCommand } from '../command.ts'
+import { CommandError, EXIT } from '../errors.ts'
 import { formatMilliseconds, table } from '../output.ts'
 
 const TIMEOUT_MS = 10_000
 
 export const status = new AssayCommand('status')
-  .description('Show whether the server is ready, and its replicas.')
+  .description('Show whether the server is ready, and its replicas. It ends with 75 if it is not ready.')
   .example('status')
   .show(async () => {
     const answer = await api.fetch('/readyz', { signal: AbortSignal.timeout(TIMEOUT_MS) })
     const { status, checks } = (await answer.json().catch(() => ({}))) as Json
     if (checks === undefined) throw api.notAssay()
-    const { replicas } = await api.get('/admin/replicas')
+    if (status !== 'ok') process.exitCode = EXIT.tryAgain
+    const replicas = await readReplicas()
     const words = Object.entries(checks).map(([name, word]) => `${name} ${word}`)
-    const row = (one: Json) => [one.id, one.version, one.applied, one.behind, formatMilliseconds(one.age_ms)]
-    const rows = table(['replica', 'version', 'applied', 'behind', 'last poll'], replicas.map(row))
+    const lines = [`${api.url}: ${status} (${words.join(', ')})`, ...describeFailures(checks)]
     return {
       json: { status, checks, replicas },
-      text: `${api.url}: ${status} (${words.join(', ')})\n\n${rows}`,
+      text: `${lines.join('\n')}\n\n${describeReplicas(replicas)}`,
     }
   })
+
+/** Undefined while the database gives no answer. */
+async function readReplicas(): Promise<Json[] | undefined> {
+  try {
+    return (await api.get('/admin/replicas')).replicas
+  } catch (error) {
+    if (error instanceof CommandError && error.code === EXIT.tryAgain) return undefined
+    throw error
+  }
+}
+
+/** By the name of a check in the answer of /readyz. */
+const FAILURES: Record<string, string> = {
+  accepting: 'it is draining, because it was told to end',
+  state: 'its last poll of the database is older than MAX_STALENESS: every answer is 503; look at its log',
+  database:
+    'the database gives it no answer: start it, or run `assay doctor` with the settings of the server',
+  migrations: 'the database is not up to date: run `assay migrate`',
+}
+
+const describeFailures = (checks: Record<string, string>) =>
+  Object.entries(FAILURES)
+    .filter(([name]) => checks[name] === 'failed')
+    .map(([name, meaning]) => `${name}: ${meaning}`)
+
+function describeReplicas(replicas: Json[] | undefined): string {
+  if (replicas === undefined) return 'the replicas are unknown: the database gives no answer'
+  const row = (one: Json) => [one.id, one.version, one.applied, one.behind, formatMilliseconds(one.age_ms)]
+  return table(['replica', 'version', 'applied', 'behind', 'last poll'], replicas.map(row))
+}

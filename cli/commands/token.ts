@@ -1,7 +1,7 @@
 import { api } from '../client.ts'
 import { AssayCommand } from '../command.ts'
+import { parseDuration } from '../duration.ts'
 import { CommandError, EXIT } from '../errors.ts'
-import { parseWholeNumber } from '../options.ts'
 
 const TIMEOUT_MS = 10_000
 
@@ -15,7 +15,7 @@ export const token = new AssayCommand('token')
   .description('Issue an access token with an API key (ASSAY_API_KEY), to try things out.')
   .option('--subject <subject>', 'whom it is about (the customer)')
   .option('--scope <scopes>', 'its scopes, separated by spaces')
-  .option('--expires-in <seconds>', 'its lifetime', parseWholeNumber(1, 300))
+  .option('--expires-in <duration>', 'its lifetime', parseDuration(1, '5m'))
   .example('token --subject user-42 --scope read')
   .show(async (options: TokenOptions) => {
     const answer = await requestToken(options)

@@ -1,8 +1,9 @@
 import type { Api } from '../client.ts'
 import { CommandError } from '../errors.ts'
 import { database } from './checks/database.ts'
+import { redis } from './checks/redis.ts'
 import { fileModes, issuer, settings } from './checks/settings.ts'
-import { type CheckResult, type Finding, failedCheck, ok, type Report, warning, wrong } from './result.ts'
+import { type CheckResult, type Finding, failedCheck, ok, type Report, warning } from './result.ts'
 import { roundTrip } from './smoke-test.ts'
 
 type Config = NonNullable<ReturnType<typeof settings>>
@@ -36,26 +37,7 @@ async function checkParts(config: Config, report: Report, guard: Guard) {
   await guard('issuer', async () => report('issuer', issuer(config)))
   if (databaseUrl === undefined) report('database', ok(`embedded in ${dataDir}`))
   else await guard('database', () => database(config, databaseUrl, report))
-  if (redisUrl !== undefined) await guard('redis', async () => report('redis', await checkRedis(redisUrl)))
-}
-
-async function checkRedis(url: string): Promise<CheckResult> {
-  const { createClient } = await import('redis')
-  const client = createClient({ url, socket: { connectTimeout: 2_000, reconnectStrategy: false } })
-  client.on('error', () => {})
-  try {
-    await client.connect()
-    await client.ping()
-    return ok('answers')
-  } catch (error) {
-    const { code } = error as { code?: string }
-    return wrong(
-      `does not answer (${code ?? 'refused'})`,
-      'fix REDIS_URL, or start Redis; without it Assay is only slower',
-    )
-  } finally {
-    client.destroy()
-  }
+  if (redisUrl !== undefined) await guard('redis', async () => report('redis', await redis(redisUrl)))
 }
 
 /** Issues, verifies and revokes a token at a running server. */

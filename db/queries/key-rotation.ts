@@ -32,8 +32,8 @@ export const findRotatable = prepared('findRotatable')<{ customerId: string }, R
 
 /**
  * Puts a new version in place of the current one, for each use whose sealed secret is given. At once (`now`): all older
- * versions are retired with it and, where refresh is among them, the customer's epoch ends every session. No row:
- * another rotation came first, or the customer is not there or disabled.
+ * versions are retired with it and, where refresh is among them, the customer's epoch ends every session and every
+ * access token, those without a session too. No row: another rotation came first, or the customer is not there or disabled.
  *
  * Every change of a customer's keys is published as one of the customer: replicas reload its whole record. A rotation
  * that ends nothing is published too, for a replica may hold the new version's kid as gone, if a failover lost that

@@ -10,7 +10,16 @@ import { customerWithKeys } from './customer-keys.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
-export const REFRESH_OUTCOMES = ['rotate', 'replay', 'adopt', 'reuse', 'ended', 'disabled', 'scope'] as const
+export const REFRESH_OUTCOMES = [
+  'rotate',
+  'replay',
+  'adopt',
+  'reuse',
+  'ended',
+  'disabled',
+  'scope',
+  'target',
+] as const
 export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number]
 
 export interface RefreshResult extends SessionRow {
@@ -30,6 +39,8 @@ export interface Refresh {
   successorSeen: boolean
   /** The narrower scope asked for, or undefined. */
   scope: string | undefined
+  /** The narrower audience asked for, or undefined. */
+  audience: string | string[] | undefined
   tokenId: string
   origin: AuditContext
 }
@@ -37,13 +48,14 @@ export interface Refresh {
 /** As JSON, for refreshSessions. */
 export const refreshesOf = (asked: Refresh[]) =>
   JSON.stringify(
-    asked.map(({ customerId, sessionId, gen, successorSeen, scope, tokenId, origin }, n) => ({
+    asked.map(({ customerId, sessionId, gen, successorSeen, scope, audience, tokenId, origin }, n) => ({
       n,
       customer_id: customerId,
       session_id: sessionId,
       presented_gen: gen,
       successor_seen: successorSeen,
       asked_scope: scope,
+      asked_audience: audience,
       token_id: tokenId,
       actor: origin.actor,
       ip: origin.ip,
@@ -73,7 +85,8 @@ const { c, a, r } = customerWithKeys
  * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The customer
  *    is looked up by its id for each, which `offset 0` enforces whatever the planner guesses of their number.
  * 5. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
- *    `scope` would mean the whole of it (RFC 6749 5.1). It comes last, so that asking for too much never hides a reuse.
+ *    `scope` would mean the whole of it (RFC 6749 5.1). It also refuses an audience that is
+ *    another; `'[]' ||` makes a list of one audience too. It comes last, so that asking for too much never hides a reuse.
  * 6. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
  *    successor that was seen, so that no flood of replays keeps that from being written.
  * 7. `ended` ends a session whose token was used again, if `alone`.
@@ -83,14 +96,14 @@ const refreshSql = (alone: boolean): SQL => sql`
   with requests as materialized (
     select * from jsonb_to_recordset(${param('acts')}::text::jsonb) as request (
       n int, customer_id text, session_id text, presented_gen int, successor_seen boolean, asked_scope text,
-      token_id text, actor text, ip text, user_agent text)
+      asked_audience jsonb, token_id text, actor text, ip text, user_agent text)
   ),
   locked as materialized (
-    select s.*, n, presented_gen, successor_seen, asked_scope, token_id, actor, ip, user_agent
+    select s.*, n, presented_gen, successor_seen, asked_scope, asked_audience, token_id, actor, ip, user_agent
     from (select * from requests order by customer_id, session_id) as ordered
     cross join lateral (
-      select ${sessions.customerId}, ${sessions.id}, ${sessions.subject}, ${sessions.scope}, ${sessions.customerEpoch},
-        ${sessions.subjectEpoch}, ${sessions.gen}, ${sessions.rotatedAt}, ${sessions.prevRotatedAt},
+      select ${sessions.customerId}, ${sessions.id}, ${sessions.subject}, ${sessions.scope}, ${sessions.audience},
+        ${sessions.customerEpoch}, ${sessions.subjectEpoch}, ${sessions.gen}, ${sessions.rotatedAt}, ${sessions.prevRotatedAt},
         ${sessions.confirmedAt}, ${sessions.expiresAt}, ${sessions.endsAt}, ${sessions.revokedAt}
       from ${sessions}
       where ${sessions.customerId} = ordered.customer_id and ${sessions.id} = ordered.session_id
@@ -123,10 +136,12 @@ const refreshSql = (alone: boolean): SQL => sql`
     ) as current
   ),
   decided as materialized (
-    select checked.*, case when verdict in ('rotate', 'replay', 'adopt') and (
-        scope <> '' and remaining = ''
-        or asked_scope is not null and not string_to_array(asked_scope, ' ') <@ string_to_array(remaining, ' '))
-      then 'scope' else verdict end as outcome
+    select checked.*, case
+      when verdict not in ('rotate', 'replay', 'adopt') then verdict
+      when scope <> '' and remaining = '' then 'scope'
+      when not string_to_array(asked_scope, ' ') <@ string_to_array(remaining, ' ') then 'scope'
+      when not ('[]' || asked_audience) <@ ('[]' || audience::jsonb) then 'target'
+      else verdict end as outcome
     from checked
     cross join lateral (select ${allowedScopes(sql`scope`, sql`allowed_scopes`)} as remaining) as narrowed
   ),

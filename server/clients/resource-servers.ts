@@ -190,12 +190,15 @@ function applyChange({ revoker }: Services, id: string, row: (ServerRow & { seq:
   return { server, seq }
 }
 
-const NO_OVERLAP = new ApiError('conflict', 'no older credential is good any more; rotate without end')
+const NO_OVERLAP = new ApiError(
+  'conflict',
+  'no previous credential is valid any more; rotate without end: current',
+)
 
 const overlapLasts = (until: Date) => {
   const previous_until = until.toISOString()
   return new ConflictError(
-    `the one before is good until ${previous_until}; rotate after that, or say which ends now: end: previous, end: current (nobody got it), overlap: 0 (both)`,
+    `the previous credential is valid until ${previous_until}; rotate after that, or say which one ends now: end: previous, end: current (the newest, if nobody received it) or overlap: 0 (both)`,
     { previous_until },
   )
 }

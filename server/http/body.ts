@@ -89,12 +89,18 @@ async function readText(c: AppContext, limit: number): Promise<string> {
 export const mediaType = (c: AppContext) =>
   c.req.header('content-type')?.split(';', 1)[0]?.trim().toLowerCase()
 
-/** A form's parameters. Empty ones count as absent (RFC 6749 3.2). */
-export async function readForm(c: AppContext): Promise<Map<string, string>> {
+/** A form's parameters. Empty ones count as absent (RFC 6749 3.2). `repeatable`: as in `uniqueParams`. */
+export async function readForm(
+  c: AppContext,
+  repeatable?: ReadonlySet<string>,
+): Promise<Map<string, string>> {
   if (mediaType(c) !== 'application/x-www-form-urlencoded')
     throw new ApiError('invalid_request', 'send a form: Content-Type: application/x-www-form-urlencoded')
   const params = new URLSearchParams(await readText(c, BODY_LIMIT))
-  return uniqueParams([...params].filter(([, value]) => value !== ''))
+  return uniqueParams(
+    [...params].filter(([, value]) => value !== ''),
+    repeatable,
+  )
 }
 
 /** A JSON body, validated by the schema. Throws `invalid_request`. */

@@ -12,13 +12,16 @@ export const bearerToken = (authorization: string | undefined): string | undefin
 /** True for a Bearer header, well-formed or not. */
 export const isBearer = (authorization: string | undefined) => /^bearer\b/i.test(authorization ?? '')
 
-/** A client's credential from the header, the form, or both if they are the same (lua-resty-openidc sends both). */
+/**
+ * A client's credential from the header, the form, or both if they are the same (lua-resty-openidc sends both). Undefined for
+ * a client that names itself without a secret.
+ */
 export function clientCredential(
   authorization: string | undefined,
   form: Map<string, string>,
 ): ClientCredential | undefined {
   const inHeader = headerCredential(authorization)
-  const clientId = form.get('client_id')
+  const clientId = publicClientId(authorization, form)
   const secret = form.get('client_secret')
   if (secret === undefined) {
     if (inHeader && clientId !== undefined && clientId !== clientIdOf(inHeader)) throw TWO_CLIENTS
@@ -27,6 +30,23 @@ export function clientCredential(
   if (inHeader && (inHeader.secret !== secret || clientIdOf(inHeader) !== clientId)) throw TWO_CLIENTS
   return new ClientCredential(clientId, secret)
 }
+
+/** The id by which a client names itself without a secret, in the form or as Basic. Throws if these differ. */
+export function publicClientId(
+  authorization: string | undefined,
+  form: Map<string, string>,
+): string | undefined {
+  const inForm = form.get('client_id')
+  const read = authorization === undefined ? undefined : cachedCredential(authorization)
+  if (!isWithoutSecret(read)) return inForm
+  if (inForm !== undefined && inForm !== read.clientId) throw TWO_CLIENTS
+  return read.clientId
+}
+
+/** RFC 6749 2.3.1: an empty secret is the same as none. Go's x/oauth2 sends it for a client that has none. */
+const isWithoutSecret = (
+  read: ClientCredential | undefined,
+): read is ClientCredential & { clientId: string } => read?.secret === '' && Boolean(read.clientId)
 
 const TWO_CLIENTS = new ApiError(
   'invalid_request',
@@ -46,9 +66,13 @@ const MALFORMED = new ClientCredential(undefined, '')
 const read = new LRUCache<string, ClientCredential>({ max: 1_000 })
 const MAX_KEPT_LENGTH = 512
 
-/** Undefined when there is no header, or an access token in it. */
+/** Undefined when there is no header, or no secret or an access token in it. */
 export function headerCredential(authorization: string | undefined): ClientCredential | undefined {
-  if (authorization === undefined) return undefined
+  const credential = authorization === undefined ? undefined : cachedCredential(authorization)
+  return isWithoutSecret(credential) ? undefined : credential
+}
+
+function cachedCredential(authorization: string): ClientCredential | undefined {
   const known = read.get(authorization)
   if (known) return known
   const credential = readCredential(authorization)

@@ -9,7 +9,7 @@ import {
   Unavailable,
 } from '../lib/errors.ts'
 import type { AppContext } from './env.ts'
-import { json, NO_STORE } from './respond.ts'
+import { json } from './respond.ts'
 
 /** Routes whose errors have the format of RFC 6749 5.2. All others use RFC 9457. */
 const OAUTH = new Set([
@@ -60,7 +60,7 @@ function refuse(c: AppContext, error: ApiError, more: Record<string, string> = {
 }
 
 function errorHeaders(error: ApiError): Record<string, string> {
-  const headers: Record<string, string> = { ...NO_STORE }
+  const headers: Record<string, string> = {}
   if (error.status === 401)
     headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
   if (error instanceof CodedBodyError) headers['Accept-Encoding'] = 'identity'

@@ -3,16 +3,25 @@ import { ApiError } from '../lib/errors.ts'
 import type { AppContext, AppEnv } from './env.ts'
 import { queryOf, targetOfContext } from './target.ts'
 
-/** Refuses a repeated parameter (RFC 6749 3.2). */
-export function uniqueParams(params: Iterable<[name: string, value: string]>): Map<string, string> {
+/**
+ * Refuses a repeated parameter (RFC 6749 3.2), unless it is `repeatable`: its values are then separated by spaces.
+ */
+export function uniqueParams(
+  params: Iterable<[name: string, value: string]>,
+  repeatable: ReadonlySet<string> = NONE,
+): Map<string, string> {
   const found = new Map<string, string>()
   for (const [name, value] of params) {
     if (/\p{Cc}/u.test(value)) throw new ApiError('invalid_request', 'a parameter has control characters')
-    if (found.has(name)) throw new ApiError('invalid_request', 'a parameter is repeated; send each once')
-    found.set(name, value)
+    const before = found.get(name)
+    if (before !== undefined && !repeatable.has(name))
+      throw new ApiError('invalid_request', 'a parameter is repeated; send each once')
+    found.set(name, before === undefined ? value : `${before} ${value}`)
   }
   return found
 }
+
+const NONE: ReadonlySet<string> = new Set()
 
 /**
  * The query's parameters. Refuses any other than `names`, because a misspelt one would be ignored, and an empty one, because an

@@ -3,7 +3,7 @@ import type { AppContext } from './env.ts'
 type Headers = Readonly<Record<string, string>>
 type Body = string | Uint8Array<ArrayBuffer> | ReadableStream | null
 
-/** Secrets and decisions must not be cached (RFC 6749 5.1). */
+/** Secrets, decisions and personal data must not be cached. */
 export const NO_STORE = { 'Cache-Control': 'no-store' }
 
 /**
@@ -13,9 +13,9 @@ export const NO_STORE = { 'Cache-Control': 'no-store' }
 export const respond = (c: AppContext, body: Body, status: number, headers: Headers): Response =>
   new Response(body, { status, headers: { ...headers, 'X-Request-Id': c.get('requestId') } })
 
-/** Members that are undefined are left out. */
+/** Not to be cached. Members that are undefined are left out. */
 export const json = (c: AppContext, body: object, status = 200, headers: Headers = {}): Response =>
-  bytes(c, JSON.stringify(body), status, { 'Content-Type': 'application/json', ...headers })
+  bytes(c, JSON.stringify(body), status, { 'Content-Type': 'application/json', ...NO_STORE, ...headers })
 
 /** With the length, which HEAD answers too. */
 export const bytes = (

@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { SCOPE_TOKEN } from '../jwt/scopes.ts'
+import { check } from './validate.ts'
 
 /** Rejects control characters and lone surrogates, which headers and text columns can't hold. */
 export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()
@@ -7,14 +8,18 @@ export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWell
 /** Removes repeats from a list that stands for a set, like a scope (RFC 6749 3.3): no answer has a member twice. */
 export const distinct = (list: string[]) => [...new Set(list)]
 
-export const scope = z
+const scope = z
   .string()
-  .max(1024)
+  .max(1024, 'scope: at most 1024 characters')
   .refine(
     text => text.split(' ').every(one => SCOPE_TOKEN.test(one)),
-    'scopes separated by single spaces, without quotes',
+    'scope: scope tokens separated by single spaces, without quotes or backslashes',
   )
   .transform(text => distinct(text.split(' ')).join(' '))
+
+/** The scopes that a request asks for. Throws `invalid_scope` where they are malformed (RFC 6749 5.2). */
+export const parseScope = (text: string | undefined): string | undefined =>
+  check(scope.optional(), text, 'invalid_scope')
 
 export const subject = z
   .string()

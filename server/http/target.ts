@@ -20,8 +20,8 @@ export function queryOf(target: string): string {
 const withoutOrigin = (target: string) =>
   target.startsWith('/') ? target : target.replace(/^https?:\/\/[^/?#]*/i, '')
 
-/** Node's request, with its target once the adapter is given another. */
-export type Incoming = IncomingMessage & { originalUrl?: string }
+/** Node's request, with its target and host once the adapter is given others. */
+export type Incoming = IncomingMessage & { originalUrl?: string; originalHost?: string | undefined }
 
 /** Hono's `getPath`. Without a socket, under `app.request()`, the target is the URL of the Request. */
 export const getPath = (request: Request, options?: { env?: AppEnv['Bindings'] }): string =>
@@ -40,6 +40,7 @@ const targetOf = (request: Request, incoming: Incoming | undefined) =>
 export function keepOriginalTarget(incoming: Incoming) {
   incoming.originalUrl = incoming.url ?? ''
   incoming.url = '/'
+  incoming.originalHost = incoming.headers.host
   incoming.headers.host = HOST
 }
 

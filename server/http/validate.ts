@@ -1,14 +1,18 @@
 import { z } from 'zod'
-import { ApiError } from '../lib/errors.ts'
+import { ApiError, type ErrorCode } from '../lib/errors.ts'
 
-/** Throws `invalid_request` that names the member and what it should be, never what it was. */
-export function check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.infer<Schema> {
+/** Throws an error that names the member and what it should be, never what it was. */
+export function check<Schema extends z.ZodType>(
+  schema: Schema,
+  value: unknown,
+  code: ErrorCode = 'invalid_request',
+): z.infer<Schema> {
   const parsed = schema.safeParse(value)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]!
   const place = issue.path.filter(part => typeof part !== 'symbol').join('.')
   throw new ApiError(
-    'invalid_request',
+    code,
     printable(place ? `${place}: ${messageOf(issue, schema)}` : messageOf(issue, schema)),
   )
 }

@@ -33,7 +33,8 @@ const BATCH_ROWS = 100
 
 /**
  * Creates a new version for each use, in one write. Tokens of the old version stay valid until they expire.
- * With `now` they become invalid at once on every replica, and rotating `refresh` also ends every session.
+ * With `now` they become invalid at once on every replica, and rotating `refresh` also ends every session
+ * and every access token, those without a session too.
  * Throws `not_found`, `conflict`, RateLimitedError.
  */
 export async function rotateSigningKeys(services: Services, rotation: Rotation, origin: AuditContext) {

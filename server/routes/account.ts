@@ -7,9 +7,9 @@ import { requireAccount } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type AppEnv, auditContext } from '../http/env.ts'
 import { noQuery, present } from '../http/params.ts'
-import { json, NO_STORE, noContent } from '../http/respond.ts'
+import { json, noContent } from '../http/respond.ts'
 import { name, noControls } from '../http/schemas.ts'
-import { serializeTokens } from './token-response.ts'
+import { NO_CACHE, serializeTokens } from './token-response.ts'
 
 /** Argon2 reads all of the normalized password, so a bound on its bytes is a bound on the work. */
 const MAX_PASSWORD_BYTES = 256
@@ -53,17 +53,17 @@ export const account = new Hono<AppEnv>()
     const context = auditContext(c, 'anonymous')
     const made = await signUp(c.get('services'), { email, password, name }, context)
     const customer = serializeCustomer(made.customer)
-    return json(c, { customer, api_key: made.apiKey, ...serializeTokens(made.granted) }, 201, NO_STORE)
+    return json(c, { customer, api_key: made.apiKey, ...serializeTokens(made.granted) }, 201, NO_CACHE)
   })
   .post('/login', noQuery, async c => {
     const request = await readJson(c, logInRequest)
     const context = auditContext(c, 'anonymous')
     const { customer, granted } = await logIn(c.get('services'), request, context)
-    return json(c, { customer: serializeCustomer(customer), ...serializeTokens(granted) }, 200, NO_STORE)
+    return json(c, { customer: serializeCustomer(customer), ...serializeTokens(granted) }, 200, NO_CACHE)
   })
   .get('/me', requireAccount, noQuery, async c => {
     const customer = await findAccount(c.get('services'), c.get('customerId'))
-    return json(c, serializeCustomer(customer), 200, NO_STORE)
+    return json(c, serializeCustomer(customer))
   })
   .post('/logout', requireAccount, noQuery, async c => {
     const { revoker } = c.get('services')

@@ -5,7 +5,7 @@ import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
 import { idempotencyKey, idParam, noQuery, present } from '../http/params.ts'
-import { json, NO_STORE, noContent } from '../http/respond.ts'
+import { json, noContent } from '../http/respond.ts'
 import { distinct, name, wholeSeconds } from '../http/schemas.ts'
 import { ANY, SCOPE_TOKEN, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -36,7 +36,7 @@ export const apiKeys = new Hono<CustomerEnv>()
     const context = actorContext(c)
     const { text, ...key } = await createApiKey(c.get('services'), request, context, idempotencyKey(c))
     const shown = serializeApiKey({ ...key, name: name ?? null, scope, lastUsedAt: null })
-    return json(c, { ...shown, api_key: text }, 201, NO_STORE)
+    return json(c, { ...shown, api_key: text }, 201)
   })
   .delete('/:id', async c => {
     const seq = await actAndWait(c, (services, context) =>

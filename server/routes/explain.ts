@@ -6,7 +6,7 @@ import { readJson } from '../http/body.ts'
 import { stateAge } from '../http/consistency.ts'
 import type { AppContext, ClientEnv, OperatorEnv } from '../http/env.ts'
 import { noQuery, present } from '../http/params.ts'
-import { json, NO_STORE } from '../http/respond.ts'
+import { json } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 import { type Explanation, explainToken } from '../tokens/explain.ts'
 
@@ -34,7 +34,7 @@ export const adminExplain = new Hono<OperatorEnv>().post('/', noQuery, async c =
 async function respondWithExplanation(c: AppContext, token: string, limits?: AllowList) {
   const explanation = await explainToken(c.get('services'), token, limits)
   const age = stateAge(c.get('services').changeFeed)
-  const headers = { ...NO_STORE, ...(age !== undefined && { 'X-Assay-Age': age }) }
+  const headers = age === undefined ? {} : { 'X-Assay-Age': age }
   return json(c, serializeExplanation(explanation, age), 200, headers)
 }
 

@@ -4,9 +4,9 @@ import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import { requireClient, requireFormClient } from '../http/auth.ts'
 import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
-import { bearerToken } from '../http/credentials.ts'
+import { bearerToken, isBearer } from '../http/credentials.ts'
 import { type AppContext, type ClientEnv, credentialName, type Services } from '../http/env.ts'
-import { noQuery } from '../http/params.ts'
+import { noQuery, readQuery } from '../http/params.ts'
 import { bytes, NO_STORE } from '../http/respond.ts'
 import { listOf } from '../http/schemas.ts'
 import type { RefreshClaims } from '../jwt/claims.ts'
@@ -29,8 +29,11 @@ export const introspect = new Hono<ClientEnv>()
     return respondWithAge(c, answer!)
   })
   // Dovecot's way: the token itself is the caller. It takes a 401 for an outage, so a bad token is inactive here too.
-  .get('/', noQuery, async c => {
-    const token = bearerToken(c.req.header('authorization'))
+  .get('/', async c => {
+    const authorization = c.req.header('authorization')
+    // Others mean a token that they have, and would take any answer about themselves for one about that.
+    if (!isBearer(authorization) || readQuery(c, ['token']).token !== undefined) throw USE_POST
+    const token = bearerToken(authorization)
     await strictBarrier(c)
     const claims = token === undefined ? undefined : await verifyToken(c.get('services'), token)
     return respondWithAge(c, claims ? serializeAccess(claims) : INACTIVE)
@@ -46,6 +49,11 @@ async function introspectBatch(c: Context<ClientEnv>): Promise<Response> {
   const answers = await introspectAll(c.get('services'), c.get('client'), tokens)
   return respondWithAge(c, `{"tokens":[${answers.join(',')}]}`)
 }
+
+const USE_POST = new ApiError(
+  'invalid_request',
+  'use POST, with the token in a form; GET is for an access token that asks about itself, as Authorization: Bearer',
+)
 
 const strictBarrier = (c: AppContext) =>
   readBarrier(c.req.header('x-consistency'), c.get('services').changeFeed)

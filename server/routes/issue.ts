@@ -4,7 +4,7 @@ import { requireApiKey } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type ApiKeyClient, type ApiKeyEnv, type AppContext, auditContext } from '../http/env.ts'
 import { idempotencyKey, noQuery } from '../http/params.ts'
-import { audience, issuedSubject, scope } from '../http/schemas.ts'
+import { audience, issuedSubject, parseScope } from '../http/schemas.ts'
 import { MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
 import { grantedScope } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -32,7 +32,7 @@ const expiresIn = z
 
 const issueRequest = z.strictObject({
   subject: issuedSubject.optional(),
-  scope: scope.optional(),
+  scope: z.string().optional(),
   audience: audience.optional(),
   expires_in: expiresIn.optional(),
   claims: ownClaims.optional(),
@@ -45,7 +45,7 @@ export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, noQuery, asy
   const client = c.get('client')
   const request = await readJson(c, issueRequest)
   const grant = {
-    ...grantFor(c, client, request.scope),
+    ...grantFor(c, client, parseScope(request.scope)),
     subject: request.subject ?? client.customerId,
     audience: request.audience ?? config.issuer,
     ext: request.claims,

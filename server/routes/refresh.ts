@@ -1,12 +1,12 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { REPEATABLE, requestedAudience } from '../http/audience.ts'
 import { authenticateApiKey } from '../http/auth.ts'
 import { mediaType, readForm, readJson } from '../http/body.ts'
-import { clientCredential } from '../http/credentials.ts'
+import { clientCredential, publicClientId } from '../http/credentials.ts'
 import { type AppContext, type AppEnv, auditContext } from '../http/env.ts'
 import { noQuery, present } from '../http/params.ts'
-import { scope } from '../http/schemas.ts'
-import { check } from '../http/validate.ts'
+import { parseScope } from '../http/schemas.ts'
 import { ApiError } from '../lib/errors.ts'
 import { tokenResponse } from './token-response.ts'
 
@@ -14,7 +14,7 @@ const refreshRequest = z.strictObject({ refresh_token: z.string().min(1), scope:
 
 /** The refresh token is the credential, in JSON or in a form. */
 export const refresh = new Hono<AppEnv>().post('/', noQuery, async c => {
-  if (mediaType(c) !== 'application/json') return refreshGrant(c, await readForm(c))
+  if (mediaType(c) !== 'application/json') return refreshGrant(c, await readForm(c, REPEATABLE))
   const { refresh_token, scope } = await readJson(c, refreshRequest)
   return refreshGrant(c, new Map(Object.entries(present({ refresh_token, scope })) as [string, string][]))
 })
@@ -26,18 +26,18 @@ export async function refreshGrant(c: AppContext, form: Map<string, string>) {
   const { tokens, sessions } = c.get('services')
   const text = form.get('refresh_token')
   if (text === undefined) throw new ApiError('invalid_request', 'refresh_token is missing')
-  const requestedScope = check(scope.optional(), form.get('scope'))
+  const asked = { scope: parseScope(form.get('scope')), audience: requestedAudience(form) }
   const customerId = await namedCustomer(c, form)
   const { claims } = await tokens.verifyRefresh(text)
   if (!claims || (customerId !== undefined && claims.client_id !== customerId))
     throw new ApiError('invalid_grant', INVALID_GRANT)
   const context = auditContext(c, `session:${claims.sid}`)
-  return tokenResponse(c, await sessions.refresh(claims, requestedScope, context))
+  return tokenResponse(c, await sessions.refresh(claims, asked, context))
 }
 
 /** Client credentials are optional. If they are sent they must be right, and must match; so must a bare client_id. */
 async function namedCustomer(c: AppContext, form: Map<string, string>): Promise<string | undefined> {
   const credential = clientCredential(c.req.header('authorization'), form)
-  if (credential === undefined) return form.get('client_id')
+  if (credential === undefined) return publicClientId(c.req.header('authorization'), form)
   return (await authenticateApiKey(c.get('services'), credential)).customerId
 }

@@ -1,10 +1,10 @@
 import { Hono } from 'hono'
 import { authenticateApiKey } from '../http/auth.ts'
 import { readForm } from '../http/body.ts'
-import { clientCredential } from '../http/credentials.ts'
+import { clientCredential, publicClientId } from '../http/credentials.ts'
 import { type ApiKeyClient, type AppContext, type AppEnv, auditContext } from '../http/env.ts'
 import { readQuery } from '../http/params.ts'
-import { json, NO_STORE } from '../http/respond.ts'
+import { json } from '../http/respond.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -21,7 +21,7 @@ export const revoke = new Hono<AppEnv>().post('/', async c => {
   const seq = await revokeToken(c, form, token, wholeSession)
   // Wait even without a number: an earlier attempt's revocation may not have reached every replica yet.
   if (wait) await c.get('services').changeFeed.waitForReplicas(seq)
-  return json(c, {}, 200, NO_STORE)
+  return json(c, {})
 })
 
 /** An option that may stand in the form or in the query. */
@@ -41,7 +41,7 @@ async function revokeToken(c: AppContext, form: Params, token: string, wholeSess
   const credential = clientCredential(c.req.header('authorization'), form)
   const client = credential && (await authenticateApiKey(services, credential))
   const refresh = (await services.tokens.verifyRefresh(token)).claims
-  const clientId = form.get('client_id') ?? refresh?.client_id
+  const clientId = publicClientId(c.req.header('authorization'), form) ?? refresh?.client_id
   if (refresh) return mayRevoke(client, refresh, clientId) ? endSession(c, refresh, client) : undefined
   const { claims } = await services.tokens.verify(token)
   if (!client && claims)

@@ -1,6 +1,6 @@
 import type { AppContext } from '../http/env.ts'
 import { present } from '../http/params.ts'
-import { json, NO_STORE } from '../http/respond.ts'
+import { json } from '../http/respond.ts'
 import type { TokenSet } from '../tokens/issuer.ts'
 
 /** RFC 6749 5.1. */
@@ -15,5 +15,8 @@ export function serializeTokens({ accessToken, claims, refreshToken }: TokenSet)
   })
 }
 
+/** For caches of HTTP/1.0 (RFC 6749 5.1). */
+export const NO_CACHE = { Pragma: 'no-cache' }
+
 export const tokenResponse = (c: AppContext, tokens: TokenSet) =>
-  json(c, serializeTokens(tokens), 200, NO_STORE)
+  json(c, serializeTokens(tokens), 200, NO_CACHE)

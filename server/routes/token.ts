@@ -1,11 +1,11 @@
 import { Hono } from 'hono'
+import { REPEATABLE, requestedAudience } from '../http/audience.ts'
 import { authenticateApiKey } from '../http/auth.ts'
 import { readForm } from '../http/body.ts'
 import { clientCredential } from '../http/credentials.ts'
 import type { AppContext, AppEnv } from '../http/env.ts'
 import { noQuery } from '../http/params.ts'
-import { scope } from '../http/schemas.ts'
-import { check } from '../http/validate.ts'
+import { parseScope } from '../http/schemas.ts'
 import { ApiError } from '../lib/errors.ts'
 import { assertFitsHeaders } from './identity-headers.ts'
 import { grantFor } from './issue.ts'
@@ -14,7 +14,7 @@ import { tokenResponse } from './token-response.ts'
 
 /** RFC 6749 4.4 and 6. */
 export const token = new Hono<AppEnv>().post('/', noQuery, async c => {
-  const form = await readForm(c)
+  const form = await readForm(c, REPEATABLE)
   const grantType = form.get('grant_type')
   if (grantType === 'client_credentials') return clientCredentialsGrant(c, form)
   if (grantType === 'refresh_token') return refreshGrant(c, form)
@@ -27,8 +27,8 @@ async function clientCredentialsGrant(c: AppContext, form: Map<string, string>) 
   const services = c.get('services')
   const client = await authenticateApiKey(services, clientCredential(c.req.header('authorization'), form))
   const subject = client.customerId
-  const audience = services.config.issuer
-  const grant = grantFor(c, client, check(scope.optional(), form.get('scope')))
+  const audience = requestedAudience(form) ?? services.config.issuer
+  const grant = grantFor(c, client, parseScope(form.get('scope')))
   assertFitsHeaders({ sub: subject, aud: audience, scope: grant.scope })
   const request = { ...grant, subject, audience, ext: undefined, expiresIn: undefined }
   return tokenResponse(c, await services.issuer.issue(request))

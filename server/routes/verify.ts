@@ -139,6 +139,7 @@ function empty(
   if (age !== undefined) headers['X-Assay-Age'] = age
   headers['X-Request-Id'] = requestId
   headers['Content-Length'] = '0'
+  headers['Cache-Control'] = 'no-store'
   return new Response(null, { status, headers })
 }
 

@@ -35,6 +35,12 @@ export interface IssueRequest extends AuditContext {
   type: AuditType
 }
 
+/** What a refresh asks for, of what its session has. Undefined is all. */
+export interface NarrowedGrant {
+  scope?: string | undefined
+  audience?: string | string[] | undefined
+}
+
 /** A token response before it is written (RFC 6749 5.1). */
 export interface TokenSet {
   accessToken: string
@@ -138,7 +144,7 @@ export class Issuer {
         'conflict',
         'the session of this Idempotency-Key is in use or has ended; use a new one',
       )
-    return this.grantedFrom(grant.customerId, held, tokenId, held.scope)
+    return this.grantedFrom(grant.customerId, held, tokenId, {})
   }
 
   #newSession(grant: IssueRequest): NewSession {
@@ -183,12 +189,12 @@ export class Issuer {
     })
   }
 
-  /** Signs both tokens of a session from its current row. */
+  /** Signs both tokens of a session from its current row. Members of `narrowed` replace the session's. */
   async grantedFrom(
     customerId: string,
     row: SessionRow & Pick<RefreshResult, 'issuedAt' | 'accessVersion'>,
     tokenId: string,
-    scope: string,
+    { scope = row.scope, audience = JSON.parse(row.audience) }: NarrowedGrant,
   ): Promise<TokenSet> {
     const { signer } = this.#options
     const { text, claims } = await signer.signAccess({
@@ -196,7 +202,7 @@ export class Issuer {
       tokenId,
       scope,
       subject: row.subject,
-      audience: JSON.parse(row.audience),
+      audience,
       ext: row.ext === null ? undefined : JSON.parse(row.ext),
       ttl: row.accessTtl,
       issuedAt: row.issuedAt,

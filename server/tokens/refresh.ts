@@ -25,7 +25,7 @@ import type { Log } from '../lib/logger.ts'
 import type { Metrics } from '../lib/metrics.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
-import type { Issuer, TokenSet } from './issuer.ts'
+import type { Issuer, NarrowedGrant, TokenSet } from './issuer.ts'
 
 export type { ListedSession } from '../../db/queries/sessions.ts'
 
@@ -63,20 +63,28 @@ export class Sessions {
     this.#seen = new WriteBuffer({ write: seen => this.#confirmAll(seen), quiet: 0, log })
   }
 
-  /** Throws `invalid_grant`, `invalid_scope` or Unavailable. `scope` narrows this access token only. */
-  async refresh(claims: RefreshClaims, scope: string | undefined, origin: AuditContext): Promise<TokenSet> {
+  /**
+   * Throws `invalid_grant`, `invalid_scope`, `invalid_target` or Unavailable. The scope and the audience narrow this access
+   * token only.
+   */
+  async refresh(
+    claims: RefreshClaims,
+    { scope, audience }: NarrowedGrant,
+    origin: AuditContext,
+  ): Promise<TokenSet> {
     const { issuer, metrics } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     const tokenId = randomId(15)
     const successorSeen = this.#seen.isWaiting(keyOf(customerId, sessionId, gen + 1))
-    const asked = { customerId, sessionId, gen, successorSeen, scope, tokenId, origin }
+    const asked = { customerId, sessionId, gen, successorSeen, scope, audience, tokenId, origin }
     const shared = await this.#refreshTogether(asked)
     const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
     metrics.refreshed(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
+    if (row.outcome === 'target') throw OTHER_AUDIENCE
     if (row.outcome === 'scope') throw scope === undefined ? NO_SCOPE_LEFT : SCOPE_TOO_WIDE
     if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
-      return issuer.grantedFrom(customerId, row, tokenId, scope ?? row.scope)
+      return issuer.grantedFrom(customerId, row, tokenId, { scope, audience })
     throw refused(row.outcome)
   }
 
@@ -165,4 +173,8 @@ const SCOPE_TOO_WIDE = new ApiError(
 const NO_SCOPE_LEFT = new ApiError(
   'invalid_scope',
   "the customer's policy allows none of the session's scopes; ask the operator to allow one, or start another session",
+)
+const OTHER_AUDIENCE = new ApiError(
+  'invalid_target',
+  'ask for an audience that the session began with, or leave resource and audience out',
 )

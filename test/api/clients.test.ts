@@ -72,6 +72,28 @@ describe('oauth4webapi', () => {
     ])
   })
 
+  test('discovers a server whose issuer has a path, at the one address that RFC 8414 3.1 gives it', async () => {
+    const path = 'https://example.com/auth/tenant'
+    const replica = await world.replica({ ISSUER: path })
+    const url = new URL(path)
+    const asked: string[] = []
+    const fetchMetadata = async (at: string) => {
+      asked.push(new URL(at).pathname)
+      return replica.app.request(new URL(at).pathname)
+    }
+    const response = await oauth.discoveryRequest(url, {
+      algorithm: 'oauth2',
+      [oauth.customFetch]: fetchMetadata,
+    })
+    expect((await oauth.processDiscoveryResponse(url, response)).issuer).toBe(path)
+    const root = '/.well-known/oauth-authorization-server'
+    expect(asked).toEqual([`${root}/auth/tenant`])
+    expect((await replica.get(root)).json.issuer).toBe(path)
+    for (const other of ['/auth', '/auth/tenant/', '/auth/tenant/x', '/auth%2Ftenant', '/Auth/tenant', '/'])
+      expect((await replica.get(`${root}${other}`)).status, other).toBe(404)
+    expect((await fetchMetadata(`http://assay.test${root}/auth/tenant`)).status).toBe(200)
+  })
+
   test('gets a token by client_secret_basic, in which it encodes even the underscores', async () => {
     const token = await clientCredentials(me(), oauth.ClientSecretBasic(customer.apiKey))
     expect(basicPair(checked.sent.at(-1)!)).toEqual([customer.id, customer.apiKey.replaceAll('_', '%5F')])

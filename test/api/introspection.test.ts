@@ -224,11 +224,27 @@ describe('a token asks about itself', () => {
   })
 
   test('and hears inactive if it is bad, and never a 401', async () => {
-    for (const token of [undefined, 'garbage', '!!!', tokens.refresh_token, customer.apiKey, ADMIN_TOKEN]) {
+    for (const token of ['garbage', '!!!', tokens.refresh_token, customer.apiKey, ADMIN_TOKEN]) {
       const { status, text, headers } = await self(token)
       expect([status, text]).toEqual([200, INACTIVE])
       expect(headers.get('cache-control')).toBe('no-store')
     }
-    expect((await self(undefined, { Authorization: SERVER })).text).toBe(INACTIVE)
+  })
+
+  test('and nobody else asks by GET: who has a token of another is told to use POST', async () => {
+    const query = `/introspect?token=${tokens.access_token}`
+    const asked = [
+      await self(),
+      await self(undefined, { Authorization: SERVER }),
+      await assay.get(query, undefined, { Authorization: SERVER }),
+      await assay.get(query, customer.apiKey),
+      await assay.get(query, tokens.access_token),
+      await assay.get(query),
+    ]
+    for (const { status, json, text } of asked) {
+      expect([status, json.error]).toEqual([400, 'invalid_request'])
+      expect(json.error_description).toMatch(/^use POST/)
+      expect(text).not.toContain(tokens.access_token)
+    }
   })
 })

@@ -1,6 +1,7 @@
 import { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type JsonObject, problems } from '../support/openapi.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -186,8 +187,21 @@ const bad: Record<string, unknown[]> = {
     '\ud800',
     'a\udc00',
   ],
-  scope: ['', ' read', 'read ', 'a  b', 'a"b', 'a\\b', 'a\tb', '名', 'x'.repeat(1025), null, ['read']],
-  audience: ['', 'a b', 'a\nb', '名', 'x'.repeat(256), [], [''], ['a', 7], Array(11).fill('a'), null, {}],
+  scope: [null, ['read'], 7],
+  audience: [
+    '',
+    'a b',
+    'a\nb',
+    '名',
+    'x'.repeat(256),
+    [],
+    [''],
+    ['a', 7],
+    Array(11).fill('a'),
+    ['a', 'a'],
+    null,
+    {},
+  ],
   expires_in: [0, -1, 1.5, 901, 86_400, '300', null, true, 2 ** 53],
   claims: [null, [], 'x', 7, { note: 'é'.repeat(1019) }, { note: 'x'.repeat(2038) }],
   refresh: ['true', 1, null],
@@ -198,6 +212,23 @@ for (const [member, values] of Object.entries(bad))
     for (const value of values)
       expect(await refusal({ [member]: value }), JSON.stringify(value)).toBe(INVALID)
   })
+
+test('a malformed scope is refused as RFC 6749 5.2 says', async () => {
+  for (const scope of ['', ' read', 'read ', 'a  b', 'a"b', 'a\\b', 'a\tb', '名', 'x'.repeat(1025)])
+    expect(await refusal({ scope }), JSON.stringify(scope)).toBe('400 invalid_scope')
+})
+
+test('the contract has the limits of scope and audience, and is no narrower', async () => {
+  const declared = (request: JsonObject) => problems(['components', 'schemas', 'IssueRequest'], request)
+  const refused = bad.audience!.map(audience => ({ audience }))
+  for (const request of [...refused, { scope: 'x'.repeat(1025) }, { scope: 'a  b' }])
+    expect(declared(request as JsonObject), JSON.stringify(request)).not.toEqual([])
+  const longest = Array.from({ length: 10 }, (_, n) => `${n}`.repeat(25))
+  for (const request of [{ scope: 'x'.repeat(1024) }, { audience: longest }, { audience: 'x'.repeat(255) }]) {
+    expect(declared(request)).toEqual([])
+    await issued(request)
+  }
+})
 
 test('a lone surrogate or a control character is refused in JSON escapes too', async () => {
   for (const escaped of ['\\ud800', '\\udfff', '\\u000a', '\\u0000', '\\u001b'])

@@ -56,6 +56,20 @@ async function countOf(route: string, status: number): Promise<number> {
   return counts.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0)
 }
 
+test.each([
+  ['two hosts', 'GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b', 400],
+  ['two hosts at /verify', 'GET /verify HTTP/1.1\r\nHost: a\r\nHost: a', 400],
+  ['a header without a colon', 'GET /healthz HTTP/1.1\r\nHost: a\r\nnonsense', 400],
+  ['too large a header', `GET /healthz HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(66_000)}`, 431],
+  ['an expectation that nobody knows', 'GET /healthz HTTP/1.1\r\nHost: a\r\nExpect: x', 200],
+  ['the same at /verify', 'GET /verify HTTP/1.1\r\nHost: a\r\nExpect: x', 401],
+])('%s has one answer with a request id', async (_, request, status) => {
+  port = (await assay.serve()).port
+  const answer = parseAnswer(await exchange(port, `${request}\r\nConnection: close\r\n\r\n`))
+  expect(answer.status).toBe(status)
+  expect(answer.headers['x-request-id']).toMatch(/^[\w-]{36}$/)
+})
+
 test('the app also answers without a socket, under app.request()', async () => {
   const { app } = assay
   const status = async (path: string, init?: RequestInit) => (await app.request(path, init)).status

@@ -92,7 +92,7 @@ test('a scope that the session lacks is refused, and the refresh token is not us
   for (const scope of ['admin', 'read admin', 'rea', 'READ', 'assay:account', '*'])
     expect(outcome(await refresh({ refresh_token, scope })), scope).toBe('400 invalid_scope')
   for (const scope of [' ', 'read  write', 'a"b'])
-    expect(outcome(await refresh({ refresh_token, scope }))).toBe('400 invalid_request')
+    expect(outcome(await refresh({ refresh_token, scope }))).toBe('400 invalid_scope')
   await expectUntouched(session_id)
   const bare = (await customer.issue({ refresh: true })).json
   expect(bare).not.toHaveProperty('scope')

@@ -71,17 +71,28 @@ test('the emergency for access ends every older access token everywhere, and no 
   expect((await here.verify(refreshed.json.access_token)).status).toBe(200)
 })
 
-test.each(['refresh', 'both'])('the emergency for %s ends every session', async use => {
-  const customer = await here.signUp()
-  const old = await customer.session()
-  expect((await rotate(customer, { use, now: true })).status).toBe(200)
-  for (const assay of [here, there]) {
-    expect((await assay.verify(old.access_token)).status).toBe(401)
-    expect((await assay.refresh(old.refresh_token)).json.error).toBe('invalid_grant')
-  }
-  const again = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
-  expect((await there.verify(again.json.access_token)).status).toBe(200)
-})
+test.each(['refresh', 'both'])(
+  'the emergency for %s ends every session and every access token',
+  async use => {
+    const customer = await here.signUp()
+    const old = await customer.session()
+    const alone = (await customer.issue()).json
+    // The account's own session is the second.
+    const dryRun = await rotate(customer, { use, now: true, dry_run: true })
+    expect(dryRun.json).toEqual({ would_end: { sessions: 2, tokens: 3 } })
+    expect((await rotate(customer, { use, now: true })).status).toBe(200)
+    for (const assay of [here, there]) {
+      expect((await assay.verify(alone.access_token)).status).toBe(401)
+      expect((await assay.verify(old.access_token)).status).toBe(401)
+      expect((await assay.refresh(old.refresh_token)).json.error).toBe('invalid_grant')
+    }
+    const again = await here.postJson('/api/auth/login', {
+      email: customer.email,
+      password: customer.password,
+    })
+    expect((await there.verify(again.json.access_token)).status).toBe(200)
+  },
+)
 
 test('a dry run says what an emergency would end, and ends nothing', async () => {
   const customer = await here.signUp()

@@ -110,6 +110,7 @@ const RULES: Record<string, Rule> = {
     body: ({ revocable }) => form({ token: revocable }),
   },
   'GET /.well-known/oauth-authorization-server': { may: EVERYONE },
+  'GET /.well-known/oauth-authorization-server/:path{.+}': { may: EVERYONE },
   'GET /.well-known/openid-configuration': { may: EVERYONE },
   'GET /healthz': { may: EVERYONE },
   'GET /readyz': { may: EVERYONE },

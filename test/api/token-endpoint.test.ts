@@ -48,6 +48,7 @@ test('client_credentials gives an access token about the customer, and no refres
   const { status, json, headers } = await token({ ...CLIENT, scope: 'read write' }, own())
   expect(status).toBe(200)
   expect(headers.get('cache-control')).toBe('no-store')
+  expect(headers.get('pragma')).toBe('no-cache')
   expect(json).toEqual({
     access_token: expect.any(String),
     token_type: 'Bearer',
@@ -196,6 +197,50 @@ test('the grant type must be there and be known', async () => {
     expect(outcome(await token({ grant_type }, own()))).toBe('400 unsupported_grant_type')
 })
 
+test('the token is for the resource or the audience that is asked for (RFC 8707)', async () => {
+  const audienceFor = async (more: string) => {
+    const { json } = await rawToken(`grant_type=client_credentials&${more}`, own())
+    return json.access_token === undefined ? json.error : claimsOf(json.access_token).aud
+  }
+  const [a, b] = ['https://a.example.com/mcp', 'urn:service:b']
+  expect(await audienceFor(`resource=${a}`)).toBe(a)
+  expect(await audienceFor('audience=orders')).toBe('orders')
+  expect(await audienceFor(`resource=${a}&resource=${b}`)).toEqual([a, b])
+  expect(await audienceFor(`resource=${a}&audience=orders`)).toEqual([a, 'orders'])
+  expect(await audienceFor(`resource=${a}&audience=${a}`)).toBe(a)
+  expect(await audienceFor('resource=&audience=')).toBe('http://assay.test')
+  const eleven = Array.from({ length: 11 }, (_, n) => `resource=urn:x:${n}`).join('&')
+  for (const bad of ['resource=orders', `resource=${a}%23part`, 'audience=a%20b', 'resource=/path', eleven])
+    expect(await audienceFor(bad), bad).toBe('invalid_target')
+  expect(await audienceFor('audience=a&audience=b')).toBe('invalid_request')
+})
+
+test('a refresh may ask for a part of the audience that its session began with, for one access token', async () => {
+  const [a, b] = ['https://a.example.com', 'urn:service:b']
+  let { refresh_token } = await customer.session({ audience: [a, b] })
+  const refresh = async (more: Record<string, string>, at = '/token') => {
+    const { status, json } = await assay.postForm(at, { ...REFRESH, refresh_token, ...more })
+    if (status === 200) refresh_token = json.refresh_token
+    return status === 200 ? claimsOf(json.access_token).aud : json.error
+  }
+  expect(await refresh({ resource: a })).toBe(a)
+  expect(await refresh({ resource: b }, '/refresh')).toBe(b)
+  expect(await refresh({ resource: a, audience: b })).toEqual([a, b])
+  const kept = refresh_token
+  for (const more of [
+    { resource: 'https://c.example.com' },
+    { resource: a, audience: 'c' },
+    { resource: 'x' },
+  ])
+    expect(await refresh(more)).toBe('invalid_target')
+  expect(refresh_token).toBe(kept)
+  expect(await refresh({})).toEqual([a, b])
+  const one = await customer.session({ audience: a })
+  refresh_token = one.refresh_token
+  expect(await refresh({ resource: b })).toBe('invalid_target')
+  expect(await refresh({ resource: a })).toBe(a)
+})
+
 test('a repeated parameter is refused, an empty one is absent, an unknown one is ignored', async () => {
   const body = 'grant_type=client_credentials'
   for (const more of [body, 'scope=read&scope=read', 'unknown=1&unknown=2', 'client_id=a&client_id=a'])
@@ -205,10 +250,46 @@ test('a repeated parameter is refused, an empty one is absent, an unknown one is
     expect(outcome(await rawToken(`${body}&${more}`, own())), more).toBe('200')
 })
 
-test('a malformed scope or another content type is refused', async () => {
+test('a malformed scope is invalid_scope wherever one is asked for', async () => {
+  const { refresh_token } = await customer.session()
+  for (const scope of [' ', 'a  b', 'a"b', 'a\\b', '名', 'x'.repeat(1025)]) {
+    const answers = [
+      await token({ ...CLIENT, scope }, own()),
+      await assay.postJson('/issue', { scope }, own()),
+      await token({ ...REFRESH, refresh_token, scope }),
+      await assay.postForm('/refresh', { refresh_token, scope }),
+      await assay.postJson('/api/auth/refresh', { refresh_token, scope }),
+    ]
+    for (const answer of answers) {
+      expect(outcome(answer), scope).toBe('400 invalid_scope')
+      expect(answer.json.error_description).toMatch(/^scope: /)
+    }
+  }
+})
+
+test('a Basic header with an empty secret names a client that has none, as Go’s x/oauth2 sends it', async () => {
+  const neighbour = await assay.signUp()
+  const named = (id: string) => authorized(basic(id, ''))
+  const { refresh_token } = await customer.session()
+  expect(outcome(await token({ ...REFRESH, refresh_token }, named(neighbour.id)))).toBe('400 invalid_grant')
+  const refreshed = await token({ ...REFRESH, refresh_token }, named(customer.id))
+  expect(outcome(refreshed)).toBe('200')
+  const form = { ...REFRESH, refresh_token: refreshed.json.refresh_token }
+  expect(outcome(await token({ ...form, client_id: neighbour.id }, named(customer.id)))).toBe(
+    '400 invalid_request',
+  )
+  expect(outcome(await token({ ...CLIENT, ...credentials() }, named(customer.id)))).toBe('200')
+  expect(outcome(await token(CLIENT, named(customer.id)))).toBe('401 invalid_client')
+  const revoked = (headers: Record<string, string>) =>
+    assay.postForm('/revoke', { token: form.refresh_token }, headers)
+  expect(outcome(await revoked(named(neighbour.id)))).toBe('200')
+  expect((await assay.introspect(form.refresh_token, `Bearer ${customer.apiKey}`)).json.active).toBe(true)
+  expect(outcome(await revoked(named(customer.id)))).toBe('200')
+  expect(outcome(await token(form))).toBe('400 invalid_grant')
+})
+
+test('a form that can not be read or another content type is refused', async () => {
   expect(outcome(await rawToken('grant_type=client_credentials%00', own()))).toBe('400 invalid_request')
-  for (const scope of [' ', 'a  b', 'a"b', '名', 'x'.repeat(1025)])
-    expect(outcome(await token({ ...CLIENT, scope }, own())), scope).toBe('400 invalid_request')
   for (const type of ['application/json', 'text/plain', 'multipart/form-data; boundary=x', ''])
     expect(outcome(await rawToken('grant_type=client_credentials', { ...own(), 'Content-Type': type }))).toBe(
       '400 invalid_request',

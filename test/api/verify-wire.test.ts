@@ -23,7 +23,7 @@ afterAll(() => world.stop())
 const METHODS = 'GET HEAD POST PUT PATCH DELETE OPTIONS TRACE PROPFIND PURGE QUERY M-SEARCH REPORT'.split(' ')
 
 const IDENTITY = ['customer', 'subject', 'scope', 'audience', 'session', 'token-id', 'expires', 'claims']
-const ALWAYS = ['connection', 'content-length', 'date', 'x-assay-age', 'x-request-id']
+const ALWAYS = ['cache-control', 'connection', 'content-length', 'date', 'x-assay-age', 'x-request-id']
 const NAMES = {
   200: [...IDENTITY.map(name => `x-auth-${name}`), ...ALWAYS].sort(),
   401: ['www-authenticate', ...ALWAYS].sort(),

@@ -1,7 +1,9 @@
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import type postgres from 'postgres'
 import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { startListener } from '../support/backends.ts'
@@ -17,6 +19,7 @@ let sql: postgres.Sql
 let server: Running
 let good: Settings
 const folder = mkdtempSync(join(tmpdir(), 'assay-'))
+chmodSync(folder, 0o755)
 
 beforeAll(async () => {
   database = await copyDatabase()
@@ -55,6 +58,8 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
     'database version',
     'database encoding',
     'database clock',
+    'database disk',
+    'commits',
     'connections',
     'migrations',
     'privileges',
@@ -132,7 +137,7 @@ const PLANTED: Record<string, [settings: () => Settings, check: string, found: R
   'a Redis that is not there': [
     () => ({ REDIS_URL: 'redis://127.0.0.1:1' }),
     'redis',
-    /does not answer/,
+    /can not be used/,
     /REDIS_URL/,
   ],
   'a server that is not there': [
@@ -160,6 +165,19 @@ test.each(Object.entries(PLANTED))(
       expect(stdout + stderr).not.toContain(secret)
   },
 )
+
+test('the secrets of deploy/make-secrets.sh are readable for all, in a folder that is not', async () => {
+  const secrets = join(folder, 'secrets')
+  await promisify(execFile)('sh', [join(import.meta.dirname, '../../deploy/make-secrets.sh'), secrets])
+  const file = join(secrets, 'admin_token')
+  const ofModes = async () => {
+    const { findings } = await examine({ ...good, ADMIN_TOKEN: '', ADMIN_TOKEN_FILE: file })
+    return findings.find(({ check }) => check === 'file modes')
+  }
+  expect(await ofModes()).toMatchObject({ state: 'ok' })
+  chmodSync(secrets, 0o755)
+  expect(await ofModes()).toMatchObject({ state: 'warning', remedy: `chmod 600 ${file}` })
+})
 
 test('a check that meets what nobody foresaw is a finding, not a stack trace', async () => {
   const odd = await startListener((request, response) => {

@@ -71,7 +71,7 @@ describe.skipIf(!present)('refused at start, with what mends it', () => {
     await other.drop()
     expect(code).toBe(78)
     expect(stderr).toContain(
-      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same one, past the pooler',
+      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same database, past the pooler',
     )
   })
 

@@ -79,7 +79,7 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
     const block = `document.getElementById('operations-tokens-token')`
     const offered = await page.evaluate(`[...${block}.querySelectorAll('option')].map(each => each.value)`)
     const codes = ['invalid_request', 'invalid_grant', 'invalid_scope', 'unauthorized_client']
-    expect(offered).toEqual(expect.arrayContaining([...codes, 'unsupported_grant_type']))
+    expect(offered).toEqual(expect.arrayContaining([...codes, 'unsupported_grant_type', 'invalid_target']))
     expect(await page.evaluate(`${block}.innerText`)).toContain(
       'grant_type=client_credentials&scope=orders%3Aread',
     )

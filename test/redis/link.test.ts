@@ -147,6 +147,24 @@ test('a full Redis refuses to keep more; that is told once, and what it has can 
   expect(told).toEqual([expect.stringContaining('Redis: OOM')])
 })
 
+test('a primary that is demoted behind its address is left, and the new one is used as soon as the address leads to it', async () => {
+  const [demoted, promoted] = [await startRedis(), await startRedis()]
+  const link = await openLink(demoted.url)
+  onTestFinished(() => link.close())
+  const { told, used, works } = openRedisLink(link.url)
+  await used()
+  const client = await look(demoted.url)
+  onTestFinished(() => client.destroy())
+  await client.sendCommand(['REPLICAOF', '127.0.0.1', new URL(promoted.url).port])
+  // No call is made: the connection checks the role itself.
+  await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
+  expect(told[0]).toContain('Redis: READONLY')
+  expect(await works()).toBe(false)
+  link.leadTo(promoted.url)
+  await used()
+  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
+})
+
 test('it hears what is published, also after an outage', async () => {
   const server = await startRedis()
   const { redis, name, used } = openRedisLink(server.url)

@@ -7,8 +7,9 @@ import { inspect, type Server } from '../../../db/server-info.ts'
 import type { Config } from '../../../server/config/load.ts'
 import { checkValue } from '../../../server/crypto/envelope.ts'
 import { describeFailure } from '../../../server/exit-codes.ts'
-import { findUnsafeSettings } from '../../../server/open-database.ts'
+import { checkDirectUrl, findUnsafeSettings } from '../../../server/open-database.ts'
 import { type CheckResult, failedCheck, ok, type Report, warning, wrong } from '../result.ts'
+import { commits, disk } from './writes.ts'
 
 const MIN_SERVER_VERSION = 150_000
 /** One process has ten for calls, one for the poll and one for notifications. */
@@ -30,6 +31,8 @@ export async function database(config: Config, url: string, report: Report) {
     await check('database version', () => version(db))
     await check('database encoding', async () => encoding(server))
     await check('database clock', () => clock(db))
+    await check('database disk', () => disk(db))
+    await check('commits', () => commits(db))
     await check('connections', () => connections(db, config))
     const migrated = await check('migrations', () => migrations(db))
     await check('privileges', () => privileges(db, migrated))
@@ -66,11 +69,11 @@ async function reach(url: string, { directDatabaseUrl: direct }: Config): Promis
       'it only reads: default_transaction_read_only is on for the server, the database or the role',
       'turn it off (some providers turn it on when the disk is full), or name a database that can be written to',
     )
-  if (direct !== undefined && (await inspect(direct)).identity !== found.identity)
-    return wrong(
-      'DIRECT_DATABASE_URL leads to another database than DATABASE_URL',
-      'name the same database in both, the direct one past the pooler',
-    )
+  const [problem] = direct === undefined ? [] : checkDirectUrl(found, await inspect(direct))
+  if (problem !== undefined) {
+    const [what, remedy] = problem.split('; ')
+    return wrong(what!, remedy!)
+  }
   return ok(`${found.name}, reached${found.pooled ? ' through a pooler' : ''}`)
 }
 
@@ -89,9 +92,9 @@ async function databaseSettings(db: Database): Promise<CheckResult> {
   const off = await findUnsafeSettings(db)
   return off.length === 0
     ? ok('a crash loses nothing')
-    : wrong(
+    : warning(
         `${off.join(' and ')} off: a crash loses revocations that were acknowledged`,
-        'turn it on in postgresql.conf',
+        'turn it on in postgresql.conf; leave it where the platform stores the data itself and turns it off (Neon, Aurora)',
       )
 }
 

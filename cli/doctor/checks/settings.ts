@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import {
   type Config,
   ConfigError,
@@ -41,12 +41,24 @@ export function fileModes(env: NodeJS.ProcessEnv, config: Config | undefined): C
     const mode = readMode(path)
     return mode === undefined ? [] : [{ path, mode }]
   })
-  const open = modes.filter(({ mode }) => (mode & 0o077) !== 0)
+  const open = modes.filter(({ path, mode }) => (mode & 0o077) !== 0 && !isShielded(path))
   if (open.length === 0)
     return modes.length === 0 ? [] : [ok(`${modes.length} files of secrets, for their owner alone`)]
   return open.map(({ path, mode }) =>
     warning(`${path} can be read by others (mode ${mode.toString(8)})`, `chmod 600 ${path}`),
   )
+}
+
+/** Docker mounts secrets here, readable for all: a container has no other users, and its own may not be the owner. */
+const MOUNTED_SECRETS = '/run/secrets'
+
+/** Whether a folder above the file keeps others out, whatever the file's own mode (deploy/make-secrets.sh). */
+function isShielded(path: string): boolean {
+  const folder = dirname(resolve(path))
+  if (folder === MOUNTED_SECRETS) return true
+  const mode = readMode(folder)
+  if (mode !== undefined && (mode & 0o011) === 0) return true
+  return folder !== dirname(folder) && isShielded(folder)
 }
 
 function readMode(path: string): number | undefined {

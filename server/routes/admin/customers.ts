@@ -19,7 +19,7 @@ import { readJson } from '../../http/body.ts'
 import type { AppContext, OperatorEnv } from '../../http/env.ts'
 import { decodeCursor, decodeTextCursor, pageOf, pageSize, textPageOf } from '../../http/pagination.ts'
 import { customerParam, idempotencyKey, noQuery, present, readQuery } from '../../http/params.ts'
-import { json, NO_STORE, noContent } from '../../http/respond.ts'
+import { json, noContent } from '../../http/respond.ts'
 import { name } from '../../http/schemas.ts'
 import { ApiError } from '../../lib/errors.ts'
 import type { Policy } from '../../tokens/policy.ts'
@@ -122,7 +122,7 @@ export const jsonWithETag = (
   customer: AdminCustomer,
   body: object = serializeCustomer(customer),
   status = 200,
-) => json(c, body, status, { ...NO_STORE, ETag: `"${customer.revision}"` })
+) => json(c, body, status, { ETag: `"${customer.revision}"` })
 
 const serializeCustomer = ({ id, email, name, state, createdAt, ...policy }: AdminCustomer) =>
   present({ id, email, name, state, created_at: createdAt, policy: serializePolicy(policy) })

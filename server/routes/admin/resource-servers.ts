@@ -12,7 +12,7 @@ import { actAndWait, actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
 import { idempotencyKey, idParam, noQuery, present } from '../../http/params.ts'
-import { json, NO_STORE, noContent } from '../../http/respond.ts'
+import { json, noContent } from '../../http/respond.ts'
 import { distinct, listOf, name } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
 import { ApiError } from '../../lib/errors.ts'
@@ -58,7 +58,7 @@ export const resourceServers = new Hono<OperatorEnv>()
     const described = { name, customers, scopes }
     const key = idempotencyKey(c)
     const { server, credential } = await createResourceServer(c.get('services'), described, context, key)
-    return json(c, { ...serializeServer(server), credential }, 201, NO_STORE)
+    return json(c, { ...serializeServer(server), credential }, 201)
   })
   // The request replaces the limits: without any, the server has none.
   .put('/:id', async c => {
@@ -75,7 +75,7 @@ export const resourceServers = new Hono<OperatorEnv>()
     const context = actorContext(c)
     const rotation = { overlap, end }
     const { server, credential } = await rotateCredential(c.get('services'), idParam(c), rotation, context)
-    return json(c, { ...serializeServer(server), credential }, 200, NO_STORE)
+    return json(c, { ...serializeServer(server), credential })
   })
   .delete('/:id', async c => {
     const seq = await actAndWait(c, (services, context) =>
