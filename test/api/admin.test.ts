@@ -493,14 +493,12 @@ describe('erasing', () => {
     'refuses the token of a request that it overtook: %s',
     async (_, request) => {
       const customer = await assay.signUp()
-      const issued = (await customer.issue()).json.access_token
-      for (const token of [customer.accessToken, issued]) expect((await assay.verify(token)).status).toBe(200)
+      expect((await assay.verify(customer.accessToken)).status).toBe(200)
       await eraseUnheard(customer)
       const [method, at, body] = request
       const refused = await call(method, at, body, bearer(customer.accessToken))
       expect(refused).toMatchObject({ status: 401, json: { error: 'invalid_token' } })
       expect(Number(refused.headers.get('content-length'))).toBe(Buffer.byteLength(refused.text))
-      expect((await assay.get('/api/auth/me', issued)).status).toBe(401)
       const byKey = await call('DELETE', REQUESTS['ending a session']![1], undefined, bearer(customer.apiKey))
       expect(byKey).toMatchObject({ status: 401, json: { error: 'invalid_client' } })
     },

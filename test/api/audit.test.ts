@@ -55,8 +55,9 @@ test('a customer sees that an operator acted, and not from where; operators do',
   const customer = await assay.signUp()
   const from = { ip: '203.0.113.99', 'User-Agent': 'operator-agent/1.0' }
   const path = `/admin/customers/${customer.id}`
-  const { ip, ...headers } = { ...from, ...bearer(ALICE) }
-  await assay.request(`${path}/subjects/user-1/revoke`, { method: 'POST', ip, headers })
+  const { ip, ...headers } = { ...from, ...bearer(ALICE), 'Content-Type': 'application/json' }
+  const body = JSON.stringify({ subject: 'user-1' })
+  await assay.request(`${path}/subjects/revoke`, { method: 'POST', ip, headers, body })
   const [own] = await list(customer, '?type=subject.revoked')
   expect(own).toMatchObject({ actor: 'operator:alice', subject: 'user-1' })
   expect(JSON.stringify(own)).not.toMatch(/203\.0|operator-agent/)

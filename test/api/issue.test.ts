@@ -198,7 +198,6 @@ const bad: Record<string, unknown[]> = {
     [''],
     ['a', 7],
     Array(11).fill('a'),
-    ['a', 'a'],
     null,
     {},
   ],
