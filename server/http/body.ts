@@ -17,8 +17,9 @@ export const BATCH_LIMIT = 1024 * 1024
  */
 function readBytes(incoming: IncomingMessage, limit: number, take: (bytes: number) => void): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    if (Number(incoming.headers['content-length']) > limit) return reject(new PayloadTooLargeError(limit))
-    const body = new BodyBuffer(limit, take)
+    const length = Number(incoming.headers['content-length'])
+    if (length > limit) return reject(new PayloadTooLargeError(limit))
+    const body = new BodyBuffer({ length, limit, take })
     const broken = () => reject(new ApiError('invalid_request', 'the body did not arrive whole'))
     // The client left while something else was waited for: no event will come any more.
     if (incoming.destroyed) return broken()
@@ -36,15 +37,27 @@ function readBytes(incoming: IncomingMessage, limit: number, take: (bytes: numbe
   })
 }
 
-/** Grows by doubling: a client may send a body in a million chunks, and each would be an object of its own. */
-class BodyBuffer {
-  readonly #limit: number
+interface BodyBufferOptions {
+  /** By the header; NaN without one. */
+  length: number
+  limit: number
   /** Called with the bytes of memory before they are allocated. */
+  take(bytes: number): void
+}
+
+/**
+ * Grows by doubling: a client may send a body in a million chunks, and each would be an object of its own. A body that arrives in
+ * one chunk, as most do, is neither copied nor counted: nothing is waited for while it is in memory.
+ */
+class BodyBuffer {
+  readonly #length: number
+  readonly #limit: number
   readonly #take: (bytes: number) => void
-  #buffer = Buffer.alloc(0)
+  #buffer: Buffer = Buffer.alloc(0)
   #size = 0
 
-  constructor(limit: number, take: (bytes: number) => void) {
+  constructor({ length, limit, take }: BodyBufferOptions) {
+    this.#length = length
     this.#limit = limit
     this.#take = take
   }
@@ -52,8 +65,9 @@ class BodyBuffer {
   append(chunk: Buffer) {
     const size = this.#size + chunk.length
     if (size > this.#limit) throw new PayloadTooLargeError(this.#limit)
+    if (chunk.length === this.#length) this.#buffer = chunk
     if (size > this.#buffer.length) this.#grow(Math.min(this.#limit, this.#size === 0 ? size : 2 * size))
-    chunk.copy(this.#buffer, this.#size)
+    if (this.#buffer !== chunk) chunk.copy(this.#buffer, this.#size)
     this.#size = size
   }
 

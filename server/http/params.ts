@@ -48,7 +48,7 @@ const allowedQuery = (names: readonly string[]) =>
 
 /** For a route without query parameters. */
 export const noQuery = createMiddleware<AppEnv>((c, next) => {
-  readQuery(c, [])
+  if (queryOf(targetOfContext(c)) !== '') readQuery(c, [])
   return next()
 })
 

@@ -16,10 +16,11 @@ const scope = z
     'scope: scope tokens separated by single spaces, without quotes or backslashes',
   )
   .transform(text => distinct(text.split(' ')).join(' '))
+  .optional()
 
 /** The scopes that a request asks for. Throws `invalid_scope` where they are malformed (RFC 6749 5.2). */
 export const parseScope = (text: string | undefined): string | undefined =>
-  check(scope.optional(), text, 'invalid_scope')
+  check(scope, text, 'invalid_scope')
 
 export const subject = z
   .string()
