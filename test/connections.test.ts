@@ -6,7 +6,7 @@ import { Connections } from '../server/http/connections.ts'
 import { createLog } from '../server/lib/logger.ts'
 import { until } from './support/process.ts'
 
-/** What connections hold, on real sockets of several addresses. */
+/** The limits of connections, on real sockets of several addresses. */
 
 const MAX = 10
 /** Milliseconds. */

@@ -8,7 +8,7 @@ import { freePort } from './support/port.ts'
 import { logLines, NODE_COMPILE_CACHE, type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** Whatever becomes of the log, the server serves. */
+/** The server goes on serving when its log can't be written. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const MAIN = join(import.meta.dirname, '../server/main.ts')
@@ -16,7 +16,7 @@ const MAIN = join(import.meta.dirname, '../server/main.ts')
 afterEach(stopAll)
 afterAll(() => rmSync(root, { recursive: true }))
 
-/** Requests that nobody has to be known for, each with a line in the log of about 150 bytes. */
+/** Sends requests without a credential. Each writes a line of about 150 bytes to the log. */
 async function writeLines(url: string, count: number) {
   for (let sent = 0; sent < count; sent += 100)
     await Promise.all(
@@ -43,7 +43,7 @@ test('a log that nobody reads is dropped beyond a bound and counted, and the ser
     await writeLines(assay.url, 100)
     return reported() === (await droppedLines(assay, DATA_DIR))
   })
-  // What waited was kept, in order and whole.
+  // No line was cut.
   expect(
     assay
       .stdout()
@@ -60,7 +60,7 @@ test('a log that nobody reads is dropped beyond a bound and counted, and the ser
   assay.child.stdout!.resume()
 })
 
-/** With standard output and standard error on a device on which every write fails with ENOSPC. */
+/** Every write to /dev/full fails with ENOSPC. */
 test('a server whose log has no space starts, serves and ends', async () => {
   const DATA_DIR = copyInstallation(join(root, 'full'))
   const port = await freePort()

@@ -5,7 +5,7 @@ export class DatabaseClock {
   readonly #clock: Clock
   /** From the monotonic clock to the database's (ms). */
   #offset = Number.NaN
-  /** What the last poll returned: Unix time in milliseconds. */
+  /** The time that the last poll returned: Unix time in milliseconds. */
   lastRead = 0
 
   constructor(clock: Clock) {

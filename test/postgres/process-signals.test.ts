@@ -42,7 +42,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** What the DNS server that doesn't answer was asked since the last start. */
+/** Counts what the DNS server, which never answers, was asked since the last start. */
 let questions = 0
 
 const others = (of = sql) => of`
