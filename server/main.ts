@@ -69,6 +69,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
     { port, host, database: db.kind, node: process.version, ...(workers > 1 && { workers }) },
     'listening',
   )
+  if (signup === 'open') log.info(OPEN_SIGNUP)
   if (made !== undefined) log.warn({ place: made }, NEW_INSTALLATION)
   writeMessage(banner({ port, host, folder: folder?.path, made, signup }))
   // Node writes the compile cache only at a clean exit, so write it now. Without NODE_COMPILE_CACHE this does
@@ -99,6 +100,9 @@ function warnIfMisspelt(log: Log) {
   const misspelt = describeMisspelt(process.env)
   if (misspelt.length > 0) log.warn(misspelt.join(' '))
 }
+
+const OPEN_SIGNUP =
+  'whoever reaches this server can make an account, because SIGNUP is open; close it where only operators make customers'
 
 const NEW_INSTALLATION =
   'a new installation was made: it knows no customer, and refuses every token there is. If there should be customers, ' +

@@ -112,6 +112,7 @@ describe('the first start of the embedded default', () => {
     const closed = await startAssay({ DATA_DIR: join(root, 'closed'), SIGNUP: 'closed' })
     await until('the banner is written', () => closed.stderr().includes('curl -i'))
     expect(closed.stderr()).not.toContain('/api/auth/signup')
+    expect(closed.stdout()).not.toContain('SIGNUP is open')
     const { stdout } = await promisify(execFile)('bash', ['-c', commandsIn(closed.stderr())])
     await closed.stop()
     expect(stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
@@ -150,6 +151,10 @@ describe('the next starts', () => {
     expect(answer.headers.get('x-auth-customer')).toBe(signedUp.customer.id)
     const operator = { Authorization: `Bearer ${before[1]!.trim()}` }
     expect((await fetch(`${running.url}/metrics`, { headers: operator })).status).toBe(200)
+  })
+
+  test('say in the log that anybody can make an account', async () => {
+    expect(running.stdout()).toContain('because SIGNUP is open')
   })
 
   test('unless HOST says otherwise, only this machine can reach it', async () => {
