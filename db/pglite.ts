@@ -1,5 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { PGlite } from '@electric-sql/pglite'
 import type { Database } from './client.ts'
 import { PGLITE_PARSERS, PGLITE_SERIALIZERS } from './codecs.ts'
@@ -32,8 +33,16 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
     }),
   )
   const statements = new PgliteStatements(pglite)
-  const connection = (limit: number) => ({ ...calls(pglite, statements, limit), close: async () => {} })
-  return { ...calls(pglite, statements, deadline), kind: 'embedded', connection, reconnect: () => {} }
+  const connection = (limit: number) => ({
+    ...calls(pglite, statements, limit, atOnce),
+    close: async () => {},
+  })
+  return {
+    ...calls(pglite, statements, deadline, inTurns()),
+    kind: 'embedded',
+    connection,
+    reconnect: () => {},
+  }
 }
 
 /** PGlite reports a damaged database as an abort or a failed initialisation, without a code. */
@@ -55,13 +64,38 @@ async function create(folder: string): Promise<PGlite> {
 /** The folder can't be read or written: no word about what is in it. */
 const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
-function calls(pglite: PGlite, statements: PgliteStatements, deadline: number) {
+/** A statement whose deadline passed while it waited is not run: its caller has been answered. */
+const LATE = new Error('the deadline of the statement has passed')
+
+type Schedule = <Result>(run: () => Promise<Result>) => Promise<Result>
+
+/** For the change feed, whose polls must not wait behind thousands of statements. */
+const atOnce: Schedule = run => run()
+
+/**
+ * One statement after the other, with a turn of the event loop after each. PGlite runs on this thread and goes from one queued
+ * statement to the next without a turn: thousands of them would keep the process from reading sockets, and timers from ending.
+ */
+function inTurns(): Schedule {
+  let last: Promise<unknown> = Promise.resolve()
+  return run => {
+    const result = last.then(run)
+    last = result.then(turn, turn)
+    return result
+  }
+}
+
+function calls(pglite: PGlite, statements: PgliteStatements, deadline: number, schedule: Schedule) {
   let calls = 0
 
   async function call<Row>(text: string, params: readonly unknown[], rowMode: 'array' | 'object') {
     calls++
+    let late = false
+    const run = () => (late ? Promise.reject(LATE) : statements.run<Row>(text, params, rowMode))
     try {
-      return await within(deadline, statements.run<Row>(text, params, rowMode), () => {})
+      return await within(deadline, schedule(run), () => {
+        late = true
+      })
     } catch (error) {
       throw pglite.closed ? translate({ code: 'CONNECTION_CLOSED' }) : translate(error)
     } finally {

@@ -68,6 +68,9 @@ const TOKEN_CACHE_BYTES = 64 * 2 ** 20
 const MAX_QUEUED_LOGINS = 64
 /** Reads that may cost many rows: how many are under way at a time, fewer than the pool has connections, and how many wait. */
 const MAX_READS = 4
+/** Acts that need a statement of their own, for example a second refresh of a session: under way at a time, and waiting. */
+const MAX_ALONE = 4
+const MAX_QUEUED_ALONE = 1_000
 const MAX_QUEUED_READS = 64
 
 /** Everything that routes and the functions of the domain use. */
@@ -118,9 +121,10 @@ export function createServices(parts: Parts) {
   const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
   const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations })
   const limits = createLimits(parts)
-  const issuer = new Issuer({ db, signer: new TokenSigner({ keys, issuer: iss }), config })
+  const alone = new ConcurrencyLimit(MAX_ALONE, MAX_QUEUED_ALONE)
+  const issuer = new Issuer({ db, alone, signer: new TokenSigner({ keys, issuer: iss }), config })
   const revoker = new Revoker({ db, changeFeed, limits })
-  const sessions = new Sessions({ db, issuer, revoker, config, metrics, log })
+  const sessions = new Sessions({ db, alone, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.

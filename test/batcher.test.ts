@@ -160,6 +160,21 @@ describe('a statement that fails', () => {
     },
   )
 
+  test('where the database stops answering while acts are repeated alone, the rest fail at once', async () => {
+    const { begun, end, add } = held()
+    const outcomes = Promise.allSettled(['a', 'b', 'c', 'd'].map(add))
+    await end()
+    await end(refusal)
+    await end(new Unavailable('no answer', 'database'))
+    expect((await outcomes).map(({ status }) => status)).toEqual([
+      'fulfilled',
+      'rejected',
+      'rejected',
+      'rejected',
+    ])
+    expect(begun).toEqual([['a'], ['b', 'c', 'd'], ['b']])
+  })
+
   test('where the database does not answer, nothing is done again, and who waits behind is told at once', async () => {
     const { begun, end, add } = held()
     const outcomes = Promise.allSettled(['a', 'b', 'c'].map(add))

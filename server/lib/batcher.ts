@@ -83,21 +83,31 @@ export class Batcher<Item, Result> {
     this.#running--
   }
 
-  async #flushGroup(group: Waiting<Item, Result>[]): Promise<void> {
+  /** Returns false if the database did not answer. */
+  async #flushGroup(group: Waiting<Item, Result>[]): Promise<boolean> {
     try {
       const requests = group.flatMap(waiting => waiting.served)
       const results = await serving(requests, () => this.#run(group.map(({ item }) => item)))
       for (const [i, { resolve }] of group.entries()) resolve(results[i]!)
+      return true
     } catch (error) {
       if (error instanceof DatabaseError && group.length > 1) return this.#flushEach(group)
       // If the database doesn't answer, each further group would wait for its own timeout before failing.
-      const behind = error instanceof Unavailable ? this.#waiting.take(this.#waiting.size) : []
+      const answered = !(error instanceof Unavailable)
+      const behind = answered ? [] : this.#waiting.take(this.#waiting.size)
       for (const { reject } of [...group, ...behind]) reject(error)
+      return answered
     }
   }
 
-  async #flushEach(group: Waiting<Item, Result>[]) {
-    for (const one of group) await this.#flushGroup([one])
+  async #flushEach(group: Waiting<Item, Result>[]): Promise<boolean> {
+    for (const [i, one] of group.entries()) {
+      if (await this.#flushGroup([one])) continue
+      const tooLate = new Unavailable('the database did not answer the act before', 'database')
+      for (const { reject } of group.slice(i + 1)) reject(tooLate)
+      return false
+    }
+    return true
   }
 }
 

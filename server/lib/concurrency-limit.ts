@@ -1,15 +1,15 @@
-import { RateLimitedError } from './errors.ts'
+import { RateLimitedError, Unavailable } from './errors.ts'
 import { FairQueue } from './fair-queue.ts'
 
 /**
  * Runs at most `abreast` calls at a time and queues at most `queue`. The queued calls of one owner wait behind each other: each
  * owner has one in turn. Where the queue is full, the owner with most calls in it loses its newest, which throws
- * RateLimitedError.
+ * RateLimitedError. If the database doesn't answer a call, the queued ones fail too: each would wait for its own timeout.
  */
 export class ConcurrencyLimit {
   readonly #abreast: number
   readonly #queue: number
-  readonly #waiting = new FairQueue<{ start(): void; refuse(): void }>()
+  readonly #waiting = new FairQueue<{ start(): void; refuse(error: Error): void }>()
   #inside = 0
 
   constructor(abreast: number, queue: number) {
@@ -23,6 +23,9 @@ export class ConcurrencyLimit {
     else await this.#turn(owner)
     try {
       return await run()
+    } catch (error) {
+      if (error instanceof Unavailable) this.#refuseAll(error)
+      throw error
     } finally {
       this.#leave()
     }
@@ -32,14 +35,18 @@ export class ConcurrencyLimit {
   #turn(owner: string): Promise<void> {
     if (this.#waiting.size >= this.#queue) this.#makeRoom(owner)
     return new Promise((start, reject) => {
-      this.#waiting.push(owner, { start, refuse: () => reject(new RateLimitedError(1)) })
+      this.#waiting.push(owner, { start, refuse: reject })
     })
   }
 
   #makeRoom(owner: string) {
     const newest = this.#waiting.takeFromLongest(owner)
     if (!newest) throw new RateLimitedError(1)
-    newest.refuse()
+    newest.refuse(new RateLimitedError(1))
+  }
+
+  #refuseAll(error: Unavailable) {
+    for (const { refuse } of this.#waiting.take(this.#waiting.size)) refuse(error)
   }
 
   #leave() {

@@ -120,7 +120,7 @@ function endOfString(text: string, start: number): number {
 
 /**
  * Whether the number is a double, in the shortest spelling or with the 17 digits that some encoders write (0.1 is both `0.1` and
- * `0.10000000000000001`), so that reading it loses nothing. Whole numbers end at 2^53 - 1: beyond, neighbours share a double
+ * `0.10000000000000001`), so that reading it loses nothing. Integers without an exponent end at 2^53 - 1: beyond, neighbours share a double
  * (RFC 7493 2.2).
  */
 function isExact(number: string): boolean {

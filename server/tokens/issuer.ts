@@ -16,6 +16,7 @@ import type { SessionRow } from '../../db/queries/sessions.ts'
 import { digest, randomId } from '../crypto/credentials.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
+import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
 import type { TokenSigner } from './signer.ts'
@@ -50,6 +51,8 @@ export interface TokenSet {
 
 export interface IssuerOptions {
   db: Database
+  /** For acts that can't share a statement. */
+  alone: ConcurrencyLimit
   signer: TokenSigner
   config: Settings
 }
@@ -119,7 +122,8 @@ export class Issuer {
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
     const act = { acts: actsOf([session]), ...this.defaults }
-    const [issued] = await insertSessionOnce(this.#options.db, { ...act, ...digests })
+    const { db, alone } = this.#options
+    const [issued] = await alone.run(grant.customerId, () => insertSessionOnce(db, { ...act, ...digests }))
     if (!issued) throw notActive(grant)
     if (issued.refused) throw refusedBy(issued)
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
@@ -130,7 +134,10 @@ export class Issuer {
     digests: { keyDigest: Buffer; requestDigest: Buffer },
   ): Promise<TokenSet> {
     const tokenId = randomId(15)
-    const [held] = await replayIssue(this.#options.db, { ...grant, ...digests, ...this.defaults, tokenId })
+    const { db, alone } = this.#options
+    const [held] = await alone.run(grant.customerId, () =>
+      replayIssue(db, { ...grant, ...digests, ...this.defaults, tokenId }),
+    )
     // The request that claimed the key is still running, or its customer is no longer active.
     if (!held)
       throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')

@@ -20,6 +20,7 @@ import type { Config } from '../config/load.ts'
 import { randomId } from '../crypto/credentials.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
+import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
 import type { Metrics } from '../lib/metrics.ts'
@@ -31,6 +32,8 @@ export type { ListedSession } from '../../db/queries/sessions.ts'
 
 export interface SessionsOptions {
   db: Database
+  /** For acts that can't share a statement. */
+  alone: ConcurrencyLimit
   issuer: Issuer
   revoker: Revoker
   config: Pick<Config, 'refreshGrace'>
@@ -105,8 +108,10 @@ export class Sessions {
   }
 
   async #refreshAlone(asked: Refresh): Promise<RefreshResult | undefined> {
-    const { db, revoker } = this.#options
-    const [row] = await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() })
+    const { db, alone, revoker } = this.#options
+    const [row] = await alone.run(asked.customerId, () =>
+      refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() }),
+    )
     if (row && row.seq !== null) revoker.applySessionEnded(asked.customerId, asked.sessionId, row.seq)
     return row
   }

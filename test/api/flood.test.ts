@@ -215,3 +215,20 @@ test('a customer that lists its secrets all the time leaves connections and turn
   expect(statuses.filter(status => status === 200)).toHaveLength(67)
   expect(statuses.filter(status => status === 429)).toHaveLength(33)
 })
+
+test('a thousand refreshes of one token leave the acts of others their turns', async () => {
+  const replica = await world.replica()
+  const [one, other] = [await replica.signUp(), await replica.signUp()]
+  const { refresh_token } = await one.session()
+  const { access_token } = await other.session()
+  const flood = Array.from({ length: 1_000 }, () => replica.refresh(refresh_token))
+  let pending = true
+  const statuses = Promise.all(flood).then(answers => {
+    pending = false
+    return answers.map(({ status }) => status)
+  })
+  await new Promise(setImmediate)
+  const meanwhile = [(await replica.verify(access_token)).status, (await other.issue()).status, pending]
+  expect(meanwhile).toEqual([200, 200, true])
+  expect(new Set(await statuses)).toEqual(new Set([200]))
+})
