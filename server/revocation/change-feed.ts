@@ -5,10 +5,10 @@ import { deleteReplica } from '../../db/queries/replicas.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
-import { OutageLog } from '../lib/outage-log.ts'
 import { VERSION } from '../lib/version.ts'
 import { DatabaseClock } from './database-clock.ts'
 import { Lease, type Moment } from './lease.ts'
+import { Poller, pause } from './poller.ts'
 import type { RevocationList } from './revocation-list.ts'
 
 /** A request that finds the state too old waits for a poll at most this long (ms). */
@@ -19,22 +19,10 @@ const WAIT_POLL_MS = 25
 const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
-/** A start tries to poll for this long (ms): the database may be busy, most of all while many replicas start. */
-const FIRST_POLL_DEADLINE_MS = 10_000
-/** The shortest interval between polls that hints and requests cause (ms). They share these polls. */
-const MIN_POLL_MS = 20
 /** The most statements per poll. Each returns up to 20,000 rows. */
 const MAX_ATTEMPTS = 500
 /** A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h). */
 const MAX_GAP_MS = 3_600_000
-
-const MESSAGES = {
-  failing: 'the database can not be polled: MAX_STALENESS after the last poll every answer is 503',
-  recovered: 'the database is polled again',
-}
-
-const pause = (milliseconds: number) =>
-  milliseconds > 0 ? new Promise(resolve => setTimeout(resolve, milliseconds)) : undefined
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
@@ -62,26 +50,25 @@ export class ChangeFeed {
   #timeline: string | undefined
   readonly #lease: Lease
   readonly #databaseClock: DatabaseClock
-  /** When the last poll was sent, and the last that was applied, by the monotonic clock. */
-  #attemptedAt = Number.NEGATIVE_INFINITY
+  /** When the last poll that was applied was sent, by the monotonic clock. */
   #sentAt = Number.NEGATIVE_INFINITY
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
-  #pollInFlight: Promise<void> | undefined
-  /** The next poll that a hint or a request has caused, until it is sent. */
-  #nextPoll: Promise<boolean> | undefined
-  #timer: NodeJS.Timeout | undefined
-  #stopped = false
-  readonly #outages: OutageLog
+  readonly #poller: Poller
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
-  readonly counts = { polls: 0, failures: 0, rows: 0, reloads: 0 }
+  readonly #counts = { rows: 0, reloads: 0 }
 
   constructor(options: ChangeFeedOptions) {
     this.#options = options
     this.#databaseClock = new DatabaseClock(options.clock)
-    this.#outages = new OutageLog(options.log, MESSAGES)
     this.#lease = new Lease(options.clock, options.maxStaleness)
+    const interval = () => (this.hasLease() ? Math.min(options.maxStaleness / 4, 500) : RECOVERY_POLL_MS)
+    this.#poller = new Poller({ ...options, poll: () => this.#poll(), interval })
+  }
+
+  get counts() {
+    return { ...this.#counts, ...this.#poller.counts }
   }
 
   hasLease(): boolean {
@@ -91,8 +78,7 @@ export class ChangeFeed {
   /** Resolves once the lease is valid, waiting for a poll if necessary. Throws Unavailable. */
   async ensureLease(): Promise<void> {
     if (this.hasLease()) return
-    const poll = this.#pollInFlight ?? this.#pollAgain()
-    await within<unknown>(JOIN_POLL_MS, poll, () => {}).catch(() => {}) // Already logged and counted.
+    await within(JOIN_POLL_MS, this.#poller.soonest, () => {}).catch(() => {}) // Already logged and counted.
     if (!this.hasLease()) throw new Unavailable('change feed: the lease has run out', 'change_feed')
   }
 
@@ -112,7 +98,7 @@ export class ChangeFeed {
 
   /** Increases with every full reload. Anything read in an earlier era is outdated. */
   get era() {
-    return this.counts.reloads
+    return this.#counts.reloads
   }
 
   /** Milliseconds since the last applied poll was sent. */
@@ -148,7 +134,7 @@ export class ChangeFeed {
     const since = clock.monotonic()
     let known: number | undefined
     for (;;) {
-      if (await this.#pollAgain()) known ??= seq ?? this.#applied
+      if (await this.#poller.pollAgain()) known ??= seq ?? this.#applied
       const { othersApplied, othersStaleness } = this.#others
       if (known !== undefined && (othersApplied === null || othersApplied >= known)) return
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
@@ -159,61 +145,30 @@ export class ChangeFeed {
 
   /** Resolves once a poll sent after this call is applied, so that every change acknowledged before is known. */
   async readBarrier(): Promise<void> {
-    if (!(await this.#pollAgain()) || !this.hasLease())
+    if (!(await this.#poller.pollAgain()) || !this.hasLease())
       throw new Unavailable('change feed: no poll since the question', 'change_feed')
-  }
-
-  /** Resolves once a poll that is sent after this call has ended: true if it succeeded. Calls share a poll that isn't sent yet. */
-  #pollAgain(): Promise<boolean> {
-    this.#nextPoll ??= this.#pollNext()
-    return this.#nextPoll
-  }
-
-  async #pollNext(): Promise<boolean> {
-    await pause(this.#attemptedAt + MIN_POLL_MS - this.#options.clock.monotonic())
-    while (this.#pollInFlight) await this.#pollInFlight.catch(() => {})
-    // From here on a call needs a later poll.
-    this.#nextPoll = undefined
-    return this.poll().then(
-      () => true,
-      () => false,
-    )
   }
 
   /** Polls soon because another replica has published. */
   wake() {
-    if (!this.#stopped) void this.#pollAgain()
+    this.#poller.wake()
   }
 
   /** Polls, or joins the poll that is already in flight. */
   poll(): Promise<void> {
-    if (this.#stopped)
-      return Promise.reject(new Unavailable('change feed: this replica has stopped', 'change_feed'))
-    this.#pollInFlight ??= this.#poll().finally(() => {
-      this.#pollInFlight = undefined
-    })
-    return this.#pollInFlight
+    return this.#poller.poll()
   }
 
   async #poll(): Promise<void> {
-    this.counts.polls++
-    try {
-      for (let idle = 0; !(await this.#pollOnce()); )
-        if (++idle > MAX_ATTEMPTS)
-          throw new Unavailable('change feed: polls are too slow for MAX_STALENESS', 'change_feed')
-      this.#outages.note(undefined)
-    } catch (error) {
-      this.counts.failures++
-      this.#outages.note(error)
-      throw error
-    }
+    for (let attempts = 0; !(await this.#pollOnce()); )
+      if (++attempts > MAX_ATTEMPTS)
+        throw new Unavailable('change feed: polls are too slow for MAX_STALENESS', 'change_feed')
   }
 
   /** Runs one statement. Returns whether it renewed the lease; if not, the next statement continues where it ended. */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     const sent = this.#lease.moment()
-    this.#attemptedAt = sent.monotonic
     const [answer] = await poll(connection, {
       replica,
       version: VERSION,
@@ -243,7 +198,7 @@ export class ChangeFeed {
   #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
-    this.counts.rows += rows.length
+    this.#counts.rows += rows.length
     const whole = rows.length < PAGE
     // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
     const seen =
@@ -258,7 +213,7 @@ export class ChangeFeed {
   }
 
   #reset(): false {
-    this.counts.reloads++
+    this.#counts.reloads++
     this.#options.log.warn(
       'the database is another, went back, or was out of reach for long: everything is read anew',
     )
@@ -278,40 +233,14 @@ export class ChangeFeed {
     this.#options.revocations.sweep(now / 1000)
   }
 
-  /** Loads the state and starts polling. Throws Unavailable if no poll succeeds within FIRST_POLL_DEADLINE_MS. */
-  async start(): Promise<void> {
-    const { clock } = this.#options
-    const end = clock.monotonic() + FIRST_POLL_DEADLINE_MS
-    while (!(await this.#pollBefore(end))) await pause(RECOVERY_POLL_MS)
-    this.#schedule()
-  }
-
-  /** Returns false if the poll failed and can be repeated before `end`, by the monotonic clock. */
-  async #pollBefore(end: number): Promise<boolean> {
-    try {
-      await this.poll()
-      return true
-    } catch (error) {
-      const canBeRepeated = error instanceof Unavailable && !this.#stopped
-      if (canBeRepeated && this.#options.clock.monotonic() < end) return false
-      throw error
-    }
-  }
-
-  #schedule() {
-    const interval = this.hasLease() ? Math.min(this.#options.maxStaleness / 4, 500) : RECOVERY_POLL_MS
-    this.#timer = setTimeout(() => {
-      this.poll()
-        .catch(() => {}) // Already logged and counted.
-        .finally(() => this.#stopped || this.#schedule())
-    }, interval)
+  /** Loads the state and starts polling. Throws Unavailable if no poll succeeds in time. */
+  start(): Promise<void> {
+    return this.#poller.start()
   }
 
   /** Stops polling, removes this replica's row, so that no request waits for it, and closes the connection. */
   async stop(): Promise<void> {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-    await this.#pollInFlight?.catch(() => {})
+    await this.#poller.stop()
     this.#lease.expire()
     const { connection, replica } = this.#options
     await deleteReplica(connection, { replica }).catch(() => {})
