@@ -1,5 +1,5 @@
 import { dropOldEvents, makePartitions } from '../db/queries/audit-partitions.ts'
-import { DEAD, deleteDead, isWhole } from '../db/queries/maintenance.ts'
+import { DEAD, deleteDead, deleteUnneededEpochs, isWhole } from '../db/queries/maintenance.ts'
 import { isFirst } from '../db/queries/replicas.ts'
 import { sweepErasedCustomers } from './customers/admin.ts'
 import { firstCursor, retireOutlivedKeys } from './keys/retirement.ts'
@@ -72,6 +72,7 @@ export class Maintenance {
       retire: () => this.#retire(),
       erased: () => sweepErasedCustomers(this.#services),
       rotate: () => rotateAgedKeys(this.#services, config.keyMaxAge),
+      subject_epochs: () => this.#clearEpochs(),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
     }
   }
@@ -85,6 +86,16 @@ export class Maintenance {
     for (let batch = 0; !this.#stopped; removed += batch) {
       batch = await deleteDead(this.#services.db, table)
       if (isWhole(batch)) return removed + batch
+    }
+    return removed
+  }
+
+  async #clearEpochs(): Promise<number> {
+    let removed = 0
+    while (!this.#stopped) {
+      const [batch] = await deleteUnneededEpochs(this.#services.db, {})
+      removed += batch!.deleted
+      if (isWhole(batch!.due)) break
     }
     return removed
   }

@@ -115,7 +115,7 @@ export function createServices(parts: Parts) {
   const hints = redis && new RedisNotifier(redis, keyRing, () => changeFeed.wake())
   const published = () => hints?.send()
   const connection = db.connection(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
-  const feed = { connection, clock, maxStaleness, replica, revocations, forget, published, log }
+  const feed = { connection, db, clock, maxStaleness, replica, revocations, forget, published, log }
   const changeFeed: ChangeFeed = new ChangeFeed(feed)
   const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, changeFeed })
   const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
@@ -123,7 +123,7 @@ export function createServices(parts: Parts) {
   const limits = createLimits(parts)
   const alone = new ConcurrencyLimit(MAX_ALONE, MAX_QUEUED_ALONE)
   const issuer = new Issuer({ db, alone, signer: new TokenSigner({ keys, issuer: iss }), config })
-  const revoker = new Revoker({ db, changeFeed, limits })
+  const revoker = new Revoker({ db, changeFeed, revocations, limits })
   const sessions = new Sessions({ db, alone, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })

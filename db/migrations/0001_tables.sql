@@ -53,6 +53,8 @@ CREATE TABLE "assay"."customers" (
 	"refresh_policy" text,
 	"key_max_age" integer,
 	"sealed_data_key" "bytea" NOT NULL,
+	"issued_until" timestamp with time zone DEFAULT '-infinity' NOT NULL,
+	"last_subject_epoch" bigint DEFAULT 0 NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
 	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled')),
@@ -164,6 +166,7 @@ CREATE TABLE "assay"."subject_epochs" (
 	"subject" text NOT NULL,
 	"epoch" bigint NOT NULL,
 	"changed_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	"check_after" timestamp with time zone NOT NULL,
 	CONSTRAINT "subject_epochs_customer_id_subject_pk" PRIMARY KEY("customer_id","subject")
 );
 --> statement-breakpoint
@@ -180,12 +183,14 @@ CREATE INDEX "customers_listed" ON "assay"."customers" USING btree ("created_at"
 CREATE INDEX "customers_key_max_age" ON "assay"."customers" USING btree ("id") WHERE "assay"."customers"."key_max_age" is not null;--> statement-breakpoint
 CREATE INDEX "idempotency_keys_expires_at" ON "assay"."idempotency_keys" USING btree ("expires_at");--> statement-breakpoint
 CREATE INDEX "revocations_dead_after" ON "assay"."revocations" USING btree ("dead_after");--> statement-breakpoint
+CREATE INDEX "revocations_replaced" ON "assay"."revocations" USING btree ("customer_id","kind","key","dead_after") WHERE "assay"."revocations"."kind" in ('subject', 'customer');--> statement-breakpoint
 CREATE INDEX "sessions_subject" ON "assay"."sessions" USING btree ("customer_id","subject","issued_at");--> statement-breakpoint
 CREATE INDEX "sessions_listed" ON "assay"."sessions" USING btree ("customer_id","issued_at","id");--> statement-breakpoint
 CREATE INDEX "sessions_ends_at" ON "assay"."sessions" USING btree ("ends_at");--> statement-breakpoint
 CREATE UNIQUE INDEX "signing_keys_current" ON "assay"."signing_keys" USING btree ("customer_id","use") WHERE "assay"."signing_keys"."state" = 'current';--> statement-breakpoint
 CREATE INDEX "signing_keys_previous_access" ON "assay"."signing_keys" USING btree ("replaced_at") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'access';--> statement-breakpoint
 CREATE INDEX "signing_keys_previous_refresh" ON "assay"."signing_keys" USING btree ("customer_id","version") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'refresh';--> statement-breakpoint
-CREATE INDEX "signing_keys_age" ON "assay"."signing_keys" USING btree ("created_at") WHERE "assay"."signing_keys"."state" = 'current';
+CREATE INDEX "signing_keys_age" ON "assay"."signing_keys" USING btree ("created_at") WHERE "assay"."signing_keys"."state" = 'current';--> statement-breakpoint
+CREATE INDEX "subject_epochs_check_after" ON "assay"."subject_epochs" USING btree ("check_after");
 --> statement-breakpoint
 INSERT INTO "assay"."change_feed" DEFAULT VALUES;

@@ -10,6 +10,7 @@ import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, type AuditType, auditInsert, auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { type IssueResult, issueColumns, limitColumns, requestsPart, sessionInsert } from './issue.ts'
+import { firstIssuedUntil } from './issued-until.ts'
 import { type Defaults, policyColumns } from './policy.ts'
 
 /** A customer that doesn't exist yet. */
@@ -33,11 +34,11 @@ export interface NewCustomer {
  * 2. `keyed` inserts its first two signing keys.
  * 3. `credentialed` inserts its first API key.
  */
-export const newCustomerParts = (condition = sql``) => sql`
+export const newCustomerParts = (condition = sql``, issuedUntil = sql`'-infinity'`) => sql`
   inserted as (
-    ${insertInto(customers, 'id', 'email', 'name', 'passwordHash', 'sealedDataKey', 'apiKeys', 'createdAt')}
+    ${insertInto(customers, 'id', 'email', 'name', 'passwordHash', 'sealedDataKey', 'apiKeys', 'createdAt', 'issuedUntil')}
     select ${param('customerId')}, ${param('email')}, ${param('name')}, ${param('passwordHash')},
-      ${param('sealedDataKey')}, 1, ${now} ${condition}
+      ${param('sealedDataKey')}, 1, ${now}, ${issuedUntil} ${condition}
     on conflict (${bare(customers.email)}) do nothing
     returning ${customers.id} as customer_id, ${customers.createdAt} as t
   ),
@@ -70,7 +71,7 @@ export const insertCustomer = prepared('insertCustomer')<
   IssueResult & { createdAt: Date }
 >(sql`
   with ${requestsPart},
-  ${newCustomerParts()},
+  ${newCustomerParts(sql``, firstIssuedUntil(sql`${now} + make_interval(secs => ${param('maxAccessTokenTtl')}::int)`))},
   grants as (
     select requests.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version,
       1 as refresh_version, ${limitColumns}, null::text as refused

@@ -1,5 +1,5 @@
 import type { Connection, Database } from '../client.ts'
-import { bare, bareList, insertInto, setExcluded } from '../columns.ts'
+import { bare, insertInto, setExcluded } from '../columns.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { changeFeed } from '../schema/change-feed.ts'
@@ -8,7 +8,7 @@ import { customers } from '../schema/customers.ts'
 import { installation } from '../schema/installation.ts'
 import { replicas } from '../schema/replicas.ts'
 import { revocations } from '../schema/revocations.ts'
-import { epochs, subjectEpochs } from '../schema/subject-epochs.ts'
+import { epochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsert, auditInsertOfEach } from './audit.ts'
 
 export type Querier = Pick<Connection, 'query' | 'values'>
@@ -21,10 +21,15 @@ export type RevocationRow = [number, Kind, string, string, number, number]
 /** A change is kept for this long after the last token that it concerns has expired. */
 export const AFTER_DEATH = sql`interval '1 minute'`
 
-/** No access token lives longer, so no change of a customer, a key or an epoch can concern one for longer. */
+/** No access token lives longer. */
 export const LONGEST_TOKEN = sql`interval '24 hours'`
 
-/** What the revocations of an act hold, in the columns of the part that it follows. */
+/**
+ * A change of a customer's record is kept for so long, whatever its tokens live: each replica loads the record again before
+ * it judges a token by it. A record in Redis is used for an hour, and a replica without a poll for an hour reloads everything.
+ */
+const RECORD_CHANGE_KEPT = sql`interval '3 hours'`
+
 interface ChangeColumns {
   customerId?: SQL
   key?: SQL
@@ -53,7 +58,7 @@ export const publishParts = (
     customerId = sql`customer_id`,
     key = sql`''`,
     epoch = sql`0`,
-    lastExpiry = sql`t + ${LONGEST_TOKEN}`,
+    lastExpiry = sql`t + ${RECORD_CHANGE_KEPT}`,
   }: ChangeColumns = {},
 ) => sql`
   changes as (
@@ -111,11 +116,16 @@ export interface Position {
   timeline: string
 }
 
-export interface Poll extends Position {
+export interface Page extends Position {
   /** Milliseconds since 1970, by the database's clock. */
   now: number
   /** JSON of RevocationRow[], ordered by seq; null when there are no new ones. */
   rows: string | null
+  /** Whether these are all. */
+  whole: boolean
+}
+
+export interface Poll extends Page {
   /**
    * The lowest number that every other live replica has applied, and the longest any of them may go without a poll
    * (ms).
@@ -124,10 +134,38 @@ export interface Poll extends Position {
   othersStaleness: number | null
 }
 
-/** Revocations that one poll brings at most, so that it stays well within its deadline; more take more polls. */
-export const PAGE = 20_000
+/** The most that one page of revocations holds: applying it holds up the event loop for less than 5 ms. More take more pages. */
+const PAGE_ROWS = 4_000
+const PAGE_BYTES = 262_144
 
 const r = alias(revocations, 'r')
+
+/**
+ * The next page of live revocations, at the time `at`. Its last row is the one that reaches PAGE_BYTES, so that a page is never
+ * empty while there are rows.
+ */
+const pageSql = (at: SQL) => sql`(
+    select json_agg(row order by seq)::text as rows,
+      count(*) < ${sql.raw(`${PAGE_ROWS}`)} and coalesce(sum(bytes), 0) < ${sql.raw(`${PAGE_BYTES}`)} as whole
+    from (
+      select seq, row, octet_length(row::text) as bytes,
+        sum(octet_length(row::text)) over (order by seq) - octet_length(row::text) as before
+      from (
+        select ${r.seq}, json_build_array(${r.seq}, ${r.kind}, ${r.customerId}, ${r.key}, ${r.epoch},
+          floor(extract(epoch from ${r.deadAfter}))) as row
+        from ${revocations} as ${r}
+        where ${r.seq} > ${param('applied')} and ${r.deadAfter} > ${at}
+        order by ${r.seq} limit ${sql.raw(`${PAGE_ROWS}`)}
+      ) as next
+    ) as measured
+    where before < ${sql.raw(`${PAGE_BYTES}`)}
+  )`
+
+/** Reads the next page only. A replica that has missed many revocations reads them before it polls again. */
+export const loadPage = prepared('loadPage')<{ applied: number }, Page>(sql`
+  with here as materialized (select ${now} as seen_at)
+  select ${POSITION}, (extract(epoch from here.seen_at) * 1000)::float8 as now, page.rows, page.whole
+  from here cross join lateral ${pageSql(sql`here.seen_at`)} as page`)
 
 /**
  * Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary.
@@ -157,12 +195,8 @@ export const poll = prepared('poll')<
     (extract(epoch from here.seen_at) * 1000)::float8 as now,
     others.applied as "othersApplied",
     others.staleness as "othersStaleness",
-    (select json_agg(json_build_array(${r.seq}, ${r.kind}, ${r.customerId}, ${r.key}, ${r.epoch},
-        floor(extract(epoch from ${r.deadAfter}))) order by ${r.seq})
-      from (select * from ${revocations}
-        where ${revocations.seq} > ${param('applied')} and ${revocations.deadAfter} > here.seen_at
-        order by ${revocations.seq} limit ${sql.raw(`${PAGE}`)}) as ${r})::text as rows
-  from here, others`)
+    page.rows, page.whole
+  from here cross join others cross join lateral ${pageSql(sql`here.seen_at`)} as page`)
 
 /** Several acts that share a statement, as JSON of their parts. */
 export interface Acts {
@@ -200,24 +234,14 @@ export const insertRevokedTokens = prepared('insertRevokedTokens')<Acts, { seq: 
 export const nextEpoch = sql.raw(`nextval('${epochs.schema}.${epochs.seqName}')`)
 
 /**
- * Ends every token and session of a subject that began before, by moving its epoch. A token issued in the race carries the
- * old one. Answers the change feed's number and the new epoch.
+ * Deletes the customer's earlier row of this kind and key, in the part `of`, because the new one says all that it said. The
+ * statement has locked the customer's row, so no other one replaces the same row.
  */
-export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
-  AuditContext & { customerId: string; subject: string },
-  { seq: number; epoch: number }
->(sql`
-  with raised as (
-    ${insertInto(subjectEpochs, 'customerId', 'subject', 'epoch', 'changedAt')}
-    values (${param('customerId')}, ${param('subject')}, ${nextEpoch}, ${now})
-    on conflict (${bareList(subjectEpochs, 'customerId', 'subject')}) do update
-      -- Both are taken anew: the row's lock may have been waited for.
-      set ${bare(subjectEpochs.epoch)} = ${nextEpoch}, ${bare(subjectEpochs.changedAt)} = ${now}
-    returning ${subjectEpochs.customerId}, ${subjectEpochs.subject}, ${subjectEpochs.epoch}, ${subjectEpochs.changedAt} as t
-  ),
-  audited as (${auditInsert('subject.revoked', 'raised', { subject: sql`subject` })}),
-  ${publishParts('subject', 'raised', ['audited'], { key: sql`subject`, epoch: sql`epoch` })}
-  select ${publishedColumns}, epoch from raised`)
+export const deleteReplaced = (kind: 'subject' | 'customer', of: string, key = sql`''`) => sql`
+  delete from ${revocations} using ${sql.raw(of)} as new
+  where ${revocations.kind} = ${sql.raw(`'${kind}'`)} and ${revocations.customerId} = new.customer_id
+    and ${revocations.key} = ${key}
+  returning 1`
 
 /** Ends every token and session of a customer that began before. No row: no such customer. */
 export const raiseCustomerEpoch = prepared('raiseCustomerEpoch')<
@@ -228,8 +252,9 @@ export const raiseCustomerEpoch = prepared('raiseCustomerEpoch')<
     update ${customers} set ${bare(customers.epoch)} = ${nextEpoch} where ${customers.id} = ${param('customerId')}
     returning ${customers.id} as customer_id, ${now} as t
   ),
+  replaced as (${deleteReplaced('customer', 'raised')}),
   audited as (${auditInsert('customer.revoked', 'raised', { subject: sql`customer_id` })}),
-  ${publishParts('customer', 'raised', ['audited'])}
+  ${publishParts('customer', 'raised', ['replaced', 'audited'])}
   select ${publishedColumns} from raised`)
 
 /** A token or session of any customer with a lower epoch is dead. It is never deleted: sessions outlive its change. */
@@ -248,5 +273,9 @@ export const raiseEveryonesEpoch = prepared('raiseEveryonesEpoch')<
     returning null::text as customer_id, ${installation.epoch}, ${now} as t
   ),
   audited as (${auditInsert('everyone.revoked', 'raised')}),
-  ${publishParts('everyone', 'raised', ['audited'], { customerId: sql`''`, epoch: sql`epoch` })}
+  ${publishParts('everyone', 'raised', ['audited'], {
+    customerId: sql`''`,
+    epoch: sql`epoch`,
+    lastExpiry: sql`t + ${LONGEST_TOKEN}`,
+  })}
   select ${publishedColumns}, epoch from raised`)

@@ -1,18 +1,16 @@
-import { bare, bareList, insertInto, setExcluded } from '../columns.ts'
+import { insertInto } from '../columns.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { apiKeys } from '../schema/api-keys.ts'
 import { now } from '../schema/common.ts'
-import { customers } from '../schema/customers.ts'
-import { idempotencyKeys } from '../schema/idempotency-keys.ts'
 import { sessions } from '../schema/sessions.ts'
-import { signingKeys } from '../schema/signing-keys.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
-import { type AuditContext, type AuditType, auditInsert, auditInsertOfEach } from './audit.ts'
+import { type AuditContext, type AuditType, auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
+import { isCovered, issuedColumns, raiseParts } from './issued-until.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
-import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
+import { seconds } from './sessions.ts'
 
 /** The lifetimes of a token or session that begins at `t`, and its scope, by the policyColumns of its customer. */
 export const limitColumns = sql`
@@ -22,11 +20,11 @@ export const limitColumns = sql`
   ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} as scope, allowed_scopes`
 
 /** A request for an explicit scope or lifetime is granted whole or not at all. */
-const refusedColumn = sql`case
+const excessColumn = sql`case
   when expires_in > most_ttl then 'expires_in'
   when exact and allowed_scopes is not null
     and ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} <> asked_scope then 'scope'
-  end as refused`
+  end as excess`
 
 /** The part `requests`: what is asked for, a row for each act that shares the statement. */
 export const requestsPart = sql`
@@ -39,7 +37,6 @@ export const requestsPart = sql`
 const { c, a, r } = customerWithKeys
 const e = alias(subjectEpochs, 'e')
 const k = alias(apiKeys, 'k')
-const s = alias(sessions, 's')
 
 /**
  * The customer of each request, if it is active, with its current keys and its policy. Each is looked up by its id, which
@@ -47,23 +44,34 @@ const s = alias(sessions, 's')
  */
 const currentCustomer = (condition: SQL, lock: SQL) => sql`cross join lateral (
       select greatest(${c.epoch}, ${EVERYONES_EPOCH}) as customer_epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${policyColumns(c)}
+        ${r.version} as refresh_version, ${issuedColumns}, ${policyColumns(c)}
       ${customerWithKeys.from}
       where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition}
       offset 0 ${lock}
     ) as current`
+
+interface GrantOptions {
+  /** One act, or acts of one customer, which may wait for the customer's row. */
+  alone: boolean
+  condition?: SQL
+  lock?: SQL
+}
 
 /**
  * Checks the customer, the subject's epoch and the API key of each request.
  *
  * 1. `clock` is the time of all.
  * 2. `requests` are what is asked for.
- * 3. `grants` has one row for each request, or none. The customer's policy may have `refused` it.
+ * 3. `candidates` has one row for each request, or none. The customer's policy may forbid it.
+ * 4. `due`, `held` and `raised` raise the customers' `issued_until` (raiseParts).
+ * 5. `grants` are the candidates, `refused` or not.
  */
-const grantParts = (condition = sql``, lock = sql``) => sql`
+export const grantParts = ({ alone, condition = sql``, lock = sql`` }: GrantOptions) => sql`
   clock as materialized (select ${now} as t), ${requestsPart},
-  grants as materialized (
-    select requests.*, customer_epoch, access_version, refresh_version, t, ${limitColumns}, ${refusedColumn}, coalesce(
+  candidates as materialized (
+    select requests.*, customer_epoch, access_version, refresh_version, t, issued_until, last_subject_epoch,
+      t + make_interval(secs => least(coalesce(expires_in, usual_ttl), most_ttl)) as until,
+      ${limitColumns}, ${excessColumn}, coalesce(
       (select ${e.epoch} from ${subjectEpochs} as ${e}
         where ${e.customerId} = requests.customer_id and ${e.subject} = requests.subject),
       0) as subject_epoch
@@ -74,9 +82,13 @@ const grantParts = (condition = sql``, lock = sql``) => sql`
       select from ${apiKeys} as ${k}
       where ${k.id} = api_key_id and ${k.customerId} = requests.customer_id
         and (${k.expiresAt} is null or ${k.expiresAt} > t))
+  ),
+  ${raiseParts('(select * from candidates where excess is null) as candidates', alone)},
+  grants as materialized (
+    select *, coalesce(excess, case when not ${isCovered('candidates')} then 'changed' end) as refused from candidates
   )`
 
-const ALLOWED = 'grants where refused is null'
+export const ALLOWED = 'grants where refused is null'
 
 /** Inserts the sessions that begin, from a part with the columns of `grants`. */
 export const sessionInsert = (from: string) => sql`
@@ -168,10 +180,10 @@ export interface IssueResult {
   accessTtl: number
   scope: string
   /**
-   * Nothing was issued, because the request exceeded the `mostTtl` or `allowedScopes` of the customer's
-   * policy.
+   * Nothing was issued. The request exceeded the `mostTtl` or `allowedScopes` of the customer's policy; or the customer's row
+   * was `changed` or locked by another statement, and the act must be repeated alone.
    */
-  refused: 'expires_in' | 'scope' | null
+  refused: 'expires_in' | 'scope' | 'changed' | null
   mostTtl: number
   allowedScopes: string | null
 }
@@ -180,16 +192,23 @@ export interface IssueResult {
  * Issues access tokens that belong to no session: nothing but its audit event knows how long one lives. No row: that act's
  * customer, or API key, is not active.
  */
-export const insertTokens = prepared('insertTokens')<Acts & Defaults, IssueResult>(sql`
-  with ${grantParts()},
+const insertTokensSql = (alone: boolean) => sql`
+  with ${grantParts({ alone })},
   audited as (${auditInsertOfEach(sql`type`, ALLOWED, {
     subject: sql`subject`,
     token: sql`token_id`,
     detail: sql`json_build_object('scope', scope, 'expires_in', access_ttl)::text`,
   })})
-  select ${issueColumns} from grants`)
+  select ${issueColumns} from grants`
 
-const auditSessionStart = (from: string) =>
+export const insertTokens = prepared('insertTokens')<Acts & Defaults, IssueResult>(insertTokensSql(false))
+
+/** Like `insertTokens`, for the acts of one customer: it waits for the customer's row. */
+export const insertTokensAlone = prepared('insertTokensAlone')<Acts & Defaults, IssueResult>(
+  insertTokensSql(true),
+)
+
+export const auditSessionStart = (from: string) =>
   auditInsertOfEach(sql`type`, from, {
     subject: sql`subject`,
     session: sql`session_id`,
@@ -198,9 +217,18 @@ const auditSessionStart = (from: string) =>
   })
 
 /** Starts sessions. No row: that act's customer, or API key, is not active. */
-export const insertSessions = prepared('insertSessions')<Acts & Defaults, IssueResult>(sql`
-  with ${grantParts()}, started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
-  select ${issueColumns} from grants`)
+const insertSessionsSql = (alone: boolean) => sql`
+  with ${grantParts({ alone })}, started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
+  select ${issueColumns} from grants`
+
+export const insertSessions = prepared('insertSessions')<Acts & Defaults, IssueResult>(
+  insertSessionsSql(false),
+)
+
+/** Like `insertSessions`, for the acts of one customer: it waits for the customer's row. */
+export const insertSessionsAlone = prepared('insertSessionsAlone')<Acts & Defaults, IssueResult>(
+  insertSessionsSql(true),
+)
 
 /**
  * Starts the session of a login, unless the password has changed since it was checked. A lock on the
@@ -211,86 +239,11 @@ export const insertLogin = prepared('insertLogin')<
   Acts & Defaults & { passwordHash: string },
   IssueResult
 >(sql`
-  with ${grantParts(sql`and ${c.passwordHash} = ${param('passwordHash')}`, sql`for share of ${c}`)},
+  with ${grantParts({
+    alone: true,
+    condition: sql`and ${c.passwordHash} = ${param('passwordHash')}`,
+    // The lock that `held` takes. Two logins that both had a weaker one would wait for each other.
+    lock: sql`for no key update of ${c}`,
+  })},
   started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
   select ${issueColumns} from grants`)
-
-const held = alias(idempotencyKeys, 'held')
-
-/**
- * Starts a session unless the Idempotency-Key holds one already (`claimed` false).
- *
- * 1. `clock`, `requests` and `grants` decide whether it may begin (grantParts).
- * 2. `claimed` takes the key, or takes it over once it is expired. The conflict check waits for a concurrent request that
- *    is claiming it.
- * 3. `allowed` is the grant, if the key was claimed.
- * 4. `started` and `audited` insert the session and its event.
- */
-export const insertSessionOnce = prepared('insertSessionOnce')<
-  Acts & Defaults & { keyDigest: Uint8Array; requestDigest: Uint8Array },
-  IssueResult & { claimed: boolean }
->(sql`
-  with ${grantParts()},
-  claimed as (
-    insert into ${idempotencyKeys} as ${held}
-      (${bareList(held, 'customerId', 'keyDigest', 'requestDigest', 'sessionId', 'expiresAt')})
-    select customer_id, ${param('keyDigest')}, ${param('requestDigest')}, session_id, t + interval '10 minutes'
-    from ${sql.raw(ALLOWED)}
-    on conflict (${bareList(held, 'customerId', 'keyDigest')}) do update
-      set ${setExcluded(held, 'requestDigest', 'sessionId', 'expiresAt')}
-    where ${held.expiresAt} <= ${now}
-    returning 1
-  ),
-  allowed as (select * from ${sql.raw(ALLOWED)} and exists (select from claimed)),
-  started as (${sessionInsert('allowed')}),
-  audited as (${auditSessionStart('allowed')})
-  select ${issueColumns}, exists (select from claimed) as claimed from grants`)
-
-const i = alias(idempotencyKeys, 'i')
-
-/**
- * The session that an Idempotency-Key started, with a new access token for it: the answer to a retry. `outcome` is
- * `replay`, `other_request`, or `moved_on` once the session is no longer in its first generation.
- *
- * 1. `held` locks the session that the key started.
- * 2. `decided` has the outcome, by the time after the lock.
- * 3. `replayed` and `audited` note the new access token.
- */
-export const replayIssue = prepared('replayIssue')<
-  AuditContext &
-    Defaults & { customerId: string; keyDigest: Uint8Array; requestDigest: Uint8Array; tokenId: string },
-  SessionRow & { outcome: 'replay' | 'other_request' | 'moved_on'; issuedAt: number; accessVersion: number }
->(sql`
-  with held as materialized (
-    select s.*, ${i.requestDigest}
-    from ${idempotencyKeys} as ${i}
-    join ${sessions} as ${s} on ${s.customerId} = ${i.customerId} and ${s.id} = ${i.sessionId}
-    where ${i.customerId} = ${param('customerId')} and ${i.keyDigest} = ${param('keyDigest')}
-    for update of ${s}
-  ),
-  decided as materialized (
-    select held.*, now.t, ${a.version} as access_version, ${policyColumns(c)}, case
-      when held.request_digest <> ${param('requestDigest')} then 'other_request'
-      when held.gen <> 1 or held.revoked_at is not null or held.expires_at <= now.t
-        or greatest(${c.epoch}, ${EVERYONES_EPOCH}) > held.customer_epoch
-        or coalesce(${e.epoch}, 0) > held.subject_epoch then 'moved_on'
-      else 'replay' end as outcome
-    from held
-    cross join lateral (select ${now} as t where held.id is not null) now
-    join ${customers} as ${c} on ${c.id} = held.customer_id and ${c.state} = 'active'
-    join ${signingKeys} as ${a} on ${a.customerId} = ${c.id} and ${a.use} = 'access' and ${a.state} = 'current'
-    left join ${subjectEpochs} as ${e} on ${e.customerId} = held.customer_id and ${e.subject} = held.subject
-  ),
-  replayed as (
-    update ${sessions} as ${s}
-    set ${bare(s.accessUntil)} = greatest(${s.accessUntil},
-      least(d.t + make_interval(secs => least(${s.accessTtl}, d.most_ttl)), ${s.expiresAt}))
-    from decided as d where ${s.customerId} = d.customer_id and ${s.id} = d.id and d.outcome = 'replay'
-  ),
-  audited as (${auditInsert('session.replayed', `decided where outcome = 'replay'`, {
-    subject: sql`subject`,
-    session: sql`id`,
-    token: sql`${param('tokenId')}::text`,
-  })})
-  select ${sessionColumns('decided')}, outcome, ${seconds(sql`t`)} as "issuedAt",
-    access_version as "accessVersion" from decided`)

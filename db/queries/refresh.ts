@@ -7,6 +7,7 @@ import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsertOfEach, typeBy } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
+import { isCovered, issuedColumns, raiseParts } from './issued-until.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
@@ -25,7 +26,8 @@ export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number]
 export interface RefreshResult extends SessionRow {
   /** The number of the act, of those that share the statement. */
   n: number
-  outcome: RefreshOutcome
+  /** `changed`: the customer's row was changed or locked by another statement; the refresh must be repeated alone. */
+  outcome: RefreshOutcome | 'changed'
   issuedAt: number
   accessVersion: number
 }
@@ -80,17 +82,20 @@ const { c, a, r } = customerWithKeys
  * its session.
  *
  * 1. `requests` are the refreshes, each of another session.
- * 2. `locked` locks their sessions, in one order.
- * 3. `timed` adds the time, which is taken after the lock.
- * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The customer
- *    is looked up by its id for each, which `offset 0` enforces whatever the planner guesses of their number.
- * 5. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
+ * 2. `current` has the customer's state, keys and policy for each. It is looked up by its id, which `offset 0` enforces
+ *    whatever the planner guesses of their number.
+ * 3. `due`, `held` and `raised` raise the customers' `issued_until` (raiseParts), before sessions are locked: an erasure
+ *    locks both in this order.
+ * 4. `locked` locks the sessions, in one order.
+ * 5. `timed` adds the time, which is taken after the lock.
+ * 6. `checked` adds the verdict by generation, time and epochs.
+ * 7. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
  *    `scope` would mean the whole of it (RFC 6749 5.1). It also refuses an audience that is
- *    another; `'[]' ||` makes a list of one audience too. It comes last, so that asking for too much never hides a reuse.
- * 6. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
+ *    another; `'[]' ||` makes a list of one audience too. It comes late, so that asking for too much never hides a reuse.
+ * 8. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
  *    successor that was seen, so that no flood of replays keeps that from being written.
- * 7. `ended` ends a session whose token was used again, if `alone`.
- * 8. `after` are the sessions as they are then.
+ * 9. `ended` ends a session whose token was used again, if `alone`.
+ * 10. `after` are the sessions as they are then.
  */
 const refreshSql = (alone: boolean): SQL => sql`
   with requests as materialized (
@@ -98,9 +103,23 @@ const refreshSql = (alone: boolean): SQL => sql`
       n int, customer_id text, session_id text, presented_gen int, successor_seen boolean, asked_scope text,
       asked_audience jsonb, token_id text, actor text, ip text, user_agent text)
   ),
+  clock as materialized (select ${now} as t),
+  current as materialized (
+    select n, customer_id, customer.*, t + make_interval(secs => most_ttl) as until
+    from clock
+    cross join requests
+    cross join lateral (
+      select ${c.state}, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
+        ${r.version} as refresh_version, ${issuedColumns}, ${policyColumns(c)}
+      ${customerWithKeys.from}
+      where ${c.id} = requests.customer_id
+      offset 0
+    ) as customer
+  ),
+  ${raiseParts(`(select * from current where state = 'active') as current`, alone)},
   locked as materialized (
     select s.*, n, presented_gen, successor_seen, asked_scope, asked_audience, token_id, actor, ip, user_agent
-    from (select * from requests order by customer_id, session_id) as ordered
+    from (select * from requests where (select count(*) from held) >= 0 order by customer_id, session_id) as ordered
     cross join lateral (
       select ${sessions.customerId}, ${sessions.id}, ${sessions.subject}, ${sessions.scope}, ${sessions.audience},
         ${sessions.customerEpoch}, ${sessions.subjectEpoch}, ${sessions.gen}, ${sessions.rotatedAt}, ${sessions.prevRotatedAt},
@@ -112,7 +131,8 @@ const refreshSql = (alone: boolean): SQL => sql`
   ),
   timed as materialized (select locked.*, ${now} as t from locked),
   checked as materialized (
-    select ${s}.*, access_version, refresh_version, allowed_scopes, most_ttl, refresh_ttl, case
+    select ${s}.*, access_version, refresh_version, allowed_scopes, most_ttl, refresh_ttl,
+      ${isCovered('current')} as covered, case
       when ${s.revokedAt} is not null or ${s.expiresAt} <= t or ${s.endsAt} <= t or epoch > ${s.customerEpoch}
         or coalesce((select ${e.epoch} from ${subjectEpochs} as ${e}
           where ${e.customerId} = ${s.customerId} and ${e.subject} = ${s.subject}), 0) > ${s.subjectEpoch} then 'ended'
@@ -127,13 +147,7 @@ const refreshSql = (alone: boolean): SQL => sql`
       when presented_gen = ${s.gen} - 2 and t < ${s.prevRotatedAt} + make_interval(secs => ${param('grace')}) then 'replay'
       else 'reuse' end as verdict
     from timed as ${s}
-    cross join lateral (
-      select ${c.state}, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${policyColumns(c)}
-      ${customerWithKeys.from}
-      where ${c.id} = ${s.customerId}
-      offset 0
-    ) as current
+    join current using (n, customer_id)
   ),
   decided as materialized (
     select checked.*, case
@@ -141,6 +155,7 @@ const refreshSql = (alone: boolean): SQL => sql`
       when scope <> '' and remaining = '' then 'scope'
       when not string_to_array(asked_scope, ' ') <@ string_to_array(remaining, ' ') then 'scope'
       when not ('[]' || asked_audience) <@ ('[]' || audience::jsonb) then 'target'
+      when not covered then 'changed'
       else verdict end as outcome
     from checked
     cross join lateral (select ${allowedScopes(sql`scope`, sql`allowed_scopes`)} as remaining) as narrowed
@@ -204,8 +219,8 @@ const endReusedParts = sql`
 
 /**
  * Refreshes sessions without waiting for locked rows or ending a session: no refresh delays another, and the change
- * feed stays untouched. No row: the session is not there, or locked. The outcome `reuse` has changed nothing.
- * refreshSession handles both.
+ * feed stays untouched. No row: the session is not there, or locked. The outcomes `reuse` and `changed` have changed
+ * nothing. refreshSession handles them.
  */
 export const refreshSessions = prepared('refreshSessions')<Acts & RefreshRules, RefreshResult>(
   refreshSql(false),

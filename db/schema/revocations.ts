@@ -17,6 +17,10 @@ export const revocations = assay.table(
   },
   table => [
     index('revocations_dead_after').on(table.deadAfter),
+    // A revocation of a subject or a customer replaces the one before, and the live ones of a customer are counted.
+    index('revocations_replaced')
+      .on(table.customerId, table.kind, table.key, table.deadAfter)
+      .where(sql`${table.kind} in ('subject', 'customer')`),
     check('revocations_kind', sql`${table.kind} in ('token', 'session', 'subject', 'customer', 'everyone')`),
   ],
 )

@@ -1,4 +1,4 @@
-import { bigint, primaryKey, text } from '../drizzle.ts'
+import { bigint, index, primaryKey, text } from '../drizzle.ts'
 import { assay, instant, now } from './common.ts'
 
 /** Gives each new epoch, of subjects and customers alike. */
@@ -13,6 +13,11 @@ export const subjectEpochs = assay.table(
     /** Drawn from the shared epoch sequence, so that a row created after a deletion never reuses an epoch. */
     epoch: bigint('epoch', { mode: 'number' }).notNull(),
     changedAt: instant('changed_at').notNull().default(now),
+    /** When maintenance next looks whether a session still needs the row. Every token that it ends has expired by then. */
+    checkAfter: instant('check_after').notNull(),
   },
-  table => [primaryKey({ columns: [table.customerId, table.subject] })],
+  table => [
+    primaryKey({ columns: [table.customerId, table.subject] }),
+    index('subject_epochs_check_after').on(table.checkAfter),
+  ],
 )

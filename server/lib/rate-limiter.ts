@@ -26,8 +26,10 @@ const LIMITS = {
   rotate: { points: 30, duration: 600 },
   /** Manual retirements of secrets. Each may have to count the audit events of a day. */
   retire: { points: 60, duration: 600 },
-  /** Revocations of a subject. Each stays in every replica's memory for a day. */
+  /** Revocations of a subject by a customer. Each is in every replica's memory until the customer's tokens have expired. */
   subject: { points: 600, duration: 60 },
+  /** The same, per address, for all its customers together: anybody can have many where signup is open. */
+  subjectOfAddress: { points: 1200, duration: 60 },
 }
 
 export type Limit = keyof typeof LIMITS

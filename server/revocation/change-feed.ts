@@ -1,6 +1,13 @@
 import type { Connection } from '../../db/client.ts'
 import { within } from '../../db/deadline.ts'
-import { PAGE, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
+import {
+  loadPage,
+  type Page,
+  type Poll,
+  poll,
+  type Querier,
+  type RevocationRow,
+} from '../../db/queries/change-feed.ts'
 import { deleteReplica } from '../../db/queries/replicas.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
@@ -19,14 +26,16 @@ const WAIT_POLL_MS = 25
 const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
-/** The most statements per poll. Each returns up to 20,000 rows. */
-const MAX_ATTEMPTS = 500
+/** The most polls until the lease is renewed. */
+const MAX_ATTEMPTS = 20
 /** A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h). */
 const MAX_GAP_MS = 3_600_000
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
   connection: Connection
+  /** Loads the revocations that one poll can't bring; its deadline is not the poll's. */
+  db: Querier
   clock: Clock
   /** N, in milliseconds. */
   maxStaleness: number
@@ -165,7 +174,7 @@ export class ChangeFeed {
         throw new Unavailable('change feed: polls are too slow for MAX_STALENESS', 'change_feed')
   }
 
-  /** Runs one statement. Returns whether it renewed the lease; if not, the next statement continues where it ended. */
+  /** Polls once, and reads what one poll can't bring. Returns whether it renewed the lease. If not, it must be repeated. */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     const sent = this.#lease.moment()
@@ -177,17 +186,33 @@ export class ChangeFeed {
     })
     if (!answer || answer.standby)
       throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
-    if (this.#isOtherTimeline(answer)) return this.#reset()
+    if (this.#isOtherTimeline(answer)) {
+      this.#reset()
+      return false
+    }
     const won = this.#accept(answer, sent, clock.monotonic())
     if (won) this.#lease.renew(sent)
+    if (!answer.whole) await this.#load()
     return won
+  }
+
+  /** Reads the revocations after the last one applied, page by page, as after a start. It renews no lease. */
+  async #load(): Promise<void> {
+    for (let whole = false; !whole; ) {
+      const [page] = await loadPage(this.#options.db, { applied: this.#applied })
+      if (!page || page.standby)
+        throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
+      if (this.#isOtherTimeline(page)) return this.#reset()
+      this.#applyPage(page)
+      whole = page.whole
+    }
   }
 
   /**
    * Whether the local state can't be continued from this poll: the database or its timeline is another, its counter or
    * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it.
    */
-  #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
+  #isOtherTimeline({ timeline, seq, now }: Page): boolean {
     if (this.#timeline === undefined) return false
     const lost =
       now - this.#databaseClock.lastRead > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
@@ -196,23 +221,26 @@ export class ChangeFeed {
 
   /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
   #accept(answer: Poll, sent: Moment, received: number): boolean {
-    const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
-    for (const row of rows) this.#apply(row)
-    this.#counts.rows += rows.length
-    const whole = rows.length < PAGE
+    this.#applyPage(answer)
     // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
     const seen =
       this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
     this.#timeline = answer.timeline
-    this.#applied = whole ? answer.seq : rows.at(-1)![0]
     this.#others = answer
     this.#databaseClock.set(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
     this.#sweep()
-    return whole && seen
+    return answer.whole && seen
   }
 
-  #reset(): false {
+  #applyPage({ rows: json, whole, seq }: Page) {
+    const rows: RevocationRow[] = json === null ? [] : JSON.parse(json)
+    for (const row of rows) this.#apply(row)
+    this.#counts.rows += rows.length
+    this.#applied = whole ? seq : rows.at(-1)![0]
+  }
+
+  #reset() {
     this.#counts.reloads++
     this.#options.log.warn(
       'the database is another, went back, or was out of reach for long: everything is read anew',
@@ -223,7 +251,6 @@ export class ChangeFeed {
     this.#lease.expire()
     this.#options.revocations.clear()
     this.#options.forget.all()
-    return false
   }
 
   #sweep() {

@@ -1,42 +1,50 @@
 import type { RevocationRow } from '../../db/queries/change-feed.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { Unavailable } from '../lib/errors.ts'
+import { ExpiringTable } from './expiring-table.ts'
+import { Fingerprint } from './fingerprint.ts'
 
 export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revoked' | 'everyone_revoked'
 
-/** Tokens with a lower epoch are refused. `deadAfter`: a NumericDate after which no such token is alive. */
-interface Epoch {
-  epoch: number
+/** How long a slice of a sweep takes at most (ms). */
+const SWEEP_SLICE_MS = 2
+
+/** The epoch of an entry that ends its token or session whatever epoch that has. */
+const ENDED = 1
+
+/** `deadAfter`: a NumericDate after which it can't affect a live token. */
+interface CustomerChange {
+  seq: number
   deadAfter: number
 }
-
-const NO_EPOCH: Epoch = { epoch: 0, deadAfter: 0 }
-const later = (one: Epoch, two: Epoch) => (two.epoch > one.epoch ? two : one)
 
 /**
  * All live revocations that this replica knows. The list is complete, so a token seen for the first time
  * needs no query. The change feed keeps it fresh.
  */
 export class RevocationList {
-  // Values are dead_after, a NumericDate. Keys include the customer, because someone with one customer's
-  // secret can sign any jti and sid.
-  readonly #tokens = new Map<string, number>()
-  readonly #sessions = new Map<string, number>()
-  readonly #subjects = new Map<string, Epoch>()
-  readonly #customers = new Map<string, { seq: number; deadAfter: number }>()
-  readonly #maps = [this.#tokens, this.#sessions, this.#subjects, this.#customers]
-  #everyone: Epoch = NO_EPOCH
+  // Entries are named by customer and id, because someone with one customer's secret can sign any jti and sid.
+  readonly #fingerprint = new Fingerprint()
+  readonly #tokens = new ExpiringTable()
+  readonly #sessions = new ExpiringTable()
+  readonly #subjects = new ExpiringTable()
+  readonly #tables = [this.#tokens, this.#sessions, this.#subjects]
+  readonly #customers = new Map<string, CustomerChange>()
+  #everyone = { epoch: 0, deadAfter: 0 }
+  #sweep: NodeJS.Immediate | undefined
 
   /**
-   * Adds a change. Idempotent, because a replica applies its own changes before the poll returns them. Throws
-   * Unavailable for a kind of revocation that only a newer version knows: ignoring it would accept revoked
-   * tokens.
+   * Adds a change. Idempotent, because a replica applies its own changes before the poll returns them. Of two ends of its life the
+   * later one counts: the replica that acted may only have guessed it. Throws Unavailable for a kind of revocation that only a
+   * newer version knows: ignoring it would accept revoked tokens.
    */
   add([seq, kind, customerId, key, epoch, deadAfter]: RevocationRow) {
-    if (kind === 'token') this.#tokens.set(keyOf(customerId, key), deadAfter)
-    else if (kind === 'session') this.#sessions.set(keyOf(customerId, key), deadAfter)
-    else if (kind === 'subject') this.#raiseSubject(keyOf(customerId, key), { epoch, deadAfter })
-    else if (kind === 'everyone') this.#everyone = later(this.#everyone, { epoch, deadAfter })
+    if (kind === 'token') this.#tokens.raise(this.#fingerprint.hash(customerId, key), ENDED, deadAfter)
+    else if (kind === 'session')
+      this.#sessions.raise(this.#fingerprint.hash(customerId, key), ENDED, deadAfter)
+    else if (kind === 'subject')
+      this.#subjects.raise(this.#fingerprint.hash(customerId, key), epoch, deadAfter)
+    else if (kind === 'everyone') this.#raiseEveryone(epoch, deadAfter)
     else if (kind === 'customer') this.#changeCustomer(customerId, { seq, deadAfter })
     else
       throw new Unavailable(
@@ -45,27 +53,36 @@ export class RevocationList {
       )
   }
 
-  #changeCustomer(customerId: string, change: { seq: number; deadAfter: number }) {
-    if (change.seq > this.changedAt(customerId)) this.#customers.set(customerId, change)
+  #changeCustomer(customerId: string, { seq, deadAfter }: CustomerChange) {
+    const known = this.#customers.get(customerId)
+    this.#customers.set(customerId, {
+      seq: Math.max(seq, known?.seq ?? 0),
+      deadAfter: Math.max(deadAfter, known?.deadAfter ?? 0),
+    })
   }
 
-  #raiseSubject(key: string, raised: Epoch) {
-    this.#subjects.set(key, later(this.#subjects.get(key) ?? NO_EPOCH, raised))
+  #raiseEveryone(epoch: number, deadAfter: number) {
+    const known = this.#everyone
+    this.#everyone = { epoch: Math.max(epoch, known.epoch), deadAfter: Math.max(deadAfter, known.deadAfter) }
   }
 
   /**
    * Why the token is refused, or undefined. The customer's epoch and state are checked against its record
    * instead.
    */
-  refuse(claims: AccessClaims): RevokedBecause | undefined {
-    const { client_id, jti, sid, sub, ep } = claims
-    if (this.#tokens.size > 0 && this.#tokens.has(keyOf(client_id, jti))) return 'token_revoked'
-    if (sid !== undefined && this.#sessions.size > 0 && this.#sessions.has(keyOf(client_id, sid)))
-      return 'session_revoked'
-    const subject = this.#subjects.size > 0 && this.#subjects.get(keyOf(client_id, sub))
-    if (subject && subjectEpoch(ep) < subject.epoch) return 'subject_revoked'
+  refuse({ client_id, jti, sid, sub, ep }: AccessClaims): RevokedBecause | undefined {
+    if (this.#has(this.#tokens, client_id, jti)) return 'token_revoked'
+    if (sid !== undefined && this.#has(this.#sessions, client_id, sid)) return 'session_revoked'
+    if (this.#subjects.size > 0) {
+      const epoch = this.#subjects.epoch(this.#fingerprint.hash(client_id, sub))
+      if (epoch > 0 && subjectEpoch(ep) < epoch) return 'subject_revoked'
+    }
     if (this.#everyone.epoch > 0 && customerEpoch(ep) < this.#everyone.epoch) return 'everyone_revoked'
     return undefined
+  }
+
+  #has(table: ExpiringTable, customerId: string, id: string): boolean {
+    return table.size > 0 && table.epoch(this.#fingerprint.hash(customerId, id)) > 0
   }
 
   /** The number of the last known change of this customer's record; 0 for none. */
@@ -73,27 +90,41 @@ export class RevocationList {
     return this.#customers.get(customerId)?.seq ?? 0
   }
 
-  /** Removes revocations that can't affect a live token any more; `now` is a NumericDate. */
+  /** Removes revocations that can't affect a live token any more, in slices of 2 ms; `now` is a NumericDate. */
   sweep(now: number) {
-    for (const deaths of [this.#tokens, this.#sessions])
-      for (const [key, deadAfter] of deaths) if (deadAfter < now) deaths.delete(key)
-    for (const deaths of [this.#subjects, this.#customers])
-      for (const [key, { deadAfter }] of deaths) if (deadAfter < now) deaths.delete(key)
-    if (this.#everyone.deadAfter < now) this.#everyone = NO_EPOCH
+    clearImmediate(this.#sweep)
+    for (const [id, { deadAfter }] of this.#customers) if (deadAfter < now) this.#customers.delete(id)
+    if (this.#everyone.deadAfter < now) this.#everyone = { epoch: 0, deadAfter: 0 }
+    this.#sweepTables(now, this.#tables, 0)
+  }
+
+  #sweepTables(now: number, [table, ...others]: ExpiringTable[], from: number) {
+    if (!table) return
+    const end = performance.now() + SWEEP_SLICE_MS
+    const next = table.sweep(now, from, () => performance.now() >= end)
+    const rest = next === undefined ? others : [table, ...others]
+    const isTimeUp = performance.now() >= end
+    if (isTimeUp) this.#sweep = setImmediate(() => this.#sweepTables(now, rest, next ?? 0)).unref()
+    else this.#sweepTables(now, rest, 0)
   }
 
   clear() {
-    for (const map of this.#maps) map.clear()
-    this.#everyone = NO_EPOCH
+    clearImmediate(this.#sweep)
+    for (const table of this.#tables) table.clear()
+    this.#customers.clear()
+    this.#everyone = { epoch: 0, deadAfter: 0 }
+  }
+
+  /** The number of live revocations of subjects. */
+  get subjects() {
+    return this.#subjects.size
   }
 
   get size() {
-    return this.#maps.reduce((sum, { size }) => sum + size, this.#everyone.epoch > 0 ? 1 : 0)
+    const named = this.#tables.reduce((sum, { size }) => sum + size, this.#customers.size)
+    return named + (this.#everyone.epoch > 0 ? 1 : 0)
   }
 }
-
-// The separator is unambiguous because a customer id has no space.
-const keyOf = (customerId: string, key: string) => `${customerId} ${key}`
 
 /** The customer epoch in a token's `ep`. */
 export const customerEpoch = (ep: string) => Number(ep.slice(0, ep.indexOf('.')))

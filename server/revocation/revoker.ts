@@ -5,22 +5,34 @@ import {
   type Querier,
   raiseCustomerEpoch,
   raiseEveryonesEpoch,
-  raiseSubjectEpoch,
   type TokenRevocation,
 } from '../../db/queries/change-feed.ts'
+import { raiseSubjectEpoch } from '../../db/queries/revoke-subject.ts'
 import { endSessions, type SessionEnd } from '../../db/queries/sessions.ts'
-import { type AccessClaims, MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
+import type { AccessClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
-import { ApiError } from '../lib/errors.ts'
-import type { RateLimiter } from '../lib/rate-limiter.ts'
+import { ApiError, RateLimitedError } from '../lib/errors.ts'
+import { addressKey, type RateLimiter } from '../lib/rate-limiter.ts'
 import type { ChangeFeed } from './change-feed.ts'
+import type { RevocationList } from './revocation-list.ts'
 
-/** The longest life of an access token (seconds), used until a poll returns the exact end. */
-const MAX_TOKEN_TTL_AND_MARGIN_SECONDS = MAX_TOKEN_TTL_SECONDS + 60
+/**
+ * A change of this replica's own is kept so long (seconds) unless a poll returns the exact end of its life, which is added.
+ * Without that poll the lease, of 5 minutes at most, runs out before; and it returns no change that is dead.
+ */
+const UNTIL_POLLED_SECONDS = 600
+
+/** The most revoked subjects of one customer whose tokens may still live. Each is in every replica's memory. */
+const MAX_LIVE_SUBJECTS = 10_000
+/** Those of all customers together; an operator's are not refused. They take 53 MB of each replica at most. */
+const MAX_ALL_LIVE_SUBJECTS = 1_000_000
+/** Revocations leave memory within a minute of their end (s). */
+const SWEEP_SECONDS = 60
 
 export interface RevokerOptions {
   db: Querier & Pick<Database, 'kind'>
   changeFeed: ChangeFeed
+  revocations: Pick<RevocationList, 'subjects'>
   limits: RateLimiter
 }
 
@@ -59,13 +71,31 @@ export class Revoker {
     return seq
   }
 
-  /** Ends all tokens and sessions that a subject has so far. Returns the change feed's number. */
-  async revokeSubject(customerId: string, subject: string, origin: AuditContext): Promise<number> {
-    await this.#options.limits.take('subject', customerId)
-    const [raised] = await raiseSubjectEpoch(this.#options.db, { ...origin, customerId, subject })
-    const { seq, epoch } = raised!
-    this.#options.changeFeed.apply([[seq, 'subject', customerId, subject, epoch, this.#longest()]])
+  /**
+   * Ends all tokens and sessions that a subject has so far. Returns the change feed's number; undefined if the customer has no
+   * live token. `limited`: throws RateLimitedError if the customer, its address or all customers have revoked too many.
+   */
+  async revokeSubject(
+    customerId: string,
+    subject: string,
+    origin: AuditContext,
+    { limited }: { limited: boolean },
+  ): Promise<number | undefined> {
+    if (limited) await this.#takeSubject(customerId, origin)
+    const mostLive = limited ? MAX_LIVE_SUBJECTS : undefined
+    const [raised] = await raiseSubjectEpoch(this.#options.db, { ...origin, customerId, subject, mostLive })
+    if (raised?.refused) throw TOO_MANY_SUBJECTS
+    if (!raised || raised.seq === null) return undefined
+    const { seq, epoch } = raised
+    this.#options.changeFeed.apply([[seq, 'subject', customerId, subject, epoch, this.#untilPolled()]])
     return seq
+  }
+
+  async #takeSubject(customerId: string, { ip }: AuditContext) {
+    const { limits, revocations } = this.#options
+    await limits.take('subject', customerId)
+    await limits.take('subjectOfAddress', addressKey(ip))
+    if (revocations.subjects >= MAX_ALL_LIVE_SUBJECTS) throw TOO_MANY_IN_ALL
   }
 
   /**
@@ -83,24 +113,34 @@ export class Revoker {
   async revokeEveryone(origin: AuditContext): Promise<number> {
     const [raised] = await raiseEveryonesEpoch(this.#options.db, origin)
     const { seq, epoch } = raised!
-    this.#options.changeFeed.apply([[seq, 'everyone', '', '', epoch, this.#longest()]])
+    this.#options.changeFeed.apply([[seq, 'everyone', '', '', epoch, this.#untilPolled()]])
     return seq
   }
 
   /** Refuses a session on this replica from now on, because another act has ended it. */
   applySessionEnded(customerId: string, sessionId: string, seq: number) {
-    this.#options.changeFeed.apply([[seq, 'session', customerId, sessionId, 0, this.#longest()]])
+    this.#options.changeFeed.apply([[seq, 'session', customerId, sessionId, 0, this.#untilPolled()]])
   }
 
   /** Drops a customer's cached record on this replica, because another act has changed it. */
   invalidateCustomer(customerId: string, seq: number) {
-    this.#options.changeFeed.apply([[seq, 'customer', customerId, '', 0, this.#longest()]])
+    this.#options.changeFeed.apply([[seq, 'customer', customerId, '', 0, this.#untilPolled()]])
   }
 
-  #longest() {
-    return Math.ceil(this.#options.changeFeed.now() / 1000) + MAX_TOKEN_TTL_AND_MARGIN_SECONDS
+  #untilPolled() {
+    return Math.ceil(this.#options.changeFeed.now() / 1000) + UNTIL_POLLED_SECONDS
   }
 }
+
+const TOO_MANY_SUBJECTS = new RateLimitedError(
+  SWEEP_SECONDS,
+  `${MAX_LIVE_SUBJECTS} subjects of this customer are revoked, and their tokens have not expired yet; revoke the tokens of the ` +
+    'whole customer, ask the operator, or try again later',
+)
+const TOO_MANY_IN_ALL = new RateLimitedError(
+  SWEEP_SECONDS,
+  'too many subjects are revoked on this server; revoke the tokens of the whole customer, ask the operator, or try again later',
+)
 
 const actOf = (customer_id: string, { actor, ip, userAgent: user_agent }: AuditContext) => ({
   customer_id,

@@ -2,7 +2,7 @@ import { type Context, Hono } from 'hono'
 import { z } from 'zod'
 import { actAndWait } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
-import type { CustomerEnv } from '../http/env.ts'
+import { type CustomerEnv, isOperator } from '../http/env.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { idParam, present, readQuery } from '../http/params.ts'
 import { limitedRead } from '../http/reads.ts'
@@ -42,7 +42,8 @@ const revokeSubjectRequest = z.strictObject({ subject })
 export const subjects = new Hono<CustomerEnv>().post('/revoke', async c => {
   await actAndWait(c, async ({ revoker }, context) => {
     const { subject } = await readJson(c, revokeSubjectRequest)
-    return revoker.revokeSubject(c.get('customerId'), subject, context)
+    const limited = !isOperator(context.actor)
+    return revoker.revokeSubject(c.get('customerId'), subject, context, { limited })
   })
   return noContent(c)
 })

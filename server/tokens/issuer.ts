@@ -3,13 +3,14 @@ import type { AuditContext, AuditType } from '../../db/queries/audit.ts'
 import {
   actsOf,
   type IssueResult,
-  insertSessionOnce,
   insertSessions,
+  insertSessionsAlone,
   insertTokens,
+  insertTokensAlone,
   type NewSession,
   type NewToken,
-  replayIssue,
 } from '../../db/queries/issue.ts'
+import { insertSessionOnce, replayIssue } from '../../db/queries/issue-once.ts'
 import type { Defaults } from '../../db/queries/policy.ts'
 import type { RefreshResult } from '../../db/queries/refresh.ts'
 import type { SessionRow } from '../../db/queries/sessions.ts'
@@ -19,6 +20,7 @@ import { Batcher, byNumber } from '../lib/batcher.ts'
 import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
+import { repeatChanged, SHARED_ATTEMPTS } from './repeat-changed.ts'
 import type { TokenSigner } from './signer.ts'
 
 /** A request for a token about `subject`, for `audience`. */
@@ -86,15 +88,31 @@ export class Issuer {
     const tokenId = randomId(15)
     // The audience and the custom claims are stored only with a session.
     const { ext: _, audience: __, ...asked } = grant
-    const issued = await this.#tokens.add({ ...asked, tokenId })
+    const issued = await this.#insert(this.#tokens, insertTokensAlone, { ...asked, tokenId })
     if (!issued) throw notActive(grant)
     if (issued.refused) throw refusedBy(issued)
     const { text, claims } = await this.#sign(grant, issued, tokenId, undefined)
     return { accessToken: text, claims }
   }
 
+  /** Undefined if the customer, or the API key, is not active. */
+  #insert<Asked extends NewToken>(
+    shared: Batcher<Asked, IssueResult | undefined>,
+    alone: typeof insertTokensAlone,
+    act: Asked,
+  ): Promise<IssueResult | undefined> {
+    return repeatChanged(async attempt => {
+      if (attempt < SHARED_ATTEMPTS) return shared.add(act)
+      const { db } = this.#options
+      const run = () => alone(db, { acts: actsOf([act]), ...this.defaults })
+      return (await this.#options.alone.run(act.customerId, run))[0]
+    })
+  }
+
   async start(grant: IssueRequest): Promise<TokenSet> {
-    const granted = await this.startWith(grant, session => this.#sessions.add(session))
+    const granted = await this.startWith(grant, session =>
+      this.#insert(this.#sessions, insertSessionsAlone, session),
+    )
     if (!granted) throw notActive(grant)
     return granted
   }
@@ -108,7 +126,7 @@ export class Issuer {
     insert: (session: NewSession) => Promise<IssueResult | undefined>,
   ): Promise<TokenSet | undefined> {
     const session = this.#newSession(grant)
-    const issued = await insert(session)
+    const issued = await repeatChanged(() => insert(session))
     if (issued?.refused) throw refusedBy(issued)
     return issued && this.#started(grant, session, issued)
   }
@@ -123,7 +141,8 @@ export class Issuer {
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
     const act = { acts: actsOf([session]), ...this.defaults }
     const { db, alone } = this.#options
-    const [issued] = await alone.run(grant.customerId, () => insertSessionOnce(db, { ...act, ...digests }))
+    const insert = async () => (await insertSessionOnce(db, { ...act, ...digests }))[0]
+    const issued = await alone.run(grant.customerId, () => repeatChanged(insert))
     if (!issued) throw notActive(grant)
     if (issued.refused) throw refusedBy(issued)
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
@@ -135,9 +154,8 @@ export class Issuer {
   ): Promise<TokenSet> {
     const tokenId = randomId(15)
     const { db, alone } = this.#options
-    const [held] = await alone.run(grant.customerId, () =>
-      replayIssue(db, { ...grant, ...digests, ...this.defaults, tokenId }),
-    )
+    const replay = async () => (await replayIssue(db, { ...grant, ...digests, ...this.defaults, tokenId }))[0]
+    const held = await alone.run(grant.customerId, () => repeatChanged(replay))
     // The request that claimed the key is still running, or its customer is no longer active.
     if (!held)
       throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')

@@ -2,6 +2,7 @@ import type { Database } from '../../db/client.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type Refresh,
+  type RefreshOutcome,
   type RefreshResult,
   type RefreshRules,
   refreshesOf,
@@ -27,6 +28,7 @@ import type { Metrics } from '../lib/metrics.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import type { Issuer, NarrowedGrant, TokenSet } from './issuer.ts'
+import { repeatChanged } from './repeat-changed.ts'
 
 export type { ListedSession } from '../../db/queries/sessions.ts'
 
@@ -81,7 +83,7 @@ export class Sessions {
     const successorSeen = this.#seen.isWaiting(keyOf(customerId, sessionId, gen + 1))
     const asked = { customerId, sessionId, gen, successorSeen, scope, audience, tokenId, origin }
     const shared = await this.#refreshTogether(asked)
-    const row = shared && shared.outcome !== 'reuse' ? shared : await this.#refreshAlone(asked)
+    const row = isDecided(shared) ? shared : await this.#refreshAlone(asked)
     metrics.refreshed(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
     if (row.outcome === 'target') throw OTHER_AUDIENCE
@@ -107,11 +109,11 @@ export class Sessions {
     return byNumber(rows, asked.length)
   }
 
-  async #refreshAlone(asked: Refresh): Promise<RefreshResult | undefined> {
+  async #refreshAlone(asked: Refresh): Promise<DecidedRefresh | undefined> {
     const { db, alone, revoker } = this.#options
-    const [row] = await alone.run(asked.customerId, () =>
-      refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() }),
-    )
+    const refresh = async () =>
+      (await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() }))[0]
+    const row = await alone.run(asked.customerId, () => repeatChanged(refresh))
     if (row && row.seq !== null) revoker.applySessionEnded(asked.customerId, asked.sessionId, row.seq)
     return row
   }
@@ -157,6 +159,12 @@ export class Sessions {
     return listSessions(this.#options.db, query)
   }
 }
+
+type DecidedRefresh = RefreshResult & { outcome: RefreshOutcome }
+
+/** Whether a shared statement was enough. */
+const isDecided = (row: RefreshResult | undefined): row is DecidedRefresh =>
+  row !== undefined && row.outcome !== 'reuse' && row.outcome !== 'changed'
 
 /** Names a generation of a session. */
 const keyOf = (customerId: string, sessionId: string, gen: number) => `${customerId} ${sessionId}.${gen}`

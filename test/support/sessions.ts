@@ -67,7 +67,8 @@ export async function moveSubjectEpoch(
 ): Promise<void> {
   await admin.query(
     `with moved as (
-      insert into assay.subject_epochs (customer_id, subject, epoch) values ($1, $2, nextval('assay.epochs'))
+      insert into assay.subject_epochs (customer_id, subject, epoch, check_after)
+      values ($1, $2, nextval('assay.epochs'), assay.now() + interval '2 days')
       on conflict (customer_id, subject) do update set epoch = excluded.epoch returning epoch
     ),
     numbered as (update assay.change_feed set seq = seq + 1 where (select count(*) from moved) > 0 returning seq)

@@ -1,0 +1,98 @@
+import { bare, bareList, insertInto, setExcluded } from '../columns.ts'
+import { alias, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
+import { revocations } from '../schema/revocations.ts'
+import { sessions } from '../schema/sessions.ts'
+import { signingKeys } from '../schema/signing-keys.ts'
+import { subjectEpochs } from '../schema/subject-epochs.ts'
+import { type AuditContext, auditInsert } from './audit.ts'
+import {
+  AFTER_DEATH,
+  deleteReplaced,
+  LONGEST_TOKEN,
+  nextEpoch,
+  publishedColumns,
+  publishParts,
+} from './change-feed.ts'
+
+const s = alias(sessions, 's')
+const k = alias(signingKeys, 'k')
+const r = alias(revocations, 'r')
+
+/** A subject's row is kept so long before maintenance looks whether a session needs it: all tokens that it ends are dead. */
+const KEPT = sql`interval '2 days'`
+
+/** What an imported key signed elsewhere may expire so late: `exp - iat` is at most 24 hours, and `iat` a minute ahead. */
+const importedUntil = sql`case when exists (
+    select from ${signingKeys} as ${k}
+    where ${k.customerId} = marked.customer_id and ${k.use} = 'access' and ${k.state} <> 'retired' and ${k.alg} <> 'HS512'
+  ) then t + ${LONGEST_TOKEN} + interval '1 minute' end`
+
+/** Whether the customer has as many live rows for other subjects as it may have. */
+const isFull = sql`case when ${param('mostLive')}::int is null then false else (
+    select count(*) from (
+      select from ${revocations} as ${r}
+      where ${r.kind} = 'subject' and ${r.customerId} = ${param('customerId')} and ${r.deadAfter} > ${now}
+        and ${r.key} <> ${param('subject')}
+      limit ${param('mostLive')}::int
+    ) as live
+  ) >= ${param('mostLive')}::int end`
+
+export interface SubjectRevocation {
+  /** The customer has `mostLive` live revocations of subjects already. Nothing was changed. */
+  refused: boolean
+  epoch: number
+  /** The change feed's number; null if no live token can be affected. */
+  seq: number | null
+}
+
+/**
+ * Ends every token and session of a subject that began before, by moving its epoch. What is not there leaves nothing but the
+ * audit event: without a live token of the customer nothing is published, and without a session of the subject either, it gets
+ * no epoch. `mostLive`: the limit on the customer's live rows, or null. No row: no such customer.
+ *
+ * 1. `marked` locks the customer's row, marks it for the statements that issue tokens at the same time (raiseParts), and draws
+ *    the epoch.
+ * 2. `found` has the latest exp of the customer's tokens, and whether the subject has a session. The margin covers a session
+ *    that was committed since the snapshot: its token began less than a minute ago.
+ * 3. `decided` refuses a row too many.
+ * 4. `raised` sets the subject's epoch, and `replaced` deletes the subject's earlier change.
+ * 5. `audited` and `changes` audit and publish it.
+ */
+export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
+  AuditContext & { customerId: string; subject: string; mostLive: number | undefined },
+  SubjectRevocation
+>(sql`
+  with marked as (
+    -- The epoch is drawn anew if the row's lock was waited for.
+    update ${customers} set ${bare(customers.lastSubjectEpoch)} = ${nextEpoch}
+    where ${customers.id} = ${param('customerId')}
+    returning ${customers.id} as customer_id, ${customers.lastSubjectEpoch} as epoch, ${customers.issuedUntil}, ${now} as t
+  ),
+  found as materialized (
+    select customer_id, ${param('subject')}::text as subject, epoch, t, last_expiry, last_expiry > t - ${AFTER_DEATH} as has_token,
+      exists (select from ${sessions} as ${s}
+        where ${s.customerId} = marked.customer_id and ${s.subject} = ${param('subject')}) as has_session
+    from marked cross join lateral (select greatest(issued_until, ${importedUntil}) as last_expiry) as latest
+  ),
+  decided as materialized (
+    select *, case when has_token then ${isFull} else false end as refused from found
+  ),
+  raised as (
+    ${insertInto(subjectEpochs, 'customerId', 'subject', 'epoch', 'changedAt', 'checkAfter')}
+    select customer_id, subject, epoch, t, t + ${KEPT} from decided where not refused and (has_token or has_session)
+    on conflict (${bareList(subjectEpochs, 'customerId', 'subject')}) do update
+      set ${setExcluded(subjectEpochs, 'epoch', 'changedAt', 'checkAfter')}
+    returning 1
+  ),
+  audited as (${auditInsert('subject.revoked', 'decided where not refused', { subject: sql`subject` })}),
+  published_subject as (select * from decided where not refused and has_token),
+  replaced as (${deleteReplaced('subject', 'published_subject', sql`new.subject`)}),
+  ${publishParts('subject', 'published_subject', ['raised', 'replaced', 'audited'], {
+    key: sql`subject`,
+    epoch: sql`epoch`,
+    lastExpiry: sql`last_expiry`,
+  })}
+  select ${publishedColumns}, epoch, refused from decided`)
