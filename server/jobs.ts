@@ -72,8 +72,8 @@ export class Maintenance {
       retire: () => this.#retire(),
       erased: () => sweepErasedCustomers(this.#services),
       rotate: () => rotateAgedKeys(this.#services, config.keyMaxAge),
-      subject_epochs: () => this.#clearEpochs(),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
+      subject_epochs: () => this.#clearEpochs(),
     }
   }
 

@@ -81,7 +81,7 @@ export const replayIssue = prepared('replayIssue')<
   with clock as materialized (select ${now} as t),
   current as materialized (
     select ${c.id} as customer_id, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
-      ${issuedColumns}, policy.*, t + make_interval(secs => most_ttl) as until
+      ${issuedColumns(c)}, policy.*, t + make_interval(secs => most_ttl) as until
     from clock, ${customers} as ${c}
     join ${signingKeys} as ${a} on ${a.customerId} = ${c.id} and ${a.use} = 'access' and ${a.state} = 'current'
     cross join lateral (select ${policyColumns(c)}) as policy

@@ -3,6 +3,7 @@ import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { apiKeys } from '../schema/api-keys.ts'
 import { now } from '../schema/common.ts'
+import { customers } from '../schema/customers.ts'
 import { sessions } from '../schema/sessions.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, type AuditType, auditInsertOfEach } from './audit.ts'
@@ -37,24 +38,32 @@ export const requestsPart = sql`
 const { c, a, r } = customerWithKeys
 const e = alias(subjectEpochs, 'e')
 const k = alias(apiKeys, 'k')
+const before = alias(customers, 'before')
 
 /**
  * The customer of each request, if it is active, with its current keys and its policy. Each is looked up by its id, which
  * `offset 0` enforces: for as many requests as the planner guesses, it would read a table that was small at planning.
  */
-const currentCustomer = (condition: SQL, lock: SQL) => sql`cross join lateral (
+const currentCustomer = ({
+  condition,
+  lock,
+}: Pick<GrantOptions, 'condition' | 'lock'>) => sql`cross join lateral (
       select greatest(${c.epoch}, ${EVERYONES_EPOCH}) as customer_epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${issuedColumns}, ${policyColumns(c)}
-      ${customerWithKeys.from}
-      where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition}
-      offset 0 ${lock}
+        ${r.version} as refresh_version, ${lock ? issuedColumns(before) : issuedColumns(c)}, ${policyColumns(c)}
+      ${customerWithKeys.from} ${lock ? JOIN_SNAPSHOT : sql``}
+      where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition ?? sql``}
+      offset 0 ${lock ? sql`for no key update of ${c}` : sql``}
     ) as current`
+
+/** A lock reads the latest version of the row, but the subject's epoch is the snapshot's, and these must be as old. */
+const JOIN_SNAPSHOT = sql`join ${customers} as ${before} on ${before.id} = ${c.id}`
 
 interface GrantOptions {
   /** One act, or acts of one customer, which may wait for the customer's row. */
   alone: boolean
   condition?: SQL
-  lock?: SQL
+  /** Locks the customer's row before anything else. */
+  lock?: boolean
 }
 
 /**
@@ -66,7 +75,7 @@ interface GrantOptions {
  * 4. `due`, `held` and `raised` raise the customers' `issued_until` (raiseParts).
  * 5. `grants` are the candidates, `refused` or not.
  */
-export const grantParts = ({ alone, condition = sql``, lock = sql`` }: GrantOptions) => sql`
+export const grantParts = ({ alone, ...options }: GrantOptions) => sql`
   clock as materialized (select ${now} as t), ${requestsPart},
   candidates as materialized (
     select requests.*, customer_epoch, access_version, refresh_version, t, issued_until, last_subject_epoch,
@@ -77,7 +86,7 @@ export const grantParts = ({ alone, condition = sql``, lock = sql`` }: GrantOpti
       0) as subject_epoch
     from clock
     cross join requests
-    ${currentCustomer(condition, lock)}
+    ${currentCustomer(options)}
     where api_key_id is null or exists (
       select from ${apiKeys} as ${k}
       where ${k.id} = api_key_id and ${k.customerId} = requests.customer_id
@@ -242,8 +251,7 @@ export const insertLogin = prepared('insertLogin')<
   with ${grantParts({
     alone: true,
     condition: sql`and ${c.passwordHash} = ${param('passwordHash')}`,
-    // The lock that `held` takes. Two logins that both had a weaker one would wait for each other.
-    lock: sql`for no key update of ${c}`,
+    lock: true,
   })},
   started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
   select ${issueColumns} from grants`)

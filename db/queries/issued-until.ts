@@ -1,4 +1,4 @@
-import { bare } from '../columns.ts'
+import { bare, type Columns } from '../columns.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
 import { customers } from '../schema/customers.ts'
 
@@ -16,8 +16,8 @@ const LOCK_WAIT = sql`interval '10 seconds'`
 
 const c = alias(customers, 'c')
 
-/** The columns of the customer `c` that `raiseParts` and `isCovered` need. */
-export const issuedColumns = sql`${c.issuedUntil}, ${c.lastSubjectEpoch}`
+/** The columns of a customer that `raiseParts` and `isCovered` need, from a row that the statement has not locked. */
+export const issuedColumns = (of: Columns<typeof customers>) => sql`${of.issuedUntil}, ${of.lastSubjectEpoch}`
 
 /** The `issued_until` of a customer whose first token expires at `exp`. */
 export const firstIssuedUntil = (exp: SQL) => sql`${exp} + ${AHEAD}`
@@ -48,7 +48,7 @@ export const raiseParts = (from: string, alone: boolean): SQL => sql`
     select due.customer_id, due.until, row.issued_until, row.last_subject_epoch = due.last_subject_epoch as same
     from (select * from due order by customer_id) as due
     cross join lateral (
-      select ${issuedColumns} from ${customers} as ${c} where ${c.id} = due.customer_id
+      select ${issuedColumns(c)} from ${customers} as ${c} where ${c.id} = due.customer_id
       for no key update ${alone ? sql`` : sql`skip locked`}
     ) as row
   ),

@@ -110,7 +110,7 @@ const refreshSql = (alone: boolean): SQL => sql`
     cross join requests
     cross join lateral (
       select ${c.state}, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${issuedColumns}, ${policyColumns(c)}
+        ${r.version} as refresh_version, ${issuedColumns(c)}, ${policyColumns(c)}
       ${customerWithKeys.from}
       where ${c.id} = requests.customer_id
       offset 0

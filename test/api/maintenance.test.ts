@@ -23,6 +23,7 @@ const TASKS = [
   'replicas',
   'idempotency_keys',
   'sessions',
+  'subject_epochs',
 ]
 
 /** How often each task of a replica ended so. */
@@ -190,12 +191,20 @@ test('what is dead or aged is found by an index, so that what lives costs nothin
     const lines = await world.admin.query<{ line: string }>('select assay.plan_of($1) as line', [statement])
     plans.push(lines.map(({ line }) => line).join('\n'))
   }
-  for (const table of ['sessions', 'revocations', 'idempotency_keys', 'signing_keys', 'audit_events'])
+  for (const table of [
+    'sessions',
+    'revocations',
+    'idempotency_keys',
+    'signing_keys',
+    'audit_events',
+    'subject_epochs',
+  ])
     for (const plan of plans) expect(plan).not.toMatch(new RegExp(`Seq Scan on ${table}`))
   for (const index of [
     'sessions_ends_at',
     'revocations_dead_after',
     'signing_keys_age',
+    'subject_epochs_check_after',
     'signing_keys_previous_access',
   ])
     expect(plans.filter(plan => plan.includes(index))).toHaveLength(1)
