@@ -38,13 +38,18 @@ export class ExpiringTable {
     part.set(slot, high, low, Math.max(part.epoch[slot]!, epoch), end)
   }
 
-  /** Removes the entries of some parts that are dead at `now`, and returns where to continue; undefined after the last. */
-  sweep(now: number, from: number, isTimeUp: () => boolean): number | undefined {
+  /**
+   * Removes the entries that are dead at `now`, from the part `from` on, until it has looked at `slots` slots. Returns the part
+   * where it stopped, and how many slots are left; the part is undefined after the last one.
+   */
+  sweep(now: number, from: number, slots: number): { next: number | undefined; left: number } {
+    let left = slots
     for (let i = from; i < PARTS; i++) {
+      if (left <= 0) return { next: i, left }
+      left -= this.#parts[i]!.deadAfter.length
       this.#size -= this.#parts[i]!.sweep(now)
-      if (isTimeUp()) return i + 1 < PARTS ? i + 1 : undefined
     }
-    return undefined
+    return { next: undefined, left }
   }
 
   clear() {

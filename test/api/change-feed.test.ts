@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { poll, type RevocationRow } from '../../db/queries/change-feed.ts'
-import { hear, holding, POLL, replicaOn } from '../support/holding.ts'
+import { hear, holding, named, POLL, replicaOn } from '../support/holding.ts'
 import { publishCustomer } from '../support/plant.ts'
 import { until } from '../support/process.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -240,4 +240,61 @@ test('a kind of change that only a newer version knows is no answer, rather than
   expect(replica.lines.join('')).toContain('country is no kind of change')
   replica.clock.skip(N)
   expect((await replica.verify(accessToken)).status).toBe(503)
+})
+
+/** Revocations of subjects that never had a token, whose names have so many characters. */
+const plantMany = (own: World, many: number, length: number) =>
+  own.admin.query(
+    `with numbers as (update assay.change_feed set seq = seq + $1::int returning seq)
+    insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
+    select seq - $1::int + i, 'subject', 'aaaaaaaaaaaaaaaa', rpad(i::text, $2::int, 'ł'), 1, assay.now() + interval '1 hour'
+    from numbers, generate_series(1, $1::int) as i`,
+    [many, length],
+  )
+
+test('many revocations are read in pages of 256 KiB, and a slow page is no slow poll', async () => {
+  const own = await makeWorld({ MAX_STALENESS: '500ms' })
+  onTestFinished(() => own.stop())
+  const database = holding(own.db)
+  const first = await own.replica()
+  const { access_token: token } = await (await first.signUp()).session()
+  await plantMany(own, 9_000, 255)
+  const { jti, client_id } = claimsOf(token)
+  await own.admin.query(
+    `with numbers as (update assay.change_feed set seq = seq + 1 returning seq)
+    insert into assay.revocations (seq, kind, customer_id, key, dead_after)
+    select seq, 'token', $1, $2, assay.now() + interval '1 hour' from numbers`,
+    [client_id, jti],
+  )
+  const page = database.hold(named('loadPage'))
+  const starting = replicaOn(own, database.db, { MAX_STALENESS: '500ms' })
+  await page.has
+  // Longer than a poll may take.
+  await new Promise(resolve => setTimeout(resolve, 1_000))
+  page.release()
+  const replica = await starting
+  expect(replica.revocations.size).toBe(9_001)
+  // Each row has about 600 bytes.
+  expect(database.asked(named('loadPage'))).toBeGreaterThan(15)
+  expect(database.asked(named('loadPage'))).toBeLessThan(30)
+  await hear(first)
+  for (const one of [first, replica]) expect((await one.verify(token)).status).toBe(401)
+})
+
+test('a page that comes from another timeline makes a replica read everything anew', async () => {
+  const own = await makeWorld()
+  onTestFinished(() => own.stop())
+  const database = holding(own.db)
+  const replica = await replicaOn(own, database.db)
+  const { reloads } = replica.changeFeed.counts
+  await plantMany(own, 9_000, 20)
+  database.otherTimeline(named('loadPage'))
+  const page = database.hold(named('loadPage'))
+  const polled = replica.changeFeed.poll()
+  await page.has
+  database.otherTimeline(undefined)
+  page.release()
+  await polled
+  expect(replica.changeFeed.counts.reloads).toBe(reloads + 1)
+  expect(replica.revocations.size).toBe(9_000)
 })
