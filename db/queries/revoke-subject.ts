@@ -8,14 +8,7 @@ import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
-import {
-  AFTER_DEATH,
-  deleteReplaced,
-  LONGEST_TOKEN,
-  nextEpoch,
-  publishedColumns,
-  publishParts,
-} from './change-feed.ts'
+import { deleteReplaced, LONGEST_TOKEN, nextEpoch, publishedColumns, publishParts } from './change-feed.ts'
 
 const s = alias(sessions, 's')
 const k = alias(signingKeys, 'k')
@@ -23,6 +16,12 @@ const r = alias(revocations, 'r')
 
 /** A subject's row is kept so long before maintenance looks whether a session needs it: all tokens that it ends are dead. */
 const KEPT = sql`interval '2 days'`
+
+/**
+ * A token that expired no longer ago counts as alive. The database's clock may be ahead, and be set back: a row that is dead is
+ * in no replica's memory, and maintenance keeps it as long. It also covers a token that was issued since the snapshot.
+ */
+const CLOCK_MARGIN = sql`interval '1 hour'`
 
 /** What an imported key signed elsewhere may expire so late: `exp - iat` is at most 24 hours, and `iat` a minute ahead. */
 const importedUntil = sql`case when exists (
@@ -34,7 +33,7 @@ const importedUntil = sql`case when exists (
 const isFull = sql`case when ${param('mostLive')}::int is null then false else (
     select count(*) from (
       select from ${revocations} as ${r}
-      where ${r.kind} = 'subject' and ${r.customerId} = ${param('customerId')} and ${r.deadAfter} > ${now}
+      where ${r.kind} = 'subject' and ${r.customerId} = ${param('customerId')} and ${r.deadAfter} > found.t
         and ${r.key} <> ${param('subject')}
       limit ${param('mostLive')}::int
     ) as live
@@ -55,8 +54,8 @@ export interface SubjectRevocation {
  *
  * 1. `marked` locks the customer's row, marks it for the statements that issue tokens at the same time (raiseParts), and draws
  *    the epoch.
- * 2. `found` has the latest exp of the customer's tokens, and whether the subject has a session. The margin covers a session
- *    that was committed since the snapshot: its token began less than a minute ago.
+ * 2. `found` has the latest exp of the customer's tokens, and whether the subject has a session. If a session was
+ *    committed since the snapshot, its token counts.
  * 3. `decided` refuses a row too many.
  * 4. `raised` sets the subject's epoch, and `replaced` deletes the subject's earlier change.
  * 5. `audited` and `changes` audit and publish it.
@@ -72,7 +71,7 @@ export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
     returning ${customers.id} as customer_id, ${customers.lastSubjectEpoch} as epoch, ${customers.issuedUntil}, ${now} as t
   ),
   found as materialized (
-    select customer_id, ${param('subject')}::text as subject, epoch, t, last_expiry, last_expiry > t - ${AFTER_DEATH} as has_token,
+    select customer_id, ${param('subject')}::text as subject, epoch, t, last_expiry, last_expiry > t - ${CLOCK_MARGIN} as has_token,
       exists (select from ${sessions} as ${s}
         where ${s.customerId} = marked.customer_id and ${s.subject} = ${param('subject')}) as has_session
     from marked cross join lateral (select greatest(issued_until, ${importedUntil}) as last_expiry) as latest

@@ -91,6 +91,16 @@ test('a session without a live token stays revoked, although nothing is publishe
   expect((await assay.refresh(refresh_token)).json.error).toBe('invalid_grant')
 })
 
+test('a database clock that ran ahead when a subject was revoked, and is set right, brings no token back', async () => {
+  const customer = await quiet()
+  const token = (await customer.issue({ subject: 'user-1', expires_in: 15 * MINUTE })).json.access_token
+  await advance(60 * MINUTE)
+  expect((await revoke(customer, 'user-1')).status).toBe(204)
+  await advance(-60 * MINUTE)
+  const restarted = await replicaOn(world, world.db, SETTINGS)
+  for (const replica of [assay, restarted]) expect((await replica.verify(token)).status).toBe(401)
+})
+
 test('a revocation is kept until the longest token of its customer has expired, and little longer', async () => {
   const customer = await quiet()
   await customer.issue({ subject: 'other', expires_in: 8 * HOUR })
