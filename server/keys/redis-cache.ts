@@ -7,7 +7,7 @@ import type { ChangeFeed } from '../revocation/change-feed.ts'
 
 /**
  * Older entries are ignored (ms). Every replica knows all customer changes of the last 24 hours
- * (LONGEST_TOKEN in db/queries/change-feed.ts), so for an entry from the last hour it knows whether the
+ * (RECORD_CHANGE_KEPT in db/queries/change-feed.ts), so for an entry from the last hour it knows whether the
  * customer changed since.
  */
 const MAX_AGE_MS = 3_600_000

@@ -28,7 +28,7 @@ const MAX_CLOCK_STEP_BACK_MS = 30_000
 const RECOVERY_POLL_MS = 100
 /** The most polls until the lease is renewed. */
 const MAX_ATTEMPTS = 20
-/** A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h). */
+/** A replica without a poll for longer reloads everything (ms). Customer changes are kept longer (3 h). */
 const MAX_GAP_MS = 3_600_000
 
 export interface ChangeFeedOptions {
