@@ -6,7 +6,7 @@ import { installationMac } from '../crypto/mac.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 
 /**
- * Older entries are ignored (ms). Every replica knows all customer changes of the last 24 hours
+ * Older entries are ignored (ms). Every replica knows all customer changes of the last 3 hours
  * (RECORD_CHANGE_KEPT in db/queries/change-feed.ts), so for an entry from the last hour it knows whether the
  * customer changed since.
  */
