@@ -66,12 +66,13 @@ const POLL_DEADLINE_MS = 800
 const TOKEN_CACHE_BYTES = 64 * 2 ** 20
 /** Maximum number of logins that wait for a core. */
 const MAX_QUEUED_LOGINS = 64
-/** Reads that may cost many rows: how many are under way at a time, fewer than the pool has connections, and how many wait. */
-const MAX_READS = 4
-/** Acts that need a statement of their own, for example a second refresh of a session: under way at a time, and waiting. */
-const MAX_ALONE = 4
-const MAX_QUEUED_ALONE = 1_000
-const MAX_QUEUED_READS = 64
+/**
+ * Statements of one customer alone: how many are under way at a time, so that the acts that share statements always have
+ * connections of the pool, and how many wait. The embedded database has one connection.
+ */
+const MAX_TURNS = 6
+const MAX_EMBEDDED_TURNS = 1
+const MAX_QUEUED_TURNS = 1_000
 
 /** Everything that routes and the functions of the domain use. */
 export type Services = ReturnType<typeof createServices>
@@ -121,10 +122,13 @@ export function createServices(parts: Parts) {
   const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
   const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations })
   const limits = createLimits(parts)
-  const alone = new ConcurrencyLimit(MAX_ALONE, MAX_QUEUED_ALONE)
-  const issuer = new Issuer({ db, alone, signer: new TokenSigner({ keys, issuer: iss }), config })
+  const turns = new ConcurrencyLimit(
+    db.kind === 'embedded' ? MAX_EMBEDDED_TURNS : MAX_TURNS,
+    share(MAX_QUEUED_TURNS, worker),
+  )
+  const issuer = new Issuer({ db, turns, signer: new TokenSigner({ keys, issuer: iss }), config })
   const revoker = new Revoker({ db, changeFeed, limits })
-  const sessions = new Sessions({ db, alone, issuer, revoker, config, metrics, log })
+  const sessions = new Sessions({ db, turns, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
@@ -132,7 +136,6 @@ export function createServices(parts: Parts) {
     Math.min(share(availableParallelism(), worker), 3),
     share(MAX_QUEUED_LOGINS, worker),
   )
-  const reads = new ConcurrencyLimit(share(MAX_READS, worker), share(MAX_QUEUED_READS, worker))
   return {
     config,
     clock,
@@ -145,7 +148,7 @@ export function createServices(parts: Parts) {
     metrics,
     limits,
     passwordHashing,
-    reads,
+    turns,
     changeFeed,
     revocations,
     revoker,

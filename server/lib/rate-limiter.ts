@@ -19,10 +19,14 @@ const LIMITS = {
    */
   loginOfEmail: { points: 10, duration: 60 },
   signup: { points: 20, duration: 60 },
+  /** Each new account has quotas of its own. */
+  signupOfDay: { points: 200, duration: 86_400 },
   /**
    * Per session, so that someone with a stolen token can't lock out its owner: who logs in again has another session.
    */
   passwordOfSession: { points: 10, duration: 60 },
+  /** New API keys of a customer. Each is an event of the audit, and deleting it another. */
+  apiKey: { points: 300, duration: 600 },
   rotate: { points: 30, duration: 600 },
   /** Manual retirements of secrets. Each may have to count the audit events of a day. */
   retire: { points: 60, duration: 600 },

@@ -5,7 +5,13 @@ import { requireClient, requireFormClient } from '../http/auth.ts'
 import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
 import { bearerToken, isBearer } from '../http/credentials.ts'
-import { type AppContext, type ClientEnv, credentialName, type Services } from '../http/env.ts'
+import {
+  type ApiKeyClient,
+  type AppContext,
+  type ClientEnv,
+  credentialName,
+  type Services,
+} from '../http/env.ts'
 import { noQuery, readQuery } from '../http/params.ts'
 import { bytes, NO_STORE } from '../http/respond.ts'
 import { listOf } from '../http/schemas.ts'
@@ -88,15 +94,11 @@ async function introspectAll(
 const NONE: ReadonlyMap<string, string> = new Map()
 
 /** A refresh token is active only to its own customer: many servers admit any token that is called active. */
-async function introspectRefresh(
-  { tokens, sessions }: Services,
-  client: AuthenticatedClient,
-  texts: string[],
-) {
+async function introspectRefresh({ tokens, sessions }: Services, client: ApiKeyClient, texts: string[]) {
   if (texts.length === 0) return NONE
   const results = await tokens.verifyAllRefresh(texts)
   const own = results.flatMap(({ claims }) => (claims && mayKnow(client, claims) ? [claims] : []))
-  const scopes = await sessions.refreshable(own)
+  const scopes = await sessions.refreshable(client.customerId, own)
   const answers = new Map<string, string>()
   for (const [i, { claims }] of results.entries()) {
     const scope = claims && mayKnow(client, claims) ? scopes.get(claims.jti) : undefined

@@ -3,9 +3,9 @@ import { z } from 'zod'
 import { actAndWait } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
+import { inTurn } from '../http/in-turn.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { idParam, present, readQuery } from '../http/params.ts'
-import { limitedRead } from '../http/reads.ts'
 import { json, noContent } from '../http/respond.ts'
 import { subject } from '../http/schemas.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -19,9 +19,7 @@ export const sessions = new Hono<CustomerEnv>()
     const before = decodeCursor(cursor)
     const position = { beforeAt: before?.at, beforeId: before?.id, limit: size + 1 }
     const customerId = c.get('customerId')
-    const rows = await limitedRead(c, () =>
-      c.get('services').sessions.list({ customerId, subject, ...position }),
-    )
+    const rows = await inTurn(c, () => c.get('services').sessions.list({ customerId, subject, ...position }))
     const { page, nextCursor } = pageOf(rows, size, session => session.issuedAt)
     return json(c, present({ sessions: page.map(serializeSession), next_cursor: nextCursor }))
   })

@@ -51,8 +51,8 @@ export interface TokenSet {
 
 export interface IssuerOptions {
   db: Database
-  /** For acts that can't share a statement. */
-  alone: ConcurrencyLimit
+  /** For statements of one customer alone. */
+  turns: ConcurrencyLimit
   signer: TokenSigner
   config: Settings
 }
@@ -122,8 +122,8 @@ export class Issuer {
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
     const act = { acts: actsOf([session]), ...this.defaults }
-    const { db, alone } = this.#options
-    const [issued] = await alone.run(grant.customerId, () => insertSessionOnce(db, { ...act, ...digests }))
+    const { db, turns } = this.#options
+    const [issued] = await turns.run(grant.customerId, () => insertSessionOnce(db, { ...act, ...digests }))
     if (!issued) throw notActive(grant)
     if (issued.refused) throw refusedBy(issued)
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
@@ -134,8 +134,8 @@ export class Issuer {
     digests: { keyDigest: Buffer; requestDigest: Buffer },
   ): Promise<TokenSet> {
     const tokenId = randomId(15)
-    const { db, alone } = this.#options
-    const [held] = await alone.run(grant.customerId, () =>
+    const { db, turns } = this.#options
+    const [held] = await turns.run(grant.customerId, () =>
       replayIssue(db, { ...grant, ...digests, ...this.defaults, tokenId }),
     )
     // The request that claimed the key is still running, or its customer is no longer active.

@@ -32,8 +32,8 @@ export type { ListedSession } from '../../db/queries/sessions.ts'
 
 export interface SessionsOptions {
   db: Database
-  /** For acts that can't share a statement. */
-  alone: ConcurrencyLimit
+  /** For statements of one customer alone. */
+  turns: ConcurrencyLimit
   issuer: Issuer
   revoker: Revoker
   config: Pick<Config, 'refreshGrace'>
@@ -108,8 +108,8 @@ export class Sessions {
   }
 
   async #refreshAlone(asked: Refresh): Promise<RefreshResult | undefined> {
-    const { db, alone, revoker } = this.#options
-    const [row] = await alone.run(asked.customerId, () =>
+    const { db, turns, revoker } = this.#options
+    const [row] = await turns.run(asked.customerId, () =>
       refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() }),
     )
     if (row && row.seq !== null) revoker.applySessionEnded(asked.customerId, asked.sessionId, row.seq)
@@ -145,11 +145,12 @@ export class Sessions {
     return this.#seen.stop()
   }
 
-  /** The scope of each session whose token could be used to refresh now, by jti. Reads a single snapshot. */
-  async refreshable(tokens: RefreshClaims[]): Promise<Map<string, string>> {
+  /** The scope of each session of the customer whose token could be used to refresh now, by jti. Reads a single snapshot. */
+  async refreshable(customerId: string, tokens: RefreshClaims[]): Promise<Map<string, string>> {
     if (tokens.length === 0) return new Map()
+    const { db, turns } = this.#options
     const asked = tokens.map(({ client_id: customer_id, sid: id, gen }) => ({ customer_id, id, gen }))
-    const found = await findRefreshable(this.#options.db, { asked: JSON.stringify(asked) })
+    const found = await turns.run(customerId, () => findRefreshable(db, { asked: JSON.stringify(asked) }))
     return new Map(found.map(({ id, gen, scope }) => [`${id}.${gen}`, scope]))
   }
 

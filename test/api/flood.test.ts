@@ -194,8 +194,9 @@ test('a customer that lists its secrets all the time leaves connections and turn
   const [busy, quiet] = [await signUp(replica), await signUp(replica)]
   const list = (customer: { access_token: string }) =>
     replica.request('/api/secrets', { headers: bearer(customer.access_token) })
-  const held = Array.from({ length: 4 }, () => database.hold(named('listSecrets')))
-  const flood = Array.from({ length: 100 }, () => list(busy))
+  const abreast = world.db.kind === 'embedded' ? 1 : 6
+  const held = Array.from({ length: abreast }, () => database.hold(named('listSecrets')))
+  const flood = Array.from({ length: 1_100 }, () => list(busy))
   await Promise.all(held.map(({ has }) => has))
   const issued = await ask(replica.app, '/issue', {
     method: 'POST',
@@ -207,13 +208,13 @@ test('a customer that lists its secrets all the time leaves connections and turn
   for (const { release } of held) release()
   const statuses = (await Promise.all(flood)).map(({ status }) => status)
   expect({ asked, issued: issued.status, listed: (await listed).status }).toEqual({
-    asked: 4,
+    asked: abreast,
     issued: 200,
     listed: 200,
   })
-  // Four were under way, 64 waited, of which one gave its place to the quiet customer.
-  expect(statuses.filter(status => status === 200)).toHaveLength(67)
-  expect(statuses.filter(status => status === 429)).toHaveLength(33)
+  // A thousand waited, of which one gave its place to the quiet customer.
+  expect(statuses.filter(status => status === 200)).toHaveLength(abreast + 999)
+  expect(statuses.filter(status => status === 429)).toHaveLength(101 - abreast)
 })
 
 test('a thousand refreshes of one token leave the acts of others their turns', async () => {
