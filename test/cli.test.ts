@@ -195,7 +195,9 @@ test('keys, secrets and sessions of a customer', async () => {
     code: 1,
     stderr: expect.stringContaining('subject: is empty'),
   })
-  expect(await json(`secrets rotate ${id} --dry-run`)).toEqual({ would_end: { sessions: 1, tokens: 1 } })
+  expect(await json(`secrets rotate ${id} --dry-run`)).toEqual({
+    would_end: { sessions: 1, tokens: 1, partial: false },
+  })
   expect((await assay(`secrets rotate ${id} --use access --now`)).code).toBe(64)
   const rotated = await json(`secrets rotate ${id} --use access --now --yes`)
   expect(rotated.versions).toEqual([{ use: 'access', version: 2 }])

@@ -30,7 +30,10 @@ const PAGE_ROWS = 1_000
 export const listCustomerEvents = ({ db }: Services, query: AuditQuery) => listEvents(db, query)
 
 /** Newest first. */
-export async function searchEvents(services: Services, { customerId, actor, type, ...span }: AuditSearch) {
+export async function searchEvents(
+  services: Services,
+  { customerId, actor, type, ...span }: AuditSearch,
+): Promise<AuditRow[]> {
   const { db } = services
   if (customerId !== undefined) return listEvents(db, { ...span, type, customerId })
   if (actor !== undefined) return listEventsOfOperator(db, { ...span, type, actor })
@@ -46,7 +49,8 @@ export async function* exportEvents(
   do {
     const position = { beforeAt: last?.at, beforeId: last?.id, limit: PAGE_ROWS }
     const page = await searchEvents(services, { ...search, ...position })
-    last = page.length === PAGE_ROWS ? page.at(-1) : undefined
-    if (page.length > 0) yield page
+    last = page.length === PAGE_ROWS || page.at(-1)?.listed === false ? page.at(-1) : undefined
+    const listed = page.filter(event => event.listed !== false)
+    if (listed.length > 0) yield listed
   } while (last)
 }

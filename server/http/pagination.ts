@@ -23,15 +23,19 @@ export function pageSize(text: string | undefined): number {
   return size
 }
 
-/** Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. */
-export function pageOf<Row extends { id: string | number }>(
+/**
+ * Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. A row that isn't `listed`
+ * is only the last that was looked at: the next page continues there.
+ */
+export function pageOf<Row extends { id: string | number; listed?: boolean }>(
   rows: Row[],
   limit: number,
   at: (row: Row) => Date,
 ) {
-  const page = rows.slice(0, limit)
-  const last = page.at(-1)
-  return { page, nextCursor: last && rows.length > limit ? encodeCursor(at(last), last.id) : undefined }
+  const listed = rows.filter(row => row.listed !== false)
+  const page = listed.slice(0, limit)
+  const last = listed.length > limit ? page.at(-1) : rows.find(row => row.listed === false)
+  return { page, nextCursor: last && encodeCursor(at(last), last.id) }
 }
 
 /** The position after the last row of a page that is in the order of a text, and of customers' ids within it. */

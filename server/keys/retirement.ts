@@ -1,11 +1,11 @@
 import {
-  countLive,
   type RetirementResult,
   retireAccessKeys,
   retireKey,
   retireRefreshKeys,
   type ScanCursor,
 } from '../../db/queries/key-retirement.ts'
+import { countLive, type Losses } from '../../db/queries/live-counts.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { randomId } from '../crypto/credentials.ts'
 import type { KeyName } from '../jwt/kid.ts'
@@ -89,5 +89,7 @@ const REASON = {
     `${sessions} live sessions still carry this version; wait until each has refreshed twice`,
 }
 
-const inWords = ({ sessions, tokens }: { sessions: number; tokens: number }) =>
-  `${sessions} sessions and at most ${tokens} access tokens`
+const inWords = ({ sessions, tokens, partial }: Losses) =>
+  partial
+    ? `at least ${sessions} sessions, and more access tokens than are counted`
+    : `${sessions} sessions and at most ${tokens} access tokens`

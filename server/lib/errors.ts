@@ -86,7 +86,7 @@ export class RateLimitedError extends ApiError {
 
 /** A conflict (409). `members` gives details as extension members of the response (RFC 9457 3.2). */
 export class ConflictError extends ApiError {
-  readonly members: Readonly<Record<string, string | number | Record<string, number>>>
+  readonly members: Readonly<Record<string, string | number | Record<string, number | boolean>>>
 
   constructor(description: string, members: ConflictError['members']) {
     super('conflict', description)

@@ -33,7 +33,7 @@ export const signingKeys = new Hono<CustomerEnv>()
     const { use, now, dry_run } = await readJson(c, rotateRequest)
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
     // Without `now` a rotation ends nothing; with `now`, one of the access key alone ends no session.
-    if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0 } })
+    if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0, partial: false } })
     if (dry_run) {
       const would_end = await inTurn(c, () => wouldEnd(services, customerId, uses))
       return json(c, { would_end })
