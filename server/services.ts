@@ -25,6 +25,7 @@ import { RevocationList } from './revocation/revocation-list.ts'
 import { Revoker } from './revocation/revoker.ts'
 import { Authenticator } from './tokens/authenticator.ts'
 import { Issuer } from './tokens/issuer.ts'
+import { TokenQuota } from './tokens/quota.ts'
 import { Sessions } from './tokens/refresh.ts'
 import { TokenSigner } from './tokens/signer.ts'
 import { TokenVerifier } from './tokens/verifier.ts'
@@ -126,9 +127,10 @@ export function createServices(parts: Parts) {
     db.kind === 'embedded' ? MAX_EMBEDDED_TURNS : MAX_TURNS,
     share(MAX_QUEUED_TURNS, worker),
   )
-  const issuer = new Issuer({ db, turns, signer: new TokenSigner({ keys, issuer: iss }), config })
+  const quota = new TokenQuota({ keys, clock, config })
+  const issuer = new Issuer({ db, turns, quota, signer: new TokenSigner({ keys, issuer: iss }), config })
   const revoker = new Revoker({ db, changeFeed, limits })
-  const sessions = new Sessions({ db, turns, issuer, revoker, config, metrics, log })
+  const sessions = new Sessions({ db, turns, quota, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.

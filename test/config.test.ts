@@ -69,6 +69,7 @@ test('without any setting the server is embedded, and every default is as docume
     signup: 'open',
     trustProxy: [],
     tokenCookie: undefined,
+    tokensPerMinute: 6000,
     keyMaxAge: 90 * 86_400,
     auditRetention: 400 * 86_400,
     workers: 1,
@@ -85,7 +86,7 @@ test('an empty setting is an unset one', () => {
 })
 
 test('the list of settings says which have a default and which are secret', () => {
-  expect(SETTINGS).toHaveLength(25)
+  expect(SETTINGS).toHaveLength(26)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
   expect(secrets).toEqual([
@@ -127,6 +128,7 @@ const GOOD: [name: string, text: string, field: keyof Config, value: unknown][] 
   ['TRUST_PROXY', '10.0.0.0/8, ::1,fd00::/8', 'trustProxy', ['10.0.0.0/8', '::1', 'fd00::/8']],
   ['TOKEN_COOKIE', '__Host-token', 'tokenCookie', '__Host-token'],
   ['KEY_MAX_AGE', '0s', 'keyMaxAge', 0],
+  ['TOKENS_PER_MINUTE', '120', 'tokensPerMinute', 120],
   ['LOG_LEVEL', 'silent', 'logLevel', 'silent'],
 ]
 
@@ -195,6 +197,7 @@ const BAD: Record<string, string[]> = {
   TOKEN_COOKIE: ['a b', 'a=b', 'a;b', 'naïve', '"a"'],
   AUDIT_RETENTION: ['1d', '0s', '400', '36501d', '1.5d'],
   KEY_MAX_AGE: ['90', 'never', '1500ms', '3651d'],
+  TOKENS_PER_MINUTE: ['0', '-1', '6000/min', '1e3', '1000000001', '99999999999999999999'],
   WORKERS: ['0', '-1', '65', '100', '02', '2.5', '2 ', 'all', 'AUTO'],
   LOG_LEVEL: ['INFO', 'verbose'],
   MASTER_KEYS: [

@@ -4,7 +4,7 @@ import { AssayCommand } from '../command.ts'
 import { customerPath, showCustomer } from '../customer.ts'
 import { parseDuration } from '../duration.ts'
 import { CommandError, EXIT } from '../errors.ts'
-import { parseList } from '../options.ts'
+import { parseList, parseWholeNumber } from '../options.ts'
 
 /** Removes a member from the policy: the server's own value applies again. */
 const DEFAULT = 'default'
@@ -41,6 +41,12 @@ export const policy = new AssayCommand('policy')
   )
   .addOption(
     duration('--key-max-age <duration>', 'age at which its secrets are rotated, 1h or more; 0d: never'),
+  )
+  .addOption(
+    new Option(
+      '--tokens-per-minute <number>',
+      'tokens that it may be issued a minute, and as many refreshes',
+    ).argParser(orDefault(parseWholeNumber(1, 6000))),
   )
   .example('customers policy k5m2q7xw3bfz6tha --max-access-token-ttl 10m --scopes read,write')
   .show(async (id: string, { json: _, ...options }: Record<string, Json>) => {

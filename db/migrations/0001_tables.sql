@@ -52,6 +52,7 @@ CREATE TABLE "assay"."customers" (
 	"session_max_ttl" integer,
 	"refresh_policy" text,
 	"key_max_age" integer,
+	"tokens_per_minute" integer,
 	"sealed_data_key" "bytea" NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),

@@ -12,6 +12,7 @@ export const policy = {
   refreshPolicy: text('refresh_policy', { enum: ['until_confirmed', 'grace_only', 'strict'] }),
   /** 0: never rotated by age. */
   keyMaxAge: integer('key_max_age'),
+  tokensPerMinute: integer('tokens_per_minute'),
 }
 
 /** A tenant; in OAuth's terms, a client. */

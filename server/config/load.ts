@@ -181,6 +181,7 @@ function toConfig(s: Settings) {
     trustProxy: s.TRUST_PROXY ?? [],
     tokenCookie: s.TOKEN_COOKIE,
     keyMaxAge: s.KEY_MAX_AGE,
+    tokensPerMinute: s.TOKENS_PER_MINUTE,
     auditRetention: s.AUDIT_RETENTION,
     workers: s.WORKERS,
     logLevel: s.LOG_LEVEL,

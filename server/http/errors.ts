@@ -65,9 +65,21 @@ function errorHeaders(error: ApiError): Record<string, string> {
     headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
   if (error instanceof CodedBodyError) headers['Accept-Encoding'] = 'identity'
   if (error.status === 503) headers['Retry-After'] = '1'
-  if (error instanceof RateLimitedError) headers['Retry-After'] = String(error.retryAfter)
+  if (error instanceof RateLimitedError) Object.assign(headers, rateLimitHeaders(error))
   if (error.code === 'insufficient_scope') headers['WWW-Authenticate'] = challenge(error.code)
   return headers
+}
+
+/** RateLimit and RateLimit-Policy are those of draft-ietf-httpapi-ratelimit-headers-10: nothing is left until `t` seconds from now. */
+function rateLimitHeaders({ retryAfter, quota }: RateLimitedError): Record<string, string> {
+  const retry = { 'Retry-After': String(retryAfter) }
+  if (!quota) return retry
+  const { name, points, duration } = quota
+  return {
+    ...retry,
+    'RateLimit-Policy': `"${name}";q=${points};w=${duration}`,
+    RateLimit: `"${name}";r=0;t=${retryAfter}`,
+  }
 }
 
 /** RFC 6749 5.2 wants the scheme that the client may use; RFC 6750 3 names what is wrong with a token. */

@@ -73,14 +73,28 @@ export class TokenMissing extends ApiError {
   }
 }
 
+/** `points` acts are allowed in each `duration` (seconds). */
+export interface Quota {
+  name: string
+  points: number
+  duration: number
+}
+
 /** The caller has made too many attempts, or too many at once (429). */
 export class RateLimitedError extends ApiError {
   /** Seconds. */
   readonly retryAfter: number
+  /** Undefined where the limit is not on a time, but on what is under way at once. */
+  readonly quota: Quota | undefined
 
-  constructor(retryAfter: number, description = `too many tries; try again in ${retryAfter} s`) {
+  constructor(
+    retryAfter: number,
+    description = `too many tries; try again in ${retryAfter} s`,
+    quota?: Quota,
+  ) {
     super('too_many_requests', description)
     this.retryAfter = retryAfter
+    this.quota = quota
   }
 }
 

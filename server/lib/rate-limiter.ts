@@ -46,7 +46,7 @@ export class MemoryRateLimiter implements RateLimiter {
   readonly #limiters = ofEach(inMemory)
 
   take(name: Limit, key: string): Promise<void> {
-    return consume(this.#limiters[name], key)
+    return consume(name, this.#limiters[name], key)
   }
 }
 
@@ -69,18 +69,22 @@ export class RedisRateLimiter implements RateLimiter {
   /** Hashes the key, so that Redis sees neither emails nor addresses. */
   take(name: Limit, key: string): Promise<void> {
     const nameless = installationMac(this.#shared.keyRing.installationKey, 'limit', key, 16)
-    return consume(this.#limiters[name], nameless)
+    return consume(name, this.#limiters[name], nameless)
   }
 }
 
-async function consume(limiter: RateLimiterAbstract, key: string): Promise<void> {
+async function consume(name: Limit, limiter: RateLimiterAbstract, key: string): Promise<void> {
   try {
     await limiter.consume(key)
   } catch (refused) {
     if (refused instanceof Error) throw refused
-    throw new RateLimitedError(Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
+    throw limited(name, Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
   }
 }
+
+/** `retryAfter`: seconds. */
+export const limited = (name: Limit, retryAfter: number) =>
+  new RateLimitedError(retryAfter, undefined, { name, ...LIMITS[name] })
 
 const ofEach = <Limiter>(make: (name: Limit) => Limiter) =>
   Object.fromEntries((Object.keys(LIMITS) as Limit[]).map(name => [name, make(name)])) as Record<

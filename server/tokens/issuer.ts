@@ -19,6 +19,7 @@ import { Batcher, byNumber } from '../lib/batcher.ts'
 import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
+import type { TokenQuota } from './quota.ts'
 import type { TokenSigner } from './signer.ts'
 
 /** A request for a token about `subject`, for `audience`. */
@@ -53,6 +54,7 @@ export interface IssuerOptions {
   db: Database
   /** For statements of one customer alone. */
   turns: ConcurrencyLimit
+  quota: TokenQuota
   signer: TokenSigner
   config: Settings
 }
@@ -81,8 +83,9 @@ export class Issuer {
     this.#sessions = grouped(insertSessions)
   }
 
-  /** Issues an access token without a session. */
+  /** Issues an access token without a session. Throws RateLimitedError, as what starts a session does. */
   async issue(grant: IssueRequest): Promise<TokenSet> {
+    this.#options.quota.takeIssue(grant.customerId)
     const tokenId = randomId(15)
     // The audience and the custom claims are stored only with a session.
     const { ext: _, audience: __, ...asked } = grant
@@ -94,6 +97,7 @@ export class Issuer {
   }
 
   async start(grant: IssueRequest): Promise<TokenSet> {
+    this.#options.quota.takeIssue(grant.customerId)
     const granted = await this.startWith(grant, session => this.#sessions.add(session))
     if (!granted) throw notActive(grant)
     return granted
@@ -119,6 +123,7 @@ export class Issuer {
    * been used or has ended, and `invalid_request` if the key was used with another request.
    */
   async startOnce(grant: IssueRequest, key: string, request: string): Promise<TokenSet> {
+    this.#options.quota.takeIssue(grant.customerId)
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
     const act = { acts: actsOf([session]), ...this.defaults }

@@ -27,6 +27,7 @@ import type { Metrics } from '../lib/metrics.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import type { Issuer, NarrowedGrant, TokenSet } from './issuer.ts'
+import type { TokenQuota } from './quota.ts'
 
 export type { ListedSession } from '../../db/queries/sessions.ts'
 
@@ -34,6 +35,7 @@ export interface SessionsOptions {
   db: Database
   /** For statements of one customer alone. */
   turns: ConcurrencyLimit
+  quota: TokenQuota
   issuer: Issuer
   revoker: Revoker
   config: Pick<Config, 'refreshGrace'>
@@ -67,7 +69,7 @@ export class Sessions {
   }
 
   /**
-   * Throws `invalid_grant`, `invalid_scope`, `invalid_target` or Unavailable. The scope and the audience narrow this access
+   * Throws `invalid_grant`, `invalid_scope`, `invalid_target`, RateLimitedError or Unavailable. The scope and the audience narrow this access
    * token only.
    */
   async refresh(
@@ -75,8 +77,9 @@ export class Sessions {
     { scope, audience }: NarrowedGrant,
     origin: AuditContext,
   ): Promise<TokenSet> {
-    const { issuer, metrics } = this.#options
+    const { issuer, metrics, quota } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
+    quota.takeRefresh(customerId, sessionId)
     const tokenId = randomId(15)
     const successorSeen = this.#seen.isWaiting(keyOf(customerId, sessionId, gen + 1))
     const asked = { customerId, sessionId, gen, successorSeen, scope, audience, tokenId, origin }

@@ -3,8 +3,8 @@ import { open } from '../../db/client.ts'
 import { exitNow } from '../exit.ts'
 import { describeFailure } from '../exit-codes.ts'
 import type { Clock } from '../lib/clock.ts'
-import { RateLimitedError } from '../lib/errors.ts'
 import { createLog } from '../lib/logger.ts'
+import { limited } from '../lib/rate-limiter.ts'
 import { standardOutput } from '../lib/standard-output.ts'
 import { type Served, serve } from '../serve.ts'
 import type { Worker } from '../services.ts'
@@ -64,7 +64,7 @@ function createShared(primary: Primary): Pick<Worker, 'limits' | 'allMetrics'> {
     limits: {
       async take(limit, key) {
         const wait = await primary.call('take', { limit, key }, CALL_TIMEOUT_MS)
-        if (wait !== undefined) throw new RateLimitedError(wait)
+        if (wait !== undefined) throw limited(limit, wait)
       },
     },
     allMetrics: () => primary.call('metrics', undefined, CALL_TIMEOUT_MS),

@@ -21,6 +21,9 @@ const age = z
   .refine(seconds => seconds === 0 || (seconds >= HOUR_SECONDS && seconds <= TEN_YEARS_SECONDS), AGE)
   .optional()
 
+const MAX_PER_MINUTE = 1_000_000_000
+const PER_MINUTE = `a whole number from 1 to ${MAX_PER_MINUTE}`
+
 const RESERVED_SCOPE = /^(?:\*$|assay:)/
 
 const policyScope = z
@@ -42,6 +45,7 @@ const policyRequest = z.strictObject({
     .enum(['until_confirmed', 'grace_only', 'strict'], 'until_confirmed, grace_only or strict')
     .optional(),
   key_max_age: age,
+  tokens_per_minute: z.int(PER_MINUTE).min(1, PER_MINUTE).max(MAX_PER_MINUTE, PER_MINUTE).optional(),
 })
 
 /**
@@ -64,5 +68,6 @@ const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({
     sessionMaxTtl: request.session_max_ttl,
     refreshPolicy: request.refresh_policy,
     keyMaxAge: request.key_max_age,
+    tokensPerMinute: request.tokens_per_minute,
   }),
 })
