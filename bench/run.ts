@@ -22,6 +22,7 @@ const USAGE = `usage: npm run bench -- [options]
   --seconds N      of one round of one contender, default 2
   --json           the samples of all rounds, for programs
   --profile        also where the processor time of what is ours goes, by function, from one more round of each
+  --hostile        instead: what hostile callers cost the others (about five minutes)
   --growth         instead: how cost grows with customers, revocations and rows (up to an hour)
 
 Needs Postgres (DATABASE_URL, a server on which databases may be made; default postgres://postgres@127.0.0.1:5432/postgres),
@@ -38,6 +39,7 @@ const { values: options } = parseArgs({
     json: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
     growth: { type: 'boolean', default: false },
+    hostile: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
   },
 })
@@ -54,6 +56,7 @@ interface Stage {
 async function main() {
   if (options.help) return print(USAGE)
   const [rounds, seconds] = [positive('rounds'), positive('seconds')]
+  if (options.hostile) return hostile(seconds)
   const stage = await setStage()
   if (options.list) return print(namesOf(stage).join('\n'))
   assertInstalled()
@@ -67,6 +70,11 @@ async function main() {
   const tables = [rows.length > 0 ? tableOf(rows) : '', targetsOf(run, targets)]
   print([machine(), ...tables.filter(table => table !== '')].join('\n\n'))
   if (options.profile) await profiles(contenders, seconds)
+}
+
+async function hostile(seconds: number) {
+  const { measureHostile } = await import('./hostile.ts')
+  print(`${machine()}\n\n${await measureHostile(postgres, seconds, options.only, progress)}`)
 }
 
 /** The names of what could not be measured. The tables have no figure of it, the others go on, and the run ends with 1. */
