@@ -32,8 +32,8 @@ export async function startNginx(options: Options): Promise<Nginx> {
 export async function startDemo({ assay, backend }: Addresses): Promise<Nginx> {
   const port = await freePort()
   const demo = withAddresses(await readFile(join(SHIPPED, 'demo.conf'), 'utf8'), {
-    'server assay:3001;': servers(assay),
-    'backend:3002': `127.0.0.1:${backend}`,
+    'server assay:3001 resolve;': servers(assay),
+    'backend:3002 resolve': `127.0.0.1:${backend}`,
     'listen 8080': `listen 127.0.0.1:${port}`,
   })
   return start(port, await writeConfig(demo))
