@@ -3,7 +3,7 @@ import { type Listener, startListener } from './backends.ts'
 import type { Addresses, Gateway } from './gateway.ts'
 import { freePort } from './port.ts'
 import { exchange } from './raw.ts'
-import { bearer, type Customer, makeWorld, type Replica, type World } from './world.ts'
+import { type Customer, makeWorld, type Replica, type World } from './world.ts'
 
 /** What every gateway must hold for pages of another origin, with the one that its shipped files list. */
 
@@ -39,7 +39,9 @@ const items = (header: string | null) => (header ?? '').split(/, */).sort()
 /** A backend that permits all origins, as many do, and that answers each method with the same. */
 const permissive = () =>
   startListener((_, response) => {
-    response.setHeader('Access-Control-Allow-Origin', '*').setHeader('Access-Control-Allow-Credentials', 'true')
+    response
+      .setHeader('Access-Control-Allow-Origin', '*')
+      .setHeader('Access-Control-Allow-Credentials', 'true')
     response.setHeader('Access-Control-Expose-Headers', 'X-Secret').setHeader('Vary', 'Accept-Encoding')
     response.end('the data')
   })
@@ -81,9 +83,14 @@ export function holdsCors(
     /** An answer to a request that is sent as it stands: `fetch` would not send these headers. */
     async function send(method: string, path: string, headers: string[], at = gateway) {
       const lines = [`${method} ${path} HTTP/1.1`, 'Host: gateway.test', 'Connection: close', ...headers]
-      const [head = ''] = (await exchange(at.port, `${lines.join('\r\n')}\r\n\r\n`, 5_000)).text().split('\r\n\r\n')
+      const [head = ''] = (await exchange(at.port, `${lines.join('\r\n')}\r\n\r\n`, 5_000))
+        .text()
+        .split('\r\n\r\n')
       const [first = '', ...rest] = head.split('\r\n')
-      const pairs = rest.map(line => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).trim()])
+      const pairs = rest.map(line => [
+        line.slice(0, line.indexOf(':')),
+        line.slice(line.indexOf(':') + 1).trim(),
+      ])
       return { status: Number(first.split(' ')[1]), headers: new Headers(pairs as [string, string][]) }
     }
 
@@ -93,9 +100,14 @@ export function holdsCors(
         const { status, headers } = await send('OPTIONS', path, preflight(LISTED))
         expect({ path, status }).toEqual({ path, status: 204 })
         expect(headers.get('access-control-allow-origin')).toBe(LISTED)
-        expect(items(headers.get('access-control-allow-methods'))).toEqual(
-          ['DELETE', 'GET', 'HEAD', 'PATCH', 'POST', 'PUT'],
-        )
+        expect(items(headers.get('access-control-allow-methods'))).toEqual([
+          'DELETE',
+          'GET',
+          'HEAD',
+          'PATCH',
+          'POST',
+          'PUT',
+        ])
         expect(items(headers.get('access-control-allow-headers'))).toEqual(['Authorization', 'Content-Type'])
         expect(headers.get('access-control-max-age')).toBe('600')
         expect(items(headers.get('vary'))).toContain('Origin')
@@ -153,8 +165,14 @@ export function holdsCors(
       for (const { path, sent, at, status } of answers) {
         const { headers, ...answer } = await send('GET', path, [`Origin: ${LISTED}`, ...sent], at)
         expect({ path, ...answer }).toEqual({ path, status })
-        expect({ status, origin: headers.get('access-control-allow-origin') }).toEqual({ status, origin: LISTED })
-        expect(items(headers.get('access-control-expose-headers'))).toEqual(['Retry-After', 'WWW-Authenticate'])
+        expect({ status, origin: headers.get('access-control-allow-origin') }).toEqual({
+          status,
+          origin: LISTED,
+        })
+        expect(items(headers.get('access-control-expose-headers'))).toEqual([
+          'Retry-After',
+          'WWW-Authenticate',
+        ])
         expect(headers.has('access-control-allow-credentials')).toBe(false)
         if (status === 200) expect(items(headers.get('vary'))).toEqual(['Accept-Encoding', 'Origin'])
       }
