@@ -95,6 +95,13 @@ const NOTHING_HERE = 'there is nothing at this path; /openapi.yaml lists what th
 /** 405 with the allowed methods where the path is known, 404 elsewhere. */
 export function refuseUnrouted(c: AppContext, allowed: string[]): Response {
   if (allowed.length === 0) return refuse(c, new ApiError('not_found', NOTHING_HERE))
-  const error = new ApiError('method_not_allowed', `use ${allowed.join(' or ')} here`)
+  const describe = c.req.method === 'OPTIONS' ? preflightRefused : methodRefused
+  const error = new ApiError('method_not_allowed', describe(allowed.join(' or ')))
   return refuse(c, error, { Allow: allowed.join(', ') })
 }
+
+const methodRefused = (allowed: string) => `use ${allowed} here`
+
+/** OPTIONS is nearly always a browser's preflight. docs/decisions/2026-11-30-preflights-end-at-the-gateway.md: we answer none. */
+const preflightRefused = (allowed: string) =>
+  `use ${allowed} here; a page of another origin has to call through a gateway that answers preflights (docs/callers.md)`
