@@ -36,6 +36,7 @@ export const policy = new AssayCommand('policy')
       'until_confirmed',
       'grace_only',
       'strict',
+      'reusable',
       'default',
     ]),
   )
