@@ -12,7 +12,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** The refresh policy `reusable`: whoever authenticates keeps the refresh token that the session began with. */
+/** The refresh policy `reusable`: a client that authenticates keeps its refresh token. */
 
 let world: World
 let here: Replica
