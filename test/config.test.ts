@@ -121,6 +121,7 @@ const GOOD: [name: string, text: string, field: keyof Config, value: unknown][] 
   ['REFRESH_TOKEN_TTL', '90d', 'refreshTokenTtl', 90 * 86_400],
   ['SESSION_MAX_TTL', '3650d', 'sessionMaxTtl', 3650 * 86_400],
   ['REFRESH_POLICY', 'strict', 'refreshPolicy', 'strict'],
+  ['REFRESH_POLICY', 'reusable', 'refreshPolicy', 'reusable'],
   ['REFRESH_GRACE', '0s', 'refreshGrace', 0],
   ['MAX_STALENESS', '500ms', 'maxStaleness', 500],
   ['MAX_STALENESS', '5m', 'maxStaleness', 300_000],

@@ -32,12 +32,10 @@ export const policy = new AssayCommand('policy')
   .addOption(duration('--refresh-token-ttl <duration>', 'how long a session may be idle'))
   .addOption(duration('--session-max-ttl <duration>', 'absolute lifetime of sessions that begin from now on'))
   .addOption(
-    new Option('--refresh-policy <policy>', 'when a used refresh token may be presented again').choices([
-      'until_confirmed',
-      'grace_only',
-      'strict',
-      'default',
-    ]),
+    new Option(
+      '--refresh-policy <policy>',
+      'when a used refresh token may be presented again; reusable: always, by a client with its API key',
+    ).choices(['until_confirmed', 'grace_only', 'strict', 'reusable', 'default']),
   )
   .addOption(
     duration('--key-max-age <duration>', 'age at which its secrets are rotated, 1h or more; 0d: never'),

@@ -57,7 +57,7 @@ CREATE TABLE "assay"."customers" (
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
 	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled')),
-	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict'))
+	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict', 'reusable'))
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."idempotency_keys" (
@@ -130,6 +130,7 @@ CREATE TABLE "assay"."sessions" (
 	"rotated_at" timestamp with time zone NOT NULL,
 	"prev_rotated_at" timestamp with time zone,
 	"confirmed_at" timestamp with time zone,
+	"renewed_at" timestamp with time zone,
 	"key_version" integer NOT NULL,
 	"prev_key_version" integer,
 	"access_until" timestamp with time zone NOT NULL,

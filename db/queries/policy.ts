@@ -7,6 +7,8 @@ const NAMES = Object.keys(policy) as (keyof typeof policy)[]
 
 export const POLICY_COLUMNS = pick(customers, ...NAMES)
 
+export { REFRESH_POLICIES } from '../schema/customers.ts'
+
 export type Policy = Pick<typeof customers.$inferSelect, keyof typeof policy>
 
 export const NO_POLICY = Object.fromEntries(NAMES.map(name => [name, null])) as Policy

@@ -40,6 +40,7 @@ export interface SessionRow
     Pick<Session, 'customerEpoch' | 'subjectEpoch'> {
   rotatedAt: number
   expiresAt: number
+  endsAt: number
 }
 
 /** A time as a NumericDate. */
@@ -51,7 +52,8 @@ export const sessionColumns = (rules: string) => {
   return sql`id, subject, ${allowedScopes(sql`scope`, rule('allowed_scopes'))} as scope, audience, ext,
   least(access_ttl, ${rule('most_ttl')}) as "accessTtl", customer_epoch as "customerEpoch",
   subject_epoch as "subjectEpoch", gen, key_version as "keyVersion",
-  ${seconds(sql`rotated_at`)} as "rotatedAt", ${seconds(sql`expires_at`)} as "expiresAt"`
+  ${seconds(sql`rotated_at`)} as "rotatedAt", ${seconds(sql`expires_at`)} as "expiresAt",
+  ${seconds(sql`ends_at`)} as "endsAt"`
 }
 
 const s = alias(sessions, 's')
@@ -156,12 +158,18 @@ export const isLive = (
     select from ${subjectEpochs} as ${e}
     where ${e.customerId} = ${of.customerId} and ${e.subject} = ${of.subject} and ${e.epoch} > ${of.subjectEpoch})`
 
+/** A session whose current refresh token could be used now. `expiresAt` is a NumericDate. */
+export interface Refreshable {
+  id: string
+  gen: number
+  scope: string
+  expiresAt: number
+}
+
 /** Of the generations asked for, those whose refresh token could still be used: all from one snapshot. */
-export const findRefreshable = prepared('findRefreshable')<
-  { asked: string },
-  { id: string; gen: number; scope: string }
->(sql`
-  select ${s.id}, ${s.gen}, ${allowedScopes(s.scope, customers.scopes)} as scope
+export const findRefreshable = prepared('findRefreshable')<{ asked: string }, Refreshable>(sql`
+  select ${s.id}, ${s.gen}, ${allowedScopes(s.scope, customers.scopes)} as scope,
+    ${seconds(s.expiresAt)} as "expiresAt"
   from jsonb_to_recordset(${param('asked')}::text::jsonb) as asked (customer_id text, id text, gen int)
   join ${sessions} as ${s} on ${s.customerId} = asked.customer_id and ${s.id} = asked.id and ${s.gen} = asked.gen
   join ${customers} on ${customers.id} = ${s.customerId} and ${customers.state} = 'active'
@@ -220,6 +228,7 @@ const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) => 
       gen: next.gen,
       issuedAt: next.issuedAt,
       rotatedAt: next.rotatedAt,
+      renewedAt: next.renewedAt,
       expiresAt: next.expiresAt,
       endsAt: next.endsAt,
       ip: next.ip,

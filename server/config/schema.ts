@@ -51,7 +51,7 @@ export const settings = z.object({
   SESSION_MAX_TTL: seconds('1s', '3650d', '90d')
     .prefault('90d')
     .describe('a session ends after so long in all'),
-  REFRESH_POLICY: oneOf('until_confirmed', 'grace_only', 'strict')
+  REFRESH_POLICY: oneOf('until_confirmed', 'grace_only', 'strict', 'reusable')
     .prefault('until_confirmed')
     .describe('when a used refresh token may be presented again'),
   REFRESH_GRACE: seconds('0s', '24h', '10s').prefault('10s').describe('how late two tabs may be'),

@@ -19,6 +19,7 @@ import type { RefreshClaims } from '../jwt/claims.ts'
 import { scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { AuthenticClaims } from '../tokens/authenticator.ts'
+import type { Refreshable } from '../tokens/refresh.ts'
 
 /** The same bytes for everything that this client may not know. */
 const INACTIVE = '{"active":false}'
@@ -98,11 +99,11 @@ async function introspectRefresh({ tokens, sessions }: Services, client: ApiKeyC
   if (texts.length === 0) return NONE
   const results = await tokens.verifyAllRefresh(texts)
   const own = results.flatMap(({ claims }) => (claims && mayKnow(client, claims) ? [claims] : []))
-  const scopes = await sessions.refreshable(client.customerId, own)
+  const sessionsByToken = await sessions.refreshable(client.customerId, own)
   const answers = new Map<string, string>()
   for (const [i, { claims }] of results.entries()) {
-    const scope = claims && mayKnow(client, claims) ? scopes.get(claims.jti) : undefined
-    if (claims && scope !== undefined) answers.set(texts[i]!, serializeRefresh(claims, scope))
+    const session = claims && mayKnow(client, claims) ? sessionsByToken.get(claims.jti) : undefined
+    if (claims && session) answers.set(texts[i]!, serializeRefresh(claims, session))
   }
   return answers
 }
@@ -151,7 +152,11 @@ function serializeAccess({
   return extJson === undefined ? json : `${json.slice(0, -1)},"ext":${extJson}}`
 }
 
-const serializeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaims, scope: string) =>
+/** `exp` is the idle end of its session, which comes before the token's own unless a refresh extends it. */
+const serializeRefresh = (
+  { aud, client_id, sub, sid, iat, jti }: RefreshClaims,
+  { scope, expiresAt: exp }: Refreshable,
+) =>
   JSON.stringify({
     ...{ active: true, aud, client_id, sub, sid, iat, exp, jti },
     ...{ scope, scopes: scopesOf(scope) },

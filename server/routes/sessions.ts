@@ -59,9 +59,15 @@ const serializeSession = (session: ListedSession) =>
     audience: JSON.parse(session.audience),
     generation: session.gen,
     created_at: session.issuedAt,
-    refreshed_at: session.gen > 1 ? session.rotatedAt : undefined,
+    refreshed_at: lastRefresh(session),
     expires_at: session.expiresAt,
     ends_at: session.endsAt,
     ip: session.ip,
     user_agent: session.userAgent,
   })
+
+/** When its token was last rotated or kept; undefined if it was never refreshed. */
+function lastRefresh({ gen, rotatedAt, renewedAt }: ListedSession): Date | undefined {
+  if (gen === 1 || (renewedAt && renewedAt > rotatedAt)) return renewedAt ?? undefined
+  return rotatedAt
+}

@@ -176,8 +176,8 @@ export class Issuer {
     issued: IssueResult,
   ): Promise<TokenSet> {
     const { subject } = grant
-    const { issuedAt: rotatedAt, expiresAt, refreshVersion: keyVersion } = issued
-    const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt }
+    const { issuedAt: rotatedAt, expiresAt, endsAt, refreshVersion: keyVersion } = issued
+    const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt, endsAt }
     const { text, claims } = await this.#sign(grant, issued, tokenId, session)
     const refreshToken = await this.#options.signer.signRefresh(grant.customerId, session)
     return { accessToken: text, claims, refreshToken }

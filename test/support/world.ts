@@ -167,7 +167,17 @@ function calls(request: Request) {
   const verify = (token: string, path = '/verify') => get(path, token)
   const introspect = (token: string, authorization = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)) =>
     postForm('/introspect', { token }, { Authorization: authorization })
-  const refresh = (refreshToken: string) => postForm('/refresh', { refresh_token: refreshToken })
+  const refresh = (refreshToken: string, headers: Record<string, string> = {}) =>
+    postForm('/refresh', { refresh_token: refreshToken }, headers)
+
+  async function setPolicy(customerId: string, policy: object) {
+    const { status, json } = await request(`/admin/customers/${customerId}/policy`, {
+      method: 'PUT',
+      headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
+      body: JSON.stringify(policy),
+    })
+    if (status !== 200) throw new Error(`the policy was answered ${status}: ${json.detail}`)
+  }
 
   async function signUp(email = `${randomBytes(8).toString('hex')}@example.com`) {
     const password = 'correct horse battery staple'
@@ -200,7 +210,7 @@ function calls(request: Request) {
     }
   }
 
-  return { postJson, postForm, get, verify, introspect, refresh, signUp }
+  return { postJson, postForm, get, verify, introspect, refresh, setPolicy, signUp }
 }
 
 export interface Tokens {

@@ -7,7 +7,7 @@ import type { OperatorEnv } from '../../http/env.ts'
 import { noQuery, present } from '../../http/params.ts'
 import { distinct, listOf, wholeSeconds } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
-import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
+import { NO_POLICY, type Policy, REFRESH_POLICIES } from '../../tokens/policy.ts'
 import { conditionalChange, jsonWithETag } from './customers.ts'
 
 const HOUR_SECONDS = 3_600
@@ -41,9 +41,7 @@ const policyRequest = z.strictObject({
   max_access_token_ttl: wholeSeconds(DAY_SECONDS, 'a day').optional(),
   refresh_token_ttl: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
   session_max_ttl: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
-  refresh_policy: z
-    .enum(['until_confirmed', 'grace_only', 'strict'], 'until_confirmed, grace_only or strict')
-    .optional(),
+  refresh_policy: z.enum(REFRESH_POLICIES, 'until_confirmed, grace_only, strict or reusable').optional(),
   key_max_age: age,
   tokens_per_minute: z.int(PER_MINUTE).min(1, PER_MINUTE).max(MAX_PER_MINUTE, PER_MINUTE).optional(),
 })
