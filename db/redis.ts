@@ -6,6 +6,8 @@ interface Log {
   warn(context: { err: Error }, message: string): void
 }
 
+type OnMessage = (message: string | undefined) => void
+
 export type Redis = ReturnType<typeof openRedis>
 
 /** A slower call has failed: the database would have answered by then. */
@@ -21,7 +23,7 @@ const RECONNECT_DELAY_MS = 200
  * that became a replica is left within seconds, and its address is tried until it leads to a primary.
  */
 export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
-  const subscriptions = new Map<string, () => void>()
+  const subscriptions = new Map<string, OnMessage>()
   let connection: RedisConnection
   let reconnectTimer: NodeJS.Timeout | undefined
   let isLost = false
@@ -79,11 +81,14 @@ export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
     /** Runs a script. The result is whatever the script returns. */
     eval: (script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown> =>
       call(client => client.eval(script, options)),
-    async publish(channel: string) {
-      await call(client => client.publish(channel, ''))
+    async publish(channel: string, message: string) {
+      await call(client => client.publish(channel, message))
     },
-    /** Calls back for each message and for each new connection, because messages may have been missed before it. */
-    subscribe(channel: string, onMessage: () => void) {
+    /**
+     * Calls back for each message and, with undefined, for each new connection, because messages may have been missed
+     * before it.
+     */
+    subscribe(channel: string, onMessage: OnMessage) {
       subscriptions.set(channel, onMessage)
       if (connection.isUsable) listen(connection, channel, onMessage)
     },
@@ -97,7 +102,12 @@ export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
   }
 }
 
-function listen(connection: RedisConnection, channel: string, onMessage: () => void) {
+function listen(connection: RedisConnection, channel: string, onMessage: OnMessage) {
   // If it fails the connection is dropped, or the refusal is logged.
-  connection.call(client => client.subscribe(channel, onMessage)).then(onMessage, () => {})
+  connection
+    .call(client => client.subscribe(channel, onMessage))
+    .then(
+      () => onMessage(undefined),
+      () => {},
+    )
 }

@@ -1,4 +1,5 @@
 import { connected } from './connect.ts'
+import { DATABASE_IDENTITY } from './database-identity.ts'
 
 /** The server that a URL leads to. */
 export type Server = Awaited<ReturnType<typeof inspect>>
@@ -28,7 +29,7 @@ export const sessionSettings = (deadline: number) => ({
 interface Answer {
   pid: number
   database: string
-  /** The same for every way to one database. */
+  /** See DATABASE_IDENTITY. */
   identity: string
   standby: boolean
   /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
@@ -43,8 +44,7 @@ const QUESTION = `
   select pg_backend_pid() as pid, current_database() as database, pg_is_in_recovery() as standby,
     current_setting('transaction_read_only') = 'on' as "readOnly",
     (select pg_encoding_to_char(encoding) from pg_database where datname = current_database()) as encoding,
-    (select system_identifier from pg_control_system()) || '/' ||
-      (select oid from pg_database where datname = current_database()) as identity,
+    ${DATABASE_IDENTITY} as identity,
     (select json_object_agg(name, setting) from pg_settings
       where name in (${Object.keys(REQUIRED_SETTINGS)
         .map(name => `'${name}'`)

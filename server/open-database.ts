@@ -5,8 +5,10 @@ import { isNewer } from '../db/migration-files.ts'
 import { findMissingPrivileges } from '../db/privileges.ts'
 import { makePartitions } from '../db/queries/audit-partitions.ts'
 import { findInstallation } from '../db/queries/customer-keys.ts'
+import { storeServedDatabase } from '../db/queries/served-database.ts'
 import { assertNoGaps, stateOfSchema } from '../db/schema-check.ts'
 import { inspect, type Server } from '../db/server-info.ts'
+import { MAINTENANCE } from './audit/audit.ts'
 import { type Config, ConfigError } from './config/load.ts'
 import { closeToOthers } from './embedded/data-dir.ts'
 import { Unavailable } from './lib/errors.ts'
@@ -155,6 +157,21 @@ export async function findUnsafeSettings(db: Database): Promise<string[]> {
     `select name from unnest(array['fsync', 'full_page_writes']) as name where current_setting(name) = 'off'`,
   )
   return rows.map(({ name }) => name)
+}
+
+/**
+ * Logs a warning if the installation was last served from another database. Whether it was moved, restored or copied can't
+ * be seen from here, so the server starts; only a copy of the server's files looks like the original.
+ */
+export async function warnIfMoved(db: Database, log: Log) {
+  const [moved] = await storeServedDatabase(db, MAINTENANCE)
+  if (moved === undefined) return
+  const { former, present } = moved
+  log.warn(
+    { former, present },
+    'this installation was served from another database before: it was moved, restored or copied. If the former one is ' +
+      'still served, each accepts the tokens of the other: see docs/running.md, Copies',
+  )
 }
 
 /** Logs a warning if a newer version has migrated the database, and says when that is supported. */

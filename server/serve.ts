@@ -10,7 +10,7 @@ import type { Log } from './lib/logger.ts'
 import type { MetricSnapshot } from './lib/metrics.ts'
 import { writeMessage } from './lib/standard-output.ts'
 import { listen } from './listen.ts'
-import { startListener } from './open-database.ts'
+import { startListener, warnIfMoved } from './open-database.ts'
 import { createReplica } from './replica.ts'
 import type { Worker } from './services.ts'
 import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS } from './shutdown.ts'
@@ -45,6 +45,7 @@ export interface Served {
 /** Runs one replica from its creation to the end of its process. */
 export async function serve({ config, db, log, clock, worker, joining }: ServeOptions): Promise<Served> {
   const keyRing = await loadKeyRing(db, config.masterKeys)
+  await warnIfMoved(db, log)
   let draining = false
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
   const redis = await redisOf(config, log)

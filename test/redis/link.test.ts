@@ -172,14 +172,14 @@ test('it hears what is published, also after an outage', async () => {
   redis.subscribe(name, () => messages++)
   await used()
   await expect.poll(() => messages).toBe(1)
-  await redis.publish(name)
+  await redis.publish(name, '')
   await expect.poll(() => messages).toBe(2)
   await server.kill()
   await server.restart()
   await used()
   // One for the new connection: there may have been some meanwhile.
   await expect.poll(() => messages).toBe(3)
-  await redis.publish(name)
+  await redis.publish(name, '')
   await expect.poll(() => messages).toBe(4)
 })
 
