@@ -1,5 +1,7 @@
 import { connected } from './connect.ts'
+import type { Target } from './connection-url.ts'
 import { DATABASE_IDENTITY } from './database-identity.ts'
+import type { PostgresConnection } from './postgres-connection.ts'
 
 /** The server that a URL leads to. */
 export type Server = Awaited<ReturnType<typeof inspect>>
@@ -57,14 +59,15 @@ const QUESTION = `
  * the number that cancels a call, which is otherwise the backend's pid. `unfit` are settings that a pooler's sessions have
  * though Assay needs others; without a pooler it sets its own.
  */
-export function inspect(url: string) {
-  return connected(url, DEADLINE_MS, async connection => {
+export function inspect(url: string, reread?: Target['reread']) {
+  const ask = async (connection: PostgresConnection) => {
     const [answer] = await connection.query<Answer>(QUESTION)
     const { pid, database, settings, ...server } = answer!
     const name = `${database} on ${connection.host.host}:${connection.host.port}`
     const pooled = pid !== connection.pid
     return { ...server, name, pooled, unfit: pooled ? findUnfit(settings) : [] }
-  })
+  }
+  return connected(url, DEADLINE_MS, ask, reread)
 }
 
 const findUnfit = (settings: Record<string, string>) =>

@@ -10,6 +10,7 @@ import { assertNoGaps, stateOfSchema } from '../db/schema-check.ts'
 import { inspect, type Server } from '../db/server-info.ts'
 import { MAINTENANCE } from './audit/audit.ts'
 import { type Config, ConfigError } from './config/load.ts'
+import type { UrlFiles } from './config/url-files.ts'
 import { closeToOthers } from './embedded/data-dir.ts'
 import { Unavailable } from './lib/errors.ts'
 import type { Log } from './lib/logger.ts'
@@ -19,14 +20,18 @@ type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
 
 /**
  * Opens the database, migrated and complete; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to
- * the wrong place or its role lacks a right, NotMigrated, and SchemaError.
+ * the wrong place or its role lacks a right, NotMigrated, and SchemaError. `files` is asked when a login is refused later.
  */
-export async function openDatabase(urls: Urls, folder: string | undefined): Promise<Database> {
+export async function openDatabase(
+  urls: Urls,
+  folder: string | undefined,
+  files?: UrlFiles,
+): Promise<Database> {
   const { databaseUrl, directDatabaseUrl } = urls
   let db: Database
   if (databaseUrl !== undefined) {
     const server = await checkServers(databaseUrl, directDatabaseUrl)
-    db = await open({ url: databaseUrl, server })
+    db = await open({ url: databaseUrl, server, reread: files?.reader('DATABASE_URL', databaseUrl) })
     await bringUpToDate(db, directDatabaseUrl ?? databaseUrl)
     await checkPrivileges(db)
   } else {
@@ -128,11 +133,13 @@ const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
 export async function startListener(
   urls: Urls,
   changeFeed: { wake(): void },
-  log: Log,
+  { files, log }: { files: UrlFiles; log: Log },
 ): Promise<Listener | undefined> {
-  const url = urls.directDatabaseUrl ?? urls.databaseUrl
+  const { databaseUrl, directDatabaseUrl } = urls
+  const url = directDatabaseUrl ?? databaseUrl
   if (url === undefined) return undefined
-  const hints = await listenForChanges(url, () => changeFeed.wake())
+  const reread = files.reader(directDatabaseUrl === undefined ? 'DATABASE_URL' : 'DIRECT_DATABASE_URL', url)
+  const hints = await listenForChanges(url, () => changeFeed.wake(), reread)
   if (!hints.heard)
     log.warn(
       'notifications do not arrive, so other replicas hear of a revocation up to half a second later; ' +
