@@ -58,7 +58,7 @@ async function main([verb = 'serve', ...rest]: string[]) {
   warnIfMisspelt(log)
   const folder = openFolder(config)
   const secrets = resolveSecrets(config, folder, log)
-  const files = new UrlFiles(config, log)
+  const files = new UrlFiles({ config, clock, log })
   const db = await openDatabase(config, folder?.database, files)
   await warnIfNotDurable(db, log)
   await warnIfNewerSchema(db, log)

@@ -107,10 +107,16 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
 export const POSITION = sql`
   (select ${changeFeed.seq} from ${changeFeed}) as seq,
   pg_is_in_recovery() as standby,
-  ${sql.raw(DATABASE_IDENTITY)} || '/' || extract(epoch from pg_postmaster_start_time())
-    || '/' || 'assay.change_feed'::regclass::oid
+  ${sql.raw(DATABASE_IDENTITY)} || '/' || 'assay.change_feed'::regclass::oid
     || '/' || case when pg_is_in_recovery() then 'standby'
-    else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end as timeline`
+    else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end
+    || '/' || extract(epoch from pg_postmaster_start_time()) as timeline`
+
+/** Whether two timelines differ only in the start of the server. */
+export const isRestart = (one: string, other: string) =>
+  one !== other && withoutStart(one) === withoutStart(other)
+
+const withoutStart = (timeline: string) => timeline.slice(0, timeline.lastIndexOf('/'))
 
 export interface Position {
   seq: number

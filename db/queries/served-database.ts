@@ -8,8 +8,8 @@ import { type AuditContext, auditInsert } from './audit.ts'
 
 /**
  * Stores which database the installation is served from, and audits that it was another one before. Returns the former
- * and the present one if they differ; no row if they don't, or if none was stored. Of servers that start together, one
- * gets the row.
+ * and the present one if they differ; no row if they don't, or if none was stored. Only one of
+ * several servers that start together gets the row.
  *
  * 1. `former` locks the row only if it has to change.
  * 2. `stored` changes it, unless another start has done so while this one waited for the lock.

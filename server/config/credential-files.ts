@@ -29,7 +29,7 @@ export class CredentialFiles {
   readonly #options: CredentialFilesOptions
   #texts: Texts
   #credentials: Credentials
-  /** What the last reading found. An editor may be in the middle of writing, so only what two readings agree on counts. */
+  /** The texts that the last reading found. A text counts once two readings agree, because an editor may be writing. */
   readonly #seen = new Map<CredentialSetting, string>()
   #problems = ''
   #timer: NodeJS.Timeout | undefined

@@ -1,4 +1,5 @@
 import { isSamePlace } from '../../db/connection-url.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
 import { type Config, parseUrl, type UrlSetting } from './load.ts'
 import { readSecret } from './read-secret.ts'
@@ -9,22 +10,27 @@ const MIN_INTERVAL_MS = 500
 /** Returns the URL with the newest user and password of its file. Never rejects. */
 export type Reread = () => Promise<string>
 
+export interface UrlFilesOptions {
+  config: Pick<Config, 'secretFiles'>
+  clock: Clock
+  log: Log
+}
+
 /** Reads the files of URLs again when a server refuses their passwords. */
 export class UrlFiles {
-  readonly #files: Config['secretFiles']
-  readonly #log: Log
+  readonly #options: UrlFilesOptions
   readonly #readers = new Map<UrlSetting, Reread>()
 
-  constructor(config: Pick<Config, 'secretFiles'>, log: Log) {
-    this.#files = config.secretFiles
-    this.#log = log
+  constructor(options: UrlFilesOptions) {
+    this.#options = options
   }
 
   /** All who connect to one URL share its reader. Undefined if the URL is not from a file. */
   reader(name: UrlSetting, url: string): Reread | undefined {
-    const path = this.#files[name]
+    const { config, ...own } = this.#options
+    const path = config.secretFiles[name]
     if (path === undefined) return undefined
-    const known = this.#readers.get(name) ?? reader({ name, path, url, log: this.#log })
+    const known = this.#readers.get(name) ?? reader({ name, path, url, ...own })
     this.#readers.set(name, known)
     return known
   }
@@ -34,19 +40,20 @@ interface ReaderOptions {
   name: UrlSetting
   path: string
   url: string
+  clock: Clock
   log: Log
 }
 
-function reader({ name, path, url, log }: ReaderOptions): Reread {
+function reader({ name, path, url, clock, log }: ReaderOptions): Reread {
   let current = url
   let told = ''
   let readAt = Number.NEGATIVE_INFINITY
   let reading: Promise<string> | undefined
 
   async function read(): Promise<string> {
-    if (performance.now() - readAt < MIN_INTERVAL_MS) return current
+    if (clock.monotonic() - readAt < MIN_INTERVAL_MS) return current
     const found = await findUrl(name, path, current)
-    readAt = performance.now()
+    readAt = clock.monotonic()
     if (found.problem === undefined && found.url !== current) log.info({ setting: name }, TAKEN)
     current = found.url ?? current
     if (found.problem !== undefined && found.problem !== told) log.warn({ problem: found.problem }, NOT_TAKEN)

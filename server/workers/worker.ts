@@ -53,7 +53,7 @@ async function start(
 ): Promise<Served> {
   const log = createLog(config.logLevel, standardOutput(clock)).child({ worker: number })
   const worker: Worker = { number, of, ...createShared(primary) }
-  const files = new UrlFiles(config, log)
+  const files = new UrlFiles({ config, clock, log })
   const url = config.databaseUrl!
   // The password may have changed since the primary read the settings.
   const db = await open({ url, reread: files.reader('DATABASE_URL', url) })

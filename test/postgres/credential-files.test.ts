@@ -1,9 +1,9 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { logLines, startAssay, stopAll, until } from '../support/process.ts'
-import { copyDatabase } from '../support/templates.ts'
+import { copyDatabase, copyInstallation } from '../support/templates.ts'
 import { connectTo, replaceWorker } from '../support/workers.ts'
 
 /** Operators' tokens in files, with several processes on a port. */
@@ -57,4 +57,16 @@ test('another operator token is in force in every process within ten seconds, an
   ])
   expect(logLines(assay).filter(({ msg }) => msg.startsWith('credentials were read again'))).toHaveLength(3)
   expect(assay.stdout() + assay.stderr()).not.toMatch(/Qm8sVx2/)
+})
+
+test('the operator token in the data folder can be replaced as well', async () => {
+  const dataDir = copyInstallation(join(folder, 'data'))
+  const assay = await startAssay({ DATA_DIR: dataDir })
+  const statusOf = async (token: string) =>
+    (await fetch(`${assay.url}/admin/customers`, { headers: { Authorization: `Bearer ${token}` } })).status
+  const old = readFileSync(join(dataDir, 'admin.token'), 'utf8').trim()
+  expect([await statusOf(old), await statusOf(NEW)]).toEqual([200, 401])
+  writeFileSync(join(dataDir, 'admin.token'), `${NEW}\n`)
+  await until('the new token is accepted', async () => (await statusOf(NEW)) === 200, 10_000)
+  expect(await statusOf(old)).toBe(401)
 })
