@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
 import { type OwnPostgres, startCopy, startPostgres } from '../../faults/postgres.ts'
-import { ask, issue, signUp, verify } from '../support/calls.ts'
+import { ask, issue, logIn, signUp, verify } from '../support/calls.ts'
 import {
   asAdmin,
   type CreatedDatabase,
@@ -99,4 +99,16 @@ test.each([
   expect([staging, await start(url), first, cold].map(moves)).toEqual([told, 0, 0, 0])
   const { events } = (await ask(staging, '/admin/audit?type=installation.moved', { token: ADMIN_TOKEN })).json
   expect(events).toHaveLength(told)
+})
+
+test('failed logins at a copy lock nobody out of the original', async () => {
+  const first = await start(production.url)
+  const { email } = await signUp(first)
+  const staging = await start(await dumpInto(original))
+  const guess = async () =>
+    (await ask(staging, '/api/auth/login', { json: { email, password: 'a wrong guess' } })).status
+  const statuses: number[] = []
+  for (let number = 0; number < 11; number++) statuses.push(await guess())
+  expect(statuses).toEqual([...Array(10).fill(401), 429])
+  expect(await logIn(first, email)).toMatchObject({ access_token: expect.any(String) })
 })
