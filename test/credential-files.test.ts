@@ -155,6 +155,7 @@ test('what was written only in part is not used, although it has the right form'
   await files.read()
   write('OPERATORS', `alice:${token('alice')}`)
   await files.read()
+  expect(name(operators, token('bob'))).toBe('bob')
   write('OPERATORS', `alice:${token('alice')},bob:${token('bob')},carol:${token('carol')}`)
   await files.read()
   expect(name(operators, token('bob'))).toBe('bob')
