@@ -18,6 +18,7 @@ import type { Log } from './lib/logger.ts'
 import { Metrics } from './lib/metrics.ts'
 import { OnePerKey } from './lib/one-per-key.ts'
 import { MemoryRateLimiter, type RateLimiter, RedisRateLimiter } from './lib/rate-limiter.ts'
+import { RedisNames } from './lib/redis-names.ts'
 import { droppedLogLines } from './lib/standard-output.ts'
 import { ChangeFeed } from './revocation/change-feed.ts'
 import { RedisNotifier } from './revocation/notify.ts'
@@ -114,15 +115,16 @@ export function createServices(parts: Parts) {
       authenticator.clear()
     },
   }
-  const hints = redis && new RedisNotifier(redis, keyRing, () => changeFeed.wake())
+  const redisNames = new RedisNames(keyRing, () => changeFeed.timeline)
+  const hints = redis && new RedisNotifier(redis, redisNames, () => changeFeed.wake())
   const published = () => hints?.send()
   const connection = db.connection(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
   const feed = { connection, clock, maxStaleness, replica, revocations, forget, published, log }
   const changeFeed: ChangeFeed = new ChangeFeed(feed)
-  const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, changeFeed })
+  const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, names: redisNames, changeFeed })
   const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
   const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations })
-  const limits = createLimits(parts)
+  const limits = createLimits(parts, redisNames)
   const turns = new ConcurrencyLimit(
     db.kind === 'embedded' ? MAX_EMBEDDED_TURNS : MAX_TURNS,
     share(MAX_QUEUED_TURNS, worker),
@@ -156,6 +158,7 @@ export function createServices(parts: Parts) {
     revoker,
     keys,
     redisKeyCache,
+    redisNames,
     tokens,
     issuer,
     sessions,
@@ -170,8 +173,8 @@ export function createServices(parts: Parts) {
 }
 
 /** Limits are counted across all replicas with Redis, otherwise across all workers or in this process. */
-const createLimits = ({ redis, keyRing, worker }: Parts): RateLimiter =>
-  redis ? new RedisRateLimiter({ redis, keyRing }) : (worker?.limits ?? new MemoryRateLimiter())
+const createLimits = ({ redis, worker }: Parts, names: RedisNames): RateLimiter =>
+  redis ? new RedisRateLimiter({ redis, names }) : (worker?.limits ?? new MemoryRateLimiter())
 
 /** Divides a limit of the machine among the workers. Each gets at least 1. */
 const share = (whole: number, worker: Worker | undefined) =>

@@ -74,6 +74,8 @@ test('without any setting the server is embedded, and every default is as docume
     auditRetention: 400 * 86_400,
     workers: 1,
     logLevel: 'info',
+    secretFiles: {},
+    credentialTexts: {},
   })
 })
 
@@ -445,7 +447,8 @@ describe('secrets', () => {
     const names = Object.keys(values)
     const env = Object.fromEntries(names.map(name => [`${name}_FILE`, `/run/secrets/${name}`]))
     const files = Object.entries(values).map(([name, text]) => [`/run/secrets/${name}`, write(text)])
-    expect(load(env, Object.fromEntries(files))).toEqual(load(values))
+    const secretFiles = Object.fromEntries(names.map(name => [name, `/run/secrets/${name}`]))
+    expect(load(env, Object.fromEntries(files))).toEqual({ ...load(values), secretFiles })
   })
 
   test('one that is set twice, here and in a file, is refused', () => {

@@ -74,6 +74,7 @@ CREATE TABLE "assay"."installation" (
 	"id" text NOT NULL,
 	"sealed_key" "bytea" NOT NULL,
 	"epoch" bigint DEFAULT 0 NOT NULL,
+	"served_from" text,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "installation_only" CHECK ("assay"."installation"."only")
 );

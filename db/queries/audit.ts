@@ -37,6 +37,7 @@ export const AUDIT_TYPES = [
   'server.changed',
   'server.rotated',
   'server.deleted',
+  'installation.moved',
 ] as const
 
 export type AuditType = (typeof AUDIT_TYPES)[number]

@@ -1,5 +1,6 @@
 import type { Connection, Database } from '../client.ts'
 import { bare, bareList, insertInto, setExcluded } from '../columns.ts'
+import { DATABASE_IDENTITY } from '../database-identity.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { changeFeed } from '../schema/change-feed.ts'
@@ -96,14 +97,26 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
 
 /**
  * The position of the database, which every statement reads together with the state that it decides by: the counter,
- * whether this is a standby, and the system and timeline. A failover to another timeline may have lost commits; numbers
- * compare on one timeline only.
+ * whether this is a standby, and the timeline. Numbers compare on one timeline only, which is one running database:
+ *
+ * - The start of the server tells copies of its files apart, which share the system id. It also shows that files were
+ *   restored in place.
+ * - Postgres's own timeline changes with a promotion, which may have lost commits.
+ * - The oids tell apart a copy on the same server, and a schema that was restored beside the lost one.
  */
 export const POSITION = sql`
   (select ${changeFeed.seq} from ${changeFeed}) as seq,
   pg_is_in_recovery() as standby,
-  (select system_identifier from pg_control_system()) || '/' || case when pg_is_in_recovery() then 'standby'
-    else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end as timeline`
+  ${sql.raw(DATABASE_IDENTITY)} || '/' || 'assay.change_feed'::regclass::oid
+    || '/' || case when pg_is_in_recovery() then 'standby'
+    else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end
+    || '/' || extract(epoch from pg_postmaster_start_time()) as timeline`
+
+/** Whether two timelines differ only in the start of the server. */
+export const isRestart = (one: string, other: string) =>
+  one !== other && withoutStart(one) === withoutStart(other)
+
+const withoutStart = (timeline: string) => timeline.slice(0, timeline.lastIndexOf('/'))
 
 export interface Position {
   seq: number

@@ -267,7 +267,7 @@ function totals(registers: Registry[], sources: MetricSources) {
   total('assay_change_feed_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)
   total(
     'assay_change_feed_reloads_total',
-    'Times that all state was read anew.',
+    'Times that all state was read anew, without restarts of the database server.',
     () => sources.changeFeed().reloads,
   )
   total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)

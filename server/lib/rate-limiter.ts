@@ -1,9 +1,8 @@
 import { createRequire } from 'node:module'
 import type { RateLimiterAbstract, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Redis } from '../../db/redis.ts'
-import type { KeyRing } from '../crypto/key-ring.ts'
-import { installationMac } from '../crypto/mac.ts'
 import { RateLimitedError } from './errors.ts'
+import type { RedisNames } from './redis-names.ts'
 
 // By file: the package's index loads the limiters of all databases, which takes 50 ms of each start.
 const require = createRequire(import.meta.url)
@@ -50,13 +49,16 @@ export class MemoryRateLimiter implements RateLimiter {
   }
 }
 
-/** The Redis and the keys that the replicas share for counting. */
+/** The Redis that the replicas share for counting, and the names of the counts in it. */
 export interface Shared {
   redis: Pick<Redis, 'eval'>
-  keyRing: Pick<KeyRing, 'installationId' | 'installationKey'>
+  names: Pick<RedisNames, 'limit' | 'limitKey'>
 }
 
-/** Counts atomically in Redis, for all replicas. While Redis fails, each replica counts in its own memory. */
+/**
+ * Counts atomically in Redis, for all replicas of one running database: attempts at a copy of it lock nobody out here.
+ * While Redis fails, each replica counts in its own memory.
+ */
 export class RedisRateLimiter implements RateLimiter {
   readonly #shared: Shared
   readonly #limiters: Record<Limit, RateLimiterAbstract>
@@ -66,10 +68,8 @@ export class RedisRateLimiter implements RateLimiter {
     this.#limiters = ofEach(name => inRedis(name, shared))
   }
 
-  /** Hashes the key, so that Redis sees neither emails nor addresses. */
   take(name: Limit, key: string): Promise<void> {
-    const nameless = installationMac(this.#shared.keyRing.installationKey, 'limit', key, 16)
-    return consume(name, this.#limiters[name], nameless)
+    return consume(name, this.#limiters[name], this.#shared.names.limitKey(key))
   }
 }
 
@@ -94,10 +94,10 @@ const ofEach = <Limiter>(make: (name: Limit) => Limiter) =>
 
 const inMemory = (name: Limit) => new RateLimiterMemory({ ...LIMITS[name], keyPrefix: name })
 
-const inRedis = (name: Limit, { redis, keyRing }: Shared) =>
+const inRedis = (name: Limit, { redis, names }: Shared) =>
   new RateLimiterRedis({
     ...LIMITS[name],
-    keyPrefix: `assay:${keyRing.installationId}:limit:${name}`,
+    keyPrefix: names.limit(name),
     storeClient: { eval: async (...call: Parameters<Redis['eval']>) => numbers(await redis.eval(...call)) },
     useRedisPackage: true,
     insuranceLimiter: inMemory(name),

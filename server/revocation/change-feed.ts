@@ -1,6 +1,6 @@
 import type { Connection } from '../../db/client.ts'
 import { within } from '../../db/deadline.ts'
-import { PAGE, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
+import { isRestart, PAGE, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
 import { deleteReplica } from '../../db/queries/replicas.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
@@ -47,6 +47,7 @@ export interface ChangeFeedOptions {
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
   #applied = 0
+  #era = 0
   #timeline: string | undefined
   readonly #lease: Lease
   readonly #databaseClock: DatabaseClock
@@ -96,9 +97,9 @@ export class ChangeFeed {
     return this.#timeline
   }
 
-  /** Increases with every full reload. Anything read in an earlier era is outdated. */
+  /** Increases with every full reload, also after a restart of the database server. Anything read in an earlier era is outdated. */
   get era() {
-    return this.#counts.reloads
+    return this.#era
   }
 
   /** Milliseconds since the last applied poll was sent. */
@@ -177,21 +178,25 @@ export class ChangeFeed {
     })
     if (!answer || answer.standby)
       throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
-    if (this.#isOtherTimeline(answer)) return this.#reset()
+    const gap = this.#findGap(answer)
+    if (gap !== undefined) return this.#reset(gap)
     const won = this.#accept(answer, sent, clock.monotonic())
     if (won) this.#lease.renew(sent)
     return won
   }
 
   /**
-   * Whether the local state can't be continued from this poll: the database or its timeline is another, its counter or
-   * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it.
+   * Why the local state can't be continued from this poll: the database or its timeline is another, its counter or
+   * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it. After a
+   * restart of the server they most likely haven't, but its files may be restored ones. Undefined: it can be continued.
    */
-  #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
-    if (this.#timeline === undefined) return false
+  #findGap({ timeline, seq, now }: Poll): 'restart' | 'loss' | undefined {
+    if (this.#timeline === undefined) return undefined
     const lost =
       now - this.#databaseClock.lastRead > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
-    return lost || timeline !== this.#timeline || seq < this.#applied
+    if (lost || seq < this.#applied) return 'loss'
+    if (timeline === this.#timeline) return undefined
+    return isRestart(this.#timeline, timeline) ? 'restart' : 'loss'
   }
 
   /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
@@ -212,11 +217,12 @@ export class ChangeFeed {
     return whole && seen
   }
 
-  #reset(): false {
-    this.#counts.reloads++
-    this.#options.log.warn(
-      'the database is another, went back, or was out of reach for long: everything is read anew',
-    )
+  #reset(gap: 'restart' | 'loss'): false {
+    const { log } = this.#options
+    this.#era++
+    if (gap === 'loss') this.#counts.reloads++
+    if (gap === 'restart') log.info('the database server has restarted: all state is reloaded')
+    else log.warn('the database is another, went back, or was out of reach for long: everything is read anew')
     this.#timeline = undefined
     this.#applied = 0
     this.#sweptAt = 0

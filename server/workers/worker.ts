@@ -1,5 +1,6 @@
 import cluster from 'node:cluster'
 import { open } from '../../db/client.ts'
+import { UrlFiles } from '../config/url-files.ts'
 import { exitNow } from '../exit.ts'
 import { describeFailure } from '../exit-codes.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -52,8 +53,11 @@ async function start(
 ): Promise<Served> {
   const log = createLog(config.logLevel, standardOutput(clock)).child({ worker: number })
   const worker: Worker = { number, of, ...createShared(primary) }
-  const db = await open({ url: config.databaseUrl! })
-  const served = await serve({ config, db, log, clock, worker })
+  const files = new UrlFiles({ config, clock, log })
+  const url = config.databaseUrl!
+  // The password may have changed since the primary read the settings.
+  const db = await open({ url, reread: files.reader('DATABASE_URL', url) })
+  const served = await serve({ config, db, files, log, clock, worker })
   exitOnUncaught(log)
   return served
 }

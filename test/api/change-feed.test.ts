@@ -195,6 +195,23 @@ test('another timeline makes a replica read everything anew, and nothing read be
   expect((await there.verify(token)).status).toBe(200)
 })
 
+test('a restart of the database server makes a replica read everything anew, which is no loss', async () => {
+  const database = holding(world.db)
+  const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
+  const token = await newToken()
+  expect((await there.verify(token)).status).toBe(200)
+  const { era } = there.changeFeed
+  await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
+  database.restarted()
+  await hear(there)
+  expect(there.changeFeed.era).toBe(era + 1)
+  expect(there.changeFeed.counts.reloads).toBe(0)
+  expect((await there.verify(token)).status).toBe(401)
+  await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
+  await publishCustomer(world, customer.id, [here, there])
+  expect((await there.verify(token)).status).toBe(200)
+})
+
 test('after an hour without a poll everything is read anew, after less only what is new', async () => {
   const token = (await customer.issue({ expires_in: 900 })).json.access_token
   const { reloads } = here.changeFeed.counts
