@@ -1,5 +1,6 @@
 import type { Connection } from '../../db/client.ts'
 import { within } from '../../db/deadline.ts'
+import { wasAnswered } from '../../db/errors.ts'
 import { PAGE, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
 import { deleteReplica } from '../../db/queries/replicas.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -73,6 +74,11 @@ export class ChangeFeed {
 
   hasLease(): boolean {
     return this.#lease.isValid()
+  }
+
+  /** Whether the database answered the last poll, if only by refusing it. */
+  get reachesDatabase(): boolean {
+    return wasAnswered(this.#poller.lastError)
   }
 
   /** Resolves once the lease is valid, waiting for a poll if necessary. Throws Unavailable. */
