@@ -10,20 +10,23 @@ import { VERSION } from '../lib/version.ts'
 import { DatabaseClock } from './database-clock.ts'
 import { Lease, type Moment } from './lease.ts'
 import { Poller, pause } from './poller.ts'
+import {
+  findReloadReason,
+  type KnownPosition,
+  logReload,
+  RELOAD_REASONS,
+  type ReloadReason,
+} from './reload.ts'
 import type { RevocationList } from './revocation-list.ts'
 
 /** A request that finds the state too old waits for a poll at most this long (ms). */
 const JOIN_POLL_MS = 250
 /** The poll interval while a request waits for every replica (ms). */
 const WAIT_POLL_MS = 25
-/** If the database's clock goes back further (ms), rows that were forgotten may be live again: all state is reloaded. */
-const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
 /** The most statements per poll. Each returns up to 20,000 rows. */
 const MAX_ATTEMPTS = 500
-/** A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h). */
-const MAX_GAP_MS = 3_600_000
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
@@ -48,6 +51,8 @@ export interface ChangeFeedOptions {
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
   #applied = 0
+  /** The highest number that is known to be committed. It is ahead of `#applied` after an act of this replica. */
+  #committed = 0
   #timeline: string | undefined
   readonly #lease: Lease
   readonly #databaseClock: DatabaseClock
@@ -58,7 +63,10 @@ export class ChangeFeed {
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
-  readonly #counts = { rows: 0, reloads: 0 }
+  #rows = 0
+  #era = 0
+  /** Full reloads, by their reason. */
+  readonly reloads = new Map<ReloadReason, number>(RELOAD_REASONS.map(reason => [reason, 0]))
 
   constructor(options: ChangeFeedOptions) {
     this.#options = options
@@ -69,7 +77,7 @@ export class ChangeFeed {
   }
 
   get counts() {
-    return { ...this.#counts, ...this.#poller.counts }
+    return { rows: this.#rows, ...this.#poller.counts }
   }
 
   hasLease(): boolean {
@@ -104,7 +112,7 @@ export class ChangeFeed {
 
   /** Increases with every full reload. Anything read in an earlier era is outdated. */
   get era() {
-    return this.#counts.reloads
+    return this.#era
   }
 
   /** Milliseconds since the last applied poll was sent. */
@@ -122,6 +130,7 @@ export class ChangeFeed {
   /** Applies a local change before its response is sent. `applied` stays: lower numbers may still be unknown. */
   apply(rows: RevocationRow[]) {
     for (const row of rows) this.#apply(row)
+    this.#committed = Math.max(this.#committed, ...rows.map(([seq]) => seq))
     this.#options.published()
   }
 
@@ -175,6 +184,7 @@ export class ChangeFeed {
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     const sent = this.#lease.moment()
+    const known = this.#position()
     const [answer] = await poll(connection, {
       replica,
       version: VERSION,
@@ -183,34 +193,39 @@ export class ChangeFeed {
     })
     if (!answer || answer.standby)
       throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
-    if (this.#isOtherTimeline(answer)) return this.#reset()
+    const reason = known && findReloadReason(known, answer)
+    if (reason) {
+      logReload(this.#options.log, reason, known, answer)
+      return this.#reset(reason)
+    }
     const won = this.#accept(answer, sent, clock.monotonic())
     if (won) this.#lease.renew(sent)
     return won
   }
 
   /**
-   * Whether the local state can't be continued from this poll: the database or its timeline is another, its counter or
-   * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it.
+   * Taken before a poll is sent: the answer must have everything that was committed by then, but not what this replica
+   * commits meanwhile. Undefined without any state.
    */
-  #isOtherTimeline({ timeline, seq, now }: Poll): boolean {
-    if (this.#timeline === undefined) return false
-    const lost =
-      now - this.#databaseClock.lastRead > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
-    return lost || timeline !== this.#timeline || seq < this.#applied
+  #position(): KnownPosition | undefined {
+    const [timeline, committed, sweptAt] = [this.#timeline, this.#committed, this.#sweptAt]
+    return timeline === undefined
+      ? undefined
+      : { timeline, committed, readAt: this.#databaseClock.lastRead, sweptAt }
   }
 
   /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
   #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
-    this.#counts.rows += rows.length
+    this.#rows += rows.length
     const whole = rows.length < PAGE
     // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
     const seen =
       this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
     this.#timeline = answer.timeline
     this.#applied = whole ? answer.seq : rows.at(-1)![0]
+    this.#committed = Math.max(this.#committed, answer.seq)
     this.#others = answer
     this.#databaseClock.set(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
@@ -218,13 +233,12 @@ export class ChangeFeed {
     return whole && seen
   }
 
-  #reset(): false {
-    this.#counts.reloads++
-    this.#options.log.warn(
-      'the database is another, went back, or was out of reach for long: everything is read anew',
-    )
+  #reset(reason: ReloadReason): false {
+    this.#era++
+    this.reloads.set(reason, this.reloads.get(reason)! + 1)
     this.#timeline = undefined
     this.#applied = 0
+    this.#committed = 0
     this.#sweptAt = 0
     this.#lease.expire()
     this.#options.revocations.clear()
