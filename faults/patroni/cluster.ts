@@ -32,12 +32,12 @@ export type PatroniCluster = Awaited<ReturnType<typeof startCluster>>
 
 export async function startCluster(dcs: Dcs) {
   const folder = makeFolder()
-  const etcd = await startEtcd(folder)
+  const etcd = await startEtcd(folder.path)
   const hosts = [`127.0.0.1:${etcd.port}`]
-  const options = { folder, dcs, hosts, identity: identity() }
+  const options = { folder: folder.path, dcs, hosts, identity: identity() }
   const members: Member[] = []
   for (let number = 1; number <= MEMBERS; number++) members.push(await Member.start(number, options))
-  const haproxy = await startHaproxy(folder, members)
+  const haproxy = await startHaproxy(folder.path, members)
   const url = `postgres://postgres:${PASSWORD}@127.0.0.1:${haproxy.port}/postgres`
 
   async function query(statement: string): Promise<string> {
@@ -95,26 +95,25 @@ export async function startCluster(dcs: Dcs) {
       await haproxy.stop()
       await Promise.all(members.map(member => member.stop()))
       await etcd.kill()
-      process.off('exit', endNow)
-      rmSync(folder, { recursive: true, force: true })
+      folder.remove()
     },
   }
 
-  /** Nothing of it may outlive this process. */
-  function endNow() {
-    for (const member of members) member.endNow()
-    rmSync(folder, { recursive: true, force: true })
-  }
-  process.on('exit', endNow)
   await cluster.settle()
   return cluster
 }
 
 /** Postgres runs as another user than root, who must be able to enter it. */
-function makeFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'assay-patroni-'))
-  chmodSync(folder, 0o755)
-  return folder
+function makeFolder() {
+  const path = mkdtempSync(join(tmpdir(), 'assay-patroni-'))
+  chmodSync(path, 0o755)
+  const removeNow = () => rmSync(path, { recursive: true, force: true })
+  process.on('exit', removeNow)
+  function remove() {
+    process.off('exit', removeNow)
+    removeNow()
+  }
+  return { path, remove }
 }
 
 /** etcd, which can be killed and started again with what it has on disk. */
@@ -174,8 +173,8 @@ function startProgram(name: string, args: string[]): ChildProcess {
 }
 
 async function kill(child: ChildProcess) {
-  const ended = once(child, 'exit')
   if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
   child.kill('SIGKILL')
   await ended
 }

@@ -54,6 +54,8 @@ export class Member {
     this.#folder = join(options.folder, this.name)
     this.#makeFolder()
     this.#child = this.#launch()
+    // Before the folder is removed, in which pg_ctl finds the server.
+    process.prependListener('exit', this.#endNow)
   }
 
   #makeFolder() {
@@ -166,18 +168,18 @@ export class Member {
   }
 
   async stop() {
+    process.off('exit', this.#endNow)
     this.resume()
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
     const ended = once(this.#child, 'exit')
-    if (this.#child.exitCode === null && this.#child.signalCode === null) {
-      this.#child.kill('SIGTERM')
-      const late = setTimeout(() => this.endNow(), END_DEADLINE_MS)
-      await ended
-      clearTimeout(late)
-    }
+    this.#child.kill('SIGTERM')
+    const late = setTimeout(this.#endNow, END_DEADLINE_MS)
+    await ended
+    clearTimeout(late)
   }
 
-  /** Synchronously, for the end of this process. */
-  endNow() {
+  /** Synchronously, for the end of this process: nothing of it may outlive that. */
+  readonly #endNow = () => {
     try {
       this.#child.kill('SIGKILL')
       this.resume()

@@ -87,19 +87,22 @@ test('with a silent database tokens are good until the bound and unknown after, 
 
 test('/readyz becomes 503 and 200 with /verify, and sends nothing to a silent database', async () => {
   const token = await newToken()
-  const { replica, silence, database } = await silenceable(token)
+  const { replica, silence, database } = await silenceable(token, { MAX_STALENESS: '5m' })
   const ready = async () => {
     const { status, json } = await replica.request('/readyz')
     return [status, json.checks.state, json.checks.migrations]
   }
   expect(await ready()).toEqual([200, 'ok', 'ok'])
   const held = await silence()
-  replica.clock.ahead.monotonic += 4_900
+  replica.clock.ahead.monotonic += 200_000
   expect((await replica.verify(token)).status).toBe(200)
   expect(await ready()).toEqual([200, 'ok', 'ok'])
   const sent = database.total()
-  replica.clock.ahead.monotonic += 100
-  for (let i = 0; i < 20; i++) expect(await ready()).toEqual([503, 'failed', 'unknown'])
+  replica.clock.ahead.monotonic += 110_000
+  for (let i = 0; i < 20; i++) {
+    expect(await ready()).toEqual([503, 'failed', 'unknown'])
+    replica.clock.ahead.monotonic += 2_000
+  }
   expect(database.total()).toBe(sent)
   await expectUnknown(() => replica.verify(token))
   held.release()
