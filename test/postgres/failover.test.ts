@@ -55,31 +55,42 @@ async function promote(stage: Stage, standby: OwnPostgres) {
   await until('it has reloaded', async () => reloadLines(stage).length > 0)
 }
 
-describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has no binaries here)', () => {
-  test('a standby that has every commit is promoted: a warning with both timelines', async () => {
-    const { stage, standby } = await stageWithStandby()
-    for (let i = 0; i < 3; i++) await revokeOne(stage)
-    await promote(stage, standby)
-    expect(reloadLines(stage)).toMatchObject([{ level: 40, reason: 'timeline' }])
-    const [{ oldTimeline, newTimeline }] = reloadLines(stage)
-    expect([oldTimeline, newTimeline]).toEqual([
-      expect.stringMatching(/^\d+\/00000001$/),
-      expect.stringMatching(/^\d+\/00000002$/),
-    ])
-    expect([await reloads(stage, 'timeline'), await reloads(stage, 'commits_lost')]).toEqual([1, 0])
-  })
+/** Servers start slowly on a busy machine (ms). */
+const TIMEOUT_MS = 180_000
 
-  test('a standby that lacks revocations is promoted: an error that says how many are lost', async () => {
-    const { stage, server, standby } = await stageWithStandby()
-    await revokeOne(stage)
-    await separate(server, standby)
-    for (let i = 0; i < 3; i++) await revokeOne(stage)
-    await promote(stage, standby)
-    const [line] = reloadLines(stage)
-    expect(line).toMatchObject({ level: 50, reason: 'commits_lost', lost: 3, found: line.committed - 3 })
-    expect(line.msg).toContain(
-      `up to number ${line.committed} were committed, but the database now has only ${line.found}`,
-    )
-    expect([await reloads(stage, 'timeline'), await reloads(stage, 'commits_lost')]).toEqual([0, 1])
-  })
+describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has no binaries here)', () => {
+  test(
+    'a standby that has every commit is promoted: a warning with both timelines',
+    async () => {
+      const { stage, standby } = await stageWithStandby()
+      for (let i = 0; i < 3; i++) await revokeOne(stage)
+      await promote(stage, standby)
+      expect(reloadLines(stage)).toMatchObject([{ level: 40, reason: 'timeline' }])
+      const [{ oldTimeline, newTimeline }] = reloadLines(stage)
+      expect([oldTimeline, newTimeline]).toEqual([
+        expect.stringMatching(/^\d+\/00000001$/),
+        expect.stringMatching(/^\d+\/00000002$/),
+      ])
+      expect([await reloads(stage, 'timeline'), await reloads(stage, 'commits_lost')]).toEqual([1, 0])
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    'a standby that lacks revocations is promoted: an error that says how many are lost',
+    async () => {
+      const { stage, server, standby } = await stageWithStandby()
+      await revokeOne(stage)
+      await separate(server, standby)
+      for (let i = 0; i < 3; i++) await revokeOne(stage)
+      await promote(stage, standby)
+      const [line] = reloadLines(stage)
+      expect(line).toMatchObject({ level: 50, reason: 'commits_lost', lost: 3, found: line.committed - 3 })
+      expect(line.msg).toContain(
+        `up to number ${line.committed} were committed, but the database now has only ${line.found}`,
+      )
+      expect([await reloads(stage, 'timeline'), await reloads(stage, 'commits_lost')]).toEqual([0, 1])
+    },
+    TIMEOUT_MS,
+  )
 })
