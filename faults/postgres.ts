@@ -188,8 +188,14 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
   }
 }
 
+/** The user that servers run as; undefined ids are this process's own. */
+export interface Identity {
+  uid?: number
+  gid?: number
+}
+
 /** A Postgres server refuses to run as root. */
-function identity(): { uid?: number; gid?: number } {
+export function identity(): Identity {
   if (process.getuid?.() !== 0) return {}
   const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }))
   return { uid: id('-u'), gid: id('-g') }

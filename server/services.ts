@@ -88,6 +88,7 @@ export function createServices(parts: Parts) {
       busAge: () => changeFeed.age / 1000,
       maxAnswerAge: () => changeFeed.maxAnswerAge / 1000,
       changeFeed: () => changeFeed.counts,
+      reloads: () => changeFeed.reloads,
       revocations: () => revocations.size,
       customers: () => keys.size,
       database: () => db.usage(),

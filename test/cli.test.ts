@@ -399,10 +399,11 @@ describe('a server that is not as it should be', () => {
 
   const oddUrl = () => `http://127.0.0.1:${(odd.address() as AddressInfo).port}`
 
-  test('is not ready: what failed is shown, with and without the replicas', async () => {
+  test('is not ready: what failed is shown, and a database that is away is not asked for the replicas', async () => {
     const checks = { accepting: 'ok', state: 'failed', database: 'failed', migrations: 'unknown' }
     paths = { '/readyz': { status: 503, body: JSON.stringify({ status: 'unavailable', checks }) } }
-    answer = problem(503, 'temporarily_unavailable', 'temporarily unavailable; try again')
+    // Asked for, the replicas would make it end with 76: a database that is known to be away is not waited for.
+    answer = { status: 200, body: '<html>' }
     const status = await assay('status', undefined, { ASSAY_URL: oddUrl() })
     expect(status).toMatchObject({ code: 75, stderr: '' })
     expect(status.stdout).toMatch(
@@ -412,6 +413,11 @@ describe('a server that is not as it should be', () => {
     expect(status.stdout).toMatch(/replicas are unknown/)
     const forScripts = await assay('status --json', undefined, { ASSAY_URL: oddUrl() })
     expect(JSON.parse(forScripts.stdout)).toEqual({ status: 'unavailable', checks })
+    answer = problem(503, 'temporarily_unavailable', 'temporarily unavailable; try again')
+    const only = { ...checks, database: 'ok' }
+    paths = { '/readyz': { status: 503, body: JSON.stringify({ status: 'unavailable', checks: only }) } }
+    const refused = await assay('status', undefined, { ASSAY_URL: oddUrl() })
+    expect(refused).toMatchObject({ code: 75, stdout: expect.stringMatching(/replicas are unknown/) })
     paths = {}
   })
 

@@ -116,7 +116,11 @@ export const POSITION = sql`
 export const isRestart = (one: string, other: string) =>
   one !== other && withoutStart(one) === withoutStart(other)
 
+/** Whether two timelines are of one database, although another server of its cluster may have it now. */
+export const isSameDatabase = (one: string, other: string) => withoutServer(one) === withoutServer(other)
+
 const withoutStart = (timeline: string) => timeline.slice(0, timeline.lastIndexOf('/'))
+const withoutServer = (timeline: string) => timeline.split('/').slice(0, -2).join('/')
 
 export interface Position {
   seq: number

@@ -10,7 +10,9 @@ export interface MetricSources {
   busAge(): number
   /** The greatest age of the state that an answer was based on (seconds). */
   maxAnswerAge(): number
-  changeFeed(): { polls: number; failures: number; rows: number; reloads: number }
+  changeFeed(): { polls: number; failures: number; rows: number }
+  /** Full reloads of the change feed, by their reason. */
+  reloads(): ReadonlyMap<string, number>
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
@@ -93,20 +95,25 @@ export class Metrics {
       labelNames: ['task'],
       registers,
     })
-    byOutcome(registers, {
+    byLabel(registers, 'outcome', {
       name: 'assay_verified_total',
       help: 'Access tokens checked, by outcome: ok, or why not.',
       read: () => this.#verified,
     })
-    byOutcome(registers, {
+    byLabel(registers, 'outcome', {
       name: 'assay_record_cache_total',
       help: 'Looks for a customer’s record in Redis, by outcome: used, or why not.',
       read: sources.redisKeyCache,
     })
-    byOutcome(registers, {
+    byLabel(registers, 'outcome', {
       name: 'assay_token_cache_total',
       help: 'Access tokens looked up in the token cache, by outcome: hit, miss, or rekeyed, under a key that was read again.',
       read: () => sources.tokenCache().outcomes,
+    })
+    byLabel(registers, 'reason', {
+      name: 'assay_change_feed_reloads_total',
+      help: 'Times that all state was read again, by reason. commits_lost: the database lost committed changes.',
+      read: sources.reloads,
     })
     gauges(registers, sources)
     totals(registers, sources)
@@ -181,17 +188,18 @@ const lockWait = (registers: Registry[]) =>
     registers,
   })
 
-function byOutcome(
+function byLabel(
   registers: Registry[],
+  label: 'outcome' | 'reason',
   { read, ...named }: { name: string; help: string; read: () => ReadonlyMap<string, number> },
 ) {
   new Counter({
     ...named,
-    labelNames: ['outcome'],
+    labelNames: [label],
     registers,
     collect() {
       this.reset()
-      for (const [outcome, count] of read()) this.inc({ outcome }, count)
+      for (const [value, count] of read()) this.inc({ [label]: value }, count)
     },
   })
 }
@@ -265,11 +273,6 @@ function totals(registers: Registry[], sources: MetricSources) {
   total('assay_change_feed_polls_total', 'Polls of the change feed sent.', () => sources.changeFeed().polls)
   total('assay_change_feed_poll_failures_total', 'Polls that failed.', () => sources.changeFeed().failures)
   total('assay_change_feed_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)
-  total(
-    'assay_change_feed_reloads_total',
-    'Times that all state was read anew, without restarts of the database server.',
-    () => sources.changeFeed().reloads,
-  )
   total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
   total(
     'assay_log_lines_dropped_total',

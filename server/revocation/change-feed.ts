@@ -1,6 +1,7 @@
 import type { Connection } from '../../db/client.ts'
 import { within } from '../../db/deadline.ts'
-import { isRestart, PAGE, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
+import { wasAnswered } from '../../db/errors.ts'
+import { PAGE, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
 import { deleteReplica } from '../../db/queries/replicas.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
@@ -9,20 +10,23 @@ import { VERSION } from '../lib/version.ts'
 import { DatabaseClock } from './database-clock.ts'
 import { Lease, type Moment } from './lease.ts'
 import { Poller, pause } from './poller.ts'
+import {
+  findReloadReason,
+  type KnownPosition,
+  logReload,
+  RELOAD_REASONS,
+  type ReloadReason,
+} from './reload.ts'
 import type { RevocationList } from './revocation-list.ts'
 
 /** A request that finds the state too old waits for a poll at most this long (ms). */
 const JOIN_POLL_MS = 250
 /** The poll interval while a request waits for every replica (ms). */
 const WAIT_POLL_MS = 25
-/** If the database's clock goes back further (ms), rows that were forgotten may be live again: all state is reloaded. */
-const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
 /** The most statements per poll. Each returns up to 20,000 rows. */
 const MAX_ATTEMPTS = 500
-/** A replica without a poll for longer reloads everything (ms). Customer changes are kept much longer (24 h). */
-const MAX_GAP_MS = 3_600_000
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
@@ -47,7 +51,8 @@ export interface ChangeFeedOptions {
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
   #applied = 0
-  #era = 0
+  /** The highest number that is known to be committed. It is ahead of `#applied` after an act of this replica. */
+  #committed = 0
   #timeline: string | undefined
   readonly #lease: Lease
   readonly #databaseClock: DatabaseClock
@@ -58,7 +63,10 @@ export class ChangeFeed {
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
-  readonly #counts = { rows: 0, reloads: 0 }
+  #rows = 0
+  #era = 0
+  /** Full reloads, by their reason. */
+  readonly reloads = new Map<ReloadReason, number>(RELOAD_REASONS.map(reason => [reason, 0]))
 
   constructor(options: ChangeFeedOptions) {
     this.#options = options
@@ -69,11 +77,16 @@ export class ChangeFeed {
   }
 
   get counts() {
-    return { ...this.#counts, ...this.#poller.counts }
+    return { rows: this.#rows, ...this.#poller.counts }
   }
 
   hasLease(): boolean {
     return this.#lease.isValid()
+  }
+
+  /** Whether the database answered the last poll, if only by refusing it. */
+  get reachesDatabase(): boolean {
+    return wasAnswered(this.#poller.lastError)
   }
 
   /** Resolves once the lease is valid, waiting for a poll if necessary. Throws Unavailable. */
@@ -117,6 +130,7 @@ export class ChangeFeed {
   /** Applies a local change before its response is sent. `applied` stays: lower numbers may still be unknown. */
   apply(rows: RevocationRow[]) {
     for (const row of rows) this.#apply(row)
+    this.#committed = Math.max(this.#committed, ...rows.map(([seq]) => seq))
     this.#options.published()
   }
 
@@ -170,6 +184,7 @@ export class ChangeFeed {
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     const sent = this.#lease.moment()
+    const known = this.#position()
     const [answer] = await poll(connection, {
       replica,
       version: VERSION,
@@ -178,38 +193,39 @@ export class ChangeFeed {
     })
     if (!answer || answer.standby)
       throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
-    const gap = this.#findGap(answer)
-    if (gap !== undefined) return this.#reset(gap)
+    const reason = known && findReloadReason(known, answer)
+    if (reason) {
+      logReload(this.#options.log, reason, known, answer)
+      return this.#reset(reason)
+    }
     const won = this.#accept(answer, sent, clock.monotonic())
     if (won) this.#lease.renew(sent)
     return won
   }
 
   /**
-   * Why the local state can't be continued from this poll: the database or its timeline is another, its counter or
-   * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it. After a
-   * restart of the server they most likely haven't, but its files may be restored ones. Undefined: it can be continued.
+   * Taken before a poll is sent: the answer must have everything that was committed by then, but not what this replica
+   * commits meanwhile. Undefined without any state.
    */
-  #findGap({ timeline, seq, now }: Poll): 'restart' | 'loss' | undefined {
-    if (this.#timeline === undefined) return undefined
-    const lost =
-      now - this.#databaseClock.lastRead > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
-    if (lost || seq < this.#applied) return 'loss'
-    if (timeline === this.#timeline) return undefined
-    return isRestart(this.#timeline, timeline) ? 'restart' : 'loss'
+  #position(): KnownPosition | undefined {
+    const [timeline, committed, sweptAt] = [this.#timeline, this.#committed, this.#sweptAt]
+    return timeline === undefined
+      ? undefined
+      : { timeline, committed, readAt: this.#databaseClock.lastRead, sweptAt }
   }
 
   /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
   #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
-    this.#counts.rows += rows.length
+    this.#rows += rows.length
     const whole = rows.length < PAGE
     // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
     const seen =
       this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
     this.#timeline = answer.timeline
     this.#applied = whole ? answer.seq : rows.at(-1)![0]
+    this.#committed = Math.max(this.#committed, answer.seq)
     this.#others = answer
     this.#databaseClock.set(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
@@ -217,14 +233,12 @@ export class ChangeFeed {
     return whole && seen
   }
 
-  #reset(gap: 'restart' | 'loss'): false {
-    const { log } = this.#options
+  #reset(reason: ReloadReason): false {
     this.#era++
-    if (gap === 'loss') this.#counts.reloads++
-    if (gap === 'restart') log.info('the database server has restarted: all state is reloaded')
-    else log.warn('the database is another, went back, or was out of reach for long: everything is read anew')
+    this.reloads.set(reason, this.reloads.get(reason)! + 1)
     this.#timeline = undefined
     this.#applied = 0
+    this.#committed = 0
     this.#sweptAt = 0
     this.#lease.expire()
     this.#options.revocations.clear()

@@ -39,6 +39,8 @@ export class Poller {
   #timer: NodeJS.Timeout | undefined
   #stopped = false
   readonly counts = { polls: 0, failures: 0 }
+  /** Why the last poll failed. Undefined if it succeeded. */
+  lastError: unknown
 
   constructor(options: PollerOptions) {
     this.#options = options
@@ -60,12 +62,17 @@ export class Poller {
     this.#beganAt = this.#options.clock.monotonic()
     try {
       await this.#options.poll()
-      this.#outages.note(undefined)
+      this.#note(undefined)
     } catch (error) {
       this.counts.failures++
-      this.#outages.note(error)
+      this.#note(error)
       throw error
     }
+  }
+
+  #note(error: unknown) {
+    this.lastError = error
+    this.#outages.note(error)
   }
 
   /** The poll in flight or, without one, the next: whichever ends first. It may reject. */

@@ -171,11 +171,47 @@ async function plantUnseen(token: string) {
   expect((await here.verify(token)).status).toBe(200)
 }
 
+/** What the log says of reloads. */
+const reloadsIn = (lines: string[]) =>
+  lines
+    .map(line => JSON.parse(line))
+    .filter(({ newTimeline }) => newTimeline !== undefined)
+    .map(({ level, reason, lost, committed, found }) => ({ level, reason, lost, committed, found }))
+
+test('a replica notices that the database lost a change of its own, before any poll has brought it', async () => {
+  const { there, deafen } = await deafReplica({ MAX_STALENESS: '5m' })
+  const token = await newToken()
+  const undeafen = await deafen()
+  const revoked = there.post('/revoke', { token }, bearer(customer.apiKey))
+  expect((await revoked).status).toBe(200)
+  await undeafen()
+  // The poll was sent before the act: that its answer doesn't have it is no loss.
+  expect(there.changeFeed.era).toBe(0)
+  expect((await there.verify(token)).status).toBe(401)
+  await world.admin.query(
+    `with back as (update assay.change_feed set seq = seq - 1 returning seq)
+    delete from assay.revocations r using back where r.seq > back.seq`,
+  )
+  await hear(there, here)
+  expect(there.changeFeed.reloads.get('commits_lost')).toBe(1)
+})
+
 test('a counter that went back makes a replica read everything anew', async () => {
   const token = await newToken()
   await plantUnseen(token)
+  const lines = here.lines.length
   await world.admin.query('update assay.change_feed set seq = seq - 1')
   await hear(here)
+  expect(here.changeFeed.reloads.get('commits_lost')).toBe(1)
+  expect(reloadsIn(here.lines.slice(lines))).toEqual([
+    {
+      level: 50,
+      reason: 'commits_lost',
+      lost: 1,
+      committed: expect.any(Number),
+      found: expect.any(Number),
+    },
+  ])
   expect((await here.verify(token)).status).toBe(401)
   expect((await here.verify(await newToken())).status).toBe(200)
 })
@@ -188,7 +224,7 @@ test('another timeline makes a replica read everything anew, and nothing read be
   await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   database.otherTimeline(/./)
   await hear(there)
-  expect(there.changeFeed.counts.reloads).toBe(1)
+  expect(there.changeFeed.reloads.get('timeline')).toBe(1)
   expect((await there.verify(token)).status).toBe(401)
   await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
   await publishCustomer(world, customer.id, [here, there])
@@ -205,7 +241,7 @@ test('a restart of the database server makes a replica read everything anew, whi
   database.restarted()
   await hear(there)
   expect(there.changeFeed.era).toBe(era + 1)
-  expect(there.changeFeed.counts.reloads).toBe(0)
+  expect(there.changeFeed.reloads.get('restart')).toBe(1)
   expect((await there.verify(token)).status).toBe(401)
   await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
   await publishCustomer(world, customer.id, [here, there])
@@ -214,11 +250,12 @@ test('a restart of the database server makes a replica read everything anew, whi
 
 test('after an hour without a poll everything is read anew, after less only what is new', async () => {
   const token = (await customer.issue({ expires_in: 900 })).json.access_token
-  const { reloads } = here.changeFeed.counts
+  const { era } = here.changeFeed
   await advance(3_500_000)
-  expect(here.changeFeed.counts.reloads).toBe(reloads)
+  expect(here.changeFeed.era).toBe(era)
   await advance(3_700_000)
-  expect(here.changeFeed.counts.reloads).toBe(reloads + 1)
+  expect(here.changeFeed.era).toBe(era + 1)
+  expect(here.changeFeed.reloads.get('gap')).toBe(1)
   expect((await here.verify(token)).status).toBe(401)
 })
 

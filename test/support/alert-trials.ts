@@ -7,7 +7,8 @@ export const WELL: Series = {
   assay_change_feed_age_seconds: '0.3x300',
   assay_change_feed_polls_total: '0+30x300',
   assay_change_feed_poll_failures_total: '0x300',
-  assay_change_feed_reloads_total: '0x300',
+  'assay_change_feed_reloads_total{reason="commits_lost"}': '0x300',
+  'assay_change_feed_reloads_total{reason="timeline"}': '0x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.001"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.5"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="+Inf"}': '0+10x300',
@@ -72,10 +73,22 @@ export const TRIALS: Record<string, Trial> = {
     at: 12,
     summary: "A customer's secrets do not open: all about its tokens is 503",
   },
-  AssayBusReloaded: {
-    what: { assay_change_feed_reloads_total: ONCE },
+  AssayCommitsLost: {
+    what: { 'assay_change_feed_reloads_total{reason="commits_lost"}': ONCE },
     at: 12,
-    summary: 'The database went back, or is another: what was revoked in the lost part is valid again',
+    summary: 'The database lost committed changes: what they revoked is valid again',
+  },
+  AssayPrimaryChanges: {
+    what: { 'assay_change_feed_reloads_total{reason="timeline"}': '0x40 1 2 3 4x257' },
+    at: 12,
+    summary: 'a keeps finding another primary: perhaps there are two',
+    labels: { instance: 'a' },
+  },
+  AssayBusReloaded: {
+    what: { 'assay_change_feed_reloads_total{reason="timeline"}': ONCE },
+    at: 12,
+    summary: 'Replicas reloaded all state (timeline): a failover, or what looks like one',
+    labels: { reason: 'timeline' },
   },
   AssayRecordForged: {
     what: { 'assay_record_cache_total{outcome="forged"}': ONCE },
