@@ -53,6 +53,7 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
   joining?.(() => replica.changeFeed.stop())
   await replica.changeFeed.start()
   replica.maintenance.start()
+  replica.sequencer.start()
   const hints = startListener(config, replica.changeFeed, log)
   const server = await listen(replica.app, config, { draining: state.draining, clock, log })
 
