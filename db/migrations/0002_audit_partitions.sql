@@ -125,8 +125,9 @@ CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision
 -- Of two runs at once, one finds the row locked and leaves the work to the other. One that fails changes nothing.
 CREATE FUNCTION "assay"."order_audit_events"(OUT ordered integer, OUT more boolean, OUT complete boolean)
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-  -- Plans are kept while tables grow, and nothing analyzes the embedded database.
-  SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+  -- Plans are kept while tables grow, and nothing analyzes the embedded database. Without sequential scans a table that has but
+  -- one row is so expensive, in theory, that Postgres would compile each statement.
+  SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
   DECLARE
     batch CONSTANT integer := 1000;
     -- So many are missing only if acts fail in masses while one transaction stays open. No further ids are taken until it has
@@ -202,7 +203,7 @@ CREATE FUNCTION "assay"."order_audit_events"(OUT ordered integer, OUT more boole
 -- The newest one stays, so that the cursor of a reader that has read everything can still be checked.
 CREATE FUNCTION "assay"."delete_audit_batches"(batch integer) RETURNS integer
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-  SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+  SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
   DECLARE
     deleted integer;
   BEGIN

@@ -1,4 +1,5 @@
 import { orderEvents } from '../../db/queries/audit-order.ts'
+import { until } from './process.ts'
 import { READER, type Replica, type World } from './world.ts'
 
 export interface OrderedEvent {
@@ -17,6 +18,24 @@ export async function orderAll({ db }: Pick<World, 'db'>): Promise<number> {
     total += run!.ordered
     if (!run!.more) return total
   }
+}
+
+/**
+ * Runs the sequencer until it has given up the ids of all acts that failed. Transactions of other databases on the same server
+ * put that off.
+ */
+export async function orderUntilNothingIsMissing(world: Pick<World, 'db'>): Promise<void> {
+  await until(
+    'no id is missing',
+    async () => {
+      await orderAll(world)
+      const [state] = await world.db.query<{ missing: string }>(
+        'select missing::text from assay.audit_sequencer',
+      )
+      return state!.missing === '{}'
+    },
+    50_000,
+  )
 }
 
 /** A reader that follows the order: `read` returns what came since it was last called, page by page. */
