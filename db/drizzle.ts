@@ -28,6 +28,7 @@ export const {
   text,
   timestamp,
   uniqueIndex,
+  uuid,
 } = pgCore
 export const { drizzle } = pgProxy
 export const { readMigrationFiles } = migrator

@@ -1,3 +1,4 @@
+import { deleteOldOrder } from '../db/queries/audit-order.ts'
 import { dropOldEvents, makePartitions } from '../db/queries/audit-partitions.ts'
 import { DEAD, deleteDead, isWhole } from '../db/queries/maintenance.ts'
 import { isFirst } from '../db/queries/replicas.ts'
@@ -69,6 +70,7 @@ export class Maintenance {
     return {
       partitions: () => makePartitions(db).then(() => {}),
       audit: () => dropOldEvents(db, config.auditRetention),
+      audit_order: () => deleteOldOrder(db),
       retire: () => this.#retire(),
       erased: () => sweepErasedCustomers(this.#services),
       rotate: () => rotateAgedKeys(this.#services, config.keyMaxAge),

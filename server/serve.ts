@@ -72,6 +72,7 @@ export async function serve({
   joining?.(() => replica.changeFeed.stop())
   await replica.changeFeed.start()
   replica.maintenance.start()
+  replica.sequencer.start()
   const hints = startListener(config, replica.changeFeed, { files, log })
   const server = await listen(replica.app, config, { draining: state.draining, clock, log })
 

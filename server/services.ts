@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { Database } from '../db/client.ts'
 import { observing } from '../db/queries/change-feed.ts'
 import type { Redis } from '../db/redis.ts'
+import { AuditSequencer } from './audit/sequencer.ts'
 import { ClientAuthenticator } from './clients/authenticate.ts'
 import { Operators } from './clients/operators.ts'
 import { ResourceServers } from './clients/resource-servers.ts'
@@ -92,6 +93,7 @@ export function createServices(parts: Parts) {
       revocations: () => revocations.size,
       customers: () => keys.size,
       database: () => db.usage(),
+      auditLag: () => sequencer.lag,
       bodyBytes: () => bodyMemory.bytes,
       tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
@@ -102,6 +104,7 @@ export function createServices(parts: Parts) {
   )
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const replica = randomId(15)
+  const sequencer: AuditSequencer = new AuditSequencer({ db, clock, log })
   const revocations = new RevocationList()
   const bodyMemory = new BodyMemory()
   const authenticator = new Authenticator({ issuer: iss, maxCacheBytes: share(TOKEN_CACHE_BYTES, worker) })
@@ -157,6 +160,7 @@ export function createServices(parts: Parts) {
     changeFeed,
     revocations,
     revoker,
+    sequencer,
     keys,
     redisKeyCache,
     redisNames,

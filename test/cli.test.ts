@@ -315,13 +315,30 @@ test('why a token is refused, and who did that, is found', async () => {
   expect(stdout).toMatch(/^to fix it +log in again$/m)
   const [event] = await json(`audit --customer ${id} --type session.revoked`)
   expect(event).toMatchObject({ actor: 'operator:admin', session_id })
-  const { stdout: lines } = await assay(`audit --customer ${id} --export`)
-  expect(
-    lines
-      .trimEnd()
-      .split('\n')
-      .map(line => JSON.parse(line).type),
-  ).toContain('session.revoked')
+})
+
+test('an export of the audit ends with the cursor that continues it', async () => {
+  const { customer } = await newCustomer()
+  const exported = async (more = '') => {
+    const { code, stdout, stderr } = await assay(`audit --customer ${customer.id} --export${more}`)
+    expect(code).toBe(0)
+    const [, cursor] = /continue with --after (\S+)\n$/.exec(stderr)!
+    const events = stdout.split('\n').filter(Boolean)
+    return { types: events.map(line => JSON.parse(line).type), cursor }
+  }
+  await until('the event has its place', async () => (await exported()).types.length === 1)
+  const { types, cursor } = await exported()
+  expect(types).toEqual(['customer.created'])
+  await json(`customers disable ${customer.id}`)
+  await until('the event has its place', async () => (await exported(` --after ${cursor}`)).types.length > 0)
+  expect((await exported(` --after ${cursor}`)).types).toEqual(['customer.disabled'])
+  const ahead = `${Number(cursor!.split('.')[0]) + 1_000}.${cursor!.split('.')[1]}`
+  const refused = await assay(`audit --export --after ${ahead}`)
+  expect([refused.code, refused.stderr]).toEqual([
+    1,
+    expect.stringContaining('is incomplete: continue it with'),
+  ])
+  expect((await assay(`audit --after ${cursor}`)).code).toBe(64)
 })
 
 test('a token to try things with', async () => {

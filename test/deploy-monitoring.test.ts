@@ -59,6 +59,7 @@ async function atStart(): Promise<string> {
       revocations: zero,
       customers: zero,
       database: () => ({ calls: 0, connections: 0 }),
+      auditLag: zero,
       bodyBytes: zero,
       tokenCache: () => ({ outcomes: new Map(), tokens: 0, bytes: 0 }),
       redisKeyCache: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),

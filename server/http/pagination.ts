@@ -16,10 +16,10 @@ export function decodeCursor(text: string | undefined): { at: Date; id: string }
   return { at: new Date(Number(time)), id }
 }
 
-export function pageSize(text: string | undefined): number {
+export function pageSize(text: string | undefined, max = 100): number {
   const size = Number(text ?? 50)
-  if (!/^\d{1,3}$/.test(text ?? '50') || size < 1 || size > 100)
-    throw new ApiError('invalid_request', 'limit: a whole number from 1 to 100')
+  if (!/^\d{1,4}$/.test(text ?? '50') || size < 1 || size > max)
+    throw new ApiError('invalid_request', `limit: a whole number from 1 to ${max}`)
   return size
 }
 

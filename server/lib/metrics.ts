@@ -16,6 +16,8 @@ export interface MetricSources {
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
+  /** Seconds since all committed audit events were last known to have positions. */
+  auditLag(): number
   /** Bytes of request bodies in memory. */
   bodyBytes(): number
   /** Statistics of the cache of authenticated access tokens. */
@@ -245,6 +247,12 @@ function gauges(registers: Registry[], sources: MetricSources) {
     'Memory that the token cache takes, at most.',
     'sum',
     () => sources.tokenCache().bytes,
+  )
+  gauge(
+    'assay_audit_order_lag_seconds',
+    'Since every committed audit event was last known to have its position.',
+    'max',
+    sources.auditLag,
   )
   gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)

@@ -16,6 +16,7 @@ beforeEach(async () => {
 const TASKS = [
   'partitions',
   'audit',
+  'audit_order',
   'retire',
   'erased',
   'rotate',

@@ -29,6 +29,7 @@ export const WELL: Series = {
   'assay_record_cache_total{outcome="used"}': '0+10x300',
   'assay_record_cache_total{outcome="forged"}': '0x300',
   assay_redis_failures_total: '0x300',
+  assay_audit_order_lag_seconds: '0.6x300',
   assay_database_calls: '2x300',
   assay_database_connections: '10x300',
   assay_worker_losses_total: '0x300',
@@ -167,5 +168,11 @@ export const TRIALS: Record<string, Trial> = {
     everywhere: true,
     at: 73,
     summary: 'No replica removes or rotates what it should by itself: all leave it to another',
+  },
+  AssayAuditOrderStalls: {
+    what: { assay_audit_order_lag_seconds: '0.6x40 15+15x260' },
+    everywhere: true,
+    at: 17,
+    summary: 'Events of the audit get no positions: exports and feeds of the audit stand still',
   },
 }
