@@ -114,6 +114,8 @@ export interface Position {
 export interface Poll extends Position {
   /** Milliseconds since 1970, by the database's clock. */
   now: number
+  /** Whether this replica's row was written, so that other replicas wait for it until its next poll is due. */
+  written: boolean
   /** JSON of RevocationRow[], ordered by seq; null when there are no new ones. */
   rows: string | null
   /**
@@ -130,39 +132,46 @@ export const PAGE = 20_000
 const r = alias(revocations, 'r')
 
 /**
- * Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary.
+ * The poll reads and commits in one statement: a read-only or full database, and a primary whose standby is gone, can't
+ * answer it, and so is never taken for the primary. Where `write` is false, Postgres only locks the replica's row for the
+ * length of the statement. That commits as an update does, and leaves no dead row behind.
  *
- * 1. `here` notes what this replica has applied, and the time.
- * 2. `others` is what the other live replicas have applied.
- * 3. The answer has the position and the next page of revocations.
+ * 1. `clock` notes the time.
+ * 2. `written` has a row if what this replica has applied, and the time, were written.
+ * 3. `others` is what the other live replicas have applied.
+ * 4. The answer has the position and the next page of revocations.
  */
 export const poll = prepared('poll')<
-  { replica: string; version: string; applied: number; maxStaleness: number },
+  { replica: string; version: string; applied: number; maxStaleness: number; write: boolean },
   Poll
 >(sql`
-  with here as (
+  with clock as materialized (select ${now} as at),
+  written as (
     ${insertInto(replicas, 'id', 'version', 'applied', 'maxStaleness', 'seenAt')}
-    values (${param('replica')}, ${param('version')},
-      least(${param('applied')}, (select ${changeFeed.seq} from ${changeFeed})), ${param('maxStaleness')}, ${now})
+    select ${param('replica')}, ${param('version')},
+      least(${param('applied')}, (select ${changeFeed.seq} from ${changeFeed})), ${param('maxStaleness')}, clock.at
+    from clock
     on conflict (${bare(replicas.id)}) do update
       set ${setExcluded(replicas, 'version', 'applied', 'maxStaleness', 'seenAt')}
-    returning ${replicas.seenAt}
+      where ${param('write')}
+    returning 1
   ), others as (
     select min(${replicas.applied}) as applied, max(${replicas.maxStaleness}) as staleness
-    from ${replicas}, here
+    from ${replicas}, clock
     where ${replicas.id} <> ${param('replica')}
-      and ${replicas.seenAt} > here.seen_at - make_interval(secs => ${replicas.maxStaleness} / 1000.0)
+      and ${replicas.seenAt} > clock.at - make_interval(secs => ${replicas.maxStaleness} / 1000.0)
   )
   select ${POSITION},
-    (extract(epoch from here.seen_at) * 1000)::float8 as now,
+    (extract(epoch from clock.at) * 1000)::float8 as now,
+    exists (select from written) as written,
     others.applied as "othersApplied",
     others.staleness as "othersStaleness",
     (select json_agg(json_build_array(${r.seq}, ${r.kind}, ${r.customerId}, ${r.key}, ${r.epoch},
         floor(extract(epoch from ${r.deadAfter}))) order by ${r.seq})
       from (select * from ${revocations}
-        where ${revocations.seq} > ${param('applied')} and ${revocations.deadAfter} > here.seen_at
+        where ${revocations.seq} > ${param('applied')} and ${revocations.deadAfter} > clock.at
         order by ${revocations.seq} limit ${sql.raw(`${PAGE}`)}) as ${r})::text as rows
-  from here, others`)
+  from clock, others`)
 
 /** Several acts that share a statement, as JSON of their parts. */
 export interface Acts {
