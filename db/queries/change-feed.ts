@@ -34,16 +34,23 @@ interface ChangeColumns {
 }
 
 /**
+ * The counter. Every change leaves a dead version of its row, and all of them stay while any older transaction is open on
+ * the server. The highest is the only live one, and the index has it first.
+ */
+export const COUNTER: SQL = sql`(select ${changeFeed.seq} from ${changeFeed} order by ${changeFeed.seq} desc limit 1)`
+
+/**
  * Publishes a change of each row in the part `from`, as the act's last step. `after` names the parts that must be done
  * before: two acts that locked the counter first and waited for each other's rows would deadlock. Without other columns,
  * `from` has `customer_id` and `t`, and every replica reloads the customer.
  *
  * 1. `changes` are the revocations.
  * 2. `ready` counts them, once all of `after` is done, and notes the time.
- * 3. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
+ * 3. `numbers` moves the counter, or has no row if somebody has set it back meanwhile. Its row stays locked for the commit
+ *    alone. `waited` is how long that lock was waited
  *    for: what the update returns is computed once it has the row. It is a duration and no time of day, so that a
  *    test's clock has no part in it.
- * 4. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
+ * 4. `published` writes the changes under their numbers, and fails without one, with the whole act. Listeners are notified at the commit (db/listen.ts).
  */
 export const publishParts = (
   kind: Kind,
@@ -67,12 +74,13 @@ export const publishParts = (
   ),
   numbers as (
     update ${changeFeed} set ${bare(changeFeed.seq)} = ${changeFeed.seq} + ready.n from ready
+    where ${changeFeed.seq} >= ${COUNTER}
     returning ${bare(changeFeed.seq)}, extract(epoch from clock_timestamp() - ready.at)::float8 as waited
   ),
   published as (
     ${insertInto(revocations, 'seq', 'kind', 'customerId', 'key', 'epoch', 'deadAfter')}
     select numbers.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
-    from changes, numbers, (select pg_notify('assay_changes', '')) as notified
+    from changes left join numbers on true, (select pg_notify('assay_changes', '')) as notified
   )`
 
 /** The columns of the change of a session that was ended. */
@@ -100,7 +108,7 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
  * compare on one timeline only.
  */
 export const POSITION = sql`
-  (select ${changeFeed.seq} from ${changeFeed}) as seq,
+  ${COUNTER} as seq,
   pg_is_in_recovery() as standby,
   (select system_identifier from pg_control_system()) || '/' || case when pg_is_in_recovery() then 'standby'
     else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end as timeline`
@@ -149,7 +157,7 @@ export const poll = prepared('poll')<
   written as (
     ${insertInto(replicas, 'id', 'version', 'applied', 'maxStaleness', 'seenAt')}
     select ${param('replica')}, ${param('version')},
-      least(${param('applied')}, (select ${changeFeed.seq} from ${changeFeed})), ${param('maxStaleness')}, clock.at
+      least(${param('applied')}, ${COUNTER}), ${param('maxStaleness')}, clock.at
     from clock
     on conflict (${bare(replicas.id)}) do update
       set ${setExcluded(replicas, 'version', 'applied', 'maxStaleness', 'seenAt')}

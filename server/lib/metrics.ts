@@ -54,6 +54,9 @@ export class Metrics {
     ['server_error', 0],
   ])
 
+  /** Set by the replica that maintains, once a minute. */
+  deadRows = 0
+
   constructor(sources: MetricSources, { process, worker }: MetricsOptions) {
     const registers = [this.#registry]
     this.#worker = worker
@@ -108,7 +111,7 @@ export class Metrics {
       help: 'Access tokens looked up in the token cache, by outcome: hit, miss, or rekeyed, under a key that was read again.',
       read: () => sources.tokenCache().outcomes,
     })
-    gauges(registers, sources)
+    gauges(registers, { ...sources, deadRows: () => this.deadRows })
     totals(registers, sources)
   }
 
@@ -204,7 +207,7 @@ export function ofProcess(register: Registry, worker: string | undefined) {
 }
 
 /** `aggregator` is how the values of several workers are combined. */
-function gauges(registers: Registry[], sources: MetricSources) {
+function gauges(registers: Registry[], sources: MetricSources & { deadRows(): number }) {
   const gauge = (name: string, help: string, aggregator: 'sum' | 'max', read: () => number) =>
     new Gauge({
       name,
@@ -239,6 +242,12 @@ function gauges(registers: Registry[], sources: MetricSources) {
     () => sources.tokenCache().bytes,
   )
   gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
+  gauge(
+    'assay_database_dead_rows',
+    'Dead rows of the change feed and the replicas in Postgres, as the replica that maintains saw them within a minute.',
+    'max',
+    sources.deadRows,
+  )
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
   gauge(
     'assay_database_connections',

@@ -19,6 +19,7 @@ const TASKS = [
   'retire',
   'erased',
   'rotate',
+  'dead_rows',
   'revocations',
   'replicas',
   'idempotency_keys',
