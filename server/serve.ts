@@ -54,7 +54,8 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
   await replica.changeFeed.start()
   replica.maintenance.start()
   const hints = startListener(config, replica.changeFeed, log)
-  const server = await listen(replica.app, config, { draining: state.draining, clock, log })
+  const { app, metrics } = replica
+  const server = await listen(app, config, { draining: state.draining, clock, log, metrics })
 
   async function drain(pause: number) {
     if (draining) return
@@ -69,7 +70,7 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
     log.info('ended')
     exitNow(0)
   }
-  return { port: server.port, numbers: () => replica.metrics.numbers(), drain }
+  return { port: server.port, numbers: () => metrics.numbers(), drain }
 }
 
 function endLate(): never {

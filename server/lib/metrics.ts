@@ -126,6 +126,11 @@ export class Metrics {
     this.#seconds.observe({ route }, seconds)
   }
 
+  /** Counts a request that could not be read. Its method and path are unknown, and it took no time. */
+  refused(status: number) {
+    this.#requests.inc({ method: 'none', route: 'unreadable', status })
+  }
+
   /** Counts a 503 response. */
   unavailable(reason: UnavailableReason) {
     this.#unavailable.inc({ reason })
