@@ -182,11 +182,11 @@ const progress = (text: string) =>
 
 const print = (text: string) => process.stdout.write(`${text}\n`)
 
+// A terminal sends it to npm too, which sends it again: the second must not end what the first has begun.
 for (const [signal, code] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const)
-  // A terminal sends it to npm too, which sends it again: the second must not end what the first has begun.
   process.on(signal, () => void cleanUp().then(() => process.exit(code)))
 await main()
   .catch(error => {

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { expect, inject, onTestFinished, test } from 'vitest'
 import postgres from 'postgres'
+import { expect, inject, onTestFinished, test } from 'vitest'
 import { until } from '../support/process.ts'
 
 /** The bench and the fault drills as programs. */
@@ -28,15 +28,18 @@ test.each(['bench', 'faults'])('an option that %s does not have is an error of o
 test.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],
-] as const)('a bench that %s ends drops its databases, also when the signal comes twice', async (signal, code) => {
-  const { child, ended } = start('bench/run.ts', ['--growth'], { DATABASE_URL: inject('databaseUrl') })
-  onTestFinished(() => void child.kill('SIGKILL'))
-  const sql = postgres(inject('databaseUrl'))
-  onTestFinished(() => sql.end())
-  const made = () => sql`select from pg_database where datname like ${`assay_bench_${child.pid}_%`}`
-  await until('it has made a database', async () => (await made()).length > 0)
-  child.kill(signal)
-  child.kill(signal)
-  expect(await ended).toEqual([code, null])
-  expect(await made()).toEqual([])
-})
+] as const)(
+  'a bench that %s ends drops its databases, also when the signal comes twice',
+  async (signal, code) => {
+    const { child, ended } = start('bench/run.ts', ['--growth'], { DATABASE_URL: inject('databaseUrl') })
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const sql = postgres(inject('databaseUrl'))
+    onTestFinished(() => sql.end())
+    const made = () => sql`select from pg_database where datname like ${`assay_bench_${child.pid}_%`}`
+    await until('it has made a database', async () => (await made()).length > 0)
+    child.kill(signal)
+    child.kill(signal)
+    expect(await ended).toEqual([code, null])
+    expect(await made()).toEqual([])
+  },
+)
