@@ -49,5 +49,5 @@ export const isWhole = (deleted: number) => deleted < BATCH_ROWS
  * transaction is open that may still see them. A role needs no right to know.
  */
 export const countDeadRows = prepared('countDeadRows')<Record<never, never>, { dead: number }>(sql`
-  select (pg_stat_get_dead_tuples('assay.change_feed'::regclass)
-    + pg_stat_get_dead_tuples('assay.replicas'::regclass))::float8 as dead`)
+  select coalesce(sum(pg_stat_get_dead_tuples(oid)), 0)::float8 as dead from pg_class
+  where relnamespace = 'assay'::regnamespace and relname in ('change_feed', 'replicas')`)
