@@ -142,7 +142,8 @@ const r = alias(revocations, 'r')
 /**
  * The poll reads and commits in one statement: a read-only or full database, and a primary whose standby is gone, can't
  * answer it, and so is never taken for the primary. Where `write` is false, Postgres only locks the replica's row for the
- * length of the statement. That commits as an update does, and leaves no dead row behind.
+ * length of the statement. That commits as an update does, and leaves no dead row behind. A row that the database's clock
+ * has made older than half of its bound is written all the same: the clock was set.
  *
  * 1. `clock` notes the time.
  * 2. `written` has a row if what this replica has applied, and the time, were written.
@@ -161,7 +162,7 @@ export const poll = prepared('poll')<
     from clock
     on conflict (${bare(replicas.id)}) do update
       set ${setExcluded(replicas, 'version', 'applied', 'maxStaleness', 'seenAt')}
-      where ${param('write')}
+      where ${param('write')} or ${replicas.seenAt} < excluded.seen_at - make_interval(secs => ${replicas.maxStaleness} / 2000.0)
     returning 1
   ), others as (
     select min(${replicas.applied}) as applied, max(${replicas.maxStaleness}) as staleness
