@@ -135,8 +135,9 @@ async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> 
 /** Each condition means that rows were lost: none is true of a database that only Assay has written to. */
 const GAPS = {
   'has no counter of revocations': 'not exists (select from assay.change_feed)',
+  'has more than one counter of revocations': '(select count(*) from assay.change_feed) > 1',
   'has revocations that its counter does not know':
-    '(select seq from assay.change_feed) < (select max(seq) from assay.revocations)',
+    '(select max(seq) from assay.change_feed) < (select max(seq) from assay.revocations)',
   // Logical replication doesn't take sequences along: what is ended next would get a number that ended before.
   'has epochs that its sequence has still to give': `(select last_value from assay.epochs) <
     greatest((select max(epoch) from assay.customers), (select max(epoch) from assay.subject_epochs),

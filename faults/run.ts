@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
-import { parseArgs } from 'node:util'
 import { runHistory } from './histories/run.ts'
 import { runKills } from './kills/report.ts'
+import { parseOptions } from './options.ts'
 import { runPatroni } from './patroni/run.ts'
 import { runRotations } from './rotations/report.ts'
 import { runTable } from './table.ts'
@@ -24,22 +24,20 @@ const USAGE = `usage: npm run faults -- [options]
 
 docs/faults.md says what each does, needs and found. It ends with 1 when a promise was broken.`
 
-const { values } = parseArgs({
-  options: {
-    runs: { type: 'string', default: '10' },
-    only: { type: 'string', default: '' },
-    replicas: { type: 'string', default: '3' },
-    held: { type: 'string', default: '60' },
-    write: { type: 'boolean', default: false },
-    history: { type: 'string' },
-    seed: { type: 'string', default: String(randomInt(2 ** 31)) },
-    kills: { type: 'string' },
-    'postgres-kills': { type: 'string', default: '0' },
-    rotations: { type: 'string' },
-    patroni: { type: 'boolean', default: false },
-    etcd3: { type: 'boolean', default: false },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
+const { values } = parseOptions('faults', {
+  runs: { type: 'string', default: '10' },
+  only: { type: 'string', default: '' },
+  replicas: { type: 'string', default: '3' },
+  held: { type: 'string', default: '60' },
+  write: { type: 'boolean', default: false },
+  history: { type: 'string' },
+  seed: { type: 'string', default: String(randomInt(2 ** 31)) },
+  kills: { type: 'string' },
+  'postgres-kills': { type: 'string', default: '0' },
+  rotations: { type: 'string' },
+  patroni: { type: 'boolean', default: false },
+  etcd3: { type: 'boolean', default: false },
+  help: { type: 'boolean', short: 'h', default: false },
 })
 
 /** Answers the number of problems. */

@@ -74,7 +74,8 @@ export async function serve({
   replica.maintenance.start()
   replica.sequencer.start()
   const hints = startListener(config, replica.changeFeed, { files, log })
-  const server = await listen(replica.app, config, { draining: state.draining, clock, log })
+  const { app, metrics } = replica
+  const server = await listen(app, config, { draining: state.draining, clock, log, metrics })
 
   async function drain(pause: number) {
     if (draining) return
@@ -90,7 +91,7 @@ export async function serve({
     log.info('ended')
     exitNow(0)
   }
-  return { port: server.port, numbers: () => replica.metrics.numbers(), drain }
+  return { port: server.port, numbers: () => metrics.numbers(), drain }
 }
 
 function endLate(): never {

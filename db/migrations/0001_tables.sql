@@ -50,9 +50,7 @@ CREATE TABLE "assay"."audit_sequencer" (
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."change_feed" (
-	"only" boolean PRIMARY KEY DEFAULT true NOT NULL,
-	"seq" bigint DEFAULT 0 NOT NULL,
-	CONSTRAINT "change_feed_only" CHECK ("assay"."change_feed"."only")
+	"seq" bigint PRIMARY KEY DEFAULT 0 NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."customers" (

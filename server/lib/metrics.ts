@@ -58,6 +58,9 @@ export class Metrics {
     ['server_error', 0],
   ])
 
+  /** Set by the replica that maintains, once a minute. */
+  deadRows = 0
+
   constructor(sources: MetricSources, { process, worker }: MetricsOptions) {
     const registers = [this.#registry]
     this.#worker = worker
@@ -117,7 +120,7 @@ export class Metrics {
       help: 'Times that all state was read again, by reason. commits_lost: the database lost committed changes.',
       read: sources.reloads,
     })
-    gauges(registers, sources)
+    gauges(registers, { ...sources, deadRows: () => this.deadRows })
     totals(registers, sources)
   }
 
@@ -130,6 +133,11 @@ export class Metrics {
   answered(method: string, route: string, status: number, seconds: number) {
     this.#requests.inc({ method, route, status })
     this.#seconds.observe({ route }, seconds)
+  }
+
+  /** Counts a request that could not be read. Its method and path are unknown, and it took no time. */
+  refused(status: number) {
+    this.#requests.inc({ method: 'none', route: 'unreadable', status })
   }
 
   /** Counts a 503 response. */
@@ -214,7 +222,7 @@ export function ofProcess(register: Registry, worker: string | undefined) {
 }
 
 /** `aggregator` is how the values of several workers are combined. */
-function gauges(registers: Registry[], sources: MetricSources) {
+function gauges(registers: Registry[], sources: MetricSources & { deadRows(): number }) {
   const gauge = (name: string, help: string, aggregator: 'sum' | 'max', read: () => number) =>
     new Gauge({
       name,
@@ -255,6 +263,12 @@ function gauges(registers: Registry[], sources: MetricSources) {
     sources.auditLag,
   )
   gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
+  gauge(
+    'assay_database_dead_rows',
+    'Dead rows of the change feed and the replicas in Postgres, as the replica that maintains saw them within a minute.',
+    'max',
+    sources.deadRows,
+  )
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
   gauge(
     'assay_database_connections',

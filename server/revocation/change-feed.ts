@@ -23,6 +23,11 @@ import type { RevocationList } from './revocation-list.ts'
 const JOIN_POLL_MS = 250
 /** The poll interval while a request waits for every replica (ms). */
 const WAIT_POLL_MS = 25
+/**
+ * A replica reports at most this often what it has applied (ms). Each report leaves a dead row in Postgres, which can't be
+ * removed while an older transaction is open anywhere on the server.
+ */
+const MIN_REPORT_MS = 100
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
 /** The most statements per poll. Each returns up to 20,000 rows. */
@@ -58,6 +63,8 @@ export class ChangeFeed {
   readonly #databaseClock: DatabaseClock
   /** When the last poll that was applied was sent, by the monotonic clock. */
   #sentAt = Number.NEGATIVE_INFINITY
+  /** When the last poll that wrote this replica's row was sent, and what it reported as applied. */
+  #report = { sentAt: Number.NEGATIVE_INFINITY, applied: 0 }
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
   readonly #poller: Poller
   #sweptAt = 0
@@ -72,8 +79,13 @@ export class ChangeFeed {
     this.#options = options
     this.#databaseClock = new DatabaseClock(options.clock)
     this.#lease = new Lease(options.clock, options.maxStaleness)
-    const interval = () => (this.hasLease() ? Math.min(options.maxStaleness / 4, 500) : RECOVERY_POLL_MS)
+    const interval = () => (this.hasLease() ? this.#interval : RECOVERY_POLL_MS)
     this.#poller = new Poller({ ...options, poll: () => this.#poll(), interval })
+  }
+
+  /** Milliseconds between two polls that nothing else causes. */
+  get #interval() {
+    return Math.min(this.#options.maxStaleness / 4, 500)
   }
 
   get counts() {
@@ -180,17 +192,14 @@ export class ChangeFeed {
         throw new Unavailable('change feed: polls are too slow for MAX_STALENESS', 'change_feed')
   }
 
-  /** Runs one statement. Returns whether it renewed the lease; if not, the next statement continues where it ended. */
+  /** Runs one statement. Returns false if another has to follow it at once, which continues where it ended. */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     const sent = this.#lease.moment()
     const known = this.#position()
-    const [answer] = await poll(connection, {
-      replica,
-      version: VERSION,
-      applied: this.#applied,
-      maxStaleness,
-    })
+    const applied = this.#applied
+    const write = this.#isReportDue(sent)
+    const [answer] = await poll(connection, { replica, version: VERSION, applied, maxStaleness, write })
     if (!answer || answer.standby)
       throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
     const reason = known && findReloadReason(known, answer)
@@ -198,9 +207,39 @@ export class ChangeFeed {
       logReload(this.#options.log, reason, known, answer)
       return this.#reset(reason)
     }
-    const won = this.#accept(answer, sent, clock.monotonic())
-    if (won) this.#lease.renew(sent)
-    return won
+    const isWhole = this.#accept(answer, sent, clock.monotonic())
+    const isDone = answer.written ? this.#reported(sent, applied, isWhole) : isWhole
+    if (isDone) this.#reportLater()
+    return isDone
+  }
+
+  /**
+   * Whether this poll has to write the replica's row: without a lease, before the next poll by the timer could be too late
+   * to renew it, and when there is something new to report.
+   */
+  #isReportDue(sent: Moment): boolean {
+    const age = sent.monotonic - this.#report.sentAt
+    const isNews = this.#applied !== this.#report.applied
+    return !this.hasLease() || age >= this.#interval / 2 || (isNews && age >= MIN_REPORT_MS)
+  }
+
+  /**
+   * A poll has written this replica's row, and renews the lease if the row was already fresh: requests that wait for every
+   * replica must find it, no older than N, even during a poll. Returns whether it did.
+   */
+  #reported(sent: Moment, applied: number, isWhole: boolean): boolean {
+    const wasFresh = sent.monotonic - this.#report.sentAt < this.#options.maxStaleness / 2
+    this.#report = { sentAt: sent.monotonic, applied }
+    const renews = isWhole && wasFresh
+    if (renews) this.#lease.renew(sent)
+    return renews
+  }
+
+  /** Polls again soon if this replica has applied more than it has reported: a request may be waiting for that. */
+  #reportLater() {
+    if (this.#applied === this.#report.applied) return
+    const age = this.#options.clock.monotonic() - this.#report.sentAt
+    this.#poller.wake(MIN_REPORT_MS - age)
   }
 
   /**
@@ -214,23 +253,20 @@ export class ChangeFeed {
       : { timeline, committed, readAt: this.#databaseClock.lastRead, sweptAt }
   }
 
-  /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
+  /** Applies the poll's rows. Returns whether they were all of them. */
   #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
     this.#rows += rows.length
-    const whole = rows.length < PAGE
-    // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
-    const seen =
-      this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
+    const isWhole = rows.length < PAGE
     this.#timeline = answer.timeline
-    this.#applied = whole ? answer.seq : rows.at(-1)![0]
+    this.#applied = isWhole ? answer.seq : rows.at(-1)![0]
     this.#committed = Math.max(this.#committed, answer.seq)
     this.#others = answer
     this.#databaseClock.set(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
     this.#sweep()
-    return whole && seen
+    return isWhole
   }
 
   #reset(reason: ReloadReason): false {
@@ -239,6 +275,7 @@ export class ChangeFeed {
     this.#timeline = undefined
     this.#applied = 0
     this.#committed = 0
+    this.#report = { sentAt: Number.NEGATIVE_INFINITY, applied: 0 }
     this.#sweptAt = 0
     this.#lease.expire()
     this.#options.revocations.clear()

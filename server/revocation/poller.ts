@@ -37,6 +37,7 @@ export class Poller {
   /** The next poll that a hint or a request has caused, until it begins. */
   #next: Promise<boolean> | undefined
   #timer: NodeJS.Timeout | undefined
+  #wakeTimer: NodeJS.Timeout | undefined
   #stopped = false
   readonly counts = { polls: 0, failures: 0 }
   /** Why the last poll failed. Undefined if it succeeded. */
@@ -97,9 +98,16 @@ export class Poller {
     )
   }
 
-  /** Polls soon, because another replica has published. */
-  wake() {
-    if (!this.#stopped) void this.pollAgain()
+  /** Polls in `delay` ms, or as soon as it may: another replica has published, or this one has something to report. */
+  wake(delay = 0) {
+    if (this.#stopped) return
+    if (delay <= 0) void this.pollAgain()
+    else this.#wakeTimer ??= setTimeout(() => this.#wakeUp(), delay)
+  }
+
+  #wakeUp() {
+    this.#wakeTimer = undefined
+    this.wake()
   }
 
   /** Polls once, then at intervals. Throws Unavailable if no poll succeeds within FIRST_POLL_DEADLINE_MS. */
@@ -133,6 +141,7 @@ export class Poller {
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)
+    clearTimeout(this.#wakeTimer)
     await this.#inFlight?.catch(() => {})
   }
 }

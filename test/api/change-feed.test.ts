@@ -123,13 +123,25 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
   const there = await world.replica()
   const connection = world.db.connection(5_000)
   const answers = await Promise.all(Array.from({ length: 96 }, () => customer.session()))
-  const [start] = await poll(connection, { replica: 'poller', version: '0', applied: 0, maxStaleness: N })
+  const [start] = await poll(connection, {
+    replica: 'poller',
+    version: '0',
+    applied: 0,
+    maxStaleness: N,
+    write: true,
+  })
   const seen: RevocationRow[] = []
   let applied = start!.seq
   let writing = true
   const polling = (async () => {
     while (writing || seen.length < answers.length) {
-      const [answer] = await poll(connection, { replica: 'poller', version: '0', applied, maxStaleness: N })
+      const [answer] = await poll(connection, {
+        replica: 'poller',
+        version: '0',
+        applied,
+        maxStaleness: N,
+        write: true,
+      })
       // The embedded database answers before anything else has its turn.
       await new Promise(setImmediate)
       const rows: RevocationRow[] = JSON.parse(answer!.rows ?? '[]')
@@ -294,4 +306,75 @@ test('a kind of change that only a newer version knows is no answer, rather than
   expect(replica.lines.join('')).toContain('country is no kind of change')
   replica.clock.skip(N)
   expect((await replica.verify(accessToken)).status).toBe(503)
+})
+
+/** Counts how often rows of the replicas are written. */
+async function countWrites() {
+  await world.admin.query('create table public.writes (id text)')
+  await world.admin.query(`create function public.count_write() returns trigger security definer language plpgsql
+    as $$ begin insert into public.writes values (new.id); return null; end $$`)
+  await world.admin.query(`create trigger count_write after insert or update on assay.replicas
+    for each row execute function public.count_write()`)
+  onTestFinished(async () => {
+    await world.admin.query('drop function public.count_write cascade')
+    await world.admin.query('drop table public.writes')
+  })
+  return async (id: string) =>
+    (await world.admin.query(`select from public.writes where id = '${id}'`)).length
+}
+
+const rowOf = async ({ replica }: { replica: string }) => {
+  const rows = await world.admin.query<{ applied: number; seen: number }>(
+    `select applied, extract(epoch from seen_at)::float8 as seen from assay.replicas where id = '${replica}'`,
+  )
+  return rows[0]!
+}
+
+test('polls that follow one another leave a dead row ten times a second at most', async () => {
+  const { there } = await deafReplica({ MAX_STALENESS: '5m' })
+  const writes = await countWrites()
+  there.clock.ahead.monotonic += 600
+  const began = performance.now()
+  for (let change = 0; change < 60; change++) {
+    await world.admin.query('update assay.change_feed set seq = seq + 1')
+    await there.changeFeed.poll()
+  }
+  const took = performance.now() - began
+  const wrote = await writes(there.replica)
+  expect(wrote).toBeGreaterThan(0)
+  expect(wrote).toBeLessThanOrEqual(took / 100 + 2)
+})
+
+test('what a hint brought is reported before the next poll of the timer', async () => {
+  const { there } = await deafReplica({ MAX_STALENESS: '5m' })
+  const delays: number[] = []
+  for (let i = 0; i < 9; i++) {
+    await revoke(await newToken())
+    const { seq } = (await world.admin.query<{ seq: number }>('select seq from assay.change_feed'))[0]!
+    const began = performance.now()
+    there.changeFeed.wake()
+    await until('it has reported', async () => (await rowOf(there)).applied >= seq)
+    delays.push(performance.now() - began)
+  }
+  // By the timer alone it would be between 500 and 1,000 ms: one poll brings the change, and the next reports it.
+  expect(delays.toSorted((a, b) => a - b)[4]).toBeLessThan(400)
+})
+
+test('a poll that does not write the row does not extend how long the replica may answer', async () => {
+  const { there, database } = await deafReplica({ MAX_STALENESS: '5s' })
+  const token = await newToken()
+  there.clock.ahead.monotonic += 600
+  await there.changeFeed.poll()
+  const written = await rowOf(there)
+  there.clock.ahead.monotonic += 90
+  await there.changeFeed.poll()
+  expect(await rowOf(there)).toEqual(written)
+  const held = database.hold(POLL)
+  const polled = there.changeFeed.poll()
+  await held.has
+  expect((await there.verify(token)).status).toBe(200)
+  there.clock.ahead.monotonic += 4_920
+  expect((await there.verify(token)).status).toBe(503)
+  held.release()
+  await polled
 })

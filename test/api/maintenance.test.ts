@@ -20,6 +20,7 @@ const TASKS = [
   'retire',
   'erased',
   'rotate',
+  'dead_rows',
   'revocations',
   'replicas',
   'idempotency_keys',

@@ -60,6 +60,7 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
     'database clock',
     'database disk',
     'commits',
+    'transactions',
     'connections',
     'migrations',
     'privileges',

@@ -30,6 +30,8 @@ export const WELL: Series = {
   'assay_record_cache_total{outcome="forged"}': '0x300',
   assay_redis_failures_total: '0x300',
   assay_audit_order_lag_seconds: '0.6x300',
+  // Between two rounds of autovacuum.
+  assay_database_dead_rows: '0 30000 30000 30000 '.repeat(75).trim(),
   assay_database_calls: '2x300',
   assay_database_connections: '10x300',
   assay_worker_losses_total: '0x300',
@@ -111,6 +113,11 @@ export const TRIALS: Record<string, Trial> = {
     what: { 'assay_change_feed_lock_wait_seconds_bucket{le="0.001"}': '0+10x40 400x260' },
     at: 30,
     summary: 'Revocations wait 490ms for one another',
+  },
+  AssayDeadRows: {
+    what: { assay_database_dead_rows: '0x40 30000x260' },
+    at: 30,
+    summary: 'Postgres keeps 30k dead rows: a transaction has been open for long, which `assay doctor` names',
   },
   AssayDatabaseBusy: {
     what: { assay_database_calls: '2x40 30x260' },

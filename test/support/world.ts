@@ -5,6 +5,7 @@ import type { Database } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { App } from '../../server/app.ts'
 import { type Config, loadConfig } from '../../server/config/load.ts'
+import type { RefusalsOptions } from '../../server/http/refusals.ts'
 import { loadKeyRing } from '../../server/keys/master-keys.ts'
 import { createLog } from '../../server/lib/logger.ts'
 import { listen } from '../../server/listen.ts'
@@ -142,8 +143,9 @@ async function startReplica(parts: Parts) {
     ...assembled,
     ...calls(request),
     ...own,
-    serve: (served: Pick<App, 'fetch'> = app) => serve(served, parts.config, { clock, log }),
-    serveUntilStopped: () => serveUntilStopped(app, parts.config, { clock, log }),
+    serve: (served: Pick<App, 'fetch'> = app) =>
+      serve(served, parts.config, { clock, log, metrics: assembled.metrics }),
+    serveUntilStopped: () => serveUntilStopped(app, parts.config, { clock, log, metrics: assembled.metrics }),
   }
 }
 
@@ -247,17 +249,13 @@ function movableClock() {
 }
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
-async function serve(app: Pick<App, 'fetch'>, config: Config, own: Pick<AllParts, 'clock' | 'log'>) {
+async function serve(app: Pick<App, 'fetch'>, config: Config, own: RefusalsOptions) {
   const served = await serveUntilStopped(app, config, own)
   onTestFinished(served.stop)
   return served
 }
 
-async function serveUntilStopped(
-  app: Pick<App, 'fetch'>,
-  config: Config,
-  own: Pick<AllParts, 'clock' | 'log'>,
-) {
+async function serveUntilStopped(app: Pick<App, 'fetch'>, config: Config, own: RefusalsOptions) {
   const at = { host: '127.0.0.1', port: config.port }
   const listening = await listen(app, at, { draining: () => false, ...own })
   let accepted = 0

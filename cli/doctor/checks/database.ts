@@ -9,6 +9,7 @@ import { checkValue } from '../../../server/crypto/envelope.ts'
 import { describeFailure } from '../../../server/exit-codes.ts'
 import { checkDirectUrl, findUnsafeSettings } from '../../../server/open-database.ts'
 import { type CheckResult, failedCheck, ok, type Report, warning, wrong } from '../result.ts'
+import { transactions } from './transactions.ts'
 import { commits, disk } from './writes.ts'
 
 const MIN_SERVER_VERSION = 150_000
@@ -33,6 +34,7 @@ export async function database(config: Config, url: string, report: Report) {
     await check('database clock', () => clock(db))
     await check('database disk', () => disk(db))
     await check('commits', () => commits(db))
+    await check('transactions', () => transactions(db))
     await check('connections', () => connections(db, config))
     const migrated = await check('migrations', () => migrations(db))
     await check('privileges', () => privileges(db, migrated))
