@@ -4,16 +4,24 @@ import postgres from 'postgres'
 
 const drops: (() => Promise<unknown>)[] = []
 let made = 0
+let isEnding = false
 
+/** Nothing is made after this: a run that a signal ends may still be in the midst of it. */
 export async function dropAll() {
+  isEnding = true
   for (const drop of drops.splice(0)) await drop()
 }
 
 /** An empty database: the first start of a server on it migrates it. */
 export async function createDatabase(server: string): Promise<string> {
+  if (isEnding) throw new Error('the run is ending')
   const name = `assay_bench_${process.pid}_${++made}`
-  await query(server, `create database ${name}`)
-  drops.push(() => query(server, `drop database ${name} with (force)`))
+  const created = query(server, `create database ${name}`)
+  drops.push(async () => {
+    await created.catch(() => {})
+    await query(server, `drop database if exists ${name} with (force)`)
+  })
+  await created
   return Object.assign(new URL(server), { pathname: `/${name}` }).href
 }
 

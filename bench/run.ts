@@ -1,5 +1,5 @@
 import { cpus } from 'node:os'
-import { parseArgs } from 'node:util'
+import { parseOptions } from '../faults/options.ts'
 import { findProgram } from '../test/support/program.ts'
 import type { Contender } from './contender.ts'
 import { contendersOf } from './contenders.ts'
@@ -22,6 +22,7 @@ const USAGE = `usage: npm run bench -- [options]
   --seconds N      of one round of one contender, default 2
   --json           the samples of all rounds, for programs
   --profile        also where the processor time of what is ours goes, by function, from one more round of each
+  --hostile        instead: what hostile callers cost the others (about five minutes)
   --growth         instead: how cost grows with customers, revocations and rows (up to an hour)
 
 Needs Postgres (DATABASE_URL, a server on which databases may be made; default postgres://postgres@127.0.0.1:5432/postgres),
@@ -29,17 +30,16 @@ wrk and nginx from the system's packages, git with the commit that it compares w
 of that commit and of the peers. All of it takes about a quarter of an hour. It ends with 1 when anything was not as it
 must be, an answer among thousands included, and with 0 when it has measured, whether the targets hold or not.`
 
-const { values: options } = parseArgs({
-  options: {
-    only: { type: 'string', multiple: true, default: [''] },
-    list: { type: 'boolean', default: false },
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '2' },
-    json: { type: 'boolean', default: false },
-    profile: { type: 'boolean', default: false },
-    growth: { type: 'boolean', default: false },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
+const { values: options } = parseOptions('bench', {
+  only: { type: 'string', multiple: true, default: [''] },
+  list: { type: 'boolean', default: false },
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '2' },
+  json: { type: 'boolean', default: false },
+  profile: { type: 'boolean', default: false },
+  hostile: { type: 'boolean', default: false },
+  growth: { type: 'boolean', default: false },
+  help: { type: 'boolean', short: 'h', default: false },
 })
 
 const postgres = process.env.DATABASE_URL ?? 'postgres://postgres@127.0.0.1:5432/postgres'
@@ -54,6 +54,7 @@ interface Stage {
 async function main() {
   if (options.help) return print(USAGE)
   const [rounds, seconds] = [positive('rounds'), positive('seconds')]
+  if (options.hostile) return hostile(seconds)
   const stage = await setStage()
   if (options.list) return print(namesOf(stage).join('\n'))
   assertInstalled()
@@ -67,6 +68,11 @@ async function main() {
   const tables = [rows.length > 0 ? tableOf(rows) : '', targetsOf(run, targets)]
   print([machine(), ...tables.filter(table => table !== '')].join('\n\n'))
   if (options.profile) await profiles(contenders, seconds)
+}
+
+async function hostile(seconds: number) {
+  const { measureHostile } = await import('./hostile.ts')
+  print(`${machine()}\n\n${await measureHostile(postgres, seconds, options.only, progress)}`)
 }
 
 /** The names of what could not be measured. The tables have no figure of it, the others go on, and the run ends with 1. */
@@ -167,7 +173,7 @@ async function profiles(contenders: Contender[], seconds: number) {
 
 /** A signal and the end of the run may both ask for it. */
 const cleanUp = once(async () => {
-  await stopAll()
+  await stopAll().catch(() => {})
   await dropAll()
   await removeScratch()
 })
@@ -184,11 +190,12 @@ const progress = (text: string) =>
 
 const print = (text: string) => process.stdout.write(`${text}\n`)
 
+// A terminal sends it to npm too, which sends it again: the second must not end what the first has begun.
 for (const [signal, code] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const)
-  process.once(signal, () => void cleanUp().then(() => process.exit(code)))
+  process.on(signal, () => void cleanUp().then(() => process.exit(code)))
 await main()
   .catch(error => {
     process.stderr.write(`bench: ${error.message}\n`)

@@ -1,3 +1,4 @@
+import type { Target } from './connection-url.ts'
 import { openPostgres } from './postgres.ts'
 import { inspect, type Server } from './server-info.ts'
 
@@ -25,10 +26,12 @@ export const CALL_DEADLINE_MS = 5_000
 
 /**
  * Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded only then.
- * `server` is what `inspect` says of the URL, if it was asked before.
+ * `server` is what `inspect` says of the URL, if it was asked before. `reread` is asked when a login is refused.
  */
-export async function open(target: { url: string; server?: Server } | { folder: string }): Promise<Database> {
+export async function open(
+  target: { url: string; server?: Server; reread?: Target['reread'] } | { folder: string },
+): Promise<Database> {
   if ('folder' in target) return (await import('./pglite.ts')).openEmbedded(target.folder, CALL_DEADLINE_MS)
-  const { pooled } = target.server ?? (await inspect(target.url))
-  return openPostgres(target.url, CALL_DEADLINE_MS, pooled)
+  const { pooled } = target.server ?? (await inspect(target.url, target.reread))
+  return openPostgres(target.url, CALL_DEADLINE_MS, pooled, target.reread)
 }

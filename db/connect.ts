@@ -1,5 +1,5 @@
 import { Unavailable } from '../server/lib/errors.ts'
-import { type Host, parseConnectionUrl, type Target } from './connection-url.ts'
+import { type Host, parseConnectionUrl, parseLogin, type Target } from './connection-url.ts'
 import { within } from './deadline.ts'
 import { translate } from './errors.ts'
 import { type ConnectionOptions, PostgresConnection } from './postgres-connection.ts'
@@ -11,23 +11,43 @@ const CONNECT_TIMEOUT_MS = 2_000
 /** The host that each URL was last connected to. It is tried first: another may be down and cost its whole timeout. */
 const lastConnected = new Map<string, number>()
 
-/** Connects to the first host that offers the sessions that the URL asks for. Throws the last host's Unavailable or DatabaseError. */
+/**
+ * Connects to the first host that offers the sessions that the URL asks for. If a host refuses the login and the URL has
+ * another user or password by now, tries once more with these. Throws the last host's Unavailable or DatabaseError.
+ */
 export async function connect(target: Target, options: ConnectionOptions = {}): Promise<PostgresConnection> {
+  const { user, password } = target
+  const { connection, failure, isRefused } = await tryHosts(target, options)
+  if (connection) return connection
+  if (isRefused && target.reread) Object.assign(target, parseLogin(await target.reread()))
+  // Another connection may have read them first.
+  if (target.user === user && target.password === password) throw failure
+  const again = await tryHosts(target, options)
+  if (again.connection) return again.connection
+  throw again.failure
+}
+
+/** A wrong password, an unknown user, or one that may not log in. 08P01 is what pgbouncer before 1.19 says. */
+const LOGIN_REFUSED = /^database: (28P01|28000|28000_WITHOUT_TLS|08P01)$/
+
+async function tryHosts(target: Target, options: ConnectionOptions) {
   const { hosts } = target
   const name = hosts.map(({ host, port }) => `${host}:${port}`).join()
   const first = lastConnected.get(name) ?? 0
   let failure: unknown
+  let isRefused = false
   for (let tried = 0; tried < hosts.length; tried++) {
     const place = (first + tried) % hosts.length
     try {
       const connection = await connectTo(hosts[place]!, target, options)
       lastConnected.set(name, place)
-      return connection
+      return { connection }
     } catch (error) {
       failure = error
+      isRefused ||= error instanceof Unavailable && LOGIN_REFUSED.test(error.detail ?? '')
     }
   }
-  throw failure
+  return { failure, isRefused }
 }
 
 async function connectTo(
@@ -75,8 +95,9 @@ export async function connected<Result>(
   url: string,
   deadline: number,
   use: (connection: PostgresConnection) => Promise<Result>,
+  reread?: Target['reread'],
 ): Promise<Result> {
-  const connection = await connect(targetOf(url))
+  const connection = await connect(targetOf(url, reread))
   try {
     return await within(deadline, use(connection), () => connection.destroy(linkError('TIMEOUT')))
   } finally {
@@ -85,9 +106,9 @@ export async function connected<Result>(
 }
 
 /** Throws Unavailable if a file that the URL names can't be read. */
-export function targetOf(url: string): Target {
+export function targetOf(url: string, reread?: Target['reread']): Target {
   try {
-    return parseConnectionUrl(url)
+    return { ...parseConnectionUrl(url), reread }
   } catch (error) {
     throw translate(error)
   }

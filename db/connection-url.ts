@@ -18,6 +18,8 @@ export interface Target {
   /** Undefined: from the environment (PGUSER, PGPASSWORD), or the user who runs this process. */
   user: string | undefined
   password: string | undefined
+  /** Returns the URL with the newest user and password. Undefined if these can't change. */
+  reread?: (() => Promise<string>) | undefined
   database: string | undefined
   /** Command-line options for the session: `-c name=value`. */
   options: string | undefined
@@ -53,12 +55,31 @@ export function parseConnectionUrl(url: string): Target {
   const isDirect = query.get('sslnegotiation') === 'direct'
   return {
     hosts: [first, ...others].map(one => ({ ...addressOf(one), isDirect, tls })).map(checked),
-    user: part('user', first.username),
-    password: part('password', first.password),
+    ...loginIn(first),
     database: part('dbname', first.pathname.slice(1)),
     options: query.get('options') ?? undefined,
     sessions: sessionsOf(query, others.length > 0),
   }
+}
+
+/** The user and password that a URL names. Throws if they are malformed. */
+export const parseLogin = (url: string) => loginIn(new URL(urlsByHost(url)[0]!))
+
+const loginIn = ({ searchParams: query, username, password }: URL) => ({
+  user: query.get('user') ?? (decodeURIComponent(username) || undefined),
+  password: query.get('password') ?? (decodeURIComponent(password) || undefined),
+})
+
+/** Whether two URLs, of Postgres or of Redis, differ in nothing but the user and the password. */
+export const isSamePlace = (one: string, other: string): boolean => placeIn(one) === placeIn(other)
+
+/** Without a name, Postgres takes the user's for the database's. */
+function placeIn(url: string): string {
+  const isRedis = url.startsWith('redis')
+  const { searchParams: query, pathname, username } = new URL(isRedis ? url : urlsByHost(url)[0]!)
+  const isNamed = query.has('dbname') || pathname.length > 1 || isRedis
+  const rest = url.replace(/^(\w+:\/\/)[^/?#]*@/, '$1').replace(/([?&])(user|password)=[^&]*/g, '$1')
+  return isNamed ? rest : `${rest} ${query.get('user') ?? username}`
 }
 
 /** With several hosts, Assay connects to a writable server unless the URL requests another kind. */

@@ -12,7 +12,7 @@ export type { Placeholder as TypedPlaceholder, SQL, SQLWrapper } from 'drizzle-o
 export type { AnyPgColumn, AnyPgTable, PgTable } from 'drizzle-orm/pg-core'
 export type { PgRemoteDatabase } from 'drizzle-orm/pg-proxy'
 
-export const { and, asc, desc, DrizzleQueryError, eq, getTableColumns, Placeholder, sql } = orm
+export const { and, asc, desc, DrizzleQueryError, eq, getTableColumns, or, Placeholder, sql } = orm
 export const {
   alias,
   bigint,
@@ -28,6 +28,7 @@ export const {
   text,
   timestamp,
   uniqueIndex,
+  uuid,
 } = pgCore
 export const { drizzle } = pgProxy
 export const { readMigrationFiles } = migrator

@@ -83,6 +83,13 @@ export function translate(error: unknown): Error {
   return isOfStatement(error) ? new DriverError(error.stack) : error
 }
 
+/** The database executes statements but refuses this one: it only reads (a standby), or its disk is full. */
+const REFUSED = /^database: (25006|53100)$/
+
+/** Whether the database answered the call that failed with this error; true without an error. */
+export const wasAnswered = (error: unknown) =>
+  !(error instanceof Unavailable && error.reason === 'database') || REFUSED.test(error.detail ?? '')
+
 /** Both drivers attach the statement and its parameters to an error, some of them so that only a debugger shows them. */
 const isOfStatement = (error: Error) => ['query', 'parameters', 'params'].some(name => name in error)
 

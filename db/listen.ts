@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { connect, connected, targetOf } from './connect.ts'
+import type { Target } from './connection-url.ts'
 import { within } from './deadline.ts'
 import type { PostgresConnection } from './postgres-connection.ts'
 import { linkError } from './postgres-socket.ts'
@@ -22,8 +23,8 @@ const RETRY_DELAY_MS = 200
  * After a lost connection it listens again and calls `onHint`, because notifications may have been missed. `heard`: whether
  * its own test notification was heard, for through a pooler in transaction mode LISTEN is accepted and silent.
  */
-export async function listenForChanges(url: string, onHint: () => void) {
-  const target = targetOf(url)
+export async function listenForChanges(url: string, onHint: () => void, reread?: Target['reread']) {
+  const target = targetOf(url, reread)
   const proof = randomUUID()
   const proven = Promise.withResolvers<boolean>()
   const onNotify = (payload: string) => (payload === proof ? proven.resolve(true) : onHint())
@@ -52,7 +53,9 @@ export async function listenForChanges(url: string, onHint: () => void) {
   setTimeout(proven.resolve, PROOF_TIMEOUT_MS, false).unref()
   // Notify from another connection: through a pooler, the one that notifies may hear itself.
   first
-    .then(() => connected(url, LISTEN_TIMEOUT_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`)))
+    .then(() =>
+      connected(url, LISTEN_TIMEOUT_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`), reread),
+    )
     .catch(() => proven.resolve(false))
   const close = async () => {
     isClosed = true

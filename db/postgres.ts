@@ -24,8 +24,13 @@ const MIN_AGE_MS = 200
  * Opens a pool of connections for all calls. `connection` opens another pool, of one. `pooled`: a pooler stands between, which
  * may run each statement on another connection of its own.
  */
-export function openPostgres(url: string, deadline: number, pooled: boolean): Database {
-  const target = targetOf(url)
+export function openPostgres(
+  url: string,
+  deadline: number,
+  pooled: boolean,
+  reread?: Target['reread'],
+): Database {
+  const target = targetOf(url, reread)
   const open = (size: number, limit: number) => new Pool({ target, size, deadline: limit, pooled })
   return { ...open(POOL_SIZE, deadline), kind: 'postgres', connection: limit => open(1, limit) }
 }

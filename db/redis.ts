@@ -6,6 +6,12 @@ interface Log {
   warn(context: { err: Error }, message: string): void
 }
 
+/** A wrong user or password, or none where one is needed. */
+const LOGIN_REFUSED = /^Redis: (WRONGPASS|NOAUTH)\b/
+
+type Reread = () => Promise<string>
+type OnMessage = (message: string | undefined) => void
+
 export type Redis = ReturnType<typeof openRedis>
 
 /** A slower call has failed: the database would have answered by then. */
@@ -18,18 +24,29 @@ const RECONNECT_DELAY_MS = 200
  *
  * Uses one connection at a time, from its first answer in time to the first call that isn't answered in time. A Redis that
  * hangs or is slow therefore costs one deadline, not one for each call, and no call waits for a Redis that is away. A server
- * that became a replica is left within seconds, and its address is tried until it leads to a primary.
+ * that became a replica is left within seconds, and its address is tried until it leads to a primary. `reread` returns the
+ * URL with its newest user and password; it is asked after a login was refused.
  */
-export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
-  const subscriptions = new Map<string, () => void>()
+export function openRedis(
+  url: string,
+  log: Log,
+  { deadlineMs = DEADLINE_MS, reread }: { deadlineMs?: number; reread?: Reread | undefined } = {},
+) {
+  const subscriptions = new Map<string, OnMessage>()
+  let newestUrl = url
   let connection: RedisConnection
   let reconnectTimer: NodeJS.Timeout | undefined
   let isLost = false
   let failures = 0
   let closed = false
 
+  async function reconnect(isLoginRefused: boolean) {
+    if (isLoginRefused && reread) newestUrl = await reread()
+    if (!closed) connect()
+  }
+
   function connect() {
-    connection = new RedisConnection(url, deadlineMs, { onUsable, onRefusal, onDropped })
+    connection = new RedisConnection(newestUrl, deadlineMs, { onUsable, onRefusal, onDropped })
   }
 
   function onUsable(usable: RedisConnection) {
@@ -46,7 +63,7 @@ export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
         'Redis can not be used: records are read from the database, limits count here; check REDIS_URL if this stays',
       )
     isLost = true
-    reconnectTimer = setTimeout(connect, RECONNECT_DELAY_MS)
+    reconnectTimer = setTimeout(reconnect, RECONNECT_DELAY_MS, LOGIN_REFUSED.test(err.message))
   }
 
   function onRefusal(err: Error) {
@@ -79,11 +96,14 @@ export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
     /** Runs a script. The result is whatever the script returns. */
     eval: (script: string, options: { keys: string[]; arguments: string[] }): Promise<unknown> =>
       call(client => client.eval(script, options)),
-    async publish(channel: string) {
-      await call(client => client.publish(channel, ''))
+    async publish(channel: string, message: string) {
+      await call(client => client.publish(channel, message))
     },
-    /** Calls back for each message and for each new connection, because messages may have been missed before it. */
-    subscribe(channel: string, onMessage: () => void) {
+    /**
+     * Calls back for each message and, with undefined, for each new connection, because messages may have been missed
+     * before it.
+     */
+    subscribe(channel: string, onMessage: OnMessage) {
       subscriptions.set(channel, onMessage)
       if (connection.isUsable) listen(connection, channel, onMessage)
     },
@@ -97,7 +117,12 @@ export function openRedis(url: string, log: Log, deadlineMs = DEADLINE_MS) {
   }
 }
 
-function listen(connection: RedisConnection, channel: string, onMessage: () => void) {
+function listen(connection: RedisConnection, channel: string, onMessage: OnMessage) {
   // If it fails the connection is dropped, or the refusal is logged.
-  connection.call(client => client.subscribe(channel, onMessage)).then(onMessage, () => {})
+  connection
+    .call(client => client.subscribe(channel, onMessage))
+    .then(
+      () => onMessage(undefined),
+      () => {},
+    )
 }

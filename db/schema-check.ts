@@ -3,7 +3,8 @@ import { getTableConfig, type PgTable } from './drizzle.ts'
 import { SchemaError } from './errors.ts'
 import { isMigrated, lastMigration } from './migration-files.ts'
 import { apiKeys } from './schema/api-keys.ts'
-import { auditEvents } from './schema/audit-events.ts'
+import { auditEventIds, auditEvents } from './schema/audit-events.ts'
+import { auditBatches, auditSequencer } from './schema/audit-order.ts'
 import { changeFeed } from './schema/change-feed.ts'
 import { customers } from './schema/customers.ts'
 import { idempotencyKeys } from './schema/idempotency-keys.ts'
@@ -27,12 +28,16 @@ const BY_HAND = [
   'function drop_audit_partition',
   'function delete_audit_events',
   'function protect_audit',
+  'function order_audit_events',
+  'function delete_audit_batches',
   'audit_events_default',
 ]
 
 const TABLES = [
   apiKeys,
+  auditBatches,
   auditEvents,
+  auditSequencer,
   changeFeed,
   customers,
   idempotencyKeys,
@@ -47,7 +52,7 @@ const TABLES = [
 ]
 
 /** The names that must be in the schema, those of columns and indexes behind their table's and a dot. */
-export const NEEDED = [...BY_HAND, epochs.seqName!, ...TABLES.flatMap(findNames)]
+export const NEEDED = [...BY_HAND, epochs.seqName!, auditEventIds.seqName!, ...TABLES.flatMap(findNames)]
 
 function findNames(table: PgTable): string[] {
   const { name, columns, indexes, primaryKeys, uniqueConstraints } = getTableConfig(table)
@@ -130,12 +135,19 @@ async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> 
 /** Each condition means that rows were lost: none is true of a database that only Assay has written to. */
 const GAPS = {
   'has no counter of revocations': 'not exists (select from assay.change_feed)',
+  'has more than one counter of revocations': '(select count(*) from assay.change_feed) > 1',
   'has revocations that its counter does not know':
-    '(select seq from assay.change_feed) < (select max(seq) from assay.revocations)',
+    '(select max(seq) from assay.change_feed) < (select max(seq) from assay.revocations)',
   // Logical replication doesn't take sequences along: what is ended next would get a number that ended before.
   'has epochs that its sequence has still to give': `(select last_value from assay.epochs) <
     greatest((select max(epoch) from assay.customers), (select max(epoch) from assay.subject_epochs),
       (select max(epoch) from assay.installation))`,
+  'has no state of the audit sequencer': 'not exists (select from assay.audit_sequencer)',
+  // The next events would get ids that the sequencer has done with, and no position.
+  'has ordered audit events whose ids its sequence has still to give':
+    '(select last_id from assay.audit_sequencer) > (select last_value from assay.audit_event_ids)',
+  'has positions in the audit that its sequencer does not know':
+    '(select position from assay.audit_sequencer) < (select max(last_position) from assay.audit_batches)',
   'has customers and no installation':
     'exists (select from assay.customers) and not exists (select from assay.installation)',
   'has an installation and no check value of any master key':

@@ -1,4 +1,7 @@
 import { connected } from './connect.ts'
+import type { Target } from './connection-url.ts'
+import { DATABASE_IDENTITY } from './database-identity.ts'
+import type { PostgresConnection } from './postgres-connection.ts'
 
 /** The server that a URL leads to. */
 export type Server = Awaited<ReturnType<typeof inspect>>
@@ -28,7 +31,7 @@ export const sessionSettings = (deadline: number) => ({
 interface Answer {
   pid: number
   database: string
-  /** The same for every way to one database. */
+  /** See DATABASE_IDENTITY. */
   identity: string
   standby: boolean
   /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
@@ -43,8 +46,7 @@ const QUESTION = `
   select pg_backend_pid() as pid, current_database() as database, pg_is_in_recovery() as standby,
     current_setting('transaction_read_only') = 'on' as "readOnly",
     (select pg_encoding_to_char(encoding) from pg_database where datname = current_database()) as encoding,
-    (select system_identifier from pg_control_system()) || '/' ||
-      (select oid from pg_database where datname = current_database()) as identity,
+    ${DATABASE_IDENTITY} as identity,
     (select json_object_agg(name, setting) from pg_settings
       where name in (${Object.keys(REQUIRED_SETTINGS)
         .map(name => `'${name}'`)
@@ -57,14 +59,15 @@ const QUESTION = `
  * the number that cancels a call, which is otherwise the backend's pid. `unfit` are settings that a pooler's sessions have
  * though Assay needs others; without a pooler it sets its own.
  */
-export function inspect(url: string) {
-  return connected(url, DEADLINE_MS, async connection => {
+export function inspect(url: string, reread?: Target['reread']) {
+  const ask = async (connection: PostgresConnection) => {
     const [answer] = await connection.query<Answer>(QUESTION)
     const { pid, database, settings, ...server } = answer!
     const name = `${database} on ${connection.host.host}:${connection.host.port}`
     const pooled = pid !== connection.pid
     return { ...server, name, pooled, unfit: pooled ? findUnfit(settings) : [] }
-  })
+  }
+  return connected(url, DEADLINE_MS, ask, reread)
 }
 
 const findUnfit = (settings: Record<string, string>) =>

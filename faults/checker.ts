@@ -57,6 +57,20 @@ function earliest(revocations: Revocation[]): Map<string, Revocation> {
   return first
 }
 
+/** The longest time from one yes of a replica to the next (ms). */
+export function longestWithoutYes(decisions: Decision[]): number {
+  const last = new Map<number, number>()
+  let longest = 0
+  for (const { replica, status, recordAnswer } of decisions.toSorted(
+    (a, b) => a.recordAnswer - b.recordAnswer,
+  )) {
+    if (status !== 200) continue
+    longest = Math.max(longest, recordAnswer - (last.get(replica) ?? recordAnswer))
+    last.set(replica, recordAnswer)
+  }
+  return longest
+}
+
 /** What is wrong with a drill, in words; empty for nothing. */
 export function problemsOf(verdict: Verdict, felt: boolean): string[] {
   const { wrongYes, false401, odd, tried } = verdict

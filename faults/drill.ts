@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../test/support/process.ts'
-import { check, problemsOf, type Verdict } from './checker.ts'
+import { check, longestWithoutYes, problemsOf, type Verdict } from './checker.ts'
 import type { Fault } from './fault.ts'
+import type { History } from './history.ts'
 import { type Load, startLoad } from './load.ts'
 import { N, readingOf, type Stage } from './stage.ts'
 
@@ -12,6 +13,10 @@ export interface Outcome {
   verdict: Verdict
   /** From the healing until every replica answers from a state that is younger, and revocations are acknowledged (ms). */
   recovery: number
+  /** The longest time that a replica accepted nothing (ms). */
+  longestWithoutYes: number
+  /** Revocations that were acknowledged. */
+  revocations: number
   problems: string[]
 }
 
@@ -23,11 +28,20 @@ export async function drill(stage: Stage, fault: Fault): Promise<Outcome> {
     const { seen, mark, recovery } = await suffer(stage, fault, load)
     // Whatever was acknowledged up to now is presented past its bound too.
     await sleep(N * 1.3)
-    const verdict = check(await load.stop(), N)
-    return { verdict, recovery, problems: problemsOf(verdict, await fault.felt(seen, mark, stage)) }
+    return judge(await load.stop(), recovery, [], await fault.felt(seen, mark, stage))
   } catch (error) {
-    const verdict = check(await load.stop(), N)
-    return { verdict, recovery: Number.NaN, problems: [...problemsOf(verdict, true), String(error)] }
+    return judge(await load.stop(), Number.NaN, [String(error)])
+  }
+}
+
+function judge(history: History, recovery: number, failures: string[], felt = true): Outcome {
+  const verdict = check(history, N)
+  return {
+    verdict,
+    recovery,
+    longestWithoutYes: longestWithoutYes(history.decisions),
+    revocations: history.revocations.filter(({ acknowledgedAt }) => acknowledgedAt !== undefined).length,
+    problems: [...problemsOf(verdict, felt), ...failures],
   }
 }
 

@@ -63,6 +63,12 @@ export async function startStandby(primary: OwnPostgres): Promise<OwnPostgres> {
   return standby
 }
 
+/** A copy of the files of `original` as they are now: the same system id, on the same timeline, and a primary of its own. */
+export const startCopy = (original: OwnPostgres): Promise<OwnPostgres> =>
+  startCluster((command, data) =>
+    command('pg_basebackup', '-D', data, '-d', original.url, '-c', 'fast', '--no-sync'),
+  )
+
 type Command = (name: string, ...args: string[]) => Promise<{ stdout: string }>
 
 /** `fill` makes the folder of its data. */
@@ -126,6 +132,12 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
     /** Where its Unix socket is. */
     folder,
     ask,
+    /** Copies the schema assay of one database into another one, which has none. The URLs are superusers'. */
+    async dump(from: string, into: string) {
+      const file = join(folder, 'dump')
+      await command('pg_dump', '-d', from, '--schema=assay', '-f', file)
+      await command('psql', '-d', into, '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', file)
+    },
     log: () => readFileSync(logFile, 'utf8'),
     /** Lets clients in by these lines of pg_hba.conf and pg_ident.conf; the superuser always by password. */
     async setHba(lines: string[], ident: string[] = []) {
@@ -176,8 +188,14 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
   }
 }
 
+/** The user that servers run as; undefined ids are this process's own. */
+export interface Identity {
+  uid?: number
+  gid?: number
+}
+
 /** A Postgres server refuses to run as root. */
-function identity(): { uid?: number; gid?: number } {
+export function identity(): Identity {
   if (process.getuid?.() !== 0) return {}
   const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres'], { encoding: 'utf8' }))
   return { uid: id('-u'), gid: id('-g') }

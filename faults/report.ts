@@ -1,4 +1,5 @@
 import { arch, availableParallelism, cpus, totalmem } from 'node:os'
+import { join } from 'node:path'
 import type { Outcome } from './drill.ts'
 
 export interface Row {
@@ -49,11 +50,16 @@ function recoveriesOf(outcomes: Outcome[]): string {
 
 const gibibytes = () => Math.round(totalmem() / 2 ** 30)
 
-const [BEGIN, END] = ['<!-- npm run faults -- --write -->', '<!-- end -->']
+/** Where the tables are. */
+export const PAGE = join(import.meta.dirname, '../docs/faults.md')
 
-/** The page with `text` for whatever was between its two markers. */
-export function between(page: string, text: string): string {
-  const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)]
-  if (begin < 0 || end < begin) throw new Error(`docs/faults.md: put ${BEGIN} and ${END} around the table`)
-  return `${page.slice(0, begin + BEGIN.length)}\n\n${text}\n${page.slice(end)}`
+const END = '<!-- end -->'
+
+/** The page with `text` for whatever was between the marker of the `command` that writes it and the next end. */
+export function between(page: string, text: string, command: string): string {
+  const marker = `<!-- ${command} -->`
+  const begin = page.indexOf(marker)
+  const end = page.indexOf(END, begin)
+  if (begin < 0 || end < 0) throw new Error(`docs/faults.md: put ${marker} and ${END} around the table`)
+  return `${page.slice(0, begin + marker.length)}\n\n${text}\n${page.slice(end)}`
 }

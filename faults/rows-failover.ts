@@ -12,7 +12,7 @@ const startedOver = ({ before, recovered }: Seen, replica: number) =>
   recovered[replica]!.reloads > before[replica]!.reloads
 
 /** From now on whoever connects finds this one. */
-function leadTo(stage: Stage, server: OwnPostgres) {
+export function leadTo(stage: Stage, server: OwnPostgres) {
   const url = new URL(stage.url)
   url.port = new URL(server.url).port
   Object.assign(stage, { server, url: url.href })

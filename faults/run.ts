@@ -1,7 +1,8 @@
 import { randomInt } from 'node:crypto'
-import { parseArgs } from 'node:util'
 import { runHistory } from './histories/run.ts'
 import { runKills } from './kills/report.ts'
+import { parseOptions } from './options.ts'
+import { runPatroni } from './patroni/run.ts'
 import { runRotations } from './rotations/report.ts'
 import { runTable } from './table.ts'
 
@@ -17,24 +18,26 @@ const USAGE = `usage: npm run faults -- [options]
   --kills N            instead: servers killed with -9 in the midst of acts
     --postgres-kills N and Postgres, so often
   --rotations N        instead: both secrets of one customer rotated under load
-  --replicas N         servers in the table and the history, default 3
+  --patroni            instead: faults of a Patroni cluster, with --runs, --only and --write as above
+    --etcd3            Patroni uses the v3 API of etcd (docs/patroni.md says what that costs)
+  --replicas N         servers in the tables and the history, default 3
 
 docs/faults.md says what each does, needs and found. It ends with 1 when a promise was broken.`
 
-const { values } = parseArgs({
-  options: {
-    runs: { type: 'string', default: '10' },
-    only: { type: 'string', default: '' },
-    replicas: { type: 'string', default: '3' },
-    held: { type: 'string', default: '60' },
-    write: { type: 'boolean', default: false },
-    history: { type: 'string' },
-    seed: { type: 'string', default: String(randomInt(2 ** 31)) },
-    kills: { type: 'string' },
-    'postgres-kills': { type: 'string', default: '0' },
-    rotations: { type: 'string' },
-    help: { type: 'boolean', short: 'h', default: false },
-  },
+const { values } = parseOptions('faults', {
+  runs: { type: 'string', default: '10' },
+  only: { type: 'string', default: '' },
+  replicas: { type: 'string', default: '3' },
+  held: { type: 'string', default: '60' },
+  write: { type: 'boolean', default: false },
+  history: { type: 'string' },
+  seed: { type: 'string', default: String(randomInt(2 ** 31)) },
+  kills: { type: 'string' },
+  'postgres-kills': { type: 'string', default: '0' },
+  rotations: { type: 'string' },
+  patroni: { type: 'boolean', default: false },
+  etcd3: { type: 'boolean', default: false },
+  help: { type: 'boolean', short: 'h', default: false },
 })
 
 /** Answers the number of problems. */
@@ -44,7 +47,9 @@ function chosen(): Promise<number> {
   if (history !== undefined) return runHistory({ seconds: Number(history), seed: Number(seed), replicas })
   if (kills !== undefined) return runKills(Number(kills), Number(values['postgres-kills']))
   if (rotations !== undefined) return runRotations(Number(rotations))
-  return runTable({ runs: Number(runs), only, replicas, held: Number(held) * 1_000, write })
+  const table = { runs: Number(runs), only, replicas, write }
+  if (values.patroni) return runPatroni({ ...table, dcs: values.etcd3 ? 'etcd3' : 'etcd' })
+  return runTable({ ...table, held: Number(held) * 1_000 })
 }
 
 if (values.help) {

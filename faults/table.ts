@@ -1,10 +1,9 @@
 import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { drill, type Outcome } from './drill.ts'
 import type { Fault } from './fault.ts'
 import { startPostgres } from './postgres.ts'
 import { startRedis } from './redis.ts'
-import { between, type Row, report } from './report.ts'
+import { between, PAGE, type Row, report } from './report.ts'
 import { faults } from './rows.ts'
 import { makeStage } from './stage.ts'
 
@@ -19,8 +18,6 @@ export interface TableOptions {
   /** Into docs/faults.md. */
   write: boolean
 }
-
-const PAGE = join(import.meta.dirname, '../docs/faults.md')
 
 const say = (line: string) => process.stdout.write(`${line}\n`)
 
@@ -39,7 +36,8 @@ export async function runTable(options: TableOptions): Promise<number> {
   say(`\n${text}`)
   const problems = rows.flatMap(({ outcomes }) => outcomes.flatMap(outcome => outcome.problems)).length
   if (problems > 0) say(`${problems} problems`)
-  if (options.write) writeFileSync(PAGE, between(readFileSync(PAGE, 'utf8'), text))
+  if (options.write)
+    writeFileSync(PAGE, between(readFileSync(PAGE, 'utf8'), text, 'npm run faults -- --write'))
   return problems
 }
 

@@ -1,5 +1,6 @@
+import { deleteOldOrder } from '../db/queries/audit-order.ts'
 import { dropOldEvents, makePartitions } from '../db/queries/audit-partitions.ts'
-import { DEAD, deleteDead, deleteUnneededEpochs, isWhole } from '../db/queries/maintenance.ts'
+import { countDeadRows, DEAD, deleteDead, deleteUnneededEpochs, isWhole } from '../db/queries/maintenance.ts'
 import { isFirst } from '../db/queries/replicas.ts'
 import { sweepErasedCustomers } from './customers/admin.ts'
 import { firstCursor, retireOutlivedKeys } from './keys/retirement.ts'
@@ -35,6 +36,8 @@ export class Maintenance {
   /** One round, now. Doesn't throw. */
   async run(): Promise<void> {
     const ours = await this.#isOurs()
+    // Only the replica that maintains reports them.
+    if (!ours) this.#services.metrics.deadRows = 0
     for (const [job, run] of Object.entries(this.#jobs())) {
       if (this.#stopped) return
       if (ours) await this.#do(job, run)
@@ -69,9 +72,11 @@ export class Maintenance {
     return {
       partitions: () => makePartitions(db).then(() => {}),
       audit: () => dropOldEvents(db, config.auditRetention),
+      audit_order: () => deleteOldOrder(db),
       retire: () => this.#retire(),
       erased: () => sweepErasedCustomers(this.#services),
       rotate: () => rotateAgedKeys(this.#services, config.keyMaxAge),
+      dead_rows: () => this.#countDeadRows(),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
       subject_epochs: () => this.#clearEpochs(),
     }
@@ -79,6 +84,12 @@ export class Maintenance {
 
   async #retire() {
     this.#cursor = await retireOutlivedKeys(this.#services, this.#cursor)
+  }
+
+  /** The embedded database serves one process, and has no transaction that stays open. */
+  async #countDeadRows() {
+    const { db, metrics } = this.#services
+    if (db.kind === 'postgres') metrics.deadRows = (await countDeadRows(db, {}))[0]!.dead
   }
 
   async #clear(table: keyof typeof DEAD): Promise<number> {

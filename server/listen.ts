@@ -1,16 +1,13 @@
-import { type Server, STATUS_CODES } from 'node:http'
+import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { createAdaptorServer } from '@hono/node-server'
 import type { App } from './app.ts'
 import { Connections } from './http/connections.ts'
-import { requestIdFrom } from './http/request-id.ts'
+import { Refusals, type RefusalsOptions } from './http/refusals.ts'
 import { responseClass } from './http/server-response.ts'
 import { type Incoming, keepOriginalTarget } from './http/target.ts'
 import { discardUnreadBody } from './http/unread-body.ts'
-import type { Clock } from './lib/clock.ts'
 import { SetupError } from './lib/errors.ts'
-import type { Log } from './lib/logger.ts'
 
 /** Time limit for requests in progress once listening has ended (ms). A drain takes at most 10 s in total. */
 const DRAIN_TIMEOUT_MS = 5_000
@@ -30,21 +27,20 @@ export class ListenError extends SetupError {
 }
 
 /** `draining` is called for each response. While it returns true, each response closes its connection. */
-export interface ListenOptions {
+export interface ListenOptions extends RefusalsOptions {
   draining(): boolean
-  clock: Clock
-  log: Log
 }
 
 /** Serves the app. Throws ListenError. */
 export async function listen(
   { fetch }: Pick<App, 'fetch'>,
   at: { host: string; port: number },
-  { draining, clock, log }: ListenOptions,
+  { draining, clock, log, metrics }: ListenOptions,
 ) {
+  const refusals = new Refusals({ clock, log, metrics })
   const onInvalidHeader = (err: unknown) => log.error({ err }, 'a reply could not be written')
   const server = createAdaptorServer({
-    fetch: refusingSecondHost(fetch),
+    fetch: refusingSecondHost(fetch, refusals),
     autoCleanupIncoming: false,
     serverOptions: { ...SERVER_OPTIONS, ServerResponse: responseClass({ draining, onInvalidHeader }) },
   }) as Server
@@ -54,7 +50,7 @@ export async function listen(
   })
   // RFC 9110 10.1.1 lets a server ignore expectations that it does not know. Node's 417 would be none of /verify's answers.
   server.on('checkExpectation', (incoming, response) => server.emit('request', incoming, response))
-  server.on('clientError', refuseUnreadable)
+  server.on('clientError', (error, socket) => refusals.unreadable(error, socket))
   const connections = new Connections({ clock, log })
   connections.watch(server)
   // Node silently drops headers after the thousandth: a proxy's rule, or a second Authorization. maxHeaderSize bounds them.
@@ -71,44 +67,13 @@ export async function listen(
   }
 }
 
-/**
- * RFC 9112 3.2: a request with two Host headers is 400, because a proxy may have routed it by the other one. Node has joined
- * them by a comma, which no host contains.
- */
+/** Node has joined two Host headers by a comma, which no host contains. */
 const refusingSecondHost =
-  (fetch: App['fetch']): App['fetch'] =>
+  (fetch: App['fetch'], refusals: Refusals): App['fetch'] =>
   (request, env, context) =>
     (env as { incoming: Incoming }).incoming.originalHost?.includes(',')
-      ? new Response(null, { status: 400, headers: { 'Content-Length': '0', ...ownRequestId() } })
+      ? refusals.secondHost()
       : fetch(request, env, context)
-
-const ownRequestId = () => ({ 'X-Request-Id': requestIdFrom(undefined) })
-
-/** What Node answers to a request that it can't read, by its error code. Any other is 400. */
-const UNREADABLE: Record<string, number> = {
-  HPE_HEADER_OVERFLOW: 431,
-  HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
-  ERR_HTTP_REQUEST_TIMEOUT: 408,
-}
-
-/**
- * Answers as Node does without a listener, unless an answer has begun already, and adds a request id like every answer has.
- * The socket is closed at once, because nothing that follows can be read either.
- */
-function refuseUnreadable(error: NodeJS.ErrnoException, socket: Duplex) {
-  const { _httpMessage: underWay } = socket as { _httpMessage?: { _headerSent: boolean } }
-  if (socket.writable && !underWay?._headerSent) socket.write(unreadable(UNREADABLE[error.code ?? ''] ?? 400))
-  socket.destroy(error)
-}
-
-const unreadable = (status: number) =>
-  [
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
-    ...Object.entries({ ...ownRequestId(), 'Content-Length': '0', Connection: 'close' }).map(header =>
-      header.join(': '),
-    ),
-    '\r\n',
-  ].join('\r\n')
 
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */
 const SERVER_OPTIONS = {

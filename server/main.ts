@@ -16,6 +16,7 @@ import {
   parseAdminToken,
   parseMasterKeys,
 } from './config/load.ts'
+import { UrlFiles } from './config/url-files.ts'
 import {
   adminTokenFile,
   type DataDir,
@@ -57,12 +58,13 @@ async function main([verb = 'serve', ...rest]: string[]) {
   warnIfMisspelt(log)
   const folder = openFolder(config)
   const secrets = resolveSecrets(config, folder, log)
-  const db = await openDatabase(config, folder?.database)
+  const files = new UrlFiles({ config, clock, log })
+  const db = await openDatabase(config, folder?.database, files)
   await warnIfNotDurable(db, log)
   await warnIfNewerSchema(db, log)
   const made = await describeNewInstallation(db, config)
   const workers = config.workers === 'auto' ? Math.min(availableParallelism(), MAX_WORKERS) : config.workers
-  const parts = { config: { ...config, ...secrets }, db, log }
+  const parts = { config: { ...config, ...secrets }, db, files, log }
   const port = workers === 1 ? await serveAlone(parts) : await serveTogether(parts, workers)
   const { host, signup } = config
   log.info(
@@ -136,10 +138,22 @@ async function serveTogether({ config, db, log }: Parts, workers: number): Promi
 }
 
 /** From the settings or, embedded, from files that the first start makes. */
-function resolveSecrets(config: Config, folder: DataDir | undefined, log: Log): StartupSecrets {
+function resolveSecrets(
+  config: Config,
+  folder: DataDir | undefined,
+  log: Log,
+): StartupSecrets & Partial<Config> {
   const masterKeys = config.masterKeys ?? fromFile(masterKeysFile(folder!), parseMasterKeys, RESTORE, log)
-  const adminToken = config.adminToken ?? fromFile(adminTokenFile(folder!), parseAdminToken, DELETE, log)
-  return { masterKeys: masterKeys as StartupSecrets['masterKeys'], adminToken }
+  const found = { masterKeys: masterKeys as StartupSecrets['masterKeys'] }
+  if (config.adminToken !== undefined) return { ...found, adminToken: config.adminToken }
+  const file = adminTokenFile(folder!)
+  const adminToken = fromFile(file, parseAdminToken, DELETE, log)
+  return {
+    ...found,
+    adminToken,
+    credentialTexts: { ...config.credentialTexts, ADMIN_TOKEN: file.text },
+    secretFiles: { ...config.secretFiles, ADMIN_TOKEN: file.path },
+  }
 }
 
 const RESTORE =

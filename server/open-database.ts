@@ -5,9 +5,12 @@ import { isNewer } from '../db/migration-files.ts'
 import { findMissingPrivileges } from '../db/privileges.ts'
 import { makePartitions } from '../db/queries/audit-partitions.ts'
 import { findInstallation } from '../db/queries/customer-keys.ts'
+import { storeServedDatabase } from '../db/queries/served-database.ts'
 import { assertNoGaps, stateOfSchema } from '../db/schema-check.ts'
 import { inspect, type Server } from '../db/server-info.ts'
+import { MAINTENANCE } from './audit/audit.ts'
 import { type Config, ConfigError } from './config/load.ts'
+import type { UrlFiles } from './config/url-files.ts'
 import { closeToOthers } from './embedded/data-dir.ts'
 import { Unavailable } from './lib/errors.ts'
 import type { Log } from './lib/logger.ts'
@@ -17,14 +20,18 @@ type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
 
 /**
  * Opens the database, migrated and complete; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to
- * the wrong place or its role lacks a right, NotMigrated, and SchemaError.
+ * the wrong place or its role lacks a right, NotMigrated, and SchemaError. `files` is asked when a login is refused later.
  */
-export async function openDatabase(urls: Urls, folder: string | undefined): Promise<Database> {
+export async function openDatabase(
+  urls: Urls,
+  folder: string | undefined,
+  files?: UrlFiles,
+): Promise<Database> {
   const { databaseUrl, directDatabaseUrl } = urls
   let db: Database
   if (databaseUrl !== undefined) {
     const server = await checkServers(databaseUrl, directDatabaseUrl)
-    db = await open({ url: databaseUrl, server })
+    db = await open({ url: databaseUrl, server, reread: files?.reader('DATABASE_URL', databaseUrl) })
     await bringUpToDate(db, directDatabaseUrl ?? databaseUrl)
     await checkPrivileges(db)
   } else {
@@ -126,11 +133,13 @@ const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
 export async function startListener(
   urls: Urls,
   changeFeed: { wake(): void },
-  log: Log,
+  { files, log }: { files: UrlFiles; log: Log },
 ): Promise<Listener | undefined> {
-  const url = urls.directDatabaseUrl ?? urls.databaseUrl
+  const { databaseUrl, directDatabaseUrl } = urls
+  const url = directDatabaseUrl ?? databaseUrl
   if (url === undefined) return undefined
-  const hints = await listenForChanges(url, () => changeFeed.wake())
+  const reread = files.reader(directDatabaseUrl === undefined ? 'DATABASE_URL' : 'DIRECT_DATABASE_URL', url)
+  const hints = await listenForChanges(url, () => changeFeed.wake(), reread)
   if (!hints.heard)
     log.warn(
       'notifications do not arrive, so other replicas hear of a revocation up to half a second later; ' +
@@ -155,6 +164,21 @@ export async function findUnsafeSettings(db: Database): Promise<string[]> {
     `select name from unnest(array['fsync', 'full_page_writes']) as name where current_setting(name) = 'off'`,
   )
   return rows.map(({ name }) => name)
+}
+
+/**
+ * Logs a warning if the installation was last served from another database. Whether it was moved, restored or copied can't
+ * be seen from here, so the server starts; only a copy of the server's files looks like the original.
+ */
+export async function warnIfMoved(db: Database, log: Log) {
+  const [moved] = await storeServedDatabase(db, MAINTENANCE)
+  if (moved === undefined) return
+  const { former, present } = moved
+  log.warn(
+    { former, present },
+    'this installation was served from another database before: it was moved, restored or copied. If the former one is ' +
+      'still served, each accepts the tokens of the other: see docs/running.md, Copies',
+  )
 }
 
 /** Logs a warning if a newer version has migrated the database, and says when that is supported. */

@@ -14,8 +14,8 @@ export function createReplica(parts: Parts) {
 
   /** Flushes pending writes and leaves the change feed. */
   async function stop() {
-    const { sessions, clients, changeFeed } = services
-    await maintenance.stop()
+    const { sessions, clients, changeFeed, sequencer } = services
+    await Promise.all([maintenance.stop(), sequencer.stop()])
     await Promise.all([sessions.stop(), clients.stop()])
     await changeFeed.stop()
     await tracing?.flush()

@@ -1,7 +1,9 @@
 import type { Database } from '../db/client.ts'
 import { isMigrated } from '../db/migration-files.ts'
 import type { Redis } from '../db/redis.ts'
-import type { Config } from './config/load.ts'
+import { CredentialFiles } from './config/credential-files.ts'
+import type { Config, Credentials } from './config/load.ts'
+import type { UrlFiles } from './config/url-files.ts'
 import type { SealingKey } from './crypto/envelope.ts'
 import { exitNow } from './exit.ts'
 import { loadKeyRing } from './keys/master-keys.ts'
@@ -10,7 +12,7 @@ import type { Log } from './lib/logger.ts'
 import type { MetricSnapshot } from './lib/metrics.ts'
 import { writeMessage } from './lib/standard-output.ts'
 import { listen } from './listen.ts'
-import { startListener } from './open-database.ts'
+import { startListener, warnIfMoved } from './open-database.ts'
 import { createReplica } from './replica.ts'
 import type { Worker } from './services.ts'
 import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS } from './shutdown.ts'
@@ -25,6 +27,8 @@ export interface ServeOptions {
   config: Config & StartupSecrets
   /** The opened and migrated database. */
   db: Database
+  /** Read again when a server refuses a login. */
+  files: UrlFiles
   log: Log
   clock: Clock
   worker?: Worker
@@ -43,24 +47,42 @@ export interface Served {
 }
 
 /** Runs one replica from its creation to the end of its process. */
-export async function serve({ config, db, log, clock, worker, joining }: ServeOptions): Promise<Served> {
+export async function serve({
+  config,
+  db,
+  files,
+  log,
+  clock,
+  worker,
+  joining,
+}: ServeOptions): Promise<Served> {
   const keyRing = await loadKeyRing(db, config.masterKeys)
+  await warnIfMoved(db, log)
   let draining = false
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
-  const redis = await redisOf(config, log)
+  const redis = await redisOf(config, files, log)
   const parts = { config, db, redis, keyRing, clock, log, process: state, worker }
   const replica = createReplica({ ...parts, processMetrics: true })
+  const apply = (credentials: Credentials) => {
+    replica.operators.replace(credentials)
+    replica.clients.replaceConfigured(credentials)
+  }
+  const credentialFiles = new CredentialFiles({ config, apply, log })
+  await credentialFiles.start()
   joining?.(() => replica.changeFeed.stop())
   await replica.changeFeed.start()
   replica.maintenance.start()
-  const hints = startListener(config, replica.changeFeed, log)
-  const server = await listen(replica.app, config, { draining: state.draining, clock, log })
+  replica.sequencer.start()
+  const hints = startListener(config, replica.changeFeed, { files, log })
+  const { app, metrics } = replica
+  const server = await listen(app, config, { draining: state.draining, clock, log, metrics })
 
   async function drain(pause: number) {
     if (draining) return
     draining = true
     log.info('draining')
     setTimeout(endLate, pause + MAX_DRAIN_MS).unref()
+    credentialFiles.stop()
     await server.close(pause)
     await (await hints)?.close()
     await replica.stop()
@@ -69,7 +91,7 @@ export async function serve({ config, db, log, clock, worker, joining }: ServeOp
     log.info('ended')
     exitNow(0)
   }
-  return { port: server.port, numbers: () => replica.metrics.numbers(), drain }
+  return { port: server.port, numbers: () => metrics.numbers(), drain }
 }
 
 function endLate(): never {
@@ -78,8 +100,8 @@ function endLate(): never {
 }
 
 /** The driver is loaded only where there is a Redis: it would cost every other start a tenth of its time. */
-async function redisOf({ redisUrl }: Config, log: Log): Promise<Redis | undefined> {
+async function redisOf({ redisUrl }: Config, files: UrlFiles, log: Log): Promise<Redis | undefined> {
   if (redisUrl === undefined) return undefined
   const { openRedis } = await import('../db/redis.ts')
-  return openRedis(redisUrl, log)
+  return openRedis(redisUrl, log, { reread: files.reader('REDIS_URL', redisUrl) })
 }

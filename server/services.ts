@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os'
 import type { Database } from '../db/client.ts'
 import { observing } from '../db/queries/change-feed.ts'
 import type { Redis } from '../db/redis.ts'
+import { AuditSequencer } from './audit/sequencer.ts'
 import { ClientAuthenticator } from './clients/authenticate.ts'
 import { Operators } from './clients/operators.ts'
 import { ResourceServers } from './clients/resource-servers.ts'
@@ -18,6 +19,7 @@ import type { Log } from './lib/logger.ts'
 import { Metrics } from './lib/metrics.ts'
 import { OnePerKey } from './lib/one-per-key.ts'
 import { MemoryRateLimiter, type RateLimiter, RedisRateLimiter } from './lib/rate-limiter.ts'
+import { RedisNames } from './lib/redis-names.ts'
 import { droppedLogLines } from './lib/standard-output.ts'
 import { ChangeFeed } from './revocation/change-feed.ts'
 import { RedisNotifier } from './revocation/notify.ts'
@@ -25,6 +27,7 @@ import { RevocationList } from './revocation/revocation-list.ts'
 import { Revoker } from './revocation/revoker.ts'
 import { Authenticator } from './tokens/authenticator.ts'
 import { Issuer } from './tokens/issuer.ts'
+import { TokenQuota } from './tokens/quota.ts'
 import { Sessions } from './tokens/refresh.ts'
 import { TokenSigner } from './tokens/signer.ts'
 import { TokenVerifier } from './tokens/verifier.ts'
@@ -66,12 +69,13 @@ const POLL_DEADLINE_MS = 800
 const TOKEN_CACHE_BYTES = 64 * 2 ** 20
 /** Maximum number of logins that wait for a core. */
 const MAX_QUEUED_LOGINS = 64
-/** Reads that may cost many rows: how many are under way at a time, fewer than the pool has connections, and how many wait. */
-const MAX_READS = 4
-/** Acts that need a statement of their own, for example a second refresh of a session: under way at a time, and waiting. */
-const MAX_ALONE = 4
-const MAX_QUEUED_ALONE = 1_000
-const MAX_QUEUED_READS = 64
+/**
+ * Statements of one customer alone: how many are under way at a time, so that the acts that share statements always have
+ * connections of the pool, and how many wait. The embedded database has one connection.
+ */
+const MAX_TURNS = 6
+const MAX_EMBEDDED_TURNS = 1
+const MAX_QUEUED_TURNS = 1_000
 
 /** Everything that routes and the functions of the domain use. */
 export type Services = ReturnType<typeof createServices>
@@ -85,9 +89,11 @@ export function createServices(parts: Parts) {
       busAge: () => changeFeed.age / 1000,
       maxAnswerAge: () => changeFeed.maxAnswerAge / 1000,
       changeFeed: () => changeFeed.counts,
+      reloads: () => changeFeed.reloads,
       revocations: () => revocations.size,
       customers: () => keys.size,
       database: () => db.usage(),
+      auditLag: () => sequencer.lag,
       bodyBytes: () => bodyMemory.bytes,
       tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
@@ -98,6 +104,7 @@ export function createServices(parts: Parts) {
   )
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const replica = randomId(15)
+  const sequencer: AuditSequencer = new AuditSequencer({ db, clock, log })
   const revocations = new RevocationList()
   const bodyMemory = new BodyMemory()
   const authenticator = new Authenticator({ issuer: iss, maxCacheBytes: share(TOKEN_CACHE_BYTES, worker) })
@@ -112,19 +119,24 @@ export function createServices(parts: Parts) {
       authenticator.clear()
     },
   }
-  const hints = redis && new RedisNotifier(redis, keyRing, () => changeFeed.wake())
+  const redisNames = new RedisNames(keyRing, () => changeFeed.timeline)
+  const hints = redis && new RedisNotifier(redis, redisNames, () => changeFeed.wake())
   const published = () => hints?.send()
   const connection = db.connection(Math.min(maxStaleness / 2, POLL_DEADLINE_MS))
   const feed = { connection, db, clock, maxStaleness, replica, revocations, forget, published, log }
   const changeFeed: ChangeFeed = new ChangeFeed(feed)
-  const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, changeFeed })
+  const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, names: redisNames, changeFeed })
   const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
   const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations })
-  const limits = createLimits(parts)
-  const alone = new ConcurrencyLimit(MAX_ALONE, MAX_QUEUED_ALONE)
-  const issuer = new Issuer({ db, alone, signer: new TokenSigner({ keys, issuer: iss }), config })
+  const limits = createLimits(parts, redisNames)
+  const turns = new ConcurrencyLimit(
+    db.kind === 'embedded' ? MAX_EMBEDDED_TURNS : MAX_TURNS,
+    share(MAX_QUEUED_TURNS, worker),
+  )
+  const quota = new TokenQuota({ keys, clock, config })
+  const issuer = new Issuer({ db, turns, quota, signer: new TokenSigner({ keys, issuer: iss }), config })
   const revoker = new Revoker({ db, changeFeed, revocations, limits })
-  const sessions = new Sessions({ db, alone, issuer, revoker, config, metrics, log })
+  const sessions = new Sessions({ db, turns, quota, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
@@ -132,7 +144,6 @@ export function createServices(parts: Parts) {
     Math.min(share(availableParallelism(), worker), 3),
     share(MAX_QUEUED_LOGINS, worker),
   )
-  const reads = new ConcurrencyLimit(share(MAX_READS, worker), share(MAX_QUEUED_READS, worker))
   return {
     config,
     clock,
@@ -145,12 +156,14 @@ export function createServices(parts: Parts) {
     metrics,
     limits,
     passwordHashing,
-    reads,
+    turns,
     changeFeed,
     revocations,
     revoker,
+    sequencer,
     keys,
     redisKeyCache,
+    redisNames,
     tokens,
     issuer,
     sessions,
@@ -165,8 +178,8 @@ export function createServices(parts: Parts) {
 }
 
 /** Limits are counted across all replicas with Redis, otherwise across all workers or in this process. */
-const createLimits = ({ redis, keyRing, worker }: Parts): RateLimiter =>
-  redis ? new RedisRateLimiter({ redis, keyRing }) : (worker?.limits ?? new MemoryRateLimiter())
+const createLimits = ({ redis, worker }: Parts, names: RedisNames): RateLimiter =>
+  redis ? new RedisRateLimiter({ redis, names }) : (worker?.limits ?? new MemoryRateLimiter())
 
 /** Divides a limit of the machine among the workers. Each gets at least 1. */
 const share = (whole: number, worker: Worker | undefined) =>

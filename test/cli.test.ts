@@ -195,7 +195,9 @@ test('keys, secrets and sessions of a customer', async () => {
     code: 1,
     stderr: expect.stringContaining('subject: is empty'),
   })
-  expect(await json(`secrets rotate ${id} --dry-run`)).toEqual({ would_end: { sessions: 1, tokens: 1 } })
+  expect(await json(`secrets rotate ${id} --dry-run`)).toEqual({
+    would_end: { sessions: 1, tokens: 1, partial: false },
+  })
   expect((await assay(`secrets rotate ${id} --use access --now`)).code).toBe(64)
   const rotated = await json(`secrets rotate ${id} --use access --now --yes`)
   expect(rotated.versions).toEqual([{ use: 'access', version: 2 }])
@@ -313,13 +315,30 @@ test('why a token is refused, and who did that, is found', async () => {
   expect(stdout).toMatch(/^to fix it +log in again$/m)
   const [event] = await json(`audit --customer ${id} --type session.revoked`)
   expect(event).toMatchObject({ actor: 'operator:admin', session_id })
-  const { stdout: lines } = await assay(`audit --customer ${id} --export`)
-  expect(
-    lines
-      .trimEnd()
-      .split('\n')
-      .map(line => JSON.parse(line).type),
-  ).toContain('session.revoked')
+})
+
+test('an export of the audit ends with the cursor that continues it', async () => {
+  const { customer } = await newCustomer()
+  const exported = async (more = '') => {
+    const { code, stdout, stderr } = await assay(`audit --customer ${customer.id} --export${more}`)
+    expect(code).toBe(0)
+    const [, cursor] = /continue with --after (\S+)\n$/.exec(stderr)!
+    const events = stdout.split('\n').filter(Boolean)
+    return { types: events.map(line => JSON.parse(line).type), cursor }
+  }
+  await until('the event has its place', async () => (await exported()).types.length === 1)
+  const { types, cursor } = await exported()
+  expect(types).toEqual(['customer.created'])
+  await json(`customers disable ${customer.id}`)
+  await until('the event has its place', async () => (await exported(` --after ${cursor}`)).types.length > 0)
+  expect((await exported(` --after ${cursor}`)).types).toEqual(['customer.disabled'])
+  const ahead = `${Number(cursor!.split('.')[0]) + 1_000}.${cursor!.split('.')[1]}`
+  const refused = await assay(`audit --export --after ${ahead}`)
+  expect([refused.code, refused.stderr]).toEqual([
+    1,
+    expect.stringContaining('is incomplete: continue it with'),
+  ])
+  expect((await assay(`audit --after ${cursor}`)).code).toBe(64)
 })
 
 test('a token to try things with', async () => {
@@ -397,10 +416,11 @@ describe('a server that is not as it should be', () => {
 
   const oddUrl = () => `http://127.0.0.1:${(odd.address() as AddressInfo).port}`
 
-  test('is not ready: what failed is shown, with and without the replicas', async () => {
+  test('is not ready: what failed is shown, and a database that is away is not asked for the replicas', async () => {
     const checks = { accepting: 'ok', state: 'failed', database: 'failed', migrations: 'unknown' }
     paths = { '/readyz': { status: 503, body: JSON.stringify({ status: 'unavailable', checks }) } }
-    answer = problem(503, 'temporarily_unavailable', 'temporarily unavailable; try again')
+    // Asked for, the replicas would make it end with 76: a database that is known to be away is not waited for.
+    answer = { status: 200, body: '<html>' }
     const status = await assay('status', undefined, { ASSAY_URL: oddUrl() })
     expect(status).toMatchObject({ code: 75, stderr: '' })
     expect(status.stdout).toMatch(
@@ -410,6 +430,11 @@ describe('a server that is not as it should be', () => {
     expect(status.stdout).toMatch(/replicas are unknown/)
     const forScripts = await assay('status --json', undefined, { ASSAY_URL: oddUrl() })
     expect(JSON.parse(forScripts.stdout)).toEqual({ status: 'unavailable', checks })
+    answer = problem(503, 'temporarily_unavailable', 'temporarily unavailable; try again')
+    const only = { ...checks, database: 'ok' }
+    paths = { '/readyz': { status: 503, body: JSON.stringify({ status: 'unavailable', checks: only }) } }
+    const refused = await assay('status', undefined, { ASSAY_URL: oddUrl() })
+    expect(refused).toMatchObject({ code: 75, stdout: expect.stringMatching(/replicas are unknown/) })
     paths = {}
   })
 

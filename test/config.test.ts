@@ -69,10 +69,13 @@ test('without any setting the server is embedded, and every default is as docume
     signup: 'open',
     trustProxy: [],
     tokenCookie: undefined,
+    tokensPerMinute: 6000,
     keyMaxAge: 90 * 86_400,
     auditRetention: 400 * 86_400,
     workers: 1,
     logLevel: 'info',
+    secretFiles: {},
+    credentialTexts: {},
   })
 })
 
@@ -85,7 +88,7 @@ test('an empty setting is an unset one', () => {
 })
 
 test('the list of settings says which have a default and which are secret', () => {
-  expect(SETTINGS).toHaveLength(25)
+  expect(SETTINGS).toHaveLength(26)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
   expect(secrets).toEqual([
@@ -120,6 +123,7 @@ const GOOD: [name: string, text: string, field: keyof Config, value: unknown][] 
   ['REFRESH_TOKEN_TTL', '90d', 'refreshTokenTtl', 90 * 86_400],
   ['SESSION_MAX_TTL', '3650d', 'sessionMaxTtl', 3650 * 86_400],
   ['REFRESH_POLICY', 'strict', 'refreshPolicy', 'strict'],
+  ['REFRESH_POLICY', 'reusable', 'refreshPolicy', 'reusable'],
   ['REFRESH_GRACE', '0s', 'refreshGrace', 0],
   ['MAX_STALENESS', '500ms', 'maxStaleness', 500],
   ['MAX_STALENESS', '5m', 'maxStaleness', 300_000],
@@ -127,6 +131,7 @@ const GOOD: [name: string, text: string, field: keyof Config, value: unknown][] 
   ['TRUST_PROXY', '10.0.0.0/8, ::1,fd00::/8', 'trustProxy', ['10.0.0.0/8', '::1', 'fd00::/8']],
   ['TOKEN_COOKIE', '__Host-token', 'tokenCookie', '__Host-token'],
   ['KEY_MAX_AGE', '0s', 'keyMaxAge', 0],
+  ['TOKENS_PER_MINUTE', '120', 'tokensPerMinute', 120],
   ['LOG_LEVEL', 'silent', 'logLevel', 'silent'],
 ]
 
@@ -195,6 +200,7 @@ const BAD: Record<string, string[]> = {
   TOKEN_COOKIE: ['a b', 'a=b', 'a;b', 'naïve', '"a"'],
   AUDIT_RETENTION: ['1d', '0s', '400', '36501d', '1.5d'],
   KEY_MAX_AGE: ['90', 'never', '1500ms', '3651d'],
+  TOKENS_PER_MINUTE: ['0', '-1', '6000/min', '1e3', '1000000001', '99999999999999999999'],
   WORKERS: ['0', '-1', '65', '100', '02', '2.5', '2 ', 'all', 'AUTO'],
   LOG_LEVEL: ['INFO', 'verbose'],
   MASTER_KEYS: [
@@ -441,7 +447,8 @@ describe('secrets', () => {
     const names = Object.keys(values)
     const env = Object.fromEntries(names.map(name => [`${name}_FILE`, `/run/secrets/${name}`]))
     const files = Object.entries(values).map(([name, text]) => [`/run/secrets/${name}`, write(text)])
-    expect(load(env, Object.fromEntries(files))).toEqual(load(values))
+    const secretFiles = Object.fromEntries(names.map(name => [name, `/run/secrets/${name}`]))
+    expect(load(env, Object.fromEntries(files))).toEqual({ ...load(values), secretFiles })
   })
 
   test('one that is set twice, here and in a file, is refused', () => {

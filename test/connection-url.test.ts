@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { PeerCertificate } from 'node:tls'
 import { afterAll, expect, test } from 'vitest'
-import { parseConnectionUrl } from '../db/connection-url.ts'
+import { isSamePlace, parseConnectionUrl } from '../db/connection-url.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'assay-url-'))
 const file = join(folder, 'ca.crt')
@@ -95,4 +95,23 @@ test('the certificate is checked for the host of the URL, an address too, whatev
 test('nothing is encrypted to a Unix socket, which leads to this machine', () => {
   const { hosts } = parseConnectionUrl('postgres:///d?host=/run,db.test&sslmode=require')
   expect(hosts.map(({ tls }) => tls === undefined)).toEqual([true, false])
+})
+
+test.each([
+  ['postgres://a:1@h/d', 'postgres://b:2@h/d', true],
+  ['postgres://a:p%40@h1:1,h2/d?sslmode=require', 'postgres://a:q@h1:1,h2/d?sslmode=require', true],
+  ['postgres://h/d?user=a&password=1', 'postgres://h/d?user=b&password=2', true],
+  ['postgres://a:1@h', 'postgres://a:2@h', true],
+  ['postgres://a:1@h', 'postgres://b:1@h', false],
+  ['postgres://h?user=a', 'postgres://h?user=b', false],
+  ['postgres://a:1@h/d', 'postgres://a:1@g/d', false],
+  ['postgres://a:1@h/d', 'postgres://a:1@h:5433/d', false],
+  ['postgres://a:1@h/d', 'postgres://a:1@h/e', false],
+  ['postgres://a:1@h/d', 'postgres://a:1@h/d?sslmode=require', false],
+  ['postgres://a:1@h/d?options=-c%20a=1', 'postgres://a:1@h/d?options=-c%20a=2', false],
+  ['redis://:1@h:1/2', 'redis://u:3@h:1/2', true],
+  ['redis://:1@h:1/2', 'redis://:1@h:1/3', false],
+  ['redis://:1@h', 'rediss://:1@h', false],
+])('whether %s and %s lead to the same place, whoever logs in: %s', (one, other, same) => {
+  expect(isSamePlace(one, other)).toBe(same)
 })

@@ -68,6 +68,13 @@ describe.skipIf(!promtool)('the alerts, by promtool (skipped where it is not ins
     await expectAlerts(outage, [10, 11, 12, 13, 14, 15, 16, 20].flatMap(none))
   })
 
+  test('page nobody for a planned switchover and the way back, seen by every replica', async () => {
+    const switchover = { 'assay_change_feed_reloads_total{reason="timeline"}': '0x40 1x8 2x251' }
+    const paging = rules.filter(({ labels }) => labels.severity === 'page').map(({ alert }) => alert)
+    const silent = (minutes: number) => paging.map(alertname => ({ eval_time: `${minutes}m`, alertname }))
+    await expectAlerts(switchover, [10, 11, 12, 13, 15, 20].flatMap(silent), switchover)
+  })
+
   test('are tried all of them', () => {
     expect(Object.keys(TRIALS)).toEqual(rules.map(({ alert }) => alert))
   })

@@ -224,6 +224,9 @@ const nginxFiles = () => [
     const [from = '', to = ''] = volume.split(':')
     return mount(join(ROOT, from), to)
   }),
+  // The names are in /etc/hosts here, and Debian's nginx has no `resolve`.
+  'sed "s/ resolve;/;/" /etc/nginx/conf.d/default.conf >/run/demo.conf',
+  ...mount('/run/demo.conf', '/etc/nginx/conf.d/default.conf'),
   `printf '%s' '${NGINX_CONF}' >/etc/nginx/nginx.conf`,
 ]
 

@@ -19,6 +19,14 @@ const regex = (text: string) => {
   return new RegExp(pattern.replaceAll('\\x{', '\\u{'), `${flags}u`)
 }
 
+/** What the files of the gateways that are tested as real programs permit, too. */
+const CORS = {
+  methods: 'GET, HEAD, POST, PUT, PATCH, DELETE',
+  headers: 'Authorization, Content-Type',
+  exposed: 'WWW-Authenticate, Retry-After',
+  origin: 'https://app.example.com',
+}
+
 /** A name with hyphens and underscores in every mixture. */
 const spellings = (name: string): string[] => {
   const at = name.indexOf('-')
@@ -84,6 +92,25 @@ describe('deploy/traefik', () => {
     expect(middlewares['assay-ambiguous']).toEqual({ ipAllowList: nobody })
   })
 
+  test('a preflight is answered before anyone is asked, for the listed origin and never for its cookies', () => {
+    const { customResponseHeaders, ...policy } = middlewares['assay-cors'].headers
+    expect(policy).toEqual({
+      accessControlAllowOriginList: [CORS.origin],
+      accessControlAllowMethods: CORS.methods.split(', '),
+      accessControlAllowHeaders: CORS.headers.split(', '),
+      accessControlExposeHeaders: CORS.exposed.split(', '),
+      accessControlMaxAge: 600,
+      accessControlAllowCredentials: false,
+      addVaryHeader: true,
+    })
+    const dropped = ['Access-Control-Allow-Origin', 'Access-Control-Allow-Credentials']
+    expect(customResponseHeaders).toEqual(Object.fromEntries(dropped.map(name => [name, ''])))
+    for (const { service, middlewares: names } of Object.values<{ service: string; middlewares?: string[] }>(
+      routers,
+    ))
+      if (service === 'backend') expect(names?.[1]).toBe('assay-cors')
+  })
+
   test('a rule also holds in capitals, without a slash at the end, and with a suffix', () => {
     const protectedBy = regex(/^PathRegexp\(`(.*)`\)$/.exec(routers.reports.rule)![1]!)
     for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports', '/reports.json'])
@@ -122,7 +149,7 @@ describe('deploy/traefik', () => {
 describe('deploy/envoy', () => {
   const { listeners, clusters } = parse(read('envoy/envoy.yaml')).static_resources
   const manager = listeners[0].filter_chains[0].filters[0].typed_config
-  const [mutation, authz, router] = manager.http_filters.map(
+  const [mutation, cors, authz, router] = manager.http_filters.map(
     (filter: { typed_config: Record<string, unknown> }) => filter.typed_config,
   )
   const [host] = manager.route_config.virtual_hosts
@@ -132,6 +159,7 @@ describe('deploy/envoy', () => {
   test('what the client forged is taken off before anyone is asked', () => {
     const removed = mutation.mutations.request_mutations.map((one: { remove: string }) => one.remove)
     expect(removed.sort()).toEqual([...small, 'x-assay-require', 'x-original-url', 'x-rewrite-url'].sort())
+    expect(cors['@type']).toMatch(/cors/)
     expect(authz['@type']).toMatch(/ext_authz/)
     expect(router['@type']).toMatch(/router/)
     expect(manager.common_http_protocol_options.headers_with_underscores_action).toBe('DROP_HEADER')
@@ -205,6 +233,21 @@ describe('deploy/envoy', () => {
     for (const usual of ['gateway.test', 'gateway.test:80', '[::1]:80']) expect(usual).not.toMatch(refused)
   })
 
+  test('a preflight is answered before anyone is asked, for the listed origin and never for its cookies', () => {
+    const { '@type': _, ...policy } = host.typed_per_filter_config['envoy.filters.http.cors']
+    expect(policy).toEqual({
+      allow_origin_string_match: [{ exact: CORS.origin }],
+      allow_methods: CORS.methods,
+      allow_headers: CORS.headers,
+      expose_headers: CORS.exposed,
+      max_age: '600',
+      allow_credentials: false,
+    })
+    expect(host.response_headers_to_add).toEqual([{ header: { key: 'vary', value: 'Origin' } }])
+    const dropped = ['access-control-allow-origin', 'access-control-allow-credentials']
+    expect(host.response_headers_to_remove).toEqual(dropped)
+  })
+
   test('only /public/ is not asked about, and the token ends there', () => {
     const disabled = host.routes.filter(
       (route: { direct_response?: object }) =>
@@ -247,6 +290,20 @@ describe('deploy/ingress-nginx', () => {
   test('unknown is 503', () => {
     expect(annotation('configuration-snippet')).toContain('error_page 500 = @assay_unavailable;')
     expect(annotation('server-snippet')).toMatch(/location @assay_unavailable \{[^}]*return 503;/)
+  })
+
+  test('a preflight is answered before anyone is asked, for the listed origin and never for its cookies', () => {
+    expect(annotation('enable-cors')).toBe('true')
+    expect(annotation('cors-allow-origin')).toBe(CORS.origin)
+    expect(annotation('cors-allow-methods')).toBe(CORS.methods)
+    expect(annotation('cors-allow-headers')).toBe(CORS.headers)
+    expect(annotation('cors-expose-headers')).toBe(CORS.exposed)
+    expect(annotation('cors-max-age')).toBe('600')
+    expect(annotation('cors-allow-credentials')).toBe('false')
+    const snippet = annotation('configuration-snippet')
+    expect(snippet).toContain('add_header Vary Origin always;')
+    for (const name of ['Access-Control-Allow-Origin', 'Access-Control-Allow-Credentials'])
+      expect(snippet).toContain(`proxy_hide_header ${name};`)
   })
 
   test('asks the Service of deploy/kubernetes, and remembers no answer', () => {

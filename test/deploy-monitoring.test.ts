@@ -5,6 +5,7 @@ import { parse } from 'yaml'
 import { OUTCOMES } from '../server/keys/redis-cache.ts'
 import { UNAVAILABLE } from '../server/lib/errors.ts'
 import { Metrics } from '../server/lib/metrics.ts'
+import { RELOAD_REASONS } from '../server/revocation/reload.ts'
 import { MetricsAggregator } from '../server/workers/metrics.ts'
 
 const DEPLOY = join(import.meta.dirname, '../deploy')
@@ -53,10 +54,12 @@ async function atStart(): Promise<string> {
     {
       busAge: zero,
       maxAnswerAge: zero,
-      changeFeed: () => ({ polls: 0, failures: 0, rows: 0, reloads: 0 }),
+      changeFeed: () => ({ polls: 0, failures: 0, rows: 0 }),
+      reloads: () => new Map(RELOAD_REASONS.map(reason => [reason, 0])),
       revocations: zero,
       customers: zero,
       database: () => ({ calls: 0, connections: 0 }),
+      auditLag: zero,
       bodyBytes: zero,
       tokenCache: () => ({ outcomes: new Map(), tokens: 0, bytes: 0 }),
       redisKeyCache: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),
@@ -100,9 +103,10 @@ describe.each(Object.entries(expressions))('deploy/%s', (_, used) => {
       '../db/queries/refresh.ts',
     ].map(file => readFileSync(join(import.meta.dirname, '../server', file), 'utf8'))
     const outcomes = (value: string) => value === 'ok' || source.some(file => file.includes(`'${value}'`))
+    const reasons = new Set<string>([...Object.keys(UNAVAILABLE), ...RELOAD_REASONS])
     for (const [, label, values] of used.join('\n').matchAll(/\b(reason|outcome)!?=~?"([^"]+)"/g))
       for (const value of values!.split('|'))
-        expect({ value, known: label === 'reason' ? value in UNAVAILABLE : outcomes(value) }).toEqual({
+        expect({ value, known: label === 'reason' ? reasons.has(value) : outcomes(value) }).toEqual({
           value,
           known: true,
         })

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
+import { longestWithoutYes } from '../faults/checker.ts'
 import type { Outcome } from '../faults/drill.ts'
 import { between, report } from '../faults/report.ts'
 
@@ -11,6 +12,8 @@ const PAGE = readFileSync(join(import.meta.dirname, '../docs/faults.md'), 'utf8'
 const outcome = (recovery: number, worstStaleness: number, problems: string[] = []): Outcome => ({
   verdict: { wrongYes: [], false401: [], odd: [], worstStaleness, tried: 7, decisions: 100 },
   recovery,
+  longestWithoutYes: 0,
+  revocations: 0,
   problems,
 })
 
@@ -31,12 +34,26 @@ test('a run that failed or never recovered is not counted as passed', () => {
   expect(text).toContain('0 of 1 faults passed')
 })
 
-test('the page has its place for the table, which a later one replaces, and the rest of it stays', () => {
-  const once = between(PAGE, report(rows, '17.1'))
-  const twice = between(once, report(rows, '18.1'))
+const COMMANDS = ['npm run faults -- --write', 'npm run faults -- --patroni --write']
+
+test.each(COMMANDS)('the page has its place for the table of `%s`, and the rest of it stays', command => {
+  const marker = `<!-- ${command} -->`
+  const rest = (page: string) => {
+    const [before, after] = page.split(marker)
+    return [before, after!.slice(after!.indexOf('<!-- end -->'))]
+  }
+  const once = between(PAGE, report(rows, '17.1'), command)
+  const twice = between(once, report(rows, '18.1'), command)
   expect(twice).toContain('PostgreSQL 18.1')
   expect(twice).not.toContain('PostgreSQL 17.1')
-  expect(twice.split('<!--')[0]).toBe(PAGE.split('<!--')[0])
-  expect(twice.split('-->').at(-1)).toBe(PAGE.split('-->').at(-1))
-  expect(() => between('no markers', 'table')).toThrow('docs/faults.md')
+  expect(rest(twice)).toEqual(rest(PAGE))
+  expect(() => between('no markers', 'table', command)).toThrow('docs/faults.md')
+})
+
+test('the longest time without a yes is of one replica, whatever the others accept', () => {
+  const at = (recordAnswer: number, replica: number, status: number) => ({
+    ...{ recordAnswer, replica, status, token: 't', sentAt: recordAnswer, age: undefined },
+  })
+  const decisions = [at(0, 0, 200), at(700, 0, 503), at(900, 0, 200), at(100, 1, 200), at(300, 1, 200)]
+  expect(longestWithoutYes(decisions)).toBe(900)
 })

@@ -133,6 +133,7 @@ describe('every schema', () => {
       'ServerMembers',
       'AuditEvent properties detail',
       'WholeAuditEvent properties detail',
+      'OrderedAuditEvent properties detail',
       'ActiveMembers',
     ])
   })

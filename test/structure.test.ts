@@ -162,6 +162,7 @@ describe('the import rule', () => {
       'cli/doctor/checks/database.ts',
       'cli/doctor/checks/redis.ts',
       'cli/doctor/checks/settings.ts',
+      'cli/doctor/checks/transactions.ts',
       'cli/doctor/checks/writes.ts',
       'cli/main.ts',
       'cli/program.ts',

@@ -4,7 +4,7 @@ import { AssayCommand } from '../command.ts'
 import { customerPath, showCustomer } from '../customer.ts'
 import { parseDuration } from '../duration.ts'
 import { CommandError, EXIT } from '../errors.ts'
-import { parseList } from '../options.ts'
+import { parseList, parseWholeNumber } from '../options.ts'
 
 /** Removes a member from the policy: the server's own value applies again. */
 const DEFAULT = 'default'
@@ -32,15 +32,19 @@ export const policy = new AssayCommand('policy')
   .addOption(duration('--refresh-token-ttl <duration>', 'how long a session may be idle'))
   .addOption(duration('--session-max-ttl <duration>', 'absolute lifetime of sessions that begin from now on'))
   .addOption(
-    new Option('--refresh-policy <policy>', 'when a used refresh token may be presented again').choices([
-      'until_confirmed',
-      'grace_only',
-      'strict',
-      'default',
-    ]),
+    new Option(
+      '--refresh-policy <policy>',
+      'when a used refresh token may be presented again; reusable: always, by a client with its API key',
+    ).choices(['until_confirmed', 'grace_only', 'strict', 'reusable', 'default']),
   )
   .addOption(
     duration('--key-max-age <duration>', 'age at which its secrets are rotated, 1h or more; 0d: never'),
+  )
+  .addOption(
+    new Option(
+      '--tokens-per-minute <number>',
+      'tokens that it may be issued a minute, and as many refreshes',
+    ).argParser(orDefault(parseWholeNumber(1, 6000))),
   )
   .example('customers policy k5m2q7xw3bfz6tha --max-access-token-ttl 10m --scopes read,write')
   .show(async (id: string, { json: _, ...options }: Record<string, Json>) => {

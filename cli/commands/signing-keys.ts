@@ -70,5 +70,7 @@ const countLosses = (rotate: (body: object) => Promise<Json>) =>
     () => 'more sessions and tokens than could be counted in time',
   )
 
-const describeLosses = ({ sessions, tokens }: { sessions: number; tokens: number }) =>
-  `${sessions} sessions and at most ${tokens} access tokens`
+const describeLosses = ({ sessions, tokens, partial }: Json) =>
+  partial
+    ? `at least ${sessions} sessions, and more access tokens than are counted`
+    : `${sessions} sessions and at most ${tokens} access tokens`

@@ -1,3 +1,4 @@
+CREATE SEQUENCE "assay"."audit_event_ids" INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 START WITH 1 CACHE 1;--> statement-breakpoint
 CREATE SEQUENCE "assay"."epochs" INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 START WITH 1 CACHE 1;--> statement-breakpoint
 CREATE TABLE "assay"."api_keys" (
 	"id" text PRIMARY KEY NOT NULL,
@@ -12,9 +13,17 @@ CREATE TABLE "assay"."api_keys" (
 	CONSTRAINT "api_keys_retry" UNIQUE("retry_digest")
 );
 --> statement-breakpoint
+CREATE TABLE "assay"."audit_batches" (
+	"last_position" bigint PRIMARY KEY NOT NULL,
+	"first_position" bigint NOT NULL,
+	"at" timestamp with time zone[] NOT NULL,
+	"ids" bigint[] NOT NULL,
+	"mark" uuid NOT NULL
+);
+--> statement-breakpoint
 CREATE TABLE "assay"."audit_events" (
 	"at" timestamp with time zone NOT NULL,
-	"id" bigint GENERATED ALWAYS AS IDENTITY (sequence name "assay"."audit_events_id_seq" INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 START WITH 1 CACHE 1),
+	"id" bigint DEFAULT case when pg_current_xact_id() is not null then nextval('assay.audit_event_ids') end NOT NULL,
 	"customer_id" text,
 	"type" text NOT NULL,
 	"actor" text NOT NULL,
@@ -29,10 +38,19 @@ CREATE TABLE "assay"."audit_events" (
 --> statement-breakpoint
 CREATE TABLE "assay"."audit_events_default" PARTITION OF "assay"."audit_events" DEFAULT;
 --> statement-breakpoint
-CREATE TABLE "assay"."change_feed" (
+CREATE TABLE "assay"."audit_sequencer" (
 	"only" boolean PRIMARY KEY DEFAULT true NOT NULL,
-	"seq" bigint DEFAULT 0 NOT NULL,
-	CONSTRAINT "change_feed_only" CHECK ("assay"."change_feed"."only")
+	"position" bigint DEFAULT 0 NOT NULL,
+	"last_id" bigint DEFAULT 0 NOT NULL,
+	"missing" "int8multirange" DEFAULT '{}' NOT NULL,
+	"leaving" "int8multirange" DEFAULT '{}' NOT NULL,
+	"barrier" "xid8",
+	"complete_until" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	CONSTRAINT "audit_sequencer_only" CHECK ("assay"."audit_sequencer"."only")
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."change_feed" (
+	"seq" bigint PRIMARY KEY DEFAULT 0 NOT NULL
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."customers" (
@@ -52,13 +70,14 @@ CREATE TABLE "assay"."customers" (
 	"session_max_ttl" integer,
 	"refresh_policy" text,
 	"key_max_age" integer,
+	"tokens_per_minute" integer,
 	"sealed_data_key" "bytea" NOT NULL,
 	"issued_until" timestamp with time zone DEFAULT '-infinity' NOT NULL,
 	"last_subject_epoch" bigint DEFAULT 0 NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
 	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled')),
-	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict'))
+	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict', 'reusable'))
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."idempotency_keys" (
@@ -75,6 +94,7 @@ CREATE TABLE "assay"."installation" (
 	"id" text NOT NULL,
 	"sealed_key" "bytea" NOT NULL,
 	"epoch" bigint DEFAULT 0 NOT NULL,
+	"served_from" text,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "installation_only" CHECK ("assay"."installation"."only")
 );
@@ -131,6 +151,7 @@ CREATE TABLE "assay"."sessions" (
 	"rotated_at" timestamp with time zone NOT NULL,
 	"prev_rotated_at" timestamp with time zone,
 	"confirmed_at" timestamp with time zone,
+	"renewed_at" timestamp with time zone,
 	"key_version" integer NOT NULL,
 	"prev_key_version" integer,
 	"access_until" timestamp with time zone NOT NULL,
@@ -173,6 +194,7 @@ CREATE TABLE "assay"."subject_epochs" (
 ALTER TABLE "assay"."api_keys" ADD CONSTRAINT "api_keys_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "assay"."signing_keys" ADD CONSTRAINT "signing_keys_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 CREATE INDEX "api_keys_customer" ON "assay"."api_keys" USING btree ("customer_id");--> statement-breakpoint
+CREATE INDEX "audit_events_id" ON "assay"."audit_events" USING btree ("id");--> statement-breakpoint
 CREATE INDEX "audit_events_customer" ON "assay"."audit_events" USING btree ("customer_id","at","id");--> statement-breakpoint
 CREATE INDEX "audit_events_rare" ON "assay"."audit_events" USING btree ("type","at","id") WHERE "assay"."audit_events"."type" not in ('token.issued', 'session.refreshed');--> statement-breakpoint
 CREATE INDEX "audit_events_operator" ON "assay"."audit_events" USING btree ("actor","at","id") WHERE "assay"."audit_events"."actor" like 'operator:%';--> statement-breakpoint
@@ -194,3 +216,5 @@ CREATE INDEX "signing_keys_age" ON "assay"."signing_keys" USING btree ("created_
 CREATE INDEX "subject_epochs_check_after" ON "assay"."subject_epochs" USING btree ("check_after");
 --> statement-breakpoint
 INSERT INTO "assay"."change_feed" DEFAULT VALUES;
+--> statement-breakpoint
+INSERT INTO "assay"."audit_sequencer" DEFAULT VALUES;

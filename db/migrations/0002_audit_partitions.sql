@@ -3,7 +3,8 @@
 -- object of theirs in front.
 
 -- Leaves every role but the owner no more than `select` and `insert` on the audit, and `update` of what the erasure of a
--- customer clears. Default privileges grant more to the role that serves on all that is created, and a migration doesn't know
+-- customer clears; and `select` on its order. An inserted event can't choose its id, which another event may be about to get:
+-- the sequencer would take one for the other. Default privileges grant more to the role that serves on all that is created, and a migration doesn't know
 -- that role's name. An `update` of `at` would move a row into a month that is dropped, so it is as good as a `delete`.
 -- Partitions need no rights: rows are reached through their parent.
 CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
@@ -12,18 +13,26 @@ CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY
     entry record;
   BEGIN
     FOR entry IN
-      SELECT c.oid::regclass AS relation, c.relispartition AS is_partition, a.grantee::regrole AS other,
-        bool_or(a.privilege_type = 'UPDATE') AS updates
+      SELECT c.oid::regclass AS relation, c.oid <> 'assay.audit_events'::regclass AS is_closed, a.grantee::regrole AS other,
+        bool_or(a.privilege_type = 'INSERT') AS inserts, bool_or(a.privilege_type = 'UPDATE') AS updates
       FROM pg_class c, aclexplode(c.relacl) a
-      WHERE a.grantee NOT IN (0, c.relowner) AND (c.oid = 'assay.audit_events'::regclass OR c.oid IN
+      WHERE a.grantee NOT IN (0, c.relowner) AND (c.oid IN ('assay.audit_events'::regclass,
+        'assay.audit_batches'::regclass, 'assay.audit_sequencer'::regclass) OR c.oid IN
         (SELECT inhrelid FROM pg_inherits WHERE inhparent = 'assay.audit_events'::regclass))
-      GROUP BY c.oid, c.relispartition, a.grantee
+      GROUP BY c.oid, a.grantee
     LOOP
       EXECUTE format('revoke delete, truncate, references, trigger on %s from %s', entry.relation, entry.other);
-      IF entry.is_partition THEN
+      IF entry.is_closed THEN
         EXECUTE format('revoke insert, update on %s from %s', entry.relation, entry.other);
-      ELSIF entry.updates THEN
-        -- This revokes what was granted for single columns as well.
+        CONTINUE;
+      END IF;
+      -- To revoke a right on the table revokes what was granted for single columns as well.
+      IF entry.inserts THEN
+        EXECUTE format('revoke insert on %s from %s', entry.relation, entry.other);
+        EXECUTE format('grant insert (at, customer_id, type, actor, subject, session_id, token_id, ip, user_agent, detail)'
+          ' on %s to %s', entry.relation, entry.other);
+      END IF;
+      IF entry.updates THEN
         EXECUTE format('revoke update on %s from %s', entry.relation, entry.other);
         EXECUTE format('grant update (subject, ip, user_agent) on %s to %s', entry.relation, entry.other);
       END IF;
@@ -104,6 +113,111 @@ CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision
     RETURN deleted;
   END $$;
 --> statement-breakpoint
+-- Gives the events that were committed since the last run their positions, at most 2,000 of them. Returns their number, whether
+-- more wait, and whether every event that was committed before this call has a position now.
+--
+-- An event's id is drawn before its commit, so ids become visible out of order. The sequencer takes the ids above the highest
+-- that it has found, and looks again for the lower ones that it missed. Whoever drew a missing id had a transaction's number
+-- when the id was missed, and that number is lower than the one that the next run gets (`barrier`). Once every transaction up to
+-- the barrier has ended and the id is still not there, its transaction has failed: no event will ever have that id. A
+-- transaction that stays open delays its own events alone.
+--
+-- Of two runs at once, one finds the row locked and leaves the work to the other. One that fails changes nothing.
+CREATE FUNCTION "assay"."order_audit_events"(OUT ordered integer, OUT more boolean, OUT complete boolean)
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  -- Plans are kept while tables grow, and nothing analyzes the embedded database. Without sequential scans a table that has but
+  -- one row is so expensive, in theory, that Postgres would compile each statement.
+  SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+  DECLARE
+    batch CONSTANT integer := 1000;
+    -- So many are missing only if acts fail in masses while one transaction stays open. No further ids are taken until it has
+    -- ended, because each run writes all that is missing.
+    most_missing CONSTANT integer := 10000;
+    began timestamptz := assay.now();
+    drawn bigint;
+    state assay.audit_sequencer;
+    missing_count integer;
+    run record;
+    lost int8multirange;
+    still_missing int8multirange;
+  BEGIN
+    ordered := 0;
+    more := false;
+    -- After the time: what was committed before it had drawn its id.
+    SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO drawn FROM assay.audit_event_ids;
+    SELECT last_id = drawn AND isempty(missing) AND complete_until BETWEEN began - interval '5 seconds' AND began
+      INTO complete FROM assay.audit_sequencer;
+    IF complete THEN
+      RETURN;
+    END IF;
+    SELECT * INTO state FROM assay.audit_sequencer FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+      RETURN;
+    END IF;
+    SELECT count(*) INTO missing_count FROM unnest(state.missing);
+    -- One statement, so that one snapshot decides what is there and which transactions have ended (`horizon`).
+    WITH ranges AS MATERIALIZED (SELECT r FROM unnest(state.missing) AS r LIMIT batch),
+    late AS MATERIALIZED (
+      SELECT e.at, e.id FROM ranges, LATERAL (
+        SELECT at, id FROM assay.audit_events WHERE id >= lower(r) AND id < upper(r)
+      ) AS e LIMIT batch
+    ),
+    fresh AS MATERIALIZED (
+      SELECT at, id FROM assay.audit_events WHERE id > state.last_id AND id <= drawn
+      ORDER BY id LIMIT CASE WHEN missing_count < most_missing THEN batch ELSE 0 END
+    )
+    SELECT count(*)::integer AS events, array_agg(at ORDER BY id) AS at, array_agg(id ORDER BY id) AS ids,
+      coalesce(range_agg(int8range(id, id, '[]')), '{}') AS found,
+      coalesce((SELECT range_agg(r) FROM ranges), '{}') AS searched,
+      (SELECT count(*) < batch FROM late) AS is_searched,
+      (SELECT count(*) = batch FROM fresh) AS is_full,
+      coalesce((SELECT max(id) FROM fresh), state.last_id) AS last_id,
+      pg_snapshot_xmin(pg_current_snapshot()) AS horizon
+      INTO run FROM (SELECT * FROM late UNION ALL SELECT * FROM fresh) AS e;
+    still_missing := state.missing + int8multirange(int8range(state.last_id + 1, run.last_id + 1)) - run.found;
+    IF run.is_searched AND run.horizon > state.barrier THEN
+      lost := state.leaving * run.searched - run.found;
+      still_missing := still_missing - lost;
+      state.leaving := state.leaving - lost;
+    END IF;
+    state.leaving := state.leaving - run.found;
+    -- A barrier from another server (the database was dumped and restored) may be far ahead of this one's numbers.
+    state.barrier := least(state.barrier, pg_current_xact_id());
+    IF isempty(state.leaving) THEN
+      state.leaving := state.missing * still_missing;
+      state.barrier := pg_current_xact_id();
+    END IF;
+    ordered := run.events;
+    more := run.is_full OR NOT run.is_searched;
+    complete := NOT more AND missing_count < least(batch, most_missing);
+    IF ordered > 0 THEN
+      INSERT INTO assay.audit_batches (first_position, last_position, at, ids, mark)
+        VALUES (state.position + 1, state.position + ordered, run.at, run.ids, gen_random_uuid());
+    END IF;
+    UPDATE assay.audit_sequencer SET position = state.position + ordered, last_id = run.last_id, missing = still_missing,
+      leaving = state.leaving, barrier = state.barrier,
+      complete_until = CASE WHEN complete THEN began ELSE complete_until END;
+  END $$;
+--> statement-breakpoint
+-- Deletes the oldest batches of the order whose events have all been deleted, at most `batch` of them, and returns how many.
+-- The newest one stays, so that the cursor of a reader that has read everything can still be checked.
+CREATE FUNCTION "assay"."delete_audit_batches"(batch integer) RETURNS integer
+  LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+  DECLARE
+    deleted integer;
+  BEGIN
+    WITH oldest AS MATERIALIZED (
+      SELECT last_position, EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id)) AS lives
+      FROM assay.audit_batches AS b ORDER BY last_position LIMIT batch
+    )
+    DELETE FROM assay.audit_batches WHERE last_position IN (SELECT last_position FROM oldest)
+      AND last_position < ALL (SELECT last_position FROM oldest WHERE lives)
+      AND last_position < (SELECT max(last_position) FROM assay.audit_batches);
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    RETURN deleted;
+  END $$;
+--> statement-breakpoint
 SELECT "assay"."protect_audit"();
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION "assay"."protect_audit"() FROM PUBLIC;
@@ -113,3 +227,7 @@ REVOKE ALL ON FUNCTION "assay"."delete_audit_events"(double precision, integer) 
 REVOKE ALL ON FUNCTION "assay"."make_audit_partitions"() FROM PUBLIC;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION "assay"."drop_audit_partition"(double precision) FROM PUBLIC;
+--> statement-breakpoint
+REVOKE ALL ON FUNCTION "assay"."order_audit_events"() FROM PUBLIC;
+--> statement-breakpoint
+REVOKE ALL ON FUNCTION "assay"."delete_audit_batches"(integer) FROM PUBLIC;

@@ -1,6 +1,6 @@
 import type { Database } from '../client.ts'
 import { insertInto } from '../columns.ts'
-import { and, desc, eq, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
+import { and, desc, eq, getTableColumns, or, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
 import { param } from '../prepared.ts'
 import { type Builder, type Params, query, type RowOf } from '../query.ts'
 import { auditEvents } from '../schema/audit-events.ts'
@@ -37,6 +37,7 @@ export const AUDIT_TYPES = [
   'server.changed',
   'server.rotated',
   'server.deleted',
+  'installation.moved',
 ] as const
 
 export type AuditType = (typeof AUDIT_TYPES)[number]
@@ -100,7 +101,8 @@ export interface AuditQuery extends AuditSpan {
   customerId: string
 }
 
-export type AuditRow = RowOf<typeof listEvents>
+/** `listed`: false where the row is only the place at which the next page continues. */
+export type AuditRow = RowOf<typeof listEventsOfCustomer> & { listed?: boolean }
 
 const { at, id, type, actor, customerId } = auditEvents
 
@@ -109,26 +111,57 @@ const listSpan = (db: Builder, span: Params<AuditSpan>, condition?: SQL) =>
   db
     .select()
     .from(auditEvents)
-    .where(
-      and(
-        condition,
-        sql`(${span.type}::text is null or ${type} = ${span.type})`,
-        sql`${at} >= coalesce(${span.from}::timestamptz, '-infinity')`,
-        isBefore(span),
-      ),
-    )
+    .where(and(condition, sql`(${span.type}::text is null or ${type} = ${span.type})`, isIn(span)))
     .orderBy(desc(at), desc(id))
     .limit(span.limit)
+
+const isIn = (span: Params<AuditSpan>) =>
+  and(sql`${at} >= coalesce(${span.from}::timestamptz, '-infinity')`, isBefore(span))
 
 /** One upper bound, where the scan starts. Of two, it would start at one and skip over all that the other excludes. */
 const isBefore = ({ beforeAt, beforeId, to }: Params<AuditSpan>) => sql`(${at}, ${id}) <
   (least(${beforeAt}::timestamptz, ${to}::timestamptz, 'infinity'),
   case when ${beforeAt}::timestamptz < coalesce(${to}::timestamptz, 'infinity') then ${beforeId}::bigint else 0 end)`
 
-/** Lists the events of one customer. */
-export const listEvents = query('listEvents', (db, asked: Params<AuditQuery>) =>
+const listEventsOfCustomer = query('listEventsOfCustomer', (db, asked: Params<AuditQuery>) =>
   listSpan(db, asked, eq(customerId, asked.customerId)),
 )
+
+/** Events that one page of one type looks at: a customer may have millions of others. */
+const MAX_LOOKED_AT = 10_000
+
+/** The events of the type among the next MAX_LOOKED_AT, and the last of those, of whatever type, where the next page continues. */
+const listEventsOfCustomerAndType = query(
+  'listEventsOfCustomerAndType',
+  (db, asked: Params<AuditQuery & { type: AuditType }>) => {
+    const next = db
+      .select({
+        ...getTableColumns(auditEvents),
+        place: sql<number>`row_number() over ${NEWEST_FIRST}`.as('place'),
+      })
+      .from(auditEvents)
+      .where(and(eq(customerId, asked.customerId), isIn(asked)))
+      .orderBy(desc(at), desc(id))
+      .limit(MAX_LOOKED_AT)
+      .as('next')
+    const { place, ...columns } = next._.selectedFields
+    const listed = sql<boolean>`${next.type} = ${asked.type}`
+    return db
+      .select({ ...columns, listed })
+      .from(next)
+      .where(or(listed, eq(next.place, MAX_LOOKED_AT)))
+      .orderBy(desc(next.at), desc(next.id))
+      .limit(asked.limit)
+  },
+)
+
+const NEWEST_FIRST = sql`(order by ${at} desc, ${id} desc)`
+
+/** Lists the events of one customer. */
+export const listEvents = (db: Pick<Database, 'values'>, asked: AuditQuery): Promise<AuditRow[]> =>
+  asked.type === undefined
+    ? listEventsOfCustomer(db, asked)
+    : listEventsOfCustomerAndType(db, { ...asked, type: asked.type })
 
 /** Lists the events of all customers. */
 export const listAllEvents = query('listAllEvents', (db, asked: Params<AuditSpan>) => listSpan(db, asked))

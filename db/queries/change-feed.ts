@@ -1,5 +1,6 @@
 import type { Connection, Database } from '../client.ts'
 import { bare, insertInto, setExcluded } from '../columns.ts'
+import { DATABASE_IDENTITY } from '../database-identity.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { changeFeed } from '../schema/change-feed.ts'
@@ -39,16 +40,23 @@ interface ChangeColumns {
 }
 
 /**
+ * The counter. Every change leaves a dead version of its row, and all of them stay while any older transaction is open on
+ * the server. The highest is the only live one, and the index has it first.
+ */
+export const COUNTER: SQL = sql`(select ${changeFeed.seq} from ${changeFeed} order by ${changeFeed.seq} desc limit 1)`
+
+/**
  * Publishes a change of each row in the part `from`, as the act's last step. `after` names the parts that must be done
  * before: two acts that locked the counter first and waited for each other's rows would deadlock. Without other columns,
  * `from` has `customer_id` and `t`, and every replica reloads the customer.
  *
  * 1. `changes` are the revocations.
  * 2. `ready` counts them, once all of `after` is done, and notes the time.
- * 3. `numbers` moves the counter. Its row stays locked for the commit alone. `waited` is how long that lock was waited
+ * 3. `numbers` moves the counter, or has no row if somebody has set it back meanwhile. Its row stays locked for the commit
+ *    alone. `waited` is how long that lock was waited
  *    for: what the update returns is computed once it has the row. It is a duration and no time of day, so that a
  *    test's clock has no part in it.
- * 4. `published` writes the changes under their numbers. Listeners are notified at the commit (db/listen.ts).
+ * 4. `published` writes the changes under their numbers, and fails without one, with the whole act. Listeners are notified at the commit (db/listen.ts).
  */
 export const publishParts = (
   kind: Kind,
@@ -72,12 +80,13 @@ export const publishParts = (
   ),
   numbers as (
     update ${changeFeed} set ${bare(changeFeed.seq)} = ${changeFeed.seq} + ready.n from ready
+    where ${changeFeed.seq} >= ${COUNTER}
     returning ${bare(changeFeed.seq)}, extract(epoch from clock_timestamp() - ready.at)::float8 as waited
   ),
   published as (
     ${insertInto(revocations, 'seq', 'kind', 'customerId', 'key', 'epoch', 'deadAfter')}
     select numbers.seq + 1 - row_number() over (), kind, customer_id, key, epoch, dead_after
-    from changes, numbers, (select pg_notify('assay_changes', '')) as notified
+    from changes left join numbers on true, (select pg_notify('assay_changes', '')) as notified
   )`
 
 /** The columns of the change of a session that was ended. */
@@ -101,14 +110,30 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
 
 /**
  * The position of the database, which every statement reads together with the state that it decides by: the counter,
- * whether this is a standby, and the system and timeline. A failover to another timeline may have lost commits; numbers
- * compare on one timeline only.
+ * whether this is a standby, and the timeline. Numbers compare on one timeline only, which is one running database:
+ *
+ * - The start of the server tells copies of its files apart, which share the system id. It also shows that files were
+ *   restored in place.
+ * - Postgres's own timeline changes with a promotion, which may have lost commits.
+ * - The oids tell apart a copy on the same server, and a schema that was restored beside the lost one.
  */
 export const POSITION = sql`
-  (select ${changeFeed.seq} from ${changeFeed}) as seq,
+  ${COUNTER} as seq,
   pg_is_in_recovery() as standby,
-  (select system_identifier from pg_control_system()) || '/' || case when pg_is_in_recovery() then 'standby'
-    else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end as timeline`
+  ${sql.raw(DATABASE_IDENTITY)} || '/' || 'assay.change_feed'::regclass::oid
+    || '/' || case when pg_is_in_recovery() then 'standby'
+    else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end
+    || '/' || extract(epoch from pg_postmaster_start_time()) as timeline`
+
+/** Whether two timelines differ only in the start of the server. */
+export const isRestart = (one: string, other: string) =>
+  one !== other && withoutStart(one) === withoutStart(other)
+
+/** Whether two timelines are of one database, although another server of its cluster may have it now. */
+export const isSameDatabase = (one: string, other: string) => withoutServer(one) === withoutServer(other)
+
+const withoutStart = (timeline: string) => timeline.slice(0, timeline.lastIndexOf('/'))
+const withoutServer = (timeline: string) => timeline.split('/').slice(0, -2).join('/')
 
 export interface Position {
   seq: number
@@ -126,6 +151,8 @@ export interface Page extends Position {
 }
 
 export interface Poll extends Page {
+  /** Whether this replica's row was written, so that other replicas wait for it until its next poll is due. */
+  written: boolean
   /**
    * The lowest number that every other live replica has applied, and the longest any of them may go without a poll
    * (ms).
@@ -168,35 +195,43 @@ export const loadPage = prepared('loadPage')<{ applied: number }, Page>(sql`
   from here cross join lateral ${pageSql(sql`here.seen_at`)} as page`)
 
 /**
- * Read and written in one: a read-only or full database can't answer it, and so is never taken for the primary.
+ * The poll reads and commits in one statement: a read-only or full database, and a primary whose standby is gone, can't
+ * answer it, and so is never taken for the primary. Where `write` is false, Postgres only locks the replica's row for the
+ * length of the statement. That commits as an update does, and leaves no dead row behind. A row that the database's clock
+ * has made older than half of its bound is written all the same: the clock was set.
  *
- * 1. `here` notes what this replica has applied, and the time.
- * 2. `others` is what the other live replicas have applied.
- * 3. The answer has the position and the next page of revocations.
+ * 1. `clock` notes the time.
+ * 2. `written` has a row if what this replica has applied, and the time, were written.
+ * 3. `others` is what the other live replicas have applied.
+ * 4. The answer has the position and the next page of revocations.
  */
 export const poll = prepared('poll')<
-  { replica: string; version: string; applied: number; maxStaleness: number },
+  { replica: string; version: string; applied: number; maxStaleness: number; write: boolean },
   Poll
 >(sql`
-  with here as (
+  with clock as materialized (select ${now} as at),
+  written as (
     ${insertInto(replicas, 'id', 'version', 'applied', 'maxStaleness', 'seenAt')}
-    values (${param('replica')}, ${param('version')},
-      least(${param('applied')}, (select ${changeFeed.seq} from ${changeFeed})), ${param('maxStaleness')}, ${now})
+    select ${param('replica')}, ${param('version')},
+      least(${param('applied')}, ${COUNTER}), ${param('maxStaleness')}, clock.at
+    from clock
     on conflict (${bare(replicas.id)}) do update
       set ${setExcluded(replicas, 'version', 'applied', 'maxStaleness', 'seenAt')}
-    returning ${replicas.seenAt}
+      where ${param('write')} or ${replicas.seenAt} < excluded.seen_at - make_interval(secs => ${replicas.maxStaleness} / 2000.0)
+    returning 1
   ), others as (
     select min(${replicas.applied}) as applied, max(${replicas.maxStaleness}) as staleness
-    from ${replicas}, here
+    from ${replicas}, clock
     where ${replicas.id} <> ${param('replica')}
-      and ${replicas.seenAt} > here.seen_at - make_interval(secs => ${replicas.maxStaleness} / 1000.0)
+      and ${replicas.seenAt} > clock.at - make_interval(secs => ${replicas.maxStaleness} / 1000.0)
   )
   select ${POSITION},
-    (extract(epoch from here.seen_at) * 1000)::float8 as now,
+    (extract(epoch from clock.at) * 1000)::float8 as now,
+    exists (select from written) as written,
     others.applied as "othersApplied",
     others.staleness as "othersStaleness",
     page.rows, page.whole
-  from here cross join others cross join lateral ${pageSql(sql`here.seen_at`)} as page`)
+  from clock cross join others cross join lateral ${pageSql(sql`clock.at`)} as page`)
 
 /** Several acts that share a statement, as JSON of their parts. */
 export interface Acts {

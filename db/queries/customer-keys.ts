@@ -86,6 +86,7 @@ export interface RecordRow extends Position {
   readAt: number
   state: Customer['state'] | null
   epoch: number | null
+  tokensPerMinute: number | null
   sealedDataKey: Uint8Array | null
   keys: KeyRow[] | null
   apiKeys: ApiKeyRow[] | null
@@ -123,7 +124,7 @@ export const findRecords = prepared('findRecords')<{ ids: string }, RecordRow>(s
   with position as materialized (
     select ${POSITION}, (extract(epoch from ${now}) * 1000)::float8 as "readAt"
   )
-  select position.*, ${c.state}, ${c.epoch}, ${c.sealedDataKey} as "sealedDataKey",
+  select position.*, ${c.state}, ${c.epoch}, ${c.tokensPerMinute} as "tokensPerMinute", ${c.sealedDataKey} as "sealedDataKey",
     (select json_agg(json_build_array(${k.use}, ${k.version}, ${k.alg}, ${k.state}, ${inBase64(k.sealedSecret)}))
       from ${signingKeys} as ${k} where ${k.customerId} = ${c.id} and ${k.state} <> 'retired') as keys,
     (select json_agg(json_build_array(${credentials.id}, ${inBase64(credentials.digest)}, ${credentials.scope},

@@ -162,9 +162,11 @@ const newPolicy = sql.join(
 const policyDetail = sql`json_strip_nulls(json_build_object('scopes', ${param('scopes')}::text,
   'access_token_ttl', ${param('accessTokenTtl')}::int, 'max_access_token_ttl', ${param('maxAccessTokenTtl')}::int,
   'refresh_token_ttl', ${param('refreshTokenTtl')}::int, 'session_max_ttl', ${param('sessionMaxTtl')}::int,
-  'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int))::text`
+  'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int,
+  'tokens_per_minute', ${param('tokensPerMinute')}::int))::text`
 
-/** Replaces the whole policy. No row: no such customer, or another revision. */
-export const updatePolicy = prepared('updatePolicy')<Change & Policy, { revision: number }>(
-  sql`with ${changeParts('customer.policy_set', newPolicy, sql`true`, policyDetail)} select revision from changed`,
-)
+/** Replaces the whole policy; replicas read the customer's record again, which has its quota. No row: no such customer, or another revision. */
+export const updatePolicy = prepared('updatePolicy')<Change & Policy, { seq: number }>(sql`
+  with ${changeParts('customer.policy_set', newPolicy, sql`true`, policyDetail)},
+  ${publishParts('customer', 'changed', ['audited'])}
+  select ${publishedColumns} from changed`)

@@ -128,7 +128,8 @@ export const sessionInsert = (from: string) => sql`
 
 /** The columns of an IssueResult. */
 export const issueColumns = sql`n, access_version as "accessVersion", refresh_version as "refreshVersion",
-  ${seconds(sql`t`)} as "issuedAt",  ${seconds(sql`expires_at`)} as "expiresAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
+  ${seconds(sql`t`)} as "issuedAt", ${seconds(sql`expires_at`)} as "expiresAt",
+  ${seconds(sql`ends_at`)} as "endsAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
   access_ttl as "accessTtl", most_ttl as "mostTtl", scope, allowed_scopes as "allowedScopes", refused`
 
 export interface NewToken extends AuditContext {
@@ -183,6 +184,7 @@ export interface IssueResult {
   refreshVersion: number
   issuedAt: number
   expiresAt: number
+  endsAt: number
   customerEpoch: number
   subjectEpoch: number
   /** Seconds. */

@@ -1,13 +1,13 @@
-import { bare, type Columns, pick } from '../columns.ts'
-import { alias, desc, eq, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
+import { bare, type Columns } from '../columns.ts'
+import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
-import { type Params, query, type RowOf } from '../query.ts'
 import { auditEvents } from '../schema/audit-events.ts'
 import { now } from '../schema/common.ts'
 import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
+import { fromLiveTokens, MAX_COUNTED } from './live-counts.ts'
 import { isLive } from './sessions.ts'
 
 /** Retiring a signing key ends it, once no live session or token needs it. */
@@ -16,7 +16,6 @@ type Key = Columns<typeof signingKeys>
 
 const k = alias(signingKeys, 'k')
 const s = alias(sessions, 's')
-const e = alias(auditEvents, 'e')
 
 /**
  * Selects from the sessions whose current or previous refresh token the key signed. One that expired a moment ago is
@@ -28,22 +27,15 @@ const fromSessionsOf = (key: Key) => sql`from ${sessions} as ${s}
     and ${isLive(s, sql`${now} - ${AFTER_DEATH}`)}`
 
 /**
- * Selects from the access tokens of the customer that may be live. The audit has each that was issued. It lives for as
- * long as those of its session do, or as its event says, or as any may; some were revoked since.
- */
-const fromLiveTokens = (customerId: SQLWrapper) => sql`from ${auditEvents} as ${e}
-  left join ${sessions} as ${s} on ${s.customerId} = ${e.customerId} and ${s.id} = ${e.sessionId}
-  where ${e.customerId} = ${customerId} and ${e.at} > (select ${now} - ${LONGEST_TOKEN})
-    and ${e.tokenId} is not null and ${e.type} <> 'token.revoked' and ${s.revokedAt} is null
-    and ${now} < ${e.at} + coalesce(make_interval(secs => ${s.accessTtl}),
-      make_interval(secs => (${e.detail}::json->>'expires_in')::int), ${LONGEST_TOKEN})`
-
-/**
  * Selects from the access tokens that the key may have signed, with a margin for requests in progress when it
  * began or was replaced.
  */
-const fromTokensOf = (key: Key) => sql`${fromLiveTokens(key.customerId)} and ${key.use} = 'access'
-  and ${e.at} between ${key.createdAt} - ${AFTER_DEATH} and ${key.replacedAt} + ${AFTER_DEATH}`
+const fromTokensOf = (key: Key) =>
+  fromLiveTokens(sql`(
+  select * from ${auditEvents}
+  where ${auditEvents.customerId} = ${key.customerId} and ${auditEvents.at} > (select ${now} - ${LONGEST_TOKEN})
+    and ${key.use} = 'access'
+    and ${auditEvents.at} between ${key.createdAt} - ${AFTER_DEATH} and ${key.replacedAt} + ${AFTER_DEATH})`)
 
 /**
  * Nothing is under way that could still sign with the key: an answer that comes later than a call's deadline signs nothing.
@@ -57,34 +49,9 @@ const isQuiescent = (
     where ${s.customerId} = ${key.customerId} and ${s.prevRotatedAt} > ${now} - make_interval(secs => ${param('grace')})
       and ${s.issuedAt} < ${key.replacedAt} + ${AFTER_DEATH}))`
 
-const countSessions = sql<number>`(select count(*) ${fromSessionsOf(k)})`
-
-export type SecretRow = RowOf<typeof listSecrets>
-
-/** The versions of a customer's secrets, never their bytes; newest first. */
-export const listSecrets = query('listSecrets', (db, { customerId }: Params<{ customerId: string }>) =>
-  db
-    .select({
-      ...pick(k, 'use', 'version', 'state', 'alg', 'createdAt', 'replacedAt', 'retiredAt'),
-      liveSessions: sql<number>`${countSessions}`,
-    })
-    .from(k)
-    .where(eq(k.customerId, customerId))
-    .orderBy(k.use, desc(k.version)),
-)
-
-/**
- * Counts what ending every token of the given uses would end: the exact number of sessions, and at most so many access
- * tokens.
- */
-export const countLive = prepared('countLive')<
-  { customerId: string; access: boolean; refresh: boolean },
-  { sessions: number; tokens: number }
->(sql`
-  select
-    (select count(*) from ${sessions} as ${s}
-      where ${s.customerId} = ${param('customerId')} and ${isLive(s)} and ${param('refresh')}) as sessions,
-    (select count(*) ${fromLiveTokens(param('customerId'))} and (${param('access')} or ${param('refresh')})) as tokens`)
+/** What needs a key is counted up to here. */
+const limited = (rows: SQL) =>
+  sql<number>`(select count(*)::int from (select ${rows} limit ${sql.raw(String(MAX_COUNTED))}) as found)`
 
 /**
  * Retires the keys that the part `due` (customer_id, use, version) names: `retired` does, `audited` and `changes` audit and
@@ -168,9 +135,9 @@ export const retireRefreshKeys = prepared('retireRefreshKeys')<
 
 export interface RetirementResult {
   /** The state after the statement. */
-  state: SecretRow['state']
+  state: 'current' | 'previous' | 'retired'
   retiredAt: Date | null
-  /** These forbid it: sessions that carry the version, and at most so many access tokens. */
+  /** These forbid it: sessions that carry the version, and at most so many access tokens. Each is counted up to MAX_COUNTED. */
   sessions: number
   tokens: number
   /** The change feed's number, if it was retired now. */
@@ -196,12 +163,12 @@ export const retireKey = prepared('retireKey')<
       and ${signingKeys.use} = ${param('use')} and ${signingKeys.version} = ${param('version')}::int for update
   ),
   checked as materialized (
-    select k.*, ${isQuiescent(k)} as quiet, ${countSessions} as sessions,
-      (select count(*) ${fromTokensOf(k)}) as tokens
+    select k.*, ${isQuiescent(k)} as quiet, ${limited(fromSessionsOf(k))} as sessions,
+      ${limited(fromTokensOf(k))} as tokens
     from named as ${k}
   ),
   due as (select * from checked where state = 'previous' and quiet and sessions = 0 and tokens = 0),
   ${retireParts}
   select case when retired.t is null then checked.state else 'retired' end as state,
-    coalesce(retired.t, checked.retired_at) as "retiredAt", sessions::int, tokens::int, ${publishedColumns}
+    coalesce(retired.t, checked.retired_at) as "retiredAt", sessions, tokens, ${publishedColumns}
   from checked left join retired on true`)

@@ -82,3 +82,11 @@ export const deleteDead = async (db: Pick<Connection, 'values'>, table: keyof ty
   (await DEAD[table](db, {})).length
 
 export const isWhole = (deleted: number) => deleted < BATCH_ROWS
+
+/**
+ * The versions of the counter's and the replicas' rows that Postgres has still to remove. They grow without end while a
+ * transaction is open that may still see them. A role needs no right to know.
+ */
+export const countDeadRows = prepared('countDeadRows')<Record<never, never>, { dead: number }>(sql`
+  select coalesce(sum(pg_stat_get_dead_tuples(oid)), 0)::float8 as dead from pg_class
+  where relnamespace = 'assay'::regnamespace and relname in ('change_feed', 'replicas')`)

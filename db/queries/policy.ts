@@ -7,12 +7,16 @@ const NAMES = Object.keys(policy) as (keyof typeof policy)[]
 
 export const POLICY_COLUMNS = pick(customers, ...NAMES)
 
+export { REFRESH_POLICIES } from '../schema/customers.ts'
+
 export type Policy = Pick<typeof customers.$inferSelect, keyof typeof policy>
 
 export const NO_POLICY = Object.fromEntries(NAMES.map(name => [name, null])) as Policy
 
 /** The server's settings, for customers that have none of their own. Params of every statement with `policyColumns`. */
-export type Defaults = { [name in Exclude<keyof Policy, 'scopes' | 'keyMaxAge'>]: NonNullable<Policy[name]> }
+export type Defaults = {
+  [name in Exclude<keyof Policy, 'scopes' | 'keyMaxAge' | 'tokensPerMinute'>]: NonNullable<Policy[name]>
+}
 
 /**
  * The policy of the customer `c`, completed by the settings; without a customer, the settings alone. The statement that

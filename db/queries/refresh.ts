@@ -13,6 +13,7 @@ import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
 export const REFRESH_OUTCOMES = [
   'rotate',
+  'renew',
   'replay',
   'adopt',
   'reuse',
@@ -35,8 +36,11 @@ export interface RefreshResult extends SessionRow {
 export interface Refresh {
   customerId: string
   sessionId: string
-  /** The generation of the token presented. */
+  /** The generation of the token presented, and the version of the signing key that signed it. */
   gen: number
+  keyVersion: number
+  /** Whether the request brought a credential of the session's customer. */
+  authenticated: boolean
   /** Whether the client was seen with the next generation, and the session's row may not say so yet. */
   successorSeen: boolean
   /** The narrower scope asked for, or undefined. */
@@ -50,18 +54,20 @@ export interface Refresh {
 /** As JSON, for refreshSessions. */
 export const refreshesOf = (asked: Refresh[]) =>
   JSON.stringify(
-    asked.map(({ customerId, sessionId, gen, successorSeen, scope, audience, tokenId, origin }, n) => ({
+    asked.map((each, n) => ({
       n,
-      customer_id: customerId,
-      session_id: sessionId,
-      presented_gen: gen,
-      successor_seen: successorSeen,
-      asked_scope: scope,
-      asked_audience: audience,
-      token_id: tokenId,
-      actor: origin.actor,
-      ip: origin.ip,
-      user_agent: origin.userAgent,
+      customer_id: each.customerId,
+      session_id: each.sessionId,
+      presented_gen: each.gen,
+      presented_version: each.keyVersion,
+      authenticated: each.authenticated,
+      successor_seen: each.successorSeen,
+      asked_scope: each.scope,
+      asked_audience: each.audience,
+      token_id: each.tokenId,
+      actor: each.origin.actor,
+      ip: each.origin.ip,
+      user_agent: each.origin.userAgent,
     })),
   )
 
@@ -76,6 +82,22 @@ const e = alias(subjectEpochs, 'e')
 const { c, a, r } = customerWithKeys
 
 /**
+ * The columns of a session's generation after a refresh `d`, of which `renew` keeps what the row says. A kept token that is
+ * ahead of the row (`adopt`) becomes the current one. The key that signed the token presented stays referenced, or it could be
+ * retired while a client holds that token. `prev_rotated_at` is null where `strict` left the token before no grace.
+ */
+const GENERATION = sql`${bare(s.gen)} = case when d.keeps then d.presented_gen else d.presented_gen + 1 end,
+      ${bare(s.rotatedAt)} = case d.outcome when 'renew' then ${s.rotatedAt} else d.t end,
+      ${bare(s.prevRotatedAt)} = case when d.outcome = 'renew' then ${s.prevRotatedAt}
+        when d.refresh_policy <> 'strict' and ${s.confirmedAt} is distinct from '-infinity' then ${s.rotatedAt} end,
+      ${bare(s.confirmedAt)} = case when d.outcome = 'renew' then coalesce(${s.confirmedAt}, d.t)
+        when d.keeps or d.refresh_policy = 'grace_only' then d.t when d.refresh_policy = 'strict' then '-infinity' end,
+      ${bare(s.renewedAt)} = case when d.keeps then d.t else ${s.renewedAt} end,
+      ${bare(s.keyVersion)} = case when d.keeps then d.presented_version else d.refresh_version end,
+      ${bare(s.prevKeyVersion)} = case when not d.keeps then d.presented_version
+        when d.presented_version <> ${s.keyVersion} then ${s.keyVersion} else ${s.prevKeyVersion} end`
+
+/**
  * The parts of both statements below: the row's lock, the verdict, what follows from it and its audit event. They may
  * read customers and epochs as old as the statement's wait; a token that is issued in that time carries the session's
  * own epochs, and is dead on arrival. `alone`: one act, which may wait for its row, and for the change feed if it ends
@@ -83,7 +105,9 @@ const { c, a, r } = customerWithKeys
  *
  * 1. `requests` are the refreshes, each of another session.
  * 2. `current` has the customer's state, keys and policy for each. It is looked up by its id, which `offset 0` enforces
- *    whatever the planner guesses of their number.
+ *    whatever the planner guesses of their number. Whoever authenticates under the policy `reusable` `keeps` its token.
+ *    Without authentication that policy rotates and judges like `until_confirmed`: nothing else would find the thief of a
+ *    public client's token (RFC 9700 4.14.2).
  * 3. `due`, `held` and `raised` raise the customers' `issued_until` (raiseParts), before sessions are locked: an erasure
  *    locks both in this order.
  * 4. `locked` locks the sessions, in one order.
@@ -92,7 +116,7 @@ const { c, a, r } = customerWithKeys
  * 7. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
  *    `scope` would mean the whole of it (RFC 6749 5.1). It also refuses an audience that is
  *    another; `'[]' ||` makes a list of one audience too. It comes late, so that asking for too much never hides a reuse.
- * 8. `rotated` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
+ * 8. `refreshed` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
  *    successor that was seen, so that no flood of replays keeps that from being written.
  * 9. `ended` ends a session whose token was used again, if `alone`.
  * 10. `after` are the sessions as they are then.
@@ -100,8 +124,8 @@ const { c, a, r } = customerWithKeys
 const refreshSql = (alone: boolean): SQL => sql`
   with requests as materialized (
     select * from jsonb_to_recordset(${param('acts')}::text::jsonb) as request (
-      n int, customer_id text, session_id text, presented_gen int, successor_seen boolean, asked_scope text,
-      asked_audience jsonb, token_id text, actor text, ip text, user_agent text)
+      n int, customer_id text, session_id text, presented_gen int, presented_version int, authenticated boolean,
+      successor_seen boolean, asked_scope text, asked_audience jsonb, token_id text, actor text, ip text, user_agent text)
   ),
   clock as materialized (select ${now} as t),
   current as materialized (
@@ -118,7 +142,8 @@ const refreshSql = (alone: boolean): SQL => sql`
   ),
   ${raiseParts(`(select * from current where state = 'active') as current`, alone)},
   locked as materialized (
-    select s.*, n, presented_gen, successor_seen, asked_scope, asked_audience, token_id, actor, ip, user_agent
+    select s.*, n, presented_gen, presented_version, authenticated, successor_seen, asked_scope, asked_audience, token_id,
+      actor, ip, user_agent
     from (select * from requests where (select count(*) from held) >= 0 order by customer_id, session_id) as ordered
     cross join lateral (
       select ${sessions.customerId}, ${sessions.id}, ${sessions.subject}, ${sessions.scope}, ${sessions.audience},
@@ -131,27 +156,29 @@ const refreshSql = (alone: boolean): SQL => sql`
   ),
   timed as materialized (select locked.*, ${now} as t from locked),
   checked as materialized (
-    select ${s}.*, access_version, refresh_version, allowed_scopes, most_ttl, refresh_ttl,
+    select ${s}.*, access_version, refresh_version, allowed_scopes, most_ttl, refresh_ttl, refresh_policy, keeps,
       ${isCovered('current')} as covered, case
       when ${s.revokedAt} is not null or ${s.expiresAt} <= t or ${s.endsAt} <= t or epoch > ${s.customerEpoch}
         or coalesce((select ${e.epoch} from ${subjectEpochs} as ${e}
           where ${e.customerId} = ${s.customerId} and ${e.subject} = ${s.subject}), 0) > ${s.subjectEpoch} then 'ended'
       when state <> 'active' then 'disabled'
-      when presented_gen = ${s.gen} then 'rotate'
+      when presented_gen = ${s.gen} then case when keeps then 'renew' else 'rotate' end
       when presented_gen > ${s.gen} then 'adopt'
       when refresh_policy = 'strict' then 'reuse'
-      when presented_gen = ${s.gen} - 1 and (
-        t < ${s.rotatedAt} + make_interval(secs => ${param('grace')})
-        or refresh_policy = 'until_confirmed'
-          and (${s.confirmedAt} is null or t < ${s.confirmedAt} + make_interval(secs => ${param('grace')}))) then 'replay'
+      when presented_gen = ${s.gen} - 1
+        and coalesce(t < grace_from + make_interval(secs => ${param('grace')}), true) then 'replay'
       when presented_gen = ${s.gen} - 2 and t < ${s.prevRotatedAt} + make_interval(secs => ${param('grace')}) then 'replay'
       else 'reuse' end as verdict
     from timed as ${s}
     join current using (n, customer_id)
+    cross join lateral (
+      select refresh_policy = 'reusable' and authenticated as keeps,
+        case refresh_policy when 'grace_only' then least(${s.confirmedAt}, ${s.rotatedAt}) else ${s.confirmedAt} end as grace_from
+    ) as ruled
   ),
   decided as materialized (
     select checked.*, case
-      when verdict not in ('rotate', 'replay', 'adopt') then verdict
+      when verdict not in ('rotate', 'renew', 'replay', 'adopt') then verdict
       when scope <> '' and remaining = '' then 'scope'
       when not string_to_array(asked_scope, ' ') <@ string_to_array(remaining, ' ') then 'scope'
       when not ('[]' || asked_audience) <@ ('[]' || audience::jsonb) then 'target'
@@ -160,15 +187,14 @@ const refreshSql = (alone: boolean): SQL => sql`
     from checked
     cross join lateral (select ${allowedScopes(sql`scope`, sql`allowed_scopes`)} as remaining) as narrowed
   ),
-  rotated as (
+  refreshed as (
     update ${sessions} as ${s} set
-      ${bare(s.gen)} = d.presented_gen + 1, ${bare(s.rotatedAt)} = d.t, ${bare(s.prevRotatedAt)} = ${s.rotatedAt},
-      ${bare(s.confirmedAt)} = null, ${bare(s.keyVersion)} = d.refresh_version, ${bare(s.prevKeyVersion)} = ${s.keyVersion},
+      ${GENERATION},
       ${bare(s.expiresAt)} = least(d.t + make_interval(secs => d.refresh_ttl), ${s.endsAt}),
       ${bare(s.accessUntil)} = greatest(${s.accessUntil},
         least(d.t + make_interval(secs => least(${s.accessTtl}, d.most_ttl, d.refresh_ttl)), ${s.endsAt}))
     from decided as d
-    where ${s.customerId} = d.customer_id and ${s.id} = d.id and d.outcome in ('rotate', 'adopt')
+    where ${s.customerId} = d.customer_id and ${s.id} = d.id and d.outcome in ('rotate', 'renew', 'adopt')
     returning s.*
   ),
   replayed as (
@@ -181,7 +207,7 @@ const refreshSql = (alone: boolean): SQL => sql`
   ),
   audited as (${auditRefreshes(alone)}),
   ${alone ? sql`${endReusedParts},` : sql``}
-  after as (select * from rotated union all select * from replayed)
+  after as (select * from refreshed union all select * from replayed)
   select n, ${sessionColumns('d')}, d.outcome, ${seconds(sql`d.t`)} as "issuedAt", d.access_version as "accessVersion"
     ${alone ? sql`, ${publishedColumns}` : sql``}
   from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version, allowed_scopes, most_ttl
@@ -193,11 +219,12 @@ const auditRefreshes = (alone: boolean) =>
   auditInsertOfEach(
     typeBy(sql`outcome`, {
       rotate: 'session.refreshed',
+      renew: 'session.refreshed',
       replay: 'session.replayed',
       adopt: 'session.adopted',
       reuse: 'session.reuse_detected',
     }),
-    `decided where outcome in ('rotate', 'replay', 'adopt'${alone ? `, 'reuse'` : ''})`,
+    `decided where outcome in ('rotate', 'renew', 'replay', 'adopt'${alone ? `, 'reuse'` : ''})`,
     {
       subject: sql`subject`,
       session: sql`id`,

@@ -1,9 +1,9 @@
 import { asc, eq, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Params, query, type RowOf } from '../query.ts'
-import { changeFeed } from '../schema/change-feed.ts'
 import { now } from '../schema/common.ts'
 import { replicas } from '../schema/replicas.ts'
+import { COUNTER } from './change-feed.ts'
 
 /** Deletes a replica that stops, so that no other waits for it. */
 export const deleteReplica = query('deleteReplica', (db, { replica }: Params<{ replica: string }>) =>
@@ -31,7 +31,7 @@ export const listReplicas = query('listReplicas', db =>
       version: replicas.version,
       /** The number of the change feed up to which it knows every change, and how many it lacks. */
       applied: replicas.applied,
-      behind: sql<number>`(select ${changeFeed.seq} from ${changeFeed}) - ${replicas.applied}`,
+      behind: sql<number>`${COUNTER} - ${replicas.applied}`,
       /** Milliseconds since its last poll, and how long it may go without one. */
       age: sql<number>`(extract(epoch from ${now} - ${replicas.seenAt}) * 1000)::float8`,
       maxStaleness: replicas.maxStaleness,

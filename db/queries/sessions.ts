@@ -1,6 +1,17 @@
 import type { Connection } from '../client.ts'
-import { bare, type Columns, pick } from '../columns.ts'
-import { type AnyPgColumn, alias, and, desc, eq, type SQL, type SQLWrapper, sql } from '../drizzle.ts'
+import { bare, type Columns } from '../columns.ts'
+import {
+  type AnyPgColumn,
+  alias,
+  and,
+  desc,
+  eq,
+  getTableColumns,
+  or,
+  type SQL,
+  type SQLWrapper,
+  sql,
+} from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { type Builder, type Params, query, type RowOf } from '../query.ts'
 import { now } from '../schema/common.ts'
@@ -29,6 +40,7 @@ export interface SessionRow
     Pick<Session, 'customerEpoch' | 'subjectEpoch'> {
   rotatedAt: number
   expiresAt: number
+  endsAt: number
 }
 
 /** A time as a NumericDate. */
@@ -40,7 +52,8 @@ export const sessionColumns = (rules: string) => {
   return sql`id, subject, ${allowedScopes(sql`scope`, rule('allowed_scopes'))} as scope, audience, ext,
   least(access_ttl, ${rule('most_ttl')}) as "accessTtl", customer_epoch as "customerEpoch",
   subject_epoch as "subjectEpoch", gen, key_version as "keyVersion",
-  ${seconds(sql`rotated_at`)} as "rotatedAt", ${seconds(sql`expires_at`)} as "expiresAt"`
+  ${seconds(sql`rotated_at`)} as "rotatedAt", ${seconds(sql`expires_at`)} as "expiresAt",
+  ${seconds(sql`ends_at`)} as "endsAt"`
 }
 
 const s = alias(sessions, 's')
@@ -145,12 +158,18 @@ export const isLive = (
     select from ${subjectEpochs} as ${e}
     where ${e.customerId} = ${of.customerId} and ${e.subject} = ${of.subject} and ${e.epoch} > ${of.subjectEpoch})`
 
+/** A session whose current refresh token could be used now. `expiresAt` is a NumericDate. */
+export interface Refreshable {
+  id: string
+  gen: number
+  scope: string
+  expiresAt: number
+}
+
 /** Of the generations asked for, those whose refresh token could still be used: all from one snapshot. */
-export const findRefreshable = prepared('findRefreshable')<
-  { asked: string },
-  { id: string; gen: number; scope: string }
->(sql`
-  select ${s.id}, ${s.gen}, ${allowedScopes(s.scope, customers.scopes)} as scope
+export const findRefreshable = prepared('findRefreshable')<{ asked: string }, Refreshable>(sql`
+  select ${s.id}, ${s.gen}, ${allowedScopes(s.scope, customers.scopes)} as scope,
+    ${seconds(s.expiresAt)} as "expiresAt"
   from jsonb_to_recordset(${param('asked')}::text::jsonb) as asked (customer_id text, id text, gen int)
   join ${sessions} as ${s} on ${s.customerId} = asked.customer_id and ${s.id} = asked.id and ${s.gen} = asked.gen
   join ${customers} on ${customers.id} = ${s.customerId} and ${customers.state} = 'active'
@@ -175,36 +194,54 @@ export type ListedSession = RowOf<typeof listSessionsOfCustomer>
 export const isAfter = (at: AnyPgColumn, id: AnyPgColumn, seen: Params<Page>) =>
   sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 
-/** The live sessions, newest first. `condition`: a choice at run time would keep a prepared statement from its index. */
-const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) =>
-  db
-    .select(
-      pick(
-        sessions,
-        'id',
-        'subject',
-        'scope',
-        'audience',
-        'gen',
-        'issuedAt',
-        'rotatedAt',
-        'expiresAt',
-        'endsAt',
-        'ip',
-        'userAgent',
-      ),
-    )
+/** Sessions that one page looks at: most may have ended. */
+const MAX_LOOKED_AT = 10_000
+
+/**
+ * The live sessions among the next MAX_LOOKED_AT, newest first, and the last of those, live or not, where the next page
+ * continues. `condition`: a choice at run time would keep a prepared statement from its index.
+ */
+const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) => {
+  const next = db
+    .select({
+      ...getTableColumns(sessions),
+      place: sql<number>`row_number() over ${NEWEST_FIRST}`.as('place'),
+    })
     .from(sessions)
     .where(
       and(
         eq(sessions.customerId, asked.customerId),
         condition,
-        isLive(sessions),
         isAfter(sessions.issuedAt, sessions.id, asked),
       ),
     )
     .orderBy(desc(sessions.issuedAt), desc(sessions.id))
+    .limit(MAX_LOOKED_AT)
+    .as('next')
+  const live = sql<boolean>`(${isLive(next)})`
+  return db
+    .select({
+      id: next.id,
+      subject: next.subject,
+      scope: next.scope,
+      audience: next.audience,
+      gen: next.gen,
+      issuedAt: next.issuedAt,
+      rotatedAt: next.rotatedAt,
+      renewedAt: next.renewedAt,
+      expiresAt: next.expiresAt,
+      endsAt: next.endsAt,
+      ip: next.ip,
+      userAgent: next.userAgent,
+      listed: live,
+    })
+    .from(next)
+    .where(or(live, eq(next.place, MAX_LOOKED_AT)))
+    .orderBy(desc(next.issuedAt), desc(next.id))
     .limit(asked.limit)
+}
+
+const NEWEST_FIRST = sql`(order by ${sessions.issuedAt} desc, ${sessions.id} desc)`
 
 const listSessionsOfCustomer = query('listSessionsOfCustomer', (db, asked: Params<SessionQuery>) =>
   listLive(db, asked),

@@ -1,6 +1,8 @@
 import { bigint, check, index, integer, sql, text, uniqueIndex } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
+export const REFRESH_POLICIES = ['until_confirmed', 'grace_only', 'strict', 'reusable'] as const
+
 /** The limits of one customer's tokens and sessions. Null: the server's settings apply. Times in seconds. */
 export const policy = {
   /** RFC 6749 3.3: the only ones that its tokens carry, beside Assay's own. */
@@ -9,9 +11,10 @@ export const policy = {
   maxAccessTokenTtl: integer('max_access_token_ttl'),
   refreshTokenTtl: integer('refresh_token_ttl'),
   sessionMaxTtl: integer('session_max_ttl'),
-  refreshPolicy: text('refresh_policy', { enum: ['until_confirmed', 'grace_only', 'strict'] }),
+  refreshPolicy: text('refresh_policy', { enum: REFRESH_POLICIES }),
   /** 0: never rotated by age. */
   keyMaxAge: integer('key_max_age'),
+  tokensPerMinute: integer('tokens_per_minute'),
 }
 
 /** A tenant; in OAuth's terms, a client. */
@@ -59,7 +62,7 @@ export const customers = assay.table(
     check('customers_state', sql`${table.state} in ('active', 'disabled')`),
     check(
       'customers_refresh_policy',
-      sql`${table.refreshPolicy} in ('until_confirmed', 'grace_only', 'strict')`,
+      sql`${table.refreshPolicy} in ('until_confirmed', 'grace_only', 'strict', 'reusable')`,
     ),
   ],
 )

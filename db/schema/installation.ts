@@ -16,6 +16,8 @@ export const installation = assay.table(
      * sequence.
      */
     epoch: bigint('epoch', { mode: 'number' }).notNull().default(0),
+    /** The database that it was last served from, as DATABASE_IDENTITY. Another one means that it was moved or copied. */
+    servedFrom: text('served_from'),
     createdAt: instant('created_at').notNull().default(now),
   },
   table => [check('installation_only', sql`${table.only}`)],

@@ -29,15 +29,21 @@ export const sessions = assay.table(
     /** When the current generation was made, and the one before it. */
     rotatedAt: instant('rotated_at').notNull(),
     prevRotatedAt: instant('prev_rotated_at'),
-    /** When the client was first seen with what the last rotation gave it. */
+    /**
+     * When the client was first seen with what the last rotation gave it. A rotation sets it at once if its policy didn't wait
+     * for that: to its own time under `grace_only`, and to `-infinity` under `strict`, which left the token before it no grace.
+     * So a token that a policy ended stays ended under a later, looser one.
+     */
     confirmedAt: instant('confirmed_at'),
+    /** When a refresh last kept its token instead of rotating it. */
+    renewedAt: instant('renewed_at'),
     keyVersion: integer('key_version').notNull(),
     prevKeyVersion: integer('prev_key_version'),
     /** The latest exp of an access token issued in it. */
     accessUntil: instant('access_until').notNull(),
-    /** Idle expiry, which is that of the current refresh token. */
+    /** Idle expiry. It is in no token, so that a refresh can extend it without another token. */
     expiresAt: instant('expires_at').notNull(),
-    /** Absolute expiry, which no refresh extends. */
+    /** Absolute expiry, which no refresh extends: the `exp` of each of its refresh tokens. */
     endsAt: instant('ends_at').notNull(),
     revokedAt: instant('revoked_at'),
     ip: text('ip'),

@@ -8,6 +8,8 @@ import {
   listEventsOfOperator,
   listEventsOfType,
 } from '../../db/queries/audit.ts'
+import { findOrderSpan, listOrderedEvents, type OrderFilter } from '../../db/queries/audit-order.ts'
+import { ApiError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
 
 export type { AuditContext, AuditQuery, AuditRow, AuditSpan, AuditType } from '../../db/queries/audit.ts'
@@ -23,30 +25,78 @@ export interface AuditSearch extends AuditSpan {
   actor: string | undefined
 }
 
-/** Events of one page of an export. */
-const PAGE_ROWS = 1_000
+/** Positions that one statement reads at most. */
+export const MAX_PAGE_ROWS = 1_000
 
 /** Lists the events of one customer, newest first. */
 export const listCustomerEvents = ({ db }: Services, query: AuditQuery) => listEvents(db, query)
 
 /** Newest first. */
-export async function searchEvents(services: Services, { customerId, actor, type, ...span }: AuditSearch) {
+export async function searchEvents(
+  services: Services,
+  { customerId, actor, type, ...span }: AuditSearch,
+): Promise<AuditRow[]> {
   const { db } = services
   if (customerId !== undefined) return listEvents(db, { ...span, type, customerId })
   if (actor !== undefined) return listEventsOfOperator(db, { ...span, type, actor })
   return type === undefined ? listAllEvents(db, { ...span, type }) : listEventsOfType(db, { ...span, type })
 }
 
-/** All that is found, page by page: as much is in memory as one page has. */
+/** A place in the order of events: behind the event at `position`. The mark tells orders apart; the beginning has none. */
+export interface OrderCursor {
+  position: number
+  mark: string | undefined
+}
+
+export type OrderedEvent = AuditRow & { cursor: OrderCursor }
+
+export interface OrderPage {
+  events: OrderedEvent[]
+  next: OrderCursor
+  more: boolean
+  /** Everything committed before this time has its position: without `more`, the reader has it. */
+  completeUntil: Date
+  /** Positions behind the cursor whose events were deleted, because they were older than AUDIT_RETENTION. */
+  expired: number
+}
+
+/**
+ * Reads the next `limit` positions behind the cursor, and returns those of their events that the filter matches, in this order.
+ * Throws `conflict` if the cursor is of an order that the database no longer has.
+ */
+export async function readOrder(
+  { db }: Pick<Services, 'db'>,
+  { after, limit, ...filter }: OrderFilter & { after: OrderCursor; limit: number },
+): Promise<OrderPage> {
+  const [span] = await findOrderSpan(db, { after: after.position, limit })
+  const { start, stop, last, afterMark, stopMark, completeUntil } = span!
+  const isOther = afterMark !== null && afterMark !== after.mark && after.position > 0
+  if (isOther || after.position > last) throw new ApiError('conflict', OTHER_ORDER)
+  const rows = stop > start ? await listOrderedEvents(db, { ...filter, start, stop }) : []
+  const events = rows.flatMap(({ position, mark, ...row }) =>
+    row.type === null ? [] : [{ ...row, cursor: { position, mark } }],
+  )
+  return {
+    events,
+    next: stop > after.position ? { position: stop, mark: stopMark ?? undefined } : after,
+    more: stop < last,
+    completeUntil,
+    expired: start - after.position + rows.length - events.length,
+  }
+}
+
+/** A restore, or a failover to a standby that had not received the last positions. */
+const OTHER_ORDER =
+  'after: the database has lost the order that this cursor is from; continue from an older cursor, or from 0'
+
+/** Everything that is found behind the cursor, page by page: at most one page is in memory. */
 export async function* exportEvents(
   services: Services,
-  search: Omit<AuditSearch, 'beforeAt' | 'beforeId' | 'limit'>,
-): AsyncGenerator<AuditRow[]> {
-  let last: AuditRow | undefined
-  do {
-    const position = { beforeAt: last?.at, beforeId: last?.id, limit: PAGE_ROWS }
-    const page = await searchEvents(services, { ...search, ...position })
-    last = page.length === PAGE_ROWS ? page.at(-1) : undefined
-    if (page.length > 0) yield page
-  } while (last)
+  { after, ...filter }: OrderFilter & { after: OrderCursor },
+): AsyncGenerator<OrderedEvent[]> {
+  for (let more = true; more; ) {
+    const page = await readOrder(services, { ...filter, after, limit: MAX_PAGE_ROWS })
+    ;({ more, next: after } = page)
+    if (page.events.length > 0) yield page.events
+  }
 }

@@ -25,11 +25,12 @@ export function newApiKey({ installationKey }: KeyRing, customerId: string, draw
 
 /**
  * Creates an API key. With a `retryKey`, a repeated request returns the same key as long as it exists.
- * Throws `conflict` if the customer has the maximum number of keys, and `invalid_request` for a different
+ * Throws RateLimitedError, `conflict` if the customer has the maximum number of keys, and `invalid_request` for a different
  * request with the same `retryKey`.
  */
 export async function createApiKey(services: Services, key: NewKey, origin: AuditContext, retryKey?: string) {
-  const { db, keyRing } = services
+  const { db, keyRing, limits, turns } = services
+  await limits.take('apiKey', key.customerId)
   const retry = retryKey === undefined ? undefined : retryFor(keyRing, key, origin, retryKey)
   const id = newApiKeyId(keyRing.installationKey, key.customerId)
   const made = newCredential('assay_ak', id, retry?.drawOf(id))
@@ -41,7 +42,7 @@ export async function createApiKey(services: Services, key: NewKey, origin: Audi
     retryDigest: retry?.digest,
     limit: MAX_API_KEYS,
   }
-  const [inserted] = await insertApiKey(db, row).catch(unlessRetried)
+  const [inserted] = await turns.run(key.customerId, () => insertApiKey(db, row)).catch(unlessRetried)
   if (inserted) return { ...inserted, id, text: made.text }
   const [before] = retry ? await findRetriedKey(db, { retryDigest: retry.digest }) : []
   if (before) return again(before, retry!)
@@ -62,8 +63,8 @@ function retryFor(
 
 /** Returns the change feed's number, or undefined if there was nothing to delete. */
 export async function deleteApiKey(services: Services, customerId: string, id: string, origin: AuditContext) {
-  const { db, revoker } = services
-  const [deleted] = await removeApiKey(db, { ...origin, customerId, id })
+  const { db, turns, revoker } = services
+  const [deleted] = await turns.run(customerId, () => removeApiKey(db, { ...origin, customerId, id }))
   if (!deleted) return undefined
   revoker.invalidateCustomer(customerId, deleted.seq)
   return deleted.seq

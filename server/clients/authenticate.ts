@@ -32,18 +32,23 @@ export interface CredentialsOptions {
 export class ClientAuthenticator {
   readonly #options: CredentialsOptions
   /** Digests of the resource servers from the setting RESOURCE_SERVERS, by id. */
-  readonly #configured: Map<string, Buffer>
+  #configured = new Map<string, Buffer>()
   readonly #used: WriteBuffer<string>
 
   constructor(options: CredentialsOptions) {
     this.#options = options
-    this.#configured = new Map(options.config.resourceServers.map(({ id, digest }) => [id, digest]))
+    this.replaceConfigured(options.config)
     const { db, log } = options
     this.#used = new WriteBuffer({
       write: ids => touchApiKeys(db, { ids: JSON.stringify(ids) }),
       quiet: TOUCH_INTERVAL_MS,
       log,
     })
+  }
+
+  /** Secrets that are not among these are refused from now on. */
+  replaceConfigured({ resourceServers }: Pick<Config, 'resourceServers'>) {
+    this.#configured = new Map(resourceServers.map(({ id, digest }) => [id, digest]))
   }
 
   /**

@@ -6,9 +6,14 @@ const FIRST = 'admin'
 
 /** The operators of the installation, from ADMIN_TOKEN and OPERATORS. */
 export class Operators {
-  readonly #operators: Config['operators']
+  #operators: Config['operators'] = []
 
-  constructor({ adminToken, operators }: Pick<Config, 'adminToken' | 'operators'>) {
+  constructor(config: Pick<Config, 'adminToken' | 'operators'>) {
+    this.replace(config)
+  }
+
+  /** Tokens that are not among these are refused from now on. */
+  replace({ adminToken, operators }: Pick<Config, 'adminToken' | 'operators'>) {
     const first =
       adminToken === undefined ? [] : [{ name: FIRST, readOnly: false, digest: digest(adminToken) }]
     this.#operators = [...first, ...operators]

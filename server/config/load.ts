@@ -1,4 +1,4 @@
-import type { z } from 'zod'
+import { z } from 'zod'
 import { digest } from '../crypto/credentials.ts'
 import { SetupError } from '../lib/errors.ts'
 import { describeMisspelt } from './misspelt.ts'
@@ -13,7 +13,18 @@ export { MAX_WORKERS } from './values.ts'
 type Environment = Record<string, string | undefined>
 type ReadFile = (path: string) => string
 
-export type Config = ReturnType<typeof toConfig>
+export interface Config extends ReturnType<typeof toConfig> {
+  /** The path of each secret that was read from a file. */
+  secretFiles: Partial<Record<SettingName, string>>
+  /** The operators' tokens and resource servers' secrets as they were written. Some may be read again from their files. */
+  credentialTexts: Partial<Record<CredentialSetting, string>>
+}
+
+/** These can change while the server runs, if they are in files. */
+export const CREDENTIAL_SETTINGS = ['ADMIN_TOKEN', 'OPERATORS', 'RESOURCE_SERVERS'] as const
+export type CredentialSetting = (typeof CREDENTIAL_SETTINGS)[number]
+/** Of these the user and the password can change. */
+export type UrlSetting = 'DATABASE_URL' | 'DIRECT_DATABASE_URL' | 'REDIS_URL'
 
 /** Lists every problem in one message. No value is repeated, because many people may see the output. */
 export class ConfigError extends SetupError {
@@ -29,7 +40,8 @@ const checked = settings.check(...rules, secretsDiffer)
 
 /** Loads the settings. Throws ConfigError with all problems at once, so that they can be fixed together. */
 export function loadConfig(env: Environment, readFile: ReadFile): Config {
-  return toConfig(parseSettings(env, readFile, checked, () => true))
+  const { values, texts, secretFiles } = parseSettings(env, readFile, checked, () => true)
+  return { ...toConfig(values), secretFiles, credentialTexts: pickCredentials(texts) }
 }
 
 /**
@@ -50,7 +62,7 @@ export function loadDatabaseConfig(
   env: Environment,
   readFile: ReadFile,
 ): Pick<Config, 'databaseUrl' | 'directDatabaseUrl' | 'dataDir'> {
-  const s = parseSettings(env, readFile, databaseSettings, name => name in databaseSettings.shape)
+  const { values: s } = parseSettings(env, readFile, databaseSettings, name => name in databaseSettings.shape)
   return { databaseUrl: s.DATABASE_URL, directDatabaseUrl: s.DIRECT_DATABASE_URL, dataDir: s.DATA_DIR }
 }
 
@@ -63,8 +75,8 @@ function parseSettings<T>(
   readFile: ReadFile,
   schema: z.ZodType<T>,
   isNeeded: (name: SettingName) => boolean,
-): T {
-  const { texts, unread } = readTexts(env, readFile)
+) {
+  const { texts, unread, secretFiles } = readTexts(env, readFile)
   const issues = checked.safeParse(texts).error?.issues.map(issue => ({ name: issue.path[0], issue })) ?? []
   const problems = [
     ...[...unread].filter(([name]) => isNeeded(name)).map(([, problem]) => problem),
@@ -74,7 +86,7 @@ function parseSettings<T>(
   ]
   // A setting that is missing may only be misspelt.
   if (problems.length > 0) throw new ConfigError([...problems, ...describeMisspelt(env)])
-  return schema.parse(texts)
+  return { values: schema.parse(texts), texts, secretFiles }
 }
 
 /** The settings as the operator wrote them, before they are parsed. */
@@ -82,12 +94,15 @@ function readTexts(env: Environment, readFile: ReadFile) {
   const texts: Partial<Record<SettingName, string>> = {}
   /** Settings that couldn't be read at all; their text is empty, so that they count as set. */
   const unread = new Map<SettingName, string>()
+  const secretFiles: Config['secretFiles'] = {}
   for (const setting of SETTINGS) {
     const { text, problem } = readText(setting, env, readFile)
     if (text !== undefined) texts[setting.name] = text
+    const path = setting.secret ? env[`${setting.name}_FILE`] : undefined
+    if (path) secretFiles[setting.name] = path
     if (problem !== undefined) unread.set(setting.name, problem)
   }
-  return { texts, unread }
+  return { texts, unread, secretFiles }
 }
 
 type Outcome = { text?: string | undefined; problem?: string }
@@ -133,6 +148,30 @@ export function parseAdminToken(text: string, source = 'ADMIN_TOKEN') {
   return parseOne(settings.shape.ADMIN_TOKEN.unwrap(), text, source)
 }
 
+const pickCredentials = (texts: Partial<Record<SettingName, string>>): Config['credentialTexts'] =>
+  Object.fromEntries(CREDENTIAL_SETTINGS.flatMap(name => (texts[name] ? [[name, texts[name]]] : [])))
+
+const credentialSettings = settings
+  .pick({ ADMIN_TOKEN: true, OPERATORS: true, RESOURCE_SERVERS: true })
+  .required({ ADMIN_TOKEN: true })
+const differing = z.custom<Settings>().check(secretsDiffer)
+
+/** Parses credentials that were read again, by the same rules as at the start. Throws ConfigError. */
+export function parseCredentials(texts: Config['credentialTexts'], masterKeys: Config['masterKeys']) {
+  const parsed = credentialSettings.safeParse(texts)
+  const compared = differing.safeParse({ ...parsed.data, MASTER_KEYS: masterKeys })
+  const { issues = [] } = parsed.error ?? compared.error ?? {}
+  if (parsed.data === undefined || issues.length > 0)
+    throw new ConfigError(issues.map(issue => describe(issue)))
+  return { ...toCredentials(parsed.data), adminToken: parsed.data.ADMIN_TOKEN }
+}
+
+export type Credentials = ReturnType<typeof parseCredentials>
+
+/** Whether this is a URL that the setting can have. */
+export const parseUrl = (name: UrlSetting, text: string): boolean =>
+  settings.shape[name].safeParse(text).success
+
 function parseOne<T>(schema: z.ZodType<T, string>, text: string, source: string): T {
   const parsed = schema.safeParse(text)
   if (parsed.success) return parsed.data
@@ -142,6 +181,17 @@ function parseOne<T>(schema: z.ZodType<T, string>, text: string, source: string)
 function describe(issue: z.core.$ZodIssue, prefix: string[] = []): string {
   return `${place([...prefix, ...issue.path])}: ${issue.message}`
 }
+
+const toCredentials = (s: Pick<Settings, CredentialSetting>) => ({
+  adminToken: s.ADMIN_TOKEN,
+  /** The holder of ADMIN_TOKEN is an operator as well. `digest` is the SHA-256 of the token. */
+  operators: (s.OPERATORS ?? []).map(({ id, secret, readOnly }) => ({
+    name: id,
+    readOnly,
+    digest: digest(secret),
+  })),
+  resourceServers: (s.RESOURCE_SERVERS ?? []).map(({ id, secret }) => ({ id, digest: digest(secret) })),
+})
 
 function toConfig(s: Settings) {
   return {
@@ -160,14 +210,7 @@ function toConfig(s: Settings) {
      * creates one. So is the operator's token.
      */
     masterKeys: s.MASTER_KEYS,
-    adminToken: s.ADMIN_TOKEN,
-    /** The holder of ADMIN_TOKEN is an operator as well. `digest` is the SHA-256 of the token. */
-    operators: (s.OPERATORS ?? []).map(({ id, secret, readOnly }) => ({
-      name: id,
-      readOnly,
-      digest: digest(secret),
-    })),
-    resourceServers: (s.RESOURCE_SERVERS ?? []).map(({ id, secret }) => ({ id, digest: digest(secret) })),
+    ...toCredentials(s),
     /** Seconds, like every time here but `maxStaleness`. */
     accessTokenTtl: s.ACCESS_TOKEN_TTL,
     maxAccessTokenTtl: s.MAX_ACCESS_TOKEN_TTL,
@@ -181,6 +224,7 @@ function toConfig(s: Settings) {
     trustProxy: s.TRUST_PROXY ?? [],
     tokenCookie: s.TOKEN_COOKIE,
     keyMaxAge: s.KEY_MAX_AGE,
+    tokensPerMinute: s.TOKENS_PER_MINUTE,
     auditRetention: s.AUDIT_RETENTION,
     workers: s.WORKERS,
     logLevel: s.LOG_LEVEL,

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { adminToken, masterKeys, operators, resourceServers } from './secret-schemas.ts'
 import {
   cookieName,
+  count,
   databaseUrl,
   host,
   issuer,
@@ -50,7 +51,7 @@ export const settings = z.object({
   SESSION_MAX_TTL: seconds('1s', '3650d', '90d')
     .prefault('90d')
     .describe('a session ends after so long in all'),
-  REFRESH_POLICY: oneOf('until_confirmed', 'grace_only', 'strict')
+  REFRESH_POLICY: oneOf('until_confirmed', 'grace_only', 'strict', 'reusable')
     .prefault('until_confirmed')
     .describe('when a used refresh token may be presented again'),
   REFRESH_GRACE: seconds('0s', '24h', '10s').prefault('10s').describe('how late two tabs may be'),
@@ -66,6 +67,9 @@ export const settings = z.object({
   // The minimum is above every access token's lifetime: the audit is the only trace of a token without a
   // session.
   AUDIT_RETENTION: seconds('2d', '36500d', '400d').prefault('400d').describe('how long the audit is kept'),
+  TOKENS_PER_MINUTE: count(1, 1_000_000_000)
+    .prefault('6000')
+    .describe('tokens that one customer may be issued in a minute by each process, and as many refreshes'),
   WORKERS: workers
     .prefault('1')
     .describe('processes that serve the port together; auto for one to each core'),

@@ -78,6 +78,16 @@ export const issuer = z
 /** More than that on one port is a mistake of typing. */
 export const MAX_WORKERS = 64
 
+/** A whole number, written without separators. */
+export function count(least: number, most: number) {
+  const message = `must be a whole number from ${least} to ${most}, for example 6000`
+  return z
+    .string()
+    .regex(/^[1-9]\d{0,14}$/, message)
+    .transform(Number)
+    .refine(number => number >= least && number <= most, message)
+}
+
 const workersMessage = `must be auto (one for each core) or a whole number from 1 to ${MAX_WORKERS}, for example auto`
 export const workers = z
   .string()

@@ -5,9 +5,17 @@ import { encodeBase32 } from './base32.ts'
  * The uses of installation MACs. Each purpose has its own derived key, so that a MAC for one is never valid
  * for another.
  */
-type Purpose = 'kid' | 'api key id' | 'server id' | 'retry' | 'cached record' | 'limit'
+type Purpose = 'kid' | 'api key id' | 'server id' | 'retry' | 'cached record' | 'limit' | 'running database'
 
-const PURPOSES: Purpose[] = ['kid', 'api key id', 'server id', 'retry', 'cached record', 'limit']
+const PURPOSES: Purpose[] = [
+  'kid',
+  'api key id',
+  'server id',
+  'retry',
+  'cached record',
+  'limit',
+  'running database',
+]
 
 /** Derived keys by installation key. They are cached because every kid is checked, including made-up ones. */
 const derived = new WeakMap<Uint8Array, Map<Purpose, Buffer>>()

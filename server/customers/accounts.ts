@@ -33,6 +33,7 @@ export async function signUp(
   if (config.signup === 'closed')
     throw new ApiError('signup_closed', 'signup is closed here; ask the operator for an account')
   await limits.take('signup', addressKey(origin.ip))
+  await limits.take('signupOfDay', addressKey(origin.ip))
   const passwordHash = await passwordHashing.run(addressKey(origin.ip), () => hashPassword(account.password))
   const { apiKey, ...made } = newCustomer(keyRing, { ...account, passwordHash })
   const id = made.customerId

@@ -72,6 +72,7 @@ export async function changeCustomer(
 export async function setPolicy(services: Services, change: Change, policy: Policy, origin: AuditContext) {
   assertFits(policy, services.config)
   const [changed] = await updatePolicy(services.db, { ...origin, ...change, ...policy })
+  if (changed) services.revoker.invalidateCustomer(change.customerId, changed.seq)
   return reload(services, change, changed !== undefined)
 }
 

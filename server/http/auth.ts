@@ -19,6 +19,7 @@ import type {
   OperatorEnv,
   Services,
 } from './env.ts'
+import { inTurn } from './in-turn.ts'
 import { customerParam } from './params.ts'
 
 const NO_CREDENTIAL = new ApiError('invalid_client', 'send a credential: Authorization: Bearer assay_ak_...')
@@ -100,7 +101,7 @@ async function runForCustomer(c: Context, next: Next, refusal: ApiError, isThere
   if (!(error instanceof ApiError) || (error.code !== 'not_found' && error.code !== 'conflict')) return
   // Hono copies the headers of a response to the one that replaces it, Content-Length too.
   c.res = undefined
-  if (!(await isThere())) throw refusal
+  if (!(await inTurn(c as Context<CustomerEnv>, isThere))) throw refusal
   c.res = res
 }
 

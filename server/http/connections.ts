@@ -2,6 +2,7 @@ import type { Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
+import { OwnerCounts } from '../lib/owner-counts.ts'
 import { addressKey } from '../lib/rate-limiter.ts'
 
 /** The most connections that a process holds. Each costs about 20 kB, and as much again as its request and answer have. */
@@ -32,6 +33,7 @@ export class Connections {
   readonly #byAddress = new Map<string, Set<Socket>>()
   /** The response to the last request of each connection. */
   readonly #responses = new WeakMap<Socket, ServerResponse>()
+  readonly #counts = new OwnerCounts()
   #size = 0
   #refused = 0
   #loggedAt = Number.NEGATIVE_INFINITY
@@ -62,6 +64,7 @@ export class Connections {
     if (this.#size >= this.#max && !this.#makeRoom(address)) return void socket.destroy()
     const own = this.#byAddress.get(address) ?? new Set()
     this.#byAddress.set(address, own.add(socket))
+    this.#counts.add(address)
     this.#size++
     socket.once('close', () => this.#remove(address, socket))
   }
@@ -69,6 +72,7 @@ export class Connections {
   #remove(address: string, socket: Socket) {
     const own = this.#byAddress.get(address)
     if (!own?.delete(socket)) return
+    this.#counts.remove(address)
     this.#size--
     if (own.size === 0) this.#byAddress.delete(address)
   }
@@ -79,9 +83,9 @@ export class Connections {
    */
   #makeRoom(newcomer: string): boolean {
     this.#noteRefusal()
-    const [most, sockets] = [...this.#byAddress].reduce((a, b) => (b[1].size > a[1].size ? b : a))
-    if (sockets.size <= (this.#byAddress.get(newcomer)?.size ?? 0) + 1) return false
-    const [oldest] = sockets
+    const most = this.#counts.ownerOfMost
+    if (most === undefined || this.#counts.most <= this.#counts.of(newcomer) + 1) return false
+    const [oldest] = this.#byAddress.get(most)!
     this.#remove(most, oldest!)
     oldest!.destroy()
     return true

@@ -65,9 +65,21 @@ function errorHeaders(error: ApiError): Record<string, string> {
     headers['WWW-Authenticate'] = challenge(error instanceof TokenMissing ? undefined : error.code)
   if (error instanceof CodedBodyError) headers['Accept-Encoding'] = 'identity'
   if (error.status === 503) headers['Retry-After'] = '1'
-  if (error instanceof RateLimitedError) headers['Retry-After'] = String(error.retryAfter)
+  if (error instanceof RateLimitedError) Object.assign(headers, rateLimitHeaders(error))
   if (error.code === 'insufficient_scope') headers['WWW-Authenticate'] = challenge(error.code)
   return headers
+}
+
+/** RateLimit and RateLimit-Policy are those of draft-ietf-httpapi-ratelimit-headers-10: nothing is left until `t` seconds from now. */
+function rateLimitHeaders({ retryAfter, quota }: RateLimitedError): Record<string, string> {
+  const retry = { 'Retry-After': String(retryAfter) }
+  if (!quota) return retry
+  const { name, points, duration } = quota
+  return {
+    ...retry,
+    'RateLimit-Policy': `"${name}";q=${points};w=${duration}`,
+    RateLimit: `"${name}";r=0;t=${retryAfter}`,
+  }
 }
 
 /** RFC 6749 5.2 wants the scheme that the client may use; RFC 6750 3 names what is wrong with a token. */
@@ -83,6 +95,13 @@ const NOTHING_HERE = 'there is nothing at this path; /openapi.yaml lists what th
 /** 405 with the allowed methods where the path is known, 404 elsewhere. */
 export function refuseUnrouted(c: AppContext, allowed: string[]): Response {
   if (allowed.length === 0) return refuse(c, new ApiError('not_found', NOTHING_HERE))
-  const error = new ApiError('method_not_allowed', `use ${allowed.join(' or ')} here`)
+  const describe = c.req.method === 'OPTIONS' ? preflightRefused : methodRefused
+  const error = new ApiError('method_not_allowed', describe(allowed.join(' or ')))
   return refuse(c, error, { Allow: allowed.join(', ') })
 }
+
+const methodRefused = (allowed: string) => `use ${allowed} here`
+
+/** OPTIONS is nearly always a browser's preflight. docs/decisions/2026-11-30-preflights-end-at-the-gateway.md: we answer none. */
+const preflightRefused = (allowed: string) =>
+  `use ${allowed} here; a page of another origin has to call through a gateway that answers preflights (docs/callers.md)`

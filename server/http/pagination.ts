@@ -16,22 +16,26 @@ export function decodeCursor(text: string | undefined): { at: Date; id: string }
   return { at: new Date(Number(time)), id }
 }
 
-export function pageSize(text: string | undefined): number {
+export function pageSize(text: string | undefined, max = 100): number {
   const size = Number(text ?? 50)
-  if (!/^\d{1,3}$/.test(text ?? '50') || size < 1 || size > 100)
-    throw new ApiError('invalid_request', 'limit: a whole number from 1 to 100')
+  if (!/^\d{1,4}$/.test(text ?? '50') || size < 1 || size > max)
+    throw new ApiError('invalid_request', `limit: a whole number from 1 to ${max}`)
   return size
 }
 
-/** Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. */
-export function pageOf<Row extends { id: string | number }>(
+/**
+ * Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. A row that isn't `listed`
+ * is only the last that was looked at: the next page continues there.
+ */
+export function pageOf<Row extends { id: string | number; listed?: boolean }>(
   rows: Row[],
   limit: number,
   at: (row: Row) => Date,
 ) {
-  const page = rows.slice(0, limit)
-  const last = page.at(-1)
-  return { page, nextCursor: last && rows.length > limit ? encodeCursor(at(last), last.id) : undefined }
+  const listed = rows.filter(row => row.listed !== false)
+  const page = listed.slice(0, limit)
+  const last = listed.length > limit ? page.at(-1) : rows.find(row => row.listed === false)
+  return { page, nextCursor: last && encodeCursor(at(last), last.id) }
 }
 
 /** The position after the last row of a page that is in the order of a text, and of customers' ids within it. */

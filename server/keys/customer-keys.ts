@@ -34,6 +34,8 @@ export interface CustomerRecord {
   /** `broken`: the row can't be decrypted. Other customers are not affected. */
   readonly state: 'active' | 'disabled' | 'absent' | 'broken'
   readonly epoch: number
+  /** Of its policy. */
+  readonly tokensPerMinute: number | undefined
   // There are a hundred thousand records, and most have two keys and one API key. To save memory, lists have
   // their exact length (an array that is pushed to reserves room for 17), and a set exists only once it has a
   // member.
@@ -70,7 +72,8 @@ export const readRecords = (db: Querier, customerIds: string[]) =>
 /** Opens a row's sealed secrets. Throws SealError if that fails. */
 export function openRecord(keyRing: KeyRing, customerId: string, row: RecordRow): CustomerRecord {
   const { state, epoch, sealedDataKey } = row
-  const record = { ...recordOf(customerId, state ?? 'absent'), epoch: epoch ?? 0 }
+  const tokensPerMinute = row.tokensPerMinute ?? undefined
+  const record = { ...recordOf(customerId, state ?? 'absent'), epoch: epoch ?? 0, tokensPerMinute }
   if (sealedDataKey === null) return record
   const dataKey = openDataKey(keyRing, customerId, sealedDataKey)
   const [keys, apiKeys] = [row.keys ?? [], row.apiKeys ?? []]
@@ -102,6 +105,7 @@ const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerR
   customerId,
   state,
   epoch: 0,
+  tokensPerMinute: undefined,
   keys: NONE,
   apiKeys: NONE,
   gone: undefined,

@@ -1,11 +1,11 @@
 import {
-  countLive,
   type RetirementResult,
   retireAccessKeys,
   retireKey,
   retireRefreshKeys,
   type ScanCursor,
 } from '../../db/queries/key-retirement.ts'
+import { countLive, type Losses } from '../../db/queries/live-counts.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { randomId } from '../crypto/credentials.ts'
 import type { KeyName } from '../jwt/kid.ts'
@@ -51,9 +51,10 @@ export async function retireSigningKey(
   which: Version,
   origin: AuditContext,
 ) {
-  const { db, limits, revoker, config } = services
+  const { db, limits, turns, revoker, config } = services
   await limits.take('retire', customerId)
-  const [found] = await retireKey(db, { ...origin, customerId, ...which, grace: config.refreshGrace })
+  const asked = { ...origin, customerId, ...which, grace: config.refreshGrace }
+  const [found] = await turns.run(customerId, () => retireKey(db, asked))
   if (!found) throw new ApiError('not_found', `there is no ${which.use} secret of this version`)
   if (found.state === 'current')
     throw new ApiError('conflict', 'this version is the current one, which signs; rotate first')
@@ -63,13 +64,13 @@ export async function retireSigningKey(
 }
 
 async function findBlocking(
-  { db, config }: Services,
+  { db, turns, config }: Services,
   customerId: string,
   { use }: Version,
   { sessions, tokens }: RetirementResult,
 ): Promise<ConflictError> {
   const uses = { access: use === 'access', refresh: use === 'refresh' }
-  const [wouldEnd] = await countLive(db, { customerId, ...uses })
+  const [wouldEnd] = await turns.run(customerId, () => countLive(db, { customerId, ...uses }))
   const live = use === 'access' ? { live_tokens: tokens } : { live_sessions: sessions }
   const why = sessions + tokens === 0 ? tooSoon(config.refreshGrace) : REASON[use](sessions + tokens)
   return new ConflictError(`${why}, or rotate ${use} with now, which would end ${inWords(wouldEnd!)}`, {
@@ -88,5 +89,7 @@ const REASON = {
     `${sessions} live sessions still carry this version; wait until each has refreshed twice`,
 }
 
-const inWords = ({ sessions, tokens }: { sessions: number; tokens: number }) =>
-  `${sessions} sessions and at most ${tokens} access tokens`
+const inWords = ({ sessions, tokens, partial }: Losses) =>
+  partial
+    ? `at least ${sessions} sessions, and more access tokens than are counted`
+    : `${sessions} sessions and at most ${tokens} access tokens`

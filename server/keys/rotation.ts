@@ -1,5 +1,5 @@
-import { countLive, listSecrets } from '../../db/queries/key-retirement.ts'
 import { findAged, findRotatable, type Rotatable, rotateKeys } from '../../db/queries/key-rotation.ts'
+import { countLive, listSecrets } from '../../db/queries/live-counts.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
@@ -8,7 +8,7 @@ import { openDataKey, sealNewSecret } from './customer-keys.ts'
 
 /** The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server. */
 
-export type { SecretRow } from '../../db/queries/key-retirement.ts'
+export type { SecretRow } from '../../db/queries/live-counts.ts'
 
 /** Selects which of a customer's secrets to rotate. */
 type Uses = { access: boolean; refresh: boolean }

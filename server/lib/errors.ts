@@ -73,20 +73,34 @@ export class TokenMissing extends ApiError {
   }
 }
 
+/** `points` acts are allowed in each `duration` (seconds). */
+export interface Quota {
+  name: string
+  points: number
+  duration: number
+}
+
 /** The caller has made too many attempts, or too many at once (429). */
 export class RateLimitedError extends ApiError {
   /** Seconds. */
   readonly retryAfter: number
+  /** Undefined where the limit is not on a time, but on what is under way at once. */
+  readonly quota: Quota | undefined
 
-  constructor(retryAfter: number, description = `too many tries; try again in ${retryAfter} s`) {
+  constructor(
+    retryAfter: number,
+    description = `too many tries; try again in ${retryAfter} s`,
+    quota?: Quota,
+  ) {
     super('too_many_requests', description)
     this.retryAfter = retryAfter
+    this.quota = quota
   }
 }
 
 /** A conflict (409). `members` gives details as extension members of the response (RFC 9457 3.2). */
 export class ConflictError extends ApiError {
-  readonly members: Readonly<Record<string, string | number | Record<string, number>>>
+  readonly members: Readonly<Record<string, string | number | Record<string, number | boolean>>>
 
   constructor(description: string, members: ConflictError['members']) {
     super('conflict', description)

@@ -1,7 +1,10 @@
+import { OwnerCounts } from './owner-counts.ts'
+
 /** A queue in which the entries of one owner wait behind each other, and not in front of those of other owners. */
 export class FairQueue<Entry> {
   /** By owner, in the order of their turns. */
   readonly #queues = new Map<string, Entry[]>()
+  readonly #counts = new OwnerCounts()
   #size = 0
 
   get size(): number {
@@ -12,6 +15,7 @@ export class FairQueue<Entry> {
     const own = this.#queues.get(owner)
     if (own) own.push(entry)
     else this.#queues.set(owner, [entry])
+    this.#counts.add(owner)
     this.#size++
   }
 
@@ -22,6 +26,7 @@ export class FairQueue<Entry> {
     for (const [owner, own] of this.#queues) {
       if (taken.length === count) break
       taken.push(own.shift()!)
+      this.#counts.remove(owner)
       this.#queues.delete(owner)
       if (own.length > 0) this.#queues.set(owner, own)
     }
@@ -34,14 +39,10 @@ export class FairQueue<Entry> {
    * `newcomer`, who wants to push one.
    */
   takeFromLongest(newcomer: string): Entry | undefined {
-    let longest = newcomer
-    for (const owner of this.#queues.keys()) if (this.#length(owner) > this.#length(longest)) longest = owner
-    if (this.#length(longest) <= this.#length(newcomer) + 1) return undefined
+    const longest = this.#counts.ownerOfMost
+    if (longest === undefined || this.#counts.most <= this.#counts.of(newcomer) + 1) return undefined
     this.#size--
+    this.#counts.remove(longest)
     return this.#queues.get(longest)!.pop()
-  }
-
-  #length(owner: string): number {
-    return this.#queues.get(owner)?.length ?? 0
   }
 }

@@ -10,10 +10,14 @@ export interface MetricSources {
   busAge(): number
   /** The greatest age of the state that an answer was based on (seconds). */
   maxAnswerAge(): number
-  changeFeed(): { polls: number; failures: number; rows: number; reloads: number }
+  changeFeed(): { polls: number; failures: number; rows: number }
+  /** Full reloads of the change feed, by their reason. */
+  reloads(): ReadonlyMap<string, number>
   revocations(): number
   customers(): number
   database(): { calls: number; connections: number }
+  /** Seconds since all committed audit events were last known to have positions. */
+  auditLag(): number
   /** Bytes of request bodies in memory. */
   bodyBytes(): number
   /** Statistics of the cache of authenticated access tokens. */
@@ -54,6 +58,9 @@ export class Metrics {
     ['server_error', 0],
   ])
 
+  /** Set by the replica that maintains, once a minute. */
+  deadRows = 0
+
   constructor(sources: MetricSources, { process, worker }: MetricsOptions) {
     const registers = [this.#registry]
     this.#worker = worker
@@ -93,22 +100,27 @@ export class Metrics {
       labelNames: ['task'],
       registers,
     })
-    byOutcome(registers, {
+    byLabel(registers, 'outcome', {
       name: 'assay_verified_total',
       help: 'Access tokens checked, by outcome: ok, or why not.',
       read: () => this.#verified,
     })
-    byOutcome(registers, {
+    byLabel(registers, 'outcome', {
       name: 'assay_record_cache_total',
       help: 'Looks for a customer’s record in Redis, by outcome: used, or why not.',
       read: sources.redisKeyCache,
     })
-    byOutcome(registers, {
+    byLabel(registers, 'outcome', {
       name: 'assay_token_cache_total',
       help: 'Access tokens looked up in the token cache, by outcome: hit, miss, or rekeyed, under a key that was read again.',
       read: () => sources.tokenCache().outcomes,
     })
-    gauges(registers, sources)
+    byLabel(registers, 'reason', {
+      name: 'assay_change_feed_reloads_total',
+      help: 'Times that all state was read again, by reason. commits_lost: the database lost committed changes.',
+      read: sources.reloads,
+    })
+    gauges(registers, { ...sources, deadRows: () => this.deadRows })
     totals(registers, sources)
   }
 
@@ -121,6 +133,11 @@ export class Metrics {
   answered(method: string, route: string, status: number, seconds: number) {
     this.#requests.inc({ method, route, status })
     this.#seconds.observe({ route }, seconds)
+  }
+
+  /** Counts a request that could not be read. Its method and path are unknown, and it took no time. */
+  refused(status: number) {
+    this.#requests.inc({ method: 'none', route: 'unreadable', status })
   }
 
   /** Counts a 503 response. */
@@ -181,17 +198,18 @@ const lockWait = (registers: Registry[]) =>
     registers,
   })
 
-function byOutcome(
+function byLabel(
   registers: Registry[],
+  label: 'outcome' | 'reason',
   { read, ...named }: { name: string; help: string; read: () => ReadonlyMap<string, number> },
 ) {
   new Counter({
     ...named,
-    labelNames: ['outcome'],
+    labelNames: [label],
     registers,
     collect() {
       this.reset()
-      for (const [outcome, count] of read()) this.inc({ outcome }, count)
+      for (const [value, count] of read()) this.inc({ [label]: value }, count)
     },
   })
 }
@@ -204,7 +222,7 @@ export function ofProcess(register: Registry, worker: string | undefined) {
 }
 
 /** `aggregator` is how the values of several workers are combined. */
-function gauges(registers: Registry[], sources: MetricSources) {
+function gauges(registers: Registry[], sources: MetricSources & { deadRows(): number }) {
   const gauge = (name: string, help: string, aggregator: 'sum' | 'max', read: () => number) =>
     new Gauge({
       name,
@@ -238,7 +256,19 @@ function gauges(registers: Registry[], sources: MetricSources) {
     'sum',
     () => sources.tokenCache().bytes,
   )
+  gauge(
+    'assay_audit_order_lag_seconds',
+    'Since every committed audit event was last known to have its position.',
+    'max',
+    sources.auditLag,
+  )
   gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
+  gauge(
+    'assay_database_dead_rows',
+    'Dead rows of the change feed and the replicas in Postgres, as the replica that maintains saw them within a minute.',
+    'max',
+    sources.deadRows,
+  )
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
   gauge(
     'assay_database_connections',
@@ -265,11 +295,6 @@ function totals(registers: Registry[], sources: MetricSources) {
   total('assay_change_feed_polls_total', 'Polls of the change feed sent.', () => sources.changeFeed().polls)
   total('assay_change_feed_poll_failures_total', 'Polls that failed.', () => sources.changeFeed().failures)
   total('assay_change_feed_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)
-  total(
-    'assay_change_feed_reloads_total',
-    'Times that all state was read anew.',
-    () => sources.changeFeed().reloads,
-  )
   total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
   total(
     'assay_log_lines_dropped_total',

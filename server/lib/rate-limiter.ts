@@ -1,9 +1,8 @@
 import { createRequire } from 'node:module'
 import type { RateLimiterAbstract, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Redis } from '../../db/redis.ts'
-import type { KeyRing } from '../crypto/key-ring.ts'
-import { installationMac } from '../crypto/mac.ts'
 import { RateLimitedError } from './errors.ts'
+import type { RedisNames } from './redis-names.ts'
 
 // By file: the package's index loads the limiters of all databases, which takes 50 ms of each start.
 const require = createRequire(import.meta.url)
@@ -19,10 +18,14 @@ const LIMITS = {
    */
   loginOfEmail: { points: 10, duration: 60 },
   signup: { points: 20, duration: 60 },
+  /** Each new account has quotas of its own. */
+  signupOfDay: { points: 200, duration: 86_400 },
   /**
    * Per session, so that someone with a stolen token can't lock out its owner: who logs in again has another session.
    */
   passwordOfSession: { points: 10, duration: 60 },
+  /** New API keys of a customer. Each is an event of the audit, and deleting it another. */
+  apiKey: { points: 300, duration: 600 },
   rotate: { points: 30, duration: 600 },
   /** Manual retirements of secrets. Each may have to count the audit events of a day. */
   retire: { points: 60, duration: 600 },
@@ -44,17 +47,20 @@ export class MemoryRateLimiter implements RateLimiter {
   readonly #limiters = ofEach(inMemory)
 
   take(name: Limit, key: string): Promise<void> {
-    return consume(this.#limiters[name], key)
+    return consume(name, this.#limiters[name], key)
   }
 }
 
-/** The Redis and the keys that the replicas share for counting. */
+/** The Redis that the replicas share for counting, and the names of the counts in it. */
 export interface Shared {
   redis: Pick<Redis, 'eval'>
-  keyRing: Pick<KeyRing, 'installationId' | 'installationKey'>
+  names: Pick<RedisNames, 'limit' | 'limitKey'>
 }
 
-/** Counts atomically in Redis, for all replicas. While Redis fails, each replica counts in its own memory. */
+/**
+ * Counts atomically in Redis, for all replicas of one running database: attempts at a copy of it lock nobody out here.
+ * While Redis fails, each replica counts in its own memory.
+ */
 export class RedisRateLimiter implements RateLimiter {
   readonly #shared: Shared
   readonly #limiters: Record<Limit, RateLimiterAbstract>
@@ -64,21 +70,23 @@ export class RedisRateLimiter implements RateLimiter {
     this.#limiters = ofEach(name => inRedis(name, shared))
   }
 
-  /** Hashes the key, so that Redis sees neither emails nor addresses. */
   take(name: Limit, key: string): Promise<void> {
-    const nameless = installationMac(this.#shared.keyRing.installationKey, 'limit', key, 16)
-    return consume(this.#limiters[name], nameless)
+    return consume(name, this.#limiters[name], this.#shared.names.limitKey(key))
   }
 }
 
-async function consume(limiter: RateLimiterAbstract, key: string): Promise<void> {
+async function consume(name: Limit, limiter: RateLimiterAbstract, key: string): Promise<void> {
   try {
     await limiter.consume(key)
   } catch (refused) {
     if (refused instanceof Error) throw refused
-    throw new RateLimitedError(Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
+    throw limited(name, Math.max(1, Math.ceil((refused as RateLimiterRes).msBeforeNext / 1000)))
   }
 }
+
+/** `retryAfter`: seconds. */
+export const limited = (name: Limit, retryAfter: number) =>
+  new RateLimitedError(retryAfter, undefined, { name, ...LIMITS[name] })
 
 const ofEach = <Limiter>(make: (name: Limit) => Limiter) =>
   Object.fromEntries((Object.keys(LIMITS) as Limit[]).map(name => [name, make(name)])) as Record<
@@ -88,10 +96,10 @@ const ofEach = <Limiter>(make: (name: Limit) => Limiter) =>
 
 const inMemory = (name: Limit) => new RateLimiterMemory({ ...LIMITS[name], keyPrefix: name })
 
-const inRedis = (name: Limit, { redis, keyRing }: Shared) =>
+const inRedis = (name: Limit, { redis, names }: Shared) =>
   new RateLimiterRedis({
     ...LIMITS[name],
-    keyPrefix: `assay:${keyRing.installationId}:limit:${name}`,
+    keyPrefix: names.limit(name),
     storeClient: { eval: async (...call: Parameters<Redis['eval']>) => numbers(await redis.eval(...call)) },
     useRedisPackage: true,
     insuranceLimiter: inMemory(name),

@@ -1,5 +1,6 @@
 import type { Connection } from '../../db/client.ts'
 import { within } from '../../db/deadline.ts'
+import { wasAnswered } from '../../db/errors.ts'
 import {
   loadPage,
   type Page,
@@ -16,20 +17,24 @@ import { VERSION } from '../lib/version.ts'
 import { DatabaseClock } from './database-clock.ts'
 import { Lease, type Moment } from './lease.ts'
 import { Poller, pause } from './poller.ts'
+import {
+  findReloadReason,
+  type KnownPosition,
+  logReload,
+  RELOAD_REASONS,
+  type ReloadReason,
+} from './reload.ts'
+import { Report } from './report.ts'
 import type { RevocationList } from './revocation-list.ts'
 
 /** A request that finds the state too old waits for a poll at most this long (ms). */
 const JOIN_POLL_MS = 250
 /** The poll interval while a request waits for every replica (ms). */
 const WAIT_POLL_MS = 25
-/** If the database's clock goes back further (ms), rows that were forgotten may be live again: all state is reloaded. */
-const MAX_CLOCK_STEP_BACK_MS = 30_000
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
-/** The most polls until the lease is renewed. */
+/** The most statements until one renews the lease. One that brings no whole page is followed by a load of the others. */
 const MAX_ATTEMPTS = 20
-/** A replica without a poll for longer reloads everything (ms). Customer changes are kept longer (3 h). */
-const MAX_GAP_MS = 3_600_000
 
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
@@ -56,32 +61,49 @@ export interface ChangeFeedOptions {
 export class ChangeFeed {
   readonly #options: ChangeFeedOptions
   #applied = 0
+  /** The highest number that is known to be committed. It is ahead of `#applied` after an act of this replica. */
+  #committed = 0
   #timeline: string | undefined
   readonly #lease: Lease
   readonly #databaseClock: DatabaseClock
   /** When the last poll that was applied was sent, by the monotonic clock. */
   #sentAt = Number.NEGATIVE_INFINITY
+  readonly #report: Report
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
   readonly #poller: Poller
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
-  readonly #counts = { rows: 0, reloads: 0 }
+  #rows = 0
+  #era = 0
+  /** Full reloads, by their reason. */
+  readonly reloads = new Map<ReloadReason, number>(RELOAD_REASONS.map(reason => [reason, 0]))
 
   constructor(options: ChangeFeedOptions) {
     this.#options = options
     this.#databaseClock = new DatabaseClock(options.clock)
+    this.#report = new Report(options)
     this.#lease = new Lease(options.clock, options.maxStaleness)
-    const interval = () => (this.hasLease() ? Math.min(options.maxStaleness / 4, 500) : RECOVERY_POLL_MS)
+    const interval = () => (this.hasLease() ? this.#interval : RECOVERY_POLL_MS)
     this.#poller = new Poller({ ...options, poll: () => this.#poll(), interval })
   }
 
+  /** Milliseconds between two polls that nothing else causes. */
+  get #interval() {
+    return Math.min(this.#options.maxStaleness / 4, 500)
+  }
+
   get counts() {
-    return { ...this.#counts, ...this.#poller.counts }
+    return { rows: this.#rows, ...this.#poller.counts }
   }
 
   hasLease(): boolean {
     return this.#lease.isValid()
+  }
+
+  /** Whether the database answered the last poll, if only by refusing it. */
+  get reachesDatabase(): boolean {
+    return wasAnswered(this.#poller.lastError)
   }
 
   /** Resolves once the lease is valid, waiting for a poll if necessary. Throws Unavailable. */
@@ -105,9 +127,9 @@ export class ChangeFeed {
     return this.#timeline
   }
 
-  /** Increases with every full reload. Anything read in an earlier era is outdated. */
+  /** Increases with every full reload, also after a restart of the database server. Anything read in an earlier era is outdated. */
   get era() {
-    return this.#counts.reloads
+    return this.#era
   }
 
   /** Milliseconds since the last applied poll was sent. */
@@ -125,6 +147,7 @@ export class ChangeFeed {
   /** Applies a local change before its response is sent. `applied` stays: lower numbers may still be unknown. */
   apply(rows: RevocationRow[]) {
     for (const row of rows) this.#apply(row)
+    this.#committed = Math.max(this.#committed, ...rows.map(([seq]) => seq))
     this.#options.published()
   }
 
@@ -174,79 +197,100 @@ export class ChangeFeed {
         throw new Unavailable('change feed: polls are too slow for MAX_STALENESS', 'change_feed')
   }
 
-  /** Polls once, and reads what one poll can't bring. Returns whether it renewed the lease. If not, it must be repeated. */
+  /**
+   * Runs one statement, and reads the pages that it can't bring. Returns false if another has to follow it at once, which continues
+   * where it ended.
+   */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
     const sent = this.#lease.moment()
-    const [answer] = await poll(connection, {
-      replica,
-      version: VERSION,
-      applied: this.#applied,
-      maxStaleness,
-    })
-    if (!answer || answer.standby)
-      throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
-    if (this.#isOtherTimeline(answer)) {
-      this.#reset()
-      return false
-    }
-    const won = this.#accept(answer, sent, clock.monotonic())
-    if (won) this.#lease.renew(sent)
-    if (!answer.whole) await this.#load()
-    return won
+    const known = this.#position()
+    const applied = this.#applied
+    const write = !this.hasLease() || this.#report.isDue(sent, applied, this.#interval)
+    const [answer] = await poll(connection, { replica, version: VERSION, applied, maxStaleness, write })
+    if (!this.#isContinuation(known, answer)) return false
+    const isWhole = this.#accept(answer, sent, clock.monotonic())
+    const isDone = answer.written ? this.#reported(sent, applied, isWhole) : isWhole
+    if (isDone) this.#reportLater()
+    if (!isWhole) await this.#load()
+    return isDone
   }
 
   /** Reads the revocations after the last one applied, page by page, as after a start. It renews no lease. */
   async #load(): Promise<void> {
-    for (let whole = false; !whole; ) {
+    for (let isWhole = false; !isWhole; ) {
+      const known = this.#position()
       const [page] = await loadPage(this.#options.db, { applied: this.#applied })
-      if (!page || page.standby)
-        throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
-      if (this.#isOtherTimeline(page)) return this.#reset()
-      this.#applyPage(page)
-      whole = page.whole
+      if (!this.#isContinuation(known, page)) return
+      isWhole = this.#applyPage(page)
     }
   }
 
-  /**
-   * Whether the local state can't be continued from this poll: the database or its timeline is another, its counter or
-   * clock went back, or the gap since the last poll is so long that rows may have been added and removed in it.
-   */
-  #isOtherTimeline({ timeline, seq, now }: Page): boolean {
-    if (this.#timeline === undefined) return false
-    const lost =
-      now - this.#databaseClock.lastRead > MAX_GAP_MS || now < this.#sweptAt - MAX_CLOCK_STEP_BACK_MS
-    return lost || timeline !== this.#timeline || seq < this.#applied
+  /** Whether the answer continues the local state; if not, that is dropped. Throws Unavailable if a standby answered. */
+  #isContinuation<Answer extends Page>(
+    known: KnownPosition | undefined,
+    answer: Answer | undefined,
+  ): answer is Answer {
+    if (!answer || answer.standby)
+      throw new Unavailable('change feed: the answer came from a standby', 'change_feed')
+    const reason = known && findReloadReason(known, answer)
+    if (!reason) return true
+    logReload(this.#options.log, reason, known, answer)
+    this.#reset(reason)
+    return false
   }
 
-  /** Applies the poll's rows. Returns whether they were all of them and the replica's own row was already fresh. */
+  /** A poll has written this replica's row. Returns whether it renewed the lease. */
+  #reported(sent: Moment, applied: number, isWhole: boolean): boolean {
+    const renews = this.#report.wrote(sent, applied) && isWhole
+    if (renews) this.#lease.renew(sent)
+    return renews
+  }
+
+  /** Polls again soon if this replica has applied more than it has reported: a request may be waiting for that. */
+  #reportLater() {
+    const dueIn = this.#report.dueIn(this.#applied)
+    if (dueIn !== undefined) this.#poller.wake(dueIn)
+  }
+
+  /**
+   * Taken before a poll is sent: the answer must have everything that was committed by then, but not what this replica
+   * commits meanwhile. Undefined without any state.
+   */
+  #position(): KnownPosition | undefined {
+    const [timeline, committed, sweptAt] = [this.#timeline, this.#committed, this.#sweptAt]
+    return timeline === undefined
+      ? undefined
+      : { timeline, committed, readAt: this.#databaseClock.lastRead, sweptAt }
+  }
+
+  /** Applies the poll's rows. Returns whether they were all of them. */
   #accept(answer: Poll, sent: Moment, received: number): boolean {
-    this.#applyPage(answer)
-    // Requests that wait for every replica must find this replica's row, no older than N, even during a poll.
-    const seen =
-      this.#timeline !== undefined && sent.monotonic - this.#sentAt < this.#options.maxStaleness / 2
+    const isWhole = this.#applyPage(answer)
     this.#timeline = answer.timeline
     this.#others = answer
     this.#databaseClock.set(answer.now, sent.monotonic, received)
     this.#sentAt = sent.monotonic
     this.#sweep()
-    return answer.whole && seen
+    return isWhole
   }
 
-  #applyPage({ rows: json, whole, seq }: Page) {
+  #applyPage({ rows: json, whole, seq }: Page): boolean {
     const rows: RevocationRow[] = json === null ? [] : JSON.parse(json)
     for (const row of rows) this.#apply(row)
-    this.#counts.rows += rows.length
+    this.#rows += rows.length
     this.#applied = whole ? seq : rows.at(-1)![0]
+    this.#committed = Math.max(this.#committed, seq)
+    return whole
   }
 
-  #reset() {
-    this.#counts.reloads++
-    this.#options.log.warn(
-      'the database is another, went back, or was out of reach for long: everything is read anew',
-    )
+  #reset(reason: ReloadReason) {
+    this.#era++
+    this.reloads.set(reason, this.reloads.get(reason)! + 1)
     this.#timeline = undefined
     this.#applied = 0
+    this.#committed = 0
+    this.#report.clear()
     this.#sweptAt = 0
     this.#lease.expire()
     this.#options.revocations.clear()

@@ -1,24 +1,26 @@
 import type { Redis } from '../../db/redis.ts'
-import type { KeyRing } from '../crypto/key-ring.ts'
+import type { RedisNames } from '../lib/redis-names.ts'
 
 /**
- * Notifies the other replicas through Redis of a change, so that they poll at once. A hint contains nothing
- * else, and a lost one costs half a second.
+ * Notifies the other replicas through Redis of a change, so that they poll at once. A hint contains only which running
+ * database has changed, so that a copy doesn't make the original's replicas poll. A lost one costs half a second.
  */
 export class RedisNotifier {
   readonly #redis: Pick<Redis, 'publish'>
-  readonly #channel: string
+  readonly #names: Pick<RedisNames, 'hints' | 'mark'>
   #sending = false
   #again = false
 
   constructor(
     redis: Pick<Redis, 'publish' | 'subscribe'>,
-    keyRing: Pick<KeyRing, 'installationId'>,
+    names: Pick<RedisNames, 'hints' | 'mark'>,
     onHint: () => void,
   ) {
     this.#redis = redis
-    this.#channel = `assay:${keyRing.installationId}:hints`
-    redis.subscribe(this.#channel, onHint)
+    this.#names = names
+    redis.subscribe(names.hints, mark => {
+      if (mark === undefined || mark === names.mark()) onHint()
+    })
   }
 
   /** Sends one hint at a time. All changes made while one is being sent share the next. */
@@ -31,7 +33,7 @@ export class RedisNotifier {
     this.#sending = true
     while (this.#again) {
       this.#again = false
-      await this.#redis.publish(this.#channel).catch(() => {}) // The driver logs it.
+      await this.#redis.publish(this.#names.hints, this.#names.mark()).catch(() => {}) // The driver logs it.
     }
     this.#sending = false
   }

@@ -37,8 +37,11 @@ export class Poller {
   /** The next poll that a hint or a request has caused, until it begins. */
   #next: Promise<boolean> | undefined
   #timer: NodeJS.Timeout | undefined
+  #wakeTimer: NodeJS.Timeout | undefined
   #stopped = false
   readonly counts = { polls: 0, failures: 0 }
+  /** Why the last poll failed. Undefined if it succeeded. */
+  lastError: unknown
 
   constructor(options: PollerOptions) {
     this.#options = options
@@ -60,12 +63,17 @@ export class Poller {
     this.#beganAt = this.#options.clock.monotonic()
     try {
       await this.#options.poll()
-      this.#outages.note(undefined)
+      this.#note(undefined)
     } catch (error) {
       this.counts.failures++
-      this.#outages.note(error)
+      this.#note(error)
       throw error
     }
+  }
+
+  #note(error: unknown) {
+    this.lastError = error
+    this.#outages.note(error)
   }
 
   /** The poll in flight or, without one, the next: whichever ends first. It may reject. */
@@ -90,9 +98,16 @@ export class Poller {
     )
   }
 
-  /** Polls soon, because another replica has published. */
-  wake() {
-    if (!this.#stopped) void this.pollAgain()
+  /** Polls in `delay` ms, or as soon as it may: another replica has published, or this one has something to report. */
+  wake(delay = 0) {
+    if (this.#stopped) return
+    if (delay <= 0) void this.pollAgain()
+    else this.#wakeTimer ??= setTimeout(() => this.#wakeUp(), delay)
+  }
+
+  #wakeUp() {
+    this.#wakeTimer = undefined
+    this.wake()
   }
 
   /** Polls once, then at intervals. Throws Unavailable if no poll succeeds within FIRST_POLL_DEADLINE_MS. */
@@ -126,6 +141,7 @@ export class Poller {
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#timer)
+    clearTimeout(this.#wakeTimer)
     await this.#inFlight?.catch(() => {})
   }
 }

@@ -6,6 +6,7 @@ import { actorContext } from '../http/act.ts'
 import { requireAccount } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { type AppEnv, auditContext } from '../http/env.ts'
+import { inTurn } from '../http/in-turn.ts'
 import { noQuery, present } from '../http/params.ts'
 import { json, noContent } from '../http/respond.ts'
 import { name, noControls } from '../http/schemas.ts'
@@ -62,7 +63,7 @@ export const account = new Hono<AppEnv>()
     return json(c, { customer: serializeCustomer(customer), ...serializeTokens(granted) }, 200, NO_CACHE)
   })
   .get('/me', requireAccount, noQuery, async c => {
-    const customer = await findAccount(c.get('services'), c.get('customerId'))
+    const customer = await inTurn(c, () => findAccount(c.get('services'), c.get('customerId')))
     return json(c, serializeCustomer(customer))
   })
   .post('/logout', requireAccount, noQuery, async c => {

@@ -4,6 +4,7 @@ import { type ApiKeyRow, createApiKey, deleteApiKey, listApiKeys } from '../clie
 import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
+import { inTurn } from '../http/in-turn.ts'
 import { idempotencyKey, idParam, noQuery, present } from '../http/params.ts'
 import { json, noContent } from '../http/respond.ts'
 import { distinct, name, wholeSeconds } from '../http/schemas.ts'
@@ -25,7 +26,7 @@ const createKeyRequest = z.strictObject({
 /** A customer's API keys. */
 export const apiKeys = new Hono<CustomerEnv>()
   .get('/', noQuery, async c => {
-    const keys = await listApiKeys(c.get('services'), c.get('customerId'))
+    const keys = await inTurn(c, () => listApiKeys(c.get('services'), c.get('customerId')))
     return json(c, { keys: keys.map(serializeApiKey) })
   })
   .post('/', noQuery, async c => {

@@ -8,9 +8,9 @@ import {
   listCustomerEvents,
 } from '../audit/audit.ts'
 import { type AppContext, type CustomerEnv, isOperator } from '../http/env.ts'
+import { inTurn } from '../http/in-turn.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'
-import { limitedRead } from '../http/reads.ts'
 import { json } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -26,7 +26,7 @@ export const audit = new Hono<CustomerEnv>().get('/', c => {
   const serialize = isOperator(c.get('actor')) ? serializeEvent : serializeForCustomer
   const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
   const find = (span: AuditSpan) =>
-    limitedRead(c, () => listCustomerEvents(c.get('services'), { ...span, customerId }))
+    inTurn(c, () => listCustomerEvents(c.get('services'), { ...span, customerId }))
   return pageOfEvents(c, query, find, serialize)
 })
 

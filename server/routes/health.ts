@@ -8,14 +8,14 @@ import { Unavailable } from '../lib/errors.ts'
 
 /** Health checks and metrics. /metrics requires an operator because it shows how much is refused, and why. */
 export function health(services: Pick<Services, 'changeFeed' | 'clock' | 'metrics' | 'process'>) {
-  const checks = readinessChecks(services)
+  const readiness = readinessChecks(services)
   return new Hono<AppEnv>()
     .get('/healthz', noQuery, c => json(c, { status: 'ok' }))
-    .get('/readyz', noQuery, async c => {
-      const found = await checks()
-      if (Object.values(found).every(check => check === 'ok')) return json(c, { status: 'ok', checks: found })
+    .get('/readyz', noQuery, c => {
+      const checks = readiness()
+      if (Object.values(checks).every(check => check === 'ok')) return json(c, { status: 'ok', checks })
       services.metrics.unavailable('not_ready')
-      return json(c, { status: 'unavailable', checks: found }, 503, { 'Retry-After': '1' })
+      return json(c, { status: 'unavailable', checks }, 503, { 'Retry-After': '1' })
     })
     .get('/metrics', requireOperator, noQuery, async c => {
       const { metrics } = services
@@ -23,35 +23,45 @@ export function health(services: Pick<Services, 'changeFeed' | 'clock' | 'metric
     })
 }
 
-/** Ready: the state is known, the database answers and has this version's migrations, and no drain has begun. */
+/**
+ * Ready: no drain has begun, the state is known, and the database has this version's migrations. Nothing here waits for
+ * the database, so a balancer hears at once that /verify has become 503, and that it works again.
+ */
 function readinessChecks({ changeFeed, clock, process }: Parameters<typeof health>[0]) {
-  const migratedLately = throttle(1_000, clock, () => process.migrated().catch(unlessUnavailable))
-  return async () => {
-    const migrated = await migratedLately()
+  const isMigrated = checkInBackground(MIGRATIONS_INTERVAL_MS, clock, () => process.migrated())
+  return () => {
+    const known = changeFeed.hasLease()
     return {
       accepting: word(!process.draining()),
-      state: word(changeFeed.hasLease()),
-      database: word(migrated !== undefined),
-      migrations: migrated === undefined ? 'unknown' : word(migrated),
+      state: word(known),
+      database: word(known || changeFeed.reachesDatabase),
+      migrations: known ? word(isMigrated()) : 'unknown',
     }
   }
 }
 
-/** A database that refuses the question was reached: it doesn't even have the table of migrations. */
-const unlessUnavailable = (error: unknown) => (error instanceof Unavailable ? undefined : false)
+/** The migrations are asked for at most this often (ms). */
+const MIGRATIONS_INTERVAL_MS = 1_000
 
-/** Calls during one call, and within `milliseconds` after it, share its result: a flood of requests is one query. */
-function throttle<Answer>(milliseconds: number, clock: Clock, ask: () => Promise<Answer>) {
-  let answer: Promise<Answer> | undefined
-  let until = Number.NEGATIVE_INFINITY
+/**
+ * Returns a function that answers with the latest result of `check`, and starts it again, one at a time, after
+ * `milliseconds`. It is true at first, because a start refuses a database that isn't up to date.
+ */
+function checkInBackground(milliseconds: number, clock: Clock, check: () => Promise<boolean>) {
+  let latest = true
+  let nextAt = Number.NEGATIVE_INFINITY
+  async function run() {
+    nextAt = Number.POSITIVE_INFINITY
+    latest = await check().catch(error => falseUnlessUnavailable(error, latest))
+    nextAt = clock.monotonic() + milliseconds
+  }
   return () => {
-    if (answer && clock.monotonic() < until) return answer
-    until = Number.POSITIVE_INFINITY
-    answer = ask().finally(() => {
-      until = clock.monotonic() + milliseconds
-    })
-    return answer
+    if (clock.monotonic() >= nextAt) void run()
+    return latest
   }
 }
+
+/** A database that gives no answer says nothing; one that refuses the question doesn't even have the table of migrations. */
+const falseUnlessUnavailable = (error: unknown, latest: boolean) => error instanceof Unavailable && latest
 
 const word = (holds: boolean) => (holds ? 'ok' : 'failed')

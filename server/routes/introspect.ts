@@ -5,7 +5,13 @@ import { requireClient, requireFormClient } from '../http/auth.ts'
 import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
 import { bearerToken, isBearer } from '../http/credentials.ts'
-import { type AppContext, type ClientEnv, credentialName, type Services } from '../http/env.ts'
+import {
+  type ApiKeyClient,
+  type AppContext,
+  type ClientEnv,
+  credentialName,
+  type Services,
+} from '../http/env.ts'
 import { noQuery, readQuery } from '../http/params.ts'
 import { bytes, NO_STORE } from '../http/respond.ts'
 import { listOf } from '../http/schemas.ts'
@@ -13,6 +19,7 @@ import type { RefreshClaims } from '../jwt/claims.ts'
 import { scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { AuthenticClaims } from '../tokens/authenticator.ts'
+import type { Refreshable } from '../tokens/refresh.ts'
 
 /** The same bytes for everything that this client may not know. */
 const INACTIVE = '{"active":false}'
@@ -88,19 +95,15 @@ async function introspectAll(
 const NONE: ReadonlyMap<string, string> = new Map()
 
 /** A refresh token is active only to its own customer: many servers admit any token that is called active. */
-async function introspectRefresh(
-  { tokens, sessions }: Services,
-  client: AuthenticatedClient,
-  texts: string[],
-) {
+async function introspectRefresh({ tokens, sessions }: Services, client: ApiKeyClient, texts: string[]) {
   if (texts.length === 0) return NONE
   const results = await tokens.verifyAllRefresh(texts)
   const own = results.flatMap(({ claims }) => (claims && mayKnow(client, claims) ? [claims] : []))
-  const scopes = await sessions.refreshable(own)
+  const sessionsByToken = await sessions.refreshable(client.customerId, own)
   const answers = new Map<string, string>()
   for (const [i, { claims }] of results.entries()) {
-    const scope = claims && mayKnow(client, claims) ? scopes.get(claims.jti) : undefined
-    if (claims && scope !== undefined) answers.set(texts[i]!, serializeRefresh(claims, scope))
+    const session = claims && mayKnow(client, claims) ? sessionsByToken.get(claims.jti) : undefined
+    if (claims && session) answers.set(texts[i]!, serializeRefresh(claims, session))
   }
   return answers
 }
@@ -149,7 +152,11 @@ function serializeAccess({
   return extJson === undefined ? json : `${json.slice(0, -1)},"ext":${extJson}}`
 }
 
-const serializeRefresh = ({ aud, client_id, sub, sid, iat, exp, jti }: RefreshClaims, scope: string) =>
+/** `exp` is the idle end of its session, which comes before the token's own unless a refresh extends it. */
+const serializeRefresh = (
+  { aud, client_id, sub, sid, iat, jti }: RefreshClaims,
+  { scope, expiresAt: exp }: Refreshable,
+) =>
   JSON.stringify({
     ...{ active: true, aud, client_id, sub, sid, iat, exp, jti },
     ...{ scope, scopes: scopesOf(scope) },

@@ -27,17 +27,22 @@ export async function refreshGrant(c: AppContext, form: Map<string, string>) {
   const text = form.get('refresh_token')
   if (text === undefined) throw new ApiError('invalid_request', 'refresh_token is missing')
   const asked = { scope: parseScope(form.get('scope')), audience: requestedAudience(form) }
-  const customerId = await namedCustomer(c, form)
-  const { claims } = await tokens.verifyRefresh(text)
-  if (!claims || (customerId !== undefined && claims.client_id !== customerId))
+  const { customerId, authenticated } = await identifyClient(c, form)
+  const verdict = await tokens.verifyRefresh(text)
+  if (!verdict.claims || (customerId !== undefined && verdict.claims.client_id !== customerId))
     throw new ApiError('invalid_grant', INVALID_GRANT)
-  const context = auditContext(c, `session:${claims.sid}`)
-  return tokenResponse(c, await sessions.refresh(claims, asked, context))
+  const context = auditContext(c, `session:${verdict.claims.sid}`)
+  return tokenResponse(c, await sessions.refresh({ ...verdict, authenticated }, asked, context))
 }
 
 /** Client credentials are optional. If they are sent they must be right, and must match; so must a bare client_id. */
-async function namedCustomer(c: AppContext, form: Map<string, string>): Promise<string | undefined> {
-  const credential = clientCredential(c.req.header('authorization'), form)
-  if (credential === undefined) return publicClientId(c.req.header('authorization'), form)
-  return (await authenticateApiKey(c.get('services'), credential)).customerId
+async function identifyClient(
+  c: AppContext,
+  form: Map<string, string>,
+): Promise<{ customerId: string | undefined; authenticated: boolean }> {
+  const authorization = c.req.header('authorization')
+  const credential = clientCredential(authorization, form)
+  if (!credential) return { customerId: publicClientId(authorization, form), authenticated: false }
+  const { customerId } = await authenticateApiKey(c.get('services'), credential)
+  return { customerId, authenticated: true }
 }

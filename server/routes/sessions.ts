@@ -3,9 +3,9 @@ import { z } from 'zod'
 import { actAndWait } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import { type CustomerEnv, isOperator } from '../http/env.ts'
+import { inTurn } from '../http/in-turn.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { idParam, present, readQuery } from '../http/params.ts'
-import { limitedRead } from '../http/reads.ts'
 import { json, noContent } from '../http/respond.ts'
 import { subject } from '../http/schemas.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -19,9 +19,7 @@ export const sessions = new Hono<CustomerEnv>()
     const before = decodeCursor(cursor)
     const position = { beforeAt: before?.at, beforeId: before?.id, limit: size + 1 }
     const customerId = c.get('customerId')
-    const rows = await limitedRead(c, () =>
-      c.get('services').sessions.list({ customerId, subject, ...position }),
-    )
+    const rows = await inTurn(c, () => c.get('services').sessions.list({ customerId, subject, ...position }))
     const { page, nextCursor } = pageOf(rows, size, session => session.issuedAt)
     return json(c, present({ sessions: page.map(serializeSession), next_cursor: nextCursor }))
   })
@@ -62,9 +60,15 @@ const serializeSession = (session: ListedSession) =>
     audience: JSON.parse(session.audience),
     generation: session.gen,
     created_at: session.issuedAt,
-    refreshed_at: session.gen > 1 ? session.rotatedAt : undefined,
+    refreshed_at: lastRefresh(session),
     expires_at: session.expiresAt,
     ends_at: session.endsAt,
     ip: session.ip,
     user_agent: session.userAgent,
   })
+
+/** When its token was last rotated or kept; undefined if it was never refreshed. */
+function lastRefresh({ gen, rotatedAt, renewedAt }: ListedSession): Date | undefined {
+  if (gen === 1 || (renewedAt && renewedAt > rotatedAt)) return renewedAt ?? undefined
+  return rotatedAt
+}

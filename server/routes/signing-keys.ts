@@ -3,8 +3,8 @@ import { z } from 'zod'
 import { actAndWait, actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
 import type { CustomerEnv } from '../http/env.ts'
+import { inTurn } from '../http/in-turn.ts'
 import { noQuery, present } from '../http/params.ts'
-import { limitedRead } from '../http/reads.ts'
 import { json } from '../http/respond.ts'
 import { retireSigningKey } from '../keys/retirement.ts'
 import { listSigningKeys, rotateSigningKeys, type SecretRow, wouldEnd } from '../keys/rotation.ts'
@@ -24,7 +24,7 @@ const retireRequest = z.strictObject({
 /** A customer's signing keys: everything about them but their bytes. */
 export const signingKeys = new Hono<CustomerEnv>()
   .get('/', noQuery, async c => {
-    const keys = await limitedRead(c, () => listSigningKeys(c.get('services'), c.get('customerId')))
+    const keys = await inTurn(c, () => listSigningKeys(c.get('services'), c.get('customerId')))
     return json(c, { secrets: keys.map(serializeSigningKey) })
   })
   .post('/rotate', noQuery, async c => {
@@ -33,9 +33,9 @@ export const signingKeys = new Hono<CustomerEnv>()
     const { use, now, dry_run } = await readJson(c, rotateRequest)
     const uses = { access: use !== 'refresh', refresh: use !== 'access' }
     // Without `now` a rotation ends nothing; with `now`, one of the access key alone ends no session.
-    if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0 } })
+    if (dry_run && !now) return json(c, { would_end: { sessions: 0, tokens: 0, partial: false } })
     if (dry_run) {
-      const would_end = await limitedRead(c, () => wouldEnd(services, customerId, uses))
+      const would_end = await inTurn(c, () => wouldEnd(services, customerId, uses))
       return json(c, { would_end })
     }
     const rotation = { customerId, uses, now, reason: 'asked' }

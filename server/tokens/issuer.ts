@@ -20,6 +20,7 @@ import { Batcher, byNumber } from '../lib/batcher.ts'
 import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
+import type { TokenQuota } from './quota.ts'
 import { repeatChanged, SHARED_ATTEMPTS } from './repeat-changed.ts'
 import type { TokenSigner } from './signer.ts'
 
@@ -53,8 +54,9 @@ export interface TokenSet {
 
 export interface IssuerOptions {
   db: Database
-  /** For acts that can't share a statement. */
-  alone: ConcurrencyLimit
+  /** For statements of one customer alone. */
+  turns: ConcurrencyLimit
+  quota: TokenQuota
   signer: TokenSigner
   config: Settings
 }
@@ -83,8 +85,9 @@ export class Issuer {
     this.#sessions = grouped(insertSessions)
   }
 
-  /** Issues an access token without a session. */
+  /** Issues an access token without a session. Throws RateLimitedError, as what starts a session does. */
   async issue(grant: IssueRequest): Promise<TokenSet> {
+    this.#options.quota.takeIssue(grant.customerId)
     const tokenId = randomId(15)
     // The audience and the custom claims are stored only with a session.
     const { ext: _, audience: __, ...asked } = grant
@@ -105,11 +108,12 @@ export class Issuer {
       if (attempt < SHARED_ATTEMPTS) return shared.add(act)
       const { db } = this.#options
       const run = () => alone(db, { acts: actsOf([act]), ...this.defaults })
-      return (await this.#options.alone.run(act.customerId, run))[0]
+      return (await this.#options.turns.run(act.customerId, run))[0]
     })
   }
 
   async start(grant: IssueRequest): Promise<TokenSet> {
+    this.#options.quota.takeIssue(grant.customerId)
     const granted = await this.startWith(grant, session =>
       this.#insert(this.#sessions, insertSessionsAlone, session),
     )
@@ -137,12 +141,13 @@ export class Issuer {
    * been used or has ended, and `invalid_request` if the key was used with another request.
    */
   async startOnce(grant: IssueRequest, key: string, request: string): Promise<TokenSet> {
+    this.#options.quota.takeIssue(grant.customerId)
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
     const act = { acts: actsOf([session]), ...this.defaults }
-    const { db, alone } = this.#options
+    const { db, turns } = this.#options
     const insert = async () => (await insertSessionOnce(db, { ...act, ...digests }))[0]
-    const issued = await alone.run(grant.customerId, () => repeatChanged(insert))
+    const issued = await turns.run(grant.customerId, () => repeatChanged(insert))
     if (!issued) throw notActive(grant)
     if (issued.refused) throw refusedBy(issued)
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
@@ -153,9 +158,9 @@ export class Issuer {
     digests: { keyDigest: Buffer; requestDigest: Buffer },
   ): Promise<TokenSet> {
     const tokenId = randomId(15)
-    const { db, alone } = this.#options
+    const { db, turns } = this.#options
     const replay = async () => (await replayIssue(db, { ...grant, ...digests, ...this.defaults, tokenId }))[0]
-    const held = await alone.run(grant.customerId, () => repeatChanged(replay))
+    const held = await turns.run(grant.customerId, () => repeatChanged(replay))
     // The request that claimed the key is still running, or its customer is no longer active.
     if (!held)
       throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')
@@ -189,8 +194,8 @@ export class Issuer {
     issued: IssueResult,
   ): Promise<TokenSet> {
     const { subject } = grant
-    const { issuedAt: rotatedAt, expiresAt, refreshVersion: keyVersion } = issued
-    const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt }
+    const { issuedAt: rotatedAt, expiresAt, endsAt, refreshVersion: keyVersion } = issued
+    const session = { id: sessionId, subject, gen: 1, keyVersion, rotatedAt, expiresAt, endsAt }
     const { text, claims } = await this.#sign(grant, issued, tokenId, session)
     const refreshToken = await this.#options.signer.signRefresh(grant.customerId, session)
     return { accessToken: text, claims, refreshToken }

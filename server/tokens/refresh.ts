@@ -14,6 +14,7 @@ import {
   confirmSessions,
   findRefreshable,
   listSessions,
+  type Refreshable,
   type Seen,
   type SessionQuery,
 } from '../../db/queries/sessions.ts'
@@ -28,14 +29,25 @@ import type { Metrics } from '../lib/metrics.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
 import type { Issuer, NarrowedGrant, TokenSet } from './issuer.ts'
+import type { TokenQuota } from './quota.ts'
 import { repeatChanged } from './repeat-changed.ts'
 
-export type { ListedSession } from '../../db/queries/sessions.ts'
+export type { ListedSession, Refreshable } from '../../db/queries/sessions.ts'
+
+/** A refresh token with a valid signature. */
+export interface PresentedToken {
+  claims: RefreshClaims
+  /** The version of the signing key that signed it. */
+  keyVersion: number
+  /** Whether it came with a credential of its customer. */
+  authenticated: boolean
+}
 
 export interface SessionsOptions {
   db: Database
-  /** For acts that can't share a statement. */
-  alone: ConcurrencyLimit
+  /** For statements of one customer alone. */
+  turns: ConcurrencyLimit
+  quota: TokenQuota
   issuer: Issuer
   revoker: Revoker
   config: Pick<Config, 'refreshGrace'>
@@ -69,28 +81,29 @@ export class Sessions {
   }
 
   /**
-   * Throws `invalid_grant`, `invalid_scope`, `invalid_target` or Unavailable. The scope and the audience narrow this access
+   * Throws `invalid_grant`, `invalid_scope`, `invalid_target`, RateLimitedError or Unavailable. The scope and the audience narrow this access
    * token only.
    */
   async refresh(
-    claims: RefreshClaims,
+    { claims, keyVersion, authenticated }: PresentedToken,
     { scope, audience }: NarrowedGrant,
     origin: AuditContext,
   ): Promise<TokenSet> {
-    const { issuer, metrics } = this.#options
+    const { issuer, metrics, quota } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
+    quota.takeRefresh(customerId, sessionId)
     const tokenId = randomId(15)
     const successorSeen = this.#seen.isWaiting(keyOf(customerId, sessionId, gen + 1))
-    const asked = { customerId, sessionId, gen, successorSeen, scope, audience, tokenId, origin }
+    const presented = { customerId, sessionId, gen, keyVersion, authenticated, successorSeen }
+    const asked = { ...presented, scope, audience, tokenId, origin }
     const shared = await this.#refreshTogether(asked)
     const row = isDecided(shared) ? shared : await this.#refreshAlone(asked)
     metrics.refreshed(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
     if (row.outcome === 'target') throw OTHER_AUDIENCE
     if (row.outcome === 'scope') throw scope === undefined ? NO_SCOPE_LEFT : SCOPE_TOO_WIDE
-    if (row.outcome === 'rotate' || row.outcome === 'replay' || row.outcome === 'adopt')
-      return issuer.grantedFrom(customerId, row, tokenId, { scope, audience })
-    throw refused(row.outcome)
+    if (isRefused(row)) throw refused(row.outcome)
+    return issuer.grantedFrom(customerId, row, tokenId, { scope, audience })
   }
 
   /**
@@ -110,10 +123,10 @@ export class Sessions {
   }
 
   async #refreshAlone(asked: Refresh): Promise<DecidedRefresh | undefined> {
-    const { db, alone, revoker } = this.#options
+    const { db, turns, revoker } = this.#options
     const refresh = async () =>
       (await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() }))[0]
-    const row = await alone.run(asked.customerId, () => repeatChanged(refresh))
+    const row = await turns.run(asked.customerId, () => repeatChanged(refresh))
     if (row && row.seq !== null) revoker.applySessionEnded(asked.customerId, asked.sessionId, row.seq)
     return row
   }
@@ -147,12 +160,13 @@ export class Sessions {
     return this.#seen.stop()
   }
 
-  /** The scope of each session whose token could be used to refresh now, by jti. Reads a single snapshot. */
-  async refreshable(tokens: RefreshClaims[]): Promise<Map<string, string>> {
+  /** The session of each token of the customer that could be used to refresh now, by the token's jti. Reads a single snapshot. */
+  async refreshable(customerId: string, tokens: RefreshClaims[]): Promise<Map<string, Refreshable>> {
     if (tokens.length === 0) return new Map()
+    const { db, turns } = this.#options
     const asked = tokens.map(({ client_id: customer_id, sid: id, gen }) => ({ customer_id, id, gen }))
-    const found = await findRefreshable(this.#options.db, { asked: JSON.stringify(asked) })
-    return new Map(found.map(({ id, gen, scope }) => [`${id}.${gen}`, scope]))
+    const found = await turns.run(customerId, () => findRefreshable(db, { asked: JSON.stringify(asked) }))
+    return new Map(found.map(session => [`${session.id}.${session.gen}`, session]))
   }
 
   list(query: SessionQuery) {
@@ -176,6 +190,9 @@ const REJECTIONS = {
   disabled:
     'the customer of this refresh token is disabled; it can be used again once the customer is enabled',
 }
+
+const isRefused = (row: RefreshResult): row is RefreshResult & { outcome: keyof typeof REJECTIONS } =>
+  row.outcome in REJECTIONS
 
 const refused = (outcome: keyof typeof REJECTIONS) => new ApiError('invalid_grant', REJECTIONS[outcome])
 

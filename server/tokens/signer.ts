@@ -34,8 +34,8 @@ export class TokenSigner {
   }
 
   /**
-   * Signs a refresh token. It is derived only from the session's row, so the same row always gives the same
-   * token.
+   * Signs a refresh token. It is derived only from what a refresh that keeps its token leaves alone in the session's row, so
+   * that it is always the same. Its exp is the session's absolute end: the idle end moves, and the row has it.
    */
   async signRefresh(customerId: string, session: RefreshableSession): Promise<string> {
     const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)
@@ -46,7 +46,7 @@ export class TokenSigner {
       sid: session.id,
       gen: session.gen,
       iat: session.rotatedAt,
-      exp: session.expiresAt,
+      exp: session.endsAt,
       jti: `${session.id}.${session.gen}`,
     }
     return signUnder(key.header, key.alg, claims, key.secret)
@@ -67,7 +67,4 @@ interface NewAccessToken extends Pick<IssueResult, 'issuedAt'> {
   session: Pick<SessionRow, 'id' | 'gen' | 'expiresAt'> | undefined
 }
 
-type RefreshableSession = Pick<
-  SessionRow,
-  'id' | 'subject' | 'gen' | 'keyVersion' | 'rotatedAt' | 'expiresAt'
->
+type RefreshableSession = Pick<SessionRow, 'id' | 'subject' | 'gen' | 'keyVersion' | 'rotatedAt' | 'endsAt'>

@@ -28,6 +28,11 @@ export type VerifyResult<Claims, Reason = RejectionReason> =
   | { claims: Claims; refusal?: undefined }
   | { refusal: Reason; claims?: undefined }
 
+/** `keyVersion` is that of the key that signed it. */
+export type RefreshVerdict =
+  | { claims: RefreshClaims; keyVersion: number; refusal?: undefined }
+  | { refusal: RejectionReason; claims?: undefined }
+
 /** Why a request is refused that may have several tokens: two of them are valid, but of different subjects. */
 export type RequestVerdict = VerifyResult<AuthenticClaims, RejectionReason | 'subjects_differ'>
 
@@ -64,12 +69,12 @@ export class TokenVerifier {
   }
 
   /** Like `verifyAll`, for refresh tokens; their sessions are not checked. */
-  async verifyAllRefresh(texts: string[]): Promise<VerifyResult<RefreshClaims>[]> {
+  async verifyAllRefresh(texts: string[]): Promise<RefreshVerdict[]> {
     return whenReady(() => together(texts.map(text => this.#verifyRefreshSync(text))))
   }
 
   /** Verifies a refresh token's signature, claims and expiry, but not its session. Throws Unavailable. */
-  async verifyRefresh(text: string): Promise<VerifyResult<RefreshClaims>> {
+  async verifyRefresh(text: string): Promise<RefreshVerdict> {
     return whenReady(() => this.#verifyRefreshSync(text))
   }
 
@@ -113,7 +118,7 @@ export class TokenVerifier {
     return customerEpoch(claims.ep) < record.epoch ? 'customer_revoked' : undefined
   }
 
-  #verifyRefreshSync(text: string): VerifyResult<RefreshClaims> | Waiting {
+  #verifyRefreshSync(text: string): RefreshVerdict | Waiting {
     const { changeFeed, keys } = this.#options
     const token = split(text)
     if (!token) return { refusal: 'token_malformed' }
@@ -127,7 +132,7 @@ export class TokenVerifier {
     if (!claims) return { refusal: 'claims_malformed' }
     if (claims.client_id !== key.record.customerId) return { refusal: 'wrong_customer' }
     // The session's row decides the rest. A database clock that was set back must not end sessions.
-    return isExpired(claims, changeFeed.now()) ? { refusal: 'expired' } : { claims }
+    return isExpired(claims, changeFeed.now()) ? { refusal: 'expired' } : { claims, keyVersion: key.version }
   }
 }
 

@@ -1,5 +1,6 @@
 import cluster from 'node:cluster'
-import type { Config } from '../config/load.ts'
+import { CredentialFiles } from '../config/credential-files.ts'
+import type { Config, Credentials } from '../config/load.ts'
 import type { Clock } from '../lib/clock.ts'
 import { RateLimitedError } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
@@ -25,6 +26,7 @@ export class Primary {
   readonly #slots: WorkerSlot[]
   readonly #metrics: MetricsAggregator
   readonly #log: Log
+  readonly #credentialFiles: CredentialFiles
   /** The port of all workers, once one of them listens. */
   #port: number | undefined
   #isLeaving = false
@@ -32,6 +34,11 @@ export class Primary {
   constructor({ config, workers, clock, log }: PrimaryOptions) {
     this.#config = config
     this.#log = log
+    // Each worker reads the files for itself. The primary does so for workers that it starts later.
+    const apply = (credentials: Credentials) => {
+      this.#config = { ...this.#config, ...credentials }
+    }
+    this.#credentialFiles = new CredentialFiles({ config, apply, log })
     // Round robin: otherwise the system decides, and a few workers get most connections. Advanced: keys are bytes.
     cluster.schedulingPolicy = cluster.SCHED_RR
     cluster.setupPrimary({ serialization: 'advanced' })
@@ -55,6 +62,7 @@ export class Primary {
    * drain() or end() is called before that, because the caller of these ends the process.
    */
   async start(): Promise<number> {
+    await this.#credentialFiles.start()
     try {
       const [port] = await Promise.all(this.#slots.map(slot => slot.ready()))
       return port!

@@ -6,7 +6,10 @@ import type { StartupSecrets } from '../serve.ts'
 
 /** The calls from a worker to the primary. */
 export interface PrimaryHandlers {
-  /** The primary reads the settings once, so that a replacement worker has the same, even if a file has changed. */
+  /**
+   * The primary reads the settings once, so that a replacement worker has the same, even if a file has changed. Only the
+   * credentials are those that the primary has read last.
+   */
   settings(): Promise<WorkerSettings>
   /** Tells the primary that this worker will end, and why. */
   failed(failure: Failure): Promise<void>

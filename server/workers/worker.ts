@@ -1,10 +1,11 @@
 import cluster from 'node:cluster'
 import { open } from '../../db/client.ts'
+import { UrlFiles } from '../config/url-files.ts'
 import { exitNow } from '../exit.ts'
 import { describeFailure } from '../exit-codes.ts'
 import type { Clock } from '../lib/clock.ts'
-import { RateLimitedError } from '../lib/errors.ts'
 import { createLog } from '../lib/logger.ts'
+import { limited } from '../lib/rate-limiter.ts'
 import { standardOutput } from '../lib/standard-output.ts'
 import { type Served, serve } from '../serve.ts'
 import type { Worker } from '../services.ts'
@@ -52,8 +53,11 @@ async function start(
 ): Promise<Served> {
   const log = createLog(config.logLevel, standardOutput(clock)).child({ worker: number })
   const worker: Worker = { number, of, ...createShared(primary) }
-  const db = await open({ url: config.databaseUrl! })
-  const served = await serve({ config, db, log, clock, worker })
+  const files = new UrlFiles({ config, clock, log })
+  const url = config.databaseUrl!
+  // The password may have changed since the primary read the settings.
+  const db = await open({ url, reread: files.reader('DATABASE_URL', url) })
+  const served = await serve({ config, db, files, log, clock, worker })
   exitOnUncaught(log)
   return served
 }
@@ -64,7 +68,7 @@ function createShared(primary: Primary): Pick<Worker, 'limits' | 'allMetrics'> {
     limits: {
       async take(limit, key) {
         const wait = await primary.call('take', { limit, key }, CALL_TIMEOUT_MS)
-        if (wait !== undefined) throw new RateLimitedError(wait)
+        if (wait !== undefined) throw limited(limit, wait)
       },
     },
     allMetrics: () => primary.call('metrics', undefined, CALL_TIMEOUT_MS),

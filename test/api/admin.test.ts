@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { orderAll } from '../support/audit-order.ts'
 import { holding, named } from '../support/holding.ts'
 import {
   ADMIN_TOKEN,
@@ -570,6 +571,7 @@ describe('the audit of all', () => {
       select assay.now() - make_interval(secs => n), $1, 'token.issued', 'api_key:x' from generate_series(1, 2500) n`,
       [customer.id],
     )
+    await orderAll(world)
     const { status, headers, text } = await call('GET', `/admin/audit/export?customer=${customer.id}`)
     expect(status).toBe(200)
     expect(headers.get('content-type')).toBe('application/x-ndjson')

@@ -123,13 +123,25 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
   const there = await world.replica()
   const connection = world.db.connection(5_000)
   const answers = await Promise.all(Array.from({ length: 96 }, () => customer.session()))
-  const [start] = await poll(connection, { replica: 'poller', version: '0', applied: 0, maxStaleness: N })
+  const [start] = await poll(connection, {
+    replica: 'poller',
+    version: '0',
+    applied: 0,
+    maxStaleness: N,
+    write: true,
+  })
   const seen: RevocationRow[] = []
   let applied = start!.seq
   let writing = true
   const polling = (async () => {
     while (writing || seen.length < answers.length) {
-      const [answer] = await poll(connection, { replica: 'poller', version: '0', applied, maxStaleness: N })
+      const [answer] = await poll(connection, {
+        replica: 'poller',
+        version: '0',
+        applied,
+        maxStaleness: N,
+        write: true,
+      })
       // The embedded database answers before anything else has its turn.
       await new Promise(setImmediate)
       const rows: RevocationRow[] = JSON.parse(answer!.rows ?? '[]')
@@ -171,11 +183,47 @@ async function plantUnseen(token: string) {
   expect((await here.verify(token)).status).toBe(200)
 }
 
+/** What the log says of reloads. */
+const reloadsIn = (lines: string[]) =>
+  lines
+    .map(line => JSON.parse(line))
+    .filter(({ newTimeline }) => newTimeline !== undefined)
+    .map(({ level, reason, lost, committed, found }) => ({ level, reason, lost, committed, found }))
+
+test('a replica notices that the database lost a change of its own, before any poll has brought it', async () => {
+  const { there, deafen } = await deafReplica({ MAX_STALENESS: '5m' })
+  const token = await newToken()
+  const undeafen = await deafen()
+  const revoked = there.post('/revoke', { token }, bearer(customer.apiKey))
+  expect((await revoked).status).toBe(200)
+  await undeafen()
+  // The poll was sent before the act: that its answer doesn't have it is no loss.
+  expect(there.changeFeed.era).toBe(0)
+  expect((await there.verify(token)).status).toBe(401)
+  await world.admin.query(
+    `with back as (update assay.change_feed set seq = seq - 1 returning seq)
+    delete from assay.revocations r using back where r.seq > back.seq`,
+  )
+  await hear(there, here)
+  expect(there.changeFeed.reloads.get('commits_lost')).toBe(1)
+})
+
 test('a counter that went back makes a replica read everything anew', async () => {
   const token = await newToken()
   await plantUnseen(token)
+  const lines = here.lines.length
   await world.admin.query('update assay.change_feed set seq = seq - 1')
   await hear(here)
+  expect(here.changeFeed.reloads.get('commits_lost')).toBe(1)
+  expect(reloadsIn(here.lines.slice(lines))).toEqual([
+    {
+      level: 50,
+      reason: 'commits_lost',
+      lost: 1,
+      committed: expect.any(Number),
+      found: expect.any(Number),
+    },
+  ])
   expect((await here.verify(token)).status).toBe(401)
   expect((await here.verify(await newToken())).status).toBe(200)
 })
@@ -188,7 +236,24 @@ test('another timeline makes a replica read everything anew, and nothing read be
   await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   database.otherTimeline(/./)
   await hear(there)
-  expect(there.changeFeed.counts.reloads).toBe(1)
+  expect(there.changeFeed.reloads.get('timeline')).toBe(1)
+  expect((await there.verify(token)).status).toBe(401)
+  await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
+  await publishCustomer(world, customer.id, [here, there])
+  expect((await there.verify(token)).status).toBe(200)
+})
+
+test('a restart of the database server makes a replica read everything anew, which is no loss', async () => {
+  const database = holding(world.db)
+  const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
+  const token = await newToken()
+  expect((await there.verify(token)).status).toBe(200)
+  const { era } = there.changeFeed
+  await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
+  database.restarted()
+  await hear(there)
+  expect(there.changeFeed.era).toBe(era + 1)
+  expect(there.changeFeed.reloads.get('restart')).toBe(1)
   expect((await there.verify(token)).status).toBe(401)
   await world.admin.query(`update assay.customers set state = 'active' where id = $1`, [customer.id])
   await publishCustomer(world, customer.id, [here, there])
@@ -197,11 +262,12 @@ test('another timeline makes a replica read everything anew, and nothing read be
 
 test('after an hour without a poll everything is read anew, after less only what is new', async () => {
   const token = (await customer.issue({ expires_in: 900 })).json.access_token
-  const { reloads } = here.changeFeed.counts
+  const { era } = here.changeFeed
   await advance(3_500_000)
-  expect(here.changeFeed.counts.reloads).toBe(reloads)
+  expect(here.changeFeed.era).toBe(era)
   await advance(3_700_000)
-  expect(here.changeFeed.counts.reloads).toBe(reloads + 1)
+  expect(here.changeFeed.era).toBe(era + 1)
+  expect(here.changeFeed.reloads.get('gap')).toBe(1)
   expect((await here.verify(token)).status).toBe(401)
 })
 
@@ -286,7 +352,6 @@ test('a page that comes from another timeline makes a replica read everything an
   onTestFinished(() => own.stop())
   const database = holding(own.db)
   const replica = await replicaOn(own, database.db)
-  const { reloads } = replica.changeFeed.counts
   await plantMany(own, 9_000, 20)
   database.otherTimeline(named('loadPage'))
   const page = database.hold(named('loadPage'))
@@ -295,6 +360,77 @@ test('a page that comes from another timeline makes a replica read everything an
   database.otherTimeline(undefined)
   page.release()
   await polled
-  expect(replica.changeFeed.counts.reloads).toBe(reloads + 1)
+  expect(replica.changeFeed.reloads.get('timeline')).toBe(1)
   expect(replica.revocations.size).toBe(9_000)
+})
+
+/** Counts how often rows of the replicas are written. */
+async function countWrites() {
+  await world.admin.query('create table public.writes (id text)')
+  await world.admin.query(`create function public.count_write() returns trigger security definer language plpgsql
+    as $$ begin insert into public.writes values (new.id); return null; end $$`)
+  await world.admin.query(`create trigger count_write after insert or update on assay.replicas
+    for each row execute function public.count_write()`)
+  onTestFinished(async () => {
+    await world.admin.query('drop function public.count_write cascade')
+    await world.admin.query('drop table public.writes')
+  })
+  return async (id: string) =>
+    (await world.admin.query(`select from public.writes where id = '${id}'`)).length
+}
+
+const rowOf = async ({ replica }: { replica: string }) => {
+  const rows = await world.admin.query<{ applied: number; seen: number }>(
+    `select applied, extract(epoch from seen_at)::float8 as seen from assay.replicas where id = '${replica}'`,
+  )
+  return rows[0]!
+}
+
+test('polls that follow one another leave a dead row ten times a second at most', async () => {
+  const { there } = await deafReplica({ MAX_STALENESS: '5m' })
+  const writes = await countWrites()
+  there.clock.ahead.monotonic += 600
+  const began = performance.now()
+  for (let change = 0; change < 60; change++) {
+    await world.admin.query('update assay.change_feed set seq = seq + 1')
+    await there.changeFeed.poll()
+  }
+  const took = performance.now() - began
+  const wrote = await writes(there.replica)
+  expect(wrote).toBeGreaterThan(0)
+  expect(wrote).toBeLessThanOrEqual(took / 100 + 2)
+})
+
+test('what a hint brought is reported before the next poll of the timer', async () => {
+  const { there } = await deafReplica({ MAX_STALENESS: '5m' })
+  const delays: number[] = []
+  for (let i = 0; i < 9; i++) {
+    await revoke(await newToken())
+    const { seq } = (await world.admin.query<{ seq: number }>('select seq from assay.change_feed'))[0]!
+    const began = performance.now()
+    there.changeFeed.wake()
+    await until('it has reported', async () => (await rowOf(there)).applied >= seq)
+    delays.push(performance.now() - began)
+  }
+  // By the timer alone it would be between 500 and 1,000 ms: one poll brings the change, and the next reports it.
+  expect(delays.toSorted((a, b) => a - b)[4]).toBeLessThan(400)
+})
+
+test('a poll that does not write the row does not extend how long the replica may answer', async () => {
+  const { there, database } = await deafReplica({ MAX_STALENESS: '5s' })
+  const token = await newToken()
+  there.clock.ahead.monotonic += 600
+  await there.changeFeed.poll()
+  const written = await rowOf(there)
+  there.clock.ahead.monotonic += 90
+  await there.changeFeed.poll()
+  expect(await rowOf(there)).toEqual(written)
+  const held = database.hold(POLL)
+  const polled = there.changeFeed.poll()
+  await held.has
+  expect((await there.verify(token)).status).toBe(200)
+  there.clock.ahead.monotonic += 4_920
+  expect((await there.verify(token)).status).toBe(503)
+  held.release()
+  await polled
 })

@@ -6,6 +6,7 @@ import { Hono } from 'hono'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { AppEnv } from '../../server/http/env.ts'
 import { getPath } from '../../server/http/target.ts'
+import { orderAll } from '../support/audit-order.ts'
 import { holding, LOADER, named, replicaOn } from '../support/holding.ts'
 import { DEPARTURES, type Departure } from '../support/leavers.ts'
 import { until } from '../support/process.ts'
@@ -17,7 +18,7 @@ import { bearer, makeWorld, READER, type World } from '../support/world.ts'
 const PAGES = 8
 const EVENTS = PAGES * 1_000
 /** The statement that reads a page of the audit. */
-const PAGE = named('listEvents', 'listAllEvents')
+const PAGE = named('listOrderedEvents')
 
 let world: World
 let database: ReturnType<typeof holding>
@@ -33,6 +34,7 @@ beforeAll(async () => {
     select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x', repeat('x', 256)
     from generate_series(1, ${EVENTS}) as n`,
   )
+  await orderAll(world)
 })
 beforeEach(async () => {
   served = await assay.serve()

@@ -85,6 +85,36 @@ test('with a silent database tokens are good until the bound and unknown after, 
   expect((await replica.verify(token)).status).toBe(200)
 })
 
+test('/readyz becomes 503 and 200 with /verify, and sends nothing to a silent database', async () => {
+  const token = await newToken()
+  const { replica, silence, database } = await silenceable(token, { MAX_STALENESS: '5m' })
+  const ready = async () => {
+    const { status, json } = await replica.request('/readyz')
+    return [status, json.checks.state, json.checks.migrations]
+  }
+  const check = database.hold(/max\(created_at\)/)
+  expect(await ready()).toEqual([200, 'ok', 'ok'])
+  // Once this check of the migrations has ended, another one is due a second later.
+  await check.has
+  check.release()
+  await hear(replica)
+  const held = await silence()
+  replica.clock.ahead.monotonic += 200_000
+  expect((await replica.verify(token)).status).toBe(200)
+  const sent = database.total()
+  replica.clock.ahead.monotonic += 110_000
+  for (let i = 0; i < 20; i++) {
+    expect(await ready()).toEqual([503, 'failed', 'unknown'])
+    replica.clock.ahead.monotonic += 2_000
+  }
+  expect(database.total()).toBe(sent)
+  await expectUnknown(() => replica.verify(token))
+  held.release()
+  await hear(replica)
+  expect((await replica.verify(token)).status).toBe(200)
+  expect(await ready()).toEqual([200, 'ok', 'ok'])
+})
+
 test.each(['monotonic', 'wall'] as const)('the %s clock alone ends what a replica may say', async name => {
   const token = await newToken()
   const { replica, silence } = await silenceable(token)

@@ -16,9 +16,11 @@ beforeEach(async () => {
 const TASKS = [
   'partitions',
   'audit',
+  'audit_order',
   'retire',
   'erased',
   'rotate',
+  'dead_rows',
   'revocations',
   'replicas',
   'idempotency_keys',

@@ -114,7 +114,17 @@ test('verifications are counted by outcome: a yes, and why not', async () => {
 })
 
 describe('refreshes are counted by what was decided', () => {
-  const NONE = { rotate: 0, replay: 0, adopt: 0, reuse: 0, ended: 0, disabled: 0, scope: 0, target: 0 }
+  const NONE = {
+    rotate: 0,
+    renew: 0,
+    replay: 0,
+    adopt: 0,
+    reuse: 0,
+    ended: 0,
+    disabled: 0,
+    scope: 0,
+    target: 0,
+  }
 
   /** Of a replica's first scrape on: what begins with its first event is not seen to grow. */
   async function decided(replica: Replica) {
@@ -149,11 +159,14 @@ describe('refreshes are counted by what was decided', () => {
     await replica.postForm('/refresh', { refresh_token: json.refresh_token, audience: 'other' })
     await world.admin.query('update assay.sessions set gen = 1 where id = $1', [session_id])
     const adopted = await replica.refresh(json.refresh_token)
+    await replica.setPolicy(customer.id, { refresh_policy: 'reusable' })
+    await replica.refresh(adopted.json.refresh_token, bearer(customer.apiKey))
     await setState(world, customer.id, 'disabled', [replica])
     await replica.refresh(adopted.json.refresh_token)
     expect(await decided(replica)).toEqual({
       ...NONE,
       rotate: 1,
+      renew: 1,
       replay: 1,
       scope: 1,
       target: 1,

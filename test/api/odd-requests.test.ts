@@ -70,6 +70,25 @@ test.each([
   expect(answer.headers['x-request-id']).toMatch(/^[\w-]{36}$/)
 })
 
+test('requests that cannot be read are all counted, and one of them is logged each second', async () => {
+  port = (await assay.serve()).port
+  assay.clock.skip(1_000)
+  const unread = () => assay.lines.map(line => JSON.parse(line)).filter(line => line.reason !== undefined)
+  const [counted, logged] = [await countOf('unreadable', 400), unread().length]
+  const send = async (request: string) =>
+    parseAnswer(await exchange(port, `${request}\r\nConnection: close\r\n\r\n`)).headers['x-request-id']
+  const twoHosts = await send('GET /verify?token=s3cret HTTP/1.1\r\nHost: a\r\nHost: b')
+  for (let i = 0; i < 4; i++) await send('GET /healthz HTTP/1.1\r\nHost: a\r\ns3cret')
+  assay.clock.skip(1_000)
+  const last = await send('GET /healthz HTTP/1.1\r\nHost: a\r\ns3cret')
+  expect(unread().slice(logged)).toMatchObject([
+    { requestId: twoHosts, status: 400, reason: 'two Host headers' },
+    { requestId: last, status: 400, reason: expect.stringMatching(/^HPE_/), unlogged: 4 },
+  ])
+  expect(await countOf('unreadable', 400)).toBe(counted + 6)
+  expect(assay.lines.join('')).not.toContain('s3cret')
+})
+
 test('the app also answers without a socket, under app.request()', async () => {
   const { app } = assay
   const status = async (path: string, init?: RequestInit) => (await app.request(path, init)).status

@@ -42,10 +42,10 @@ async function ruled(policy: object): Promise<Customer> {
   return customer
 }
 
-async function set({ id }: Customer, policy: object) {
-  const { status, json } = await put(id, policy)
-  if (status !== 200) throw new Error(`the policy was answered ${status}: ${json.detail}`)
-}
+const set = ({ id }: Customer, policy: object) => here.setPolicy(id, policy)
+/** When the session of a refresh token ends unless it is refreshed. */
+const idleEndOf = async ({ apiKey }: Customer, token: string) =>
+  (await there.introspect(token, `Bearer ${apiKey}`)).json.exp as number
 
 const refreshed = async (token: string, assay = there) => (await assay.refresh(token)).json
 const errorOf = ({ status, json }: { status: number; json: { error?: string } }) => `${status} ${json.error}`
@@ -110,7 +110,7 @@ describe('a policy', () => {
     [{ access_token_ttl: '10m' }, 'whole seconds'],
     [{ max_access_token_ttl: DAY + 1 }, 'a day'],
     [{ refresh_token_ttl: 3650 * DAY + 1 }, 'ten years'],
-    [{ refresh_policy: 'lax' }, 'until_confirmed'],
+    [{ refresh_policy: 'lax' }, 'until_confirmed, grace_only, strict or reusable'],
     [{ key_max_age: -1 }, '0: never'],
     [{ key_max_age: 1 }, 'from 3600 (an hour)'],
     [{ key_max_age: 3_599 }, 'from 3600 (an hour)'],
@@ -184,7 +184,8 @@ describe('lifetimes', () => {
     await seconds(700)
     expect((await there.refresh(idle.refresh_token)).json.error).toBe('invalid_grant')
     const last = await refreshed(refresh_token)
-    expect(claimsOf(last.refresh_token).exp - claimsOf(last.refresh_token).iat).toBeLessThanOrEqual(1_700)
+    const idleEnd = await idleEndOf(customer, last.refresh_token)
+    expect(idleEnd - claimsOf(last.refresh_token).iat).toBeLessThanOrEqual(1_700)
     await seconds(1_701)
     expect((await there.refresh(last.refresh_token)).json.error).toBe('invalid_grant')
   })
@@ -194,7 +195,8 @@ describe('lifetimes', () => {
     const { refresh_token } = await customer.session()
     await set(customer, { refresh_token_ttl: 3_600 })
     const next = await refreshed(refresh_token)
-    expect(claimsOf(next.refresh_token).exp - claimsOf(next.refresh_token).iat).toBe(3_600)
+    const idleEnd = await idleEndOf(customer, next.refresh_token)
+    expect(idleEnd - claimsOf(next.refresh_token).iat).toBe(3_600)
   })
 
   test('a retry with its Idempotency-Key is held to the most too', async () => {

@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
   type Cell,
+  COLUMNS,
+  type Column,
   cells,
   type Outcome,
-  POLICIES,
+  outcomeOf,
   type Policy,
   SAID,
   type Scene,
@@ -18,6 +20,7 @@ import {
 } from '../support/sessions.ts'
 import {
   type Answer,
+  bearer,
   type Customer,
   claimsOf,
   makeWorld,
@@ -26,6 +29,7 @@ import {
 } from '../support/world.ts'
 
 const HOUR = 3_600_000
+const IDLE = 30 * 24 * HOUR
 
 let world: World
 let clock: StoppedClock
@@ -35,7 +39,8 @@ const replicas = {} as Record<Policy, Replica>
 
 beforeAll(async () => {
   world = await makeWorld({ MAX_ACCESS_TOKEN_TTL: '24h' })
-  for (const policy of POLICIES) replicas[policy] = await world.replica({ REFRESH_POLICY: policy })
+  for (const policy of new Set(COLUMNS.map(({ policy }) => policy)))
+    replicas[policy] = await world.replica({ REFRESH_POLICY: policy })
   other = await world.replica()
   customer = await other.signUp()
   clock = await stopClock(world, all())
@@ -47,31 +52,47 @@ const all = () => [other, ...Object.values(replicas)]
 const onStage = (replica: Replica, owner = customer) =>
   sceneOn({ world, clock, replica, replicas: all(), customer: owner })
 
-for (const [nth, policy] of POLICIES.entries())
+for (const column of COLUMNS)
   for (const cell of cells) {
-    const outcome = cell.outcomes[nth] ?? cell.outcomes[0]
-    test(`${policy}: ${cell.presented} ${SAID[outcome]}`, () => play(policy, cell, outcome))
+    const outcome = outcomeOf(cell, column)
+    const name = column.authenticated ? `${column.policy}, with an API key` : column.policy
+    test(`${name}: ${cell.presented} ${SAID[outcome]}`, () => play(column, cell, outcome))
   }
 
 /** One cell: into the state, the token presented, and all that may and may not have followed. */
-async function play(policy: Policy, cell: Cell, outcome: Outcome) {
+async function play({ policy, authenticated }: Column, cell: Cell, outcome: Outcome) {
   const replica = replicas[policy]
   const scene = await onStage(replica, cell.alone && (await replica.signUp()))
   await cell.arrange(scene)
   const presented = scene.given.at(-1 - cell.back)!.refresh_token
   const before = { ...(await storedSession(world, scene.id)), audit: await auditOf(world, scene.id) }
-  const answer = await replica.refresh(presented)
+  const refresh = (token: string) =>
+    replica.refresh(token, authenticated ? bearer(scene.customer.apiKey) : {})
+  const answer = await refresh(presented)
   const after = await storedSession(world, scene.id)
   const audit = (await auditOf(world, scene.id)).slice(before.audit.length)
 
   const { gen } = claimsOf(presented)
-  expect(after.gen).toBe({ rotate: before.gen + 1, adopt: gen + 1 }[outcome as string] ?? before.gen)
+  expect(after.gen).toBe(
+    { rotate: before.gen + 1, adopt: gen + 1, keep: gen }[outcome as string] ?? before.gen,
+  )
   expect(audit).toEqual(audited(outcome, { presented: gen, current: before.gen }))
-  if (outcome === 'ended') await expectRefused(scene, answer, cell.accessEnded)
-  else if (outcome === 'reuse') await expectEnded(scene, answer)
-  else await expectGranted(scene, answer, outcome)
   if (outcome !== 'reuse') expect(after.revoked).toBe(before.revoked)
+  if (outcome === 'ended') {
+    const isKeyRefused = authenticated && cell.disabled
+    expect(errorOf(answer)).toBe(isKeyRefused ? '403 customer_disabled' : '400 invalid_grant')
+    if (cell.accessEnded) await expectDead(scene)
+  } else if (outcome === 'reuse') await expectEnded(scene, answer)
+  else await expectGranted(scene, answer, outcome)
+  if (outcome === 'renew' || outcome === 'keep') {
+    expect(after.expiresAt).toBe(clock.now() + IDLE)
+    await clock.advance(HOUR)
+    expect((await refresh(presented)).status).toBe(200)
+  }
+  if (answer.status === 200) expect((await refresh(answer.json.refresh_token)).status).toBe(200)
 }
+
+const errorOf = ({ status, json }: Answer) => `${status} ${json.error}`
 
 function audited(outcome: Outcome, at: { presented: number; current: number }): AuditedEvent[] {
   const event = (type: string, severity: string, late = false) => [
@@ -79,9 +100,11 @@ function audited(outcome: Outcome, at: { presented: number; current: number }): 
   ]
   return {
     rotate: event('session.refreshed', 'info'),
+    renew: event('session.refreshed', 'info'),
     replay: event('session.replayed', 'info'),
     late: event('session.replayed', 'info', true),
     adopt: event('session.adopted', 'critical'),
+    keep: event('session.adopted', 'critical'),
     reuse: event('session.reuse_detected', 'warning'),
     ended: [],
   }[outcome]
@@ -91,21 +114,17 @@ async function expectGranted(scene: Scene, { status, json }: Answer, outcome: Ou
   expect(status).toBe(200)
   expect(json.session_id).toBe(scene.id)
   const newest = scene.given.at(-1)!
-  if (outcome === 'replay' || outcome === 'late') expect(json.refresh_token).toBe(newest.refresh_token)
-  else expect(scene.given.map(each => each.refresh_token)).not.toContain(json.refresh_token)
+  if (outcome === 'renew' || outcome === 'replay' || outcome === 'late')
+    expect(json.refresh_token).toBe(newest.refresh_token)
+  else if (outcome !== 'keep')
+    expect(scene.given.map(each => each.refresh_token)).not.toContain(json.refresh_token)
   expect(scene.given.map(each => each.access_token)).not.toContain(json.access_token)
   const live = scene.given.map(each => each.access_token).filter(isUnexpired)
   for (const replica of [scene.replica, other])
     for (const token of [json.access_token, ...live]) expect((await replica.verify(token)).status).toBe(200)
-  expect((await scene.replica.refresh(json.refresh_token)).status).toBe(200)
 }
 
 const isUnexpired = (token: string) => claimsOf(token).exp * 1000 > clock.now()
-
-async function expectRefused(scene: Scene, { status, json }: Answer, accessEnded: boolean | undefined) {
-  expect([status, json.error]).toEqual([400, 'invalid_grant'])
-  if (accessEnded) await expectDead(scene)
-}
 
 /** For everyone, at every replica, from now on; whoever holds the newest token is told too. */
 async function expectEnded(scene: Scene, { status, json }: Answer) {
@@ -163,17 +182,22 @@ test('a disabled customer that is enabled again has its sessions back', async ()
   expect((await storedSession(world, scene.id)).gen).toBe(3)
 })
 
-test('a refresh token is dead at its exp, and not a second before', async () => {
+test('a session is dead at its idle end, and not a second before', async () => {
+  const scenes = [await onStage(other), await onStage(other)]
+  const [early, late] = scenes.map(({ given }) => given[0]!.refresh_token) as [string, string]
+  await clock.advance(IDLE - 1_000)
+  expect((await other.refresh(early)).status).toBe(200)
+  await clock.advance(1_000)
+  expect((await other.refresh(late)).json.error).toBe('invalid_grant')
+})
+
+test('a refresh at the last moment whose answer was lost can be retried after the idle end', async () => {
   const scene = await onStage(other)
   const { refresh_token } = scene.given[0]!
-  const life = claimsOf(refresh_token).exp * 1000 - clock.now()
-  await clock.advance(life - 2_000)
-  const { json, status } = await other.refresh(refresh_token)
-  expect(status).toBe(200)
-  await clock.advance(2_000)
-  expect((await other.refresh(refresh_token)).json.error).toBe('invalid_grant')
-  // Its own end, not the session's: the successor lives on.
-  expect((await other.refresh(json.refresh_token)).status).toBe(200)
+  await clock.advance(IDLE - 1_000)
+  const lost = await other.refresh(refresh_token)
+  await clock.advance(HOUR)
+  expect((await other.refresh(refresh_token)).json.refresh_token).toBe(lost.json.refresh_token)
 })
 
 test('however often it is refreshed, a session ends at its end in all', async () => {

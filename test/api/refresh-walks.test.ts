@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Policy } from '../support/refresh-cells.ts'
+import type { Column, Policy } from '../support/refresh-cells.ts'
 import { IDLE, IN_ALL, Model, type Outcome } from '../support/refresh-model.ts'
 import { randomFrom, type StoppedClock, stopClock } from '../support/sessions.ts'
 import { SEED, trials } from '../support/trials.ts'
-import { type Answer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+import { type Answer, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** A walk's number and the seed repeat it. */
 const WALKS = trials(100_000)
@@ -11,8 +11,10 @@ const STEPS = 10
 /** Walks that share a clock and go side by side. */
 const ABREAST = 125
 
-/** Half of the walks go under the default. */
-const POLICIES = ['until_confirmed', 'until_confirmed', 'grace_only', 'strict'] as const
+const POLICIES = ['until_confirmed', 'grace_only', 'strict', 'reusable'] as const
+/** The policy of a walk, in turn; `any` is another one at each refresh. */
+const KINDS = ['until_confirmed', 'until_confirmed', 'grace_only', 'strict', 'reusable', 'any'] as const
+type Kind = (typeof KINDS)[number]
 
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
@@ -32,7 +34,7 @@ interface Held {
 /** One client that forgets, loses answers, presents what is old and uses its access tokens when it likes. */
 class Walk {
   readonly #random: () => number
-  readonly #replica: Replica
+  readonly #kind: Kind
   readonly #model: Model
   readonly #refreshTokens: Held[]
   readonly #accessTokens: Held[]
@@ -46,19 +48,18 @@ class Walk {
   constructor(start: {
     name: string
     random: () => number
-    replica: Replica
-    policy: Policy
+    kind: Kind
     now: number
     json: Answer['json']
   }) {
-    const { name, random, replica, policy, now, json } = start
+    const { name, random, kind, now, json } = start
     this.name = name
     this.id = json.session_id
     this.#random = random
-    this.#replica = replica
-    this.#model = new Model(policy, now)
+    this.#kind = kind
+    this.#model = new Model(now)
     this.#current = json.refresh_token
-    this.#refreshTokens = [{ gen: 1, text: json.refresh_token, exp: this.#model.expiresAt }]
+    this.#refreshTokens = [{ gen: 1, text: json.refresh_token, exp: this.#model.endsAt }]
     this.#accessTokens = [{ gen: 1, text: json.access_token, exp: now + ACCESS }]
   }
 
@@ -87,17 +88,28 @@ class Walk {
   async #refresh(now: number) {
     const token = this.#pick(this.#refreshTokens, now)
     if (!token || this.#isInLastMinute(now)) return
-    const expected = token.exp <= now ? 'refused' : this.#model.present(token.gen, now)
-    const answer = await this.#replica.refresh(token.text)
+    const column = this.#column()
+    const expected = token.exp <= now ? 'refused' : this.#model.present(token.gen, now, column)
+    const answer = await replicas[column.policy].refresh(
+      token.text,
+      column.authenticated ? bearer(customer.apiKey) : {},
+    )
     expect(this.#outcomeOf(answer), this.name).toBe(ANSWERED[expected])
     if (answer.status !== 200) return
-    if (expected !== 'replayed') this.#before = this.#current
+    if (expected !== 'replayed' && expected !== 'renewed') this.#before = this.#current
     this.#current = answer.json.refresh_token
     if (this.#random() < 0.3) return // The answer was lost.
-    const { gen, expiresAt } = this.#model
+    const { gen, expiresAt, endsAt } = this.#model
     if (!this.#refreshTokens.some(({ text }) => text === this.#current))
-      this.#refreshTokens.push({ gen, text: this.#current, exp: expiresAt })
+      this.#refreshTokens.push({ gen, text: this.#current, exp: endsAt })
     this.#accessTokens.push({ gen, text: answer.json.access_token, exp: Math.min(now + ACCESS, expiresAt) })
+  }
+
+  /** The policy of this refresh, and whether it brings an API key. */
+  #column(): Column {
+    const any = POLICIES[Math.floor(this.#random() * POLICIES.length)]!
+    const policy = this.#kind === 'any' ? any : this.#kind
+    return { policy, authenticated: this.#random() < 0.6 }
   }
 
   #isInLastMinute(now: number) {
@@ -107,7 +119,7 @@ class Walk {
 
   #outcomeOf({ status, json }: Answer) {
     if (status !== 200) return json.error
-    return json.refresh_token === this.#current ? 'the same successor' : 'a new one'
+    return json.refresh_token === this.#current ? 'the same' : 'a new one'
   }
 
   /** Its first use anywhere shows that the client has that generation. */
@@ -116,7 +128,7 @@ class Walk {
     if (!token) return
     const model = this.#model
     const live = token.exp > now && !model.ended
-    expect((await this.#replica.verify(token.text)).status, this.name).toBe(live ? 200 : 401)
+    expect((await this.#anyReplica().verify(token.text)).status, this.name).toBe(live ? 200 : 401)
     if (!live || token.gen === 1 || this.#seen.has(token.gen)) return
     this.#seen.add(token.gen)
     if (token.gen === model.gen) model.confirmedAt ??= now
@@ -136,18 +148,22 @@ class Walk {
     )
   }
 
+  #anyReplica = () => replicas[this.#column().policy]
+
   async #logOut(now: number) {
     const token = this.#pick(this.#refreshTokens, now)
     if (!token || token.exp <= now) return
     this.#model.ended = true
-    expect((await this.#replica.postForm('/revoke', { token: token.text })).status).toBe(200)
+    expect((await this.#anyReplica().postForm('/revoke', { token: token.text })).status).toBe(200)
   }
 }
 
 const ANSWERED: Record<Outcome, string> = {
   refreshed: 'a new one',
   adopted: 'a new one',
-  replayed: 'the same successor',
+  kept: 'a new one',
+  renewed: 'the same',
+  replayed: 'the same',
   reuse_detected: 'invalid_grant',
   refused: 'invalid_grant',
 }
@@ -164,6 +180,7 @@ beforeAll(async () => {
     until_confirmed: await at('until_confirmed'),
     grace_only: await at('grace_only'),
     strict: await at('strict'),
+    reusable: await at('reusable'),
   }
   customer = await replicas.strict.signUp()
   clock = await stopClock(world, Object.values(replicas))
@@ -191,11 +208,11 @@ test(`H32 ${WALKS} random walks of refreshes go where the table says, step by st
 })
 
 async function begin(nth: number): Promise<Walk> {
-  const policy = POLICIES[nth % POLICIES.length]!
+  const kind = KINDS[nth % KINDS.length]!
   const { json } = await customer.issue({ subject: `walker-${nth}`, refresh: true })
   const random = randomFrom(SEED * 1_000_003 + nth)
-  const name = `walk ${nth} of seed ${SEED}, ${policy}`
-  return new Walk({ name, random, replica: replicas[policy], policy, now: clock.now(), json })
+  const name = `walk ${nth} of seed ${SEED}, ${kind}`
+  return new Walk({ name, random, kind, now: clock.now(), json })
 }
 
 async function expectStored(walks: Walk[], since: number) {

@@ -79,7 +79,7 @@ test.each(['refresh', 'both'])(
     const alone = (await customer.issue()).json
     // The account's own session is the second.
     const dryRun = await rotate(customer, { use, now: true, dry_run: true })
-    expect(dryRun.json).toEqual({ would_end: { sessions: 2, tokens: 3 } })
+    expect(dryRun.json).toEqual({ would_end: { sessions: 2, tokens: 3, partial: false } })
     expect((await rotate(customer, { use, now: true })).status).toBe(200)
     for (const assay of [here, there]) {
       expect((await assay.verify(alone.access_token)).status).toBe(401)
@@ -99,8 +99,10 @@ test('a dry run says what an emergency would end, and ends nothing', async () =>
   const one = await customer.session()
   await customer.session({ subject: 'user-2' })
   const { json } = await rotate(customer, { now: true, dry_run: true })
-  expect(json).toEqual({ would_end: { sessions: 3, tokens: 3 } })
-  expect((await rotate(customer, { dry_run: true })).json).toEqual({ would_end: { sessions: 0, tokens: 0 } })
+  expect(json).toEqual({ would_end: { sessions: 3, tokens: 3, partial: false } })
+  expect((await rotate(customer, { dry_run: true })).json).toEqual({
+    would_end: { sessions: 0, tokens: 0, partial: false },
+  })
   expect((await here.verify(one.access_token)).status).toBe(200)
   expect(await states(customer)).toEqual(['access 1 current', 'refresh 1 current'])
 })

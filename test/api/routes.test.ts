@@ -359,3 +359,28 @@ test('a wrong method is told the right ones, from the same table', async () => {
     )
   }
 })
+
+test('a page of another origin is told to go through a gateway, and may read no answer', async () => {
+  const origin = { Origin: 'https://app.example.com' }
+  const preflight = { ...origin, 'Access-Control-Request-Method': 'POST' }
+  const preflights = await Promise.all(
+    ['/token', '/refresh', '/api/auth/login'].map(path =>
+      assay.request(path, { method: 'OPTIONS', headers: preflight }),
+    ),
+  )
+  for (const { status, headers, json } of preflights) {
+    expect([status, headers.get('allow')]).toEqual([405, 'POST'])
+    expect(json.error_description ?? json.detail).toMatch(
+      /^use POST here; a page of another origin .*gateway/,
+    )
+  }
+  const answers = [
+    ...preflights,
+    await assay.postForm('/refresh', { refresh_token: 'x' }, origin),
+    await assay.get('/.well-known/oauth-authorization-server', undefined, origin),
+    await assay.request('/verify', { method: 'OPTIONS', headers: preflight }),
+  ]
+  for (const { headers } of answers)
+    expect([...headers.keys()].filter(name => name.startsWith('access-control-'))).toEqual([])
+  expect(answers.at(-1)!.status).toBe(401)
+})

@@ -1,7 +1,10 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { startListener } from '../support/backends.ts'
 import { findCaddy, startCaddy } from '../support/caddy.ts'
 import { holdsTheEdge } from '../support/edge.ts'
+import { bearer, makeWorld } from '../support/world.ts'
 
 holdsTheEdge('Caddy', findCaddy, addresses => startCaddy(addresses))
 
@@ -31,5 +34,32 @@ describe.skipIf(!findCaddy())('a rule in the Caddyfile', () => {
   test('H56 that is missing is none that Assay knows', async () => {
     const { rules } = await asked('')
     expect(rules).toEqual([expect.stringMatching(/./)])
+  })
+})
+
+describe.skipIf(!findCaddy())('Caddy’s own forward_auth', () => {
+  /** The statuses of these targets with a valid token, where the Caddyfile asks for this URI. */
+  async function statuses(uri: string, targets: string[]) {
+    const world = await makeWorld()
+    onTestFinished(() => world.stop())
+    const replica = await world.replica()
+    const token = (await (await replica.signUp()).issue({ scope: 'orders:read' })).json.access_token as string
+    const [assay, backend] = [await replica.serve(), await startListener()]
+    onTestFinished(backend.stop)
+    const asked = `forward_auth 127.0.0.1:${assay.port} {\nuri ${uri}\n}`
+    const addresses = { assay: [assay.port], backend: backend.port }
+    const { url, stop } = await startCaddy(addresses, { 'import assay ""': asked })
+    onTestFinished(stop)
+    const get = async (target: string) => (await fetch(url + target, { headers: bearer(token) })).status
+    return Promise.all(targets.map(get))
+  }
+
+  test('H56 takes the client’s query for a rule, unless it is written as the README says', async () => {
+    const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
+    const [ruled, open, wrong] = [...readme.matchAll(/`uri (\/verify[^`]*)`/g)].map(([, uri]) => uri!)
+    const targets = ['/orders', '/orders?page=2', '/orders?scope=admin']
+    expect(await statuses(ruled!, targets)).toEqual([200, 200, 200])
+    expect(await statuses(open!, targets)).toEqual([200, 200, 200])
+    expect(await statuses(wrong!, targets)).toEqual([200, 403, 403])
   })
 })

@@ -90,6 +90,24 @@ test('how long the counter was waited for is measured, and nothing else that an 
   expect(ofRow.sum).toBeLessThan(0.5)
 })
 
+test('a counter that is set back while an act waits for it fails the act, rather than let it pass unpublished', async () => {
+  const { access_token: token, refresh_token, session_id } = await customer.session()
+  const finish = await openTransaction('update assay.change_feed set seq = seq - 1')
+  const revoking = revoke(refresh_token)
+  await until('the act waits', async () => {
+    const waiting = `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+    return (await world.admin.query(waiting)).length > 0
+  })
+  await finish()
+  expect((await revoking).status).toBe(500)
+  const ended = `select from assay.sessions where id = '${session_id}' and revoked_at is not null`
+  expect(await world.admin.query(ended)).toEqual([])
+  await world.admin.query('update assay.change_feed set seq = seq + 1')
+  expect((await revoke(refresh_token)).status).toBe(200)
+  await hear(here)
+  expect((await here.verify(token)).status).toBe(401)
+})
+
 test('wait=all holds for a replica that was away and is just coming back', async () => {
   const replicas = () => world.admin.query<{ id: string }>('select id from assay.replicas')
   const others = (await replicas()).map(({ id }) => id)

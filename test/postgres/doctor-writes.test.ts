@@ -1,5 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import postgres from 'postgres'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { transactions } from '../../cli/doctor/checks/transactions.ts'
+import { open } from '../../db/client.ts'
 import { findBinaries, type OwnPostgres, startPostgres } from '../../faults/postgres.ts'
 import { changed } from '../support/database.ts'
 import { runAssay, runCli, stopAll } from '../support/process.ts'
@@ -15,7 +18,7 @@ const secrets = {
 describe.skipIf(!findBinaries())('a database that answers', () => {
   let server: OwnPostgres
   beforeAll(async () => {
-    server = await startPostgres()
+    server = await startPostgres({ settings: ['max_prepared_transactions = 1'] })
     expect((await runAssay({ ...secrets, DATABASE_URL: server.url }, ['migrate'])).code).toBe(0)
   })
   afterAll(async () => {
@@ -89,8 +92,65 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
         }),
       ],
     })
+    const waiting = `select count(*)::int as n from pg_stat_activity where wait_event = 'SyncRep'`
+    await expect.poll(() => server.ask(waiting)).toBe('0')
     await set('synchronous_standby_names', `''`)
     expect(await examine()).toEqual({ code: 0, wrong: [] })
+  })
+
+  /** What the check finds of transactions of any age, as the role of `url`. */
+  async function findTransaction(url = server.url) {
+    const db = await open({ url })
+    onTestFinished(() => db.close())
+    return transactions(db, 0)
+  }
+
+  /** A transaction with a snapshot, by a role of its own, that stays open until the test ends. */
+  async function openTransaction() {
+    await server.ask(`create role application login password 'secret'`)
+    const url = changed(server.url, { username: 'application', password: 'secret' })
+    const sql = postgres(`${url}?application_name=nightly`, { max: 1 })
+    const line = await sql.reserve()
+    await line`begin isolation level repeatable read`
+    const [row] = await line`select pg_backend_pid() as pid`
+    onTestFinished(async () => {
+      line.release()
+      await sql.end({ timeout: 0 })
+      await server.ask('drop role application')
+    })
+    return row!.pid as number
+  }
+
+  test('and keeps dead rows for an open transaction is warned of, with the process and its role', async () => {
+    const pid = await openTransaction()
+    expect(await findTransaction()).toEqual({
+      state: 'warning',
+      found: `process ${pid} (application, nightly) has one open for 0 min, idle in transaction: no dead row can be removed`,
+      remedy: expect.stringContaining(`select pg_terminate_backend(${pid})`),
+    })
+  })
+
+  test('and keeps them for a prepared transaction is warned of, with its name', async () => {
+    await server.ask(`begin; select txid_current(); prepare transaction 'forgotten'`)
+    const found = await findTransaction()
+    await server.ask(`rollback prepared 'forgotten'`)
+    expect(found).toMatchObject({
+      state: 'warning',
+      found: expect.stringMatching(
+        /^the prepared transaction 'forgotten' of postgres has been open for 0 min/,
+      ),
+    })
+  })
+
+  test('and a role that sees no sessions but its own is told which right it lacks', async () => {
+    await openTransaction()
+    await server.ask(`create role blind login password 'secret'`)
+    const found = await findTransaction(changed(server.url, { username: 'blind', password: 'secret' }))
+    expect(found).toEqual({
+      state: 'ok',
+      found:
+        'none is older than 0 min, as far as blind sees: to see those of other roles, grant pg_read_all_stats to blind',
+    })
   })
 
   test('and has fsync off is only warned of: some platforms have nothing else', async () => {

@@ -60,6 +60,7 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
     'database clock',
     'database disk',
     'commits',
+    'transactions',
     'connections',
     'migrations',
     'privileges',
@@ -68,6 +69,21 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
     'round trip',
   ])
   expect(await sql`select from assay.customers`).toHaveLength(0)
+})
+
+test('a database that was served elsewhere before is named, and what a copy needs', async () => {
+  const [found] = await sql`select served_from from assay.installation`
+  await sql`update assay.installation set served_from = '7/5'`
+  const { bad } = await examine(good)
+  await sql`update assay.installation set served_from = ${found!.served_from}`
+  expect(bad).toContainEqual(
+    expect.objectContaining({
+      check: 'installation',
+      state: 'warning',
+      found: expect.stringMatching(/last served from another database/),
+      remedy: expect.stringMatching(/Copies/),
+    }),
+  )
 })
 
 const key = () => `m1:${randomBytes(32).toString('base64')}`

@@ -217,6 +217,27 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     expect(backend.heard).toEqual([])
   })
 
+  test('H56 a question that names the answer to preflights by mistake opens nothing', async () => {
+    const wrong = `location /wrong/ { ${protect('/_assay/preflight')} }`
+    const mistaken = await start({ locations: `include assay/cors.conf; ${wrong}` })
+    const page = { Origin: 'https://app.example.com', 'Access-Control-Request-Method': 'GET' }
+    for (const method of ['GET', 'OPTIONS'])
+      expect((await get('/wrong/', { method }, mistaken)).status).toBe(403)
+    const preflight = (port: number) =>
+      new Promise<number>((resolve, reject) => {
+        const sent = request(
+          { port, path: '/wrong/', method: 'OPTIONS', agent: false, headers: page },
+          response => {
+            response.resume()
+            resolve(response.statusCode!)
+          },
+        )
+        sent.on('error', reject).end()
+      })
+    expect(await preflight(mistaken.port)).toBe(204)
+    expect(backend.heard).toEqual([])
+  })
+
   test('nobody outside can ask through nginx', async () => {
     for (const path of ['/_assay/verify', '/_assay/verify/scope=read', '/_assay/other'])
       expect((await get(path)).status).toBe(404)

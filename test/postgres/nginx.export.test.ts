@@ -1,11 +1,12 @@
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { orderAll } from '../support/audit-order.ts'
 import { startListener } from '../support/backends.ts'
 import { holding, named } from '../support/holding.ts'
 import { findNginx, startNginx } from '../support/nginx.ts'
 import { bearer, makeWorld, READER } from '../support/world.ts'
 
 /** The statement that reads a page of the audit. */
-const PAGE = named('listAllEvents')
+const PAGE = named('listOrderedEvents')
 
 /** nginx asks its upstreams by HTTP/1.0 unless it is configured otherwise: there the end of the connection ends the body. */
 const locationOf = (port: number) => `
@@ -30,6 +31,8 @@ describe.skipIf(!findNginx())('nginx that asks by HTTP/1.0 (skipped where there 
       `insert into assay.audit_events (at, customer_id, type, actor)
       select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x' from generate_series(1, 3000) as n`,
     )
+
+    await orderAll(world)
 
     const whole = await (await fetch(`${nginx.url}/export`, { headers: bearer(READER) })).text()
     expect(whole.trimEnd().split('\n')).toHaveLength(3_000)

@@ -104,6 +104,10 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
     /has customers and no installation:/,
   ],
   'the row of the counter is missing': ['delete from assay.change_feed', /has no counter of revocations:/],
+  'there are two counters': [
+    'insert into assay.change_feed values (1000)',
+    /has more than one counter of revocations:/,
+  ],
   'the counter is that of an empty database': [
     `update assay.change_feed set seq = 0; insert into assay.revocations (seq, kind, customer_id, dead_after)
       values (7, 'customer', 'x', assay.now())`,

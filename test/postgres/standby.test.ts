@@ -56,6 +56,8 @@ test('over connections that only read nothing is answered but 503, and all works
   expect(issued.status).toBe(503)
   expect(issued.headers.get('retry-after')).toBe('1')
   expect((await replica.verify(token)).status).toBe(503)
+  const { json } = await replica.request('/readyz')
+  expect(json.checks).toMatchObject({ state: 'failed', database: 'ok', migrations: 'unknown' })
   await setReadOnly('off')
   const began = performance.now()
   await until('it verifies again', async () => (await replica.verify(token)).status === 200)

@@ -112,11 +112,14 @@ test('an entry from another timeline is not used, on either side', async () => {
   other.database.otherTimeline(new RegExp(`${LOADER.source}|${POLL.source}`))
   await hear(other.replica)
   onTestFinished(() => other.database.otherTimeline(undefined))
-  await made.put(customer.id, entry)
+  // It looks under another name, and refuses the entry there too.
+  const itsName = other.replica.redisNames.record(customer.id)
+  expect(itsName).not.toBe(made.nameOf(customer.id))
+  await made.redis.set(itsName, entry)
   expect((await other.replica.verify(token)).status).toBe(200)
   expect(other.loads()).toBe(1)
-  expect(await outcomes(other.replica, ADMIN_TOKEN)).toMatchObject({ refused: 1, used: 0 })
+  expect(await outcomes(other.replica, ADMIN_TOKEN)).toMatchObject({ forged: 1, used: 0 })
   // Its own entry is of its timeline.
-  await expect.poll(() => made.entryOf(customer.id)).not.toBe(entry)
-  expect(await lookAt(customer.id, token, await made.entryOf(customer.id))).toBe('refused')
+  await expect.poll(() => made.redis.get(itsName)).not.toBe(entry)
+  expect(await lookAt(customer.id, token, (await made.redis.get(itsName))!)).toBe('forged')
 })

@@ -9,13 +9,13 @@ const DEADLINE = 400
 const SOON = 2_000
 
 /** A link, with what it logs. */
-function openRedisLink(url: string) {
+function openRedisLink(url: string, reread?: () => Promise<string>) {
   const told: string[] = []
   const log = {
     info: (message: string) => void told.push(message),
     warn: ({ err }: { err: Error }, message: string) => void told.push(`${message}: ${err.message}`),
   }
-  const redis = openRedis(url, log, DEADLINE)
+  const redis = openRedis(url, log, { deadlineMs: DEADLINE, reread })
   onTestFinished(() => redis.close())
   const name = `assay:test:${Math.random().toString(36).slice(2)}`
   const works = () =>
@@ -172,15 +172,32 @@ test('it hears what is published, also after an outage', async () => {
   redis.subscribe(name, () => messages++)
   await used()
   await expect.poll(() => messages).toBe(1)
-  await redis.publish(name)
+  await redis.publish(name, '')
   await expect.poll(() => messages).toBe(2)
   await server.kill()
   await server.restart()
   await used()
   // One for the new connection: there may have been some meanwhile.
   await expect.poll(() => messages).toBe(3)
-  await redis.publish(name)
+  await redis.publish(name, '')
   await expect.poll(() => messages).toBe(4)
+})
+
+test('another password is used once the file of the URL has it', async () => {
+  const server = await startRedis('--requirepass', 'first')
+  const at = (password: string) => server.url.replace('redis://', `redis://:${password}@`)
+  let inFile = at('first')
+  const { told, works, used } = openRedisLink(at('first'), async () => inFile)
+  await used()
+  const admin = await look(at('first'))
+  await admin.configSet('requirepass', 'second')
+  await admin.clientKill({ filter: 'SKIPME', skipMe: true } as never)
+  admin.destroy()
+  await expect.poll(() => goings(told)).toEqual(['gone'])
+  expect(await works()).toBe(false)
+  inFile = at('second')
+  await used()
+  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
 })
 
 test('what is no Redis is never used, and does no harm', async () => {

@@ -16,7 +16,7 @@ async function listening() {
   await listener.connect()
   onTestFinished(() => listener.destroy())
   const heard = { count: 0 }
-  await listener.subscribe(`assay:${made.world.keyRing.installationId}:hints`, () => void heard.count++)
+  await listener.subscribe(made.here.redisNames.hints, () => void heard.count++)
   return heard
 }
 
@@ -46,15 +46,26 @@ test('whoever revokes tells the others', async () => {
 test('whoever is told polls at once', async () => {
   const there = await made.world.replica()
   await connected(there)
-  const { redis, world } = made
+  const { redis, here } = made
   const began = performance.now()
   for (let hint = 0; hint < 20; hint++) {
     const { polls } = there.changeFeed.counts
-    await redis.publish(`assay:${world.keyRing.installationId}:hints`, '')
+    await redis.publish(here.redisNames.hints, here.redisNames.mark())
     await expect.poll(() => there.changeFeed.counts.polls, { interval: 5 }).toBeGreaterThan(polls)
   }
   // By itself it polls every half second: 20 polls would take 10 s.
   expect(performance.now() - began).toBeLessThan(6_000)
+})
+
+test('nobody polls because a copy of the database has changed', async () => {
+  const { redis, here } = made
+  const { polls } = here.changeFeed.counts
+  const began = performance.now()
+  const mark = here.redisNames.mark('that of a copy')
+  while (performance.now() - began < 500) await redis.publish(here.redisNames.hints, mark)
+  const took = performance.now() - began
+  // By itself it polls twice a second. Its own hints would make it poll every 20 ms.
+  expect(here.changeFeed.counts.polls - polls).toBeLessThanOrEqual(2 + took / 250)
 })
 
 test('a burst of changes is a few hints', async () => {

@@ -250,6 +250,20 @@ export const ACTS: Act[] = [
     ],
   },
   refreshed('a refresh', begin, { type: 'session.refreshed', presented: 1, current: 1 }),
+  {
+    ...refreshed(
+      'a refresh that keeps its token',
+      async stage => {
+        await stage.assay.setPolicy(stage.customer.id, { refresh_policy: 'reusable' })
+        return begin(stage)
+      },
+      { type: 'session.refreshed', presented: 1, current: 1 },
+    ),
+    run: stage => {
+      const form = { refresh_token: stage.made.refresh_token }
+      return send(stage, 'POST', '/refresh', { form, headers: bearer(stage.customer.apiKey) })
+    },
+  },
   refreshed('a replay', rotated, { type: 'session.replayed', presented: 1, current: 2 }),
   refreshed(
     'a replay later than the grace',

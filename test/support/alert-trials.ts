@@ -7,7 +7,8 @@ export const WELL: Series = {
   assay_change_feed_age_seconds: '0.3x300',
   assay_change_feed_polls_total: '0+30x300',
   assay_change_feed_poll_failures_total: '0x300',
-  assay_change_feed_reloads_total: '0x300',
+  'assay_change_feed_reloads_total{reason="commits_lost"}': '0x300',
+  'assay_change_feed_reloads_total{reason="timeline"}': '0x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.001"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.5"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="+Inf"}': '0+10x300',
@@ -28,6 +29,9 @@ export const WELL: Series = {
   'assay_record_cache_total{outcome="used"}': '0+10x300',
   'assay_record_cache_total{outcome="forged"}': '0x300',
   assay_redis_failures_total: '0x300',
+  assay_audit_order_lag_seconds: '0.6x300',
+  // Between two rounds of autovacuum.
+  assay_database_dead_rows: '0 30000 30000 30000 '.repeat(75).trim(),
   assay_database_calls: '2x300',
   assay_database_connections: '10x300',
   assay_worker_losses_total: '0x300',
@@ -72,10 +76,22 @@ export const TRIALS: Record<string, Trial> = {
     at: 12,
     summary: "A customer's secrets do not open: all about its tokens is 503",
   },
-  AssayBusReloaded: {
-    what: { assay_change_feed_reloads_total: ONCE },
+  AssayCommitsLost: {
+    what: { 'assay_change_feed_reloads_total{reason="commits_lost"}': ONCE },
     at: 12,
-    summary: 'The database went back, or is another: what was revoked in the lost part is valid again',
+    summary: 'The database lost committed changes: what they revoked is valid again',
+  },
+  AssayPrimaryChanges: {
+    what: { 'assay_change_feed_reloads_total{reason="timeline"}': '0x40 1 2 3 4x257' },
+    at: 12,
+    summary: 'a keeps finding another primary: perhaps there are two',
+    labels: { instance: 'a' },
+  },
+  AssayBusReloaded: {
+    what: { 'assay_change_feed_reloads_total{reason="timeline"}': ONCE },
+    at: 12,
+    summary: 'Replicas reloaded all state (timeline): a failover, or what looks like one',
+    labels: { reason: 'timeline' },
   },
   AssayRecordForged: {
     what: { 'assay_record_cache_total{outcome="forged"}': ONCE },
@@ -97,6 +113,11 @@ export const TRIALS: Record<string, Trial> = {
     what: { 'assay_change_feed_lock_wait_seconds_bucket{le="0.001"}': '0+10x40 400x260' },
     at: 30,
     summary: 'Revocations wait 490ms for one another',
+  },
+  AssayDeadRows: {
+    what: { assay_database_dead_rows: '0x40 30000x260' },
+    at: 30,
+    summary: 'Postgres keeps 30k dead rows: a transaction has been open for long, which `assay doctor` names',
   },
   AssayDatabaseBusy: {
     what: { assay_database_calls: '2x40 30x260' },
@@ -154,5 +175,11 @@ export const TRIALS: Record<string, Trial> = {
     everywhere: true,
     at: 73,
     summary: 'No replica removes or rotates what it should by itself: all leave it to another',
+  },
+  AssayAuditOrderStalls: {
+    what: { assay_audit_order_lag_seconds: '0.6x40 15+15x260' },
+    everywhere: true,
+    at: 17,
+    summary: 'Events of the audit get no positions: exports and feeds of the audit stand still',
   },
 }

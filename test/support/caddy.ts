@@ -9,17 +9,24 @@ const SHIPPED = join(import.meta.dirname, '../../deploy/caddy')
 
 export const findCaddy = () => findProgram('caddy')
 
-/** A real Caddy with the shipped files in a folder of its own; only addresses, and `more`, are changed in the Caddyfile. */
+/**
+ * A real Caddy with the shipped files in a folder of its own; only addresses are changed, and what is in `more` (the Caddyfile) and
+ * `snippets` (assay.caddy).
+ */
 export async function startCaddy(
   { assay, backend }: Addresses,
   more: Record<string, string> = {},
+  snippets: Record<string, string> = {},
 ): Promise<Gateway> {
   const port = await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'assay-caddy-'))
   await cp(SHIPPED, folder, { recursive: true })
   const edit = async (file: string, changes: Record<string, string>) =>
     writeFile(join(folder, file), withAddresses(await readFile(join(folder, file), 'utf8'), changes))
-  await edit('assay.caddy', { 'to 127.0.0.1:3001': `to ${assay.map(one => `127.0.0.1:${one}`).join(' ')}` })
+  await edit('assay.caddy', {
+    'to 127.0.0.1:3001': `to ${assay.map(one => `127.0.0.1:${one}`).join(' ')}`,
+    ...snippets,
+  })
   await edit('Caddyfile', {
     ':8080 {': `:${port} {\nbind 127.0.0.1`,
     '127.0.0.1:3002': `127.0.0.1:${backend}`,

@@ -12,11 +12,12 @@ export const findHaproxy = () => findProgram('haproxy')
 
 /**
  * A real HAProxy with the shipped files in a folder of its own; only addresses are changed, the socket's name among them.
- * `broken`: what else is changed in assay.lua.
+ * `broken`: what else is changed in assay.lua; `more`: in haproxy.cfg.
  */
 export async function startHaproxy(
   { assay, backend }: Addresses,
   broken: Record<string, string> = {},
+  more: Record<string, string> = {},
 ): Promise<Gateway> {
   const port = await freePort()
   const folder = await mkdtemp(join(tmpdir(), 'assay-haproxy-'))
@@ -32,6 +33,7 @@ export async function startHaproxy(
       .map((one, index) => `server assay${index + 1} 127.0.0.1:${one}`)
       .join('\n    '),
     '127.0.0.1:3002': `127.0.0.1:${backend}`,
+    ...more,
   })
   // -db: in the foreground.
   return runGateway({ name: 'haproxy', args: ['-db', '-f', join(folder, 'haproxy.cfg')], port, folder })

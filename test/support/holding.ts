@@ -74,6 +74,11 @@ export function holding(db: Database) {
           ? statement.replace(/'standby'\n\s+else substr/, "'standby' else 'x' || substr")
           : statement
     },
+    /** From now on every statement is answered as by the server after a restart. */
+    restarted() {
+      edit = statement =>
+        statement.replace('pg_postmaster_start_time()', "(pg_postmaster_start_time() + interval '1 second')")
+    },
     /** How often statements like `pattern` were sent. */
     asked: (pattern: RegExp) => asked.filter(statement => pattern.test(statement)).length,
     /** How many statements were sent in all. */

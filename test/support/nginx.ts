@@ -15,6 +15,8 @@ export interface Options extends Addresses {
   locations?: string
   server?: string
   http?: string
+  /** In place of the shipped upstream.conf with these addresses. */
+  upstream?: string
 }
 
 export interface Nginx extends Gateway {
@@ -25,15 +27,15 @@ export interface Nginx extends Gateway {
 /** Starts a real nginx with the shipped files in a directory of its own; answers once it accepts connections. */
 export async function startNginx(options: Options): Promise<Nginx> {
   const port = await freePort()
-  return start(port, await writeConfig(site(port, options), options.assay))
+  return start(port, await writeConfig(site(port, options), options))
 }
 
 /** As compose.yaml has it: demo.conf, with the addresses of its network changed. */
 export async function startDemo({ assay, backend }: Addresses): Promise<Nginx> {
   const port = await freePort()
   const demo = withAddresses(await readFile(join(SHIPPED, 'demo.conf'), 'utf8'), {
-    'server assay:3001;': servers(assay),
-    'backend:3002': `127.0.0.1:${backend}`,
+    'server assay:3001 resolve;': servers(assay),
+    'backend:3002 resolve': `127.0.0.1:${backend}`,
     'listen 8080': `listen 127.0.0.1:${port}`,
   })
   return start(port, await writeConfig(demo))
@@ -56,12 +58,13 @@ export async function checkConfig(http: string): Promise<{ ok: boolean; output: 
 const commandLine = (dir: string) => ['-p', dir, '-e', 'stderr', '-c', join(dir, 'nginx.conf')]
 
 /** A folder like /etc/nginx with the shipped one in it; only the addresses in upstream.conf are edited, as a user would. */
-async function writeConfig(http: string, assay = [3001]): Promise<string> {
+async function writeConfig(http: string, at: Partial<Options> = {}): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'assay-nginx-'))
   await mkdir(join(dir, 'temp'))
   await symlink(SHIPPED, join(dir, 'assay'))
-  const upstream = await readFile(join(SHIPPED, 'upstream.conf'), 'utf8')
-  await writeFile(join(dir, 'upstream.conf'), upstream.replace('server 127.0.0.1:3001;', servers(assay)))
+  const shipped = await readFile(join(SHIPPED, 'upstream.conf'), 'utf8')
+  const edited = shipped.replace('server 127.0.0.1:3001;', servers(at.assay ?? [3001]))
+  await writeFile(join(dir, 'upstream.conf'), at.upstream ?? edited)
   await writeFile(join(dir, 'nginx.conf'), topLevel(dir, http))
   return dir
 }

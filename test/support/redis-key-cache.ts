@@ -28,7 +28,7 @@ export async function redisWorld(settings: Record<string, string> = {}) {
     for (const name of await names()) await redis.del(name)
     redis.destroy()
   }
-  const nameOf = (customerId: string) => `assay:${world.keyRing.installationId}:record:${customerId}`
+  const nameOf = (customerId: string) => here.redisNames.record(customerId)
   /** What is there, once it is. */
   async function entryOf(customerId: string): Promise<string> {
     await until('there is an entry', async () => (await redis.exists(nameOf(customerId))) === 1)

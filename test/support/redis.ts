@@ -17,7 +17,7 @@ const PATIENT = 2_000
 
 /** A replica's Redis, by its settings. */
 export const redisOf = (config: Pick<Config, 'redisUrl'>, log: Log) =>
-  config.redisUrl === undefined ? undefined : openRedis(config.redisUrl, log, PATIENT)
+  config.redisUrl === undefined ? undefined : openRedis(config.redisUrl, log, { deadlineMs: PATIENT })
 
 /** What is in Redis, past every replica. */
 export async function look(url = inject('redisUrl')) {

@@ -3,16 +3,33 @@ import type { Customer, Replica, Tokens, World } from './world.ts'
 
 /** The cells of the design's table of refresh: how each is reached, and what it answers under each policy. */
 
-export const POLICIES = ['until_confirmed', 'grace_only', 'strict'] as const
-export type Policy = (typeof POLICIES)[number]
+export type Policy = 'until_confirmed' | 'grace_only' | 'strict' | 'reusable'
 
-export type Outcome = 'rotate' | 'replay' | 'late' | 'adopt' | 'reuse' | 'ended'
+/** A policy, and whether the token comes with an API key of its customer. Every other token of a scene comes without one. */
+export interface Column {
+  policy: Policy
+  authenticated: boolean
+}
+
+export const COLUMNS: Column[] = [
+  { policy: 'until_confirmed', authenticated: false },
+  { policy: 'until_confirmed', authenticated: true },
+  { policy: 'grace_only', authenticated: false },
+  { policy: 'strict', authenticated: true },
+  { policy: 'strict', authenticated: false },
+  { policy: 'reusable', authenticated: false },
+  { policy: 'reusable', authenticated: true },
+]
+
+export type Outcome = 'rotate' | 'renew' | 'replay' | 'late' | 'adopt' | 'keep' | 'reuse' | 'ended'
 
 export const SAID: Record<Outcome, string> = {
   rotate: 'gives a new one',
+  renew: 'stays the one to use',
   replay: 'gives the same successor again',
   late: 'gives the same successor again, which is audited as late',
   adopt: 'is believed, and audited as critical',
+  keep: 'is believed, audited as critical, and stays the one to use',
   reuse: 'ends the session',
   ended: 'is refused, and nothing changes',
 }
@@ -78,10 +95,12 @@ export interface Cell {
   /** The token's place from the newest that the client was given, which is 0. */
   back: number
   arrange(scene: Scene): Promise<unknown>
-  /** In the order of POLICIES; one stands for all. */
+  /** Under until_confirmed, grace_only and strict, if they differ. */
   outcomes: readonly [Outcome, Outcome, Outcome] | readonly [Outcome]
   /** Its customer is changed, and so is nobody else's. */
   alone?: true
+  /** Its customer is disabled. */
+  disabled?: true
   /** Whether the access tokens of an ended session are refused too; undefined where time has ended them anyway. */
   accessEnded?: true
 }
@@ -218,6 +237,7 @@ const ended: Cell[] = [
     back: 0,
     arrange: s => s.changeCustomer(`state = 'disabled'`),
     outcomes: ['ended'],
+    disabled: true,
     alone: true,
     accessEnded: true,
   },
@@ -226,6 +246,7 @@ const ended: Cell[] = [
     back: 3,
     arrange: async s => [await s.refresh(3), await s.changeCustomer(`state = 'disabled'`)],
     outcomes: ['ended'],
+    disabled: true,
     alone: true,
     accessEnded: true,
   },
@@ -248,3 +269,12 @@ const ended: Cell[] = [
 ]
 
 export const cells: Cell[] = [...granted, ...before, ...older, ...ended]
+
+const ROTATING: Policy[] = ['until_confirmed', 'grace_only', 'strict']
+
+/** Under `reusable` a client that authenticates keeps its token. Apart from that it is `until_confirmed`. */
+export function outcomeOf({ outcomes }: Cell, { policy, authenticated }: Column): Outcome {
+  const outcome = outcomes[Math.max(0, ROTATING.indexOf(policy))] ?? outcomes[0]
+  if (policy !== 'reusable' || !authenticated) return outcome
+  return outcome === 'rotate' ? 'renew' : outcome === 'adopt' ? 'keep' : outcome
+}

@@ -1,4 +1,4 @@
-import type { Policy } from './refresh-cells.ts'
+import type { Column, Policy } from './refresh-cells.ts'
 
 const SECOND = 1_000
 const HOUR = 3_600 * SECOND
@@ -8,50 +8,57 @@ const GRACE = 10 * SECOND
 export const IDLE = 3 * HOUR
 export const IN_ALL = 8 * HOUR
 
-export type Outcome = 'refreshed' | 'replayed' | 'adopted' | 'reuse_detected' | 'refused'
+export type Outcome = 'refreshed' | 'renewed' | 'replayed' | 'adopted' | 'kept' | 'reuse_detected' | 'refused'
+
+/** As what the audit has it. */
+const AUDITED = { renewed: 'refreshed', kept: 'adopted' } as const
 
 /** The design's table of refresh, written from its words. */
 export class Model {
   gen = 1
   rotatedAt: number
   previousRotatedAt: number | undefined
+  /** The one before was used up at once if this is -Infinity. */
   confirmedAt: number | undefined
   ended = false
   expiresAt: number
-  readonly policy: Policy
   readonly endsAt: number
-  readonly counts: Partial<Record<Outcome, number>> = {}
+  readonly counts: Partial<Record<string, number>> = {}
   #earlier: Partial<Model> | undefined
 
-  constructor(policy: Policy, now: number) {
-    this.policy = policy
+  constructor(now: number) {
     this.rotatedAt = now
     this.endsAt = now + IN_ALL
     this.expiresAt = now + IDLE
   }
 
-  present(gen: number, now: number): Outcome {
-    const outcome = this.#judge(gen, now)
-    if (outcome === 'refreshed' || outcome === 'adopted') this.#rotate(gen, now)
+  present(gen: number, now: number, column: Column): Outcome {
+    const outcome = this.#judge(gen, now, column)
+    if (outcome === 'refreshed' || outcome === 'adopted') this.#rotate(gen + 1, now, column.policy)
+    if (outcome === 'kept') this.#rotate(gen, now, column.policy)
+    if (outcome === 'renewed' || outcome === 'kept') this.confirmedAt ??= now
+    if (outcome === 'renewed') this.expiresAt = Math.min(now + IDLE, this.endsAt)
     if (outcome === 'reuse_detected') this.ended = true
-    if (outcome !== 'refused') this.counts[outcome] = (this.counts[outcome] ?? 0) + 1
+    const audited = AUDITED[outcome as keyof typeof AUDITED] ?? outcome
+    if (outcome !== 'refused') this.counts[audited] = (this.counts[audited] ?? 0) + 1
     return outcome
   }
 
-  #judge(gen: number, now: number): Outcome {
+  #judge(gen: number, now: number, { policy, authenticated }: Column): Outcome {
+    const keeps = policy === 'reusable' && authenticated
     if (this.ended || now >= this.expiresAt) return 'refused'
-    if (gen === this.gen) return 'refreshed'
-    if (gen > this.gen) return 'adopted'
-    return this.#mayReplay(gen, now) ? 'replayed' : 'reuse_detected'
+    if (gen === this.gen) return keeps ? 'renewed' : 'refreshed'
+    if (gen > this.gen) return keeps ? 'kept' : 'adopted'
+    return this.#mayReplay(gen, now, policy) ? 'replayed' : 'reuse_detected'
   }
 
-  #mayReplay(gen: number, now: number): boolean {
+  #mayReplay(gen: number, now: number, policy: Policy): boolean {
     const within = (since: number | undefined) => since !== undefined && now - since < GRACE
-    if (this.policy === 'strict') return false
+    if (policy === 'strict') return false
     if (gen === this.gen - 2) return within(this.previousRotatedAt)
     if (gen !== this.gen - 1) return false
-    if (within(this.rotatedAt)) return true
-    return this.policy === 'until_confirmed' && (this.confirmedAt === undefined || within(this.confirmedAt))
+    if (policy === 'grace_only' && !within(this.rotatedAt)) return false
+    return this.confirmedAt === undefined || within(this.confirmedAt)
   }
 
   /** What a failover that loses the last rotation's commit brings back. */
@@ -62,13 +69,15 @@ export class Model {
     return earlier !== undefined && !this.ended
   }
 
-  #rotate(gen: number, now: number) {
+  /** What a rotation leaves of the tokens before holds under every later policy. */
+  #rotate(gen: number, now: number, policy: Policy) {
     const { rotatedAt, previousRotatedAt, confirmedAt, expiresAt } = this
     this.#earlier = { gen: this.gen, rotatedAt, previousRotatedAt, confirmedAt, expiresAt }
-    this.gen = gen + 1
-    this.previousRotatedAt = this.rotatedAt
+    const isStrict = policy === 'strict'
+    this.gen = gen
+    this.previousRotatedAt = isStrict || confirmedAt === Number.NEGATIVE_INFINITY ? undefined : this.rotatedAt
     this.rotatedAt = now
-    this.confirmedAt = undefined
+    this.confirmedAt = isStrict ? Number.NEGATIVE_INFINITY : policy === 'grace_only' ? now : undefined
     this.expiresAt = Math.min(now + IDLE, this.endsAt)
   }
 }

@@ -49,7 +49,15 @@ function newKey(): SigningKey {
   const customerId = randomId(10)
   const kid = [customerId, `a1.${randomId(10).slice(0, 13)}`].join('.')
   const header = encodeHeader({ alg: 'HS512', typ: 'at+jwt', kid })
-  const record = { customerId, state: 'active', epoch: 0, keys: [], apiKeys: [], gone: undefined } as const
+  const record = {
+    customerId,
+    state: 'active',
+    epoch: 0,
+    keys: [],
+    apiKeys: [],
+    tokensPerMinute: undefined,
+    gone: undefined,
+  } as const
   serial++
   return { kid, use: 'access', version: 1, alg: 'HS512', header, secret: randomBytes(64), serial, record }
 }

@@ -5,6 +5,7 @@ import type { Database } from '../../db/client.ts'
 import { isMigrated } from '../../db/migration-files.ts'
 import type { App } from '../../server/app.ts'
 import { type Config, loadConfig } from '../../server/config/load.ts'
+import type { RefusalsOptions } from '../../server/http/refusals.ts'
 import { loadKeyRing } from '../../server/keys/master-keys.ts'
 import { createLog } from '../../server/lib/logger.ts'
 import { listen } from '../../server/listen.ts'
@@ -34,6 +35,8 @@ export function configOf(settings: Settings = {}): Config {
     RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
     TRUST_PROXY: '127.0.0.1',
     LOG_LEVEL: 'debug',
+    // Tests ask faster than users do.
+    TOKENS_PER_MINUTE: '1000000',
   }
   return loadConfig({ ...defaults, ...settings }, () => '')
 }
@@ -140,8 +143,9 @@ async function startReplica(parts: Parts) {
     ...assembled,
     ...calls(request),
     ...own,
-    serve: (served: Pick<App, 'fetch'> = app) => serve(served, parts.config, { clock, log }),
-    serveUntilStopped: () => serveUntilStopped(app, parts.config, { clock, log }),
+    serve: (served: Pick<App, 'fetch'> = app) =>
+      serve(served, parts.config, { clock, log, metrics: assembled.metrics }),
+    serveUntilStopped: () => serveUntilStopped(app, parts.config, { clock, log, metrics: assembled.metrics }),
   }
 }
 
@@ -165,7 +169,17 @@ function calls(request: Request) {
   const verify = (token: string, path = '/verify') => get(path, token)
   const introspect = (token: string, authorization = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)) =>
     postForm('/introspect', { token }, { Authorization: authorization })
-  const refresh = (refreshToken: string) => postForm('/refresh', { refresh_token: refreshToken })
+  const refresh = (refreshToken: string, headers: Record<string, string> = {}) =>
+    postForm('/refresh', { refresh_token: refreshToken }, headers)
+
+  async function setPolicy(customerId: string, policy: object) {
+    const { status, json } = await request(`/admin/customers/${customerId}/policy`, {
+      method: 'PUT',
+      headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
+      body: JSON.stringify(policy),
+    })
+    if (status !== 200) throw new Error(`the policy was answered ${status}: ${json.detail}`)
+  }
 
   async function signUp(email = `${randomBytes(8).toString('hex')}@example.com`) {
     const password = 'correct horse battery staple'
@@ -198,7 +212,7 @@ function calls(request: Request) {
     }
   }
 
-  return { postJson, postForm, get, verify, introspect, refresh, signUp }
+  return { postJson, postForm, get, verify, introspect, refresh, setPolicy, signUp }
 }
 
 export interface Tokens {
@@ -235,17 +249,13 @@ function movableClock() {
 }
 
 /** The app on a real socket, for what only a socket shows. Closed when the test ends. */
-async function serve(app: Pick<App, 'fetch'>, config: Config, own: Pick<AllParts, 'clock' | 'log'>) {
+async function serve(app: Pick<App, 'fetch'>, config: Config, own: RefusalsOptions) {
   const served = await serveUntilStopped(app, config, own)
   onTestFinished(served.stop)
   return served
 }
 
-async function serveUntilStopped(
-  app: Pick<App, 'fetch'>,
-  config: Config,
-  own: Pick<AllParts, 'clock' | 'log'>,
-) {
+async function serveUntilStopped(app: Pick<App, 'fetch'>, config: Config, own: RefusalsOptions) {
   const at = { host: '127.0.0.1', port: config.port }
   const listening = await listen(app, at, { draining: () => false, ...own })
   let accepted = 0

@@ -9,6 +9,7 @@ import { checkValue } from '../../../server/crypto/envelope.ts'
 import { describeFailure } from '../../../server/exit-codes.ts'
 import { checkDirectUrl, findUnsafeSettings } from '../../../server/open-database.ts'
 import { type CheckResult, failedCheck, ok, type Report, warning, wrong } from '../result.ts'
+import { transactions } from './transactions.ts'
 import { commits, disk } from './writes.ts'
 
 const MIN_SERVER_VERSION = 150_000
@@ -33,11 +34,12 @@ export async function database(config: Config, url: string, report: Report) {
     await check('database clock', () => clock(db))
     await check('database disk', () => disk(db))
     await check('commits', () => commits(db))
+    await check('transactions', () => transactions(db))
     await check('connections', () => connections(db, config))
     const migrated = await check('migrations', () => migrations(db))
     await check('privileges', () => privileges(db, migrated))
     if (migrated.state !== 'ok') return
-    await check('installation', () => installation(db))
+    await check('installation', () => installation(db, server))
     await check('master keys', () => masterKeys(db, config))
   } finally {
     await db.close()
@@ -167,6 +169,9 @@ async function mayMigrate(db: Database): Promise<boolean> {
 }
 
 const WHOLE = 'restore the whole backup (docs/running.md), or let DATABASE_URL lead to another database'
+const MOVED = 'and last served from another database: it was moved, restored or copied'
+const COPIES =
+  'if the former database is still served, change what docs/running.md (Copies) names before you start this one'
 const MIGRATE = 'assay migrate, or start the server, which does it'
 const ELSEWHERE = 'if there should be customers, let DATABASE_URL lead to them'
 
@@ -176,13 +181,16 @@ async function migrations(db: Database): Promise<CheckResult> {
   return state === 'older' ? warning('older than this version', MIGRATE) : ok('up to date')
 }
 
-async function installation(db: Database): Promise<CheckResult> {
+async function installation(db: Database, { identity }: Server): Promise<CheckResult> {
   await assertNoGaps(db)
-  const [made] = await db.query<{ on: string; customers: number }>(
-    `select to_char(created_at, 'YYYY-MM-DD') as on, (select count(*)::int from assay.customers) as customers
+  const [made] = await db.query<{ on: string; customers: number; servedFrom: string | null }>(
+    `select served_from as "servedFrom", to_char(created_at, 'YYYY-MM-DD') as on, (select count(*)::int from assay.customers) as customers
     from assay.installation`,
   )
-  if (made) return ok(`made on ${made.on}, with ${made.customers} customers`)
+  if (made) {
+    const found = `made on ${made.on}, with ${made.customers} customers`
+    return [null, identity].includes(made.servedFrom) ? ok(found) : warning(`${found}, ${MOVED}`, COPIES)
+  }
   return warning('none yet: the next start makes one, which refuses every token there is', ELSEWHERE)
 }
 

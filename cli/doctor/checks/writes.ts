@@ -32,7 +32,9 @@ export async function commits(db: Database): Promise<CheckResult> {
     return ok(`one took ${Math.ceil(performance.now() - startedAt)} ms`)
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error
-    return describeFailure(await findWaits(db), error)
+    const waits = await findWaits(db)
+    await cancelCommit(db)
+    return describeFailure(waits, error)
   }
 }
 
@@ -44,6 +46,14 @@ async function findWaits(db: Database) {
   )
   return row!
 }
+
+/** Ends the commit that was tried: its backend would wait for the standby although its caller has gone. */
+const cancelCommit = (db: Database) =>
+  db.query(
+    `select pg_cancel_backend(pid) from pg_stat_activity
+    where wait_event = 'SyncRep' and usename = current_user and query = $1`,
+    [COMMIT],
+  )
 
 function describeFailure({ waits, standbys }: Awaited<ReturnType<typeof findWaits>>, error: Unavailable) {
   const found = `a commit did not end within ${CALL_DEADLINE_MS / 1000} s`

@@ -1,23 +1,40 @@
 import { Hono } from 'hono'
-import { type AuditRow, type AuditSpan, exportEvents, searchEvents } from '../../audit/audit.ts'
+import {
+  type AuditRow,
+  type AuditSpan,
+  exportEvents,
+  MAX_PAGE_ROWS,
+  type OrderCursor,
+  type OrderedEvent,
+  readOrder,
+  searchEvents,
+} from '../../audit/audit.ts'
 import type { AppContext, OperatorEnv } from '../../http/env.ts'
+import { pageSize } from '../../http/pagination.ts'
 import { present, readQuery } from '../../http/params.ts'
-import { NO_STORE, respond } from '../../http/respond.ts'
+import { json, NO_STORE, respond } from '../../http/respond.ts'
 import { ApiError } from '../../lib/errors.ts'
 import { PAGE_PARAMS, pageOfEvents, SPAN_PARAMS, serializeEvent, spanOf } from '../audit.ts'
+
+const FILTERS = ['customer', 'operator', ...SPAN_PARAMS] as const
+type FilterQuery = { [name in (typeof FILTERS)[number]]?: string }
 
 /** The audit of all customers. */
 export const adminAudit = new Hono<OperatorEnv>()
   .get('/', c => {
-    const query = readQuery(c, ['customer', 'operator', ...SPAN_PARAMS, ...PAGE_PARAMS])
-    const filter = filterOf(query)
+    const query = readQuery(c, [...FILTERS, ...PAGE_PARAMS, 'after'])
+    if (query.after !== undefined) return orderPage(c, query, query.after)
+    const filter = searchOf(query)
     const find = (span: AuditSpan) => searchEvents(c.get('services'), { ...span, ...filter })
     return pageOfEvents(c, query, find, serializeWithCustomer)
   })
-  // A line of JSON for each event, newest first, however many there are. The first page is read before the answer begins.
+  // A line of JSON for each event, in their order. The first page is read before the answer begins.
   .get('/export', async c => {
-    const query = readQuery(c, ['customer', 'operator', ...SPAN_PARAMS])
-    const pages = exportEvents(c.get('services'), { ...spanOf(query), ...filterOf(query) })
+    const query = readQuery(c, [...FILTERS, 'after'])
+    const pages = exportEvents(c.get('services'), {
+      ...filterOf(query),
+      after: orderCursor(query.after ?? '0'),
+    })
     const first = await pages.next()
     if (c.req.method === 'HEAD') await pages.return(undefined)
     const body =
@@ -25,8 +42,21 @@ export const adminAudit = new Hono<OperatorEnv>()
     return respond(c, body, 200, { 'Content-Type': 'application/x-ndjson', ...NO_STORE })
   })
 
+async function orderPage(
+  c: AppContext,
+  query: FilterQuery & { cursor?: string; limit?: string },
+  after: string,
+) {
+  if (query.cursor !== undefined) throw new ApiError('invalid_request', 'after or cursor, not both')
+  const limit = pageSize(query.limit, MAX_PAGE_ROWS)
+  const asked = { ...filterOf(query), after: orderCursor(after), limit }
+  const { events, next, more, completeUntil, expired } = await readOrder(c.get('services'), asked)
+  const page = { events: events.map(serializeOrdered), next: formatCursor(next), more }
+  return json(c, present({ ...page, complete_until: completeUntil, expired: expired || undefined }))
+}
+
 /** Ends early, with its statements, when the client leaves. */
-async function* exportLines(c: AppContext, first: AuditRow[], rest: AsyncGenerator<AuditRow[]>) {
+async function* exportLines(c: AppContext, first: OrderedEvent[], rest: AsyncGenerator<OrderedEvent[]>) {
   const utf8 = new TextEncoder()
   try {
     yield utf8.encode(lines(first))
@@ -40,17 +70,38 @@ async function* exportLines(c: AppContext, first: AuditRow[], rest: AsyncGenerat
   }
 }
 
-const lines = (page: AuditRow[]) =>
-  page.map(event => `${JSON.stringify(serializeWithCustomer(event))}\n`).join('')
+const lines = (page: OrderedEvent[]) =>
+  page.map(event => `${JSON.stringify(serializeOrdered(event))}\n`).join('')
+
+const filterOf = (query: FilterQuery) => ({ ...spanOf(query), ...searchOf(query) })
 
 /** Other actors can't be searched among all customers: their events are found under their customer. */
-function filterOf({ customer, operator }: { customer?: string; operator?: string }) {
+function searchOf({ customer, operator }: FilterQuery) {
   if (customer !== undefined && operator !== undefined)
     throw new ApiError('invalid_request', 'customer or operator, not both')
   if (customer !== undefined && !/^[a-z2-7]{16}$/.test(customer))
     throw new ApiError('invalid_request', "customer: a customer's id, 16 letters and digits")
   return { customerId: customer, actor: operator === undefined ? undefined : `operator:${operator}` }
 }
+
+/** `0` is the beginning. */
+function orderCursor(text: string): OrderCursor {
+  if (text === '0') return { position: 0, mark: undefined }
+  const [, position, mark] = /^([1-9]\d{0,14})\.([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/.exec(text) ?? []
+  if (position === undefined)
+    throw new ApiError(
+      'invalid_request',
+      'after: 0, or the cursor of the last event or page that you have read',
+    )
+  return { position: Number(position), mark }
+}
+
+const formatCursor = ({ position, mark }: OrderCursor) => (mark === undefined ? '0' : `${position}.${mark}`)
+
+const serializeOrdered = ({ cursor, ...event }: OrderedEvent) => ({
+  ...serializeWithCustomer(event),
+  cursor: formatCursor(cursor),
+})
 
 const serializeWithCustomer = (event: AuditRow) =>
   present({ ...serializeEvent(event), customer_id: event.customerId })

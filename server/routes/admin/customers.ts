@@ -137,6 +137,7 @@ function serializePolicy(policy: Policy) {
     session_max_ttl: policy.sessionMaxTtl,
     refresh_policy: policy.refreshPolicy,
     key_max_age: policy.keyMaxAge,
+    tokens_per_minute: policy.tokensPerMinute,
   })
   return Object.keys(own).length > 0 ? own : undefined
 }

@@ -7,7 +7,7 @@ import type { OperatorEnv } from '../../http/env.ts'
 import { noQuery, present } from '../../http/params.ts'
 import { distinct, listOf, wholeSeconds } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
-import { NO_POLICY, type Policy } from '../../tokens/policy.ts'
+import { NO_POLICY, type Policy, REFRESH_POLICIES } from '../../tokens/policy.ts'
 import { conditionalChange, jsonWithETag } from './customers.ts'
 
 const HOUR_SECONDS = 3_600
@@ -20,6 +20,9 @@ const age = z
   .int(AGE)
   .refine(seconds => seconds === 0 || (seconds >= HOUR_SECONDS && seconds <= TEN_YEARS_SECONDS), AGE)
   .optional()
+
+const MAX_PER_MINUTE = 1_000_000_000
+const PER_MINUTE = `a whole number from 1 to ${MAX_PER_MINUTE}`
 
 const RESERVED_SCOPE = /^(?:\*$|assay:)/
 
@@ -38,10 +41,9 @@ const policyRequest = z.strictObject({
   max_access_token_ttl: wholeSeconds(DAY_SECONDS, 'a day').optional(),
   refresh_token_ttl: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
   session_max_ttl: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
-  refresh_policy: z
-    .enum(['until_confirmed', 'grace_only', 'strict'], 'until_confirmed, grace_only or strict')
-    .optional(),
+  refresh_policy: z.enum(REFRESH_POLICIES, 'until_confirmed, grace_only, strict or reusable').optional(),
   key_max_age: age,
+  tokens_per_minute: z.int(PER_MINUTE).min(1, PER_MINUTE).max(MAX_PER_MINUTE, PER_MINUTE).optional(),
 })
 
 /**
@@ -64,5 +66,6 @@ const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({
     sessionMaxTtl: request.session_max_ttl,
     refreshPolicy: request.refresh_policy,
     keyMaxAge: request.key_max_age,
+    tokensPerMinute: request.tokens_per_minute,
   }),
 })

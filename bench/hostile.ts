@@ -1,0 +1,186 @@
+import { once } from 'node:events'
+import { json } from 'node:stream/consumers'
+import postgres from 'postgres'
+import { bearer, JSON_TYPE, metric, PASSWORD } from './api.ts'
+import { type Assay, startAssay } from './assay.ts'
+import { createDatabase, query } from './database.ts'
+import { type Account, ATTACKS } from './hostile/behaviours.ts'
+import type { CrowdPlan, CrowdReport } from './hostile/crowd.ts'
+import { LOAD, start } from './processes.ts'
+import { markdown, median } from './table.ts'
+import { here } from './trees.ts'
+
+/**
+ * What hostile callers cost the others. In one run, again and again: 24 well-behaved connections and a quiet one beside 24
+ * further well-behaved ones, and then beside 24 hostile ones. Nobody reads the server's log, and a transaction on its
+ * database stays open all the while.
+ */
+
+const CONNECTIONS = 24
+/** Sessions, and events of the audit, that each hostile customer has. */
+const ROWS = 50_000
+
+/** What one crowd measured of the others, and of the server. */
+interface Round {
+  /** Of the quiet customer's /verify and the well-behaved ones' /issue (ms). */
+  verify: number
+  issue: number
+  /** The longest time that the event loop was held (ms). */
+  stall: number
+  statuses: Record<string, number>
+}
+
+export async function measureHostile(
+  server: string,
+  seconds: number,
+  only: string[],
+  say: (text: string) => void,
+) {
+  say('customers')
+  const url = await createDatabase(server)
+  const assay = await startAssay(await here(), { DATABASE_URL: url, TOKENS_PER_MINUTE: '6000' }, 'unread')
+  const accounts = await signUpAll(assay, 3 * CONNECTIONS + 1)
+  const [quiet, ...others] = accounts
+  const [good, further, hostile] = [0, 1, 2].map(i => others.slice(i * CONNECTIONS, (i + 1) * CONNECTIONS))
+  await addRows(url, hostile!)
+  const transaction = await openTransaction(url)
+  const measure = (beside: CrowdPlan['members']) =>
+    round(assay, seconds, { quiet: quiet!, good: good!, beside })
+  const calm = () => measure(further!.map(account => ({ behaviour: 'well-behaved', account })))
+  const names = Object.keys(ATTACKS).filter(name => only.some(text => name.includes(text)))
+  const attacks = [...names.map(name => [name]), ...(names.length > 1 ? [names] : [])]
+  const lines: string[][] = []
+  await calm()
+  for (const attack of attacks) {
+    const title = attack.length > 1 ? 'all of these at once' : attack[0]!
+    say(title)
+    const before = await calm()
+    const under = await measure(
+      hostile!.map((account, i) => ({ behaviour: attack[i % attack.length]!, account })),
+    )
+    lines.push(lineOf(title, [before, await calm()], under))
+  }
+  await transaction.end()
+  await assay.stop()
+  return markdown(HEAD, lines)
+}
+
+const HEAD = [
+  'beside 24 hostile connections',
+  '/verify p99',
+  'ratio',
+  '/issue p99',
+  'ratio',
+  'longest stall',
+  'answers',
+]
+
+function lineOf(title: string, calm: Round[], under: Round): string[] {
+  const of = (key: 'verify' | 'issue') => {
+    const usual = median(calm.map(round => round[key]))
+    return [`${under[key].toFixed(1)} ms`, (under[key] / usual).toFixed(2)]
+  }
+  const answers = Object.entries(under.statuses).map(([status, many]) => `${many} ${status}`)
+  return [title, ...of('verify'), ...of('issue'), `${under.stall.toFixed(0)} ms`, answers.join(', ')]
+}
+
+async function round(
+  assay: Assay,
+  seconds: number,
+  { quiet, good, beside }: { quiet: Account; good: Account[]; beside: CrowdPlan['members'] },
+): Promise<Round> {
+  await stallOf(assay) // It begins anew with each question.
+  const plan = (members: CrowdPlan['members']): CrowdPlan => ({ port: assay.port, members, seconds })
+  const [ofQuiet, ofGood, ofBeside] = await Promise.all([
+    crowd(plan([{ behaviour: 'quiet', account: quiet }])),
+    crowd(plan(good.map(account => ({ behaviour: 'well-behaved', account })))),
+    crowd(plan(beside)),
+  ])
+  assertAllGood(ofQuiet, ofGood)
+  const statuses: Record<string, number> = {}
+  for (const { statuses: some } of Object.values(ofBeside))
+    for (const [status, many] of Object.entries(some)) statuses[status] = (statuses[status] ?? 0) + many
+  return {
+    verify: p99(ofQuiet['/verify']!.took),
+    issue: p99(ofGood['/issue']!.took),
+    stall: await stallOf(assay),
+    statuses,
+  }
+}
+
+/** No attack may cost the others an answer. */
+function assertAllGood(...reports: CrowdReport[]) {
+  for (const [kind, { statuses }] of reports.flatMap(report => Object.entries(report)))
+    if (Object.keys(statuses).join() !== '200')
+      throw new Error(`of the others' ${kind} not all were 200: ${JSON.stringify(statuses)}`)
+}
+
+const p99 = (took: number[]) => took.toSorted((a, b) => a - b)[Math.floor(took.length * 0.99)]!
+
+async function stallOf(assay: Assay): Promise<number> {
+  return (await metric(assay, /^nodejs_eventloop_lag_max_seconds[ {]/))! * 1000
+}
+
+async function crowd(plan: CrowdPlan): Promise<CrowdReport> {
+  const file = new URL('./hostile/crowd.ts', import.meta.url).pathname
+  const child = start(LOAD, [process.execPath, file], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const exited = once(child, 'exit')
+  child.stdin!.end(JSON.stringify(plan))
+  const report = (await json(child.stdout!)) as CrowdReport
+  await exited
+  return report
+}
+
+async function signUpAll(assay: Assay, many: number): Promise<Account[]> {
+  const accounts: Account[] = []
+  for (let i = 0; i < many; i++) accounts.push(await signUp(assay, `10.1.${i}.1`))
+  return accounts
+}
+
+/** The quota of the server is more than each of them gets here. */
+async function signUp(assay: Assay, address: string): Promise<Account> {
+  const ask = async (path: string, headers: Record<string, string>, body: unknown) => {
+    const init = { method: 'POST', headers: { ...JSON_TYPE, ...headers }, body: JSON.stringify(body) }
+    const answer = await fetch(`http://127.0.0.1:${assay.port}${path}`, init)
+    if (!answer.ok) throw new Error(`${path} answered ${answer.status}`)
+    return answer.json() as Promise<Record<string, string>>
+  }
+  const email = `${address}@example.com`
+  const own = await ask('/api/auth/signup', { 'X-Forwarded-For': address }, { email, password: PASSWORD })
+  const session = await ask('/issue', bearer(own.api_key!), { refresh: true })
+  return {
+    email,
+    address,
+    apiKey: own.api_key!,
+    accessToken: own.access_token!,
+    refreshToken: session.refresh_token!,
+  }
+}
+
+/** Sessions of which half have ended, and events, as of customers that have been there for long. */
+async function addRows(url: string, accounts: Account[]) {
+  const emails = accounts.map(({ email }) => email)
+  for (const statement of FILL) await query(url, statement, [emails, ROWS])
+  await query(url, 'vacuum analyze assay.sessions, assay.audit_events')
+}
+
+const FILL = [
+  `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch, subject_epoch, gen,
+      issued_at, rotated_at, key_version, access_until, expires_at, ends_at, revoked_at)
+    select id, substr(translate(md5(id || n), '0189', 'ghij'), 1, 24), 'user-' || n, 'read', '"bench"', 300, 0, 0, 1, at, at, 1,
+      at + interval '5 minutes', at + interval '30 days', at + interval '90 days', case when n % 2 = 0 then at end
+    from assay.customers, generate_series(1, $2::int) as n,
+      lateral (select assay.now() - random() * interval '20 days' as at) as made where email = any($1)`,
+  `insert into assay.audit_events (at, customer_id, type, actor, token_id)
+    select assay.now() - random() * interval '20 hours', id, 'token.issued', 'api_key:bench',
+      substr(translate(md5(id || n), '0189', 'ghij'), 1, 24)
+    from assay.customers, generate_series(1, $2::int) as n where email = any($1)`,
+]
+
+/** Keeps every dead row of the database from being removed. */
+async function openTransaction(url: string) {
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  await sql.unsafe('begin isolation level repeatable read')
+  await sql.unsafe('select pg_current_xact_id()')
+  return sql
+}

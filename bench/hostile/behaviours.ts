@@ -1,0 +1,139 @@
+import { randomBytes } from 'node:crypto'
+import { connect } from 'node:net'
+import { bearer, JSON_TYPE, PASSWORD } from '../api.ts'
+import type { Ask } from '../plan.ts'
+import type { Caller } from './caller.ts'
+
+/** Who calls: a customer with its credentials, from an address of its own. */
+export interface Account {
+  email: string
+  apiKey: string
+  accessToken: string
+  refreshToken: string
+  address: string
+}
+
+/** Takes the latency of one request of a kind (ms), and its status. */
+export type Note = (kind: string, took: number, status: number) => void
+
+/** What one connection does again and again. */
+export type Behaviour = (caller: Caller, account: Account, note: Note) => Promise<void>
+
+const FORM = { 'Content-Type': 'application/x-www-form-urlencoded' }
+
+const get = (path: string, token: string): Ask => ({ method: 'GET', path, headers: bearer(token) })
+
+const form = (path: string, body: string, headers = {}): Ask => ({
+  method: 'POST',
+  path,
+  headers: { ...FORM, ...headers },
+  body,
+})
+
+const json = (path: string, body: unknown, headers = {}): Ask => ({
+  method: 'POST',
+  path,
+  headers: { ...JSON_TYPE, ...headers },
+  body: typeof body === 'string' ? body : JSON.stringify(body),
+})
+
+/** Sends one request after the other. */
+const asking =
+  (...makes: ((account: Account) => Ask)[]): Behaviour =>
+  async (caller, account, note) => {
+    for (const make of makes) {
+      const ask = make(account)
+      ask.headers = { 'X-Forwarded-For': account.address, ...ask.headers }
+      const { took, status } = await caller.ask(ask)
+      note(ask.path, took, status)
+    }
+  }
+
+/** Verifications of each token that is issued. */
+const VERIFICATIONS = 4
+
+/** A backend issues a token to a user, whose requests a gateway then verifies. */
+const wellBehaved: Behaviour = async (caller, { apiKey }, note) => {
+  const issued = await caller.ask(json('/issue', { subject: 'user', scope: 'read' }, bearer(apiKey)))
+  note('/issue', issued.took, issued.status)
+  const token = JSON.parse(issued.text).access_token
+  for (let i = 0; i < VERIFICATIONS; i++) {
+    const { took, status } = await caller.ask(get('/verify', token))
+    note('/verify', took, status)
+  }
+}
+
+/** Milliseconds between two requests of the quiet customer. */
+const QUIET_PAUSE = 10
+
+const quiet: Behaviour = async (caller, { accessToken }, note) => {
+  const { took, status } = await caller.ask(get('/verify', accessToken))
+  note('/verify', took, status)
+  await new Promise(resolve => setTimeout(resolve, QUIET_PAUSE))
+}
+
+/** 1 MiB, of which no member is a token. */
+const NO_TOKENS = `{"tokens":[${'1,'.repeat(524_000)}"\\\\"]}`
+
+/** Milliseconds after which a slow reader opens another connection, and how many are open at a time. */
+const READER_PAUSE = 20
+const OPEN_READERS = 400
+const readers: ReturnType<typeof connect>[] = []
+
+/** Asks for 20 MB on a connection of its own, and reads nothing of it. */
+const slowReader: Behaviour = async ({ port }, _account, note) => {
+  const socket = connect(port, '127.0.0.1').on('error', () => {})
+  socket.pause()
+  socket.write('GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'.repeat(20))
+  readers.push(socket)
+  if (readers.length > OPEN_READERS) readers.shift()!.destroy()
+  note('unread', READER_PAUSE, 0)
+  await new Promise(resolve => setTimeout(resolve, READER_PAUSE))
+}
+
+const anyAddress = () => ({ 'X-Forwarded-For': `10.${[...randomBytes(3)].join('.')}` })
+const anyName = () => randomBytes(9).toString('base64url')
+
+export const WELL_BEHAVED = { 'well-behaved': wellBehaved, quiet }
+
+/** What a free account, or nobody, can ask for again and again. */
+export const ATTACKS: Record<string, Behaviour> = {
+  'batches of 1 MiB without a token': asking(({ apiKey }) =>
+    json('/introspect/batch', NO_TOKENS, bearer(apiKey)),
+  ),
+  'made-up subjects are revoked': asking(({ accessToken }) =>
+    json('/api/subjects/revoke', { subject: anyName() }, bearer(accessToken)),
+  ),
+  'secrets are listed, and counted what a rotation would end': asking(
+    ({ accessToken }) => get('/api/secrets', accessToken),
+    ({ accessToken }) => json('/api/secrets/rotate', { now: true, dry_run: true }, bearer(accessToken)),
+  ),
+  'sessions and rare events are listed': asking(
+    ({ accessToken }) => get('/api/sessions', accessToken),
+    ({ accessToken }) => get('/api/audit?type=secret.rotated', accessToken),
+  ),
+  'every replica is waited for': asking(
+    () => form('/revoke?wait=all', 'token=x'),
+    ({ apiKey, accessToken }) =>
+      form('/introspect', `token=${accessToken}`, { ...bearer(apiKey), 'X-Consistency': 'strict' }),
+  ),
+  'readers that do not read': slowReader,
+  'tokens are issued': asking(({ apiKey }) => json('/issue', { subject: anyName() }, bearer(apiKey))),
+  'one token is refreshed': asking(({ refreshToken }) => form('/refresh', `refresh_token=${refreshToken}`)),
+  'refresh tokens are introspected': asking(({ apiKey, refreshToken }) =>
+    form('/introspect', `token=${refreshToken}`, bearer(apiKey)),
+  ),
+  'API keys are made': asking(({ accessToken }) => json('/api/keys', {}, bearer(accessToken))),
+  'signups from ever other addresses': asking(() =>
+    json('/api/auth/signup', { email: `${anyName()}@example.com`, password: PASSWORD }, anyAddress()),
+  ),
+  'wrong passwords from ever other addresses': asking(({ email }) =>
+    json('/api/auth/login', { email, password: 'not the password' }, anyAddress()),
+  ),
+}
+
+export const behaviourOf = (name: string): Behaviour => {
+  const found = { ...WELL_BEHAVED, ...ATTACKS }[name]
+  if (!found) throw new Error(`there is no behaviour ${name}`)
+  return found
+}

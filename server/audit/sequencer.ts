@@ -1,0 +1,63 @@
+import { orderEvents } from '../../db/queries/audit-order.ts'
+import { OutageLog } from '../lib/outage-log.ts'
+import type { Services } from '../services.ts'
+
+/** Between two runs (ms). An event waits about this long for its position. */
+const INTERVAL_MS = 1_000
+
+/**
+ * Gives the events of the audit their positions. Every replica runs it, because a run that finds nothing to do costs two small
+ * reads, and the database lets one of them work at a time.
+ */
+export class AuditSequencer {
+  readonly #services: Pick<Services, 'db' | 'clock' | 'log'>
+  readonly #outage: OutageLog
+  #completeAt: number
+  #timer: NodeJS.Timeout | undefined
+  #round: Promise<void> | undefined
+  #stopped = false
+
+  constructor(services: Pick<Services, 'db' | 'clock' | 'log'>) {
+    this.#services = services
+    this.#outage = new OutageLog(services.log, {
+      failing: 'events of the audit get no positions; every second tries again',
+      recovered: 'events of the audit get positions again',
+    })
+    this.#completeAt = services.clock.monotonic()
+  }
+
+  /** Seconds since all committed events were last known to have positions. */
+  get lag(): number {
+    return (this.#services.clock.monotonic() - this.#completeAt) / 1000
+  }
+
+  start() {
+    this.#timer = setInterval(() => {
+      this.#round ??= this.run().finally(() => {
+        this.#round = undefined
+      })
+    }, INTERVAL_MS)
+  }
+
+  /** Orders all events that are committed. Doesn't throw. */
+  async run(): Promise<void> {
+    const { db, clock } = this.#services
+    try {
+      for (let more = true; more && !this.#stopped; ) {
+        const sent = clock.monotonic()
+        const [run] = await orderEvents(db, {})
+        if (run!.complete) this.#completeAt = sent
+        more = run!.more
+      }
+      this.#outage.note(undefined)
+    } catch (error) {
+      this.#outage.note(error)
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    await this.#round
+  }
+}

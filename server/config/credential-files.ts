@@ -1,0 +1,147 @@
+import type { Log } from '../lib/logger.ts'
+import {
+  type Config,
+  ConfigError,
+  CREDENTIAL_SETTINGS,
+  type CredentialSetting,
+  type Credentials,
+  parseCredentials,
+} from './load.ts'
+import { readSecret } from './read-secret.ts'
+
+/** A change takes effect at the second reading, so within 10 s (ms). */
+const READ_INTERVAL_MS = 3_000
+
+type Texts = Partial<Record<CredentialSetting, string>>
+
+export interface CredentialFilesOptions {
+  config: Pick<Config, 'secretFiles' | 'credentialTexts' | 'masterKeys'> & Credentials
+  /** Called with all credentials when those of a file have changed. */
+  apply(credentials: Credentials): void
+  log: Log
+}
+
+/**
+ * Reads the files of operators' tokens and of resource servers' secrets again while the server runs. A file that is
+ * missing, empty or malformed changes nothing: what was read before stays in force.
+ */
+export class CredentialFiles {
+  readonly #options: CredentialFilesOptions
+  #texts: Texts
+  #credentials: Credentials
+  /** The texts that the last reading found. A text counts once two readings agree, because an editor may be writing. */
+  readonly #seen = new Map<CredentialSetting, string>()
+  #problems = ''
+  #timer: NodeJS.Timeout | undefined
+  #stopped = false
+
+  constructor(options: CredentialFilesOptions) {
+    this.#options = options
+    this.#texts = options.config.credentialTexts
+    this.#credentials = options.config
+  }
+
+  /** Resolves once the files are in force, which may have changed since the settings were loaded. */
+  async start(): Promise<void> {
+    await this.read()
+    await this.read()
+    this.#schedule()
+  }
+
+  #schedule() {
+    const { secretFiles } = this.#options.config
+    if (this.#stopped || CREDENTIAL_SETTINGS.every(name => secretFiles[name] === undefined)) return
+    const readAgain = () => this.read().then(() => this.#schedule())
+    this.#timer = setTimeout(readAgain, READ_INTERVAL_MS).unref()
+  }
+
+  stop() {
+    this.#stopped = true
+    clearTimeout(this.#timer)
+  }
+
+  /** Reads every file once. Never throws. */
+  async read(): Promise<void> {
+    const problems: string[] = []
+    const texts = { ...this.#texts }
+    for (const name of CREDENTIAL_SETTINGS) {
+      const path = this.#options.config.secretFiles[name]
+      if (path === undefined) continue
+      const { text, problem } = await readSecret(path)
+      if (problem !== undefined) problems.push(`${name}_FILE: ${problem}`)
+      else if (this.#isSeenAgain(name, text)) problems.push(...this.#take(texts, name, text))
+    }
+    if (!this.#stopped) this.#replace(texts, problems)
+  }
+
+  #isSeenAgain(name: CredentialSetting, text: string): boolean {
+    const isSame = this.#seen.get(name) === text
+    this.#seen.set(name, text)
+    return isSame
+  }
+
+  /** Takes one file's text, unless it doesn't fit what is in force otherwise. Returns what is wrong with it. */
+  #take(texts: Texts, name: CredentialSetting, text: string): string[] {
+    if (texts[name] === text) return []
+    try {
+      parseCredentials({ ...texts, [name]: text }, this.#options.config.masterKeys)
+      texts[name] = text
+      return []
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      return error.problems.map(problem => `${name}_FILE: ${problem}`)
+    }
+  }
+
+  #replace(texts: Texts, problems: string[]) {
+    this.#tell(problems)
+    if (CREDENTIAL_SETTINGS.every(name => texts[name] === this.#texts[name])) return
+    const before = this.#credentials
+    this.#texts = texts
+    this.#credentials = parseCredentials(texts, this.#options.config.masterKeys)
+    this.#options.apply(this.#credentials)
+    this.#options.log.info(
+      {
+        operators: difference(operatorsIn(before), operatorsIn(this.#credentials)),
+        resourceServers: difference(serversIn(before), serversIn(this.#credentials)),
+      },
+      'credentials were read again from their files',
+    )
+  }
+
+  /** Logs what keeps a file from being used, once for as long as it stays the same. */
+  #tell(problems: string[]) {
+    const told = this.#problems
+    this.#problems = problems.join('\n')
+    if (this.#problems === told) return
+    if (problems.length > 0)
+      this.#options.log.warn({ problems }, 'credentials can not be read again: the former ones stay in force')
+    else this.#options.log.info('every file of credentials can be read again')
+  }
+}
+
+type Digests = Map<string, string>
+
+/** The operators' names, and what each may do with which token. ADMIN_TOKEN's is `admin`. */
+const operatorsIn = ({ adminToken, operators }: Credentials): Digests =>
+  new Map([
+    ['admin', adminToken] as const,
+    ...operators.map(
+      ({ name, readOnly, digest }) => [name, `${readOnly} ${digest.toString('hex')}`] as const,
+    ),
+  ])
+
+const serversIn = ({ resourceServers }: Credentials): Digests =>
+  new Map(resourceServers.map(({ id, digest }) => [id, digest.toString('hex')]))
+
+/** Names only. */
+function difference(before: Digests, after: Digests) {
+  const names = [...new Set([...before.keys(), ...after.keys()])]
+  return {
+    added: names.filter(name => !before.has(name)),
+    removed: names.filter(name => !after.has(name)),
+    changed: names.filter(
+      name => before.has(name) && after.has(name) && before.get(name) !== after.get(name),
+    ),
+  }
+}

@@ -1,0 +1,85 @@
+import { isSamePlace } from '../../db/connection-url.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Log } from '../lib/logger.ts'
+import { type Config, parseUrl, type UrlSetting } from './load.ts'
+import { readSecret } from './read-secret.ts'
+
+/** A file is read at most this often (ms), however many connections are refused. */
+const MIN_INTERVAL_MS = 500
+
+/** Returns the URL with the newest user and password of its file. Never rejects. */
+export type Reread = () => Promise<string>
+
+export interface UrlFilesOptions {
+  config: Pick<Config, 'secretFiles'>
+  clock: Clock
+  log: Log
+}
+
+/** Reads the files of URLs again when a server refuses their passwords. */
+export class UrlFiles {
+  readonly #options: UrlFilesOptions
+  readonly #readers = new Map<UrlSetting, Reread>()
+
+  constructor(options: UrlFilesOptions) {
+    this.#options = options
+  }
+
+  /** All who connect to one URL share its reader. Undefined if the URL is not from a file. */
+  reader(name: UrlSetting, url: string): Reread | undefined {
+    const { config, ...own } = this.#options
+    const path = config.secretFiles[name]
+    if (path === undefined) return undefined
+    const known = this.#readers.get(name) ?? reader({ name, path, url, ...own })
+    this.#readers.set(name, known)
+    return known
+  }
+}
+
+interface ReaderOptions {
+  name: UrlSetting
+  path: string
+  url: string
+  clock: Clock
+  log: Log
+}
+
+function reader({ name, path, url, clock, log }: ReaderOptions): Reread {
+  let current = url
+  let told = ''
+  let readAt = Number.NEGATIVE_INFINITY
+  let reading: Promise<string> | undefined
+
+  async function read(): Promise<string> {
+    if (clock.monotonic() - readAt < MIN_INTERVAL_MS) return current
+    const found = await findUrl(name, path, current)
+    readAt = clock.monotonic()
+    if (found.problem === undefined && found.url !== current) log.info({ setting: name }, TAKEN)
+    current = found.url ?? current
+    if (found.problem !== undefined && found.problem !== told) log.warn({ problem: found.problem }, NOT_TAKEN)
+    told = found.problem ?? ''
+    return current
+  }
+
+  return () => {
+    reading ??= read().finally(() => {
+      reading = undefined
+    })
+    return reading
+  }
+}
+
+const TAKEN =
+  'a login was refused, and the file of this URL has another user or password: it is used from now on'
+const NOT_TAKEN =
+  'a login was refused, and the file of the URL is not used: the former user and password stay'
+
+async function findUrl(name: UrlSetting, path: string, current: string) {
+  const { text, problem } = await readSecret(path)
+  if (problem !== undefined) return { problem: `${name}_FILE: ${problem}` }
+  if (!parseUrl(name, text)) return { problem: `${name}_FILE: it holds no URL of the right form` }
+  // State of another database would be taken for the state of this one.
+  if (!isSamePlace(current, text))
+    return { problem: `${name}_FILE: more than the user and the password has changed; restart to use it` }
+  return { url: text }
+}

@@ -1,0 +1,96 @@
+import { LRUCache } from 'lru-cache'
+import type { Config } from '../config/load.ts'
+import type { KeyCache } from '../keys/key-cache.ts'
+import type { Clock } from '../lib/clock.ts'
+import { RateLimitedError } from '../lib/errors.ts'
+
+const WINDOW_MS = 60_000
+/** Customers, and sessions, whose acts are counted. More than so many at once get a new window each. */
+const MAX_COUNTED = 100_000
+/** One session may be refreshed this often a minute, or as often as its part of the customer's quota allows. */
+const MIN_REFRESHES_OF_SESSION = 60
+const SESSIONS_PART = 100
+
+export interface TokenQuotaOptions {
+  keys: Pick<KeyCache, 'get'>
+  clock: Pick<Clock, 'monotonic'>
+  config: Pick<Config, 'tokensPerMinute'>
+}
+
+/**
+ * Limits how many tokens a customer is issued in a minute by this process, and how often its sessions are refreshed: each is an
+ * event of the audit, which is kept for long. A session has a limit of its own, so that none of the customer's users can use
+ * up what all of them have. Counted in memory, because both are on the way of every issue and refresh.
+ */
+export class TokenQuota {
+  readonly #options: TokenQuotaOptions
+  readonly #issued: Windows
+  readonly #refreshed: Windows
+  readonly #sessions: Windows
+
+  constructor(options: TokenQuotaOptions) {
+    this.#options = options
+    this.#issued = new Windows(options.clock)
+    this.#refreshed = new Windows(options.clock)
+    this.#sessions = new Windows(options.clock)
+  }
+
+  /** Throws RateLimitedError. */
+  takeIssue(customerId: string) {
+    const quota = this.#quotaOf(customerId)
+    const wait = this.#issued.take(customerId, quota)
+    if (wait !== undefined) throw refused('tokens', quota, wait)
+  }
+
+  /** Throws RateLimitedError. */
+  takeRefresh(customerId: string, sessionId: string) {
+    const quota = this.#quotaOf(customerId)
+    const ofSession = Math.max(MIN_REFRESHES_OF_SESSION, Math.ceil(quota / SESSIONS_PART))
+    const wait = this.#sessions.take(sessionId, ofSession)
+    if (wait !== undefined) throw tooOften(ofSession, wait)
+    const waitOfAll = this.#refreshed.take(customerId, quota)
+    if (waitOfAll !== undefined) throw refused('refreshes', quota, waitOfAll)
+  }
+
+  #quotaOf(customerId: string): number {
+    const { keys, config } = this.#options
+    return keys.get(customerId)?.tokensPerMinute ?? config.tokensPerMinute
+  }
+}
+
+/** Counts by key, each from its first act on, for a minute. */
+class Windows {
+  readonly #clock: Pick<Clock, 'monotonic'>
+  readonly #counts = new LRUCache<string, { used: number; end: number }>({ max: MAX_COUNTED })
+
+  constructor(clock: Pick<Clock, 'monotonic'>) {
+    this.#clock = clock
+  }
+
+  /** Undefined if the act is within the limit; otherwise the seconds until the next one is. */
+  take(key: string, limit: number): number | undefined {
+    const now = this.#clock.monotonic()
+    const known = this.#counts.get(key)
+    const current = known && now < known.end ? known : { used: 0, end: now + WINDOW_MS }
+    if (current.used >= limit) return Math.max(1, Math.ceil((current.end - now) / 1000))
+    current.used++
+    if (current !== known) this.#counts.set(key, current)
+    return undefined
+  }
+}
+
+const WINDOW_SECONDS = WINDOW_MS / 1000
+
+const refused = (what: 'tokens' | 'refreshes', points: number, wait: number) =>
+  new RateLimitedError(
+    wait,
+    `this customer's ${points} ${what} a minute are used up; try again in ${wait} s, or ask the operator for a higher tokens_per_minute in its policy`,
+    { name: what, points, duration: WINDOW_SECONDS },
+  )
+
+const tooOften = (points: number, wait: number) =>
+  new RateLimitedError(
+    wait,
+    `this session is refreshed more than ${points} times a minute; try again in ${wait} s, and refresh only when the access token is about to expire`,
+    { name: 'session', points, duration: WINDOW_SECONDS },
+  )
