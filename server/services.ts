@@ -26,6 +26,7 @@ import { RedisNotifier } from './revocation/notify.ts'
 import { RevocationList } from './revocation/revocation-list.ts'
 import { Revoker } from './revocation/revoker.ts'
 import { Authenticator } from './tokens/authenticator.ts'
+import { IssuedUntil } from './tokens/issued-until.ts'
 import { Issuer } from './tokens/issuer.ts'
 import { TokenQuota } from './tokens/quota.ts'
 import { Sessions } from './tokens/refresh.ts'
@@ -134,9 +135,17 @@ export function createServices(parts: Parts) {
     share(MAX_QUEUED_TURNS, worker),
   )
   const quota = new TokenQuota({ keys, clock, config })
-  const issuer = new Issuer({ db, turns, quota, signer: new TokenSigner({ keys, issuer: iss }), config })
+  const issuedUntil = new IssuedUntil({ db, turns, config, log })
+  const issuer = new Issuer({
+    db,
+    turns,
+    issuedUntil,
+    quota,
+    signer: new TokenSigner({ keys, issuer: iss }),
+    config,
+  })
   const revoker = new Revoker({ db, changeFeed, revocations, limits })
-  const sessions = new Sessions({ db, turns, quota, issuer, revoker, config, metrics, log })
+  const sessions = new Sessions({ db, turns, issuedUntil, quota, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
   // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.

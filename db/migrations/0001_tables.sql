@@ -73,7 +73,6 @@ CREATE TABLE "assay"."customers" (
 	"tokens_per_minute" integer,
 	"sealed_data_key" "bytea" NOT NULL,
 	"issued_until" timestamp with time zone DEFAULT '-infinity' NOT NULL,
-	"last_subject_epoch" bigint DEFAULT 0 NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
 	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled')),

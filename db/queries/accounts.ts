@@ -71,10 +71,11 @@ export const insertCustomer = prepared('insertCustomer')<
   IssueResult & { createdAt: Date }
 >(sql`
   with ${requestsPart},
-  ${newCustomerParts(sql``, firstIssuedUntil(sql`${now} + make_interval(secs => ${param('maxAccessTokenTtl')}::int)`))},
+  ${newCustomerParts(sql``, firstIssuedUntil)},
   grants as (
     select requests.*, t, ${EVERYONES_EPOCH} as customer_epoch, 0 as subject_epoch, 1 as access_version,
-      1 as refresh_version, ${limitColumns}, null::text as refused
+      1 as refresh_version, ${limitColumns}, null::text as refused,
+      false as raise_due
     from inserted join requests using (customer_id), (select ${policyColumns()}) as rules
   ),
   started as (${sessionInsert('grants')}),

@@ -18,7 +18,7 @@ import {
   issueColumns,
   sessionInsert,
 } from './issue.ts'
-import { isCovered, issuedColumns, raiseParts } from './issued-until.ts'
+import { isRaiseDue, isUncovered } from './issued-until.ts'
 import { type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
@@ -34,7 +34,7 @@ const held = alias(idempotencyKeys, 'held')
  *
  * 1. `clock`, `requests` and `grants` decide whether it may begin (grantParts).
  * 2. `claimed` takes the key, or takes it over once it is expired. The conflict check waits for a concurrent request that
- *    is claiming it. All statements lock the customer's row first, if they do.
+ *    is claiming it.
  * 3. `allowed` is the grant, if the key was claimed.
  * 4. `started` and `audited` insert the session and its event.
  */
@@ -42,7 +42,7 @@ export const insertSessionOnce = prepared('insertSessionOnce')<
   Acts & Defaults & { keyDigest: Uint8Array; requestDigest: Uint8Array },
   IssueResult & { claimed: boolean }
 >(sql`
-  with ${grantParts({ alone: true })},
+  with ${grantParts()},
   claimed as (
     insert into ${idempotencyKeys} as ${held}
       (${bareList(held, 'customerId', 'keyDigest', 'requestDigest', 'sessionId', 'expiresAt')})
@@ -60,53 +60,46 @@ export const insertSessionOnce = prepared('insertSessionOnce')<
 
 const i = alias(idempotencyKeys, 'i')
 
-/** `changed`: the customer's row was changed meanwhile, and the statement must be repeated. */
-type ReplayOutcome = 'replay' | 'other_request' | 'moved_on' | 'changed'
+type ReplayOutcome = 'replay' | 'other_request' | 'moved_on' | 'uncovered'
+
+/** The new token's exp, by the time after the lock. */
+const EXP = sql`now.t + make_interval(secs => least(held.access_ttl, most_ttl))`
 
 /**
  * The session that an Idempotency-Key started, with a new access token for it: the answer to a retry. `outcome` is
- * `replay`, `other_request`, or `moved_on` once the session is no longer in its first generation.
+ * `replay`, `other_request`, `moved_on` once the session is no longer in its first generation, or `uncovered` if the
+ * statement must be repeated after raiseIssuedUntil.
  *
- * 1. `clock` and `current` are the time and the customer, and `due`, `held` and `raised` raise its `issued_until`
- *    (raiseParts), before the session is locked: an erasure locks both in this order.
- * 2. `locked` locks the session that the key started.
- * 3. `decided` has the outcome, by the time after the lock.
- * 4. `replayed` and `audited` note the new access token.
+ * 1. `held` locks the session that the key started.
+ * 2. `decided` has the outcome, by the time after the lock.
+ * 3. `replayed` and `audited` note the new access token.
  */
 export const replayIssue = prepared('replayIssue')<
   AuditContext &
     Defaults & { customerId: string; keyDigest: Uint8Array; requestDigest: Uint8Array; tokenId: string },
-  SessionRow & { outcome: ReplayOutcome; issuedAt: number; accessVersion: number }
+  SessionRow & { outcome: ReplayOutcome; raiseDue: boolean; issuedAt: number; accessVersion: number }
 >(sql`
-  with clock as materialized (select ${now} as t),
-  current as materialized (
-    select ${c.id} as customer_id, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
-      ${issuedColumns(c)}, policy.*, t + make_interval(secs => most_ttl) as until
-    from clock, ${customers} as ${c}
-    join ${signingKeys} as ${a} on ${a.customerId} = ${c.id} and ${a.use} = 'access' and ${a.state} = 'current'
-    cross join lateral (select ${policyColumns(c)}) as policy
-    where ${c.id} = ${param('customerId')} and ${c.state} = 'active'
-  ),
-  ${raiseParts('current', true)},
-  locked as materialized (
+  with held as materialized (
     select s.*, ${i.requestDigest}
     from ${idempotencyKeys} as ${i}
     join ${sessions} as ${s} on ${s.customerId} = ${i.customerId} and ${s.id} = ${i.sessionId}
     where ${i.customerId} = ${param('customerId')} and ${i.keyDigest} = ${param('keyDigest')}
-      and (select count(*) from held) >= 0
     for update of ${s}
   ),
   decided as materialized (
-    select locked.*, now.t, current.access_version, allowed_scopes, most_ttl, case
-      when locked.request_digest <> ${param('requestDigest')} then 'other_request'
-      when locked.gen <> 1 or locked.revoked_at is not null or locked.expires_at <= now.t
-        or current.epoch > locked.customer_epoch or coalesce(${e.epoch}, 0) > locked.subject_epoch then 'moved_on'
-      when not ${isCovered('current')} then 'changed'
+    select held.*, now.t, ${a.version} as access_version, policy.*, ${isRaiseDue(EXP)} as raise_due, case
+      when held.request_digest <> ${param('requestDigest')} then 'other_request'
+      when held.gen <> 1 or held.revoked_at is not null or held.expires_at <= now.t
+        or greatest(${c.epoch}, ${EVERYONES_EPOCH}) > held.customer_epoch
+        or coalesce(${e.epoch}, 0) > held.subject_epoch then 'moved_on'
+      when ${isUncovered(EXP)} then 'uncovered'
       else 'replay' end as outcome
-    from locked
-    cross join lateral (select ${now} as t where locked.id is not null) now
-    join current on current.customer_id = locked.customer_id
-    left join ${subjectEpochs} as ${e} on ${e.customerId} = locked.customer_id and ${e.subject} = locked.subject
+    from held
+    cross join lateral (select ${now} as t where held.id is not null) now
+    join ${customers} as ${c} on ${c.id} = held.customer_id and ${c.state} = 'active'
+    cross join lateral (select ${policyColumns(c)}) as policy
+    join ${signingKeys} as ${a} on ${a.customerId} = ${c.id} and ${a.use} = 'access' and ${a.state} = 'current'
+    left join ${subjectEpochs} as ${e} on ${e.customerId} = held.customer_id and ${e.subject} = held.subject
   ),
   replayed as (
     update ${sessions} as ${s}
@@ -119,5 +112,5 @@ export const replayIssue = prepared('replayIssue')<
     session: sql`id`,
     token: sql`${param('tokenId')}::text`,
   })})
-  select ${sessionColumns('decided')}, outcome, ${seconds(sql`t`)} as "issuedAt",
+  select ${sessionColumns('decided')}, outcome, raise_due and outcome = 'replay' as "raiseDue", ${seconds(sql`t`)} as "issuedAt",
     access_version as "accessVersion" from decided`)

@@ -9,23 +9,27 @@ import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, type AuditType, auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
-import { isCovered, issuedColumns, raiseParts } from './issued-until.ts'
+import { isRaiseDue, issuedColumn, isUncovered } from './issued-until.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { seconds } from './sessions.ts'
 
+const ACCESS_TTL = sql`least(coalesce(expires_in, usual_ttl), most_ttl)`
+const EXP = sql`t + make_interval(secs => ${ACCESS_TTL})`
+
 /** The lifetimes of a token or session that begins at `t`, and its scope, by the policyColumns of its customer. */
 export const limitColumns = sql`
-  least(coalesce(expires_in, usual_ttl), most_ttl) as access_ttl, most_ttl,
+  ${ACCESS_TTL} as access_ttl, most_ttl,
   t + make_interval(secs => least(refresh_ttl, session_ttl)) as expires_at,
   t + make_interval(secs => session_ttl) as ends_at,
   ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} as scope, allowed_scopes`
 
 /** A request for an explicit scope or lifetime is granted whole or not at all. */
-const excessColumn = sql`case
+const refusedColumn = sql`case
   when expires_in > most_ttl then 'expires_in'
   when exact and allowed_scopes is not null
     and ${allowedScopes(sql`asked_scope`, sql`allowed_scopes`)} <> asked_scope then 'scope'
-  end as excess`
+  when ${isUncovered(EXP)} then 'uncovered'
+  end as refused`
 
 /** The part `requests`: what is asked for, a row for each act that shares the statement. */
 export const requestsPart = sql`
@@ -44,25 +48,20 @@ const before = alias(customers, 'before')
  * The customer of each request, if it is active, with its current keys and its policy. Each is looked up by its id, which
  * `offset 0` enforces: for as many requests as the planner guesses, it would read a table that was small at planning.
  */
-const currentCustomer = ({
-  condition,
-  lock,
-}: Pick<GrantOptions, 'condition' | 'lock'>) => sql`cross join lateral (
+const currentCustomer = ({ condition = sql``, lock }: GrantOptions) => sql`cross join lateral (
       select greatest(${c.epoch}, ${EVERYONES_EPOCH}) as customer_epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${lock ? issuedColumns(before) : issuedColumns(c)}, ${policyColumns(c)}
+        ${r.version} as refresh_version, ${issuedColumn(lock ? before : c)}, ${policyColumns(c)}
       ${customerWithKeys.from} ${lock ? JOIN_SNAPSHOT : sql``}
-      where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition ?? sql``}
-      offset 0 ${lock ? sql`for no key update of ${c}` : sql``}
+      where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition}
+      offset 0 ${lock ? sql`for share of ${c}` : sql``}
     ) as current`
 
-/** A lock reads the latest version of the row, but the subject's epoch is the snapshot's, and these must be as old. */
+/** A lock reads the latest version of a row, but the subject's epoch is the snapshot's, and `issued_until` must be no newer. */
 const JOIN_SNAPSHOT = sql`join ${customers} as ${before} on ${before.id} = ${c.id}`
 
 interface GrantOptions {
-  /** One act, or acts of one customer, which may wait for the customer's row. */
-  alone: boolean
   condition?: SQL
-  /** Locks the customer's row before anything else. */
+  /** Locks the customer's row. */
   lock?: boolean
 }
 
@@ -71,16 +70,13 @@ interface GrantOptions {
  *
  * 1. `clock` is the time of all.
  * 2. `requests` are what is asked for.
- * 3. `candidates` has one row for each request, or none. The customer's policy may forbid it.
- * 4. `due`, `held` and `raised` raise the customers' `issued_until` (raiseParts).
- * 5. `grants` are the candidates, `refused` or not.
+ * 3. `grants` has one row for each request, or none. The customer's policy or `issued_until` may have `refused` it.
  */
-export const grantParts = ({ alone, ...options }: GrantOptions) => sql`
+export const grantParts = (options: GrantOptions = {}) => sql`
   clock as materialized (select ${now} as t), ${requestsPart},
-  candidates as materialized (
-    select requests.*, customer_epoch, access_version, refresh_version, t, issued_until, last_subject_epoch,
-      t + make_interval(secs => least(coalesce(expires_in, usual_ttl), most_ttl)) as until,
-      ${limitColumns}, ${excessColumn}, coalesce(
+  grants as materialized (
+    select requests.*, customer_epoch, access_version, refresh_version, t, ${isRaiseDue(EXP)} as raise_due,
+      ${limitColumns}, ${refusedColumn}, coalesce(
       (select ${e.epoch} from ${subjectEpochs} as ${e}
         where ${e.customerId} = requests.customer_id and ${e.subject} = requests.subject),
       0) as subject_epoch
@@ -91,10 +87,6 @@ export const grantParts = ({ alone, ...options }: GrantOptions) => sql`
       select from ${apiKeys} as ${k}
       where ${k.id} = api_key_id and ${k.customerId} = requests.customer_id
         and (${k.expiresAt} is null or ${k.expiresAt} > t))
-  ),
-  ${raiseParts('(select * from candidates where excess is null) as candidates', alone)},
-  grants as materialized (
-    select *, coalesce(excess, case when not ${isCovered('candidates')} then 'changed' end) as refused from candidates
   )`
 
 export const ALLOWED = 'grants where refused is null'
@@ -130,7 +122,8 @@ export const sessionInsert = (from: string) => sql`
 export const issueColumns = sql`n, access_version as "accessVersion", refresh_version as "refreshVersion",
   ${seconds(sql`t`)} as "issuedAt", ${seconds(sql`expires_at`)} as "expiresAt",
   ${seconds(sql`ends_at`)} as "endsAt", customer_epoch as "customerEpoch", subject_epoch as "subjectEpoch",
-  access_ttl as "accessTtl", most_ttl as "mostTtl", scope, allowed_scopes as "allowedScopes", refused`
+  access_ttl as "accessTtl", most_ttl as "mostTtl", scope, allowed_scopes as "allowedScopes", refused,
+  raise_due and refused is null as "raiseDue"`
 
 export interface NewToken extends AuditContext {
   customerId: string
@@ -191,10 +184,12 @@ export interface IssueResult {
   accessTtl: number
   scope: string
   /**
-   * Nothing was issued. The request exceeded the `mostTtl` or `allowedScopes` of the customer's policy; or the customer's row
-   * was `changed` or locked by another statement, and the act must be repeated alone.
+   * Nothing was issued. The request exceeded the `mostTtl` or `allowedScopes` of the customer's policy; or the token is
+   * `uncovered`, and the act must be repeated after raiseIssuedUntil.
    */
-  refused: 'expires_in' | 'scope' | 'changed' | null
+  refused: 'expires_in' | 'scope' | 'uncovered' | null
+  /** Whether the token was issued and raiseIssuedUntil is due before the next one. */
+  raiseDue: boolean
   mostTtl: number
   allowedScopes: string | null
 }
@@ -203,21 +198,14 @@ export interface IssueResult {
  * Issues access tokens that belong to no session: nothing but its audit event knows how long one lives. No row: that act's
  * customer, or API key, is not active.
  */
-const insertTokensSql = (alone: boolean) => sql`
-  with ${grantParts({ alone })},
+export const insertTokens = prepared('insertTokens')<Acts & Defaults, IssueResult>(sql`
+  with ${grantParts()},
   audited as (${auditInsertOfEach(sql`type`, ALLOWED, {
     subject: sql`subject`,
     token: sql`token_id`,
     detail: sql`json_build_object('scope', scope, 'expires_in', access_ttl)::text`,
   })})
-  select ${issueColumns} from grants`
-
-export const insertTokens = prepared('insertTokens')<Acts & Defaults, IssueResult>(insertTokensSql(false))
-
-/** Like `insertTokens`, for the acts of one customer: it waits for the customer's row. */
-export const insertTokensAlone = prepared('insertTokensAlone')<Acts & Defaults, IssueResult>(
-  insertTokensSql(true),
-)
+  select ${issueColumns} from grants`)
 
 export const auditSessionStart = (from: string) =>
   auditInsertOfEach(sql`type`, from, {
@@ -228,18 +216,9 @@ export const auditSessionStart = (from: string) =>
   })
 
 /** Starts sessions. No row: that act's customer, or API key, is not active. */
-const insertSessionsSql = (alone: boolean) => sql`
-  with ${grantParts({ alone })}, started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
-  select ${issueColumns} from grants`
-
-export const insertSessions = prepared('insertSessions')<Acts & Defaults, IssueResult>(
-  insertSessionsSql(false),
-)
-
-/** Like `insertSessions`, for the acts of one customer: it waits for the customer's row. */
-export const insertSessionsAlone = prepared('insertSessionsAlone')<Acts & Defaults, IssueResult>(
-  insertSessionsSql(true),
-)
+export const insertSessions = prepared('insertSessions')<Acts & Defaults, IssueResult>(sql`
+  with ${grantParts()}, started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
+  select ${issueColumns} from grants`)
 
 /**
  * Starts the session of a login, unless the password has changed since it was checked. A lock on the
@@ -250,10 +229,6 @@ export const insertLogin = prepared('insertLogin')<
   Acts & Defaults & { passwordHash: string },
   IssueResult
 >(sql`
-  with ${grantParts({
-    alone: true,
-    condition: sql`and ${c.passwordHash} = ${param('passwordHash')}`,
-    lock: true,
-  })},
+  with ${grantParts({ condition: sql`and ${c.passwordHash} = ${param('passwordHash')}`, lock: true })},
   started as (${sessionInsert(ALLOWED)}), audited as (${auditSessionStart(ALLOWED)})
   select ${issueColumns} from grants`)

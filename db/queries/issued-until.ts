@@ -1,65 +1,50 @@
 import { bare, type Columns } from '../columns.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
+import { param, prepared } from '../prepared.ts'
+import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 
-/** How far beyond a token's exp `issued_until` is set. */
+/**
+ * No access token is issued that expires after its customer's `issued_until`, because the revocation of a subject is kept
+ * only until then. The statement that issues a token compares the two in its own snapshot. If the token would expire later, it
+ * writes nothing and answers `uncovered`. The caller commits raiseIssuedUntil, and repeats the statement on a new snapshot
+ * (server/tokens/issued-until.ts).
+ *
+ * Why this is enough, without a lock in the statement that issues: a revocation locks the customer's row, as a raise does, and
+ * reads its latest version. Either the raise that a token relies on was committed before that, and the revocation reads its value
+ * or a higher one, which is not before the token's exp. Or the raise had to wait until the revocation was committed. A
+ * snapshot that sees the raise then sees the subject's new epoch too, and the token has it.
+ *
+ * So `issued_until` never becomes lower, and the epoch of a token is no older than the `issued_until` that it is compared with.
+ */
+
+/** How far beyond the longest token `issued_until` is set. */
 const AHEAD = sql`interval '15 minutes'`
 
-/**
- * `issued_until` is raised so long before it is needed. So a busy customer's row changes once in ten minutes, and its tokens
- * don't wait for the row's lock.
- */
+/** It is raised so long before it is needed, so that a customer that issues tokens all the time never waits for it. */
 const EARLY = sql`interval '5 minutes'`
-
-/** What is known of a token's exp before a row's lock is waited for may be exceeded by so much. No statement waits longer. */
-const LOCK_WAIT = sql`interval '10 seconds'`
 
 const c = alias(customers, 'c')
 
-/** The columns of a customer that `raiseParts` and `isCovered` need, from a row that the statement has not locked. */
-export const issuedColumns = (of: Columns<typeof customers>) => sql`${of.issuedUntil}, ${of.lastSubjectEpoch}`
+const issuedUntil = (ttl: SQL) => sql`${now} + make_interval(secs => ${ttl}) + ${AHEAD}`
 
-/** The `issued_until` of a customer whose first token expires at `exp`. */
-export const firstIssuedUntil = (exp: SQL) => sql`${exp} + ${AHEAD}`
+/** The `issued_until` of a customer that has no policy yet. */
+export const firstIssuedUntil = issuedUntil(sql`${param('maxAccessTokenTtl')}::int`)
 
-/**
- * Raises `issued_until` of customers before a token of theirs may expire later. `from` has `customer_id`, the issuedColumns
- * as the statement's snapshot has them, and `until`, the latest exp of its token, by the time before any lock.
- *
- * A revocation of a subject is kept until the customer's `issued_until`. A token that is issued at the same time has the
- * subject's old epoch, so that value must not be lower than its exp. Both statements lock the customer's row. If the
- * revocation is first, the row has another `last_subject_epoch` than the snapshot, and the token is not issued. If the token
- * is first, the revocation reads the raised value. A token that needs no raise relies on one that was committed before its
- * snapshot; the revocation was not, so it locked the row later and reads that value too.
- *
- * 1. `due` are the customers whose `issued_until` is too early, or soon will be.
- * 2. `held` locks their rows, in one order. `same`: no subject was revoked since the snapshot. Unless `alone`, a locked row is
- *    skipped: an act of one customer must not wait for another's.
- * 3. `covered` raises it.
- */
-export const raiseParts = (from: string, alone: boolean): SQL => sql`
-  due as materialized (
-    select customer_id, min(last_subject_epoch) as last_subject_epoch, max(until) as until
-    from ${sql.raw(from)}
-    where until > issued_until - ${EARLY}
-    group by customer_id
-  ),
-  held as materialized (
-    select due.customer_id, due.until, row.issued_until, row.last_subject_epoch = due.last_subject_epoch as same
-    from (select * from due order by customer_id) as due
-    cross join lateral (
-      select ${issuedColumns(c)} from ${customers} as ${c} where ${c.id} = due.customer_id
-      for no key update ${alone ? sql`` : sql`skip locked`}
-    ) as row
-  ),
-  raised as (
-    update ${customers} as ${c} set ${bare(c.issuedUntil)} = held.until + ${AHEAD}
-    from held
-    where ${c.id} = held.customer_id and held.same and held.until > held.issued_until - ${EARLY}
-  )`
+/** The column of a customer that the two below need, as the statement's snapshot has it. */
+export const issuedColumn = (of: Columns<typeof customers>) => sql`${of.issuedUntil}`
 
-/** Whether the token of a row of `of` may be issued. If not, the statement must be repeated on a new snapshot. */
-export const isCovered = (
-  of: string,
-) => sql`(${sql.raw(of)}.until + ${LOCK_WAIT} <= ${sql.raw(of)}.issued_until
-  or exists (select from held where held.customer_id = ${sql.raw(of)}.customer_id and held.same))`
+/** Whether a token that expires at `exp` must not be issued yet. */
+export const isUncovered = (exp: SQL) => sql`${exp} > issued_until`
+
+/** Whether one that expires five minutes after `exp` could not be issued. */
+export const isRaiseDue = (exp: SQL) => sql`${exp} > issued_until - ${EARLY}`
+
+/** Raises a customer's `issued_until` so far that it covers every token that its policy allows within the next 15 minutes. */
+export const raiseIssuedUntil = prepared('raiseIssuedUntil')<
+  { customerId: string; maxAccessTokenTtl: number },
+  never
+>(sql`
+  update ${customers} as ${c} set ${bare(c.issuedUntil)} = greatest(${c.issuedUntil},
+    ${issuedUntil(sql`coalesce(${c.maxAccessTokenTtl}, ${param('maxAccessTokenTtl')}::int)`)})
+  where ${c.id} = ${param('customerId')}`)

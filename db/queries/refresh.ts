@@ -7,7 +7,7 @@ import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsertOfEach, typeBy } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
-import { isCovered, issuedColumns, raiseParts } from './issued-until.ts'
+import { isRaiseDue, issuedColumn, isUncovered } from './issued-until.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
@@ -27,8 +27,10 @@ export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number]
 export interface RefreshResult extends SessionRow {
   /** The number of the act, of those that share the statement. */
   n: number
-  /** `changed`: the customer's row was changed or locked by another statement; the refresh must be repeated alone. */
-  outcome: RefreshOutcome | 'changed'
+  /** `uncovered`: nothing was changed, and the refresh must be repeated after raiseIssuedUntil. */
+  outcome: RefreshOutcome | 'uncovered'
+  /** Whether a token was issued and raiseIssuedUntil is due before the next one. */
+  raiseDue: boolean
   issuedAt: number
   accessVersion: number
 }
@@ -104,22 +106,20 @@ const GENERATION = sql`${bare(s.gen)} = case when d.keeps then d.presented_gen e
  * its session.
  *
  * 1. `requests` are the refreshes, each of another session.
- * 2. `current` has the customer's state, keys and policy for each. It is looked up by its id, which `offset 0` enforces
- *    whatever the planner guesses of their number. Whoever authenticates under the policy `reusable` `keeps` its token.
- *    Without authentication that policy rotates and judges like `until_confirmed`: nothing else would find the thief of a
- *    public client's token (RFC 9700 4.14.2).
- * 3. `due`, `held` and `raised` raise the customers' `issued_until` (raiseParts), before sessions are locked: an erasure
- *    locks both in this order.
- * 4. `locked` locks the sessions, in one order.
- * 5. `timed` adds the time, which is taken after the lock.
- * 6. `checked` adds the verdict by generation, time and epochs.
- * 7. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
+ * 2. `locked` locks their sessions, in one order.
+ * 3. `timed` adds the time, which is taken after the lock.
+ * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The customer
+ *    is looked up by its id for each, which `offset 0` enforces whatever the planner guesses of their number. Whoever
+ *    authenticates under the policy `reusable` `keeps` its token. Without authentication that policy rotates and judges
+ *    like `until_confirmed`: nothing else would find the thief of a public client's token (RFC 9700 4.14.2).
+ * 5. `decided` refuses a scope that is too wide, and a session of which the policy leaves no scope: an answer without
  *    `scope` would mean the whole of it (RFC 6749 5.1). It also refuses an audience that is
  *    another; `'[]' ||` makes a list of one audience too. It comes late, so that asking for too much never hides a reuse.
- * 8. `refreshed` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
+ *    A token is `uncovered` by its exp after the lock. The customer is as old as the snapshot, and so no newer than the epochs.
+ * 6. `refreshed` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
  *    successor that was seen, so that no flood of replays keeps that from being written.
- * 9. `ended` ends a session whose token was used again, if `alone`.
- * 10. `after` are the sessions as they are then.
+ * 7. `ended` ends a session whose token was used again, if `alone`.
+ * 8. `after` are the sessions as they are then.
  */
 const refreshSql = (alone: boolean): SQL => sql`
   with requests as materialized (
@@ -127,28 +127,14 @@ const refreshSql = (alone: boolean): SQL => sql`
       n int, customer_id text, session_id text, presented_gen int, presented_version int, authenticated boolean,
       successor_seen boolean, asked_scope text, asked_audience jsonb, token_id text, actor text, ip text, user_agent text)
   ),
-  clock as materialized (select ${now} as t),
-  current as materialized (
-    select n, customer_id, customer.*, t + make_interval(secs => most_ttl) as until
-    from clock
-    cross join requests
-    cross join lateral (
-      select ${c.state}, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${issuedColumns(c)}, ${policyColumns(c)}
-      ${customerWithKeys.from}
-      where ${c.id} = requests.customer_id
-      offset 0
-    ) as customer
-  ),
-  ${raiseParts(`(select * from current where state = 'active') as current`, alone)},
   locked as materialized (
     select s.*, n, presented_gen, presented_version, authenticated, successor_seen, asked_scope, asked_audience, token_id,
       actor, ip, user_agent
-    from (select * from requests where (select count(*) from held) >= 0 order by customer_id, session_id) as ordered
+    from (select * from requests order by customer_id, session_id) as ordered
     cross join lateral (
       select ${sessions.customerId}, ${sessions.id}, ${sessions.subject}, ${sessions.scope}, ${sessions.audience},
         ${sessions.customerEpoch}, ${sessions.subjectEpoch}, ${sessions.gen}, ${sessions.rotatedAt}, ${sessions.prevRotatedAt},
-        ${sessions.confirmedAt}, ${sessions.expiresAt}, ${sessions.endsAt}, ${sessions.revokedAt}
+        ${sessions.confirmedAt}, ${sessions.expiresAt}, ${sessions.endsAt}, ${sessions.revokedAt}, ${sessions.accessTtl}
       from ${sessions}
       where ${sessions.customerId} = ordered.customer_id and ${sessions.id} = ordered.session_id
       for update ${alone ? sql`` : sql`skip locked`}
@@ -156,8 +142,8 @@ const refreshSql = (alone: boolean): SQL => sql`
   ),
   timed as materialized (select locked.*, ${now} as t from locked),
   checked as materialized (
-    select ${s}.*, access_version, refresh_version, allowed_scopes, most_ttl, refresh_ttl, refresh_policy, keeps,
-      ${isCovered('current')} as covered, case
+    select ${s}.*, access_version, refresh_version, allowed_scopes, most_ttl, refresh_ttl, refresh_policy, keeps, issued_until,
+      t + make_interval(secs => least(${s.accessTtl}, most_ttl)) as exp, case
       when ${s.revokedAt} is not null or ${s.expiresAt} <= t or ${s.endsAt} <= t or epoch > ${s.customerEpoch}
         or coalesce((select ${e.epoch} from ${subjectEpochs} as ${e}
           where ${e.customerId} = ${s.customerId} and ${e.subject} = ${s.subject}), 0) > ${s.subjectEpoch} then 'ended'
@@ -170,19 +156,25 @@ const refreshSql = (alone: boolean): SQL => sql`
       when presented_gen = ${s.gen} - 2 and t < ${s.prevRotatedAt} + make_interval(secs => ${param('grace')}) then 'replay'
       else 'reuse' end as verdict
     from timed as ${s}
-    join current using (n, customer_id)
+    cross join lateral (
+      select ${c.state}, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
+        ${r.version} as refresh_version, ${issuedColumn(c)}, ${policyColumns(c)}
+      ${customerWithKeys.from}
+      where ${c.id} = ${s.customerId}
+      offset 0
+    ) as current
     cross join lateral (
       select refresh_policy = 'reusable' and authenticated as keeps,
         case refresh_policy when 'grace_only' then least(${s.confirmedAt}, ${s.rotatedAt}) else ${s.confirmedAt} end as grace_from
     ) as ruled
   ),
   decided as materialized (
-    select checked.*, case
+    select checked.*, ${isRaiseDue(sql`exp`)} as raise_due, case
       when verdict not in ('rotate', 'renew', 'replay', 'adopt') then verdict
       when scope <> '' and remaining = '' then 'scope'
       when not string_to_array(asked_scope, ' ') <@ string_to_array(remaining, ' ') then 'scope'
       when not ('[]' || asked_audience) <@ ('[]' || audience::jsonb) then 'target'
-      when not covered then 'changed'
+      when ${isUncovered(sql`exp`)} then 'uncovered'
       else verdict end as outcome
     from checked
     cross join lateral (select ${allowedScopes(sql`scope`, sql`allowed_scopes`)} as remaining) as narrowed
@@ -208,9 +200,10 @@ const refreshSql = (alone: boolean): SQL => sql`
   audited as (${auditRefreshes(alone)}),
   ${alone ? sql`${endReusedParts},` : sql``}
   after as (select * from refreshed union all select * from replayed)
-  select n, ${sessionColumns('d')}, d.outcome, ${seconds(sql`d.t`)} as "issuedAt", d.access_version as "accessVersion"
+  select n, ${sessionColumns('d')}, d.outcome, ${seconds(sql`d.t`)} as "issuedAt", d.access_version as "accessVersion",
+    raise_due and after.id is not null as "raiseDue"
     ${alone ? sql`, ${publishedColumns}` : sql``}
-  from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version, allowed_scopes, most_ttl
+  from (select n, customer_id as of_customer, id as of_session, t, outcome, access_version, raise_due, allowed_scopes, most_ttl
     from decided) as d
   left join after on after.customer_id = of_customer and after.id = of_session`
 
@@ -246,8 +239,8 @@ const endReusedParts = sql`
 
 /**
  * Refreshes sessions without waiting for locked rows or ending a session: no refresh delays another, and the change
- * feed stays untouched. No row: the session is not there, or locked. The outcomes `reuse` and `changed` have changed
- * nothing. refreshSession handles them.
+ * feed stays untouched. No row: the session is not there, or locked. The outcome `reuse` has changed nothing;
+ * refreshSession handles it.
  */
 export const refreshSessions = prepared('refreshSessions')<Acts & RefreshRules, RefreshResult>(
   refreshSql(false),

@@ -1,4 +1,4 @@
-import { bare, bareList, insertInto, setExcluded } from '../columns.ts'
+import { bareList, insertInto, setExcluded } from '../columns.ts'
 import { alias, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { now } from '../schema/common.ts'
@@ -26,7 +26,7 @@ const CLOCK_MARGIN = sql`interval '1 hour'`
 /** What an imported key signed elsewhere may expire so late: `exp - iat` is at most 24 hours, and `iat` a minute ahead. */
 const importedUntil = sql`case when exists (
     select from ${signingKeys} as ${k}
-    where ${k.customerId} = marked.customer_id and ${k.use} = 'access' and ${k.state} <> 'retired' and ${k.alg} <> 'HS512'
+    where ${k.customerId} = drawn.customer_id and ${k.use} = 'access' and ${k.state} <> 'retired' and ${k.alg} <> 'HS512'
   ) then t + ${LONGEST_TOKEN} + interval '1 minute' end`
 
 /** Whether the customer has as many live rows for other subjects as it may have. */
@@ -52,29 +52,29 @@ export interface SubjectRevocation {
  * audit event: without a live token of the customer nothing is published, and without a session of the subject either, it gets
  * no epoch. `mostLive`: the limit on the customer's live rows, or null. No row: no such customer.
  *
- * 1. `marked` locks the customer's row, marks it for the statements that issue tokens at the same time (raiseParts), and draws
- *    the epoch.
- * 2. `found` has the latest exp of the customer's tokens, and whether the subject has a session. If a session was
+ * 1. `locked` locks the customer's row and reads its latest `issued_until`, as db/queries/issued-until.ts explains.
+ * 2. `drawn` draws the epoch and the time, after that lock: a concurrent revocation that had it before has a lower epoch.
+ * 3. `found` has the latest exp of the customer's tokens, and whether the subject has a session. If a session was
  *    committed since the snapshot, its token counts.
- * 3. `decided` refuses a row too many.
- * 4. `raised` sets the subject's epoch, and `replaced` deletes the subject's earlier change.
- * 5. `audited` and `changes` audit and publish it.
+ * 4. `decided` refuses a row too many.
+ * 5. `raised` sets the subject's epoch, and `replaced` deletes the subject's earlier change.
+ * 6. `audited` and `changes` audit and publish it.
  */
 export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
   AuditContext & { customerId: string; subject: string; mostLive: number | undefined },
   SubjectRevocation
 >(sql`
-  with marked as (
-    -- The epoch is drawn anew if the row's lock was waited for.
-    update ${customers} set ${bare(customers.lastSubjectEpoch)} = ${nextEpoch}
+  with locked as materialized (
+    select ${customers.id} as customer_id, ${customers.issuedUntil} from ${customers}
     where ${customers.id} = ${param('customerId')}
-    returning ${customers.id} as customer_id, ${customers.lastSubjectEpoch} as epoch, ${customers.issuedUntil}, ${now} as t
+    for no key update
   ),
+  drawn as materialized (select locked.*, ${nextEpoch} as epoch, ${now} as t from locked),
   found as materialized (
     select customer_id, ${param('subject')}::text as subject, epoch, t, last_expiry, last_expiry > t - ${CLOCK_MARGIN} as has_token,
       exists (select from ${sessions} as ${s}
-        where ${s.customerId} = marked.customer_id and ${s.subject} = ${param('subject')}) as has_session
-    from marked cross join lateral (select greatest(issued_until, ${importedUntil}) as last_expiry) as latest
+        where ${s.customerId} = drawn.customer_id and ${s.subject} = ${param('subject')}) as has_session
+    from drawn cross join lateral (select greatest(issued_until, ${importedUntil}) as last_expiry) as latest
   ),
   decided as materialized (
     select *, case when has_token then ${isFull} else false end as refused from found

@@ -43,12 +43,10 @@ export const customers = assay.table(
     /** The data key that seals this customer's secrets, itself sealed by a master key. */
     sealedDataKey: bytea('sealed_data_key').notNull(),
     /**
-     * No access token was issued that expires later. It is set ahead of the tokens, so that it changes at most once in ten
-     * minutes. A revocation is kept until then.
+     * No access token is issued that expires later. It is set ahead of the tokens, so that it changes once in ten minutes at
+     * most, and it never becomes lower. The revocation of a subject is kept until then.
      */
     issuedUntil: instant('issued_until').notNull().default(sql`'-infinity'`),
-    /** The latest epoch of any of its subjects. A statement that raises issued_until fails if it has another. */
-    lastSubjectEpoch: bigint('last_subject_epoch', { mode: 'number' }).notNull().default(0),
     createdAt: instant('created_at').notNull().default(now),
   },
   table => [

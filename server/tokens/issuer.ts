@@ -4,9 +4,7 @@ import {
   actsOf,
   type IssueResult,
   insertSessions,
-  insertSessionsAlone,
   insertTokens,
-  insertTokensAlone,
   type NewSession,
   type NewToken,
 } from '../../db/queries/issue.ts'
@@ -19,9 +17,9 @@ import type { AccessClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
 import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
+import type { IssuedUntil } from './issued-until.ts'
 import { defaultsOf, refusedBy, type Settings } from './policy.ts'
 import type { TokenQuota } from './quota.ts'
-import { repeatChanged, SHARED_ATTEMPTS } from './repeat-changed.ts'
 import type { TokenSigner } from './signer.ts'
 
 /** A request for a token about `subject`, for `audience`. */
@@ -56,6 +54,7 @@ export interface IssuerOptions {
   db: Database
   /** For statements of one customer alone. */
   turns: ConcurrencyLimit
+  issuedUntil: IssuedUntil
   quota: TokenQuota
   signer: TokenSigner
   config: Settings
@@ -87,36 +86,22 @@ export class Issuer {
 
   /** Issues an access token without a session. Throws RateLimitedError, as what starts a session does. */
   async issue(grant: IssueRequest): Promise<TokenSet> {
-    this.#options.quota.takeIssue(grant.customerId)
+    const { quota, issuedUntil } = this.#options
+    quota.takeIssue(grant.customerId)
     const tokenId = randomId(15)
     // The audience and the custom claims are stored only with a session.
     const { ext: _, audience: __, ...asked } = grant
-    const issued = await this.#insert(this.#tokens, insertTokensAlone, { ...asked, tokenId })
+    const act = { ...asked, tokenId }
+    const issued = await issuedUntil.cover(grant.customerId, () => this.#tokens.add(act))
     if (!issued) throw notActive(grant)
     if (issued.refused) throw refusedBy(issued)
     const { text, claims } = await this.#sign(grant, issued, tokenId, undefined)
     return { accessToken: text, claims }
   }
 
-  /** Undefined if the customer, or the API key, is not active. */
-  #insert<Asked extends NewToken>(
-    shared: Batcher<Asked, IssueResult | undefined>,
-    alone: typeof insertTokensAlone,
-    act: Asked,
-  ): Promise<IssueResult | undefined> {
-    return repeatChanged(async attempt => {
-      if (attempt < SHARED_ATTEMPTS) return shared.add(act)
-      const { db } = this.#options
-      const run = () => alone(db, { acts: actsOf([act]), ...this.defaults })
-      return (await this.#options.turns.run(act.customerId, run))[0]
-    })
-  }
-
   async start(grant: IssueRequest): Promise<TokenSet> {
     this.#options.quota.takeIssue(grant.customerId)
-    const granted = await this.startWith(grant, session =>
-      this.#insert(this.#sessions, insertSessionsAlone, session),
-    )
+    const granted = await this.startWith(grant, session => this.#sessions.add(session))
     if (!granted) throw notActive(grant)
     return granted
   }
@@ -130,7 +115,7 @@ export class Issuer {
     insert: (session: NewSession) => Promise<IssueResult | undefined>,
   ): Promise<TokenSet | undefined> {
     const session = this.#newSession(grant)
-    const issued = await repeatChanged(() => insert(session))
+    const issued = await this.#options.issuedUntil.cover(grant.customerId, () => insert(session))
     if (issued?.refused) throw refusedBy(issued)
     return issued && this.#started(grant, session, issued)
   }
@@ -145,12 +130,19 @@ export class Issuer {
     const session = this.#newSession(grant)
     const digests = { keyDigest: digest(key), requestDigest: digest(request) }
     const act = { acts: actsOf([session]), ...this.defaults }
-    const { db, turns } = this.#options
-    const insert = async () => (await insertSessionOnce(db, { ...act, ...digests }))[0]
-    const issued = await turns.run(grant.customerId, () => repeatChanged(insert))
+    const issued = await this.#inTurn(grant, db => insertSessionOnce(db, { ...act, ...digests }))
     if (!issued) throw notActive(grant)
     if (issued.refused) throw refusedBy(issued)
     return issued.claimed ? this.#started(grant, session, issued) : this.#replayIssue(grant, digests)
+  }
+
+  /** Runs a statement that serves one act of one customer. */
+  #inTurn<Row extends { raiseDue: boolean }>(
+    { customerId }: IssueRequest,
+    issue: (db: Database) => Promise<Row[]>,
+  ) {
+    const { db, turns, issuedUntil } = this.#options
+    return issuedUntil.cover(customerId, async () => (await turns.run(customerId, () => issue(db)))[0])
   }
 
   async #replayIssue(
@@ -158,9 +150,8 @@ export class Issuer {
     digests: { keyDigest: Buffer; requestDigest: Buffer },
   ): Promise<TokenSet> {
     const tokenId = randomId(15)
-    const { db, turns } = this.#options
-    const replay = async () => (await replayIssue(db, { ...grant, ...digests, ...this.defaults, tokenId }))[0]
-    const held = await turns.run(grant.customerId, () => repeatChanged(replay))
+    const act = { ...grant, ...digests, ...this.defaults, tokenId }
+    const held = await this.#inTurn(grant, db => replayIssue(db, act))
     // The request that claimed the key is still running, or its customer is no longer active.
     if (!held)
       throw new Unavailable('issue: the session of an Idempotency-Key could not be found', 'changing')

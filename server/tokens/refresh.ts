@@ -2,7 +2,6 @@ import type { Database } from '../../db/client.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type Refresh,
-  type RefreshOutcome,
   type RefreshResult,
   type RefreshRules,
   refreshesOf,
@@ -28,9 +27,9 @@ import type { Log } from '../lib/logger.ts'
 import type { Metrics } from '../lib/metrics.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { Revoker } from '../revocation/revoker.ts'
+import type { IssuedUntil } from './issued-until.ts'
 import type { Issuer, NarrowedGrant, TokenSet } from './issuer.ts'
 import type { TokenQuota } from './quota.ts'
-import { repeatChanged } from './repeat-changed.ts'
 
 export type { ListedSession, Refreshable } from '../../db/queries/sessions.ts'
 
@@ -47,6 +46,7 @@ export interface SessionsOptions {
   db: Database
   /** For statements of one customer alone. */
   turns: ConcurrencyLimit
+  issuedUntil: IssuedUntil
   quota: TokenQuota
   issuer: Issuer
   revoker: Revoker
@@ -89,21 +89,25 @@ export class Sessions {
     { scope, audience }: NarrowedGrant,
     origin: AuditContext,
   ): Promise<TokenSet> {
-    const { issuer, metrics, quota } = this.#options
+    const { issuer, metrics, quota, issuedUntil } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
     quota.takeRefresh(customerId, sessionId)
     const tokenId = randomId(15)
     const successorSeen = this.#seen.isWaiting(keyOf(customerId, sessionId, gen + 1))
     const presented = { customerId, sessionId, gen, keyVersion, authenticated, successorSeen }
     const asked = { ...presented, scope, audience, tokenId, origin }
-    const shared = await this.#refreshTogether(asked)
-    const row = isDecided(shared) ? shared : await this.#refreshAlone(asked)
+    const row = await issuedUntil.cover(customerId, () => this.#refreshOnce(asked))
     metrics.refreshed(row?.outcome ?? 'ended')
     if (!row) throw refused('ended')
     if (row.outcome === 'target') throw OTHER_AUDIENCE
     if (row.outcome === 'scope') throw scope === undefined ? NO_SCOPE_LEFT : SCOPE_TOO_WIDE
     if (isRefused(row)) throw refused(row.outcome)
     return issuer.grantedFrom(customerId, row, tokenId, { scope, audience })
+  }
+
+  async #refreshOnce(asked: Refresh): Promise<RefreshResult | undefined> {
+    const shared = await this.#refreshTogether(asked)
+    return shared && shared.outcome !== 'reuse' ? shared : this.#refreshAlone(asked)
   }
 
   /**
@@ -122,11 +126,11 @@ export class Sessions {
     return byNumber(rows, asked.length)
   }
 
-  async #refreshAlone(asked: Refresh): Promise<DecidedRefresh | undefined> {
+  async #refreshAlone(asked: Refresh): Promise<RefreshResult | undefined> {
     const { db, turns, revoker } = this.#options
-    const refresh = async () =>
-      (await refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() }))[0]
-    const row = await turns.run(asked.customerId, () => repeatChanged(refresh))
+    const [row] = await turns.run(asked.customerId, () =>
+      refreshSession(db, { acts: refreshesOf([asked]), ...this.#rules() }),
+    )
     if (row && row.seq !== null) revoker.applySessionEnded(asked.customerId, asked.sessionId, row.seq)
     return row
   }
@@ -173,12 +177,6 @@ export class Sessions {
     return listSessions(this.#options.db, query)
   }
 }
-
-type DecidedRefresh = RefreshResult & { outcome: RefreshOutcome }
-
-/** Whether a shared statement was enough. */
-const isDecided = (row: RefreshResult | undefined): row is DecidedRefresh =>
-  row !== undefined && row.outcome !== 'reuse' && row.outcome !== 'changed'
 
 /** Names a generation of a session. */
 const keyOf = (customerId: string, sessionId: string, gen: number) => `${customerId} ${sessionId}.${gen}`

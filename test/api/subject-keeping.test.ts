@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { deleteUnneededEpochs } from '../../db/queries/maintenance.ts'
 import { hear, replicaOn } from '../support/holding.ts'
+import { setPolicy, setQuiet } from '../support/issued-until.ts'
 import { SEED, trials } from '../support/trials.ts'
 import {
   ALICE,
@@ -40,11 +41,18 @@ const revoke = ({ apiKey }: Pick<Customer, 'apiKey'>, subject: string, ip?: stri
 const revokeAsOperator = ({ id }: Customer, subject: string) =>
   assay.postJson(`/admin/customers/${id}/subjects/revoke`, { subject }, bearer(ALICE))
 
-const setPolicy = ({ id }: Customer, policy: object) =>
-  assay.request(`/admin/customers/${id}/policy`, {
-    method: 'PUT',
-    headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
-    body: JSON.stringify(policy),
+/** A customer whose last token expired more than an hour ago. `longest`: how long its tokens may live (s). */
+async function quiet(longest?: number): Promise<Customer> {
+  const customer = await assay.signUp()
+  if (longest !== undefined) await allow(customer, longest)
+  await setQuiet(world, customer)
+  return customer
+}
+
+const allow = (customer: Customer, longest: number) =>
+  setPolicy(assay, customer, {
+    access_token_ttl: Math.min(longest, 5 * MINUTE),
+    max_access_token_ttl: longest,
   })
 
 const count = async (rows: string, ...params: string[]) =>
@@ -64,15 +72,6 @@ async function keptFor({ id }: Customer, subject: string): Promise<number> {
   return row!.left
 }
 
-/** A customer whose last token expired more than an hour ago. */
-async function quiet(): Promise<Customer> {
-  const customer = await assay.signUp()
-  await world.admin.query(`update assay.customers set issued_until = '-infinity' where id = $1`, [
-    customer.id,
-  ])
-  return customer
-}
-
 test('a subject that never had a token leaves only an audit event, if its customer has no live token', async () => {
   const customer = await quiet()
   for (let i = 0; i < 20; i++) expect((await revoke(customer, `user-${i}`)).status).toBe(204)
@@ -83,7 +82,7 @@ test('a subject that never had a token leaves only an audit event, if its custom
 })
 
 test('a session without a live token stays revoked, although nothing is published', async () => {
-  const customer = await quiet()
+  const customer = await quiet(15 * MINUTE)
   const { refresh_token } = await customer.session()
   await advance(3 * HOUR)
   expect((await revoke(customer, 'user-1')).status).toBe(204)
@@ -101,8 +100,8 @@ test('a database clock that ran ahead when a subject was revoked, and is set rig
   for (const replica of [assay, restarted]) expect((await replica.verify(token)).status).toBe(401)
 })
 
-test('a revocation is kept until the longest token of its customer has expired, and little longer', async () => {
-  const customer = await quiet()
+test('a revocation is kept for as long as the longest token that the policy allows, and little longer', async () => {
+  const customer = await quiet(8 * HOUR)
   await customer.issue({ subject: 'other', expires_in: 8 * HOUR })
   await revoke(customer, 'user-1')
   expect(await keptFor(customer, 'user-1')).toBeGreaterThan(8 * HOUR)
@@ -112,10 +111,10 @@ test('a revocation is kept until the longest token of its customer has expired, 
 test('a lifetime that is lowered shortens the keeping only after the old one has passed', async () => {
   const customer = await quiet()
   await customer.issue({ subject: 'user-1', expires_in: 6 * HOUR })
-  expect((await setPolicy(customer, { access_token_ttl: 60, max_access_token_ttl: 60 })).status).toBe(200)
+  expect((await allow(customer, MINUTE)).status).toBe(200)
   await revoke(customer, 'user-1')
   expect(await keptFor(customer, 'user-1')).toBeGreaterThan(6 * HOUR)
-  await advance(8 * HOUR)
+  await advance(25 * HOUR)
   await customer.issue({ subject: 'user-1' })
   await revoke(customer, 'user-1')
   expect(await keptFor(customer, 'user-1')).toBeLessThan(20 * MINUTE)
@@ -131,22 +130,6 @@ test('a key that signed elsewhere keeps a revocation for a day and a minute', as
   )
   await revoke(customer, 'user-1')
   expect(await keptFor(customer, 'user-1')).toBeGreaterThan(24 * HOUR + MINUTE)
-})
-
-test('a customer that issues tokens all the time changes its row at most once in ten minutes', async () => {
-  const customer = await quiet()
-  const values = new Set<string>()
-  for (let minute = 0; minute <= 60; minute++) {
-    await customer.issue({ subject: 'user-1', expires_in: 5 * MINUTE, refresh: minute % 3 === 0 })
-    const [row] = await world.admin.query<{ until: string }>(
-      'select issued_until::text as until from assay.customers where id = $1',
-      [customer.id],
-    )
-    values.add(row!.until)
-    await advance(MINUTE)
-  }
-  expect(values.size).toBeGreaterThan(4)
-  expect(values.size).toBeLessThan(8)
 })
 
 test('revoking a subject again takes the place of the revocation before', async () => {
@@ -268,7 +251,7 @@ async function walk(seed: number, steps: number) {
   const acts = [
     async () => {
       const most = one(LIFETIMES)
-      await setPolicy(customer, {
+      await setPolicy(assay, customer, {
         access_token_ttl: Math.min(most, one(LIFETIMES)),
         max_access_token_ttl: most,
       })

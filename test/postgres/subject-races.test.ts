@@ -14,8 +14,8 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Runs `statement` in a transaction, which stays open until it is told to end. */
-async function openTransaction(statement: string) {
+/** Runs `statement` in a transaction, which stays open until it is told to end, by a commit or not. */
+async function openTransaction(statement: string, { commit = false } = {}) {
   const sql = control(world.url!)
   const [opened, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const transaction = sql
@@ -23,17 +23,17 @@ async function openTransaction(statement: string) {
       await handle.unsafe(statement)
       opened.resolve()
       await ended.promise
-      throw new Error('undo it')
+      if (!commit) throw new Error('undo it')
     })
     .catch(() => {})
   await opened.promise
-  const undo = async () => {
+  const end = async () => {
     ended.resolve()
     await transaction
     await sql.end()
   }
-  onTestFinished(undo)
-  return undo
+  onTestFinished(end)
+  return end
 }
 
 /** Resolves once so many statements of ours wait for a lock. */
@@ -140,20 +140,44 @@ test('a refresh that waits for a revocation of its subject is refused', async ()
   expect((await refreshed).json.error).toBe('invalid_grant')
 })
 
-test('a revocation that waits for the first token of its customer is kept until that one expires', async () => {
-  const customer = await quiet()
-  const { undo, issued } = await issueHalf(customer)
+test('a revocation that waits for a raise of its customer reads the raised value', async () => {
+  const customer = await assay.signUp()
+  await endTokens(customer)
+  const end = await openTransaction(
+    `update assay.customers set issued_until = assay.now() + interval '2 hours' where id = '${customer.id}'`,
+    { commit: true },
+  )
   const revoked = revoke(customer)
-  await waiting(2)
-  await undo()
-  const { json } = await issued
+  await waiting(1)
+  await end()
   expect((await revoked).status).toBe(204)
-  expect(await deadAfter(customer)).toBeGreaterThan(claimsOf(json.access_token).exp)
-  expect((await assay.verify(json.access_token)).status).toBe(401)
+  expect(await deadAfter(customer)).toBeGreaterThan(Date.now() / 1_000 + 7_000)
 })
 
-test('a revocation that passes a token under way is kept until that one expires', async () => {
+test('a login that waits for its row takes the bound and the epoch from the same time', async () => {
   const customer = await assay.signUp()
+  await endTokens(customer)
+  // A revocation of the customer as a subject, and a raise after it, both after the login's snapshot.
+  const end = await openTransaction(
+    `insert into assay.subject_epochs (customer_id, subject, epoch, check_after)
+      values ('${customer.id}', '${customer.id}', nextval('assay.epochs'), assay.now());
+    update assay.customers set issued_until = assay.now() + interval '2 hours' where id = '${customer.id}'`,
+    { commit: true },
+  )
+  const { email, password } = customer
+  const logged = assay.postJson('/api/auth/login', { email, password })
+  await waiting(1)
+  await end()
+  const { json, status } = await logged
+  expect(status).toBe(200)
+  expect(epochOf(json.access_token)).toBeGreaterThan(0)
+})
+
+test.each([
+  ['the first token of its customer', quiet],
+  ['a token under way', () => assay.signUp()],
+])('a revocation that passes %s is kept until that one expires', async (_, make) => {
+  const customer = await make()
   const { undo, issued } = await issueHalf(customer)
   expect((await revoke(customer)).status).toBe(204)
   await undo()
