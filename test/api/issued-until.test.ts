@@ -95,23 +95,30 @@ test('a burst of first tokens of a customer raises its bound once', async () => 
 
 test('a token is not issued while its customer is not known to have tokens until it expires', async () => {
   const customer = await quiet()
+  const { email, password, apiKey } = customer
   const { refresh_token } = await customer.session()
+  const startOnce = (key: string) =>
+    assay.postJson(
+      '/issue',
+      { subject: 'user-1', refresh: true },
+      { ...bearer(apiKey), 'Idempotency-Key': key },
+    )
+  expect((await startOnce('earlier')).status).toBe(200)
   await setQuiet(world, customer)
   const keep = await onRaise(customer, 'return old;')
   const events = () => count('assay.audit_events where customer_id = $1', customer.id)
   const before = await events()
-  const { email, password, apiKey } = customer
-  const once = { ...bearer(apiKey), 'Idempotency-Key': 'once' }
   const answers = [
     await customer.issue({ subject: 'user-1' }),
     await customer.issue({ subject: 'user-1', refresh: true }),
-    await assay.postJson('/issue', { subject: 'user-1', refresh: true }, once),
+    await startOnce('new'),
+    await startOnce('earlier'),
     await assay.postJson('/api/auth/login', { email, password }),
     await assay.refresh(refresh_token),
   ]
-  expect(answers.map(({ status }) => status)).toEqual([503, 503, 503, 503, 503])
+  expect(answers.map(({ status }) => status)).toEqual([503, 503, 503, 503, 503, 503])
   expect(await events()).toBe(before)
-  expect(await count(`assay.sessions where customer_id = $1 and subject = 'user-1'`, customer.id)).toBe(1)
+  expect(await count(`assay.sessions where customer_id = $1 and subject = 'user-1'`, customer.id)).toBe(2)
   await keep()
   expect((await assay.refresh(refresh_token)).status).toBe(200)
 })
