@@ -26,6 +26,7 @@ import {
 import { exitNow } from './exit.ts'
 import { describeFailure } from './exit-codes.ts'
 import { loadKeyRing } from './keys/master-keys.ts'
+import { systemClock } from './lib/clock.ts'
 import { createLog, type Log } from './lib/logger.ts'
 import { standardOutput, writeMessage } from './lib/standard-output.ts'
 import {
@@ -40,7 +41,7 @@ import { cleanUpAtSignal, codeOfSignal, exitOnUncaught, handleSignals, type Sign
 /** sysexits.h: the command is wrong. */
 const EX_USAGE = 64
 
-const clock = { monotonic: () => performance.now(), wall: () => Date.now() }
+const clock = systemClock()
 
 const HELP = new Set(['help', '--help', '-h'])
 const USAGE = `usage: npm start              serve (settings come from the environment; README.md lists them)

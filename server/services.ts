@@ -5,6 +5,7 @@ import type { Redis } from '../db/redis.ts'
 import { ClientAuthenticator } from './clients/authenticate.ts'
 import { Operators } from './clients/operators.ts'
 import { ResourceServers } from './clients/resource-servers.ts'
+import { ClockWatch } from './clock-watch.ts'
 import type { Config } from './config/load.ts'
 import { randomId } from './crypto/credentials.ts'
 import type { KeyRing } from './crypto/key-ring.ts'
@@ -92,11 +93,13 @@ export function createServices(parts: Parts) {
       tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
+      clockHeld: () => clockWatch.isHeld,
       droppedLogLines,
     },
     { process: parts.processMetrics, worker },
   )
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
+  const clockWatch: ClockWatch = new ClockWatch({ db, clock, log })
   const replica = randomId(15)
   const revocations = new RevocationList()
   const bodyMemory = new BodyMemory()
@@ -136,6 +139,7 @@ export function createServices(parts: Parts) {
   return {
     config,
     clock,
+    clockWatch,
     log,
     db,
     keyRing,

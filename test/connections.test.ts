@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Connections } from '../server/http/connections.ts'
+import { systemClock } from '../server/lib/clock.ts'
 import { createLog } from '../server/lib/logger.ts'
 import { until } from './support/process.ts'
 
@@ -15,7 +16,7 @@ const WRITE_TIMEOUT = 500
 const LONG = 32 * 2 ** 20
 let server: Server
 let lines: string[]
-const clock = { monotonic: () => performance.now(), wall: () => Date.now() }
+const clock = systemClock()
 
 beforeEach(async () => {
   lines = []

@@ -58,6 +58,7 @@ async function atStart(): Promise<string> {
       customers: zero,
       database: () => ({ calls: 0, connections: 0 }),
       bodyBytes: zero,
+      clockHeld: () => false,
       tokenCache: () => ({ outcomes: new Map(), tokens: 0, bytes: 0 }),
       redisKeyCache: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),
       redisFailures: zero,

@@ -37,6 +37,8 @@ export const AUDIT_TYPES = [
   'server.changed',
   'server.rotated',
   'server.deleted',
+  'clock.jumped',
+  'clock.confirmed',
 ] as const
 
 export type AuditType = (typeof AUDIT_TYPES)[number]

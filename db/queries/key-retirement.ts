@@ -8,6 +8,7 @@ import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
+import { clockIsTrusted, isHeld } from './database-clock.ts'
 import { isLive } from './sessions.ts'
 
 /** Retiring a signing key ends it, once no live session or token needs it. */
@@ -114,7 +115,7 @@ export const retireAccessKeys = prepared('retireAccessKeys')<
     select ${k.customerId}, ${k.use}, ${k.version}
     from ${signingKeys} as ${k}
     where ${k.state} = 'previous' and ${k.use} = 'access'
-      and ${k.replacedAt} < (select ${now} - ${LONGEST_TOKEN} - ${AFTER_DEATH})
+      and ${k.replacedAt} < (select ${now} - ${LONGEST_TOKEN} - ${AFTER_DEATH} where ${clockIsTrusted})
     order by ${k.replacedAt}
     limit ${param('limit')}::int
     for update of ${k} skip locked
@@ -157,7 +158,7 @@ export const retireRefreshKeys = prepared('retireRefreshKeys')<
     select ${k.customerId}, ${k.use}, ${k.version}
     from candidates as l
     join ${signingKeys} as ${k} on ${k.customerId} = l.customer_id and ${k.use} = 'refresh' and ${k.version} = l.version
-    where ${k.state} = 'previous' and ${isQuiescent(k)} and not exists (select ${fromSessionsOf(k)})
+    where ${clockIsTrusted} and ${k.state} = 'previous' and ${isQuiescent(k)} and not exists (select ${fromSessionsOf(k)})
     order by ${k.customerId}, ${k.version}
     for update of ${k} skip locked
   ),
@@ -173,6 +174,8 @@ export interface RetirementResult {
   /** These forbid it: sessions that carry the version, and at most so many access tokens. */
   sessions: number
   tokens: number
+  /** Whether a jump of the database's clock forbids it. */
+  held: boolean
   /** The change feed's number, if it was retired now. */
   seq: number | null
 }
@@ -197,11 +200,12 @@ export const retireKey = prepared('retireKey')<
   ),
   checked as materialized (
     select k.*, ${isQuiescent(k)} as quiet, ${countSessions} as sessions,
-      (select count(*) ${fromTokensOf(k)}) as tokens
+      (select count(*) ${fromTokensOf(k)}) as tokens, ${isHeld} as held
     from named as ${k}
   ),
-  due as (select * from checked where state = 'previous' and quiet and sessions = 0 and tokens = 0),
+  due as (select * from checked where state = 'previous' and quiet and sessions = 0 and tokens = 0
+    and not held),
   ${retireParts}
   select case when retired.t is null then checked.state else 'retired' end as state,
-    coalesce(retired.t, checked.retired_at) as "retiredAt", sessions::int, tokens::int, ${publishedColumns}
+    coalesce(retired.t, checked.retired_at) as "retiredAt", sessions::int, tokens::int, held, ${publishedColumns}
   from checked left join retired on true`)

@@ -21,6 +21,8 @@ export interface MetricSources {
   /** Lookups of records in Redis, by outcome. */
   redisKeyCache(): ReadonlyMap<string, number>
   redisFailures(): number
+  /** Whether a jump of the database's clock holds deletion. */
+  clockHeld(): boolean
   droppedLogLines(): number
 }
 
@@ -237,6 +239,9 @@ function gauges(registers: Registry[], sources: MetricSources) {
     'Memory that the token cache takes, at most.',
     'sum',
     () => sources.tokenCache().bytes,
+  )
+  gauge('assay_clock_held', '1 while a jump of the database’s clock holds deletion.', 'max', () =>
+    Number(sources.clockHeld()),
   )
   gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
   gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)

@@ -95,6 +95,7 @@ export async function replicaOn(
   const clock = {
     monotonic: () => performance.now() + ahead.monotonic,
     wall: () => Date.now() + ahead.wall,
+    boot: () => ({ id: 'own', reading: performance.now() + ahead.monotonic }),
     ahead,
   }
   const log = createLog('silent')
