@@ -3,7 +3,6 @@ import { createServer, type Server } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Connections } from '../server/http/connections.ts'
-import { systemClock } from '../server/lib/clock.ts'
 import { createLog } from '../server/lib/logger.ts'
 import { until } from './support/process.ts'
 
@@ -16,7 +15,11 @@ const WRITE_TIMEOUT = 500
 const LONG = 32 * 2 ** 20
 let server: Server
 let lines: string[]
-const clock = systemClock()
+const clock = {
+  monotonic: () => performance.now(),
+  wall: () => Date.now(),
+  boot: () => ({ id: 'test', reading: performance.now() }),
+}
 
 beforeEach(async () => {
   lines = []

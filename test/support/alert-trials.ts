@@ -8,6 +8,7 @@ export const WELL: Series = {
   assay_change_feed_polls_total: '0+30x300',
   assay_change_feed_poll_failures_total: '0x300',
   assay_change_feed_reloads_total: '0x300',
+  assay_clock_held: '0x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.001"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.5"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="+Inf"}': '0+10x300',
@@ -34,6 +35,7 @@ export const WELL: Series = {
   assay_worker_silences_total: '0x300',
   'assay_maintenance_jobs_total{task="sessions",outcome="ok"}': '0+1x300',
   'assay_maintenance_jobs_total{task="sessions",outcome="skipped"}': '0+1x300',
+  'assay_maintenance_jobs_total{task="clock",outcome="ok"}': '0+4x300',
 }
 
 export interface Trial {
@@ -76,6 +78,12 @@ export const TRIALS: Record<string, Trial> = {
     what: { assay_change_feed_reloads_total: ONCE },
     at: 12,
     summary: 'The database went back, or is another: what was revoked in the lost part is valid again',
+  },
+  AssayClockJumped: {
+    what: { assay_clock_held: ONCE },
+    at: 12,
+    summary:
+      "The database's clock jumped: tokens may expire early or late, and nothing is deleted until it is confirmed",
   },
   AssayRecordForged: {
     what: { 'assay_record_cache_total{outcome="forged"}': ONCE },

@@ -71,7 +71,12 @@ export async function makeWorld(settings: Settings = {}) {
     const own = { ...configOf({ ...settings, ...more }), masterKeys: config.masterKeys }
     const made = await startReplica({ config: own, db: link, keyRing, worker }, boot)
     replicas.push(made)
-    return made
+    /** The world waits for it no longer. */
+    async function stop() {
+      if (replicas.includes(made)) replicas.splice(replicas.indexOf(made), 1)
+      await made.stop()
+    }
+    return { ...made, stop }
   }
 
   /** Moves the database's clock, which is the one that tokens and sessions live by, and lets every replica see it. */
@@ -98,7 +103,7 @@ export async function makeWorld(settings: Settings = {}) {
   }
 
   async function stop() {
-    for (const replica of replicas) await replica.stop()
+    for (const replica of [...replicas]) await replica.stop()
     await drop()
   }
 

@@ -1,11 +1,11 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import type { ClockState } from '../../clock-watch.ts'
 import { actorContext } from '../../http/act.ts'
 import { readJson } from '../../http/body.ts'
 import type { OperatorEnv } from '../../http/env.ts'
 import { noQuery, present } from '../../http/params.ts'
 import { json, noContent } from '../../http/respond.ts'
+import type { ClockState } from '../../revocation/clock-watch.ts'
 
 const INSTANT = 'held_until, exactly as GET /admin/clock answered it'
 

@@ -1,17 +1,17 @@
-import type { Database } from '../db/client.ts'
+import type { Database } from '../../db/client.ts'
 import {
   type ClockObservation,
   type ClockState,
   confirmClock,
   findClock,
   observeClock,
-} from '../db/queries/database-clock.ts'
-import { type AuditContext, MAINTENANCE } from './audit/audit.ts'
-import type { Clock } from './lib/clock.ts'
-import { ApiError } from './lib/errors.ts'
-import type { Log } from './lib/logger.ts'
+} from '../../db/queries/database-clock.ts'
+import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
+import type { Clock } from '../lib/clock.ts'
+import { ApiError } from '../lib/errors.ts'
+import type { Log } from '../lib/logger.ts'
 
-export type { ClockState } from '../db/queries/database-clock.ts'
+export type { ClockState } from '../../db/queries/database-clock.ts'
 
 interface ClockWatchOptions {
   db: Database
