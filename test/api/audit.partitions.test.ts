@@ -1,4 +1,6 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { makePartitions } from '../../db/queries/audit-partitions.ts'
 import { ADMIN_TOKEN, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -102,4 +104,70 @@ test('what is older than the audit is kept goes, whole months and what stood els
   expect(Number(/^assay_maintenance_removed_total\{task="audit"\} (\d+)$/m.exec(text)?.[1])).toBeGreaterThan(
     3,
   )
+})
+
+/** A world whose first month is older than the audit is kept: the name of that month, and a customer with events in it. */
+async function worldWithOldMonth() {
+  const old = await makeWorld({ KEY_MAX_AGE: '0s' })
+  onTestFinished(() => old.stop())
+  const replica = await old.replica()
+  const { id } = await replica.signUp()
+  const [{ month } = { month: '' }] = await old.admin.query<{ month: string }>(
+    `select to_char(assay.now() at time zone 'UTC', '"audit_events_"YYYY_MM') as month`,
+  )
+  await old.advance(432 * 86_400_000)
+  await old.maintain()
+  const state = async () => {
+    const [row] = await old.admin.query<{ attached: boolean }>(
+      `select relispartition as attached from pg_class where relname = $1 and relkind = 'r'`,
+      [month],
+    )
+    return row === undefined ? 'dropped' : row.attached ? 'attached' : 'detached'
+  }
+  const events = async () =>
+    (await old.admin.query('select from assay.audit_events where customer_id = $1', [id])).length
+  return { old, month, state, events }
+}
+
+const DAY = 86_400_000
+
+test('a month that is too old is detached, and its table is dropped a week later', async () => {
+  const { old, state, events } = await worldWithOldMonth()
+  expect([await state(), await events()]).toEqual(['detached', 0])
+  await old.advance(7 * DAY - 60_000)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+  await old.advance(120_000)
+  await old.maintain()
+  expect(await state()).toBe('dropped')
+})
+
+test('a jump of the clock keeps what was detached', async () => {
+  const { old, state } = await worldWithOldMonth()
+  await old.jump(30 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+  await old.jump(-30 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+})
+
+test('a month that was detached can be attached again, with its events, as docs/running.md says', async () => {
+  const { old, month, state, events } = await worldWithOldMonth()
+  const from = month.slice(-7).replace('_', '-')
+  const manual = readFileSync(join(import.meta.dirname, '../../docs/running.md'), 'utf8')
+  const [, attach = ''] = /^ *(alter table assay\.audit_events attach partition[^;]+);$/m.exec(manual) ?? []
+  const statement = attach
+    .replace('audit_events_2025_01', month)
+    .replace('2025-01-01', `${from}-01`)
+    .replace(`'2025-02-01 00:00:00+00'`, `(timestamp '${from}-01' + interval '1 month') at time zone 'UTC'`)
+  await old.admin.query(statement)
+  expect([await state(), await events()]).toEqual(['attached', 1])
+  // It is as old as before, so the next round detaches it again, and the week begins anew.
+  await old.advance(6 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+  await old.advance(6 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
 })
