@@ -49,7 +49,8 @@ export interface ClockObservation {
  * Compares the database's clock with this machine's monotonic clock, and holds deletion if it has jumped. `reading` and
  * `wall` (ms) are taken before the statement is sent.
  *
- * 1. `locked` lets one observation follow another; `timed` has the time after that.
+ * 1. `locked` lets one observation follow another; `timed` has the time after that. The limit tells the planner that
+ *    there is one row, or it would compile the statement (JIT) for the thousands that it expects.
  * 2. `own` is this clock's last reading. It is locked, or a statement that waited would read the row as it was before.
  * 3. `measured` has how far the database's clock went beyond the elapsed time. Without a reading to compare with, it is
  *    as far as a gap since the last observation of any replica can't be explained: a short one needs no explanation, and
@@ -62,7 +63,7 @@ export const observeClock = prepared('observeClock')<
   AuditContext & { id: string; reading: number; wall: number },
   ClockObservation
 >(sql`
-  with locked as materialized (select * from ${databaseClock} for update),
+  with locked as materialized (select * from ${databaseClock} limit 1 for update),
   timed as materialized (select locked.*, ${now} as t from locked),
   own as materialized (
     select ${b.observedAt}, ${b.drift}, ${param('reading')}::float8 - ${b.reading} as elapsed
@@ -100,7 +101,7 @@ export const observeClock = prepared('observeClock')<
     update ${databaseClock} as ${d} set ${bare(d.observedAt)} = t, ${bare(d.observedWall)} = ${param('wall')}::float8,
       ${holdColumn(d.heldUntil, sql`judged.t + ${HOLD}`)}, ${holdColumn(d.jumpedAt, sql`judged.t`)},
       ${holdColumn(d.jump, sql`case when is_compared then total else step end`)}
-    from judged
+    from judged where ${d.only}
     returning null::text as customer_id, t, jumped, ${d.heldUntil}, ${d.jumpedAt}, ${d.jump}
   ),
   audited as (${auditInsert('clock.jumped', 'held where jumped', {

@@ -1,4 +1,5 @@
 import type { Connection } from '../client.ts'
+import { bareList } from '../columns.ts'
 import { type AnyPgColumn, alias, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { query } from '../query.ts'
@@ -85,29 +86,33 @@ const isDead = sql`${s.accessUntil} < end_of.dead and (
  * sessions: one on their expiry would make every refresh dearer. `next` is null once the end is reached.
  *
  * 1. `end_of` has the time before which sessions must have died; null while the clock is not trusted.
- * 2. `seen` are the sessions behind the cursor.
- * 3. `dead` locks the dead ones among them, and skips locked rows.
+ * 2. `s` are the sessions behind the cursor, and `dead` the dead ones among them.
+ * 3. `locked` locks those, one by one, and skips rows that are locked or were refreshed since.
  */
 export const deleteDeadSessions = prepared('deleteDeadSessions')<
   SessionCursor,
   { removed: number; next: SessionCursor | null }
 >(sql`
   with end_of as materialized (select ${timeAgo('1 day')} as dead),
-  seen as materialized (
-    select ${sessions.customerId}, ${sessions.id} from ${sessions}
+  s as materialized (
+    select ${bareList(sessions, 'customerId', 'id', 'subject', 'accessUntil', 'revokedAt', 'expiresAt', 'customerEpoch', 'subjectEpoch')}
+    from ${sessions}
     where (${sessions.customerId}, ${sessions.id}) > (${param('customerId')}::text, ${param('id')}::text)
     order by ${sessions.customerId}, ${sessions.id} limit ${sql.raw(`${BATCH_ROWS}`)}
   ),
-  dead as materialized (
-    select ${s.customerId}, ${s.id} from seen
-    join ${sessions} as ${s} on ${s.customerId} = seen.customer_id and ${s.id} = seen.id, end_of
-    where ${isDead} for update of ${s} skip locked
+  dead as materialized (select s.* from s, end_of where ${isDead}),
+  locked as materialized (
+    select row.* from dead cross join lateral (
+      select ${sessions.customerId}, ${sessions.id} from ${sessions}
+      where ${sessions.customerId} = dead.customer_id and ${sessions.id} = dead.id
+        and ${sessions.expiresAt} = dead.expires_at
+      for update skip locked
+    ) as row
   ),
   removed as (
-    delete from ${sessions} using dead
-    where ${sessions.customerId} = dead.customer_id and ${sessions.id} = dead.id returning 1
+    delete from ${sessions} where (${sessions.customerId}, ${sessions.id}) in (select customer_id, id from locked) returning 1
   )
   select (select count(*) from removed) as removed, (
-    select json_build_object('customerId', customer_id, 'id', id) from seen
+    select json_build_object('customerId', customer_id, 'id', id) from s
     order by customer_id, id offset ${sql.raw(`${BATCH_ROWS - 1}`)} limit 1
   ) as next`)

@@ -157,10 +157,11 @@ test('a month that was detached can be attached again, with its events, as docs/
   const from = month.slice(-7).replace('_', '-')
   const manual = readFileSync(join(import.meta.dirname, '../../docs/running.md'), 'utf8')
   const [, attach = ''] = /^ *(alter table assay\.audit_events attach partition[^;]+);$/m.exec(manual) ?? []
+  const to = new Date(Date.UTC(Number(from.slice(0, 4)), Number(from.slice(5)))).toISOString().slice(0, 7)
   const statement = attach
     .replace('audit_events_2025_01', month)
-    .replace('2025-01-01', `${from}-01`)
-    .replace(`'2025-02-01 00:00:00+00'`, `(timestamp '${from}-01' + interval '1 month') at time zone 'UTC'`)
+    .replace('2025-01', from)
+    .replace('2025-02', to)
   await old.admin.query(statement)
   expect([await state(), await events()]).toEqual(['attached', 1])
   // It is as old as before, so the next round detaches it again, and the week begins anew.

@@ -85,7 +85,7 @@ export type OwnReplica = Awaited<ReturnType<typeof replicaOn>>
 
 /** A replica of the world on a link of its own to the same database. Stopped when the test ends. */
 export async function replicaOn(
-  world: World,
+  world: Pick<World, 'config' | 'keyRing'>,
   db: Database,
   settings: Settings = {},
   throughRedis = (redis: Redis) => redis,
