@@ -156,13 +156,24 @@ test('a month that was detached can be attached again, with its events, as docs/
   const { old, month, state, events } = await worldWithOldMonth()
   const from = month.slice(-7).replace('_', '-')
   const manual = readFileSync(join(import.meta.dirname, '../../docs/running.md'), 'utf8')
-  const [, attach = ''] = /^ *(alter table assay\.audit_events attach partition[^;]+);$/m.exec(manual) ?? []
+  const [, commands = ''] = /```sql\nbegin;\n([^`]+attach partition[^`]+)commit;\n```/.exec(manual) ?? []
   const to = new Date(Date.UTC(Number(from.slice(0, 4)), Number(from.slice(5)))).toISOString().slice(0, 7)
-  const statement = attach
-    .replace('audit_events_2025_01', month)
-    .replace('2025-01', from)
-    .replace('2025-02', to)
-  await old.admin.query(statement)
+  const statements = commands
+    .replaceAll('audit_events_2025_01', month)
+    .replaceAll('2025-01', from)
+    .replaceAll('2025-02', to)
+    .split(';')
+  // An event that came meanwhile, of a customer that was erased.
+  await old.admin.query(
+    `insert into assay.audit_events (at, customer_id, type, actor, subject) values ($1, 'gone', 'token.issued', 'x', 'ann')`,
+    [`${from}-01 12:00:00+00`],
+  )
+  expect(statements.slice(0, -1)).toHaveLength(3)
+  for (const statement of statements.slice(0, -1)) await old.admin.query(statement)
+  const [gone] = await old.admin.query<{ month: string; subject: string | null }>(
+    `select tableoid::regclass::text as month, subject from assay.audit_events where customer_id = 'gone'`,
+  )
+  expect(gone).toEqual({ month: `assay.${month}`, subject: null })
   expect([await state(), await events()]).toEqual(['attached', 1])
   // It is as old as before, so the next round detaches it again, and the week begins anew.
   await old.advance(6 * DAY)
