@@ -15,7 +15,7 @@ import type { Services } from './services.ts'
 /** Between two rounds (ms). */
 const INTERVAL_MS = 60_000
 /** The windows of sessions that a round looks at, at most: 28 million sessions a day. */
-const MAX_SESSION_WINDOWS = 4
+const MAX_SESSION_WINDOWS = 10
 
 const FIRST_SESSION: SessionCursor = { customerId: '', id: '' }
 

@@ -14,8 +14,10 @@ import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { EVERYONES_EPOCH } from './change-feed.ts'
 import { clockIsTrusted } from './database-clock.ts'
 
-/** Rows that one statement deletes or reads at most: too few to slow down anything else. */
+/** Rows that one statement deletes at most: too few to slow down anything else. */
 const BATCH_ROWS = 5_000
+/** Sessions that one statement reads. With many more, Postgres would compile it (JIT), which takes longer than it. */
+const WINDOW_ROWS = 2_000
 
 /**
  * The time so long ago; null, before which nothing lies, while the clock is not trusted. The subquery makes it a constant, or
@@ -98,7 +100,7 @@ export const deleteDeadSessions = prepared('deleteDeadSessions')<
     select ${bareList(sessions, 'customerId', 'id', 'subject', 'accessUntil', 'revokedAt', 'expiresAt', 'customerEpoch', 'subjectEpoch')}
     from ${sessions}
     where (${sessions.customerId}, ${sessions.id}) > (${param('customerId')}::text, ${param('id')}::text)
-    order by ${sessions.customerId}, ${sessions.id} limit ${sql.raw(`${BATCH_ROWS}`)}
+    order by ${sessions.customerId}, ${sessions.id} limit ${sql.raw(`${WINDOW_ROWS}`)}
   ),
   dead as materialized (select s.* from s, end_of where ${isDead}),
   locked as materialized (
@@ -114,5 +116,5 @@ export const deleteDeadSessions = prepared('deleteDeadSessions')<
   )
   select (select count(*) from removed) as removed, (
     select json_build_object('customerId', customer_id, 'id', id) from s
-    order by customer_id, id offset ${sql.raw(`${BATCH_ROWS - 1}`)} limit 1
+    order by customer_id, id offset ${sql.raw(`${WINDOW_ROWS - 1}`)} limit 1
   ) as next`)

@@ -91,6 +91,7 @@ test('after 24 hours without another jump, deletion goes on', async () => {
   const { world, one, two } = await start()
   await one.signUp()
   await world.jump(100 * DAY)
+  await world.maintain()
   await pass(world, 22 * HOUR, 11 * HOUR)
   expect(await count(world, 'sessions')).toBe(1)
   expect(await isHeld(two)).toBe(true)

@@ -1,4 +1,5 @@
 import { expect, onTestFinished, test } from 'vitest'
+import { deleteDeadSessions } from '../../db/queries/maintenance.ts'
 import { ADMIN_TOKEN, bearer, makeWorld, READER, type Replica, type World } from '../support/world.ts'
 
 /** A session leaves a day after it died, however long it could have lived. */
@@ -113,6 +114,17 @@ test('when a session leaves, none of its tokens counts as live any more', async 
   expect(json.would_end.tokens).toBe(1)
 })
 
+/** The plan of the statement that deletes dead sessions, from the first one on. */
+async function planOfSweep({ admin }: World): Promise<string> {
+  let explained: Promise<{ 'QUERY PLAN': string }[]> | undefined
+  const query = async (statement: string) => {
+    explained = admin.query(`explain ${statement.replaceAll(/\$\d+/g, `''`)}`)
+    return []
+  }
+  await deleteDeadSessions({ query }, { customerId: '', id: '' })
+  return (await explained!).map(row => row['QUERY PLAN']).join('\n')
+}
+
 test('however many sessions there are, rounds reach all dead ones and leave those that live', async () => {
   const { world, assay } = await start()
   await world.admin.query(`insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch,
@@ -123,6 +135,11 @@ test('however many sessions there are, rounds reach all dead ones and leave thos
   await world.admin.query(`insert into assay.customers (id, email, password_hash, sealed_data_key)
     select chr(97 + n) || 'aaaaaaaaaaaaaaa', n::text, '', '' from generate_series(0, 25) as n`)
   await world.advance(DAY + TOKEN)
+  await world.admin.query('analyze assay.sessions')
+  const plan = await planOfSweep(world)
+  expect(plan).toMatch(/Index (Only )?Scan using sessions_customer_id_id_pk on sessions/)
+  // From 100,000 on, Postgres compiles a statement (jit_above_cost).
+  expect(Number(/cost=[\d.]+\.\.([\d.]+)/.exec(plan)?.[1])).toBeLessThan(100_000)
   for (let rounds = 0; rounds < 2; rounds++) await assay.maintenance.run()
   const [left] = await world.admin.query<{ n: number; dead: number }>(
     'select count(*)::int as n, count(revoked_at)::int as dead from assay.sessions',
