@@ -91,6 +91,7 @@ CREATE FUNCTION "assay"."detach_audit_partition"(retention_seconds double precis
       RAISE WARNING 'assay: % has events that are younger than its month', name;
       RETURN NULL;
     END IF;
+    PERFORM assay.protect_audit(); -- Its table keeps these rights once it is detached.
     EXECUTE format('alter table assay.audit_events detach partition assay.%I', name);
     EXECUTE format('comment on table assay.%I is %L', name, 'detached at ' || assay.now());
     RETURN name;
