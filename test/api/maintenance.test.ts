@@ -109,9 +109,15 @@ test('where both take themselves for the one, what both find is done once', asyn
   await leaveDead()
   const dead = await left('sessions')
   expect(dead).toBeGreaterThan(1)
-  // Neither hears of the other until its next poll.
-  await world.admin.query(`update assay.replicas set seen_at = '-infinity'`)
+  // Neither hears of the other, whenever they poll.
+  await world.admin.query(`create function unseen() returns trigger language plpgsql as
+    'begin new.seen_at := ''-infinity''; return new; end'`)
+  await world.admin.query(
+    'create trigger unseen before insert or update on assay.replicas for each row execute function unseen()',
+  )
+  await world.admin.query('update assay.replicas set seen_at = seen_at')
   await runAtOnce()
+  await world.admin.query('drop function unseen() cascade')
   for (const replica of replicas) {
     expect(await ended(replica, 'ok')).toEqual(each(1))
     expect(await ended(replica, 'failed')).toEqual(each(0))
