@@ -11,18 +11,18 @@ import { markdown, median } from './table.ts'
 import { here } from './trees.ts'
 
 /**
- * What hostile callers cost the others. In one run, again and again: 24 well-behaved connections and a quiet one beside 24
- * further well-behaved ones, and then beside 24 hostile ones. Nobody reads the server's log, and a transaction on its
- * database stays open all the while.
+ * Measures what hostile callers cost the others. Each attack is one round: 24 well-behaved connections and a quiet one send
+ * requests beside 24 hostile ones. The rounds before and after it have 24 further well-behaved ones instead. During the whole
+ * run the server's log is a pipe that is not read, and a transaction on the database stays open.
  */
 
 const CONNECTIONS = 24
 /** Sessions, and events of the audit, that each hostile customer has. */
 const ROWS = 50_000
 
-/** What one crowd measured of the others, and of the server. */
+/** One round: the latencies of the well-behaved callers, and the server's longest stall. */
 interface Round {
-  /** Of the quiet customer's /verify and the well-behaved ones' /issue (ms). */
+  /** The 99th percentile of the quiet customer's /verify, and of the others' /issue (ms). */
   verify: number
   issue: number
   /** The longest time that the event loop was held (ms). */
@@ -89,7 +89,7 @@ async function round(
   seconds: number,
   { quiet, good, beside }: { quiet: Account; good: Account[]; beside: CrowdPlan['members'] },
 ): Promise<Round> {
-  await stallOf(assay) // It begins anew with each question.
+  await stallOf(assay) // Each answer is the maximum since the one before.
   const plan = (members: CrowdPlan['members']): CrowdPlan => ({ port: assay.port, members, seconds })
   const [ofQuiet, ofGood, ofBeside] = await Promise.all([
     crowd(plan([{ behaviour: 'quiet', account: quiet }])),

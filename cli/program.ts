@@ -2,6 +2,7 @@ import { VERSION } from '../server/lib/version.ts'
 import { AssayCommand } from './command.ts'
 import { keys } from './commands/api-keys.ts'
 import { audit } from './commands/audit.ts'
+import { clock } from './commands/clock.ts'
 import { completion } from './commands/completion.ts'
 import { customers } from './commands/customers.ts'
 import { doctor } from './commands/doctor.ts'
@@ -41,6 +42,7 @@ const commands = [
   sessions,
   revoke,
   audit,
+  clock,
   explain,
   token,
   completion,

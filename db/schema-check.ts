@@ -7,6 +7,7 @@ import { auditEventIds, auditEvents } from './schema/audit-events.ts'
 import { auditBatches, auditSequencer } from './schema/audit-order.ts'
 import { changeFeed } from './schema/change-feed.ts'
 import { customers } from './schema/customers.ts'
+import { clockBaselines, databaseClock } from './schema/database-clock.ts'
 import { idempotencyKeys } from './schema/idempotency-keys.ts'
 import { installation } from './schema/installation.ts'
 import { masterKeys } from './schema/master-keys.ts'
@@ -24,7 +25,9 @@ type Querier = Pick<Connection, 'query'>
 /** These are written in the migrations alone, since the schema in TypeScript can't express them. */
 const BY_HAND = [
   'function now',
+  'function clock_is_trusted',
   'function make_audit_partitions',
+  'function detach_audit_partition',
   'function drop_audit_partition',
   'function delete_audit_events',
   'function protect_audit',
@@ -39,7 +42,9 @@ const TABLES = [
   auditEvents,
   auditSequencer,
   changeFeed,
+  clockBaselines,
   customers,
+  databaseClock,
   idempotencyKeys,
   installation,
   masterKeys,
@@ -138,6 +143,7 @@ const GAPS = {
   'has more than one counter of revocations': '(select count(*) from assay.change_feed) > 1',
   'has revocations that its counter does not know':
     '(select max(seq) from assay.change_feed) < (select max(seq) from assay.revocations)',
+  'has no row for the observations of its clock': 'not exists (select from assay.database_clock)',
   // Logical replication doesn't take sequences along: what is ended next would get a number that ended before.
   'has epochs that its sequence has still to give': `(select last_value from assay.epochs) <
     greatest((select max(epoch) from assay.customers), (select max(epoch) from assay.subject_epochs),

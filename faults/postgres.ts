@@ -25,14 +25,15 @@ export function findBinaries(): string | undefined {
   return process.env.PG_BIN ?? globSync('/usr/lib/postgresql/*/bin').sort().at(-1)
 }
 
-/** How a server checks passwords, and further lines of its postgresql.conf. */
+/** How a server checks passwords, further lines of its postgresql.conf, and more of its environment. */
 export interface ServerOptions {
   auth?: 'scram-sha-256' | 'md5'
   settings?: string[]
+  env?: Record<string, string>
 }
 
 /** Every login needs a password, as in production. `url` is the superuser's. */
-export const startPostgres = ({ auth = 'scram-sha-256', settings = [] }: ServerOptions = {}) =>
+export const startPostgres = ({ auth = 'scram-sha-256', settings = [], env }: ServerOptions = {}) =>
   startCluster(async (command, data) => {
     const passwordFile = `${data}.password`
     writeFileSync(passwordFile, SUPERUSER_PASSWORD)
@@ -50,7 +51,7 @@ export const startPostgres = ({ auth = 'scram-sha-256', settings = [] }: ServerO
       '-N',
     )
     appendFileSync(join(data, 'postgresql.conf'), settings.map(line => `${line}\n`).join(''))
-  })
+  }, env)
 
 const SUPERUSER_PASSWORD = 'superuser-of-a-test'
 
@@ -72,7 +73,10 @@ export const startCopy = (original: OwnPostgres): Promise<OwnPostgres> =>
 type Command = (name: string, ...args: string[]) => Promise<{ stdout: string }>
 
 /** `fill` makes the folder of its data. */
-async function startCluster(fill: (command: Command, data: string) => Promise<unknown>) {
+async function startCluster(
+  fill: (command: Command, data: string) => Promise<unknown>,
+  env: Record<string, string> = {},
+) {
   const bin = findBinaries()
   if (bin === undefined) throw new Error('no Postgres server to start: set PG_BIN to the folder of initdb')
   const as = identity()
@@ -82,7 +86,7 @@ async function startCluster(fill: (command: Command, data: string) => Promise<un
   const url = `postgres://postgres:${SUPERUSER_PASSWORD}@127.0.0.1:${port}/postgres`
   const data = join(folder, 'data')
   const logFile = join(folder, 'log')
-  const options = { ...as, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C' } }
+  const options = { ...as, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C', ...env } }
   const settings = `-c listen_addresses=127.0.0.1 -c port=${port} -c unix_socket_directories=${folder}`
   const command: Command = (name, ...args) => run(join(bin, name), args, options)
   const control = (...args: string[]) =>

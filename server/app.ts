@@ -8,6 +8,7 @@ import { getPath } from './http/target.ts'
 import type { Tracing } from './lib/tracing.ts'
 import { account } from './routes/account.ts'
 import { adminAudit } from './routes/admin/audit.ts'
+import { clock } from './routes/admin/clock.ts'
 import { customers } from './routes/admin/customers.ts'
 import { policies } from './routes/admin/policies.ts'
 import { replicas } from './routes/admin/replicas.ts'
@@ -80,7 +81,7 @@ export function createApp(services: Services, tracing?: Tracing) {
   app.use('/admin/*', requireOperator)
   app.route('/admin/customers', customers).route('/admin/customers', policies)
   app.route('/admin/audit', adminAudit).route('/admin/replicas', replicas)
-  app.route('/admin/servers', resourceServers)
+  app.route('/admin/servers', resourceServers).route('/admin/clock', clock)
   app.route('/admin/revoke', adminRevoke).route('/admin/explain', adminExplain)
 
   app.post(`${CUSTOMER}/revoke`, loadCustomer, revokeCustomer)

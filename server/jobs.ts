@@ -1,6 +1,14 @@
 import { deleteOldOrder } from '../db/queries/audit-order.ts'
 import { dropOldEvents, makePartitions } from '../db/queries/audit-partitions.ts'
-import { countDeadRows, DEAD, deleteDead, deleteUnneededEpochs, isWhole } from '../db/queries/maintenance.ts'
+import {
+  countDeadRows,
+  DEAD,
+  deleteDead,
+  deleteDeadSessions,
+  deleteUnneededEpochs,
+  isWhole,
+  type SessionCursor,
+} from '../db/queries/maintenance.ts'
 import { isFirst } from '../db/queries/replicas.ts'
 import { sweepErasedCustomers } from './customers/admin.ts'
 import { firstCursor, retireOutlivedKeys } from './keys/retirement.ts'
@@ -9,6 +17,10 @@ import type { Services } from './services.ts'
 
 /** Between two rounds (ms). */
 const INTERVAL_MS = 60_000
+/** The windows of sessions that a round looks at, at most: 28 million sessions a day. */
+const MAX_SESSION_WINDOWS = 10
+
+const FIRST_SESSION: SessionCursor = { customerId: '', id: '' }
 
 /**
  * Runs the background jobs. One replica runs them for the whole installation, in small batches. If two
@@ -17,6 +29,7 @@ const INTERVAL_MS = 60_000
 export class Maintenance {
   readonly #services: Services
   #cursor = firstCursor()
+  #sessionCursor: SessionCursor = { customerId: firstCursor().customerId, id: '' }
   #timer: NodeJS.Timeout | undefined
   #round: Promise<void> | undefined
   #stopped = false
@@ -25,16 +38,21 @@ export class Maintenance {
     this.#services = services
   }
 
+  /** Compares the clocks at once, so that a restart doesn't hide that deletion is held. */
   start() {
-    this.#timer = setInterval(() => {
-      this.#round ??= this.run().finally(() => {
-        this.#round = undefined
-      })
-    }, INTERVAL_MS)
+    this.#begin(() => this.#watchClock())
+    this.#timer = setInterval(() => this.#begin(() => this.run()), INTERVAL_MS)
+  }
+
+  #begin(work: () => Promise<void>) {
+    this.#round ??= work().finally(() => {
+      this.#round = undefined
+    })
   }
 
   /** One round, now. Doesn't throw. */
   async run(): Promise<void> {
+    await this.#watchClock()
     const ours = await this.#isOurs()
     // Only the replica that maintains reports them.
     if (!ours) this.#services.metrics.deadRows = 0
@@ -52,6 +70,11 @@ export class Maintenance {
     const { db, replica } = this.#services
     const rows = await isFirst(db, { replica }).catch(() => undefined)
     return rows?.[0]?.first ?? true
+  }
+
+  /** Every replica does this. One that maintains next must have seen the clock before a jump. */
+  #watchClock(): Promise<void> {
+    return this.#do('clock', () => this.#services.clockWatch.observe())
   }
 
   async #do(job: string, run: () => Promise<unknown>) {
@@ -77,6 +100,7 @@ export class Maintenance {
       erased: () => sweepErasedCustomers(this.#services),
       rotate: () => rotateAgedKeys(this.#services, config.keyMaxAge),
       dead_rows: () => this.#countDeadRows(),
+      sessions: () => this.#clearSessions(),
       ...Object.fromEntries(dead.map(table => [table, () => this.#clear(table)])),
       subject_epochs: () => this.#clearEpochs(),
     }
@@ -107,6 +131,19 @@ export class Maintenance {
       const [batch] = await deleteUnneededEpochs(this.#services.db, {})
       removed += batch!.deleted
       if (isWhole(batch!.due)) break
+    }
+    return removed
+  }
+
+  /** Continues where the last round ended, and looks at each session once at most. */
+  async #clearSessions(): Promise<number> {
+    let removed = 0
+    for (let windows = 0; windows < MAX_SESSION_WINDOWS && !this.#stopped; windows++) {
+      const from = this.#sessionCursor
+      const [window] = await deleteDeadSessions(this.#services.db, from)
+      removed += window!.removed
+      this.#sessionCursor = window!.next ?? FIRST_SESSION
+      if (window!.next === null && from === FIRST_SESSION) break
     }
     return removed
   }

@@ -1,9 +1,10 @@
 // First: it handles signals while the other modules are loaded.
 import './shutdown.ts'
 import cluster from 'node:cluster'
-import { readFileSync } from 'node:fs'
+import { randomUUID } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, uptime } from 'node:os'
 import { banner } from './banner.ts'
 import {
   type Config,
@@ -27,6 +28,7 @@ import {
 import { exitNow } from './exit.ts'
 import { describeFailure } from './exit-codes.ts'
 import { loadKeyRing } from './keys/master-keys.ts'
+import type { Clock } from './lib/clock.ts'
 import { createLog, type Log } from './lib/logger.ts'
 import { standardOutput, writeMessage } from './lib/standard-output.ts'
 import {
@@ -41,7 +43,21 @@ import { cleanUpAtSignal, codeOfSignal, exitOnUncaught, handleSignals, type Sign
 /** sysexits.h: the command is wrong. */
 const EX_USAGE = 64
 
-const clock = { monotonic: () => performance.now(), wall: () => Date.now() }
+const BOOT_ID = '/proc/sys/kernel/random/boot_id'
+const MINUTE_MS = 60_000
+
+const clock: Clock = { monotonic: () => performance.now(), wall: () => Date.now(), boot: readBootClock() }
+
+/** Where the system gives its boot no id, the clock is this process's own. */
+function readBootClock(): Clock['boot'] {
+  const boot = existsSync(BOOT_ID) ? readFileSync(BOOT_ID, 'utf8').trim() : randomUUID()
+  return () => {
+    const reading = Number(process.hrtime.bigint()) / 1e6
+    // This clock stands still while the machine sleeps, and the uptime does not: after a sleep it is another clock.
+    const slept = Math.round((uptime() * 1000 - reading) / MINUTE_MS)
+    return { id: `${boot}.${slept}`, reading }
+  }
+}
 
 const HELP = new Set(['help', '--help', '-h'])
 const USAGE = `usage: npm start              serve (settings come from the environment; README.md lists them)

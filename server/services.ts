@@ -22,6 +22,7 @@ import { MemoryRateLimiter, type RateLimiter, RedisRateLimiter } from './lib/rat
 import { RedisNames } from './lib/redis-names.ts'
 import { droppedLogLines } from './lib/standard-output.ts'
 import { ChangeFeed } from './revocation/change-feed.ts'
+import { ClockWatch } from './revocation/clock-watch.ts'
 import { RedisNotifier } from './revocation/notify.ts'
 import { RevocationList } from './revocation/revocation-list.ts'
 import { Revoker } from './revocation/revoker.ts'
@@ -99,11 +100,13 @@ export function createServices(parts: Parts) {
       tokenCache: () => authenticator.stats,
       redisKeyCache: () => redisKeyCache?.counts ?? new Map(),
       redisFailures: () => redis?.failures() ?? 0,
+      clockHeld: () => clockWatch.isHeld,
       droppedLogLines,
     },
     { process: parts.processMetrics, worker },
   )
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
+  const clockWatch: ClockWatch = new ClockWatch({ db, clock, log })
   const replica = randomId(15)
   const sequencer: AuditSequencer = new AuditSequencer({ db, clock, log })
   const revocations = new RevocationList()
@@ -156,6 +159,7 @@ export function createServices(parts: Parts) {
   return {
     config,
     clock,
+    clockWatch,
     log,
     db,
     keyRing,

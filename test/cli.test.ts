@@ -282,6 +282,12 @@ test('everyone is revoked, when that is meant', async () => {
   expect((await json('audit --type everyone.revoked'))[0]).toMatchObject({ actor: 'operator:admin' })
 })
 
+test('the clock is shown, and where nothing is held there is nothing to confirm', async () => {
+  expect(Date.parse((await json('clock show')).database_time)).toBeGreaterThan(0)
+  expect((await assay('clock show')).stdout).toMatch(/^deletion\s+not held$/m)
+  expect((await assay('clock confirm')).stdout).toContain('nothing to confirm')
+})
+
 test.skipIf(!findProgram('script'))('whoever sits at a terminal types a word to confirm', async () => {
   const { access_token } = await session(await newCustomer())
   const typing = async (word: string) => {

@@ -15,7 +15,11 @@ const WRITE_TIMEOUT = 500
 const LONG = 32 * 2 ** 20
 let server: Server
 let lines: string[]
-const clock = { monotonic: () => performance.now(), wall: () => Date.now() }
+const clock = {
+  monotonic: () => performance.now(),
+  wall: () => Date.now(),
+  boot: () => ({ id: 'test', reading: performance.now() }),
+}
 
 beforeEach(async () => {
   lines = []

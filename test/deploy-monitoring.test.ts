@@ -61,6 +61,7 @@ async function atStart(): Promise<string> {
       database: () => ({ calls: 0, connections: 0 }),
       auditLag: zero,
       bodyBytes: zero,
+      clockHeld: () => false,
       tokenCache: () => ({ outcomes: new Map(), tokens: 0, bytes: 0 }),
       redisKeyCache: () => new Map(OUTCOMES.map(outcome => [outcome, 0])),
       redisFailures: zero,

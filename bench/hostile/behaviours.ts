@@ -4,7 +4,7 @@ import { bearer, JSON_TYPE, PASSWORD } from '../api.ts'
 import type { Ask } from '../plan.ts'
 import type { Caller } from './caller.ts'
 
-/** Who calls: a customer with its credentials, from an address of its own. */
+/** A customer with its credentials, and the address that it calls from. */
 export interface Account {
   email: string
   apiKey: string
@@ -16,7 +16,7 @@ export interface Account {
 /** Takes the latency of one request of a kind (ms), and its status. */
 export type Note = (kind: string, took: number, status: number) => void
 
-/** What one connection does again and again. */
+/** A connection repeats this until the round ends. */
 export type Behaviour = (caller: Caller, account: Account, note: Note) => Promise<void>
 
 const FORM = { 'Content-Type': 'application/x-www-form-urlencoded' }
@@ -96,7 +96,7 @@ const anyName = () => randomBytes(9).toString('base64url')
 
 export const WELL_BEHAVED = { 'well-behaved': wellBehaved, quiet }
 
-/** What a free account, or nobody, can ask for again and again. */
+/** A free account, or a caller without one, can send these without end. */
 export const ATTACKS: Record<string, Behaviour> = {
   'batches of 1 MiB without a token': asking(({ apiKey }) =>
     json('/introspect/batch', NO_TOKENS, bearer(apiKey)),

@@ -2,7 +2,7 @@ import { json } from 'node:stream/consumers'
 import { type Account, type Behaviour, behaviourOf } from './behaviours.ts'
 import { Caller } from './caller.ts'
 
-/** A process of its own: connections that behave as they are told, for so long. It writes what each kind of request took. */
+/** This process opens connections, each with its behaviour, and writes how long each kind of request took. */
 
 export interface CrowdPlan {
   port: number

@@ -53,6 +53,13 @@ CREATE TABLE "assay"."change_feed" (
 	"seq" bigint PRIMARY KEY DEFAULT 0 NOT NULL
 );
 --> statement-breakpoint
+CREATE TABLE "assay"."clock_baselines" (
+	"id" text PRIMARY KEY NOT NULL,
+	"reading" bigint NOT NULL,
+	"observed_at" timestamp with time zone NOT NULL,
+	"drift" bigint DEFAULT 0 NOT NULL
+);
+--> statement-breakpoint
 CREATE TABLE "assay"."customers" (
 	"id" text PRIMARY KEY NOT NULL,
 	"email" text NOT NULL,
@@ -77,6 +84,16 @@ CREATE TABLE "assay"."customers" (
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
 	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled')),
 	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict', 'reusable'))
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."database_clock" (
+	"only" boolean PRIMARY KEY DEFAULT true NOT NULL,
+	"observed_at" timestamp with time zone,
+	"observed_wall" bigint,
+	"held_until" timestamp with time zone,
+	"jumped_at" timestamp with time zone,
+	"jump" bigint,
+	CONSTRAINT "database_clock_only" CHECK ("assay"."database_clock"."only")
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."idempotency_keys" (
@@ -207,7 +224,6 @@ CREATE INDEX "revocations_dead_after" ON "assay"."revocations" USING btree ("dea
 CREATE INDEX "revocations_replaced" ON "assay"."revocations" USING btree ("customer_id","kind","key","dead_after") WHERE "assay"."revocations"."kind" in ('subject', 'customer');--> statement-breakpoint
 CREATE INDEX "sessions_subject" ON "assay"."sessions" USING btree ("customer_id","subject","issued_at");--> statement-breakpoint
 CREATE INDEX "sessions_listed" ON "assay"."sessions" USING btree ("customer_id","issued_at","id");--> statement-breakpoint
-CREATE INDEX "sessions_ends_at" ON "assay"."sessions" USING btree ("ends_at");--> statement-breakpoint
 CREATE UNIQUE INDEX "signing_keys_current" ON "assay"."signing_keys" USING btree ("customer_id","use") WHERE "assay"."signing_keys"."state" = 'current';--> statement-breakpoint
 CREATE INDEX "signing_keys_previous_access" ON "assay"."signing_keys" USING btree ("replaced_at") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'access';--> statement-breakpoint
 CREATE INDEX "signing_keys_previous_refresh" ON "assay"."signing_keys" USING btree ("customer_id","version") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'refresh';--> statement-breakpoint

@@ -62,10 +62,18 @@ CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql 
     END LOOP;
   END $$;
 --> statement-breakpoint
--- Drops the oldest month that lies wholly before the retention period, and returns its name; null if there is none. It
--- drops one month at a time, because the parent's lock blocks every act. It never drops the last two days, whatever it is
--- asked: AUDIT_RETENTION can't be shorter.
-CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precision) RETURNS text
+-- Whether what depends on the database's clock may be deleted: a replica compared the clock with a monotonic one in the last
+-- five minutes, and no jump holds deletion. The bound on the age catches a jump between that comparison and this call.
+CREATE FUNCTION "assay"."clock_is_trusted"() RETURNS boolean LANGUAGE sql VOLATILE
+  SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM assay.database_clock
+    WHERE held_until IS NULL AND assay.now() < observed_at + interval '5 minutes') $$;
+--> statement-breakpoint
+-- Detaches the oldest month that lies wholly before the retention period, and returns its name; null if there is none, or
+-- while the clock is not trusted. Its table stays for a week, see drop_audit_partition, and its comment says since when. It
+-- detaches one month at a time, because the parent's lock blocks every act. It never detaches the last two days, whatever it
+-- is asked: AUDIT_RETENTION can't be shorter.
+CREATE FUNCTION "assay"."detach_audit_partition"(retention_seconds double precision) RETURNS text
   LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
   DECLARE
@@ -73,7 +81,7 @@ CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precisio
     is_old boolean;
   BEGIN
     IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
-      RAISE EXCEPTION 'assay: the last two days of audit events can not be dropped' USING ERRCODE = '22023';
+      RAISE EXCEPTION 'assay: the last two days of audit events can not be detached' USING ERRCODE = '22023';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('assay.audit_events'));
     SELECT c.relname INTO name
@@ -82,7 +90,7 @@ CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precisio
       AND to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month'
         < (assay.now() AT TIME ZONE 'UTC') - make_interval(secs => retention_seconds)
     ORDER BY c.relname LIMIT 1;
-    IF name IS NULL THEN
+    IF name IS NULL OR NOT assay.clock_is_trusted() THEN
       RETURN NULL;
     END IF;
     -- Its name is not trusted: what it holds decides.
@@ -92,12 +100,42 @@ CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precisio
       RAISE WARNING 'assay: % has events that are younger than its month', name;
       RETURN NULL;
     END IF;
+    PERFORM assay.protect_audit(); -- Its table keeps these rights once it is detached.
+    EXECUTE format('alter table assay.audit_events detach partition assay.%I', name);
+    EXECUTE format('comment on table assay.%I is %L', name, 'detached at ' || assay.now());
+    RETURN name;
+  END $$;
+--> statement-breakpoint
+-- Drops a month that was detached a week ago and still lies before the retention period, and returns its name; null if there
+-- is none, or while the clock is not trusted. Only the owner can change the comment that says when it was detached.
+CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precision) RETURNS text
+  LANGUAGE plpgsql SECURITY DEFINER
+  SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
+  DECLARE
+    name text;
+  BEGIN
+    IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
+      RAISE EXCEPTION 'assay: the last two days of audit events can not be dropped' USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('assay.audit_events'));
+    SELECT c.relname INTO name
+    FROM pg_class c
+    WHERE c.relnamespace = 'assay'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
+      AND c.relname ~ '^audit_events_\d{4}_\d{2}$'
+      AND to_date(right(c.relname, 7), 'YYYY_MM') + interval '1 month'
+        < (assay.now() AT TIME ZONE 'UTC') - make_interval(secs => retention_seconds)
+      AND substring(obj_description(c.oid, 'pg_class') FROM '^detached at (.*)$')::timestamptz
+        < assay.now() - interval '7 days'
+    ORDER BY c.relname LIMIT 1;
+    IF name IS NULL OR NOT assay.clock_is_trusted() THEN
+      RETURN NULL;
+    END IF;
     EXECUTE format('drop table assay.%I', name);
     RETURN name;
   END $$;
 --> statement-breakpoint
--- Deletes at most `batch` events older than the retention period from the default partition, and returns how many. The same
--- two days are never deleted.
+-- Deletes at most `batch` events older than the retention period from the default partition, and returns how many; none while
+-- the clock is not trusted. The same two days are never deleted.
 CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision, batch integer) RETURNS integer
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   DECLARE
@@ -105,6 +143,9 @@ CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision
   BEGIN
     IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
       RAISE EXCEPTION 'assay: the last two days of audit events can not be deleted' USING ERRCODE = '22023';
+    END IF;
+    IF NOT assay.clock_is_trusted() THEN
+      RETURN 0;
     END IF;
     DELETE FROM assay.audit_events_default WHERE (at, id) IN (
       SELECT at, id FROM assay.audit_events_default
@@ -218,6 +259,8 @@ CREATE FUNCTION "assay"."delete_audit_batches"(batch integer) RETURNS integer
     RETURN deleted;
   END $$;
 --> statement-breakpoint
+INSERT INTO "assay"."database_clock" DEFAULT VALUES;
+--> statement-breakpoint
 SELECT "assay"."protect_audit"();
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION "assay"."protect_audit"() FROM PUBLIC;
@@ -225,6 +268,8 @@ REVOKE ALL ON FUNCTION "assay"."protect_audit"() FROM PUBLIC;
 REVOKE ALL ON FUNCTION "assay"."delete_audit_events"(double precision, integer) FROM PUBLIC;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION "assay"."make_audit_partitions"() FROM PUBLIC;
+--> statement-breakpoint
+REVOKE ALL ON FUNCTION "assay"."detach_audit_partition"(double precision) FROM PUBLIC;
 --> statement-breakpoint
 REVOKE ALL ON FUNCTION "assay"."drop_audit_partition"(double precision) FROM PUBLIC;
 --> statement-breakpoint

@@ -13,6 +13,10 @@ export const makePartitions = (db: Pick<Connection, 'query'>) =>
 /** Events that one statement deletes at most: too few to slow down anything else. */
 const BATCH_ROWS = 5_000
 
+const detachOldPartition = prepared('detachOldPartition')<{ retention: number }, { name: string | null }>(
+  sql`select assay.detach_audit_partition(${param('retention')}::float8) as name`,
+)
+
 const dropOldPartition = prepared('dropOldPartition')<{ retention: number }, { name: string | null }>(
   sql`select assay.drop_audit_partition(${param('retention')}::float8) as name`,
 )
@@ -22,12 +26,14 @@ const deleteOldEvents = prepared('deleteOldEvents')<{ retention: number }, { del
 )
 
 /**
- * Drops the months that are older than `retention` (seconds, at least two days), and deletes a batch of old events from the
- * default partition. A drop waits a second at most for the parent's lock, which blocks every act; the next round tries
- * again. Returns the number of months and events removed.
+ * Detaches the months that are older than `retention` (seconds, at least two days), drops those that were detached a week ago,
+ * and deletes a batch of old events from the default partition; nothing while the clock is not trusted. A detachment waits
+ * a second at most for the parent's lock, which blocks every act; the next round tries again. Returns the number of
+ * months dropped and events deleted.
  */
 export async function dropOldEvents(db: Pick<Database, 'query'>, retention: number): Promise<number> {
   let months = 0
+  while ((await detachOldPartition(db, { retention }))[0]!.name !== null);
   while ((await dropOldPartition(db, { retention }))[0]!.name !== null) months++
   return months + (await deleteOldEvents(db, { retention }))[0]!.deleted
 }

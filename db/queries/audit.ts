@@ -38,6 +38,8 @@ export const AUDIT_TYPES = [
   'server.rotated',
   'server.deleted',
   'installation.moved',
+  'clock.jumped',
+  'clock.confirmed',
 ] as const
 
 export type AuditType = (typeof AUDIT_TYPES)[number]

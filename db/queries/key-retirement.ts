@@ -7,6 +7,7 @@ import { sessions } from '../schema/sessions.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 import { AFTER_DEATH, LONGEST_TOKEN, publishedColumns, publishParts } from './change-feed.ts'
+import { clockIsTrusted, isHeld } from './database-clock.ts'
 import { fromLiveTokens, MAX_COUNTED } from './live-counts.ts'
 import { isLive } from './sessions.ts'
 
@@ -81,7 +82,7 @@ export const retireAccessKeys = prepared('retireAccessKeys')<
     select ${k.customerId}, ${k.use}, ${k.version}
     from ${signingKeys} as ${k}
     where ${k.state} = 'previous' and ${k.use} = 'access'
-      and ${k.replacedAt} < (select ${now} - ${LONGEST_TOKEN} - ${AFTER_DEATH})
+      and ${k.replacedAt} < (select ${now} - ${LONGEST_TOKEN} - ${AFTER_DEATH} where ${clockIsTrusted})
     order by ${k.replacedAt}
     limit ${param('limit')}::int
     for update of ${k} skip locked
@@ -124,7 +125,7 @@ export const retireRefreshKeys = prepared('retireRefreshKeys')<
     select ${k.customerId}, ${k.use}, ${k.version}
     from candidates as l
     join ${signingKeys} as ${k} on ${k.customerId} = l.customer_id and ${k.use} = 'refresh' and ${k.version} = l.version
-    where ${k.state} = 'previous' and ${isQuiescent(k)} and not exists (select ${fromSessionsOf(k)})
+    where ${clockIsTrusted} and ${k.state} = 'previous' and ${isQuiescent(k)} and not exists (select ${fromSessionsOf(k)})
     order by ${k.customerId}, ${k.version}
     for update of ${k} skip locked
   ),
@@ -140,6 +141,8 @@ export interface RetirementResult {
   /** These forbid it: sessions that carry the version, and at most so many access tokens. Each is counted up to MAX_COUNTED. */
   sessions: number
   tokens: number
+  /** Whether a jump of the database's clock forbids it. */
+  held: boolean
   /** The change feed's number, if it was retired now. */
   seq: number | null
 }
@@ -164,11 +167,12 @@ export const retireKey = prepared('retireKey')<
   ),
   checked as materialized (
     select k.*, ${isQuiescent(k)} as quiet, ${limited(fromSessionsOf(k))} as sessions,
-      ${limited(fromTokensOf(k))} as tokens
+      ${limited(fromTokensOf(k))} as tokens, ${isHeld} as held
     from named as ${k}
   ),
-  due as (select * from checked where state = 'previous' and quiet and sessions = 0 and tokens = 0),
+  due as (select * from checked where state = 'previous' and quiet and sessions = 0 and tokens = 0
+    and not held),
   ${retireParts}
   select case when retired.t is null then checked.state else 'retired' end as state,
-    coalesce(retired.t, checked.retired_at) as "retiredAt", sessions, tokens, ${publishedColumns}
+    coalesce(retired.t, checked.retired_at) as "retiredAt", sessions, tokens, held, ${publishedColumns}
   from checked left join retired on true`)

@@ -7,6 +7,7 @@ import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 import { nextEpoch, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
+import { clockIsTrusted } from './database-clock.ts'
 
 /** A rotation starts from this. */
 export interface Rotatable extends Position {
@@ -102,6 +103,8 @@ export const rotateKeys = prepared('rotateKeys')<
  *    of the customers with one.
  * 2. Each of them has an age up to a tenth less, by its id: customers that came together don't rotate together. A
  *    customer with as many older versions as may verify waits until some retire.
+ *
+ * None while the clock is not trusted: a key made while the clock is ahead would be too young for as long.
  */
 export const findAged = prepared('findAged')<
   { maxAge: number; mostPrevious: number; limit: number },
@@ -122,7 +125,7 @@ export const findAged = prepared('findAged')<
   select ${c.id} as "customerId", ${c.rotations}, bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh
   from candidates k
   join ${customers} as ${c} on ${c.id} = k.customer_id and ${c.state} = 'active'
-  where k.created_at < ${now}
+  where ${clockIsTrusted} and k.created_at < ${now}
       - make_interval(secs => max_age * (0.9 + 0.1 * (abs(hashtext(k.customer_id)::bigint) % 1000) / 1000.0))
     and (select count(*) from ${signingKeys} as ${p} where ${p.customerId} = ${c.id} and ${p.state} = 'previous')
       < ${param('mostPrevious')}

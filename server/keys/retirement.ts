@@ -58,6 +58,7 @@ export async function retireSigningKey(
   if (!found) throw new ApiError('not_found', `there is no ${which.use} secret of this version`)
   if (found.state === 'current')
     throw new ApiError('conflict', 'this version is the current one, which signs; rotate first')
+  if (found.state === 'previous' && found.held) throw new ApiError('conflict', CLOCK_JUMPED)
   if (found.state === 'previous') throw await findBlocking(services, customerId, which, found)
   if (found.seq !== null) revoker.invalidateCustomer(customerId, found.seq)
   return { retiredAt: found.retiredAt!, seq: found.seq ?? undefined }
@@ -78,6 +79,9 @@ async function findBlocking(
     would_end: { ...wouldEnd! },
   })
 }
+
+const CLOCK_JUMPED =
+  "the database's clock has jumped, so it can not be known what still uses this version; try again once an operator has confirmed the clock"
 
 const tooSoon = (graceSeconds: number) =>
   `requests that were under way when it was replaced may still need this version; try again in ${IN_FLIGHT_SECONDS + graceSeconds} s`

@@ -25,6 +25,8 @@ export interface MetricSources {
   /** Lookups of records in Redis, by outcome. */
   redisKeyCache(): ReadonlyMap<string, number>
   redisFailures(): number
+  /** Whether a jump of the database's clock holds deletion. */
+  clockHeld(): boolean
   droppedLogLines(): number
 }
 
@@ -261,6 +263,9 @@ function gauges(registers: Registry[], sources: MetricSources & { deadRows(): nu
     'Since every committed audit event was last known to have its position.',
     'max',
     sources.auditLag,
+  )
+  gauge('assay_clock_held', '1 while a jump of the database’s clock holds deletion.', 'max', () =>
+    Number(sources.clockHeld()),
   )
   gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
   gauge(

@@ -19,8 +19,8 @@ export interface TokenQuotaOptions {
 
 /**
  * Limits how many tokens a customer is issued in a minute by this process, and how often its sessions are refreshed: each is an
- * event of the audit, which is kept for long. A session has a limit of its own, so that none of the customer's users can use
- * up what all of them have. Counted in memory, because both are on the way of every issue and refresh.
+ * event of the audit, which is kept for long. A session has a limit of its own, so that one user can't use up
+ * the quota of the customer's other users. Counted in memory, because both are on the way of every issue and refresh.
  */
 export class TokenQuota {
   readonly #options: TokenQuotaOptions

@@ -1,4 +1,6 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { makePartitions } from '../../db/queries/audit-partitions.ts'
 import { ADMIN_TOKEN, makeWorld, type Replica, type World } from '../support/world.ts'
 
@@ -102,4 +104,82 @@ test('what is older than the audit is kept goes, whole months and what stood els
   expect(Number(/^assay_maintenance_removed_total\{task="audit"\} (\d+)$/m.exec(text)?.[1])).toBeGreaterThan(
     3,
   )
+})
+
+/** A world whose first month is older than the audit is kept: the name of that month, and a customer with events in it. */
+async function worldWithOldMonth() {
+  const old = await makeWorld({ KEY_MAX_AGE: '0s' })
+  onTestFinished(() => old.stop())
+  const replica = await old.replica()
+  const { id } = await replica.signUp()
+  const [{ month } = { month: '' }] = await old.admin.query<{ month: string }>(
+    `select to_char(assay.now() at time zone 'UTC', '"audit_events_"YYYY_MM') as month`,
+  )
+  await old.advance(432 * 86_400_000)
+  await old.maintain()
+  const state = async () => {
+    const [row] = await old.admin.query<{ attached: boolean }>(
+      `select relispartition as attached from pg_class where relname = $1 and relkind = 'r'`,
+      [month],
+    )
+    return row === undefined ? 'dropped' : row.attached ? 'attached' : 'detached'
+  }
+  const events = async () =>
+    (await old.admin.query('select from assay.audit_events where customer_id = $1', [id])).length
+  return { old, month, state, events }
+}
+
+const DAY = 86_400_000
+
+test('a month that is too old is detached, and its table is dropped a week later', async () => {
+  const { old, state, events } = await worldWithOldMonth()
+  expect([await state(), await events()]).toEqual(['detached', 0])
+  await old.advance(7 * DAY - 60_000)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+  await old.advance(120_000)
+  await old.maintain()
+  expect(await state()).toBe('dropped')
+})
+
+test('a jump of the clock keeps what was detached', async () => {
+  const { old, state } = await worldWithOldMonth()
+  await old.jump(30 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+  await old.jump(-30 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+})
+
+test('a month that was detached can be attached again, with its events, as docs/running.md says', async () => {
+  const { old, month, state, events } = await worldWithOldMonth()
+  const from = month.slice(-7).replace('_', '-')
+  const manual = readFileSync(join(import.meta.dirname, '../../docs/running.md'), 'utf8')
+  const [, commands = ''] = /```sql\n([^`]+attach partition[^`]+)```/.exec(manual) ?? []
+  const to = new Date(Date.UTC(Number(from.slice(0, 4)), Number(from.slice(5)))).toISOString().slice(0, 7)
+  const statements = commands
+    .replaceAll('audit_events_2025_01', month)
+    .replaceAll('2025-01', from)
+    .replaceAll('2025-02', to)
+    .split(';')
+  // An event that came meanwhile, of a customer that was erased.
+  await old.admin.query(
+    `insert into assay.audit_events (at, customer_id, type, actor, subject) values ($1, 'gone', 'token.issued', 'x', 'ann')`,
+    [`${from}-01 12:00:00+00`],
+  )
+  expect(statements.slice(0, -1)).toHaveLength(3)
+  for (const statement of statements.slice(0, -1)) await old.admin.query(statement)
+  const [gone] = await old.admin.query<{ month: string; subject: string | null }>(
+    `select tableoid::regclass::text as month, subject from assay.audit_events where customer_id = 'gone'`,
+  )
+  expect(gone).toEqual({ month: `assay.${month}`, subject: null })
+  expect([await state(), await events()]).toEqual(['attached', 1])
+  // It is as old as before, so the next round detaches it again, and the week begins anew.
+  await old.advance(6 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
+  await old.advance(6 * DAY)
+  await old.maintain()
+  expect(await state()).toBe('detached')
 })

@@ -124,7 +124,10 @@ describe('a refresh token', () => {
     const claims = claimsOf(tokens.refresh_token)
     const { json } = await assay.introspect(tokens.refresh_token, `Bearer ${customer.apiKey}`)
     const { gen: _, ...rest } = claims
-    expect(json).toEqual({ active: true, ...rest, scope: 'read write', scopes: ['read', 'write'] })
+    // It says when the session ends if it lies idle, which is earlier than the token's own exp.
+    const exp = claims.iat + 30 * 86_400
+    expect(json).toEqual({ active: true, ...rest, exp, scope: 'read write', scopes: ['read', 'write'] })
+    expect(claims.exp).toBe(claims.iat + 90 * 86_400)
     expect(json).toMatchObject({ aud: 'refresh', sub: 'user-1', client_id: customer.id })
   })
 

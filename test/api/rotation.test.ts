@@ -175,6 +175,7 @@ test('rotation by age adds no version to a customer that has as many as may veri
     [customer.id],
   )
   await world.advance(91 * DAY)
+  await here.clockWatch.observe()
   await rotateAgedKeys(here, 90 * 86_400)
   expect(await versions()).toHaveLength(41)
   await world.admin.query(
@@ -253,6 +254,7 @@ test('a customer that is disabled, or no longer there, rotates nothing', async (
 test('two replicas that find the same old secret rotate it once', async () => {
   const customer = await here.signUp()
   await world.advance(91 * DAY)
+  await here.clockWatch.observe()
   await Promise.all([here, there].map(replica => rotateAgedKeys(replica, 90 * 86_400)))
   const login = await here.postJson('/api/auth/login', { email: customer.email, password: customer.password })
   expect(await states(customer, login.json.access_token)).toContain('access 2 current')

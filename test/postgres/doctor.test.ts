@@ -65,6 +65,7 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
     'migrations',
     'privileges',
     'installation',
+    'deletion',
     'master keys',
     'round trip',
   ])
@@ -181,6 +182,17 @@ test.each(Object.entries(PLANTED))(
       expect(stdout + stderr).not.toContain(secret)
   },
 )
+
+test('a jump of the clock that holds deletion is named, and what to do', async () => {
+  await sql`update assay.database_clock set held_until = '2100-01-02', jumped_at = '2100-01-01', jump = 7200000`
+  const { bad } = await examine(good)
+  await sql`update assay.database_clock set held_until = null`
+  expect(bad.find(({ check }) => check === 'deletion')).toMatchObject({
+    state: 'warning',
+    found: expect.stringContaining('jumped by 7200 s'),
+    remedy: expect.stringContaining('assay clock confirm'),
+  })
+})
 
 test('the secrets of deploy/make-secrets.sh are readable for all, in a folder that is not', async () => {
   const secrets = join(folder, 'secrets')

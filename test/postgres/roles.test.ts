@@ -44,6 +44,9 @@ const administer = (url: string, statement: string) => server.ask(statement, dat
 /** Moves every event of a table into a month that is dropped. */
 const MOVE = (table: string) => `update assay.${table} set at = '2001-01-01'`
 
+/** As if a replica had just looked at the clock. */
+const TRUST = 'update assay.database_clock set observed_at = assay.now()'
+
 /** Something of everything is written and read. */
 async function expectServing(assay: Running) {
   const { account, apiKey } = await signUp(assay)
@@ -161,7 +164,8 @@ describe.skipIf(!present)('H58 two roles', () => {
     expect(await partitions()).toHaveLength(5)
     const before = await months()
     for (const retention of ['0', '-1', '172799', 'null', `'-infinity'`])
-      await refused(`select assay.drop_audit_partition(${retention})`, '22023')
+      for (const name of ['detach_audit_partition', 'drop_audit_partition'])
+        await refused(`select assay.${name}(${retention})`, '22023')
     for (const retention of ['0', '-1', '172799', 'null', `'-infinity'`])
       await refused(`select assay.delete_audit_events(${retention}, 100)`, '22023')
     await refused('delete from assay.audit_events', '42501')
@@ -173,9 +177,11 @@ describe.skipIf(!present)('H58 two roles', () => {
     await refused('drop table assay.sessions', '42501')
     await refused('create table assay.mine ()', '42501')
     // Its own tables by the names of the system's are not those that the function reads.
+    await db.query(TRUST)
     await db.query(`do $$ begin
       create temp table pg_class as select 1::oid as oid, 'audit_events_1999_01'::name as relname;
       create temp table pg_inherits as select 1::oid as inhrelid, 'assay.audit_events'::regclass::oid as inhparent;
+      perform assay.detach_audit_partition(172800);
       perform assay.drop_audit_partition(172800);
     end $$`)
     expect(await months()).toEqual(before)
@@ -220,7 +226,21 @@ describe.skipIf(!present)('H58 two roles', () => {
       for values from ('2100-01-01') to ('2100-02-01')`,
     )
     await administer(url, `insert into assay.audit_events (at, type, actor) values ('2100-01-15', 'x', 'x')`)
-    expect(await administer(url, 'select assay.drop_audit_partition(172800) is null')).toBe('t')
+    await administer(url, TRUST)
+    expect(await administer(url, 'select assay.detach_audit_partition(172800) is null')).toBe('t')
+    await administer(url, 'delete from assay.audit_events')
+    expect(await administer(url, 'select assay.detach_audit_partition(172800)')).toBe('audit_events_2001_01')
+    // The week is counted from a comment that the serving role can't change.
+    const db = await open({ url })
+    await expect(
+      db.query(`comment on table assay.audit_events_2001_01 is 'detached at 2001-01-01'`),
+    ).rejects.toMatchObject({ sqlstate: '42501' })
+    await expect(db.query('delete from assay.audit_events_2001_01')).rejects.toMatchObject({
+      sqlstate: '42501',
+    })
+    await expectServing(await start(url))
+    expect(await db.query('select assay.drop_audit_partition(172800) as name')).toEqual([{ name: null }])
+    await db.close()
   })
 
   test('a third one with a way into the schema may call none of the functions that change it', async () => {
@@ -228,7 +248,11 @@ describe.skipIf(!present)('H58 two roles', () => {
     await server.ask(`create role stranger login password 'stranger'`)
     await administer(url, 'grant usage on schema assay to stranger')
     const db = await open({ url: changed(url, { username: 'stranger', password: 'stranger' }) })
-    for (const call of ['make_audit_partitions()', 'drop_audit_partition(1e9)'])
+    for (const call of [
+      'make_audit_partitions()',
+      'detach_audit_partition(1e9)',
+      'drop_audit_partition(1e9)',
+    ])
       await expect(db.query(`select assay.${call}`)).rejects.toMatchObject({ sqlstate: '42501' })
     await db.close()
   })

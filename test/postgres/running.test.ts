@@ -68,6 +68,10 @@ const page = readFileSync(join(ROOT, 'docs/running.md'), 'utf8')
 
 test('every statement that the page shows can be pasted', async () => {
   await (await start()).stop('SIGINT')
+  // A month that was detached.
+  await sql.unsafe(
+    'create table assay.audit_events_2025_01 (like assay.audit_events including all excluding identity)',
+  )
   const blocks = [...page.matchAll(/^ *```sql\n(.*?)^ *```$/gms)].map(([, statements]) => statements!)
   expect(blocks.length).toBeGreaterThan(2)
   for (const block of blocks) await sql.unsafe(`begin; ${block}; rollback`)

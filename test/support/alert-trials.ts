@@ -9,6 +9,7 @@ export const WELL: Series = {
   assay_change_feed_poll_failures_total: '0x300',
   'assay_change_feed_reloads_total{reason="commits_lost"}': '0x300',
   'assay_change_feed_reloads_total{reason="timeline"}': '0x300',
+  assay_clock_held: '0x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.001"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="0.5"}': '0+10x300',
   'assay_change_feed_lock_wait_seconds_bucket{le="+Inf"}': '0+10x300',
@@ -38,6 +39,7 @@ export const WELL: Series = {
   assay_worker_silences_total: '0x300',
   'assay_maintenance_jobs_total{task="sessions",outcome="ok"}': '0+1x300',
   'assay_maintenance_jobs_total{task="sessions",outcome="skipped"}': '0+1x300',
+  'assay_maintenance_jobs_total{task="clock",outcome="ok"}': '0+4x300',
 }
 
 export interface Trial {
@@ -84,7 +86,7 @@ export const TRIALS: Record<string, Trial> = {
   AssayPrimaryChanges: {
     what: { 'assay_change_feed_reloads_total{reason="timeline"}': '0x40 1 2 3 4x257' },
     at: 12,
-    summary: 'a keeps finding another primary: perhaps there are two',
+    summary: 'a keeps finding another primary, or one that restarts: perhaps there are two',
     labels: { instance: 'a' },
   },
   AssayBusReloaded: {
@@ -92,6 +94,12 @@ export const TRIALS: Record<string, Trial> = {
     at: 12,
     summary: 'Replicas reloaded all state (timeline): a failover, or what looks like one',
     labels: { reason: 'timeline' },
+  },
+  AssayClockJumped: {
+    what: { assay_clock_held: ONCE },
+    at: 12,
+    summary:
+      "The database's clock jumped: tokens may expire early or late, and nothing is deleted until it is confirmed",
   },
   AssayRecordForged: {
     what: { 'assay_record_cache_total{outcome="forged"}': ONCE },

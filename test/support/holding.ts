@@ -90,7 +90,7 @@ export type OwnReplica = Awaited<ReturnType<typeof replicaOn>>
 
 /** A replica of the world on a link of its own to the same database. Stopped when the test ends. */
 export async function replicaOn(
-  world: World,
+  world: Pick<World, 'config' | 'keyRing'>,
   db: Database,
   settings: Settings = {},
   throughRedis = (redis: Redis) => redis,
@@ -100,6 +100,7 @@ export async function replicaOn(
   const clock = {
     monotonic: () => performance.now() + ahead.monotonic,
     wall: () => Date.now() + ahead.wall,
+    boot: () => ({ id: 'own', reading: performance.now() + ahead.monotonic }),
     ahead,
   }
   const log = createLog('silent')

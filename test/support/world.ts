@@ -62,6 +62,9 @@ export async function makeWorld(settings: Settings = {}) {
   const keyRing = await loadKeyRing(db, config.masterKeys as never)
   const replicas: Awaited<ReturnType<typeof startReplica>>[] = []
   let ahead = 0
+  let jumped = 0
+  /** Time passes for the monotonic clock of all replicas too, but not when the database's clock jumps. */
+  const boot = { id: 'world', elapsed: () => performance.now() + ahead }
 
   /** Another replica on the same database, over `link`. Its clocks are its own. `worker`: as one of several on its port. */
   async function replica(
@@ -69,15 +72,30 @@ export async function makeWorld(settings: Settings = {}) {
     { link = db, worker }: { link?: Database; worker?: Worker } = {},
   ) {
     const own = { ...configOf({ ...settings, ...more }), masterKeys: config.masterKeys }
-    const made = await startReplica({ config: own, db: link, keyRing, worker })
+    const made = await startReplica({ config: own, db: link, keyRing, worker }, boot)
     replicas.push(made)
-    return made
+    /** The world waits for it no longer. */
+    async function stop() {
+      if (replicas.includes(made)) replicas.splice(replicas.indexOf(made), 1)
+      await made.stop()
+    }
+    return { ...made, stop }
   }
 
   /** Moves the database's clock, which is the one that tokens and sessions live by, and lets every replica see it. */
   async function advance(milliseconds: number) {
     ahead += milliseconds
-    await setDatabaseClock(admin, ahead)
+    await setClock()
+  }
+
+  /** Sets the database's clock wrong or right by so much, and lets every replica see it. */
+  async function jump(milliseconds: number) {
+    jumped += milliseconds
+    await setClock()
+  }
+
+  async function setClock() {
+    await setDatabaseClock(admin, ahead + jumped)
     // Twice: the first may join a poll that was sent before the clock was moved.
     for (const { changeFeed } of replicas) for (let polls = 0; polls < 2; polls++) await changeFeed.poll()
   }
@@ -88,11 +106,11 @@ export async function makeWorld(settings: Settings = {}) {
   }
 
   async function stop() {
-    for (const replica of replicas) await replica.stop()
+    for (const replica of [...replicas]) await replica.stop()
     await drop()
   }
 
-  return { db, admin, url, config, keyRing, replica, advance, maintain, stop }
+  return { db, admin, url, config, keyRing, replica, advance, jump, maintain, stop }
 }
 
 async function setDatabaseClock(db: { query(statement: string): Promise<unknown> }, ahead: number) {
@@ -102,8 +120,8 @@ async function setDatabaseClock(db: { query(statement: string): Promise<unknown>
 
 type Parts = Pick<AllParts, 'config' | 'db' | 'keyRing' | 'worker'>
 
-async function startReplica(parts: Parts) {
-  const clock = movableClock()
+async function startReplica(parts: Parts, boot: Boot) {
+  const clock = movableClock(boot)
   const lines: string[] = []
   const sink = new Writable({
     write(chunk, _, done) {
@@ -231,10 +249,21 @@ export const basic = (id: string, secret: string) =>
 export const claimsOf = (token: string) =>
   JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
 
-/** A replica's two clocks, which a test may set apart from the world's. */
-function movableClock() {
+/** The monotonic clock of a machine. */
+interface Boot {
+  id: string
+  elapsed(): number
+}
+
+/** A replica's clocks, which a test may set apart from the world's. `restartOn` moves it to another machine. */
+function movableClock(boot: Boot) {
   const offset = { monotonic: 0, wall: 0 }
+  let on = boot
   return {
+    boot: () => ({ id: on.id, reading: on.elapsed() }),
+    restartOn(other: string) {
+      on = { ...boot, id: other }
+    },
     monotonic: () => performance.now() + offset.monotonic,
     wall: () => Date.now() + offset.wall,
     /** Both, as when the process was stopped for so long (ms). */

@@ -2,6 +2,7 @@ import { type Database, open } from '../../../db/client.ts'
 import { SchemaError } from '../../../db/errors.ts'
 import { findMissingPrivileges } from '../../../db/privileges.ts'
 import { findMasterKeys, findNeededMasterKeys } from '../../../db/queries/customer-keys.ts'
+import { findClock } from '../../../db/queries/database-clock.ts'
 import { assertNoGaps, stateOfSchema } from '../../../db/schema-check.ts'
 import { inspect, type Server } from '../../../db/server-info.ts'
 import type { Config } from '../../../server/config/load.ts'
@@ -40,6 +41,7 @@ export async function database(config: Config, url: string, report: Report) {
     await check('privileges', () => privileges(db, migrated))
     if (migrated.state !== 'ok') return
     await check('installation', () => installation(db, server))
+    await check('deletion', () => deletion(db))
     await check('master keys', () => masterKeys(db, config))
   } finally {
     await db.close()
@@ -192,6 +194,16 @@ async function installation(db: Database, { identity }: Server): Promise<CheckRe
     return [null, identity].includes(made.servedFrom) ? ok(found) : warning(`${found}, ${MOVED}`, COPIES)
   }
   return warning('none yet: the next start makes one, which refuses every token there is', ELSEWHERE)
+}
+
+async function deletion(db: Database): Promise<CheckResult> {
+  const [clock] = await findClock(db, {})
+  if (!clock || clock.heldUntil === null) return ok("the database's clock has not jumped lately")
+  const [by, until] = [Math.round(clock.jump! / 1000), clock.heldUntil.toISOString()]
+  return warning(
+    `nothing is deleted until ${until}, because the database's clock jumped by ${by} s`,
+    "compare the database's clock with the true time and set it right, then run `assay clock confirm`",
+  )
 }
 
 async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<CheckResult> {

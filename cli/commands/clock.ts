@@ -1,0 +1,40 @@
+import { api, type Json } from '../client.ts'
+import { AssayCommand } from '../command.ts'
+import { confirm, type YesOptions } from '../confirm.ts'
+import { YES } from '../options.ts'
+import { DONE, list } from '../output.ts'
+
+export const clock = new AssayCommand('clock').description(
+  "Show the database's clock, and confirm it after a jump.",
+)
+
+clock
+  .command('show')
+  .description("Show the database's clock, this machine's, and whether a jump holds deletion.")
+  .example('clock show')
+  .show(async () => {
+    const state = await api.get('/admin/clock')
+    return { json: state, text: list(describe(state)) }
+  })
+
+clock
+  .command('confirm')
+  .description("Confirm that the database's clock is right, so that maintenance deletes again what is dead.")
+  .addOption(YES)
+  .example('clock confirm')
+  .show(async (options: YesOptions) => {
+    const state = await api.get('/admin/clock')
+    if (state.held_until === undefined)
+      return { json: state, text: 'deletion is not held: nothing to confirm' }
+    const what = `The database's clock is at ${state.database_time}, and this machine's at ${new Date().toISOString()}. What is dead by the database's clock will be deleted`
+    await confirm(options, what, 'right', 'the word right')
+    await api.post('/admin/clock/confirm', { body: { held_until: state.held_until } })
+    return DONE
+  })
+
+const describe = ({ database_time, held_until, jumped_at, jump_seconds }: Json) => ({
+  database: database_time,
+  'this machine': new Date().toISOString(),
+  deletion: held_until === undefined ? 'not held' : `held until ${held_until}`,
+  ...(held_until !== undefined && { jump: `${jump_seconds} s at ${jumped_at}` }),
+})
