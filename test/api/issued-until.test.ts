@@ -123,6 +123,22 @@ test('a token is not issued while its customer is not known to have tokens until
   expect((await assay.refresh(refresh_token)).status).toBe(200)
 })
 
+test('the answer to a retry is not issued either, if its token lives longer than a new one', async () => {
+  const customer = await quiet()
+  const once = { ...bearer(customer.apiKey), 'Idempotency-Key': 'once' }
+  const ask = () => assay.postJson('/issue', { subject: 'user-1', refresh: true }, once)
+  expect((await ask()).status).toBe(200)
+  await setPolicy(assay, customer, { access_token_ttl: MINUTE, max_access_token_ttl: 5 * MINUTE })
+  await world.admin.query(
+    `update assay.customers set issued_until = assay.now() + interval '2 minutes' where id = $1`,
+    [customer.id],
+  )
+  const repair = await onRaise(customer, 'return old;')
+  expect((await ask()).status).toBe(503)
+  await repair()
+  expect((await ask()).status).toBe(200)
+})
+
 test('the answer to a retry is issued once its token is covered', async () => {
   const customer = await quiet()
   const once = { ...bearer(customer.apiKey), 'Idempotency-Key': 'once' }
