@@ -9,7 +9,7 @@ import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, type AuditType, auditInsertOfEach } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
-import { isRaiseDue, issuedColumn, isUncovered } from './issued-until.ts'
+import { isRaiseDue, isUncovered } from './issued-until.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { seconds } from './sessions.ts'
 
@@ -50,7 +50,7 @@ const before = alias(customers, 'before')
  */
 const currentCustomer = ({ condition = sql``, lock }: GrantOptions) => sql`cross join lateral (
       select greatest(${c.epoch}, ${EVERYONES_EPOCH}) as customer_epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${issuedColumn(lock ? before : c)}, ${policyColumns(c)}
+        ${r.version} as refresh_version, ${(lock ? before : c).issuedUntil}, ${policyColumns(c)}
       ${customerWithKeys.from} ${lock ? JOIN_SNAPSHOT : sql``}
       where ${c.id} = requests.customer_id and ${c.state} = 'active' ${condition}
       offset 0 ${lock ? sql`for share of ${c}` : sql``}

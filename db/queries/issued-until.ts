@@ -1,4 +1,4 @@
-import { bare, type Columns } from '../columns.ts'
+import { bare } from '../columns.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { now } from '../schema/common.ts'
@@ -7,15 +7,16 @@ import { customers } from '../schema/customers.ts'
 /**
  * No access token is issued that expires after its customer's `issued_until`, because the revocation of a subject is kept
  * only until then. The statement that issues a token compares the two in its own snapshot. If the token would expire later, it
- * writes nothing and answers `uncovered`. The caller commits raiseIssuedUntil, and repeats the statement on a new snapshot
+ * writes nothing and answers `uncovered`. The caller commits raiseIssuedUntil and repeats the statement on a new snapshot
  * (server/tokens/issued-until.ts).
  *
- * Why this is enough, without a lock in the statement that issues: a revocation locks the customer's row, as a raise does, and
- * reads its latest version. Either the raise that a token relies on was committed before that, and the revocation reads its value
- * or a higher one, which is not before the token's exp. Or the raise had to wait until the revocation was committed. A
- * snapshot that sees the raise then sees the subject's new epoch too, and the token has it.
+ * This is enough without a lock in the statement that issues. A revocation locks the customer's row, as a raise does, and reads
+ * its latest version. If the raise that a token relies on was committed before, the revocation reads its value or a higher
+ * one, which is not before the token's exp. Otherwise the raise waited until the revocation was committed. A snapshot that
+ * sees the raise then sees the subject's new epoch too, and the token has it.
  *
- * So `issued_until` never becomes lower, and the epoch of a token is no older than the `issued_until` that it is compared with.
+ * It holds on two conditions: `issued_until` never becomes lower, and a statement reads it in the same snapshot as the
+ * subject's epoch. A row that was locked may be newer than the snapshot.
  */
 
 /** How far beyond the longest token `issued_until` is set. */
@@ -31,10 +32,7 @@ const issuedUntil = (ttl: SQL) => sql`${now} + make_interval(secs => ${ttl}) + $
 /** The `issued_until` of a customer that has no policy yet. */
 export const firstIssuedUntil = issuedUntil(sql`${param('maxAccessTokenTtl')}::int`)
 
-/** The column of a customer that the two below need, as the statement's snapshot has it. */
-export const issuedColumn = (of: Columns<typeof customers>) => sql`${of.issuedUntil}`
-
-/** Whether a token that expires at `exp` must not be issued yet. */
+/** Whether a token that expires at `exp` must not be issued yet, by the `issued_until` of the customer in the snapshot. */
 export const isUncovered = (exp: SQL) => sql`${exp} > issued_until`
 
 /** Whether one that expires five minutes after `exp` could not be issued. */

@@ -7,7 +7,7 @@ import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsertOfEach, typeBy } from './audit.ts'
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
-import { isRaiseDue, issuedColumn, isUncovered } from './issued-until.ts'
+import { isRaiseDue, isUncovered } from './issued-until.ts'
 import { allowedScopes, type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
@@ -158,7 +158,7 @@ const refreshSql = (alone: boolean): SQL => sql`
     from timed as ${s}
     cross join lateral (
       select ${c.state}, greatest(${c.epoch}, ${EVERYONES_EPOCH}) as epoch, ${a.version} as access_version,
-        ${r.version} as refresh_version, ${issuedColumn(c)}, ${policyColumns(c)}
+        ${r.version} as refresh_version, ${c.issuedUntil}, ${policyColumns(c)}
       ${customerWithKeys.from}
       where ${c.id} = ${s.customerId}
       offset 0

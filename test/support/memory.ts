@@ -6,6 +6,11 @@ const collectGarbage = runInNewContext('gc') as () => void
 
 /** Bytes that are in fact held. */
 export function heapInUse(): number {
+  return memoryInUse().heapUsed
+}
+
+/** The memory of this process without what is only waiting to be collected. */
+export function memoryInUse(): NodeJS.MemoryUsage {
   collectGarbage()
-  return process.memoryUsage().heapUsed
+  return process.memoryUsage()
 }
