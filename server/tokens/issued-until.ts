@@ -5,10 +5,10 @@ import { Unavailable } from '../lib/errors.ts'
 import type { Log } from '../lib/logger.ts'
 import type { Settings } from './policy.ts'
 
-/** One repetition is normally enough. A second one is needed if the customer's policy was changed meanwhile. */
+/** One repetition is normally enough. A second one is needed if the customer's policy was changed in between. */
 const MAX_ATTEMPTS = 3
 
-/** What the statements that issue tokens answer. */
+/** The columns that every statement that issues tokens answers. */
 interface IssuingRow {
   refused?: string | null
   outcome?: string

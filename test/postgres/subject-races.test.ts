@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Runs `statement` in a transaction, which stays open until it is told to end, by a commit or not. */
+/** Runs `statement` in a transaction. Returns a function that ends it: by a rollback, unless `commit` is set. */
 async function openTransaction(statement: string, { commit = false } = {}) {
   const sql = control(world.url!)
   const [opened, ended] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
