@@ -241,15 +241,22 @@ CREATE FUNCTION "assay"."order_audit_events"(OUT ordered integer, OUT more boole
   END $$;
 --> statement-breakpoint
 -- Deletes the oldest batches of the order whose events have all been deleted, at most `batch` of them, and returns how many.
--- The newest one stays, so that the cursor of a reader that has read everything can still be checked.
+-- The newest one stays, so that the cursor of a reader that has read everything can still be checked. A month that is only
+-- detached may be attached again, and the sequencer never gives its events other positions. So their batches stay until the
+-- month is dropped.
 CREATE FUNCTION "assay"."delete_audit_batches"(batch integer) RETURNS integer
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
   DECLARE
     deleted integer;
   BEGIN
-    WITH oldest AS MATERIALIZED (
-      SELECT last_position, EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id)) AS lives
+    WITH detached AS MATERIALIZED (
+      SELECT right(relname, 7) AS month FROM pg_class
+      WHERE relnamespace = 'assay'::regnamespace AND relkind = 'r' AND NOT relispartition AND relname ~ '^audit_events_\d{4}_\d{2}$'
+    ),
+    oldest AS MATERIALIZED (
+      SELECT last_position, EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id))
+        OR EXISTS (SELECT FROM unnest(b.at) AS u(at) JOIN detached ON month = to_char(u.at AT TIME ZONE 'UTC', 'YYYY_MM')) AS lives
       FROM assay.audit_batches AS b ORDER BY last_position LIMIT batch
     )
     DELETE FROM assay.audit_batches WHERE last_position IN (SELECT last_position FROM oldest)
