@@ -69,10 +69,11 @@ export const backendFaults = [
         link.resetAll()
       }
     },
-    // All listened and none does; with hints there is a poll to nearly each revocation, without them there are four a second.
+    // All listened and none does. With hints nearly each revocation causes a poll, and timers cause four more a second. Without
+    // them there are only those four, and as many that report what they found.
     felt: (seen, { ended, listening }, { replicas }) =>
       ended === replicas.length &&
       listening === 0 &&
-      polls(seen).every(count => count < seen.revocations.length / 2),
+      polls(seen).every(count => count < seen.revocations.length),
   }),
 ]

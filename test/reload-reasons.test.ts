@@ -4,18 +4,27 @@ import { findReloadReason } from '../server/revocation/reload.ts'
 
 const HOUR = 3_600_000
 const NOW = 1_800_000_000_000
-const known = { timeline: '71/00000003', committed: 40, readAt: NOW, sweptAt: NOW - 50_000 }
-const same = { seq: 40, timeline: '71/00000003', now: NOW + 500 }
+/** System, database, counter's table, timeline, start of the server. */
+const timelineOf = (system: number, timeline: number, start = 1) =>
+  `${system}/16384/16448/0000000${timeline}/180000000${start}.5`
+const known = { timeline: timelineOf(71, 3), committed: 40, readAt: NOW, sweptAt: NOW - 50_000 }
+const same = { seq: 40, timeline: timelineOf(71, 3), now: NOW + 500 }
 
 test.each([
   ['nothing', {}, undefined],
   ['new changes', { seq: 41 }, undefined],
-  ['a promoted server that has every change', { timeline: '71/00000004' }, 'timeline'],
-  ['a promoted server with new changes', { timeline: '71/00000004', seq: 50 }, 'timeline'],
-  ['a promoted server that lacks a change', { timeline: '71/00000004', seq: 39 }, 'commits_lost'],
+  ['a promoted server that has every change', { timeline: timelineOf(71, 4, 2) }, 'timeline'],
+  ['a promoted server with new changes', { timeline: timelineOf(71, 4, 2), seq: 50 }, 'timeline'],
+  ['a promoted server that lacks a change', { timeline: timelineOf(71, 4, 2), seq: 39 }, 'commits_lost'],
   ['a server that was set back', { seq: 39 }, 'commits_lost'],
-  ['another database', { timeline: '72/00000003' }, 'database'],
-  ['another database that lacks changes', { timeline: '72/00000001', seq: 0 }, 'commits_lost'],
+  ['a server that was started again', { timeline: timelineOf(71, 3, 2) }, 'restart'],
+  [
+    'a server that was started again and lacks changes',
+    { timeline: timelineOf(71, 3, 2), seq: 39 },
+    'commits_lost',
+  ],
+  ['another database', { timeline: timelineOf(72, 3) }, 'database'],
+  ['another database that lacks changes', { timeline: timelineOf(72, 1), seq: 0 }, 'commits_lost'],
   ['a clock that was set back by less than 30 s', { now: NOW - 70_000 }, undefined],
   ['a clock that was set back further', { now: NOW - 90_000 }, 'clock'],
   ['an hour without a poll', { now: NOW + HOUR }, undefined],

@@ -106,6 +106,7 @@ test('values keep their types on the way there and back', async () => {
   expect({ ...stored, sealedKey: Uint8Array.from(stored!.sealedKey) }).toEqual({
     ...row,
     only: true,
+    servedFrom: null,
     nothing: null,
   })
 })

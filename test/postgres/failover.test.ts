@@ -68,8 +68,8 @@ describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has
       expect(reloadLines(stage)).toMatchObject([{ level: 40, reason: 'timeline' }])
       const [{ oldTimeline, newTimeline }] = reloadLines(stage)
       expect([oldTimeline, newTimeline]).toEqual([
-        expect.stringMatching(/^\d+\/00000001$/),
-        expect.stringMatching(/^\d+\/00000002$/),
+        expect.stringMatching(/^[\d/]+\/00000001\/[\d.]+$/),
+        expect.stringMatching(/^[\d/]+\/00000002\/[\d.]+$/),
       ])
       expect([await reloads(stage, 'timeline'), await reloads(stage, 'commits_lost')]).toEqual([1, 0])
     },

@@ -20,6 +20,8 @@ test('a signup is counted in Redis, and leaves the record of its customer there'
     .poll(() => spans.told(trace).toSorted())
     .toEqual([
       '^ > POST /api/auth/signup',
+      // Signups of the address in a minute, and in a day.
+      '^ > POST /api/auth/signup > EVAL',
       '^ > POST /api/auth/signup > EVAL',
       '^ > POST /api/auth/signup > GETRANGE',
       '^ > POST /api/auth/signup > SET',
