@@ -37,6 +37,13 @@ CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY
         EXECUTE format('grant update (subject, ip, user_agent) on %s to %s', entry.relation, entry.other);
       END IF;
     END LOOP;
+    -- Whoever can set the sequence back gives an event an id that the sequencer has done with.
+    FOR entry IN
+      SELECT DISTINCT a.grantee::regrole AS other FROM pg_class c, aclexplode(c.relacl) a
+      WHERE c.oid = 'assay.audit_event_ids'::regclass AND a.grantee NOT IN (0, c.relowner) AND a.privilege_type = 'UPDATE'
+    LOOP
+      EXECUTE format('revoke update on sequence assay.audit_event_ids from %s', entry.other);
+    END LOOP;
   END $$;
 --> statement-breakpoint
 CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
