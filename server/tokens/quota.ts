@@ -7,6 +7,8 @@ import { RateLimitedError } from '../lib/errors.ts'
 const WINDOW_MS = 60_000
 /** Customers, and sessions, whose acts are counted. More than so many at once get a new window each. */
 const MAX_COUNTED = 100_000
+/** With `max` each would fill its arrays at once, which takes 10 ms of each start. */
+const BOUND = { maxSize: MAX_COUNTED, sizeCalculation: () => 1 }
 /** One session may be refreshed this often a minute, or as often as its part of the customer's quota allows. */
 const MIN_REFRESHES_OF_SESSION = 60
 const SESSIONS_PART = 100
@@ -29,7 +31,7 @@ export class TokenQuota {
   readonly #sessions: Windows
   readonly #older: Windows
   /** The newest generation of each session that was presented. */
-  readonly #newest = new LRUCache<string, number>({ max: MAX_COUNTED })
+  readonly #newest = new LRUCache<string, number>(BOUND)
 
   constructor(options: TokenQuotaOptions) {
     this.#options = options
@@ -87,7 +89,7 @@ export class TokenQuota {
 /** Counts by key, each from its first act on, for a minute. */
 class Windows {
   readonly #clock: Pick<Clock, 'monotonic'>
-  readonly #counts = new LRUCache<string, { used: number; end: number }>({ max: MAX_COUNTED })
+  readonly #counts = new LRUCache<string, { used: number; end: number }>(BOUND)
 
   constructor(clock: Pick<Clock, 'monotonic'>) {
     this.#clock = clock
