@@ -262,8 +262,9 @@ CREATE FUNCTION "assay"."delete_audit_batches"(batch integer) RETURNS integer
       WHERE relnamespace = 'assay'::regnamespace AND relkind = 'r' AND NOT relispartition AND relname ~ '^audit_events_\d{4}_\d{2}$'
     ),
     oldest AS MATERIALIZED (
-      SELECT last_position, EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id))
-        OR EXISTS (SELECT FROM unnest(b.at) AS u(at) JOIN detached ON month = to_char(u.at AT TIME ZONE 'UTC', 'YYYY_MM')) AS lives
+      SELECT last_position, EXISTS (SELECT FROM unnest(b.at) AS u(at) JOIN detached ON month = to_char(u.at AT TIME ZONE 'UTC', 'YYYY_MM'))
+        -- The second one looks up each event, so it comes second: for a week there would be nothing to find.
+        OR EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id)) AS lives
       FROM assay.audit_batches AS b ORDER BY last_position LIMIT batch
     )
     DELETE FROM assay.audit_batches WHERE last_position IN (SELECT last_position FROM oldest)
