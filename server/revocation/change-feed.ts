@@ -13,6 +13,7 @@ import { Poller, pause } from './poller.ts'
 import {
   findReloadReason,
   type KnownPosition,
+  LastChange,
   logReload,
   RELOAD_REASONS,
   type ReloadReason,
@@ -67,6 +68,7 @@ export class ChangeFeed {
   #report = { sentAt: Number.NEGATIVE_INFINITY, applied: 0 }
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
   readonly #poller: Poller
+  readonly #lastChange: LastChange
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
@@ -78,6 +80,7 @@ export class ChangeFeed {
   constructor(options: ChangeFeedOptions) {
     this.#options = options
     this.#databaseClock = new DatabaseClock(options.clock)
+    this.#lastChange = new LastChange(options.log)
     this.#lease = new Lease(options.clock, options.maxStaleness)
     const interval = () => (this.hasLease() ? this.#interval : RECOVERY_POLL_MS)
     this.#poller = new Poller({ ...options, poll: () => this.#poll(), interval })
@@ -257,6 +260,7 @@ export class ChangeFeed {
   #accept(answer: Poll, sent: Moment, received: number): boolean {
     const rows: RevocationRow[] = answer.rows === null ? [] : JSON.parse(answer.rows)
     for (const row of rows) this.#apply(row)
+    if (this.#lastChange.isReplaced(rows)) this.#count('commits_lost')
     this.#rows += rows.length
     const isWhole = rows.length < PAGE
     this.#timeline = answer.timeline
@@ -271,7 +275,8 @@ export class ChangeFeed {
 
   #reset(reason: ReloadReason): false {
     this.#era++
-    this.reloads.set(reason, this.reloads.get(reason)! + 1)
+    this.#count(reason)
+    this.#lastChange.reset(reason)
     this.#timeline = undefined
     this.#applied = 0
     this.#committed = 0
@@ -281,6 +286,10 @@ export class ChangeFeed {
     this.#options.revocations.clear()
     this.#options.forget.all()
     return false
+  }
+
+  #count(reason: ReloadReason) {
+    this.reloads.set(reason, this.reloads.get(reason)! + 1)
   }
 
   #sweep() {
