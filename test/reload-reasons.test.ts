@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
-import type { Poll } from '../db/queries/change-feed.ts'
-import { findReloadReason } from '../server/revocation/reload.ts'
+import type { Poll, RevocationRow } from '../db/queries/change-feed.ts'
+import { createLog } from '../server/lib/logger.ts'
+import { findReloadReason, LastChange, type ReloadReason } from '../server/revocation/reload.ts'
 
 const HOUR = 3_600_000
 const NOW = 1_800_000_000_000
@@ -31,4 +32,26 @@ test.each([
   ['more than an hour without a poll', { now: NOW + HOUR + 1 }, 'gap'],
 ])('what a replica makes of %s', (_, change, reason) => {
   expect(findReloadReason(known, { ...same, ...change } as Poll)).toBe(reason)
+})
+
+const row = (seq: number, key: string, deadAfter = 1): RevocationRow => [seq, 'token', 'c', key, 0, deadAfter]
+
+test.each<[string, ReloadReason, RevocationRow[], boolean]>([
+  ['the same change', 'timeline', [row(39, 'x'), row(40, 'lost', 2)], false],
+  ['another change', 'timeline', [row(39, 'x'), row(40, 'new')], true],
+  ['another change and later ones', 'timeline', [row(40, 'new'), row(41, 'y')], true],
+  ['another change after a restart', 'restart', [row(40, 'new')], true],
+  ['no change, which maintenance deleted', 'timeline', [row(39, 'x'), row(41, 'y')], false],
+  ['a change of another database', 'database', [row(40, 'new')], false],
+  ['a change after a loss that was told', 'commits_lost', [row(40, 'new')], false],
+])('what a replica makes of finding %s under the last number that it knew', (_, reason, rows, isLoss) => {
+  const lines: string[] = []
+  const last = new LastChange(createLog('warn', { write: line => void lines.push(line) }))
+  expect(last.isReplaced([row(38, 'w'), row(40, 'lost')])).toBe(false)
+  last.reset(reason)
+  // The first page of the reload does not reach that number.
+  expect(last.isReplaced([row(37, 'v')])).toBe(false)
+  expect(last.isReplaced(rows)).toBe(isLoss)
+  expect(lines.map(line => JSON.parse(line).number)).toEqual(isLoss ? [40] : [])
+  expect(last.isReplaced([row(42, 'z')])).toBe(false)
 })

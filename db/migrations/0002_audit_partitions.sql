@@ -37,6 +37,13 @@ CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY
         EXECUTE format('grant update (subject, ip, user_agent) on %s to %s', entry.relation, entry.other);
       END IF;
     END LOOP;
+    -- Whoever can set the sequence back gives an event an id that the sequencer has done with.
+    FOR entry IN
+      SELECT DISTINCT a.grantee::regrole AS other FROM pg_class c, aclexplode(c.relacl) a
+      WHERE c.oid = 'assay.audit_event_ids'::regclass AND a.grantee NOT IN (0, c.relowner) AND a.privilege_type = 'UPDATE'
+    LOOP
+      EXECUTE format('revoke update on sequence assay.audit_event_ids from %s', entry.other);
+    END LOOP;
   END $$;
 --> statement-breakpoint
 CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
@@ -241,15 +248,23 @@ CREATE FUNCTION "assay"."order_audit_events"(OUT ordered integer, OUT more boole
   END $$;
 --> statement-breakpoint
 -- Deletes the oldest batches of the order whose events have all been deleted, at most `batch` of them, and returns how many.
--- The newest one stays, so that the cursor of a reader that has read everything can still be checked.
+-- The newest one stays, so that the cursor of a reader that has read everything can still be checked. A month that is only
+-- detached may be attached again, and the sequencer never gives its events other positions. So their batches stay until the
+-- month is dropped.
 CREATE FUNCTION "assay"."delete_audit_batches"(batch integer) RETURNS integer
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
   SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
   DECLARE
     deleted integer;
   BEGIN
-    WITH oldest AS MATERIALIZED (
-      SELECT last_position, EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id)) AS lives
+    WITH detached AS MATERIALIZED (
+      SELECT right(relname, 7) AS month FROM pg_class
+      WHERE relnamespace = 'assay'::regnamespace AND relkind = 'r' AND NOT relispartition AND relname ~ '^audit_events_\d{4}_\d{2}$'
+    ),
+    oldest AS MATERIALIZED (
+      SELECT last_position, EXISTS (SELECT FROM unnest(b.at) AS u(at) JOIN detached ON month = to_char(u.at AT TIME ZONE 'UTC', 'YYYY_MM'))
+        -- The second one looks up each event, so it comes second: for a week there would be nothing to find.
+        OR EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id)) AS lives
       FROM assay.audit_batches AS b ORDER BY last_position LIMIT batch
     )
     DELETE FROM assay.audit_batches WHERE last_position IN (SELECT last_position FROM oldest)

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { ApiError, CodedBodyError, PayloadTooLargeError } from '../lib/errors.ts'
+import { OnePerTurn } from '../lib/one-per-turn.ts'
 import { parseStrictJson } from '../lib/strict-json.ts'
 import { type AppContext, bodySender } from './env.ts'
 import { uniqueParams } from './params.ts'
@@ -15,7 +16,11 @@ export const BATCH_LIMIT = 1024 * 1024
  * whole, and what `take` throws. Read from Node's request: Hono's `bodyLimit` and `c.req.text()` would make a web stream of
  * each body.
  */
-function readBytes(incoming: IncomingMessage, limit: number, take: (bytes: number) => void): Promise<Buffer> {
+function readBytes(
+  incoming: IncomingMessage,
+  limit: number,
+  take: (bytes: number) => void,
+): Promise<BodyBuffer> {
   return new Promise((resolve, reject) => {
     const length = Number(incoming.headers['content-length'])
     if (length > limit) return reject(new PayloadTooLargeError(limit))
@@ -31,7 +36,7 @@ function readBytes(incoming: IncomingMessage, limit: number, take: (bytes: numbe
         reject(error)
       }
     })
-    incoming.once('end', () => resolve(body.content))
+    incoming.once('end', () => resolve(body))
     incoming.once('error', broken)
     incoming.once('close', () => incoming.readableEnded || broken())
   })
@@ -44,6 +49,12 @@ interface BodyBufferOptions {
   /** Called with the bytes of memory before they are allocated. */
   take(bytes: number): void
 }
+
+/** A body that is larger than this gets a buffer of BATCH_LIMIT at once (bytes). */
+const LARGE = 64 * 1024
+/** Such buffers, to be used again: without them large bodies cause a collection of garbage each. */
+const spare: Buffer[] = []
+const MAX_SPARE = 8
 
 /**
  * Grows by doubling: a client may send a body in a million chunks, and each would be an object of its own. A body that arrives in
@@ -66,22 +77,40 @@ class BodyBuffer {
     const size = this.#size + chunk.length
     if (size > this.#limit) throw new PayloadTooLargeError(this.#limit)
     if (chunk.length === this.#length) this.#buffer = chunk
-    if (size > this.#buffer.length) this.#grow(Math.min(this.#limit, this.#size === 0 ? size : 2 * size))
+    if (size > this.#buffer.length) this.#grow(this.#capacityFor(size))
     if (this.#buffer !== chunk) chunk.copy(this.#buffer, this.#size)
     this.#size = size
   }
 
+  #capacityFor(size: number): number {
+    if (size > LARGE) return this.#limit
+    return Math.min(this.#limit, this.#size === 0 ? size : 2 * size)
+  }
+
   #grow(capacity: number) {
     this.#take(capacity - this.#buffer.length)
-    const larger = Buffer.allocUnsafeSlow(capacity)
+    const larger = (capacity === BATCH_LIMIT ? spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(capacity)
     this.#buffer.copy(larger, 0, 0, this.#size)
     this.#buffer = larger
   }
 
-  get content(): Buffer {
-    return this.#buffer.subarray(0, this.#size)
+  get isLarge(): boolean {
+    return this.#size > LARGE
+  }
+
+  /** The text of the whole body. Throws TypeError if it is not UTF-8. The buffer may be another body's from then on. */
+  read(): string {
+    try {
+      return utf8.decode(this.#buffer.subarray(0, this.#size))
+    } finally {
+      if (this.#buffer.length === BATCH_LIMIT && spare.length < MAX_SPARE) spare.push(this.#buffer)
+      this.#buffer = Buffer.alloc(0)
+    }
   }
 }
+
+/** Large texts are read one by one: each takes about a millisecond. */
+const largeTexts = new OnePerTurn()
 
 const IDENTITY = /^(?:identity)?$/i
 const utf8 = new TextDecoder('utf-8', { fatal: true })
@@ -92,9 +121,10 @@ async function readText(c: AppContext, limit: number): Promise<string> {
   const incoming = c.env?.incoming
   const sender = bodySender(c)
   const take = (bytes: number) => c.get('body').take(sender, bytes)
-  const bytes = incoming ? await readBytes(incoming, limit, take) : new Uint8Array()
+  if (!incoming) return ''
+  const body = await readBytes(incoming, limit, take)
   try {
-    return utf8.decode(bytes)
+    return body.isLarge ? await largeTexts.run(() => body.read()) : body.read()
   } catch {
     throw new ApiError('invalid_request', 'the body is not UTF-8')
   }

@@ -1,31 +1,22 @@
-import type { Connection } from '../../db/client.ts'
 import { within } from '../../db/deadline.ts'
 import { wasAnswered } from '../../db/errors.ts'
-import {
-  loadPage,
-  type Page,
-  type Poll,
-  poll,
-  type Querier,
-  type RevocationRow,
-} from '../../db/queries/change-feed.ts'
+import { loadPage, type Page, type Poll, poll, type RevocationRow } from '../../db/queries/change-feed.ts'
 import { deleteReplica } from '../../db/queries/replicas.ts'
-import type { Clock } from '../lib/clock.ts'
 import { Unavailable } from '../lib/errors.ts'
-import type { Log } from '../lib/logger.ts'
 import { VERSION } from '../lib/version.ts'
+import type { ChangeFeedOptions } from './change-feed-options.ts'
 import { DatabaseClock } from './database-clock.ts'
 import { Lease, type Moment } from './lease.ts'
 import { Poller, pause } from './poller.ts'
 import {
   findReloadReason,
   type KnownPosition,
+  LastChange,
   logReload,
   RELOAD_REASONS,
   type ReloadReason,
 } from './reload.ts'
 import { Report } from './report.ts'
-import type { RevocationList } from './revocation-list.ts'
 
 /** A request that finds the state too old waits for a poll at most this long (ms). */
 const JOIN_POLL_MS = 250
@@ -35,24 +26,6 @@ const WAIT_POLL_MS = 25
 const RECOVERY_POLL_MS = 100
 /** The most statements until one renews the lease. One that brings no whole page is followed by a load of the others. */
 const MAX_ATTEMPTS = 20
-
-export interface ChangeFeedOptions {
-  /** A dedicated connection, with a timeout of at most N/2. */
-  connection: Connection
-  /** Loads the revocations that one poll can't bring; its deadline is not the poll's. */
-  db: Querier
-  clock: Clock
-  /** N, in milliseconds. */
-  maxStaleness: number
-  /** This process's random name among the replicas. */
-  replica: string
-  revocations: RevocationList
-  /** Called when a customer's record has changed, or when all may have. */
-  forget: { one(customerId: string): void; all(): void }
-  /** Called after a local change, so that other replicas can be notified. */
-  published: () => void
-  log: Log
-}
 
 /**
  * Bounds the staleness of this replica's state. A token is accepted at time t only if a poll sent after t - N has
@@ -71,6 +44,7 @@ export class ChangeFeed {
   readonly #report: Report
   #others: Pick<Poll, 'othersApplied' | 'othersStaleness'> = { othersApplied: null, othersStaleness: null }
   readonly #poller: Poller
+  readonly #lastChange: LastChange
   #sweptAt = 0
   /** The greatest age of the state that an answer was based on (ms). */
   maxAnswerAge = 0
@@ -83,6 +57,7 @@ export class ChangeFeed {
     this.#options = options
     this.#databaseClock = new DatabaseClock(options.clock)
     this.#report = new Report(options)
+    this.#lastChange = new LastChange(options.log)
     this.#lease = new Lease(options.clock, options.maxStaleness)
     const interval = () => (this.hasLease() ? this.#interval : RECOVERY_POLL_MS)
     this.#poller = new Poller({ ...options, poll: () => this.#poll(), interval })
@@ -278,6 +253,7 @@ export class ChangeFeed {
   #applyPage({ rows: json, whole, seq }: Page): boolean {
     const rows: RevocationRow[] = json === null ? [] : JSON.parse(json)
     for (const row of rows) this.#apply(row)
+    if (this.#lastChange.isReplaced(rows)) this.#count('commits_lost')
     this.#rows += rows.length
     this.#applied = whole ? seq : rows.at(-1)![0]
     this.#committed = Math.max(this.#committed, seq)
@@ -286,7 +262,8 @@ export class ChangeFeed {
 
   #reset(reason: ReloadReason) {
     this.#era++
-    this.reloads.set(reason, this.reloads.get(reason)! + 1)
+    this.#count(reason)
+    this.#lastChange.reset(reason)
     this.#timeline = undefined
     this.#applied = 0
     this.#committed = 0
@@ -295,6 +272,10 @@ export class ChangeFeed {
     this.#lease.expire()
     this.#options.revocations.clear()
     this.#options.forget.all()
+  }
+
+  #count(reason: ReloadReason) {
+    this.reloads.set(reason, this.reloads.get(reason)! + 1)
   }
 
   #sweep() {

@@ -1,4 +1,4 @@
-import { isRestart, isSameDatabase, type Page } from '../../db/queries/change-feed.ts'
+import { isRestart, isSameDatabase, type Page, type RevocationRow } from '../../db/queries/change-feed.ts'
 import type { Log } from '../lib/logger.ts'
 
 /** If the database's clock goes back further (ms), rows that were forgotten may be live again. */
@@ -10,7 +10,7 @@ const MAX_GAP_MS = 3_600_000
  * Why a replica drops all state and reads it again; a metrics label, so a closed set.
  *
  * - commits_lost: the database no longer has changes that were committed.
- * - timeline: another server has been promoted. It has every change that this replica knows of.
+ * - timeline: another server has been promoted, whose number is not lower. LastChange tells whether it has the same changes.
  * - restart: the same server was started again. Its files may be restored ones.
  * - database: it is another database.
  * - clock: the database's clock went back.
@@ -44,7 +44,7 @@ function findServerChange(known: string, found: string): 'restart' | 'timeline' 
 }
 
 const MESSAGES: Record<Exclude<ReloadReason, 'commits_lost' | 'restart'>, string> = {
-  timeline: 'another database server has taken over and has every change known here; reloading all state',
+  timeline: 'another database server has taken over, and its change feed is not behind; reloading all state',
   database: 'DATABASE_URL leads to another database than before; reloading all state',
   clock: "the database's clock was set back; reloading all state",
   gap: 'the last poll of the database was too long ago; reloading all state',
@@ -64,3 +64,45 @@ const describeLoss = ({ committed, found, lost }: Record<'committed' | 'found' |
   `commits are lost: changes up to number ${committed} were committed, but the database now has only ${found}. ` +
   `At least ${lost} revocations, rotations or other changes are undone, and sessions may be missing; ` +
   'do what docs/running.md#assaycommitslost says'
+
+/**
+ * Finds lost commits whose numbers were taken by new changes before this replica polled again. It remembers the last change
+ * that a poll has brought. If the reload brings another one under that number, the database lost the former.
+ */
+export class LastChange {
+  readonly #log: Log
+  #last: RevocationRow | undefined
+  /** The last change before a reload, until the reload has passed its number. */
+  #before: RevocationRow | undefined
+
+  constructor(log: Log) {
+    this.#log = log
+  }
+
+  /** Another database has other changes, and of lost commits the log has told. */
+  reset(reason: ReloadReason) {
+    const isComparable = reason !== 'database' && reason !== 'commits_lost'
+    this.#before = isComparable ? (this.#last ?? this.#before) : undefined
+    this.#last = undefined
+  }
+
+  /** Takes the rows of a poll. Returns whether they show a loss, which is then logged. */
+  isReplaced(rows: RevocationRow[]): boolean {
+    this.#last = rows.at(-1) ?? this.#last
+    const [before, last] = [this.#before, this.#last]
+    if (!before || !last || last[0] < before[0]) return false
+    this.#before = undefined
+    const found = rows.find(([seq]) => seq === before[0])
+    if (!found || isSameChange(before, found)) return false
+    this.#log.error({ reason: 'commits_lost', number: before[0] }, REPLACED)
+    return true
+  }
+}
+
+/** Compares all but the times. A row that is missing shows nothing: maintenance and erasures delete rows. */
+const isSameChange = (one: RevocationRow, other: RevocationRow) =>
+  [0, 1, 2, 3, 4].every(column => one[column] === other[column])
+
+const REPLACED =
+  'commits are lost: the change with this number was committed, and the database now has another one in its place. ' +
+  'Revocations, rotations or other changes are undone, and sessions may be missing; do what docs/running.md#assaycommitslost says'

@@ -91,7 +91,7 @@ export class Sessions {
   ): Promise<TokenSet> {
     const { issuer, metrics, quota, issuedUntil } = this.#options
     const { client_id: customerId, sid: sessionId, gen } = claims
-    quota.takeRefresh(customerId, sessionId)
+    quota.takeRefresh(customerId, sessionId, gen)
     const tokenId = randomId(15)
     const successorSeen = this.#seen.isWaiting(keyOf(customerId, sessionId, gen + 1))
     const presented = { customerId, sessionId, gen, keyVersion, authenticated, successorSeen }

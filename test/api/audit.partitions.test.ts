@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { makePartitions } from '../../db/queries/audit-partitions.ts'
+import { follow, orderAll } from '../support/audit-order.ts'
 import { ADMIN_TOKEN, makeWorld, type Replica, type World } from '../support/world.ts'
 
 let world: World
@@ -115,7 +116,11 @@ async function worldWithOldMonth() {
   const [{ month } = { month: '' }] = await old.admin.query<{ month: string }>(
     `select to_char(assay.now() at time zone 'UTC', '"audit_events_"YYYY_MM') as month`,
   )
+  await orderAll(old)
   await old.advance(432 * 86_400_000)
+  // The order's newest batch is kept in any case, so this event makes another one.
+  await replica.signUp()
+  await orderAll(old)
   await old.maintain()
   const state = async () => {
     const [row] = await old.admin.query<{ attached: boolean }>(
@@ -126,7 +131,9 @@ async function worldWithOldMonth() {
   }
   const events = async () =>
     (await old.admin.query('select from assay.audit_events where customer_id = $1', [id])).length
-  return { old, month, state, events }
+  const ordered = async () =>
+    (await follow(replica, { filter: `&customer=${id}` }).read()).map(({ type }) => type)
+  return { old, month, state, events, ordered }
 }
 
 const DAY = 86_400_000
@@ -153,7 +160,8 @@ test('a jump of the clock keeps what was detached', async () => {
 })
 
 test('a month that was detached can be attached again, with its events, as docs/running.md says', async () => {
-  const { old, month, state, events } = await worldWithOldMonth()
+  const { old, month, state, events, ordered } = await worldWithOldMonth()
+  expect(await ordered()).toEqual([])
   const from = month.slice(-7).replace('_', '-')
   const manual = readFileSync(join(import.meta.dirname, '../../docs/running.md'), 'utf8')
   const [, commands = ''] = /```sql\n([^`]+attach partition[^`]+)```/.exec(manual) ?? []
@@ -175,6 +183,8 @@ test('a month that was detached can be attached again, with its events, as docs/
   )
   expect(gone).toEqual({ month: `assay.${month}`, subject: null })
   expect([await state(), await events()]).toEqual(['attached', 1])
+  // Whoever follows the order gets the event too, at the position that it had.
+  expect(await ordered()).toEqual(['customer.signed_up'])
   // It is as old as before, so the next round detaches it again, and the week begins anew.
   await old.advance(6 * DAY)
   await old.maintain()

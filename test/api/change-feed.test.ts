@@ -243,6 +243,27 @@ test('another timeline makes a replica read everything anew, and nothing read be
   expect((await there.verify(token)).status).toBe(200)
 })
 
+test('a promoted server that gave the number of a lost change to another one is a loss', async () => {
+  const database = holding(world.db)
+  const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
+  const losses = () => there.changeFeed.reloads.get('commits_lost')
+  const token = await newToken()
+  expect((await here.postForm('/revoke', { token }, bearer(customer.apiKey))).status).toBe(200)
+  await hear(there)
+  // The same changes: no loss.
+  database.otherTimeline(/./)
+  await hear(there)
+  expect([there.changeFeed.reloads.get('timeline'), losses()]).toEqual([1, 0])
+  await world.admin.query(
+    `update assay.revocations set key = 'of another token' where seq = (select max(seq) from assay.revocations)`,
+  )
+  database.otherTimeline(undefined)
+  await hear(there)
+  expect([there.changeFeed.reloads.get('timeline'), losses()]).toEqual([2, 1])
+  await hear(there)
+  expect(losses()).toBe(1)
+})
+
 test('a restart of the database server makes a replica read everything anew, which is no loss', async () => {
   const database = holding(world.db)
   const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })

@@ -108,3 +108,38 @@ test("all sessions of a customer together have the customer's number of refreshe
     all.push((await assay.refresh(refresh_token)).status)
   expect(all).toEqual([200, 200, 200, 429])
 })
+
+test.each(['session', 'customer'])(
+  'whoever uses up the limit of the %s does not keep the owner of a stolen token from being heard',
+  async limit => {
+    const customer = await assay.signUp()
+    await setPolicy(customer, { tokens_per_minute: limit === 'session' ? 1_000 : 20 })
+    const { refresh_token: stolen, session_id } = await customer.session()
+    let next = stolen
+    const refresh = async () => {
+      const answer = await assay.refresh(next)
+      next = answer.json.refresh_token ?? next
+      return answer
+    }
+    // A thief who refreshes until he is refused.
+    for (let status = 200; status === 200; ) ({ status } = await refresh())
+    expect((await refresh()).status).toBe(429)
+    const { status, json } = await assay.refresh(stolen)
+    expect([status, json.error]).toEqual([400, 'invalid_grant'])
+    const [row] = await world.admin.query('select revoked_at from assay.sessions where id = $1', [session_id])
+    expect(row).toEqual({ revoked_at: expect.any(Date) })
+  },
+)
+
+test('an older token is let through once a minute, and a session has few of them', async () => {
+  const customer = await assay.signUp()
+  await setPolicy(customer, { tokens_per_minute: 1_000 })
+  const tokens = [(await customer.session()).refresh_token as string]
+  for (let status = 200; status === 200; ) {
+    const answer = await assay.refresh(tokens.at(-1)!)
+    ;({ status } = answer)
+    if (status === 200) tokens.push(answer.json.refresh_token)
+  }
+  const replayed = tokens.at(-2)!
+  expect(await statuses(3, () => assay.refresh(replayed))).toEqual([200, 429, 429])
+})

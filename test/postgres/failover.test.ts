@@ -47,9 +47,10 @@ async function stageWithStandby() {
   return { stage, server, standby }
 }
 
-async function promote(stage: Stage, standby: OwnPostgres) {
+async function promote(stage: Stage, standby: OwnPostgres, meanwhile = async () => '') {
   await stage.server!.destroy()
   await standby.promote()
+  await meanwhile()
   leadTo(stage, standby)
   for (const { link } of stage.replicas) link.resetAll()
   await until('it has reloaded', async () => reloadLines(stage).length > 0)
@@ -90,6 +91,27 @@ describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has
         `up to number ${line.committed} were committed, but the database now has only ${line.found}`,
       )
       expect([await reloads(stage, 'timeline'), await reloads(stage, 'commits_lost')]).toEqual([0, 1])
+    },
+    TIMEOUT_MS,
+  )
+
+  test(
+    'a standby that lacks revocations has taken their numbers for others before anybody polled: an error with the number',
+    async () => {
+      const { stage, server, standby } = await stageWithStandby()
+      await revokeOne(stage)
+      await separate(server, standby)
+      for (let i = 0; i < 2; i++) await revokeOne(stage)
+      // What another replica does there first.
+      const others = `with pushed as (update assay.change_feed set seq = seq + 3 returning seq)
+        insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
+        select seq - n, 'token', 'c', 'other ' || n, 0, now() + interval '1 hour' from pushed, generate_series(0, 2) as n`
+      await promote(stage, standby, () => standby.ask(others, new URL(stage.url).pathname.slice(1)))
+      await until('the loss is counted', async () => (await reloads(stage, 'commits_lost')) === 1)
+      expect(reloadLines(stage)).toMatchObject([{ reason: 'timeline' }])
+      const lines = stage.replicas[0].process.stdout().split('\n')
+      const [loss] = lines.filter(line => line.includes('"commits_lost"')).map(line => JSON.parse(line))
+      expect(loss).toMatchObject({ level: 50, number: expect.any(Number) })
     },
     TIMEOUT_MS,
   )
