@@ -9,6 +9,7 @@ import { signingKeys } from '../schema/signing-keys.ts'
 import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 import { deleteReplaced, LONGEST_TOKEN, nextEpoch, publishedColumns, publishParts } from './change-feed.ts'
+import { clockIsTrusted } from './database-clock.ts'
 
 const s = alias(sessions, 's')
 const k = alias(signingKeys, 'k')
@@ -28,6 +29,12 @@ const importedUntil = sql`case when exists (
     select from ${signingKeys} as ${k}
     where ${k.customerId} = drawn.customer_id and ${k.use} = 'access' and ${k.state} <> 'retired' and ${k.alg} <> 'HS512'
   ) then t + ${LONGEST_TOKEN} + interval '1 minute' end`
+
+/**
+ * Whether a token of the customer may be alive. While the clock isn't trusted, any that was ever issued may be: the clock may be
+ * hours ahead, and a row that is published now is read again when it is set back. No row is deleted meanwhile.
+ */
+const hasToken = sql`(last_expiry > t - ${CLOCK_MARGIN} or last_expiry > '-infinity' and not ${clockIsTrusted})`
 
 /** Whether the customer has as many live rows for other subjects as it may have. */
 const isFull = sql`case when ${param('mostLive')}::int is null then false else (
@@ -71,7 +78,7 @@ export const raiseSubjectEpoch = prepared('raiseSubjectEpoch')<
   ),
   drawn as materialized (select locked.*, ${nextEpoch} as epoch, ${now} as t from locked),
   found as materialized (
-    select customer_id, ${param('subject')}::text as subject, epoch, t, last_expiry, last_expiry > t - ${CLOCK_MARGIN} as has_token,
+    select customer_id, ${param('subject')}::text as subject, epoch, t, last_expiry, ${hasToken} as has_token,
       exists (select from ${sessions} as ${s}
         where ${s.customerId} = drawn.customer_id and ${s.subject} = ${param('subject')}) as has_session
     from drawn cross join lateral (select greatest(issued_until, ${importedUntil}) as last_expiry) as latest
