@@ -28,6 +28,14 @@ export interface ConnectionsOptions {
   writeTimeout?: number
 }
 
+/** The requests of a connection. */
+interface Requests {
+  /** The response to the last one, until the system has taken it: it also holds the request's body. */
+  last: ServerResponse | undefined
+  /** How many came while another was unanswered, and are unanswered themselves. */
+  pipelined: number
+}
+
 /**
  * Bounds what connections hold. Node itself closes connections that send their request too slowly, but none that read
  * their answer too slowly, and it sets no limit to their number.
@@ -39,10 +47,7 @@ export class Connections {
   readonly #writeTimeout: number
   /** By address, in the order in which they were opened. */
   readonly #byAddress = new Map<string, Set<Socket>>()
-  /** The response to the last request of each connection, until the system has taken it: it also holds the request's body. */
-  readonly #responses = new WeakMap<Socket, ServerResponse>()
-  /** How many requests of a connection came while another was unanswered, and are unanswered themselves. */
-  readonly #pipelined = new WeakMap<Socket, number>()
+  readonly #requests = new WeakMap<Socket, Requests>()
   readonly #unread: UnreadAnswers
   readonly #counts = new OwnerCounts()
   #size = 0
@@ -71,17 +76,18 @@ export class Connections {
   }
 
   #begin(socket: Socket, response: ServerResponse) {
-    const last = this.#responses.get(socket)
-    this.#responses.set(socket, response)
-    if (last?.writableFinished === false) this.#pipeline(socket, response)
+    const requests = this.#requests.get(socket)
+    if (requests === undefined) return void this.#requests.set(socket, { last: response, pipelined: 0 })
+    const { last } = requests
+    requests.last = response
+    if (last?.writableFinished === false) this.#pipeline(socket, requests, response)
   }
 
   /** Closes the connection if too many requests of it are unanswered. */
-  #pipeline(socket: Socket, response: ServerResponse) {
-    const count = (this.#pipelined.get(socket) ?? 0) + 1
-    this.#pipelined.set(socket, count)
-    response.once('close', () => this.#pipelined.set(socket, this.#pipelined.get(socket)! - 1))
-    if (count > MAX_PIPELINED) socket.destroy()
+  #pipeline(socket: Socket, requests: Requests, response: ServerResponse) {
+    requests.pipelined++
+    response.once('close', () => requests.pipelined--)
+    if (requests.pipelined > MAX_PIPELINED) socket.destroy()
   }
 
   /** Called with each answer once it has been written, as far as the system has taken it. */
@@ -92,13 +98,13 @@ export class Connections {
   }
 
   #forget(response: ServerResponse) {
-    const { socket } = response.req
-    if (this.#responses.get(socket) === response) this.#responses.delete(socket)
+    const requests = this.#requests.get(response.req.socket)
+    if (requests?.last === response) requests.last = undefined
   }
 
   /** Whether the client waits for an answer of which nothing has been written, as for an act that takes long. */
   #isBeingAnswered(socket: Socket): boolean {
-    return socket.writableLength === 0 && this.#responses.get(socket)?.writableFinished === false
+    return socket.writableLength === 0 && this.#requests.get(socket)?.last?.writableFinished === false
   }
 
   #admit(socket: Socket) {
