@@ -1,4 +1,4 @@
-import type { Server } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import type { App } from './app.ts'
@@ -39,10 +39,15 @@ export async function listen(
 ) {
   const refusals = new Refusals({ clock, log, metrics })
   const onInvalidHeader = (err: unknown) => log.error({ err }, 'a reply could not be written')
+  const connections = new Connections({ clock, log })
+  const onEnded = (response: ServerResponse) => connections.ended(response)
   const server = createAdaptorServer({
-    fetch: refusingSecondHost(fetch, refusals),
+    fetch: refusing(fetch, refusals),
     autoCleanupIncoming: false,
-    serverOptions: { ...SERVER_OPTIONS, ServerResponse: responseClass({ draining, onInvalidHeader }) },
+    serverOptions: {
+      ...SERVER_OPTIONS,
+      ServerResponse: responseClass({ draining, onInvalidHeader, onEnded }),
+    },
   }) as Server
   server.prependListener('request', (incoming, response) => {
     keepOriginalTarget(incoming)
@@ -51,7 +56,6 @@ export async function listen(
   // RFC 9110 10.1.1 lets a server ignore expectations that it does not know. Node's 417 would be none of /verify's answers.
   server.on('checkExpectation', (incoming, response) => server.emit('request', incoming, response))
   server.on('clientError', (error, socket) => refusals.unreadable(error, socket))
-  const connections = new Connections({ clock, log })
   connections.watch(server)
   // Node silently drops headers after the thousandth: a proxy's rule, or a second Authorization. maxHeaderSize bounds them.
   server.maxHeadersCount = 0
@@ -67,13 +71,17 @@ export async function listen(
   }
 }
 
-/** Node has joined two Host headers by a comma, which no host contains. */
-const refusingSecondHost =
+/**
+ * Node has joined two Host headers by a comma, which no host contains. It also goes on with the requests that it has already read
+ * from a connection which `Connections` has closed.
+ */
+const refusing =
   (fetch: App['fetch'], refusals: Refusals): App['fetch'] =>
-  (request, env, context) =>
-    (env as { incoming: Incoming }).incoming.originalHost?.includes(',')
-      ? refusals.secondHost()
-      : fetch(request, env, context)
+  (request, env, context) => {
+    const { originalHost, socket } = (env as { incoming: Incoming }).incoming
+    if (socket.destroyed) return new Response(null, { status: 503, headers: { 'Content-Length': '0' } })
+    return originalHost?.includes(',') ? refusals.secondHost() : fetch(request, env, context)
+  }
 
 /** Milliseconds. keepAlive is above nginx's 60 s for idle upstream connections, so that nginx closes first. */
 const SERVER_OPTIONS = {

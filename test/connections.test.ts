@@ -1,9 +1,11 @@
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { Connections } from '../server/http/connections.ts'
+import { Connections, MAX_PIPELINED } from '../server/http/connections.ts'
+import { responseClass } from '../server/http/server-response.ts'
 import { createLog } from '../server/lib/logger.ts'
+import { collectGarbage } from './support/memory.ts'
 import { until } from './support/process.ts'
 
 /** The limits of connections, on real sockets of several addresses. */
@@ -21,18 +23,32 @@ const clock = {
   boot: () => ({ id: 'test', reading: performance.now() }),
 }
 
-beforeEach(async () => {
+/** The responses of '/held', until a test ends them. */
+let held: ServerResponse[]
+/** The requests, for as long as something keeps them in memory. */
+let requests: WeakRef<IncomingMessage>[]
+
+const start = async (keepAliveTimeout: number, more: { maxUnread?: number; writeTimeout: number }) => {
   lines = []
+  held = []
+  requests = []
   const log = createLog('info', { write: line => void lines.push(line) })
-  const connections = new Connections({ clock, log, max: MAX, writeTimeout: WRITE_TIMEOUT })
-  server = createServer({ keepAliveTimeout: 100 }, ({ url }, response) => {
-    if (url === '/late') setTimeout(() => response.end('late'), 3 * WRITE_TIMEOUT)
+  const connections = new Connections({ clock, log, max: MAX, ...more })
+  const onEnded = (response: ServerResponse) => connections.ended(response)
+  const Response = responseClass({ draining: () => false, onInvalidHeader: () => {}, onEnded })
+  server = createServer({ keepAliveTimeout, ServerResponse: Response }, (incoming, response) => {
+    const { url } = incoming
+    requests.push(new WeakRef(incoming))
+    if (url === '/held') held.push(response)
+    else if (url === '/late') setTimeout(() => response.end('late'), 3 * WRITE_TIMEOUT)
     else response.end(url === '/long' ? Buffer.alloc(LONG) : '')
   })
   connections.watch(server)
   server.listen(0, '0.0.0.0')
   await once(server, 'listening')
-})
+}
+
+beforeEach(() => start(100, { writeTimeout: WRITE_TIMEOUT }))
 afterEach(() => {
   server.closeAllConnections()
   server.close()
@@ -98,6 +114,87 @@ describe('a client', () => {
     const socket = await ask('/')
     await closed(socket)
   })
+})
+
+describe('requests that do not wait for an answer', () => {
+  const GET = 'GET /held HTTP/1.1\r\nHost: a\r\n\r\n'
+
+  test('may be as many as wait behind the first; one more closes the connection', async () => {
+    server.close()
+    await start(60_000, { writeTimeout: 60_000 })
+    const socket = await open()
+    let text = ''
+    socket.on('data', chunk => {
+      text += chunk
+    })
+    socket.write(GET.repeat(MAX_PIPELINED + 1))
+    await until('all have come', () => held.length === MAX_PIPELINED + 1)
+    expect(isClosed(socket)).toBe(false)
+    for (const response of held.splice(0)) response.end()
+    await until('all are answered', () => text.split('HTTP/1.1 200').length === MAX_PIPELINED + 2)
+    // Those that are answered count no more.
+    socket.write(GET.repeat(MAX_PIPELINED + 1))
+    await until('all have come', () => held.length === MAX_PIPELINED + 1)
+    socket.write(GET)
+    await closed(socket)
+  })
+})
+
+describe('answers that nobody takes', () => {
+  const askForLong = async (address: string) => {
+    const socket = (await open(address)).pause()
+    const requested = once(server, 'request')
+    socket.write('GET /long HTTP/1.1\r\nHost: a\r\n\r\n')
+    await requested
+    return socket
+  }
+
+  test('cost the address that has most of them its oldest, once they are too many', async () => {
+    server.close()
+    await start(60_000, { writeTimeout: 60_000, maxUnread: 4.5 * LONG })
+    const other = await askForLong('127.0.0.2')
+    const own: Socket[] = []
+    for (let i = 0; i < 3; i++) own.push(await askForLong('127.0.0.1'))
+    expect([other, ...own].filter(isClosed)).toEqual([])
+    const newest = await askForLong('127.0.0.1')
+    // A quarter is freed at once: two of five answers.
+    await closed(own[0]!)
+    await closed(own[1]!)
+    expect([other, own[2]!, newest].filter(isClosed)).toEqual([])
+    expect(lines.map(line => JSON.parse(line))).toEqual([
+      expect.objectContaining({ level: 40, closed: 2, max: 4.5 * LONG }),
+    ])
+  })
+
+  test('count no more once they are taken', async () => {
+    server.close()
+    await start(60_000, { writeTimeout: 60_000, maxUnread: 2 * LONG })
+    const socket = await askForLong('127.0.0.1')
+    let taken = 0
+    socket.on('data', ({ length }) => {
+      taken += length
+    })
+    socket.resume()
+    for (let answers = 1; answers <= 4; answers++) {
+      await until('it is taken', () => taken > answers * LONG, 30_000)
+      socket.write('GET /long HTTP/1.1\r\nHost: a\r\n\r\n')
+    }
+    expect(isClosed(socket)).toBe(false)
+    expect(lines).toEqual([])
+  })
+})
+
+test('an idle connection does not keep its last request in memory', async () => {
+  server.close()
+  await start(60_000, { writeTimeout: 60_000 })
+  const socket = await open()
+  socket.resume().write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello')
+  await once(socket, 'data')
+  await until('it is collected', () => {
+    collectGarbage()
+    return requests[0]!.deref() === undefined
+  })
+  expect(isClosed(socket)).toBe(false)
 })
 
 describe('with as many connections as there may be', () => {

@@ -4,11 +4,17 @@ import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../lib/logger.ts'
 import { OwnerCounts } from '../lib/owner-counts.ts'
 import { addressKey } from '../lib/rate-limiter.ts'
+import { MAX_UNREAD_BYTES, UnreadAnswers } from './unread-answers.ts'
 
 /** The most connections that a process holds. Each costs about 20 kB, and as much again as its request and answer have. */
 export const MAX_CONNECTIONS = 5_000
 /** A connection whose client takes nothing of an answer for this long is closed (ms). */
 export const WRITE_TIMEOUT_MS = 30_000
+/**
+ * Requests of a connection that may wait behind an unanswered one. Node reads 64 KiB at once, which hold 2,000 requests, and no
+ * usual client or proxy sends a request before it has the answer to the last.
+ */
+export const MAX_PIPELINED = 100
 /** Refused connections are logged at most once in this time (ms). */
 const LOG_INTERVAL_MS = 60_000
 
@@ -16,8 +22,18 @@ export interface ConnectionsOptions {
   clock: Clock
   log: Log
   max?: number
+  /** Bytes. */
+  maxUnread?: number
   /** Milliseconds. */
   writeTimeout?: number
+}
+
+/** The requests of a connection. */
+interface Requests {
+  /** The response to the last one, until the system has taken it: it also holds the request's body. */
+  last: ServerResponse | undefined
+  /** How many came while another was unanswered, and are unanswered themselves. */
+  pipelined: number
 }
 
 /**
@@ -31,30 +47,64 @@ export class Connections {
   readonly #writeTimeout: number
   /** By address, in the order in which they were opened. */
   readonly #byAddress = new Map<string, Set<Socket>>()
-  /** The response to the last request of each connection. */
-  readonly #responses = new WeakMap<Socket, ServerResponse>()
+  readonly #requests = new WeakMap<Socket, Requests>()
+  readonly #unread: UnreadAnswers
   readonly #counts = new OwnerCounts()
   #size = 0
   #refused = 0
   #loggedAt = Number.NEGATIVE_INFINITY
 
-  constructor({ clock, log, max = MAX_CONNECTIONS, writeTimeout = WRITE_TIMEOUT_MS }: ConnectionsOptions) {
+  constructor({
+    clock,
+    log,
+    max = MAX_CONNECTIONS,
+    maxUnread = MAX_UNREAD_BYTES,
+    writeTimeout = WRITE_TIMEOUT_MS,
+  }: ConnectionsOptions) {
     this.#clock = clock
     this.#log = log
     this.#max = max
     this.#writeTimeout = writeTimeout
+    this.#unread = new UnreadAnswers({ clock, log, max: maxUnread })
   }
 
   watch(server: Server) {
     server.on('connection', socket => this.#admit(socket))
-    server.on('request', (incoming, response) => this.#responses.set(incoming.socket, response))
+    server.prependListener('request', ({ socket }, response) => this.#begin(socket, response))
     // Node calls this for a connection without progress in either direction, and with it leaves idle ones to us too.
     server.setTimeout(this.#writeTimeout, socket => this.#isBeingAnswered(socket) || socket.destroy())
   }
 
+  #begin(socket: Socket, response: ServerResponse) {
+    const requests = this.#requests.get(socket)
+    if (requests === undefined) return void this.#requests.set(socket, { last: response, pipelined: 0 })
+    const { last } = requests
+    requests.last = response
+    if (last?.writableFinished === false) this.#pipeline(socket, requests, response)
+  }
+
+  /** Closes the connection if too many requests of it are unanswered. */
+  #pipeline(socket: Socket, requests: Requests, response: ServerResponse) {
+    requests.pipelined++
+    response.once('close', () => requests.pipelined--)
+    if (requests.pipelined > MAX_PIPELINED) socket.destroy()
+  }
+
+  /** Called with each answer once it has been written, as far as the system has taken it. */
+  ended(response: ServerResponse) {
+    if (response.writableLength === 0) return this.#forget(response)
+    this.#unread.add(response)
+    response.once('close', () => this.#forget(response))
+  }
+
+  #forget(response: ServerResponse) {
+    const requests = this.#requests.get(response.req.socket)
+    if (requests?.last === response) requests.last = undefined
+  }
+
   /** Whether the client waits for an answer of which nothing has been written, as for an act that takes long. */
   #isBeingAnswered(socket: Socket): boolean {
-    return socket.writableLength === 0 && this.#responses.get(socket)?.writableFinished === false
+    return socket.writableLength === 0 && this.#requests.get(socket)?.last?.writableFinished === false
   }
 
   #admit(socket: Socket) {

@@ -13,6 +13,8 @@ export interface ResponseOptions {
   draining(): boolean
   /** A header that Node refuses to write is a bug of a route. */
   onInvalidHeader(error: unknown): void
+  /** Called with each answer once it has been written, as far as the system has taken it. */
+  onEnded(response: ServerResponse): void
 }
 
 /**
@@ -24,7 +26,7 @@ export interface ResponseOptions {
  * response with an invalid header becomes an empty 500, because an error thrown to the adapter would end the
  * process.
  */
-export function responseClass({ draining, onInvalidHeader }: ResponseOptions) {
+export function responseClass({ draining, onInvalidHeader, onEnded }: ResponseOptions) {
   return class Response<Request extends IncomingMessage> extends ServerResponse<Request> {
     #replaced = false
 
@@ -50,7 +52,10 @@ export function responseClass({ draining, onInvalidHeader }: ResponseOptions) {
     // biome-ignore lint/suspicious/noExplicitAny: the arguments are passed through unchanged.
     override end(...args: any[]): this {
       const given = this.#replaced ? [] : args
-      ended.push(() => super.end(...given))
+      ended.push(() => {
+        super.end(...given)
+        onEnded(this)
+      })
       if (ended.length === MAX_CORKED) flush()
       else if (ended.length === 1) setImmediate(flush)
       return this

@@ -13,6 +13,7 @@ import type { AccessClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
 import { ApiError, RateLimitedError } from '../lib/errors.ts'
 import { addressKey, type RateLimiter } from '../lib/rate-limiter.ts'
+import { SharedActs } from '../lib/shared-acts.ts'
 import type { ChangeFeed } from './change-feed.ts'
 import type { RevocationList } from './revocation-list.ts'
 
@@ -45,6 +46,9 @@ export class Revoker {
   readonly #options: RevokerOptions
   readonly #ends: Batcher<Omit<SessionEnd, 'n'>, number | undefined>
   readonly #tokens: Batcher<TokenRevocation, number>
+  /** Revocations of tokens under way. A second one of the same token would write a row and an event of its own. */
+  readonly #tokensUnderWay = new Map<string, Promise<number>>()
+  readonly #customers = new SharedActs<number>()
 
   constructor(options: RevokerOptions) {
     this.#options = options
@@ -63,7 +67,17 @@ export class Revoker {
     return seq
   }
 
-  async revokeToken(claims: AccessClaims, origin: AuditContext): Promise<number> {
+  /** Requests for one token share the act that is under way. After it the token is refused, so nothing is left to revoke. */
+  revokeToken(claims: AccessClaims, origin: AuditContext): Promise<number> {
+    const key = `${claims.client_id} ${claims.jti}`
+    const underWay = this.#tokensUnderWay.get(key)
+    if (underWay) return underWay
+    const revoked = this.#revokeToken(claims, origin).finally(() => this.#tokensUnderWay.delete(key))
+    this.#tokensUnderWay.set(key, revoked)
+    return revoked
+  }
+
+  async #revokeToken(claims: AccessClaims, origin: AuditContext): Promise<number> {
     const { client_id: customerId, jti: tokenId, sub: subject, exp: expiresAt } = claims
     const act = { ...actOf(customerId, origin), token_id: tokenId, subject, expires_at: expiresAt }
     const seq = await this.#tokens.add(act)
@@ -100,9 +114,15 @@ export class Revoker {
 
   /**
    * Ends all tokens and sessions that a customer has so far, including its own. Returns the change feed's
-   * number.
+   * number. An actor's requests share acts: each statement waits for the customer's row, and would do so on a connection of
+   * its own.
    */
-  async revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
+  revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
+    const key = `${customerId} ${origin.actor}`
+    return this.#customers.run(key, () => this.#revokeCustomer(customerId, origin))
+  }
+
+  async #revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
     const [raised] = await raiseCustomerEpoch(this.#options.db, { ...origin, customerId })
     if (!raised) throw new ApiError('not_found', 'no such customer')
     this.invalidateCustomer(customerId, raised.seq)

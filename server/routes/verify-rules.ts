@@ -12,15 +12,22 @@ export interface Rules {
 
 const NONE: Rules = {}
 
+/**
+ * Characters of all rules together, four times as many as a token's scope has. A client that reaches /verify itself could send 60,000,
+ * each scope of which is looked for among all of its token's, and would get them back in WWW-Authenticate.
+ */
+const MAX_LENGTH = 4_096
+
 /** A proxy has a few rules and repeats them; a client's own query can't fill this beyond its cap. */
 const parsed = new LRUCache<string, { rules: Rules | undefined }>({ max: 1_000 })
 
 /**
- * Returns the rules of the URL's query and of X-Assay-Require together, or undefined if either is malformed.
+ * Returns the rules of the URL's query and of X-Assay-Require together, or undefined if either is malformed or they are too long.
  */
 export function rulesOf(query: string, required: string | undefined): Rules | undefined {
   const text = required ? `${query}&${required}` : query
   if (text === '') return NONE
+  if (text.length > MAX_LENGTH) return undefined
   const known = parsed.get(text)
   if (known) return known.rules
   const rules = parse(text)

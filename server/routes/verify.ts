@@ -103,7 +103,7 @@ const forbidden = (scope?: string) =>
 function refuseRules(services: Needs, requestId: string): Response {
   services.log.warn(
     { requestId },
-    'verify: a rule is unknown, repeated or malformed, so every request is denied; fix it in the proxy',
+    'verify: a rule is unknown, repeated, malformed or too long, so every request is denied; fix it in the proxy',
   )
   return deny(services, requestId, 403, forbidden(), 'rule_malformed')
 }

@@ -96,6 +96,15 @@ describe.each(Object.entries(WRONG))('H56 a rule that is %s denies, and is told 
   })
 })
 
+test('H56 rules of more than 4,096 characters deny, and are not sent back', async () => {
+  const denied = await assay.verify(token, `/verify?scope_any=read+${'x+'.repeat(2_048)}x`)
+  expect(denied.status).toBe(403)
+  expect(denied.headers.get('www-authenticate')!.length).toBeLessThan(100)
+  const longest = `scope_any=read+${'x'.repeat(4_096 - 'scope_any=read+'.length)}`
+  expect((await assay.verify(token, `/verify?${longest}`)).status).toBe(200)
+  expect((await assay.verify(token, `/verify?${longest}x`)).status).toBe(403)
+})
+
 test('H56 a wrong rule denies whoever asks: without a token, with a bad one, a second time', async () => {
   for (const headers of [{}, bearer('garbage'), bearer(token), bearer(token)])
     expect((await assay.request('/verify?scpoe=read', { headers })).status).toBe(403)
