@@ -211,10 +211,10 @@ test('a replica notices that the database lost a change of its own, before any p
 test('a counter that went back makes a replica read everything anew', async () => {
   const token = await newToken()
   await plantUnseen(token)
-  const lines = here.lines.length
+  const [lines, before] = [here.lines.length, here.changeFeed.reloads.get('commits_lost')!]
   await world.admin.query('update assay.change_feed set seq = seq - 1')
   await hear(here)
-  expect(here.changeFeed.reloads.get('commits_lost')).toBe(1)
+  expect(here.changeFeed.reloads.get('commits_lost')).toBe(before + 1)
   expect(reloadsIn(here.lines.slice(lines))).toEqual([
     {
       level: 50,
