@@ -11,6 +11,7 @@ import { randomId } from './crypto/credentials.ts'
 import type { KeyRing } from './crypto/key-ring.ts'
 import { KeyCache } from './keys/key-cache.ts'
 import { RedisKeyCache } from './keys/redis-cache.ts'
+import { BatchBytes } from './lib/batch-bytes.ts'
 import { BodyMemory } from './lib/body-memory.ts'
 import { ClientIps } from './lib/client-ip.ts'
 import type { Clock } from './lib/clock.ts'
@@ -75,7 +76,7 @@ const MAX_QUEUED_LOGINS = 64
  * Statements of one customer alone: how many are under way at a time, so that the acts that share statements always have
  * connections of the pool, and how many wait. The embedded database has one connection.
  */
-const MAX_TURNS = 6
+const MAX_TURNS = 2
 const MAX_EMBEDDED_TURNS = 1
 const MAX_QUEUED_TURNS = 1_000
 
@@ -147,7 +148,7 @@ export function createServices(parts: Parts) {
     signer: new TokenSigner({ keys, issuer: iss }),
     config,
   })
-  const revoker = new Revoker({ db, changeFeed, revocations, limits })
+  const revoker = new Revoker({ db, changeFeed, revocations, limits, turns })
   const sessions = new Sessions({ db, turns, issuedUntil, quota, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
@@ -187,6 +188,7 @@ export function createServices(parts: Parts) {
     bodyMemory,
     /** Batches of introspection, by credential. */
     batches: new OnePerKey(),
+    batchBytes: new BatchBytes(clock),
   }
 }
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { ApiError } from '../server/lib/errors.ts'
-import { parseStrictJson } from '../server/lib/strict-json.ts'
+import { assertFewItems, parseStrictJson } from '../server/lib/strict-json.ts'
 import { SEED, trials } from './support/trials.ts'
 
 /** An accepted text is read as JSON.parse reads it. A refused one is an error of ours. */
@@ -265,3 +265,10 @@ const isUsual = (name: string) => !['__proto__', 'constructor', 'prototype'].inc
 
 const escapeFirst = (name: string) =>
   `"\\u${name.charCodeAt(0).toString(16).padStart(4, '0')}${JSON.stringify(name.slice(1)).slice(1)}`
+
+test('bytes with more than two thousand commas are refused before they are a text', () => {
+  expect(() => assertFewItems(Buffer.from(','.repeat(2_000)))).not.toThrow()
+  expect(() => assertFewItems(Buffer.from(`[${','.repeat(2_001)}]`))).toThrow(
+    /more than 2000 names and values/,
+  )
+})

@@ -130,7 +130,7 @@ const listEventsOfCustomer = query('listEventsOfCustomer', (db, asked: Params<Au
 )
 
 /** Events that one page of one type looks at: a customer may have millions of others. */
-const MAX_LOOKED_AT = 10_000
+const MAX_LOOKED_AT = 2_000
 
 /** The events of the type among the next MAX_LOOKED_AT, and the last of those, of whatever type, where the next page continues. */
 const listEventsOfCustomerAndType = query(

@@ -14,7 +14,7 @@ import { isLive } from './sessions.ts'
  */
 
 /** Sessions, and audit events, that one statement looks at. */
-export const MAX_COUNTED = 10_000
+export const MAX_COUNTED = 2_000
 
 const k = alias(signingKeys, 'k')
 const s = alias(sessions, 's')

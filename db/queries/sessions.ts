@@ -195,7 +195,7 @@ export const isAfter = (at: AnyPgColumn, id: AnyPgColumn, seen: Params<Page>) =>
   sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 
 /** Sessions that one page looks at: most may have ended. */
-const MAX_LOOKED_AT = 10_000
+const MAX_LOOKED_AT = 2_000
 
 /**
  * The live sessions among the next MAX_LOOKED_AT, newest first, and the last of those, live or not, where the next page

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { z } from 'zod'
 import { ApiError, CodedBodyError, PayloadTooLargeError } from '../lib/errors.ts'
 import { OnePerTurn } from '../lib/one-per-turn.ts'
-import { parseStrictJson } from '../lib/strict-json.ts'
+import { assertFewItems, parseStrictJson } from '../lib/strict-json.ts'
 import { type AppContext, bodySender } from './env.ts'
 import { uniqueParams } from './params.ts'
 import { check } from './validate.ts'
@@ -31,6 +31,7 @@ function readBytes(
     incoming.on('data', function append(chunk: Buffer) {
       try {
         body.append(chunk)
+        if (body.isLarge) waitTurn(incoming)
       } catch (error) {
         incoming.off('data', append).resume()
         reject(error)
@@ -40,6 +41,12 @@ function readBytes(
     incoming.once('error', broken)
     incoming.once('close', () => incoming.readableEnded || broken())
   })
+}
+
+/** Otherwise Node reads up to 2 MiB of each connection in one turn of the event loop. */
+function waitTurn(incoming: IncomingMessage) {
+  incoming.pause()
+  setImmediate(() => incoming.resume())
 }
 
 interface BodyBufferOptions {
@@ -98,16 +105,22 @@ class BodyBuffer {
     return this.#size > LARGE
   }
 
-  /** The text of the whole body. Throws TypeError if it is not UTF-8. The buffer may be another body's from then on. */
+  /** The text of the whole body. Throws `invalid_request`. The buffer may be another body's from then on. */
   read(): string {
+    const bytes = this.#buffer.subarray(0, this.#size)
     try {
-      return utf8.decode(this.#buffer.subarray(0, this.#size))
+      if (this.isLarge) assertFewItems(bytes)
+      return utf8.decode(bytes)
+    } catch (error) {
+      throw error instanceof ApiError ? error : NOT_UTF8
     } finally {
       if (this.#buffer.length === BATCH_LIMIT && spare.length < MAX_SPARE) spare.push(this.#buffer)
       this.#buffer = Buffer.alloc(0)
     }
   }
 }
+
+const NOT_UTF8 = new ApiError('invalid_request', 'the body is not UTF-8')
 
 /** Large texts are read one by one: each takes about a millisecond. */
 const largeTexts = new OnePerTurn()
@@ -123,11 +136,7 @@ async function readText(c: AppContext, limit: number): Promise<string> {
   const take = (bytes: number) => c.get('body').take(sender, bytes)
   if (!incoming) return ''
   const body = await readBytes(incoming, limit, take)
-  try {
-    return body.isLarge ? await largeTexts.run(() => body.read()) : body.read()
-  } catch {
-    throw new ApiError('invalid_request', 'the body is not UTF-8')
-  }
+  return body.isLarge ? largeTexts.run(() => body.read()) : body.read()
 }
 
 export const mediaType = (c: AppContext) =>

@@ -46,6 +46,18 @@ export function parseStrictJson(text: string): unknown {
   }
 }
 
+/**
+ * Refuses a large body that can't be a list of tokens, which have no commas, before a text of a megabyte is made of it. Throws
+ * `invalid_request`.
+ */
+export function assertFewItems(bytes: Buffer): void {
+  let commas = 0
+  for (let at = bytes.indexOf(COMMA); at >= 0; at = bytes.indexOf(COMMA, at + 1))
+    if (++commas > MAX_ITEMS) throw TOO_MANY_ITEMS
+}
+
+const COMMA = 0x2c
+
 /** Skips commas, white space and what is no JSON. A literal is recognized by its first letter. */
 const TOKEN = /["{}[\]:]|-?\d[\d.eE+-]*|[tfn]/g
 

@@ -11,6 +11,7 @@ import { raiseSubjectEpoch } from '../../db/queries/revoke-subject.ts'
 import { endSessions, type SessionEnd } from '../../db/queries/sessions.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
+import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { ApiError, RateLimitedError } from '../lib/errors.ts'
 import { addressKey, type RateLimiter } from '../lib/rate-limiter.ts'
 import { SharedActs } from '../lib/shared-acts.ts'
@@ -35,6 +36,8 @@ export interface RevokerOptions {
   changeFeed: ChangeFeed
   revocations: Pick<RevocationList, 'subjects'>
   limits: RateLimiter
+  /** For statements of one customer alone. */
+  turns: ConcurrencyLimit
 }
 
 /**
@@ -97,7 +100,12 @@ export class Revoker {
   ): Promise<number | undefined> {
     if (limited) await this.#takeSubject(customerId, origin)
     const mostLive = limited ? MAX_LIVE_SUBJECTS : undefined
-    const [raised] = await raiseSubjectEpoch(this.#options.db, { ...origin, customerId, subject, mostLive })
+    const { db, turns } = this.#options
+    // An operator doesn't wait behind the customer's own.
+    const owner = limited ? customerId : origin.actor
+    const [raised] = await turns.run(owner, () =>
+      raiseSubjectEpoch(db, { ...origin, customerId, subject, mostLive }),
+    )
     if (raised?.refused) throw TOO_MANY_SUBJECTS
     if (!raised || raised.seq === null) return undefined
     const { seq, epoch } = raised

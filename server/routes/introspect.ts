@@ -51,10 +51,19 @@ export const introspect = new Hono<ClientEnv>()
   )
 
 async function introspectBatch(c: Context<ClientEnv>): Promise<Response> {
+  takeBytes(c)
   const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
   await strictBarrier(c)
   const answers = await introspectAll(c.get('services'), c.get('client'), tokens)
   return respondWithAge(c, `{"tokens":[${answers.join(',')}]}`)
+}
+
+/** Resource servers are the operator's, who may send as much as they like. */
+function takeBytes(c: Context<ClientEnv>) {
+  const client = c.get('client')
+  if (client.kind !== 'api_key') return
+  const length = Number(c.req.header('content-length')) // NaN without one.
+  c.get('services').batchBytes.take(client.customerId, length <= BATCH_LIMIT ? length : BATCH_LIMIT)
 }
 
 const USE_POST = new ApiError(

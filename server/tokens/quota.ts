@@ -3,12 +3,11 @@ import type { Config } from '../config/load.ts'
 import type { KeyCache } from '../keys/key-cache.ts'
 import type { Clock } from '../lib/clock.ts'
 import { RateLimitedError } from '../lib/errors.ts'
+import { Windows } from '../lib/windows.ts'
 
-const WINDOW_MS = 60_000
-/** Customers, and sessions, whose acts are counted. More than so many at once get a new window each. */
-const MAX_COUNTED = 100_000
-/** With `max` each would fill its arrays at once, which takes 10 ms of each start. */
-const BOUND = { maxSize: MAX_COUNTED, sizeCalculation: () => 1 }
+const WINDOW_SECONDS = 60
+/** Sessions whose newest generation is known. */
+const MAX_SESSIONS = 100_000
 /** One session may be refreshed this often a minute, or as often as its part of the customer's quota allows. */
 const MIN_REFRESHES_OF_SESSION = 60
 const SESSIONS_PART = 100
@@ -31,14 +30,14 @@ export class TokenQuota {
   readonly #sessions: Windows
   readonly #older: Windows
   /** The newest generation of each session that was presented. */
-  readonly #newest = new LRUCache<string, number>(BOUND)
+  readonly #newest = new LRUCache<string, number>({ maxSize: MAX_SESSIONS, sizeCalculation: () => 1 })
 
   constructor(options: TokenQuotaOptions) {
     this.#options = options
-    this.#issued = new Windows(options.clock)
-    this.#refreshed = new Windows(options.clock)
-    this.#sessions = new Windows(options.clock)
-    this.#older = new Windows(options.clock)
+    this.#issued = new Windows(options.clock, WINDOW_SECONDS)
+    this.#refreshed = new Windows(options.clock, WINDOW_SECONDS)
+    this.#sessions = new Windows(options.clock, WINDOW_SECONDS)
+    this.#older = new Windows(options.clock, WINDOW_SECONDS)
   }
 
   /** Throws RateLimitedError. */
@@ -85,29 +84,6 @@ export class TokenQuota {
     return keys.get(customerId)?.tokensPerMinute ?? config.tokensPerMinute
   }
 }
-
-/** Counts by key, each from its first act on, for a minute. */
-class Windows {
-  readonly #clock: Pick<Clock, 'monotonic'>
-  readonly #counts = new LRUCache<string, { used: number; end: number }>(BOUND)
-
-  constructor(clock: Pick<Clock, 'monotonic'>) {
-    this.#clock = clock
-  }
-
-  /** Undefined if the act is within the limit; otherwise the seconds until the next one is. */
-  take(key: string, limit: number): number | undefined {
-    const now = this.#clock.monotonic()
-    const known = this.#counts.get(key)
-    const current = known && now < known.end ? known : { used: 0, end: now + WINDOW_MS }
-    if (current.used >= limit) return Math.max(1, Math.ceil((current.end - now) / 1000))
-    current.used++
-    if (current !== known) this.#counts.set(key, current)
-    return undefined
-  }
-}
-
-const WINDOW_SECONDS = WINDOW_MS / 1000
 
 const refused = (what: 'tokens' | 'refreshes', points: number, wait: number) =>
   new RateLimitedError(

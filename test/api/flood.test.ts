@@ -195,7 +195,7 @@ test('a customer that lists its secrets all the time leaves connections and turn
   const [busy, quiet] = [await signUp(replica), await signUp(replica)]
   const list = (customer: { access_token: string }) =>
     replica.request('/api/secrets', { headers: bearer(customer.access_token) })
-  const abreast = world.db.kind === 'embedded' ? 1 : 6
+  const abreast = world.db.kind === 'embedded' ? 1 : 2
   const held = Array.from({ length: abreast }, () => database.hold(named('listSecrets')))
   let refused = 0
   const flood = Array.from({ length: 1_100 }, async () => {

@@ -1,0 +1,31 @@
+import type { Clock } from './clock.ts'
+import { RateLimitedError } from './errors.ts'
+import { Windows } from './windows.ts'
+
+/** What a customer's batches may have: some 35 typical batches of 100 tokens a second. */
+const MAX_BYTES = 20 * 1024 * 1024
+const WINDOW_SECONDS = 10
+
+/**
+ * Limits the bytes of batches that each customer sends to this process. To read a megabyte costs a millisecond, whatever it
+ * holds, and a caller can send it without end.
+ */
+export class BatchBytes {
+  readonly #windows: Windows
+
+  constructor(clock: Pick<Clock, 'monotonic'>) {
+    this.#windows = new Windows(clock, WINDOW_SECONDS)
+  }
+
+  /** Called before a body is read. Throws RateLimitedError. */
+  take(customerId: string, bytes: number) {
+    const wait = this.#windows.take(customerId, MAX_BYTES, bytes)
+    if (wait === undefined) return
+    const message = `this customer has sent more than ${MAX_BYTES} bytes of batches in ${WINDOW_SECONDS} s; try again in ${wait} s`
+    throw new RateLimitedError(wait, message, {
+      name: 'batches',
+      points: MAX_BYTES,
+      duration: WINDOW_SECONDS,
+    })
+  }
+}
