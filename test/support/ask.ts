@@ -9,7 +9,7 @@ export async function ask(
   init: RequestInit = {},
   ip = '10.0.0.1',
 ): Promise<Response> {
-  const request = new Request('http://assay.test', init)
+  const request = new Request('http://assay.test', { ...init, headers: headersOf(init) })
   const incoming = new IncomingMessage({ remoteAddress: ip, destroyed: true } as Socket)
   incoming.url = path
   incoming.headers = Object.fromEntries(request.headers)
@@ -17,6 +17,14 @@ export async function ask(
   const response = await app.fetch(request, { incoming })
   if (request.body) incoming.destroy()
   return response
+}
+
+/** With the length of a body that is there as a whole, as clients send it. */
+function headersOf({ headers, body }: RequestInit): Headers {
+  const all = new Headers(headers)
+  if (typeof body === 'string' && !all.has('transfer-encoding'))
+    all.set('content-length', String(Buffer.byteLength(body)))
+  return all
 }
 
 /** A piece each time that one is asked for, and none before. */
