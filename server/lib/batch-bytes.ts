@@ -3,8 +3,8 @@ import { RateLimitedError } from './errors.ts'
 import { Windows } from './windows.ts'
 
 /** What a customer's batches may have: some 35 typical batches of 100 tokens a second. */
-const MAX_BYTES = 20 * 1024 * 1024
-const WINDOW_SECONDS = 10
+const MAX_BYTES = 4 * 1024 * 1024
+const WINDOW_SECONDS = 2
 
 /**
  * Limits the bytes of batches that each customer sends to this process. To read a megabyte costs a millisecond, whatever it

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { forgeries, mutations } from '../crypto/mutate.ts'
 import { ask } from '../support/ask.ts'
 import { type Forger, forger, isHeaderValue, TYPE } from '../support/forge.ts'
+import { forgetBatches } from '../support/forget-batches.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /**
@@ -31,6 +32,7 @@ const jsonByKey = () => ({ ...bearer(customer.apiKey), 'Content-Type': 'applicat
 async function activities(tokens: string[]): Promise<boolean[]> {
   const active: boolean[] = []
   for (const batch of batches(tokens)) {
+    await forgetBatches(assay)
     const init = { method: 'POST', headers: jsonByKey(), body: JSON.stringify({ tokens: batch }) }
     const response = await ask(assay.app, '/introspect/batch', init)
     expect(response.status).toBe(200)

@@ -4,6 +4,7 @@ import { open, seal } from '../../server/crypto/envelope.ts'
 import { DATA_KEY_ID, dataKeyContext } from '../../server/keys/customer-keys.ts'
 import { mutations } from '../crypto/mutate.ts'
 import { forger } from '../support/forge.ts'
+import { forgetBatches } from '../support/forget-batches.ts'
 import { holding, POLL, replicaOn } from '../support/holding.ts'
 import { publishCustomer, setState, stopClock, sync } from '../support/plant.ts'
 import { SEED, trials } from '../support/trials.ts'
@@ -280,6 +281,7 @@ test(`H09 ${NEIGHBOURS} texts that are nearly a token in the cache are refused`,
   )
   const accepted: number[] = []
   for (let first = 0; first < texts.length; first += 99) {
+    await forgetBatches(here)
     const tokens = [access_token, ...texts.slice(first, first + 99)]
     const { json } = await here.postJson('/introspect/batch', { tokens }, bearer(customer.apiKey))
     const active: boolean[] = json.tokens.map((each: { active: boolean }) => each.active)
