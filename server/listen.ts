@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import type { Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
@@ -6,7 +7,7 @@ import { Connections } from './http/connections.ts'
 import { Refusals, type RefusalsOptions } from './http/refusals.ts'
 import { responseClass } from './http/server-response.ts'
 import { type Incoming, keepOriginalTarget } from './http/target.ts'
-import { discardUnreadBody } from './http/unread-body.ts'
+import { UnreadBodies } from './http/unread-body.ts'
 import { SetupError } from './lib/errors.ts'
 
 /** Time limit for requests in progress once listening has ended (ms). A drain takes at most 10 s in total. */
@@ -40,9 +41,10 @@ export async function listen(
   const refusals = new Refusals({ clock, log, metrics })
   const onInvalidHeader = (err: unknown) => log.error({ err }, 'a reply could not be written')
   const connections = new Connections({ clock, log })
+  const bodies = new UnreadBodies()
   const onEnded = (response: ServerResponse) => connections.ended(response)
   const server = createAdaptorServer({
-    fetch: refusing(fetch, refusals),
+    fetch: inTurn(refusing(fetch, refusals)),
     autoCleanupIncoming: false,
     serverOptions: {
       ...SERVER_OPTIONS,
@@ -51,7 +53,7 @@ export async function listen(
   }) as Server
   server.prependListener('request', (incoming, response) => {
     keepOriginalTarget(incoming)
-    discardUnreadBody(incoming, response)
+    bodies.watch(incoming, response)
   })
   // RFC 9110 10.1.1 lets a server ignore expectations that it does not know. Node's 417 would be none of /verify's answers.
   server.on('checkExpectation', (incoming, response) => server.emit('request', incoming, response))
@@ -70,6 +72,18 @@ export async function listen(
     close: (pause: number) => close(server, pause),
   }
 }
+
+/**
+ * Answers the requests of a connection one after another: a response gets its connection once the system has taken the one before
+ * it. Otherwise a client that asks twenty times and reads nothing makes the server write twenty answers.
+ */
+const inTurn =
+  (fetch: App['fetch']): App['fetch'] =>
+  (request, env, context) => {
+    const { outgoing } = env as { outgoing: ServerResponse }
+    if (outgoing.socket !== null) return fetch(request, env, context)
+    return once(outgoing, 'socket').then(() => fetch(request, env, context))
+  }
 
 /**
  * Node has joined two Host headers by a comma, which no host contains. It also goes on with the requests that it has already read

@@ -33,7 +33,7 @@ function readBytes(
         body.append(chunk)
         if (body.isLarge) waitTurn(incoming)
       } catch (error) {
-        incoming.off('data', append).resume()
+        incoming.off('data', append).pause()
         reject(error)
       }
     })
@@ -43,10 +43,12 @@ function readBytes(
   })
 }
 
-/** Otherwise Node reads up to 2 MiB of each connection in one turn of the event loop. */
+/** Chunks of large bodies are read one by one. Otherwise Node reads up to 2 MiB of each connection in one turn of the event loop. */
+const largeChunks = new OnePerTurn()
+
 function waitTurn(incoming: IncomingMessage) {
   incoming.pause()
-  setImmediate(() => incoming.resume())
+  void largeChunks.run(() => incoming.resume())
 }
 
 interface BodyBufferOptions {

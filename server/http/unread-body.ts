@@ -1,29 +1,73 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 
-/** Bytes of an unread body that are taken, and how long its sender has to read the answer before its connection is cut (ms). */
+/** Bytes of an unread body that are taken. More than the largest body has. */
 const MAX_DISCARDED_BYTES = 1024 * 1024
-const LINGER_MS = 500
+/** A chunk of one body is taken at each interval (ms): 16 MB a second of all bodies together. */
+const INTERVAL_MS = 4
+/** How long the sender of a body has to send the rest and to read the answer before its connection is cut (ms). */
+const LINGER_MS = 5_000
+/** Bodies that are discarded at a time. Each has up to two chunks of 64 KiB in memory. */
+const MAX_AT_ONCE = 256
 
 /**
- * Once the answer is sent, discards the rest of the body, so that the connection can be used again, and cuts the connection
- * where the body has no end. Node itself drops a body that no route has begun to read; only the time bounds that. The
- * adapter's own clean-up (`autoCleanupIncoming`) would read 64 MiB of each.
+ * Once a request is answered, discards the rest of its body, so that a client that sends all of it before it reads anything gets
+ * its answer, and the connection can be used again. The bodies take turns: otherwise a client that is refused could make the server
+ * read hundreds of megabytes a second. The adapter's own clean-up (`autoCleanupIncoming`) would read 64 MiB of each.
  */
-export function discardUnreadBody(incoming: IncomingMessage, response: ServerResponse) {
-  const { headers } = incoming
-  if (headers['content-length'] === undefined && headers['transfer-encoding'] === undefined) return
-  response.once('finish', () => {
-    if (!incoming.complete) discard(incoming)
-  })
-}
+export class UnreadBodies {
+  /** Those of which a chunk is to be taken, in the order of their turns. */
+  readonly #waiting = new Set<IncomingMessage>()
+  /** All, the oldest first, with the timer that cuts the connection. */
+  readonly #cuts = new Map<IncomingMessage, NodeJS.Timeout>()
+  #turns: NodeJS.Timeout | undefined
 
-function discard(incoming: IncomingMessage) {
-  let size = 0
-  incoming.on('data', (chunk: Buffer) => {
-    size += chunk.length
-    // Its sender might never read the answer if the connection were cut while it is still sending.
-    if (size > MAX_DISCARDED_BYTES) incoming.pause()
-  })
-  const cut = setTimeout(() => incoming.socket.destroySoon(), LINGER_MS)
-  incoming.once('close', () => clearTimeout(cut))
+  /** Called with each request before it is answered. */
+  watch(incoming: IncomingMessage, response: ServerResponse) {
+    const { headers } = incoming
+    if (headers['content-length'] === undefined && headers['transfer-encoding'] === undefined) return
+    response.once('prefinish', () => incoming.complete || this.#discard(incoming))
+  }
+
+  #discard(incoming: IncomingMessage) {
+    const cut = setTimeout(() => incoming.socket.destroySoon(), LINGER_MS)
+    this.#cuts.set(incoming, cut)
+    incoming.once('close', () => this.#forget(incoming))
+    if (this.#cuts.size > MAX_AT_ONCE) this.#cutOldest()
+    let size = 0
+    incoming.on('data', (chunk: Buffer) => {
+      incoming.pause()
+      size += chunk.length
+      if (size <= MAX_DISCARDED_BYTES) this.#wait(incoming)
+    })
+    // Otherwise Node drops a body that nobody has begun to read, as fast as it comes.
+    incoming.resume()
+  }
+
+  #wait(incoming: IncomingMessage) {
+    this.#waiting.add(incoming)
+    this.#turns ??= setInterval(() => this.#takeChunk(), INTERVAL_MS)
+  }
+
+  #takeChunk() {
+    const [next] = this.#waiting
+    if (!next) {
+      clearInterval(this.#turns)
+      this.#turns = undefined
+      return
+    }
+    this.#waiting.delete(next)
+    next.resume()
+  }
+
+  #cutOldest() {
+    const [oldest] = this.#cuts.keys()
+    this.#forget(oldest!)
+    oldest!.socket.destroySoon()
+  }
+
+  #forget(incoming: IncomingMessage) {
+    clearTimeout(this.#cuts.get(incoming))
+    this.#cuts.delete(incoming)
+    this.#waiting.delete(incoming)
+  }
 }

@@ -6,7 +6,8 @@ import { gzip } from 'node:zlib'
 import { Hono } from 'hono'
 import type { AppContext, AppEnv } from '../http/env.ts'
 import { noQuery } from '../http/params.ts'
-import { respond, bytes as respondBytes } from '../http/respond.ts'
+import { respond } from '../http/respond.ts'
+import { inSlices } from '../http/slices.ts'
 import { ApiError } from '../lib/errors.ts'
 
 type Path = (name: string) => string
@@ -98,9 +99,12 @@ async function serve(c: AppContext, load: Load, more: Record<string, string> = {
   const { bytes, packed, headers } = await load()
   if (isFresh(c, headers.ETag!)) return respond(c, null, 304, { ...headers, ...more })
   return GZIP.test(c.req.header('accept-encoding') ?? '')
-    ? respondBytes(c, packed, 200, { ...headers, ...more, 'Content-Encoding': 'gzip' })
-    : respondBytes(c, bytes, 200, { ...headers, ...more })
+    ? respondFile(c, packed, { ...headers, ...more, 'Content-Encoding': 'gzip' })
+    : respondFile(c, bytes, { ...headers, ...more })
 }
+
+const respondFile = (c: AppContext, bytes: Buffer<ArrayBuffer>, headers: Record<string, string>) =>
+  respond(c, inSlices(bytes), 200, { ...headers, 'Content-Length': String(bytes.length) })
 
 /** A client sends the tag back as it was given (RFC 9110 13.1.2). */
 function isFresh(c: AppContext, tag: string): boolean {

@@ -1,0 +1,92 @@
+import { connect } from 'node:net'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { inSlices } from '../server/http/slices.ts'
+import { createLog } from '../server/lib/logger.ts'
+import { listen } from '../server/listen.ts'
+import { until } from './support/process.ts'
+
+/** The order in which the requests of one connection are answered, and how much of an answer is written, over real sockets. */
+
+const LONG = Buffer.alloc(16 * 1024 * 1024, 'x')
+const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
+const clock = {
+  monotonic: () => performance.now(),
+  wall: () => Date.now(),
+  boot: () => ({ id: 'test', reading: performance.now() }),
+}
+
+let server: Awaited<ReturnType<typeof listen>>
+/** Called for each request. */
+let answer: () => Response | Promise<Response>
+let asked: number
+
+beforeEach(async () => {
+  asked = 0
+  const fetch = () => {
+    asked++
+    return answer()
+  }
+  const options = { draining: () => false, clock, log: createLog('silent'), metrics: { refused: () => {} } }
+  server = await listen({ fetch: fetch as never }, { host: '127.0.0.1', port: 0 }, options)
+})
+afterEach(async () => {
+  server.server.closeAllConnections()
+  await server.close(0)
+})
+
+const empty = () => new Response(null, { status: 204 })
+
+function ask(count: number) {
+  const socket = connect(server.port, '127.0.0.1').on('error', () => {})
+  let text = ''
+  socket.on('data', chunk => {
+    text += chunk
+  })
+  socket.write(GET.repeat(count))
+  return { socket, text: () => text }
+}
+
+test('a request that does not wait for the answer to the one before waits for it in the server', async () => {
+  const held = Promise.withResolvers<Response>()
+  answer = () => held.promise
+  const { text } = ask(3)
+  await until('the first has come', () => asked === 1)
+  const other = ask(1)
+  await until('that of another connection has come', () => asked === 2)
+  answer = empty
+  held.resolve(empty())
+  await until('all are answered', () => text().split('HTTP/1.1 204').length === 4)
+  await until('the other too', () => other.text().includes('HTTP/1.1 204'))
+  expect(asked).toBe(4)
+})
+
+test('a client that reads nothing is not answered a second time', async () => {
+  answer = () => new Response(LONG, { headers: { 'Content-Length': String(LONG.length) } })
+  const { socket } = ask(20)
+  socket.pause()
+  await until('the first has come', () => asked === 1)
+  const other = ask(2)
+  await until('the other client has both', () => other.text().length > 2 * LONG.length)
+  expect(asked).toBe(3)
+  socket.destroy()
+})
+
+test('a long answer in slices is written as far as the client takes it, and arrives whole', async () => {
+  let written = 0
+  const stream = () => inSlices(LONG).pipeThrough(new TransformStream({ transform: count }))
+  const count = (chunk: Uint8Array, to: TransformStreamDefaultController) => {
+    written += chunk.length
+    to.enqueue(chunk)
+  }
+  const many = 10
+  answer = () => new Response(stream(), { headers: { 'Content-Length': String(LONG.length) } })
+  const sockets = Array.from({ length: many }, () => ask(1))
+  for (const { socket } of sockets) socket.pause()
+  await until('all are asked', () => asked === many)
+  const other = ask(1)
+  await until('another client has all', () => other.text().endsWith('x') && other.text().length > LONG.length)
+  expect(other.text().split('\r\n\r\n')[1]).toBe(LONG.toString())
+  expect(written).toBeLessThan(many * LONG.length)
+  for (const { socket } of sockets) socket.resume()
+  await until('all have all', () => sockets.every(({ text }) => text().length > LONG.length))
+})
