@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Paced } from '../lib/paced.ts'
 
 /** Bytes of an unread body that are taken. More than the largest body has. */
 const MAX_DISCARDED_BYTES = 1024 * 1024
@@ -15,11 +16,9 @@ const MAX_AT_ONCE = 256
  * read hundreds of megabytes a second. The adapter's own clean-up (`autoCleanupIncoming`) would read 64 MiB of each.
  */
 export class UnreadBodies {
-  /** Those of which a chunk is to be taken, in the order of their turns. */
-  readonly #waiting = new Set<IncomingMessage>()
+  readonly #chunks = new Paced(INTERVAL_MS)
   /** All, the oldest first, with the timer that cuts the connection. */
   readonly #cuts = new Map<IncomingMessage, NodeJS.Timeout>()
-  #turns: NodeJS.Timeout | undefined
 
   /** Called with each request before it is answered. */
   watch(incoming: IncomingMessage, response: ServerResponse) {
@@ -31,32 +30,20 @@ export class UnreadBodies {
   #discard(incoming: IncomingMessage) {
     const cut = setTimeout(() => incoming.socket.destroySoon(), LINGER_MS)
     this.#cuts.set(incoming, cut)
-    incoming.once('close', () => this.#forget(incoming))
     if (this.#cuts.size > MAX_AT_ONCE) this.#cutOldest()
     let size = 0
+    const takeChunk = () => incoming.resume()
     incoming.on('data', (chunk: Buffer) => {
       incoming.pause()
       size += chunk.length
-      if (size <= MAX_DISCARDED_BYTES) this.#wait(incoming)
+      if (size <= MAX_DISCARDED_BYTES) this.#chunks.add(takeChunk)
+    })
+    incoming.once('close', () => {
+      this.#forget(incoming)
+      this.#chunks.remove(takeChunk)
     })
     // Otherwise Node drops a body that nobody has begun to read, as fast as it comes.
-    incoming.resume()
-  }
-
-  #wait(incoming: IncomingMessage) {
-    this.#waiting.add(incoming)
-    this.#turns ??= setInterval(() => this.#takeChunk(), INTERVAL_MS)
-  }
-
-  #takeChunk() {
-    const [next] = this.#waiting
-    if (!next) {
-      clearInterval(this.#turns)
-      this.#turns = undefined
-      return
-    }
-    this.#waiting.delete(next)
-    next.resume()
+    takeChunk()
   }
 
   #cutOldest() {
@@ -68,6 +55,5 @@ export class UnreadBodies {
   #forget(incoming: IncomingMessage) {
     clearTimeout(this.#cuts.get(incoming))
     this.#cuts.delete(incoming)
-    this.#waiting.delete(incoming)
   }
 }
