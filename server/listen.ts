@@ -1,5 +1,10 @@
-import { once } from 'node:events'
-import type { Server, ServerResponse } from 'node:http'
+import {
+  createServer,
+  type RequestListener,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createAdaptorServer } from '@hono/node-server'
 import type { App } from './app.ts'
@@ -44,7 +49,8 @@ export async function listen(
   const bodies = new UnreadBodies()
   const onEnded = (response: ServerResponse) => connections.ended(response)
   const server = createAdaptorServer({
-    fetch: inTurn(refusing(fetch, refusals)),
+    fetch: refusing(fetch, refusals),
+    createServer: createServerInTurn as typeof createServer,
     autoCleanupIncoming: false,
     serverOptions: {
       ...SERVER_OPTIONS,
@@ -77,13 +83,11 @@ export async function listen(
  * Answers the requests of a connection one after another: a response gets its connection once the system has taken the one before
  * it. Otherwise a client that asks twenty times and reads nothing makes the server write twenty answers.
  */
-const inTurn =
-  (fetch: App['fetch']): App['fetch'] =>
-  (request, env, context) => {
-    const { outgoing } = env as { outgoing: ServerResponse }
-    if (outgoing.socket !== null) return fetch(request, env, context)
-    return once(outgoing, 'socket').then(() => fetch(request, env, context))
-  }
+const createServerInTurn = (options: ServerOptions, answer: RequestListener) =>
+  createServer(options, (incoming, response) => {
+    if (response.socket !== null) return answer(incoming, response)
+    response.once('socket', () => answer(incoming, response))
+  })
 
 /**
  * Node has joined two Host headers by a comma, which no host contains. It also goes on with the requests that it has already read

@@ -80,11 +80,11 @@ const READER_PAUSE = 20
 const OPEN_READERS = 400
 const readers: ReturnType<typeof connect>[] = []
 
-/** Asks for 20 MB on a connection of its own, and reads nothing of it. */
+/** Asks for 7 MB on a connection of its own, and reads nothing of it. */
 const slowReader: Behaviour = async ({ port }, _account, note) => {
   const socket = connect(port, '127.0.0.1').on('error', () => {})
   socket.pause()
-  socket.write('GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'.repeat(20))
+  socket.write('GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n'.repeat(5))
   readers.push(socket)
   if (readers.length > OPEN_READERS) readers.shift()!.destroy()
   note('unread', READER_PAUSE, 0)

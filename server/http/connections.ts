@@ -14,7 +14,7 @@ export const WRITE_TIMEOUT_MS = 30_000
  * Requests of a connection that may wait behind an unanswered one. Node reads 64 KiB at once, which hold 2,000 requests, and no
  * usual client or proxy sends a request before it has the answer to the last.
  */
-export const MAX_PIPELINED = 100
+export const MAX_PIPELINED = 4
 /** Refused connections are logged at most once in this time (ms). */
 const LOG_INTERVAL_MS = 60_000
 

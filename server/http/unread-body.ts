@@ -6,7 +6,7 @@ const MAX_DISCARDED_BYTES = 1024 * 1024
 /** A chunk of one body is taken at each interval (ms): 16 MB a second of all bodies together. */
 const INTERVAL_MS = 4
 /** How long the sender of a body has to send the rest and to read the answer before its connection is cut (ms). */
-const LINGER_MS = 5_000
+const LINGER_MS = 2_000
 /** Bodies that are discarded at a time. Each has up to two chunks of 64 KiB in memory. */
 const MAX_AT_ONCE = 256
 
