@@ -152,9 +152,10 @@ export function createServices(parts: Parts) {
   const sessions = new Sessions({ db, turns, issuedUntil, quota, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
-  // libuv has four threads: one stays free for DNS, or a flood of logins keeps the database from being found again.
+  // One core stays free for requests. libuv has four threads, of which one stays free for DNS: otherwise a flood of logins keeps
+  // the database from being found again.
   const passwordHashing = new ConcurrencyLimit(
-    Math.min(share(availableParallelism(), worker), 3),
+    Math.min(share(availableParallelism() - 1, worker), 3),
     share(MAX_QUEUED_LOGINS, worker),
   )
   return {

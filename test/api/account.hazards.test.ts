@@ -23,7 +23,7 @@ const PER_ADDRESS = 60
 const PER_EMAIL = 10
 const SIGNUPS = 20
 /** The gate of server/services.ts. */
-const CORES = Math.min(availableParallelism(), 3)
+const CORES = Math.max(1, Math.min(availableParallelism() - 1, 3))
 const QUEUE = 64
 
 const count = (answers: Answer[], status: number) => answers.filter(answer => answer.status === status).length
