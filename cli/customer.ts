@@ -29,6 +29,14 @@ export const describeCustomer = (customer: Json) => ({
   state: customer.state,
   created: customer.created_at,
   ...describePolicy(customer),
+  ...describeLocalVerification(customer),
+})
+
+const describeLocalVerification = ({ local_verification: local }: Json) => ({
+  issuer: local?.issuer,
+  'JWKS address': local?.jwks_uri,
+  'JWKS cached for': local && formatSeconds(local.jwks_max_age),
+  note: local?.not_seen,
 })
 
 const describePolicy = ({ policy = {} }: Json) =>

@@ -16,6 +16,7 @@ import { resourceServers } from './routes/admin/resource-servers.ts'
 import { adminRevoke } from './routes/admin/revoke.ts'
 import { apiKeys } from './routes/api-keys.ts'
 import { audit } from './routes/audit.ts'
+import { customerIssuers } from './routes/customer-issuers.ts'
 import { discovery } from './routes/discovery.ts'
 import { docs } from './routes/docs.ts'
 import { adminExplain, explain } from './routes/explain.ts'
@@ -44,6 +45,7 @@ const OBSERVED_PATHS = [
   '/introspect/*',
   '/revoke',
   '/.well-known/*',
+  '/customers/*',
   '/healthz',
   '/readyz',
   '/metrics',
@@ -67,7 +69,11 @@ export function createApp(services: Services, tracing?: Tracing) {
 
   app.route('/issue', issue).route('/token', token).route('/refresh', refresh).route('/revoke', revoke)
   app.route('/introspect', introspect).route('/introspect/explain', explain)
-  app.route('/.well-known', discovery).route('/', health(services)).route('/', docs)
+  app
+    .route('/.well-known', discovery)
+    .route('/customers', customerIssuers)
+    .route('/', health(services))
+    .route('/', docs)
   app.route('/api/auth', account).route('/api/auth/refresh', refresh)
 
   // Before the sessions' own middleware, which also accepts API keys.

@@ -28,10 +28,12 @@ import { RedisNotifier } from './revocation/notify.ts'
 import { RevocationList } from './revocation/revocation-list.ts'
 import { Revoker } from './revocation/revoker.ts'
 import { Authenticator } from './tokens/authenticator.ts'
+import { IntrospectionSigner } from './tokens/introspection-signer.ts'
 import { IssuedUntil } from './tokens/issued-until.ts'
 import { Issuer } from './tokens/issuer.ts'
 import { TokenQuota } from './tokens/quota.ts'
 import { Sessions } from './tokens/refresh.ts'
+import { Signatures } from './tokens/signatures.ts'
 import { TokenSigner } from './tokens/signer.ts'
 import { TokenVerifier } from './tokens/verifier.ts'
 
@@ -131,8 +133,22 @@ export function createServices(parts: Parts) {
   const feed = { connection, db, clock, maxStaleness, replica, revocations, forget, published, log }
   const changeFeed: ChangeFeed = new ChangeFeed(feed)
   const redisKeyCache = redis && new RedisKeyCache({ redis, keyRing, names: redisNames, changeFeed })
-  const keys: KeyCache = new KeyCache({ db, keyRing, changeFeed, revocations, redisKeyCache, log })
-  const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations })
+  const keys: KeyCache = new KeyCache({
+    db,
+    keyRing,
+    issuer: iss,
+    changeFeed,
+    revocations,
+    redisKeyCache,
+    log,
+  })
+  const tokens = new TokenVerifier({
+    authenticator,
+    changeFeed,
+    keys,
+    revocations,
+    signatures: new Signatures(),
+  })
   const limits = createLimits(parts, redisNames)
   const turns = new ConcurrencyLimit(
     db.kind === 'embedded' ? MAX_EMBEDDED_TURNS : MAX_TURNS,
@@ -180,6 +196,7 @@ export function createServices(parts: Parts) {
     redisKeyCache,
     redisNames,
     tokens,
+    introspectionSigner: new IntrospectionSigner({ keyRing, issuer: iss, changeFeed }),
     issuer,
     sessions,
     clients,

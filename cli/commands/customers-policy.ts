@@ -46,6 +46,12 @@ export const policy = new AssayCommand('policy')
       'tokens that it may be issued a minute, and as many refreshes',
     ).argParser(orDefault(parseWholeNumber(1, 6000))),
   )
+  .addOption(
+    new Option(
+      '--signing-alg <alg>',
+      'of its access tokens; any but HS512 lets others verify them without asking, who then learn of no revocation',
+    ).choices(['HS512', 'EdDSA', 'ES256', 'RS256', 'default']),
+  )
   .example('customers policy k5m2q7xw3bfz6tha --max-access-token-ttl 10m --scopes read,write')
   .show(async (id: string, { json: _, ...options }: Record<string, Json>) => {
     const changed = Object.entries(options).map(([name, value]) => [toMember(name), value])

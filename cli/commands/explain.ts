@@ -16,7 +16,7 @@ export const explain = new AssayCommand('explain')
       because: answer.explanation,
       'to fix it': answer.remedy,
       customer: key?.customer_id,
-      key: key && `${key.use} ${key.version}, ${key.state} (${key.kid})`,
+      key: key && `${[key.use, key.version, key.alg].filter(Boolean).join(' ')}, ${key.state} (${key.kid})`,
       subject: token?.subject,
       'token id': token?.id,
       expires: token?.expires_at,

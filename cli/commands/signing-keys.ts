@@ -3,6 +3,7 @@ import { api, type Json } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { confirm, type YesOptions } from '../confirm.ts'
 import { customerPath } from '../customer.ts'
+import { formatSeconds } from '../duration.ts'
 import { parseWholeNumber, toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
 import { list, showTable } from '../output.ts'
 
@@ -16,8 +17,8 @@ secrets
   .example('secrets list k5m2q7xw3bfz6tha')
   .show(async (id: string) => {
     const { secrets } = await api.get(customerPath(id, '/secrets'))
-    const cells = (one: Json) => [one.use, one.version, one.state, one.created_at, one.live_sessions]
-    return showTable(secrets, ['use', 'version', 'state', 'created', 'live sessions'], cells)
+    const cells = (one: Json) => [one.use, one.version, one.state, one.alg, one.created_at, one.live_sessions]
+    return showTable(secrets, ['use', 'version', 'state', 'alg', 'created', 'live sessions'], cells)
   })
 
 interface RotateOptions extends YesOptions {
@@ -47,7 +48,7 @@ secrets
     if (now && !yes) await confirm({}, `Ends ${await countLosses(rotate)}`, id)
     const done = await rotate({ now: now ?? false })
     const versions = done.versions.map(({ use, version }: Json) => `${use} ${version}`).join(', ')
-    return { json: done, text: list({ versions, effective: done.effective_at }) }
+    return { json: done, text: list({ versions, effective: done.effective_at, ...describeLocal(done) }) }
   })
 
 secrets
@@ -62,6 +63,13 @@ secrets
     const done = await api.post(customerPath(id, '/secrets/retire'), { body, query: toWaitQuery(options) })
     return { json: done, text: list(done) }
   })
+
+/** What concerns verifiers that do not ask Assay. */
+const describeLocal = ({ next, local_verifiers: local }: Json) => ({
+  next: next && `access ${next.version}, published`,
+  'elsewhere accepted until': local?.accept_until,
+  'JWKS cached for': local && formatSeconds(local.jwks_max_age),
+})
 
 /** The confirmation is asked for even if there is too much to count in time. */
 const countLosses = (rotate: (body: object) => Promise<Json>) =>

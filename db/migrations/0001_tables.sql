@@ -78,12 +78,14 @@ CREATE TABLE "assay"."customers" (
 	"refresh_policy" text,
 	"key_max_age" integer,
 	"tokens_per_minute" integer,
+	"signing_alg" text,
 	"sealed_data_key" "bytea" NOT NULL,
 	"issued_until" timestamp with time zone DEFAULT '-infinity' NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	CONSTRAINT "customers_id" CHECK ("assay"."customers"."id" ~ '^[a-z2-7]{16}$'),
 	CONSTRAINT "customers_state" CHECK ("assay"."customers"."state" in ('active', 'disabled')),
-	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict', 'reusable'))
+	CONSTRAINT "customers_refresh_policy" CHECK ("assay"."customers"."refresh_policy" in ('until_confirmed', 'grace_only', 'strict', 'reusable')),
+	CONSTRAINT "customers_signing_alg" CHECK ("assay"."customers"."signing_alg" in ('HS512', 'EdDSA', 'ES256', 'RS256'))
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."database_clock" (
@@ -188,13 +190,15 @@ CREATE TABLE "assay"."signing_keys" (
 	"state" text NOT NULL,
 	"alg" text NOT NULL,
 	"sealed_secret" "bytea" NOT NULL,
+	"signs_after" timestamp with time zone,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
 	"replaced_at" timestamp with time zone,
 	"retired_at" timestamp with time zone,
 	CONSTRAINT "signing_keys_customer_id_use_version_pk" PRIMARY KEY("customer_id","use","version"),
 	CONSTRAINT "signing_keys_use" CHECK ("assay"."signing_keys"."use" in ('access', 'refresh')),
-	CONSTRAINT "signing_keys_state" CHECK ("assay"."signing_keys"."state" in ('current', 'previous', 'retired')),
-	CONSTRAINT "signing_keys_alg" CHECK ("assay"."signing_keys"."alg" in ('HS256', 'HS384', 'HS512')),
+	CONSTRAINT "signing_keys_state" CHECK ("assay"."signing_keys"."state" in ('next', 'current', 'previous', 'retired')),
+	CONSTRAINT "signing_keys_alg" CHECK ("assay"."signing_keys"."alg" in ('HS256', 'HS384', 'HS512', 'EdDSA', 'ES256', 'RS256')),
+	CONSTRAINT "signing_keys_refresh_alg" CHECK ("assay"."signing_keys"."use" = 'access' or "assay"."signing_keys"."alg" in ('HS256', 'HS384', 'HS512')),
 	CONSTRAINT "signing_keys_version" CHECK ("assay"."signing_keys"."version" > 0)
 );
 --> statement-breakpoint
@@ -225,8 +229,10 @@ CREATE INDEX "revocations_replaced" ON "assay"."revocations" USING btree ("custo
 CREATE INDEX "sessions_subject" ON "assay"."sessions" USING btree ("customer_id","subject","issued_at");--> statement-breakpoint
 CREATE INDEX "sessions_listed" ON "assay"."sessions" USING btree ("customer_id","issued_at","id");--> statement-breakpoint
 CREATE UNIQUE INDEX "signing_keys_current" ON "assay"."signing_keys" USING btree ("customer_id","use") WHERE "assay"."signing_keys"."state" = 'current';--> statement-breakpoint
+CREATE UNIQUE INDEX "signing_keys_next" ON "assay"."signing_keys" USING btree ("customer_id") WHERE "assay"."signing_keys"."state" = 'next';--> statement-breakpoint
 CREATE INDEX "signing_keys_previous_access" ON "assay"."signing_keys" USING btree ("replaced_at") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'access';--> statement-breakpoint
 CREATE INDEX "signing_keys_previous_refresh" ON "assay"."signing_keys" USING btree ("customer_id","version") WHERE "assay"."signing_keys"."state" = 'previous' and "assay"."signing_keys"."use" = 'refresh';--> statement-breakpoint
+CREATE INDEX "signing_keys_signs_after" ON "assay"."signing_keys" USING btree ("signs_after") WHERE "assay"."signing_keys"."state" = 'next';--> statement-breakpoint
 CREATE INDEX "signing_keys_age" ON "assay"."signing_keys" USING btree ("created_at") WHERE "assay"."signing_keys"."state" = 'current';--> statement-breakpoint
 CREATE INDEX "subject_epochs_check_after" ON "assay"."subject_epochs" USING btree ("check_after");
 --> statement-breakpoint

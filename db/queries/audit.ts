@@ -32,6 +32,7 @@ export const AUDIT_TYPES = [
   'session.revoked',
   'subject.revoked',
   'secret.rotated',
+  'secret.published',
   'secret.retired',
   'server.created',
   'server.changed',

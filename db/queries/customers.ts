@@ -163,7 +163,7 @@ const policyDetail = sql`json_strip_nulls(json_build_object('scopes', ${param('s
   'access_token_ttl', ${param('accessTokenTtl')}::int, 'max_access_token_ttl', ${param('maxAccessTokenTtl')}::int,
   'refresh_token_ttl', ${param('refreshTokenTtl')}::int, 'session_max_ttl', ${param('sessionMaxTtl')}::int,
   'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int,
-  'tokens_per_minute', ${param('tokensPerMinute')}::int))::text`
+  'tokens_per_minute', ${param('tokensPerMinute')}::int, 'signing_alg', ${param('signingAlg')}::text))::text`
 
 /** Replaces the whole policy; replicas read the customer's record again, which has its quota. No row: no such customer, or another revision. */
 export const updatePolicy = prepared('updatePolicy')<Change & Policy, { seq: number }>(sql`

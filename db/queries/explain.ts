@@ -7,12 +7,12 @@ import { signingKeys } from '../schema/signing-keys.ts'
 import { EVERYONES_EPOCH } from './change-feed.ts'
 import { isLive, seconds } from './sessions.ts'
 
-/** Finds the state of the key that a token names. No row: there is no such key. */
+/** Finds the state and the algorithm of the key that a token names. No row: there is no such key. */
 export const explainKey = query(
   'explainKey',
   (db, asked: Params<{ customerId: string; use: 'access' | 'refresh'; version: number }>) =>
     db
-      .select({ state: signingKeys.state })
+      .select({ state: signingKeys.state, alg: signingKeys.alg })
       .from(signingKeys)
       .where(
         and(

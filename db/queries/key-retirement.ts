@@ -136,7 +136,7 @@ export const retireRefreshKeys = prepared('retireRefreshKeys')<
 
 export interface RetirementResult {
   /** The state after the statement. */
-  state: 'current' | 'previous' | 'retired'
+  state: 'next' | 'current' | 'previous' | 'retired'
   retiredAt: Date | null
   /** These forbid it: sessions that carry the version, and at most so many access tokens. Each is counted up to MAX_COUNTED. */
   sessions: number

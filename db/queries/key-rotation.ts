@@ -4,96 +4,177 @@ import { param, prepared } from '../prepared.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
-import { type AuditContext, auditInsert } from './audit.ts'
+import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
 import { nextEpoch, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
 import { clockIsTrusted } from './database-clock.ts'
+
+/**
+ * How long the next key is published before it signs (s). Verifiers fetch a JWKS again after some minutes: jose's after ten.
+ */
+export const PUBLISHED_AHEAD_SECONDS = 900
 
 /** A rotation starts from this. */
 export interface Rotatable extends Position {
   rotations: number
   sealedDataKey: Uint8Array
+  /** Of the policy; null: HS512. */
+  signingAlg: SigningAlg | null
+  /** No access token of the customer expires later. */
+  issuedUntil: Date | null
   accessVersion: number
+  accessAlg: Algorithm
+  accessSealed: Uint8Array
   refreshVersion: number
+  /** The key that signs after the next rotation. Its age is the time since it was published (s). */
+  next: { version: number; alg: Algorithm; age: number } | null
+  /** The highest version that there ever was. */
+  lastAccessVersion: number
   /** Versions that still verify beside the current ones. */
   previous: number
 }
 
+type Algorithm = (typeof signingKeys.$inferSelect)['alg']
+type SigningAlg = NonNullable<(typeof customers.$inferSelect)['signingAlg']>
+
 const { c, a, r } = customerWithKeys
 const k = alias(signingKeys, 'k')
 const p = alias(signingKeys, 'p')
+const n = alias(signingKeys, 'n')
 
 /** No row: no such customer, or a disabled one. */
 export const findRotatable = prepared('findRotatable')<{ customerId: string }, Rotatable>(sql`
-  select ${POSITION}, ${c.rotations}, ${c.sealedDataKey} as "sealedDataKey",
-    ${a.version} as "accessVersion", ${r.version} as "refreshVersion",
-    (select count(*) from ${signingKeys} as ${k} where ${k.customerId} = ${c.id} and ${k.state} = 'previous') as previous
+  select ${POSITION}, ${c.rotations}, ${c.sealedDataKey} as "sealedDataKey", ${c.signingAlg} as "signingAlg",
+    case when isfinite(${c.issuedUntil}) then ${c.issuedUntil} end as "issuedUntil",
+    ${a.version} as "accessVersion", ${a.alg} as "accessAlg", ${a.sealedSecret} as "accessSealed",
+    ${r.version} as "refreshVersion",
+    (select json_build_object('version', ${n.version}, 'alg', ${n.alg}, 'age', extract(epoch from ${now} - ${n.createdAt}))
+      from ${signingKeys} as ${n} where ${n.customerId} = ${c.id} and ${n.state} = 'next') as next,
+    (select max(${k.version}) from ${signingKeys} as ${k}
+      where ${k.customerId} = ${c.id} and ${k.use} = 'access') as "lastAccessVersion",
+    (select count(*) from ${signingKeys} as ${p} where ${p.customerId} = ${c.id} and ${p.state} = 'previous') as previous
   ${customerWithKeys.from}
   where ${c.id} = ${param('customerId')} and ${c.state} = 'active'`)
 
+/** A key to insert. */
+export interface NewKey {
+  use: 'access' | 'refresh'
+  version: number
+  state: 'current' | 'next'
+  alg: Algorithm
+  /** In base64. */
+  sealed: string
+  /** Seconds after which a `next` key signs without being asked for. */
+  signs_after: number | undefined
+}
+
+export interface KeyChange extends AuditContext {
+  customerId: string
+  /** What the caller has seen: of two changes at once, one finds another count. */
+  rotations: number
+  /** Whose current keys are replaced. */
+  access: boolean
+  refresh: boolean
+  /** The version of the `next` key that becomes the current one. */
+  promoted: number | undefined
+  /** JSON: NewKey[]. */
+  inserted: string
+  /** The public half of the current access key, which takes the place of both. */
+  sealedPublic: Uint8Array | undefined
+  /** All older versions are retired with the replaced ones. */
+  now: boolean
+  reason: string
+}
+
+export interface KeyChangeResult {
+  seq: number
+  /** Those that sign from now on. */
+  versions: { use: 'access' | 'refresh'; version: number }[]
+  /** The key that was published, if any. */
+  next: { version: number; alg: Algorithm } | null
+}
+
 /**
- * Puts a new version in place of the current one, for each use whose sealed secret is given. At once (`now`): all older
- * versions are retired with it and, where refresh is among them, the customer's epoch ends every session and every
- * access token, those without a session too. No row: another rotation came first, or the customer is not there or disabled.
+ * Changes a customer's keys. With `now`, and where refresh is among them, the customer's epoch ends every session and every
+ * access token, those without a session too. No row: another change came first, or the customer is not there or disabled.
  *
  * Every change of a customer's keys is published as one of the customer: replicas reload its whole record. A rotation
  * that ends nothing is published too, for a replica may hold the new version's kid as gone, if a failover lost that
  * version once.
  *
- * 1. `rotating` counts the rotation, if the caller has seen the latest one: of two at once, one finds another count.
- * 2. `secrets` are the new ones.
- * 3. `replaced` makes the current versions previous or retired.
+ * 1. `rotating` counts the change.
+ * 2. `replaced` makes the current versions previous or retired.
+ * 3. `promoted` makes the next version the current one, and `discarded` retires one that never signs, and deletes it. A key's age begins when it
+ *    signs.
  * 4. `inserted` inserts the new versions.
  * 5. `audited` and `changes` audit and publish it.
  */
-export const rotateKeys = prepared('rotateKeys')<
-  AuditContext & {
-    customerId: string
-    rotations: number
-    sealedAccess: Uint8Array | undefined
-    sealedRefresh: Uint8Array | undefined
-    now: boolean
-    reason: string
-  },
-  { seq: number; versions: { use: 'access' | 'refresh'; version: number }[] }
->(sql`
+const changeSql = (type: AuditType) => sql`
   with rotating as (
     update ${customers} set ${bare(customers.rotations)} = ${customers.rotations} + 1,
-      ${bare(customers.epoch)} = case when ${param('now')} and ${param('sealedRefresh')}::bytea is not null
-        then ${nextEpoch} else ${customers.epoch} end
+      ${bare(customers.epoch)} = case when ${param('now')} and ${param('refresh')} then ${nextEpoch} else ${customers.epoch} end
     where ${customers.id} = ${param('customerId')} and ${customers.rotations} = ${param('rotations')}
       and ${customers.state} = 'active'
     returning ${customers.id} as customer_id, ${now} as t
   ),
-  secrets as (
-    select * from (values ('access', ${param('sealedAccess')}::bytea), ('refresh', ${param('sealedRefresh')}::bytea))
-      as given (use, sealed)
-    where sealed is not null
+  keys as materialized (
+    select * from jsonb_to_recordset(${param('inserted')}::text::jsonb) as key (
+      use text, version int, state text, alg text, sealed text, signs_after float8)
   ),
   replaced as (
     update ${signingKeys} as ${k}
     set ${bare(k.state)} = case when ${param('now')} then 'retired' else 'previous' end,
-      ${bare(k.replacedAt)} = coalesce(${k.replacedAt}, t), ${bare(k.retiredAt)} = case when ${param('now')} then t end
-    from rotating, secrets
-    where ${k.customerId} = rotating.customer_id and ${k.use} = secrets.use
+      ${bare(k.replacedAt)} = coalesce(${k.replacedAt}, t), ${bare(k.retiredAt)} = case when ${param('now')} then t end,
+      ${bare(k.sealedSecret)} = case when ${k.use} = 'access' and ${k.state} = 'current'
+        then coalesce(${param('sealedPublic')}::bytea, ${k.sealedSecret}) else ${k.sealedSecret} end
+    from rotating
+    where ${k.customerId} = rotating.customer_id
+      and case ${k.use} when 'access' then ${param('access')}::boolean else ${param('refresh')}::boolean end
       and (${k.state} = 'current' or ${param('now')} and ${k.state} = 'previous')
-    returning ${k.use}, ${k.version}, t
+    returning 1
+  ),
+  discarded as (
+    update ${signingKeys} as ${k} set ${bare(k.state)} = 'retired', ${bare(k.retiredAt)} = t, ${bare(k.sealedSecret)} = ''
+    from rotating
+    where ${k.customerId} = rotating.customer_id and ${k.state} = 'next'
+      and ${k.version} is distinct from ${param('promoted')}::int
+      and (${param('access')}::boolean or exists (select from keys where keys.state = 'next'))
+    returning 1
+  ),
+  promoted as (
+    update ${signingKeys} as ${k} set ${bare(k.state)} = 'current', ${bare(k.createdAt)} = t, ${bare(k.signsAfter)} = null
+    from rotating
+    where ${k.customerId} = rotating.customer_id and ${k.state} = 'next' and ${k.version} = ${param('promoted')}::int
+      and (select count(*) from replaced) >= 0
+    returning ${k.use}, ${k.version}, ${k.alg}
   ),
   inserted as (
-    ${insertInto(signingKeys, 'customerId', 'use', 'version', 'state', 'alg', 'sealedSecret', 'createdAt')}
-    select customer_id, secrets.use, 1 + (select max(version) from replaced where replaced.use = secrets.use),
-      'current', 'HS512', sealed, t
-    from rotating, secrets
-    returning ${signingKeys.use}, ${signingKeys.version}
+    ${insertInto(signingKeys, 'customerId', 'use', 'version', 'state', 'alg', 'sealedSecret', 'signsAfter', 'createdAt')}
+    select customer_id, use, version, state, alg, decode(sealed, 'base64'), t + make_interval(secs => signs_after), t
+    from rotating, keys
+    where (select count(*) from replaced) + (select count(*) from promoted) + (select count(*) from discarded) >= 0
+    returning ${signingKeys.use}, ${signingKeys.version}, ${signingKeys.state}, ${signingKeys.alg}
   ),
-  audited as (${auditInsert('secret.rotated', 'rotating', {
-    detail: sql`json_build_object('now', ${param('now')}, 'reason', ${param('reason')}::text,
-      'versions', (select json_object_agg(use, version) from inserted))::text`,
+  signing as (
+    select use, version, alg from inserted where state = 'current' union all select use, version, alg from promoted
+  ),
+  following as (select json_build_object('version', version, 'alg', alg) as key from inserted where state = 'next'),
+  audited as (${auditInsert(type, 'rotating', {
+    detail: sql`json_strip_nulls(json_build_object('now', ${param('now')}, 'reason', ${param('reason')}::text,
+      'versions', (select json_object_agg(use, version) from signing),
+      'alg', (select alg from signing where use = 'access' and alg not like 'HS%'),
+      'next', (select key from following)))::text`,
   })}),
   ${publishParts('customer', 'rotating', ['audited', 'inserted'])}
-  select ${publishedColumns},
-    (select json_agg(json_build_object('use', use, 'version', version) order by use) from inserted) as versions
-  from rotating`)
+  select ${publishedColumns}, (select key from following) as next,
+    (select json_agg(json_build_object('use', use, 'version', version) order by use) from signing) as versions
+  from rotating`
+
+/** Puts new versions in place of the current ones. */
+export const rotateKeys = prepared('rotateKeys')<KeyChange, KeyChangeResult>(changeSql('secret.rotated'))
+
+/** Publishes another next key, in place of the one that there is. */
+export const publishKey = prepared('publishKey')<KeyChange, KeyChangeResult>(changeSql('secret.published'))
 
 /**
  * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). The oldest
@@ -101,8 +182,10 @@ export const rotateKeys = prepared('rotateKeys')<
  *
  * 1. `candidates` are the current keys of customers without an age of their own, found by the index on age, and those
  *    of the customers with one.
- * 2. Each of them has an age up to a tenth less, by its id: customers that came together don't rotate together. A
- *    customer with as many older versions as may verify waits until some retire.
+ * 2. A next key of another algorithm signs once its time has come.
+ * 3. Each of them has an age up to a tenth less, by its id: customers that came together don't rotate together. A
+ *    customer with as many older versions as may verify waits until some retire, and one whose next key was published a moment
+ *    ago until verifiers have it.
  *
  * None while the clock is not trusted: a key made while the clock is ahead would be too young for as long.
  */
@@ -121,6 +204,9 @@ export const findAged = prepared('findAged')<
     select ${c.id}, ${k.use}, ${k.createdAt}, ${c.keyMaxAge}
     from ${customers} as ${c} join ${signingKeys} as ${k} on ${k.customerId} = ${c.id} and ${k.state} = 'current'
     where ${c.keyMaxAge} > 0
+    union all
+    select ${n.customerId}, ${n.use}, '-infinity', 0
+    from ${signingKeys} as ${n} where ${n.state} = 'next' and ${n.signsAfter} < ${now}
   )
   select ${c.id} as "customerId", ${c.rotations}, bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh
   from candidates k
@@ -129,6 +215,9 @@ export const findAged = prepared('findAged')<
       - make_interval(secs => max_age * (0.9 + 0.1 * (abs(hashtext(k.customer_id)::bigint) % 1000) / 1000.0))
     and (select count(*) from ${signingKeys} as ${p} where ${p.customerId} = ${c.id} and ${p.state} = 'previous')
       < ${param('mostPrevious')}
+    and not exists (
+      select from ${signingKeys} as ${n} where ${n.customerId} = ${c.id} and ${n.state} = 'next'
+        and ${n.createdAt} > ${now} - make_interval(secs => ${sql.raw(String(PUBLISHED_AHEAD_SECONDS))}))
   group by ${c.id}
   order by min(k.created_at)
   limit ${param('limit')}::int`)

@@ -7,7 +7,7 @@ const NAMES = Object.keys(policy) as (keyof typeof policy)[]
 
 export const POLICY_COLUMNS = pick(customers, ...NAMES)
 
-export { REFRESH_POLICIES } from '../schema/customers.ts'
+export { REFRESH_POLICIES, SIGNING_ALGS } from '../schema/customers.ts'
 
 export type Policy = Pick<typeof customers.$inferSelect, keyof typeof policy>
 
@@ -15,7 +15,9 @@ export const NO_POLICY = Object.fromEntries(NAMES.map(name => [name, null])) as 
 
 /** The server's settings, for customers that have none of their own. Params of every statement with `policyColumns`. */
 export type Defaults = {
-  [name in Exclude<keyof Policy, 'scopes' | 'keyMaxAge' | 'tokensPerMinute'>]: NonNullable<Policy[name]>
+  [name in Exclude<keyof Policy, 'scopes' | 'keyMaxAge' | 'tokensPerMinute' | 'signingAlg'>]: NonNullable<
+    Policy[name]
+  >
 }
 
 /**

@@ -27,7 +27,7 @@ const CLOCK_MARGIN = sql`interval '1 hour'`
 /** What an imported key signed elsewhere may expire so late: `exp - iat` is at most 24 hours, and `iat` a minute ahead. */
 const importedUntil = sql`case when exists (
     select from ${signingKeys} as ${k}
-    where ${k.customerId} = drawn.customer_id and ${k.use} = 'access' and ${k.state} <> 'retired' and ${k.alg} <> 'HS512'
+    where ${k.customerId} = drawn.customer_id and ${k.use} = 'access' and ${k.state} <> 'retired' and ${k.alg} in ('HS256', 'HS384')
   ) then t + ${LONGEST_TOKEN} + interval '1 minute' end`
 
 /**

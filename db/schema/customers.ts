@@ -1,6 +1,9 @@
 import { bigint, check, index, integer, sql, text, uniqueIndex } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
+/** What access tokens can be signed with. */
+export const SIGNING_ALGS = ['HS512', 'EdDSA', 'ES256', 'RS256'] as const
+
 export const REFRESH_POLICIES = ['until_confirmed', 'grace_only', 'strict', 'reusable'] as const
 
 /** The limits of one customer's tokens and sessions. Null: the server's settings apply. Times in seconds. */
@@ -15,6 +18,8 @@ export const policy = {
   /** 0: never rotated by age. */
   keyMaxAge: integer('key_max_age'),
   tokensPerMinute: integer('tokens_per_minute'),
+  /** Null: HS512. */
+  signingAlg: text('signing_alg', { enum: SIGNING_ALGS }),
 }
 
 /** A tenant; in OAuth's terms, a client. */
@@ -62,5 +67,6 @@ export const customers = assay.table(
       'customers_refresh_policy',
       sql`${table.refreshPolicy} in ('until_confirmed', 'grace_only', 'strict', 'reusable')`,
     ),
+    check('customers_signing_alg', sql`${table.signingAlg} in ('HS512', 'EdDSA', 'ES256', 'RS256')`),
   ],
 )

@@ -2,7 +2,12 @@ import { check, index, integer, primaryKey, sql, text, uniqueIndex } from '../dr
 import { assay, bytea, instant, now } from './common.ts'
 import { customers } from './customers.ts'
 
-/** There is one current signing key per customer and use; the partial unique index enforces it. */
+export const ALGORITHMS = ['HS256', 'HS384', 'HS512', 'EdDSA', 'ES256', 'RS256'] as const
+
+/**
+ * There is one current signing key per customer and use; the partial unique index enforces it. An asymmetric one has a `next` one
+ * beside it, whose public half is published before it signs.
+ */
 export const signingKeys = assay.table(
   'signing_keys',
   {
@@ -11,9 +16,12 @@ export const signingKeys = assay.table(
       .references(() => customers.id, { onDelete: 'cascade' }),
     use: text('use', { enum: ['access', 'refresh'] }).notNull(),
     version: integer('version').notNull(),
-    state: text('state', { enum: ['current', 'previous', 'retired'] }).notNull(),
-    alg: text('alg', { enum: ['HS256', 'HS384', 'HS512'] }).notNull(),
+    state: text('state', { enum: ['next', 'current', 'previous', 'retired'] }).notNull(),
+    alg: text('alg', { enum: ALGORITHMS }).notNull(),
+    /** The secret of an HMAC, or a private JWK; of an asymmetric key that no longer signs, its public JWK. */
     sealedSecret: bytea('sealed_secret').notNull(),
+    /** A `next` key signs from then on without being asked for: it has another algorithm than the current one. */
+    signsAfter: instant('signs_after'),
     createdAt: instant('created_at').notNull().default(now),
     /** When it stopped being the current one. */
     replacedAt: instant('replaced_at'),
@@ -24,9 +32,14 @@ export const signingKeys = assay.table(
     uniqueIndex('signing_keys_current')
       .on(table.customerId, table.use)
       .where(sql`${table.state} = 'current'`),
+    uniqueIndex('signing_keys_next').on(table.customerId).where(sql`${table.state} = 'next'`),
     check('signing_keys_use', sql`${table.use} in ('access', 'refresh')`),
-    check('signing_keys_state', sql`${table.state} in ('current', 'previous', 'retired')`),
-    check('signing_keys_alg', sql`${table.alg} in ('HS256', 'HS384', 'HS512')`),
+    check('signing_keys_state', sql`${table.state} in ('next', 'current', 'previous', 'retired')`),
+    check('signing_keys_alg', sql`${table.alg} in ('HS256', 'HS384', 'HS512', 'EdDSA', 'ES256', 'RS256')`),
+    check(
+      'signing_keys_refresh_alg',
+      sql`${table.use} = 'access' or ${table.alg} in ('HS256', 'HS384', 'HS512')`,
+    ),
     check('signing_keys_version', sql`${table.version} > 0`),
     // Indexes for maintenance jobs: keys waiting for retirement, and the oldest keys that still sign.
     index('signing_keys_previous_access')
@@ -35,6 +48,7 @@ export const signingKeys = assay.table(
     index('signing_keys_previous_refresh')
       .on(table.customerId, table.version)
       .where(sql`${table.state} = 'previous' and ${table.use} = 'refresh'`),
+    index('signing_keys_signs_after').on(table.signsAfter).where(sql`${table.state} = 'next'`),
     index('signing_keys_age').on(table.createdAt).where(sql`${table.state} = 'current'`),
   ],
 )

@@ -5,17 +5,18 @@ import { encodeBase32 } from './base32.ts'
  * The uses of installation MACs. Each purpose has its own derived key, so that a MAC for one is never valid
  * for another.
  */
-type Purpose = 'kid' | 'api key id' | 'server id' | 'retry' | 'cached record' | 'limit' | 'running database'
+type Purpose = (typeof PURPOSES)[number]
 
-const PURPOSES: Purpose[] = [
+const PURPOSES = [
   'kid',
+  'issuer',
   'api key id',
   'server id',
   'retry',
   'cached record',
   'limit',
   'running database',
-]
+] as const
 
 /** Derived keys by installation key. They are cached because every kid is checked, including made-up ones. */
 const derived = new WeakMap<Uint8Array, Map<Purpose, Buffer>>()
@@ -40,7 +41,7 @@ function keysOf(installationKey: Uint8Array): Map<Purpose, Buffer> {
   if (installationKey.length !== 32) throw new Error('an installation key is 32 bytes')
   const derive = (purpose: Purpose) =>
     createHmac('sha256', installationKey).update(`assay ${purpose}`).digest()
-  const keys = new Map(PURPOSES.map(purpose => [purpose, derive(purpose)]))
+  const keys = new Map<Purpose, Buffer>(PURPOSES.map(purpose => [purpose, derive(purpose)]))
   derived.set(installationKey, keys)
   return keys
 }

@@ -15,6 +15,7 @@ import {
 } from '../../db/queries/customers.ts'
 import { eraseCustomer as erase, findErased, sweepErased } from '../../db/queries/erasure.ts'
 import { hashPassword } from '../crypto/password.ts'
+import { applySigningAlg } from '../keys/rotation.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
 import { assertFits, type Policy } from '../tokens/policy.ts'
@@ -65,16 +66,24 @@ export async function changeCustomer(
 }
 
 /**
- * Replaces the policy. It applies to every later issue and refresh, on all replicas. Throws `not_found`,
- * `precondition_failed`, or `invalid_request` for lifetimes that conflict with each other or with the
- * server's.
+ * Replaces the policy. It applies to every later issue and refresh, on all replicas. Another `signingAlg` rotates the access key,
+ * or publishes the next one. Throws `not_found`, `precondition_failed`, `conflict`, or `invalid_request` for lifetimes that conflict
+ * with each other or with the server's.
  */
 export async function setPolicy(services: Services, change: Change, policy: Policy, origin: AuditContext) {
   assertFits(policy, services.config)
+  const { state, signingAlg } = await findCustomer(services, change.customerId)
+  if (state === 'disabled' && signingAlg !== policy.signingAlg) throw DISABLED
   const [changed] = await updatePolicy(services.db, { ...origin, ...change, ...policy })
   if (changed) services.revoker.invalidateCustomer(change.customerId, changed.seq)
+  if (changed && state === 'active') await applySigningAlg(services, change.customerId, origin)
   return reload(services, change, changed !== undefined)
 }
+
+const DISABLED = new ApiError(
+  'conflict',
+  'this customer is disabled, so its keys can not be rotated to another signing_alg; enable it first',
+)
 
 /**
  * Disables a customer. Its tokens and credentials are refused at once here, and by other replicas within

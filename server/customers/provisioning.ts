@@ -11,7 +11,7 @@ import type { KeyRing } from '../crypto/key-ring.ts'
 import { hashPassword } from '../crypto/password.ts'
 import type { Use } from '../jwt/kid.ts'
 import { ANY, SESSIONS } from '../jwt/scopes.ts'
-import { DATA_KEY_ID, dataKeyContext, sealNewSecret } from '../keys/customer-keys.ts'
+import { DATA_KEY_ID, dataKeyContext, newSecret, sealSigningKey } from '../keys/customer-keys.ts'
 import { ApiError } from '../lib/errors.ts'
 import { drawFor, OTHER_REQUEST } from '../lib/idempotency.ts'
 import type { Services } from '../services.ts'
@@ -153,7 +153,8 @@ export function newCustomer(
 /** A data key under the current master key, and under it a secret for each use. */
 function newSecrets(keyRing: KeyRing, customerId: string) {
   const dataKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
-  const sealSecret = (use: Use) => sealNewSecret(keyRing, dataKey, { customerId, use, version: 1 })
+  const sealSecret = (use: Use) =>
+    sealSigningKey(keyRing, dataKey, { customerId, use, version: 1 }, newSecret())
   return {
     sealedDataKey: seal(keyRing.current, dataKey.bytes, dataKeyContext(keyRing, customerId)),
     sealedAccessSecret: sealSecret('access'),

@@ -1,14 +1,14 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { type Algorithm, type HmacAlgorithm, isAsymmetric } from './algorithms.ts'
 
-export type Algorithm = 'HS256' | 'HS384' | 'HS512'
 export type TokenType = 'at+jwt' | 'rt+jwt'
 
 /**
  * A header has exactly these members, in this order, so `alg` none, `crit`, `jwk` and everything else that a
  * header may contain are impossible.
  */
-export interface ProtectedHeader {
-  alg: Algorithm
+export interface ProtectedHeader<Alg extends Algorithm = Algorithm> {
+  alg: Alg
   typ: TokenType
   kid: string
 }
@@ -25,7 +25,7 @@ export interface CompactJws {
  * `floor` is the minimum length of a secret in bytes. Our own keys are HS512 and 64 bytes; only imported keys
  * use the others.
  */
-const ALGORITHMS = {
+const HMACS = {
   HS256: { hash: 'sha256', floor: 32 },
   HS384: { hash: 'sha384', floor: 32 },
   HS512: { hash: 'sha512', floor: 64 },
@@ -52,14 +52,14 @@ const INHERITED_NAME = /[{,]"(?:__proto__|constructor|prototype)":/
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
- * Signs a compact JWS. Throws if the secret is too short for the algorithm. Doesn't check the claims.
+ * Signs a compact JWS with an HMAC. Throws if the secret is too short for the algorithm. Doesn't check the claims.
  */
-export function sign(header: ProtectedHeader, claims: object, secret: Uint8Array): string {
+export function sign(header: ProtectedHeader<HmacAlgorithm>, claims: object, secret: Uint8Array): string {
   return signUnder(encodeHeader(header), header.alg, claims, secret)
 }
 
 /** Like `sign`, with an encoded header. */
-export function signUnder(header: string, alg: Algorithm, claims: object, secret: Uint8Array): string {
+export function signUnder(header: string, alg: HmacAlgorithm, claims: object, secret: Uint8Array): string {
   const signingInput = `${header}.${encode(claims)}`
   return `${signingInput}.${mac(signingInput, alg, secret)}`
 }
@@ -113,14 +113,14 @@ export function parseClaims(segment: string): Record<string, unknown> | undefine
  * Compares in constant time, as text, so that only the canonical spelling of a signature matches. Throws if
  * the secret is too short: an empty key is always a bug in the lookup.
  */
-export function macMatches(token: CompactJws, alg: Algorithm, secret: Uint8Array): boolean {
+export function macMatches(token: CompactJws, alg: HmacAlgorithm, secret: Uint8Array): boolean {
   const expected = Buffer.from(mac(token.signingInput, alg, secret))
   const signature = Buffer.from(token.signature)
   return signature.length === expected.length && timingSafeEqual(signature, expected)
 }
 
-function mac(signingInput: string, alg: Algorithm, secret: Uint8Array): string {
-  const { hash, floor } = ALGORITHMS[alg]
+function mac(signingInput: string, alg: HmacAlgorithm, secret: Uint8Array): string {
+  const { hash, floor } = HMACS[alg]
   if (secret.length < floor) throw new Error(`a secret for ${alg} has at least ${floor} bytes`)
   return createHmac(hash, secret).update(signingInput).digest('base64url')
 }
@@ -135,7 +135,7 @@ function isCanonical(segment: string): boolean {
 }
 
 function isAlgorithm(alg: unknown): alg is Algorithm {
-  return typeof alg === 'string' && Object.hasOwn(ALGORITHMS, alg)
+  return isAsymmetric(alg) || (typeof alg === 'string' && Object.hasOwn(HMACS, alg))
 }
 
 function isTokenType(typ: unknown): typ is TokenType {

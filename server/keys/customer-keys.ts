@@ -3,21 +3,41 @@ import type { Querier } from '../../db/queries/change-feed.ts'
 import { type ApiKeyRow, findRecords, type KeyRow, type RecordRow } from '../../db/queries/customer-keys.ts'
 import { type Context, open, type SealingKey, seal } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
-import { type Algorithm, encodeHeader } from '../jwt/jwt.ts'
+import { type AsymmetricAlgorithm, type HmacAlgorithm, isAsymmetric } from '../jwt/algorithms.ts'
+import { customerIssuer } from '../jwt/customer-issuer.ts'
+import { encodeHeader, type ProtectedHeader } from '../jwt/jwt.ts'
+import { KeyPair } from '../jwt/key-pair.ts'
 import { formatKid, type KeyName, type Use } from '../jwt/kid.ts'
 
-export interface SigningKey {
+interface AnyKey {
   readonly kid: string
   readonly use: Use
   readonly version: number
-  readonly alg: Algorithm
   /** The encoded protected header, which is the same for all tokens of this key. */
   readonly header: string
-  readonly secret: Buffer
-  /** Unique in this process. A key gets a new serial each time its record is read and opened. */
-  readonly serial: number
   readonly record: CustomerRecord
 }
+
+export interface HmacKey extends AnyKey {
+  readonly alg: HmacAlgorithm
+  readonly secret: Buffer
+  /** Unique in this process. A key gets a new serial each time its record is read and opened. */
+  readonly identity: number
+  readonly pair?: undefined
+}
+
+export interface AsymmetricKey extends AnyKey {
+  readonly alg: AsymmetricAlgorithm
+  readonly pair: KeyPair
+  /** The public JWK: what it has verified stays verified, however often its record is read. */
+  readonly identity: string
+  /** Published, and signs nothing yet. */
+  readonly isNext: boolean
+  /** Of the tokens that it signs. */
+  readonly issuer: string
+}
+
+export type SigningKey = HmacKey | AsymmetricKey
 
 export interface ApiKey {
   readonly id: string
@@ -69,18 +89,25 @@ export function addMissing(record: CustomerRecord, wanted: string) {
 export const readRecords = (db: Querier, customerIds: string[]) =>
   findRecords(db, { ids: JSON.stringify(customerIds) })
 
-/** Opens a row's sealed secrets. Throws SealError if that fails. */
-export function openRecord(keyRing: KeyRing, customerId: string, row: RecordRow): CustomerRecord {
+/** Opens a row's sealed secrets. `issuer`: the server's own. Throws SealError if that fails. */
+export function openRecord(
+  keyRing: KeyRing,
+  issuer: string,
+  customerId: string,
+  row: RecordRow,
+): CustomerRecord {
   const { state, epoch, sealedDataKey } = row
   const tokensPerMinute = row.tokensPerMinute ?? undefined
   const record = { ...recordOf(customerId, state ?? 'absent'), epoch: epoch ?? 0, tokensPerMinute }
   if (sealedDataKey === null) return record
   const dataKey = openDataKey(keyRing, customerId, sealedDataKey)
   const [keys, apiKeys] = [row.keys ?? [], row.apiKeys ?? []]
-  const secrets = keys.map(key => openSecret(keyRing, customerId, dataKey, key))
+  const secrets = keys.map(([use, version, , , sealed]) =>
+    openSigningKey(keyRing, dataKey, { customerId, use, version }, Buffer.from(sealed, 'base64')),
+  )
   const digests = apiKeys.map(([, digest]) => Buffer.from(digest, 'base64'))
   const bytes = together([...secrets, ...digests])
-  record.keys = keys.map(key => toSigningKey(keyRing, record, key, bytes.next().value!))
+  record.keys = keys.map(key => toSigningKey(keyRing, issuer, record, key, bytes.next().value!))
   record.apiKeys = apiKeys.map(key => toApiKey(key, bytes.next().value!))
   return record
 }
@@ -113,19 +140,15 @@ const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerR
 
 export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken')
 
-function openSecret(
-  keyRing: KeyRing,
-  customerId: string,
-  dataKey: SealingKey,
-  [use, version, , , sealed]: KeyRow,
-) {
-  const context = signingKeyContext(keyRing, { customerId, use, version })
-  return open(id => (id === dataKey.id ? dataKey : undefined), Buffer.from(sealed, 'base64'), context)
-}
+/** The secret, or the JWK, of a signing key. Throws SealError. */
+export const openSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: KeyName, sealed: Uint8Array) =>
+  open(id => (id === dataKey.id ? dataKey : undefined), sealed, signingKeyContext(keyRing, name))
 
-/** Seals the secret of a new signing key. */
-export const sealNewSecret = (keyRing: KeyRing, dataKey: SealingKey, name: KeyName) =>
-  seal(dataKey, randomBytes(SECRET_BYTES), signingKeyContext(keyRing, name))
+export const sealSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: KeyName, bytes: Uint8Array) =>
+  seal(dataKey, bytes, signingKeyContext(keyRing, name))
+
+/** A secret of HS512. */
+export const newSecret = () => randomBytes(SECRET_BYTES)
 
 const signingKeyContext = (
   { installationId: installation }: KeyRing,
@@ -134,15 +157,26 @@ const signingKeyContext = (
 
 let lastSerial = 0
 
-function toSigningKey(keyRing: KeyRing, record: CustomerRecord, row: KeyRow, secret: Buffer): SigningKey {
-  const [use, version, alg] = row
+function toSigningKey(
+  keyRing: KeyRing,
+  issuer: string,
+  record: CustomerRecord,
+  row: KeyRow,
+  bytes: Buffer,
+): SigningKey {
+  const [use, version, alg, state] = row
   const kid = formatKid(keyRing.installationKey, { customerId: record.customerId, use, version })
-  const header = encodeHeader({ alg, typ: TYPE[use], kid })
-  lastSerial++
-  return { kid, use, version, alg, header, secret, serial: lastSerial, record }
+  const key = { kid, use, version, header: encodeHeader({ alg, typ: TYPE[use], kid }), record }
+  if (!isAsymmetric(alg)) return { ...key, alg, secret: bytes, identity: ++lastSerial }
+  const pair = new KeyPair(alg, bytes)
+  const own = customerIssuer(issuer, keyRing.installationKey, record.customerId)
+  return { ...key, alg, pair, identity: pair.publicJwk, isNext: state === 'next', issuer: own }
 }
 
 export const TYPE = { access: 'at+jwt', refresh: 'rt+jwt' } as const
+
+/** The protected header of the key's tokens. */
+export const headerOf = ({ alg, use, kid }: SigningKey): ProtectedHeader => ({ alg, typ: TYPE[use], kid })
 
 export const DATA_KEY_ID = 'd1'
 

@@ -43,6 +43,8 @@ export type Found = SigningKey | { load: string; missing: string } | 'header_mal
 export interface KeyCacheOptions {
   db: Querier & Pick<Database, 'kind' | 'reconnect'>
   keyRing: KeyRing
+  /** The server's own. */
+  issuer: string
   changeFeed: Pick<ChangeFeed, 'era' | 'applied' | 'timeline' | 'poll'>
   revocations: Pick<RevocationList, 'changedAt'>
   /** The cache that replicas share; undefined without Redis. */
@@ -131,22 +133,31 @@ export class KeyCache {
   }
 
   /**
-   * The key of this version, which a statement has just named. If an access key has been retired since,
-   * returns the latest one instead: sessions survive the emergency that retired it, and no claim names a
+   * The key of this version, which a statement has just named. If an access key has been retired or replaced since, and can't
+   * sign any more, returns the latest one instead: sessions survive the emergency that retired it, and no claim names a
    * version.
    */
   async signingKey(customerId: string, use: Use, version: number): Promise<SigningKey> {
     const known = this.get(customerId)
-    return (known && versionOf(known, use, version)) ?? this.#newlySigning(customerId, use, version)
+    const key = known && versionOf(known, use, version)
+    return key && canSign(key) ? key : this.#newlySigning(customerId, use, version)
   }
 
   async #newlySigning(customerId: string, use: Use, version: number): Promise<SigningKey> {
     const kid = formatKid(this.keyRing.installationKey, { customerId, use, version })
-    const record = await this.load(customerId, kid)
-    const key = keyOf(record, kid) ?? (use === 'access' ? latest(record.keys, use) : undefined)
+    const known = await this.load(customerId, kid)
+    // Another replica has just put the next key into use.
+    const record = isNext(keyOf(known, kid)) ? await this.reload(customerId) : known
+    const named = keyOf(record, kid)
+    const key = named && canSign(named) ? named : use === 'access' ? latest(record.keys, use) : undefined
     if (!key)
       throw new Unavailable(`customer ${customerId}: no ${use} key of version ${version}`, 'broken_record')
     return key
+  }
+
+  /** Reads the record again, after this call. Throws Unavailable. */
+  reload(customerId: string): Promise<CustomerRecord> {
+    return this.#loadFromDatabase(customerId)
   }
 
   /** Concurrent readers of one customer share one read. */
@@ -210,7 +221,7 @@ export class KeyCache {
 
   #open(customerId: string, row: RecordRow): CustomerRecord {
     try {
-      return openRecord(this.keyRing, customerId, row)
+      return openRecord(this.keyRing, this.#options.issuer, customerId, row)
     } catch (error) {
       if (!(error instanceof SealError)) throw error
       this.#options.log.error(
@@ -242,4 +253,9 @@ const versionOf = (record: CustomerRecord, use: Use, version: number) =>
   record.keys.find(key => key.use === use && key.version === version)
 
 const latest = (keys: readonly SigningKey[], use: Use) =>
-  keys.filter(key => key.use === use).sort((a, b) => b.version - a.version)[0]
+  keys.filter(key => key.use === use && canSign(key)).sort((a, b) => b.version - a.version)[0]
+
+/** Of an asymmetric key that was replaced, only the public half is kept. */
+const canSign = (key: SigningKey) => key.pair === undefined || (key.pair.canSign && !key.isNext)
+
+const isNext = (key: SigningKey | undefined) => key?.pair !== undefined && key.isNext

@@ -58,6 +58,8 @@ export async function retireSigningKey(
   if (!found) throw new ApiError('not_found', `there is no ${which.use} secret of this version`)
   if (found.state === 'current')
     throw new ApiError('conflict', 'this version is the current one, which signs; rotate first')
+  if (found.state === 'next')
+    throw new ApiError('conflict', 'this version is the next one, which signs after the next rotation')
   if (found.state === 'previous' && found.held) throw new ApiError('conflict', CLOCK_JUMPED)
   if (found.state === 'previous') throw await findBlocking(services, customerId, which, found)
   if (found.seq !== null) revoker.invalidateCustomer(customerId, found.seq)

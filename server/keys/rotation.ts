@@ -1,17 +1,22 @@
-import { findAged, findRotatable, type Rotatable, rotateKeys } from '../../db/queries/key-rotation.ts'
+import {
+  findAged,
+  findRotatable,
+  type KeyChangeResult,
+  PUBLISHED_AHEAD_SECONDS,
+  publishKey,
+  type Rotatable,
+  rotateKeys,
+} from '../../db/queries/key-rotation.ts'
 import { countLive, listSecrets } from '../../db/queries/live-counts.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
-import type { KeyRing } from '../crypto/key-ring.ts'
+import { isAsymmetric } from '../jwt/algorithms.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
-import { openDataKey, sealNewSecret } from './customer-keys.ts'
+import { planPublication, planRotation, type Uses, wantedAlg } from './rotation-plan.ts'
 
-/** The life of a customer's secrets: `current -> previous -> retired`. Their bytes never leave this server. */
+/** The life of a customer's secrets: `next -> current -> previous -> retired`. Their bytes never leave this server. */
 
 export type { SecretRow } from '../../db/queries/live-counts.ts'
-
-/** Selects which of a customer's secrets to rotate. */
-type Uses = { access: boolean; refresh: boolean }
 
 interface Rotation {
   customerId: string
@@ -20,6 +25,14 @@ interface Rotation {
   now: boolean
   /** Recorded in the audit. */
   reason: string
+}
+
+/** What a rotation did. Times in milliseconds since 1970, by the database's clock. */
+export interface Rotated extends Pick<KeyChangeResult, 'versions' | 'next'> {
+  /** From then on every replica refuses what was ended. */
+  effectiveAt: number
+  /** With `now`, where the old access key was asymmetric: verifiers that have it cached accept its tokens until then at the latest. */
+  acceptedLocallyUntil: number | undefined
 }
 
 /** A rotation that loses against a concurrent one is retried from the new state. */
@@ -37,30 +50,110 @@ const BATCH_ROWS = 100
  * and every access token, those without a session too.
  * Throws `not_found`, `conflict`, RateLimitedError.
  */
-export async function rotateSigningKeys(services: Services, rotation: Rotation, origin: AuditContext) {
+export async function rotateSigningKeys(
+  services: Services,
+  rotation: Rotation,
+  origin: AuditContext,
+): Promise<Rotated> {
   await services.limits.take('rotate', rotation.customerId)
+  const rotated = await changeKeys(services, rotation.customerId, async from => {
+    if (!rotation.now) assertRotatable(from, rotation.uses)
+    return rotateFrom(services, from, rotation, origin)
+  })
+  return rotated!
+}
+
+/**
+ * Repeats `change` from the latest state until no other one comes first; `change` resolves with undefined if one did. Throws
+ * `not_found`, `conflict`.
+ */
+async function changeKeys<Result>(
+  services: Services,
+  customerId: string,
+  change: (from: Rotatable) => Promise<Result | undefined>,
+): Promise<Result> {
   for (let tried = 0; tried < MAX_ATTEMPTS; tried++) {
-    const from = await findSource(services, rotation.customerId)
-    if (!rotation.now && from.previous >= MAX_PREVIOUS) throw new ApiError('conflict', TOO_MANY_VERSIONS)
-    const rotated = await rotateFrom(services, from, rotation, origin)
-    if (rotated) return rotated
+    const changed = await change(await findSource(services, customerId))
+    if (changed !== undefined) return changed
   }
   throw new ApiError('conflict', 'the secrets are being rotated by others at the same time; try again')
 }
 
-/**
- * Undefined if another rotation came first. `effectiveAt`: milliseconds since 1970, by the database's clock; from then on every
- * replica refuses what was ended.
- */
-async function rotateFrom(services: Services, from: Rotatable, rotation: Rotation, origin: AuditContext) {
+/** Throws `conflict` where a rotation without `now` would fail verifiers, here or elsewhere. */
+function assertRotatable({ previous, next }: Rotatable, { access }: Uses) {
+  if (previous >= MAX_PREVIOUS) throw new ApiError('conflict', TOO_MANY_VERSIONS)
+  const wait = access && next ? Math.ceil(PUBLISHED_AHEAD_SECONDS - next.age) : 0
+  if (wait > 0) throw new ApiError('conflict', tooNew(wait))
+}
+
+const tooNew = (seconds: number) =>
+  `the next key has just been published, and verifiers that cache the JWKS may lack it; try again in ${seconds} s, or rotate with now`
+
+/** Undefined if another rotation came first. */
+async function rotateFrom(
+  services: Services,
+  from: Rotatable,
+  rotation: Rotation,
+  origin: AuditContext,
+): Promise<Rotated | undefined> {
   const { changeFeed, db, revoker, keyRing } = services
   const { customerId, uses, now, reason } = rotation
-  const sealed = sealNext(keyRing, customerId, uses, from)
-  const [rotated] = await rotateKeys(db, { ...origin, now, reason, ...sealed, customerId })
+  const plan = await planRotation(keyRing, customerId, from, uses)
+  const [rotated] = await rotateKeys(db, {
+    ...origin,
+    ...plan,
+    customerId,
+    rotations: from.rotations,
+    now,
+    reason,
+  })
   if (!rotated) return undefined
   revoker.invalidateCustomer(customerId, rotated.seq)
   if (now) await changeFeed.waitForReplicas(rotated.seq)
-  return { versions: rotated.versions, effectiveAt: changeFeed.now() }
+  const { versions, next } = rotated
+  return {
+    versions,
+    next,
+    effectiveAt: changeFeed.now(),
+    acceptedLocallyUntil: now && uses.access ? lastLocalExpiry(from) : undefined,
+  }
+}
+
+const lastLocalExpiry = ({ accessAlg, issuedUntil }: Rotatable) =>
+  isAsymmetric(accessAlg) ? issuedUntil?.getTime() : undefined
+
+/**
+ * Brings the access key to the algorithm of the customer's policy. Where verifiers elsewhere may know the present key, the new one
+ * is published first, and signs once they had time to fetch it. Throws `conflict`.
+ */
+export async function applySigningAlg(
+  services: Services,
+  customerId: string,
+  origin: AuditContext,
+): Promise<void> {
+  await changeKeys(services, customerId, async from =>
+    isApplied(from) ? from : changeAlg(services, from, customerId, origin),
+  )
+}
+
+function isApplied(from: Rotatable): boolean {
+  const alg = wantedAlg(from)
+  return isAsymmetric(alg) ? from.next?.alg === alg : !isAsymmetric(from.accessAlg)
+}
+
+/** Undefined if another change came first. */
+async function changeAlg(services: Services, from: Rotatable, customerId: string, origin: AuditContext) {
+  const alg = wantedAlg(from)
+  if (!isAsymmetric(alg) || !from.next) {
+    const rotation = { customerId, uses: { access: true, refresh: false }, now: false, reason: 'policy' }
+    return rotateFrom(services, from, rotation, origin)
+  }
+  const { db, keyRing, revoker } = services
+  const plan = await planPublication(keyRing, customerId, from, alg)
+  const change = { ...origin, ...plan, customerId, rotations: from.rotations, now: false, reason: 'policy' }
+  const [published] = await publishKey(db, change)
+  if (published) revoker.invalidateCustomer(customerId, published.seq)
+  return published
 }
 
 async function findSource({ db }: Services, customerId: string): Promise<Rotatable> {
@@ -68,17 +161,6 @@ async function findSource({ db }: Services, customerId: string): Promise<Rotatab
   if (!from) throw new ApiError('not_found', 'no such customer, or it is disabled')
   if (from.standby) throw new Unavailable('rotate: the answer came from a standby', 'database')
   return from
-}
-
-function sealNext(keyRing: KeyRing, customerId: string, uses: Uses, from: Rotatable) {
-  const dataKey = openDataKey(keyRing, customerId, from.sealedDataKey)
-  const next = (use: 'access' | 'refresh', current: number) =>
-    sealNewSecret(keyRing, dataKey, { customerId, use, version: current + 1 })
-  return {
-    rotations: from.rotations,
-    sealedAccess: uses.access ? next('access', from.accessVersion) : undefined,
-    sealedRefresh: uses.refresh ? next('refresh', from.refreshVersion) : undefined,
-  }
 }
 
 /** Counts the sessions, and at most how many access tokens, that `rotate` with `now` would end. */

@@ -2,19 +2,21 @@ import { RateLimitedError, Unavailable } from './errors.ts'
 import { FairQueue } from './fair-queue.ts'
 
 /**
- * Runs at most `abreast` calls at a time and queues at most `queue`. The queued calls of one owner wait behind each other: each
+ * Runs at most `abreast` calls at a time and queues at most `queue`, and of one owner at most `queueOfOne`. The queued calls of one owner wait behind each other: each
  * owner has one in turn. Where the queue is full, the owner with most calls in it loses its newest, which throws
  * RateLimitedError. If the database doesn't answer a call, the queued ones fail too: each would wait for its own timeout.
  */
 export class ConcurrencyLimit {
   readonly #abreast: number
   readonly #queue: number
+  readonly #queueOfOne: number
   readonly #waiting = new FairQueue<{ start(): void; refuse(error: Error): void }>()
   #inside = 0
 
-  constructor(abreast: number, queue: number) {
+  constructor(abreast: number, queue: number, queueOfOne = queue) {
     this.#abreast = abreast
     this.#queue = queue
+    this.#queueOfOne = queueOfOne
   }
 
   /** `owner`: the customer or address whose work it is. */
@@ -33,6 +35,7 @@ export class ConcurrencyLimit {
 
   /** Resolves with the slot of a call that has ended, so that a new call can't take it. */
   #turn(owner: string): Promise<void> {
+    if (this.#waiting.countOf(owner) >= this.#queueOfOne) throw new RateLimitedError(1)
     if (this.#waiting.size >= this.#queue) this.#makeRoom(owner)
     return new Promise((start, reject) => {
       this.#waiting.push(owner, { start, refuse: reject })

@@ -116,6 +116,7 @@ export const UNAVAILABLE = {
   change_feed: 'what is known here is too old, or no poll has succeeded since the question',
   database: 'the database gave no answer, or not as the primary',
   busy: 'more acts wait than can be done in time',
+  signatures: 'more asymmetric signatures wait to be verified than can be in time',
   bodies: 'the bodies of requests under way take all the memory that they may',
   changing: 'what was read changed at every look',
   broken_record: "a customer's secrets do not open, or one is missing",

@@ -11,6 +11,10 @@ export class FairQueue<Entry> {
     return this.#size
   }
 
+  countOf(owner: string): number {
+    return this.#counts.of(owner)
+  }
+
   push(owner: string, entry: Entry) {
     const own = this.#queues.get(owner)
     if (own) own.push(entry)

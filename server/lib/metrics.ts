@@ -57,6 +57,7 @@ export class Metrics {
    */
   readonly #verified = new Map<string, number>([
     ['rule_malformed', 0],
+    ['key_not_in_use', 0],
     ['server_error', 0],
   ])
 

@@ -1,13 +1,16 @@
 import { Unavailable } from './errors.ts'
 
-/** A verdict isn't possible yet: it needs a poll of the change feed, or the record of a customer. */
+/** A verdict isn't possible yet: it needs a poll of the change feed, the record of a customer, or a signature. */
 export type Waiting = { wait: () => Promise<unknown> }
 
 export const isWaiting = (verdict: object | undefined): verdict is Waiting =>
   verdict !== undefined && 'wait' in verdict
 
-/** The most waits for one verdict. Two are normally enough; more mean that the state keeps changing. */
-const MAX_WAITS = 4
+/**
+ * The most waits for one verdict: for the lease, a record, a signature, and the record again where a key has just begun to sign. More
+ * mean that the state keeps changing.
+ */
+const MAX_WAITS = 6
 
 /**
  * Repeats `judge` until it needs to wait for nothing more. `judge` is synchronous, with no await between its

@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import { Hono } from 'hono'
 import type { AppContext, AppEnv } from '../http/env.ts'
+import { isFresh } from '../http/fresh.ts'
 import { noQuery } from '../http/params.ts'
 import { respond } from '../http/respond.ts'
 import { inSlices } from '../http/slices.ts'
@@ -105,12 +106,3 @@ async function serve(c: AppContext, load: Load, more: Record<string, string> = {
 
 const respondFile = (c: AppContext, bytes: Buffer<ArrayBuffer>, headers: Record<string, string>) =>
   respond(c, inSlices(bytes), 200, { ...headers, 'Content-Length': String(bytes.length) })
-
-/** A client sends the tag back as it was given (RFC 9110 13.1.2). */
-function isFresh(c: AppContext, tag: string): boolean {
-  const tags = c.req
-    .header('if-none-match')
-    ?.split(',')
-    .map(one => one.trim())
-  return tags?.some(one => one === '*' || one === tag) ?? false
-}

@@ -48,13 +48,16 @@ const serializeExplanation = (
     explanation,
     remedy,
     age_ms: age === undefined ? undefined : Number(age),
-    key: key && {
-      kid: key.kid,
-      customer_id: key.customerId,
-      use: key.use,
-      version: key.version,
-      state: key.state,
-    },
+    key:
+      key &&
+      present({
+        kid: key.kid,
+        customer_id: key.customerId,
+        use: key.use,
+        version: key.version,
+        state: key.state,
+        alg: key.alg,
+      }),
     token: token && {
       id: token.id,
       subject: token.subject,

@@ -33,7 +33,7 @@ export const introspect = new Hono<ClientEnv>()
     if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
     await strictBarrier(c)
     const [answer] = await introspectAll(c.get('services'), c.get('client'), [token])
-    return respondWithAge(c, answer!)
+    return wantsJwt(c) ? respondSigned(c, answer!) : respondWithAge(c, answer!)
   })
   // Dovecot's way: the token itself is the caller. It takes a 401 for an outage, so a bad token is inactive here too.
   .get('/', async c => {
@@ -171,10 +171,20 @@ const serializeRefresh = (
     ...{ scope, scopes: scopesOf(scope) },
   })
 
-/** `body` is JSON. */
-function respondWithAge(c: AppContext, body: string) {
-  const age = stateAge(c.get('services').changeFeed)
-  return bytes(c, body, 200, age === undefined ? JSON_HEADERS : { ...JSON_HEADERS, 'X-Assay-Age': age })
+const JWT_TYPE = 'application/token-introspection+jwt'
+
+/** RFC 9701 4. A client that prefers something else does not name it at all. */
+const wantsJwt = (c: AppContext) => c.req.header('accept')?.toLowerCase().includes(JWT_TYPE) === true
+
+/** `answer` is JSON. */
+async function respondSigned(c: Context<ClientEnv>, answer: string) {
+  const client = c.get('client')
+  const audience = client.kind === 'api_key' ? client.customerId : client.id
+  return respondWithAge(c, await c.get('services').introspectionSigner.sign(audience, answer), JWT_TYPE)
 }
 
-const JSON_HEADERS = { 'Content-Type': 'application/json', ...NO_STORE }
+function respondWithAge(c: AppContext, body: string, type = 'application/json') {
+  const age = stateAge(c.get('services').changeFeed)
+  const headers = { 'Content-Type': type, ...NO_STORE }
+  return bytes(c, body, 200, age === undefined ? headers : { ...headers, 'X-Assay-Age': age })
+}

@@ -6,8 +6,15 @@ import type { CustomerEnv } from '../http/env.ts'
 import { inTurn } from '../http/in-turn.ts'
 import { noQuery, present } from '../http/params.ts'
 import { json } from '../http/respond.ts'
+import { JWKS_MAX_AGE_SECONDS } from '../keys/public-keys.ts'
 import { retireSigningKey } from '../keys/retirement.ts'
-import { listSigningKeys, rotateSigningKeys, type SecretRow, wouldEnd } from '../keys/rotation.ts'
+import {
+  listSigningKeys,
+  type Rotated,
+  rotateSigningKeys,
+  type SecretRow,
+  wouldEnd,
+} from '../keys/rotation.ts'
 
 const rotateRequest = z.strictObject({
   use: z.enum(['access', 'refresh', 'both'], 'access, refresh or both').default('both'),
@@ -39,8 +46,8 @@ export const signingKeys = new Hono<CustomerEnv>()
       return json(c, { would_end })
     }
     const rotation = { customerId, uses, now, reason: 'asked' }
-    const { versions, effectiveAt } = await rotateSigningKeys(services, rotation, actorContext(c))
-    return json(c, present({ versions, effective_at: now ? new Date(effectiveAt) : undefined }))
+    const rotated = await rotateSigningKeys(services, rotation, actorContext(c))
+    return json(c, serializeRotated(rotated, now))
   })
   .post('/retire', async c => {
     const { use, version, retiredAt } = await actAndWait(c, async (services, context) => {
@@ -48,6 +55,17 @@ export const signingKeys = new Hono<CustomerEnv>()
       return { ...which, ...(await retireSigningKey(services, c.get('customerId'), which, context)) }
     })
     return json(c, { use, version, state: 'retired', retired_at: retiredAt })
+  })
+
+const serializeRotated = ({ versions, next, effectiveAt, acceptedLocallyUntil }: Rotated, now: boolean) =>
+  present({
+    versions,
+    next,
+    effective_at: now ? new Date(effectiveAt) : undefined,
+    local_verifiers: acceptedLocallyUntil && {
+      jwks_max_age: JWKS_MAX_AGE_SECONDS,
+      accept_until: new Date(acceptedLocallyUntil),
+    },
   })
 
 const serializeSigningKey = (secret: SecretRow) =>

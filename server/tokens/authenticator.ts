@@ -1,21 +1,33 @@
 import { LRUCache } from 'lru-cache'
 import { type AccessClaims, toAccessClaims } from '../jwt/claims.ts'
 import { type CompactJws, macMatches, parseClaims, split } from '../jwt/jwt.ts'
-import type { SigningKey } from '../keys/customer-keys.ts'
+import type { AsymmetricKey, HmacKey, SigningKey } from '../keys/customer-keys.ts'
+import type { Proofs } from './signatures.ts'
 
 /** Why a text is not an authentic token of a key's customer. */
 export type AuthenticationFailure = 'signature_wrong' | 'claims_malformed' | 'wrong_customer' | 'wrong_issuer'
+
+/** The signature is asymmetric and has not been verified. */
+type Unproven = 'unproven'
 
 /**
  * The claims of a token, if `key` made its MAC and they are canonical JSON. The caller must check the
  * members.
  */
-export function signedClaims(
+export function macClaims(
   token: CompactJws,
-  key: SigningKey,
+  key: HmacKey,
 ): Record<string, unknown> | 'signature_wrong' | 'claims_malformed' {
   if (!macMatches(token, key.alg, key.secret)) return 'signature_wrong'
   return parseClaims(token.claims) ?? 'claims_malformed'
+}
+
+/** As `macClaims`, where an asymmetric key has signed. */
+function provenClaims(text: string, token: CompactJws, key: AsymmetricKey, proofs: Proofs | undefined) {
+  if (!key.pair.hasLength(token)) return 'signature_wrong'
+  const isValid = proofs?.of(text, key)
+  if (isValid === undefined) return 'unproven'
+  return isValid ? (parseClaims(token.claims) ?? 'claims_malformed') : 'signature_wrong'
 }
 
 /**
@@ -62,19 +74,19 @@ export class AuthenticClaims implements AccessClaims {
 }
 
 /**
- * The cache entry of an authentic token: its claims, its header segment, and the serial of the key that
+ * The cache entry of an authentic token: its claims, its header segment, and the identity of the key that
  * verified it.
  */
 class AuthenticToken {
   readonly header: string
-  /** The serial of the key. The key itself would keep a secret in memory after it was rotated or erased. */
-  readonly keySerial: number
+  /** The identity of the key. The key itself would keep a secret in memory after it was rotated or erased. */
+  readonly keyIdentity: SigningKey['identity']
   readonly claims: AuthenticClaims
   readonly bytes: number
 
   constructor(text: string, key: SigningKey, claims: AuthenticClaims) {
     this.header = key.header
-    this.keySerial = key.serial
+    this.keyIdentity = key.identity
     this.claims = claims
     this.bytes = maxBytes(text, claims)
   }
@@ -113,25 +125,35 @@ export class Authenticator {
     return this.#cache.get(text) ?? split(text)
   }
 
-  /** `token` is the result of `read`; `key` is the key cache's current key for its header. */
+  /**
+   * `token` is the result of `read`; `key` is the key cache's current key for its header. `proofs`: the signatures that were
+   * verified for this request.
+   */
   authenticate(
     text: string,
     token: AuthenticToken | CompactJws,
     key: SigningKey,
-  ): AuthenticClaims | AuthenticationFailure {
-    if (!(token instanceof AuthenticToken)) {
-      this.#misses++
-      const claims = this.#claimsOf(token, key)
-      if (typeof claims !== 'string' && this.#wasSeen(text)) this.#remember(text, claims, key)
-      return claims
-    }
-    if (token.keySerial === key.serial) {
+    proofs?: Proofs,
+  ): AuthenticClaims | AuthenticationFailure | Unproven {
+    if (!(token instanceof AuthenticToken)) return this.#authenticateNew(text, token, key, proofs)
+    if (token.keyIdentity === key.identity) {
       this.#hits++
       return token.claims
     }
+    const claims = this.#claimsOf(text, split(text)!, key, proofs)
+    if (claims === 'unproven') return claims
     this.#rekeyed++
-    const claims = this.#claimsOf(split(text)!, key)
     if (typeof claims !== 'string') this.#remember(text, claims, key)
+    return claims
+  }
+
+  #authenticateNew(text: string, token: CompactJws, key: SigningKey, proofs: Proofs | undefined) {
+    const claims = this.#claimsOf(text, token, key, proofs)
+    if (claims === 'unproven') return claims
+    this.#misses++
+    // An asymmetric signature costs a hundred times what an entry does.
+    if (typeof claims !== 'string' && (key.pair !== undefined || this.#wasSeen(text)))
+      this.#remember(text, claims, key)
     return claims
   }
 
@@ -153,16 +175,20 @@ export class Authenticator {
     return false
   }
 
-  #claimsOf(token: CompactJws, key: SigningKey): AuthenticClaims | AuthenticationFailure {
-    const signed = signedClaims(token, key)
+  #claimsOf(
+    text: string,
+    token: CompactJws,
+    key: SigningKey,
+    proofs: Proofs | undefined,
+  ): AuthenticClaims | AuthenticationFailure | Unproven {
+    const signed = key.pair ? provenClaims(text, token, key, proofs) : macClaims(token, key)
     if (typeof signed === 'string') return signed
     const claims = toAccessClaims(signed)
     if (!claims) return 'claims_malformed'
     const { customerId } = key.record
     if (claims.client_id !== customerId) return 'wrong_customer'
-    return claims.iss === this.#issuer
-      ? new AuthenticClaims(claims, customerId, this.#issuer)
-      : 'wrong_issuer'
+    const issuer = key.pair ? key.issuer : this.#issuer
+    return claims.iss === issuer ? new AuthenticClaims(claims, customerId, issuer) : 'wrong_issuer'
   }
 
   clear() {

@@ -18,7 +18,14 @@ export interface Explanation {
   /** How to fix it. */
   remedy?: string
   /** Read from the kid, whose MAC shows that we made it. */
-  key?: { kid: string; customerId: string; use: 'access' | 'refresh'; version: number; state: string }
+  key?: {
+    kid: string
+    customerId: string
+    use: 'access' | 'refresh'
+    version: number
+    state: string
+    alg: string | undefined
+  }
   /** Claims of the token, given only if its signature is valid. */
   token?: { id: string; subject: string; issuedAt: number; expiresAt: number }
   session?: { id: string; state: string; generation?: number; tokenGeneration: number } & Partial<
@@ -46,6 +53,10 @@ const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation:
     'the key that its kid names was never made here, or its customer is gone, or the key was retired',
     'get a new token; if that one fails too, look whether both sides use the same installation of Assay',
   ],
+  key_not_in_use: [
+    'it was signed with the key that is published to sign next, and that signs nothing yet',
+    "rotate this customer's secrets twice at once, with now: somebody else has its next private key",
+  ],
   signature_wrong: [
     'it was not signed with the secret that its kid names',
     'look whether it was changed on its way; nobody but this installation can sign for this customer',
@@ -64,7 +75,7 @@ const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation:
     "rotate that customer's secrets at once: somebody else may have them",
   ],
   wrong_issuer: [
-    'its iss is not the ISSUER of this installation',
+    'its iss is not the issuer that its key signs for: ISSUER, and ISSUER/customers/... where the signature is asymmetric',
     'set ISSUER to the same URL on every replica, and as it was when the token was issued',
   ],
   token_revoked: ['this token was revoked', 'get a new one'],
@@ -138,7 +149,7 @@ async function judge(tokens: TokenVerifier, text: string, name: KeyName | undefi
 
 async function describeKey(db: Querier, { kid, customerId, use, version }: KeyName & { kid: string }) {
   const [found] = await explainKey(db, { customerId, use, version })
-  return { kid, customerId, use, version, state: found?.state ?? 'unknown' }
+  return { kid, customerId, use, version, state: found?.state ?? 'unknown', alg: found?.alg }
 }
 
 async function describeSession(db: Querier, customerId: string, { sid, gen }: Claims) {

@@ -3,7 +3,7 @@ import type { Defaults, Policy } from '../../db/queries/policy.ts'
 import type { Config } from '../config/load.ts'
 import { ApiError } from '../lib/errors.ts'
 
-export { NO_POLICY, type Policy, REFRESH_POLICIES } from '../../db/queries/policy.ts'
+export { NO_POLICY, type Policy, REFRESH_POLICIES, SIGNING_ALGS } from '../../db/queries/policy.ts'
 
 /** The server's settings, which apply to customers without a policy of their own. */
 export type Settings = Pick<Config, keyof Defaults>

@@ -2,6 +2,7 @@ import type { IssueResult } from '../../db/queries/issue.ts'
 import type { SessionRow } from '../../db/queries/sessions.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { signUnder } from '../jwt/jwt.ts'
+import { headerOf } from '../keys/customer-keys.ts'
 import type { KeyCache } from '../keys/key-cache.ts'
 
 /** Signs tokens with the keys and values that an issuing or refreshing statement decided. */
@@ -18,7 +19,7 @@ export class TokenSigner {
     const { customerId, tokenId, audience, subject, scope, ext, session, issuedAt } = token
     const key = await keys.signingKey(customerId, 'access', token.keyVersion)
     const claims: AccessClaims = {
-      iss: issuer,
+      iss: key.pair ? key.issuer : issuer,
       sub: subject,
       aud: audience,
       client_id: customerId,
@@ -30,7 +31,10 @@ export class TokenSigner {
       ...(ext === undefined ? {} : { ext }),
       ...(session === undefined ? {} : { sid: session.id, gen: session.gen }),
     }
-    return { text: signUnder(key.header, key.alg, claims, key.secret), claims }
+    const text = key.pair
+      ? await key.pair.sign(headerOf(key), claims)
+      : signUnder(key.header, key.alg, claims, key.secret)
+    return { text, claims }
   }
 
   /**
@@ -39,6 +43,7 @@ export class TokenSigner {
    */
   async signRefresh(customerId: string, session: RefreshableSession): Promise<string> {
     const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)
+    if (key.pair) throw new Error('refresh tokens are signed with HMACs only')
     const claims: RefreshClaims = {
       aud: 'refresh',
       client_id: customerId,

@@ -1,6 +1,6 @@
 import { isExpired, isNotYetValid, type RefreshClaims, toRefreshClaims } from '../jwt/claims.ts'
 import { split } from '../jwt/jwt.ts'
-import type { SigningKey } from '../keys/customer-keys.ts'
+import type { AsymmetricKey, SigningKey } from '../keys/customer-keys.ts'
 import type { KeyCache } from '../keys/key-cache.ts'
 import { isWaiting, type Waiting, whenReady } from '../lib/when-ready.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
@@ -9,14 +9,16 @@ import {
   type AuthenticationFailure,
   type Authenticator,
   type AuthenticClaims,
-  signedClaims,
+  macClaims,
 } from './authenticator.ts'
+import { Proofs, type Signatures } from './signatures.ts'
 
 /** Why a token is refused. Only for metrics and authorized callers; never shown to the presenter. */
 export type RejectionReason =
   | 'token_malformed'
   | 'header_malformed'
   | 'key_unknown'
+  | 'key_not_in_use'
   | AuthenticationFailure
   | 'expired'
   | 'not_yet_valid'
@@ -41,6 +43,7 @@ export interface TokenVerifierOptions {
   changeFeed: ChangeFeed
   keys: KeyCache
   revocations: RevocationList
+  signatures: Signatures
 }
 
 export class TokenVerifier {
@@ -55,17 +58,20 @@ export class TokenVerifier {
    * known.
    */
   async verify(text: string): Promise<VerifyResult<AuthenticClaims>> {
-    return whenReady(() => this.verifyAccessSync(text))
+    const proofs = new Proofs()
+    return whenReady(() => this.verifyAccessSync(text, proofs))
   }
 
   /** Like `verifyRequestSync`, after loading what any of the tokens needs. Throws Unavailable. */
   async verifyRequest(texts: readonly string[]): Promise<RequestVerdict> {
-    return whenReady(() => this.verifyRequestSync(texts))
+    const proofs = new Proofs()
+    return whenReady(() => this.verifyRequestSync(texts, proofs))
   }
 
   /** Verifies all tokens against the same state, after loading what any of them needs. */
   async verifyAll(texts: string[]): Promise<VerifyResult<AuthenticClaims>[]> {
-    return whenReady(() => together(texts.map(text => this.verifyAccessSync(text))))
+    const proofs = new Proofs()
+    return whenReady(() => together(texts.map(text => this.verifyAccessSync(text, proofs))))
   }
 
   /** Like `verifyAll`, for refresh tokens; their sessions are not checked. */
@@ -79,10 +85,10 @@ export class TokenVerifier {
   }
 
   /**
-   * Returns the result if everything that it depends on is in memory. Nothing is awaited between the check of
-   * the lease and the result, so the result is true of one moment.
+   * Returns the result if everything that it depends on is in memory: after each wait the key is looked up again. Nothing is
+   * awaited between the check of the lease and the result, so the result is true of one moment.
    */
-  verifyAccessSync(text: string): VerifyResult<AuthenticClaims> | Waiting {
+  verifyAccessSync(text: string, proofs?: Proofs): VerifyResult<AuthenticClaims> | Waiting {
     const { authenticator, changeFeed, keys } = this.#options
     const token = authenticator.read(text)
     if (!token) return { refusal: 'token_malformed' }
@@ -90,7 +96,9 @@ export class TokenVerifier {
     if (typeof key === 'string') return { refusal: key }
     if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
     if ('load' in key) return { wait: () => keys.load(key.load, key.missing) }
-    const claims = authenticator.authenticate(text, token, key)
+    if (key.pair && key.isNext) return this.#awaitNext(text, key, proofs)
+    const claims = authenticator.authenticate(text, token, key, proofs)
+    if (claims === 'unproven') return { wait: () => this.#prove(text, key, proofs) }
     if (typeof claims === 'string') return { refusal: claims }
     const refusal = this.#judge(claims, key)
     return refusal ? { refusal } : { claims }
@@ -100,10 +108,31 @@ export class TokenVerifier {
    * Like `verifyAccessSync`, for the tokens of one request, of which there is at least one. The first valid one counts. Valid ones
    * of different subjects are refused, because it is not known who sent the request.
    */
-  verifyRequestSync(texts: readonly string[]): RequestVerdict | Waiting {
-    if (texts.length === 1) return this.verifyAccessSync(texts[0]!)
-    const results = together(texts.map(text => this.verifyAccessSync(text)))
+  verifyRequestSync(texts: readonly string[], proofs?: Proofs): RequestVerdict | Waiting {
+    if (texts.length === 1) return this.verifyAccessSync(texts[0]!, proofs)
+    const results = together(texts.map(text => this.verifyAccessSync(text, proofs)))
     return isWaiting(results) ? results : firstValid(results)
+  }
+
+  /**
+   * A token of a key that signs nothing yet, as far as is known here. If the key did sign it, another replica has just put it in its
+   * place, so the record is read again. Everyone knows the kid: without a valid signature nothing is read.
+   */
+  #awaitNext(
+    text: string,
+    key: AsymmetricKey,
+    proofs: Proofs | undefined,
+  ): Waiting | { refusal: RejectionReason } {
+    const isValid = proofs?.of(text, key)
+    if (isValid === undefined) return { wait: () => this.#prove(text, key, proofs) }
+    if (!isValid) return { refusal: 'signature_wrong' }
+    if (!proofs!.mayReload(key)) return { refusal: 'key_not_in_use' }
+    return { wait: () => this.#options.keys.reload(key.record.customerId) }
+  }
+
+  /** Verifies the signature for the next look. */
+  async #prove(text: string, key: SigningKey, proofs: Proofs | undefined) {
+    if (key.pair) await proofs?.add(text, key, this.#options.signatures)
   }
 
   /** Why an authentic token is refused at this moment, or undefined. */
@@ -126,7 +155,8 @@ export class TokenVerifier {
     if (typeof key === 'string') return { refusal: key }
     if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
     if ('load' in key) return { wait: () => keys.load(key.load, key.missing) }
-    const signed = signedClaims(token, key)
+    if (key.pair) return { refusal: 'header_malformed' }
+    const signed = macClaims(token, key)
     if (typeof signed === 'string') return { refusal: signed }
     const claims = toRefreshClaims(signed)
     if (!claims) return { refusal: 'claims_malformed' }

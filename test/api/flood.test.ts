@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { newApiKeyId, newCredential, randomId } from '../../server/crypto/credentials.ts'
 import { formatKid } from '../../server/jwt/kid.ts'
 import { ask } from '../support/ask.ts'
-import { signSegments } from '../support/forge.ts'
+import { hmacKeysOf, signSegments } from '../support/forge.ts'
 import { holding, LOADER, named, type OwnReplica, POLL, replicaOn } from '../support/holding.ts'
 import { heapInUse } from '../support/memory.ts'
 import { until } from '../support/process.ts'
@@ -60,8 +60,8 @@ const tokenUnder = (kid: string) =>
 /** Makes good tokens like this one, each with an id of its own. */
 async function signer(replica: OwnReplica, token: string) {
   const claims = claimsOf(token)
-  const { keys } = await replica.keys.load(claims.client_id)
-  const { header, secret, alg } = [...keys.values()].find(({ use }) => use === 'access')!
+  const record = await replica.keys.load(claims.client_id)
+  const { header, secret, alg } = hmacKeysOf(record).find(({ use }) => use === 'access')!
   return () => signSegments(header, base64url({ ...claims, jti: randomId(15) }), secret, alg)
 }
 

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { heard, INPUTS, newCanary, type Stage, spellings, type Word } from '../support/canaries.ts'
+import { hmacKeysOf } from '../support/forge.ts'
 import { loadSdk } from '../support/spans.ts'
 import {
   ADMIN_TOKEN,
@@ -43,7 +44,7 @@ async function sing(): Promise<{ words: string[]; answers: Answer[] }> {
 /** What was never sent as a word, but is as secret: of the settings, of the customer, of its signing keys. */
 function secrets(): Word[] {
   const { customer, session } = stage
-  const signing = [...(assay.keys.get(customer.id)?.keys.values() ?? [])].map(({ secret }) => secret)
+  const signing = hmacKeysOf(assay.keys.get(customer.id)!).map(({ secret }) => secret)
   expect(signing).toHaveLength(2)
   const tokens = [customer.accessToken, customer.refreshToken, session.access_token, session.refresh_token]
   return [

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { open } from '../../server/crypto/envelope.ts'
 import { dataKeyContext, openRecord, readRecords } from '../../server/keys/customer-keys.ts'
+import { hmacKeysOf } from '../support/forge.ts'
 import { publishCustomer } from '../support/plant.ts'
 import { bearer, type Customer, makeWorld, type Replica, type Tokens, type World } from '../support/world.ts'
 
@@ -16,10 +17,10 @@ afterAll(() => world.stop())
 /** A customer's own secrets, opened with the master key as the server opens them. */
 async function secretsOf({ id }: Customer) {
   const [row] = await readRecords(world.db, [id])
-  const { keys } = openRecord(world.keyRing, id, row!)
+  const record = openRecord(world.keyRing, 'https://assay.test', id, row!)
   const masterKey = (name: string) => world.keyRing.masterKey(name)
   const dataKey = open(masterKey, row!.sealedDataKey!, dataKeyContext(world.keyRing, id))
-  return { dataKey, signing: [...keys.values()].map(({ use, secret }) => ({ use, secret })) }
+  return { dataKey, signing: hmacKeysOf(record).map(({ use, secret }) => ({ use, secret })) }
 }
 
 /** Every value of every column of every table, as bytes. */

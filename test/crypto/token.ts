@@ -1,4 +1,5 @@
 import { createHmac } from 'node:crypto'
+import { type HmacAlgorithm, isAsymmetric } from '../../server/jwt/algorithms.ts'
 import {
   macMatches,
   type ProtectedHeader,
@@ -11,7 +12,7 @@ import { encode } from './mutate.ts'
 
 /** A token, its parts and its key; and what else that key could have signed. */
 export const secret = Buffer.from(Array.from({ length: 64 }, (_, i) => (i * 37) % 256))
-export const header: ProtectedHeader = {
+export const header: ProtectedHeader<HmacAlgorithm> = {
   alg: 'HS512',
   typ: 'at+jwt',
   kid: 'aaaaaaaaaaaaaaaa.a1.bbbbbbbbbbbbb',
@@ -33,7 +34,7 @@ export const parts = split(token)!
 export function weAccept(text: string): boolean {
   const compact = split(text)
   const read = compact && parseHeader(compact.header)
-  if (!compact || !read || !macMatches(compact, read.alg, secret)) return false
+  if (!compact || !read || isAsymmetric(read.alg) || !macMatches(compact, read.alg, secret)) return false
   return parseClaims(compact.claims) !== undefined
 }
 

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Redis } from '../../db/redis.ts'
 import { formatKid } from '../../server/jwt/kid.ts'
+import { hmacKeysOf } from '../support/forge.ts'
 import { hear, LOADER, POLL } from '../support/holding.ts'
 import { setState } from '../support/plant.ts'
 import { coldReplica, outcomes, type RedisWorld, redisWorld, shelved } from '../support/redis-key-cache.ts'
@@ -53,7 +54,7 @@ test('nothing in Redis opens anything: no secret, token, password, email or addr
   // The record, and limits: signup, login by address, and by email.
   expect(names.length).toBeGreaterThanOrEqual(4)
   const record = await here.keys.load(customer.id)
-  const keys = [...record.keys.values()].flatMap(({ secret }) => [secret, secret.subarray(0, 16)])
+  const keys = hmacKeysOf(record).flatMap(({ secret }) => [secret, secret.subarray(0, 16)])
   const bytes = [...keys, world.keyRing.installationKey, world.keyRing.current.bytes].map(key =>
     Buffer.from(key),
   )

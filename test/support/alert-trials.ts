@@ -20,11 +20,13 @@ export const WELL: Series = {
   'assay_unavailable_total{reason="change_feed"}': '0x300',
   'assay_unavailable_total{reason="broken_record"}': '0x300',
   'assay_unavailable_total{reason="not_ready"}': '0x300',
+  'assay_unavailable_total{reason="signatures"}': '0x300',
   'assay_verified_total{outcome="ok"}': '0+1500x300',
   'assay_verified_total{outcome="expired"}': '0+75x300',
   'assay_verified_total{outcome="token_missing"}': '0+1500x300',
   'assay_verified_total{outcome="rule_malformed"}': '0x300',
   'assay_verified_total{outcome="server_error"}': '0x300',
+  'assay_verified_total{outcome="key_not_in_use"}': '0x300',
   'assay_refreshed_total{outcome="rotate"}': '0+50x300',
   'assay_refreshed_total{outcome="reuse"}': '0x300',
   'assay_record_cache_total{outcome="used"}': '0+10x300',
@@ -100,6 +102,16 @@ export const TRIALS: Record<string, Trial> = {
     at: 12,
     summary:
       "The database's clock jumped: tokens may expire early or late, and nothing is deleted until it is confirmed",
+  },
+  AssayNextKeyUsed: {
+    what: { 'assay_verified_total{outcome="key_not_in_use"}': ONCE },
+    at: 11,
+    summary: 'Somebody signs with a private key that no replica has used yet',
+  },
+  AssaySignaturesWait: {
+    what: { 'assay_unavailable_total{reason="signatures"}': '0x40 0+75x260' },
+    at: 20,
+    summary: 'New tokens are answered 503, because too many asymmetric signatures wait to be verified',
   },
   AssayRecordForged: {
     what: { 'assay_record_cache_total{outcome="forged"}': ONCE },

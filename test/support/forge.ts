@@ -1,6 +1,6 @@
 import { createHmac } from 'node:crypto'
 import { formatKid, type Use } from '../../server/jwt/kid.ts'
-import type { SigningKey } from '../../server/keys/customer-keys.ts'
+import type { CustomerRecord, HmacKey } from '../../server/keys/customer-keys.ts'
 import { encode } from '../crypto/mutate.ts'
 import { type Customer, claimsOf, type Replica, type World } from './world.ts'
 
@@ -15,12 +15,16 @@ export function signSegments(header: string, claims: string, secret: Uint8Array,
   return `${header}.${claims}.${signature}`
 }
 
+/** The secrets of a record: all keys of a customer whose tokens have HMACs. */
+export const hmacKeysOf = ({ keys }: Pick<CustomerRecord, 'keys'>) =>
+  keys.filter((key): key is HmacKey => key.pair === undefined)
+
 export type Forger = Awaited<ReturnType<typeof forger>>
 
 /** A customer's real key, and one good token that it signed. */
 export async function forger(replica: Replica, customer: Customer, use: Use) {
   const record = await replica.keys.load(customer.id)
-  const key = [...record.keys.values()].find(each => each.use === use) as SigningKey
+  const key = hmacKeysOf(record).find(each => each.use === use)!
   const tokens = await customer.session()
   const token = use === 'access' ? tokens.access_token : tokens.refresh_token
   const header = { alg: key.alg, typ: TYPE[use], kid: key.kid }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { randomId } from '../../server/crypto/credentials.ts'
 import type { AccessClaims } from '../../server/jwt/claims.ts'
 import { encodeHeader, signUnder } from '../../server/jwt/jwt.ts'
-import type { SigningKey } from '../../server/keys/customer-keys.ts'
+import type { HmacKey } from '../../server/keys/customer-keys.ts'
 import { Authenticator } from '../../server/tokens/authenticator.ts'
 import { heapInUse } from './memory.ts'
 
@@ -45,7 +45,7 @@ export interface Measured {
 let serial = 0
 
 /** A key of a record of its own, as after it was read again: nothing is shared with another token. */
-function newKey(): SigningKey {
+function newKey(): HmacKey {
   const customerId = randomId(10)
   const kid = [customerId, `a1.${randomId(10).slice(0, 13)}`].join('.')
   const header = encodeHeader({ alg: 'HS512', typ: 'at+jwt', kid })
@@ -59,7 +59,16 @@ function newKey(): SigningKey {
     gone: undefined,
   } as const
   serial++
-  return { kid, use: 'access', version: 1, alg: 'HS512', header, secret: randomBytes(64), serial, record }
+  return {
+    kid,
+    use: 'access',
+    version: 1,
+    alg: 'HS512',
+    header,
+    secret: randomBytes(64),
+    identity: serial,
+    record,
+  }
 }
 
 function add(authenticator: Authenticator, more: Claims) {

@@ -21,6 +21,8 @@ import { decodeCursor, decodeTextCursor, pageOf, pageSize, textPageOf } from '..
 import { customerParam, idempotencyKey, noQuery, present, readQuery } from '../../http/params.ts'
 import { json, noContent } from '../../http/respond.ts'
 import { name } from '../../http/schemas.ts'
+import { isAsymmetric } from '../../jwt/algorithms.ts'
+import { localVerification } from '../../keys/public-keys.ts'
 import { ApiError } from '../../lib/errors.ts'
 import type { Policy } from '../../tokens/policy.ts'
 import { email, password } from '../account.ts'
@@ -41,14 +43,17 @@ export const customers = new Hono<OperatorEnv>()
       throw new ApiError('invalid_request', 'email or name: what one of them begins with, not both')
     const by = query.email !== undefined ? 'email' : query.name !== undefined ? 'name' : undefined
     const { page, nextCursor } = await (by ? search(c, by, query) : list(c, query))
-    return json(c, present({ customers: page.map(serializeCustomer), next_cursor: nextCursor }))
+    return json(
+      c,
+      present({ customers: page.map(customer => serializeCustomer(c, customer)), next_cursor: nextCursor }),
+    )
   })
   .post('/', noQuery, async c => {
     const { email, name, password } = await readJson(c, createRequest)
     const context = actorContext(c)
     const account = { email, name, password }
     const { customer, apiKey } = await createCustomer(c.get('services'), account, context, idempotencyKey(c))
-    return jsonWithETag(c, customer, { customer: serializeCustomer(customer), api_key: apiKey }, 201)
+    return jsonWithETag(c, customer, { customer: serializeCustomer(c, customer), api_key: apiKey }, 201)
   })
   .get('/:customer', noQuery, async c =>
     jsonWithETag(c, await findCustomer(c.get('services'), customerParam(c))),
@@ -120,12 +125,18 @@ export function conditionalChange(c: AppContext): Change {
 export const jsonWithETag = (
   c: AppContext,
   customer: AdminCustomer,
-  body: object = serializeCustomer(customer),
+  body: object = serializeCustomer(c, customer),
   status = 200,
 ) => json(c, body, status, { ETag: `"${customer.revision}"` })
 
-const serializeCustomer = ({ id, email, name, state, createdAt, ...policy }: AdminCustomer) =>
-  present({ id, email, name, state, created_at: createdAt, policy: serializePolicy(policy) })
+const serializeCustomer = (c: AppContext, { id, email, name, state, createdAt, ...policy }: AdminCustomer) =>
+  present({
+    ...{ id, email, name, state, created_at: createdAt },
+    policy: serializePolicy(policy),
+    local_verification: isAsymmetric(policy.signingAlg)
+      ? localVerification(c.get('services'), id)
+      : undefined,
+  })
 
 /** Undefined when the customer has no policy: the server's settings apply. */
 function serializePolicy(policy: Policy) {
@@ -138,6 +149,7 @@ function serializePolicy(policy: Policy) {
     refresh_policy: policy.refreshPolicy,
     key_max_age: policy.keyMaxAge,
     tokens_per_minute: policy.tokensPerMinute,
+    signing_alg: policy.signingAlg,
   })
   return Object.keys(own).length > 0 ? own : undefined
 }

@@ -7,7 +7,7 @@ import type { OperatorEnv } from '../../http/env.ts'
 import { noQuery, present } from '../../http/params.ts'
 import { distinct, listOf, wholeSeconds } from '../../http/schemas.ts'
 import { SCOPE_TOKEN } from '../../jwt/scopes.ts'
-import { NO_POLICY, type Policy, REFRESH_POLICIES } from '../../tokens/policy.ts'
+import { NO_POLICY, type Policy, REFRESH_POLICIES, SIGNING_ALGS } from '../../tokens/policy.ts'
 import { conditionalChange, jsonWithETag } from './customers.ts'
 
 const HOUR_SECONDS = 3_600
@@ -44,6 +44,7 @@ const policyRequest = z.strictObject({
   refresh_policy: z.enum(REFRESH_POLICIES, 'until_confirmed, grace_only, strict or reusable').optional(),
   key_max_age: age,
   tokens_per_minute: z.int(PER_MINUTE).min(1, PER_MINUTE).max(MAX_PER_MINUTE, PER_MINUTE).optional(),
+  signing_alg: z.enum(SIGNING_ALGS, 'HS512, EdDSA, ES256 or RS256').optional(),
 })
 
 /**
@@ -67,5 +68,6 @@ const toPolicy = (request: z.infer<typeof policyRequest>): Policy => ({
     refreshPolicy: request.refresh_policy,
     keyMaxAge: request.key_max_age,
     tokensPerMinute: request.tokens_per_minute,
+    signingAlg: request.signing_alg,
   }),
 })

@@ -1,0 +1,95 @@
+import {
+  CompactSign,
+  type CryptoKey,
+  compactVerify,
+  errors,
+  exportJWK,
+  generateKeyPair,
+  importJWK,
+  type JWK,
+} from 'jose'
+import type { AsymmetricAlgorithm } from './algorithms.ts'
+import type { CompactJws, ProtectedHeader } from './jwt.ts'
+
+/** Asymmetric keys, as JWKs (RFC 7517), and what jose does with them. */
+
+/** Characters of a signature: of 64 bytes, or for RS256 of as many as the modulus has. */
+const SIGNATURE_LENGTH: Record<AsymmetricAlgorithm, number> = { EdDSA: 86, ES256: 86, RS256: 342 }
+
+/** The members of a public key that a thumbprint counts (RFC 7638 3.2, RFC 8037 2), which are all that it has. */
+const PUBLIC = ['crv', 'e', 'kty', 'n', 'x', 'y'] as const
+
+const encoder = new TextEncoder()
+
+/** A new private key, as the UTF-8 of its JWK. RSA has 2048 bits, which is what every verifier accepts (RFC 7518 3.3). */
+export async function generatePrivateKey(alg: AsymmetricAlgorithm): Promise<Uint8Array> {
+  const { privateKey } = await generateKeyPair(alg, { extractable: true, modulusLength: 2048 })
+  return encoder.encode(JSON.stringify(await exportJWK(privateKey)))
+}
+
+/** The public half, as the UTF-8 of its JWK, of either half. */
+export const publicHalf = (key: Uint8Array): Uint8Array => encoder.encode(publicText(parse(key)))
+
+const parse = (key: Uint8Array): JWK => JSON.parse(Buffer.from(key).toString())
+
+function publicText(jwk: JWK): string {
+  const members = PUBLIC.flatMap(name => (jwk[name] === undefined ? [] : [[name, jwk[name]]]))
+  return JSON.stringify(Object.fromEntries(members))
+}
+
+/** A customer's asymmetric key: the pair while it may sign, and its public half alone once another signs in its place. */
+export class KeyPair {
+  readonly alg: AsymmetricAlgorithm
+  /** The public JWK as JSON. Equal texts are equal keys. */
+  readonly publicJwk: string
+  /** Undefined where only the public half is kept. */
+  readonly #privateJwk: Uint8Array | undefined
+  #verifying: Promise<CryptoKey> | undefined
+  #signing: Promise<CryptoKey> | undefined
+
+  /** `key`: the UTF-8 of a JWK. */
+  constructor(alg: AsymmetricAlgorithm, key: Uint8Array) {
+    const jwk = parse(key)
+    this.alg = alg
+    this.publicJwk = publicText(jwk)
+    this.#privateJwk = jwk.d === undefined ? undefined : key
+  }
+
+  get canSign(): boolean {
+    return this.#privateJwk !== undefined
+  }
+
+  /** The public JWK as JSON, with what a JWKS says of a key. */
+  publicJwkWith({ kid }: { kid: string }): string {
+    return `${this.publicJwk.slice(0, -1)},${JSON.stringify({ kid, alg: this.alg, use: 'sig' }).slice(1)}`
+  }
+
+  /** Signs under exactly this header. The claims are not checked. */
+  async sign(header: Record<keyof ProtectedHeader, string>, claims: object): Promise<string> {
+    this.#signing ??= this.#import(parse(this.#privateJwk!))
+    return new CompactSign(encoder.encode(JSON.stringify(claims)))
+      .setProtectedHeader({ ...header })
+      .sign(await this.#signing)
+  }
+
+  /** Whether the signature can be one of this key, by its length. */
+  hasLength({ signature }: CompactJws): boolean {
+    return signature.length === SIGNATURE_LENGTH[this.alg]
+  }
+
+  /** Whether this key made the signature. */
+  async verifies({ signingInput, signature }: CompactJws): Promise<boolean> {
+    this.#verifying ??= this.#import(JSON.parse(this.publicJwk))
+    try {
+      await compactVerify(`${signingInput}.${signature}`, await this.#verifying, { algorithms: [this.alg] })
+      return true
+    } catch (error) {
+      if (error instanceof errors.JWSSignatureVerificationFailed) return false
+      throw error
+    }
+  }
+
+  async #import(jwk: JWK): Promise<CryptoKey> {
+    return (await importJWK(jwk, this.alg)) as CryptoKey
+  }
+}

@@ -1,0 +1,58 @@
+import { split } from '../jwt/jwt.ts'
+import type { AsymmetricKey } from '../keys/customer-keys.ts'
+import { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
+import { RateLimitedError, Unavailable } from '../lib/errors.ts'
+
+/** Signatures that are verified at a time, by the threads that also hash passwords and resolve names. */
+const ABREAST = 2
+/** Those that wait: of all customers, in turns, and of one. A signature takes about 0.2 ms. */
+const MAX_WAITING = 256
+const MAX_WAITING_OF_ONE = 32
+
+/**
+ * Verifies asymmetric signatures. Kids are public, so a stranger can ask for it without end: one that has to wait too long is not
+ * verified. Tokens that were verified before are not affected.
+ */
+export class Signatures {
+  readonly #limit = new ConcurrencyLimit(ABREAST, MAX_WAITING, MAX_WAITING_OF_ONE)
+
+  /** Whether the key signed the token. Throws Unavailable where too many wait. */
+  async verify(text: string, key: AsymmetricKey): Promise<boolean> {
+    try {
+      return await this.#limit.run(key.record.customerId, () => key.pair.verifies(split(text)!))
+    } catch (error) {
+      if (error instanceof RateLimitedError) throw new Unavailable(BUSY, 'signatures', BUSY)
+      throw error
+    }
+  }
+}
+
+const BUSY = 'too many new tokens of this customer wait to be verified; try again'
+
+/** What is known of the signatures of one request's tokens. They are verified one after another: a batch has a hundred. */
+export class Proofs {
+  #last: Promise<unknown> = Promise.resolve()
+  /** By token: the identity of the key that it was verified with, and whether the signature is that key's. */
+  readonly #known = new Map<string, { identity: string; isValid: boolean }>()
+  readonly #reloaded = new Set<string>()
+
+  /** Undefined: not verified with this key. */
+  of(text: string, { identity }: AsymmetricKey): boolean | undefined {
+    const known = this.#known.get(text)
+    return known?.identity === identity ? known.isValid : undefined
+  }
+
+  /** Verifies the signature. Throws Unavailable. */
+  add(text: string, key: AsymmetricKey, signatures: Signatures): Promise<unknown> {
+    this.#last = this.#last.then(async () => {
+      const isValid = await signatures.verify(text, key)
+      this.#known.set(text, { identity: key.identity, isValid })
+    })
+    return this.#last
+  }
+
+  /** Whether this is the first time that this is asked of the key. */
+  mayReload({ identity }: AsymmetricKey): boolean {
+    return this.#reloaded.size < this.#reloaded.add(identity).size
+  }
+}

@@ -1,0 +1,319 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { rotateAgedKeys } from '../../server/keys/rotation.ts'
+import { hear, holding, LOADER, POLL, replicaOn } from '../support/holding.ts'
+import {
+  ALGORITHMS,
+  accepts,
+  asymmetric,
+  headerOf,
+  jwksOf,
+  PUBLISHED_AHEAD_MS,
+  pathOf,
+  rotate,
+} from '../support/local.ts'
+import {
+  ALICE,
+  bearer,
+  type Customer,
+  claimsOf,
+  makeWorld,
+  type Replica,
+  type World,
+} from '../support/world.ts'
+
+/** Access tokens with asymmetric signatures: their keys, their issuer, and what is published of both. */
+
+let world: World
+let here: Replica
+let there: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  here = await world.replica()
+  there = await world.replica()
+})
+afterAll(() => world.stop())
+
+const secrets = async ({ id }: Customer) =>
+  (await here.get(`/admin/customers/${id}/secrets`, ALICE)).json.secrets as {
+    use: string
+    version: number
+    state: string
+    alg: string
+  }[]
+const accessKeys = async (customer: Customer) =>
+  (await secrets(customer))
+    .filter(({ use }) => use === 'access')
+    .map(({ version, state, alg }) => `${version} ${state} ${alg}`)
+const verdicts = (token: string) =>
+  Promise.all([here, there].map(async assay => (await assay.verify(token)).status))
+/** As maintenance does it. */
+async function rotateByAge() {
+  await here.clockWatch.observe()
+  await rotateAgedKeys(here, 0)
+}
+const kids = async (token: string) => (await jwksOf(here, token)).keys.map(({ kid }) => kid!.split('.')[1])
+
+describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
+  test('has tokens of that algorithm, which are verified here and elsewhere', async () => {
+    const customer = await asymmetric(here, alg)
+    const { access_token, refresh_token } = await customer.session()
+    expect(headerOf(access_token)).toMatchObject({ alg, typ: 'at+jwt' })
+    expect(headerOf(refresh_token)).toMatchObject({ alg: 'HS512' })
+    expect(await verdicts(access_token)).toEqual([200, 200])
+    const keys = await jwksOf(there, access_token)
+    expect(keys.keys).toHaveLength(2)
+    expect(keys.keys.every(key => key.alg === alg && key.use === 'sig' && key.d === undefined)).toBe(true)
+    expect(await accepts(keys, access_token)).toBe(true)
+  })
+
+  test('keeps the tokens and sessions that it had before', async () => {
+    const customer = await here.signUp()
+    const before = await customer.session()
+    await here.setPolicy(customer.id, { signing_alg: alg })
+    expect(await verdicts(before.access_token)).toEqual([200, 200])
+    const after = (await there.refresh(before.refresh_token)).json
+    expect(headerOf(after.access_token).alg).toBe(alg)
+    expect(await verdicts(after.access_token)).toEqual([200, 200])
+    expect(await accessKeys(customer)).toEqual([`3 next ${alg}`, `2 current ${alg}`, '1 previous HS512'])
+  })
+
+  test('rotates to the key that is published already, and publishes another', async () => {
+    const customer = await asymmetric(here, alg)
+    const old = (await customer.issue()).json.access_token
+    const cached = await jwksOf(here, old)
+    await world.advance(PUBLISHED_AHEAD_MS)
+    const { json } = await rotate(here, customer)
+    expect(json).toEqual({ versions: [{ use: 'access', version: 3 }], next: { version: 4, alg } })
+    const fresh = (await customer.issue()).json.access_token
+    expect(headerOf(fresh).kid).toContain('.a3.')
+    expect(await verdicts(fresh)).toEqual([200, 200])
+    expect(await accepts(cached, fresh)).toBe(true)
+    expect(await kids(fresh)).toEqual(['a3', 'a2', 'a4'])
+  })
+
+  test('in an emergency loses the old key everywhere, and verifiers with a cached JWKS know the new one', async () => {
+    const customer = await asymmetric(here, alg)
+    const old = (await customer.issue()).json.access_token
+    const cached = await jwksOf(here, old)
+    const { json } = await rotate(here, customer, { use: 'access', now: true })
+    expect(await verdicts(old)).toEqual([401, 401])
+    const fresh = (await customer.issue()).json.access_token
+    expect(await verdicts(fresh)).toEqual([200, 200])
+    expect(await accepts(cached, fresh)).toBe(true)
+    const published = await jwksOf(there, fresh)
+    expect(await accepts(published, old)).toBe(false)
+    expect(await kids(fresh)).toEqual(['a3', 'a4'])
+    const { exp } = claimsOf(old)
+    expect(json.local_verifiers.jwks_max_age).toBe(300)
+    expect(Date.parse(json.local_verifiers.accept_until)).toBeGreaterThanOrEqual(exp * 1000)
+  })
+})
+
+test('an ordinary rotation waits until verifiers can have the next key', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const { status, json } = await rotate(here, customer)
+  expect(status).toBe(409)
+  expect(json.detail).toMatch(
+    /^the next key has just been published, .* try again in (900|899) s, or rotate with now$/,
+  )
+  expect((await rotate(here, customer, { use: 'refresh' })).status).toBe(200)
+  await world.advance(PUBLISHED_AHEAD_MS)
+  expect((await rotate(here, customer)).status).toBe(200)
+})
+
+test('another asymmetric algorithm is published first, and signs fifteen minutes later by itself', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const old = (await customer.issue()).json.access_token
+  await here.setPolicy(customer.id, { signing_alg: 'ES256' })
+  expect(await accessKeys(customer)).toEqual([
+    '4 next ES256',
+    '3 retired EdDSA',
+    '2 current EdDSA',
+    '1 previous HS512',
+  ])
+  const cached = await jwksOf(here, old)
+  await rotateByAge()
+  expect(headerOf((await customer.issue()).json.access_token).alg).toBe('EdDSA')
+  await world.advance(PUBLISHED_AHEAD_MS + 1_000)
+  await rotateByAge()
+  const fresh = (await customer.issue()).json.access_token
+  expect(headerOf(fresh).alg).toBe('ES256')
+  expect(await accepts(cached, fresh)).toBe(true)
+  expect(await verdicts(fresh)).toEqual([200, 200])
+  await rotateByAge()
+  expect(headerOf((await customer.issue()).json.access_token).kid).toBe(headerOf(fresh).kid)
+})
+
+test('back to HMACs at once: the keys are published as long as they verify', async () => {
+  const customer = await asymmetric(here, 'RS256')
+  const old = (await customer.issue()).json.access_token
+  await here.setPolicy(customer.id, {})
+  const fresh = (await customer.issue()).json.access_token
+  expect(headerOf(fresh).alg).toBe('HS512')
+  expect(claimsOf(fresh).iss).toBe(world.config.issuer)
+  expect(await verdicts(old)).toEqual([200, 200])
+  expect(await verdicts(fresh)).toEqual([200, 200])
+  expect(await kids(old)).toEqual(['a2'])
+})
+
+describe('a replica that does not know of a rotation yet', () => {
+  /** It has the customer's record from before the rotation, and hears of nothing. */
+  async function lagging(customer: Customer) {
+    const database = holding(world.db)
+    const replica = await replicaOn(world, database.db, { MAX_STALENESS: '4s' })
+    expect((await replica.verify((await customer.issue()).json.access_token)).status).toBe(200)
+    await world.advance(PUBLISHED_AHEAD_MS)
+    await hear(replica)
+    await database.hold(POLL).has
+    expect((await rotate(here, customer)).status).toBe(200)
+    expect(stateOf(replica, customer, 3)).toBe('next')
+    return { database, replica }
+  }
+
+  const stateOf = (replica: Pick<Replica, 'keys'>, { id }: Customer, version: number) => {
+    const key = replica.keys.get(id)!.keys.find(one => one.use === 'access' && one.version === version)
+    return key?.pair && (key.isNext ? 'next' : 'signs')
+  }
+
+  test('accepts what the new key signs, after one more read of the record', async () => {
+    const customer = await asymmetric(here, 'EdDSA')
+    const { database, replica } = await lagging(customer)
+    const fresh = (await customer.issue()).json.access_token
+    const garbage = `${fresh.slice(0, -86)}${'A'.repeat(86)}`
+    const before = database.asked(LOADER)
+    expect((await replica.verify(garbage)).status).toBe(401)
+    expect(database.asked(LOADER)).toBe(before)
+    expect((await replica.verify(fresh)).status).toBe(200)
+    expect(database.asked(LOADER)).toBe(before + 1)
+    expect(stateOf(replica, customer, 3)).toBe('signs')
+  })
+
+  test('signs with the new key', async () => {
+    const customer = await asymmetric(here, 'EdDSA')
+    const { replica } = await lagging(customer)
+    const issued = await replica.request('/issue', {
+      method: 'POST',
+      headers: { ...bearer(customer.apiKey), 'Content-Type': 'application/json' },
+      body: '{}',
+    })
+    expect(headerOf(issued.json.access_token).kid).toContain('.a3.')
+    expect(await verdicts(issued.json.access_token)).toEqual([200, 200])
+  })
+})
+
+test('a batch of a hundred new tokens is answered', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const tokens = await Promise.all(
+    Array.from({ length: 100 }, async () => (await customer.issue()).json.access_token),
+  )
+  const { json } = await there.postJson('/introspect/batch', { tokens }, bearer(customer.apiKey))
+  expect(json.tokens.filter(({ active }: { active: boolean }) => active)).toHaveLength(100)
+})
+
+test('what is replaced keeps its public half alone', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  await world.advance(PUBLISHED_AHEAD_MS)
+  await rotate(here, customer)
+  const record = await here.keys.load(customer.id)
+  const halves = record.keys.filter(({ pair }) => pair).map(({ version, pair }) => [version, pair!.canSign])
+  expect(Object.fromEntries(halves)).toEqual({ 2: false, 3: true, 4: true })
+})
+
+test('the issuer has metadata at each address where a client looks for it', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const { iss } = claimsOf((await customer.issue()).json.access_token)
+  expect(iss).toMatch(new RegExp(`^${world.config.issuer}/customers/${customer.id}\\.[a-z2-7]{13}$`))
+  const path = pathOf(iss)
+  const addresses = [
+    `/.well-known/oauth-authorization-server${path}`,
+    `/.well-known/openid-configuration${path}`,
+    `${path}/.well-known/oauth-authorization-server`,
+    `${path}/.well-known/openid-configuration`,
+  ]
+  for (const address of addresses) {
+    const { status, json } = await there.get(address)
+    expect([status, json.issuer, json.jwks_uri]).toEqual([200, iss, `${iss}/jwks.json`])
+  }
+})
+
+test('an issuer with a path comes before the customer, and behind the well-known part', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const own = await world.replica({ ISSUER: 'https://api.example.com/auth' })
+  const { iss } = claimsOf((await own.postJson('/issue', {}, bearer(customer.apiKey))).json.access_token)
+  expect(iss).toMatch(/^https:\/\/api\.example\.com\/auth\/customers\/[a-z2-7.]{30}$/)
+  for (const document of ['oauth-authorization-server', 'openid-configuration']) {
+    expect((await own.get(`/.well-known/${document}${pathOf(iss)}`)).json.issuer).toBe(iss)
+    const withoutPath = pathOf(iss).replace('/auth', '')
+    expect((await own.get(`/.well-known/${document}${withoutPath}`)).status).toBe(404)
+    // A proxy in front takes the issuer's path away.
+    expect((await own.get(`${withoutPath}/.well-known/${document}`)).json.issuer).toBe(iss)
+  }
+  await own.stop()
+})
+
+test('a JWKS may be cached, and is not sent again to who has it', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const { iss } = claimsOf((await customer.issue()).json.access_token)
+  const path = pathOf(`${iss}/jwks.json`)
+  const { headers } = await here.get(path)
+  expect(headers.get('cache-control')).toBe('public, max-age=300')
+  const again = await there.get(path, undefined, { 'If-None-Match': headers.get('etag')! })
+  expect([again.status, again.text]).toEqual([304, ''])
+  await rotate(here, customer, { use: 'access', now: true })
+  const changed = await here.get(path, undefined, { 'If-None-Match': headers.get('etag')! })
+  expect(changed.status).toBe(200)
+})
+
+test('who has no keys, is not there, or was made up has no issuer; who is disabled has no keys', async () => {
+  const hmac = await here.signUp()
+  const customer = await asymmetric(here, 'EdDSA')
+  const { iss } = claimsOf((await customer.issue()).json.access_token)
+  const [name] = pathOf(iss).split('/').slice(-1)
+  const made = [`${hmac.id}.aaaaaaaaaaaaa`, hmac.id, name!.replace(/^./, 'a'), `${name}x`, 'x'.repeat(2000)]
+  for (const other of made) {
+    const before = world.db.usage().calls
+    expect((await here.get(`/customers/${other}/jwks.json`)).status).toBe(404)
+    expect((await here.get(`/.well-known/openid-configuration/customers/${other}`)).status).toBe(404)
+    expect(world.db.usage().calls).toBe(before)
+  }
+  await here.request(`/admin/customers/${customer.id}/disable`, { method: 'POST', headers: bearer(ALICE) })
+  expect((await there.get(pathOf(`${iss}/jwks.json`))).json).toEqual({ keys: [] })
+})
+
+test('the policy says what verifiers that do not ask do not learn, and the audit has the keys', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const { json } = await here.get(`/admin/customers/${customer.id}`, ALICE)
+  expect(json.policy).toEqual({ signing_alg: 'EdDSA' })
+  expect(json.local_verification.jwks_uri).toBe(`${json.local_verification.issuer}/jwks.json`)
+  expect(json.local_verification.not_seen).toContain('revocation')
+  await here.setPolicy(customer.id, { signing_alg: 'ES256' })
+  const { events } = (await here.get(`/admin/customers/${customer.id}/audit`, ALICE)).json
+  const keys = events.filter(({ type }: { type: string }) => type.startsWith('secret.'))
+  expect(keys.map(({ type, detail }: { type: string; detail: object }) => [type, detail])).toEqual([
+    ['secret.published', { now: false, reason: 'policy', next: { version: 4, alg: 'ES256' } }],
+    [
+      'secret.rotated',
+      {
+        now: false,
+        reason: 'policy',
+        versions: { access: 2 },
+        alg: 'EdDSA',
+        next: { version: 3, alg: 'EdDSA' },
+      },
+    ],
+  ])
+})
+
+test('a disabled customer keeps its algorithm', async () => {
+  const customer = await here.signUp()
+  await here.request(`/admin/customers/${customer.id}/disable`, { method: 'POST', headers: bearer(ALICE) })
+  const put = (policy: object) =>
+    here.request(`/admin/customers/${customer.id}/policy`, {
+      method: 'PUT',
+      headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
+      body: JSON.stringify(policy),
+    })
+  expect((await put({ signing_alg: 'EdDSA' })).status).toBe(409)
+  expect((await put({ access_token_ttl: 60 })).status).toBe(200)
+})
