@@ -66,7 +66,7 @@ export class KeyPair {
 
   /** Signs under exactly this header. The claims are not checked. */
   async sign(header: Record<keyof ProtectedHeader, string>, claims: object): Promise<string> {
-    this.#signing ??= this.#import(parse(this.#privateJwk!))
+    this.#signing ??= this.#load(parse(this.#privateJwk!))
     return new CompactSign(encoder.encode(JSON.stringify(claims)))
       .setProtectedHeader({ ...header })
       .sign(await this.#signing)
@@ -79,7 +79,7 @@ export class KeyPair {
 
   /** Whether this key made the signature. */
   async verifies({ signingInput, signature }: CompactJws): Promise<boolean> {
-    this.#verifying ??= this.#import(JSON.parse(this.publicJwk))
+    this.#verifying ??= this.#load(JSON.parse(this.publicJwk))
     try {
       await compactVerify(`${signingInput}.${signature}`, await this.#verifying, { algorithms: [this.alg] })
       return true
@@ -89,7 +89,7 @@ export class KeyPair {
     }
   }
 
-  async #import(jwk: JWK): Promise<CryptoKey> {
+  async #load(jwk: JWK): Promise<CryptoKey> {
     return (await importJWK(jwk, this.alg)) as CryptoKey
   }
 }

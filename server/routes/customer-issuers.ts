@@ -10,16 +10,16 @@ import { endpoints } from './metadata.ts'
 
 /** What verifiers read that check a customer's tokens themselves. Nothing in it is a secret. */
 export const customerIssuers = new Hono<AppEnv>()
-  .get('/:name/jwks.json', noQuery, async c => {
-    const { jwks } = await keysOf(c, c.req.param('name'))
+  .get('/:issuer/jwks.json', noQuery, async c => {
+    const { jwks } = await keysOf(c, c.req.param('issuer'))
     return isFresh(c, jwks.etag)
       ? respond(c, null, 304, headersOf(jwks))
       : bytes(c, jwks.body, 200, { ...headersOf(jwks), 'Content-Type': 'application/jwk-set+json' })
   })
   // OpenID Connect Discovery 4, and what some clients make of RFC 8414: the well-known path comes after the issuer.
-  .get('/:name/.well-known/openid-configuration', noQuery, c => customerMetadata(c, c.req.param('name')))
-  .get('/:name/.well-known/oauth-authorization-server', noQuery, c =>
-    customerMetadata(c, c.req.param('name')),
+  .get('/:issuer/.well-known/openid-configuration', noQuery, c => customerMetadata(c, c.req.param('issuer')))
+  .get('/:issuer/.well-known/oauth-authorization-server', noQuery, c =>
+    customerMetadata(c, c.req.param('issuer')),
   )
 
 const headersOf = ({ etag }: Jwks) => ({ ETag: etag, 'Cache-Control': CACHED })

@@ -103,20 +103,15 @@ export const TRIALS: Record<string, Trial> = {
     summary:
       "The database's clock jumped: tokens may expire early or late, and nothing is deleted until it is confirmed",
   },
-  AssayNextKeyUsed: {
-    what: { 'assay_verified_total{outcome="key_not_in_use"}': ONCE },
-    at: 11,
-    summary: 'Somebody signs with a private key that no replica has used yet',
-  },
-  AssaySignaturesWait: {
-    what: { 'assay_unavailable_total{reason="signatures"}': '0x40 0+75x260' },
-    at: 20,
-    summary: 'New tokens are answered 503, because too many asymmetric signatures wait to be verified',
-  },
   AssayRecordForged: {
     what: { 'assay_record_cache_total{outcome="forged"}': ONCE },
     at: 12,
     summary: 'Somebody else writes to Redis, or damages what is there',
+  },
+  AssayNextKeyUsed: {
+    what: { 'assay_verified_total{outcome="key_not_in_use"}': ONCE },
+    at: 11,
+    summary: 'Somebody signs with a private key that no replica has used yet',
   },
   AssayServerErrors: {
     what: { 'assay_requests_total{route="/issue",status="500"}': '_x40 1x260' },
@@ -155,6 +150,11 @@ export const TRIALS: Record<string, Trial> = {
     what: { 'assay_verified_total{outcome="key_unknown"}': '0x40 0+1500x260' },
     at: 60,
     summary: '35.48% of all tokens are refused',
+  },
+  AssaySignaturesWait: {
+    what: { 'assay_unavailable_total{reason="signatures"}': '0x40 0+75x260' },
+    at: 20,
+    summary: 'New tokens are answered 503, because too many asymmetric signatures wait to be verified',
   },
   AssayReuseFound: {
     what: { 'assay_refreshed_total{outcome="reuse"}': ONCE },
