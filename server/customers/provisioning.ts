@@ -154,7 +154,7 @@ export function newCustomer(
 function newSecrets(keyRing: KeyRing, customerId: string) {
   const dataKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
   const sealSecret = (use: Use) =>
-    sealSigningKey(keyRing, dataKey, { customerId, use, version: 1 }, newSecret())
+    sealSigningKey(keyRing, dataKey, { customerId, use, version: 1, alg: 'HS512' }, newSecret())
   return {
     sealedDataKey: seal(keyRing.current, dataKey.bytes, dataKeyContext(keyRing, customerId)),
     sealedAccessSecret: sealSecret('access'),

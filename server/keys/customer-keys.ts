@@ -3,7 +3,12 @@ import type { Querier } from '../../db/queries/change-feed.ts'
 import { type ApiKeyRow, findRecords, type KeyRow, type RecordRow } from '../../db/queries/customer-keys.ts'
 import { type Context, open, type SealingKey, seal } from '../crypto/envelope.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
-import { type AsymmetricAlgorithm, type HmacAlgorithm, isAsymmetric } from '../jwt/algorithms.ts'
+import {
+  type Algorithm,
+  type AsymmetricAlgorithm,
+  type HmacAlgorithm,
+  isAsymmetric,
+} from '../jwt/algorithms.ts'
 import { customerIssuer } from '../jwt/customer-issuer.ts'
 import { encodeHeader, type ProtectedHeader } from '../jwt/jwt.ts'
 import { KeyPair } from '../jwt/key-pair.ts'
@@ -102,8 +107,8 @@ export function openRecord(
   if (sealedDataKey === null) return record
   const dataKey = openDataKey(keyRing, customerId, sealedDataKey)
   const [keys, apiKeys] = [row.keys ?? [], row.apiKeys ?? []]
-  const secrets = keys.map(([use, version, , , sealed]) =>
-    openSigningKey(keyRing, dataKey, { customerId, use, version }, Buffer.from(sealed, 'base64')),
+  const secrets = keys.map(([use, version, alg, , sealed]) =>
+    openSigningKey(keyRing, dataKey, { customerId, use, version, alg }, Buffer.from(sealed, 'base64')),
   )
   const digests = apiKeys.map(([, digest]) => Buffer.from(digest, 'base64'))
   const bytes = together([...secrets, ...digests])
@@ -140,20 +145,29 @@ const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerR
 
 export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken')
 
+/** What a signing key is sealed for. */
+export interface SealedName extends KeyName {
+  alg: Algorithm
+}
+
 /** The secret, or the JWK, of a signing key. Throws SealError. */
-export const openSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: KeyName, sealed: Uint8Array) =>
+export const openSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: SealedName, sealed: Uint8Array) =>
   open(id => (id === dataKey.id ? dataKey : undefined), sealed, signingKeyContext(keyRing, name))
 
-export const sealSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: KeyName, bytes: Uint8Array) =>
+export const sealSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: SealedName, bytes: Uint8Array) =>
   seal(dataKey, bytes, signingKeyContext(keyRing, name))
 
 /** A secret of HS512. */
 export const newSecret = () => randomBytes(SECRET_BYTES)
 
+/**
+ * An asymmetric key opens under its own algorithm only: a JWK that was opened as a secret would be one that everybody has, and whoever
+ * can write to the database could make one of it.
+ */
 const signingKeyContext = (
   { installationId: installation }: KeyRing,
-  { customerId: customer, use: purpose, version }: KeyName,
-): Context => ({ installation, customer, purpose, version })
+  { customerId: customer, use, version, alg }: SealedName,
+): Context => ({ installation, customer, purpose: isAsymmetric(alg) ? `${use} ${alg}` : use, version })
 
 let lastSerial = 0
 

@@ -42,14 +42,14 @@ class Sealer {
   }
 
   /** The current access key without its private half. */
-  publicHalfOf({ accessVersion: version, accessSealed }: Rotatable): Buffer {
-    const name = { customerId: this.#customerId, use: 'access' as const, version }
+  publicHalfOf({ accessVersion: version, accessAlg: alg, accessSealed }: Rotatable): Buffer {
+    const name = { customerId: this.#customerId, use: 'access' as const, version, alg }
     const key = openSigningKey(this.#keyRing, this.#dataKey, name, accessSealed)
     return sealSigningKey(this.#keyRing, this.#dataKey, name, publicHalf(key))
   }
 
   #seal(key: Omit<NewKey, 'sealed' | 'signs_after'>, bytes: Uint8Array): NewKey {
-    const name = { customerId: this.#customerId, use: key.use, version: key.version }
+    const name = { customerId: this.#customerId, use: key.use, version: key.version, alg: key.alg }
     const sealed = sealSigningKey(this.#keyRing, this.#dataKey, name, bytes).toString('base64')
     return { ...key, sealed, signs_after: undefined }
   }
