@@ -72,6 +72,8 @@ export interface KeyChange extends AuditContext {
   customerId: string
   /** What the caller has seen: of two changes at once, one finds another count. */
   rotations: number
+  /** The policy's that the change was made for: another policy may have come first. */
+  signingAlg: SigningAlg | null
   /** Whose current keys are replaced. */
   access: boolean
   refresh: boolean
@@ -114,7 +116,7 @@ const changeSql = (type: AuditType) => sql`
     update ${customers} set ${bare(customers.rotations)} = ${customers.rotations} + 1,
       ${bare(customers.epoch)} = case when ${param('now')} and ${param('refresh')} then ${nextEpoch} else ${customers.epoch} end
     where ${customers.id} = ${param('customerId')} and ${customers.rotations} = ${param('rotations')}
-      and ${customers.state} = 'active'
+      and ${customers.signingAlg} is not distinct from ${param('signingAlg')}::text and ${customers.state} = 'active'
     returning ${customers.id} as customer_id, ${now} as t
   ),
   keys as materialized (
@@ -176,13 +178,23 @@ export const rotateKeys = prepared('rotateKeys')<KeyChange, KeyChangeResult>(cha
 /** Publishes another next key, in place of the one that there is. */
 export const publishKey = prepared('publishKey')<KeyChange, KeyChangeResult>(changeSql('secret.published'))
 
+export interface Aged {
+  customerId: string
+  rotations: number
+  access: boolean
+  refresh: boolean
+  /** The policy asks for another algorithm; otherwise the keys are too old. */
+  byPolicy: boolean
+}
+
 /**
  * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). The oldest
  * come first, so that those whose policy has a short age don't take every place.
  *
  * 1. `candidates` are the current keys of customers without an age of their own, found by the index on age, and those
  *    of the customers with one.
- * 2. A next key of another algorithm signs once its time has come.
+ * 2. A next key of another algorithm signs once its time has come. So do the keys of a policy whose change was cut off before they
+ *    were made.
  * 3. Each of them has an age up to a tenth less, by its id: customers that came together don't rotate together. A
  *    customer with as many older versions as may verify waits until some retire, and one whose next key was published a moment
  *    ago until verifiers have it.
@@ -191,7 +203,7 @@ export const publishKey = prepared('publishKey')<KeyChange, KeyChangeResult>(cha
  */
 export const findAged = prepared('findAged')<
   { maxAge: number; mostPrevious: number; limit: number },
-  { customerId: string; rotations: number; access: boolean; refresh: boolean }
+  Aged
 >(sql`
   with candidates as (
     select ${k.customerId}, ${k.use}, ${k.createdAt}, ${param('maxAge')}::float8 as max_age
@@ -206,9 +218,16 @@ export const findAged = prepared('findAged')<
     where ${c.keyMaxAge} > 0
     union all
     select ${n.customerId}, ${n.use}, '-infinity', 0
-    from ${signingKeys} as ${n} where ${n.state} = 'next' and ${n.signsAfter} < ${now}
+    from ${signingKeys} as ${n} join ${customers} as ${c} on ${c.id} = ${n.customerId}
+    where ${n.state} = 'next' and (${n.signsAfter} < ${now} or ${n.alg} <> coalesce(${c.signingAlg}, 'HS512'))
+    union all
+    select ${c.id}, ${k.use}, '-infinity', 0
+    from ${customers} as ${c}
+    join ${signingKeys} as ${k} on ${k.customerId} = ${c.id} and ${k.use} = 'access' and ${k.state} = 'current'
+    where ${c.signingAlg} <> 'HS512' and ${k.alg} like 'HS%'
   )
-  select ${c.id} as "customerId", ${c.rotations}, bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh
+  select ${c.id} as "customerId", ${c.rotations}, bool_or(k.use = 'access') as access, bool_or(k.use = 'refresh') as refresh,
+    bool_or(k.max_age = 0) as "byPolicy"
   from candidates k
   join ${customers} as ${c} on ${c.id} = k.customer_id and ${c.state} = 'active'
   where ${clockIsTrusted} and k.created_at < ${now}

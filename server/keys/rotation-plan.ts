@@ -13,7 +13,7 @@ import { newSecret, openDataKey, openSigningKey, sealSigningKey } from './custom
 
 /** Which keys a rotation makes, as `rotateKeys` and `publishKey` take them. */
 
-type Plan = Pick<KeyChange, 'promoted' | 'inserted' | 'sealedPublic' | 'access' | 'refresh'>
+type Plan = Pick<KeyChange, 'signingAlg' | 'promoted' | 'inserted' | 'sealedPublic' | 'access' | 'refresh'>
 
 /** Selects which of a customer's secrets to rotate. */
 export type Uses = { access: boolean; refresh: boolean }
@@ -71,6 +71,7 @@ export async function planRotation(
   const replacesPair = uses.access && isAsymmetric(from.accessAlg)
   return {
     ...uses,
+    signingAlg: from.signingAlg,
     promoted: access.promoted,
     inserted: JSON.stringify([...access.inserted, ...refresh]),
     sealedPublic: replacesPair ? sealer.publicHalfOf(from) : undefined,
@@ -103,6 +104,7 @@ export async function planPublication(
   const sealer = new Sealer(keyRing, customerId, from)
   const key = await nextKey(sealer, from.lastAccessVersion + 1, alg, from.accessAlg)
   return {
+    signingAlg: from.signingAlg,
     access: false,
     refresh: false,
     promoted: undefined,

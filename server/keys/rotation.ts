@@ -1,4 +1,5 @@
 import {
+  type Aged,
   findAged,
   findRotatable,
   type KeyChangeResult,
@@ -172,19 +173,20 @@ export async function wouldEnd({ db }: Services, customerId: string, uses: Uses)
 export const listSigningKeys = ({ db }: Services, customerId: string) => listSecrets(db, { customerId })
 
 /**
- * Rotates secrets older than the customer's policy allows, or than `maxAge` seconds without one, unless
- * another replica has rotated them since.
+ * Rotates secrets older than the customer's policy allows, or than `maxAge` seconds without one, and those that the policy's
+ * `signingAlg` replaces, unless another replica has rotated them since.
  */
 export async function rotateAgedKeys(services: Services, maxAge: number): Promise<void> {
   const aged = await findAged(services.db, { maxAge, mostPrevious: MAX_PREVIOUS, limit: BATCH_ROWS })
-  for (const { customerId, rotations, ...uses } of aged)
-    await rotateAged(services, customerId, rotations, uses).catch(error => skip(services, customerId, error))
+  for (const one of aged)
+    await rotateAged(services, one).catch(error => skip(services, one.customerId, error))
 }
 
-async function rotateAged(services: Services, customerId: string, rotations: number, uses: Uses) {
+async function rotateAged(services: Services, { customerId, rotations, byPolicy, ...uses }: Aged) {
   const from = await findSource(services, customerId)
   if (from.rotations !== rotations) return
-  await rotateFrom(services, from, { customerId, uses, now: false, reason: 'age' }, MAINTENANCE)
+  const reason = byPolicy ? 'policy' : 'age'
+  await rotateFrom(services, from, { customerId, uses, now: false, reason }, MAINTENANCE)
 }
 
 /** A customer whose secrets can't be rotated must not stop the rotation of the others. */

@@ -1,0 +1,131 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { rotateAgedKeys } from '../../server/keys/rotation.ts'
+import { holding, named, replicaOn } from '../support/holding.ts'
+import { accepts, asymmetric, headerOf, jwksOf, PUBLISHED_AHEAD_MS, rotate } from '../support/local.ts'
+import { ALICE, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+
+/** Changes of a policy, rotations and maintenance at the same time, and changes that are cut off half-way. */
+
+let world: World
+let here: Replica
+let there: Replica
+
+beforeAll(async () => {
+  world = await makeWorld()
+  here = await world.replica()
+  there = await world.replica()
+})
+afterAll(() => world.stop())
+
+const SOURCE = named('findRotatable')
+const putPolicy = (replica: Pick<Replica, 'request'>, { id }: Customer, policy: object) =>
+  replica.request(`/admin/customers/${id}/policy`, {
+    method: 'PUT',
+    headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
+    body: JSON.stringify(policy),
+  })
+async function maintain() {
+  await here.clockWatch.observe()
+  await rotateAgedKeys(here, 0)
+}
+const rows = ({ id }: Customer) =>
+  world.admin.query<{ version: number; state: string; alg: string }>(
+    `select version, state, alg from assay.signing_keys where customer_id = $1 and use = 'access' order by version`,
+    [id],
+  )
+const signing = async (customer: Customer) =>
+  (await rows(customer))
+    .filter(({ state }) => state === 'current' || state === 'next')
+    .map(({ state, alg }) => `${state} ${alg}`)
+    .sort()
+
+test('of two policies at once, the keys follow the one that stays', async () => {
+  const customer = await here.signUp()
+  const database = holding(world.db)
+  const slow = await replicaOn(world, database.db)
+  const held = database.hold(SOURCE)
+  const first = putPolicy(slow, customer, { signing_alg: 'EdDSA' })
+  await held.has
+  expect((await putPolicy(here, customer, {})).status).toBe(200)
+  held.release()
+  expect((await first).status).toBe(200)
+  expect(await signing(customer)).toEqual(['current HS512'])
+})
+
+test('a rotation that began before the policy was changed does not bring back its algorithm', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  await world.advance(PUBLISHED_AHEAD_MS)
+  const database = holding(world.db)
+  const slow = await replicaOn(world, database.db)
+  const held = database.hold(SOURCE)
+  const rotated = slow.request(`/admin/customers/${customer.id}/secrets/rotate`, {
+    method: 'POST',
+    headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
+    body: '{"use":"access","now":true}',
+  })
+  await held.has
+  expect((await putPolicy(here, customer, { signing_alg: 'ES256' })).status).toBe(200)
+  held.release()
+  expect((await rotated).status).toBe(200)
+  expect((await signing(customer)).at(-1)).toBe('next ES256')
+})
+
+test.each([
+  ['to EdDSA', {}, { signing_alg: 'EdDSA' }, ['current EdDSA', 'next EdDSA']],
+  ['back to HS512', { signing_alg: 'EdDSA' }, {}, ['current HS512']],
+])(
+  'a policy whose keys were not made, since the server was killed, is brought %s by maintenance',
+  async (_, before, policy, after) => {
+    const customer = await here.signUp()
+    await here.setPolicy(customer.id, before)
+    await world.advance(PUBLISHED_AHEAD_MS + 1_000)
+    const { signing_alg = null } = policy as { signing_alg?: string }
+    await world.admin.query('update assay.customers set signing_alg = $2 where id = $1', [
+      customer.id,
+      signing_alg,
+    ])
+    await maintain()
+    expect(await signing(customer)).toEqual(after)
+    const token = (await customer.issue()).json.access_token
+    expect((await there.verify(token)).status).toBe(200)
+    const versions = await rows(customer)
+    await maintain()
+    expect(await rows(customer)).toEqual(versions)
+  },
+)
+
+test('policies, rotations and maintenance at once leave one key that signs, and what follows it', async () => {
+  const algs = ['EdDSA', 'ES256', 'HS512'] as const
+  for (let round = 0; round < 6; round++) {
+    const customer = await asymmetric(here, 'EdDSA')
+    const tokens: string[] = []
+    const issue = async () => {
+      const { status, json } = await customer.issue()
+      expect(status).toBe(200)
+      tokens.push(json.access_token)
+    }
+    const acts = Array.from({ length: 12 }, async (_, i) => {
+      const at = i % 2 ? here : there
+      await putPolicy(at, customer, { signing_alg: algs[(i + round) % 3] })
+      await issue()
+      await rotate(at, customer, { use: 'access', now: i % 4 === 0 })
+      if (i % 3 === 0) await maintain()
+      await issue()
+    })
+    await Promise.all(acts)
+    const keys = await rows(customer)
+    expect(keys.filter(({ state }) => state === 'current')).toHaveLength(1)
+    const [customerRow] = await world.admin.query<{ alg: string }>(
+      'select signing_alg as alg from assay.customers where id = $1',
+      [customer.id],
+    )
+    const { alg } = customerRow!
+    const next = keys.filter(({ state }) => state === 'next').map(one => one.alg)
+    expect(next).toEqual(alg === 'HS512' ? [] : [alg])
+    expect(keys.map(({ version }) => version)).toEqual(keys.map((_, i) => i + 1))
+    await issue()
+    const last = tokens.at(-1)!
+    expect((await there.verify(last)).status).toBe(200)
+    if (headerOf(last).alg !== 'HS512') expect(await accepts(await jwksOf(there, last), last)).toBe(true)
+  }
+})
