@@ -18,8 +18,10 @@ export class Signatures {
 
   /** Whether the key signed the token. Throws Unavailable where too many wait. */
   async verify(text: string, key: AsymmetricKey): Promise<boolean> {
+    const token = split(text)!
+    if (!key.pair.hasLength(token)) return false
     try {
-      return await this.#limit.run(key.record.customerId, () => key.pair.verifies(split(text)!))
+      return await this.#limit.run(key.record.customerId, () => key.pair.verifies(token))
     } catch (error) {
       if (error instanceof RateLimitedError) throw new Unavailable(BUSY, 'signatures', BUSY)
       throw error

@@ -202,6 +202,29 @@ describe('a replica that does not know of a rotation yet', () => {
   })
 })
 
+test.each(ALGORITHMS)(
+  'what cannot be a signature by its length waits for no turn, under the next %s key either',
+  async alg => {
+    const customer = await asymmetric(here, alg)
+    const token = (await customer.issue()).json.access_token
+    const [, claims] = token.split('.')
+    const { keys } = await jwksOf(here, token)
+    const forged = keys.flatMap(({ kid }) => {
+      const header = Buffer.from(JSON.stringify({ ...headerOf(token), kid })).toString('base64url')
+      return ['', 'AA', 'A'.repeat(84), 'A'.repeat(88), 'A'.repeat(340), 'A'.repeat(344)].map(
+        signature => `${header}.${claims}.${signature}`,
+      )
+    })
+    const answers = await Promise.all(
+      Array(10)
+        .fill(forged)
+        .flat()
+        .map(one => here.verify(one)),
+    )
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([401]))
+  },
+)
+
 test('a batch of a hundred new tokens is answered', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const tokens = await Promise.all(
