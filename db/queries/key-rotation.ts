@@ -20,8 +20,6 @@ export interface Rotatable extends Position {
   sealedDataKey: Uint8Array
   /** Of the policy; null: HS512. */
   signingAlg: SigningAlg | null
-  /** No access token of the customer expires later. */
-  issuedUntil: Date | null
   accessVersion: number
   accessAlg: Algorithm
   accessSealed: Uint8Array
@@ -45,7 +43,6 @@ const n = alias(signingKeys, 'n')
 /** No row: no such customer, or a disabled one. */
 export const findRotatable = prepared('findRotatable')<{ customerId: string }, Rotatable>(sql`
   select ${POSITION}, ${c.rotations}, ${c.sealedDataKey} as "sealedDataKey", ${c.signingAlg} as "signingAlg",
-    case when isfinite(${c.issuedUntil}) then ${c.issuedUntil} end as "issuedUntil",
     ${a.version} as "accessVersion", ${a.alg} as "accessAlg", ${a.sealedSecret} as "accessSealed",
     ${r.version} as "refreshVersion",
     (select json_build_object('version', ${n.version}, 'alg', ${n.alg}, 'age', extract(epoch from ${now} - ${n.createdAt}))
@@ -94,6 +91,8 @@ export interface KeyChangeResult {
   versions: { use: 'access' | 'refresh'; version: number }[]
   /** The key that was published, if any. */
   next: { version: number; alg: Algorithm } | null
+  /** Null unless asymmetric keys were replaced: no token that they signed expires later. */
+  signedUntil: Date | null
 }
 
 /**
@@ -117,7 +116,7 @@ const changeSql = (type: AuditType) => sql`
       ${bare(customers.epoch)} = case when ${param('now')} and ${param('refresh')} then ${nextEpoch} else ${customers.epoch} end
     where ${customers.id} = ${param('customerId')} and ${customers.rotations} = ${param('rotations')}
       and ${customers.signingAlg} is not distinct from ${param('signingAlg')}::text and ${customers.state} = 'active'
-    returning ${customers.id} as customer_id, ${now} as t
+    returning ${customers.id} as customer_id, ${now} as t, ${bare(customers.issuedUntil)}
   ),
   keys as materialized (
     select * from jsonb_to_recordset(${param('inserted')}::text::jsonb) as key (
@@ -133,7 +132,7 @@ const changeSql = (type: AuditType) => sql`
     where ${k.customerId} = rotating.customer_id
       and case ${k.use} when 'access' then ${param('access')}::boolean else ${param('refresh')}::boolean end
       and (${k.state} = 'current' or ${param('now')} and ${k.state} = 'previous')
-    returning 1
+    returning ${k.alg}
   ),
   discarded as (
     update ${signingKeys} as ${k} set ${bare(k.state)} = 'retired', ${bare(k.retiredAt)} = t, ${bare(k.sealedSecret)} = ''
@@ -169,7 +168,8 @@ const changeSql = (type: AuditType) => sql`
   })}),
   ${publishParts('customer', 'rotating', ['audited', 'inserted'])}
   select ${publishedColumns}, (select key from following) as next,
-    (select json_agg(json_build_object('use', use, 'version', version) order by use) from signing) as versions
+    (select json_agg(json_build_object('use', use, 'version', version) order by use) from signing) as versions,
+    case when isfinite(issued_until) and exists (select from replaced where alg not like 'HS%') then issued_until end as "signedUntil"
   from rotating`
 
 /** Puts new versions in place of the current ones. */

@@ -32,7 +32,7 @@ interface Rotation {
 export interface Rotated extends Pick<KeyChangeResult, 'versions' | 'next'> {
   /** From then on every replica refuses what was ended. */
   effectiveAt: number
-  /** With `now`, where the old access key was asymmetric: verifiers that have it cached accept its tokens until then at the latest. */
+  /** With `now`, where it ended an asymmetric key: verifiers that have it cached accept its tokens until then at the latest. */
   acceptedLocallyUntil: number | undefined
 }
 
@@ -111,17 +111,14 @@ async function rotateFrom(
   if (!rotated) return undefined
   revoker.invalidateCustomer(customerId, rotated.seq)
   if (now) await changeFeed.waitForReplicas(rotated.seq)
-  const { versions, next } = rotated
+  const { versions, next, signedUntil } = rotated
   return {
     versions,
     next,
     effectiveAt: changeFeed.now(),
-    acceptedLocallyUntil: now && uses.access ? lastLocalExpiry(from) : undefined,
+    acceptedLocallyUntil: now ? signedUntil?.getTime() : undefined,
   }
 }
-
-const lastLocalExpiry = ({ accessAlg, issuedUntil }: Rotatable) =>
-  isAsymmetric(accessAlg) ? issuedUntil?.getTime() : undefined
 
 /**
  * Brings the access key to the algorithm of the customer's policy. Where verifiers elsewhere may know the present key, the new one

@@ -2,7 +2,15 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { rotateAgedKeys } from '../../server/keys/rotation.ts'
 import { holding, named, replicaOn } from '../support/holding.ts'
 import { accepts, asymmetric, headerOf, jwksOf, PUBLISHED_AHEAD_MS, rotate } from '../support/local.ts'
-import { ALICE, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
+import {
+  ALICE,
+  bearer,
+  type Customer,
+  claimsOf,
+  makeWorld,
+  type Replica,
+  type World,
+} from '../support/world.ts'
 
 /** Changes of a policy, rotations and maintenance at the same time, and changes that are cut off half-way. */
 
@@ -128,4 +136,34 @@ test('policies, rotations and maintenance at once leave one key that signs, and 
     expect((await there.verify(last)).status).toBe(200)
     if (headerOf(last).alg !== 'HS512') expect(await accepts(await jwksOf(there, last), last)).toBe(true)
   }
+})
+
+test('an emergency says what verifiers elsewhere accept, also of keys that signed before HS512', async () => {
+  const customer = await asymmetric(here, 'EdDSA')
+  const { exp } = claimsOf((await customer.issue()).json.access_token)
+  await here.setPolicy(customer.id, {})
+  const { json } = await rotate(here, customer, { use: 'access', now: true })
+  expect(Date.parse(json.local_verifiers.accept_until)).toBeGreaterThanOrEqual(exp * 1000)
+  const again = await rotate(here, customer, { use: 'access', now: true })
+  expect(again.json.local_verifiers).toBeUndefined()
+})
+
+test('and of a token that was issued while the emergency began', async () => {
+  const customer = await asymmetric(here, 'EdDSA', { max_access_token_ttl: 3_600 })
+  await customer.issue()
+  await world.advance(PUBLISHED_AHEAD_MS)
+  const database = holding(world.db)
+  const slow = await replicaOn(world, database.db)
+  const held = database.hold(SOURCE)
+  const rotated = slow.request(`/admin/customers/${customer.id}/secrets/rotate`, {
+    method: 'POST',
+    headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
+    body: '{"use":"access","now":true}',
+  })
+  await held.has
+  await putPolicy(here, customer, { signing_alg: 'EdDSA', max_access_token_ttl: 86_400 })
+  const { exp } = claimsOf((await customer.issue({ expires_in: 86_400 })).json.access_token)
+  held.release()
+  const { json } = await rotated
+  expect(Date.parse(json.local_verifiers.accept_until)).toBeGreaterThanOrEqual(exp * 1000)
 })
