@@ -55,7 +55,7 @@ const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation:
   ],
   key_not_in_use: [
     'it was signed with the key that is published to sign next, and that signs nothing yet',
-    "rotate this customer's secrets twice at once, with now: somebody else has its next private key",
+    "after a restore or a failover that lost commits, wait until it expires; otherwise rotate this customer's secrets twice at once, with now: somebody else has its next private key",
   ],
   signature_wrong: [
     'it was not signed with the secret that its kid names',
