@@ -21,6 +21,7 @@ const LONGEST = [
   'process-early-leavers.test.ts',
   'deploy-alerts.test.ts',
   'callers.test.ts',
+  'local-verifiers.test.ts',
   'process-sockets.test.ts',
   'data-dir.test.ts',
   'token-cache-memory.test.ts',

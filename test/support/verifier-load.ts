@@ -1,3 +1,4 @@
+import { headerOf } from './local.ts'
 import type { Verifier } from './local-verifiers.ts'
 import type { Customer } from './world.ts'
 
@@ -8,8 +9,8 @@ export const AUDIENCE = 'https://orders.example.com'
 /** How many new tokens each round has, and how many of the earlier ones are presented again. */
 const FRESH = 2
 const REPEATED = 6
-/** How many tokens of each customer are kept. */
-const KEPT = 200
+/** How many tokens of each key are kept to be presented again. */
+const KEPT = 20
 
 /** One customer's tokens, under the issuer that its verifiers trust. */
 export interface Presented {
@@ -19,70 +20,94 @@ export interface Presented {
   oldestVersion: number
 }
 
-export interface LoadOptions {
-  presented: Presented[]
-  verifiers: Verifier[]
-  aheadMs: () => number
-}
+export class VerifierLoad {
+  readonly #verifiers: Verifier[]
+  readonly #aheadMs: () => number
+  /** By the verifiers' names. */
+  readonly accepted: Map<string, number>
+  readonly failures: string[] = []
+  /** How many rounds each customer has had. */
+  readonly #rounds: Map<Presented, number>
+  readonly #running: Promise<unknown>
+  #round = Promise.withResolvers<void>()
+  #stopped = false
 
-const versionOf = (token: string) => {
-  const { kid } = JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString())
-  return Number(/\.a(\d+)\./.exec(kid)![1])
-}
+  /** `aheadMs`: how far the verifiers' clocks are ahead. */
+  constructor(presented: Presented[], verifiers: Verifier[], aheadMs: () => number) {
+    this.#verifiers = verifiers
+    this.#aheadMs = aheadMs
+    this.accepted = new Map(verifiers.map(({ name }) => [name, 0]))
+    this.#rounds = new Map(presented.map(one => [one, 0]))
+    this.#running = Promise.all(presented.map(one => this.#present(one)))
+    this.#running.catch(() => {}) // Whoever waits is told.
+  }
 
-export function startLoad({ presented, verifiers, aheadMs }: LoadOptions) {
-  const rounds = new Map(presented.map(one => [one, 0]))
-  const accepted = new Map(verifiers.map(({ name }) => [name, 0]))
-  const failures: string[] = []
-  let counted = Promise.withResolvers<void>()
-  let stopped = false
-
-  async function present(one: Presented) {
-    let kept: string[] = []
-    while (!stopped) {
-      const fresh = await issueSeveral(one.customer)
-      kept = [...kept, ...fresh].filter(token => versionOf(token) >= one.oldestVersion).slice(-KEPT)
-      const tokens = [...kept.slice(-FRESH), ...sample(kept, REPEATED)]
-      const batch = { tokens, issuer: one.issuer, audience: AUDIENCE, aheadMs: aheadMs() }
-      await Promise.all(verifiers.map(verifier => count(verifier, batch)))
-      rounds.set(one, rounds.get(one)! + 1)
-      counted.resolve()
-      counted = Promise.withResolvers()
+  /**
+   * Resolves after so many more verifications by each verifier, among them a whole round of each customer that began after this
+   * call. Throws if a token was refused.
+   */
+  async continue(verifications: number): Promise<void> {
+    const goal = this.#total() + verifications * this.#verifiers.length
+    const goals = [...this.#rounds].map(([one, rounds]) => [one, rounds + 2] as const)
+    const isDone = () =>
+      this.#total() >= goal && goals.every(([one, rounds]) => this.#rounds.get(one)! >= rounds)
+    while (!isDone()) {
+      await Promise.race([this.#round.promise, this.#running])
+      if (this.failures.length > 0) throw new Error(`tokens were refused: ${this.failures.join('\n')}`)
     }
   }
 
-  async function count(verifier: Verifier, batch: Parameters<Verifier['verify']>[0]) {
-    const reasons = await verifier.verify(batch)
-    const refused = reasons.filter(Boolean)
-    failures.push(...refused.map(reason => `${verifier.name}: ${reason}`))
-    accepted.set(verifier.name, accepted.get(verifier.name)! + reasons.length - refused.length)
+  /** Resolves when the last round is over. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#running
   }
 
-  const total = () => [...accepted.values()].reduce((sum, each) => sum + each, 0)
-  const running = Promise.all(presented.map(present))
-  /** Resolves after so many more verifications, of which a whole round of each customer was begun after this call. */
-  async function more(verifications: number) {
-    const goal = total() + verifications
-    const goals = [...rounds].map(([one, done]) => [one, done + 2] as const)
-    const isDone = () => total() >= goal && goals.every(([one, wanted]) => rounds.get(one)! >= wanted)
-    while (!isDone() && failures.length === 0) await Promise.race([counted.promise, running])
+  async #present(one: Presented) {
+    let kept: string[] = []
+    while (!this.#stopped) {
+      const fresh = await issueSeveral(one.customer)
+      const tokens = [...fresh, ...spread(kept)].filter(token => versionOf(token) >= one.oldestVersion)
+      const batch = { tokens, issuer: one.issuer, audience: AUDIENCE, aheadMs: this.#aheadMs() }
+      await Promise.all(this.#verifiers.map(verifier => this.#verify(verifier, batch)))
+      kept = keep(kept, fresh)
+      this.#endRound(one)
+    }
   }
-  async function stop() {
-    stopped = true
-    await running
-    return { failures, accepted: Object.fromEntries(accepted), total: total() }
+
+  async #verify(verifier: Verifier, batch: Parameters<Verifier['verify']>[0]) {
+    const reasons = await verifier.verify(batch)
+    const refused = reasons.filter(Boolean)
+    this.failures.push(...refused.map(reason => `${verifier.name}: ${reason}`))
+    const before = this.accepted.get(verifier.name)!
+    this.accepted.set(verifier.name, before + reasons.length - refused.length)
   }
-  return { more, stop }
+
+  #endRound(one: Presented) {
+    this.#rounds.set(one, this.#rounds.get(one)! + 1)
+    this.#round.resolve()
+    this.#round = Promise.withResolvers()
+  }
+
+  #total = () => [...this.accepted.values()].reduce((sum, each) => sum + each, 0)
 }
+
+const versionOf = (token: string) => Number(/\.a(\d+)\./.exec(headerOf(token).kid)![1])
+
+const keep = (kept: string[], fresh: string[]) => {
+  const ofKey = kept.filter(token => versionOf(token) === versionOf(fresh[0]!))
+  return ofKey.length < KEPT ? [...kept, ...fresh] : kept
+}
+
+/** From the first token to one of the last, evenly. */
+const spread = (kept: string[]) =>
+  kept.filter((_, index) => index % Math.max(1, Math.ceil(kept.length / REPEATED)) === 0)
 
 const issueSeveral = (customer: Customer) =>
   Promise.all(Array.from({ length: FRESH }, () => issueOne(customer)))
 
 export async function issueOne({ issue }: Customer, more: object = {}): Promise<string> {
   const { status, json } = await issue({ subject: 'user-1', audience: AUDIENCE, ...more })
-  if (status !== 200 && status !== 201) throw new Error(`/issue answered ${status}: ${json.detail}`)
+  if (status !== 200) throw new Error(`/issue answered ${status}: ${json.detail}`)
   return json.access_token
 }
-
-const sample = <T>(from: T[], count: number) =>
-  Array.from({ length: Math.min(count, from.length) }, () => from[Math.floor(Math.random() * from.length)]!)
