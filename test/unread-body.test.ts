@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createLog } from '../server/lib/logger.ts'
 import { listen } from '../server/listen.ts'
 import { until } from './support/process.ts'
+import { findProgram } from './support/program.ts'
 
 /** What happens to a body that the server refuses without reading it, over real sockets. */
 
@@ -66,10 +67,12 @@ describe('a client whose megabyte is refused unread', () => {
   })
 
   test.each([
-    ['curl', ['curl', '-s', '-w', ' %{http_code}', '-H', 'Expect:', '--data-binary', '@-']],
-    ['Python', ['python3', '-c', PYTHON()]],
-  ])('is told so: %s', async (_name, [program, ...args]) => {
-    const run = promisify(execFile)(program!, [...args, address()])
+    ['curl', 'curl', ['-s', '-w', ' %{http_code}', '-H', 'Expect:', '--data-binary', '@-']],
+    ['Python', 'python3', ['-c', PYTHON()]],
+  ])('is told so: %s (skipped where it is not installed)', async (_name, name, args) => {
+    const program = findProgram(name)
+    if (program === undefined) return
+    const run = promisify(execFile)(program, [...args, address()])
     run.child.stdin!.on('error', () => {}).end(BODY)
     expect((await run).stdout).toBe('no 429')
   })

@@ -23,7 +23,7 @@ export async function keyPairsOf(world: World, { id }: Pick<Customer, 'id'>): Pr
   const dataKey = openDataKey(world.keyRing, id, row!.sealedDataKey!)
   return row!.keys!.flatMap(([use, version, alg, state, sealed]) => {
     if (!isAsymmetric(alg)) return []
-    const name = { customerId: id, use, version }
+    const name = { customerId: id, use, version, alg }
     const bytes = openSigningKey(world.keyRing, dataKey, name, Buffer.from(sealed, 'base64'))
     return { kid: formatKid(world.keyRing.installationKey, name), state, alg, ...halves(bytes) }
   })
