@@ -19,13 +19,38 @@ export const JSON_TYPE = { 'Content-Type': 'application/json' }
 /** Passwords that are hashed at a time: of many more some would be refused. */
 const AT_THE_GATE = 8
 
-/** With a password they can log in. Without one they cost as much: the hash of none that anybody knows. */
-export const createCustomers = (assay: Assay, many: number, password?: string): Promise<Customer[]> =>
-  abreast(many, AT_THE_GATE, async i => {
-    const email = `customer-${i}-${many}@example.com`
+export const ASYMMETRIC = ['EdDSA', 'ES256', 'RS256'] as const
+export type AsymmetricAlgorithm = (typeof ASYMMETRIC)[number]
+
+export interface CustomerOptions {
+  /** With a password they can log in. Without one they cost as much: the hash of none that anybody knows. */
+  password?: string
+  /** HS512 without one. */
+  signingAlg?: AsymmetricAlgorithm
+}
+
+/** Each customer has another. */
+let emails = 0
+
+export const createCustomers = (
+  assay: Assay,
+  many: number,
+  { password, signingAlg }: CustomerOptions = {},
+): Promise<Customer[]> =>
+  abreast(many, AT_THE_GATE, async () => {
+    const email = `customer-${++emails}@example.com`
     const made = await post(assay.port, '/admin/customers', bearer(assay.adminToken), { email, password })
-    return { id: made.customer.id, email, apiKey: made.api_key }
+    const { id } = made.customer
+    if (signingAlg) await setSigningAlg(assay, id, signingAlg)
+    return { id, email, apiKey: made.api_key }
   })
+
+/** From now on the customer's access tokens have asymmetric signatures. */
+export async function setSigningAlg({ port, adminToken }: Assay, id: string, alg: AsymmetricAlgorithm) {
+  const headers = { ...bearer(adminToken), ...JSON_TYPE }
+  const body = JSON.stringify({ signing_alg: alg })
+  await ask(port, { method: 'PUT', path: `/admin/customers/${id}/policy`, headers, body })
+}
 
 /** Tokens of all the customers in turn. `more`: members of the request. */
 export async function issueTokens(

@@ -1,4 +1,4 @@
-import { ask, type Customer, createCustomers, issueTokens, metric } from './api.ts'
+import { ASYMMETRIC, ask, type Customer, createCustomers, issueTokens, metric } from './api.ts'
 import type { Assay } from './assay.ts'
 import { byHttp, byRaw, CONNECTIONS, type Contender, type Loaded } from './contender.ts'
 import type { Target } from './load.ts'
@@ -7,7 +7,7 @@ import { once } from './once.ts'
 import { peers } from './peers.ts'
 import type { Plan } from './plan.ts'
 import * as plans from './plans.ts'
-import { type Subject, startEmbedded, subjectOf } from './subject.ts'
+import { type Customers, type Subject, startEmbedded, subjectOf } from './subject.ts'
 import { AT_OLD, here, old, type Tree } from './trees.ts'
 import { startTwins } from './twins.ts'
 
@@ -21,6 +21,7 @@ export function contendersOf(postgres: string): Contender[] {
     ...introspecting(now, then, twins),
     ...peers(postgres),
     ...throughNginx(now, then),
+    issuing(now.eddsa, ', EdDSA'),
     ...both(now, then, writing),
     ...more(now),
     ...both(now, then, uncached),
@@ -48,12 +49,11 @@ function verifying(now: Subject, then: Subject, twins: Twins): Contender[] {
   const plan = async () => plans.verify(await now.tokens())
   return [
     byHttp('bare Hono, /verify', async () => ({ target: await twins(), plan: await plan() })),
-    byHttp('verify, tokens seen before', loaded(now.server, plan)),
-    byHttp(
-      `verify, tokens seen before${AT_OLD}`,
-      loaded(then.server, async () => plans.verify(await then.tokens())),
-    ),
-    everyTokenNew(now),
+    everyTokenSeen(now.eddsa, ', EdDSA'),
+    everyTokenSeen(now, ''),
+    everyTokenSeen(then, AT_OLD),
+    everyTokenNew(now, ''),
+    ...ASYMMETRIC.map(alg => everyTokenNew(now.asymmetric(alg), `, ${alg}`)),
     byHttp('401, garbage', loaded(now.server, plans.verifyGarbage)),
     byHttp(
       '401, random kid',
@@ -62,22 +62,28 @@ function verifying(now: Subject, then: Subject, twins: Twins): Contender[] {
   ]
 }
 
+const everyTokenSeen = ({ server, tokens }: Customers, suffix: string): Contender =>
+  byHttp(
+    `verify, tokens seen before${suffix}`,
+    loaded(server, async () => plans.verify(await tokens())),
+  )
+
 /** Hits of the cache of authentic claims, where the code has one. */
 const HITS = /^assay_token_cache_total\{.*"hit".*\}/
 /** Of all answers of a round: the last tokens of the one before may be there. */
 const MOST_HITS = 0.01
 
 /** The set is larger than the cache: when a token comes again, it is new again. The cache's own count says whether it was. */
-function everyTokenNew(subject: Subject): Contender {
-  const name = 'verify, every token new'
+function everyTokenNew({ server, newTokens }: Customers, suffix: string): Contender {
+  const name = `verify, every token new${suffix}`
   const contender = byHttp(
     name,
-    loaded(subject.server, async () => ({ ...plans.verify(await subject.newTokens()), goesOn: true })),
+    loaded(server, async () => ({ ...plans.verify(await newTokens()), goesOn: true })),
   )
   return {
     ...contender,
     async round(seconds) {
-      const hits = async () => (await metric(await subject.server(), HITS)) ?? 0
+      const hits = async () => (await metric(await server(), HITS)) ?? 0
       const before = await hits()
       const sample = await contender.round(seconds)
       const part = ((await hits()) - before) / (sample.rate * seconds)
@@ -118,14 +124,17 @@ function throughNginx(now: Subject, then: Subject): Contender[] {
   ]
 }
 
-const writing = ({ server, hot, sessions }: Subject, suffix: string): Contender[] => [
+const issuing = ({ server, hot }: Customers, suffix: string): Contender =>
   byHttp(
     `issue${suffix}`,
     loaded(server, async () => plans.issue(await hot())),
-  ),
+  )
+
+const writing = (subject: Subject, suffix: string): Contender[] => [
+  issuing(subject, suffix),
   byHttp(
     `refresh${suffix}`,
-    loaded(server, async () => plans.refresh(await sessions())),
+    loaded(subject.server, async () => plans.refresh(await subject.sessions())),
   ),
 ]
 

@@ -1,4 +1,10 @@
-import { createCustomers, issueTokens, PASSWORD } from './api.ts'
+import {
+  type AsymmetricAlgorithm,
+  type CustomerOptions,
+  createCustomers,
+  issueTokens,
+  PASSWORD,
+} from './api.ts'
 import { type Assay, type Settings, startAssay } from './assay.ts'
 import { startRaw } from './contender.ts'
 import { createDatabase, vacuum } from './database.ts'
@@ -16,6 +22,22 @@ const COLD = 5_000
 const SESSIONS = 2_048
 /** More than any cache of authentic claims holds: 64 MiB are less than 140,000 texts of tokens, without their claims. */
 const NEW = 180_000
+/** The same where each token is cached at its first use: with its claims an entry has more than 1,300 bytes. */
+const NEW_ASYMMETRIC = 60_000
+
+/** Customers of one kind, and tokens that the server issues to them. Each part is made when it is first asked for. */
+export type Customers = ReturnType<typeof customersOf>
+
+function customersOf(server: () => Promise<Assay>, options: CustomerOptions) {
+  const hot = once(async () => createCustomers(await server(), HOT, options))
+  /** Of sessions, as most tokens are. */
+  const issued = once(async () => issueTokens(await server(), await hot(), plans.MIX, { refresh: true }))
+  const tokens = async () => (await issued()).map(each => each.access_token)
+  const manyTokens = async (many: number) =>
+    (await issueTokens(await server(), await hot(), many)).map(each => each.access_token)
+  const newTokens = () => manyTokens(options.signingAlg ? NEW_ASYMMETRIC : NEW)
+  return { server, hot, tokens, manyTokens, newTokens }
+}
 
 /** One state of the code, its server on Postgres, and who its customers are. Each part is made when it is first asked for. */
 export type Subject = ReturnType<typeof subjectOf>
@@ -23,13 +45,9 @@ export type Subject = ReturnType<typeof subjectOf>
 export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
   const url = once(() => createDatabase(postgres))
   const server = once(async () => startAssay(await getTree(), { DATABASE_URL: await url() }))
-  const hot = once(async () => createCustomers(await server(), HOT, PASSWORD))
-  /** Of sessions, as most tokens are. */
-  const issued = once(async () => issueTokens(await server(), await hot(), plans.MIX, { refresh: true }))
-  const tokens = async () => (await issued()).map(each => each.access_token)
+  const customers = customersOf(server, { password: PASSWORD })
+  const { hot } = customers
   const sessions = async () => issueTokens(await server(), await hot(), SESSIONS, { refresh: true })
-  const manyTokens = async (many: number) =>
-    (await issueTokens(await server(), await hot(), many)).map(each => each.access_token)
   /** With a token each. */
   const cold = once(async () => {
     const replica = await another({ WORKERS: '2' })
@@ -54,17 +72,11 @@ export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
       CUSTOMERS: JSON.stringify(others.map(({ id }) => id)),
     })
   }
-  return {
-    server,
-    hot,
-    tokens,
-    sessions,
-    cold,
-    another,
-    rawSelect,
-    newTokens: () => manyTokens(NEW),
-    manyTokens,
-  }
+  const eddsa = customersOf(server, { signingAlg: 'EdDSA' })
+  /** Of a replica of its own, because new tokens push those out of the cache that were seen before. */
+  const apart = once(() => another())
+  const asymmetric = (signingAlg: AsymmetricAlgorithm) => customersOf(apart, { signingAlg })
+  return { ...customers, sessions, cold, another, rawSelect, eddsa, asymmetric }
 }
 
 async function statementThatReads(

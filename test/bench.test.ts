@@ -43,6 +43,12 @@ describe('targets', () => {
     expect(targetsOf(run, [target(0.49, true)])).toMatch(/0\.50 \| MISSED \|/)
   })
 
+  test('one of which nothing is asked is stated', () => {
+    const { asked, ...stated } = target(0.5)
+    const run = runOf(['a', [10]], ['b', [20]])
+    expect(targetsOf(run, [stated])).toMatch(/\| a : b +\| +\| +\| +0\.50 \| stated \|/)
+  })
+
   test('one of which a part could not be measured has failed', () => {
     const run = { ...runOf(['a', [10]]), failed: new Set(['b']) }
     expect(targetsOf(run, [target(0.5)])).toMatch(/\| a : b +\| +\| +\| +\| FAILED \|/)
