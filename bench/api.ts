@@ -102,7 +102,8 @@ async function abreast<Made>(
   return made
 }
 
-async function post(port: number, path: string, headers: Record<string, string>, body: unknown) {
+/** The JSON of an answer. Throws if it is an error. */
+export async function post(port: number, path: string, headers: Record<string, string>, body: unknown) {
   const json = { ...headers, ...JSON_TYPE }
   return JSON.parse(
     (await ask(port, { method: 'POST', path, headers: json, body: JSON.stringify(body) })).body,

@@ -1,10 +1,10 @@
 import { once } from 'node:events'
 import { json } from 'node:stream/consumers'
 import postgres from 'postgres'
-import { bearer, JSON_TYPE, metric, PASSWORD } from './api.ts'
+import { bearer, metric, PASSWORD, post, setSigningAlg } from './api.ts'
 import { type Assay, startAssay } from './assay.ts'
 import { createDatabase, query } from './database.ts'
-import { type Account, ATTACKS } from './hostile/behaviours.ts'
+import { type Account, type Alg, ATTACKS, newToken } from './hostile/behaviours.ts'
 import type { CrowdPlan, CrowdReport } from './hostile/crowd.ts'
 import { LOAD, start } from './processes.ts'
 import { markdown, median } from './table.ts'
@@ -14,19 +14,22 @@ import { here } from './trees.ts'
  * Measures what hostile callers cost the others. In each round of an attack 24 well-behaved connections and a quiet one send
  * requests beside 24 hostile ones. The rounds before and after it have 24 further well-behaved ones instead. Each attack has
  * several rounds, of which the median counts: a round has a few hundred requests of the quiet customer, so its 99th percentile
- * are three of them. During the whole
+ * are three of them. Half of the well-behaved customers have EdDSA, and all hostile ones. During the whole
  * run the server's log is a pipe that is not read, and a transaction on the database stays open.
  */
 
 const CONNECTIONS = 24
 const ROUNDS = 3
+/** The algorithms of 24 well-behaved customers. */
+const HALF = Array.from({ length: CONNECTIONS }, (_, i): Alg => (i % 2 === 0 ? 'HS512' : 'EdDSA'))
 /** Sessions, and events of the audit, that each hostile customer has. */
 const ROWS = 12_000
 
 /** One round: the latencies of the well-behaved callers, and the server's longest stall. */
 interface Round {
-  /** The 99th percentile of the quiet customer's /verify, and of the others' /issue (ms). */
+  /** The 99th percentile of the quiet customers' /verify, of others' new EdDSA tokens, and of others' /issue (ms). */
   verify: number
+  verifyNew: number
   issue: number
   /** The longest time that the event loop was held (ms). */
   stall: number
@@ -42,14 +45,14 @@ export async function measureHostile(
   say('customers')
   const url = await createDatabase(server)
   const assay = await startAssay(await here(), { DATABASE_URL: url, TOKENS_PER_MINUTE: '6000' }, 'unread')
-  const accounts = await signUpAll(assay, 3 * CONNECTIONS + 1)
-  const [quiet, ...others] = accounts
-  const [good, further, hostile] = [0, 1, 2].map(i => others.slice(i * CONNECTIONS, (i + 1) * CONNECTIONS))
-  await addRows(url, hostile!)
+  const quiet = await signUpAll(assay, ['HS512', 'EdDSA'])
+  const good = await signUpAll(assay, HALF)
+  const further = await signUpAll(assay, HALF)
+  const hostile = await signUpAll(assay, new Array(CONNECTIONS).fill('EdDSA'))
+  await addRows(url, hostile)
   const transaction = await openTransaction(url)
-  const measure = (beside: CrowdPlan['members']) =>
-    round(assay, seconds, { quiet: quiet!, good: good!, beside })
-  const calm = () => measure(further!.map(account => ({ behaviour: 'well-behaved', account })))
+  const measure = (beside: CrowdPlan['members']) => round(assay, seconds, { quiet, good, beside })
+  const calm = () => measure(further.map(account => ({ behaviour: 'well-behaved', account })))
   const names = Object.keys(ATTACKS).filter(name => only.some(text => name.includes(text)))
   const attacks = [...names.map(name => [name]), ...(names.length > 1 ? [names] : [])]
   const lines: string[][] = []
@@ -57,7 +60,7 @@ export async function measureHostile(
   for (const attack of attacks) {
     const title = attack.length > 1 ? 'all of these at once' : attack[0]!
     say(title)
-    const beside = hostile!.map((account, i) => ({ behaviour: attack[i % attack.length]!, account }))
+    const beside = hostile.map((account, i) => ({ behaviour: attack[i % attack.length]!, account }))
     const [usual, under] = [[await calm()], [] as Round[]]
     for (let i = 0; i < ROUNDS; i++) {
       under.push(await measure(beside))
@@ -74,6 +77,8 @@ const HEAD = [
   'beside 24 hostile connections',
   '/verify p99',
   'ratio',
+  'of new EdDSA tokens',
+  'ratio',
   '/issue p99',
   'ratio',
   'longest stall',
@@ -82,7 +87,7 @@ const HEAD = [
 ]
 
 function lineOf(title: string, usual: Round[], under: Round[]): string[] {
-  const of = (key: 'verify' | 'issue') => {
+  const of = (key: 'verify' | 'verifyNew' | 'issue') => {
     const [without, beside] = [usual, under].map(rounds => median(rounds.map(round => round[key])))
     return [`${beside!.toFixed(1)} ms`, (beside! / without!).toFixed(2)]
   }
@@ -90,6 +95,7 @@ function lineOf(title: string, usual: Round[], under: Round[]): string[] {
   return [
     title,
     ...of('verify'),
+    ...of('verifyNew'),
     ...of('issue'),
     ...stalls.map(stall => `${stall.toFixed(0)} ms`),
     answersOf(under),
@@ -108,12 +114,12 @@ function answersOf(rounds: Round[]): string {
 async function round(
   assay: Assay,
   seconds: number,
-  { quiet, good, beside }: { quiet: Account; good: Account[]; beside: CrowdPlan['members'] },
+  { quiet, good, beside }: { quiet: Account[]; good: Account[]; beside: CrowdPlan['members'] },
 ): Promise<Round> {
   await stallOf(assay) // Each answer is the maximum since the one before.
   const plan = (members: CrowdPlan['members']): CrowdPlan => ({ port: assay.port, members, seconds })
   const [ofQuiet, ofGood, ofBeside] = await Promise.all([
-    crowd(plan([{ behaviour: 'quiet', account: quiet }])),
+    crowd(plan(quiet.map(account => ({ behaviour: 'quiet', account })))),
     crowd(plan(good.map(account => ({ behaviour: 'well-behaved', account })))),
     crowd(plan(beside), ['nice', '-n', '19']),
   ])
@@ -123,6 +129,7 @@ async function round(
     for (const [status, many] of Object.entries(some)) statuses[status] = (statuses[status] ?? 0) + many
   return {
     verify: p99(ofQuiet['/verify']!.took),
+    verifyNew: p99(ofGood[newToken('EdDSA')]!.took),
     issue: p99(ofGood['/issue']!.took),
     stall: await stallOf(assay),
     statuses,
@@ -153,29 +160,29 @@ async function crowd(plan: CrowdPlan, nice: string[] = []): Promise<CrowdReport>
   return report
 }
 
-async function signUpAll(assay: Assay, many: number): Promise<Account[]> {
+/** Each account calls from another. */
+let addresses = 0
+
+/** An account for each of the algorithms. */
+async function signUpAll(assay: Assay, algs: Alg[]): Promise<Account[]> {
   const accounts: Account[] = []
-  for (let i = 0; i < many; i++) accounts.push(await signUp(assay, `10.1.${i}.1`))
+  for (const alg of algs) accounts.push(await signUp(assay, `10.1.${++addresses}.1`, alg))
   return accounts
 }
 
 /** The quota of the server is more than each of them gets here. */
-async function signUp(assay: Assay, address: string): Promise<Account> {
-  const ask = async (path: string, headers: Record<string, string>, body: unknown) => {
-    const init = { method: 'POST', headers: { ...JSON_TYPE, ...headers }, body: JSON.stringify(body) }
-    const answer = await fetch(`http://127.0.0.1:${assay.port}${path}`, init)
-    if (!answer.ok) throw new Error(`${path} answered ${answer.status}`)
-    return answer.json() as Promise<Record<string, string>>
-  }
+async function signUp(assay: Assay, address: string, signingAlg: Alg): Promise<Account> {
   const email = `${address}@example.com`
-  const own = await ask('/api/auth/signup', { 'X-Forwarded-For': address }, { email, password: PASSWORD })
-  const session = await ask('/issue', bearer(own.api_key!), { refresh: true })
+  const from = { 'X-Forwarded-For': address }
+  const own = await post(assay.port, '/api/auth/signup', from, { email, password: PASSWORD })
+  if (signingAlg === 'EdDSA') await setSigningAlg(assay, own.customer.id, signingAlg)
+  const session = await post(assay.port, '/issue', bearer(own.api_key), { refresh: true })
   return {
-    email,
-    address,
-    apiKey: own.api_key!,
-    accessToken: own.access_token!,
-    refreshToken: session.refresh_token!,
+    ...{ email, address, signingAlg },
+    apiKey: own.api_key,
+    accessToken: own.access_token,
+    sessionToken: session.access_token,
+    refreshToken: session.refresh_token,
   }
 }
 

@@ -4,12 +4,18 @@ import { bearer, JSON_TYPE, PASSWORD } from '../api.ts'
 import type { Ask } from '../plan.ts'
 import type { Caller } from './caller.ts'
 
+export type Alg = 'HS512' | 'EdDSA'
+
 /** A customer with its credentials, and the address that it calls from. */
 export interface Account {
   email: string
   apiKey: string
+  /** Of the account itself. Its algorithm is HS512. */
   accessToken: string
+  /** Of a session, by `signingAlg`. */
+  sessionToken: string
   refreshToken: string
+  signingAlg: Alg
   address: string
 }
 
@@ -52,22 +58,25 @@ const asking =
 /** Verifications of each token that is issued. */
 const VERIFICATIONS = 4
 
+/** The kind of the first verification of a token. */
+export const newToken = (alg: Alg) => `/verify of a new token, ${alg}`
+
 /** A backend issues a token to a user, whose requests a gateway then verifies. */
-const wellBehaved: Behaviour = async (caller, { apiKey }, note) => {
+const wellBehaved: Behaviour = async (caller, { apiKey, signingAlg }, note) => {
   const issued = await caller.ask(json('/issue', { subject: 'user', scope: 'read' }, bearer(apiKey)))
   note('/issue', issued.took, issued.status)
   const token = JSON.parse(issued.text).access_token
   for (let i = 0; i < VERIFICATIONS; i++) {
     const { took, status } = await caller.ask(get('/verify', token))
-    note('/verify', took, status)
+    note(i === 0 ? newToken(signingAlg) : '/verify', took, status)
   }
 }
 
 /** Milliseconds between two requests of the quiet customer. */
 const QUIET_PAUSE = 10
 
-const quiet: Behaviour = async (caller, { accessToken }, note) => {
-  const { took, status } = await caller.ask(get('/verify', accessToken))
+const quiet: Behaviour = async (caller, { sessionToken }, note) => {
+  const { took, status } = await caller.ask(get('/verify', sessionToken))
   note('/verify', took, status)
   await new Promise(resolve => setTimeout(resolve, QUIET_PAUSE))
 }
@@ -89,6 +98,17 @@ const slowReader: Behaviour = async ({ port }, _account, note) => {
   if (readers.length > OPEN_READERS) readers.shift()!.destroy()
   note('unread', READER_PAUSE, 0)
   await new Promise(resolve => setTimeout(resolve, READER_PAUSE))
+}
+
+/** Bytes of a signature of EdDSA. */
+const SIGNATURE_BYTES = 64
+
+/** A token as the customer's public key would verify it, with another id. Nobody made its signature. */
+function withGarbageSignature(token: string): string {
+  const [header, claims] = token.split('.')
+  const own = JSON.parse(Buffer.from(claims!, 'base64url').toString())
+  const fresh = Buffer.from(JSON.stringify({ ...own, jti: anyName() })).toString('base64url')
+  return `${header}.${fresh}.${randomBytes(SIGNATURE_BYTES).toString('base64url')}`
 }
 
 const anyAddress = () => ({ 'X-Forwarded-For': `10.${[...randomBytes(3)].join('.')}` })
@@ -122,6 +142,9 @@ export const ATTACKS: Record<string, Behaviour> = {
   'one token is refreshed': asking(({ refreshToken }) => form('/refresh', `refresh_token=${refreshToken}`)),
   'refresh tokens are introspected': asking(({ apiKey, refreshToken }) =>
     form('/introspect', `token=${refreshToken}`, bearer(apiKey)),
+  ),
+  'garbage signatures under a live kid': asking(({ sessionToken }) =>
+    get('/verify', withGarbageSignature(sessionToken)),
   ),
   'API keys are made': asking(({ accessToken }) => json('/api/keys', {}, bearer(accessToken))),
   'signups from ever other addresses': asking(() =>
