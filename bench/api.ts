@@ -29,7 +29,7 @@ export interface CustomerOptions {
   signingAlg?: AsymmetricAlgorithm
 }
 
-/** Each customer has another. */
+/** Each customer needs an email address of its own. */
 let emails = 0
 
 export const createCustomers = (
@@ -45,7 +45,7 @@ export const createCustomers = (
     return { id, email, apiKey: made.api_key }
   })
 
-/** From now on the customer's access tokens have asymmetric signatures. */
+/** Switches the algorithm of the customer's access tokens. */
 export async function setSigningAlg({ port, adminToken }: Assay, id: string, alg: AsymmetricAlgorithm) {
   const headers = { ...bearer(adminToken), ...JSON_TYPE }
   const body = JSON.stringify({ signing_alg: alg })
@@ -102,7 +102,7 @@ async function abreast<Made>(
   return made
 }
 
-/** The JSON of an answer. Throws if it is an error. */
+/** Sends JSON and returns the parsed answer. Throws on an error status. */
 export async function post(port: number, path: string, headers: Record<string, string>, body: unknown) {
   const json = { ...headers, ...JSON_TYPE }
   return JSON.parse(

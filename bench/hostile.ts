@@ -11,11 +11,11 @@ import { markdown, median } from './table.ts'
 import { here } from './trees.ts'
 
 /**
- * Measures what hostile callers cost the others. In each round of an attack 24 well-behaved connections and a quiet one send
+ * Measures what hostile callers cost the others. In each round of an attack 24 well-behaved connections and two quiet ones send
  * requests beside 24 hostile ones. The rounds before and after it have 24 further well-behaved ones instead. Each attack has
- * several rounds, of which the median counts: a round has a few hundred requests of the quiet customer, so its 99th percentile
- * are three of them. Half of the well-behaved customers have EdDSA, and all hostile ones. During the whole
- * run the server's log is a pipe that is not read, and a transaction on the database stays open.
+ * several rounds, of which the median counts: a round has a few hundred requests of the quiet customers, so their 99th percentile
+ * is a handful of them. Half of the well-behaved customers and all hostile ones have EdDSA. During the whole run the server's log is
+ * a pipe that is not read, and a transaction on the database stays open.
  */
 
 const CONNECTIONS = 24
@@ -160,10 +160,10 @@ async function crowd(plan: CrowdPlan, nice: string[] = []): Promise<CrowdReport>
   return report
 }
 
-/** Each account calls from another. */
+/** Each account calls from an address of its own. */
 let addresses = 0
 
-/** An account for each of the algorithms. */
+/** Signs up one account for each of `algs`. */
 async function signUpAll(assay: Assay, algs: Alg[]): Promise<Account[]> {
   const accounts: Account[] = []
   for (const alg of algs) accounts.push(await signUp(assay, `10.1.${++addresses}.1`, alg))

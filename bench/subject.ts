@@ -22,7 +22,7 @@ const COLD = 5_000
 const SESSIONS = 2_048
 /** More than any cache of authentic claims holds: 64 MiB are less than 140,000 texts of tokens, without their claims. */
 const NEW = 180_000
-/** The same where each token is cached at its first use: with its claims an entry has more than 1,300 bytes. */
+/** A token with an asymmetric signature is cached at its first use, and an entry with its claims has more than 1,300 bytes. */
 const NEW_ASYMMETRIC = 60_000
 
 /** Customers of one kind, and tokens that the server issues to them. Each part is made when it is first asked for. */
@@ -73,7 +73,7 @@ export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
     })
   }
   const eddsa = customersOf(server, { signingAlg: 'EdDSA' })
-  /** Of a replica of its own, because new tokens push those out of the cache that were seen before. */
+  /** A replica for new tokens, which would evict the ones seen before: those with asymmetric signatures are cached at once. */
   const apart = once(() => another())
   const asymmetric = (signingAlg: AsymmetricAlgorithm) => customersOf(apart, { signingAlg })
   return { ...customers, sessions, cold, another, rawSelect, eddsa, asymmetric }

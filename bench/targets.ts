@@ -8,7 +8,7 @@ export interface Target {
   measured: Measure
   /** The same of the old code, where it takes part. */
   old?: Measure
-  /** Undefined: it is only stated. */
+  /** Undefined if the value is only stated. */
   asked?: Measure
   /** At most, instead of at least. */
   most?: boolean
@@ -76,7 +76,7 @@ const perSecond = (name: string, asked: number): Target => ({
   unit: '/s',
 })
 
-/** With an asymmetric algorithm. */
+/** Compares an asymmetric algorithm with HS512. */
 const againstHs512 = (name: string, alg: string, asked?: number): Target => ({
   what: `${name}, ${alg} : the same with HS512`,
   measured: part(`${name}, ${alg}`, name),

@@ -10,9 +10,9 @@ export type Alg = 'HS512' | 'EdDSA'
 export interface Account {
   email: string
   apiKey: string
-  /** Of the account itself. Its algorithm is HS512. */
+  /** The account's own token, signed with HS512. */
   accessToken: string
-  /** Of a session, by `signingAlg`. */
+  /** The token of a session, signed with `signingAlg`. */
   sessionToken: string
   refreshToken: string
   signingAlg: Alg
@@ -100,10 +100,10 @@ const slowReader: Behaviour = async ({ port }, _account, note) => {
   await new Promise(resolve => setTimeout(resolve, READER_PAUSE))
 }
 
-/** Bytes of a signature of EdDSA. */
+/** Length of an EdDSA signature. */
 const SIGNATURE_BYTES = 64
 
-/** A token as the customer's public key would verify it, with another id. Nobody made its signature. */
+/** The token with a fresh `jti` and a random signature. */
 function withGarbageSignature(token: string): string {
   const [header, claims] = token.split('.')
   const own = JSON.parse(Buffer.from(claims!, 'base64url').toString())
