@@ -1,7 +1,16 @@
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { rotateAgedKeys } from '../../server/keys/rotation.ts'
-import { holding, named, replicaOn } from '../support/holding.ts'
-import { accepts, asymmetric, headerOf, jwksOf, PUBLISHED_AHEAD_MS, rotate } from '../support/local.ts'
+import { hear, holding, named, POLL, replicaOn } from '../support/holding.ts'
+import {
+  ALGORITHMS,
+  accepts,
+  asymmetric,
+  headerOf,
+  jwksOf,
+  PUBLISHED_AHEAD_MS,
+  rotate,
+} from '../support/local.ts'
+import { publishCustomer } from '../support/plant.ts'
 import {
   ALICE,
   bearer,
@@ -9,6 +18,7 @@ import {
   claimsOf,
   makeWorld,
   type Replica,
+  type Tokens,
   type World,
 } from '../support/world.ts'
 
@@ -166,4 +176,105 @@ test('and of a token that was issued while the emergency began', async () => {
   held.release()
   const { json } = await rotated
   expect(Date.parse(json.local_verifiers.accept_until)).toBeGreaterThanOrEqual(exp * 1000)
+})
+
+const SIGNING_ALGS = ['HS512', 'EdDSA', 'ES256', 'RS256'] as const
+const SWITCHES = SIGNING_ALGS.flatMap(before =>
+  SIGNING_ALGS.filter(after => after !== before).map(after => [before, after] as const),
+)
+
+test.each(SWITCHES)(
+  'from %s to %s no token or session is refused, at a replica that knows of nothing either',
+  async (before, after) => {
+    const customer = await here.signUp()
+    await here.setPolicy(customer.id, { signing_alg: before })
+    const database = holding(world.db)
+    const lagging = await replicaOn(world, database.db, { MAX_STALENESS: '4s' })
+    const refresh = async (at: Pick<Replica, 'request'>, refreshToken: string) => {
+      const body = new URLSearchParams({ refresh_token: refreshToken })
+      return (await at.request('/refresh', { method: 'POST', body })).json as Tokens
+    }
+    const atAll = async (token: string) =>
+      (await Promise.all([here, there, lagging].map(one => one.verify(token)))).map(({ status }) => status)
+    const isSlow = before !== 'HS512' && after !== 'HS512'
+    let session: Tokens = await customer.session()
+    if (isSlow) {
+      await here.setPolicy(customer.id, { signing_alg: after })
+      await world.advance(PUBLISHED_AHEAD_MS + 1_000)
+      await hear(lagging)
+    }
+    session = await refresh(lagging, session.refresh_token)
+    expect(await atAll(session.access_token)).toEqual([200, 200, 200])
+    const old = session.access_token
+    await hear(lagging)
+    await database.hold(POLL).has
+    if (isSlow) await maintain()
+    else await here.setPolicy(customer.id, { signing_alg: after })
+    const issued = await refresh(lagging, session.refresh_token)
+    expect(headerOf(issued.access_token).alg).toBe(after)
+    expect(await atAll(issued.access_token)).toEqual([200, 200, 200])
+    const again = await refresh(there, issued.refresh_token)
+    expect(await atAll(again.access_token)).toEqual([200, 200, 200])
+    expect(await atAll(old)).toEqual([200, 200, 200])
+  },
+)
+
+describe('after a failover that lost rotations', () => {
+  /** The customer's keys as they are now. Returns what puts them back, as the standby that was promoted has them. */
+  async function remember({ id }: Customer) {
+    const table = `public.kept_${id}`
+    await world.admin.query(
+      `create table ${table} as select * from assay.signing_keys where customer_id = '${id}'`,
+    )
+    const [{ rotations } = { rotations: 0 }] = await world.admin.query<{ rotations: number }>(
+      'select rotations from assay.customers where id = $1',
+      [id],
+    )
+    return async () => {
+      await world.admin.query('delete from assay.signing_keys where customer_id = $1', [id])
+      await world.admin.query(`insert into assay.signing_keys select * from ${table}`)
+      await world.admin.query(`drop table ${table}`)
+      await world.admin.query('update assay.customers set rotations = $2 where id = $1', [id, rotations])
+      await publishCustomer(world, id, [here, there])
+    }
+  }
+  const emergency = async (customer: Customer) =>
+    expect((await rotate(here, customer, { use: 'access', now: true })).status).toBe(200)
+  const verdicts = async (token: string) => [
+    (await here.verify(token)).status,
+    (await there.verify(token)).status,
+  ]
+
+  test.each(ALGORITHMS)(
+    'a version that was made twice accepts nothing that the lost %s key signed',
+    async alg => {
+      const customer = await asymmetric(here, alg)
+      const lose = await remember(customer)
+      for (let rounds = 0; rounds < 2; rounds++) await emergency(customer)
+      const lost = (await customer.issue()).json.access_token
+      expect(await verdicts(lost)).toEqual([200, 200])
+      await lose()
+      for (let rounds = 0; rounds < 2; rounds++) await emergency(customer)
+      const fresh = (await customer.issue()).json.access_token
+      expect(headerOf(fresh).kid).toBe(headerOf(lost).kid)
+      expect(await verdicts(fresh)).toEqual([200, 200])
+      expect(await verdicts(lost)).toEqual([401, 401])
+      expect(await accepts(await jwksOf(there, fresh), lost)).toBe(false)
+    },
+  )
+
+  test('the key that is the next one again signs nothing until it is rotated to again', async () => {
+    const customer = await asymmetric(here, 'EdDSA')
+    const old = (await customer.issue()).json.access_token
+    const lose = await remember(customer)
+    await emergency(customer)
+    const lost = (await customer.issue()).json.access_token
+    expect(await verdicts(lost)).toEqual([200, 200])
+    await lose()
+    expect(await verdicts(lost)).toEqual([401, 401])
+    expect(await verdicts(old)).toEqual([200, 200])
+    await emergency(customer)
+    expect(await verdicts((await customer.issue()).json.access_token)).toEqual([200, 200])
+    expect(await verdicts(old)).toEqual([401, 401])
+  })
 })
