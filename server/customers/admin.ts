@@ -16,6 +16,7 @@ import {
 import { eraseCustomer as erase, findErased, sweepErased } from '../../db/queries/erasure.ts'
 import { hashPassword } from '../crypto/password.ts'
 import { applySigningAlg } from '../keys/rotation.ts'
+import { wantedAlg } from '../keys/rotation-plan.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
 import { assertFits, type Policy } from '../tokens/policy.ts'
@@ -72,8 +73,8 @@ export async function changeCustomer(
  */
 export async function setPolicy(services: Services, change: Change, policy: Policy, origin: AuditContext) {
   assertFits(policy, services.config)
-  const { state, signingAlg } = await findCustomer(services, change.customerId)
-  if (state === 'disabled' && signingAlg !== policy.signingAlg) throw DISABLED
+  const { state, ...former } = await findCustomer(services, change.customerId)
+  if (state === 'disabled' && wantedAlg(former) !== wantedAlg(policy)) throw DISABLED
   const [changed] = await updatePolicy(services.db, { ...origin, ...change, ...policy })
   if (changed) services.revoker.invalidateCustomer(change.customerId, changed.seq)
   if (changed && state === 'active') await applySigningAlg(services, change.customerId, origin)

@@ -342,4 +342,5 @@ test('a disabled customer keeps its algorithm', async () => {
     })
   expect((await put({ signing_alg: 'EdDSA' })).status).toBe(409)
   expect((await put({ access_token_ttl: 60 })).status).toBe(200)
+  expect((await put({ signing_alg: 'HS512' })).status).toBe(200)
 })
