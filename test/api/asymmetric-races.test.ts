@@ -13,6 +13,7 @@ import {
 import { publishCustomer } from '../support/plant.ts'
 import {
   ALICE,
+  type Answer,
   bearer,
   type Customer,
   claimsOf,
@@ -114,6 +115,8 @@ test.each([
 
 test('policies, rotations and maintenance at once leave one key that signs, and what follows it', async () => {
   const algs = ['EdDSA', 'ES256', 'HS512'] as const
+  /** 409: too many came first, or verifiers lack the next key. */
+  const answered = ({ status }: Answer) => expect([200, 409]).toContain(status)
   for (let round = 0; round < 6; round++) {
     const customer = await asymmetric(here, 'EdDSA')
     const tokens: string[] = []
@@ -124,9 +127,9 @@ test('policies, rotations and maintenance at once leave one key that signs, and 
     }
     const acts = Array.from({ length: 12 }, async (_, i) => {
       const at = i % 2 ? here : there
-      await putPolicy(at, customer, { signing_alg: algs[(i + round) % 3] })
+      answered(await putPolicy(at, customer, { signing_alg: algs[(i + round) % 3] }))
       await issue()
-      await rotate(at, customer, { use: 'access', now: i % 4 === 0 })
+      answered(await rotate(at, customer, { use: 'access', now: i % 4 === 0 }))
       if (i % 3 === 0) await maintain()
       await issue()
     })
