@@ -531,3 +531,21 @@ test('a customer whose tokens have HMACs knows no key pair, though one signs in 
     'its next kid': own.texts({ kid: kidOf(world, customer.id, 'access', 2) }, real.claims),
   })
 })
+
+test('a made-up name of an issuer costs no query', async () => {
+  const own = await pairForger(world, here, 'EdDSA')
+  const database = holding(world.db)
+  const replica = await replicaOn(world, database.db)
+  const statusOf = async (name: string) => (await replica.request(`/customers/${name}/jwks.json`)).status
+  const name = String(own.claims.iss).split('/').at(-1)!
+  const [id = '', mac = ''] = name.split('.')
+  const queries = () => database.total() - database.asked(POLL)
+  const before = queries()
+  const macOfKid = own.header.kid.split('.').at(-1)
+  const madeUp = [id, `${id}.${macOfKid}`, `${id}.${mac}a`, wrongMac(name), `aaaaaaaaaaaaaaaa.${mac}`]
+  for (const one of madeUp) expect(await statusOf(one)).toBe(404)
+  expect(queries()).toBe(before)
+  // Proof that a query would have been counted.
+  expect(await statusOf(name)).toBe(200)
+  expect(queries()).toBeGreaterThan(before)
+})
