@@ -8,6 +8,7 @@ import {
   importJWK,
   type JWK,
 } from 'jose'
+import { LRUCache } from 'lru-cache'
 import type { AsymmetricAlgorithm } from './algorithms.ts'
 import type { CompactJws, ProtectedHeader } from './jwt.ts'
 
@@ -18,6 +19,12 @@ const SIGNATURE_LENGTH: Record<AsymmetricAlgorithm, number> = { EdDSA: 86, ES256
 
 /** The members of a public key that a thumbprint counts (RFC 7638 3.2, RFC 8037 2), which are all that it has. */
 const PUBLIC = ['crv', 'e', 'kty', 'n', 'x', 'y'] as const
+
+/**
+ * Pairs whose keys stay imported. An imported pair takes 6 to 20 kB, and to import a key again takes about as long as a
+ * signature does.
+ */
+const MAX_IMPORTED = 10_000
 
 const encoder = new TextEncoder()
 
@@ -39,6 +46,13 @@ function publicText(jwk: JWK): string {
 
 /** A customer's asymmetric key: the pair while it may sign, and its public half alone once another signs in its place. */
 export class KeyPair {
+  /** Those whose keys are imported; the ones that were used last stay so. */
+  static readonly #imported = new LRUCache<KeyPair, true>({
+    maxSize: MAX_IMPORTED,
+    sizeCalculation: () => 1,
+    dispose: (_, pair) => pair.#forget(),
+  })
+
   readonly alg: AsymmetricAlgorithm
   /** The public JWK as JSON. Equal texts are equal keys. */
   readonly publicJwk: string
@@ -46,6 +60,7 @@ export class KeyPair {
   readonly #privateJwk: Uint8Array | undefined
   #verifying: Promise<CryptoKey> | undefined
   #signing: Promise<CryptoKey> | undefined
+  #isReleased = false
 
   /** `key`: the UTF-8 of a JWK. */
   constructor(alg: AsymmetricAlgorithm, key: Uint8Array) {
@@ -66,6 +81,7 @@ export class KeyPair {
 
   /** Signs under exactly this header. The claims are not checked. */
   async sign(header: Record<keyof ProtectedHeader, string>, claims: object): Promise<string> {
+    this.#noteUse()
     this.#signing ??= this.#load(parse(this.#privateJwk!))
     return new CompactSign(encoder.encode(JSON.stringify(claims)))
       .setProtectedHeader({ ...header })
@@ -79,6 +95,7 @@ export class KeyPair {
 
   /** Whether this key made the signature. */
   async verifies({ signingInput, signature }: CompactJws): Promise<boolean> {
+    this.#noteUse()
     this.#verifying ??= this.#load(JSON.parse(this.publicJwk))
     try {
       await compactVerify(`${signingInput}.${signature}`, await this.#verifying, { algorithms: [this.alg] })
@@ -87,6 +104,25 @@ export class KeyPair {
       if (error instanceof errors.JWSSignatureVerificationFailed) return false
       throw error
     }
+  }
+
+  get isImported(): boolean {
+    return this.#signing !== undefined || this.#verifying !== undefined
+  }
+
+  /** Called when its record is no longer in use, so that no list keeps a private key in memory. */
+  release() {
+    this.#isReleased = true
+    KeyPair.#imported.delete(this)
+  }
+
+  #noteUse() {
+    if (!this.#isReleased && !KeyPair.#imported.get(this)) KeyPair.#imported.set(this, true)
+  }
+
+  #forget() {
+    this.#signing = undefined
+    this.#verifying = undefined
   }
 
   async #load(jwk: JWK): Promise<CryptoKey> {

@@ -62,7 +62,10 @@ export class KeyCache {
     maxSize: MAX_CACHED_CUSTOMERS,
     sizeCalculation: () => 1,
     dispose: record => {
-      for (const key of record.keys) this.#byHeader.delete(key.header)
+      for (const key of record.keys) {
+        this.#byHeader.delete(key.header)
+        key.pair?.release()
+      }
     },
   })
   readonly #loads = new Map<string, Promise<CustomerRecord>>()

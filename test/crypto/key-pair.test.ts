@@ -63,3 +63,23 @@ test.each(EXAMPLES)('no flipped bit of the signature of $source verifies', async
     expect(verified, `bit ${bit}`).toBe(false)
   }
 })
+
+const [EDDSA] = EXAMPLES
+const pair = () => new KeyPair('EdDSA', Buffer.from(JSON.stringify(EDDSA!.jwk)))
+
+test('the keys of the ten thousand pairs that were used last stay imported; any other imports its own again', async () => {
+  const token = split(EDDSA!.token)!
+  const [oldest, ...others] = Array.from({ length: 10_001 }, pair)
+  for (const one of [oldest!, ...others]) expect(await one.verifies(token)).toBe(true)
+  expect([oldest!.isImported, others[0]!.isImported, others.at(-1)!.isImported]).toEqual([false, true, true])
+  expect(await oldest!.verifies(token)).toBe(true)
+  expect([oldest!.isImported, others[0]!.isImported]).toEqual([true, false])
+  for (const one of others) one.release()
+}, 60_000)
+
+test('a pair whose record is no longer in use forgets its keys', async () => {
+  const own = pair()
+  await own.verifies(split(EDDSA!.token)!)
+  own.release()
+  expect(own.isImported).toBe(false)
+})
