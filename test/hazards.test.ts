@@ -8,7 +8,7 @@ const ids = (first: number, last: number) =>
   Array.from({ length: last - first + 1 }, (_, n) => `H${String(first + n).padStart(2, '0')}`)
 
 /** Tokens and keys; caches and revocation; sessions; the edge; the database's driver; foreign verifiers. */
-const HAZARDS = [...ids(1, 36), ...ids(40, 60), 'H70', 'H71']
+const HAZARDS = [...ids(1, 36), ...ids(40, 60), 'H69', 'H70', 'H71']
 
 const ROOT = import.meta.dirname
 

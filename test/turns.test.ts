@@ -1,11 +1,10 @@
 import { connect } from 'node:net'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { inSlices } from '../server/http/slices.ts'
 import { createLog } from '../server/lib/logger.ts'
 import { listen } from '../server/listen.ts'
 import { until } from './support/process.ts'
 
-/** The order in which the requests of one connection are answered, and how much of an answer is written, over real sockets. */
+/** The order in which the requests of one connection are answered, over real sockets. */
 
 const LONG = Buffer.alloc(16 * 1024 * 1024, 'x')
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
@@ -69,24 +68,4 @@ test('a client that reads nothing is not answered a second time', async () => {
   await until('the other client has both', () => other.text().length > 2 * LONG.length)
   expect(asked).toBe(3)
   socket.destroy()
-})
-
-test('a long answer in slices is written as far as the client takes it, and arrives whole', async () => {
-  let written = 0
-  const stream = () => inSlices(LONG).pipeThrough(new TransformStream({ transform: count }))
-  const count = (chunk: Uint8Array, to: TransformStreamDefaultController) => {
-    written += chunk.length
-    to.enqueue(chunk)
-  }
-  const many = 3
-  answer = () => new Response(stream(), { headers: { 'Content-Length': String(LONG.length) } })
-  const sockets = Array.from({ length: many }, () => ask(1))
-  for (const { socket } of sockets) socket.pause()
-  await until('all are asked', () => asked === many)
-  const other = ask(1)
-  await until('another client has all', () => other.text().endsWith('x') && other.text().length > LONG.length)
-  expect(other.text().split('\r\n\r\n')[1]).toBe(LONG.toString())
-  expect(written).toBeLessThan(many * LONG.length)
-  for (const { socket } of sockets) socket.resume()
-  await until('all have all', () => sockets.every(({ text }) => text().length > LONG.length))
 })

@@ -7,9 +7,9 @@ import { Hono } from 'hono'
 import type { AppContext, AppEnv } from '../http/env.ts'
 import { isFresh } from '../http/fresh.ts'
 import { noQuery } from '../http/params.ts'
-import { respond } from '../http/respond.ts'
-import { inSlices } from '../http/slices.ts'
+import { respond, bytes as respondBytes } from '../http/respond.ts'
 import { ApiError } from '../lib/errors.ts'
+import { Paced } from '../lib/paced.ts'
 
 type Path = (name: string) => string
 
@@ -104,5 +104,26 @@ async function serve(c: AppContext, load: Load, more: Record<string, string> = {
     : respondFile(c, bytes, { ...headers, ...more })
 }
 
-const respondFile = (c: AppContext, bytes: Buffer<ArrayBuffer>, headers: Record<string, string>) =>
-  respond(c, inSlices(bytes), 200, { ...headers, 'Content-Length': String(bytes.length) })
+/** More bytes than this wait for their turn. */
+const LARGE = 64 * 1024
+/**
+ * A large file is answered at each interval (ms). Node copies it to the system at once, and callers that read nothing could
+ * ask for gigabytes a second.
+ */
+const largeFiles = new Paced(20)
+
+async function respondFile(c: AppContext, bytes: Buffer<ArrayBuffer>, headers: Record<string, string>) {
+  if (bytes.length > LARGE) await turn(c)
+  return respondBytes(c, bytes, 200, headers)
+}
+
+/** Resolves at once when the client has left. */
+function turn(c: AppContext): Promise<void> {
+  return new Promise(resolve => {
+    largeFiles.add(resolve)
+    c.env?.outgoing?.once('close', () => {
+      largeFiles.remove(resolve)
+      resolve()
+    })
+  })
+}

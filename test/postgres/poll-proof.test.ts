@@ -3,6 +3,7 @@ import { open } from '../../db/client.ts'
 import { migratePostgres } from '../../db/migrate.ts'
 import { poll } from '../../db/queries/change-feed.ts'
 import { findBinaries, type OwnPostgres, startPostgres } from '../../faults/postgres.ts'
+import { until } from '../support/process.ts'
 
 /** A poll proves that the database takes commits, whether it writes the replica's row or only locks it. */
 
@@ -27,9 +28,13 @@ describe.skipIf(!findBinaries())('a poll', () => {
     }
   }
 
+  /** Resolves when the server has read its settings again: a process that it starts then has the new ones. */
   const set = async (statement: string) => {
+    const loadedAt = () => server.ask('select pg_conf_load_time()')
+    const before = await loadedAt()
     await server.ask(statement)
     await server.ask('select pg_reload_conf()')
+    await until('the settings are loaded', async () => (await loadedAt()) !== before)
   }
 
   test('says whether it wrote the row: the first always does', async () => {

@@ -70,11 +70,14 @@ export async function end(child: ChildProcess) {
 
 /** A shipped file with other addresses in it, as a user would write them; each must be there. */
 export function withAddresses(text: string, changes: Record<string, string>): string {
-  return Object.entries(changes).reduce((changed, [from, to]) => {
-    if (!changed.includes(from)) throw new Error(`the shipped file has no ${from}`)
-    return changed.replaceAll(from, to)
-  }, text)
+  for (const from of Object.keys(changes))
+    if (!text.includes(from)) throw new Error(`the shipped file has no ${from}`)
+  // In one pass: a port that was put in may begin with another one that is to be replaced. The longest comes first.
+  const shipped = Object.keys(changes).sort((a, b) => b.length - a.length)
+  return text.replace(new RegExp(shipped.map(escaped).join('|'), 'g'), from => changes[from]!)
 }
+
+const escaped = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
 
 function collect(child: ChildProcess) {
   let text = ''
