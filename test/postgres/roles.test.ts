@@ -60,6 +60,34 @@ async function expectServing(assay: Running) {
   expect(json.events.map(({ type }: { type: string }) => type)).toEqual(
     expect.arrayContaining(['customer.signed_up', 'token.issued', 'session.refreshed', 'token.revoked']),
   )
+  await expectKeyPairs(assay)
+}
+
+/** Keys are made, published, put into use and retired, with the rights and locale of whoever serves. */
+async function expectKeyPairs(assay: Running) {
+  const operator = secrets.ADMIN_TOKEN
+  const { apiKey, email } = await signUp(assay)
+  const found = await ask(assay, `/admin/customers?email=${email}`, { token: operator })
+  const customer = `/admin/customers/${found.json.customers[0].id}`
+  const issued = async () => (await issue(assay, apiKey, 'user-1')).access_token
+  const algs = async () => {
+    const { local_verification } = (await ask(assay, customer, { token: operator })).json
+    const path = new URL(local_verification.jwks_uri).pathname
+    return (await ask(assay, path)).json.keys.map(({ alg }: { alg: string }) => alg)
+  }
+  const setAlg = (signing_alg: string) =>
+    ask(assay, `${customer}/policy`, { method: 'PUT', json: { signing_alg }, token: operator })
+
+  expect((await setAlg('EdDSA')).status).toBe(200)
+  const old = await issued()
+  expect(await verify(assay, old)).toBe(200)
+  expect((await setAlg('ES256')).status).toBe(200)
+  expect(await algs()).toEqual(['EdDSA', 'ES256'])
+  const now = { use: 'access', now: true }
+  expect((await ask(assay, `${customer}/secrets/rotate`, { json: now, token: operator })).status).toBe(200)
+  expect(await verify(assay, old)).toBe(401)
+  expect(await verify(assay, await issued())).toBe(200)
+  expect(await algs()).toEqual(['ES256', 'ES256'])
 }
 
 async function expectRefused(url: string, code: 69 | 78, why: RegExp, program?: string) {
