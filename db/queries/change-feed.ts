@@ -1,6 +1,5 @@
 import type { Connection, Database } from '../client.ts'
 import { bare, insertInto, setExcluded } from '../columns.ts'
-import { DATABASE_IDENTITY } from '../database-identity.ts'
 import { alias, type SQL, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { changeFeed } from '../schema/change-feed.ts'
@@ -11,6 +10,7 @@ import { replicas } from '../schema/replicas.ts'
 import { revocations } from '../schema/revocations.ts'
 import { epochs } from '../schema/subject-epochs.ts'
 import { type AuditContext, auditInsert, auditInsertOfEach } from './audit.ts'
+import { COUNTER, POSITION, type Position } from './position.ts'
 
 export type Querier = Pick<Connection, 'query' | 'values'>
 
@@ -38,12 +38,6 @@ interface ChangeColumns {
   /** When the last token that it concerns expires. */
   lastExpiry?: SQL
 }
-
-/**
- * The counter. Every change leaves a dead version of its row, and all of them stay while any older transaction is open on
- * the server. The highest is the only live one, and the index has it first.
- */
-export const COUNTER: SQL = sql`(select ${changeFeed.seq} from ${changeFeed} order by ${changeFeed.seq} desc limit 1)`
 
 /**
  * Publishes a change of each row in the part `from`, as the act's last step. `after` names the parts that must be done
@@ -107,39 +101,6 @@ export const observing = (db: Database, onWait: (seconds: number) => void): Data
     return rows
   },
 })
-
-/**
- * The position of the database, which every statement reads together with the state that it decides by: the counter,
- * whether this is a standby, and the timeline. Numbers compare on one timeline only, which is one running database:
- *
- * - The start of the server tells copies of its files apart, which share the system id. It also shows that files were
- *   restored in place.
- * - Postgres's own timeline changes with a promotion, which may have lost commits.
- * - The oids tell apart a copy on the same server, and a schema that was restored beside the lost one.
- */
-export const POSITION = sql`
-  ${COUNTER} as seq,
-  pg_is_in_recovery() as standby,
-  ${sql.raw(DATABASE_IDENTITY)} || '/' || 'assay.change_feed'::regclass::oid
-    || '/' || case when pg_is_in_recovery() then 'standby'
-    else substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) end
-    || '/' || extract(epoch from pg_postmaster_start_time()) as timeline`
-
-/** Whether two timelines differ only in the start of the server. */
-export const isRestart = (one: string, other: string) =>
-  one !== other && withoutStart(one) === withoutStart(other)
-
-/** Whether two timelines are of one database, although another server of its cluster may have it now. */
-export const isSameDatabase = (one: string, other: string) => withoutServer(one) === withoutServer(other)
-
-const withoutStart = (timeline: string) => timeline.slice(0, timeline.lastIndexOf('/'))
-const withoutServer = (timeline: string) => timeline.split('/').slice(0, -2).join('/')
-
-export interface Position {
-  seq: number
-  standby: boolean
-  timeline: string
-}
 
 export interface Page extends Position {
   /** Milliseconds since 1970, by the database's clock. */

@@ -8,7 +8,7 @@ import { customers } from '../schema/customers.ts'
 import { installation } from '../schema/installation.ts'
 import { masterKeys } from '../schema/master-keys.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
-import { POSITION, type Position } from './change-feed.ts'
+import { POSITION, type Position } from './position.ts'
 
 export const findInstallation = query('findInstallation', db =>
   db.select(pick(installation, 'id', 'sealedKey')).from(installation),

@@ -5,9 +5,10 @@ import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 import { signingKeys } from '../schema/signing-keys.ts'
 import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
-import { nextEpoch, POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
+import { nextEpoch, publishedColumns, publishParts } from './change-feed.ts'
 import { customerWithKeys } from './customer-keys.ts'
 import { clockIsTrusted } from './database-clock.ts'
+import { POSITION, type Position } from './position.ts'
 
 /**
  * How long the next key is published before it signs (s). Verifiers fetch a JWKS again after some minutes: jose's after ten.

@@ -3,7 +3,7 @@ import { param, prepared } from '../prepared.ts'
 import { type Params, query, type RowOf } from '../query.ts'
 import { now } from '../schema/common.ts'
 import { replicas } from '../schema/replicas.ts'
-import { COUNTER } from './change-feed.ts'
+import { COUNTER } from './position.ts'
 
 /** Deletes a replica that stops, so that no other waits for it. */
 export const deleteReplica = query('deleteReplica', (db, { replica }: Params<{ replica: string }>) =>

@@ -5,7 +5,8 @@ import { type Params, query, type RowOf } from '../query.ts'
 import { now } from '../schema/common.ts'
 import { resourceServers } from '../schema/resource-servers.ts'
 import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
-import { POSITION, type Position, publishedColumns, publishParts } from './change-feed.ts'
+import { publishedColumns, publishParts } from './change-feed.ts'
+import { POSITION, type Position } from './position.ts'
 import { seconds } from './sessions.ts'
 
 /**

@@ -1,4 +1,5 @@
-import { isRestart, isSameDatabase, type Page, type RevocationRow } from '../../db/queries/change-feed.ts'
+import type { Page, RevocationRow } from '../../db/queries/change-feed.ts'
+import { isRestart, isSameDatabase } from '../../db/queries/position.ts'
 import type { Log } from '../lib/logger.ts'
 
 /** If the database's clock goes back further (ms), rows that were forgotten may be live again. */
