@@ -25,6 +25,9 @@ const HALF = Array.from({ length: CONNECTIONS }, (_, i): Alg => (i % 2 === 0 ? '
 /** Sessions, and events of the audit, that each hostile customer has. */
 const ROWS = 12_000
 
+const SINGLE = Object.keys(ATTACKS).map(title => ({ title, behaviours: [title] }))
+const ALL_AT_ONCE = { title: 'all of these at once', behaviours: Object.keys(ATTACKS) }
+
 /** One round: the latencies of the well-behaved callers, and the server's longest stall. */
 interface Round {
   /** The 99th percentile of the quiet customers' /verify, of others' new EdDSA tokens, and of others' /issue (ms). */
@@ -53,14 +56,12 @@ export async function measureHostile(
   const transaction = await openTransaction(url)
   const measure = (beside: CrowdPlan['members']) => round(assay, seconds, { quiet, good, beside })
   const calm = () => measure(further.map(account => ({ behaviour: 'well-behaved', account })))
-  const names = Object.keys(ATTACKS).filter(name => only.some(text => name.includes(text)))
-  const attacks = [...names.map(name => [name]), ...(names.length > 1 ? [names] : [])]
+  const attacks = [...SINGLE, ALL_AT_ONCE].filter(({ title }) => only.some(text => title.includes(text)))
   const lines: string[][] = []
   await calm()
-  for (const attack of attacks) {
-    const title = attack.length > 1 ? 'all of these at once' : attack[0]!
+  for (const { title, behaviours } of attacks) {
     say(title)
-    const beside = hostile.map((account, i) => ({ behaviour: attack[i % attack.length]!, account }))
+    const beside = hostile.map((account, i) => ({ behaviour: behaviours[i % behaviours.length]!, account }))
     const [usual, under] = [[await calm()], [] as Round[]]
     for (let i = 0; i < ROUNDS; i++) {
       under.push(await measure(beside))

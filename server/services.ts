@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os'
 import type { Database } from '../db/client.ts'
 import { observing } from '../db/queries/change-feed.ts'
 import type { Redis } from '../db/redis.ts'
@@ -9,6 +8,7 @@ import { ResourceServers } from './clients/resource-servers.ts'
 import type { Config } from './config/load.ts'
 import { randomId } from './crypto/credentials.ts'
 import type { KeyRing } from './crypto/key-ring.ts'
+import { MAX_PASSWORD_THREADS } from './crypto/password-threads.ts'
 import { KeyCache } from './keys/key-cache.ts'
 import { RedisKeyCache } from './keys/redis-cache.ts'
 import { BatchBytes } from './lib/batch-bytes.ts'
@@ -168,10 +168,8 @@ export function createServices(parts: Parts) {
   const sessions = new Sessions({ db, turns, issuedUntil, quota, issuer, revoker, config, metrics, log })
   const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
   const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
-  // One core stays free for requests. libuv has four threads, of which one stays free for DNS: otherwise a flood of logins keeps
-  // the database from being found again.
   const passwordHashing = new ConcurrencyLimit(
-    Math.min(share(availableParallelism() - 1, worker), 3),
+    share(MAX_PASSWORD_THREADS, worker),
     share(MAX_QUEUED_LOGINS, worker),
   )
   return {

@@ -1,7 +1,9 @@
-import { hash, verify } from '@node-rs/argon2'
+import { PasswordThreads } from './password-threads.ts'
 
 /** OWASP's first choice for argon2id, which is the library's default algorithm; memory in KiB. */
 const COST = { memoryCost: 19456, timeCost: 2, parallelism: 1 }
+
+const threads = new PasswordThreads()
 
 /**
  * A hash that costs as much to verify as a real one and that no known password matches: salt and output are
@@ -16,11 +18,12 @@ const NO_HASH = `$argon2id$v=19$m=19456,t=2,p=1$${'A'.repeat(22)}$${'A'.repeat(4
 export const normalizePassword = (password: string) => password.normalize('NFKC')
 
 /**
- * Hashes a password to PHC string format, off the main thread. Callers limit the password's length. `salt`
+ * Hashes a password to PHC string format, in a thread of its own. Callers limit the password's length. `salt`
  * (16 bytes) is given only when the hash must be reproducible; otherwise it is random.
  */
-export function hashPassword(password: string, salt?: Uint8Array): Promise<string> {
-  return hash(normalizePassword(password), { ...COST, ...(salt && { salt }) })
+export async function hashPassword(password: string, salt?: Uint8Array): Promise<string> {
+  const options = { ...COST, ...(salt && { salt }) }
+  return (await threads.run({ password: normalizePassword(password), options })) as string
 }
 
 /**
@@ -28,6 +31,6 @@ export function hashPassword(password: string, salt?: Uint8Array): Promise<strin
  * a wrong password.
  */
 export async function verifyPassword(expected: string | undefined, password: string): Promise<boolean> {
-  const matched = await verify(expected ?? NO_HASH, normalizePassword(password))
-  return matched && expected !== undefined
+  const matched = await threads.run({ password: normalizePassword(password), hash: expected ?? NO_HASH })
+  return matched === true && expected !== undefined
 }

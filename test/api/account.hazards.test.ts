@@ -1,5 +1,5 @@
-import { availableParallelism } from 'node:os'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { MAX_PASSWORD_THREADS } from '../../server/crypto/password-threads.ts'
 import { ConcurrencyLimit } from '../../server/lib/concurrency-limit.ts'
 import { RateLimitedError } from '../../server/lib/errors.ts'
 import { countHashes } from '../support/hasher.ts'
@@ -23,7 +23,7 @@ const PER_ADDRESS = 60
 const PER_EMAIL = 10
 const SIGNUPS = 20
 /** The gate of server/services.ts. */
-const CORES = Math.max(1, Math.min(availableParallelism() - 1, 3))
+const CORES = MAX_PASSWORD_THREADS
 const QUEUE = 64
 
 const count = (answers: Answer[], status: number) => answers.filter(answer => answer.status === status).length

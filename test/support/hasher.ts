@@ -1,43 +1,44 @@
-import { createHook } from 'node:async_hooks'
-import { hashPassword } from '../../server/crypto/password.ts'
+import { Worker } from 'node:worker_threads'
+import { vi } from 'vitest'
+import type { PasswordJob } from '../../server/crypto/password-thread.ts'
 
-/**
- * Counts password hashes where they are handed to the threads of this process, so that nothing stands in for the hasher.
- * The native module gives that work a resource type of its own, which is learned by hashing once.
- */
-export async function countHashes() {
-  const type = await typeOfWork()
-  const running = new Set<number>()
+/** Watches what is handed to the threads that hash passwords, so that nothing stands in for the hasher. */
+
+/** Counts the jobs. */
+export function countHashes() {
+  let running = 0
   const counts = { started: 0, most: 0 }
-  const hook = createHook({
-    init(id, its) {
-      if (its !== type) return
-      counts.started++
-      running.add(id)
-      counts.most = Math.max(counts.most, running.size)
-    },
-    before: id => void running.delete(id),
-  }).enable()
+  const { stop } = watchHashes((worker, { id }) => {
+    counts.started++
+    counts.most = Math.max(counts.most, ++running)
+    worker.on('message', function ended(answer: { id: number }) {
+      if (answer.id !== id) return
+      worker.off('message', ended)
+      running--
+    })
+  })
   return {
     /** How many hashes `run` starts, and how many of them at most at once. */
     async during(run: () => Promise<unknown>): Promise<{ started: number; most: number }> {
-      Object.assign(counts, { started: 0, most: running.size })
+      Object.assign(counts, { started: 0, most: running })
       await run()
       return { ...counts }
     },
-    stop: () => void hook.disable(),
+    stop,
   }
 }
 
-async function typeOfWork(): Promise<string> {
-  const types = new Set<string>()
-  const hook = createHook({ init: (_, type) => void types.add(type) }).enable()
-  const hashed = hashPassword('any password')
-  hook.disable()
-  await hashed
-  types.delete('PROMISE')
-  const [type] = types
-  if (type === undefined || types.size > 1)
-    throw new Error(`hashing started work of the types ${[...types].join(', ')}: which is the hash?`)
-  return type
+interface Message {
+  id: number
+  job: PasswordJob
+}
+
+/** Calls `seen` for each job before its thread has it. */
+export function watchHashes(seen: (worker: Worker, message: Message) => void) {
+  const { postMessage } = Worker.prototype
+  const spy = vi.spyOn(Worker.prototype, 'postMessage').mockImplementation(function (this: Worker, message) {
+    if ('job' in message) seen(this, message)
+    postMessage.call(this, message)
+  })
+  return { stop: () => spy.mockRestore() }
 }

@@ -1,0 +1,30 @@
+import { setPriority } from 'node:os'
+import { parentPort } from 'node:worker_threads'
+import { hashSync, type Options, verifySync } from '@node-rs/argon2'
+
+/** What a thread does: it hashes `password`, or verifies it against `hash`. */
+export type PasswordJob = { password: string } & ({ options: Options } | { hash: string })
+
+export type PasswordAnswer = { result: string | boolean } | { error: Error }
+
+/**
+ * The nice value of the thread: beside a busy event loop it gets about a tenth of a core (sched(7)), so that logins slow no
+ * verification down. Linux alone has a priority for each thread.
+ */
+const NICE = 10
+
+if (process.platform === 'linux') setPriority(0, NICE)
+
+parentPort!.on('message', ({ id, job }: { id: number; job: PasswordJob }) => {
+  parentPort!.postMessage({ id, answer: answerTo(job) })
+})
+
+function answerTo(job: PasswordJob): PasswordAnswer {
+  try {
+    return {
+      result: 'hash' in job ? verifySync(job.hash, job.password) : hashSync(job.password, job.options),
+    }
+  } catch (error) {
+    return { error: error as Error }
+  }
+}

@@ -1,0 +1,74 @@
+import { execFile } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { promisify } from 'node:util'
+import type { Worker } from 'node:worker_threads'
+import { expect, test } from 'vitest'
+import { hashPassword, verifyPassword } from '../../server/crypto/password.ts'
+import { MAX_PASSWORD_THREADS, PasswordThreads } from '../../server/crypto/password-threads.ts'
+import { watchHashes } from '../support/hasher.ts'
+
+const times = <Made>(n: number, make: () => Made) => Array.from({ length: n }, make)
+
+/** The nice values of the threads of this process (proc_pid_stat(5), field 19). */
+const niceValues = () =>
+  readdirSync('/proc/self/task').map(thread => {
+    const afterName = readFileSync(`/proc/self/task/${thread}/stat`, 'utf8').split(') ')[1]!
+    return Number(afterName.split(' ')[16])
+  })
+
+test.runIf(process.platform === 'linux')(
+  'the threads that hash have a lower priority, and no other thread has',
+  async () => {
+    await hashPassword('correct horse')
+    const own = niceValues().filter(nice => nice !== 0)
+    expect(own).toEqual([10])
+  },
+)
+
+test('there are no more threads than cores, whatever is asked for, and each answers its own', async () => {
+  const threads = new Set<Worker>()
+  const hashes = watchHashes(worker => threads.add(worker))
+  const passwords = times(3 * MAX_PASSWORD_THREADS, () => String(Math.random()))
+  const made = await Promise.all(passwords.map(password => hashPassword(password)))
+  hashes.stop()
+  expect(threads.size).toBe(MAX_PASSWORD_THREADS)
+  const matched = await Promise.all(made.map((hash, i) => verifyPassword(hash, passwords[i]!)))
+  expect(matched).toEqual(passwords.map(() => true))
+})
+
+test('the event loop goes on while a password is hashed', async () => {
+  let turns = 0
+  let hashing = true
+  const hashed = hashPassword('correct horse').finally(() => {
+    hashing = false
+  })
+  while (hashing) await new Promise(resolve => setImmediate(resolve, turns++))
+  await hashed
+  expect(turns).toBeGreaterThan(100)
+})
+
+test('a stored hash that is none fails by itself, and the next job is done', async () => {
+  await expect(verifyPassword('no hash', 'correct horse')).rejects.toThrow()
+  expect(await verifyPassword(await hashPassword('correct horse'), 'correct horse')).toBe(true)
+})
+
+test('a thread that ends fails its jobs, and the next job has another', async () => {
+  const threads = new PasswordThreads()
+  const job = { password: 'correct horse', options: {} }
+  const workers: Worker[] = []
+  const hashes = watchHashes(worker => {
+    if (workers.push(worker) === 1) worker.emit('error', new Error('no memory'))
+  })
+  await expect(threads.run(job)).rejects.toThrow('no memory')
+  expect(await threads.run(job)).toMatch(/^\$argon2id\$/)
+  hashes.stop()
+  expect(workers[1]).not.toBe(workers[0])
+  await workers[0]!.terminate()
+})
+
+test('a process that has hashed a password ends by itself', async () => {
+  const module = new URL('../../server/crypto/password.ts', import.meta.url).href
+  const script = `import { hashPassword } from '${module}'; console.log(await hashPassword('correct horse'))`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script])
+  expect(stdout).toMatch(/^\$argon2id\$/)
+})
