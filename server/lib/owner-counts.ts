@@ -1,7 +1,7 @@
 /** How much each owner has, and who has most, without a look at every owner. */
 export class OwnerCounts {
   readonly #counts = new Map<string, number>()
-  /** The owners that have so much. */
+  /** The owners that have so much, of two and more: most owners never have more than one. */
   readonly #owners = new Map<number, Set<string>>()
   #most = 0
 
@@ -16,7 +16,8 @@ export class OwnerCounts {
 
   /** An owner that has most. Undefined without any. */
   get ownerOfMost(): string | undefined {
-    return this.#owners.get(this.#most)?.values().next().value
+    const owners = this.#most > 1 ? this.#owners.get(this.#most)! : this.#counts
+    return owners.keys().next().value
   }
 
   add(owner: string) {
@@ -29,17 +30,25 @@ export class OwnerCounts {
   remove(owner: string) {
     const count = this.of(owner) - 1
     this.#set(owner, count + 1, count)
-    if (!this.#owners.has(this.#most)) this.#most = count
+    if (this.#most > 1 ? !this.#owners.has(this.#most) : this.#counts.size === 0) this.#most = count
   }
 
   #set(owner: string, from: number, to: number) {
-    const left = this.#owners.get(from)
-    left?.delete(owner)
-    if (left?.size === 0) this.#owners.delete(from)
-    if (to === 0) return void this.#counts.delete(owner)
-    this.#counts.set(owner, to)
-    const joined = this.#owners.get(to)
-    if (joined) joined.add(owner)
-    else this.#owners.set(to, new Set([owner]))
+    if (from > 1) this.#leave(owner, from)
+    if (to === 0) this.#counts.delete(owner)
+    else this.#counts.set(owner, to)
+    if (to > 1) this.#join(owner, to)
+  }
+
+  #leave(owner: string, count: number) {
+    const owners = this.#owners.get(count)!
+    owners.delete(owner)
+    if (owners.size === 0) this.#owners.delete(count)
+  }
+
+  #join(owner: string, count: number) {
+    const owners = this.#owners.get(count)
+    if (owners) owners.add(owner)
+    else this.#owners.set(count, new Set([owner]))
   }
 }

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from './clock.ts'
 
-/** Keys whose acts are counted. Of more than so many at once, those that were idle longest get a new window. */
+/** Keys whose acts are counted. Of more than so many at once, those whose window began first get a new one. */
 const MAX_COUNTED = 100_000
 /** With `max` each would fill its arrays at once, which takes 10 ms of each start. */
 const BOUND = { maxSize: MAX_COUNTED, sizeCalculation: () => 1 }
@@ -20,7 +20,7 @@ export class Windows {
   /** Undefined if so much is within the limit; otherwise the seconds until the next window. */
   take(key: string, limit: number, amount = 1): number | undefined {
     const now = this.#clock.monotonic()
-    const known = this.#counts.get(key)
+    const known = this.#counts.peek(key)
     const current = known && now < known.end ? known : { used: 0, end: now + this.#milliseconds }
     if (current.used + amount > limit) return Math.max(1, Math.ceil((current.end - now) / 1000))
     current.used += amount

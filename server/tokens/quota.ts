@@ -61,7 +61,7 @@ export class TokenQuota {
 
   /** Whether a newer token of the session was presented before. */
   #isOlder(sessionId: string, gen: number): boolean {
-    const newest = this.#newest.get(sessionId) ?? 0
+    const newest = this.#newest.peek(sessionId) ?? 0
     if (gen > newest) this.#newest.set(sessionId, gen)
     return gen < newest
   }
