@@ -36,10 +36,14 @@ class PasswordThread {
   constructor(ended: () => void) {
     this.#worker.unref()
     this.#worker.on('message', ({ id, answer }) => this.#settle(id, answer))
-    // A thread fails as a whole when there is no memory for it.
+    // A thread ends, for example, when it runs out of memory. Without a listener the error would end the process.
+    let failure = new Error('a thread that hashes passwords has ended')
     this.#worker.on('error', (error: Error) => {
+      failure = error
+    })
+    this.#worker.on('exit', () => {
       ended()
-      for (const id of this.#open.keys()) this.#settle(id, { error })
+      for (const id of this.#open.keys()) this.#settle(id, { error: failure })
     })
   }
 

@@ -56,19 +56,34 @@ test('a thread that ends fails its jobs, and the next job has another', async ()
   const threads = new PasswordThreads()
   const job = { password: 'correct horse', options: {} }
   const workers: Worker[] = []
-  const hashes = watchHashes(worker => {
-    if (workers.push(worker) === 1) worker.emit('error', new Error('no memory'))
-  })
-  await expect(threads.run(job)).rejects.toThrow('no memory')
+  const hashes = watchHashes(worker => void workers.push(worker))
+  const failing = threads.run(job)
+  await workers[0]!.terminate()
+  await expect(failing).rejects.toThrow('a thread that hashes passwords has ended')
   expect(await threads.run(job)).toMatch(/^\$argon2id\$/)
   hashes.stop()
   expect(workers[1]).not.toBe(workers[0])
-  await workers[0]!.terminate()
 })
 
+const HASH_ONCE = `
+  import { hashPassword } from '${new URL('../../server/crypto/password.ts', import.meta.url).href}'
+  console.log(await hashPassword('correct horse'))`
+const HASHING = [process.execPath, '--input-type=module', '-e', HASH_ONCE] as const
+
+const run = promisify(execFile)
+
 test('a process that has hashed a password ends by itself', async () => {
-  const module = new URL('../../server/crypto/password.ts', import.meta.url).href
-  const script = `import { hashPassword } from '${module}'; console.log(await hashPassword('correct horse'))`
-  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script])
+  const { stdout } = await run(HASHING[0], HASHING.slice(1))
   expect(stdout).toMatch(/^\$argon2id\$/)
 })
+
+test.runIf(process.platform === 'linux')(
+  'a sandbox that forbids setpriority(2) keeps nobody out',
+  async () => {
+    const sandbox = new URL('../support/without-setpriority.py', import.meta.url).pathname
+    const denied = 'import("node:os").then(({ setPriority }) => setPriority(0, 10))'
+    await expect(run('python3', [sandbox, process.execPath, '-e', denied])).rejects.toThrow('EPERM')
+    const { stdout } = await run('python3', [sandbox, ...HASHING])
+    expect(stdout).toMatch(/^\$argon2id\$/)
+  },
+)
