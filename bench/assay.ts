@@ -59,7 +59,7 @@ const common = ({ folder }: Tree): Settings => ({
   PATH: process.env.PATH ?? '',
   ISSUER,
   MASTER_KEYS: `m1:${MASTER_KEY.toString('base64')}`,
-  RESOURCE_SERVERS: `${GATEWAY.id}:${GATEWAY.secret}`,
+  SERVICES: `${GATEWAY.id}:introspect:${GATEWAY.secret}`,
   // Who logs in comes from many addresses, or the limit on logins would be what is measured.
   TRUST_PROXY: '127.0.0.1',
   // What is issued while the bench prepares must live as long as the bench.

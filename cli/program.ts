@@ -8,9 +8,9 @@ import { customers } from './commands/customers.ts'
 import { doctor } from './commands/doctor.ts'
 import { explain } from './commands/explain.ts'
 import { migrate } from './commands/migrate.ts'
-import { servers } from './commands/resource-servers.ts'
 import { revoke } from './commands/revoke.ts'
 import { serve } from './commands/serve.ts'
+import { services } from './commands/services.ts'
 import { sessions } from './commands/sessions.ts'
 import { secrets } from './commands/signing-keys.ts'
 import { status } from './commands/status.ts'
@@ -37,7 +37,7 @@ const commands = [
   doctor,
   customers,
   keys,
-  servers,
+  services,
   secrets,
   sessions,
   revoke,

@@ -12,8 +12,8 @@ import { idempotencyKeys } from './schema/idempotency-keys.ts'
 import { installation } from './schema/installation.ts'
 import { masterKeys } from './schema/master-keys.ts'
 import { replicas } from './schema/replicas.ts'
-import { resourceServers } from './schema/resource-servers.ts'
 import { revocations } from './schema/revocations.ts'
+import { services } from './schema/services.ts'
 import { sessions } from './schema/sessions.ts'
 import { signingKeys } from './schema/signing-keys.ts'
 import { epochs, subjectEpochs } from './schema/subject-epochs.ts'
@@ -49,7 +49,7 @@ const TABLES = [
   installation,
   masterKeys,
   replicas,
-  resourceServers,
+  services,
   revocations,
   sessions,
   signingKeys,

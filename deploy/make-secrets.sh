@@ -27,7 +27,7 @@ keep() {
 # A value of its own line, so that a failing openssl ends the script before anything is stored.
 master_key=$(openssl rand -base64 32)
 admin_token=$(openssl rand -hex 32)
-resource_server=$(openssl rand -hex 32)
+service=$(openssl rand -hex 32)
 password=$(openssl rand -hex 32)
 
 if [ -e "$dir/database_url" ] && [ ! -e "$dir/postgres_password" ]; then
@@ -37,6 +37,6 @@ fi
 
 keep master_keys "m1:$master_key"
 keep admin_token "$admin_token"
-keep resource_servers "demo:$resource_server"
+keep services "demo:introspect:$service"
 keep postgres_password "$password"
 keep database_url "postgres://assay:$(cat "$dir/postgres_password")@postgres:5432/assay"

@@ -1,6 +1,11 @@
 import { Hono } from 'hono'
 import { RegExpRouter } from 'hono/router/reg-exp-router'
-import { loadCustomer, requireAccount, requireAccountOrSessionsKey, requireOperator } from './http/auth.ts'
+import {
+  loadCustomer,
+  requireAccount,
+  requireAccountOrSessionsKey,
+  requireOperatorOrService,
+} from './http/auth.ts'
 import type { AppEnv, Services } from './http/env.ts'
 import { writeError } from './http/errors.ts'
 import { observe } from './http/observe.ts'
@@ -12,8 +17,8 @@ import { clock } from './routes/admin/clock.ts'
 import { customers } from './routes/admin/customers.ts'
 import { policies } from './routes/admin/policies.ts'
 import { replicas } from './routes/admin/replicas.ts'
-import { resourceServers } from './routes/admin/resource-servers.ts'
 import { adminRevoke } from './routes/admin/revoke.ts'
+import { services as adminServices } from './routes/admin/services.ts'
 import { apiKeys } from './routes/api-keys.ts'
 import { audit } from './routes/audit.ts'
 import { customerIssuers } from './routes/customer-issuers.ts'
@@ -84,10 +89,10 @@ export function createApp(services: Services, tracing?: Tracing) {
   app.use('/api/sessions/*', requireAccountOrSessionsKey).route('/api/sessions', sessions)
   app.use('/api/subjects/*', requireAccountOrSessionsKey).route('/api/subjects', subjects)
 
-  app.use('/admin/*', requireOperator)
+  app.use('/admin/*', requireOperatorOrService)
   app.route('/admin/customers', customers).route('/admin/customers', policies)
   app.route('/admin/audit', adminAudit).route('/admin/replicas', replicas)
-  app.route('/admin/servers', resourceServers).route('/admin/clock', clock)
+  app.route('/admin/services', adminServices).route('/admin/clock', clock)
   app.route('/admin/revoke', adminRevoke).route('/admin/explain', adminExplain)
 
   app.post(`${CUSTOMER}/revoke`, loadCustomer, revokeCustomer)

@@ -4,7 +4,7 @@ import type { Redis } from '../db/redis.ts'
 import { AuditSequencer } from './audit/sequencer.ts'
 import { ClientAuthenticator } from './clients/authenticate.ts'
 import { Operators } from './clients/operators.ts'
-import { ResourceServers } from './clients/resource-servers.ts'
+import { ServiceClients } from './clients/service-clients.ts'
 import type { Config } from './config/load.ts'
 import { randomId } from './crypto/credentials.ts'
 import type { KeyRing } from './crypto/key-ring.ts'
@@ -118,11 +118,11 @@ export function createServices(parts: Parts) {
   const forget = {
     one(id: string) {
       keys.forget.one(id)
-      resourceServers.forget.one(id)
+      serviceClients.forget.one(id)
     },
     all() {
       keys.forget.all()
-      resourceServers.forget.all()
+      serviceClients.forget.all()
       authenticator.clear()
     },
   }
@@ -166,8 +166,8 @@ export function createServices(parts: Parts) {
   })
   const revoker = new Revoker({ db, changeFeed, revocations, limits, turns })
   const sessions = new Sessions({ db, turns, issuedUntil, quota, issuer, revoker, config, metrics, log })
-  const resourceServers: ResourceServers = new ResourceServers({ db, changeFeed, keyRing, revocations })
-  const clients = new ClientAuthenticator({ db, changeFeed, keys, resourceServers, config, log })
+  const serviceClients: ServiceClients = new ServiceClients({ db, changeFeed, keyRing, revocations })
+  const clients = new ClientAuthenticator({ db, changeFeed, keys, serviceClients, config, log })
   const passwordHashing = new ConcurrencyLimit(
     share(MAX_PASSWORD_THREADS, worker),
     share(MAX_QUEUED_LOGINS, worker),
@@ -198,7 +198,7 @@ export function createServices(parts: Parts) {
     issuer,
     sessions,
     clients,
-    resourceServers,
+    serviceClients,
     operators: new Operators(config),
     clientIps: new ClientIps(config.trustProxy, log),
     bodyMemory,

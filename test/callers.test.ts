@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { freePort } from './support/port.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
-import { bearer, claimsOf, RESOURCE_SERVER, type Tokens } from './support/world.ts'
+import { bearer, claimsOf, SERVICE, type Tokens } from './support/world.ts'
 
 /** The snippets of docs/callers.md as they stand there, each in a process of its own, beside a real Assay. */
 
@@ -60,11 +60,11 @@ beforeAll(async () => {
   assay = await startAssay({
     DATA_DIR: copyInstallation(join(dir, 'data')),
     PORT: String(port),
-    RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
+    SERVICES: `${SERVICE.id}:introspect:${SERVICE.secret}`,
   })
   customer = await signUp()
   const operator = readFileSync(join(dir, 'data/admin.token'), 'utf8').trim()
-  const server = await post('/admin/servers', { name: 'orders' }, operator)
+  const server = await post('/admin/services', { name: 'orders', may: ['introspect'] }, operator)
   made = { id: server.id, secret: server.credential }
   await Promise.all(names.map(start))
 })
@@ -85,7 +85,7 @@ function writeFiles(files: Record<string, string>) {
 /** As its user would, on a port of its own; resolves once it answers anything. */
 async function start(name: string) {
   const own = await freePort()
-  const { id, secret } = name === 'made-by-an-operator.js' ? made : RESOURCE_SERVER
+  const { id, secret } = name === 'made-by-an-operator.js' ? made : SERVICE
   const child = spawn(process.execPath, [join(dir, name)], {
     env: {
       PORT: String(own),

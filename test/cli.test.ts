@@ -208,35 +208,40 @@ test('keys, secrets and sessions of a customer', async () => {
   expect(await json(`sessions list ${id}`)).toEqual([])
 })
 
-test('resource servers', async () => {
+test('services', async () => {
   const made = await newCustomer()
-  const server = await json(`servers create --name gateway --customers ${made.customer.id}`)
+  const service = await json(
+    `services create --name gateway --may introspect --customers ${made.customer.id}`,
+  )
   const { access_token: token } = await session(made)
   const introspect = async (credential: string) => {
     const headers = { Authorization: `Bearer ${credential}` }
     const body = new URLSearchParams({ token })
     return (await fetch(`${settings.ASSAY_URL}/introspect`, { method: 'POST', headers, body })).json()
   }
-  expect(await introspect(server.credential)).toMatchObject({ active: true })
-  expect(await json('servers list')).toMatchObject([{ id: server.id, name: 'gateway' }])
-  const { stdout } = await assay(`servers rotate ${server.id}`)
+  expect(await introspect(service.credential)).toMatchObject({ active: true })
+  expect(await json('services list')).toMatchObject([
+    { id: service.id, name: 'gateway', may: ['introspect'] },
+  ])
+  const { stdout } = await assay(`services rotate ${service.id}`)
   expect(stdout).toMatch(/^previous credential +valid until 20\d\d-.*Z$/m)
-  expect(await assay(`servers rotate ${server.id}`)).toMatchObject({
+  expect(await assay(`services rotate ${service.id}`)).toMatchObject({
     code: 1,
     stderr: expect.stringContaining('end: current'),
   })
-  await json(`servers rotate ${server.id} --end current`)
-  expect(await introspect(server.credential)).toMatchObject({ active: true })
-  const rotated = await json(`servers rotate ${server.id} --overlap 0s`)
+  await json(`services rotate ${service.id} --end current`)
+  expect(await introspect(service.credential)).toMatchObject({ active: true })
+  const rotated = await json(`services rotate ${service.id} --overlap 0s`)
   expect(rotated.previous_until).toBeUndefined()
-  expect(await introspect(server.credential)).toMatchObject({ error: 'invalid_client' })
+  expect(await introspect(service.credential)).toMatchObject({ error: 'invalid_client' })
   expect(await introspect(rotated.credential)).toMatchObject({ active: true })
   const other = (await newCustomer()).customer.id
-  await json(`servers change ${server.id} --customers ${other} --wait`)
-  expect(await json(`servers change ${server.id} --name other`)).toMatchObject({ customers: [other] })
+  await json(`services change ${service.id} --customers ${other} --wait`)
+  const changed = await json(`services change ${service.id} --may introspect,revoke`)
+  expect(changed).toMatchObject({ may: ['introspect', 'revoke'], customers: [other] })
   expect(await introspect(rotated.credential)).toEqual({ active: false })
-  await json(`servers delete ${server.id}`)
-  expect(await json('servers list')).toEqual([])
+  await json(`services delete ${service.id}`)
+  expect(await json('services list')).toEqual([])
 })
 
 test('tokens, subjects and customers are revoked', async () => {
@@ -262,7 +267,7 @@ test.each([
   'revoke subject .. user-1',
   'keys delete aaaaaaaaaaaaaaaa ..',
   'sessions end aaaaaaaaaaaaaaaa .',
-  'servers delete ..',
+  'services delete ..',
 ])('%s is refused before it is sent, because a URL parser would resolve the dots', async words => {
   const refused = await assay(words, undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
   expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('an id has only') })

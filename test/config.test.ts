@@ -58,7 +58,7 @@ test('without any setting the server is embedded, and every default is as docume
     masterKeys: undefined,
     adminToken: undefined,
     operators: [],
-    resourceServers: [],
+    services: [],
     accessTokenTtl: 300,
     maxAccessTokenTtl: 900,
     refreshTokenTtl: 30 * 86_400,
@@ -98,7 +98,7 @@ test('the list of settings says which have a default and which are secret', () =
     'MASTER_KEYS',
     'ADMIN_TOKEN',
     'OPERATORS',
-    'RESOURCE_SERVERS',
+    'SERVICES',
   ])
   const written = SETTINGS.flatMap(({ name, default: text }) => (text === undefined ? [] : [[name, text]]))
   expect(load(Object.fromEntries(written))).toEqual(load({}))
@@ -246,15 +246,22 @@ const BAD: Record<string, string[]> = {
     `alice:${hex()},`,
     `alice:${hex()},alice:read:${hex()}`,
   ],
-  RESOURCE_SERVERS: [
+  SERVICES: [
     hex(),
-    `gateway:${hex().slice(0, 31)}`,
-    `gateway:${hex()}:${hex()}`,
-    `gate.way:${hex()}`,
-    `${'g'.repeat(65)}:${hex()}`,
-    `gateway:${hex()}+`,
-    `gateway:${hex()},`,
-    `gateway:${hex()},gateway:${hex()}`,
+    `gateway:${hex()}`,
+    `gateway:introspect:${hex().slice(0, 31)}`,
+    `gateway:introspect:${hex()}:${hex()}`,
+    `gate.way:introspect:${hex()}`,
+    `Gateway:introspect:${hex()}`,
+    `7gateway:introspect:${hex()}`,
+    `${'g'.repeat(41)}:introspect:${hex()}`,
+    `gateway:introspect:${hex()}+`,
+    `gateway:introspect:${hex()},`,
+    `gateway::${hex()}`,
+    `gateway:introspect+:${hex()}`,
+    `gateway:introspect+admin:${hex()}`,
+    `gateway:toString:${hex()}`,
+    `gateway:introspect:${hex()},gateway:revoke:${hex()}`,
   ],
   DATABASE_URL: [
     'localhost',
@@ -421,11 +428,11 @@ describe('secrets', () => {
     )
   })
 
-  test('of a resource server only the digest is kept', () => {
+  test('of a service only the digest is kept', () => {
     const secret = hex()
     const digest = createHash('sha256').update(secret).digest()
-    expect(load({ RESOURCE_SERVERS: `gateway:${secret}` }).resourceServers).toEqual([
-      { id: 'gateway', digest },
+    expect(load({ SERVICES: `gateway:introspect+revoke:${secret}` }).services).toEqual([
+      { name: 'gateway', may: ['introspect', 'revoke'], digest },
     ])
   })
 
@@ -442,7 +449,7 @@ describe('secrets', () => {
       DIRECT_DATABASE_URL: POSTGRES,
       REDIS_URL: 'redis://:p@h',
       OPERATORS: `alice:${hex()}`,
-      RESOURCE_SERVERS: `api:${hex()}`,
+      SERVICES: `api:introspect:${hex()}`,
     }
     const names = Object.keys(values)
     const env = Object.fromEntries(names.map(name => [`${name}_FILE`, `/run/secrets/${name}`]))
@@ -505,7 +512,7 @@ describe('H19: weak settings are refused', () => {
   ])('%s as a token or a secret', weak => {
     expect(problemsOf({ ADMIN_TOKEN: weak })).toEqual(refusal('ADMIN_TOKEN'))
     expect(problemsOf({ OPERATORS: `alice:${weak}` })).toEqual(refusal('OPERATORS'))
-    expect(problemsOf({ RESOURCE_SERVERS: `api:${weak}` })).toEqual(refusal('RESOURCE_SERVERS'))
+    expect(problemsOf({ SERVICES: `api:introspect:${weak}` })).toEqual(refusal('SERVICES'))
   })
 
   test('no secret that a generator made is called weak', () => {
@@ -529,16 +536,16 @@ describe('H19: weak settings are refused', () => {
     ['two master keys', { MASTER_KEYS: `a:${SAME.toString('base64')},b:${SAME.toString('base64url')}` }],
     ['two operators', { OPERATORS: `a:${OTHER},b:read:${OTHER}` }],
     ['an operator and the token', { OPERATORS: `a:${OTHER}`, ADMIN_TOKEN: OTHER }],
-    ['an operator and a server', { OPERATORS: `a:${OTHER}`, RESOURCE_SERVERS: `a:${OTHER}` }],
-    ['two resource servers', { RESOURCE_SERVERS: `a:${OTHER},b:${OTHER}` }],
+    ['an operator and a service', { OPERATORS: `a:${OTHER}`, SERVICES: `a:issue:${OTHER}` }],
+    ['two services', { SERVICES: `a:issue:${OTHER},b:issue:${OTHER}` }],
     [
       'master key and token',
       { MASTER_KEYS: `a:${SAME.toString('base64')}`, ADMIN_TOKEN: SAME.toString('base64') },
     ],
-    ['a server and the token', { RESOURCE_SERVERS: `a:${OTHER}`, ADMIN_TOKEN: OTHER }],
+    ['a service and the token', { SERVICES: `a:issue:${OTHER}`, ADMIN_TOKEN: OTHER }],
     [
-      'a master key and a server',
-      { MASTER_KEYS: `a:${SAME.toString('base64')}`, RESOURCE_SERVERS: `a:${SAME.toString('base64url')}` },
+      'a master key and a service',
+      { MASTER_KEYS: `a:${SAME.toString('base64')}`, SERVICES: `a:issue:${SAME.toString('base64url')}` },
     ],
     [
       'the characters of a token as a key',

@@ -9,7 +9,7 @@ import { CredentialFiles } from '../server/config/credential-files.ts'
 import { type Credentials, loadConfig } from '../server/config/load.ts'
 import { createLog } from '../server/lib/logger.ts'
 
-/** Files of operators' tokens and resource servers' secrets that change while the server runs. */
+/** Files of operators' tokens and services' secrets that change while the server runs. */
 
 const KEY = Buffer.from('a master key of a test, 32 bytes').toString('base64url')
 const token = (name: string) => `${name}-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5Pa0`
@@ -59,14 +59,14 @@ test('a new operator token works and the old one is refused once two readings ag
   expect(JSON.stringify(lines)).not.toMatch(/Qm8sVx2/)
 })
 
-test('operators and resource servers come and go, each by its own file', async () => {
+test('operators and services come and go, each by its own file', async () => {
   const { files, write, operators, credentials, said } = load({
     ADMIN_TOKEN: token('first'),
     OPERATORS: `alice:${token('alice')},bob:read:${token('bob')}`,
-    RESOURCE_SERVERS: `gateway:${secret('G')},api:${secret('A')}`,
+    SERVICES: `gateway:introspect:${secret('G')},api:introspect:${secret('A')}`,
   })
   write('OPERATORS', `bob:${token('bob')},carol:${token('carol')}`)
-  write('RESOURCE_SERVERS', `gateway:${secret('H')}`)
+  write('SERVICES', `gateway:introspect:${secret('H')}`)
   await files.start()
   files.stop()
   expect(['first', 'alice', 'bob', 'carol'].map(each => name(operators, token(each)))).toEqual([
@@ -75,11 +75,11 @@ test('operators and resource servers come and go, each by its own file', async (
     'bob',
     'carol',
   ])
-  expect(credentials().resourceServers.map(({ id }) => id)).toEqual(['gateway'])
+  expect(credentials().services.map(({ name }) => name)).toEqual(['gateway'])
   expect(said()).toMatchObject([
     {
       operators: { added: ['carol'], removed: ['alice'], changed: ['bob'] },
-      resourceServers: { added: [], removed: ['api'], changed: ['gateway'] },
+      services: { added: [], removed: ['api'], changed: ['gateway'] },
     },
   ])
 })

@@ -49,7 +49,7 @@ describe('deploy/kubernetes', () => {
     expect(config.databaseUrl).toMatch(/^postgres:/)
     expect(config.masterKeys).toHaveLength(1)
     expect(config.signup).toBe('closed')
-    expect(config.resourceServers).toHaveLength(1)
+    expect(config.services).toHaveLength(1)
   })
 
   test('the probes ask for paths that there are, on the port that the image listens on', () => {

@@ -130,7 +130,7 @@ describe('every schema', () => {
       'RevokeRequest',
       'TokenMembers',
       'ApiKeyMembers',
-      'ServerMembers',
+      'ServiceMembers',
       'AuditEvent properties detail',
       'WholeAuditEvent properties detail',
       'OrderedAuditEvent properties detail',
@@ -512,7 +512,7 @@ const bad: Trial[] = [
     status: 400,
     headers: { ...ID, ...JSON_TYPE },
     body: { error: 'invalid_grant', error_description: SECRET, request_id: 'r1' },
-    message: /\/error fails const/,
+    message: /\/error fails enum/,
   },
   {
     name: "an error with another request's id",

@@ -51,7 +51,7 @@ test('wrong settings are told all at once, with exit code 78, and nothing is mad
     MAX_STALENESS: '1ms',
     SIGNUP: 'perhaps',
     ADMIN_TOKEN: secret,
-    RESOURCE_SERVERS: `gateway:${secret}`,
+    SERVICES: `gateway:introspect:${secret}`,
     LOG_LEVEL: 'loud',
   })
   expect(code).toBe(78)
@@ -63,7 +63,7 @@ test('wrong settings are told all at once, with exit code 78, and nothing is mad
     'MAX_STALENESS',
     'SIGNUP',
     'ADMIN_TOKEN',
-    'RESOURCE_SERVERS',
+    'SERVICES',
     'LOG_LEVEL',
   ])
     expect(told).toContain(name)

@@ -131,19 +131,6 @@ CREATE TABLE "assay"."replicas" (
 	"version" text DEFAULT '' NOT NULL
 );
 --> statement-breakpoint
-CREATE TABLE "assay"."resource_servers" (
-	"id" text PRIMARY KEY NOT NULL,
-	"name" text,
-	"digest" "bytea" NOT NULL,
-	"previous_digest" "bytea",
-	"previous_until" timestamp with time zone,
-	"customers" text,
-	"scopes" text,
-	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
-	"retry_digest" "bytea",
-	CONSTRAINT "resource_servers_retry" UNIQUE("retry_digest")
-);
---> statement-breakpoint
 CREATE TABLE "assay"."revocations" (
 	"seq" bigint PRIMARY KEY NOT NULL,
 	"kind" text NOT NULL,
@@ -152,6 +139,22 @@ CREATE TABLE "assay"."revocations" (
 	"epoch" bigint DEFAULT 0 NOT NULL,
 	"dead_after" timestamp with time zone NOT NULL,
 	CONSTRAINT "revocations_kind" CHECK ("assay"."revocations"."kind" in ('token', 'session', 'subject', 'customer', 'everyone'))
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."services" (
+	"id" text PRIMARY KEY NOT NULL,
+	"name" text NOT NULL,
+	"digest" "bytea" NOT NULL,
+	"previous_digest" "bytea",
+	"previous_until" timestamp with time zone,
+	"may" text NOT NULL,
+	"customers" text,
+	"scopes" text,
+	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL,
+	"last_used_at" timestamp with time zone,
+	"retry_digest" "bytea",
+	CONSTRAINT "services_name" UNIQUE("name"),
+	CONSTRAINT "services_retry" UNIQUE("retry_digest")
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."sessions" (

@@ -22,7 +22,8 @@ export interface NewCustomer {
   sealedDataKey: Uint8Array
   sealedAccessSecret: Uint8Array
   sealedRefreshSecret: Uint8Array
-  newApiKeyId: string
+  /** Undefined: it has no API key yet. */
+  newApiKeyId: string | undefined
   apiKeyScope: string
   apiKeyDigest: Uint8Array
 }
@@ -32,13 +33,13 @@ export interface NewCustomer {
  *
  * 1. `inserted` is the customer with its data key, if it was inserted.
  * 2. `keyed` inserts its first two signing keys.
- * 3. `credentialed` inserts its first API key.
+ * 3. `credentialed` inserts its first API key, if it has one.
  */
 export const newCustomerParts = (condition = sql``, issuedUntil = sql`'-infinity'`) => sql`
   inserted as (
     ${insertInto(customers, 'id', 'email', 'name', 'passwordHash', 'sealedDataKey', 'apiKeys', 'createdAt', 'issuedUntil')}
     select ${param('customerId')}, ${param('email')}, ${param('name')}, ${param('passwordHash')},
-      ${param('sealedDataKey')}, 1, ${now}, ${issuedUntil} ${condition}
+      ${param('sealedDataKey')}, num_nonnulls(${param('newApiKeyId')}::text), ${now}, ${issuedUntil} ${condition}
     on conflict (${bare(customers.email)}) do nothing
     returning ${customers.id} as customer_id, ${customers.createdAt} as t
   ),
@@ -51,12 +52,12 @@ export const newCustomerParts = (condition = sql``, issuedUntil = sql`'-infinity
   ),
   credentialed as (
     ${insertInto(apiKeys, 'id', 'customerId', 'name', 'scope', 'digest', 'createdAt')}
-    select ${param('newApiKeyId')}, customer_id, 'first key', ${param('apiKeyScope')}, ${param('apiKeyDigest')}, t
-    from inserted
+    select ${param('newApiKeyId')}::text, customer_id, 'first key', ${param('apiKeyScope')}, ${param('apiKeyDigest')}, t
+    from inserted where ${param('newApiKeyId')}::text is not null
   )`
 
 /** The detail of a new customer's audit event. */
-export const newCustomerDetail = sql`json_build_object('api_key_id', ${param('newApiKeyId')}::text)::text`
+export const newCustomerDetail = sql`json_strip_nulls(json_build_object('api_key_id', ${param('newApiKeyId')}::text))::text`
 
 /**
  * A customer and its session. No row: the email is taken.

@@ -27,12 +27,12 @@ export const findListed = query('findListed', (db, { customerId }: Params<{ cust
   db.select(LISTED).from(customers).where(eq(customers.id, customerId)),
 )
 
-/** Finds a customer with the digest of its API key of this id, or null if that key was deleted. */
+/** Finds a customer with the digest of its API key of this id, or null if there is no such key. */
 export const findCreated = query(
   'findCreated',
   (db, { customerId, apiKeyId }: Params<{ customerId: string; apiKeyId: string }>) =>
     db
-      .select({ ...LISTED, digest: apiKeys.digest })
+      .select({ ...LISTED, passwordHash: customers.passwordHash, digest: apiKeys.digest })
       .from(customers)
       .leftJoin(apiKeys, eq(apiKeys.id, apiKeyId))
       .where(eq(customers.id, customerId)),

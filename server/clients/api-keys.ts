@@ -6,6 +6,7 @@ import {
   deleteApiKey as removeApiKey,
 } from '../../db/queries/api-keys.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
+import { isOperator } from '../audit/actor.ts'
 import { fromTheSystem, matches, newApiKeyId, newCredential } from '../crypto/credentials.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -56,7 +57,7 @@ function retryFor(
   { actor }: AuditContext,
   retryKey: string,
 ): IdempotentRequest {
-  const asking = actor.startsWith('operator:') ? actor : 'customer'
+  const asking = isOperator(actor) ? actor : 'customer'
   const seed = `api key ${customerId} ${asking} ${retryKey}`
   return retryOf(keyRing.installationKey, seed, [name, scope, expiresIn])
 }

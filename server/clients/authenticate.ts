@@ -1,5 +1,6 @@
 import type { Database } from '../../db/client.ts'
 import { touchApiKeys } from '../../db/queries/api-keys.ts'
+import { touchServices } from '../../db/queries/services.ts'
 import type { Config } from '../config/load.ts'
 import { customerNamedBy, customerOfApiKeyId } from '../crypto/credentials.ts'
 import { apiKeyOf, isMissing } from '../keys/customer-keys.ts'
@@ -10,12 +11,19 @@ import { type Waiting, whenReady } from '../lib/when-ready.ts'
 import { WriteBuffer } from '../lib/write-buffer.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { ClientCredential } from './client-credential.ts'
-import type { AllowList, ResourceServers } from './resource-servers.ts'
+import type { Permissions, ServiceClients } from './service-clients.ts'
 
 /** A client whose credential was verified. */
 export type AuthenticatedClient =
   | { kind: 'api_key'; id: string; customerId: string; scope: string }
-  | ({ kind: 'resource_server'; id: string } & AllowList)
+  | AuthenticatedService
+
+export type AuthenticatedService = {
+  kind: 'service'
+  /** The `client_id`: of a service from the setting it is the name. */
+  id: string
+  name: string
+} & Permissions
 
 /** `last used` is written at most this often (ms). */
 const TOUCH_INTERVAL_MS = 60_000
@@ -24,31 +32,40 @@ export interface CredentialsOptions {
   db: Database
   changeFeed: ChangeFeed
   keys: KeyCache
-  resourceServers: ResourceServers
-  config: Pick<Config, 'resourceServers'>
+  serviceClients: ServiceClients
+  config: Pick<Config, 'services'>
   log: Log
 }
 
 export class ClientAuthenticator {
   readonly #options: CredentialsOptions
-  /** Digests of the resource servers from the setting RESOURCE_SERVERS, by id. */
-  #configured = new Map<string, Buffer>()
-  readonly #used: WriteBuffer<string>
+  /** The services from the setting SERVICES, by name. */
+  #configured = new Map<string, Config['services'][number]>()
+  readonly #usedKeys: WriteBuffer<string>
+  readonly #usedServices: WriteBuffer<string>
 
   constructor(options: CredentialsOptions) {
     this.#options = options
     this.replaceConfigured(options.config)
     const { db, log } = options
-    this.#used = new WriteBuffer({
-      write: ids => touchApiKeys(db, { ids: JSON.stringify(ids) }),
-      quiet: TOUCH_INTERVAL_MS,
-      log,
-    })
+    const usedOf = (touch: typeof touchApiKeys) =>
+      new WriteBuffer<string>({
+        write: ids => touch(db, { ids: JSON.stringify(ids) }),
+        quiet: TOUCH_INTERVAL_MS,
+        log,
+      })
+    this.#usedKeys = usedOf(touchApiKeys)
+    this.#usedServices = usedOf(touchServices)
   }
 
   /** Secrets that are not among these are refused from now on. */
-  replaceConfigured({ resourceServers }: Pick<Config, 'resourceServers'>) {
-    this.#configured = new Map(resourceServers.map(({ id, digest }) => [id, digest]))
+  replaceConfigured({ services }: Pick<Config, 'services'>) {
+    this.#configured = new Map(services.map(service => [service.name, service]))
+  }
+
+  /** Whether the setting SERVICES has a service of this name. */
+  isConfigured(name: string): boolean {
+    return this.#configured.has(name)
   }
 
   /**
@@ -56,22 +73,29 @@ export class ClientAuthenticator {
    * unknown.
    */
   async authenticate(presented: ClientCredential): Promise<AuthenticatedClient | undefined> {
-    const { parsed, clientId } = presented
+    const { parsed } = presented
     if (parsed?.prefix === 'assay_ak') return this.#authenticateApiKey(parsed.id, presented)
-    if (parsed?.prefix === 'assay_rs') return this.#authenticateServer(parsed.id, presented)
-    const digest = clientId === undefined ? undefined : this.#configured.get(clientId)
-    if (digest === undefined || !presented.matches(digest)) return undefined
-    return { kind: 'resource_server', id: clientId!, customers: undefined, scopes: undefined }
+    return this.authenticateService(presented)
   }
 
-  async #authenticateServer(
-    id: string,
-    presented: ClientCredential,
-  ): Promise<AuthenticatedClient | undefined> {
+  /** Returns undefined if this is no valid credential of a service. Throws Unavailable if the state is unknown. */
+  async authenticateService(presented: ClientCredential): Promise<AuthenticatedService | undefined> {
+    const { parsed, clientId } = presented
+    if (parsed === undefined) return this.#authenticateConfigured(presented)
+    const { prefix, id } = parsed
+    if (prefix !== 'assay_sv' || (clientId !== undefined && clientId !== id)) return undefined
+    const service = await this.#options.serviceClients.authenticate(id, presented)
+    if (!service) return undefined
+    this.#usedServices.enqueue(id, id)
+    return { kind: 'service', id, ...service }
+  }
+
+  #authenticateConfigured(presented: ClientCredential): AuthenticatedService | undefined {
     const { clientId } = presented
-    if (clientId !== undefined && clientId !== id) return undefined
-    const limits = await this.#options.resourceServers.authenticate(id, presented)
-    return limits && { kind: 'resource_server', id, ...limits }
+    const configured = clientId === undefined ? undefined : this.#configured.get(clientId)
+    if (!configured || !presented.matches(configured.digest)) return undefined
+    const { name, may } = configured
+    return { kind: 'service', id: name, name, may, customers: undefined, scopes: undefined }
   }
 
   async #authenticateApiKey(
@@ -81,7 +105,7 @@ export class ClientAuthenticator {
     const { clientId } = presented
     if (clientId !== undefined && clientId !== customerNamedBy(id)) return undefined
     const caller = await whenReady(() => this.#judgeApiKey(id, presented))
-    if (caller) this.#used.enqueue(id, id)
+    if (caller) this.#usedKeys.enqueue(id, id)
     return caller
   }
 
@@ -102,11 +126,11 @@ export class ClientAuthenticator {
     return { kind: 'api_key', id, customerId, scope: key.scope }
   }
 
-  flush(): Promise<void> {
-    return this.#used.flush()
+  async flush(): Promise<void> {
+    await Promise.all([this.#usedKeys.flush(), this.#usedServices.flush()])
   }
 
-  stop(): Promise<void> {
-    return this.#used.stop()
+  async stop(): Promise<void> {
+    await Promise.all([this.#usedKeys.stop(), this.#usedServices.stop()])
   }
 }

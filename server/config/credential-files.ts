@@ -22,7 +22,7 @@ export interface CredentialFilesOptions {
 }
 
 /**
- * Reads the files of operators' tokens and of resource servers' secrets again while the server runs. A file that is
+ * Reads the files of operators' tokens and of services' secrets again while the server runs. A file that is
  * missing, empty or malformed changes nothing: what was read before stays in force.
  */
 export class CredentialFiles {
@@ -103,7 +103,7 @@ export class CredentialFiles {
     this.#options.log.info(
       {
         operators: difference(operatorsIn(before), operatorsIn(this.#credentials)),
-        resourceServers: difference(serversIn(before), serversIn(this.#credentials)),
+        services: difference(servicesIn(before), servicesIn(this.#credentials)),
       },
       'credentials were read again from their files',
     )
@@ -131,8 +131,9 @@ const operatorsIn = ({ adminToken, operators }: Credentials): Digests =>
     ),
   ])
 
-const serversIn = ({ resourceServers }: Credentials): Digests =>
-  new Map(resourceServers.map(({ id, digest }) => [id, digest.toString('hex')]))
+/** The services' names, and what each may do with which secret. */
+const servicesIn = ({ services }: Credentials): Digests =>
+  new Map(services.map(({ name, may, digest }) => [name, `${may.join('+')} ${digest.toString('hex')}`]))
 
 /** Names only. */
 function difference(before: Digests, after: Digests) {

@@ -16,12 +16,12 @@ type ReadFile = (path: string) => string
 export interface Config extends ReturnType<typeof toConfig> {
   /** The path of each secret that was read from a file. */
   secretFiles: Partial<Record<SettingName, string>>
-  /** The operators' tokens and resource servers' secrets as they were written. Some may be read again from their files. */
+  /** The operators' tokens and services' secrets as they were written. Some may be read again from their files. */
   credentialTexts: Partial<Record<CredentialSetting, string>>
 }
 
 /** These can change while the server runs, if they are in files. */
-export const CREDENTIAL_SETTINGS = ['ADMIN_TOKEN', 'OPERATORS', 'RESOURCE_SERVERS'] as const
+export const CREDENTIAL_SETTINGS = ['ADMIN_TOKEN', 'OPERATORS', 'SERVICES'] as const
 export type CredentialSetting = (typeof CREDENTIAL_SETTINGS)[number]
 /** Of these the user and the password can change. */
 export type UrlSetting = 'DATABASE_URL' | 'DIRECT_DATABASE_URL' | 'REDIS_URL'
@@ -152,7 +152,7 @@ const pickCredentials = (texts: Partial<Record<SettingName, string>>): Config['c
   Object.fromEntries(CREDENTIAL_SETTINGS.flatMap(name => (texts[name] ? [[name, texts[name]]] : [])))
 
 const credentialSettings = settings
-  .pick({ ADMIN_TOKEN: true, OPERATORS: true, RESOURCE_SERVERS: true })
+  .pick({ ADMIN_TOKEN: true, OPERATORS: true, SERVICES: true })
   .required({ ADMIN_TOKEN: true })
 const differing = z.custom<Settings>().check(secretsDiffer)
 
@@ -190,7 +190,7 @@ const toCredentials = (s: Pick<Settings, CredentialSetting>) => ({
     readOnly,
     digest: digest(secret),
   })),
-  resourceServers: (s.RESOURCE_SERVERS ?? []).map(({ id, secret }) => ({ id, digest: digest(secret) })),
+  services: (s.SERVICES ?? []).map(({ id, may, secret }) => ({ name: id, may, digest: digest(secret) })),
 })
 
 function toConfig(s: Settings) {

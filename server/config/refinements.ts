@@ -96,15 +96,13 @@ const ONE_EACH = 'write another random one, for example what `openssl rand -hex 
 function secretsIn(s: Settings, isUsable: (name: SettingName) => boolean): Owned[] {
   const keys = isUsable('MASTER_KEYS') ? (s.MASTER_KEYS ?? []) : []
   const tokens = isUsable('ADMIN_TOKEN') && s.ADMIN_TOKEN !== undefined ? [s.ADMIN_TOKEN] : []
-  const servers = isUsable('RESOURCE_SERVERS') ? (s.RESOURCE_SERVERS ?? []) : []
+  const services = isUsable('SERVICES') ? (s.SERVICES ?? []) : []
   const operators = isUsable('OPERATORS') ? (s.OPERATORS ?? []) : []
   return [
     ...keys.map(({ bytes }, i): Owned => ({ owner: ['MASTER_KEYS', i], spellings: [base64url(bytes)] })),
     ...tokens.map((token): Owned => ({ owner: ['ADMIN_TOKEN'], spellings: spellings(token) })),
     ...operators.map(({ secret }, i): Owned => ({ owner: ['OPERATORS', i], spellings: spellings(secret) })),
-    ...servers.map(
-      ({ secret }, i): Owned => ({ owner: ['RESOURCE_SERVERS', i], spellings: spellings(secret) }),
-    ),
+    ...services.map(({ secret }, i): Owned => ({ owner: ['SERVICES', i], spellings: spellings(secret) })),
   ]
 }
 

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { adminToken, masterKeys, operators, resourceServers } from './secret-schemas.ts'
+import { adminToken, masterKeys, operators, services } from './secret-schemas.ts'
 import {
   cookieName,
   count,
@@ -39,7 +39,10 @@ export const settings = z.object({
     .optional()
     .meta(secret)
     .describe('more operators, whom the audit names: `name:token,name:read:token`'),
-  RESOURCE_SERVERS: resourceServers.optional().meta(secret).describe('`id:secret,...`; who may introspect'),
+  SERVICES: services
+    .optional()
+    .meta(secret)
+    .describe('`name:right+right:secret,...`; services that serve all customers'),
   ACCESS_TOKEN_TTL: seconds('1s', '24h', '5m').prefault('5m').describe('life of an access token'),
   MAX_ACCESS_TOKEN_TTL: seconds('1s', '24h', '15m')
     .prefault('15m')

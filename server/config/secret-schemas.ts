@@ -1,9 +1,10 @@
 import { z } from 'zod'
+import { RIGHTS, type Right } from '../clients/rights.ts'
 import type { SealingKey } from '../crypto/envelope.ts'
 import { listOf } from './values.ts'
 
 const MASTER_KEY = /^[A-Za-z0-9._-]{1,32}:[A-Za-z0-9+/_-]{43}=?$/
-const RESOURCE_SERVER = /^[A-Za-z0-9_-]{1,64}:[A-Za-z0-9_-]{32,}$/
+const SERVICE = /^[a-z][a-z0-9-]{0,39}:[a-z]+(?:\+[a-z]+)*:[A-Za-z0-9_-]{32,}$/
 // RFC 6750 2.1, b64token: a Bearer header can't carry any other character.
 const TOKEN = '(?=.{32,}$)[A-Za-z0-9._~+/-]+=*'
 const ADMIN_TOKEN = new RegExp(`^${TOKEN}$`)
@@ -75,22 +76,32 @@ export const adminToken = z
       .refine(token => isStrong(Buffer.from(token)), `${WEAK}what \`openssl rand -base64 32\` prints`),
   )
 
-const resourceServer = z
+function toService(text: string) {
+  const { id: name, secret: rest } = pair(text)
+  const { id: rights, secret } = pair(rest)
+  return { id: name, may: [...new Set(rights.split('+'))] as Right[], secret }
+}
+
+const service = z
   .string()
   .regex(
-    RESOURCE_SERVER,
-    'must be an id (1 to 64 of A-Z a-z 0-9 _ -), a colon and a secret of at least 32 of A-Z a-z 0-9 _ -, ' +
-      'for example gateway: and what `openssl rand -hex 32` prints',
+    SERVICE,
+    'must be a name (a letter, then up to 39 of a-z 0-9 -), a colon, its rights with + between them, a colon and a secret ' +
+      'of at least 32 of A-Z a-z 0-9 _ -, for example gateway:introspect: and what `openssl rand -hex 32` prints',
   )
-  .transform(pair)
+  .transform(toService)
   .refine(
-    server => isStrong(Buffer.from(server.secret)),
-    `${WEAK}gateway: and what \`openssl rand -hex 32\` prints`,
+    ({ may }) => may.every(right => RIGHTS.includes(right)),
+    `has a right that does not exist; the rights are ${RIGHTS.join(', ')}, for example gateway:introspect+revoke:SECRET`,
+  )
+  .refine(
+    ({ secret }) => isStrong(Buffer.from(secret)),
+    `${WEAK}gateway:introspect: and what \`openssl rand -hex 32\` prints`,
   )
 
-export const resourceServers = listOf(resourceServer).refine(
+export const services = listOf(service).refine(
   idsDiffer,
-  'has two entries with one id; give each its own, for example gateway:SECRET,api:SECRET',
+  'has two entries with one name; give each its own, for example gateway:introspect:SECRET,shop:issue+refresh:SECRET',
 )
 
 function toOperator(text: string) {

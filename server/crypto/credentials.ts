@@ -4,15 +4,15 @@ import { encodeBase32 } from './base32.ts'
 import { installationMac } from './mac.ts'
 
 const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
-const CREDENTIAL = /^(assay_ak|assay_rs)_([A-Za-z0-9]{1,64})_[A-Za-z0-9]{43}_([A-Za-z0-9]{6})$/
+const CREDENTIAL = /^(assay_ak|assay_sv)_([A-Za-z0-9]{1,64})_[A-Za-z0-9]{43}_([A-Za-z0-9]{6})$/
 const CUSTOMER_ID = /^[a-z2-7]{16}$/
 const API_KEY_ID = /^([a-z2-7]{16})([a-z2-7]{8})([a-z2-7]{8})$/
 
 /**
- * Says what the secret opens, to its reader and to secret scanners: an API key, or a resource server's
+ * Says what the secret opens, to its reader and to secret scanners: an API key, or a service's
  * credential.
  */
-type Prefix = 'assay_ak' | 'assay_rs'
+type Prefix = 'assay_ak' | 'assay_sv'
 
 /** Customer ids have 10 random bytes (16 characters); session ids, `jti` and the rest 15 (24 characters). */
 export function randomId(bytes: 10 | 15): string {
@@ -98,21 +98,21 @@ export function newApiKeyId(installationKey: Uint8Array, customerId: string, dra
   return name + installationMac(installationKey, 'api key id', name, 5)
 }
 
-const SERVER_ID = /^([a-z2-7]{16})([a-z2-7]{8})$/
+const SERVICE_ID = /^([a-z2-7]{16})([a-z2-7]{8})$/
 
-/** Generates a resource server's id, with a MAC as in an API key's id. Characters: random 16, MAC 8. */
-export function newServerId(installationKey: Uint8Array): string {
+/** Generates a service's id, with a MAC as in an API key's id. Characters: random 16, MAC 8. */
+export function newServiceId(installationKey: Uint8Array): string {
   const name = encodeBase32(randomBytes(10))
-  return name + installationMac(installationKey, 'server id', name, 5)
+  return name + installationMac(installationKey, 'service id', name, 5)
 }
 
 /** Whether we generated this id. Compares in constant time. */
-export function isServerId(installationKey: Uint8Array, id: string): boolean {
-  const [, name, mac] = SERVER_ID.exec(id) ?? []
+export function isServiceId(installationKey: Uint8Array, id: string): boolean {
+  const [, name, mac] = SERVICE_ID.exec(id) ?? []
   if (name === undefined || mac === undefined) return false
   return timingSafeEqual(
     Buffer.from(mac),
-    Buffer.from(installationMac(installationKey, 'server id', name, 5)),
+    Buffer.from(installationMac(installationKey, 'service id', name, 5)),
   )
 }
 

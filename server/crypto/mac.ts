@@ -11,7 +11,7 @@ const PURPOSES = [
   'kid',
   'issuer',
   'api key id',
-  'server id',
+  'service id',
   'retry',
   'cached record',
   'limit',

@@ -4,6 +4,7 @@ import type { NewCustomer } from '../../db/queries/accounts.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import { type AdminCustomer, findCreated, insertCustomerAlone } from '../../db/queries/customers.ts'
 import { findErasure } from '../../db/queries/erasure.ts'
+import { isService } from '../audit/actor.ts'
 import { newApiKey } from '../clients/api-keys.ts'
 import { fromRetry, fromTheSystem, matches, newCustomerId, type RandomSource } from '../crypto/credentials.ts'
 import { seal } from '../crypto/envelope.ts'
@@ -30,14 +31,15 @@ interface Hashed extends NewAccount {
 
 interface Created {
   customer: AdminCustomer
-  apiKey: string
+  /** Undefined for a service: it acts for the customer with its own credential. */
+  apiKey: string | undefined
 }
 
 /**
- * Creates a customer. Without a password, login is impossible until one is set. With a `retryKey`, a
- * repeated request returns the same customer and API key as long as both exist: both are derived from the
- * key, which is not stored. Throws `conflict` if the email is taken, and `invalid_request` for a different
- * request with the same key.
+ * Creates a customer, with an API key unless a service asks. Without a password, login is impossible until one is set. With a
+ * `retryKey`, a repeated request returns the same customer and API key as long as both exist: both are derived from the key,
+ * which is not stored. Throws `conflict` if the email is taken, RateLimitedError for a service, and `invalid_request` for a
+ * different request with the same key.
  */
 export async function createCustomer(
   services: Services,
@@ -45,10 +47,11 @@ export async function createCustomer(
   origin: AuditContext,
   retryKey?: string,
 ): Promise<Created> {
+  if (isService(origin.actor)) await services.limits.take('createOfService', origin.actor)
   const seed = retryKey === undefined ? undefined : `${origin.actor} ${retryKey}`
   const hashed = { ...account, passwordHash: await hashFor(services, origin.actor, account.password, seed) }
   const draw = seed === undefined ? undefined : drawForAccount(services, seed, hashed)
-  const before = async () => draw && findMadeBefore(services, draw)
+  const before = async () => draw && findMadeBefore(services, draw, hashed, origin)
   // If two requests with one key race, the second look-up finds the customer that the other request
   // created.
   const created = (await before()) ?? (await insert(services, hashed, origin, draw)) ?? (await before())
@@ -80,11 +83,16 @@ function drawForAccount(services: Services, seed: string, { email, name, passwor
  * Finds what an earlier attempt created. Throws `invalid_request` if that was for a different request or
  * was deleted since.
  */
-async function findMadeBefore({ db, keyRing }: Services, draw: RandomSource): Promise<Created | undefined> {
+async function findMadeBefore(
+  { db, keyRing }: Services,
+  draw: RandomSource,
+  asked: Hashed,
+  { actor }: AuditContext,
+): Promise<Created | undefined> {
   const customerId = newCustomerId(draw)
   const { id: apiKeyId, text } = newApiKey(keyRing, customerId, draw)
   const [found] = await findCreated(db, { customerId, apiKeyId })
-  if (found) return again(found, text)
+  if (found) return isService(actor) ? againWithoutKey(found, asked) : again(found, text)
   // Creating the customer again would make an erased customer's API key valid again.
   if ((await findErasure(db, { customerId })).length > 0) throw ERASED
   return undefined
@@ -100,7 +108,8 @@ async function insert(
   origin: AuditContext,
   draw?: RandomSource,
 ) {
-  const { apiKey, ...made } = newCustomer(keyRing, { email, name, passwordHash }, draw)
+  const account = { email, name, passwordHash }
+  const { apiKey, ...made } = newCustomer(keyRing, account, draw, { withApiKey: !isService(origin.actor) })
   const [inserted] = await insertCustomerAlone(db, { ...origin, ...made }).catch(unlessMade)
   if (!inserted) return undefined
   const { customerId: id } = made
@@ -115,8 +124,18 @@ function unlessMade(error: unknown): [] {
   throw error
 }
 
+type Found = AdminCustomer & { passwordHash: string; digest: Uint8Array | null }
+
+/** Returns the earlier result, for a service. Throws `invalid_request` unless the customer is still as this request describes it. */
+function againWithoutKey({ digest: _, passwordHash, ...customer }: Found, asked: Hashed): Created {
+  const { email, name = null, password } = asked
+  const isSamePassword = password === undefined || passwordHash === asked.passwordHash
+  if (customer.email !== email || customer.name !== name || !isSamePassword) throw OTHER_REQUEST
+  return { customer, apiKey: undefined }
+}
+
 /** Returns the earlier result. Throws `invalid_request` unless exactly that API key still exists. */
-function again({ digest, ...customer }: AdminCustomer & { digest: Uint8Array | null }, apiKey: string) {
+function again({ digest, passwordHash: _, ...customer }: Found, apiKey: string): Created {
   if (digest === null) throw KEY_DELETED
   if (!matches(digest, apiKey)) throw OTHER_REQUEST
   return { customer, apiKey }
@@ -131,22 +150,23 @@ const ERASED = new ApiError(
   'the customer of this Idempotency-Key was erased; use a new one',
 )
 
-/** Creates the initial data of a customer: its id, its secrets, and an API key, which is shown once. */
+/** Creates the initial data of a customer: its id, its secrets, and perhaps an API key, which is shown once. */
 export function newCustomer(
   keyRing: KeyRing,
   account: Pick<NewCustomer, 'email' | 'name' | 'passwordHash'>,
   draw = fromTheSystem,
-): NewCustomer & { apiKey: string } {
+  { withApiKey } = { withApiKey: true },
+): NewCustomer & { apiKey: string | undefined } {
   const customerId = newCustomerId(draw)
   const { id, digest, text } = newApiKey(keyRing, customerId, draw)
   return {
     ...account,
     ...newSecrets(keyRing, customerId),
     customerId,
-    newApiKeyId: id,
+    newApiKeyId: withApiKey ? id : undefined,
     apiKeyDigest: digest,
     apiKeyScope: `${ANY} ${SESSIONS}`,
-    apiKey: text,
+    apiKey: withApiKey ? text : undefined,
   }
 }
 

@@ -2,6 +2,7 @@ import type { Context, Next } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type { AuthenticatedClient } from '../clients/authenticate.ts'
 import type { ClientCredential } from '../clients/client-credential.ts'
+import { assertRight } from '../clients/rights.ts'
 import { isActive } from '../customers/accounts.ts'
 import { customerExists, findCustomer, NO_CUSTOMER } from '../customers/admin.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
@@ -9,68 +10,50 @@ import { ACCOUNT, hasAll, SESSIONS, scopesOf } from '../jwt/scopes.ts'
 import { ApiError, TokenMissing } from '../lib/errors.ts'
 import { readForm } from './body.ts'
 import { bearerToken, clientCredential, headerCredential } from './credentials.ts'
-import type {
-  AccountEnv,
-  ApiKeyClient,
-  ApiKeyEnv,
-  AppContext,
-  ClientEnv,
-  CustomerEnv,
-  OperatorEnv,
-  Services,
+import {
+  type AccountEnv,
+  type AppContext,
+  type ClientEnv,
+  type CustomerEnv,
+  credentialName,
+  type OperatorEnv,
+  type Services,
 } from './env.ts'
 import { inTurn } from './in-turn.ts'
 import { customerParam } from './params.ts'
+import { routeName } from './route.ts'
 
 const NO_CREDENTIAL = new ApiError('invalid_client', 'send a credential: Authorization: Bearer assay_ak_...')
 const INVALID_CREDENTIAL = new ApiError(
   'invalid_client',
-  'this is no valid API key or resource-server credential',
+  'this is not a valid credential of a customer (API key) or of a service',
 )
 
-/** Throws `invalid_client`. */
+/** `route`: as in RIGHT_OF_ROUTE. Throws `invalid_client`, or `unauthorized_client` for a service without the right. */
 export async function authenticateClient(
   { clients }: Pick<Services, 'clients'>,
   credential: ClientCredential | undefined,
+  route: string,
 ): Promise<AuthenticatedClient> {
   const client = credential && (await clients.authenticate(credential))
   if (!client) throw credential ? INVALID_CREDENTIAL : NO_CREDENTIAL
+  if (client.kind === 'service') assertRight(client, route, 'unauthorized_client')
   return client
 }
 
-/** Throws `invalid_client`, or `unauthorized_client` for a resource server. */
-export async function authenticateApiKey(
-  services: Pick<Services, 'clients'>,
-  credential: ClientCredential | undefined,
-): Promise<ApiKeyClient> {
-  const client = await authenticateClient(services, credential)
-  if (client.kind !== 'api_key')
-    throw new ApiError(
-      'unauthorized_client',
-      'only an API key of a customer may do this; a resource server may not',
-    )
-  return client
-}
-
-/** An API key or a resource server, by the Authorization header. */
+/** An API key or a service, by the Authorization header. */
 export const requireClient = createMiddleware<ClientEnv>(async (c, next) => {
   const credential = headerCredential(c.req.header('authorization'))
-  c.set('client', await authenticateClient(c.get('services'), credential))
+  c.set('client', await authenticateClient(c.get('services'), credential, routeName(c)))
   await next()
 })
 
-/** An API key or a resource server, by the header or the form. */
+/** An API key or a service, by the header or the form. */
 export const requireFormClient = createMiddleware<ClientEnv>(async (c, next) => {
   const form = await readForm(c)
   const credential = clientCredential(c.req.header('authorization'), form)
-  c.set('client', await authenticateClient(c.get('services'), credential))
+  c.set('client', await authenticateClient(c.get('services'), credential, routeName(c)))
   c.set('form', form)
-  await next()
-})
-
-export const requireApiKey = createMiddleware<ApiKeyEnv>(async (c, next) => {
-  const credential = headerCredential(c.req.header('authorization'))
-  c.set('client', await authenticateApiKey(c.get('services'), credential))
   await next()
 })
 
@@ -118,13 +101,18 @@ export const requireAccount = createMiddleware<AccountEnv>(async (c, next) => {
   await runForCustomer(c, next, INVALID_TOKEN, () => isActive(c.get('services'), customerId))
 })
 
+const NAME_CUSTOMER_IN_PATH = new ApiError(
+  'insufficient_scope',
+  'a service names the customer in the path; use /admin/customers/{customer}/sessions, or /subjects/revoke there',
+)
+
 /** The customer itself, or one of its API keys with the scope for sessions. */
 export const requireAccountOrSessionsKey = createMiddleware<CustomerEnv>(async (c, next) => {
   const credential = headerCredential(c.req.header('authorization'))
   if (credential === undefined) return requireAccount(c as Context, next)
-  const client = await authenticateClient(c.get('services'), credential)
-  if (client.kind !== 'api_key')
-    throw new ApiError('insufficient_scope', 'a resource server may not manage sessions')
+  const client = await c.get('services').clients.authenticate(credential)
+  if (!client) throw INVALID_CREDENTIAL
+  if (client.kind !== 'api_key') throw NAME_CUSTOMER_IN_PATH
   if (!scopesOf(client.scope).includes(SESSIONS))
     throw new ApiError('insufficient_scope', `this API key lacks the scope ${SESSIONS}`)
   c.set('customerId', client.customerId)
@@ -132,8 +120,8 @@ export const requireAccountOrSessionsKey = createMiddleware<CustomerEnv>(async (
   await runForCustomer(c, next, INVALID_CREDENTIAL, () => isActive(c.get('services'), client.customerId))
 })
 
-const NO_OPERATOR_TOKEN = 'send an operator token: Authorization: Bearer ...'
-const NOT_AN_OPERATOR_TOKEN = 'this is no operator token'
+const NO_OPERATOR_TOKEN = 'send an operator token, or a service credential: Authorization: Bearer ...'
+const NOT_AN_OPERATOR_TOKEN = 'this is neither an operator token nor a service credential'
 const READ_ONLY_TOKEN = 'this operator token only reads; use one that may change things'
 
 /** These change nothing. They are POST because a token has no place in a URL. */
@@ -150,10 +138,21 @@ export const requireOperator = createMiddleware<OperatorEnv>(async (c, next) => 
   await next()
 })
 
+/** An operator, or a service with the right that the route needs. Throws as `requireOperator`. */
+export const requireOperatorOrService = createMiddleware<OperatorEnv>(async (c, next) => {
+  const credential = headerCredential(c.req.header('authorization'))
+  const service = credential && (await c.get('services').clients.authenticateService(credential))
+  if (!service) return requireOperator(c, next)
+  assertRight(service, routeName(c), 'insufficient_scope')
+  c.set('client', service)
+  c.set('actor', credentialName(service))
+  await next()
+})
+
 const isChange = ({ req: { method, path } }: Context) =>
   method !== 'GET' && method !== 'HEAD' && !READ_BY_POST.has(path)
 
-/** The customer that the path names, for a resource that operators manage. Throws `not_found`, also if it is erased meanwhile. */
+/** The customer that the path names, for a resource that operators and services manage. Throws `not_found`, also if it is erased meanwhile. */
 export const loadCustomer = createMiddleware<CustomerEnv>(async (c, next) => {
   const { id } = await findCustomer(c.get('services'), customerParam(c))
   c.set('customerId', id)

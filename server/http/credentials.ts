@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { ClientCredential } from '../clients/client-credential.ts'
+import { customerNamedBy } from '../crypto/credentials.ts'
 import { ApiError } from '../lib/errors.ts'
 
 const BEARER = /^bearer +([\w\-.~+/]+=*) *$/i
@@ -53,8 +54,11 @@ const TWO_CLIENTS = new ApiError(
   'the header and the form name different clients; send one of them',
 )
 
-/** An API key sent as a Bearer token names its customer in its id. */
-const clientIdOf = ({ clientId, secret }: ClientCredential) => clientId ?? secret.split('_')[2]?.slice(0, 16)
+/** A Bearer credential has its client's id in it: an API key its customer's, a service's credential its own. */
+function clientIdOf({ clientId, parsed }: ClientCredential) {
+  if (clientId !== undefined || parsed === undefined) return clientId
+  return parsed.prefix === 'assay_ak' ? customerNamedBy(parsed.id) : parsed.id
+}
 
 /** A credential that can't be read is a wrong one, not a missing one (RFC 6749 5.2). */
 const MALFORMED = new ClientCredential(undefined, '')

@@ -43,22 +43,17 @@ interface WithVariables<More extends object> {
 export type AccountEnv = WithVariables<{ customerId: string; sessionId: string; actor: string }>
 
 /**
- * The customer whose resource is requested, and the actor: the customer, one of its API keys, or an operator.
+ * The customer whose resource is requested, and the actor: the customer, one of its API keys, a service, or an operator.
  */
 export type CustomerEnv = WithVariables<{ customerId: string; actor: string }>
 
-/** Behind `requireOperator`. */
+/** Behind `requireOperator` or `requireOperatorOrService`. */
 export type OperatorEnv = WithVariables<{ actor: string }>
 
 /** Behind `requireClient` or `requireFormClient`, which also reads the form. */
 export type ClientEnv = WithVariables<{ client: AuthenticatedClient; form: Map<string, string> }>
 
-/** Behind `requireApiKey`. */
-export type ApiKeyEnv = WithVariables<{ client: ApiKeyClient }>
-
 export type ApiKeyClient = Extract<AuthenticatedClient, { kind: 'api_key' }>
-
-export const isOperator = (actor: string): boolean => actor.startsWith('operator:')
 
 /** Returns the actor, IP address and user agent for the audit log. */
 export function auditContext(c: AppContext, actor: string): AuditContext {
@@ -73,5 +68,6 @@ export function bodySender(c: AppContext): BodySender {
   return { address: addressKey(clientIp(c)), credential: client ? credentialName(client) : c.get('actor') }
 }
 
-/** The credential's name among all, as the audit writes it. */
-export const credentialName = ({ kind, id }: AuthenticatedClient) => `${kind}:${id}`
+/** The client as the audit names it. */
+export const credentialName = (client: AuthenticatedClient) =>
+  client.kind === 'service' ? `service:${client.name}` : `api_key:${client.id}`

@@ -1,5 +1,6 @@
 import type { Context } from 'hono'
-import { type CustomerEnv, isOperator } from './env.ts'
+import { isOperator } from '../audit/actor.ts'
+import type { CustomerEnv } from './env.ts'
 
 /**
  * Runs a statement of its own for a customer or an operator, each of whom has one in turn. Acts that share statements have their

@@ -1,9 +1,9 @@
 import type { Context, MiddlewareHandler, Next } from 'hono'
-import { matchedRoutes } from 'hono/route'
 import type { Tracing } from '../lib/tracing.ts'
 import type { AppEnv, Services } from './env.ts'
 import { refuseUnrouted } from './errors.ts'
 import { requestIdFrom } from './request-id.ts'
+import { matchedRoute } from './route.ts'
 
 /** Routes that machines call constantly. They are not logged, but /metrics counts them. */
 export const UNLOGGED_ROUTES = new Set([
@@ -33,7 +33,8 @@ export function observe({ services, tracing, allowedMethods }: ObserveOptions): 
     c.set('services', services)
     c.set('body', body)
     c.set('requestId', requestIdFrom(c.req.header('x-request-id')))
-    const route = routeOf(c)
+    // The pattern, so that ids don't become metric labels.
+    const route = matchedRoute(c)?.path
     try {
       if (route === undefined) c.res = refuseUnrouted(c, allowedMethods(c.req.path))
       else await (tracing ? traced(c, next, route, tracing) : next())
@@ -43,11 +44,6 @@ export function observe({ services, tracing, allowedMethods }: ObserveOptions): 
     report(c, route ?? 'none', clock.monotonic() - startedAt)
   }
 }
-
-/**
- * Returns the route pattern, so that ids don't become metric labels. Undefined if only middleware matches.
- */
-const routeOf = (c: Context) => matchedRoutes(c).findLast(({ method }) => method !== 'ALL')?.path
 
 const traced = (c: Context<AppEnv>, next: Next, route: string, tracing: Tracing) =>
   tracing.follow(

@@ -1,4 +1,5 @@
 import { createMiddleware } from 'hono/factory'
+import { mayServe } from '../clients/served-customer.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { AppContext, AppEnv } from './env.ts'
 import { queryOf, targetOfContext } from './target.ts'
@@ -68,10 +69,15 @@ export function idParam(c: AppContext): string {
   return id
 }
 
-/** `:customer` of the path; as `idParam`. */
+/**
+ * `:customer` of the path; as `idParam`. A customer that the service may not serve is answered like one that doesn't exist, and
+ * at the same cost: neither is looked up.
+ */
 export function customerParam(c: AppContext): string {
   const id = c.req.param('customer') ?? ''
-  if (!/^[a-z2-7]{16}$/.test(id)) throw new ApiError('not_found', 'no such customer')
+  const client = c.get('client')
+  if (!/^[a-z2-7]{16}$/.test(id) || (client && !mayServe(client, id)))
+    throw new ApiError('not_found', 'no such customer')
   return id
 }
 

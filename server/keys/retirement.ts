@@ -6,6 +6,7 @@ import {
   type ScanCursor,
 } from '../../db/queries/key-retirement.ts'
 import { countLive, type Losses } from '../../db/queries/live-counts.ts'
+import { isService } from '../audit/actor.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { randomId } from '../crypto/credentials.ts'
 import type { KeyName } from '../jwt/kid.ts'
@@ -52,6 +53,7 @@ export async function retireSigningKey(
   origin: AuditContext,
 ) {
   const { db, limits, turns, revoker, config } = services
+  if (isService(origin.actor)) await limits.take('retireOfService', origin.actor)
   await limits.take('retire', customerId)
   const asked = { ...origin, customerId, ...which, grace: config.refreshGrace }
   const [found] = await turns.run(customerId, () => retireKey(db, asked))

@@ -9,6 +9,7 @@ import {
   rotateKeys,
 } from '../../db/queries/key-rotation.ts'
 import { countLive, listSecrets } from '../../db/queries/live-counts.ts'
+import { isService } from '../audit/actor.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { isAsymmetric } from '../jwt/algorithms.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
@@ -56,6 +57,7 @@ export async function rotateSigningKeys(
   rotation: Rotation,
   origin: AuditContext,
 ): Promise<Rotated> {
+  if (isService(origin.actor)) await services.limits.take('rotateOfService', origin.actor)
   await services.limits.take('rotate', rotation.customerId)
   const rotated = await changeKeys(services, rotation.customerId, async from => {
     if (!rotation.now) assertRotatable(from, rotation.uses)

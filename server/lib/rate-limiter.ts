@@ -33,6 +33,12 @@ const LIMITS = {
   subject: { points: 600, duration: 60 },
   /** The same, per address, for all its customers together: anybody can have many where signup is open. */
   subjectOfAddress: { points: 1200, duration: 60 },
+  /** Per service, for all its customers together. The limits of each customer apply as well. */
+  subjectOfService: { points: 6000, duration: 60 },
+  rotateOfService: { points: 300, duration: 600 },
+  retireOfService: { points: 600, duration: 600 },
+  /** New customers. Each has quotas of its own, and costs a password hash. */
+  createOfService: { points: 60, duration: 60 },
 }
 
 export type Limit = keyof typeof LIMITS

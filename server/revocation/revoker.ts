@@ -9,6 +9,7 @@ import {
 } from '../../db/queries/change-feed.ts'
 import { raiseSubjectEpoch } from '../../db/queries/revoke-subject.ts'
 import { endSessions, type SessionEnd } from '../../db/queries/sessions.ts'
+import { isService } from '../audit/actor.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { Batcher, byNumber } from '../lib/batcher.ts'
 import type { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
@@ -113,10 +114,12 @@ export class Revoker {
     return seq
   }
 
-  async #takeSubject(customerId: string, { ip }: AuditContext) {
+  async #takeSubject(customerId: string, { actor, ip }: AuditContext) {
     const { limits, revocations } = this.#options
+    // A service has one address for all customers.
+    if (isService(actor)) await limits.take('subjectOfService', actor)
+    else await limits.take('subjectOfAddress', addressKey(ip))
     await limits.take('subject', customerId)
-    await limits.take('subjectOfAddress', addressKey(ip))
     if (revocations.subjects >= MAX_ALL_LIVE_SUBJECTS) throw TOO_MANY_IN_ALL
   }
 

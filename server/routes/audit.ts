@@ -1,5 +1,6 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
+import { isOperator } from '../audit/actor.ts'
 import {
   AUDIT_TYPES,
   type AuditRow,
@@ -7,7 +8,7 @@ import {
   type AuditType,
   listCustomerEvents,
 } from '../audit/audit.ts'
-import { type AppContext, type CustomerEnv, isOperator } from '../http/env.ts'
+import type { AppContext, CustomerEnv } from '../http/env.ts'
 import { inTurn } from '../http/in-turn.ts'
 import { decodeCursor, pageOf, pageSize } from '../http/pagination.ts'
 import { present, readQuery } from '../http/params.ts'

@@ -1,6 +1,7 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import type { AllowList } from '../clients/resource-servers.ts'
+import { assertSameCustomer } from '../clients/served-customer.ts'
+import type { AllowList } from '../clients/service-clients.ts'
 import { requireFormClient } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
 import { stateAge } from '../http/consistency.ts'
@@ -16,11 +17,12 @@ import { type Explanation, explainToken } from '../tokens/explain.ts'
  */
 export const explain = new Hono<ClientEnv>().post('/', requireFormClient, noQuery, c => {
   const client = c.get('client')
-  if (client.kind !== 'resource_server')
-    throw new ApiError('unauthorized_client', 'only a resource server may ask why; an API key may not')
-  const token = c.get('form').get('token')
+  if (client.kind !== 'service')
+    throw new ApiError('unauthorized_client', 'only a service may have tokens explained; an API key may not')
+  const form = c.get('form')
+  const token = form.get('token')
   if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
-  return respondWithExplanation(c, token, client)
+  return respondWithExplanation(c, token, { ...client, named: form.get('customer') })
 })
 
 const explainRequest = z.strictObject({ token: z.string().min(1) })
@@ -31,8 +33,13 @@ export const adminExplain = new Hono<OperatorEnv>().post('/', noQuery, async c =
 })
 
 /** `limits`: a token beyond them is explained like one that was never issued. */
-async function respondWithExplanation(c: AppContext, token: string, limits?: AllowList) {
+async function respondWithExplanation(
+  c: AppContext,
+  token: string,
+  limits?: AllowList & { named?: string | undefined },
+) {
   const explanation = await explainToken(c.get('services'), token, limits)
+  if (explanation.key) assertSameCustomer(explanation.key.customerId, limits?.named)
   const age = stateAge(c.get('services').changeFeed)
   const headers = age === undefined ? {} : { 'X-Assay-Age': age }
   return json(c, serializeExplanation(explanation, age), 200, headers)

@@ -1,6 +1,7 @@
 import { type Context, Hono } from 'hono'
 import { z } from 'zod'
 import type { AuthenticatedClient } from '../clients/authenticate.ts'
+import { assertOwnCustomer, assertSameCustomer, mayServe } from '../clients/served-customer.ts'
 import { requireClient, requireFormClient } from '../http/auth.ts'
 import { BATCH_LIMIT, readJson } from '../http/body.ts'
 import { readBarrier, stateAge } from '../http/consistency.ts'
@@ -31,8 +32,10 @@ export const introspect = new Hono<ClientEnv>()
   .post('/', requireFormClient, noQuery, async c => {
     const token = c.get('form').get('token')
     if (token === undefined) throw new ApiError('invalid_request', 'token is missing')
+    const named = c.get('form').get('customer')
+    assertOwnCustomer(c.get('client'), named)
     await strictBarrier(c)
-    const [answer] = await introspectAll(c.get('services'), c.get('client'), [token])
+    const [answer] = await introspectAll(c.get('services'), c.get('client'), [token], named)
     return wantsJwt(c) ? respondSigned(c, answer!) : respondWithAge(c, answer!)
   })
   // Dovecot's way: the token itself is the caller. It takes a 401 for an outage, so a bad token is inactive here too.
@@ -58,7 +61,7 @@ async function introspectBatch(c: Context<ClientEnv>): Promise<Response> {
   return respondWithAge(c, `{"tokens":[${answers.join(',')}]}`)
 }
 
-/** Resource servers are the operator's, who may send as much as they like. */
+/** Services are the operator's, so they have no limit here. */
 function takeBytes(c: Context<ClientEnv>) {
   const client = c.get('client')
   if (client.kind !== 'api_key') return
@@ -89,6 +92,7 @@ async function introspectAll(
   services: Services,
   client: AuthenticatedClient,
   tokens: string[],
+  named?: string,
 ): Promise<string[]> {
   const results = await services.tokens.verifyAll(tokens)
   const refused = tokens.filter((_, i) => results[i]!.claims === undefined)
@@ -97,7 +101,9 @@ async function introspectAll(
     services.metrics.verified(refusal)
     if (!claims) return refresh.get(tokens[i]!) ?? INACTIVE
     services.sessions.markConfirmed(claims)
-    return mayKnow(client, claims) ? serializeAccess(claims) : INACTIVE
+    if (!mayKnow(client, claims)) return INACTIVE
+    assertSameCustomer(claims.client_id, named)
+    return serializeAccess(claims)
   })
 }
 
@@ -118,17 +124,16 @@ async function introspectRefresh({ tokens, sessions }: Services, client: ApiKeyC
 }
 
 /**
- * Whether the client may see the token. If a resource server is limited to scopes, the token must have one of
+ * Whether the client may see the token. If a service is limited to scopes, the token must have one of
  * them.
  */
 function mayKnow(
   client: AuthenticatedClient,
   { client_id, scope }: { client_id: string; scope?: string },
 ): boolean {
-  if (client.kind === 'api_key') return client.customerId === client_id
-  const { customers, scopes } = client
-  const isOfCustomer = customers === undefined || customers.includes(client_id)
-  return isOfCustomer && (scopes === undefined || scopesOf(scope).some(one => scopes.includes(one)))
+  const scopes = client.kind === 'service' ? client.scopes : undefined
+  const isInScope = scopes === undefined || scopesOf(scope).some(one => scopes.includes(one))
+  return mayServe(client, client_id) && isInScope
 }
 
 /** Member by member: a token that a stolen secret signed may hold others. `ext` is JSON already. */

@@ -1,12 +1,14 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import { requireApiKey } from '../http/auth.ts'
+import type { AuthenticatedClient } from '../clients/authenticate.ts'
+import { servedCustomer } from '../clients/served-customer.ts'
+import { requireClient } from '../http/auth.ts'
 import { readJson } from '../http/body.ts'
-import { type ApiKeyClient, type ApiKeyEnv, type AppContext, auditContext } from '../http/env.ts'
+import { type AppContext, auditContext, type ClientEnv, credentialName } from '../http/env.ts'
 import { idempotencyKey, noQuery } from '../http/params.ts'
 import { audience, issuedSubject, parseScope } from '../http/schemas.ts'
 import { MAX_TOKEN_TTL_SECONDS } from '../jwt/claims.ts'
-import { grantedScope } from '../jwt/scopes.ts'
+import { ANY, grantedScope } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 import { assertFitsHeaders } from './identity-headers.ts'
 import { tokenResponse } from './token-response.ts'
@@ -31,6 +33,7 @@ const expiresIn = z
   .transform(seconds => Math.min(seconds, MAX_TOKEN_TTL_SECONDS + 1))
 
 const issueRequest = z.strictObject({
+  customer: z.string().optional(),
   subject: issuedSubject.optional(),
   scope: z.string().optional(),
   audience: audience.optional(),
@@ -39,14 +42,15 @@ const issueRequest = z.strictObject({
   refresh: z.boolean().optional(),
 })
 
-/** A customer issues tokens for its own users. */
-export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, noQuery, async c => {
+/** A customer, or a service for it, issues tokens for the customer's users. */
+export const issue = new Hono<ClientEnv>().post('/', requireClient, noQuery, async c => {
   const { config, issuer } = c.get('services')
   const client = c.get('client')
   const request = await readJson(c, issueRequest)
+  const customerId = await servedCustomer(c.get('services'), client, request.customer)
   const grant = {
-    ...grantFor(c, client, parseScope(request.scope)),
-    subject: request.subject ?? client.customerId,
+    ...grantFor(c, client, customerId, parseScope(request.scope)),
+    subject: request.subject ?? customerId,
     audience: request.audience ?? config.issuer,
     ext: request.claims,
     expiresIn: request.expires_in,
@@ -59,17 +63,29 @@ export const issue = new Hono<ApiKeyEnv>().post('/', requireApiKey, noQuery, asy
   return tokenResponse(c, await issuer.startOnce(grant, retryKey, fingerprint))
 })
 
-/** Returns the part that all grants of an API key have in common. Throws `invalid_scope`. */
-export function grantFor(c: AppContext, client: ApiKeyClient, requestedScope: string | undefined) {
-  const scope = grantedScope(client.scope, requestedScope)
+/** Returns the part that all grants of a client have in common. Throws `invalid_scope`. */
+export function grantFor(
+  c: AppContext,
+  client: AuthenticatedClient,
+  customerId: string,
+  requestedScope: string | undefined,
+) {
+  const scope = grantedScope(grantable(client), requestedScope)
   if (scope === undefined)
-    throw new ApiError('invalid_scope', 'this API key may not give a scope that was asked for')
+    throw new ApiError(
+      'invalid_scope',
+      'this credential may not grant a scope that was asked for; ask for fewer scopes',
+    )
   return {
-    ...auditContext(c, `api_key:${client.id}`),
-    customerId: client.customerId,
+    ...auditContext(c, credentialName(client)),
+    customerId,
     scope,
     exact: requestedScope !== undefined,
-    apiKeyId: client.id,
+    apiKeyId: client.kind === 'api_key' ? client.id : undefined,
     type: 'token.issued' as const,
   }
 }
+
+/** The scopes that the client may grant. A service without a limit may grant any, like an API key with `*`. */
+const grantable = (client: AuthenticatedClient) =>
+  client.kind === 'api_key' ? client.scope : (client.scopes?.join(' ') ?? ANY)

@@ -1,10 +1,13 @@
 import { Hono } from 'hono'
-import { authenticateApiKey } from '../http/auth.ts'
+import type { AuthenticatedClient } from '../clients/authenticate.ts'
+import { assertOwnCustomer, assertSameCustomer, mayServe } from '../clients/served-customer.ts'
+import { authenticateClient } from '../http/auth.ts'
 import { readForm } from '../http/body.ts'
 import { clientCredential, publicClientId } from '../http/credentials.ts'
-import { type ApiKeyClient, type AppContext, type AppEnv, auditContext } from '../http/env.ts'
+import { type AppContext, type AppEnv, auditContext, credentialName } from '../http/env.ts'
 import { readQuery } from '../http/params.ts'
 import { json } from '../http/respond.ts'
+import { routeName } from '../http/route.ts'
 import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { ApiError } from '../lib/errors.ts'
 
@@ -39,33 +42,42 @@ function option(name: string, values: string[], form: Params, inQuery: string | 
 async function revokeToken(c: AppContext, form: Params, token: string, wholeSession: boolean) {
   const services = c.get('services')
   const credential = clientCredential(c.req.header('authorization'), form)
-  const client = credential && (await authenticateApiKey(services, credential))
+  const client = credential && (await authenticateClient(services, credential, routeName(c)))
+  assertOwnCustomer(client, form.get('customer'))
   const refresh = (await services.tokens.verifyRefresh(token)).claims
   const clientId = publicClientId(c.req.header('authorization'), form) ?? refresh?.client_id
-  if (refresh) return mayRevoke(client, refresh, clientId) ? endSession(c, refresh, client) : undefined
+  if (refresh && !mayRevoke(client, refresh, clientId)) return undefined
+  if (refresh) return endSession(c, sameCustomer(refresh, form), client)
   const { claims } = await services.tokens.verify(token)
   if (!client && claims)
-    throw new ApiError('invalid_client', 'send an API key; only a refresh token can be revoked without one')
+    throw new ApiError('invalid_client', 'send a credential; only a refresh token can be revoked without one')
   if (!client || !claims || !mayRevoke(client, claims)) return undefined
+  sameCustomer(claims, form)
   if (wholeSession && claims.sid !== undefined) return endSession(c, { ...claims, sid: claims.sid }, client)
-  return services.revoker.revokeToken(claims, auditContext(c, `api_key:${client.id}`))
+  return services.revoker.revokeToken(claims, auditContext(c, credentialName(client)))
+}
+
+/** Returns the claims. Throws `invalid_request` if the form names another customer. */
+function sameCustomer<Claims extends { client_id: string }>(claims: Claims, form: Params): Claims {
+  assertSameCustomer(claims.client_id, form.get('customer'))
+  return claims
 }
 
 /**
- * An API key may revoke its customer's tokens. Without one, the refresh token itself suffices if `client_id`
+ * A client may revoke the tokens of the customers that it acts for. Without one, the refresh token itself suffices if `client_id`
  * matches.
  */
 const mayRevoke = (
-  client: ApiKeyClient | undefined,
+  client: AuthenticatedClient | undefined,
   { client_id }: AccessClaims | RefreshClaims,
   named = client_id,
-) => (client?.customerId ?? named) === client_id
+) => (client ? mayServe(client, client_id) : named === client_id)
 
 function endSession(
   c: AppContext,
   { client_id, sid }: { client_id: string; sid: string },
-  client: ApiKeyClient | undefined,
+  client: AuthenticatedClient | undefined,
 ) {
-  const actor = client === undefined ? `session:${sid}` : `api_key:${client.id}`
+  const actor = client === undefined ? `session:${sid}` : credentialName(client)
   return c.get('services').revoker.end(client_id, sid, auditContext(c, actor))
 }

@@ -1,6 +1,6 @@
 import type { Querier } from '../../db/queries/change-feed.ts'
 import { type ExplainedSession, explainKey, explainSession } from '../../db/queries/explain.ts'
-import type { AllowList } from '../clients/resource-servers.ts'
+import type { AllowList } from '../clients/service-clients.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { parseClaims, parseHeader, split } from '../jwt/jwt.ts'
@@ -38,7 +38,7 @@ type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 
 /** Explanations for the caller, each with a remedy. */
 const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation: string, remedy: string]> = {
   credential: [
-    'this is a credential of a customer or of a resource server, not a token',
+    'this is a credential of a customer or of a service, not a token',
     'send the access token that was issued with it',
   ],
   token_malformed: [
@@ -109,7 +109,7 @@ const SIGNED = new Set<RejectionReason>([
 ])
 
 /**
- * `limits` is the allow-list of a resource server: it learns nothing about other customers, other scopes or
+ * `limits` is the allow-list of a service: it learns nothing about other customers, other scopes or
  * refresh tokens. Throws Unavailable when the state can't be known.
  */
 export async function explainToken(
@@ -117,7 +117,7 @@ export async function explainToken(
   text: string,
   limits?: AllowList,
 ): Promise<Explanation> {
-  if (/^assay_(ak|rs)_/.test(text)) return because('credential')
+  if (/^assay_(ak|sv)_/.test(text)) return because('credential')
   const name = parseName(keyRing, text)
   if (name && limits && isBeyond(limits, name)) return because('key_unknown')
   const { refusal, claims } = await judge(tokens, text, name)

@@ -4,8 +4,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -171,11 +171,11 @@ describe.each([
   })
 })
 
-test("H55 the account is not opened by a resource server, a refresh token or another customer's token", async () => {
+test("H55 the account is not opened by a service, a refresh token or another customer's token", async () => {
   const stranger = await assay.signUp()
   const presented = [
-    bearer(RESOURCE_SERVER.secret),
-    { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) },
+    bearer(SERVICE.secret),
+    { Authorization: basic(SERVICE.id, SERVICE.secret) },
     bearer(customer.refreshToken),
     {},
   ]

@@ -19,15 +19,7 @@ import {
 import { malleated, oddSignatures } from '../support/odd-signatures.ts'
 import { halves, keyPairsOf, type PairForger, pairForger, withSignature } from '../support/pair-forge.ts'
 import { publicSpellings } from '../support/public-spellings.ts'
-import {
-  basic,
-  bearer,
-  claimsOf,
-  makeWorld,
-  RESOURCE_SERVER,
-  type Replica,
-  type World,
-} from '../support/world.ts'
+import { basic, bearer, claimsOf, makeWorld, type Replica, SERVICE, type World } from '../support/world.ts'
 
 /**
  * Tokens that everybody refuses under an asymmetric key, though some are signed with the customer's real private key. No npm
@@ -45,7 +37,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-const GATEWAY = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+const GATEWAY = basic(SERVICE.id, SERVICE.secret)
 const HMACS = { HS256: 'sha256', HS384: 'sha384', HS512: 'sha512' } as const
 
 const verdicts = (token: string) =>
@@ -506,7 +498,7 @@ describe("the installation's key", () => {
     const { kid, typ } = headerOf(answer)
     const keys = createLocalJWKSet((await here.get('/.well-known/jwks.json')).json)
     const verified = (token: string) =>
-      jwtVerify(token, keys, { issuer: world.config.issuer, audience: RESOURCE_SERVER.id, typ })
+      jwtVerify(token, keys, { issuer: world.config.issuer, audience: SERVICE.id, typ })
     await expect(verified(answer)).resolves.toBeDefined()
     const claims = claimsOf(answer)
     for (const forged of [

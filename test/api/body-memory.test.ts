@@ -6,8 +6,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -82,7 +82,7 @@ const byKey = (index: number, more: Partial<Sending> = {}): Sending => ({
   ...more,
 })
 const byServer = (more: Partial<Sending> = {}): Sending => ({
-  authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret),
+  authorization: basic(SERVICE.id, SERVICE.secret),
   body: batch(),
   ...more,
 })

@@ -5,8 +5,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -77,7 +77,7 @@ test('requests-oauthlib gets a token, with its client_id in the form beside Basi
 })
 
 describe('lua-resty-openidc, which sends its credentials in the header and in the form', () => {
-  const { id, secret } = RESOURCE_SERVER
+  const { id, secret } = SERVICE
   const both = { client_id: id, client_secret: secret }
   const headers = { Authorization: basic(id, secret), Accept: 'application/json' }
 
@@ -110,7 +110,7 @@ describe('Dovecot', () => {
   test('asks by POST with empty credentials in the form beside those of its URL', async () => {
     const { access_token: token } = await customer.session()
     const form = { token, client_id: '', client_secret: '' }
-    const { id, secret } = RESOURCE_SERVER
+    const { id, secret } = SERVICE
     const { json } = await post('/introspect', form, { Authorization: basic(id, secret) })
     expect(json).toMatchObject({ active: true, sub: 'user-1' })
     expect(await post('/introspect', form)).toMatchObject({ status: 401, json: { error: 'invalid_client' } })

@@ -2,14 +2,7 @@ import * as oauth from 'oauth4webapi'
 import * as openid from 'openid-client'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { basicPair, checkedFetch, makeDiscoverable } from '../support/foreign.ts'
-import {
-  type Customer,
-  claimsOf,
-  makeWorld,
-  RESOURCE_SERVER,
-  type Replica,
-  type World,
-} from '../support/world.ts'
+import { type Customer, claimsOf, makeWorld, type Replica, SERVICE, type World } from '../support/world.ts'
 
 /** Unmodified clients over real HTTP, by nothing but their documented options. */
 
@@ -62,7 +55,7 @@ describe('oauth4webapi', () => {
   }
 
   const me = () => ({ client_id: customer.id })
-  const gateway = { client_id: RESOURCE_SERVER.id }
+  const gateway = { client_id: SERVICE.id }
 
   test.each(['oauth2', 'oidc'] as const)('discovers the server (%s)', async algorithm => {
     const as = await discover(algorithm)
@@ -122,8 +115,8 @@ describe('oauth4webapi', () => {
 
   test.each([
     ['a customer', me, () => oauth.ClientSecretBasic(customer.apiKey)],
-    ['a resource server, Basic', () => gateway, () => oauth.ClientSecretBasic(RESOURCE_SERVER.secret)],
-    ['a resource server, form', () => gateway, () => oauth.ClientSecretPost(RESOURCE_SERVER.secret)],
+    ['a service, Basic', () => gateway, () => oauth.ClientSecretBasic(SERVICE.secret)],
+    ['a service, form', () => gateway, () => oauth.ClientSecretPost(SERVICE.secret)],
   ])('introspects as %s', async (_, client, auth) => {
     const { access_token } = await customer.session()
     const { iat, exp } = claimsOf(access_token)
@@ -215,8 +208,8 @@ describe('openid-client', () => {
       expect((await assay.verify(token)).status).toBe(200)
   })
 
-  test('introspects as a resource server, to which no refresh token is active', async () => {
-    const { id, secret } = RESOURCE_SERVER
+  test('introspects as a service, to which no refresh token is active', async () => {
+    const { id, secret } = SERVICE
     const config = await discover(openid.ClientSecretBasic(secret), [id, secret])
     const { access_token, refresh_token } = await customer.session()
     expect(await openid.tokenIntrospection(config, access_token)).toMatchObject({

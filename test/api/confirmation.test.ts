@@ -5,13 +5,13 @@ import {
   type Customer,
   claimsOf,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type Tokens,
   type World,
 } from '../support/world.ts'
 
-const GATEWAY = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+const GATEWAY = basic(SERVICE.id, SERVICE.secret)
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 const TURNS = 50

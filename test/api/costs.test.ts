@@ -10,8 +10,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type Tokens,
   type World,
 } from '../support/world.ts'
@@ -64,7 +64,7 @@ const introspect = (replica: OwnReplica, token: string, authorization: string) =
 
 test('a token is verified, and introspected, without a statement', async () => {
   const own = `Bearer ${customer.apiKey}`
-  const server = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+  const server = basic(SERVICE.id, SERVICE.secret)
   const count = await statementsOf(async replica => {
     expect((await replica.verify(tokens.access_token)).status).toBe(200)
     for (const authorization of [own, server])

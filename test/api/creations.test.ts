@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { logIn } from '../support/plant.ts'
 import {
@@ -37,11 +37,14 @@ interface Kind {
   credential: (json: Answer['json']) => string
   /** What the credential opens. */
   use: (credential: string) => Promise<Answer>
+  /** The request. Names of services are unique: theirs are different for each `seed`. */
+  request: (body: { name?: string; scopes?: string[] }, seed: string) => object
   table: string
   event: string
 }
 
 const anApiKey = {
+  request: (body: object) => body,
   credential: (json: Answer['json']) => json.api_key as string,
   use: (key: string) => there.postJson('/issue', {}, bearer(key)),
   table: 'api_keys',
@@ -62,14 +65,19 @@ const KINDS: Record<string, Kind> = {
     maker: () => ALICE,
     other: () => ({ path: keysOf(neighbour), token: ALICE }),
   },
-  'a resource server': {
-    path: () => '/admin/servers',
+  'a service': {
+    path: () => '/admin/services',
     maker: () => ALICE,
-    other: () => ({ path: '/admin/servers', token: ADMIN_TOKEN }),
+    other: () => ({ path: '/admin/services', token: ADMIN_TOKEN }),
+    request: ({ name = 'unnamed', ...body }, seed) => ({
+      name: `${name}-${createHash('sha256').update(seed).digest('hex').slice(0, 16)}`,
+      may: ['introspect'],
+      ...body,
+    }),
     credential: json => json.credential,
     use: credential => there.postForm('/introspect', { token: 'x' }, bearer(credential)),
-    table: 'resource_servers',
-    event: 'server.created',
+    table: 'services',
+    event: 'service.created',
   },
 }
 
@@ -81,7 +89,7 @@ const BODY = { name: 'billing', scopes: ['read', 'write'] }
 describe.each(Object.entries(KINDS))('%s', (_, kind) => {
   const { credential, use, table, event } = kind
   const make = (key: string | undefined, body: object = BODY, replica = here) =>
-    replica.postJson(kind.path(), body, {
+    replica.postJson(kind.path(), kind.request(body, key ?? randomUUID()), {
       ...bearer(kind.maker()),
       ...(key !== undefined && { 'Idempotency-Key': key }),
     })
@@ -178,7 +186,10 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     const key = randomUUID()
     const own = await make(key)
     const { path, token } = kind.other()
-    const theirs = await here.postJson(path, BODY, { ...bearer(token), 'Idempotency-Key': key })
+    const theirs = await here.postJson(path, kind.request(BODY, `${key} of another`), {
+      ...bearer(token),
+      'Idempotency-Key': key,
+    })
     expect(theirs.status).toBe(201)
     expect(theirs.json.id).not.toBe(own.json.id)
     expect(credential(theirs.json)).not.toBe(credential(own.json))
@@ -251,13 +262,14 @@ test('a customer that has as many keys as it may is told of the one that it made
   await world.admin.query('update assay.customers set api_keys = 2 where id = $1', [full.id])
 })
 
-test('a server that was changed since is told as it is, and one whose credential was rotated is not', async () => {
+test('a service that was changed since is told as it is, and one whose credential was rotated is not', async () => {
   const headers = { ...bearer(ALICE), 'Idempotency-Key': randomUUID() }
-  const make = () => here.postJson('/admin/servers', { name: 'gateway' }, headers)
+  const make = () => here.postJson('/admin/services', { name: 'relay', may: ['introspect'] }, headers)
   const { id, credential } = (await make()).json
   const changed = { method: 'PUT', headers: { ...bearer(ALICE), 'Content-Type': 'application/json' } }
-  await here.request(`/admin/servers/${id}`, { ...changed, body: JSON.stringify({ scopes: ['read'] }) })
+  const body = JSON.stringify({ may: ['introspect'], scopes: ['read'] })
+  await here.request(`/admin/services/${id}`, { ...changed, body })
   expect((await make()).json).toMatchObject({ id, credential, scopes: ['read'] })
-  await here.postJson(`/admin/servers/${id}/rotate`, {}, bearer(ALICE))
+  await here.postJson(`/admin/services/${id}/rotate`, {}, bearer(ALICE))
   expect(await make()).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
 })

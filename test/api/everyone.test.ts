@@ -10,8 +10,8 @@ import {
   claimsOf,
   makeWorld,
   READER,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -84,7 +84,9 @@ test('when everyone is revoked, every token and session of every customer ends, 
 
 test('API keys, passwords and secrets stay: who has them goes on at once', async () => {
   const { customer } = await established()
-  const server = (await here.postJson('/admin/servers', {}, bearer(ALICE))).json
+  const server = (
+    await here.postJson('/admin/services', { name: 'orders', may: ['introspect'] }, bearer(ALICE))
+  ).json
   await revokeEveryone()
   const { email, password, apiKey } = customer
   for (const replica of [here, there]) {
@@ -207,7 +209,7 @@ test('replicas that start later know it, for as long as a token from before coul
   }
 })
 
-test('why such a token is refused is told, to operators and resource servers', async () => {
+test('why such a token is refused is told, to operators and services', async () => {
   const customer = await here.signUp()
   const { access_token, refresh_token } = await customer.session()
   const ended = await customer.session()
@@ -221,7 +223,7 @@ test('why such a token is refused is told, to operators and resource servers', a
     token: { subject: 'user-1' },
     session: { state: 'ended' },
   })
-  const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+  const server = { Authorization: basic(SERVICE.id, SERVICE.secret) }
   const toServer = await there.postForm('/introspect/explain', { token: access_token }, server)
   expect(toServer.json).toMatchObject({ active: false, reason: 'everyone_revoked' })
   expect(await explain(refresh_token)).toMatchObject({ active: false, reason: 'everyone_revoked' })

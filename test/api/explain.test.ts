@@ -7,8 +7,8 @@ import {
   type Customer,
   makeWorld,
   READER,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -28,7 +28,7 @@ const explain = async (token: string, { toServers = true } = {}) => {
   const { status, json } = await assay.postJson('/admin/explain', { token }, bearer(READER))
   expect(status).toBe(200)
   if (!toServers) return json
-  const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+  const server = { Authorization: basic(SERVICE.id, SERVICE.secret) }
   const toServer = await assay.postForm('/introspect/explain', { token }, server)
   expect({ ...toServer.json, age_ms: 0 }).toEqual({ ...json, age_ms: 0 })
   return json
@@ -55,7 +55,7 @@ describe('of a refresh token', () => {
       active: true,
       key: { use: 'refresh' },
     })
-    const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+    const server = { Authorization: basic(SERVICE.id, SERVICE.secret) }
     const told = await assay.postForm('/introspect/explain', { token: refresh_token }, server)
     expect(told.json).toMatchObject({ active: false, reason: 'key_unknown' })
     expect(told.json.key ?? told.json.session).toBeUndefined()

@@ -5,8 +5,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type Tokens,
   type World,
 } from '../support/world.ts'
@@ -24,7 +24,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-const SERVER = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+const SERVER = { Authorization: basic(SERVICE.id, SERVICE.secret) }
 
 const batch = (list: unknown, headers: Record<string, string> = SERVER, replica = assay) =>
   replica.postJson('/introspect/batch', { tokens: list }, headers)
@@ -123,7 +123,7 @@ test('one refresh token is one answer in a whole batch, while it is used', async
   }
 })
 
-test('a customer sends 4 MiB of batches in two seconds at most, and resource servers as much as they like', async () => {
+test('a customer sends 4 MiB of batches in two seconds at most, and services as much as they like', async () => {
   const [busy, quiet] = [await assay.signUp(), await assay.signUp()]
   // Without a length each counts as the largest body that is allowed.
   const chunked = { ...bearer(busy.apiKey), 'Transfer-Encoding': 'chunked' }

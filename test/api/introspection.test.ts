@@ -6,8 +6,8 @@ import {
   type Customer,
   claimsOf,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type Tokens,
   type World,
 } from '../support/world.ts'
@@ -27,7 +27,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-const { id, secret } = RESOURCE_SERVER
+const { id, secret } = SERVICE
 const SERVER = basic(id, secret)
 const INACTIVE = '{"active":false}'
 const encoded = (text: string) => text.replace(/\W|_/g, c => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
@@ -76,7 +76,7 @@ describe('H18 whatever is not for the caller to know is the same inactive, byte 
     return { status, text, headers: [...headers] }
   }
 
-  test('garbage, expired, revoked and refresh tokens, to a resource server', async () => {
+  test('garbage, expired, revoked and refresh tokens, to a service', async () => {
     const expiring = (await customer.issue({ expires_in: 1 })).json.access_token
     const revoked = (await customer.issue()).json.access_token
     await assay.postForm('/revoke', { token: revoked }, bearer(customer.apiKey))
@@ -131,7 +131,7 @@ describe('a refresh token', () => {
     expect(json).toMatchObject({ aud: 'refresh', sub: 'user-1', client_id: customer.id })
   })
 
-  test('is inactive to a resource server, which would let it in', async () => {
+  test('is inactive to a service, which would let it in', async () => {
     expect((await assay.introspect(tokens.refresh_token)).text).toBe(INACTIVE)
   })
 
@@ -221,7 +221,7 @@ test('a request without one token in a form is told so', async () => {
 describe('a token asks about itself', () => {
   const self = (token?: string, headers?: Record<string, string>) => assay.get('/introspect', token, headers)
 
-  test('and hears what a resource server would', async () => {
+  test('and hears what a service would', async () => {
     const { json } = await self(tokens.access_token)
     expect(json).toEqual((await assay.introspect(tokens.access_token)).json)
   })

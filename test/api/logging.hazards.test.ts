@@ -8,8 +8,8 @@ import {
   basic,
   bearer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -55,7 +55,7 @@ function secrets(): Word[] {
     secretPart(customer.apiKey),
     customer.password,
     ADMIN_TOKEN,
-    RESOURCE_SERVER.secret,
+    SERVICE.secret,
   ]
 }
 

@@ -5,8 +5,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -85,7 +85,7 @@ describe('an access token', () => {
       expect([status, json.error]).toEqual([401, 'invalid_client'])
       expect(headers.get('www-authenticate')).toContain('Basic')
     }
-    const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+    const server = { Authorization: basic(SERVICE.id, SERVICE.secret) }
     const { status, json } = await assay.postForm('/revoke', { token }, server)
     expect([status, json.error]).toEqual([400, 'unauthorized_client'])
     await expectAlive(token, true)

@@ -1,4 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { RIGHT_OF_ROUTE, RIGHTS } from '../../server/clients/rights.ts'
 import { documentedRoutes, METHODS } from '../support/openapi.ts'
 import {
   ADMIN_TOKEN,
@@ -8,8 +10,8 @@ import {
   type Customer,
   makeWorld,
   READER,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -22,9 +24,13 @@ let shared: Show
 beforeAll(async () => {
   world = await makeWorld()
   assay = await world.replica()
+  services = await createServices()
   shared = await credentials()
 })
 afterAll(() => world.stop())
+
+/** A service for each right, which has no other one. */
+const ONE_RIGHT = RIGHTS.map(right => `service ${right}` as const)
 
 const CREDENTIALS = [
   'nothing',
@@ -35,7 +41,8 @@ const CREDENTIALS = [
   'refresh token',
   'API key',
   'narrow API key',
-  'resource server',
+  'configured service',
+  ...ONE_RIGHT,
   'operator token',
   'reading operator',
 ] as const
@@ -47,6 +54,7 @@ const ACCOUNT: Credential[] = ['account token']
 const API_KEYS: Credential[] = ['API key', 'narrow API key']
 const OPERATORS: Credential[] = ['operator token', 'reading operator']
 const CHANGERS: Credential[] = ['operator token']
+const INTROSPECTORS: Credential[] = ['service introspect', 'configured service']
 
 interface Shown {
   id: string
@@ -54,6 +62,8 @@ interface Shown {
   customer: Customer
   /** What can be revoked: the credential itself, if it is a refresh token; else an access token that nobody needs. */
   revocable: string
+  /** The credential itself, or for a service one of the customer's session. */
+  refreshToken: string
 }
 
 interface Rule {
@@ -86,7 +96,10 @@ const RULES: Record<string, Rule> = {
     ends: true,
     body: ({ customer: { password } }) => ({ password, new_password: password }),
   },
-  'POST /api/auth/refresh': { may: ['refresh token'], body: ({ secret }) => ({ refresh_token: secret }) },
+  'POST /api/auth/refresh': {
+    may: ['refresh token', 'service refresh'],
+    body: ({ refreshToken }) => ({ refresh_token: refreshToken }),
+  },
   'GET /api/keys': { may: ACCOUNT },
   'POST /api/keys': { may: ACCOUNT, body: () => ({ name: 'new' }) },
   'DELETE /api/keys/:id': { may: ACCOUNT },
@@ -99,14 +112,23 @@ const RULES: Record<string, Rule> = {
   // There is none: the answer is 404, but to who may ask.
   'POST /api/secrets/retire': { may: ACCOUNT, body: () => ({ use: 'access', version: 99 }) },
   'GET /api/audit': { may: ACCOUNT },
-  'POST /issue': { may: API_KEYS, body: () => ({}) },
-  'POST /token': { may: API_KEYS, body: () => form({ grant_type: 'client_credentials' }) },
-  'POST /refresh': { may: ['refresh token'], body: ({ secret }) => form({ refresh_token: secret }) },
-  'POST /introspect': { may: [...API_KEYS, 'resource server'], body: () => form({ token: 'x' }) },
+  'POST /issue': {
+    may: [...API_KEYS, 'service issue'],
+    body: ({ customer }) => ({ customer: customer.id }),
+  },
+  'POST /token': {
+    may: [...API_KEYS, 'service issue'],
+    body: ({ customer }) => form({ grant_type: 'client_credentials', customer: customer.id }),
+  },
+  'POST /refresh': {
+    may: ['refresh token', 'service refresh'],
+    body: ({ refreshToken }) => form({ refresh_token: refreshToken }),
+  },
+  'POST /introspect': { may: [...API_KEYS, ...INTROSPECTORS], body: () => form({ token: 'x' }) },
   'GET /introspect': { may: ACCESS, passes: ({ json }) => json.active },
-  'POST /introspect/batch': { may: [...API_KEYS, 'resource server'], body: () => ({ tokens: [] }) },
+  'POST /introspect/batch': { may: [...API_KEYS, ...INTROSPECTORS], body: () => ({ tokens: [] }) },
   'POST /revoke': {
-    may: [...API_KEYS, 'refresh token'],
+    may: [...API_KEYS, 'refresh token', 'service revoke'],
     body: ({ revocable }) => form({ token: revocable }),
   },
   'GET /.well-known/oauth-authorization-server': { may: EVERYONE },
@@ -120,14 +142,17 @@ const RULES: Record<string, Rule> = {
   'GET /healthz': { may: EVERYONE },
   'GET /readyz': { may: EVERYONE },
   'GET /metrics': { may: OPERATORS },
-  'POST /introspect/explain': { may: ['resource server'], body: () => form({ token: 'x' }) },
+  'POST /introspect/explain': { may: INTROSPECTORS, body: () => form({ token: 'x' }) },
   'GET /admin/customers': { may: OPERATORS },
-  'POST /admin/customers': { may: CHANGERS, body: () => ({ email: newAccount().email }) },
+  'POST /admin/customers': {
+    may: [...CHANGERS, 'service create'],
+    body: () => ({ email: newAccount().email }),
+  },
   'GET /admin/customers/:customer': { may: OPERATORS },
   'PATCH /admin/customers/:customer': { may: CHANGERS, body: () => ({ name: 'new' }) },
   'DELETE /admin/customers/:customer': { may: CHANGERS, ends: true },
-  'POST /admin/customers/:customer/disable': { may: CHANGERS, ends: true },
-  'POST /admin/customers/:customer/enable': { may: CHANGERS },
+  'POST /admin/customers/:customer/disable': { may: [...CHANGERS, 'service disable'], ends: true },
+  'POST /admin/customers/:customer/enable': { may: [...CHANGERS, 'service disable'] },
   'PUT /admin/customers/:customer/password': {
     may: CHANGERS,
     ends: true,
@@ -138,16 +163,19 @@ const RULES: Record<string, Rule> = {
   'GET /admin/customers/:customer/keys': { may: OPERATORS },
   'POST /admin/customers/:customer/keys': { may: CHANGERS, body: () => ({ name: 'new' }) },
   'DELETE /admin/customers/:customer/keys/:id': { may: CHANGERS },
-  'GET /admin/customers/:customer/secrets': { may: OPERATORS },
-  'POST /admin/customers/:customer/secrets/rotate': { may: CHANGERS, body: () => ({ dry_run: true }) },
+  'GET /admin/customers/:customer/secrets': { may: [...OPERATORS, 'service rotate'] },
+  'POST /admin/customers/:customer/secrets/rotate': {
+    may: [...CHANGERS, 'service rotate'],
+    body: () => ({ dry_run: true }),
+  },
   'POST /admin/customers/:customer/secrets/retire': {
-    may: CHANGERS,
+    may: [...CHANGERS, 'service rotate'],
     body: () => ({ use: 'access', version: 99 }),
   },
-  'GET /admin/customers/:customer/sessions': { may: OPERATORS },
-  'DELETE /admin/customers/:customer/sessions/:id': { may: CHANGERS },
+  'GET /admin/customers/:customer/sessions': { may: [...OPERATORS, 'service sessions'] },
+  'DELETE /admin/customers/:customer/sessions/:id': { may: [...CHANGERS, 'service sessions'] },
   'POST /admin/customers/:customer/subjects/revoke': {
-    may: CHANGERS,
+    may: [...CHANGERS, 'service sessions'],
     body: () => ({ subject: 'user-1' }),
   },
   'GET /admin/customers/:customer/audit': { may: OPERATORS },
@@ -156,11 +184,14 @@ const RULES: Record<string, Rule> = {
   'GET /admin/replicas': { may: OPERATORS },
   'GET /admin/clock': { may: OPERATORS },
   'POST /admin/clock/confirm': { may: CHANGERS, body: () => ({ held_until: '2026-01-31T12:00:00.000Z' }) },
-  'GET /admin/servers': { may: OPERATORS },
-  'POST /admin/servers': { may: CHANGERS, body: () => ({}) },
-  'PUT /admin/servers/:id': { may: CHANGERS, body: () => ({}) },
-  'POST /admin/servers/:id/rotate': { may: CHANGERS, body: () => ({}) },
-  'DELETE /admin/servers/:id': { may: CHANGERS },
+  'GET /admin/services': { may: OPERATORS },
+  'POST /admin/services': {
+    may: CHANGERS,
+    body: () => ({ name: `s-${randomUUID()}`, may: ['introspect'] }),
+  },
+  'PUT /admin/services/:id': { may: CHANGERS, body: () => ({ may: ['introspect'] }) },
+  'POST /admin/services/:id/rotate': { may: CHANGERS, body: () => ({}) },
+  'DELETE /admin/services/:id': { may: CHANGERS },
   'POST /admin/revoke': { may: CHANGERS, body: () => ({ token: 'x' }) },
   'POST /admin/explain': { may: OPERATORS, body: () => ({ token: 'x' }) },
   'GET /openapi.yaml': { may: EVERYONE },
@@ -195,7 +226,52 @@ test('every route of the router is in openapi.yaml, and the reverse', () => {
   expect(routes().flatMap(documented).sort()).toEqual(documentedRoutes().sort())
 })
 
+test('the right that a service needs for a route is the one that opens it here, and opens no other', () => {
+  const opened = ({ may }: Rule) =>
+    may === EVERYONE ? [] : may.filter(kind => ONE_RIGHT.includes(kind as never))
+  const needed = new Map<string, string[]>()
+  for (const [row, right] of Object.entries(RIGHT_OF_ROUTE)) {
+    const route = row.split(' ').slice(0, 2).join(' ')
+    needed.set(route, [...(needed.get(route) ?? []), `service ${right}`])
+  }
+  // The table above asks /token for client_credentials; the other grant has a test of its own.
+  needed.set('POST /token', ['service issue'])
+  needed.delete('POST /admin/customers/:customer/password-reset')
+  for (const [route, rule] of Object.entries(RULES))
+    expect([route, opened(rule)]).toEqual([route, needed.get(route) ?? []])
+  expect([...needed.keys()].filter(route => RULES[route] === undefined)).toEqual([])
+})
+
+test.each(ONE_RIGHT)('%s: the refresh grant of /token is open to the right refresh alone', async kind => {
+  const { id, secret, refreshToken } = await shared(kind)
+  const grant = { grant_type: 'refresh_token', refresh_token: refreshToken }
+  for (const authorization of [bearer(secret), { Authorization: basic(id, secret) }]) {
+    const { status, json } = await assay.postForm('/token', grant, authorization)
+    const [passed, refused] = [
+      { status: 200, error: undefined },
+      { status: 400, error: 'unauthorized_client' },
+    ]
+    expect({ status, error: json.error }).toEqual(kind === 'service refresh' ? passed : refused)
+  }
+})
+
 type Show = (kind: Credential) => Promise<Shown>
+
+interface Service {
+  id: string
+  credential: string
+}
+
+let services: Map<string, Service>
+
+async function createServices() {
+  const made = RIGHTS.map(async right => {
+    const body = { name: `only-${right}`, may: [right] }
+    const { json } = await assay.postJson('/admin/services', body, bearer(ADMIN_TOKEN))
+    return [`service ${right}`, json as Service] as const
+  })
+  return new Map(await Promise.all(made))
+}
 
 /** All the credentials of a new customer; the tokens of its user are new each time. */
 async function credentials(): Promise<Show> {
@@ -203,10 +279,9 @@ async function credentials(): Promise<Show> {
   const narrow = await assay.postJson('/api/keys', { scopes: ['read'] }, bearer(customer.accessToken))
   const token = { grant_type: 'client_credentials' }
   const client = (await assay.postForm('/token', token, bearer(customer.apiKey))).json.access_token
-  const { id: serverId, secret: serverSecret } = RESOURCE_SERVER
   return async function show(kind) {
     const issued = await customer.session()
-    const secrets: Record<Credential, string> = {
+    const secrets: Record<string, string> = {
       nothing: '',
       garbage: 'garbage',
       'account token': customer.accessToken,
@@ -215,20 +290,23 @@ async function credentials(): Promise<Show> {
       'refresh token': issued.refresh_token,
       'API key': customer.apiKey,
       'narrow API key': narrow.json.api_key,
-      'resource server': serverSecret,
+      'configured service': SERVICE.secret,
       'operator token': ADMIN_TOKEN,
       'reading operator': READER,
     }
-    const id = kind === 'resource server' ? serverId : customer.id
+    const service = services.get(kind)
+    const id = service?.id ?? (kind === 'configured service' ? SERVICE.id : customer.id)
+    const secret = service?.credential ?? secrets[kind]!
     const revocable =
       kind === 'refresh token' ? issued.refresh_token : (await customer.issue()).json.access_token
-    return { id, secret: secrets[kind], customer, revocable }
+    return { id, secret, customer, revocable, refreshToken: service ? issued.refresh_token : secret }
   }
 }
 
 /** As Bearer and as Basic; a refresh token also by itself, in the body. */
 async function tryRoute(route: string, { body, passes = isPass }: Rule, shown: Shown) {
-  const authorizations = shown.secret ? [bearer(shown.secret), byBasic(shown), {}] : [{}]
+  const byItself = shown.refreshToken === shown.secret ? [{}] : []
+  const authorizations = shown.secret ? [bearer(shown.secret), byBasic(shown), ...byItself] : [{}]
   for (const authorization of authorizations) {
     const answer = await send(route, authorization, shown, body?.(shown))
     if (passes(answer)) return true
@@ -304,7 +382,7 @@ describe.each(Object.entries(RULES).filter(([route]) => !route.includes('/verify
   (route, { may, body }) => {
     test('refuses a query parameter that it does not know, or that is empty', async () => {
       const shown = await (await credentials())(may[0]!)
-      const authorization = may[0] === 'resource server' ? byBasic(shown) : bearer(shown.secret)
+      const authorization = bearer(shown.secret)
       for (const query of ['?wiat=all', '?wiat=', '?wiat', '?wait=', '?wait=All', '?limit=&subject=']) {
         const { status, json } = await send(route, authorization, shown, body?.(shown), query)
         expect([query, status, json.error]).toEqual([query, 400, 'invalid_request'])
@@ -317,7 +395,7 @@ test.each(Object.entries(RULES).filter(([, { body }]) => body !== undefined))(
   '%s refuses a body with a Content-Encoding, and says so',
   async (route, { may, body }) => {
     const shown = await (await credentials())(may[0]!)
-    const authorization = may[0] === 'resource server' ? byBasic(shown) : bearer(shown.secret)
+    const authorization = bearer(shown.secret)
     for (const encoding of ['gzip', 'GZIP', 'br', 'identity, gzip']) {
       const headers = { ...authorization, 'Content-Encoding': encoding }
       const answer = await send(route, headers, shown, body!(shown))

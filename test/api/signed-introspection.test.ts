@@ -7,8 +7,8 @@ import {
   type Customer,
   claimsOf,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -28,7 +28,7 @@ beforeAll(async () => {
 afterAll(() => world.stop())
 
 const TYPE = 'application/token-introspection+jwt'
-const GATEWAY = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+const GATEWAY = basic(SERVICE.id, SERVICE.secret)
 
 const introspect = (token: string, authorization = GATEWAY, accept = TYPE, assay = here) =>
   assay.postForm('/introspect', { token }, { Authorization: authorization, Accept: accept })
@@ -46,7 +46,7 @@ test('the answer is a JWT that the installation signed for the caller, with what
   const { headers, text } = await introspect(access_token)
   expect(headers.get('content-type')).toBe(TYPE)
   expect(headers.get('cache-control')).toBe('no-store')
-  const claims = await claimsIn(text, RESOURCE_SERVER.id)
+  const claims = await claimsIn(text, SERVICE.id)
   expect(Object.keys(claims).sort()).toEqual(['aud', 'iat', 'iss', 'token_introspection'])
   expect(claims.token_introspection).toEqual((await here.introspect(access_token)).json)
   expect(claims.iat).toBeGreaterThanOrEqual(before)
@@ -77,14 +77,14 @@ test('a signed answer is no token, and a token no signed answer', async () => {
   const { text } = await introspect(access_token)
   expect((await here.verify(text)).status).toBe(401)
   expect((await here.introspect(text)).json).toEqual({ active: false })
-  await expect(claimsIn(access_token, RESOURCE_SERVER.id)).rejects.toThrow()
+  await expect(claimsIn(access_token, SERVICE.id)).rejects.toThrow()
 })
 
 test('who does not ask for it gets JSON, and an error is JSON in any case', async () => {
   const { access_token } = await customer.session()
   for (const accept of ['application/json', '*/*'])
     expect((await introspect(access_token, GATEWAY, accept)).json.active).toBe(true)
-  const refused = await introspect(access_token, basic(RESOURCE_SERVER.id, 'x'.repeat(40)))
+  const refused = await introspect(access_token, basic(SERVICE.id, 'x'.repeat(40)))
   expect([refused.status, refused.json.error]).toEqual([401, 'invalid_client'])
 })
 
@@ -100,8 +100,8 @@ test('oauth4webapi takes it', async () => {
     [oauth.allowInsecureRequests]: true,
     requestJwtResponse: true,
   }
-  const client = { client_id: RESOURCE_SERVER.id }
-  const auth = oauth.ClientSecretBasic(RESOURCE_SERVER.secret)
+  const client = { client_id: SERVICE.id }
+  const auth = oauth.ClientSecretBasic(SERVICE.secret)
   const response = await oauth.introspectionRequest(metadata, client, auth, access_token, options)
   const answer = await oauth.processIntrospectionResponse(metadata, client, response)
   await oauth.validateApplicationLevelSignature(metadata, response, options)

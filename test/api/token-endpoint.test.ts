@@ -7,8 +7,8 @@ import {
   type Customer,
   claimsOf,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -23,7 +23,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-const GATEWAY = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)
+const GATEWAY = basic(SERVICE.id, SERVICE.secret)
 const authorized = (authorization: string) => ({ Authorization: authorization })
 const own = () => authorized(basic(customer.id, customer.apiKey))
 const credentials = ({ id, apiKey } = customer) => ({ client_id: id, client_secret: apiKey })
@@ -133,7 +133,7 @@ test('missing or wrong credentials are 401 with a challenge, at /token and at /i
       basic(neighbour.id, apiKey),
       basic(id, ''),
       basic('', apiKey),
-      basic(RESOURCE_SERVER.id, 'x'.repeat(32)),
+      basic(SERVICE.id, 'x'.repeat(32)),
     ].map(authorized),
   ]
   for (const headers of wrong)
@@ -150,7 +150,7 @@ test('missing or wrong credentials are 401 with a challenge, at /token and at /i
     expect(outcome(await token({ ...CLIENT, ...form }))).toBe('401 invalid_client')
 })
 
-test('a resource server may not have tokens', async () => {
+test('a service may not have tokens', async () => {
   const gateway = authorized(GATEWAY)
   expect(outcome(await token(CLIENT, gateway))).toBe('400 unauthorized_client')
   expect(outcome(await assay.postJson('/issue', {}, gateway))).toBe('400 unauthorized_client')

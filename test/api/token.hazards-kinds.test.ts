@@ -8,8 +8,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -26,14 +26,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-const KINDS = [
-  'account token',
-  'issued token',
-  'refresh token',
-  'API key',
-  'resource server',
-  'operator token',
-]
+const KINDS = ['account token', 'issued token', 'refresh token', 'API key', 'service', 'operator token']
 type Kind = (typeof KINDS)[number]
 
 /** Each kind anew, because a refresh token is used up by what takes it. */
@@ -44,10 +37,10 @@ async function credential(kind: Kind): Promise<{ id: string; secret: string }> {
     'issued token': access_token,
     'refresh token': refresh_token,
     'API key': customer.apiKey,
-    'resource server': RESOURCE_SERVER.secret,
+    service: SERVICE.secret,
     'operator token': ADMIN_TOKEN,
   }
-  return { id: kind === 'resource server' ? RESOURCE_SERVER.id : customer.id, secret: secrets[kind]! }
+  return { id: kind === 'service' ? SERVICE.id : customer.id, secret: secrets[kind]! }
 }
 
 type Use = (headers: Record<string, string>, form: Record<string, string>, secret: string) => Promise<Answer>
@@ -70,7 +63,7 @@ const ENDPOINTS: Record<string, { may: Kind[]; use: Use }> = {
     use: (_, __, secret) => assay.refresh(secret),
   },
   'POST /introspect': {
-    may: ['API key', 'resource server'],
+    may: ['API key', 'service'],
     use: (headers, form) => assay.postForm('/introspect', { token: 'x', ...form }, headers),
   },
   'POST /revoke': {

@@ -10,8 +10,8 @@ import {
   bearer,
   type Customer,
   makeWorld,
-  RESOURCE_SERVER,
   type Replica,
+  SERVICE,
   type World,
 } from '../support/world.ts'
 
@@ -43,7 +43,7 @@ const issueAt = ({ request }: OwnReplica, headers: Trace['headers'], body = {}) 
     headers: { ...bearer(customer.apiKey), 'Content-Type': 'application/json', ...headers },
     body: JSON.stringify(body),
   })
-const gateway = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+const gateway = { Authorization: basic(SERVICE.id, SERVICE.secret) }
 
 describe("a caller's trace goes on", () => {
   test('in an issue, a session, its refresh, its end, and in each statement', async () => {

@@ -32,7 +32,7 @@ test('a digest of another length is an error, not a match', () => {
   expect(() => matches(digest('x').subarray(0, 31), 'x')).toThrow()
 })
 
-test.each(['assay_ak', 'assay_rs'] as const)(
+test.each(['assay_ak', 'assay_sv'] as const)(
   'a new %s credential names its id and bears a checksum',
   prefix => {
     const { text, digest: kept } = newCredential(prefix, 'gateway7')
@@ -59,7 +59,7 @@ test("a credential's secret is 32 bytes, left padded", () => {
 })
 
 test('every typing error of one character in a credential is found before any look-up', () => {
-  const { text } = newCredential('assay_rs', 'gateway7')
+  const { text } = newCredential('assay_sv', 'gateway7')
   for (let at = 0; at < text.length; at++) {
     const other = text[at] === 'q' ? 'w' : 'q'
     expect(parseCredential(text.slice(0, at) + other + text.slice(at + 1))).toBeUndefined()

@@ -89,7 +89,7 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
     await open('introspection/introspect')
     await page.evaluate(`document.querySelector('#operations-introspection-introspect .credentials').click()`)
     const dialog = await page.evaluate(`document.querySelector('.dialog-ux').innerText`)
-    for (const scheme of ['apiKey', 'basicClient', 'resourceServer']) expect(dialog).toContain(scheme)
+    for (const scheme of ['apiKey', 'basicClient', 'service']) expect(dialog).toContain(scheme)
     expect(dialog).not.toContain('operatorToken')
     const fields = `document.querySelectorAll('input, textarea, .try-out, .execute, .modal-btn').length`
     expect(await page.evaluate(fields)).toBe(0)

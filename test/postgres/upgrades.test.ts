@@ -85,9 +85,12 @@ async function everything(at: Running): Promise<string[]> {
     await ask(at, '/api/secrets', { token: account }),
     await ask(at, '/api/audit', { token: account }),
     await ask(at, '/api/auth/login', { json: { email, password: 'correct horse battery' } }),
-    await ask(at, '/admin/servers', { json: { name: 'orders' }, token: OPERATOR }),
+    await ask(at, '/admin/services', {
+      json: { name: `orders-${session_id}`, may: ['introspect'] },
+      token: OPERATOR,
+    }),
     ...(await Promise.all(
-      ['customers', `customers?email=${email}`, 'audit', 'servers', 'replicas'].map(operator),
+      ['customers', `customers?email=${email}`, 'audit', 'services', 'replicas'].map(operator),
     )),
   ]
   return answers

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { type Answer, basic, bearer, type Customer, RESOURCE_SERVER, type Replica } from './world.ts'
+import { type Answer, basic, bearer, type Customer, type Replica, SERVICE } from './world.ts'
 
 /** Secrets that sing when they are where they should not be: each input of the API once, with a word in it. */
 
@@ -157,7 +157,7 @@ export const INPUTS: Record<string, Input> = {
     assay.postJson(
       '/introspect/batch',
       { tokens: [word, word] },
-      { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) },
+      { Authorization: basic(SERVICE.id, SERVICE.secret) },
     ),
   'a token to revoke': sendForm('/revoke', word => ({ token: word })),
   'a token to revoke, in the query': ({ assay, customer }, word) =>

@@ -4,7 +4,7 @@ import { ask, issue, signUp } from './calls.ts'
 import { atMost, DEPARTURES, sendAndHalfClose, sendAndLeave } from './leavers.ts'
 import { logLines, type Running, type Settings, startAssay, stopAll, until } from './process.ts'
 import { exchange } from './wire.ts'
-import { ADMIN_TOKEN, basic, READER, RESOURCE_SERVER } from './world.ts'
+import { ADMIN_TOKEN, basic, READER, SERVICE } from './world.ts'
 
 /** Clients that leave at each byte, against a server in a process of its own. The same tests for each way to run it. */
 
@@ -43,7 +43,7 @@ async function routesOf(at: Running): Promise<Record<string, Sent>> {
   const { email, apiKey, account } = await signUp(at)
   const { access_token, refresh_token } = await issue(at, apiKey, 'one')
   const revoked = await issue(at, apiKey, 'two')
-  const server = { Authorization: basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret) }
+  const server = { Authorization: basic(SERVICE.id, SERVICE.secret) }
   const logIn = JSON.stringify({ email, password: 'correct horse battery' })
   const form = (first: string, headers: Record<string, string>, fields: Record<string, string>) =>
     request(first, { ...headers, ...asForm }, new URLSearchParams(fields).toString())
@@ -149,7 +149,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     assay = await startAssay({
       ADMIN_TOKEN,
       OPERATORS: `grafana:read:${READER}`,
-      RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
+      SERVICES: `${SERVICE.id}:introspect:${SERVICE.secret}`,
       TRUST_PROXY: '127.0.0.1',
       ...settings(),
     })

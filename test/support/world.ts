@@ -16,7 +16,7 @@ import { makeDatabase } from './database.ts'
 import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
 
-export const RESOURCE_SERVER = { id: 'gateway', secret: 'Gw7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua' }
+export const SERVICE = { id: 'gateway', secret: 'Gw7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua' }
 export const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
 /** Operators besides: alice, and grafana, which only reads. */
 export const ALICE = 'alice-8Vd2Kq7Zx1Wm5Tn9Rc4Yb6Hf3Jg0Ls'
@@ -32,7 +32,7 @@ export function configOf(settings: Settings = {}): Config {
     MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
     ADMIN_TOKEN,
     OPERATORS: `alice:${ALICE},grafana:read:${READER}`,
-    RESOURCE_SERVERS: `${RESOURCE_SERVER.id}:${RESOURCE_SERVER.secret}`,
+    SERVICES: `${SERVICE.id}:introspect:${SERVICE.secret}`,
     TRUST_PROXY: '127.0.0.1',
     LOG_LEVEL: 'debug',
     // Tests ask faster than users do.
@@ -185,7 +185,7 @@ function calls(request: Request) {
   const get = (path: string, token?: string, headers: Record<string, string> = {}) =>
     request(path, { headers: { ...(token === undefined ? {} : bearer(token)), ...headers } })
   const verify = (token: string, path = '/verify') => get(path, token)
-  const introspect = (token: string, authorization = basic(RESOURCE_SERVER.id, RESOURCE_SERVER.secret)) =>
+  const introspect = (token: string, authorization = basic(SERVICE.id, SERVICE.secret)) =>
     postForm('/introspect', { token }, { Authorization: authorization })
   const refresh = (refreshToken: string, headers: Record<string, string> = {}) =>
     postForm('/refresh', { refresh_token: refreshToken }, headers)

@@ -35,7 +35,7 @@ const changeRequest = z
 
 const passwordRequest = z.strictObject({ password })
 
-/** Customers, managed by operators. */
+/** Customers, managed by operators, and in part by services. */
 export const customers = new Hono<OperatorEnv>()
   .get('/', async c => {
     const query = readQuery(c, ['email', 'name', 'cursor', 'limit'])
@@ -53,7 +53,8 @@ export const customers = new Hono<OperatorEnv>()
     const context = actorContext(c)
     const account = { email, name, password }
     const { customer, apiKey } = await createCustomer(c.get('services'), account, context, idempotencyKey(c))
-    return jsonWithETag(c, customer, { customer: serializeCustomer(c, customer), api_key: apiKey }, 201)
+    const body = present({ customer: serializeCustomer(c, customer), api_key: apiKey })
+    return jsonWithETag(c, customer, body, 201)
   })
   .get('/:customer', noQuery, async c =>
     jsonWithETag(c, await findCustomer(c.get('services'), customerParam(c))),

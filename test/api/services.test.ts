@@ -1,9 +1,10 @@
+import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { newCredential, newServerId } from '../../server/crypto/credentials.ts'
+import { newCredential, newServiceId } from '../../server/crypto/credentials.ts'
 import { hear, holding, named, replicaOn } from '../support/holding.ts'
 import { ALICE, basic, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Resource servers that an operator makes: what they may ask, and when they may not any more. */
+/** Services that an operator creates: their credentials, their limits, and when these end. */
 
 let world: World
 let assay: Replica
@@ -22,6 +23,7 @@ afterAll(() => world.stop())
 
 interface Made {
   id: string
+  name: string
   credential: string
 }
 
@@ -31,11 +33,12 @@ const call = (method: string, at: string, body?: object) =>
     headers: { ...bearer(ALICE), ...(body && { 'Content-Type': 'application/json' }) },
     ...(body && { body: JSON.stringify(body) }),
   })
+const newName = () => `gateway-${randomUUID().slice(0, 8)}`
 const create = async (limits: object = {}) =>
-  (await call('POST', '/admin/servers', { name: 'gateway', ...limits })).json as Made
+  (await call('POST', '/admin/services', { name: newName(), may: ['introspect'], ...limits })).json as Made
 
 /** Active, inactive or refused, by Bearer, by Basic and in the form, which must agree. */
-async function asked(replica: Replica, { id, credential }: Made, token: string) {
+async function asked(replica: Replica, { id, credential }: Pick<Made, 'id' | 'credential'>, token: string) {
   const answers = [
     await replica.postForm('/introspect', { token }, bearer(credential)),
     await replica.introspect(token, basic(id, credential)),
@@ -46,33 +49,33 @@ async function asked(replica: Replica, { id, credential }: Made, token: string) 
 }
 
 test('one asks about every token, by its credential, whichever way it comes', async () => {
-  const server = await create()
-  expect(server.credential).toMatch(/^assay_rs_/)
+  const service = await create()
+  expect(service.credential).toMatch(/^assay_sv_/)
   for (const customer of [one, two]) {
     const { access_token } = await customer.session()
-    for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
+    for (const replica of [assay, there]) expect(await asked(replica, service, access_token)).toBe(true)
   }
   const other = await create()
-  expect((await assay.introspect('x', basic(other.id, server.credential))).status).toBe(401)
-  expect((await assay.postForm('/issue', {}, bearer(server.credential))).status).toBe(400)
+  expect((await assay.introspect('x', basic(other.id, service.credential))).status).toBe(401)
+  expect((await assay.postForm('/issue', {}, bearer(service.credential))).status).toBe(400)
 })
 
 test('a customer or scope that is repeated in its limits counts once', async () => {
-  const limits = { customers: [one.id, two.id, one.id], scopes: ['read', 'read'] }
-  const server = await create(limits)
-  expect(server).toMatchObject({ customers: [one.id, two.id], scopes: ['read'] })
-  const changed = await call('PUT', `/admin/servers/${server.id}`, limits)
+  const limits = { may: ['introspect'], customers: [one.id, two.id, one.id], scopes: ['read', 'read'] }
+  const service = await create(limits)
+  expect(service).toMatchObject({ customers: [one.id, two.id], scopes: ['read'] })
+  const changed = await call('PUT', `/admin/services/${service.id}`, limits)
   expect(changed.json).toMatchObject({ customers: [one.id, two.id], scopes: ['read'] })
 })
 
 test('one that is limited knows of no other customer, not even why', async () => {
-  const server = await create({ customers: [one.id] })
+  const service = await create({ customers: [one.id] })
   const { access_token: mine } = await one.session()
   const { access_token: others } = await two.session()
-  expect(await asked(assay, server, mine)).toBe(true)
-  expect(await asked(assay, server, others)).toBe(false)
+  expect(await asked(assay, service, mine)).toBe(true)
+  expect(await asked(assay, service, others)).toBe(false)
   const explain = async (token: string) =>
-    (await assay.postForm('/introspect/explain', { token }, bearer(server.credential))).json
+    (await assay.postForm('/introspect/explain', { token }, bearer(service.credential))).json
   expect(await explain(mine)).toMatchObject({ active: true })
   const told = await explain(others)
   expect(told).toMatchObject({ active: false, reason: 'key_unknown' })
@@ -80,45 +83,48 @@ test('one that is limited knows of no other customer, not even why', async () =>
 })
 
 test('one that is limited to scopes knows of tokens that have one of them', async () => {
-  const server = await create({ scopes: ['read', 'admin'] })
+  const service = await create({ scopes: ['read', 'admin'] })
   const token = async (scope: string) => (await one.issue({ scope })).json.access_token
-  expect(await asked(assay, server, await token('read write'))).toBe(true)
-  expect(await asked(assay, server, await token('write'))).toBe(false)
+  expect(await asked(assay, service, await token('read write'))).toBe(true)
+  expect(await asked(assay, service, await token('write'))).toBe(false)
   const form = { token: await token('write') }
-  const why = await assay.postForm('/introspect/explain', form, bearer(server.credential))
+  const why = await assay.postForm('/introspect/explain', form, bearer(service.credential))
   expect(why.json).toMatchObject({ active: false, reason: 'key_unknown' })
   expect(why.json.token).toBeUndefined()
 })
 
 test('its limits hold everywhere once wait=all has answered', async () => {
-  const server = await create()
+  const service = await create()
   const { access_token } = await two.session()
-  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
-  const changed = await call('PUT', `/admin/servers/${server.id}?wait=all`, { customers: [one.id] })
+  for (const replica of [assay, there]) expect(await asked(replica, service, access_token)).toBe(true)
+  const changed = await call('PUT', `/admin/services/${service.id}?wait=all`, {
+    may: ['introspect'],
+    customers: [one.id],
+  })
   expect(changed).toMatchObject({
     status: 200,
-    json: { id: server.id, name: 'gateway', customers: [one.id] },
+    json: { id: service.id, name: service.name, customers: [one.id] },
   })
-  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(false)
-  await call('PUT', `/admin/servers/${server.id}?wait=all`, {})
-  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
+  for (const replica of [assay, there]) expect(await asked(replica, service, access_token)).toBe(false)
+  await call('PUT', `/admin/services/${service.id}?wait=all`, { may: ['introspect'] })
+  for (const replica of [assay, there]) expect(await asked(replica, service, access_token)).toBe(true)
 })
 
 test('a rotated credential goes on for its overlap, and no longer', async () => {
-  const server = await create()
+  const service = await create()
   const { access_token } = await one.session({ expires_in: 900 })
-  expect(await asked(there, server, access_token)).toBe(true)
-  const { json } = await call('POST', `/admin/servers/${server.id}/rotate`, { overlap: 60 })
+  expect(await asked(there, service, access_token)).toBe(true)
+  const { json } = await call('POST', `/admin/services/${service.id}/rotate`, { overlap: 60 })
   await hear(there)
   for (const replica of [assay, there])
-    for (const credential of [server.credential, json.credential])
-      expect(await asked(replica, { id: server.id, credential }, access_token)).toBe(true)
+    for (const credential of [service.credential, json.credential])
+      expect(await asked(replica, { id: service.id, credential }, access_token)).toBe(true)
   await world.advance(61_000)
   for (const replica of [assay, there]) {
-    expect(await asked(replica, server, access_token)).toBe(401)
+    expect(await asked(replica, service, access_token)).toBe(401)
     expect(await asked(replica, json, access_token)).toBe(true)
   }
-  const leaked = await call('POST', `/admin/servers/${server.id}/rotate`, { overlap: 0 })
+  const leaked = await call('POST', `/admin/services/${service.id}/rotate`, { overlap: 0 })
   await hear(there)
   for (const replica of [assay, there]) {
     expect(await asked(replica, json, access_token)).toBe(401)
@@ -127,7 +133,7 @@ test('a rotated credential goes on for its overlap, and no longer', async () => 
 })
 
 describe('while a rotated credential goes on', () => {
-  const rotate = (id: string, body: object = {}) => call('POST', `/admin/servers/${id}/rotate`, body)
+  const rotate = (id: string, body: object = {}) => call('POST', `/admin/services/${id}/rotate`, body)
 
   /** Of the credentials given, whether each is good, at both replicas. */
   async function good(id: string, credentials: string[]) {
@@ -145,7 +151,7 @@ describe('while a rotated credential goes on', () => {
     return answers
   }
 
-  /** A server whose second credential has taken the place of its first, which is good for a minute. */
+  /** A service whose second credential has taken the place of its first, which is good for a minute. */
   async function rotated() {
     const { id, credential: first } = await create()
     const { json } = await rotate(id, { overlap: 60 })
@@ -213,44 +219,44 @@ describe('while a rotated credential goes on', () => {
     ])
       expect(await rotate(id, body)).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
     expect(await good(id, [credential])).toEqual([true])
-    expect((await rotate(newServerId(world.keyRing.installationKey), {})).status).toBe(404)
+    expect((await rotate(newServiceId(world.keyRing.installationKey), {})).status).toBe(404)
     expect((await rotate(id, { end: 'previous', overlap: 60 })).status).toBe(200)
   })
 })
 
 test('one that is deleted is refused everywhere', async () => {
-  const server = await create()
+  const service = await create()
   const { access_token } = await one.session()
-  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(true)
-  expect((await call('DELETE', `/admin/servers/${server.id}?wait=all`)).status).toBe(204)
-  for (const replica of [assay, there]) expect(await asked(replica, server, access_token)).toBe(401)
-  expect((await call('DELETE', `/admin/servers/${server.id}`)).status).toBe(404)
-  expect((await call('PUT', `/admin/servers/${server.id}`, {})).status).toBe(404)
+  for (const replica of [assay, there]) expect(await asked(replica, service, access_token)).toBe(true)
+  expect((await call('DELETE', `/admin/services/${service.id}?wait=all`)).status).toBe(204)
+  for (const replica of [assay, there]) expect(await asked(replica, service, access_token)).toBe(401)
+  expect((await call('DELETE', `/admin/services/${service.id}`)).status).toBe(404)
+  expect((await call('PUT', `/admin/services/${service.id}`, { may: ['introspect'] })).status).toBe(404)
 })
 
 test('all of it is in the audit, by who did it', async () => {
   const { id } = await create()
-  await call('PUT', `/admin/servers/${id}`, {})
-  await call('POST', `/admin/servers/${id}/rotate`, {})
-  await call('DELETE', `/admin/servers/${id}`)
+  await call('PUT', `/admin/services/${id}`, { may: ['revoke'] })
+  await call('POST', `/admin/services/${id}/rotate`, {})
+  await call('DELETE', `/admin/services/${id}`)
   const { json } = await call('GET', '/admin/audit?operator=alice&limit=4')
-  const types = ['server.deleted', 'server.rotated', 'server.changed', 'server.created']
+  const types = ['service.deleted', 'service.rotated', 'service.changed', 'service.created']
   expect(json.events.map(({ type }: { type: string }) => type)).toEqual(types)
-  for (const event of json.events) expect(event.detail).toMatchObject({ server_id: id })
-  expect((await call('GET', '/admin/servers')).json.servers.map((server: Made) => server.id)).not.toContain(
-    id,
-  )
+  for (const event of json.events) expect(event.detail).toMatchObject({ service_id: id })
+  expect(
+    (await call('GET', '/admin/services')).json.services.map((service: Made) => service.id),
+  ).not.toContain(id)
 })
 
 test('made-up ids cost no statement, and one that was deleted costs one', async () => {
   const link = holding(world.db)
   const replica = await replicaOn(world, link.db)
-  const loads = () => link.asked(named('findServerRecord'))
+  const loads = () => link.asked(named('findServiceRecord'))
   const ask = (credential: string) => replica.post('/introspect', { token: 'x' }, bearer(credential))
-  const id = newServerId(world.keyRing.installationKey)
+  const id = newServiceId(world.keyRing.installationKey)
   const madeUp = id.replace(/.$/, last => (last === 'a' ? 'b' : 'a'))
-  for (let i = 0; i < 5; i++) expect((await ask(newCredential('assay_rs', madeUp).text)).status).toBe(401)
+  for (let i = 0; i < 5; i++) expect((await ask(newCredential('assay_sv', madeUp).text)).status).toBe(401)
   expect(loads()).toBe(0)
-  for (let i = 0; i < 5; i++) expect((await ask(newCredential('assay_rs', id).text)).status).toBe(401)
+  for (let i = 0; i < 5; i++) expect((await ask(newCredential('assay_sv', id).text)).status).toBe(401)
   expect(loads()).toBe(1)
 })

@@ -1,0 +1,119 @@
+import { Option } from 'commander'
+import { api, type Json, pathSegment } from '../client.ts'
+import { AssayCommand, type Output } from '../command.ts'
+import { parseDuration } from '../duration.ts'
+import { parseList, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
+import { list, showTable } from '../output.ts'
+
+const MAY = new Option(
+  '--may <a,b>',
+  'what it may do: issue, refresh, revoke, introspect, sessions, rotate, create, disable, reset',
+).argParser(parseList)
+const CUSTOMERS = new Option('--customers <a,b>', 'customers that it may serve (all)').argParser(parseList)
+const SCOPES = new Option(
+  '--scopes <a,b>',
+  'scopes that it may grant, and of which a token must have one (any)',
+).argParser(parseList)
+
+interface Permissions {
+  may?: string[]
+  customers?: string[]
+  scopes?: string[]
+}
+
+const servicePath = (id: string, more = '') => `/admin/services/${pathSegment(id)}${more}`
+
+export const services = new AssayCommand('services').description(
+  'Manage services: gateways and backends, each of which serves many customers.',
+)
+
+services
+  .command('list')
+  .description('List services, newest first. Those of the setting SERVICES are not included.')
+  .example('services list')
+  .show(async () => {
+    const { services } = await api.get('/admin/services')
+    const columns = ['id', 'name', 'may', 'customers', 'scopes', 'created', 'last used']
+    return showTable(services, columns, one => {
+      const [may, customers, scopes] = [one.may.join(' '), one.customers?.join(' '), one.scopes?.join(' ')]
+      return [one.id, one.name, may, customers, scopes, one.created_at, one.last_used_at]
+    })
+  })
+
+services
+  .command('create')
+  .description('Create a service. Its credential is shown once.')
+  .requiredOption('--name <text>', 'a letter, then up to 39 of a-z 0-9 -; the audit names it service:NAME')
+  .addOption(new Option(MAY.flags, MAY.description).argParser(parseList).makeOptionMandatory())
+  .addOption(CUSTOMERS)
+  .addOption(SCOPES)
+  .example('services create --name gateway --may introspect')
+  .example('services create --name shop-api --may issue,refresh,revoke')
+  .show(async ({ name, may, customers, scopes }: Permissions & { name: string }) =>
+    showService(await api.post('/admin/services', { body: { name, may, customers, scopes } })),
+  )
+
+services
+  .command('change <service>')
+  .description('Change the rights or the limits of a service. An option that is left out changes nothing.')
+  .addOption(MAY)
+  .addOption(CUSTOMERS)
+  .addOption(SCOPES)
+  .option('--all-customers', 'remove the limit on customers')
+  .option('--any-scope', 'remove the limit on scopes')
+  .addOption(WAIT)
+  .example('services change q7xw3bfz6thapr4wd2nqx7m3 --may introspect,revoke')
+  .show(async (id: string, options: Permissions & WaitOptions & { allCustomers?: true; anyScope?: true }) => {
+    const { services } = await api.get('/admin/services')
+    const now = services.find((service: Json) => service.id === id) ?? { may: ['introspect'] }
+    const { may = now.may, customers = now.customers, scopes = now.scopes } = options
+    const body = {
+      may,
+      customers: options.allCustomers ? undefined : customers,
+      scopes: options.anyScope ? undefined : scopes,
+    }
+    return showService(await api.call('PUT', servicePath(id), { body, query: toWaitQuery(options) }))
+  })
+
+services
+  .command('rotate <service>')
+  .description('Create a new credential for a service. It is shown once.')
+  .option(
+    '--overlap <duration>',
+    'how long the current credential stays valid (1d); 0s if it has leaked',
+    parseDuration(0, '1h'),
+  )
+  .addOption(
+    new Option(
+      '--end <which>',
+      'if two are valid, the one that ends at once: current is the newest, previous the one before it',
+    ).choices(['previous', 'current']),
+  )
+  .example('services rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 1h')
+  .show(async (id: string, { overlap, end }: { overlap?: number; end?: string }) => {
+    const service = await api.post(servicePath(id, '/rotate'), { body: { overlap, end } })
+    const { previous_until: until } = service
+    const previous = until === undefined ? 'ended now' : `valid until ${until}`
+    return { json: service, text: list({ ...describeService(service), 'previous credential': previous }) }
+  })
+
+services
+  .command('delete <service>')
+  .description('Delete a service and its credential.')
+  .addOption(WAIT)
+  .example('services delete q7xw3bfz6thapr4wd2nqx7m3')
+  .show(async (id: string, options: WaitOptions) => {
+    await api.delete(servicePath(id), { query: toWaitQuery(options) })
+    return { json: { id }, text: 'done' }
+  })
+
+const describeService = (service: Json) => ({
+  id: service.id,
+  name: service.name,
+  may: service.may.join(' '),
+  customers: service.customers?.join(' '),
+  scopes: service.scopes?.join(' '),
+  credential: service.credential,
+})
+
+const showService = (service: Json): Output => ({ json: service, text: list(describeService(service)) })
