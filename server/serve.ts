@@ -83,7 +83,10 @@ export async function serve({
     log.info('draining')
     setTimeout(endLate, pause + MAX_DRAIN_MS).unref()
     credentialFiles.stop()
-    await server.close(pause)
+    const closed = server.close(pause)
+    // Not earlier: until then, a client that asks again would still reach this server, and be answered at once.
+    setTimeout(() => replica.orderWaiters.close(), pause)
+    await closed
     await (await hints)?.close()
     await replica.stop()
     redis?.close()

@@ -1,6 +1,7 @@
 import type { Database } from '../db/client.ts'
 import { observing } from '../db/queries/change-feed.ts'
 import type { Redis } from '../db/redis.ts'
+import { OrderWaiters } from './audit/order-waiters.ts'
 import { AuditSequencer } from './audit/sequencer.ts'
 import { ClientAuthenticator } from './clients/authenticate.ts'
 import { Operators } from './clients/operators.ts'
@@ -111,7 +112,8 @@ export function createServices(parts: Parts) {
   const db = observing(parts.db, seconds => metrics.lockWaited(seconds))
   const clockWatch: ClockWatch = new ClockWatch({ db, clock, log })
   const replica = randomId(15)
-  const sequencer: AuditSequencer = new AuditSequencer({ db, clock, log })
+  const orderWaiters = new OrderWaiters({ db })
+  const sequencer: AuditSequencer = new AuditSequencer({ db, clock, log, orderWaiters })
   const revocations = new RevocationList()
   const bodyMemory = new BodyMemory()
   const authenticator = new Authenticator({ issuer: iss, maxCacheBytes: share(TOKEN_CACHE_BYTES, worker) })
@@ -190,6 +192,7 @@ export function createServices(parts: Parts) {
     revocations,
     revoker,
     sequencer,
+    orderWaiters,
     keys,
     redisKeyCache,
     redisNames,

@@ -60,16 +60,29 @@ export interface OrderSpan {
   completeUntil: Date
 }
 
-export const findOrderSpan = prepared('findOrderSpan')<{ after: number; limit: number }, OrderSpan>(sql`
-  with bounds as (
-    select ${s.position} as last, ${s.completeUntil} as complete_until, greatest(${param('after')}::bigint,
-      (select ${b.firstPosition} - 1 from ${b} order by ${b.lastPosition} limit 1)) as start
+/** `after`: null is the end of the order. */
+export const findOrderSpan = prepared('findOrderSpan')<
+  { after: number | null; limit: number },
+  OrderSpan
+>(sql`
+  with reader as (
+    select ${s.position} as last, ${s.completeUntil} as complete_until,
+      coalesce(${param('after')}::bigint, ${s.position}) as after
     from ${s}
+  ),
+  bounds as (
+    select *, greatest(after, (select ${b.firstPosition} - 1 from ${b} order by ${b.lastPosition} limit 1)) as start
+    from reader
   ),
   span as (select *, least(start + ${param('limit')}::bigint, last) as stop from bounds)
   select start, stop, last, complete_until as "completeUntil",
-    ${markAt(sql`${param('after')}::bigint`)} as "afterMark", ${markAt(sql`span.stop`)} as "stopMark"
+    ${markAt(sql`span.after`)} as "afterMark", ${markAt(sql`span.stop`)} as "stopMark"
   from span`)
+
+/** Reads the last position that was given. */
+export const findLastPosition = prepared('findLastPosition')<Record<never, never>, { last: number }>(
+  sql`select ${s.position} as last from ${s}`,
+)
 
 export interface OrderFilter {
   customerId: string | undefined

@@ -60,30 +60,84 @@ export interface OrderPage {
   expired: number
 }
 
+export interface OrderQuery extends OrderFilter {
+  /** Undefined is the end of the order. */
+  after: OrderCursor | undefined
+  limit: number
+}
+
 /**
  * Reads the next `limit` positions behind the cursor, and returns those of their events that the filter matches, in this order.
  * Throws `conflict` if the cursor is of an order that the database no longer has.
  */
 export async function readOrder(
   { db }: Pick<Services, 'db'>,
-  { after, limit, ...filter }: OrderFilter & { after: OrderCursor; limit: number },
+  { after, limit, ...filter }: OrderQuery,
 ): Promise<OrderPage> {
-  const [span] = await findOrderSpan(db, { after: after.position, limit })
+  const [span] = await findOrderSpan(db, { after: after?.position ?? null, limit })
   const { start, stop, last, afterMark, stopMark, completeUntil } = span!
-  const isOther = afterMark !== null && afterMark !== after.mark && after.position > 0
-  if (isOther || after.position > last) throw new ApiError('conflict', OTHER_ORDER)
+  const from = after ?? { position: last, mark: afterMark ?? undefined }
+  const isOther = afterMark !== null && afterMark !== from.mark && from.position > 0
+  if (isOther || from.position > last) throw new ApiError('conflict', OTHER_ORDER)
   const rows = stop > start ? await listOrderedEvents(db, { ...filter, start, stop }) : []
   const events = rows.flatMap(({ position, mark, ...row }) =>
     row.type === null ? [] : [{ ...row, cursor: { position, mark } }],
   )
   return {
     events,
-    next: stop > after.position ? { position: stop, mark: stopMark ?? undefined } : after,
+    next: stop > from.position ? { position: stop, mark: stopMark ?? undefined } : from,
     more: stop < last,
     completeUntil,
-    expired: start - after.position + rows.length - events.length,
+    expired: start - from.position + rows.length - events.length,
   }
 }
+
+export interface OrderWait {
+  /** The actor whose requests are counted. */
+  operator: string
+  timeoutMs: number
+  /** Aborted when the client leaves. */
+  signal: AbortSignal
+  /** Called after each wait with how long it took (ms). */
+  onWaited(milliseconds: number): void
+}
+
+/**
+ * Like `readOrder`, but an empty page at the end of the order is returned only after `timeoutMs`, or when the server drains.
+ * Throws RateLimitedError if too many requests wait, and Unavailable if the database is lost during the wait.
+ */
+export async function waitForOrder(
+  services: Services,
+  query: OrderQuery,
+  wait: OrderWait,
+): Promise<OrderPage> {
+  const page = await readOrder(services, query)
+  if (!isEmptyEnd(page)) return page
+  return services.orderWaiters.admit(wait.operator, () => waitBehind(services, query, wait, page))
+}
+
+/** Events that the filter doesn't match move the cursor, and the request waits behind them. */
+async function waitBehind(services: Services, query: OrderQuery, wait: OrderWait, empty: OrderPage) {
+  const end = services.clock.monotonic() + wait.timeoutMs
+  let page = empty
+  while (isEmptyEnd(page) && (await waitOnce(services, page.next, wait, end))) {
+    const after = page.next
+    page = await services.turns.run(wait.operator, () => readOrder(services, { ...query, after }))
+  }
+  return page
+}
+
+async function waitOnce(services: Services, after: OrderCursor, wait: OrderWait, end: number) {
+  const { clock, orderWaiters } = services
+  const beganAt = clock.monotonic()
+  try {
+    return await orderWaiters.wait(after.position, end - beganAt, wait.signal)
+  } finally {
+    wait.onWaited(clock.monotonic() - beganAt)
+  }
+}
+
+const isEmptyEnd = ({ events, more, expired }: OrderPage) => events.length === 0 && !more && expired === 0
 
 /** A restore, or a failover to a standby that had not received the last positions. */
 const OTHER_ORDER =

@@ -1,23 +1,26 @@
 import { orderEvents } from '../../db/queries/audit-order.ts'
 import { OutageLog } from '../lib/outage-log.ts'
 import type { Services } from '../services.ts'
+import type { OrderWaiters } from './order-waiters.ts'
 
 /** Between two runs (ms). An event waits about this long for its position. */
 const INTERVAL_MS = 1_000
 
+type SequencerServices = Pick<Services, 'db' | 'clock' | 'log'> & { orderWaiters: OrderWaiters }
+
 /**
- * Gives the events of the audit their positions. Every replica runs it, because a run that finds nothing to do costs two small
+ * Gives the events of the audit their positions, and wakes the requests that wait for them. Every replica runs it, because a run that finds nothing to do costs two small
  * reads, and the database lets one of them work at a time.
  */
 export class AuditSequencer {
-  readonly #services: Pick<Services, 'db' | 'clock' | 'log'>
+  readonly #services: SequencerServices
   readonly #outage: OutageLog
   #completeAt: number
   #timer: NodeJS.Timeout | undefined
   #round: Promise<void> | undefined
   #stopped = false
 
-  constructor(services: Pick<Services, 'db' | 'clock' | 'log'>) {
+  constructor(services: SequencerServices) {
     this.#services = services
     this.#outage = new OutageLog(services.log, {
       failing: 'events of the audit get no positions; every second tries again',
@@ -41,17 +44,19 @@ export class AuditSequencer {
 
   /** Orders all events that are committed. Doesn't throw. */
   async run(): Promise<void> {
-    const { db, clock } = this.#services
+    const { db, clock, orderWaiters } = this.#services
     try {
       for (let more = true; more && !this.#stopped; ) {
         const sent = clock.monotonic()
         const [run] = await orderEvents(db, {})
         if (run!.complete) this.#completeAt = sent
         more = run!.more
+        await orderWaiters.look()
       }
       this.#outage.note(undefined)
     } catch (error) {
       this.#outage.note(error)
+      orderWaiters.fail()
     }
   }
 

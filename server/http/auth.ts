@@ -127,14 +127,20 @@ const READ_ONLY_TOKEN = 'this operator token only reads; use one that may change
 /** These change nothing. They are POST because a token has no place in a URL. */
 const READ_BY_POST = new Set(['/admin/explain'])
 
-/** Throws `invalid_token`; `insufficient_scope` where a read-only token asks for a change. */
-export const requireOperator = createMiddleware<OperatorEnv>(async (c, next) => {
+/** Returns the operator whose token the request has. Throws `invalid_token`. */
+export function authenticateOperator(c: AppContext) {
   const token = bearerToken(c.req.header('authorization'))
   if (token === undefined) throw new TokenMissing(NO_OPERATOR_TOKEN)
   const operator = c.get('services').operators.find(token)
   if (!operator) throw new ApiError('invalid_token', NOT_AN_OPERATOR_TOKEN)
-  if (operator.readOnly && isChange(c)) throw new ApiError('insufficient_scope', READ_ONLY_TOKEN)
-  c.set('actor', `operator:${operator.name}`)
+  return operator
+}
+
+/** Throws `invalid_token`; `insufficient_scope` where a read-only token asks for a change. */
+export const requireOperator = createMiddleware<OperatorEnv>(async (c, next) => {
+  const { name, readOnly } = authenticateOperator(c)
+  if (readOnly && isChange(c)) throw new ApiError('insufficient_scope', READ_ONLY_TOKEN)
+  c.set('actor', `operator:${name}`)
   await next()
 })
 

@@ -23,6 +23,8 @@ interface AppVariables {
   requestId: string
   /** Released once the request is answered. */
   body: BodyHold
+  /** How long the request waited for events (ms). Metrics don't count it as time that the answer took. */
+  waitedMs?: number
   /** Either is set by the route's authentication. */
   actor?: string
   client?: AuthenticatedClient

@@ -63,7 +63,7 @@ function report(c: Context<AppEnv>, route: string, milliseconds: number) {
   const { log, metrics } = c.get('services')
   const { method } = c.req
   const { status } = c.res
-  metrics.answered(method, route, status, milliseconds / 1000)
+  metrics.answered(method, route, status, (milliseconds - (c.get('waitedMs') ?? 0)) / 1000)
   log[UNLOGGED_ROUTES.has(route) ? 'debug' : 'info'](
     { requestId: c.get('requestId'), method, route, status, ms: Math.round(milliseconds) },
     'answered',

@@ -1,4 +1,4 @@
-import { Hono } from 'hono'
+import { type Context, Hono } from 'hono'
 import {
   type AuditRow,
   type AuditSpan,
@@ -6,9 +6,13 @@ import {
   MAX_PAGE_ROWS,
   type OrderCursor,
   type OrderedEvent,
+  type OrderQuery,
   readOrder,
   searchEvents,
+  waitForOrder,
 } from '../../audit/audit.ts'
+import { milliseconds } from '../../config/values.ts'
+import { authenticateOperator } from '../../http/auth.ts'
 import type { AppContext, OperatorEnv } from '../../http/env.ts'
 import { pageSize } from '../../http/pagination.ts'
 import { present, readQuery } from '../../http/params.ts'
@@ -18,12 +22,15 @@ import { PAGE_PARAMS, pageOfEvents, SPAN_PARAMS, serializeEvent, spanOf } from '
 
 const FILTERS = ['customer', 'operator', ...SPAN_PARAMS] as const
 type FilterQuery = { [name in (typeof FILTERS)[number]]?: string }
+type OrderPageQuery = FilterQuery & { cursor?: string; limit?: string; wait?: string }
+type OperatorContext = Context<OperatorEnv>
 
 /** The audit of all customers. */
 export const adminAudit = new Hono<OperatorEnv>()
   .get('/', c => {
-    const query = readQuery(c, [...FILTERS, ...PAGE_PARAMS, 'after'])
+    const query = readQuery(c, [...FILTERS, ...PAGE_PARAMS, 'after', 'wait'])
     if (query.after !== undefined) return orderPage(c, query, query.after)
+    if (query.wait !== undefined) throw new ApiError('invalid_request', WAIT_WITHOUT_AFTER)
     const filter = searchOf(query)
     const find = (span: AuditSpan) => searchEvents(c.get('services'), { ...span, ...filter })
     return pageOfEvents(c, query, find, serializeWithCustomer)
@@ -42,17 +49,47 @@ export const adminAudit = new Hono<OperatorEnv>()
     return respond(c, body, 200, { 'Content-Type': 'application/x-ndjson', ...NO_STORE })
   })
 
-async function orderPage(
-  c: AppContext,
-  query: FilterQuery & { cursor?: string; limit?: string },
-  after: string,
-) {
+const WAIT_WITHOUT_AFTER = 'wait: send it with after, because only the order of events has an end to wait at'
+
+async function orderPage(c: OperatorContext, query: OrderPageQuery, after: string) {
   if (query.cursor !== undefined) throw new ApiError('invalid_request', 'after or cursor, not both')
   const limit = pageSize(query.limit, MAX_PAGE_ROWS)
-  const asked = { ...filterOf(query), after: orderCursor(after), limit }
-  const { events, next, more, completeUntil, expired } = await readOrder(c.get('services'), asked)
-  const page = { events: events.map(serializeOrdered), next: formatCursor(next), more }
-  return json(c, present({ ...page, complete_until: completeUntil, expired: expired || undefined }))
+  const asked = { ...filterOf(query), after: after === 'latest' ? undefined : orderCursor(after), limit }
+  const page = await (query.wait === undefined
+    ? readOrder(c.get('services'), asked)
+    : waitForPage(c, asked, waitMilliseconds(query.wait)))
+  const { next, more, completeUntil, expired } = page
+  const events = page.events.map(serializeOrdered)
+  return json(
+    c,
+    present({
+      events,
+      next: formatCursor(next),
+      more,
+      complete_until: completeUntil,
+      expired: expired || undefined,
+    }),
+  )
+}
+
+async function waitForPage(c: OperatorContext, query: OrderQuery, timeoutMs: number) {
+  const page = await waitForOrder(c.get('services'), query, {
+    operator: c.get('actor'),
+    timeoutMs,
+    signal: c.req.raw.signal,
+    onWaited: waitedMs => c.set('waitedMs', (c.get('waitedMs') ?? 0) + waitedMs),
+  })
+  // The token may have been replaced during the wait.
+  authenticateOperator(c)
+  return page
+}
+
+const WAIT = milliseconds('1s', '60s', '30s')
+
+function waitMilliseconds(text: string): number {
+  const { data, error } = WAIT.safeParse(text)
+  if (error) throw new ApiError('invalid_request', `wait: ${error.issues[0]!.message}`)
+  return data
 }
 
 /** Ends early, with its statements, when the client leaves. */
