@@ -104,8 +104,11 @@ class Api {
   }
 
   async #refusal(response: Response): Promise<CommandError> {
-    const problem = this.#parse(await response.text())
     const { status } = response
+    const text = await response.text()
+    if (FROM_PROXY.has(status) && !text.startsWith('{'))
+      return this.#unreachable({ cause: { code: String(status) } })
+    const problem = this.#parse(text)
     const { error, detail, error_description, request_id: id } = problem
     const message = detail ?? error_description
     if (error === undefined) return this.notAssay()
@@ -131,6 +134,9 @@ class Api {
     )
   }
 }
+
+/** A proxy answers with these, and a page of its own, while the server behind it can't be reached. */
+const FROM_PROXY = new Set([502, 503, 504])
 
 /** Node's codes for a certificate that no trusted CA has signed. */
 const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|UNTRUSTED/

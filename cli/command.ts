@@ -25,9 +25,9 @@ export class AssayCommand extends Command {
     return new AssayCommand(name)
   }
 
-  /** `words`: what follows `assay`. */
-  example(words: string): this {
-    return this.addHelpText('after', `\nExample:\n  assay ${words}`)
+  /** `words`: what follows `assay`, in one or more examples. */
+  example(...words: string[]): this {
+    return this.addHelpText('after', `\nExample:\n${words.map(each => `  assay ${each}`).join('\n')}`)
   }
 
   /** Runs `run` with the arguments and the options. Prints what it returns; undefined means that it has printed. */

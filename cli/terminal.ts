@@ -7,6 +7,8 @@ export const terminal = {
   /** True if a user can be asked a question. */
   interactive: process.stdin.isTTY === true && process.stderr.isTTY === true,
   out: (text: string) => void process.stdout.write(text),
+  /** Resolves once the text is written. */
+  flush: (text: string) => new Promise<void>(resolve => process.stdout.write(text, () => resolve())),
   /** To standard error: progress, questions and warnings. */
   tell: (text: string) => void process.stderr.write(text),
   ask,

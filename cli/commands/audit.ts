@@ -1,6 +1,9 @@
+import { Option } from 'commander'
 import { api, type Json, type Query } from '../client.ts'
 import { AssayCommand } from '../command.ts'
+import { CursorFile } from '../cursor-file.ts'
 import { CommandError, EXIT } from '../errors.ts'
+import { followEvents } from '../follow.ts'
 import { escapeControls, showTable } from '../output.ts'
 import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
 import { Progress } from '../progress.ts'
@@ -13,8 +16,18 @@ interface AuditOptions extends PagingOptions {
   from?: string
   to?: string
   export?: true
+  follow?: true
   after?: string
+  cursorFile?: string
+  json?: true
 }
+
+const FOLLOW = new Option('--follow', 'print events as they come, until Ctrl-C').conflicts([
+  'export',
+  'limit',
+  'all',
+  'to',
+])
 
 export const audit = new AssayCommand('audit')
   .description('Show what was done, when and by whom, newest first.')
@@ -24,14 +37,32 @@ export const audit = new AssayCommand('audit')
   .option('--from <time>', 'only events from this time on: 2026-01-31T12:00:00Z')
   .option('--to <time>', 'only events before this time')
   .option('--export', 'print all as lines of JSON, in the order of their commits')
-  .option('--after <cursor>', 'only what the export of this cursor did not have yet (with --export)')
+  .addOption(FOLLOW)
+  .option(
+    '--after <cursor>',
+    'with --export or --follow: only events after this place in their order, or 0 for all',
+  )
+  .option('--cursor-file <file>', 'with --follow: continue where this file says, and keep it up to date')
   .addOption(LIMIT)
   .addOption(ALL)
-  .example('audit --customer k5m2q7xw3bfz6tha --type session.revoked')
-  .show(async ({ customer, operator, type, from, to, export: asLines, after, ...paging }: AuditOptions) => {
+  .example(
+    'audit --customer k5m2q7xw3bfz6tha --type session.revoked',
+    'audit --follow --json --cursor-file audit.cursor',
+  )
+  .show(async (options: AuditOptions) => {
+    const { customer, operator, type, from, to, after, cursorFile, json = false, ...paging } = options
     const query = { customer, operator, type, from, to }
-    if (asLines) return exportEvents(query, after ?? '0')
-    if (after !== undefined) throw new CommandError(EXIT.usage, '--after goes with --export')
+    if (cursorFile !== undefined && !paging.follow)
+      throw new CommandError(EXIT.usage, '--cursor-file goes with --follow')
+    if (paging.follow)
+      return followEvents({
+        query,
+        after,
+        cursorFile: cursorFile === undefined ? undefined : new CursorFile(cursorFile),
+        json,
+      })
+    if (paging.export) return exportEvents(query, after ?? '0')
+    if (after !== undefined) throw new CommandError(EXIT.usage, '--after goes with --export or --follow')
     const events = await readPages('/admin/audit', 'events', paging, query)
     const cells = (one: Json) => [one.at, one.type, one.actor, one.customer_id, one.subject, one.ip]
     return showTable(events, ['at', 'type', 'actor', 'customer', 'subject', 'ip'], cells)

@@ -77,6 +77,16 @@ export async function runCli(settings: Settings, args: string[], input = ''): Pr
   return ended(launch(settings, args, CLI, input), settings)
 }
 
+/** `assay` with these words, which runs until it is signalled. */
+export function startCli(settings: Settings, args: string[]) {
+  const { child, exited, stdout, stderr } = launch(settings, args, CLI)
+  const stop = (signal: NodeJS.Signals) => {
+    child.kill(signal)
+    return exited
+  }
+  return { stdout, stderr, exited, stop }
+}
+
 async function ended(
   { child, exited, stdout, stderr }: ReturnType<typeof launch>,
   settings: Settings,
