@@ -11,6 +11,7 @@ import { clockBaselines, databaseClock } from './schema/database-clock.ts'
 import { idempotencyKeys } from './schema/idempotency-keys.ts'
 import { installation } from './schema/installation.ts'
 import { masterKeys } from './schema/master-keys.ts'
+import { oneTimeTokens } from './schema/one-time-tokens.ts'
 import { replicas } from './schema/replicas.ts'
 import { revocations } from './schema/revocations.ts'
 import { services } from './schema/services.ts'
@@ -48,6 +49,7 @@ const TABLES = [
   idempotencyKeys,
   installation,
   masterKeys,
+  oneTimeTokens,
   replicas,
   services,
   revocations,

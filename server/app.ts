@@ -15,6 +15,7 @@ import { account } from './routes/account.ts'
 import { adminAudit } from './routes/admin/audit.ts'
 import { clock } from './routes/admin/clock.ts'
 import { customers } from './routes/admin/customers.ts'
+import { customerTokens } from './routes/admin/one-time-tokens.ts'
 import { policies } from './routes/admin/policies.ts'
 import { replicas } from './routes/admin/replicas.ts'
 import { adminRevoke } from './routes/admin/revoke.ts'
@@ -28,6 +29,7 @@ import { adminExplain, explain } from './routes/explain.ts'
 import { health } from './routes/health.ts'
 import { introspect } from './routes/introspect.ts'
 import { issue } from './routes/issue.ts'
+import { oneTimeTokens } from './routes/one-time-tokens.ts'
 import { refresh } from './routes/refresh.ts'
 import { revoke } from './routes/revoke.ts'
 import { revokeCustomer, sessions, subjects } from './routes/sessions.ts'
@@ -79,7 +81,7 @@ export function createApp(services: Services, tracing?: Tracing) {
     .route('/customers', customerIssuers)
     .route('/', health(services))
     .route('/', docs)
-  app.route('/api/auth', account).route('/api/auth/refresh', refresh)
+  app.route('/api/auth', account).route('/api/auth', oneTimeTokens).route('/api/auth/refresh', refresh)
 
   // Before the sessions' own middleware, which also accepts API keys.
   app.delete('/api/sessions', requireAccount, revokeCustomer)
@@ -91,6 +93,7 @@ export function createApp(services: Services, tracing?: Tracing) {
 
   app.use('/admin/*', requireOperatorOrService)
   app.route('/admin/customers', customers).route('/admin/customers', policies)
+  app.route('/admin/customers', customerTokens)
   app.route('/admin/audit', adminAudit).route('/admin/replicas', replicas)
   app.route('/admin/services', adminServices).route('/admin/clock', clock)
   app.route('/admin/revoke', adminRevoke).route('/admin/explain', adminExplain)

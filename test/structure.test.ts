@@ -239,7 +239,7 @@ test('a statement is called as the constant is that holds it, and no two are cal
       ([, name]) => name,
     ),
   )
-  expect(names.length).toBe(declared.length + 4)
+  expect(names.length).toBe(declared.length + 5)
   expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([])
 })
 

@@ -63,6 +63,7 @@ CREATE TABLE "assay"."clock_baselines" (
 CREATE TABLE "assay"."customers" (
 	"id" text PRIMARY KEY NOT NULL,
 	"email" text NOT NULL,
+	"email_verified_at" timestamp with time zone,
 	"name" text,
 	"password_hash" text NOT NULL,
 	"state" text DEFAULT 'active' NOT NULL,
@@ -121,6 +122,16 @@ CREATE TABLE "assay"."master_keys" (
 	"id" text PRIMARY KEY NOT NULL,
 	"check_value" text NOT NULL,
 	"created_at" timestamp with time zone DEFAULT assay.now() NOT NULL
+);
+--> statement-breakpoint
+CREATE TABLE "assay"."one_time_tokens" (
+	"customer_id" text NOT NULL,
+	"purpose" text NOT NULL,
+	"digest" "bytea" NOT NULL,
+	"email" text NOT NULL,
+	"expires_at" timestamp with time zone NOT NULL,
+	CONSTRAINT "one_time_tokens_customer_id_purpose_pk" PRIMARY KEY("customer_id","purpose"),
+	CONSTRAINT "one_time_tokens_purpose" CHECK ("assay"."one_time_tokens"."purpose" in ('password_reset', 'email_verification', 'email_change'))
 );
 --> statement-breakpoint
 CREATE TABLE "assay"."replicas" (
@@ -215,6 +226,7 @@ CREATE TABLE "assay"."subject_epochs" (
 );
 --> statement-breakpoint
 ALTER TABLE "assay"."api_keys" ADD CONSTRAINT "api_keys_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
+ALTER TABLE "assay"."one_time_tokens" ADD CONSTRAINT "one_time_tokens_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 ALTER TABLE "assay"."signing_keys" ADD CONSTRAINT "signing_keys_customer_id_customers_id_fk" FOREIGN KEY ("customer_id") REFERENCES "assay"."customers"("id") ON DELETE cascade ON UPDATE no action;--> statement-breakpoint
 CREATE INDEX "api_keys_customer" ON "assay"."api_keys" USING btree ("customer_id");--> statement-breakpoint
 CREATE INDEX "audit_events_id" ON "assay"."audit_events" USING btree ("id");--> statement-breakpoint
@@ -227,6 +239,7 @@ CREATE INDEX "customers_name_prefix" ON "assay"."customers" USING btree (lower("
 CREATE INDEX "customers_listed" ON "assay"."customers" USING btree ("created_at","id");--> statement-breakpoint
 CREATE INDEX "customers_key_max_age" ON "assay"."customers" USING btree ("id") WHERE "assay"."customers"."key_max_age" is not null;--> statement-breakpoint
 CREATE INDEX "idempotency_keys_expires_at" ON "assay"."idempotency_keys" USING btree ("expires_at");--> statement-breakpoint
+CREATE INDEX "one_time_tokens_expires_at" ON "assay"."one_time_tokens" USING btree ("expires_at");--> statement-breakpoint
 CREATE INDEX "revocations_dead_after" ON "assay"."revocations" USING btree ("dead_after");--> statement-breakpoint
 CREATE INDEX "revocations_replaced" ON "assay"."revocations" USING btree ("customer_id","kind","key","dead_after") WHERE "assay"."revocations"."kind" in ('subject', 'customer');--> statement-breakpoint
 CREATE INDEX "sessions_subject" ON "assay"."sessions" USING btree ("customer_id","subject","issued_at");--> statement-breakpoint

@@ -11,6 +11,7 @@ import { type AuditContext, type AuditType, auditInsert, auditInsertOfEach } fro
 import { type Acts, EVERYONES_EPOCH, publishedColumns, publishParts, SESSION_END } from './change-feed.ts'
 import { type IssueResult, issueColumns, limitColumns, requestsPart, sessionInsert } from './issue.ts'
 import { firstIssuedUntil } from './issued-until.ts'
+import { consumedParts, type PresentedToken, withdrawnPart } from './one-time-tokens.ts'
 import { type Defaults, policyColumns } from './policy.ts'
 
 /** A customer that doesn't exist yet. */
@@ -92,7 +93,7 @@ export type Login = RowOf<typeof findLogin>
 
 export const findLogin = query('findLogin', (db, { email }: Params<{ email: string }>) =>
   db
-    .select(pick(customers, 'id', 'name', 'passwordHash', 'state', 'createdAt'))
+    .select(pick(customers, 'id', 'emailVerifiedAt', 'name', 'passwordHash', 'state', 'createdAt'))
     .from(customers)
     .where(eq(customers.email, email)),
 )
@@ -110,13 +111,13 @@ export const insertLoginFailure = prepared('insertLoginFailure')<
     detail: sql`json_build_object('reason', ${param('reason')}::text)::text`,
   })}`)
 
-/** A wrong present password, where a session asked for a new one. */
-export const insertPasswordChangeFailure = prepared('insertPasswordChangeFailure')<
-  AuditContext & { customerId: string; sessionId: string },
+/** A wrong present password, where a session asked for a new password or address. */
+export const insertPasswordFailure = prepared('insertPasswordFailure')<
+  AuditContext & { customerId: string; sessionId: string; type: AuditType },
   never
 >(sql`
   with failed as (select ${now} as t, ${param('customerId')}::text as customer_id)
-  ${auditInsert('customer.password_change_failed', 'failed', {
+  ${auditInsert(sql`${param('type')}::text`, 'failed', {
     subject: sql`customer_id`,
     session: sql`${param('sessionId')}::text`,
   })}`)
@@ -125,7 +126,7 @@ export type CustomerRow = RowOf<typeof findCustomer>
 
 export const findCustomer = query('findCustomer', (db, { customerId }: Params<{ customerId: string }>) =>
   db
-    .select(pick(customers, 'id', 'email', 'name', 'state', 'passwordHash', 'createdAt'))
+    .select(pick(customers, 'id', 'email', 'emailVerifiedAt', 'name', 'state', 'passwordHash', 'createdAt'))
     .from(customers)
     .where(eq(customers.id, customerId)),
 )
@@ -148,10 +149,13 @@ interface AccountAct extends AuditContext {
  * Ends the account's own sessions (never its users') of the customer in the part `from`, from `t` on, but not the one to
  * keep; selects an EndedSessions.
  *
- * 1. `locked` locks them in the order of every statement that ends several, or two of them could wait for each other.
- * 2. `ended`, `audited_ends` and `changes` end, audit and publish them.
+ * 1. `withdrawn` deletes the open tokens that would undo the change: someone who knew the old password may have asked for
+ *    another address.
+ * 2. `locked` locks them in the order of every statement that ends several, or two of them could wait for each other.
+ * 3. `ended`, `audited_ends` and `changes` end, audit and publish them.
  */
 const endAccountSessionsParts = (from: string, after: string[]) => sql`
+  ${withdrawnPart(from, ['password_reset', 'email_change'])},
   locked as materialized (
     select ${s.customerId}, ${s.id}, t from ${sessions} as ${s}, ${sql.raw(from)} as c
     where ${s.customerId} = c.customer_id and ${s.subject} = c.customer_id and ${s.scope} = 'assay:account'
@@ -165,7 +169,7 @@ const endAccountSessionsParts = (from: string, after: string[]) => sql`
     returning s.*, l.t
   ),
   audited_ends as (${auditInsert('session.revoked', 'ended', { subject: sql`subject`, session: sql`id` })}),
-  ${publishParts('session', 'ended', [...after, 'audited_ends'], SESSION_END)}
+  ${publishParts('session', 'ended', [...after, 'withdrawn', 'audited_ends'], SESSION_END)}
   select coalesce((select json_agg(id) from ended), '[]') as ended, ${publishedColumns} from ${sql.raw(from)}`
 
 /** Changes the password of a customer and ends its account's own sessions. */
@@ -191,6 +195,23 @@ export const updatePassword = prepared('updatePassword')<
   AccountAct & { oldHash: string; newHash: string },
   EndedSessions
 >(passwordSql('customer.password_changed', sql`and ${customers.passwordHash} = ${param('oldHash')}`))
+
+/**
+ * Consumes a token and sets the password. It works for a disabled customer too, which stays disabled. No row: the token is
+ * not open.
+ */
+export const resetPassword = prepared('resetPassword')<
+  AccountAct & PresentedToken & { newHash: string },
+  EndedSessions
+>(sql`
+  with ${consumedParts('password_reset')},
+  changed as (
+    update ${customers} set ${bare(customers.passwordHash)} = ${param('newHash')}
+    from consumed where ${customers.id} = consumed.customer_id
+    returning consumed.customer_id, consumed.t
+  ),
+  audited as (${auditInsert('customer.password_reset', 'changed', { subject: sql`customer_id` })}),
+  ${endAccountSessionsParts('changed', ['audited'])}`)
 
 /** Ends the sessions that a change of the password can't have seen: those of logins that it waited for. */
 export const endAccountSessions = prepared('endAccountSessions')<AccountAct, EndedSessions>(sql`

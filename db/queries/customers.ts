@@ -9,6 +9,7 @@ import { customers } from '../schema/customers.ts'
 import { type NewCustomer, newCustomerDetail, newCustomerParts } from './accounts.ts'
 import { type AuditContext, type AuditType, auditInsert } from './audit.ts'
 import { publishedColumns, publishParts } from './change-feed.ts'
+import { withdrawnPart } from './one-time-tokens.ts'
 import { POLICY_COLUMNS, type Policy } from './policy.ts'
 import { isAfter, type Page } from './sessions.ts'
 
@@ -19,7 +20,7 @@ import { isAfter, type Page } from './sessions.ts'
 export type AdminCustomer = RowOf<typeof findListed>
 
 const LISTED = {
-  ...pick(customers, 'id', 'email', 'name', 'state', 'revision', 'createdAt'),
+  ...pick(customers, 'id', 'email', 'emailVerifiedAt', 'name', 'state', 'revision', 'createdAt'),
   ...POLICY_COLUMNS,
 }
 
@@ -145,15 +146,23 @@ export const enableCustomer = prepared('enableCustomer')<Change, { seq: number }
 const other = alias(customers, 'other')
 
 const newNames = sql`${bare(customers.email)} = coalesce(${param('email')}, ${customers.email}),
+  ${bare(customers.emailVerifiedAt)} =
+    case when ${customers.email} = coalesce(${param('email')}, ${customers.email}) then ${customers.emailVerifiedAt} end,
   ${bare(customers.name)} = coalesce(${param('name')}, ${customers.name})`
 const isFree = sql`not exists (
   select from ${customers} as ${other} where ${other.email} = ${param('email')} and ${other.id} <> ${customers.id})`
 
-/** Changes the values that are not null. No row: no such customer, another revision, or the email is another's. */
+/**
+ * Changes the values that are not null. Another email is not verified. An open token for a change of the email is withdrawn. No
+ * row: no such customer, another revision, or the email is another's.
+ */
 export const updateCustomer = prepared('updateCustomer')<
   Change & { email: string | undefined; name: string | undefined },
   { revision: number }
->(sql`with ${changeParts('customer.changed', newNames, isFree)} select revision from changed`)
+>(sql`
+  with ${changeParts('customer.changed', newNames, isFree)},
+  ${withdrawnPart('changed', ['email_change'], sql`${param('email')}::text is not null`)}
+  select revision from changed`)
 
 const newPolicy = sql.join(
   Object.entries(POLICY_COLUMNS).map(([name, column]) => sql`${bare(column)} = ${param(name)}`),

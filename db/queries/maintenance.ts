@@ -7,6 +7,7 @@ import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
 import { clockBaselines } from '../schema/database-clock.ts'
 import { idempotencyKeys } from '../schema/idempotency-keys.ts'
+import { oneTimeTokens } from '../schema/one-time-tokens.ts'
 import { replicas } from '../schema/replicas.ts'
 import { revocations } from '../schema/revocations.ts'
 import { sessions } from '../schema/sessions.ts'
@@ -52,6 +53,12 @@ export const DEAD = {
     'deleteDeadIdempotencyKeys',
     [idempotencyKeys.customerId, idempotencyKeys.keyDigest],
     idempotencyKeys.expiresAt,
+    '0',
+  ),
+  one_time_tokens: deleteBefore(
+    'deleteDeadOneTimeTokens',
+    [oneTimeTokens.customerId, oneTimeTokens.purpose],
+    oneTimeTokens.expiresAt,
     '0',
   ),
 }

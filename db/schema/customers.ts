@@ -29,6 +29,8 @@ export const customers = assay.table(
     id: text('id').primaryKey(),
     /** Trimmed and in lower case. */
     email: text('email').notNull(),
+    /** Null: nobody has shown yet that they read this address. Every change of the address by an operator clears it. */
+    emailVerifiedAt: instant('email_verified_at'),
     name: text('name'),
     passwordHash: text('password_hash').notNull(),
     state: text('state', { enum: ['active', 'disabled'] })

@@ -4,15 +4,15 @@ import { encodeBase32 } from './base32.ts'
 import { installationMac } from './mac.ts'
 
 const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
-const CREDENTIAL = /^(assay_ak|assay_sv)_([A-Za-z0-9]{1,64})_[A-Za-z0-9]{43}_([A-Za-z0-9]{6})$/
+const CREDENTIAL = /^(assay_ak|assay_sv|assay_ot)_([A-Za-z0-9]{1,64})_[A-Za-z0-9]{43}_([A-Za-z0-9]{6})$/
 const CUSTOMER_ID = /^[a-z2-7]{16}$/
 const API_KEY_ID = /^([a-z2-7]{16})([a-z2-7]{8})([a-z2-7]{8})$/
 
 /**
- * Says what the secret opens, to its reader and to secret scanners: an API key, or a service's
- * credential.
+ * Says what the secret opens, to its reader and to secret scanners: an API key, a service's credential, or a one-time
+ * token.
  */
-type Prefix = 'assay_ak' | 'assay_sv'
+type Prefix = 'assay_ak' | 'assay_sv' | 'assay_ot'
 
 /** Customer ids have 10 random bytes (16 characters); session ids, `jti` and the rest 15 (24 characters). */
 export function randomId(bytes: 10 | 15): string {
@@ -86,6 +86,16 @@ export function parseCredential(text: string): { prefix: Prefix; id: string } | 
   const [, prefix, id, sum] = CREDENTIAL.exec(text) ?? []
   if (prefix === undefined || id === undefined) return undefined
   return checksum(text.slice(0, -7)) === sum ? { prefix: prefix as Prefix, id } : undefined
+}
+
+/** A token that is accepted once. Its id is that of its customer. */
+export const newOneTimeToken = (customerId: string) => newCredential('assay_ot', customerId)
+
+/** The customer that a one-time token names, and the token's digest; undefined for any other text. */
+export function parseOneTimeToken(text: string): { customerId: string; digest: Buffer } | undefined {
+  const parsed = parseCredential(text)
+  if (parsed?.prefix !== 'assay_ot' || !CUSTOMER_ID.test(parsed.id)) return undefined
+  return { customerId: parsed.id, digest: digest(text) }
 }
 
 /**

@@ -1,11 +1,10 @@
 import {
   type CustomerRow,
-  endAccountSessions,
   findCustomer,
   findLogin,
   insertCustomer,
   insertLoginFailure,
-  insertPasswordChangeFailure,
+  insertPasswordFailure,
   type Login,
   updatePassword,
 } from '../../db/queries/accounts.ts'
@@ -19,6 +18,7 @@ import { ApiError } from '../lib/errors.ts'
 import { addressKey } from '../lib/rate-limiter.ts'
 import type { Services } from '../services.ts'
 import type { IssueRequest } from '../tokens/issuer.ts'
+import { endSessionsOfChange } from './account-sessions.ts'
 import { newCustomer } from './provisioning.ts'
 
 export type Customer = Omit<CustomerRow, 'passwordHash'>
@@ -49,7 +49,7 @@ export async function signUp(
   )
   if (!granted) throw new ApiError('conflict', 'this email has an account; log in instead')
   const { email, name = null } = account
-  const customer: Customer = { id, email, name, state: 'active', createdAt }
+  const customer: Customer = { id, email, emailVerifiedAt: null, name, state: 'active', createdAt }
   return { customer, apiKey, granted }
 }
 
@@ -127,26 +127,38 @@ async function findRow(db: Querier, customerId: string): Promise<CustomerRow> {
 }
 
 /**
+ * Checks the present password of an account that wants a change, and returns its hash. `failure` is the event of a wrong one.
+ * Throws `invalid_credentials`, or RateLimitedError.
+ */
+export async function checkPassword(
+  { db, passwordHashing, limits }: Services,
+  { customerId, sessionId, password }: { customerId: string; sessionId: string; password: string },
+  failure: AuditType,
+  origin: AuditContext,
+): Promise<string> {
+  await limits.take('login', addressKey(origin.ip))
+  await limits.take('passwordOfSession', sessionId)
+  const { passwordHash } = await findRow(db, customerId)
+  if (await passwordHashing.run(customerId, () => verifyPassword(passwordHash, password))) return passwordHash
+  await insertPasswordFailure(db, { ...origin, customerId, sessionId, type: failure })
+  throw new ApiError('invalid_credentials', 'the present password is wrong')
+}
+
+/**
  * Ends the customer's own other sessions. Throws `invalid_credentials`, `conflict` with a concurrent change, or
  * RateLimitedError.
  */
 export async function changePassword(
-  { db, passwordHashing, limits, revoker }: Services,
+  services: Services,
   change: { customerId: string; sessionId: string; password: string; newPassword: string },
   origin: AuditContext,
 ): Promise<void> {
+  const { db, passwordHashing } = services
   const { customerId, sessionId: keepSessionId } = change
-  await limits.take('login', addressKey(origin.ip))
-  await limits.take('passwordOfSession', keepSessionId)
-  const { passwordHash: oldHash } = await findRow(db, customerId)
-  if (!(await passwordHashing.run(customerId, () => verifyPassword(oldHash, change.password)))) {
-    await insertPasswordChangeFailure(db, { ...origin, customerId, sessionId: keepSessionId })
-    throw new ApiError('invalid_credentials', 'the present password is wrong')
-  }
+  const oldHash = await checkPassword(services, change, 'customer.password_change_failed', origin)
   const newHash = await passwordHashing.run(customerId, () => hashPassword(change.newPassword))
-  const [changed] = await updatePassword(db, { ...origin, customerId, oldHash, newHash, keepSessionId })
+  const act = { ...origin, customerId, keepSessionId }
+  const [changed] = await updatePassword(db, { ...act, oldHash, newHash })
   if (!changed) throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')
-  const [late] = await endAccountSessions(db, { ...origin, customerId, keepSessionId })
-  for (const { ended, seq } of [changed, late!])
-    for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
+  await endSessionsOfChange(services, act, changed)
 }

@@ -1,5 +1,5 @@
 import { DatabaseError } from '../../db/errors.ts'
-import { endAccountSessions, setPassword as writePassword } from '../../db/queries/accounts.ts'
+import { setPassword as writePassword } from '../../db/queries/accounts.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
 import {
   type AdminCustomer,
@@ -20,6 +20,7 @@ import { wantedAlg } from '../keys/rotation-plan.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
 import { assertFits, type Policy } from '../tokens/policy.ts'
+import { endSessionsOfChange } from './account-sessions.ts'
 
 export type { AdminCustomer } from '../../db/queries/customers.ts'
 export type { ErasureReport } from '../../db/queries/erasure.ts'
@@ -121,18 +122,15 @@ async function reload(services: Services, { customerId, revision }: Change, chan
  * any. Throws `not_found`.
  */
 export async function setPassword(
-  { db, passwordHashing, revoker }: Services,
+  services: Services,
   customerId: string,
   password: string,
   origin: AuditContext,
 ): Promise<number | undefined> {
-  const newHash = await passwordHashing.run(origin.actor, () => hashPassword(password))
-  const [changed] = await writePassword(db, { ...origin, customerId, newHash })
+  const newHash = await services.passwordHashing.run(origin.actor, () => hashPassword(password))
+  const [changed] = await writePassword(services.db, { ...origin, customerId, newHash })
   if (!changed) throw NO_CUSTOMER
-  const [late] = await endAccountSessions(db, { ...origin, customerId })
-  for (const { ended, seq } of [changed, late!])
-    for (const id of ended) revoker.applySessionEnded(customerId, id, seq!)
-  return late!.seq ?? changed.seq ?? undefined
+  return endSessionsOfChange(services, { ...origin, customerId }, changed)
 }
 
 /** Deletes rows that requests in progress wrote after their customer was erased. */
@@ -157,7 +155,10 @@ export async function eraseCustomer(services: Services, customerId: string, orig
 
 /** Two concurrent requests for one email can both pass the check; the unique constraint decides. */
 function unlessTaken(error: unknown): never {
-  throw error instanceof DatabaseError && error.constraint === 'customers_email' ? TAKEN : error
+  throw isEmailTaken(error) ? TAKEN : error
 }
+
+export const isEmailTaken = (error: unknown) =>
+  error instanceof DatabaseError && error.constraint === 'customers_email'
 
 export const TAKEN = new ApiError('conflict', 'this email has an account')

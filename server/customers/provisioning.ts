@@ -114,7 +114,8 @@ async function insert(
   if (!inserted) return undefined
   const { customerId: id } = made
   const { createdAt } = inserted
-  const customer = { id, email, name: name ?? null, state: 'active' as const, revision: 1, createdAt }
+  const named = { id, email, emailVerifiedAt: null, name: name ?? null }
+  const customer = { ...named, state: 'active' as const, revision: 1, createdAt }
   return { customer: { ...customer, ...NO_POLICY }, apiKey }
 }
 

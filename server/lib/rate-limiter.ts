@@ -24,6 +24,8 @@ const LIMITS = {
    * Per session, so that someone with a stolen token can't lock out its owner: who logs in again has another session.
    */
   passwordOfSession: { points: 10, duration: 60 },
+  /** Per address, for one-time tokens of all customers together: they can't be guessed, but each costs a look-up. */
+  oneTimeToken: { points: 20, duration: 60 },
   /** New API keys of a customer. Each is an event of the audit, and deleting it another. */
   apiKey: { points: 300, duration: 600 },
   rotate: { points: 30, duration: 600 },

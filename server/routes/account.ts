@@ -25,7 +25,7 @@ const fits = (text: string) =>
 const countCharacters = (text: string) => [...text.normalize('NFC')].length
 
 /** Argon2 would read every lone surrogate as U+FFFD. */
-const presentPassword = z
+export const presentPassword = z
   .string()
   .refine(text => text.isWellFormed(), { error: 'without half a surrogate pair', abort: true })
   .refine(fits, { error: `at most ${MAX_PASSWORD_BYTES} bytes`, abort: true })
@@ -78,5 +78,5 @@ export const account = new Hono<AppEnv>()
     return noContent(c)
   })
 
-const serializeCustomer = ({ id, email, name, state, createdAt }: Customer) =>
-  present({ id, email, name, state, created_at: createdAt })
+const serializeCustomer = ({ id, email, emailVerifiedAt, name, state, createdAt }: Customer) =>
+  present({ id, email, email_verified_at: emailVerifiedAt, name, state, created_at: createdAt })

@@ -408,6 +408,7 @@ describe('erasing', () => {
       'api_keys',
       'sessions',
       'idempotency_keys',
+      'one_time_tokens',
       'subject_epochs',
       `revocations:kind <> 'customer' and customer_id`,
     ]
@@ -442,6 +443,7 @@ describe('erasing', () => {
     const { access_token, refresh_token } = await customer.session({ subject: 'ann@example.com' })
     await customer.issue({ subject: 'bob@example.com', refresh: true }, { 'Idempotency-Key': 'k' })
     await call('POST', path(customer.id, '/subjects/revoke'), { subject: 'bob@example.com' })
+    expect((await call('POST', path(customer.id, '/password-reset'), {})).status).toBe(201)
     expect(await everything()).toContain('bob@example.com')
     expect((await there.verify(access_token)).status).toBe(200)
     const erased = await call('DELETE', path(customer.id, '?wait=all'))
@@ -449,7 +451,7 @@ describe('erasing', () => {
       status: 200,
       json: { id: customer.id, api_keys: 1, secrets: 2, sessions: 3 },
     })
-    expect(await left(customer)).toEqual([0, 0, 0, 0, 0, 0, 0])
+    expect(await left(customer)).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
     for (const replica of [assay, there]) expect((await replica.verify(access_token)).status).toBe(401)
     expect((await assay.refresh(refresh_token)).status).toBe(400)
     expect((await customer.issue()).status).toBe(401)
@@ -482,6 +484,7 @@ describe('erasing', () => {
   const REQUESTS: Record<string, [method: string, path: string, body?: object]> = {
     'reading the account': ['GET', '/api/auth/me'],
     'changing the password': ['POST', '/api/auth/password', { password: 'p', new_password: 'a new horse' }],
+    'asking for another address': ['POST', '/api/auth/email', { email: 'ann@example.org', password: 'p' }],
     'creating an API key': ['POST', '/api/keys', { name: 'new' }],
     'deleting an API key': ['DELETE', `/api/keys/${'a'.repeat(32)}`],
     'ending a session': ['DELETE', `/api/sessions/${'a'.repeat(24)}`],
@@ -537,7 +540,7 @@ describe('erasing', () => {
       [customer.id],
     )
     await world.maintain()
-    expect(await left(customer)).toEqual([0, 0, 0, 0, 0, 0, 0])
+    expect(await left(customer)).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
     expect(JSON.stringify(await events(`customer=${customer.id}`))).not.toContain('late@')
   })
 })

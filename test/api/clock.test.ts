@@ -60,7 +60,8 @@ test('a jump of 500 days deletes, retires, rotates and detaches nothing', async 
   const customer = await one.signUp()
   await customer.issue({ refresh: true }, { 'Idempotency-Key': 'k' })
   await one.postJson('/api/secrets/rotate', {}, bearer(customer.accessToken))
-  const tables = ['sessions', 'idempotency_keys', 'signing_keys', 'replicas']
+  await one.postJson(`/admin/customers/${customer.id}/password-reset`, {}, bearer(ADMIN_TOKEN))
+  const tables = ['sessions', 'idempotency_keys', 'one_time_tokens', 'signing_keys', 'replicas']
   const before = await Promise.all(tables.map(table => count(world, table)))
   const events = await count(world, 'audit_events')
   await world.jump(500 * DAY)

@@ -24,6 +24,7 @@ const TASKS = [
   'revocations',
   'replicas',
   'idempotency_keys',
+  'one_time_tokens',
   'clock_baselines',
   'sessions',
   'subject_epochs',
@@ -63,6 +64,7 @@ async function leaveDead() {
   const { access_token: token } = await customer.session()
   await customer.issue({ refresh: true }, { 'Idempotency-Key': 'k' })
   await replicas[0].postForm('/revoke', { token }, bearer(customer.apiKey))
+  await replicas[0].postJson(`/admin/customers/${customer.id}/password-reset`, {}, bearer(ADMIN_TOKEN))
   await world.advance(100 * 86_400_000)
 }
 
@@ -79,7 +81,7 @@ test('one does every task, the other skips all, at every round, and both say so'
     expect(await ended(other, 'ok')).toEqual(each(0))
   }
   for (const replica of replicas) expect(await ended(replica, 'failed')).toEqual(each(0))
-  for (const table of ['sessions', 'idempotency_keys']) expect(await left(table)).toBe(0)
+  for (const table of ['sessions', 'idempotency_keys', 'one_time_tokens']) expect(await left(table)).toBe(0)
 })
 
 test('when the one that does it leaves, the other does it', async () => {
@@ -204,6 +206,7 @@ test('what is dead or aged is found by an index, so that what lives costs nothin
     'sessions',
     'revocations',
     'idempotency_keys',
+    'one_time_tokens',
     'signing_keys',
     'audit_events',
     'subject_epochs',

@@ -100,6 +100,21 @@ const RULES: Record<string, Rule> = {
     may: ['refresh token', 'service refresh'],
     body: ({ refreshToken }) => ({ refresh_token: refreshToken }),
   },
+  // Whoever has a one-time token needs no credential. A made-up one is refused, whoever sends it.
+  'POST /api/auth/reset': {
+    may: EVERYONE,
+    body: ({ customer: { password } }) => ({ token: 'none', password }),
+    passes: ({ json }) => json.error === 'invalid_grant',
+  },
+  'POST /api/auth/verify-email': {
+    may: EVERYONE,
+    body: () => ({ token: 'none' }),
+    passes: ({ json }) => json.error === 'invalid_grant',
+  },
+  'POST /api/auth/email': {
+    may: ACCOUNT,
+    body: ({ customer: { password } }) => ({ email: newAccount().email, password }),
+  },
   'GET /api/keys': { may: ACCOUNT },
   'POST /api/keys': { may: ACCOUNT, body: () => ({ name: 'new' }) },
   'DELETE /api/keys/:id': { may: ACCOUNT },
@@ -157,6 +172,12 @@ const RULES: Record<string, Rule> = {
     may: CHANGERS,
     ends: true,
     body: ({ customer: { password } }) => ({ password }),
+  },
+  'POST /admin/customers/:customer/password-reset': { may: CHANGERS, body: () => ({}) },
+  'POST /admin/customers/:customer/email-verification': { may: CHANGERS, body: () => ({}) },
+  'POST /admin/customers/:customer/email-change': {
+    may: CHANGERS,
+    body: () => ({ email: newAccount().email }),
   },
   'PUT /admin/customers/:customer/policy': { may: CHANGERS, body: () => ({ key_max_age: 3_600 }) },
   'POST /admin/customers/:customer/revoke': { may: CHANGERS, ends: true },

@@ -1,4 +1,4 @@
-import { logIn, setState } from './plant.ts'
+import { logIn, oneTimeToken, setState } from './plant.ts'
 import {
   ADMIN_TOKEN,
   type Answer,
@@ -66,6 +66,25 @@ function send(
 const keyIdOf = (apiKey: string) => apiKey.split('_')[2]!
 const byKey = ({ customer }: Stage) => `api_key:${keyIdOf(customer.apiKey)}`
 const ownSession = ({ customer }: Stage) => claimsOf(customer.accessToken).sid as string
+
+/** An event of the account itself, in its session unless the act says otherwise. */
+const ofAccount = (stage: Stage, type: string): Expected => ({
+  type,
+  customer_id: stage.customer.id,
+  actor: `session:${ownSession(stage)}`,
+  subject: stage.customer.id,
+})
+
+const tokenCreated = (path: string, json: object, type: string): Act => ({
+  name: `making a one-time token: ${path}`,
+  run: stage =>
+    send(stage, 'POST', `/admin/customers/${stage.customer.id}/${path}`, {
+      json,
+      headers: bearer(ADMIN_TOKEN),
+    }),
+  status: 201,
+  events: stage => [{ ...ofAccount(stage, type), actor: 'operator:admin', detail: { expires_in: 3_600 } }],
+})
 
 /** What nearly every event says of an access token. */
 const about = (token: string) => {
@@ -410,6 +429,68 @@ export const ACTS: Act[] = [
       },
     ],
     ends: ({ made }) => made.access_token,
+  },
+  {
+    name: 'asking for another address with a wrong password',
+    run: stage =>
+      send(stage, 'POST', '/api/auth/email', {
+        json: { email: 'ann@example.org', password: 'a wrong password' },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 401,
+    events: stage => [{ ...ofAccount(stage, 'customer.email_change_failed'), session_id: ownSession(stage) }],
+  },
+  {
+    name: 'asking for another address',
+    run: stage =>
+      send(stage, 'POST', '/api/auth/email', {
+        json: { email: 'ann@example.org', password: stage.customer.password },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 202,
+    events: stage => [
+      { ...ofAccount(stage, 'customer.email_change_requested'), session_id: ownSession(stage) },
+    ],
+  },
+  tokenCreated('password-reset', {}, 'customer.password_reset_requested'),
+  tokenCreated('email-verification', {}, 'customer.email_verification_requested'),
+  tokenCreated('email-change', { email: 'ann@example.org' }, 'customer.email_change_requested'),
+  {
+    name: 'resetting the password',
+    prepare: stage => oneTimeToken(stage.assay, stage.customer.id, 'password-reset'),
+    run: stage =>
+      send(stage, 'POST', '/api/auth/reset', { json: { token: stage.made, password: 'another password' } }),
+    status: 204,
+    events: stage => [
+      { ...ofAccount(stage, 'customer.password_reset'), actor: `customer:${stage.customer.id}` },
+      {
+        ...ofAccount(stage, 'session.revoked'),
+        actor: `customer:${stage.customer.id}`,
+        session_id: ownSession(stage),
+      },
+    ],
+    ends: ({ customer }) => customer.accessToken,
+  },
+  {
+    name: 'verifying the address',
+    prepare: stage => oneTimeToken(stage.assay, stage.customer.id, 'email-verification'),
+    run: stage => send(stage, 'POST', '/api/auth/verify-email', { json: { token: stage.made } }),
+    status: 204,
+    events: stage => [
+      { ...ofAccount(stage, 'customer.email_verified'), actor: `customer:${stage.customer.id}` },
+    ],
+  },
+  {
+    name: 'changing the address',
+    prepare: stage =>
+      oneTimeToken(stage.assay, stage.customer.id, 'email-change', {
+        email: `${crypto.randomUUID()}@example.org`,
+      }),
+    run: stage => send(stage, 'POST', '/api/auth/verify-email', { json: { token: stage.made } }),
+    status: 204,
+    events: stage => [
+      { ...ofAccount(stage, 'customer.email_changed'), actor: `customer:${stage.customer.id}` },
+    ],
   },
   {
     name: 'retiring a secret',

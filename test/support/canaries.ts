@@ -105,6 +105,16 @@ export const INPUTS: Record<string, Input> = {
       { password: word, new_password: `${word}2` },
       bearer(customer.accessToken),
     ),
+  'a one-time token that is wrong': ({ assay }, word) =>
+    assay.postJson('/api/auth/reset', { token: `assay_ot_${word}`, password: word }),
+  'a one-time token for an address that is wrong': ({ assay }, word) =>
+    assay.postJson('/api/auth/verify-email', { token: word }),
+  'a wrong password with another address': ({ assay, customer }, word) =>
+    assay.postJson(
+      '/api/auth/email',
+      { email: `${word.replace('~', '')}@example.com`, password: word },
+      bearer(customer.accessToken),
+    ),
   'a member that nobody knows': ({ assay }, word) =>
     assay.postJson('/api/auth/login', { email: email(), password: 'x', [word]: word }),
   'a number for a string': sendBody('/issue', word => `{"subject":[${JSON.stringify(word)}]}`),

@@ -1,4 +1,4 @@
-import type { Customer, Replica, World } from './world.ts'
+import { ADMIN_TOKEN, bearer, type Customer, type Replica, type World } from './world.ts'
 
 /** States written past the API, as the server writes them, and replicas that know them. */
 
@@ -41,6 +41,19 @@ export async function logIn(assay: Replica, { email, password }: Pick<Customer, 
   const { status, json } = await assay.postJson('/api/auth/login', { email, password })
   if (status !== 200) throw new Error(`login answered ${status}`)
   return json as { access_token: string; refresh_token: string; session_id: string }
+}
+
+export type TokenPath = 'password-reset' | 'email-verification' | 'email-change'
+
+/** Creates a one-time token as an operator does. */
+export async function oneTimeToken(assay: Replica, customerId: string, path: TokenPath, body: object = {}) {
+  const { status, json } = await assay.postJson(
+    `/admin/customers/${customerId}/${path}`,
+    body,
+    bearer(ADMIN_TOKEN),
+  )
+  if (status !== 201) throw new Error(`${path} answered ${status}`)
+  return json.token as string
 }
 
 /** Stops the database's clock at `at`, until world.advance lets it go on; the replicas given know. */

@@ -130,9 +130,12 @@ export const jsonWithETag = (
   status = 200,
 ) => json(c, body, status, { ETag: `"${customer.revision}"` })
 
-const serializeCustomer = (c: AppContext, { id, email, name, state, createdAt, ...policy }: AdminCustomer) =>
+const serializeCustomer = (
+  c: AppContext,
+  { id, email, emailVerifiedAt, name, state, createdAt, ...policy }: AdminCustomer,
+) =>
   present({
-    ...{ id, email, name, state, created_at: createdAt },
+    ...{ id, email, email_verified_at: emailVerifiedAt, name, state, created_at: createdAt },
     policy: serializePolicy(policy),
     local_verification: isAsymmetric(policy.signingAlg)
       ? localVerification(c.get('services'), id)
