@@ -65,6 +65,7 @@ services
   .example('services change q7xw3bfz6thapr4wd2nqx7m3 --may introspect,revoke')
   .show(async (id: string, options: Permissions & WaitOptions & { allCustomers?: true; anyScope?: true }) => {
     const { services } = await api.get('/admin/services')
+    // For an unknown id the server answers 404, if the request is otherwise right.
     const now = services.find((service: Json) => service.id === id) ?? { may: ['introspect'] }
     const { may = now.may, customers = now.customers, scopes = now.scopes } = options
     const body = {

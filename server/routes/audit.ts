@@ -1,6 +1,6 @@
 import { Hono } from 'hono'
 import { z } from 'zod'
-import { isOperator } from '../audit/actor.ts'
+import { isOperator, isService } from '../audit/actor.ts'
 import {
   AUDIT_TYPES,
   type AuditRow,
@@ -78,9 +78,11 @@ function instant(name: string, text: string | undefined): Date | undefined {
   return new Date(at)
 }
 
-/** Customers see an operator's name, but not where its request came from. */
+/** Customers see the name of an operator or service, but not where its request came from. */
 const serializeForCustomer = (event: AuditRow) =>
-  serializeEvent(isOperator(event.actor) ? { ...event, ip: null, userAgent: null } : event)
+  serializeEvent(
+    isOperator(event.actor) || isService(event.actor) ? { ...event, ip: null, userAgent: null } : event,
+  )
 
 export const serializeEvent = (event: AuditRow) =>
   present({

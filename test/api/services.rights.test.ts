@@ -15,7 +15,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** What a service does for the customers that it serves, by each of its rights. */
+/** Each right of a service, and what the service can do for its customers with it. */
 
 let world: World
 let assay: Replica
@@ -490,6 +490,15 @@ test('when it was used last is shown to operators', async () => {
   expect(Date.parse((await listed()).last_used_at)).toBeGreaterThan(
     Date.parse((await listed()).created_at) - 1,
   )
+})
+
+test('a customer sees in its audit which service acted, but not from where', async () => {
+  const service = await create(['issue'])
+  await issueAs(service, { customer: one.id })
+  const { json } = await assay.get('/api/audit', one.accessToken)
+  expect(json.events[0]).toMatchObject({ type: 'token.issued', actor: `service:${service.name}` })
+  expect(json.events[0].ip).toBeUndefined()
+  expect((await eventsOf(one))[0].ip).toMatch(/^10\./)
 })
 
 test('a service has no account: it is sent to the routes that name a customer', async () => {
