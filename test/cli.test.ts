@@ -126,6 +126,20 @@ test('it says its version', async () => {
     expect(await assay(words)).toMatchObject({ code: 0, stdout: `${version}\n`, stderr: '' })
 })
 
+test('customers are listed by the age of their keys, the strength of their password hashes and their last use', async () => {
+  const { customer } = await newCustomer()
+  const ids = async (options: string) =>
+    (await json(`customers list --all ${options}`)).map(({ id }: { id: string }) => id)
+  for (const options of ['--keys-older-than 1d', '--weak-hashes', '--unused-for 1d'])
+    expect(await ids(options)).toEqual([])
+
+  await until('its first second is over', async () =>
+    (await ids('--keys-older-than 1s --unused-for 1s')).includes(customer.id),
+  )
+  expect(await assay('customers list --unused-for 30')).toMatchObject({ code: 64 })
+  expect(await assay('customers list --weak-hashes --email ann')).toMatchObject({ code: 1 })
+})
+
 test('a customer from its creation to its end', async () => {
   const { customer, api_key } = await newCustomer()
   const { id, email } = customer

@@ -3,6 +3,7 @@ import { api, type Json } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { confirm, type YesOptions } from '../confirm.ts'
 import { customerPath, describeCustomer, findCustomer, showCustomer } from '../customer.ts'
+import { parseDuration } from '../duration.ts'
 import { CommandError, EXIT } from '../errors.ts'
 import { PASSWORD_FILE, toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
 import { list, showTable } from '../output.ts'
@@ -17,6 +18,21 @@ interface PasswordOptions {
   passwordFile?: string
 }
 
+interface ListFilter {
+  email?: string
+  name?: string
+  keysOlderThan?: number
+  weakHashes?: true
+  unusedFor?: number
+}
+
+const toListQuery = ({ email, name, keysOlderThan, weakHashes, unusedFor }: ListFilter) => ({
+  ...{ email, name },
+  keys_older_than: keysOlderThan?.toString(),
+  weak_hashes: weakHashes && 'true',
+  unused_for: unusedFor?.toString(),
+})
+
 export const customers = new AssayCommand('customers').description(
   'Find, create, change, disable and erase customers.',
 )
@@ -26,11 +42,22 @@ customers
   .description('List customers, newest first.')
   .option('--email <text>', 'only those whose email begins with this')
   .option('--name <text>', 'only those whose name begins with this')
+  .option(
+    '--keys-older-than <duration>',
+    'only those with a signing key older than this',
+    parseDuration(1, '90d'),
+  )
+  .option('--weak-hashes', "only those whose password hash is weaker than today's")
+  .option(
+    '--unused-for <duration>',
+    'only those without a login, an issued or refreshed token, or a use of an API key in this time',
+    parseDuration(1, '365d'),
+  )
   .addOption(LIMIT)
   .addOption(ALL)
-  .example('customers list --email ann@')
-  .show(async ({ email, name, ...paging }: PagingOptions & { email?: string; name?: string }) => {
-    const found = await readPages('/admin/customers', 'customers', paging, { email, name })
+  .example('customers list --keys-older-than 90d --unused-for 365d')
+  .show(async (options: PagingOptions & ListFilter) => {
+    const found = await readPages('/admin/customers', 'customers', options, toListQuery(options))
     const cells = (one: Json) => [one.id, one.email, one.name, one.state, one.created_at]
     return showTable(found, ['id', 'email', 'name', 'state', 'created'], cells)
   })

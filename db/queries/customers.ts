@@ -19,7 +19,8 @@ import { isAfter, type Page } from './sessions.ts'
 
 export type AdminCustomer = RowOf<typeof findListed>
 
-const LISTED = {
+/** The columns that operators see. */
+export const LISTED = {
   ...pick(customers, 'id', 'email', 'emailVerifiedAt', 'name', 'state', 'revision', 'createdAt'),
   ...POLICY_COLUMNS,
 }

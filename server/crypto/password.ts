@@ -1,7 +1,7 @@
 import { PasswordThreads } from './password-threads.ts'
 
 /** OWASP's first choice for argon2id, which is the library's default algorithm; memory in KiB. */
-const COST = { memoryCost: 19456, timeCost: 2, parallelism: 1 }
+export const COST = { memoryCost: 19456, timeCost: 2, parallelism: 1 }
 
 const threads = new PasswordThreads()
 

@@ -1,6 +1,7 @@
 import { DatabaseError } from '../../db/errors.ts'
 import { setPassword as writePassword } from '../../db/queries/accounts.ts'
 import type { AuditContext } from '../../db/queries/audit.ts'
+import { listMatchingCustomers } from '../../db/queries/customer-filters.ts'
 import {
   type AdminCustomer,
   disableCustomer as disable,
@@ -14,7 +15,8 @@ import {
   updatePolicy,
 } from '../../db/queries/customers.ts'
 import { eraseCustomer as erase, findErased, sweepErased } from '../../db/queries/erasure.ts'
-import { hashPassword } from '../crypto/password.ts'
+import type { Page } from '../../db/queries/sessions.ts'
+import { COST, hashPassword } from '../crypto/password.ts'
 import { applySigningAlg } from '../keys/rotation.ts'
 import { wantedAlg } from '../keys/rotation-plan.ts'
 import { ApiError } from '../lib/errors.ts'
@@ -48,6 +50,30 @@ export async function customerExists({ db }: Services, customerId: string): Prom
 }
 
 export const listCustomers = ({ db }: Services, query: Parameters<typeof list>[1]) => list(db, query)
+
+/** Criteria for customers that operators should look at. */
+export interface CustomerCriteria {
+  /** Seconds. */
+  keysOlderThan: number | undefined
+  weakHashes: boolean
+  /** Seconds. */
+  unusedFor: number | undefined
+}
+
+/** Lists the customers that meet all criteria, newest first. `actor` has one such statement in turn. */
+export function findMatchingCustomers(
+  { db, turns }: Services,
+  { weakHashes, ...filter }: CustomerCriteria,
+  page: Page,
+  actor: string,
+) {
+  const { memoryCost, timeCost } = COST
+  const weaker = {
+    minMemoryKib: weakHashes ? memoryCost : undefined,
+    minPasses: weakHashes ? timeCost : undefined,
+  }
+  return turns.run(actor, () => listMatchingCustomers(db, { ...filter, ...weaker, ...page }))
+}
 
 /** Searches customers whose email or name begins with the given text. */
 export const searchCustomers = ({ db }: Services, by: 'email' | 'name', search: Search) =>

@@ -9,6 +9,7 @@ import {
   enableCustomer,
   eraseCustomer,
   findCustomer,
+  findMatchingCustomers,
   listCustomers,
   searchCustomers,
   setPassword,
@@ -38,11 +39,8 @@ const passwordRequest = z.strictObject({ password })
 /** Customers, managed by operators, and in part by services. */
 export const customers = new Hono<OperatorEnv>()
   .get('/', async c => {
-    const query = readQuery(c, ['email', 'name', 'cursor', 'limit'])
-    if (query.email !== undefined && query.name !== undefined)
-      throw new ApiError('invalid_request', 'email or name: what one of them begins with, not both')
-    const by = query.email !== undefined ? 'email' : query.name !== undefined ? 'name' : undefined
-    const { page, nextCursor } = await (by ? search(c, by, query) : list(c, query))
+    const query = readQuery(c, LIST_PARAMS)
+    const { page, nextCursor } = await LISTS[listBy(query)](c, query)
     return json(
       c,
       present({ customers: page.map(customer => serializeCustomer(c, customer)), next_cursor: nextCursor }),
@@ -83,14 +81,61 @@ export const customers = new Hono<OperatorEnv>()
     return json(c, serializeErasure(customerParam(c), report))
   })
 
-type ListQuery = { email?: string; name?: string; cursor?: string; limit?: string }
+const CRITERIA = ['keys_older_than', 'weak_hashes', 'unused_for'] as const
+const LIST_PARAMS = ['email', 'name', ...CRITERIA, 'cursor', 'limit'] as const
+type ListQuery = { [name in (typeof LIST_PARAMS)[number]]?: string }
 
-async function list(c: AppContext, { cursor, limit }: ListQuery) {
+/** Each list has its own order and cursor. */
+const LISTS = {
+  all: list,
+  criteria: listMatching,
+  email: (c: AppContext, query: ListQuery) => search(c, 'email', query),
+  name: (c: AppContext, query: ListQuery) => search(c, 'name', query),
+}
+
+function listBy(query: ListQuery): keyof typeof LISTS {
+  const isGiven = (name: keyof ListQuery) => query[name] !== undefined
+  const asked = [
+    ...(['email', 'name'] as const).filter(isGiven),
+    ...(CRITERIA.some(isGiven) ? (['criteria'] as const) : []),
+  ]
+  if (asked.length > 1)
+    throw new ApiError(
+      'invalid_request',
+      `send email, or name, or any of ${CRITERIA.join(', ')}: they can't be combined`,
+    )
+  return asked[0] ?? 'all'
+}
+
+function newestFirst({ cursor, limit }: ListQuery) {
   const size = pageSize(limit)
   const before = decodeCursor(cursor)
-  const position = { beforeAt: before?.at, beforeId: before?.id, limit: size + 1 }
+  return { size, position: { beforeAt: before?.at, beforeId: before?.id, limit: size + 1 } }
+}
+
+async function list(c: AppContext, query: ListQuery) {
+  const { size, position } = newestFirst(query)
   const rows = await listCustomers(c.get('services'), position)
   return pageOf(rows, size, customer => customer.createdAt)
+}
+
+async function listMatching(c: Context<OperatorEnv>, query: ListQuery) {
+  const { size, position } = newestFirst(query)
+  if (query.weak_hashes !== undefined && query.weak_hashes !== 'true')
+    throw new ApiError('invalid_request', 'weak_hashes: true, or leave it out')
+  const criteria = {
+    keysOlderThan: secondsParam('keys_older_than', query.keys_older_than),
+    weakHashes: query.weak_hashes === 'true',
+    unusedFor: secondsParam('unused_for', query.unused_for),
+  }
+  const rows = await findMatchingCustomers(c.get('services'), criteria, position, c.get('actor'))
+  return pageOf(rows, size, customer => customer.createdAt)
+}
+
+function secondsParam(name: string, text: string | undefined): number | undefined {
+  if (text !== undefined && !/^[1-9]\d{0,8}$/.test(text))
+    throw new ApiError('invalid_request', `${name}: a whole number of seconds, from 1 to 999999999`)
+  return text === undefined ? undefined : Number(text)
 }
 
 async function search(c: AppContext, by: 'email' | 'name', query: ListQuery) {
