@@ -111,8 +111,8 @@ export interface AuditQuery extends AuditSpan {
   customerId: string
 }
 
-/** `listed`: false where the row is only the place at which the next page continues. */
-export type AuditRow = RowOf<typeof listEventsOfCustomer> & { listed?: boolean }
+/** `lastRead`: the next page continues behind this row, which is on this page only if `listed`. */
+export type AuditRow = RowOf<typeof listEventsOfCustomer> & { listed?: boolean; lastRead?: boolean }
 
 const { at, id, type, actor, customerId } = auditEvents
 
@@ -156,10 +156,11 @@ const listEventsOfCustomerAndType = query(
       .as('next')
     const { place, ...columns } = next._.selectedFields
     const listed = sql<boolean>`${next.type} = ${asked.type}`
+    const lastRead = sql<boolean>`${eq(place, MAX_LOOKED_AT)}`
     return db
-      .select({ ...columns, listed })
+      .select({ ...columns, listed, lastRead })
       .from(next)
-      .where(or(listed, eq(next.place, MAX_LOOKED_AT)))
+      .where(or(listed, lastRead))
       .orderBy(desc(next.at), desc(next.id))
       .limit(asked.limit)
   },

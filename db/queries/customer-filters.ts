@@ -67,11 +67,12 @@ export const listMatchingCustomers = query(
       greatest(${next.createdAt}, ${next.issuedUntil}) < ${since} and not exists (select from ${apiKeys} as ${a}
         where ${a.customerId} = ${next.id} and ${a.lastUsedAt} >= ${since}))`
     const listed = sql<boolean>`${and(hasOldKey, hasWeakHash, isUnused)}`
+    const lastRead = sql<boolean>`${eq(next.place, MAX_LOOKED_AT)}`
     const { passwordHash, issuedUntil, place, ...columns } = next._.selectedFields
     return db
-      .select({ ...columns, listed })
+      .select({ ...columns, listed, lastRead })
       .from(next)
-      .where(or(listed, eq(next.place, MAX_LOOKED_AT)))
+      .where(or(listed, lastRead))
       .orderBy(desc(next.createdAt), desc(next.id))
       .limit(asked.limit)
   },

@@ -219,6 +219,7 @@ const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) => 
     .limit(MAX_LOOKED_AT)
     .as('next')
   const live = sql<boolean>`(${isLive(next)})`
+  const lastRead = sql<boolean>`${eq(next.place, MAX_LOOKED_AT)}`
   return db
     .select({
       id: next.id,
@@ -234,9 +235,10 @@ const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) => 
       ip: next.ip,
       userAgent: next.userAgent,
       listed: live,
+      lastRead,
     })
     .from(next)
-    .where(or(live, eq(next.place, MAX_LOOKED_AT)))
+    .where(or(live, lastRead))
     .orderBy(desc(next.issuedAt), desc(next.id))
     .limit(asked.limit)
 }

@@ -1,12 +1,12 @@
 import { ApiError } from '../lib/errors.ts'
 
-const BAD_CURSOR = new ApiError(
+export const BAD_CURSOR = new ApiError(
   'invalid_request',
   'cursor: send next_cursor of the page before, or leave it out',
 )
 
 /** The position after the last row of a page: opaque to its reader. */
-const encodeCursor = (at: Date, id: string | number) =>
+export const encodeCursor = (at: Date, id: string | number) =>
   Buffer.from(`${at.getTime()} ${id}`).toString('base64url')
 
 export function decodeCursor(text: string | undefined): { at: Date; id: string } | undefined {
@@ -24,17 +24,17 @@ export function pageSize(text: string | undefined, max = 100): number {
 }
 
 /**
- * Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. A row that isn't `listed`
- * is only the last that was looked at: the next page continues there.
+ * Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. The statement may have looked at
+ * a limited number of rows: the next page then continues behind the row that is `lastRead`, which is on this page only if `listed`.
  */
-export function pageOf<Row extends { id: string | number; listed?: boolean }>(
+export function pageOf<Row extends { id: string | number; listed?: boolean; lastRead?: boolean }>(
   rows: Row[],
   limit: number,
   at: (row: Row) => Date,
 ) {
   const listed = rows.filter(row => row.listed !== false)
   const page = listed.slice(0, limit)
-  const last = listed.length > limit ? page.at(-1) : rows.find(row => row.listed === false)
+  const last = listed.length > limit ? page.at(-1) : rows.find(row => row.lastRead)
   return { page, nextCursor: last && encodeCursor(at(last), last.id) }
 }
 

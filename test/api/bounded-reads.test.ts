@@ -60,6 +60,31 @@ test('a page of live sessions ends after two thousand that have ended, and says 
   expect(ofSubject.sizes).toEqual([1])
 })
 
+test('a page whose last session looked at is a live one does not end the list', async () => {
+  const own = await assay.signUp()
+  await addEndedSessions(own.id)
+  // The live ones are the 2,000th from the top and the account's own, which is the last.
+  await world.db.query(
+    `update assay.sessions set revoked_at = null, ends_at = expires_at + interval '1 day', expires_at = expires_at + interval '1 day'
+     where (customer_id, id) = (select customer_id, id from assay.sessions where customer_id = $1
+       order by issued_at desc, id desc offset 1999 limit 1)`,
+    [own.id],
+  )
+  expect((await walk('/api/sessions?limit=5', 'sessions', own.accessToken)).sizes).toEqual([1, 1])
+})
+
+test('a page whose last event looked at is of the type does not end the list', async () => {
+  const own = await assay.signUp()
+  await addIssued(own.id)
+  await world.admin.query(
+    `update assay.audit_events set type = 'customer.signed_up'
+     where (at, id) = (select at, id from assay.audit_events where customer_id = $1 order by at desc, id desc offset 1999 limit 1)`,
+    [own.id],
+  )
+  const path = '/api/audit?type=customer.signed_up&limit=5'
+  expect((await walk(path, 'events', own.accessToken)).sizes).toEqual([1, 1])
+})
+
 test('a customer with more sessions than are counted is not told how many carry a version', async () => {
   const { json } = await assay.get('/api/secrets', customer.accessToken)
   const versions = json.secrets.map(({ use, version }: Record<string, unknown>) => `${use} ${version}`)
