@@ -7,6 +7,7 @@ import { completion } from './commands/completion.ts'
 import { customers } from './commands/customers.ts'
 import { doctor } from './commands/doctor.ts'
 import { explain } from './commands/explain.ts'
+import { exportSubject } from './commands/export-subject.ts'
 import { migrate } from './commands/migrate.ts'
 import { revoke } from './commands/revoke.ts'
 import { serve } from './commands/serve.ts'
@@ -41,6 +42,7 @@ const commands = [
   secrets,
   sessions,
   revoke,
+  exportSubject,
   audit,
   clock,
   explain,

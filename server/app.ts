@@ -9,6 +9,7 @@ import {
 import type { AppEnv, Services } from './http/env.ts'
 import { writeError } from './http/errors.ts'
 import { observe } from './http/observe.ts'
+import { noQuery } from './http/params.ts'
 import { getPath } from './http/target.ts'
 import type { Tracing } from './lib/tracing.ts'
 import { account } from './routes/account.ts'
@@ -34,6 +35,7 @@ import { refresh } from './routes/refresh.ts'
 import { revoke } from './routes/revoke.ts'
 import { revokeCustomer, sessions, subjects } from './routes/sessions.ts'
 import { signingKeys } from './routes/signing-keys.ts'
+import { exportSubject } from './routes/subject-export.ts'
 import { token } from './routes/token.ts'
 import { verify } from './routes/verify.ts'
 
@@ -83,8 +85,9 @@ export function createApp(services: Services, tracing?: Tracing) {
     .route('/', docs)
   app.route('/api/auth', account).route('/api/auth', oneTimeTokens).route('/api/auth/refresh', refresh)
 
-  // Before the sessions' own middleware, which also accepts API keys.
+  // Before the middleware of sessions and subjects, which also accepts API keys.
   app.delete('/api/sessions', requireAccount, revokeCustomer)
+  app.post('/api/subjects/export', requireAccount, noQuery, exportSubject)
   app.use('/api/keys/*', requireAccount).route('/api/keys', apiKeys)
   app.use('/api/secrets/*', requireAccount).route('/api/secrets', signingKeys)
   app.use('/api/audit', requireAccount).route('/api/audit', audit)
@@ -99,6 +102,7 @@ export function createApp(services: Services, tracing?: Tracing) {
   app.route('/admin/revoke', adminRevoke).route('/admin/explain', adminExplain)
 
   app.post(`${CUSTOMER}/revoke`, loadCustomer, revokeCustomer)
+  app.post(`${CUSTOMER}/subjects/export`, loadCustomer, noQuery, exportSubject)
   app.use(`${CUSTOMER}/keys/*`, loadCustomer).route(`${CUSTOMER}/keys`, apiKeys)
   app.use(`${CUSTOMER}/secrets/*`, loadCustomer).route(`${CUSTOMER}/secrets`, signingKeys)
   app.use(`${CUSTOMER}/audit`, loadCustomer).route(`${CUSTOMER}/audit`, audit)

@@ -140,6 +140,28 @@ test('customers are listed by the age of their keys, the strength of their passw
   expect(await assay('customers list --weak-hashes --email ann')).toMatchObject({ code: 1 })
 })
 
+test('export-subject prints one JSON document, whatever there is', async () => {
+  const created = await newCustomer()
+  const { id } = created.customer
+  const nothing = JSON.parse((await assay(`export-subject ${id} user-1`)).stdout)
+  expect(nothing).toMatchObject({ customer_id: id, subject: 'user-1', sessions: [], events: [] })
+  await session(created)
+  await session(created)
+  await assay(`revoke subject ${id} user-1`)
+  const { stdout } = await assay(`export-subject ${id} user-1`)
+  const { sessions, events, revocation } = JSON.parse(stdout)
+  expect(sessions).toHaveLength(2)
+  expect(revocation.epoch).toBeGreaterThan(0)
+  expect(events.map(({ type }: { type: string }) => type)).toEqual([
+    'subject.revoked',
+    'token.issued',
+    'token.issued',
+    'subject.exported',
+    'subject.exported',
+  ])
+  expect(await assay('export-subject aaaaaaaaaaaaaaaa user-1')).toMatchObject({ code: 1, stdout: '' })
+})
+
 test('a customer from its creation to its end', async () => {
   const { customer, api_key } = await newCustomer()
   const { id, email } = customer

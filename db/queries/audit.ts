@@ -38,6 +38,7 @@ export const AUDIT_TYPES = [
   'session.reuse_detected',
   'session.revoked',
   'subject.revoked',
+  'subject.exported',
   'secret.rotated',
   'secret.published',
   'secret.retired',

@@ -41,6 +41,8 @@ const LIMITS = {
   retireOfService: { points: 600, duration: 600 },
   /** New customers. Each has quotas of its own, and costs a password hash. */
   createOfService: { points: 60, duration: 60 },
+  /** Pages of exported subjects by a customer. Each may look at 10,000 audit events, and is one itself. */
+  subjectExport: { points: 300, duration: 60 },
 }
 
 export type Limit = keyof typeof LIMITS

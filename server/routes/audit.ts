@@ -24,11 +24,10 @@ type PageQuery = SpanQuery & { [name in (typeof PAGE_PARAMS)[number]]?: string }
 /** A customer's audit events, for itself or for an operator. */
 export const audit = new Hono<CustomerEnv>().get('/', c => {
   const customerId = c.get('customerId')
-  const serialize = isOperator(c.get('actor')) ? serializeEvent : serializeForCustomer
   const query = readQuery(c, [...SPAN_PARAMS, ...PAGE_PARAMS])
   const find = (span: AuditSpan) =>
     inTurn(c, () => listCustomerEvents(c.get('services'), { ...span, customerId }))
-  return pageOfEvents(c, query, find, serialize)
+  return pageOfEvents(c, query, find, serializerFor(c.get('actor')))
 })
 
 export async function pageOfEvents(
@@ -77,6 +76,9 @@ function instant(name: string, text: string | undefined): Date | undefined {
     throw new ApiError('invalid_request', `${name}: a time like 2026-01-31T12:00:00Z`)
   return new Date(at)
 }
+
+/** How the actor sees events of its customer. */
+export const serializerFor = (actor: string) => (isOperator(actor) ? serializeEvent : serializeForCustomer)
 
 /** Customers see the name of an operator or service, but not where its request came from. */
 const serializeForCustomer = (event: AuditRow) =>

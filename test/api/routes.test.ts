@@ -122,6 +122,7 @@ const RULES: Record<string, Rule> = {
   'DELETE /api/sessions/:id': { may: ['account token', 'API key'] },
   'DELETE /api/sessions': { may: ACCOUNT, ends: true },
   'POST /api/subjects/revoke': { may: ['account token', 'API key'], body: () => ({ subject: 'user-1' }) },
+  'POST /api/subjects/export': { may: ACCOUNT, body: () => ({ subject: 'user-1' }) },
   'GET /api/secrets': { may: ACCOUNT },
   'POST /api/secrets/rotate': { may: ACCOUNT, body: () => ({ dry_run: true }) },
   // There is none: the answer is 404, but to who may ask.
@@ -197,6 +198,10 @@ const RULES: Record<string, Rule> = {
   'DELETE /admin/customers/:customer/sessions/:id': { may: [...CHANGERS, 'service sessions'] },
   'POST /admin/customers/:customer/subjects/revoke': {
     may: [...CHANGERS, 'service sessions'],
+    body: () => ({ subject: 'user-1' }),
+  },
+  'POST /admin/customers/:customer/subjects/export': {
+    may: CHANGERS,
     body: () => ({ subject: 'user-1' }),
   },
   'GET /admin/customers/:customer/audit': { may: OPERATORS },

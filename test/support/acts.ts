@@ -531,6 +531,24 @@ export const ACTS: Act[] = [
     ends: ({ made }) => made.access_token,
   },
   {
+    name: 'exporting a subject',
+    run: stage =>
+      send(stage, 'POST', '/api/subjects/export', {
+        json: { subject: 'user-1' },
+        headers: bearer(stage.customer.accessToken),
+      }),
+    status: 200,
+    events: stage => [
+      {
+        type: 'subject.exported',
+        customer_id: stage.customer.id,
+        actor: `session:${ownSession(stage)}`,
+        subject: 'user-1',
+        detail: { part: 'sessions', first: true },
+      },
+    ],
+  },
+  {
     name: 'revoking a customer',
     prepare: begin,
     run: stage => send(stage, 'DELETE', '/api/sessions', { headers: bearer(stage.customer.accessToken) }),
