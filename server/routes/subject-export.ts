@@ -1,5 +1,6 @@
 import type { Context } from 'hono'
 import { z } from 'zod'
+import { isOperator } from '../audit/actor.ts'
 import {
   type ExportedSession,
   PAGE_ROWS,
@@ -10,7 +11,7 @@ import {
 } from '../customers/subject-export.ts'
 import { actorContext } from '../http/act.ts'
 import { readJson } from '../http/body.ts'
-import { type CustomerEnv, isOperator } from '../http/env.ts'
+import type { CustomerEnv } from '../http/env.ts'
 import { inTurn } from '../http/in-turn.ts'
 import { BAD_CURSOR, decodeCursor, encodeCursor, pageOf } from '../http/pagination.ts'
 import { present } from '../http/params.ts'
