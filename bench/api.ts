@@ -3,7 +3,9 @@ import { text } from 'node:stream/consumers'
 import type { Assay } from './assay.ts'
 import type { Ask } from './plan.ts'
 
-/** What the bench asks a server for before it loads it. All by HTTP, so that it works with every state of the code. */
+/**
+ * Requests that the bench sends to a server before it loads it. It uses only HTTP, so it works with every version of the code.
+ */
 
 export const PASSWORD = 'correct horse battery staple'
 
@@ -16,16 +18,16 @@ export interface Customer {
 export const bearer = (token: string) => ({ Authorization: `Bearer ${token}` })
 export const JSON_TYPE = { 'Content-Type': 'application/json' }
 
-/** Passwords that are hashed at a time: of many more some would be refused. */
+/** Maximum number of concurrent password hashes; the server refuses requests beyond its limit. */
 const AT_THE_GATE = 8
 
 export const ASYMMETRIC = ['EdDSA', 'ES256', 'RS256'] as const
 export type AsymmetricAlgorithm = (typeof ASYMMETRIC)[number]
 
 export interface CustomerOptions {
-  /** With a password they can log in. Without one they cost as much: the hash of none that anybody knows. */
+  /** With a password, customers can log in. Without one they take as long to create: the server hashes a random password. */
   password?: string
-  /** HS512 without one. */
+  /** Defaults to HS512. */
   signingAlg?: AsymmetricAlgorithm
 }
 
@@ -45,14 +47,14 @@ export const createCustomers = (
     return { id, email, apiKey: made.api_key }
   })
 
-/** Switches the algorithm of the customer's access tokens. */
+/** Sets the algorithm of the customer's access tokens. */
 export async function setSigningAlg({ port, adminToken }: Assay, id: string, alg: AsymmetricAlgorithm) {
   const headers = { ...bearer(adminToken), ...JSON_TYPE }
   const body = JSON.stringify({ signing_alg: alg })
   await ask(port, { method: 'PUT', path: `/admin/customers/${id}/policy`, headers, body })
 }
 
-/** Tokens of all the customers in turn. `more`: members of the request. */
+/** Issues tokens of all the customers in turn. `more`: additional members of the request. */
 export async function issueTokens(
   { port }: Assay,
   customers: Pick<Customer, 'apiKey'>[],
@@ -73,7 +75,7 @@ export interface Issued {
   refresh_token: string
 }
 
-/** The number at a line of /metrics; undefined where there is none. */
+/** The value on a line of /metrics. Undefined if no line matches. */
 export async function metric({ port, adminToken }: Assay, line: RegExp): Promise<number | undefined> {
   const answer = await fetch(`http://127.0.0.1:${port}/metrics`, { headers: bearer(adminToken) })
   if (!answer.ok) throw new Error(`/metrics answered ${answer.status}`)
@@ -84,7 +86,7 @@ export async function metric({ port, adminToken }: Assay, line: RegExp): Promise
 const ABREAST = 64
 const agent = new Agent({ keepAlive: true, maxSockets: ABREAST })
 
-/** So many at a time. */
+/** Runs `make` `many` times, `atATime` of them concurrently. */
 async function abreast<Made>(
   many: number,
   atATime: number,
@@ -111,12 +113,12 @@ export async function post(port: number, path: string, headers: Record<string, s
 }
 
 export interface Answer {
-  /** As they were written, but for those that every server of Node's writes. */
+  /** Excludes the headers that every Node server adds. */
   headers: [name: string, value: string][]
   body: string
 }
 
-/** One request, as the load would send it. fetch takes twice the time, of what is asked a hundred thousand times. */
+/** Sends one request as the load would. It is sent a hundred thousand times, and fetch takes twice as long. */
 export async function ask(port: number, { method, path, headers, body = '' }: Ask): Promise<Answer> {
   const length = body === '' ? {} : { 'Content-Length': String(Buffer.byteLength(body)) }
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()

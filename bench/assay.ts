@@ -6,17 +6,17 @@ import type { Target } from './load.ts'
 import { SERVER, start, stop } from './processes.ts'
 import type { Tree } from './trees.ts'
 
-/** The server as its users start it. */
+/** Starts the server as its users do. */
 
 export const ISSUER = 'http://assay.bench'
 export const GATEWAY = { id: 'gateway', secret: 'Gw7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua' }
 export const MASTER_KEY = randomBytes(32)
 
 export interface Assay extends Target {
-  /** From its start until it was ready (ms). */
+  /** Time from its start until it was ready (ms). */
   readyAfter: number
   adminToken: string
-  /** What it has written to its standard error. */
+  /** Everything written to its standard error. */
   complaint(): string
   stop(): Promise<void>
 }
@@ -24,8 +24,8 @@ export interface Assay extends Target {
 export type Settings = Record<string, string>
 
 /**
- * With settings that it would have by itself, but for those that name what it works with. `log`: `unread` is a pipe from which
- * nobody reads.
+ * Starts Assay with its default settings, apart from those that name its database, keys and clients. `log`: `unread` is a pipe
+ * that is not read.
  */
 export async function startAssay(
   tree: Tree,
@@ -50,11 +50,14 @@ export async function startAssay(
 }
 
 const MAIN = 'server/main.ts'
-/** The debugger listens only when SIGUSR1 asks for it, as profile.ts does: then on a free port. Workers would each need one. */
+/**
+ * The debugger only listens after SIGUSR1, which profile.ts sends, and then on a free port. Each worker would need a port of its
+ * own.
+ */
 const FLAGS = ['--inspect-port=127.0.0.1:0']
 
 const common = ({ folder }: Tree): Settings => ({
-  // As `npm start` has it.
+  // Same as `npm start`.
   NODE_COMPILE_CACHE: join(folder, 'node_modules/.cache/assay'),
   PATH: process.env.PATH ?? '',
   ISSUER,
@@ -62,10 +65,10 @@ const common = ({ folder }: Tree): Settings => ({
   SERVICES: `${GATEWAY.id}:introspect:${GATEWAY.secret}`,
   // Who logs in comes from many addresses, or the limit on logins would be what is measured.
   TRUST_PROXY: '127.0.0.1',
-  // What is issued while the bench prepares must live as long as the bench.
+  // Tokens issued during preparation must live as long as the bench.
   ACCESS_TOKEN_TTL: '24h',
   MAX_ACCESS_TOKEN_TTL: '24h',
-  // A few customers are asked for as much as the server can do.
+  // The load asks a few customers for as much as the server can handle.
   TOKENS_PER_MINUTE: '1000000000',
 })
 
@@ -77,7 +80,7 @@ function collected(child: ChildProcess) {
   return () => text
 }
 
-/** Between two looks (ms): the start is known this exactly. */
+/** Interval between two checks, which is also the precision of the start time (ms). */
 const LOOK = 5
 
 async function ready(port: number, child: ChildProcess, began: number): Promise<number> {

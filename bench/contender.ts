@@ -8,21 +8,21 @@ import type { Plan } from './plan.ts'
 import { cpuOf, cpuOfPostgres, memoryOf, SERVER, start } from './processes.ts'
 import { canBeProfiled, type Profiled, profileWhile } from './profile.ts'
 
-/** One line of the table. What it needs is started by its first round, which warms it up. */
+/** One line of the table. Its first round, the warm-up, starts everything that it needs. */
 export interface Contender {
   name: string
-  /** What is loaded, in a word: the answers that are counted. */
+  /** The unit of `rate`, such as answers or tokens. */
   counts: string
   round(seconds: number): Promise<Sample>
-  /** What its server does in a round, by function. Undefined where it is no server of ours. */
+  /** Time per function of its server during a round. Undefined if the server is not Assay. */
   profile?(seconds: number): Promise<Profiled | undefined>
 }
 
-/** Of everything that is measured by HTTP. */
+/** Number of connections for everything that is measured by HTTP. */
 export const CONNECTIONS = 32
 
 export interface HttpOptions extends Partial<Pick<LoadOptions, 'connections'>> {
-  /** Answers to count for one that comes. */
+  /** Number of answers that each response counts as. */
   worth?: number
   counts?: string
 }
@@ -32,7 +32,7 @@ export interface Loaded {
   plan: Plan
 }
 
-/** `prepare`: what is loaded, and with what. */
+/** `prepare` returns the server to load and the plan. */
 export function byHttp(name: string, prepare: () => Promise<Loaded>, options: HttpOptions = {}): Contender {
   const { connections = CONNECTIONS, worth = 1, counts = 'answers' } = options
   const prepared = once(prepare)
@@ -53,12 +53,12 @@ export function byHttp(name: string, prepare: () => Promise<Loaded>, options: Ht
   return { name, counts, round, profile }
 }
 
-/** What a server of ours or a peer says of itself in its first line. */
+/** The first output line of a server of bench/servers or bench/peers. */
 export interface Announced extends Target {
   plans: Record<string, Plan>
 }
 
-/** A server of bench/servers or bench/peers, on the servers' core. */
+/** Starts a server of bench/servers or bench/peers on the servers' core. */
 export async function announced(file: string, env: Record<string, string> = {}): Promise<Announced> {
   const child = start(SERVER, [process.execPath, join(import.meta.dirname, file)], {
     env: { PATH: process.env.PATH, NODE_ENV: 'production', ...env },
@@ -74,7 +74,7 @@ function died(file: string, code: unknown): never {
   throw new Error(`${file} ended with ${code} before it said that it is ready`)
 }
 
-/** One of bench/servers that is told by messages what to do. */
+/** Starts a process of bench/servers that is controlled by messages. */
 export async function startRaw(file: string, env: Record<string, string>): Promise<ChildProcess> {
   const child = fork(join(import.meta.dirname, file), { env: { PATH: process.env.PATH, ...env } })
   await Promise.race([event(child, 'message'), event(child, 'exit').then(([code]) => died(file, code))])

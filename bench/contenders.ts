@@ -11,7 +11,7 @@ import { type Customers, type Subject, startEmbedded, subjectOf } from './subjec
 import { AT_OLD, here, old, type Tree } from './trees.ts'
 import { startTwins } from './twins.ts'
 
-/** All that is measured, in the order in which it takes turns: what is compared stands side by side. */
+/** Everything that is measured, in the order of the turns. Contenders that are compared are next to each other. */
 export function contendersOf(postgres: string): Contender[] {
   const now = subjectOf(here, postgres)
   const then = subjectOf(old, postgres)
@@ -30,7 +30,7 @@ export function contendersOf(postgres: string): Contender[] {
   ]
 }
 
-/** The same contenders of both states of the code, each beside its like. */
+/** The same contenders for both versions of the code, in pairs. */
 function both(now: Subject, then: Subject, make: (subject: Subject, suffix: string) => Contender[]) {
   const olds = make(then, AT_OLD)
   return make(now, '').flatMap((each, i) => [each, olds[i]!])
@@ -38,7 +38,7 @@ function both(now: Subject, then: Subject, make: (subject: Subject, suffix: stri
 
 type Server = () => Promise<Assay>
 
-/** `server` loaded with a plan that is made when it is first needed. */
+/** Loads `server` with a plan that is made when it is first needed. */
 const loaded =
   (server: Server, plan: () => Promise<Plan> | Plan): (() => Promise<Loaded>) =>
   async () => ({ target: await server(), plan: await plan() })
@@ -68,12 +68,12 @@ const everyTokenSeen = ({ server, tokens }: Customers, suffix: string): Contende
     loaded(server, async () => plans.verify(await tokens())),
   )
 
-/** Hits of the cache of authentic claims, where the code has one. */
+/** Cache hits for authenticated tokens, if the code has such a cache. */
 const HITS = /^assay_token_cache_total\{.*"hit".*\}/
-/** Of all answers of a round: the last tokens of the one before may be there. */
+/** Maximum share of cache hits in a round. The last tokens of the previous round may still be cached. */
 const MOST_HITS = 0.01
 
-/** The set is larger than the cache: when a token comes again, it is new again. The cache's own count says whether it was. */
+/** The set is larger than the cache, so a token is no longer cached when it comes again. The cache's hit count confirms that. */
 function everyTokenNew({ server, newTokens }: Customers, suffix: string): Contender {
   const name = `verify, every token new${suffix}`
   const contender = byHttp(
@@ -157,8 +157,8 @@ function more({ server, hot, tokens, another }: Subject): Contender[] {
 }
 
 /**
- * A replica started for the round, so that each token is of a customer that it must read first. Its code is warm, as that of
- * every contender is: with the tokens of a fifth of these customers, who are not asked for again.
+ * Starts a replica for the round, so that it must first read the customer of each token. Its code is warmed up, like that of
+ * every contender, with tokens of a fifth of these customers, which are not used again.
  */
 function uncached(subject: Subject, suffix: string): Contender[] {
   const name = `verify, key not cached${suffix}`
@@ -220,8 +220,8 @@ const REVOCATIONS = 10_000
 const CALLERS = 100
 
 /**
- * Of new tokens each round, on a database of their own, so that no other contender has this many live revocations. The answer
- * is the same for a token that is none: introspection tells how many were revoked.
+ * Revokes new tokens in each round, on a separate database, so that no other contender has this many live revocations. An
+ * invalid token gets the same answer, so introspection counts the tokens that were revoked.
  */
 function revoking(postgres: string): Contender {
   const name = 'revoke, 100 callers'
@@ -234,7 +234,7 @@ function revoking(postgres: string): Contender {
       const plan = async () => plans.revoke(await hot(), tokens)
       const sample = await byHttp(name, loaded(server, plan), { connections: CALLERS }).round(seconds)
       const revoked = await countInactive(await server(), tokens)
-      // Which ones were under way at the end is not known: those aren't answered, and may be revoked.
+      // Requests in flight at the end have no answer, but their tokens may be revoked.
       if (revoked < Math.floor(sample.rate * seconds))
         throw new Error(`${name}: only ${revoked} were revoked`)
       return sample

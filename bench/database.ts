@@ -1,18 +1,18 @@
 import postgres from 'postgres'
 
-/** Databases that the bench makes on the server it was told of, and drops. */
+/** Creates databases on the given server, and drops them. */
 
 const drops: (() => Promise<unknown>)[] = []
 let made = 0
 let isEnding = false
 
-/** Nothing is made after this: a run that a signal ends may still be in the midst of it. */
+/** No database is created after this call, because a run that a signal ends may still be creating some. */
 export async function dropAll() {
   isEnding = true
   for (const drop of drops.splice(0)) await drop()
 }
 
-/** An empty database: the first start of a server on it migrates it. */
+/** Creates an empty database. The first server that starts on it migrates it. */
 export async function createDatabase(server: string): Promise<string> {
   if (isEnding) throw new Error('the run is ending')
   const name = `assay_bench_${process.pid}_${++made}`
@@ -25,10 +25,10 @@ export async function createDatabase(server: string): Promise<string> {
   return Object.assign(new URL(server), { pathname: `/${name}` }).href
 }
 
-/** What autovacuum would do at a time of its own. */
+/** Does what autovacuum would do at some later time. */
 export const vacuum = (url: string) => query(url, 'vacuum analyze')
 
-/** A statement by a connection of its own, as long as it takes. */
+/** Runs a statement on a new connection, without a timeout. */
 export async function query(url: string, statement: string, params: unknown[] = []): Promise<unknown[]> {
   const sql = postgres(url, { max: 1, onnotice: () => {} })
   try {

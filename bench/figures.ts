@@ -2,7 +2,7 @@ import { linesOfCode } from './lines.ts'
 import { startsEmbedded, startsOnPostgres } from './starts.ts'
 import { AT_OLD, here, old } from './trees.ts'
 
-/** What no round measures: a name and a number each, of both states of the code. */
+/** Values that are not measured in rounds: a name and a number each, for both versions of the code. */
 export interface Figures {
   names: string[]
   measure(): Promise<[name: string, value: number][]>

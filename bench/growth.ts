@@ -8,13 +8,13 @@ import { type Installation, install, type SeededCustomer, tokensOf } from './see
 import { figure, fixed, part, type Target } from './targets.ts'
 import { here } from './trees.ts'
 
-/** How cost grows: the same questions, of installations that differ in one thing. */
+/** Measures how cost grows: the same requests to installations that differ in one property. */
 
 const CUSTOMERS = [10, 10_000, 1_000_000]
 const REVOCATIONS = [0, 10_000, 100_000]
-/** Whose tokens are asked about. */
+/** Number of customers whose tokens are verified. */
 const HOT = [1, 64, 100_000]
-/** Sessions, and audit rows, of each of a million customers. */
+/** Number of sessions and of audit rows for each of a million customers. */
 const EACH = 10
 const SESSIONS = 2_048
 
@@ -84,24 +84,24 @@ const hot = async (assay: Assay, known: SeededCustomer[]): Promise<Contender[]> 
     return byHttp(`verify, ${number(many)} customers hot`, verifying(assay, tokens))
   })
 
-/** Bytes of JSON that a token carries for its customer. */
+/** Bytes of JSON in the claims that a token carries for its customer. */
 const claims = (assay: Assay, customers: SeededCustomer[]): Contender[] =>
   [300, 1_900].map(bytes => {
     const tokens = tokensOf(customers, 1_024, { padding: 'x'.repeat(bytes) })
     return byHttp(`verify, claims of ${number(bytes)} bytes`, verifying(assay, tokens))
   })
 
-/** Customers that a replica meets in one round. */
+/** Number of customers that a replica reads in one round. */
 const PART = 4_000
 
-/** What a replica's memory grows by when it has met 100,000 customers. */
+/** Measures the memory that a replica needs for 100,000 customers. */
 const cachedMemory = ({ url }: Installation, known: SeededCustomer[]): Figures => ({
   names: [MEMORY],
   async measure() {
     const assay = await startOn(url)
     await byHttp('warm', verifying(assay, tokensOf(known.slice(0, 64), plans.MIX))).round(3)
     const before = memoryOf(assay.pid)
-    // In parts that a round gets through: each begins at its first.
+    // Each part fits in one round, because every round starts at the first token of its plan.
     for (let from = 0; from < known.length; from += PART) {
       const some = known.slice(from, from + PART)
       const all = byHttp('all', verifying(assay, tokensOf(some, some.length)))
@@ -117,7 +117,7 @@ const verifying = (target: Assay, tokens: string[]) => async () => ({ target, pl
 
 const cached = async (assay: Assay) => (await metric(assay, /^assay_customers_cached[ {]/))!
 
-/** The same acts where there are ten million rows, and where there are none. */
+/** The same acts on tables with ten million rows and on empty ones. */
 async function large(
   { assay, installation }: Made,
   { assay: besides, installation: empty }: Made,
@@ -140,7 +140,7 @@ const writing = (rows: string, target: Assay, customers: SeededCustomer[]): Cont
   }),
 ]
 
-/** One more session, and one more event, of every customer. */
+/** Adds one session and one audit event for every customer. */
 const FILL = [
   `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch, subject_epoch, gen,
       issued_at, rotated_at, key_version, access_until, expires_at, ends_at, ip, user_agent)
@@ -153,7 +153,7 @@ const FILL = [
     from assay.customers`,
 ]
 
-/** Live ones, as though they had been made one by one. */
+/** Inserts live revocations as if they had been made one by one. */
 async function revoke({ query, customers }: Installation, many: number) {
   const statement = `
     insert into assay.revocations (seq, kind, customer_id, key, dead_after)

@@ -11,18 +11,18 @@ import { markdown, median } from './table.ts'
 import { here } from './trees.ts'
 
 /**
- * Measures what hostile callers cost the others. In each round of an attack 24 well-behaved connections and two quiet ones send
- * requests beside 24 hostile ones. The rounds before and after it have 24 further well-behaved ones instead. Each attack has
- * several rounds, of which the median counts: a round has a few hundred requests of the quiet customers, so their 99th percentile
- * is a handful of them. Half of the well-behaved customers and all hostile ones have EdDSA. During the whole run the server's log is
- * a pipe that is not read, and a transaction on the database stays open.
+ * Measures how hostile callers affect the others. In each round of an attack, 24 well-behaved connections and two quiet ones
+ * send requests beside 24 hostile ones. The rounds before and after it have 24 further well-behaved ones instead. Each attack
+ * has several rounds, of which the median counts, because a round has only a few hundred requests of the quiet customers and the
+ * 99th percentile depends on a handful of them. Half of the well-behaved customers and all hostile ones use EdDSA. During the
+ * whole run the server's log is a pipe that is not read, and a transaction on the database stays open.
  */
 
 const CONNECTIONS = 24
 const ROUNDS = 3
 /** The algorithms of 24 well-behaved customers. */
 const HALF = Array.from({ length: CONNECTIONS }, (_, i): Alg => (i % 2 === 0 ? 'HS512' : 'EdDSA'))
-/** Sessions, and events of the audit, that each hostile customer has. */
+/** Number of sessions and of audit events for each hostile customer. */
 const ROWS = 12_000
 
 const SINGLE = Object.keys(ATTACKS).map(title => ({ title, behaviours: [title] }))
@@ -34,7 +34,7 @@ interface Round {
   verify: number
   verifyNew: number
   issue: number
-  /** The longest time that the event loop was held (ms). */
+  /** The longest event loop delay (ms). */
   stall: number
   statuses: Record<string, number>
 }
@@ -117,7 +117,7 @@ async function round(
   seconds: number,
   { quiet, good, beside }: { quiet: Account[]; good: Account[]; beside: CrowdPlan['members'] },
 ): Promise<Round> {
-  await stallOf(assay) // Each answer is the maximum since the one before.
+  await stallOf(assay) // The metric is the maximum since it was last read.
   const plan = (members: CrowdPlan['members']): CrowdPlan => ({ port: assay.port, members, seconds })
   const [ofQuiet, ofGood, ofBeside] = await Promise.all([
     crowd(plan(quiet.map(account => ({ behaviour: 'quiet', account })))),
@@ -137,7 +137,7 @@ async function round(
   }
 }
 
-/** No attack may cost the others an answer. */
+/** All requests of the other callers must succeed during an attack. */
 function assertAllGood(...reports: CrowdReport[]) {
   for (const [kind, { statuses }] of reports.flatMap(report => Object.entries(report)))
     if (Object.keys(statuses).join() !== '200')
@@ -150,7 +150,7 @@ async function stallOf(assay: Assay): Promise<number> {
   return (await metric(assay, /^nodejs_eventloop_lag_max_seconds[ {]/))! * 1000
 }
 
-/** `nice`: its processor time is what the others leave, as though it called from another machine. */
+/** `nice` limits it to the CPU time that the others leave, as if it called from another machine. */
 async function crowd(plan: CrowdPlan, nice: string[] = []): Promise<CrowdReport> {
   const file = new URL('./hostile/crowd.ts', import.meta.url).pathname
   const child = start(LOAD, [...nice, process.execPath, file], { stdio: ['pipe', 'pipe', 'inherit'] })
@@ -161,7 +161,7 @@ async function crowd(plan: CrowdPlan, nice: string[] = []): Promise<CrowdReport>
   return report
 }
 
-/** Each account calls from an address of its own. */
+/** Each account calls from a different address. */
 let addresses = 0
 
 /** Signs up one account for each of `algs`. */
@@ -171,7 +171,7 @@ async function signUpAll(assay: Assay, algs: Alg[]): Promise<Account[]> {
   return accounts
 }
 
-/** The quota of the server is more than each of them gets here. */
+/** The server's quota is higher than the number of tokens issued here. */
 async function signUp(assay: Assay, address: string, signingAlg: Alg): Promise<Account> {
   const email = `${address}@example.com`
   const from = { 'X-Forwarded-For': address }
@@ -187,7 +187,7 @@ async function signUp(assay: Assay, address: string, signingAlg: Alg): Promise<A
   }
 }
 
-/** Sessions of which half have ended, and events, as of customers that have been there for long. */
+/** Adds sessions, half of which have ended, and audit events, as customers have after a long time. */
 async function addRows(url: string, accounts: Account[]) {
   const emails = accounts.map(({ email }) => email)
   for (const statement of FILL) await query(url, statement, [emails, ROWS])
@@ -207,7 +207,7 @@ const FILL = [
     from assay.customers, generate_series(1, $2::int) as n where email = any($1)`,
 ]
 
-/** Keeps every dead row of the database from being removed. */
+/** Keeps Postgres from removing dead rows. */
 async function openTransaction(url: string) {
   const sql = postgres(url, { max: 1, onnotice: () => {} })
   await sql.unsafe('begin isolation level repeatable read')

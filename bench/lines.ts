@@ -2,16 +2,16 @@ import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Tree } from './trees.ts'
 
-/** What production is made of. */
+/** The folders that run in production. */
 const FOLDERS = ['server', 'db', 'cli']
 
-/** Lines of TypeScript that are neither empty nor a comment's, a statement's comments in SQL included. */
+/** Counts lines of TypeScript that are neither empty nor comments. Comments in SQL statements do not count either. */
 export const linesOfCode = ({ folder }: Tree): number =>
   FOLDERS.flatMap(each => globSync(join(folder, each, '**/*.ts')))
     .map(file => countLines(readFileSync(file, 'utf8')))
     .reduce((sum, each) => sum + each, 0)
 
-/** A comment that stands beside code doesn't count, and a line that only holds a part of one doesn't either. */
+/** Counts lines of code, with or without a comment at their end, but not lines that only contain part of a comment. */
 export function countLines(text: string): number {
   let inComment = false
   let code = 0

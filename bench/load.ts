@@ -8,16 +8,16 @@ import { scratchFolder } from './scratch.ts'
 
 /** One round of one contender. */
 export interface Sample {
-  /** Answers a second. */
+  /** Answers per second. */
   rate: number
-  /** Milliseconds. */
+  /** In milliseconds. */
   p50: number
   p99: number
-  /** Processor time of the server for one answer (µs). */
+  /** CPU time of the server per answer (µs). */
   cpu: number
-  /** Of every Postgres of the machine (µs). */
+  /** CPU time per answer of every Postgres process on the machine (µs). */
   postgres: number
-  /** Resident memory of the server after it (MB). */
+  /** Resident memory of the server after the round (MB). */
   memory: number
 }
 
@@ -28,11 +28,11 @@ export interface Target {
 
 export interface LoadOptions {
   connections: number
-  /** Whole ones. */
+  /** A whole number. */
   seconds: number
 }
 
-/** Plans are written once: some have megabytes. */
+/** Each plan is written once, because some have megabytes. */
 const files = new Map<Plan, string>()
 
 async function fileOf(plan: Plan): Promise<string> {
@@ -41,7 +41,7 @@ async function fileOf(plan: Plan): Promise<string> {
   return path
 }
 
-/** Loads a server with what the plan holds. Throws when one answer is not what it must be, or doesn't come. */
+/** Loads a server with the requests of a plan. Throws if an answer is wrong or missing. */
 export async function load(plan: Plan, { port, pid }: Target, options: LoadOptions): Promise<Sample> {
   const file = files.get(plan) ?? (await fileOf(plan))
   const before: [number, number] = [cpuOf(pid), cpuOfPostgres()]
@@ -55,18 +55,18 @@ export async function load(plan: Plan, { port, pid }: Target, options: LoadOptio
   return { rate: requests / seconds, p50, p99, ...costOf(pid, before, requests), memory: memoryOf(pid) }
 }
 
-/** Of one answer (µs). `before`: what `cpuOf` and `cpuOfPostgres` said then. */
+/** CPU time per answer (µs). `before`: the results of `cpuOf` and `cpuOfPostgres` at the start. */
 export function costOf(pid: number, [server, postgres]: [number, number], answers: number) {
   const each = (seconds: number) => (seconds / answers) * 1e6
   return { cpu: each(cpuOf(pid) - server), postgres: each(cpuOfPostgres() - postgres) }
 }
 
-/** What was under way when the round ended is lost. */
+/** Continues with the rotated tokens. Answers still in flight at the end of the round are lost. */
 function goOn(plan: Plan, next: string[]) {
   plan.requests = next.map((each, i) => ({ ...plan.requests[i]!, next: each }))
 }
 
-/** `sent`: at most. */
+/** `sent`: an upper bound. */
 function advance(plan: Plan, sent: number) {
   const { length } = plan.requests
   if (sent > length) throw new Error(`${sent} requests were sent, of which only ${length} are different`)

@@ -7,15 +7,16 @@ import { LOAD, SERVER, start } from './processes.ts'
 import { scratchFolder } from './scratch.ts'
 
 /**
- * nginx with Assay's shipped files in front of a location, and what is asked by auth_request: Assay, or as the limit another
- * nginx that says yes to all. It stands on the load's core: what is asked has its own, as Assay has without it.
+ * nginx with Assay's shipped files in front of a location. Its auth_request goes to Assay or, as the upper limit, to another
+ * nginx that always answers yes. It runs on the load's core, so that the server behind it has a core of its own, as Assay has
+ * without nginx.
  */
 
 const SHIPPED = join(import.meta.dirname, '../deploy/nginx')
 
 export const gatewayTo = (asked: number) => startNginx(LOAD, port => protecting(port, asked))
 
-/** Its answer has a header of Assay's, and nothing is worked out. */
+/** A static answer with one of Assay's headers. */
 export const saysYes = () =>
   startNginx(SERVER, port => `server { listen 127.0.0.1:${port}; location / { ${YES} } }`)
 
@@ -44,7 +45,7 @@ async function startNginx(core: number, http: (port: number) => string): Promise
   return { port, pid: child.pid! }
 }
 
-/** The shipped upstream.conf with the one line edited that is there to be. */
+/** Uses the shipped upstream.conf, in which only the address is changed, as the file asks for. */
 async function withUpstream(folder: string, http: string): Promise<string> {
   const asked = /include upstream-(\d+)\.conf/.exec(http)?.[1]
   if (asked === undefined) return http

@@ -1,4 +1,4 @@
-/** Made when it is first asked for, and then the same for all. */
+/** Calls `make` the first time and returns the same promise every time. */
 export function once<Made>(make: () => Promise<Made>): () => Promise<Made> {
   let made: Promise<Made> | undefined
   return () => {

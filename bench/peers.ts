@@ -3,7 +3,7 @@ import { createDatabase } from './database.ts'
 import { installPeers } from './install_peers.ts'
 import { once } from './once.ts'
 
-/** What a user would take instead, in its fastest documented set-up; bench/peers says which. */
+/** Alternatives to Assay, each in its fastest documented setup, which bench/peers describes. */
 export function peers(postgres: string): Contender[] {
   const peer = (file: string, env: () => Promise<Record<string, string>> = async () => ({})) => {
     const started = once(async () => {

@@ -1,21 +1,21 @@
-/** What a contender is asked, and what every one of its answers must be. */
+/** The requests to a contender, and the conditions that every answer must meet. */
 export interface Plan {
-  /** Sent round robin. */
+  /** Sent in round-robin order. */
   requests: Ask[]
   status: number
-  /** Every answer's body holds this text; empty: nothing is asked of it. */
+  /** Text that every answer's body contains. Empty means no condition. */
   contains: string
-  /** No answer's body holds this text. */
+  /** Text that no answer's body contains. */
   lacks?: string
-  /** Every answer has this header. */
+  /** A header that every answer has. */
   header?: string
-  /** A round begins where the one before has ended, and no request is sent twice in a round: otherwise it fails. */
+  /** A round starts where the previous one ended. It fails if it would send a request twice. */
   goesOn?: true
-  /** No request is sent twice: a round ends when all were sent, if its time isn't over before. */
+  /** Each request is sent only once; a round ends early when all were sent. */
   once?: true
-  /** The request that a plan which goes on begins with. */
+  /** Index of the first request of the next round, if `goesOn` is set. */
   from?: number
-  /** This member of an answer's JSON takes the place of `{next}` in a later request: what is rotated is used once. */
+  /** This member of an answer's JSON replaces `{next}` in a later request, because a rotated token can be used only once. */
   follow?: { member: string }
 }
 
@@ -24,11 +24,11 @@ export interface Ask {
   path: string
   headers: Record<string, string>
   body?: string
-  /** What stands for `{next}` in the body the first time. */
+  /** The first value of `{next}` in the body. */
   next?: string
 }
 
-/** The plan as the table that wrk.lua reads. */
+/** The plan as a Lua table for wrk.lua. */
 export function toLua({ requests, status, contains, lacks, header, follow, once }: Plan): string {
   const asks = requests.map(
     ask => `add { head = ${quoted(headOf(ask))}, body = ${quoted(ask.body ?? '')}${nextOf(ask)} }`,
@@ -44,7 +44,7 @@ return {
   follow = ${quoted(follow?.member ?? '')}, once = ${once ?? false}, requests = requests }\n`
 }
 
-/** Requests of one function of Lua's, which has room for 65,536 constants. */
+/** Maximum number of requests in one Lua function, which is limited to 65,536 constants. */
 const PART = 10_000
 
 const nextOf = ({ next }: Ask) => (next === undefined ? '' : `, next = ${quoted(next)}`)
@@ -54,7 +54,7 @@ function headOf({ method, path, headers, body }: Ask): string {
   return `${method} ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\n${lines.join('')}${body === undefined ? '\r\n' : ''}`
 }
 
-/** ASCII as JSON writes it is a Lua string too. */
+/** An ASCII string in JSON is also a valid Lua string. */
 function quoted(text: string): string {
   if (!/^[\r\n\x20-\x7e]*$/.test(text)) throw new Error('a plan is ASCII')
   return JSON.stringify(text)

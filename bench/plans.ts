@@ -3,9 +3,9 @@ import { bearer, type Customer, type Issued, JSON_TYPE, PASSWORD } from './api.t
 import { GATEWAY } from './assay.ts'
 import type { Ask, Plan } from './plan.ts'
 
-/** What Assay is asked. */
+/** The plans for Assay. */
 
-/** Different requests of a plan: enough that no answer is that of the request before. */
+/** Number of different requests in a plan, so that consecutive requests differ. */
 export const MIX = 1_024
 
 const basic = ({ id, secret }: { id: string; secret: string }) => ({
@@ -32,14 +32,14 @@ const refused = (tokens: string[]): Plan => ({
   header: 'WWW-Authenticate',
 })
 
-/** As long as a token, and none. */
+/** Random text of the length of a token. */
 export const verifyGarbage = () => refused(times(MIX, () => randomBytes(330).toString('base64url')))
 
-/** Well-formed in every part; the kid was never made. */
+/** Well-formed tokens with a kid that was never issued. */
 export const verifyRandomKid = (tokens: string[]) =>
   refused(tokens.map(token => `${randomHeader(token)}${token.slice(token.indexOf('.'))}`))
 
-/** The token's own header with letters of its kid changed for others of the same alphabet. */
+/** The token's own header, with the customer id in its kid replaced by random letters of the same alphabet. */
 function randomHeader(token: string): string {
   const header = JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString())
   const letter = () => 'abcdefghijklmnopqrstuvwxyz234567'[randomBytes(1)[0]! & 31]!
@@ -59,10 +59,10 @@ export const introspect = (tokens: string[]): Plan => ({
   contains: '"active":true',
 })
 
-/** Tokens of one request. */
+/** Number of tokens in one request. */
 export const BATCH = 100
 
-/** `tokens`: whole batches of them. An answer with one token that isn't active is wrong. */
+/** The number of `tokens` is a multiple of BATCH. An answer with an inactive token is wrong. */
 export const introspectBatch = (tokens: string[]): Plan => ({
   requests: times(tokens.length / BATCH, i => ({
     method: 'POST',
@@ -100,7 +100,7 @@ export const clientCredentials = (customers: Customer[]): Plan => ({
   contains: '"access_token":"',
 })
 
-/** Sessions of their own, each of which is refreshed again and again. */
+/** Needs its own sessions, each of which is refreshed repeatedly. */
 export const refresh = (sessions: Issued[]): Plan => ({
   requests: sessions.map(({ refresh_token: next }) => ({
     method: 'POST',
@@ -114,7 +114,7 @@ export const refresh = (sessions: Issued[]): Plan => ({
   follow: { member: 'refresh_token' },
 })
 
-/** Each token once: revoking it again would find nothing to do. */
+/** Sends each token once, because revoking it again would have no effect. */
 export const revoke = (customers: Customer[], tokens: string[]): Plan => ({
   requests: tokens.map((token, i) => ({
     method: 'POST',

@@ -3,13 +3,13 @@ import { once } from 'node:events'
 import { globSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 
-/** Servers on the first core, load on the second, where there are two. Postgres is left to the system. */
+/** Servers run on the first core and the load on the second, if there are two. Postgres is not pinned. */
 export const SERVER = 0
 export const LOAD = 1
 
 const started = new Set<ChildProcess>()
 
-/** A process on one core, or on all of them (`core` undefined). It is ended with the bench. */
+/** Starts a process on one core, or on all of them if `core` is undefined. The bench stops it when it ends. */
 export function start(core: number | undefined, command: string[], options: SpawnOptions): ChildProcess {
   const pinned = core === undefined || availableParallelism() < 2 ? [] : ['taskset', '-c', String(core)]
   const [program, ...args] = [...pinned, ...command]
@@ -30,7 +30,7 @@ export async function stop(child: ChildProcess): Promise<void> {
 
 export const stopAll = () => Promise.all([...started].map(stop))
 
-/** A process and all below it. */
+/** A process and all its descendants. */
 function familyOf(pid: number): number[] {
   const stats = globSync('/proc/[0-9]*/stat').flatMap(file => {
     const fields = statOf(file)
@@ -43,7 +43,7 @@ function familyOf(pid: number): number[] {
   return below(pid)
 }
 
-/** From the third field, the state: the name before it may hold spaces. */
+/** Fields from the third on, the state. The second field, the name, may contain spaces. */
 function statOf(file: string): string[] | undefined {
   const stat = read(file)
   return stat === '' ? undefined : stat.split(') ').at(-1)!.split(' ')
@@ -60,13 +60,13 @@ function read(file: string): string {
 /** Clock ticks of /proc are hundredths of a second on Linux. */
 const TICK = 0.01
 
-/** Processor seconds that a process and its children have used. */
+/** CPU seconds of a process and its descendants. */
 export function cpuOf(pid: number): number {
   const used = (fields = ['0']) => (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * TICK
   return familyOf(pid).reduce((sum, each) => sum + used(statOf(`/proc/${each}/stat`)), 0)
 }
 
-/** Resident memory of a process and its children (MB). */
+/** Resident memory of a process and its descendants (MB). */
 export function memoryOf(pid: number): number {
   return familyOf(pid).reduce((sum, each) => sum + residentOf(each), 0) / 1000
 }
@@ -80,8 +80,8 @@ function residentOf(pid: number): number {
 }
 
 /**
- * Processor seconds that every Postgres of this machine has used, those of its backends that have ended among them: a process
- * has the time of its ended children in two fields of its own.
+ * CPU seconds of every Postgres process on this machine, including ended backends: two fields of a process hold the time of its
+ * ended children.
  */
 export function cpuOfPostgres(): number {
   const ofPostgres = globSync('/proc/[0-9]*/stat').flatMap(file => {

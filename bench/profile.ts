@@ -1,19 +1,19 @@
 import type { Target } from './load.ts'
 import { markdown } from './table.ts'
 
-/** V8's own profiler tells where a server's time goes while it is loaded. It is reached by the debugger of the running process. */
+/** Uses V8's profiler, through the debugger of the running process, to measure where a loaded server spends its time. */
 
-/** A server whose debugger answers to SIGUSR1. */
+/** A server that opens its debugger on SIGUSR1. */
 interface Profilable extends Target {
   complaint(): string
 }
 
-/** Microseconds of each function itself, without those that it calls, for one answer; most first. */
+/** Self time of each function per answer (µs), in descending order. */
 export type Profiled = [name: string, microseconds: number][]
 
-/** A profile lists so many functions. */
+/** Number of functions listed in a profile. */
 const TOP = 25
-/** Between two samples (µs). */
+/** Interval between two samples (µs). */
 const INTERVAL = 250
 
 export const canBeProfiled = (target: Target): target is Profilable => 'complaint' in target
@@ -44,7 +44,7 @@ interface CpuProfile {
   timeDeltas: number[]
 }
 
-/** The samples tell only how the time is shared out: they are scaled so that their sum is what an answer costs. */
+/** Samples only give proportions, so they are scaled to a sum of the CPU time per answer. */
 function selfTimes({ nodes, samples, timeDeltas }: CpuProfile, cpu: number): Profiled {
   const names = new Map(nodes.map(({ id, callFrame }) => [id, nameOf(callFrame)]))
   const times = new Map<string, number>()
@@ -91,7 +91,7 @@ async function connect(target: Profilable): Promise<Session> {
   }
 }
 
-/** The process is asked so many times for the address of its debugger, every 20 ms. */
+/** Number of checks for the debugger's address, one every 20 ms. */
 const LOOKS = 250
 
 async function debuggerOf({ pid, complaint }: Profilable): Promise<string> {

@@ -44,7 +44,7 @@ const { values: options } = parseOptions('bench', {
 
 const postgres = process.env.DATABASE_URL ?? 'postgres://postgres@127.0.0.1:5432/postgres'
 
-/** What can be measured, and what is asked of it. */
+/** Everything that can be measured, and the targets. */
 interface Stage {
   contenders: Contender[]
   figures: Figures[]
@@ -75,7 +75,7 @@ async function hostile(seconds: number) {
   print(`${machine()}\n\n${await measureHostile(postgres, seconds, options.only, progress)}`)
 }
 
-/** The names of what could not be measured. The tables have no figure of it, the others go on, and the run ends with 1. */
+/** Names of contenders and figures that failed. The tables omit them, the others continue, and the exit code is 1. */
 const failed = new Set<string>()
 
 function positive(name: 'rounds' | 'seconds'): number {
@@ -85,7 +85,7 @@ function positive(name: 'rounds' | 'seconds'): number {
 }
 
 async function setStage(): Promise<Stage> {
-  // Loaded for itself: it seeds by SQL, and so depends on how the code is laid out.
+  // Imported only for --growth: it seeds by SQL and so depends on the layout of the code.
   const stage = options.growth
     ? await (await import('./growth.ts')).setGrowth(postgres, progress)
     : { contenders: contendersOf(postgres), figures: figuresOf(postgres), targets: TARGETS }
@@ -109,7 +109,7 @@ function assertInstalled() {
     throw new Error(`${missing.join(', ')}: install it, as apt-get install wrk nginx util-linux does`)
 }
 
-/** What `--only` leaves, with all that its targets need. */
+/** The contenders and figures that `--only` selects, and those that the selected targets need. */
 function chosenOf({ contenders, figures, targets }: Stage): Stage {
   const named = (text: string) => options.only.some(word => text.includes(word))
   const wanted = targets.filter(({ what }) => named(what))
@@ -130,7 +130,7 @@ async function figured(figures: Figures[]): Promise<Map<string, number>> {
   return new Map(values)
 }
 
-/** In turns, so that a slow minute of the machine is everybody's; every other round backwards. */
+/** Contenders take turns, so that a slow minute of the machine affects all of them. Every other round runs in reverse order. */
 async function measured(contenders: Contender[], rounds: number, seconds: number): Promise<Row[]> {
   const samples = new Map<Contender, Sample[]>(contenders.map(each => [each, []]))
   const take = async (contender: Contender, what: string, long: number) => {
@@ -147,7 +147,7 @@ async function measured(contenders: Contender[], rounds: number, seconds: number
   return contenders.filter(({ name }) => !failed.has(name)).map(each => rowOf(each, samples.get(each)!))
 }
 
-/** Says what is being done, and what went wrong. Then it answers undefined, and `names` have failed. */
+/** Reports progress and errors. On an error it adds `names` to `failed` and returns undefined. */
 async function attempt<Made>(
   names: string[],
   what: string,
@@ -171,7 +171,7 @@ async function profiles(contenders: Contender[], seconds: number) {
   }
 }
 
-/** A signal and the end of the run may both ask for it. */
+/** Both a signal and the end of the run call it. */
 const cleanUp = once(async () => {
   await stopAll().catch(() => {})
   await dropAll()
@@ -184,13 +184,13 @@ function machine(): string {
   return `${day}, ${length} cores of ${cpus()[0]?.model.trim()}, Node ${process.version}, ${options.rounds} rounds of ${options.seconds} s`
 }
 
-/** To the terminal alone: the table can be piped. */
+/** Progress goes to stderr, so that the table can be piped. */
 const progress = (text: string) =>
   process.stderr.write(process.stderr.isTTY ? `\r\x1b[2K${text}` : text && `${text}\n`)
 
 const print = (text: string) => process.stdout.write(`${text}\n`)
 
-// A terminal sends it to npm too, which sends it again: the second must not end what the first has begun.
+// A terminal also sends the signal to npm, which forwards it. The second signal must not interrupt the clean-up.
 for (const [signal, code] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** Everything that the bench writes is in one folder, which it removes. */
+/** The bench writes only into this folder, and removes it. */
 let root: Promise<string> | undefined
 let made = 0
 

@@ -13,7 +13,7 @@ import { type Customer, PASSWORD } from './api.ts'
 import { ISSUER, MASTER_KEY } from './assay.ts'
 import { createDatabase, query } from './database.ts'
 
-/** A customer whose secret the bench knows, since it has made it: its tokens are signed here. */
+/** A customer whose secret the bench generated, so that it can sign the customer's tokens. */
 export interface SeededCustomer extends Customer {
   secret: Buffer
   header: string
@@ -22,11 +22,11 @@ export interface SeededCustomer extends Customer {
 export interface Installation {
   url: string
   customers: SeededCustomer[]
-  /** A statement on its database. */
+  /** Runs a statement on its database. */
   query(statement: string, params?: unknown[]): Promise<unknown[]>
 }
 
-/** A database with so many customers. The bench keeps what it needs to ask for the first `known` of them. */
+/** Creates a database with `many` customers. Keeps the credentials of the first `known` of them. */
 export async function install(postgres: string, many: number, known = many): Promise<Installation> {
   const url = await createDatabase(postgres)
   await migratePostgres(url)
@@ -37,12 +37,12 @@ export async function install(postgres: string, many: number, known = many): Pro
   return { url, customers, query: (statement, params) => query(url, statement, params) }
 }
 
-/** Rows of one statement. */
+/** Number of rows per statement. */
 const AT_ONCE = 1_000
 
 /**
- * Customers as signing up makes them, but for their passwords' hashing: all have one. Written in large statements, since
- * there may be a million. Answers the first `known` of them.
+ * Creates customers as signup does, but hashes only one password for all of them. It uses large statements, since there may be a
+ * million customers. Returns the first `known` of them.
  */
 async function seedCustomers(
   db: Database,
@@ -101,10 +101,10 @@ function newCustomer(keyRing: KeyRing) {
   return { row, customer: { id, email, apiKey: credential.text, secret, header } }
 }
 
-/** Seconds. */
+/** In seconds. */
 const LIFE = 24 * 3600
 
-/** A token of a customer's, as a session's are. `ext`: claims of its own. */
+/** An access token of a customer, in the form of a session's token. `ext`: custom claims. */
 function tokenOf({ id, header, secret }: SeededCustomer, ext?: Record<string, unknown>): string {
   const iat = Math.floor(Date.now() / 1000)
   const claims = {
@@ -124,6 +124,6 @@ function tokenOf({ id, header, secret }: SeededCustomer, ext?: Record<string, un
   return signUnder(header, 'HS512', claims, secret)
 }
 
-/** `many` tokens, of all the customers in turn. */
+/** Returns `many` tokens, of all the customers in turn. */
 export const tokensOf = (customers: SeededCustomer[], many: number, ext?: Record<string, unknown>) =>
   Array.from({ length: many }, (_, i) => tokenOf(customers[i % customers.length]!, ext))

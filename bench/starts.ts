@@ -5,17 +5,17 @@ import { scratchFolder } from './scratch.ts'
 import { median } from './table.ts'
 import type { Tree } from './trees.ts'
 
-/** What a start costs: from its being spawned to the first 200 of /readyz, and what it holds in memory then. */
+/** Measures a start: the time from spawning the process to the first 200 of /readyz, and its memory soon after. */
 
 export interface Started {
-  /** Milliseconds. */
+  /** In milliseconds. */
   readyAfter: number
-  /** MB, so long after it. */
+  /** Memory SETTLE ms later (MB). */
   idle: number
 }
 
 const STARTS = 7
-/** Until the memory of an idle server is looked at (ms). */
+/** Delay before the memory of an idle server is measured (ms). */
 const SETTLE = 1_000
 
 export const startsOnPostgres = async (trees: Tree[], postgres: string) =>
@@ -24,11 +24,11 @@ export const startsOnPostgres = async (trees: Tree[], postgres: string) =>
 export const startsEmbedded = (trees: Tree[]) =>
   starts(trees, async () => ({ DATA_DIR: await scratchFolder() }))
 
-/** In turns. Most starts are of code that was compiled before, on a database that is there: so are these. */
+/** Starts the trees in turns. Like most starts in production, these find compiled code and an existing database. */
 async function starts(trees: Tree[], settingsOf: () => Promise<Settings>): Promise<Started[]> {
   const settings = await Promise.all(trees.map(settingsOf))
   const start = (i: number) => startAssay(trees[i]!, settings[i]!)
-  // The first fetch of this process loads what fetch is made of, which isn't the server's time.
+  // The first fetch of this process loads its implementation, which must not count as the server's time.
   for (const i of trees.keys()) await (await start(i)).stop()
   const samples: Started[][] = trees.map(() => [])
   for (let n = 0; n < STARTS; n++)

@@ -2,20 +2,20 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 
 /**
- * The statement by which a server reads a customer, as it sends it: caught on the way to Postgres, so that the bench knows
- * nothing of how the code is laid out.
+ * Captures the statement that a server sends to read a customer, on its way to Postgres, so that the bench does not depend on
+ * how the code is laid out.
  */
 
 export interface Statement {
   text: string
-  /** As text, in the order of the statement's numbers. */
+  /** As text, in the order of the parameter numbers. */
   params: (string | null)[]
 }
 
-/** A way to Postgres on which what is sent is seen. */
+/** A proxy to Postgres that records statements. */
 export interface Tap {
   url: string
-  /** The statements among whose parameters this text was. */
+  /** Statements with a parameter that contained this text. */
   withParam(part: string): Statement[]
   close(): void
 }
@@ -48,7 +48,7 @@ export async function tap(database: string): Promise<Tap> {
   }
 }
 
-/** Of one connection: its messages after the first, which has no type, are a letter, a length and what they say. */
+/** Parses one connection. The first message has no type; each later one is a type letter, a length and a body. */
 function reader(seen: Statement[]): (chunk: Buffer) => void {
   const texts = new Map<string, string>()
   let rest = Buffer.alloc(0)
@@ -78,7 +78,7 @@ function message(type: string, body: Buffer, texts: Map<string, string>, seen: S
   seen.push({ text: texts.get(name) ?? '', params })
 }
 
-/** The first two texts of a message, each of which ends with a zero. */
+/** The first two strings of a message, each of which is zero-terminated. */
 function words(body: Buffer): [string, string] {
   const first = body.indexOf(0)
   return [body.toString('utf8', 0, first), body.toString('utf8', first + 1, body.indexOf(0, first + 1))]

@@ -14,23 +14,23 @@ import { scratchFolder } from './scratch.ts'
 import { type Statement, tap } from './statement.ts'
 import type { Tree } from './trees.ts'
 
-/** The customers whose tokens are used. */
+/** Number of customers whose tokens are used. */
 const HOT = 64
-/** Customers that a new replica meets in one round. Each costs the hash of a password when the bench makes it. */
+/** Number of customers that a new replica reads in one round. Creating each of them costs a password hash. */
 const COLD = 5_000
-/** Sessions that are refreshed, each by one caller at a time. */
+/** Number of sessions that are refreshed, each by one caller at a time. */
 const SESSIONS = 2_048
-/** More than any cache of authentic claims holds: 64 MiB are less than 140,000 texts of tokens, without their claims. */
+/** More tokens than the cache holds: the text alone of 140,000 tokens, without their claims, needs more than its 64 MiB. */
 const NEW = 180_000
 /** A token with an asymmetric signature is cached at its first use, and an entry with its claims has more than 1,300 bytes. */
 const NEW_ASYMMETRIC = 60_000
 
-/** Customers of one kind, and tokens that the server issues to them. Each part is made when it is first asked for. */
+/** Customers of one kind and their tokens. Each part is created when it is first requested. */
 export type Customers = ReturnType<typeof customersOf>
 
 function customersOf(server: () => Promise<Assay>, options: CustomerOptions) {
   const hot = once(async () => createCustomers(await server(), HOT, options))
-  /** Of sessions, as most tokens are. */
+  /** Tokens of sessions, like most tokens in production. */
   const issued = once(async () => issueTokens(await server(), await hot(), plans.MIX, { refresh: true }))
   const tokens = async () => (await issued()).map(each => each.access_token)
   const manyTokens = async (many: number) =>
@@ -39,7 +39,7 @@ function customersOf(server: () => Promise<Assay>, options: CustomerOptions) {
   return { server, hot, tokens, manyTokens, newTokens }
 }
 
-/** One state of the code, its server on Postgres, and who its customers are. Each part is made when it is first asked for. */
+/** One version of the code with its server on Postgres and its customers. Each part is created when it is first requested. */
 export type Subject = ReturnType<typeof subjectOf>
 
 export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
@@ -48,7 +48,7 @@ export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
   const customers = customersOf(server, { password: PASSWORD })
   const { hot } = customers
   const sessions = async () => issueTokens(await server(), await hot(), SESSIONS, { refresh: true })
-  /** With a token each. */
+  /** Customers with one token each. */
   const cold = once(async () => {
     const replica = await another({ WORKERS: '2' })
     const customers = await createCustomers(replica, COLD)
@@ -57,12 +57,12 @@ export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
     await vacuum(await url())
     return customers.map(({ id }, i) => ({ id, token: made[i]!.access_token }))
   })
-  /** A server that knows no customer yet. */
+  /** Starts a server with an empty customer cache. */
   const another = async (settings: Settings = {}) => {
-    await server() // It has migrated the database.
+    await server() // The first server has migrated the database.
     return startAssay(await getTree(), { DATABASE_URL: await url(), ...settings })
   }
-  /** A process that asks the database for customers as the server does, and does nothing else. */
+  /** Starts a process that reads customers from the database as the server does, and does nothing else. */
   const rawSelect = async () => {
     const [first, ...others] = await cold()
     const statement = await statementThatReads(await url(), first!, settings => another(settings))
@@ -73,7 +73,10 @@ export function subjectOf(getTree: () => Promise<Tree>, postgres: string) {
     })
   }
   const eddsa = customersOf(server, { signingAlg: 'EdDSA' })
-  /** A replica for new tokens, which would evict the ones seen before: those with asymmetric signatures are cached at once. */
+  /**
+   * A separate replica for new tokens with asymmetric signatures. They are cached at once and would evict the tokens seen
+   * before.
+   */
   const apart = once(() => another())
   const asymmetric = (signingAlg: AsymmetricAlgorithm) => customersOf(apart, { signingAlg })
   return { ...customers, sessions, cold, another, rawSelect, eddsa, asymmetric }
@@ -96,7 +99,7 @@ async function statementThatReads(
   return statement
 }
 
-/** On a database of its own in its process, which an earlier start has made. */
+/** Uses an embedded database that an earlier start has created. */
 export async function startEmbedded(tree: Tree): Promise<Assay> {
   const settings = { DATA_DIR: await scratchFolder() }
   await (await startAssay(tree, settings)).stop()

@@ -5,7 +5,7 @@ export interface Row extends Sample {
   name: string
   counts: string
   rounds: Sample[]
-  /** Of the rates: (most - least) / median. */
+  /** Of the rates: (maximum - minimum) / median. */
   spread: number
 }
 
@@ -24,7 +24,7 @@ export function rowOf({ name, counts }: Contender, rounds: Sample[]): Row {
   return { name, counts, rounds, spread, ...(of as unknown as Sample) }
 }
 
-/** Both were measured in turns: rounds are compared one by one, so that a slow minute is slow for both. */
+/** The ratio of two rows. Both were measured in turns, so it compares round by round, and a slow minute affects both. */
 export const ratio = (a: Row, b: Row, key: keyof Sample = 'rate') =>
   median(a.rounds.map((round, i) => round[key] / b.rounds[i]![key]))
 

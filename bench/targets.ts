@@ -2,36 +2,36 @@ import { ASYMMETRIC } from './api.ts'
 import { markdown, type Row, ratio } from './table.ts'
 import { AT_OLD, OLD } from './trees.ts'
 
-/** What was asked for, beside what was measured and what the old code has in the same run. */
+/** A target value, with the measured value and that of the old code in the same run. */
 export interface Target {
   what: string
   measured: Measure
-  /** The same of the old code, where it takes part. */
+  /** The same value for the old code, if it takes part. */
   old?: Measure
   /** Undefined if the value is only stated. */
   asked?: Measure
-  /** At most, instead of at least. */
+  /** The target is an upper limit, not a lower one. */
   most?: boolean
   unit?: string
 }
 
-/** A number that a run has: a constant, or one that follows from contenders and figures that took part. */
+/** A constant, or a value computed from contenders and figures of a run. */
 export interface Measure {
   needs: string[]
-  /** Only asked for when all that it needs was measured. */
+  /** Only called if everything in `needs` was measured. */
   of(run: Run): number
 }
 
 export interface Run {
   rows: Map<string, Row>
   figures: Map<string, number>
-  /** What could not be measured. */
+  /** Names of failed contenders and figures. */
   failed: Set<string>
 }
 
 export const fixed = (value: number): Measure => ({ needs: [], of: () => value })
 
-/** A rate, or a cost, as a part of another's. */
+/** The ratio of two rates or CPU times. */
 export const part = (a: string, b: string, key: 'rate' | 'cpu' = 'rate'): Measure => ({
   needs: [a, b],
   of: ({ rows }) => ratio(rows.get(a)!, rows.get(b)!, key),
@@ -44,7 +44,10 @@ export const figure = (name: string, times = 1): Measure => ({
   of: ({ figures }) => figures.get(name)! * times,
 })
 
-/** The same of both, as a part of `other`, which has a like of its own at the old code (`itsOwn`) or is the same for both. */
+/**
+ * Compares `name` with `other` for both versions of the code. At the old version `other` has the suffix `itsOwn`, which is empty
+ * if one contender serves for both.
+ */
 const partOf = (what: string, name: string, other: string, asked: number, itsOwn = ''): Target => ({
   what,
   measured: part(name, other),
@@ -87,13 +90,13 @@ const VERIFY = 'verify, tokens seen before'
 const VERIFY_NEW = 'verify, every token new'
 const LINES = 'lines of code without comments, server + db + cli'
 
-/** Medians of one run, Postgres on the same machine. */
+/** Medians of one run, with Postgres on the same machine. */
 export const TARGETS: Target[] = [
   partOf(`${VERIFY} : bare Hono`, VERIFY, 'bare Hono, /verify', 0.8),
   {
     what: `${VERIFY_NEW} : bare Hono`,
     measured: part(VERIFY_NEW, 'bare Hono, /verify'),
-    // It knows no token again: to it every token is new.
+    // The old code has no token cache, so every token is new to it.
     old: part(VERIFY + AT_OLD, 'bare Hono, /verify'),
     asked: fixed(0.55),
   },
@@ -133,13 +136,13 @@ export const TARGETS: Target[] = [
   },
 ]
 
-/** All that these targets are worked out from. */
+/** Names of everything that these targets are computed from. */
 export const needsOf = (targets: Target[]) =>
   new Set(
     targets.flatMap(({ measured, old, asked }) => [measured, old, asked].flatMap(each => each?.needs ?? [])),
   )
 
-/** Throws when a target needs a name that no contender and no figure has: the table would be short of a line. */
+/** Throws if a target needs a name that no contender or figure has, since the table would then lack a line. */
 export function assertMeasured(targets: Target[], names: string[]) {
   const unknown = [...needsOf(targets)].filter(name => !names.includes(name))
   if (unknown.length > 0) throw new Error(`nobody measures ${unknown.join('; ')}`)
@@ -154,7 +157,7 @@ const number = (value: number) =>
 export const holds = ({ most: atMost }: Pick<Target, 'most'>, has: number, asked: number) =>
   atMost ? has <= asked : has >= asked
 
-/** Each beside its target; one of which a part was left out isn't told. Empty when none is. */
+/** Each measured value with its target. Targets that need an excluded contender are omitted. Empty if no target remains. */
 export function targetsOf(run: Run, targets = TARGETS): string {
   const took = new Set([...run.rows.keys(), ...run.figures.keys(), ...run.failed])
   const told = targets.filter(each => [...needsOf([each])].every(name => took.has(name)))

@@ -3,14 +3,14 @@ import { join } from 'node:path'
 import { once } from './once.ts'
 import { scratchFolder } from './scratch.ts'
 
-/** A state of the code. Of its files only server/main.ts is started, and what it is asked is asked by HTTP. */
+/** A version of the code. The bench starts its server/main.ts and sends requests to it, and uses none of its other files. */
 export interface Tree {
   folder: string
-  /** What the names of its contenders end with. */
+  /** The suffix of the names of its contenders. */
   suffix: string
 }
 
-/** What the targets compare with. */
+/** The commit that the targets compare with. */
 export const OLD = '48041d0'
 export const AT_OLD = `, at ${OLD}`
 

@@ -4,7 +4,10 @@ import { announced } from './contender.ts'
 import type { Target } from './load.ts'
 import * as plans from './plans.ts'
 
-/** A bare Hono that answers as many bytes as Assay does, with the same headers: it is told what Assay answers to a token. */
+/**
+ * Starts a bare Hono app whose answers have the same size and headers as those of Assay. The headers and bodies come from
+ * Assay's answers to one token.
+ */
 export async function startTwins(assay: Assay, token: string): Promise<Target> {
   const [toVerify, toIntrospect] = [
     plans.verify([token]).requests[0]!,

@@ -1,19 +1,19 @@
--- Sends what a plan holds (BENCH_PLAN, written by plan.ts) and looks at every answer.
+-- Sends the requests of a plan (BENCH_PLAN, written by plan.ts) and checks every answer.
 
 local plan = dofile(os.getenv('BENCH_PLAN'))
 local asks, many = plan.requests, #plan.requests
 local following = plan.follow ~= ''
 local pattern = '"' .. plan.follow .. '":"([^"]+)"'
--- Where a plan that goes on was left.
+-- The index at which the previous round ended.
 local at = tonumber(os.getenv('BENCH_FROM'))
 local threads = {}
 
--- Globals are what done() can read: it runs in a state of its own.
+-- Globals, because done() runs in a separate Lua state and can read only these.
 wrong = 0
 sample = ''
 took = 0
 
--- What may be sent next: an answer of a plan that follows brings the next one, and each is used once.
+-- Values for `{next}`, each of which is sent once. Every answer of a plan with `follow` adds one.
 queue = {}
 local first, last = 1, 0
 local function push(next)
@@ -53,7 +53,7 @@ local function now()
   return tonumber(time.s) + tonumber(time.ns) / 1e9
 end
 
--- Of a plan whose requests are sent once: how long they took, when there are no more. What is under way then isn't counted.
+-- Ends a plan with `once` when its requests are used up, and stores the elapsed time. Requests still in flight do not count.
 local began
 local function stop()
   if took > 0 then return end

@@ -1,18 +1,18 @@
 import type { Decision, History, Revocation } from './history.ts'
 
-/** On top of N: what a clock's rounding and a timer may cost (ms). */
+/** Allowance on top of N for clock rounding and timer delays (ms). */
 export const SLACK = 50
 
 export interface Verdict {
-  /** Accepted though sent later than acknowledgement + N + SLACK. */
+  /** Accepted although sent later than acknowledgement + N + SLACK. */
   wrongYes: Decision[]
-  /** Refused before anybody had asked for a revocation. */
+  /** Refused before any client had requested a revocation. */
   false401: Decision[]
-  /** Neither yes, nor no, nor "not now". */
+  /** Any status other than yes, no or "not now" (503). */
   odd: (Decision | Revocation)[]
   /** The longest time from an acknowledgement to the sending of a request that was still accepted (ms). */
   worstStaleness: number
-  /** Decisions that could have been a wrong yes. With none of them a history shows nothing. */
+  /** Decisions that could have been a wrong yes. A history without any shows nothing. */
   tried: number
   decisions: number
 }
@@ -37,11 +37,11 @@ export function check({ decisions, revocations }: History, bound: number): Verdi
   }
 }
 
-/** A revocation that was only asked for may hold already, so that a no is right from then on. */
+/** A revocation may already apply once it has been requested, so a 401 is correct from then on. */
 const isFalse401 = ({ status, recordAnswer }: Decision, revocation: Revocation | undefined) =>
   status === 401 && recordAnswer < (revocation?.askedAt ?? Number.POSITIVE_INFINITY)
 
-/** Of several tries the first that was asked for and the first that was acknowledged. */
+/** Merges several attempts per token: the earliest request and the earliest acknowledgement. */
 function earliest(revocations: Revocation[]): Map<string, Revocation> {
   const first = new Map<string, Revocation>()
   for (const { token, askedAt, acknowledgedAt, status } of revocations) {
@@ -57,7 +57,7 @@ function earliest(revocations: Revocation[]): Map<string, Revocation> {
   return first
 }
 
-/** The longest time from one yes of a replica to the next (ms). */
+/** The longest time between two consecutive 200s of one replica (ms). */
 export function longestWithoutYes(decisions: Decision[]): number {
   const last = new Map<number, number>()
   let longest = 0
@@ -71,7 +71,7 @@ export function longestWithoutYes(decisions: Decision[]): number {
   return longest
 }
 
-/** What is wrong with a drill, in words; empty for nothing. */
+/** Describes each problem of a drill. Empty if the drill passed. */
 export function problemsOf(verdict: Verdict, felt: boolean): string[] {
   const { wrongYes, false401, odd, tried } = verdict
   return [

@@ -6,27 +6,27 @@ import type { History } from './history.ts'
 import { type Load, startLoad } from './load.ts'
 import { N, readingOf, type Stage } from './stage.ts'
 
-/** Everything works again by then, or the drill has failed (ms). */
+/** The drill fails if the system has not recovered by then (ms). */
 const RECOVERY_DEADLINE = 15_000
 
 export interface Outcome {
   verdict: Verdict
-  /** From the healing until every replica answers from a state that is younger, and revocations are acknowledged (ms). */
+  /** Time from healing until every replica answers from newer state and revocations are acknowledged (ms). */
   recovery: number
-  /** The longest time that a replica accepted nothing (ms). */
+  /** The longest time in which a replica accepted nothing (ms). */
   longestWithoutYes: number
-  /** Revocations that were acknowledged. */
+  /** Number of acknowledged revocations. */
   revocations: number
   problems: string[]
 }
 
-/** One fault, once, under load. */
+/** Injects one fault once, under load. */
 export async function drill(stage: Stage, fault: Fault): Promise<Outcome> {
   const load = startLoad(stage)
   try {
     await whole(stage, load, performance.now())
     const { seen, mark, recovery } = await suffer(stage, fault, load)
-    // Whatever was acknowledged up to now is presented past its bound too.
+    // Leaves time to present every token revoked so far after its bound.
     await sleep(N * 1.3)
     return judge(await load.stop(), recovery, [], await fault.felt(seen, mark, stage))
   } catch (error) {
@@ -64,7 +64,7 @@ async function suffer(stage: Stage, fault: Fault, load: Load) {
   return { seen, mark, recovery }
 }
 
-/** Milliseconds from `since` until all of it works, on state that was read after it. */
+/** Milliseconds from `since` until every replica answers from state read after `since` and a revocation is acknowledged. */
 async function whole(stage: Stage, load: Load, since: number): Promise<number> {
   const anew = (replica: number) => async () => {
     if (!load.ready()) return false

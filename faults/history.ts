@@ -1,4 +1,4 @@
-/** What was asked and answered in one drill. All times are milliseconds of one monotonic clock, this process's. */
+/** Requests and answers of one drill. All times are milliseconds of this process's monotonic clock. */
 export interface History {
   decisions: Decision[]
   revocations: Revocation[]
@@ -10,17 +10,17 @@ export interface Decision {
   token: string
   sentAt: number
   recordAnswer: number
-  /** 0: the connection broke. */
+  /** 0 if the connection broke. */
   status: number
-  /** X-Assay-Age, where there was one (ms). */
+  /** X-Assay-Age if present (ms). */
   age: number | undefined
 }
 
 export interface Revocation {
   token: string
   askedAt: number
-  /** Undefined: answered by an error, so that it may hold or not. */
+  /** Undefined if the answer was an error, so the revocation may or may not hold. */
   acknowledgedAt: number | undefined
-  /** Undefined: not answered, or yet to be. */
+  /** Undefined if there is no answer, or none yet. */
   status: number | undefined
 }

@@ -2,17 +2,20 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Decision, History, Revocation } from './history.ts'
 import type { Replica, Stage } from './stage.ts'
 
-/** Clients that verify at each replica, each waiting for its answer and then a moment (ms). */
+/** Clients per replica that verify, and the pause after each answer (ms). */
 const VERIFIERS = 4
 const BETWEEN_VERIFIES = 10
-/** Clients that revoke, and how long each rests (ms): a third are of a subject, of which a customer may do ten a second. */
+/**
+ * Clients that revoke, and the pause after each (ms). A third of the revocations are of a subject, of which a customer may make
+ * ten a second.
+ */
 const REVOKERS = 2
 const BETWEEN_REVOCATIONS = 100
-/** Live tokens kept at hand. */
+/** Number of live tokens kept available. */
 const STOCK = 100
-/** The latest revoked tokens are presented again and again; a bound is missed soon after it, or never. */
+/** The latest revoked tokens are presented repeatedly. A violation of the bound shows soon after it or never. */
 const REMEMBERED = 120
-/** A request that is not answered by then counts as broken (ms). */
+/** A request without an answer by then counts as broken (ms). */
 const PATIENCE = 15_000
 
 interface Token {
@@ -24,7 +27,7 @@ interface Token {
 
 export type Load = ReturnType<typeof startLoad>
 
-/** Verifies at every replica and revocations at the first, all on this process's monotonic clock, until it is stopped. */
+/** Verifies at every replica and revokes at the first until stopped, with all times on this process's monotonic clock. */
 export function startLoad(stage: Stage) {
   const history: History = { decisions: [], revocations: [] }
   const live = new Map<string, Token>()
@@ -44,14 +47,14 @@ export function startLoad(stage: Stage) {
     live.set(token.name, token)
   }
 
-  /** Takes a live token out, for somebody who will revoke it. */
+  /** Removes a live token for a caller that will revoke it. */
   function take(): Token | undefined {
     const token = any([...live.values()])
     if (token) live.delete(token.name)
     return token
   }
 
-  /** Notes the revocation around `act`, which answers its status, and answers it too. */
+  /** Records the revocation that `act` performs. Returns the status that `act` returns. */
   async function revoke(token: Token, act: (token: Token) => Promise<number | undefined>) {
     const noted: Revocation = {
       token: token.name,
@@ -107,13 +110,13 @@ export function startLoad(stage: Stage) {
     revoke,
     call,
     verify,
-    /** Somebody else's token, to be noted like all others; who adopts it ends it. */
+    /** Adds a token from another source, so that it is recorded like all others. The caller must revoke it. */
     adopt: (access: string): Token => ({ name: nextName(), access, refresh: '', subject: '' }),
-    /** By itself alone, not its session nor its subject. */
+    /** Revokes the token alone, not its session or subject. */
     revokeToken: async ({ access }: Token) => (await call(0, '/revoke', { form: { token: access } }))?.status,
-    /** Whether there are tokens to present. */
+    /** Whether there are enough tokens to present. */
     ready: () => live.size > STOCK / 2,
-    /** One of a live token, noted like all others. */
+    /** Verifies a live token and records the decision like all others. */
     verifyLive: (replica: number) => verify(replica, any([...live.values()])!),
     acknowledgedSince: (at: number) =>
       history.revocations.some(({ askedAt, acknowledgedAt }) => askedAt > at && acknowledgedAt !== undefined),
@@ -149,7 +152,7 @@ interface Body {
   form?: Record<string, string>
 }
 
-/** Calls a replica as the customer, by POST where there is a body. Undefined: no answer. */
+/** Calls a replica as the customer, with POST if there is a body. Undefined if no answer came. */
 function callerOf({ replicas, apiKey }: Stage) {
   return async function call(replica: number, path: string, { json, form }: Body = {}) {
     try {
@@ -170,7 +173,7 @@ function callerOf({ replicas, apiKey }: Stage) {
   }
 }
 
-/** Ends an access token by one of the three ways there are: itself, its session, its subject. */
+/** Ends an access token in one of three ways: by the token, its session or its subject. */
 async function anyAct(call: Call, { access, refresh, subject }: Token): Promise<number | undefined> {
   const acts = [
     () => call(0, '/revoke', { form: { token: access } }),

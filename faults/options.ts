@@ -1,7 +1,10 @@
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util'
 import { EXIT } from '../cli/errors.ts'
 
-/** The options of a program of this repository. A wrong one ends the process with one line and the exit code of usage errors. */
+/**
+ * Parses the options of a program in this repository. An invalid option ends the process with a one-line message and the exit
+ * code for usage errors.
+ */
 export function parseOptions<const Options extends ParseArgsOptionsConfig>(
   program: string,
   options: Options,

@@ -15,17 +15,17 @@ import { freePort } from '../test/support/port.ts'
 import { until } from '../test/support/process.ts'
 import { childrenOf, hasEnded, signal } from './processes.ts'
 
-/** A Postgres of our own, which may be stopped, frozen, crashed and promoted. */
+/** A Postgres server that a test starts and may stop, freeze, crash and promote. */
 export type OwnPostgres = Awaited<ReturnType<typeof startPostgres>>
 
 const run = promisify(execFile)
 
-/** Debian's place, newest last; PG_BIN for any other. Undefined where there is no server to start. */
+/** Debian's folder with the highest version, or PG_BIN. Undefined if neither exists. */
 export function findBinaries(): string | undefined {
   return process.env.PG_BIN ?? globSync('/usr/lib/postgresql/*/bin').sort().at(-1)
 }
 
-/** How a server checks passwords, further lines of its postgresql.conf, and more of its environment. */
+/** How the server checks passwords, additional lines for postgresql.conf, and additional environment variables. */
 export interface ServerOptions {
   auth?: 'scram-sha-256' | 'md5'
   settings?: string[]
@@ -55,7 +55,7 @@ export const startPostgres = ({ auth = 'scram-sha-256', settings = [], env }: Se
 
 const SUPERUSER_PASSWORD = 'superuser-of-a-test'
 
-/** Follows `primary`, which from its return on acknowledges nothing that this one doesn't have. */
+/** A synchronous standby: once this returns, `primary` acknowledges nothing that the standby does not have. */
 export async function startStandby(primary: OwnPostgres): Promise<OwnPostgres> {
   const standby = await startCluster((command, data) =>
     command('pg_basebackup', '-D', data, '-d', primary.url, '-R', '-c', 'fast', '--no-sync'),
@@ -64,7 +64,7 @@ export async function startStandby(primary: OwnPostgres): Promise<OwnPostgres> {
   return standby
 }
 
-/** A copy of the files of `original` as they are now: the same system id, on the same timeline, and a primary of its own. */
+/** A copy of the current files of `original`: a primary of its own with the same system id and timeline. */
 export const startCopy = (original: OwnPostgres): Promise<OwnPostgres> =>
   startCluster((command, data) =>
     command('pg_basebackup', '-D', data, '-d', original.url, '-c', 'fast', '--no-sync'),
@@ -72,7 +72,7 @@ export const startCopy = (original: OwnPostgres): Promise<OwnPostgres> =>
 
 type Command = (name: string, ...args: string[]) => Promise<{ stdout: string }>
 
-/** `fill` makes the folder of its data. */
+/** `fill` creates the data directory. */
 async function startCluster(
   fill: (command: Command, data: string) => Promise<unknown>,
   env: Record<string, string> = {},
@@ -106,7 +106,7 @@ async function startCluster(
     for (const pid of [master(), ...childrenOf(master())]) signal(pid, name)
   }
 
-  /** Until new connections meet the settings and pg_hba.conf as they are now. */
+  /** Resolves when new connections use the current settings and pg_hba.conf. */
   async function reload() {
     const loadedAt = () => ask('select pg_conf_load_time()')
     const before = await loadedAt()
@@ -119,52 +119,52 @@ async function startCluster(
     rmSync(folder, { recursive: true, force: true })
   }
 
-  /** Nothing of it may outlive this process, frozen or not. */
+  /** Its processes must not outlive this process, frozen or not. */
   function endNow() {
     try {
       process.kill(master(), 'SIGCONT')
       const stop = ['-D', data, '-m', 'immediate', 'stop']
       execFileSync(join(bin!, 'pg_ctl'), stop, { ...options, stdio: 'ignore' })
-    } catch {} // It has ended already.
+    } catch {} // It has already ended.
     remove()
   }
 
   return {
     url,
-    /** The user that it runs as; undefined ids are this process's own. */
+    /** The user that it runs as; undefined ids mean this process's own. */
     owner: as,
-    /** Where its Unix socket is. */
+    /** The folder of its Unix socket. */
     folder,
     ask,
-    /** Copies the schema assay of one database into another one, which has none. The URLs are superusers'. */
+    /** Copies the schema assay from one database into another, which must not have one. The URLs are superusers'. */
     async dump(from: string, into: string) {
       const file = join(folder, 'dump')
       await command('pg_dump', '-d', from, '--schema=assay', '-f', file)
       await command('psql', '-d', into, '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', file)
     },
     log: () => readFileSync(logFile, 'utf8'),
-    /** Lets clients in by these lines of pg_hba.conf and pg_ident.conf; the superuser always by password. */
+    /** Sets these lines of pg_hba.conf and pg_ident.conf. The superuser can always log in by password. */
     async setHba(lines: string[], ident: string[] = []) {
       const superuser = 'host all postgres 127.0.0.1/32 scram-sha-256'
       writeFileSync(join(data, 'pg_hba.conf'), [superuser, ...lines, ''].join('\n'))
       writeFileSync(join(data, 'pg_ident.conf'), [...ident, ''].join('\n'))
       await reload()
     },
-    /** Speaks TLS with this certificate, and trusts clients' certificates of this authority. */
+    /** Enables TLS with this certificate, and trusts client certificates of this CA. */
     async speakTls({ cert, key, ca }: { cert: string; key: string; ca: string }) {
       const settings = { ssl: 'on', ssl_cert_file: cert, ssl_key_file: key, ssl_ca_file: ca }
       for (const [name, value] of Object.entries(settings)) await ask(`alter system set ${name} = '${value}'`)
       await reload()
     },
     restart: () => control('-m', 'fast', 'restart'),
-    /** As when its machine loses power: every process ends at once, then it starts and recovers from its log. */
+    /** Simulates a power loss: every process ends at once, then the server starts and recovers from its log. */
     async crash() {
-      // It stands still first, or it would have children that nobody has counted.
+      // Stop it first, so that it starts no child processes that this list misses.
       process.kill(master(), 'SIGSTOP')
       const processes = [...childrenOf(master()), master()]
       for (const pid of processes) signal(pid, 'SIGKILL')
       await until('every process has ended', () => processes.every(hasEnded))
-      // Where nobody reaps orphans the old master is a zombie, which a new one would take for a running server.
+      // Without an init that reaps orphans, the old postmaster stays a zombie, and a new one would take it for a running server.
       for (const file of [join(data, 'postmaster.pid'), join(folder, `.s.PGSQL.${port}.lock`)]) rmSync(file)
       await control('start')
     },
@@ -177,11 +177,11 @@ async function startCluster(
       const synchronous = `select count(*) from pg_stat_replication where sync_state = 'sync'`
       await until('the standby is synchronous', async () => (await ask(synchronous)) === '1')
     },
-    /** All of it at once, for good. */
+    /** Kills every process and removes the data. */
     async destroy() {
       const segment = pidFile()[6]!.trim().split(/\s+/)[1]!
       everyProcess('SIGKILL')
-      // What a postmaster removes when it ends by itself.
+      // A postmaster removes its shared memory segment when it exits normally.
       await run('ipcrm', ['-m', segment])
       remove()
     },
@@ -192,7 +192,7 @@ async function startCluster(
   }
 }
 
-/** The user that servers run as; undefined ids are this process's own. */
+/** The user that servers run as; undefined ids mean this process's own. */
 export interface Identity {
   uid?: number
   gid?: number

@@ -7,7 +7,7 @@ import { createClient } from 'redis'
 import { freePort } from '../test/support/port.ts'
 import { until } from '../test/support/process.ts'
 
-/** A Redis of our own, which may be killed and started again on its port. */
+/** A Redis server that a test starts and may kill and restart on the same port. */
 export type OwnRedis = Awaited<ReturnType<typeof startRedis>>
 
 export async function startRedis() {
@@ -50,10 +50,10 @@ const answers = (url: string) =>
 
 type Client = ReturnType<typeof createClient>
 
-/** Past every server. */
+/** Connects to Redis directly, not through a replica. */
 export async function asking<Result>(url: string, run: (redis: Client) => Promise<Result>): Promise<Result> {
   const redis = createClient({ url, socket: { reconnectStrategy: false } })
-  redis.on('error', () => {}) // Who asks hears it.
+  redis.on('error', () => {}) // The caller gets the error from `connect` or `run`.
   try {
     await redis.connect()
     return await run(redis as Client)

@@ -7,14 +7,14 @@ export interface Row {
   outcomes: Outcome[]
 }
 
-/** When and where figures were measured. */
+/** The time and machine of a measurement. */
 export function machine(): string {
   const when = new Date().toISOString().slice(0, 16).replace('T', ' ')
   const cores = `${availableParallelism()} cores of ${cpus()[0]?.model} (${arch()})`
   return `${when} UTC, ${cores}, ${gibibytes()} GiB, Node ${process.version}`
 }
 
-/** As docs/faults.md shows it: where and when, and a line for each fault. */
+/** The table for docs/faults.md: time and machine, then a line for each fault. */
 export function report(rows: Row[], postgres: string): string {
   const passed = rows.filter(({ outcomes }) => outcomes.every(({ problems }) => problems.length === 0)).length
   return `${machine()}, PostgreSQL ${postgres}. ${passed} of ${rows.length} faults passed at every run.
@@ -42,7 +42,7 @@ function line({ name, outcomes }: Row): string {
   return `| ${cells.join(' | ')} |`
 }
 
-/** Not a number: it did not recover in time. */
+/** NaN means that it did not recover in time. */
 function recoveriesOf(outcomes: Outcome[]): string {
   const times = outcomes.map(({ recovery }) => Math.round(recovery)).sort((a, b) => a - b)
   return times.some(Number.isNaN) ? 'never' : `${times[times.length >> 1]}, ${times.at(-1)}`
@@ -50,12 +50,12 @@ function recoveriesOf(outcomes: Outcome[]): string {
 
 const gibibytes = () => Math.round(totalmem() / 2 ** 30)
 
-/** Where the tables are. */
+/** The page with the tables. */
 export const PAGE = join(import.meta.dirname, '../docs/faults.md')
 
 const END = '<!-- end -->'
 
-/** The page with `text` for whatever was between the marker of the `command` that writes it and the next end. */
+/** Replaces the text between the marker of `command`, which writes it, and the next end marker. */
 export function between(page: string, text: string, command: string): string {
   const marker = `<!-- ${command} -->`
   const begin = page.indexOf(marker)

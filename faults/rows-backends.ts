@@ -2,13 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { accepted, allConnectedSince, fault, polls } from './fault.ts'
 import { ask, N, type Stage } from './stage.ts'
 
-/** Faults of connections: backends that are ended, hints that don't come. */
+/** Faults of connections: terminated backends and missing hints. */
 
 const OURS = `datname = current_database() and application_name <> 'faults'`
-/** The driver's listener says LISTEN once and nothing after it. */
+/** The driver's listener sends LISTEN once and nothing after it. */
 const LISTENING = `${OURS} and query ilike 'listen %'`
 
-/** Answers which ones it ended. */
+/** Returns the pids of the terminated backends. */
 const end = async (stage: Stage, which: string) =>
   (
     await ask<{ pid: number }>(
@@ -17,7 +17,7 @@ const end = async (stage: Stage, which: string) =>
     )
   ).map(({ pid }) => pid)
 
-/** Four times; answers how many different ones it ended at each. */
+/** Terminates the backends four times. Returns how many new ones it found each time. */
 async function endRepeatedly(stage: Stage, which: string) {
   const ended = new Set<number>()
   const rounds: number[] = []
@@ -30,7 +30,7 @@ async function endRepeatedly(stage: Stage, which: string) {
   return rounds
 }
 
-/** The first time each replica had one to end, and so it had later: whoever lost one made another. */
+/** Every replica had a backend to terminate in the first round and again in a later one, so each had reconnected. */
 const everyone = (rounds: number[], { replicas }: Stage) =>
   rounds[0]! >= replicas.length && rounds.slice(1).some(ended => ended >= replicas.length)
 
@@ -62,15 +62,15 @@ export const backendFaults = [
       const listening = await ask(stage, `select 1 from pg_stat_activity where ${LISTENING}`)
       return { ended: ended.length, listening: listening.length }
     },
-    // The deaf listeners' connections are reset, so that they listen again.
+    // Resets the silenced listeners' connections, so that they listen again.
     async heal({ replicas }) {
       for (const { link } of replicas) {
         await link.fair()
         link.resetAll()
       }
     },
-    // All listened and none does. With hints nearly each revocation causes a poll, and timers cause four more a second. Without
-    // them there are only those four, and as many that report what they found.
+    // All replicas were listening and none is now. With hints, nearly every revocation causes a poll, in addition to four timer
+    // polls a second. Without hints only those four remain, and as many polls that report what they found.
     felt: (seen, { ended, listening }, { replicas }) =>
       ended === replicas.length &&
       listening === 0 &&

@@ -2,23 +2,23 @@ import { openBlackHole } from '../test/support/black-hole.ts'
 import { cutOff, failedPolls, fault, polls, type Seen } from './fault.ts'
 import { N, type Stage } from './stage.ts'
 
-/** Faults of new connections. A driver that reconnects on its own would make many of them, or wait for them. */
+/** Faults of new connections. A driver that reconnects on its own would open many of them, or wait for them. */
 
-/** The replica that can't connect. */
+/** The replica that cannot connect. */
 const VICTIM = 1
 const victimOf = ({ replicas }: Stage) => replicas[VICTIM]!
 
-/** Attempts during the fault. A driver that tries again at once makes hundreds a second for each call. */
+/** Maximum number of attempts during the fault. A driver that retries at once makes hundreds a second for each call. */
 const MOST_ATTEMPTS = 400
 
-/** Resets the connections to the link, and lets its port answer no SYN until the result is closed. */
+/** Resets the link's connections, and leaves SYNs to its port unanswered until the result is closed. */
 async function darken({ link }: Stage['replicas'][number]) {
   const port = Number(new URL(link.url).port)
   link.refuse()
   return openBlackHole(port)
 }
 
-/** True if it continued to poll, over its second host. */
+/** True if it continued to poll through its second host. */
 const wentOn = (seen: Seen) => polls(seen)[VICTIM]! > 0 && failedPolls(seen, VICTIM) < polls(seen)[VICTIM]!
 
 export const connectFaults = [

@@ -3,15 +3,15 @@ import { everyReplica, failedPolls, fault, type Seen } from './fault.ts'
 import { type OwnPostgres, startStandby } from './postgres.ts'
 import { N, type Stage } from './stage.ts'
 
-/** Faults in which another server takes over: a synchronous standby, which has all that was ever acknowledged. */
+/** Faults in which another server takes over: a synchronous standby, which has everything that was ever acknowledged. */
 
-/** Whose old connections stay with the old primary, where that lives on. */
+/** The replica whose old connections stay with the old primary, if that is still running. */
 const VICTIM = 1
 
 const startedOver = ({ before, recovered }: Seen, replica: number) =>
   recovered[replica]!.reloads > before[replica]!.reloads
 
-/** From now on whoever connects finds this one. */
+/** New connections go to this server from now on. */
 export function leadTo(stage: Stage, server: OwnPostgres) {
   const url = new URL(stage.url)
   url.port = new URL(server.url).port
@@ -55,12 +55,13 @@ export const failoverFaults = [
       return old
     },
     heal: (_, old) => old.destroy(),
-    // It found out by itself, as the old one lived: its poll waited there in vain, and its pool came after.
+    // The old primary still ran, so the victim had to detect the failover itself: its poll timed out there, then its pool
+    // reconnected.
     felt: seen => failedPolls(seen, VICTIM) > 0 && everyReplica(seen, startedOver),
   }),
 ]
 
-/** The victim's pool has connections then, of which some will read. */
+/** Opens connections in the victim's pool, some of which will read. */
 async function connectAnew({ replicas, apiKey }: Stage) {
   const issue = () =>
     fetch(`${replicas[VICTIM]!.process.url}/issue`, {
@@ -71,6 +72,6 @@ async function connectAnew({ replicas, apiKey }: Stage) {
   await Promise.all(Array.from({ length: 4 }, issue))
 }
 
-/** A write, for a standby that is gone. */
+/** True if a write waits for a standby that is gone. */
 const WAITING = `select coalesce(bool_or(wait_event = 'SyncRep'), false)
   from pg_stat_activity where application_name = 'assay'`

@@ -4,22 +4,22 @@ import { cutOff, failedPolls, fault, oldest } from './fault.ts'
 import type { Load } from './load.ts'
 import { N, type Stage } from './stage.ts'
 
-/** Faults of one replica's link. Its neighbours, and whoever revokes, don't notice. */
+/** Faults of one replica's link. The other replicas and clients that revoke are not affected. */
 
-/** Which replica's link it is. */
+/** The replica whose link fails. */
 const VICTIM = 1
 const linkOf = ({ replicas }: Stage) => replicas[VICTIM]!.link
 const fair = (stage: Stage) => linkOf(stage).fair()
 
-/** Each both ways, rising to where nothing arrives within any deadline (ms). */
+/** Delays in each direction, up to one at which nothing arrives within any deadline (ms). */
 const DELAYS = [200, 1_000, 5_000]
 
-/** What the driver makes of a statement whose connection is reset: an acknowledgement must still be one. */
+/** Tests what the driver does with a statement whose connection is reset: an acknowledgement must still be true. */
 export const OF_THE_REVOKER = 'links reset where revocations are made'
 
-/** One may hit an idle connection, which costs nothing. */
+/** More than one, because a reset may hit an idle connection, which has no effect. */
 const RESETS = 3
-/** Of breaking the revoker's link and seeing a revocation come through again. */
+/** Number of times that the revoker's link is broken and a revocation is awaited again. */
 const ROUNDS = 12
 
 export const linkFaults = [
@@ -43,7 +43,7 @@ export const linkFaults = [
       return counts.halved - earlier
     },
     heal: fair,
-    // Its poll waits on a connection that nobody holds at the other end, and gives it up.
+    // Its poll waits on a connection whose other end no longer exists, and times out.
     felt: (seen, halved) => halved > 0 && failedPolls(seen, VICTIM) > 0,
   }),
   fault({
@@ -56,12 +56,12 @@ export const linkFaults = [
       }
     },
     heal: fair,
-    // A poll that takes 400 ms is applied late, one that takes longer than its deadline not at all.
+    // A poll that takes 400 ms is applied late; one that exceeds its deadline is not applied.
     felt: seen => cutOff(seen, VICTIM) && oldest(seen, VICTIM) > 400,
   }),
 ]
 
-/** Those that look at what becomes of single calls. */
+/** Faults that check the outcome of single calls. */
 export const callFaults = [
   fault({
     name: 'resets of 1 %',
@@ -70,7 +70,7 @@ export const callFaults = [
       const { counts, set } = linkOf(stage)
       const earlier = counts.resets
       set({ resets: 0.01 })
-      // By chance, so that it lasts until there were some.
+      // Resets are random, so wait until there were some.
       const enough = Promise.all([
         sleep(2 * N),
         until('resets', () => counts.resets >= earlier + RESETS, 30_000),
@@ -78,7 +78,7 @@ export const callFaults = [
       return Promise.all(Array.from({ length: 4 }, () => readUntil(enough, load)))
     },
     heal: fair,
-    // Calls were hit, and their callers told; others came through.
+    // Some calls failed and returned 503; others succeeded.
     felt: (_, answers) => answers.flat().includes(503) && answers.flat().includes(200),
   }),
   fault({
@@ -110,12 +110,12 @@ export const callFaults = [
       return statuses
     },
     heal: ({ replicas: [first] }) => first.link.fair(),
-    // Whoever was cut off was told so.
+    // Callers whose link was broken got a 503.
     felt: (_, statuses) => statuses.filter(status => status === 503).length >= ROUNDS / 2,
   }),
 ]
 
-/** Reads of the victim's over the link, one after the other. Answers their statuses. */
+/** Sends reads to the victim over the link, one after the other. Returns their statuses. */
 async function readUntil(enough: Promise<unknown>, load: Load) {
   const statuses: (number | undefined)[] = []
   let over = false
@@ -127,7 +127,7 @@ async function readUntil(enough: Promise<unknown>, load: Load) {
   return statuses
 }
 
-/** The link breaks as the revocation is sent, or at some moment of it: its answer may be lost. */
+/** Breaks the link when the revocation is sent or at a random moment during it, so its answer may be lost. */
 async function revokeAsLinkBreaks({ replicas: [first] }: Stage, load: Load, whenSent: boolean) {
   const token = load.take()
   if (!token) return undefined

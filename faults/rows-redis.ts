@@ -6,7 +6,9 @@ import { asking } from './redis.ts'
 import { countAt, N, type Stage } from './stage.ts'
 import { signUp, type Tenant } from './tenant.ts'
 
-/** Faults of Redis, which is a copy and a hint: without it, or with a lying one, the same holds as ever. */
+/**
+ * Faults of Redis, which holds only copies and hints. All guarantees hold without Redis and with a Redis that returns old data.
+ */
 
 const counts = ({ replicas }: Stage, name: string) =>
   Promise.all(replicas.map(replica => countAt(replica, name)))
@@ -29,7 +31,7 @@ export const redisFaults = [
       return before
     },
     heal: stage => stage.redis!.restart(),
-    // Each looked there for the record that had changed.
+    // Each replica tried to read the changed record there.
     felt: async (_, before, stage) => rose(await counts(stage, FAILURES), before).every(Boolean),
   }),
   fault({
@@ -41,7 +43,7 @@ export const redisFaults = [
       const before = await counts(stage, REFUSED)
       const refused = async () => rose(await counts(stage, REFUSED), before).some(Boolean)
       let written = 0
-      // By chance: whoever asks must find the old one before it is written over.
+      // Timing is random: a replica must read the old record before it is overwritten.
       await until('an old record is refused', async () => {
         written += await putBack(stage, () => endByRotation(stage, load, tenant))
         return refused()
@@ -53,7 +55,7 @@ export const redisFaults = [
   }),
 ]
 
-/** All its access tokens end at once: by a change of its record. */
+/** Ends all of the tenant's access tokens at once, through a change of its record. */
 async function endByRotation({ replicas }: Stage, load: Load, tenant: Tenant) {
   const tokens = await Promise.all([1, 2, 3].map(async () => load.adopt(await tenant.issue())))
   for (const replica of replicas.keys()) await Promise.all(tokens.map(token => load.verify(replica, token)))
@@ -62,7 +64,7 @@ async function endByRotation({ replicas }: Stage, load: Load, tenant: Tenant) {
   for (const replica of replicas.keys()) await Promise.all(tokens.map(token => load.verify(replica, token)))
 }
 
-/** While `change` is made, and for N after, all that Redis held before is put back again and again. Answers how often. */
+/** While `change` runs and for N after, repeatedly restores everything that Redis held before. Returns the number of rounds. */
 async function putBack({ redis }: Stage, change: () => Promise<void>): Promise<number> {
   return asking(redis!.url, async client => {
     const old = new Map<string, string>()

@@ -3,12 +3,12 @@ import { fault, kept, type Seen } from './fault.ts'
 import { stateOf } from './processes.ts'
 import type { Stage } from './stage.ts'
 
-/** Faults of one replica's process: it stands still, as a whole or in its event loop, and goes on with what it knew. */
+/** Faults of one replica's process: it stops, as a whole or in its event loop, and continues with the state that it had. */
 
 const VICTIM = 1
 const pidOf = ({ replicas }: Stage) => replicas[VICTIM]!.process.pid
 
-/** Requests that were sent to it when it stopped were answered when it went on (ms). */
+/** Requests sent when it stopped were answered only when it continued, at least this much later (ms). */
 const STILL = 2_500
 
 export const replicaFaults = [
@@ -26,7 +26,7 @@ export const replicaFaults = [
   fault({
     name: 'event loop stalled for 3 s',
     lasts: 3_000,
-    // Its own measure begins anew when it is asked for it: it has its time to take it, before and after.
+    // Reading its metrics resets its own measurement, so leave it time to measure before and after.
     async inject(stage) {
       await sleep(100)
       process.kill(pidOf(stage), 'SIGUSR2')
@@ -39,5 +39,5 @@ export const replicaFaults = [
   }),
 ]
 
-/** The victim's own measure of its event loop (s). */
+/** The maximum event loop delay that the victim measured (s). */
 const stalled = ({ after, recovered }: Seen) => Math.max(after[VICTIM]!.stalled, recovered[VICTIM]!.stalled)

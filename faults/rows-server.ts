@@ -1,7 +1,7 @@
 import { accepted, allConnectedSince, cutOff, everyReplica, fault } from './fault.ts'
 import { ask, N, type Stage } from './stage.ts'
 
-/** Faults of the whole server: it is frozen, restarted, crashed. Nobody can revoke meanwhile. */
+/** Faults of the whole database server: it is frozen, restarted or crashed. No revocation is possible during them. */
 
 const bootOf = async (stage: Stage) =>
   (await ask<{ at: Date }>(stage, 'select pg_postmaster_start_time() as at'))[0]!.at.getTime()
@@ -21,7 +21,7 @@ export const serverFaults = [
       return before
     },
     heal() {},
-    // One backend's end by a signal makes the server end them all and recover from its log.
+    // When a signal kills one backend, the server ends all of them and recovers from its log.
     felt: (_, before, stage) => crashes(stage) > before.crashes && allConnectedSince(before.accepted, stage),
   }),
   fault({

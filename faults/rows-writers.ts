@@ -4,10 +4,10 @@ import { insertRevokedTokens } from '../db/queries/change-feed.ts'
 import { fault, polls, type Victims } from './fault.ts'
 import { ask, type Stage } from './stage.ts'
 
-/** Faults that are other writers: what commits late, or in another order than it began. */
+/** Faults caused by other writers, which commit late or in another order than they began. */
 
 const WRITERS = 24
-/** Revocations by each. */
+/** Revocations per writer. */
 const ROUNDS = 4
 
 export const writerFaults = (held: number) => [
@@ -20,7 +20,8 @@ export const writerFaults = (held: number) => [
       held.release()
       held.age = await held.ended
     },
-    // A timer may be a millisecond early. All that was written since, and each poll writes, is still to come for it.
+    // A timer may fire a millisecond early. Every poll writes, so the open transaction is behind by more transactions than there
+    // were polls.
     felt: (seen, { age, behind }) => age >= held - 1 && polls(seen).every(count => behind > count),
   }),
   fault({
@@ -36,7 +37,7 @@ export const writerFaults = (held: number) => [
   }),
 ]
 
-/** A transaction with an id and a snapshot; `ended` answers its age once it is released (ms). */
+/** Opens a transaction with an id and a snapshot. `ended` resolves with its age once it is released (ms). */
 async function hold(stage: Stage) {
   const sql = postgres(stage.url, { max: 1, connection: { application_name: 'faults' } })
   const [begun, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
@@ -51,7 +52,7 @@ async function hold(stage: Stage) {
   return { release: released.resolve, ended: ended.finally(() => sql.end()), age: 0, behind: 0 }
 }
 
-/** How many transactions with an id the open one goes back behind. */
+/** How many transaction ids the snapshot of the open transaction is behind. */
 async function heldBack(stage: Stage): Promise<number> {
   const [row] = await ask<{ behind: number }>(
     stage,
@@ -61,7 +62,7 @@ async function heldBack(stage: Stage): Promise<number> {
   return row!.behind
 }
 
-/** Begins, takes a transaction id, dawdles, revokes and commits: the order of ids is not the order of commits. */
+/** Begins, takes a transaction id, waits, revokes and commits, so that transaction ids and commits have different orders. */
 async function write(stage: Stage, victims: Victims) {
   const sql = postgres(stage.url, { max: 1, fetch_types: false, connection: { application_name: 'faults' } })
   for (let round = 0; round < ROUNDS; round++) {
@@ -88,7 +89,7 @@ function actOf(access: string) {
   return { customer_id: client_id, token_id: jti, subject: sub, expires_at: exp, actor: 'operator' }
 }
 
-/** Neighbours by number whose transactions began the other way round. */
+/** Number of consecutive rows whose transactions began in the reverse order. */
 async function inversions(stage: Stage): Promise<number> {
   const [row] = await ask<{ count: number }>(
     stage,

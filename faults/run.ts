@@ -40,7 +40,7 @@ const { values } = parseOptions('faults', {
   help: { type: 'boolean', short: 'h', default: false },
 })
 
-/** Answers the number of problems. */
+/** Runs the selected drill. Returns the number of problems. */
 function chosen(): Promise<number> {
   const { runs, only, held, write, history, seed, kills, rotations } = values
   const replicas = Number(values.replicas)
@@ -56,6 +56,6 @@ if (values.help) {
   process.stdout.write(`${USAGE}\n`)
   process.exit(0)
 }
-// What it started ends with it, by its exit handlers.
+// Exit handlers end every process that was started.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(1))
 process.exit((await chosen()) === 0 ? 0 : 1)

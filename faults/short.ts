@@ -3,10 +3,10 @@ import { drill } from './drill.ts'
 import type { Fault } from './fault.ts'
 import type { Stage } from './stage.ts'
 
-/** Processes start slowly on a busy machine, and a drill waits for what is slow to recover (ms). */
+/** Processes start slowly on a busy machine, and a drill waits for slow recovery (ms). */
 const PATIENCE = 90_000
 
-/** Each fault once, all on one stage. */
+/** Runs each fault once, all on one stage. */
 export function drillOnce(rows: Fault[], make: () => Promise<Stage>) {
   let stage: Stage | undefined
   beforeAll(async () => {

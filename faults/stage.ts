@@ -7,7 +7,7 @@ import type { OwnPostgres } from './postgres.ts'
 import type { OwnRedis } from './redis.ts'
 import { signUp } from './tenant.ts'
 
-/** N, in milliseconds: the bound under test. */
+/** N, the staleness bound under test, in milliseconds. */
 export const N = 1_000
 
 const MOST_STARTS = 3
@@ -15,25 +15,25 @@ const MOST_STARTS = 3
 export interface Replica {
   process: Running
   link: Link
-  /** Leads to the same database, by the second host of the replica's URL; it closes every connection until a fault needs it. */
+  /** Second host in the replica's URL, for the same database. It closes every connection until a fault needs it. */
   spare: Link
-  /** With its port, so that one that was killed comes back to where its clients look for it. */
+  /** Includes the port, so that a killed replica is restarted where its clients expect it. */
   settings: Settings
 }
 
-/** As a URL, in which no space can be. */
+/** A URL, because it cannot contain a space. */
 const STALL = import.meta.resolve('./stall.ts')
 
 const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
 
-/** Real servers on one database, each over a link that can fail. The first is never the one that is cut off. */
+/** Real servers on one database, each over a link that can fail. No fault cuts off the first one. */
 export interface Stage {
   replicas: [Replica, ...Replica[]]
-  /** The database's server, where it is our own; after a failover another one. */
+  /** The database server, if the drill started it. A failover replaces it. */
   server: OwnPostgres | undefined
-  /** Of all replicas, where they have one. */
+  /** Shared by all replicas, if they use one. */
   redis: OwnRedis | undefined
-  /** The database, past every link; after a failover on another server. */
+  /** Connects to the database directly, not over a link. A failover replaces it. */
   url: string
   apiKey: string
   stop(): Promise<void>
@@ -44,7 +44,7 @@ export interface StageOptions {
   server?: OwnPostgres
   redis?: OwnRedis | undefined
   replicas: number
-  /** Beside those that every stage has. */
+  /** Added to the settings of every stage. */
   settings?: Settings
 }
 
@@ -52,14 +52,14 @@ export async function makeStage(options: StageOptions): Promise<Stage> {
   const { serverUrl, server, redis } = options
   const { url: named, drop } = await createDatabase(serverUrl)
   const url = direct(named)
-  // One after the other: on a busy machine each then has its time to start.
+  // One after the other, because a busy machine could not start all of them in time.
   const replicas: Stage['replicas'] = [await startReplica(url, options)]
   while (replicas.length < options.replicas) replicas.push(await startReplica(url, options))
   const { apiKey } = await signUp({ replicas })
   async function stop() {
     await Promise.all(replicas.map(({ process }) => process.stop('SIGKILL')))
     for (const { link, spare } of replicas) for (const each of [link, spare]) each.close()
-    // What is on a server of our own ends with it.
+    // A server that the drill started is removed with its databases.
     if (server === undefined) await drop()
   }
   return { replicas, server, redis, url, apiKey, stop }
@@ -71,7 +71,7 @@ async function startReplica(url: string, { redis, settings: more }: StageOptions
   spare.set({ closeNew: true })
   const settings = {
     DATABASE_URL: withHosts(link, spare),
-    // The load asks as fast as it is answered.
+    // The load sends requests as fast as they are answered.
     TOKENS_PER_MINUTE: '1000000000',
     MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
     ADMIN_TOKEN,
@@ -85,11 +85,11 @@ async function startReplica(url: string, { redis, settings: more }: StageOptions
   return { process: await startAssay(settings), link, spare, settings }
 }
 
-/** The first link's URL, with the second one's address behind its own. */
+/** The first link's URL, with the second link's address as its second host. */
 const withHosts = (first: Link, second: Link) =>
   first.url.replace(new URL(first.url).host, `$&,${new URL(second.url).host}`)
 
-/** After its end, as a supervisor does: a start that finds no database in time is tried again. */
+/** Restarts an ended replica as a supervisor would: it retries a start that finds no database in time. */
 export async function startAgain(replica: Replica): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
@@ -101,7 +101,7 @@ export async function startAgain(replica: Replica): Promise<void> {
   }
 }
 
-/** Asks the database itself, over a connection for this question alone: any that stayed could be a fault's victim. */
+/** Queries the database over a new connection, because a permanent one could be hit by a fault. */
 export async function ask<Row>(stage: Stage, statement: string): Promise<Row[]> {
   const sql = postgres(stage.url, { max: 1, onnotice: () => {}, connection: { application_name: 'faults' } })
   try {
@@ -111,13 +111,13 @@ export async function ask<Row>(stage: Stage, statement: string): Promise<Row[]> 
   }
 }
 
-/** Some of a replica's own counts. */
+/** Some of a replica's own metrics. */
 export interface Reading {
   polls: number
   failures: number
-  /** Times that it read everything anew. */
+  /** Number of full reloads. */
   reloads: number
-  /** The longest that its event loop stood still since the last reading (s). */
+  /** The longest event loop delay since the last reading (s). */
   stalled: number
 }
 
@@ -131,7 +131,7 @@ export async function readingOf(replica: Replica): Promise<Reading> {
   }
 }
 
-/** One count of a replica's, by its name with its labels. */
+/** One metric of a replica, by its name with its labels. */
 export const countAt = async (replica: Replica, name: string) => countOf(await metricsOf(replica), name)
 
 async function metricsOf({ process }: Replica): Promise<string> {
@@ -141,7 +141,7 @@ async function metricsOf({ process }: Replica): Promise<string> {
   return response.text()
 }
 
-/** One count, over all its labels. */
+/** The sum of a metric over all its labels. */
 function sumOf(text: string, name: string): number {
   const lines = text.split('\n').filter(line => line.startsWith(`${name}{`))
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0)

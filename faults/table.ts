@@ -8,20 +8,23 @@ import { faults } from './rows.ts'
 import { makeStage } from './stage.ts'
 
 export interface TableOptions {
-  /** Of each fault. */
+  /** Runs per fault. */
   runs: number
-  /** Part of the names of those that are chosen. */
+  /** Selects the faults whose names contain this text. */
   only: string
   replicas: number
-  /** How long the open transaction stays open (ms). */
+  /** Time that the open transaction stays open (ms). */
   held: number
-  /** Into docs/faults.md. */
+  /** Writes the table into docs/faults.md. */
   write: boolean
 }
 
 const say = (line: string) => process.stdout.write(`${line}\n`)
 
-/** Every chosen fault so often, on Postgres servers of our own; says what came of it. Answers the number of problems. */
+/**
+ * Runs every selected fault the given number of times, on Postgres servers of its own, and prints the results. Returns the
+ * number of problems.
+ */
 export async function runTable(options: TableOptions): Promise<number> {
   const chosen = faults(options.held).filter(({ name }) => name.includes(options.only))
   if (chosen.length === 0) throw new Error(`no fault is called ${options.only}`)
@@ -41,7 +44,7 @@ export async function runTable(options: TableOptions): Promise<number> {
   return problems
 }
 
-/** On a database and servers of its own: what one fault leaves behind is not the next one's. */
+/** Uses a new database and new servers, so that one fault does not affect the next. */
 async function runRow(fault: Fault, { runs, replicas }: TableOptions) {
   const server = await startPostgres()
   const redis = fault.redis && (await startRedis())
@@ -62,6 +65,6 @@ async function runRow(fault: Fault, { runs, replicas }: TableOptions) {
 function tell(run: string, { problems, recovery, verdict }: Outcome) {
   const figures = `${verdict.decisions} decisions, ${verdict.tried} past the bound, recovered in ${Math.round(recovery)} ms`
   say(`${run}: ${problems.length === 0 ? `ok, ${figures}` : 'FAILED'}`)
-  // A handful tell what is wrong; thousands may follow from it.
+  // A few problems show what is wrong; one cause can produce thousands.
   for (const problem of problems.slice(0, 5)) say(`  ${problem}`)
 }

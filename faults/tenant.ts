@@ -1,7 +1,7 @@
 import { randomInt } from 'node:crypto'
 import type { Stage } from './stage.ts'
 
-/** A customer of a row's own, which may end all its tokens without ending the load's. */
+/** A separate customer, which can end all its tokens without ending those of the load. */
 export type Tenant = Awaited<ReturnType<typeof signUp>>
 
 export async function signUp({ replicas: [first] }: Pick<Stage, 'replicas'>) {
@@ -23,7 +23,7 @@ export async function signUp({ replicas: [first] }: Pick<Stage, 'replicas'>) {
   return {
     apiKey,
     issue: async () => (await post('/issue', {}, apiKey)).access_token!,
-    /** Ends every access token, this account's too. Answers the status. */
+    /** Ends every access token, including this account's. Returns the status. */
     async rotateNow() {
       const fresh = await post('/api/auth/refresh', { refresh_token: refreshToken })
       refreshToken = fresh.refresh_token!

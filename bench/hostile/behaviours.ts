@@ -19,7 +19,7 @@ export interface Account {
   address: string
 }
 
-/** Takes the latency of one request of a kind (ms), and its status. */
+/** Records the latency (ms) and the status of one request of a kind. */
 export type Note = (kind: string, took: number, status: number) => void
 
 /** A connection repeats this until the round ends. */
@@ -43,7 +43,7 @@ const json = (path: string, body: unknown, headers = {}): Ask => ({
   body: typeof body === 'string' ? body : JSON.stringify(body),
 })
 
-/** Sends one request after the other. */
+/** Sends one request after another. */
 const asking =
   (...makes: ((account: Account) => Ask)[]): Behaviour =>
   async (caller, account, note) => {
@@ -55,10 +55,10 @@ const asking =
     }
   }
 
-/** Verifications of each token that is issued. */
+/** Number of verifications per issued token. */
 const VERIFICATIONS = 4
 
-/** The kind of the first verification of a token. */
+/** Name for the first verification of a token. */
 export const newToken = (alg: Alg) => `/verify of a new token, ${alg}`
 
 /** A backend issues a token to a user, whose requests a gateway then verifies. */
@@ -81,7 +81,7 @@ const quiet: Behaviour = async (caller, { sessionToken }, note) => {
   await new Promise(resolve => setTimeout(resolve, QUIET_PAUSE))
 }
 
-/** 1 MiB, of which no member is a token. */
+/** A body of 1 MiB in which no item is a token. */
 const NO_TOKENS = `{"tokens":[${'1,'.repeat(524_000)}"\\\\"]}`
 
 /** Milliseconds after which a slow reader opens another connection, and how many are open at a time. */
@@ -89,7 +89,7 @@ const READER_PAUSE = 20
 const OPEN_READERS = 400
 const readers: ReturnType<typeof connect>[] = []
 
-/** Asks for 7 MB on a connection of its own, and reads nothing of it. */
+/** Requests 7 MB on a separate connection and reads none of it. */
 const slowReader: Behaviour = async ({ port }, _account, note) => {
   const socket = connect(port, '127.0.0.1').on('error', () => {})
   socket.pause()
@@ -116,7 +116,7 @@ const anyName = () => randomBytes(9).toString('base64url')
 
 export const WELL_BEHAVED = { 'well-behaved': wellBehaved, quiet }
 
-/** A free account, or a caller without one, can send these without end. */
+/** Requests that a free account, or a caller without one, can send without limit. */
 export const ATTACKS: Record<string, Behaviour> = {
   'batches of 1 MiB without a token': asking(({ apiKey }) =>
     json('/introspect/batch', NO_TOKENS, bearer(apiKey)),

@@ -10,7 +10,7 @@ export class Caller {
     this.port = port
   }
 
-  /** Resolves with the status, the body, and the milliseconds until its last byte. Rejects if the connection ends before. */
+  /** Resolves with the status, the body, and the milliseconds until its last byte. Rejects if the connection ends earlier. */
   async ask({ method, path, headers, body }: Ask): Promise<{ status: number; took: number; text: string }> {
     const began = performance.now()
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()

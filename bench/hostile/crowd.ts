@@ -2,16 +2,16 @@ import { json } from 'node:stream/consumers'
 import { type Account, type Behaviour, behaviourOf } from './behaviours.ts'
 import { Caller } from './caller.ts'
 
-/** This process opens connections, each with its behaviour, and writes how long each kind of request took. */
+/** This process opens connections, each with its behaviour, and prints the latencies of each kind of request. */
 
 export interface CrowdPlan {
   port: number
-  /** One connection each. */
+  /** Each member has one connection. */
   members: { behaviour: string; account: Account }[]
   seconds: number
 }
 
-/** By kind: the latencies (ms) of what was answered, how many answers had each status, and how many never came. */
+/** By kind: the latencies of the answers (ms), and the number of answers by status. A missing answer is counted by its error. */
 export type CrowdReport = Record<string, { took: number[]; statuses: Record<string, number> }>
 
 const { port, members, seconds } = (await json(process.stdin)) as CrowdPlan

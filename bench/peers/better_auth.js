@@ -1,10 +1,11 @@
 /**
- * Better Auth as its documentation mounts it on Hono, here on our own HTTP stack, with the cookie cache that its guide to
- * performance recommends, in the encoding documented as fastest (`compact`): a session is checked by its signed cookies
- * and no store is asked. The store is its in-memory adapter; its base URL is fixed, or it would be derived per request.
+ * Better Auth as its documentation mounts it on Hono, here on the same HTTP stack as Assay. It uses the cookie cache that its
+ * performance guide recommends, in the encoding documented as fastest (`compact`): a session is checked by its signed cookies,
+ * without a query to a store. The store is its in-memory adapter. The base URL is fixed, because it would otherwise be derived
+ * for each request.
  *
- * `session` asks its own endpoint. `session_by_api` asks a route that calls `auth.api.getSession`, the documented way
- * to check a session in a server of one's own: it is spared the endpoint's routing.
+ * `session` calls its own endpoint. `session_by_api` calls a route that uses `auth.api.getSession`, the documented way to check
+ * a session in an application's server, which avoids the endpoint's routing.
  */
 import './production.js'
 

@@ -1,6 +1,6 @@
 /**
- * @node-oauth/oauth2-server as its documentation uses it without a framework, here on bare node:http, with an in-memory
- * model. The model makes its tokens itself, a documented hook: the default goes through the thread pool for 32 random bytes.
+ * @node-oauth/oauth2-server as its documentation uses it without a framework, here on bare node:http, with an in-memory model.
+ * The model generates its own tokens, through a documented hook, because the default uses the thread pool for 32 random bytes.
  */
 import './production.js'
 

@@ -1,11 +1,11 @@
 /**
- * oidc-provider as its documentation mounts it on node:http (`provider.callback()`), with opaque tokens, its default and
- * its fastest format: nothing is signed. Refresh is without `openid`, which would add an ID token to sign, and features
- * that would look at these requests in vain are off.
+ * oidc-provider as its documentation mounts it on node:http (`provider.callback()`), with opaque tokens, which are its default
+ * and its fastest format because nothing is signed. The refresh scope has no `openid`, which would add an ID token to sign.
+ * Features that would check these requests in vain are off.
  *
- * Its own in-memory adapter is for development: an LRU of 1,000 entries, which would lose live refresh tokens, with an
- * index by grant that is walked at every write. This adapter of the documented interface is a Map per model instead.
- * Expiry needs no store: the provider checks `exp` itself.
+ * Its own in-memory adapter is meant for development: an LRU of 1,000 entries, which would lose live refresh tokens, with an
+ * index by grant that is scanned at every write. Instead, this adapter implements the documented interface with a Map per model.
+ * Expiry needs no store, because the provider checks `exp` itself.
  */
 import './production.js'
 
@@ -14,7 +14,7 @@ import Provider from 'oidc-provider'
 import { accessTokens, announce, CHAINS, DAY, form, listen } from './peer.js'
 import { Store, seal } from './store.js'
 
-/** Without findByUid and findByUserCode: no session and no device code is asked for. */
+/** Has no findByUid and findByUserCode, because the load uses no sessions and no device codes. */
 class Adapter {
   #entries = new Store()
 
@@ -34,7 +34,7 @@ class Adapter {
     this.#entries.delete(id)
   }
 
-  /** Only after a refresh token was used twice, which the load doesn't do: hence no index. */
+  /** Only called after a refresh token was used twice, which the load does not do, so it needs no index. */
   async revokeByGrantId(grantId) {
     for (const [id, payload] of this.#entries) if (payload.grantId === grantId) this.#entries.delete(id)
   }
@@ -88,7 +88,7 @@ seal()
 
 announce(port, {
   introspect: {
-    // The hint spares the provider one of three look-ups.
+    // The hint avoids one of three look-ups in the provider.
     requests: tokens.map(token =>
       form('/token/introspection', CLIENT, `token=${token}&token_type_hint=access_token`),
     ),

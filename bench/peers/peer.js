@@ -1,12 +1,12 @@
 import { createServer } from 'node:http'
 
-/** How many tokens a plan goes round. */
+/** Number of different tokens in a plan. */
 export const TOKENS = 64
 
-/** How many refresh chains run side by side. */
+/** Number of refresh chains in parallel. */
 export const CHAINS = 1_024
 
-/** Longer than any run (s): nothing that was prepared expires under load. */
+/** Longer than any run, so no token expires under load (s). */
 export const DAY = 86_400
 
 export async function listen(listener) {
@@ -15,7 +15,7 @@ export async function listen(listener) {
   return server.address().port
 }
 
-/** The one line that the benchmark waits for. */
+/** Prints the line that the benchmark waits for. */
 export const announce = (port, plans) => process.stdout.write(`${JSON.stringify({ port, plans })}\n`)
 
 /** A form sent by a confidential client (client_secret_basic). */
@@ -35,7 +35,7 @@ export const withBearer = (path, token) => ({
   headers: { Authorization: `Bearer ${token}` },
 })
 
-/** Access tokens from the peer itself, by the request that the load will send too. */
+/** Access tokens that the peer issues for the same request that the load sends. */
 export const accessTokens = (port, { path, ...request }) =>
   Promise.all(
     Array.from({ length: TOKENS }, async () => {

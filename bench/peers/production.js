@@ -1,2 +1,2 @@
-// Imported before everything else: packages look at it while they load.
+// Imported first, because packages read it while they load.
 process.env.NODE_ENV = 'production'

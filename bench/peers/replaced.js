@@ -1,7 +1,7 @@
 /**
- * The design that Assay replaces, written as well as it can be: a secret per customer, kept in Postgres, and jsonwebtoken.
- * Whose token it is stands in the token, so each verification asks the database for that customer: one prepared statement
- * by primary key, over ten connections that stay open. The HTTP stack is Assay's, so that what is measured is the design.
+ * The design that Assay replaces, implemented as well as possible: jsonwebtoken and a secret per customer in Postgres. Each
+ * verification reads the customer that the token names, with one prepared statement by primary key over ten open connections.
+ * The HTTP stack is the same as Assay's, so the comparison measures only the design.
  */
 import './production.js'
 
@@ -49,7 +49,7 @@ const app = new Hono().get('/verify', async c => {
   return empty(200, { 'X-Auth-Subject': claims.sub, 'X-Auth-Customer': claims.client_id })
 })
 
-/** What is left of a run that was killed goes first. */
+/** Removes what an earlier, killed run has left behind. */
 const SCHEMA = `
   drop schema if exists replaced cascade;
   create schema replaced;

@@ -1,16 +1,16 @@
-/** Small, so that the peer's garbage collector has little to do; no token is used after 10,000 newer ones. */
+/** Small, so that the peer's garbage collector has little to do. No token is used after 10,000 newer ones. */
 const GENERATION = 10_000
 
 let prepared = false
 
-/** From now on, what is stored is what the load makes. */
+/** Entries that are stored from now on come from the load. */
 export const seal = () => {
   prepared = true
 }
 
 /**
- * A Map that may be written for hours. What was there when the load began stays; of what comes later the newest 10,000 to
- * 20,000 stay: a generation is dropped whole, which costs least.
+ * A Map that can be written for hours. It keeps all entries from before the load, and the newest 10,000 to 20,000 of later ones:
+ * it drops a whole generation at once, which costs least.
  */
 export class Store {
   #lasting = new Map()

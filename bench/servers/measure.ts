@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 
-/** What a parent asks for, and is answered. */
+/** A measurement that the parent process requests. */
 export interface Asked {
   seconds: number
   callers: number
@@ -9,12 +9,12 @@ export interface Asked {
 export interface Measured {
   requests: number
   seconds: number
-  /** Milliseconds. */
+  /** In milliseconds. */
   p50: number
   p99: number
 }
 
-/** Says that it is ready, and then does what it is told for as long as its parent lives. */
+/** Reports that it is ready, then runs each measurement that its parent requests, until the parent exits. */
 export async function obey(run: (asked: Asked) => Promise<Measured>): Promise<never> {
   process.on('disconnect', () => process.exit())
   process.send!({ ready: true })
@@ -24,7 +24,7 @@ export async function obey(run: (asked: Asked) => Promise<Measured>): Promise<ne
   }
 }
 
-/** So many callers, each of which asks again as soon as it was answered. */
+/** Runs `callers` loops, each of which calls `run` again as soon as it has finished. */
 export async function measure({ seconds, callers }: Asked, run: () => Promise<void>): Promise<Measured> {
   const took: number[] = []
   const began = performance.now()

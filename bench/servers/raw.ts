@@ -2,21 +2,22 @@ import postgres from 'postgres'
 import { measure, obey } from './measure.ts'
 
 /**
- * The limit of what asks the database: postgres.js, as many connections as Assay has, one statement that Assay itself sent
- * (statement.ts has caught it), and nothing else. The statement reads one customer; each call reads the next one.
+ * The upper limit for work that queries the database: postgres.js, with as many connections as Assay has, sends one statement
+ * that Assay itself sent (statement.ts has captured it), and does nothing else. The statement reads one customer, and each call
+ * reads the next one.
  */
 
 const CONNECTIONS = 10
-/** Done before it is measured: statements are prepared, plans made. */
+/** Number of calls before the measurement, so that statements are prepared and planned. */
 const WARM_UP = 200
-/** Seconds after which an idle connection is closed: Postgres has not many, and other contenders need them. */
+/** Idle connections are closed after this time, because Postgres has few and other contenders need them (s). */
 const IDLE = 5
 
 const { text, params, customer }: { text: string; params: (string | null)[]; customer: string } = JSON.parse(
   process.env.STATEMENT!,
 )
 const customers: string[] = JSON.parse(process.env.CUSTOMERS!)
-/** Parameters are sent as the text that Assay sent, whatever the statement makes of them. */
+/** Parameters are sent as the same text that Assay sent, whatever their types. */
 const same = (text: string) => text
 const sql = postgres(process.env.DATABASE_URL!, {
   max: CONNECTIONS,

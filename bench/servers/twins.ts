@@ -5,9 +5,9 @@ import { Hono } from 'hono'
 import type { Answer } from '../api.ts'
 
 /**
- * The limits: a Hono app that answers what Assay answers, with nothing behind it. Its parent has asked Assay once and tells it
- * the headers and the body. /verify answers those headers; /introspect reads the same form and answers that JSON; neither looks
- * at the token.
+ * The upper limits: a Hono app that sends the same answers as Assay, with no logic behind them. Its parent has asked Assay once
+ * and passes the headers and the body. /verify returns those headers. /introspect parses the same form and returns that JSON.
+ * Neither checks the token.
  */
 
 const answers: { verify: Answer; introspect: Answer } = JSON.parse(process.env.ANSWERS!)

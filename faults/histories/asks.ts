@@ -1,7 +1,7 @@
 import type { Act, Use } from './call.ts'
 import type { Access, Customer, Refresh, Session } from './holdings.ts'
 
-/** A call to be made: what it is in the history, and on the wire. */
+/** A call to send, with its description in the history and its form on the wire. */
 export interface Ask {
   act: Act
   method: string
@@ -36,13 +36,13 @@ export interface Issue {
   customer: Customer
   subject: string
   session: boolean
-  /** Of the access token (s). */
+  /** Lifetime of the access token (s). */
   expiresIn: number
-  /** For Idempotency-Key; of a session only. */
+  /** The Idempotency-Key; used only if `session` is true. */
   key: string
 }
 
-/** `since`: when the first try was sent. */
+/** `since`: when the first attempt was sent. */
 export const issue = ({ customer, subject, session, expiresIn, key }: Issue, since: number): Ask => ({
   act: { does: 'issue', customer: customer.name, subject, since },
   method: 'POST',
@@ -76,7 +76,7 @@ export const revokeToken = (token: Access, wait: boolean): Ask => ({
 
 export const WAYS_TO_END = ['id', 'refresh token', 'access token'] as const
 
-/** All that can end a session by its name. */
+/** Ends a session in one of the ways that need only what its client holds. */
 export function endSession(session: Session, by: (typeof WAYS_TO_END)[number], wait: boolean): Ask {
   const { name, id, access, customer, refreshes } = session
   const revoke = { method: 'POST', path: `/revoke${waiting(wait)}` }

@@ -13,20 +13,20 @@ import {
   tokenKey,
 } from './known.ts'
 
-/** Something that forbids a token, or ends a session. */
+/** A call that forbids a token or ends a session. */
 export interface Ban {
   call: Call
-  /** From then on a no is right: it was asked for (ms). */
+  /** When the call was sent; from then on a refusal is correct (ms). */
   askedAt: number
-  /** From then on it holds: it was acknowledged. Infinity: it was not, or it may have missed this token. */
+  /** When the call was acknowledged; from then on it must hold. Infinity if it was not, or if it may not cover this token. */
   heldAt: number
 }
 
 export type Bans = ReturnType<typeof bansOf>
 
-/** `bound`: N, in milliseconds. */
+/** `bound` is N in milliseconds. */
 export function bansOf(known: Known, bound: number) {
-  /** Whatever the generation. */
+  /** Covers every generation. */
   const ofSession = remembered((name: string) => {
     const reuses = thefts(judgeRefreshes(known, name)).map(call => banOf(call, call.error === 'reuse'))
     return [...endsOf(known, name, bound), ...reuses, ...epochBans(known, sessionOf(known, name))]
@@ -43,8 +43,8 @@ export function bansOf(known: Known, bound: number) {
 }
 
 /**
- * By the session's name. An access token that is refused names nothing, and gets its 200 all the same (RFC 7009 2.2): then
- * the answer acknowledges only if nothing else may have forbidden the token.
+ * Calls that ended the session by its name. A revocation by an access token that is no longer valid names no session, but still
+ * gets a 200 (RFC 7009 2.2). Its answer therefore acknowledges the end only if nothing else may have forbidden the token.
  */
 function endsOf(known: Known, name: string, bound: number): Ban[] {
   return (known.enders.get(sessionKey(name)) ?? []).map(call => {
@@ -54,7 +54,7 @@ function endsOf(known: Known, name: string, bound: number): Ban[] {
   })
 }
 
-/** Not by the ends of its session, after which it doesn't matter. */
+/** Ignores ends of the token's session, since after one of those the question does not matter. */
 function mayBeForbidden(known: Known, token: string, { recordAnswer }: Call, bound: number): boolean {
   const granted = grantOf(known, token)
   const began = granted.grant.session ? sessionOf(known, granted.grant.session.name) : granted
@@ -62,12 +62,12 @@ function mayBeForbidden(known: Known, token: string, { recordAnswer }: Call, bou
   return mayHaveExpired(granted, recordAnswer, bound) || others.some(({ askedAt }) => askedAt <= recordAnswer)
 }
 
-/** Of this access token and not of its session: its own revocation, and the end of the secret that signed it. */
+/** Bans of this access token but not its session: its own revocation, and the end of the secret that signed it. */
 function ownBans(known: Known, granted: Granted, bound: number): Ban[] {
   const { token, customer, version } = granted.grant
   const expired = (call: Call) => mayHaveExpired(granted, call.recordAnswer, bound)
   const revoked = (known.enders.get(tokenKey(token)) ?? []).map(call =>
-    // An expired one has nothing to revoke.
+    // Revoking an expired token has no effect.
     banOf(call, acknowledged(call) && !expired(call)),
   )
   const rotated = (known.enders.get(customerKey(customer)) ?? [])
@@ -76,7 +76,7 @@ function ownBans(known: Known, granted: Granted, bound: number): Ban[] {
   return [...revoked, ...rotated]
 }
 
-/** Of all of a subject or a customer that began before. */
+/** Revocations of a whole subject or customer; they cover what began before. */
 function epochBans(known: Known, began: Granted): Ban[] {
   const { customer, subject } = began.grant
   const ofCustomer = known.enders.get(customerKey(customer)) ?? []
@@ -89,10 +89,10 @@ function epochBans(known: Known, began: Granted): Ban[] {
     .map(call => banOf(call, acknowledged(call) && began.call.recordAnswer < call.sentAt))
 }
 
-/** `rotate now`; of the refresh secret it moves the customer's epoch. */
+/** `rotate now`. A rotation of the refresh secret raises the customer's epoch. */
 const ends = ({ act }: Call, use: Use) => act.does === 'rotate' && (act.uses === use || act.uses === 'both')
 
-/** Whatever was asked for after the act was done began after it. */
+/** False if the grant was requested after the act was done, because such a grant began after it. */
 const mayConcern = (call: Call, granted: Granted) => settledAt(call) >= askedSince(granted.call)
 
 const acknowledged = (call: Call) => outcomeOf(call) === 'yes'
@@ -104,9 +104,8 @@ const banOf = (call: Call, holds: boolean): Ban => ({
 })
 
 /**
- * How long after the acknowledgement a yes may still be sent for: by a replica that has not heard, N, or as long as it says
- * itself. Not after wait=all, not after a rotation with `now`, not with a strict question, and not at the replica that
- * acted.
+ * The time after the acknowledgement in which a yes may still be sent: N, or the age that the replica reports. It is 0 after
+ * wait=all, after a rotation with `now`, for a strict request, and at the replica that performed the act.
  */
 export function allowance(decision: Call, { call }: Ban, bound: number): number {
   const { act } = call
@@ -116,7 +115,7 @@ export function allowance(decision: Call, { call }: Ban, bound: number): number 
   return Math.min(bound + SLACK, decision.age ?? Number.POSITIVE_INFINITY)
 }
 
-/** A session may have been ended by another's act, at another replica; only a 204 to its id says that it was this one. */
+/** A session may have been ended by another act at another replica; only a 204 for its id proves that this act ended it. */
 function actedAt(replica: number | undefined, { replica: at, act, status }: Call): boolean {
   const ownAct = act.does !== 'revoke session' || (act.by === 'id' && status === 204)
   return at === replica && ownAct

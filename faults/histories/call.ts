@@ -1,27 +1,33 @@
-/** What clients asked and were answered in one run: names, never tokens or ids. Times are milliseconds of one monotonic clock. */
+/**
+ * A request that a client sent in one run, and its answer. It holds names, never tokens or ids. Times are milliseconds of one
+ * monotonic clock.
+ */
 export interface Call {
   client: string
-  /** Undefined: written to the database itself, by a fault that is another writer. */
+  /** Undefined for a fault that writes to the database directly. */
   replica: number | undefined
   act: Act
   sentAt: number
   recordAnswer: number
-  /** 0: no answer came. */
+  /** 0 if no answer came. */
   status: number
-  /** X-Assay-Age: how old the state was that the answer rests on (ms). */
+  /** X-Assay-Age: the age of the state behind the answer (ms). */
   age?: number
-  /** The answer's error code; `reuse` for the invalid_grant that says so. */
+  /** The answer's error code; `reuse` for an invalid_grant whose description reports reuse. */
   error?: string
-  /** Of an introspection. */
+  /** The result of an introspection. */
   active?: boolean
   granted?: Grant
-  /** Of a rotation: the new versions. */
+  /** The new versions after a rotation. */
   versions?: Partial<Record<Use, number>>
 }
 
 export type Use = 'access' | 'refresh'
 
-/** `since`: when the first try under the same Idempotency-Key was sent, or this one's. `wait`: with wait=all. */
+/**
+ * `since`: when the first attempt under the same Idempotency-Key was sent, or this attempt if there is no key. `wait`: sent with
+ * wait=all.
+ */
 export type Act =
   | { does: 'issue'; customer: string; subject: string; since: number }
   | { does: 'log in'; customer: string }
@@ -29,35 +35,35 @@ export type Act =
   | { does: 'verify' | 'introspect'; token: string; strict: boolean }
   | { does: 'revoke token'; token: string; wait: boolean }
   | { does: 'revoke session'; session: string; by: 'id' | 'refresh token'; wait: boolean }
-  /** `token`: the access token that names the session. */
+  /** `token`: the access token that identifies the session. */
   | { does: 'revoke session'; session: string; by: 'access token' | 'logout'; token: string; wait: boolean }
   | { does: 'revoke subject'; customer: string; subject: string; wait: boolean }
   | { does: 'revoke customer'; customer: string; token: string; wait: boolean }
   | { does: 'rotate'; customer: string; uses: Use | 'both'; now: boolean; token: string }
 
-/** An access token, and with a session the refresh token beside it. */
+/** An access token and, if it belongs to a session, the refresh token issued with it. */
 export interface Grant {
   token: string
   customer: string
   subject: string
-  /** Of the access secret that signed it. */
+  /** Version of the access secret that signed it. */
   version: number
-  /** Milliseconds, from its iat. */
+  /** Milliseconds from its iat. */
   lifetime: number
-  /** `text` names the refresh token's string: two strings of one generation have different names. */
+  /** `text` names the refresh token's string. Two strings of one generation have different names. */
   session?: { name: string; gen: number; text: string }
 }
 
 export type Outcome = 'yes' | 'no' | 'turned away' | 'unknown' | 'odd'
 
-/** By status: what an answer may be; what isn't here is odd. Turned away: nothing was done, by a limit or another's act. */
+/** Valid answers by status; any other status is odd. "Turned away": a limit or a concurrent act prevented the act. */
 const ANSWERS: Record<string, Record<number, Outcome>> = {
   issue: { 200: 'yes', 409: 'no' },
   'log in': { 200: 'yes', 429: 'turned away' },
   refresh: { 200: 'yes' },
   verify: { 200: 'yes', 401: 'no' },
   'revoke token': { 200: 'yes' },
-  // 404: it has ended already.
+  // 404: it had already ended.
   'revoke session by id': { 204: 'yes', 404: 'yes' },
   'revoke session by refresh token': { 200: 'yes' },
   'revoke session by access token': { 200: 'yes' },
@@ -76,16 +82,16 @@ export function outcomeOf({ act, status, active, error }: Call): Outcome {
   return ANSWERS[kind]?.[status] ?? 'odd'
 }
 
-/** The access token that the answer's yes or no is about. */
+/** The access token that was accepted or refused. */
 export function decidedToken({ act }: Call): string | undefined {
   if (act.does === 'verify' || act.does === 'introspect') return act.token
   if (act.does === 'rotate' || act.does === 'revoke customer') return act.token
   return act.does === 'revoke session' && act.by === 'logout' ? act.token : undefined
 }
 
-/** An act whose answer was an error may be done by a statement that is still under way: so much later at most (ms). */
+/** A statement may still complete an act after its answer was an error, for at most this long (ms). */
 export const LINGER = 15_000
 
-/** When what was asked is done or never will be. */
+/** When the act is done or can no longer happen. */
 export const settledAt = (call: Call) =>
   ['unknown', 'odd'].includes(outcomeOf(call)) ? call.recordAnswer + LINGER : call.recordAnswer

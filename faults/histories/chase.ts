@@ -5,14 +5,14 @@ import type { Client } from './client.ts'
 import type { Access } from './holdings.ts'
 import type { Random } from './seeded.ts'
 
-/** Presents what was ended, where and when a wrong yes is likeliest. */
+/** Presents revoked tokens where and when a wrong yes is most likely. */
 
 export function present(me: Client, random: Random, token: Access, replica: number) {
   const ask = random.chance(0.2) ? asks.introspect : asks.verify
   return me.send(me.name, replica, ask(token, random.chance(0.1)))
 }
 
-/** At every replica, at once and again shortly before or after the bound. */
+/** Presents the tokens at every replica, at once and again shortly before or after the bound. */
 export async function chase(me: Client, random: Random, tokens: Access[]) {
   const everywhere = () =>
     Promise.all(

@@ -7,7 +7,7 @@ import { claimsOf } from './holdings.ts'
 import type { Answer, Send } from './noting.ts'
 import type { Random } from './seeded.ts'
 
-/** Tokens that anybody may present: what was given of late, and what was ended of late. */
+/** Tokens that any client may present: recently issued ones and recently ended ones. */
 export interface Board {
   recent: Access[]
   ended: Access[]
@@ -27,14 +27,14 @@ export interface Client {
   board: Board
   replicas: number
   send: Send
-  /** The run is over: what fails now is not tried again. */
+  /** True once the run is over; failed calls are then not retried. */
   over(): boolean
 }
 
-/** Between two tries of what was answered 503 (ms). */
+/** Delay before a 503 is retried (ms). */
 const BETWEEN_TRIES = 200
 
-/** Tries until the state is known, each time at any replica. */
+/** Retries until the outcome is known, each time at a random replica. */
 export async function persist(me: Client, random: Random, ask: (first: number) => Ask): Promise<Answer> {
   const first = performance.now()
   for (;;) {
@@ -44,7 +44,7 @@ export async function persist(me: Client, random: Random, ask: (first: number) =
   }
 }
 
-/** What an honest client does with a token response: it stores the refresh token before it uses the access token. */
+/** Handles a token response as an honest client does: stores the refresh token before it uses the access token. */
 export function keep(me: Client, session: Session, { call, json }: Answer) {
   const { granted } = call
   if (outcomeOf(call) === 'no') return drop(me, session)
@@ -60,7 +60,7 @@ export function drop(me: Client, session: Session) {
   me.sessions = me.sessions.filter(one => one !== session)
 }
 
-/** The session that a token response began. */
+/** Adds the session that a token response created. */
 export function hold(me: Client, { call, json }: Answer): Session | undefined {
   const { granted } = call
   if (!granted?.session) return undefined
@@ -85,7 +85,7 @@ export async function refresh(me: Client, random: Random, session: Session) {
   return answer.call
 }
 
-/** Verifies as an honest client does: one who is refused refreshes. */
+/** Verifies as an honest client does: it refreshes when its access token is refused. */
 export async function verifyOwn(me: Client, random: Random) {
   const session = random.pick(me.sessions)
   if (!session) return

@@ -3,7 +3,7 @@ import { eventKey, type Facts } from './kept.ts'
 import { customerKey, sessionKey, subjectKey, tokenKey } from './known.ts'
 import type { Names } from './names.ts'
 
-/** What the database holds of what the history names. */
+/** Reads from the database everything that the history names. */
 export async function readFacts(stage: Stage, names: Names): Promise<Facts> {
   const [sessions, events, secrets] = [
     await readSessions(stage),
@@ -61,7 +61,7 @@ const readSecrets = (stage: Stage) =>
     'select customer_id as customer, use, version, state from assay.signing_keys',
   )
 
-/** What an event is about, as kept.ts asks for it. */
+/** The subject of an event, in the form that kept.ts uses. */
 function keyOf({ type, customer, subject, session, token }: Event, names: Names): string {
   const name = (id: string) => names.find(id) ?? id
   if (type === 'token.revoked') return eventKey(type, tokenKey(name(token)))

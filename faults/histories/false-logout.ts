@@ -5,7 +5,7 @@ import { judgeRefreshes } from './generations.ts'
 import { customerKey, grantOf, type Known, subjectKey } from './known.ts'
 import type { Violation } from './violation.ts'
 
-/** Promise 2, never a false logout: nobody is refused before something that ends what it has was asked for. */
+/** Promise 2, never a false logout: a client is refused only after someone requested the end of its token or session. */
 export function falseLogouts(known: Known, bans: Bans, bound: number): Violation[] {
   const refused = known.calls.filter(call => outcomeOf(call) === 'no')
   return [
@@ -30,14 +30,14 @@ function falseEnd(bans: Bans, call: Call): Violation[] {
   return right ? [] : [{ what: 'the refresh of a live session was refused', calls: [call], about: [session] }]
 }
 
-/** A retry, a tab and a lost answer are no theft. */
+/** Retries, parallel tabs and lost answers are not theft. */
 function falseTheft(known: Known, session: string): Violation[] {
   return judgeRefreshes(known, session)
     .filter(({ call, mayBeReuse }) => call.error === 'reuse' && !mayBeReuse)
     .map(({ call }) => ({ what: 'an honest refresh was called a reuse', calls: [call], about: [session] }))
 }
 
-/** An issue that is tried again under its key finds its session, unless that was ended meanwhile. */
+/** A retry of an issue under the same key finds its session, unless that session has since been ended. */
 function falseConflict(known: Known, call: Call): Violation[] {
   const { act } = call
   if (act.does !== 'issue') return []

@@ -4,10 +4,10 @@ import type { Customer } from './holdings.ts'
 import type { Names } from './names.ts'
 import type { Send } from './noting.ts'
 
-/** Each with a client that keeps its account; the rest of the clients are their users. */
+/** Each customer has one client that manages its account; all other clients are users. */
 export const CUSTOMERS = 6
 
-/** As many clients as `count`, of which the first keep the customers. */
+/** Creates `count` clients, the first of which manage the customers. */
 export async function gather(stage: Stage, names: Names, send: Send, count: number): Promise<Client[]> {
   const customers: Customer[] = []
   for (let n = 0; n < CUSTOMERS; n++) customers.push(await signUp(stage, names, n))

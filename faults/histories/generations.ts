@@ -2,14 +2,14 @@ import { SLACK } from '../checker.ts'
 import { type Call, outcomeOf, settledAt } from './call.ts'
 import type { Known } from './known.ts'
 
-/** REFRESH_GRACE, by default (ms). */
+/** The default of REFRESH_GRACE (ms). */
 export const GRACE = 10_000
 
-/** What is known of a session's generations from outside: between which moments each was made. */
+/** The knowledge of an outside observer about when each generation of a session was made. */
 interface Line {
-  /** The generation that the session had for certain when a call was sent at `at`: somebody had been answered with it. */
+  /** The generation that the session had reached for certain when a call was sent at `at`, because a client had received it. */
   lowest(at: number): number
-  /** The generation that it may have had: somebody had asked for it. */
+  /** The highest generation that the session may have reached, because a client had requested it. */
   highest(at: number): number
   madeEarliest(gen: number): number
   madeLatest(gen: number): number
@@ -36,14 +36,14 @@ const genOf = (act: Call['act']) => (act.does === 'refresh' ? act.gen : 0)
 
 export interface Judged {
   call: Call
-  /** By the refresh table of docs/architecture.md it can have been a reuse: the token had a successor, and not of late. */
+  /** Whether the refresh table in docs/architecture.md allows this to be a reuse: the token was replaced, and not recently. */
   mayBeReuse: boolean
   mustBeReuse: boolean
-  /** It answered a generation that is not after the one presented, or older than one answered before. */
+  /** The answer has a generation that is not after the one presented, or that is older than one returned before. */
   wentBack: boolean
 }
 
-/** All refreshes of a session, each against the refresh table of docs/architecture.md as it may have stood. */
+/** All refreshes of a session, each compared with the refresh table in docs/architecture.md for the states that were possible. */
 export function judgeRefreshes(known: Known, session: string): Judged[] {
   const refreshes = known.refreshes.get(session) ?? []
   const line = lineOf(refreshes)
@@ -60,8 +60,8 @@ export function judgeRefreshes(known: Known, session: string): Judged[] {
 }
 
 /**
- * Generations by what had been asked when the token was sent: what others asked meanwhile is their race, which ends no
- * session. The grace by when it was judged at the latest.
+ * Counts generations by what had been requested when the token was sent. Later requests race with this one, and a race ends no
+ * session. The grace period is checked at the latest time at which the server may have judged the request.
  */
 function mayBeReuse(call: Call, line: Line, usedAt: (gen: number) => number): boolean {
   const gen = genOf(call.act)
@@ -70,23 +70,23 @@ function mayBeReuse(call: Call, line: Line, usedAt: (gen: number) => number): bo
   if (ahead >= 3) return true
   const judgedAt = settledAt(call)
   if (judgedAt < line.madeEarliest(gen + 1) + GRACE) return false
-  // One that was replaced once is a lost answer's retry for as long as nobody was seen with its successor.
+  // A token that was replaced once counts as a retry after a lost answer until its successor has been used.
   return ahead === 2 || judgedAt >= usedAt(gen + 1) + GRACE
 }
 
-/** Not by the use of an access token: that it was seen is written later, or not at all. */
+/** Ignores the use of an access token, which is recorded later or not at all. */
 function mustBeReuse({ act, sentAt }: Call, line: Line): boolean {
   const ahead = line.lowest(sentAt) - genOf(act)
   return ahead >= 3 || (ahead === 2 && sentAt > line.madeLatest(genOf(act) + 1) + GRACE + SLACK)
 }
 
-/** Presentations that ended the session, or were asked to and may have. */
+/** Presentations that ended the session, or that may have. */
 export const thefts = (judged: Judged[]): Call[] =>
   judged
     .filter(({ call, mayBeReuse }) => call.error === 'reuse' || (mayBeReuse && outcomeOf(call) === 'unknown'))
     .map(({ call }) => call)
 
-/** Generations of which more than one string was handed out. */
+/** Generations for which more than one string was issued. */
 export function forks(refreshes: Call[]): Call[][] {
   const texts = Map.groupBy(
     refreshes.filter(({ granted }) => granted?.session),

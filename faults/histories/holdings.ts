@@ -1,7 +1,7 @@
 import type { Grant } from './call.ts'
 import type { Names } from './names.ts'
 
-/** What clients hold: the tokens themselves, each with its name in the history. */
+/** The tokens and credentials that clients hold, each with its name in the history. */
 
 export interface Customer {
   name: string
@@ -19,7 +19,7 @@ export interface Access {
 export interface Refresh {
   text: string
   gen: number
-  /** When it was asked for: until then the one before it was the current one (ms). */
+  /** When it was requested; until then the previous token was the current one (ms). */
   askedAt: number
 }
 
@@ -29,7 +29,7 @@ export interface Session {
   customer: Customer
   subject: string
   access: Access
-  /** Every one it had; the last is the current one. */
+  /** Every refresh token of the session; the last is the current one. */
   refreshes: Refresh[]
 }
 
@@ -38,7 +38,7 @@ interface TokenResponse {
   refresh_token?: string
 }
 
-/** What a token response gave, by names. */
+/** Describes a token response by names. */
 export function grantOf(names: Names, { access_token, refresh_token }: TokenResponse): Grant {
   const { client_id, sub, jti, iat, exp } = claimsOf(access_token)
   return {

@@ -11,11 +11,14 @@ export interface Judgement {
   violations: Violation[]
   /** The longest time from an acknowledgement to the sending of a request that was still accepted (ms). */
   worstStaleness: number
-  /** Requests that would have been a wrong yes, had they been accepted. With none of them a history shows nothing. */
+  /** Requests that would have been a wrong yes if accepted. A history without any shows nothing. */
   tried: number
 }
 
-/** A history against promises 1 to 3, and with what the database holds after it, 5. `bound`: N, in milliseconds. */
+/**
+ * Checks a history against promises 1 to 3, and with the facts read from the database afterwards against promise 5. `bound` is N
+ * in milliseconds.
+ */
 export function judge(calls: Call[], bound: number, facts?: Facts): Judgement {
   const known = learn(calls)
   const bans = bansOf(known, bound)

@@ -5,7 +5,7 @@ import { type Client, hold, persist, post, refresh, verifyOwn } from './client.t
 import type { Session } from './holdings.ts'
 import type { Random } from './seeded.ts'
 
-/** What a customer does with its own account: it logs in, rotates its secrets, and ends all that it has. */
+/** Actions of a customer on its own account: it logs in, rotates its secrets, and revokes all of its sessions. */
 
 type Step = (me: Client, random: Random, own: Session) => Promise<unknown>
 
@@ -28,7 +28,7 @@ async function revokeCustomer(me: Client, random: Random, own: Session) {
   await afterAll(me, random)
 }
 
-/** The latest of the customer's tokens. */
+/** Presents the customer's latest tokens. */
 function afterAll(me: Client, random: Random) {
   const own = me.board.recent.filter(({ customer }) => customer === me.customer).slice(-4)
   post(me.board, 'ended', ...own)
@@ -48,7 +48,7 @@ const ALL: typeof PEACEFUL = [
   [0.5, (me, random, own) => persist(me, random, () => asks.logOut(own))],
 ]
 
-/** `peaceful`: rotates, and never ends anything: its customer's sessions live long. */
+/** A `peaceful` keeper only rotates and never revokes, so its customer's sessions live long. */
 export const keeperStep = (peaceful: boolean) => async (me: Client, random: Random) => {
   const own = me.sessions[0] ?? (await logIn(me, random))
   if (own) await random.weighed(peaceful ? PEACEFUL : ALL)(me, random, own)

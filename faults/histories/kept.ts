@@ -4,15 +4,15 @@ import { customerKey, type Known, sessionKey, subjectKey, tokenKey } from './kno
 import { contradictedSession, type SessionFact } from './session-facts.ts'
 import type { Violation } from './violation.ts'
 
-/** What the database holds when all is over, by names. */
+/** The contents of the database at the end of the run, by names. */
 export interface Facts {
   sessions: Map<string, SessionFact>
-  /** How many audit rows there are, by `eventKey`. */
+  /** Number of audit rows, by `eventKey`. */
   events: Map<string, number>
   secrets: { customer: string; use: string; version: number; state: string }[]
 }
 
-/** `of` as in known.ts. */
+/** `of` is a key made by known.ts. */
 export const eventKey = (type: string, of: string) => `${type} of ${of}`
 
 /** Promise 5: nothing acknowledged is lost, nothing done is unaudited. */
@@ -33,7 +33,7 @@ export function lostActs(known: Known, bans: Bans, facts: Facts): Violation[] {
 
 const UNAUDITED = { what: 'an act is not in the audit', about: [] as string[] }
 
-/** As many rows as there are acknowledgements, at least: an act whose answer was lost leaves one too. */
+/** There must be at least as many rows as acknowledgements. An act whose answer was lost leaves a row too. */
 function unaudited(acknowledged: Call[], { events }: Facts): Violation[] {
   const due = [...Map.groupBy(acknowledged, auditedAs)].filter(([key]) => key !== undefined)
   return due
@@ -42,7 +42,7 @@ function unaudited(acknowledged: Call[], { events }: Facts): Violation[] {
     .map(({ key, calls, rows }) => ({ ...UNAUDITED, detail: `${key}: ${rows} of ${calls.length}`, calls }))
 }
 
-/** Each token that was given has its row; the acts that are always done have theirs. Others may find nothing left to do. */
+/** Every issued token has its own row, and so has every act that always takes effect. Other acts may find nothing to do. */
 function auditedAs({ act, granted, status }: Call): string | undefined {
   if (granted) return eventKey('token given', tokenKey(granted.token))
   if (act.does === 'revoke subject') return eventKey('subject.revoked', subjectKey(act.customer, act.subject))
@@ -53,7 +53,7 @@ function auditedAs({ act, granted, status }: Call): string | undefined {
   return undefined
 }
 
-/** One that was dead by other means may be answered without a row. */
+/** A revocation may leave no row if the token was already invalid for another reason. */
 function unauditedRevocation(bans: Bans, token: string, { events }: Facts): Violation[] {
   const own = bans.ofToken(token).filter(({ call }) => call.act.does === 'revoke token')
   const acknowledged = own.find(({ heldAt }) => heldAt < Number.POSITIVE_INFINITY)
@@ -62,7 +62,7 @@ function unauditedRevocation(bans: Bans, token: string, { events }: Facts): Viol
   return otherwise ? [] : [{ ...UNAUDITED, calls: [acknowledged.call], about: [token] }]
 }
 
-/** The version that was answered is there; of a rotation with `now`, every older one is retired. */
+/** The returned version must exist, and after a rotation with `now` every older version must be retired. */
 function lostRotation(call: Call, { secrets }: Facts): Violation[] {
   const { act, versions } = call
   if (act.does !== 'rotate') return []

@@ -1,16 +1,16 @@
 import { type Call, decidedToken, type Grant, outcomeOf } from './call.ts'
 
-/** A history, by what its calls are about. */
+/** A history, indexed by what its calls concern. */
 export interface Known {
   calls: Call[]
-  /** Each access token with the call that gave it. */
+  /** Each access token with the call that returned it. */
   grants: Map<string, Granted>
-  /** Each session with the grant that began it. */
+  /** Each session with the grant that created it. */
   sessions: Map<string, Granted>
   refreshes: Map<string, Call[]>
-  /** Acts that end something, by `subjectOf` and its like. */
+  /** Acts that end something, by `tokenKey`, `sessionKey`, `subjectKey` or `customerKey`. */
   enders: Map<string, Call[]>
-  /** By session and generation: when an access token of it was first presented. */
+  /** When an access token was first presented, by its session and generation. */
   firstUse: Map<string, number>
 }
 
@@ -59,7 +59,7 @@ function learnUse({ grants, firstUse }: Known, call: Call) {
   firstUse.set(key, Math.min(firstUse.get(key) ?? Number.POSITIVE_INFINITY, call.sentAt))
 }
 
-/** What the call ends or may have ended. A refresh ends its session when it is a reuse: generations.ts says when. */
+/** The key of what the call ended or may have ended. A refresh ends its session only on reuse, which generations.ts decides. */
 function endedBy(call: Call): string | undefined {
   const { act } = call
   if (outcomeOf(call) === 'no' || outcomeOf(call) === 'turned away') return undefined
@@ -76,7 +76,7 @@ function listed<Key, Item>(lists: Map<Key, Item[]>, key: Key): Item[] {
   return list
 }
 
-/** Throws where the history is broken: clients present what they were given. */
+/** Throws if the history is inconsistent: clients present only tokens that they were given. */
 export const grantOf = ({ grants }: Known, token: string) => found(grants, token)
 export const sessionOf = ({ sessions }: Known, session: string) => found(sessions, session)
 

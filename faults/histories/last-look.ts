@@ -7,12 +7,12 @@ import { type Client, persist, refresh } from './client.ts'
 import { type Random, seeded } from './seeded.ts'
 import type { Violation } from './violation.ts'
 
-/** Everything works again by then (ms). */
+/** Deadline for full recovery (ms). */
 const RECOVERY = 20_000
 
 /**
- * When the last fault has been healed: everybody still has what nobody ended, and nobody what was ended. The judgement is
- * the history's; here only that there are answers.
+ * Runs after the last fault has been healed: each client refreshes and verifies what it holds, and presents a token that was
+ * ended. This function only checks that every call is answered; `judge` checks the answers.
  */
 export async function lastLook(stage: Stage, clients: Client[], seed: number): Promise<Violation[]> {
   await until('every replica polls again', () => pollsAgain(stage), RECOVERY)

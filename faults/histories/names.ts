@@ -1,9 +1,9 @@
-/** Short names in place of ids and tokens, in the order of their first appearance. */
+/** Short names for ids and tokens, numbered in the order of their first appearance. */
 export class Names {
   readonly #names = new Map<string, string>()
   readonly #counts = new Map<string, number>()
 
-  /** `stem`: what the name begins with. */
+  /** `stem`: the prefix of the name. */
   of(stem: string, id: string): string {
     const known = this.#names.get(id)
     if (known !== undefined) return known

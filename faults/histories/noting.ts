@@ -4,7 +4,7 @@ import type { Call } from './call.ts'
 import { grantOf } from './holdings.ts'
 import type { Names } from './names.ts'
 
-/** Longer than any deadline of the server's, several of which one act may meet: no answer by then is none (ms). */
+/** Longer than any deadline of the server, of which one act may meet several; after that no answer will come (ms). */
 const PATIENCE = 30_000
 
 export interface Answer {
@@ -15,7 +15,7 @@ export interface Answer {
 
 export type Send = ReturnType<typeof noting>
 
-/** Sends, and notes what was asked and answered. */
+/** Sends a call and records it with its answer. */
 export function noting({ replicas }: Stage, names: Names, calls: Call[]) {
   return async function send(client: string, replica: number, ask: Ask): Promise<Answer> {
     const sentAt = performance.now()
@@ -59,7 +59,7 @@ function saidBy(names: Names, json: Answer['json']): Partial<Call> {
   }
 }
 
-/** Reuse is an invalid_grant to whoever presents (RFC 6749 5.2); only its words tell. */
+/** Reuse is reported as an ordinary invalid_grant (RFC 6749 5.2); only its description differs. */
 const errorOf = ({ error, error_description: words }: Record<string, string>) =>
   error === 'invalid_grant' && words?.includes('used before') ? 'reuse' : error!
 

@@ -14,7 +14,7 @@ import { seeded } from './seeded.ts'
 import { userStep } from './user.ts'
 import { startWeather } from './weather.ts'
 
-/** Between two steps of a user and of a keeper: up to so long (ms). */
+/** Maximum pause between two steps of a user and of a keeper (ms). */
 const REST = 250
 const KEEPERS_REST = 6_000
 export interface Played extends Judgement, Plan {
@@ -24,13 +24,13 @@ export interface Played extends Judgement, Plan {
 
 export interface Plan {
   clients: number
-  /** The last fault is seen to its end. */
+  /** The last fault always runs to its end, even after this time. */
   seconds: number
-  /** Which client does what in its nth step, and which faults come in what order. How they interleave it can't say. */
+  /** Determines what each client does in its nth step and the order of the faults, but not how they interleave. */
   seed: number
 }
 
-/** One run: clients and faults at random, then a last look at everything, then the judgement. */
+/** Runs random clients and faults, reads everything once more at the end, and judges the history. */
 export async function play(stage: Stage, plan: Plan): Promise<Played> {
   const { seconds, seed } = plan
   const [names, calls] = [new Names(), [] as Call[]]
@@ -46,7 +46,7 @@ export async function play(stage: Stage, plan: Plan): Promise<Played> {
   return { ...plan, calls, faults, ...judgement, violations: [...unknown, ...judgement.violations] }
 }
 
-/** What a client does in its nth step is a function of the seed; what it finds there is not. */
+/** The seed determines what a client does in its nth step, but not the state that it finds. */
 function startClients(clients: Client[], seed: number) {
   let over = false
   const live = async (me: Client, n: number) => {
@@ -68,7 +68,7 @@ function startClients(clients: Client[], seed: number) {
   }
 }
 
-/** For faults that revoke past every replica. */
+/** Tokens for faults that write revocations directly to the database. */
 function victimsOf(board: Board, calls: Call[]): Victims {
   const take = () => {
     const token = board.recent.shift()

@@ -2,9 +2,9 @@ import { type Call, outcomeOf } from './call.ts'
 import type { Played } from './play.ts'
 import type { Violation } from './violation.ts'
 
-/** Violations that are told with their history; thousands may follow from one. */
+/** Number of violations printed with their history. One cause can produce thousands. */
 const TOLD = 5
-/** The latest calls of a history that is told. */
+/** Number of latest calls printed for each history. */
 const LATEST = 60
 
 export function report(played: Played): string {
@@ -28,11 +28,11 @@ const took = ({ sentAt, recordAnswer }: Call) => recordAnswer - sentAt
 
 const kindOf = ({ act }: Call) => ('now' in act && act.now ? 'rotate now' : act.does)
 
-/** Each act with how often it was answered how. */
+/** Each act with the number of each of its answers. */
 const table = (calls: Call[]): string[] =>
   [...Map.groupBy(calls, kindOf)].sort().map(([kind, all]) => `  ${kind}: ${countsOf(all)}`)
 
-/** Of three kinds: some take several statements, each with its own deadline. */
+/** The slowest three kinds of act. Some take several statements, each with its own deadline. */
 function slowest(calls: Call[]): string {
   const kinds = [...Map.groupBy(calls, kindOf)].map(([kind, all]) => ({
     kind,
@@ -53,14 +53,14 @@ function countsOf(calls: Call[]): string {
     .join(', ')
 }
 
-/** Of each replica: the longest that nobody who verified there was told more than 503. */
+/** The longest time, per replica, in which verifying there returned only 503. */
 function silences(calls: Call[]): string {
   const verified = calls.filter(({ act }) => act.does === 'verify' || act.does === 'introspect')
   const byReplica = [...Map.groupBy(verified, ({ replica }) => replica)].sort()
   return byReplica.map(([replica, own]) => `replica ${replica} ${Math.round(silence(own))} ms`).join(', ')
 }
 
-/** From the sending of the first 503 to the answer of the next that was sent after it and knew. */
+/** From the sending of the first 503 to the first known answer among later requests. */
 function silence(calls: Call[]): number {
   let [since, most] = [Number.POSITIVE_INFINITY, 0]
   for (const call of calls.toSorted((a, b) => a.recordAnswer - b.recordAnswer)) {
@@ -76,7 +76,7 @@ function silence(calls: Call[]): number {
 const kindsOf = (violations: Violation[]) =>
   [...Map.groupBy(violations, ({ what }) => what)].map(([what, { length }]) => `  ${what}: ${length}`)
 
-/** What was broken again and again of one token or session is one story. */
+/** Merges repeated violations of the same kind for the same token or session. */
 const merged = (violations: Violation[]): Violation[] =>
   [...Map.groupBy(violations, ({ what, detail, about }) => [what, detail, ...about].join(' ')).values()].map(
     alike => ({

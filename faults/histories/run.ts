@@ -13,7 +13,7 @@ export interface HistoryOptions {
 
 const say = (line: string) => process.stdout.write(`${line}\n`)
 
-/** A random history on servers of our own; says what came of it. Answers the number of violations. */
+/** Runs a random history on servers of its own and prints the result. Returns the number of violations. */
 export async function runHistory({ seconds, seed, replicas }: HistoryOptions): Promise<number> {
   say(`seed ${seed}`)
   const server = await startPostgres()

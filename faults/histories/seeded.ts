@@ -1,16 +1,16 @@
 import { createHash } from 'node:crypto'
 
-/** Choices that are a function of where they are made, and of the run's seed. */
+/** Random choices that depend only on the seed and on where they are made. */
 export interface Random {
   below(count: number): number
   chance(share: number): boolean
-  /** Undefined of an empty list. */
+  /** Returns undefined for an empty list. */
   pick<Item>(items: readonly Item[]): Item | undefined
-  /** By the items' weights. */
+  /** Picks in proportion to the weights. */
   weighed<Item>(items: readonly (readonly [weight: number, item: Item])[]): Item
 }
 
-/** xorshift32 (Marsaglia 2003), begun by a hash of the parts: neighbouring steps have nothing in common. */
+/** xorshift32 (Marsaglia 2003), seeded by a hash of the parts, so that consecutive steps are unrelated. */
 export function seeded(...parts: (string | number)[]): Random {
   let state = createHash('sha256').update(parts.join(' ')).digest().readUInt32LE() || 1
   const next = () => {
@@ -30,7 +30,7 @@ export function seeded(...parts: (string | number)[]): Random {
         left -= weight
         if (left < 0) return item
       }
-      return items[0]![1] // What rounding left over.
+      return items[0]![1] // Reached only through rounding.
     },
   }
 }

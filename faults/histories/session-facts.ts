@@ -3,18 +3,18 @@ import type { Call } from './call.ts'
 import type { Known } from './known.ts'
 import type { Violation } from './violation.ts'
 
-/** A session's row when all is over. */
+/** A session's row at the end of the run. */
 export interface SessionFact {
   gen: number
-  /** It bears the mark of an end of its own. */
+  /** The session was revoked by its id, and not only by an epoch. */
   revoked: boolean
-  /** The epoch of its customer or its subject has moved on. */
+  /** The epoch of its customer or subject has been raised since. */
   superseded: boolean
-  /** Its rows in the audit that moved its generation. */
+  /** Number of its audit rows that raised its generation. */
   rotations: number
 }
 
-/** What the database says of a session against what its clients were told. */
+/** Compares a session's row with what its clients were told. */
 export function contradictedSession(
   known: Known,
   bans: Bans,
@@ -39,7 +39,7 @@ function wrongEnd({ revoked, superseded }: SessionFact, bans: Ban[]) {
   return byNobody ? [{ what: 'a session was ended by nobody' }] : []
 }
 
-/** Its generation is one that was asked for, not before any that was answered, and the audit tells how it came there. */
+/** The row's generation was requested, is not older than any generation returned, and matches the number of audited refreshes. */
 function wrongLine({ gen, rotations }: SessionFact, refreshes: Call[]) {
   const answered = refreshes.reduce((most, { granted }) => Math.max(most, granted?.session?.gen ?? 1), 1)
   const asked = refreshes.reduce((most, { act }) => Math.max(most, 'gen' in act ? act.gen + 1 : 1), 1)

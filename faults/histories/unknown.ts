@@ -1,7 +1,7 @@
 import { type Call, outcomeOf } from './call.ts'
 import type { Violation } from './violation.ts'
 
-/** Promise 3, unknown is not no: 503, and neither another error nor silence. */
+/** Promise 3, unknown is not no: the answer is 503, not another error and not a missing answer. */
 export function oddAnswers(calls: Call[]): Violation[] {
   return calls
     .filter(call => outcomeOf(call) === 'odd')

@@ -8,14 +8,14 @@ import { GRACE } from './generations.ts'
 import type { Session } from './holdings.ts'
 import type { Random } from './seeded.ts'
 
-/** What a customer's clients do: begin sessions, go on with them, end them; and steal. */
+/** Actions of a customer's users: they begin, refresh and end sessions, and steal tokens. */
 
 type Step = (me: Client, random: Random) => Promise<unknown>
 
 const SESSIONS = 3
-/** Parallel tabs. */
+/** Maximum number of parallel tabs. */
 const MOST_TABS = 6
-/** Half a grace: a replay that is asked for by then is judged in time, if it is judged at all. */
+/** Half the grace period: a replay sent by then is judged within it, if it is judged at all. */
 const SOON = GRACE / 2
 
 const STEPS: [weight: number, step: Step][] = [
@@ -54,7 +54,7 @@ async function begin(me: Client, random: Random) {
   hold(me, await persist(me, random, since => asks.issue(wanted, since)))
 }
 
-/** An access token of no session, now and then one that ends by itself. */
+/** Issues an access token without a session. Some of these tokens expire during the run. */
 async function issueAlone(me: Client, random: Random) {
   const subject = `${me.name}-${random.below(2)}`
   const expiresIn = random.chance(0.3) ? 3 : 300
@@ -65,7 +65,7 @@ async function issueAlone(me: Client, random: Random) {
   post(me.board, expiresIn < 300 ? 'ended' : 'recent', token)
 }
 
-/** The answer came, but not to the client: nobody has what was in it, and the same token is presented again. */
+/** The client discards an answer and then presents the same token again. */
 async function loseAnAnswer(me: Client, random: Random) {
   await ofAny(me, random, async session => {
     await me.send(me.name, random.below(me.replicas), asks.refresh(session, session.refreshes.at(-1)!))
@@ -74,7 +74,7 @@ async function loseAnAnswer(me: Client, random: Random) {
   })
 }
 
-/** All of them with the same token. None goes on before each has its answer. */
+/** All tabs present the same token. The client continues only after every tab has its answer. */
 async function raceTabs(me: Client, random: Random) {
   await ofAny(me, random, async session => {
     const current = session.refreshes.at(-1)!
@@ -86,7 +86,7 @@ async function raceTabs(me: Client, random: Random) {
   })
 }
 
-/** A slow tab: it presents what was replaced a moment ago, once or twice. */
+/** A slow tab presents a token that was replaced a moment ago, one or two generations back. */
 async function replay(me: Client, random: Random) {
   await ofAny(me, random, async session => {
     const back = 1 + random.below(2)
@@ -97,7 +97,7 @@ async function replay(me: Client, random: Random) {
   })
 }
 
-/** A thief presents what was replaced long ago, in generations or in time. */
+/** A thief presents a token that was replaced long ago, in generations or in time. */
 async function steal(me: Client, random: Random) {
   const [session, token] = random.pick(me.sessions.flatMap(session => stolenFrom(session))) ?? []
   if (!session || !token) return
@@ -139,7 +139,7 @@ async function endSubject(me: Client, random: Random) {
   for (const one of ended) await afterTheEnd(me, random, one)
 }
 
-/** Whoever still has its tokens tries them. */
+/** Other holders of the session's tokens keep trying them. */
 async function afterTheEnd(me: Client, random: Random, session: Session) {
   drop(me, session)
   post(me.board, 'ended', session.access)

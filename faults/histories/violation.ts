@@ -3,10 +3,10 @@ import type { Call } from './call.ts'
 /** A promise that was broken. */
 export interface Violation {
   what: string
-  /** What differs between two of a kind. */
+  /** Distinguishes violations of the same kind. */
   detail?: string
-  /** Those that show it. */
+  /** The calls that show it. */
   calls: Call[]
-  /** The names whose whole history tells more. */
+  /** Names whose whole history helps to explain it. */
   about: string[]
 }

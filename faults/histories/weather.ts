@@ -9,17 +9,17 @@ import { writerFaults } from '../rows-writers.ts'
 import { ask, N, type Stage } from '../stage.ts'
 import { type Random, seeded } from './seeded.ts'
 
-/** How long the open transaction stays open (ms). */
+/** Time that the open transaction stays open (ms). */
 const HELD = 5_000
-/** Between two faults of a lane: from the first, up to both together (ms). */
+/** Pause between two faults of a lane: the first value, plus up to the second (ms). */
 const LULL = 300
 const MORE_LULL = 2_500
-/** A database that crashed or was restarted is back by then (ms). */
+/** Deadline for the database to be back after a crash or restart (ms). */
 const BACK = 20_000
 
 type Weather = Fault<unknown, Victims>
 
-/** At the replicas that are not asked to revoke. */
+/** Applies to the replicas that no client asks to revoke. */
 const RESETS = fault({
   name: 'resets of 1 %',
   lasts: 2 * N,
@@ -32,7 +32,7 @@ const RESETS = fault({
   felt: () => true, // A history is judged by its answers alone.
 })
 
-/** Faults of links, and of the rest: one of each at a time, so that two may meet. */
+/** One lane of link faults and one of all other faults. Each lane runs one fault at a time, so two faults can overlap. */
 const lanes = (stage: Stage): Weather[][] => [
   [...linkFaults, RESETS],
   [...backendFaults, ...replicaFaults, ...serverFaults, ...writerFaults(HELD)].filter(
@@ -40,7 +40,7 @@ const lanes = (stage: Stage): Weather[][] => [
   ),
 ]
 
-/** Faults that come and go until it is stopped; answers how often each came. */
+/** Injects and heals faults until stopped; then returns how often each occurred. */
 export function startWeather(stage: Stage, victims: Victims, seed: number) {
   const counts = new Map<string, number>()
   let over = false
@@ -71,7 +71,7 @@ export function startWeather(stage: Stage, victims: Victims, seed: number) {
   }
 }
 
-/** It answers, and goes on to: a busy machine may notice a crash only after it has answered once more. */
+/** Requires several answers in a row: a busy machine may notice a crash only after it has answered once more. */
 async function steady(stage: Stage): Promise<boolean> {
   for (let asked = 0; asked < 5; asked++) {
     if (!(await answers(stage))) return false

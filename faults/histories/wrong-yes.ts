@@ -5,7 +5,7 @@ import { forks, judgeRefreshes } from './generations.ts'
 import { grantOf, type Known } from './known.ts'
 import type { Violation } from './violation.ts'
 
-/** Promise 1, never a wrong yes: what is forbidden is accepted by nobody, later than the bound. `bound`: N (ms). */
+/** Promise 1, never a wrong yes: what is forbidden is not accepted later than the bound. `bound` is N (ms). */
 export function wrongYes(known: Known, bans: Bans, bound: number): Violation[] {
   const accepted = known.calls.filter(call => outcomeOf(call) === 'yes')
   return [
@@ -25,11 +25,11 @@ function wrongDecision(known: Known, bans: Bans, call: Call, bound: number): Vio
     : []
 }
 
-/** Sent when no replica may say yes any more. */
+/** Whether the call was sent when no replica may answer yes any more. */
 export const isLate = (call: Call, ban: Ban, bound: number) =>
   call.sentAt > ban.heldAt + allowance(call, ban, bound)
 
-/** The database decides, so that there is no staleness. */
+/** The database decides about refreshes, so no staleness is allowed. */
 function refreshAfterTheEnd(bans: Bans, call: Call): Violation[] {
   if (call.act.does !== 'refresh') return []
   const { session } = call.act
@@ -39,7 +39,7 @@ function refreshAfterTheEnd(bans: Bans, call: Call): Violation[] {
     : []
 }
 
-/** No fork: a session has one line of generations, and whoever leaves it is found. */
+/** No fork: a session has one line of generations, and every deviation from it is detected. */
 function brokenLine(known: Known, session: string): Violation[] {
   const judged = judgeRefreshes(known, session)
   const missed = judged.filter(({ call, mustBeReuse }) => mustBeReuse && outcomeOf(call) === 'yes')

@@ -5,12 +5,12 @@ import { auditName, type Ledger } from './ledger.ts'
 import type { SessionActs } from './sessions.ts'
 
 const PASSWORD = 'a long password'
-/** Everywhere, with a second for a busy machine: 5 s is the bound (ms). */
+/** Deadline for a change to be known at every replica: the bound is 5 s, plus a second for a busy machine (ms). */
 const KNOWN_WITHIN = 6_000
-/** That may come while somebody tries one thing. */
+/** The maximum number of emergency rotations that may interrupt one attempt. */
 const MOST_EMERGENCIES = 50
 
-/** Customers that sign up, and see to their API keys. */
+/** Customers that sign up and manage their API keys. */
 export function accountActs({ insist }: Calls, ledger: Ledger, { refresh }: SessionActs) {
   const renewals = new Map<Customer, Promise<void>>()
   const deleting = new Set<string>()
@@ -20,7 +20,7 @@ export function accountActs({ insist }: Calls, ledger: Ledger, { refresh }: Sess
     const request = { json, headers: address() }
     const answer = await insist('/api/auth/signup', request)
     if (answer.cut) ledger.wasCut('signup', answer.status === 409)
-    // The answer to the try that was done is lost, and with it the API key.
+    // The answer to the successful attempt was lost, and with it the API key.
     const made = answer.cut && answer.status === 409 ? await insist('/api/auth/login', request) : answer
     if (![200, 201].includes(made.status)) return ledger.odd('signup', made)
     const customer = newCustomer(made, hasEmergencies)
@@ -39,7 +39,7 @@ export function accountActs({ insist }: Calls, ledger: Ledger, { refresh }: Sess
     return holder
   }
 
-  /** As the customer itself. Its token may have ended by an emergency: its session has not. */
+  /** Calls with the customer's own access token. An emergency may have ended that token, but never the session. */
   async function asItself(customer: Customer, path: string, request: Request = {}): Promise<Insisted> {
     let cut = false
     for (let tries = 1; ; tries++) {
@@ -52,7 +52,7 @@ export function accountActs({ insist }: Calls, ledger: Ledger, { refresh }: Sess
     }
   }
 
-  /** One at a time: whoever else wants a new token waits for this one. */
+  /** One renewal at a time; other callers that need a new token wait for it. */
   function renew(customer: Customer): Promise<void> {
     const renewal =
       renewals.get(customer) ?? refresh(customer.account).finally(() => renewals.delete(customer))
@@ -75,7 +75,7 @@ export function accountActs({ insist }: Calls, ledger: Ledger, { refresh }: Sess
     ledger.acknowledge('create API key', auditName('api_key.created', key.id))
     ledger.facts.push({
       what: `API key ${key.id}`,
-      // Somebody may begin to delete it meanwhile.
+      // Another client may have started to delete it since.
       holds: async replica => (await present(key.text, replica)) === 200 || deleting.has(key.id),
     })
     return key
@@ -97,7 +97,7 @@ export function accountActs({ insist }: Calls, ledger: Ledger, { refresh }: Sess
       return ledger.odd('delete API key', answer)
     ledger.acknowledge('delete API key', auditName('api_key.deleted', key.id))
     const since = performance.now()
-    // Elsewhere it is known within the bound, as no poll was asked for.
+    // Other replicas know within the bound, because no poll was requested.
     const refused = async (replica: number) =>
       (await present(key.text, replica)) === 401 ||
       (performance.now() - since > KNOWN_WITHIN ? false : undefined)

@@ -2,15 +2,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Stage } from '../stage.ts'
 
 export interface Answer {
-  /** 0: none came. */
+  /** 0 if no answer came. */
   status: number
   // biome-ignore lint/suspicious/noExplicitAny: the body of any route.
   json: any
-  /** Somebody was there, so that it may have been done though the answer is none, or a 503. */
+  /** A server accepted the connection, so the act may have been done even if no answer or a 503 came. */
   reached: boolean
 }
 
-/** After as many tries as it took. `cut`: one before the last may have been done. */
+/** The answer after all retries. `cut`: an attempt before the last one may have succeeded. */
 export type Insisted = Answer & { cut: boolean }
 
 export interface Request {
@@ -22,14 +22,14 @@ export interface Request {
   headers?: Record<string, string>
 }
 
-/** A call that was sent and not answered, or by 503. Times are of this process's monotonic clock (ms). */
+/** A call that was sent but got no answer or a 503. Times are milliseconds of this process's monotonic clock. */
 interface Broken {
   replica: number
   sentAt: number
   brokenAt: number
 }
 
-/** Whoever is not answered for so long has lost its service (ms). */
+/** A client without an answer for this long has lost its service (ms). */
 const PATIENCE = 60_000
 const BETWEEN_TRIES = 30
 
@@ -51,7 +51,7 @@ export function callsTo({ replicas }: Stage) {
     return answer
   }
 
-  /** Tries until it is answered, as an honest client does, at whichever replica unless one is named. */
+  /** Retries until it is answered, as an honest client does, at a random replica unless one is given. */
   async function insist(
     path: string,
     request: Request,
@@ -75,7 +75,7 @@ export function callsTo({ replicas }: Stage) {
     call,
     insist,
     underWay: (victims: number[]) => [...underWay].filter(({ replica }) => victims.includes(replica)).length,
-    /** Of the calls that were under way at these replicas at that moment, how many were never answered by what was asked. */
+    /** How many of the calls in flight at these replicas at that moment got no answer or a 503. */
     brokenAt: (victims: number[], at: number) =>
       broken.filter(
         ({ replica, sentAt, brokenAt }) => victims.includes(replica) && sentAt <= at && brokenAt >= at,
@@ -103,6 +103,6 @@ async function send(url: string, { method = 'POST', bearer, json, form, headers 
   }
 }
 
-/** Nobody listened, so that nobody acted. */
+/** No server was listening, so nothing was done. */
 const isRefusal = (error: unknown) =>
   ((error as Error).cause as { code?: string } | undefined)?.code === 'ECONNREFUSED'

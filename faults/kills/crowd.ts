@@ -8,16 +8,16 @@ import type { Ledger } from './ledger.ts'
 import { secretActs } from './secrets.ts'
 import { sessionActs } from './sessions.ts'
 
-/** Honest clients that do every kind of act at once, each waiting for its answer. */
+/** Honest clients that perform every kind of act concurrently, each waiting for its answer. */
 
 const CLIENTS = 24
 const CUSTOMERS = 4
-/** Sessions in hand: with fewer more are begun, with more more are ended. */
+/** Target number of sessions: below it more are begun, above it more are ended. */
 const SESSIONS = 300
-/** Between two acts; and while a server starts, which wants a part of the machine too (ms). */
+/** Maximum pause between two acts, normally and while a server starts and needs the CPU too (ms). */
 const LONGEST_REST = 30
 const CALM_REST = 600
-/** API keys of one customer beside its first. */
+/** Maximum number of API keys per customer, in addition to its first. */
 const KEYS = 3
 
 export type Crowd = Awaited<ReturnType<typeof gather>>
@@ -42,7 +42,7 @@ export async function gather(calls: Calls, ledger: Ledger) {
     if (session) sessions.push(session)
   }
 
-  /** Nobody else has it meanwhile. */
+  /** Takes a session out of the list, so that no other client uses it at the same time. */
   async function take(act: (session: Session) => Promise<void>, after: 'keep' | 'drop') {
     const [session] = sessions.splice(Math.floor(Math.random() * sessions.length), 1)
     if (!session) return
@@ -86,11 +86,11 @@ export async function gather(calls: Calls, ledger: Ledger) {
   return {
     sessions,
     refresh,
-    /** Few acts at a time, until it is told otherwise. */
+    /** Reduces the load until it is called with false. */
     calm(is: boolean) {
       calm = is
     },
-    /** Resolves when each has had its last answer. */
+    /** Stops the clients; resolves when each has its last answer. */
     async disperse() {
       stopped = true
       await Promise.all(clients)

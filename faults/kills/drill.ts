@@ -8,38 +8,38 @@ import { isDead } from './ends.ts'
 import { type Found, type Ledger, openLedger } from './ledger.ts'
 import { holdTo, reckon } from './reckoning.ts'
 
-/** Of the two servers one, the other, both. */
+/** The victims in turn: one of the two servers, the other, both. */
 const VICTIMS = [[0], [1], [0, 1]]
-/** From the load's return to the next kill (ms). */
+/** Pause between the end of recovery and the next kill (ms). */
 const BETWEEN_KILLS = { least: 200, most: 900 }
-/** Then it has failed (ms). */
+/** The drill fails if a replica is unavailable for longer (ms). */
 const LONGEST_AWAY = 60_000
-/** Calls under way when the kill comes. */
+/** Minimum number of calls in flight at a kill. */
 const UNDER_WAY = 4
 
 export interface Toll {
   ledger: Ledger
   kills: Kill[]
-  /** Milliseconds. */
+  /** In milliseconds. */
   lasted: number
 }
 
 export interface Kill {
   of: 'server' | 'Postgres'
-  /** Server processes that it ended. */
+  /** Number of server processes killed. */
   processes: number
-  /** Calls that it left without the answer they asked for. */
+  /** Number of calls that got no answer or a 503 because of it. */
   cut: number
-  /** Until all of its victims had written and verified again (ms). */
+  /** Time until all of its victims could write and verify again (ms). */
   back: number
 }
 
-/** Is told of each kill as it was survived. */
+/** Called after the servers have recovered from each kill. */
 type Teller = (kill: Kill, found: Found[]) => void
 
 /**
- * Tokens outlive the drill, so that whatever is refused is refused because it was ended. The bound is the default one: a
- * machine that is busy with kills must not be taken for a link that is cut.
+ * Tokens outlive the drill, so a token that is refused was ended and did not expire. The staleness bound is the default, so that
+ * a machine busy with kills is not mistaken for a lost link.
  */
 const SETTINGS = {
   ACCESS_TOKEN_TTL: '24h',
@@ -48,7 +48,10 @@ const SETTINGS = {
   TRUST_PROXY: '127.0.0.1',
 }
 
-/** Servers are killed so often and their Postgres crashes so often, under load; then all that was acknowledged is looked for. */
+/**
+ * Kills servers and crashes their Postgres under load, the given number of times each, then checks everything that was
+ * acknowledged.
+ */
 export async function drillKills(kills: number, crashes: number, tell: Teller = () => {}): Promise<Toll> {
   const began = performance.now()
   const server = await startPostgres()
@@ -62,7 +65,7 @@ export async function drillKills(kills: number, crashes: number, tell: Teller = 
   }
 }
 
-/** The crashes evenly among the kills. */
+/** Distributes the crashes evenly among the kills. */
 function schedule(kills: number, crashes: number): Kill['of'][] {
   const due = (count: number) => Math.floor((count * crashes) / kills)
   return Array.from({ length: kills }, (_, kill): Kill['of'][] => [
@@ -114,7 +117,7 @@ function openDrill(stage: Stage) {
     return { of: 'Postgres', processes: 0, ...(await aftermath(crowd, everyReplica, killedAt)) }
   }
 
-  /** A moment at random, in the midst of acts. */
+  /** Waits for a random moment at which calls are in flight. */
   async function midst(victims: number[]): Promise<number> {
     const { least, most } = BETWEEN_KILLS
     await sleep(least + Math.random() * (most - least))
@@ -136,7 +139,7 @@ function openDrill(stage: Stage) {
     return { cut: calls.brokenAt(victims, killedAt), back }
   }
 
-  /** It writes, and knows its own. */
+  /** Whether the replica can write and verify its own token. */
   async function serves(replica: number): Promise<void> {
     const works = async () => {
       const { status, json } = await calls.call('/issue', { replica, bearer: stage.apiKey, json: {} })

@@ -3,11 +3,14 @@ import type { Answer, Calls, Insisted } from './calls.ts'
 import type { Session } from './held.ts'
 import { auditName, type Kind, type Ledger } from './ledger.ts'
 
-/** Tokens, sessions and subjects that are ended; from the acknowledgement on they are refused for good. */
+/** Acts that end tokens, sessions and subjects, which must be refused permanently once acknowledged. */
 export function endingActs(calls: Calls, ledger: Ledger) {
   const { insist } = calls
 
-  /** `send` is told what to do after its first cut: see if the token is dead already. Answers whether it was acknowledged. */
+  /**
+   * `send` gets a callback for its first cut that checks whether the token is dead already. Returns whether the act was
+   * acknowledged.
+   */
   async function end(
     kind: Kind,
     { access }: Session,
@@ -27,7 +30,7 @@ export function endingActs(calls: Calls, ledger: Ledger) {
     return true
   }
 
-  /** Where emergencies end tokens too, nobody could tell what did. */
+  /** Skipped for customers whose emergency rotations also end tokens, because then the cause would be unknown. */
   async function revokeToken(session: Session): Promise<void> {
     const { access, customer } = session
     if (customer.hasEmergencies) return
@@ -62,10 +65,10 @@ export function endingActs(calls: Calls, ledger: Ledger) {
   return { revokeToken, revokeSession, revokeSubject }
 }
 
-/** What an earlier try ended is not there any more. */
+/** 404 after a cut: an earlier attempt has ended it. */
 const isDone = ({ status, cut }: Insisted) => status === 200 || status === 204 || (cut && status === 404)
 
-/** Undefined: it can't be said now. */
+/** Undefined if the state is unknown. */
 export async function isDead(
   { call }: Calls,
   access: string,

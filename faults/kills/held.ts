@@ -1,8 +1,6 @@
 import { claimsOf } from '../tokens.ts'
 
-/** What the clients hold. */
-
-/** Held by one client at a time: it stores its new refresh token before anything else. */
+/** Held by one client at a time, which stores its new refresh token before it does anything else. */
 export interface Session {
   customer: Customer
   id: string
@@ -13,19 +11,19 @@ export interface Session {
 
 export interface Customer {
   id: string
-  /** Its first key, which stays. */
+  /** Its first key, which is never deleted. */
   apiKey: string
   account: Session
   keys: { id: string; text: string }[]
-  /** Somebody is at its account. */
+  /** Another client is using its account. */
   busy: boolean
-  /** Its access secret is at times replaced at once, which ends access tokens that others may be using. */
+  /** Its access secret is sometimes rotated with `now`, which ends access tokens that other clients may be using. */
   hasEmergencies: boolean
-  /** The latest access tokens that it was given. */
+  /** Its most recent access tokens. */
   issued: string[]
 }
 
-/** How many of a customer's latest tokens an emergency is tried on. */
+/** How many of a customer's latest tokens are checked after an emergency rotation. */
 const REMEMBERED = 20
 
 interface Tokens {
@@ -49,5 +47,5 @@ export function store(session: Session, tokens: Tokens) {
 }
 
 let named = 0
-/** A name that nothing else has. */
+/** Returns a unique name. */
 export const fresh = (what: string) => `${what}-${process.pid}-${named++}`

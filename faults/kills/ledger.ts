@@ -1,6 +1,6 @@
 import type { Answer } from './calls.ts'
 
-/** What the clients of a drill of kills were told. A promise was made with each acknowledgement, and with nothing else. */
+/** Records what the clients of a kill drill were told. Only an acknowledgement is a promise. */
 
 export type Kind =
   | 'signup'
@@ -16,11 +16,11 @@ export type Kind =
 
 export interface Fact {
   what: string
-  /** Asks a replica. Undefined: it can't say now. */
+  /** Checks the fact at a replica. Undefined if the state is unknown. */
   holds(replica: number): Promise<boolean | undefined>
 }
 
-/** What must never happen, by what it would be called. */
+/** Outcomes that must never occur. */
 export type Wrong = 'lost' | 'fork' | 'logout' | 'odd answer'
 
 export interface Found {
@@ -30,7 +30,7 @@ export interface Found {
 
 export type Ledger = ReturnType<typeof openLedger>
 
-/** An event of the audit by what it is and whom it concerns, as the checker makes it of a row. */
+/** Identifies an audit event by its type and by what it concerns; the checker derives the same name from a row. */
 export const auditName = (type: string, key: string) => `${type} ${key}`
 
 export function openLedger() {
@@ -45,16 +45,16 @@ export function openLedger() {
     acknowledged,
     cut,
     facts,
-    /** What the audit must tell, by auditName. */
+    /** Names (auditName) that must be in the audit. */
     audited,
-    /** Acts that were tried again after a cut, and the token of the answer: its audit row says if there was an act before. */
+    /** Acts retried after a cut, with the token of the answer. Its audit row shows whether an earlier attempt had succeeded. */
     retried,
     wrongs,
     acknowledge(kind: Kind, ...auditNames: string[]) {
       acknowledged.set(kind, (acknowledged.get(kind) ?? 0) + 1)
       for (const name of auditNames) audited.add(name)
     },
-    /** An act whose answer never came: whether it had been done all the same. */
+    /** Counts an act whose answer never came, by whether it had been done. */
     wasCut(kind: Kind, done: boolean) {
       const counts = cut.get(kind) ?? { done: 0, notDone: 0 }
       counts[done ? 'done' : 'notDone']++
@@ -63,7 +63,7 @@ export function openLedger() {
     found(wrong: Wrong, what: string): undefined {
       wrongs.push({ wrong, what })
     },
-    /** Neither what was asked for nor "not now". */
+    /** Records an answer that is neither the expected one nor "not now". */
     odd(kind: Kind, { status, json }: Answer): undefined {
       wrongs.push({
         wrong: 'odd answer',

@@ -7,12 +7,12 @@ import { isDead } from './ends.ts'
 import type { Session } from './held.ts'
 import { auditName, type Fact, type Ledger } from './ledger.ts'
 
-/** Questions under way at once; those that wait for a poll share it. */
+/** Number of concurrent checks; those that wait for a poll share it. */
 const ASKERS = 64
-/** How long a replica may not know an answer (ms): it has just started, or the machine is busy. */
+/** Maximum time that a replica may answer "unknown" after its start or on a busy machine (ms). */
 const PATIENCE = 60_000
 
-/** Whether what was acknowledged still holds at these replicas. */
+/** Checks whether everything acknowledged still holds at these replicas. */
 export async function holdTo(facts: Fact[], ledger: Ledger, replicas: number[]): Promise<void> {
   await eachOf(facts, async ({ what, holds }) => {
     for (const replica of replicas) if (!(await known(() => holds(replica), what))) ledger.found('lost', what)
@@ -29,7 +29,7 @@ async function known(holds: () => Promise<boolean | undefined>, what: string): P
   }
 }
 
-/** Everything, once the crowd has gone home. */
+/** Checks everything after all clients have stopped. */
 export async function reckon(stage: Stage, calls: Calls, ledger: Ledger, { sessions, refresh }: Crowd) {
   const replicas = stage.replicas.map((_, replica) => replica)
   await holdTo(ledger.facts, ledger, replicas)
@@ -43,7 +43,7 @@ export async function reckon(stage: Stage, calls: Calls, ledger: Ledger, { sessi
   await holdToAudit(stage, ledger)
 }
 
-/** Each session is where its client is, and none was moved on twice from one place. */
+/** Each session has its client's generation, and none was refreshed twice from one generation. */
 async function holdToGenerations(stage: Stage, ledger: Ledger, sessions: Session[]) {
   const rows = await ask<{ id: string; gen: number }>(stage, 'select id, gen from assay.sessions')
   const generations = new Map(rows.map(({ id, gen }) => [id, gen]))

@@ -4,7 +4,7 @@ import type { Found, Wrong } from './ledger.ts'
 
 const say = (line: string) => process.stdout.write(`${line}\n`)
 
-/** The drill and its figures. Answers the number of problems. */
+/** Runs the drill and prints its figures. Returns the number of problems. */
 export async function runKills(kills: number, crashes: number): Promise<number> {
   say(machine())
   let count = 0
@@ -19,12 +19,12 @@ export async function runKills(kills: number, crashes: number): Promise<number> 
   return problems.length
 }
 
-/** In words; empty for nothing. */
+/** Describes each problem. Empty if the drill passed. */
 export function problemsOf({ ledger, kills }: Toll): string[] {
   const cut = kills.reduce((sum, kill) => sum + kill.cut, 0)
   return [
     ...ledger.wrongs.map(({ wrong, what }) => `${wrong}: ${what}`),
-    // One may come just after an answer.
+    // A kill may come just after an answer and cut nothing.
     ...(cut < kills.length ? [`${kills.length} kills cut ${cut} calls: they show little`] : []),
   ]
 }

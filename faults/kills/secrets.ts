@@ -10,7 +10,7 @@ interface Version {
   version: number
 }
 
-/** Customers that rotate their secrets, some of them at once. */
+/** Customers that rotate their secrets, some of them with `now`. */
 export function secretActs(calls: Calls, ledger: Ledger, { asItself }: ReturnType<typeof accountActs>) {
   async function versionsOf(customer: Customer, replica?: number): Promise<string[]> {
     const at = replica === undefined ? {} : { replica }
@@ -27,7 +27,7 @@ export function secretActs(calls: Calls, ledger: Ledger, { asItself }: ReturnTyp
     const kind = now ? 'rotate now' : 'rotate'
     if (answer.cut)
       ledger.wasCut(kind, (await versionsOf(customer)).length - before.length > made(answer).length)
-    // So many older versions, and so many rotations in ten minutes, are all that there may be.
+    // Limits on older versions (409) and on rotations in ten minutes (429).
     if (answer.status === 409 || answer.status === 429) return
     if (answer.status !== 200) return ledger.odd(kind, answer)
     note(kind, customer, made(answer), older)

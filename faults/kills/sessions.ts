@@ -5,9 +5,9 @@ import { auditName, type Kind, type Ledger } from './ledger.ts'
 
 export type SessionActs = ReturnType<typeof sessionActs>
 
-/** Sessions that begin and go on. */
+/** Acts that begin and refresh sessions. */
 export function sessionActs({ insist }: Calls, ledger: Ledger) {
-  /** Under an Idempotency-Key, so that a try whose answer was lost begins no second session. */
+  /** Uses an Idempotency-Key, so a retry after a lost answer begins no second session. */
   async function issue(customers: Customer[]): Promise<Session | undefined> {
     const customer = any(customers)!
     const subject = fresh('user')
@@ -27,7 +27,7 @@ export function sessionActs({ insist }: Calls, ledger: Ledger) {
     if (retried) ledger.retried.push({ kind, tokenId })
   }
 
-  /** At times in two tabs at once, or once more by one that was late: there is one successor. */
+  /** Sometimes refreshes from two tabs at once, or repeats the refresh as a late tab would. All must get the same successor. */
   async function refresh(session: Session): Promise<void> {
     const presented = session.refresh
     const once = () => insist('/refresh', { form: { refresh_token: presented } })

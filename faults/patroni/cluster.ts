@@ -11,17 +11,17 @@ import { findProgram } from '../../test/support/program.ts'
 import { findBinaries, identity } from '../postgres.ts'
 import { type Dcs, Member, PASSWORD } from './member.ts'
 
-/** A Patroni cluster on the loopback interface: etcd, three members, and the shipped HAProxy in front of them. */
+/** A Patroni cluster on the loopback interface: etcd, three members, and HAProxy with the shipped file in front of them. */
 
 const HAPROXY = join(import.meta.dirname, '../../deploy/patroni/haproxy.cfg')
 const MEMBERS = 3
-/** From the start of etcd to a primary with two standbys on a busy machine, and for a failover (ms). */
+/** Deadlines on a busy machine (ms): from the start of etcd to a primary with two standbys, and for a failover. */
 const START_DEADLINE_MS = 90_000
 export const FAILOVER_DEADLINE_MS = 60_000
 
 const run = promisify(execFile)
 
-/** The programs that are missing here, by the Debian package that has each. In CI their absence is an error. */
+/** The Debian packages of missing programs. In CI a missing program is an error. */
 export function findMissingPackages(): string[] {
   const packages = { patroni: 'patroni', etcd: 'etcd-server', haproxy: 'haproxy' }
   const missing = Object.entries(packages).filter(([program]) => findProgram(program) === undefined)
@@ -53,13 +53,15 @@ export async function startCluster(dcs: Dcs) {
     return standbys.length === MEMBERS - 1 && standbys.includes('sync')
   }
 
-  /** The member that holds the leader key and runs as the primary. Undefined: none, or none that answers. */
+  /** The member that holds the leader key and runs as the primary. Undefined without such a member or its answer. */
   async function findLeader(): Promise<Member | undefined> {
     const leads = await Promise.all(members.map(member => member.isPrimary()))
     return members[leads.indexOf(true)]
   }
 
-  /** HAProxy takes turns at the members that it calls up, all of them after its start: one answer says nothing. */
+  /**
+   * HAProxy balances over the members that it considers up, which after its start is all of them, so one answer proves nothing.
+   */
   async function leadsTo(member: Member): Promise<boolean> {
     for (let round = 0; round < MEMBERS; round++) {
       const port = await query('show port').catch(() => '')
@@ -68,7 +70,7 @@ export async function startCluster(dcs: Dcs) {
     return true
   }
 
-  /** Resolves with the member that leads, other than `old`, once HAProxy leads to it. */
+  /** Resolves with the leader, other than `old`, once HAProxy routes to it. */
   async function settleLeader(old?: Member): Promise<Member> {
     let leader: Member | undefined
     const isSettled = async () => {
@@ -103,7 +105,7 @@ export async function startCluster(dcs: Dcs) {
   return cluster
 }
 
-/** Postgres runs as another user than root, who must be able to enter it. */
+/** Postgres does not run as root, so its user needs access to the folder. */
 function makeFolder() {
   const path = mkdtempSync(join(tmpdir(), 'assay-patroni-'))
   chmodSync(path, 0o755)
@@ -116,7 +118,7 @@ function makeFolder() {
   return { path, remove }
 }
 
-/** etcd, which can be killed and started again with what it has on disk. */
+/** An etcd that can be killed and restarted with its data. */
 async function startEtcd(folder: string) {
   const [port, peerPort] = [await freePort(), await freePort()]
   const [url, peerUrl] = [port, peerPort].map(port => `http://127.0.0.1:${port}`)
@@ -163,7 +165,7 @@ async function startHaproxy(folder: string, members: Member[]) {
   return { port, stop: () => kill(child) }
 }
 
-/** A program that ends with this process at the latest. */
+/** Starts a program that is killed when this process exits. */
 function startProgram(name: string, args: string[]): ChildProcess {
   const child = spawn(pathOf(name), args, { stdio: 'ignore' })
   const killNow = () => child.kill('SIGKILL')

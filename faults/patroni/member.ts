@@ -12,14 +12,14 @@ import { childrenOf, hasEnded, signal } from '../processes.ts'
 const SHIPPED = join(import.meta.dirname, '../../deploy/patroni/patroni.yaml')
 
 export const PASSWORD = 'password-of-a-drill'
-/** A REST call that isn't answered in this time counts as refused (ms). */
+/** A REST call that is not answered in this time counts as refused (ms). */
 const API_DEADLINE_MS = 1_000
 const END_DEADLINE_MS = 30_000
 
-/** Shorter than the shipped ones, so that a drill takes seconds. A failover waits for `ttl` (s). */
+/** Shorter than in the shipped file, so that a drill takes seconds. A failover waits for `ttl` (s). */
 const TIMES = { ttl: 8, loop_wait: 1, retry_timeout: 3 }
 
-/** How Patroni talks to etcd: by its v2 or its v3 API. */
+/** The etcd API that Patroni uses, v2 or v3. */
 export type Dcs = 'etcd' | 'etcd3'
 
 export interface MemberOptions {
@@ -30,7 +30,7 @@ export interface MemberOptions {
   identity: Identity
 }
 
-/** One Patroni with its Postgres, as on a machine of their own: both are killed, frozen and resumed together. */
+/** One Patroni with its Postgres, as on a machine of its own: both are killed, frozen and resumed together. */
 export class Member {
   readonly name: string
   readonly port: number
@@ -41,7 +41,7 @@ export class Member {
 
   static async start(number: number, options: MemberOptions): Promise<Member> {
     const member = new Member(number, options, await freePort(), await freePort())
-    // The first one makes the cluster; the others copy it.
+    // The first member creates the cluster; the others copy it.
     await until(`${member.name} runs`, () => member.isRunning(), 60_000)
     return member
   }
@@ -54,7 +54,7 @@ export class Member {
     this.#folder = join(options.folder, this.name)
     this.#makeFolder()
     this.#child = this.#launch()
-    // Before the folder is removed, in which pg_ctl finds the server.
+    // Runs before the folder is removed, because pg_ctl finds the server through it.
     process.prependListener('exit', this.#endNow)
   }
 
@@ -66,7 +66,7 @@ export class Member {
       for (const name of ['.', 'patroni.yaml']) chownSync(join(this.#folder, name), uid, gid!)
   }
 
-  /** The shipped file with other addresses, folders and passwords. JSON is YAML too. */
+  /** The shipped file with other addresses, folders and passwords, as JSON, which is valid YAML. */
   #config() {
     const shipped = parse(readFileSync(SHIPPED, 'utf8'))
     const { etcd: _, bootstrap, postgresql, ...rest } = shipped
@@ -106,7 +106,7 @@ export class Member {
     })
   }
 
-  /** Whether its Patroni calls it the primary that holds the leader key. */
+  /** Whether its Patroni reports it as the primary that holds the leader key. */
   isPrimary = () => this.#answers('/primary')
   isRunning = () => this.#answers('/health')
 
@@ -128,7 +128,7 @@ export class Member {
     if (!response.ok) throw new Error(`the switchover failed: ${response.status} ${await response.text()}`)
   }
 
-  /** Of the Postgres that runs, or that was the last one to run. */
+  /** The pid of the current or most recent postmaster. */
   #postmaster(): number | undefined {
     try {
       return Number(readFileSync(join(this.#data, 'postmaster.pid'), 'utf8').split('\n')[0])
@@ -137,13 +137,13 @@ export class Member {
     }
   }
 
-  /** Patroni first: it would take a frozen Postgres for a dead one. */
+  /** Patroni comes first, because it would treat a frozen Postgres as dead. */
   #pids(): number[] {
     const parents = [this.#child.pid!, this.#postmaster()].filter(pid => pid !== undefined)
     return parents.flatMap(pid => [pid, ...childrenOf(pid)])
   }
 
-  /** As when its virtual machine is paused. */
+  /** Simulates a paused virtual machine. */
   freeze() {
     for (const pid of this.#pids()) signal(pid, 'SIGSTOP')
   }
@@ -152,13 +152,13 @@ export class Member {
     for (const pid of this.#pids().reverse()) signal(pid, 'SIGCONT')
   }
 
-  /** As when its machine loses power. */
+  /** Simulates a power loss. */
   async kill() {
     this.freeze()
     const pids = this.#pids()
     for (const pid of pids) signal(pid, 'SIGKILL')
     await until(`${this.name} has ended`, () => pids.every(hasEnded), END_DEADLINE_MS)
-    // Where nobody reaps orphans the old postmaster is a zombie, which a new one would take for a running server.
+    // Without an init that reaps orphans, the old postmaster stays a zombie, and a new one would take it for a running server.
     rmSync(join(this.#data, 'postmaster.pid'), { force: true })
     rmSync(join(this.#folder, `.s.PGSQL.${this.port}.lock`), { force: true })
   }
@@ -178,14 +178,14 @@ export class Member {
     clearTimeout(late)
   }
 
-  /** Synchronously, for the end of this process: nothing of it may outlive that. */
+  /** Synchronous, because it runs when this process exits: no child process may outlive it. */
   readonly #endNow = () => {
     try {
       this.#child.kill('SIGKILL')
       this.resume()
       const stop = ['-D', this.#data, '-m', 'immediate', 'stop']
       execFileSync(join(findBinaries()!, 'pg_ctl'), stop, { ...this.#options.identity, stdio: 'ignore' })
-    } catch {} // It has ended already.
+    } catch {} // It has already ended.
   }
 }
 

@@ -4,17 +4,17 @@ import { cutOff, everyReplica, type Fault, failedPolls, fault, type Seen } from 
 import { FAILOVER_DEADLINE_MS, type PatroniCluster } from './cluster.ts'
 import type { Member } from './member.ts'
 
-/** How long a resumed primary may act on what it believes before a drill looks on (ms). */
+/** Time for a resumed primary to act on its outdated state before the drill continues (ms). */
 const ZOMBIE_MS = 4_000
 /** Longer than wal_sender_timeout, after which Patroni makes another standby the synchronous one (ms). */
 const HUNG_MS = 8_000
-/** How long nobody leads, beside the time until the demotion (ms). */
+/** Time without a leader, in addition to the time until the demotion (ms). */
 const WITHOUT_ETCD_MS = 3_000
 
 const startedOver = ({ before, recovered }: Seen, replica: number) =>
   recovered[replica]!.reloads > before[replica]!.reloads
 
-/** Faults of a Patroni cluster. Each is over when the cluster has a primary that HAProxy leads to. */
+/** Faults of a Patroni cluster. Each ends when the cluster has a primary that HAProxy routes to. */
 export function patroniFaults(cluster: PatroniCluster): Fault[] {
   const leader = async () => (await cluster.findLeader())!
   const standbys = async (state: string) => {

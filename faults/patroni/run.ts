@@ -12,13 +12,13 @@ import type { Dcs } from './member.ts'
 import { patroniFaults } from './rows.ts'
 
 export interface PatroniOptions {
-  /** Of each fault. */
+  /** Runs per fault. */
   runs: number
-  /** Part of the names of those that are chosen. */
+  /** Selects the faults whose names contain this text. */
   only: string
   replicas: number
   dcs: Dcs
-  /** Into docs/faults.md. */
+  /** Writes the table into docs/faults.md. */
   write: boolean
 }
 
@@ -28,17 +28,17 @@ interface Row {
 }
 
 interface PatroniOutcome extends Outcome {
-  /** Acts that were acknowledged, and those of them that are lost. */
+  /** Number of acknowledged acts, and how many of them were lost. */
   acts: number
   lost: number
 }
 
-/** Tokens outlive a drill, so that whatever is refused is refused because it was ended. */
+/** Tokens outlive a drill, so a token that is refused was ended and did not expire. */
 const SETTINGS = { ACCESS_TOKEN_TTL: '24h', MAX_ACCESS_TOKEN_TTL: '24h', TRUST_PROXY: '127.0.0.1' }
 
 const say = (line: string) => process.stdout.write(`${line}\n`)
 
-/** Every chosen fault so often, on a Patroni cluster of our own. Answers the number of problems. */
+/** Runs every selected fault the given number of times on a Patroni cluster of its own. Returns the number of problems. */
 export async function runPatroni(options: PatroniOptions): Promise<number> {
   const missing = findMissingPackages()
   if (missing.length > 0) {
@@ -75,7 +75,7 @@ async function runRow(fault: Fault, cluster: Cluster, { runs, replicas }: Patron
   return { name: fault.name, outcomes }
 }
 
-/** The drill of a fault, while other clients do every kind of act. Afterwards all that was acknowledged is looked for. */
+/** Runs the drill of a fault while other clients perform every kind of act, then checks everything that was acknowledged. */
 async function runOnce(stage: Stage, fault: Fault): Promise<PatroniOutcome> {
   const [calls, ledger] = [callsTo(stage), openLedger()]
   const crowd = await gather(calls, ledger)
@@ -94,7 +94,7 @@ function tell(run: string, { problems, acts, longestWithoutYes, verdict }: Patro
   for (const problem of problems.slice(0, 5)) say(`  ${problem}`)
 }
 
-/** Prints the table, and answers the number of problems. */
+/** Prints the table and returns the number of problems. */
 function summarize(rows: Row[], postgres: string, { dcs, write }: PatroniOptions): number {
   const text = `${machine()}, PostgreSQL ${postgres}, Patroni with \`${dcs}\`.\n\n${tableOf(rows)}`
   say(`\n${text}`)

@@ -1,12 +1,12 @@
-/** What the drill's two threads, the one that rotates and the one that loads, tell each other. */
+/** The data shared by the drill's two threads, one of which rotates while the other makes the load. */
 
 export interface Plan {
-  /** Of the replicas, on loopback. */
+  /** Ports of the replicas on loopback. */
   ports: number[]
   connections: number
-  /** The first is the one whose secrets are rotated. */
+  /** The first belongs to the customer whose secrets are rotated. */
   apiKeys: [rotated: string, ...others: string[]]
-  /** Of 32-bit integers, by place (BOARD). */
+  /** 32-bit integers, by their positions in BOARD. */
   board: SharedArrayBuffer
 }
 
@@ -17,12 +17,12 @@ export type Kind = 'verify' | 'refresh' | 'issue'
 
 export interface Findings {
   requests: Record<Kind, number>
-  /** In words. */
+  /** One message per failure. */
   failures: string[]
-  /** Of the rotated secrets, those whose tokens were accepted, by how many requests. */
+  /** Number of accepted requests, by version of the rotated secrets. */
   verified: Map<number, number>
   refreshed: Map<number, number>
-  /** Of the other customers' verifies, while nothing was rotated and while something was (ms). */
+  /** Latencies of the other customers' verifies, without and with a rotation in progress (ms). */
   quiet: number[]
   rotating: number[]
 }

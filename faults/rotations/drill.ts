@@ -6,18 +6,21 @@ import { BOARD, type Findings, type Plan } from './board.ts'
 const REPLICAS = 3
 const CONNECTIONS = 32
 const OTHERS = 4
-/** Something is answered within it, or the drill has failed (ms). */
+/** The drill fails if the expected number of answers is not reached by then (ms). */
 const PATIENCE = 120_000
 
 export interface Outcome {
   findings: Findings
-  /** Versions of the rotated secrets in the end, of each use. */
+  /** Number of versions of the rotated secrets at the end, by use. */
   versions: { access: number; refresh: number }
-  /** Milliseconds. */
+  /** In milliseconds. */
   lasted: number
 }
 
-/** Both secrets of one customer are rotated so often, while connections verify, refresh and issue for it and for others. */
+/**
+ * Rotates both secrets of one customer the given number of times, while connections verify, refresh and issue for it and for
+ * others.
+ */
 export async function drillRotations(
   serverUrl: string,
   rotations: number,
@@ -30,7 +33,7 @@ export async function drillRotations(
     const load = startLoad(stage, [rotated!.apiKey, ...others.map(({ apiKey }) => apiKey)])
     for (let rotation = 0; rotation < rotations; rotation++) {
       const share = (part: number) => Math.round(((rotation + part) / rotations) * requests)
-      // Half of each round is quiet: what the machine does beside it falls on both halves alike.
+      // Half of each round has no rotation, so that other work on the machine affects both halves equally.
       await load.answered(share(0.5))
       load.isRotating(true)
       await rotate(stage, rotated!.access, rotation + 2)
@@ -44,7 +47,10 @@ export async function drillRotations(
   }
 }
 
-/** Tokens outlive the drill: none may fail for its age. Nor may a busy machine be taken for a replica that is cut off. */
+/**
+ * Tokens outlive the drill, so none fails because it expired. The bound is long enough that a busy replica is not mistaken for
+ * one that lost the database.
+ */
 const SETTINGS = { ACCESS_TOKEN_TTL: '24h', MAX_ACCESS_TOKEN_TTL: '24h', MAX_STALENESS: '5s' }
 
 function startLoad({ replicas }: Stage, apiKeys: Plan['apiKeys']) {
@@ -94,7 +100,7 @@ async function signUp(stage: Stage) {
   return { apiKey: json.api_key as string, access: json.access_token as string }
 }
 
-/** By the account token of the first version, at each replica in turn. */
+/** Uses the account token of the first version, at each replica in turn. */
 async function rotate(stage: Stage, access: string, version: number) {
   const { versions } = await call(stage, version % REPLICAS, '/api/secrets/rotate', access, { use: 'both' })
   const made = versions.map((made: { use: string; version: number }) => `${made.use} ${made.version}`)

@@ -4,13 +4,13 @@ import { any, chance, claimsOf, versionOf } from '../tokens.ts'
 import { BOARD, type Findings, type Kind, type Plan } from './board.ts'
 
 /**
- * Connections that verify, refresh and issue without rest, in a thread of their own: what the drill does beside them is not
- * in the times that they measure.
+ * Connections that verify, refresh and issue without a pause. They run in a separate thread, so that the drill's other work does
+ * not affect the latencies.
  */
 
-/** Tokens of one version, and tokens of all other customers, that are presented again and again. */
+/** Number of tokens kept per version and for all other customers, to be presented repeatedly. */
 const KEPT = 40
-/** Sessions that sleep until the load ends, and so carry the oldest versions through every rotation. */
+/** Number of sessions that stay idle until the load ends, so that the oldest versions are used after every rotation. */
 const SLEEPERS = 30
 
 interface Tokens {
@@ -36,7 +36,7 @@ const ofOthers: string[] = []
 
 type Connection = ReturnType<typeof connect>
 
-/** One keep-alive connection. Status 0: it broke. */
+/** One keep-alive connection. Status 0 means that it broke. */
 function connect(port: number) {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   return function send(method: string, path: string, bearer: string | undefined, body?: object) {
@@ -58,7 +58,7 @@ function connect(port: number) {
   }
 }
 
-/** Undefined: it failed, which is told. */
+/** Undefined if the request failed; the failure is recorded. */
 async function counted(kind: Kind, version: number, sending: ReturnType<Connection>) {
   const { status, body } = await sending
   Atomics.add(shared, BOARD.requests, 1)
@@ -112,7 +112,7 @@ async function refreshOne(send: Connection, tokens: Tokens) {
   keep(next)
 }
 
-/** The oldest of each version stay: they are presented to the end. */
+/** Keeps the oldest tokens of each version, which are presented until the end. */
 function keep({ customer, access }: Tokens) {
   if (customer !== 0) {
     ofOthers[Math.floor(Math.random() * KEPT * 4) % (ofOthers.length + 1)] = access

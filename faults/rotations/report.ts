@@ -2,12 +2,12 @@ import { startPostgres } from '../postgres.ts'
 import { machine } from '../report.ts'
 import { drillRotations, type Outcome } from './drill.ts'
 
-/** The issue's floor. */
+/** The minimum that the requirement asks for. */
 const REQUESTS = 200_000
 
 const say = (line: string) => process.stdout.write(`${line}\n`)
 
-/** The drill and its figures. Answers the number of problems. */
+/** Runs the drill and prints its figures. Returns the number of problems. */
 export async function runRotations(rotations: number): Promise<number> {
   say(machine())
   const server = await startPostgres()
@@ -18,7 +18,7 @@ export async function runRotations(rotations: number): Promise<number> {
   return problems.length
 }
 
-/** In words; empty for nothing. */
+/** Describes each problem. Empty if the drill passed. */
 export function problemsOf({ findings, versions }: Outcome, rotations: number): string[] {
   const versionsMade = rotations + 1
   return [
