@@ -1,17 +1,17 @@
 #!/bin/sh
-# Makes the secrets that compose.yaml mounts, in deploy/secrets or the folder named. Run it as often as you like: what
-# is there stays as it is. Keep a copy of master_keys elsewhere: without it nothing in the database can be opened.
+# Creates the secrets that compose.yaml mounts, in deploy/secrets or in the given folder. It can be run repeatedly, and keeps
+# existing secrets. Keep a copy of master_keys elsewhere: without it, the secrets in the database can't be opened.
 set -eu
 umask 077
 
 dir=${1:-$(dirname "$0")/secrets}
 mkdir -p "$dir"
-# Compose mounts each file with its mode and owner, and Assay and Postgres run as users of their own there, so the files
-# are for all to read. What keeps the other users of this machine out is the folder, which isn't mounted.
+# Compose mounts each file with its mode and owner, and Assay and Postgres run as their own users there, so all users can read the
+# files. The folder, which isn't mounted, keeps out the other users of this machine.
 chmod 700 "$dir"
 
-# keep NAME VALUE: stores the value, unless the secret is there. The link makes the file appear whole or not at all,
-# and fails where there is one.
+# keep NAME VALUE: stores the value, unless the secret exists. The link makes the file appear completely or not at all, and fails
+# if it exists.
 keep() {
     if [ -e "$dir/$1" ]; then
         echo "$1: kept"
@@ -24,7 +24,7 @@ keep() {
     echo "$1: made"
 }
 
-# A value of its own line, so that a failing openssl ends the script before anything is stored.
+# On a separate line, so that a failing openssl ends the script before a secret is stored.
 master_key=$(openssl rand -base64 32)
 admin_token=$(openssl rand -hex 32)
 service=$(openssl rand -hex 32)

@@ -1,6 +1,6 @@
 /**
- * A backend that trusts its gateway: it answers with what it was told about the caller, and knows nothing of tokens.
- * Like any backend behind a gateway it must not be reachable past it, or its X-Auth-* headers can be anyone's.
+ * A backend that trusts its gateway: it returns the identity headers of the request, and does not handle tokens.
+ * Like any backend behind a gateway it must be reachable only through it, because a direct caller could forge X-Auth-* headers.
  */
 import { createServer, type IncomingMessage } from 'node:http'
 
@@ -14,7 +14,7 @@ function identity(headers: IncomingMessage['headers']) {
 const server = createServer((request, response) => {
   request.resume()
   const { method, url } = request
-  // The path alone: a query may hold what nobody should see repeated.
+  // Without the query, which may contain secrets.
   const path = url?.split('?')[0]
   response.setHeader('content-type', 'application/json')
   response.end(`${JSON.stringify({ method, path, identity: identity(request.headers) })}\n`)

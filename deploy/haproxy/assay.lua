@@ -1,24 +1,24 @@
--- The question to Assay, for haproxy.cfg: http-request lua.assay /verify?scope=orders:read
+-- Calls Assay, for haproxy.cfg: http-request lua.assay /verify?scope=orders:read
 --
--- It says yes by the variable txn.assay, and haproxy.cfg denies whatever lacks it: HAProxy goes on with a request whose
--- Lua has failed.
+-- For a yes it sets the variable txn.assay. haproxy.cfg denies requests without it, because HAProxy continues a request whose Lua
+-- has failed.
 
 local IDENTITY = {
   'x-auth-customer', 'x-auth-subject', 'x-auth-scope', 'x-auth-audience',
   'x-auth-session', 'x-auth-token-id', 'x-auth-expires', 'x-auth-claims',
 }
 
--- The socket of `listen assay`: HAProxy itself keeps the connections, and passes over a replica that is down.
+-- The socket of `listen assay`, where HAProxy itself keeps the connections and skips a replica that is down.
 local SOCKET = 'abns@assay'
 
--- All values of a header, as one. Two Authorization headers are thus no token, whichever of them was good.
+-- Joins all values of a header. So two Authorization headers are no valid token, even if one of them was.
 local function joined(headers, name)
   local values = {}
   for _, value in pairs(headers[name] or {}) do table.insert(values, value) end
   return table.concat(values, ', ')
 end
 
--- Only what Assay decides by. The client's other headers stay here.
+-- Sends only the headers that Assay uses. The client's other headers are not sent.
 local function question_of(txn)
   local given = txn.http:req_get_headers()
   local headers = { host = { 'assay' }, ['x-request-id'] = { joined(given, 'x-request-id') } }
@@ -36,8 +36,8 @@ local function refuse(txn, status, name, value)
   txn:done(reply)
 end
 
--- haproxy.cfg has taken off what the client sent under these names. False if there was no room for all of them
--- (tune.maxrewrite): a part of an identity is none.
+-- haproxy.cfg has removed the client's headers with these names. Returns false if there was no room for all of them
+-- (tune.maxrewrite), because a partial identity must not be used.
 local function identify(txn, headers)
   for _, name in ipairs(IDENTITY) do
     local value = joined(headers, name)
@@ -57,14 +57,14 @@ core.register_action('assay', { 'http-req' }, function(txn, question)
     headers = question_of(txn),
   })
   local headers = answer.headers or {}
-  -- Exactly 200, with whose token it is: whatever says less isn't Assay.
+  -- Only a 200 with the customer of the token is a yes; any other 2xx does not come from Assay.
   local names = joined(headers, 'x-auth-customer') ~= ''
   if answer.status == 200 and names and identify(txn, headers) then
     txn:set_var('txn.assay', 'yes')
   elseif answer.status == 401 or answer.status == 403 then
     refuse(txn, answer.status, 'www-authenticate', joined(headers, 'www-authenticate'))
   else
-    -- It isn't known whose token it is: the client should ask again.
+    -- It is unknown whether the token is valid, so the client should retry.
     refuse(txn, 503, 'retry-after', '1')
   end
 end, 1)

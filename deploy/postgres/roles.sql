@@ -1,4 +1,4 @@
--- Two roles for Assay, so that the servers can't change the schema:
+-- Creates two roles for Assay, so that the servers can't change the schema:
 --
 --     assay_migrate   owns the schema assay and runs the migrations (npm run migrate; in the image: migrate)
 --     assay_serve     reads and writes rows; DATABASE_URL of every server names it
@@ -8,7 +8,7 @@
 --     psql -v ON_ERROR_STOP=1 -f deploy/postgres/roles.sql DATABASE
 --     psql -c '\password assay_migrate' -c '\password assay_serve' DATABASE
 --
--- If the schema exists already, hand it and all that is in it to assay_migrate as well:
+-- If the schema exists already, also transfer it and its contents to assay_migrate:
 --     reassign owned by OLD_ROLE to assay_migrate;
 
 create role assay_migrate login;
@@ -20,7 +20,7 @@ grant assay_migrate to current_user;
 create schema if not exists assay authorization assay_migrate;
 grant usage on schema assay to assay_serve;
 
--- What is there, and what later migrations add.
+-- Existing objects, and those that later migrations add.
 grant select, insert, update, delete on all tables in schema assay to assay_serve;
 grant select, usage on all sequences in schema assay to assay_serve;
 grant execute on all functions in schema assay to assay_serve;
@@ -31,7 +31,7 @@ alter default privileges for role assay_migrate in schema assay
 alter default privileges for role assay_migrate in schema assay
   grant execute on functions to assay_serve;
 
--- Nobody but the owner deletes from the audit. Migrations do the same, where they run after this.
+-- Only the owner deletes from the audit. Migrations that run later do the same.
 do $$ begin
   if to_regprocedure('assay.protect_audit()') is not null then
     perform assay.protect_audit();
