@@ -4,12 +4,12 @@ import { DatabaseError } from '../db/errors.ts'
 import { Batcher, type BatcherOptions, byNumber } from '../server/lib/batcher.ts'
 import { Unavailable } from '../server/lib/errors.ts'
 
-/** An act is called by its customer, and then by anything else. */
+/** An act is identified by its customer, followed by anything else. */
 const owner = (item: string) => item.split('-')[0]!
 const POSTGRES: BatcherOptions<string> = { database: { kind: 'postgres' }, owner }
 const EMBEDDED: BatcherOptions<string> = { database: { kind: 'embedded' }, concurrency: 2, owner }
 
-/** What is under way ends when the test says so, in the order in which it began. */
+/** The test ends running statements, in the order in which they began. */
 function held(options = POSTGRES) {
   const begun: string[][] = []
   const ends: ((outcome: Error | undefined) => void)[] = []
@@ -28,8 +28,8 @@ function held(options = POSTGRES) {
 
 const refusal = new DatabaseError('22P05', undefined, undefined)
 
-describe('acts that come together', () => {
-  test('the first waits for nobody; what comes meanwhile shares the next statement', async () => {
+describe('concurrent acts', () => {
+  test('the first does not wait; those that arrive during its statement share the next one', async () => {
     const { begun, end, add } = held()
     const done = Promise.all(['a', 'b', 'c'].map(add))
     expect(begun).toEqual([['a']])
@@ -39,7 +39,7 @@ describe('acts that come together', () => {
     expect(await done).toEqual(['did a', 'did b', 'did c'])
   })
 
-  test('several statements may be under way, and no more', async () => {
+  test('several statements may run at the same time, up to a limit', async () => {
     const { begun, end, add } = held({ ...POSTGRES, concurrency: 2 })
     const done = Promise.all(['a', 'b', 'c', 'd'].map(add))
     expect(begun).toEqual([['a'], ['b']])
@@ -50,7 +50,7 @@ describe('acts that come together', () => {
     expect(await done).toEqual(['did a', 'did b', 'did c', 'did d'])
   })
 
-  test('at most a hundred share one', async () => {
+  test('at most a hundred share one statement', async () => {
     const { begun, end, add } = held()
     const done = Promise.all(Array.from({ length: 202 }, (_, i) => add(String(i))))
     for (let statements = 0; statements < 4; statements++) await end()
@@ -58,13 +58,13 @@ describe('acts that come together', () => {
     await done
   })
 
-  test('ten thousand wait at most: the next is told at once', async () => {
+  test('at most ten thousand wait: the next is refused at once', async () => {
     const { add } = held()
     for (let i = 0; i <= 10_000; i++) void add('one-waits')
     await expect(add('one-too many')).rejects.toThrow(Unavailable)
   })
 
-  test('a statement takes one act of each customer in turn, and of each the oldest first', async () => {
+  test('a statement takes one act of each customer in turn, the oldest first', async () => {
     const { begun, end, add } = held()
     const done = Promise.all(['x', 'a-1', 'a-2', 'a-3', 'b-1', 'c-1', 'c-2'].map(add))
     await end()
@@ -83,7 +83,7 @@ describe('acts that come together', () => {
     expect(begun[1]).toEqual(expect.arrayContaining(['few-1', 'few-2']))
   })
 
-  test('where the queue is full of customers with one act each, the next is told at once', async () => {
+  test('if the queue is full of customers with one act each, the next act is refused at once', async () => {
     const { begun, end, add } = held()
     const done = Promise.all(Array.from({ length: 10_001 }, (_, i) => add(`${i}-waits`)))
     await expect(add('next')).rejects.toThrow(Unavailable)
@@ -92,7 +92,7 @@ describe('acts that come together', () => {
     await done
   })
 
-  test('where the queue is full, a customer with few acts takes the place of the newest of one with most', async () => {
+  test('if the queue is full, an act of a customer with few replaces the newest act of one with most', async () => {
     const { begun, end, add } = held()
     void add('many-first')
     const many = Array.from({ length: 10_000 }, (_, i) => add(`many-${i}`))
@@ -104,7 +104,7 @@ describe('acts that come together', () => {
 })
 
 describe('on the embedded database', () => {
-  test('acts of one turn of the event loop share a statement, the first one too', async () => {
+  test('acts of one turn of the event loop share a statement, including the first', async () => {
     const { begun, end, add } = held(EMBEDDED)
     const done = Promise.all(['a', 'b', 'c'].map(add))
     expect(begun).toEqual([])
@@ -114,7 +114,7 @@ describe('on the embedded database', () => {
     expect(await done).toEqual(['did a', 'did b', 'did c'])
   })
 
-  test('one statement is under way at a time, and the next takes what one more turn brings', async () => {
+  test('one statement runs at a time, and the next also takes the acts of one more turn', async () => {
     const { begun, end, add } = held(EMBEDDED)
     const first = add('a')
     await turn()
@@ -138,7 +138,7 @@ describe('a statement that fails', () => {
       shared: [['first', 'good', 'bad', 'better'], ['first'], ['good'], ['bad'], ['better']],
     },
   ])(
-    'where one act is refused, the others are done all the same ($options.database.kind)',
+    'if one act is refused, the others still succeed ($options.database.kind)',
     async ({ options, shared }) => {
       const ran: string[][] = []
       const grouped = new Batcher<string, string>(async items => {
@@ -160,7 +160,7 @@ describe('a statement that fails', () => {
     },
   )
 
-  test('where the database stops answering while acts are repeated alone, the rest fail at once', async () => {
+  test('if the database stops answering while acts are repeated alone, the rest fail at once', async () => {
     const { begun, end, add } = held()
     const outcomes = Promise.allSettled(['a', 'b', 'c', 'd'].map(add))
     await end()
@@ -175,7 +175,7 @@ describe('a statement that fails', () => {
     expect(begun).toEqual([['a'], ['b', 'c', 'd'], ['b']])
   })
 
-  test('where the database does not answer, nothing is done again, and who waits behind is told at once', async () => {
+  test('if the database does not answer, nothing is repeated, and waiting acts fail at once', async () => {
     const { begun, end, add } = held()
     const outcomes = Promise.allSettled(['a', 'b', 'c'].map(add))
     await end(new Unavailable('gone', 'database'))

@@ -6,12 +6,12 @@ import type { Sample } from '../bench/load.ts'
 import { rowOf } from '../bench/table.ts'
 import { assertMeasured, fixed, part, type Run, TARGETS, type Target, targetsOf } from '../bench/targets.ts'
 
-/** What the bench works out from what it measured. `npm run bench` measures. */
+/** The results that the bench calculates from its measurements. `npm run bench` measures. */
 
 const NOWHERE = 'postgres://nowhere.invalid/none'
 
 describe('targets', () => {
-  test('all that they need is measured', () => {
+  test('every measurement that they need is made', () => {
     const contenders = contendersOf(NOWHERE).map(({ name }) => name)
     const figures = figuresOf(NOWHERE).flatMap(({ names }) => names)
     assertMeasured(TARGETS, [...contenders, ...figures])
@@ -34,8 +34,8 @@ describe('targets', () => {
     ...(most && { most }),
   })
 
-  test('a ratio is the median of the rounds’ ratios, and holds at its bound', () => {
-    // Of the medians it would be 20 : 30.
+  test('a ratio is the median of the rounds’ ratios, and passes at exactly its bound', () => {
+    // The ratio of the medians would be 20 : 30.
     const run = runOf(['a', [10, 20, 60]], ['b', [20, 80, 30]])
     expect(targetsOf(run, [target(0.5)])).toMatch(/\| a : b +\|.*\| >= 0\.50 \| +0\.50 \| +holds \|/)
     expect(targetsOf(run, [target(0.51)])).toMatch(/0\.50 \| MISSED \|/)
@@ -43,23 +43,23 @@ describe('targets', () => {
     expect(targetsOf(run, [target(0.49, true)])).toMatch(/0\.50 \| MISSED \|/)
   })
 
-  test('one of which nothing is asked is stated', () => {
+  test('one without a bound is reported only', () => {
     const { asked, ...stated } = target(0.5)
     const run = runOf(['a', [10]], ['b', [20]])
     expect(targetsOf(run, [stated])).toMatch(/\| a : b +\| +\| +\| +0\.50 \| stated \|/)
   })
 
-  test('one of which a part could not be measured has failed', () => {
+  test('one with a part that could not be measured has failed', () => {
     const run = { ...runOf(['a', [10]]), failed: new Set(['b']) }
     expect(targetsOf(run, [target(0.5)])).toMatch(/\| a : b +\| +\| +\| +\| FAILED \|/)
   })
 
-  test('one of which a part did not take part is not told', () => {
+  test('one with a part that was not selected is not reported', () => {
     expect(targetsOf(runOf(['a', [10]]), [target(0.5)])).toBe('')
   })
 })
 
-test('lines of code are those that are neither empty nor a comment’s', () => {
+test('lines of code are those that are neither empty nor comments', () => {
   const text = `
 /** One line. */
 import { a } from 'a' // beside code

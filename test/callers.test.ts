@@ -10,12 +10,12 @@ import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 import { bearer, claimsOf, SERVICE, type Tokens } from './support/world.ts'
 
-/** The snippets of docs/callers.md as they stand there, each in a process of its own, beside a real Assay. */
+/** The snippets of docs/callers.md, unchanged, each in its own process beside a real Assay. */
 
 const ROOT = join(import.meta.dirname, '..')
 const page = readFileSync(join(ROOT, 'docs/callers.md'), 'utf8')
 
-/** By the names that their blocks bear. */
+/** The snippets by the names of their blocks. */
 const snippets = Object.fromEntries(
   [...page.matchAll(/^```js (\S+)\n(.*?)^```$/gms)].map(([, name, code]) => [name!, code!]),
 )
@@ -28,12 +28,12 @@ const caching = (file: string) =>
     "import { verify as ask } from './assay.js'\nimport { cached } from './cached.js'\nconst verify = cached(ask)",
   )
 
-/** What is started, by its file; some of them changed in the way that the page tells. */
+/** The programs to start, by file; some have the changes that the page describes. */
 const started: Record<string, string> = {
   'express.js': snippets['express.js']!,
   'fastify.js': snippets['fastify.js']!,
   'hono.js': snippets['hono.js']!,
-  // Next's part of it: a handler takes a Request and answers a Response.
+  // The part of Next: a handler takes a Request and returns a Response.
   'next.js': `import { serve } from '@hono/node-server'
     import { GET } from './app/orders/route.js'
     serve({ fetch: request => GET(request), port: Number(process.env.PORT) })`,
@@ -42,7 +42,7 @@ const started: Record<string, string> = {
   'caching.js': caching('hono.js'),
 }
 const names = Object.keys(started)
-/** Those that remember nothing. */
+/** The snippets without a cache. */
 const exact = names.filter(name => name !== 'caching.js')
 
 const dir = mkdtempSync(join(tmpdir(), 'assay-callers-'))
@@ -50,7 +50,7 @@ const services = new Map<string, { url: string; child: ChildProcess }>()
 let assay: Running
 let port: number
 let customer: { id: string; apiKey: string }
-/** As ASSAY_ID and ASSAY_SECRET: from the settings, or made by an operator. */
+/** The values of ASSAY_ID and ASSAY_SECRET: from the settings, or created by an operator. */
 let made: { id: string; secret: string }
 
 beforeAll(async () => {
@@ -82,7 +82,7 @@ function writeFiles(files: Record<string, string>) {
   }
 }
 
-/** As its user would, on a port of its own; resolves once it answers anything. */
+/** Starts a snippet as its user would, on its own port; resolves once it answers. */
 async function start(name: string) {
   const own = await freePort()
   const { id, secret } = name === 'made-by-an-operator.js' ? made : SERVICE
@@ -139,7 +139,7 @@ test('every block of the page that Node can run is run here', () => {
 })
 
 describe.each(names)('%s', name => {
-  test('lets a good token in, and knows whose it is', async () => {
+  test('accepts a valid token, and knows its identity', async () => {
     const subject = 'ürsula %2F 名'
     const { access_token } = await issue({ subject, refresh: true, claims: { plan: 'göld' } })
     const { sid, jti, exp } = claimsOf(access_token)
@@ -157,14 +157,14 @@ describe.each(names)('%s', name => {
     })
   })
 
-  test('of a token without a session and claims it says so', async () => {
+  test('reports a token without a session and claims as such', async () => {
     const { access_token } = await issue({ scope: 'orders:read' })
     const identity = (await (await orders(name, bearer(access_token))).json()) as object
     expect(identity).toMatchObject({ subject: 'user-42', scopes: ['orders:read'], claims: {} })
     expect(identity).not.toHaveProperty('session')
   })
 
-  test('turns away who has no token, with the challenge', async () => {
+  test('refuses a request without a token, with the challenge', async () => {
     for (const headers of [{}, { Authorization: 'Basic YTpi' }] as Record<string, string>[]) {
       const answer = await orders(name, headers)
       expect(answer.status).toBe(401)
@@ -173,7 +173,7 @@ describe.each(names)('%s', name => {
     }
   })
 
-  test('turns away who has a bad one', async () => {
+  test('refuses a bad token', async () => {
     const { access_token, refresh_token } = await issue({ refresh: true })
     for (const bad of [
       'garbage',
@@ -188,7 +188,7 @@ describe.each(names)('%s', name => {
     }
   })
 
-  test('turns away whose token lacks the scope, with 403', async () => {
+  test('refuses a token without the scope, with 403', async () => {
     for (const scope of ['orders:write', 'orders:readall', '']) {
       const answer = await orders(name, bearer((await issue({ scope: scope || undefined })).access_token))
       expect(answer.status).toBe(403)
@@ -197,17 +197,17 @@ describe.each(names)('%s', name => {
   })
 })
 
-test.each(exact)('%s turns a token away as soon as it is revoked', async name => {
+test.each(exact)('%s refuses a token as soon as it is revoked', async name => {
   const { access_token } = await issue()
   expect((await orders(name, bearer(access_token))).status).toBe(200)
   await revoke(access_token)
   expect((await orders(name, bearer(access_token))).status).toBe(401)
 })
 
-describe('what is cached', () => {
+describe('a cached answer', () => {
   const ask = async (token: string) => (await orders('caching.js', bearer(token))).status
 
-  test('is accepted after its revocation for as long as the page says, and no longer', async () => {
+  test('accepts a revoked token for as long as documented, and no longer', async () => {
     const { access_token } = await issue()
     const asked = performance.now()
     expect(await ask(access_token)).toBe(200)
@@ -231,8 +231,8 @@ describe('what is cached', () => {
     expect(await ask(access_token)).toBe(401)
   })
 
-  test('has a bound, knows rules apart, and keeps no "no" and no "unknown"', async () => {
-    // In a process of its own, for this one transforms what it imports.
+  test('is limited in number, depends on the rule, and is never a refusal or an unknown state', async () => {
+    // In its own process, because vitest transforms imports in this one.
     const child = spawn(process.execPath, ['--input-type=module', '--eval', TRY_CACHE], { cwd: dir })
     let output = ''
     child.stdout.on('data', chunk => {
@@ -270,8 +270,8 @@ const TRY_CACHE = `
     ],
   }))`
 
-/** From here on Assay is away; what is asked about is a token that nobody has seen. */
-describe('unknown is 503, neither yes nor 401', () => {
+/** From here on Assay is away; the requests use tokens that were never verified. */
+describe('an unknown state is 503, neither accepted nor 401', () => {
   let token: string
   const expectUnknown = async (name: string) => {
     const answer = await orders(name, bearer(token))
@@ -291,12 +291,12 @@ describe('unknown is 503, neither yes nor 401', () => {
     expect(took).toBeLessThan(8_000)
   })
 
-  test('when nobody is there', async () => {
+  test('when Assay is not running', async () => {
     await assay.stop('SIGINT')
     for (const name of names) await expectUnknown(name)
   })
 
-  /** In Assay's place. Answers how many connections it got. */
+  /** A server in place of Assay. Returns how many connections it got. */
   async function impostor(answer: RequestListener, at = port) {
     let connections = 0
     const server = createServer(answer).listen(at, '127.0.0.1')
@@ -320,15 +320,15 @@ describe('unknown is 503, neither yes nor 401', () => {
   const ACTIVE = { active: true, token_type: 'Bearer', client_id: 'eve', sub: 'eve', scopes: ['orders:read'] }
   const sayYes: RequestListener = (_, response) => response.writeHead(200, YES).end(JSON.stringify(ACTIVE))
 
-  test('a plain yes from where Assay was would be one', async () => {
+  test('a plain 200 at Assay’s address would be accepted', async () => {
     await impostor(sayYes)
     for (const name of names) expect((await orders(name, bearer(token))).status).toBe(200)
-    // Otherwise what follows might be answered from memory.
+    // Otherwise the following requests might be answered from the cache.
     token = `${token.slice(0, -1)}x`
   })
 
   test.each([301, 302, 303, 307, 308])(
-    'a redirect (%i) is not followed, to a yes or anywhere',
+    'a redirect (%i) is not followed, neither to an accepting answer nor elsewhere',
     async status => {
       const elsewhere = await freePort()
       const { connections } = await impostor(sayYes, elsewhere)
@@ -354,18 +354,18 @@ describe('unknown is 503, neither yes nor 401', () => {
     for (const name of names) await expectUnknown(name)
   })
 
-  test('a 401 for the own credential is not the client’s', async () => {
+  test('a 401 for the caller’s own credential is not passed on to the client', async () => {
     await impostor((_, response) => response.writeHead(401).end('{"error":"invalid_client"}'))
     await expectUnknown('introspecting.js')
   })
 
-  test('an active token that is no access token lets nobody in', async () => {
+  test('an active token that is not an access token is refused', async () => {
     const { token_type, ...refresh } = ACTIVE
     await impostor((_, response) => response.writeHead(200).end(JSON.stringify(refresh)))
     expect((await orders('introspecting.js', bearer(token))).status).toBe(401)
   })
 
-  test('connections are used again', async () => {
+  test('connections are reused', async () => {
     const { connections } = await impostor((_, response) =>
       response.writeHead(401, { 'Content-Length': '0' }).end(),
     )

@@ -14,7 +14,7 @@ import { type Running, runCli, type Settings, startAssay, stopAll, until } from 
 import { findProgram } from './support/program.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** The command line as operators use it: in a process of its own, against a server in another. */
+/** The command line as operators use it: in its own process, against a server in another. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const DATA_DIR = join(root, 'data')
@@ -35,7 +35,7 @@ afterAll(async () => {
 const assay = (words: string, input?: string, more: Settings = {}) =>
   runCli({ ...settings, ...more }, words.split(' '), input)
 
-/** What it prints for scripts. Fails where the command does. */
+/** The output of a command for scripts. Fails if the command fails. */
 async function json(words: string, input?: string) {
   const { code, stdout, stderr } = await assay(`${words} --json`, input)
   if (code !== 0) throw new Error(`assay ${words} ended with ${code}: ${stderr}`)
@@ -44,7 +44,7 @@ async function json(words: string, input?: string) {
 
 const newCustomer = () => json(`customers create ${crypto.randomUUID()}@example.com --name Ann`)
 
-/** A session of a user of the customer's. */
+/** Starts a session of one of the customer's users. */
 async function session({ api_key }: { api_key: string }, subject = 'user-1') {
   const answer = await fetch(`${server.url}/issue`, {
     method: 'POST',
@@ -57,19 +57,19 @@ async function session({ api_key }: { api_key: string }, subject = 'user-1') {
 const verify = async (token: string) =>
   (await fetch(`${server.url}/verify`, { headers: { Authorization: `Bearer ${token}` } })).status
 
-test('docs/cli.md is what the program says of itself (npm run docs)', () => {
+test('docs/cli.md equals the program’s own description (npm run docs)', () => {
   expect(readFileSync(join(import.meta.dirname, '../docs/cli.md'), 'utf8')).toBe(createReference(program))
 })
 
 const pathOf = (command: AssayCommand) => command.path().join(' ')
 
-test('every command has an example of its own', () => {
+test('every command has its own example', () => {
   expect(program.leaves().length).toBeGreaterThan(25)
   for (const command of program.leaves())
     expect(readHelp(command)).toContain(`\nExample:\n  assay ${pathOf(command)}`)
 })
 
-test('help fits 80 columns, but for examples, which are to be copied', () => {
+test('help fits 80 columns, except examples, which are meant to be copied', () => {
   const tooLong = (command: AssayCommand) =>
     readHelp(command)
       .split('\n')
@@ -77,7 +77,7 @@ test('help fits 80 columns, but for examples, which are to be copied', () => {
   expect(program.all().flatMap(tooLong)).toEqual([])
 })
 
-test('help is an answer, and a mistake is none', async () => {
+test('help goes to stdout with code 0, and a mistake does not', async () => {
   for (const words of ['--help', 'help', 'customers --help', 'customers list --help', 'audit -h']) {
     const { code, stdout, stderr } = await assay(words)
     expect({ words, code, stderr }).toEqual({ words, code: 0, stderr: '' })
@@ -102,7 +102,7 @@ test('help is an answer, and a mistake is none', async () => {
   }
 })
 
-test('a mistake is told with what was meant, and without a value that may be a secret', async () => {
+test('an error suggests the right spelling, and repeats no value that may be a secret', async () => {
   const told = async (words: string) => (await assay(words)).stderr
   expect(await told('custmers list')).toContain('Did you mean customers?')
   expect(await told('customers lst')).toContain('Did you mean list?')
@@ -111,7 +111,7 @@ test('a mistake is told with what was meant, and without a value that may be a s
     expect(await told(words)).toMatch(/^assay: (?!.*s3cret).*; see assay .* --help\n$/)
 })
 
-test('--json is refused where no server answers', async () => {
+test('--json is refused for commands that do not call a server', async () => {
   const refused = program.leaves().filter(command => !readHelp(command).includes('--json'))
   expect(refused.map(pathOf)).toEqual(['serve', 'migrate', 'completion'])
   for (const name of refused.map(pathOf)) {
@@ -309,7 +309,7 @@ test.each([
   expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('an id has only') })
 })
 
-test('everyone is revoked, when that is meant', async () => {
+test('everyone is revoked only after a confirmation', async () => {
   const made = await newCustomer()
   const { access_token } = await session(made)
   expect(await assay('revoke everyone')).toMatchObject({
@@ -323,13 +323,13 @@ test('everyone is revoked, when that is meant', async () => {
   expect((await json('audit --type everyone.revoked'))[0]).toMatchObject({ actor: 'operator:admin' })
 })
 
-test('the clock is shown, and where nothing is held there is nothing to confirm', async () => {
+test('the clock is shown, and without a hold there is nothing to confirm', async () => {
   expect(Date.parse((await json('clock show')).database_time)).toBeGreaterThan(0)
   expect((await assay('clock show')).stdout).toMatch(/^deletion\s+not held$/m)
   expect((await assay('clock confirm')).stdout).toContain('nothing to confirm')
 })
 
-test.skipIf(!findProgram('script'))('whoever sits at a terminal types a word to confirm', async () => {
+test.skipIf(!findProgram('script'))('an operator at a terminal types a word to confirm', async () => {
   const { access_token } = await session(await newCustomer())
   const typing = async (word: string) => {
     const command = `${process.execPath} ${join(import.meta.dirname, '../cli/main.ts')} revoke everyone`
@@ -351,7 +351,7 @@ test.skipIf(!findProgram('script'))('whoever sits at a terminal types a word to 
   expect(await verify(access_token)).toBe(401)
 })
 
-test('why a token is refused, and who did that, is found', async () => {
+test('the reason why a token is refused, and who caused it, can be found', async () => {
   const made = await newCustomer()
   const { id } = made.customer
   const { access_token, session_id } = await session(made)
@@ -364,7 +364,7 @@ test('why a token is refused, and who did that, is found', async () => {
   expect(event).toMatchObject({ actor: 'operator:admin', session_id })
 })
 
-test('an export of the audit ends with the cursor that continues it', async () => {
+test('an export of the audit ends with the cursor to continue it', async () => {
   const { customer } = await newCustomer()
   const exported = async (more = '') => {
     const { code, stdout, stderr } = await assay(`audit --customer ${customer.id} --export${more}`)
@@ -388,7 +388,7 @@ test('an export of the audit ends with the cursor that continues it', async () =
   expect((await assay(`audit --after ${cursor}`)).code).toBe(64)
 })
 
-test('a token to try things with', async () => {
+test('a token to try requests with', async () => {
   const { api_key } = await newCustomer()
   const { code, stdout } = await assay('token --subject user-9 --scope read', undefined, {
     ASSAY_API_KEY: api_key,
@@ -399,11 +399,11 @@ test('a token to try things with', async () => {
   expect((await assay('token', undefined, { ASSAY_API_KEY: `${api_key}x` })).code).toBe(77)
 })
 
-test('whether it is ready, and which replicas there are', async () => {
+test('the readiness and the replicas', async () => {
   expect(await json('status')).toMatchObject({ status: 'ok', replicas: [{ version: '0.1.0' }] })
 })
 
-test('what others wrote does not draw on the terminal', () => {
+test('text from others cannot control the terminal', () => {
   const drawing = ['a\u001b[31mb', 'a\u009b31mb', 'a\r\nb', 'a\u0000b', { a: '\u001b]0;x\u0007' }]
   expect(printable('a\u202eb\u2066c\u2028')).toBe('a\\u202eb\\u2066c\\u2028')
   const bidi = { name: 'a\u202eb\u200f' }
@@ -413,7 +413,7 @@ test('what others wrote does not draw on the terminal', () => {
   expect(table(['one'], [['a\nb']])).toBe('ONE\na?b')
 })
 
-describe('a server that is not as it should be', () => {
+describe('a server with a fault', () => {
   let odd: Server
   let answer: { status: number; body: string; delay?: number; location?: string }
   let paths: Record<string, typeof answer> = {}
@@ -463,10 +463,10 @@ describe('a server that is not as it should be', () => {
 
   const oddUrl = () => `http://127.0.0.1:${(odd.address() as AddressInfo).port}`
 
-  test('is not ready: what failed is shown, and a database that is away is not asked for the replicas', async () => {
+  test('is not ready: the failed checks are shown, and the replicas are not requested while the database is away', async () => {
     const checks = { accepting: 'ok', state: 'failed', database: 'failed', migrations: 'unknown' }
     paths = { '/readyz': { status: 503, body: JSON.stringify({ status: 'unavailable', checks }) } }
-    // Asked for, the replicas would make it end with 76: a database that is known to be away is not waited for.
+    // The request would end the command with 76, so it is not sent while the database is known to be away.
     answer = { status: 200, body: '<html>' }
     const status = await assay('status', undefined, { ASSAY_URL: oddUrl() })
     expect(status).toMatchObject({ code: 75, stderr: '' })
@@ -485,7 +485,7 @@ describe('a server that is not as it should be', () => {
     paths = {}
   })
 
-  test('redirects, as from http to https: the operator token goes no further', async () => {
+  test('redirects, as from http to https: the operator token is not sent to the new address', async () => {
     answer = { status: 301, body: '', location: 'https://auth.example.com/admin/customers' }
     for (const words of ['status', 'customers list'])
       expect(await assay(words, undefined, { ASSAY_URL: oddUrl() })).toMatchObject({
@@ -499,18 +499,18 @@ describe('a server that is not as it should be', () => {
     'localhost:3001',
     'ftp://auth.example.com',
     'http://admin:s3cret@auth.example.com',
-  ])('has the URL %s, which can not be used and is not repeated', async url => {
+  ])('has the unusable URL %s, which the error does not repeat', async url => {
     const ended = await assay('status', undefined, { ASSAY_URL: url })
     expect(ended).toMatchObject({ code: 78, stderr: expect.stringMatching(/ASSAY_URL must begin with http/) })
     expect(ended.stderr).not.toContain('s3cret')
   })
 
-  test('is not there', async () => {
+  test('is not running', async () => {
     const ended = await assay('status', undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
     expect(ended).toMatchObject({ code: 69, stderr: expect.stringContaining('ASSAY_URL') })
   })
 
-  test('takes no token, a wrong one, or one that only reads', async () => {
+  test('accepts no missing, wrong or read-only token', async () => {
     const show = (more: Settings) => assay('customers create x@example.com', undefined, more)
     expect(await show({ DATA_DIR: root })).toMatchObject({
       code: 77,

@@ -10,7 +10,7 @@ const find = (trusted: string[], peer: string | undefined, forwardedFor?: string
 
 const PROXY = '127.0.0.1'
 
-describe('the first address that is no trusted proxy is the client', () => {
+describe('the first address that is not a trusted proxy is the client', () => {
   test.each([
     ['without a proxy', [], '203.0.113.1', '198.51.100.1', '203.0.113.1'],
     ['with a peer that is no proxy', ['10.0.0.0/8'], '203.0.113.1', '198.51.100.1, 10.0.0.1', '203.0.113.1'],
@@ -45,7 +45,7 @@ describe('the first address that is no trusted proxy is the client', () => {
   })
 })
 
-describe('an IPv4 address in IPv6 is an IPv4 address', () => {
+describe('an IPv4 address in IPv6 notation is an IPv4 address', () => {
   test.each([
     ['of the peer', [PROXY], '::ffff:127.0.0.1', undefined, PROXY],
     ['of a proxy', [PROXY], '::ffff:127.0.0.1', '203.0.113.1', '203.0.113.1'],
@@ -56,12 +56,12 @@ describe('an IPv4 address in IPv6 is an IPv4 address', () => {
     expect(find(trusted, peer, forwardedFor)).toBe(client)
   })
 
-  test('and no range of IPv6 holds it', () => {
+  test('and no IPv6 range contains it', () => {
     expect(find(['::/1'], '10.0.0.1', '203.0.113.1')).toBe('10.0.0.1')
   })
 })
 
-describe('a port is no part of the address', () => {
+describe('a port is not part of the address', () => {
   test.each([
     ['of a client', [PROXY], PROXY, '203.0.113.8:51234', '203.0.113.8'],
     ['of a client with IPv6', [PROXY], PROXY, '[2001:db8::9]:443', '2001:db8::9'],
@@ -79,7 +79,7 @@ describe('a port is no part of the address', () => {
     expect(find(trusted, peer, forwardedFor)).toBe(client)
   })
 
-  test('where IPv6 has no brackets the last group stays a group', () => {
+  test('in IPv6 without brackets the last group is not a port', () => {
     expect(find([PROXY], PROXY, '2001:db8::9:443')).toBe('2001:db8::9:443')
   })
 })
@@ -95,29 +95,29 @@ describe('the log warns once', () => {
     return lines.map(line => JSON.parse(line).msg)
   }
 
-  test('that a trusted proxy sends no address, and never what it sent', () => {
+  test('that a trusted proxy sends no valid address, without repeating it', () => {
     const [warning, ...more] = warningsOf([PROXY], '203.0.113.1', 'unknown', 'canary', 'canary, unknown')
     expect(warning).toMatch(/no IP address, with or without a port: .*Let it send the client's address/)
     expect(warning).not.toMatch(/canary|unknown/)
     expect(more).toEqual([])
   })
 
-  test('that TRUST_PROXY is empty, but not of what a stranger sends', () => {
+  test('that TRUST_PROXY is empty, without repeating what a stranger sends', () => {
     expect(warningsOf([], 'unknown')).toEqual([expect.stringMatching(/TRUST_PROXY is empty/)])
     expect(warningsOf(['10.0.0.1'], 'unknown')).toEqual([])
   })
 
-  test('and not at all where ports are sent, or members are empty', () => {
+  test('and never where ports are sent, or members are empty', () => {
     expect(warningsOf([PROXY], '203.0.113.8:51234', '[2001:db8::9]:443', '', ',', '203.0.113.8,')).toEqual([])
   })
 })
 
-test('an address of a link may name its interface', () => {
+test('a link-local address may have an interface name', () => {
   expect(find(['fe80::/10'], 'fe80::1%eth0', '203.0.113.1')).toBe('203.0.113.1')
   expect(find([PROXY], PROXY, 'fe80::1%eth0')).toBe('fe80::1%eth0')
 })
 
-describe('what is no address is never taken for one', () => {
+describe('an invalid address is never accepted as one', () => {
   test.each([
     'unknown',
     '_hidden',
@@ -163,8 +163,8 @@ test('without a peer there is no client', () => {
   expect(find([PROXY], undefined, '203.0.113.1')).toBe(undefined)
 })
 
-/** What costs most: every hop is trusted. The farthest one that is looked at is then the client. */
-test('of a long header a bounded number of hops is read', () => {
+/** The worst case: every hop is trusted. The farthest hop that is read is then the client. */
+test('only a limited number of hops of a long header is read', () => {
   const hops = Array.from({ length: 900 }, (_, i) => `10.0.${i >> 8}.${i & 255}`)
   expect(find(['10.0.0.0/8'], '10.255.0.1', hops.join(','))).toBe(hops.at(-32))
 })

@@ -15,12 +15,12 @@ import { bearerToken } from '../server/http/credentials.ts'
 type Environment = Record<string, string>
 
 let made = 0
-/** As good as random, and the same in every run. */
+/** Looks random, and is the same in every run. */
 const secretBytes = () => createHash('sha256').update(`${made++}`).digest()
 const random = () => secretBytes().toString('base64')
 const hex = () => secretBytes().toString('hex')
 const POSTGRES = 'postgres://assay:p%23w@db.internal:5432/assay'
-/** The least that a server on Postgres needs. */
+/** The minimum settings of a server on Postgres. */
 const onPostgres = () => ({ DATABASE_URL: POSTGRES, MASTER_KEYS: `m1:${random()}`, ADMIN_TOKEN: random() })
 
 function noFile(): never {
@@ -41,7 +41,7 @@ function problemsOf(env: Environment, files: Record<string, string> = {}): strin
   return []
 }
 
-/** What a refused setting looks like: one problem, about that setting, with an example. */
+/** A refused setting gives one problem that names the setting and has an example. */
 function refusal(name: string) {
   return [expect.stringMatching(new RegExp(`^${name}(_FILE)?(, entry \\d+)?: .+ for example .+$`))]
 }
@@ -79,7 +79,7 @@ test('without any setting the server is embedded, and every default is as docume
   })
 })
 
-test('an empty setting is an unset one', () => {
+test('an empty setting counts as unset', () => {
   const empty = SETTINGS.flatMap(({ name }) => [
     [name, ''],
     [`${name}_FILE`, ''],
@@ -87,7 +87,7 @@ test('an empty setting is an unset one', () => {
   expect(load(Object.fromEntries(empty))).toEqual(load({}))
 })
 
-test('the list of settings says which have a default and which are secret', () => {
+test('the list of settings marks defaults and secrets', () => {
   expect(SETTINGS).toHaveLength(26)
   expect(SETTINGS.every(({ about }) => about.length > 0)).toBe(true)
   const secrets = SETTINGS.filter(({ secret }) => secret).map(({ name }) => name)
@@ -144,7 +144,7 @@ test.each([
   ['2', 2],
   ['64', 64],
   ['auto', 'auto'],
-])('WORKERS=%s is read, with Postgres', (text, workers) => {
+])('WORKERS=%s is accepted with Postgres', (text, workers) => {
   expect(load({ ...onPostgres(), WORKERS: text }).workers).toBe(workers)
 })
 
@@ -156,7 +156,7 @@ test.each([
   'postgres://u:p@/d?host=h1,/run/postgres&port=5432,5433',
   'postgres://h1,h2/d?port=6432',
   'postgres://h/d?sslrootcert=system&channel_binding=require',
-])('DATABASE_URL=%s is read, as libpq has it', text => {
+])('DATABASE_URL=%s is accepted, as by libpq', text => {
   expect(load({ ...onPostgres(), DATABASE_URL: text }).databaseUrl).toBe(text)
 })
 
@@ -213,7 +213,7 @@ const BAD: Record<string, string[]> = {
     `m1:${Buffer.concat([secretBytes(), Buffer.of(7)]).toString('base64')}`,
     `m1:${hex()}`,
     `m1:${random()}=`,
-    // The last character but one has two bits to spare; openssl leaves them zero.
+    // The last character but one has two unused bits; openssl sets them to zero.
     `m1:${random().slice(0, 42)}B=`,
     // Both alphabets in one key.
     `m1:+_${random().slice(2)}`,
@@ -226,7 +226,7 @@ const BAD: Record<string, string[]> = {
     `${random()} ${random()}`,
     `${random()}é`,
     `${random()}\n`,
-    // Printable, and yet no Bearer header may hold it (RFC 6750 2.1).
+    // Printable, but not allowed in a Bearer header (RFC 6750 2.1).
     ...['!', '$', '%', '"', ',', ':', '@', '{'].map(character => character + random()),
     `=${random()}`,
     `${random()}a`,
@@ -322,17 +322,17 @@ const bad = Object.entries(BAD).flatMap(([name, texts]) =>
   texts.map((text): [string, string] => [name, text]),
 )
 
-test.each(bad)('%s=%j is one error, never the default', (name, text) => {
+test.each(bad)('%s=%j is one error, never replaced by the default', (name, text) => {
   const env = name.endsWith('DATABASE_URL') || name === 'WORKERS' ? onPostgres() : {}
   expect(problemsOf({ ...env, [name]: text })).toEqual(refusal(name))
 })
 
-test('every setting but a folder has a wrong value among these tests', () => {
+test('these tests have a wrong value for every setting but a folder', () => {
   const tested = Object.keys(BAD)
   expect(SETTINGS.map(({ name }) => name).filter(name => !tested.includes(name))).toEqual(['DATA_DIR'])
 })
 
-test('all problems are in one message, a line each', () => {
+test('one message lists all problems, one per line', () => {
   const refused = bad.filter(([name], i) => name !== bad[i - 1]?.[0])
   const names = refused.map(([name]) => name)
   const problems = problemsOf(Object.fromEntries(refused))
@@ -341,7 +341,7 @@ test('all problems are in one message, a line each', () => {
   expect(() => load(Object.fromEntries(refused))).toThrow(problems.join('\n'))
 })
 
-test('a problem between settings is told along with a malformed one', () => {
+test('a conflict between settings is reported along with a malformed one', () => {
   const problems = problemsOf({
     PORT: 'x',
     DATABASE_URL: 'x',
@@ -379,7 +379,7 @@ describe('settings that contradict each other', () => {
     expect(problemsOf(env)).toEqual([])
   })
 
-  test('a missing secret says how to make one', () => {
+  test('a missing secret is reported with a command that creates one', () => {
     expect(problemsOf({ DATABASE_URL: POSTGRES }).join()).toMatch(
       /MASTER_KEYS.*openssl.*ADMIN_TOKEN.*openssl/,
     )
@@ -403,7 +403,7 @@ describe('secrets', () => {
     expect(load(env)).toMatchObject({ adminToken: env.ADMIN_TOKEN, masterKeys: [{ id: 'm1' }] })
   })
 
-  test('of an operator only the digest is kept, and whether it only reads', () => {
+  test('of an operator only the digest is kept, and whether it is read-only', () => {
     const [one, two] = [hex(), hex()]
     const digestOf = (secret: string) => createHash('sha256').update(secret).digest()
     expect(load({ OPERATORS: `alice:${one},dashboard:read:${two}` }).operators).toEqual([
@@ -412,7 +412,7 @@ describe('secrets', () => {
     ])
   })
 
-  test('an operator’s token is taken if a Bearer header brings it, and otherwise not', () => {
+  test('an operator’s token is accepted if a Bearer header can contain it, and otherwise not', () => {
     const printable = fc.string({
       unit: fc.integer({ min: 33, max: 126 }).map(code => String.fromCharCode(code)),
     })
@@ -458,12 +458,12 @@ describe('secrets', () => {
     expect(load(env, Object.fromEntries(files))).toEqual({ ...load(values), secretFiles })
   })
 
-  test('one that is set twice, here and in a file, is refused', () => {
+  test('one that is set both directly and in a file is refused', () => {
     const env = { ADMIN_TOKEN: random(), ADMIN_TOKEN_FILE: '/run/token' }
     expect(problemsOf(env, { '/run/token': random() })).toEqual(refusal('ADMIN_TOKEN'))
   })
 
-  test('a file that cannot be read is named, and nothing else is said about the setting', () => {
+  test('a file that cannot be read is named, without other details of the setting', () => {
     const problems = problemsOf({ ...onPostgres(), MASTER_KEYS: '', MASTER_KEYS_FILE: '/run/keys' })
     expect(problems).toEqual(refusal('MASTER_KEYS'))
     expect(problems[0]).toMatch(/^MASTER_KEYS_FILE: can't read \/run\/keys \(ENOENT\)/)
@@ -473,7 +473,7 @@ describe('secrets', () => {
     expect(problemsOf({ ADMIN_TOKEN_FILE: './token' }, { './token': '\n' })).toEqual(refusal('ADMIN_TOKEN'))
   })
 
-  test('a file of the data folder is read by the same rules, and named in the complaint', () => {
+  test('a file of the data folder follows the same rules, and is named in the error', () => {
     expect(() => parseMasterKeys('m1:short', './data/master.keys')).toThrow(
       /^\.\/data\/master\.keys, entry 1: /m,
     )
@@ -515,7 +515,7 @@ describe('H19: weak settings are refused', () => {
     expect(problemsOf({ SERVICES: `api:introspect:${weak}` })).toEqual(refusal('SERVICES'))
   })
 
-  test('no secret that a generator made is called weak', () => {
+  test('a generated secret is never called weak', () => {
     const made = fc.uint8Array({ minLength: 32, maxLength: 32 })
     const seeded = made.map(salt => createHash('sha256').update(salt).digest())
     fc.assert(
@@ -554,12 +554,12 @@ describe('H19: weak settings are refused', () => {
   ])('equal secrets: %s', (_, env: Environment) => {
     const problems = problemsOf(env)
     expect(problems).toEqual([expect.stringMatching(/: is the same secret as .+ for example /)])
-    // Also beside a setting that is malformed, so that both are mended at once.
+    // Also beside a malformed setting, so that both can be fixed together.
     expect(problemsOf({ ...env, SIGNUP: 'x' })).toEqual(expect.arrayContaining(problems))
   })
 })
 
-test('no message ever repeats a secret, wherever it was put', () => {
+test('no message ever repeats a secret, wherever it was set', () => {
   const canary = fc.stringMatching(/^[A-Za-z0-9+_]{12,60}$/)
   const around = fc.constantFrom(
     (s: string) => s,
@@ -588,7 +588,7 @@ test('no message ever repeats a secret, wherever it was put', () => {
   )
 })
 
-describe('a name that is nearly a setting', () => {
+describe('a name that resembles a setting', () => {
   test.each([
     ['ACESS_TOKEN_TTL', 'ACCESS_TOKEN_TTL'],
     ['ACCESS_TOKEN_TLL', 'ACCESS_TOKEN_TTL'],
@@ -603,7 +603,7 @@ describe('a name that is nearly a setting', () => {
     ['PROT', 'PORT'],
     ['HSOT', 'HOST'],
     ['access_token_ttl', 'ACCESS_TOKEN_TTL'],
-  ])('%s is found to be %s', (name, meant) => {
+  ])('for %s the suggestion is %s', (name, meant) => {
     const line = `${name}: is not a setting and is ignored; did you mean ${meant}?`
     expect(describeMisspelt({ [name]: 'canary' })).toEqual([line])
   })
@@ -667,13 +667,13 @@ describe('a name that is nearly a setting', () => {
     expect(describeMisspelt({ [name]: 'x' })).toEqual([])
   })
 
-  test('is not sought for a setting, nor for a variable that is empty', () => {
+  test('is not searched for settings, or for empty variables', () => {
     const names = SETTINGS.flatMap(({ name, secret }) => (secret ? [name, `${name}_FILE`] : [name]))
     expect(describeMisspelt(Object.fromEntries(names.map(name => [name, 'x'])))).toEqual([])
     expect(describeMisspelt({ ACESS_TOKEN_TTL: '' })).toEqual([])
   })
 
-  test('is named where another one is missing', () => {
+  test('is named if another setting is missing', () => {
     const { MASTER_KEYS, ...env } = onPostgres()
     const problems = problemsOf({ ...env, MASTER_KEY: MASTER_KEYS })
     expect(problems).toEqual([

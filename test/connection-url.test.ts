@@ -44,11 +44,11 @@ test.each([
   ['postgres://h/d?target_session_attrs=primary', 'primary'],
   ['postgres://h1,h2/d', 'read-write'],
   ['postgres://h1,h2/d?target_session_attrs=any', 'any'],
-])('%s asks for %s sessions', (url, sessions) => {
+])('%s requests %s sessions', (url, sessions) => {
   expect(parseConnectionUrl(url).sessions).toBe(sessions)
 })
 
-/** Undefined: in plain text. */
+/** Undefined for plain text. */
 function tlsOf(parameters: string) {
   const { tls } = parseConnectionUrl(`postgres://db.test/d?${parameters}`).hosts[0]!
   if (tls === undefined) return undefined
@@ -81,18 +81,18 @@ test.each([
   ['ssl=true', { chain: true, ca: 'public', host: true }],
   ['ssl=1', { chain: true, ca: 'public', host: true }],
   ['sslnegotiation=direct', { chain: true, ca: 'public', host: true }],
-])('with %s the certificate is checked so far: %j', (parameters, checks) => {
+])('with %s the certificate check is %j', (parameters, checks) => {
   expect(tlsOf(parameters)).toEqual(checks)
 })
 
-test('the certificate is checked for the host of the URL, an address too, whatever the driver would check', () => {
+test('the certificate is checked for the host of the URL, even an IP address, whatever the driver would check', () => {
   const { hosts } = parseConnectionUrl('postgres://10.0.0.1,db.test/d?sslmode=verify-full')
   const certificate = { subject: { CN: 'x' }, subjectaltname: 'IP Address:10.0.0.1, DNS:db.test' }
   for (const { tls } of hosts)
     expect(tls!.checkServerIdentity!('localhost', certificate as PeerCertificate)).toBeUndefined()
 })
 
-test('nothing is encrypted to a Unix socket, which leads to this machine', () => {
+test('a Unix socket is not encrypted, because it leads to this machine', () => {
   const { hosts } = parseConnectionUrl('postgres:///d?host=/run,db.test&sslmode=require')
   expect(hosts.map(({ tls }) => tls === undefined)).toEqual([true, false])
 })
@@ -112,6 +112,6 @@ test.each([
   ['redis://:1@h:1/2', 'redis://u:3@h:1/2', true],
   ['redis://:1@h:1/2', 'redis://:1@h:1/3', false],
   ['redis://:1@h', 'rediss://:1@h', false],
-])('whether %s and %s lead to the same place, whoever logs in: %s', (one, other, same) => {
+])('whether %s and %s lead to the same place with any role: %s', (one, other, same) => {
   expect(isSamePlace(one, other)).toBe(same)
 })

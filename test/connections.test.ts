@@ -8,12 +8,12 @@ import { createLog } from '../server/lib/logger.ts'
 import { collectGarbage } from './support/memory.ts'
 import { until } from './support/process.ts'
 
-/** The limits of connections, on real sockets of several addresses. */
+/** The connection limits, tested on real sockets of several addresses. */
 
 const MAX = 10
 /** Milliseconds. */
 const WRITE_TIMEOUT = 500
-/** Bytes, more than the system's own buffers take. */
+/** Bytes; more than the system's own buffers hold. */
 const LONG = 32 * 2 ** 20
 let server: Server
 let lines: string[]
@@ -23,9 +23,9 @@ const clock = {
   boot: () => ({ id: 'test', reading: performance.now() }),
 }
 
-/** The responses of '/held', until a test ends them. */
+/** The open responses of '/held', until a test ends them. */
 let held: ServerResponse[]
-/** The requests, for as long as something keeps them in memory. */
+/** The requests that are still in memory. */
 let requests: WeakRef<IncomingMessage>[]
 
 const start = async (keepAliveTimeout: number, more: { maxUnread?: number; writeTimeout: number }) => {
@@ -54,7 +54,7 @@ afterEach(() => {
   server.close()
 })
 
-/** A connection from one of the addresses of loopback, which the server has accepted or refused when this resolves. */
+/** A connection from one of the loopback addresses. Resolves once the server has accepted or refused it. */
 async function open(localAddress = '127.0.0.1'): Promise<Socket> {
   const { port } = server.address() as AddressInfo
   const accepted = once(server, 'connection')
@@ -78,7 +78,7 @@ describe('a client', () => {
     return socket
   }
 
-  test('that takes nothing of its answer is cut off', async () => {
+  test('that reads nothing of its answer is disconnected', async () => {
     const requested = once(server, 'request')
     await ask('/long')
     const [{ socket }, response] = await requested
@@ -86,7 +86,7 @@ describe('a client', () => {
     expect(response.writableFinished).toBe(false)
   })
 
-  test('that takes something now and then is not', async () => {
+  test('that reads something now and then is not', async () => {
     const socket = await ask('/long')
     let taken = 0
     socket.on('data', ({ length }) => {
@@ -110,16 +110,16 @@ describe('a client', () => {
     expect(isClosed(socket)).toBe(false)
   })
 
-  test('that asks for nothing more is', async () => {
+  test('that sends no further request is', async () => {
     const socket = await ask('/')
     await closed(socket)
   })
 })
 
-describe('requests that do not wait for an answer', () => {
+describe('pipelined requests', () => {
   const GET = 'GET /held HTTP/1.1\r\nHost: a\r\n\r\n'
 
-  test('may be as many as wait behind the first; one more closes the connection', async () => {
+  test('may fill the queue behind the first; one more closes the connection', async () => {
     server.close()
     await start(60_000, { writeTimeout: 60_000 })
     const socket = await open()
@@ -132,7 +132,7 @@ describe('requests that do not wait for an answer', () => {
     expect(isClosed(socket)).toBe(false)
     for (const response of held.splice(0)) response.end()
     await until('all are answered', () => text.split('HTTP/1.1 200').length === MAX_PIPELINED + 2)
-    // Those that are answered count no more.
+    // Answered requests no longer count.
     socket.write(GET.repeat(MAX_PIPELINED + 1))
     await until('all have come', () => held.length === MAX_PIPELINED + 1)
     socket.write(GET)
@@ -140,7 +140,7 @@ describe('requests that do not wait for an answer', () => {
   })
 })
 
-describe('answers that nobody takes', () => {
+describe('unread answers', () => {
   const askForLong = async (address: string) => {
     const socket = (await open(address)).pause()
     const requested = once(server, 'request')
@@ -149,7 +149,7 @@ describe('answers that nobody takes', () => {
     return socket
   }
 
-  test('cost the address that has most of them its oldest, once they are too many', async () => {
+  test('cost the address with the most of them its oldest connection, once there are too many', async () => {
     server.close()
     await start(60_000, { writeTimeout: 60_000, maxUnread: 4.5 * LONG })
     const other = await askForLong('127.0.0.2')
@@ -166,7 +166,7 @@ describe('answers that nobody takes', () => {
     ])
   })
 
-  test('count no more once they are taken', async () => {
+  test('no longer count once they are read', async () => {
     server.close()
     await start(60_000, { writeTimeout: 60_000, maxUnread: 2 * LONG })
     const socket = await askForLong('127.0.0.1')
@@ -197,15 +197,15 @@ test('an idle connection does not keep its last request in memory', async () => 
   expect(isClosed(socket)).toBe(false)
 })
 
-describe('with as many connections as there may be', () => {
-  test('an address that has most of them loses its oldest to another address', async () => {
+describe('at the limit of connections', () => {
+  test('the address with the most connections loses its oldest to another address', async () => {
     const [oldest, ...others] = await openMany(MAX - 1, '127.0.0.1')
     const [other, newcomer] = await openMany(2, '127.0.0.2')
     await closed(oldest!)
     expect([other!, newcomer!, ...others].filter(isClosed)).toEqual([])
   })
 
-  test('a further one of the address that has most of them is refused', async () => {
+  test('another connection of the address with the most is refused', async () => {
     const kept = [...(await openMany(MAX - 1, '127.0.0.1')), await open('127.0.0.2')]
     await closed(await open('127.0.0.1'))
     expect(kept.filter(isClosed)).toEqual([])
@@ -214,7 +214,7 @@ describe('with as many connections as there may be', () => {
     ])
   })
 
-  test('one that ends makes room', async () => {
+  test('a connection that ends makes room', async () => {
     const [first] = await openMany(MAX, '127.0.0.1')
     first!.destroy()
     await until(

@@ -15,7 +15,7 @@ const KEY = Buffer.from('a master key of a test, 32 bytes').toString('base64url'
 const token = (name: string) => `${name}-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5Pa0`
 const secret = (name: string) => `${name}7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua`
 
-/** Each setting in a file of its own, loaded as at a start, and what reads them again. */
+/** Loads each setting from its own file, as at a start, and returns what rereads them. */
 function load(texts: Record<string, string>) {
   const folder = mkdtempSync(join(tmpdir(), 'assay-credentials-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
@@ -45,7 +45,7 @@ function load(texts: Record<string, string>) {
 
 const name = (operators: Operators, text: string) => operators.find(text)?.name
 
-test('a new operator token works and the old one is refused once two readings agree', async () => {
+test('a new operator token works and the old one is refused once two reads agree', async () => {
   const { files, write, operators, said } = load({ ADMIN_TOKEN: token('old') })
   await files.read()
   write('ADMIN_TOKEN', `${token('new')}\n`)
@@ -131,7 +131,7 @@ test.each([
   },
 )
 
-test('a link that is swapped, as Kubernetes does it, is followed', async () => {
+test('a swapped link, as in Kubernetes, is followed', async () => {
   const { files, folder, path, operators } = load({ ADMIN_TOKEN: token('old') })
   for (const [version, text] of Object.entries({ v1: token('old'), v2: token('new') })) {
     mkdirSync(join(folder, version))
@@ -147,7 +147,7 @@ test('a link that is swapped, as Kubernetes does it, is followed', async () => {
   expect(name(operators, token('new'))).toBe('admin')
 })
 
-test('what was written only in part is not used, although it has the right form', async () => {
+test('a partly written file is not used, even if it is well-formed', async () => {
   const { files, write, operators } = load({
     ADMIN_TOKEN: token('first'),
     OPERATORS: `alice:${token('alice')},bob:${token('bob')}`,

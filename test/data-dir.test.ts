@@ -27,7 +27,7 @@ import {
   openDataDir,
 } from '../server/embedded/data-dir.ts'
 
-/** Opens each folder that it is told, keeps it, and says how that went. */
+/** Opens the folders that it gets, keeps them open, and reports the results. */
 const OPENER = `
   import { createInterface } from 'node:readline'
   import { openDataDir } from ${JSON.stringify(new URL('../server/embedded/data-dir.ts', import.meta.url).href)}
@@ -103,14 +103,14 @@ async function staleLock(): Promise<{ pid: number; startedAt: string; id: string
   return readLock()
 }
 
-/** What a first start leaves behind once its database is made. */
+/** The files of a first start once its database is created. */
 function makeDatabase(dir: DataDir): void {
   mkdirSync(dir.database)
   writeFileSync(join(dir.database, 'PG_VERSION'), '18')
 }
 
 describe('opening', () => {
-  test('a database that others may read is closed to them, and the folder around it is left alone', () => {
+  test('a database that others may read is made private, and the folder around it is unchanged', () => {
     const first = openDataDir(path)
     makeDatabase(first)
     mkdirSync(join(first.database, 'base'))
@@ -123,7 +123,7 @@ describe('opening', () => {
     expect(modes('', 'pgdata', 'pgdata/base', 'pgdata/PG_VERSION')).toEqual(['755', '700', '700', '600'])
   })
 
-  test('the folder is made for its owner only, and is fresh until a database is in it', () => {
+  test('the folder is created for its owner only, and counts as new until it contains a database', () => {
     const first = openDataDir(path)
     expect(statSync(path).mode & 0o777).toBe(0o700)
     expect(first).toMatchObject({ path, database: join(path, 'pgdata'), fresh: true })
@@ -134,13 +134,13 @@ describe('opening', () => {
     second.release()
   })
 
-  test('a folder that has a name like a PGlite storage is a folder all the same', () => {
+  test('a folder named like a PGlite storage is still treated as a folder', () => {
     const dir = openDataDir(`${path}/memory://x`)
     expect(dir.database).toBe(join(path, 'memory:', 'x', 'pgdata'))
     dir.release()
   })
 
-  test('release removes our own lock, once, and nobody else’s', async () => {
+  test('release removes only our own lock, once', async () => {
     const first = openDataDir(path)
     first.release()
     expect(readdirSync(path)).toEqual([])
@@ -150,7 +150,7 @@ describe('opening', () => {
     expect(readLock().pid).toBe(opener.pid)
   })
 
-  test('release of an earlier opening is not a release of this one', () => {
+  test('release of an earlier opening does not release this one', () => {
     const first = openDataDir(path)
     first.release()
     const second = openDataDir(path)
@@ -161,7 +161,7 @@ describe('opening', () => {
 })
 
 describe('H52: the embedded database is opened once', () => {
-  test('a second start is refused with the pid of the first, and what to do', async () => {
+  test('a second start is refused with the pid of the first, and the fix', async () => {
     const opener = await startOpener()
     expect(await opener.open(path)).toBe('open')
     expect(() => openDataDir(path)).toThrow(DataDirInUseError)
@@ -172,7 +172,7 @@ describe('H52: the embedded database is opened once', () => {
     expect(readLock().pid).toBe(opener.pid)
   })
 
-  test('not twice in one process either', () => {
+  test('opening it twice in one process is refused too', () => {
     const dir = openDataDir(path)
     expect(() => openDataDir(path)).toThrow(DataDirInUseError)
     dir.release()
@@ -197,12 +197,12 @@ describe('H52: the embedded database is opened once', () => {
     expect(readdirSync(path)).toEqual([])
   })
 
-  test('a live process is not gone because it is unknown when it started', () => {
+  test('a lock of a live process with an unknown start time is not stale', () => {
     writeLock(path, { pid: process.ppid, startedAt: '', id: randomUUID() })
     expect(() => openDataDir(path)).toThrow(DataDirInUseError)
   })
 
-  test('a lock that is not ours is left alone', () => {
+  test('a foreign lock is not removed', () => {
     mkdirSync(path)
     writeFileSync(lockFile(), 'mine')
     expect(() => openDataDir(path)).toThrow(/not a lock of this program; remove it/)
@@ -217,7 +217,7 @@ describe('H52: the embedded database is opened once', () => {
     for (let round = 0; round < 50; round++) {
       const folder = join(root, `round${round}`)
       writeLock(folder, stale)
-      // In every other round one died while it took the lock over.
+      // In every second round a process died while it replaced the lock.
       const claim = { ...stale, id: randomUUID() }
       if (round % 2 === 1) writeFileSync(`${lockFile(folder)}.${stale.id}`, JSON.stringify(claim))
       const answers = await Promise.all(openers.map(opener => opener.open(folder)))
@@ -237,7 +237,7 @@ describe('the secrets of a first start', () => {
   })
   afterEach(() => dir.release())
 
-  test('are made, are strong by the rules of the settings, and only their owner may read them', () => {
+  test('are created, satisfy the rules of the settings, and are readable only by their owner', () => {
     const keys = masterKeysFile(dir)
     const token = adminTokenFile(dir)
     expect(parseMasterKeys(keys.text)).toMatchObject([{ id: 'm1' }])
@@ -263,14 +263,14 @@ describe('the secrets of a first start', () => {
     other.release()
   })
 
-  test('a token that was lost is made anew: nothing is sealed with it', () => {
+  test('a lost token is created again: nothing is sealed with it', () => {
     makeDatabase(dir)
     dir.release()
     dir = openDataDir(path)
     expect(parseAdminToken(adminTokenFile(dir).text)).toHaveLength(43)
   })
 
-  test('that others may read are warned of, without being told', () => {
+  test('cause a warning if others may read them, which does not contain them', () => {
     const { text } = masterKeysFile(dir)
     chmodSync(join(path, 'master.keys'), 0o640)
     const { warnings } = masterKeysFile(dir)
@@ -281,7 +281,7 @@ describe('the secrets of a first start', () => {
   })
 })
 
-test('H54: a missing master key is never made anew for a database, and nothing is written', () => {
+test('H54: a missing master key is never recreated for a database, and nothing is written', () => {
   const first = openDataDir(path)
   masterKeysFile(first)
   makeDatabase(first)

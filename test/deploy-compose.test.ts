@@ -10,8 +10,9 @@ import { findNginx } from './support/nginx.ts'
 import { until } from './support/process.ts'
 
 /**
- * compose.yaml without an engine: its services as it has them, with their commands, settings, mounts, host names, ports,
- * secrets and health checks, on a network of their own. Not covered: the images' own files, and read_only.
+ * compose.yaml without a container engine: its services with their commands, settings, mounts, host names, ports,
+ * secrets and
+ * health checks, on their own network. Not covered: the images' own files, and read_only.
  */
 
 const ROOT = join(import.meta.dirname, '..')
@@ -31,9 +32,9 @@ interface Service {
 
 /** The user `node` of Node's image. */
 const NODE_USER = 1000
-/** Where the image has /app, which can't be made on a root folder that is shared with this machine. */
+/** The place of the image's /app, which cannot be created in a root folder that is shared with this machine. */
 const APP = '/mnt/app'
-/** What is copied into the image, and what compose mounts. */
+/** The files that are copied into the image, and those that compose mounts. */
 const PARTS = ['node_modules', 'cli', 'db', 'server', 'deploy', 'openapi.yaml', 'package.json']
 const ADDRESSES: Record<string, string> = {
   assay: '172.30.47.2',
@@ -59,7 +60,7 @@ describe.skipIf(!can)('compose.yaml', () => {
     rmSync(folder, { recursive: true })
   })
 
-  /** Waits until the service's own health check says that it is well. */
+  /** Waits until the service's own health check succeeds. */
   const isHealthy = (name: string) =>
     until(
       `${name} is healthy`,
@@ -77,7 +78,7 @@ describe.skipIf(!can)('compose.yaml', () => {
       30_000,
     )
 
-  /** What `curl` in the same network is answered. */
+  /** The answer to `curl` in the same network. */
   const curl = (...words: string[]) => namespace.run(['curl', '--silent', '--max-time', '5', ...words])
   const statusOf = (...words: string[]) =>
     curl('--output', '/dev/null', '--write-out', '%{http_code}', ...words)
@@ -89,7 +90,7 @@ describe.skipIf(!can)('compose.yaml', () => {
       expect(namespace.run(['cat', `/run/secrets/${name}`], { user: NODE_USER })).not.toBe('')
   })
 
-  test('postgres is made as its image makes it, and is healthy', async () => {
+  test('postgres is initialized as by its image, and is healthy', async () => {
     const {
       POSTGRES_USER: user,
       POSTGRES_DB: database,
@@ -136,9 +137,9 @@ describe.skipIf(!can)('compose.yaml', () => {
     await isHealthy('postgres')
   })
 
-  test('assay starts with its secrets, as a user without rights, and is healthy', async () => {
+  test('assay starts with its secrets, as a user without privileges, and is healthy', async () => {
     const node = process.execPath.replace(ROOT, APP)
-    // ENV, ENTRYPOINT and CMD of the Dockerfile, which another test holds.
+    // ENV, ENTRYPOINT and CMD of the Dockerfile, which another test checks.
     const env = {
       NODE_ENV: 'production',
       HOST: '0.0.0.0',
@@ -164,7 +165,7 @@ describe.skipIf(!can)('compose.yaml', () => {
     await isHealthy('nginx')
   })
 
-  test('a customer that the operator creates gets through nginx to the backend, and nobody else does', () => {
+  test('a customer created by the operator gets through nginx to the backend, and no other client does', () => {
     const operator = readFileSync(join(folder, 'secrets/admin_token'), 'utf8')
     const login = { email: 'ann@example.com', password: 'correct horse battery' }
     const created = json(
@@ -190,7 +191,7 @@ describe.skipIf(!can)('compose.yaml', () => {
   })
 })
 
-/** Shell commands that mount a file or folder of this machine where a container has it. */
+/** Shell commands that mount a file or folder of this machine at its place in a container. */
 const mount = (from: string, to: string) => [
   `if [ -d ${from} ]; then mkdir -p ${to}; else touch ${to}; fi`,
   `mount --bind ${from} ${to}`,
@@ -224,13 +225,13 @@ const nginxFiles = () => [
     const [from = '', to = ''] = volume.split(':')
     return mount(join(ROOT, from), to)
   }),
-  // The names are in /etc/hosts here, and Debian's nginx has no `resolve`.
+  // The names are in /etc/hosts here, and Debian's nginx does not support `resolve`.
   'sed "s/ resolve;/;/" /etc/nginx/conf.d/default.conf >/run/demo.conf',
   ...mount('/run/demo.conf', '/etc/nginx/conf.d/default.conf'),
   `printf '%s' '${NGINX_CONF}' >/etc/nginx/nginx.conf`,
 ]
 
-/** As in the image nginx:stable, but in the foreground, and with its temporary files in memory. */
+/** As in the image nginx:stable, but in the foreground, and with temporary files in memory. */
 const NGINX_CONF = `
 user root;
 daemon off;

@@ -13,7 +13,7 @@ import { checkConfig, findNginx, protect } from './support/nginx.ts'
 const ROOT = join(import.meta.dirname, '..')
 const read = (path: string) => readFileSync(join(ROOT, path), 'utf8')
 
-/** Lines without comments, continued ones joined. */
+/** The lines without comments, with continued lines joined. */
 const instructions = (text: string) =>
   text
     .replace(/^\s*#.*\n/gm, '')
@@ -25,7 +25,7 @@ const instructions = (text: string) =>
 describe.skipIf(!findNginx())('the nginx files (skipped where nginx is not installed)', () => {
   const upstreams = 'include assay/upstream.conf; upstream backend { server 127.0.0.1:3002; }'
 
-  test('nginx takes them without a warning', async () => {
+  test('nginx accepts them without a warning', async () => {
     const { ok, output } =
       await checkConfig(`${upstreams} server { listen 127.0.0.1:3003; include assay/assay.conf;
       location / { ${protect('/_assay/verify')} }
@@ -35,7 +35,7 @@ describe.skipIf(!findNginx())('the nginx files (skipped where nginx is not insta
     expect(ok).toBe(true)
   })
 
-  test('the demo is right, but for the names of its network', async () => {
+  test('the demo is valid, except for the names of its network', async () => {
     const demo = read('deploy/nginx/demo.conf').replace(
       /server (assay|backend):(\d+) resolve;/g,
       'server 127.0.0.1:$2;',
@@ -45,7 +45,7 @@ describe.skipIf(!findNginx())('the nginx files (skipped where nginx is not insta
     expect(ok).toBe(true)
   })
 
-  test('the rule that depends on the request works as the comment has it', async () => {
+  test('the rule that depends on the request works as described in the comment', async () => {
     const comment = read('deploy/nginx/assay.conf').replace(/^# ?/gm, '')
     const [map, location] = [/map \$request_method .*/, /location = \/_assay\/orders .*/].map(
       line => line.exec(comment)?.[0],
@@ -59,7 +59,7 @@ describe.skipIf(!findNginx())('the nginx files (skipped where nginx is not insta
   })
 })
 
-test('identity.conf and anonymous.conf speak of the same headers', () => {
+test('identity.conf and anonymous.conf handle the same headers', () => {
   const headers = (file: string) => [
     ...read(`deploy/nginx/${file}.conf`).matchAll(/^proxy_set_header (X-Auth-\S+)/gm),
   ]
@@ -73,13 +73,13 @@ describe('Dockerfile', () => {
   const last = lines.slice(lines.findLastIndex(line => line.startsWith('FROM')))
   const all = (word: string) => last.filter(line => line.startsWith(`${word} `))
 
-  test('has several stages, all of the official Node', () => {
+  test('has several stages, all from the official Node image', () => {
     const stages = lines.filter(line => line.startsWith('FROM '))
     expect(stages.length).toBeGreaterThan(1)
     for (const stage of stages) expect(stage).toMatch(/^FROM node:26-slim( AS \w+)?$/)
   })
 
-  test('runs as the user node, without npm in between, and says how it is stopped and asked', () => {
+  test('runs as the user node, without npm in between, and sets its stop signal and health check', () => {
     expect(all('USER')).toEqual(['USER node'])
     expect(all('ENTRYPOINT')).toEqual(['ENTRYPOINT ["node", "--disable-sigusr1", "/app/cli/main.ts"]'])
     expect(all('CMD')).toEqual(['CMD ["serve"]'])
@@ -89,7 +89,7 @@ describe('Dockerfile', () => {
     expect(all('EXPOSE')).toEqual(['EXPOSE 3001'])
   })
 
-  test('copies what runs, and .dockerignore lets nothing else near', () => {
+  test('copies the files that run, and .dockerignore excludes all others', () => {
     const copied = all('COPY').flatMap(line =>
       line
         .split(' ')
@@ -116,7 +116,7 @@ describe('Dockerfile', () => {
     ])
   })
 
-  test('leaves out the pinned Node by the list in package.json, and nothing else that is optional', () => {
+  test('excludes the pinned Node according to package.json, and no other optional package', () => {
     const install = lines.find(line => line.includes('npm ci'))
     expect(install).toContain('--omit=dev')
     expect(install).not.toContain('--omit=optional')
@@ -125,7 +125,7 @@ describe('Dockerfile', () => {
     for (const name of Object.keys(optionalDependencies)) expect(name).toMatch(/^node-/)
   })
 
-  test('its settings are settings', () => {
+  test('its environment variables are settings', () => {
     const values = Object.fromEntries(
       all('ENV').flatMap(line =>
         line
@@ -140,7 +140,7 @@ describe('Dockerfile', () => {
   })
 })
 
-test('every file that has settings for Assay closes sign-up', () => {
+test('every file with settings for Assay closes sign-up', () => {
   const files = readdirSync(join(ROOT, 'deploy'), { recursive: true, withFileTypes: true })
     .filter(entry => entry.isFile() && !entry.parentPath.endsWith('/secrets'))
     .map(({ parentPath, name }) => join(parentPath, name).slice(ROOT.length + 1))
@@ -173,7 +173,7 @@ describe('compose.yaml', () => {
   } = parse(read('compose.yaml'))
   const { services, secrets } = compose
 
-  test('has the four parts, each with a health check, and each waits for what it needs', () => {
+  test('has the four services, each with a health check and with its dependencies', () => {
     expect(Object.keys(services).sort()).toEqual(['assay', 'backend', 'nginx', 'postgres'])
     for (const service of Object.values(services)) expect(service.healthcheck).toBeDefined()
     const healthy = { condition: 'service_healthy' }
@@ -182,14 +182,14 @@ describe('compose.yaml', () => {
     expect(services.postgres?.image).toBe('postgres:17')
   })
 
-  test('is reached over loopback alone, the backend and the database not at all', () => {
+  test('is reachable over loopback only, the backend and the database not at all', () => {
     for (const port of Object.values(services).flatMap(({ ports = [] }) => ports))
       expect(port).toMatch(/^127\.0\.0\.1:/)
     expect(services.backend?.ports).toBeUndefined()
     expect(services.postgres?.ports).toBeUndefined()
   })
 
-  test('holds no secret itself: each comes from a file that git ignores', () => {
+  test('contains no secret itself: each is in a file that git ignores', () => {
     for (const [name, { file }] of Object.entries(secrets)) {
       expect(file).toBe(`./deploy/secrets/${name}`)
       expect(() => execFileSync('git', ['check-ignore', '--quiet', file], { cwd: ROOT })).not.toThrow()
@@ -204,7 +204,7 @@ describe('compose.yaml', () => {
       await expect(access(join(ROOT, mount.split(':')[0]!))).resolves.toBeUndefined()
   })
 
-  test('with the secrets that make-secrets.sh makes, Assay takes every setting it is given', async () => {
+  test('with the secrets of make-secrets.sh, Assay accepts every setting', async () => {
     const dir = await mkdtemp(join(tmpdir(), 'assay-secrets-'))
     makeSecrets(dir)
     const environment = services.assay?.environment ?? {}
@@ -238,7 +238,7 @@ describe('make-secrets.sh', () => {
   const contents = async () =>
     Object.fromEntries((await readdir(dir)).map(name => [name, readFileSync(join(dir, name), 'utf8')]))
 
-  test('makes every secret of compose.yaml, and a second run changes none', async () => {
+  test('creates every secret of compose.yaml, and a second run changes none', async () => {
     expect(makeSecrets(dir).status).toBe(0)
     const first = await contents()
     expect(Object.keys(first).sort()).toEqual(Object.keys(parse(read('compose.yaml')).secrets).sort())
@@ -247,7 +247,7 @@ describe('make-secrets.sh', () => {
     expect(await contents()).toEqual(first)
   })
 
-  test('never overwrites: what is missing is added, to fit what is there', async () => {
+  test('never overwrites: missing secrets are added and match the existing ones', async () => {
     await writeFile(join(dir, 'postgres_password'), 'mine')
     const run = makeSecrets(dir)
     expect(run.stdout).toContain('postgres_password: kept')
@@ -256,7 +256,7 @@ describe('make-secrets.sh', () => {
     expect(database_url).toBe('postgres://assay:mine@postgres:5432/assay')
   })
 
-  test('only the owner gets into the folder; in it, a container of any user can read, and nobody write', async () => {
+  test('only the owner can open the folder; in it, a container of any user can read, and nobody can write', async () => {
     makeSecrets(dir)
     const mode = async (path: string) => (await stat(path)).mode & 0o777
     expect(await mode(dir)).toBe(0o700)
@@ -278,7 +278,7 @@ describe('.ci/run', () => {
 })
 
 describe('the demo backend', () => {
-  test('answers with method, path and who the gateway says it is, and ends when told to', async () => {
+  test('answers with method, path and the identity from the gateway, and ends on request', async () => {
     const { port, child } = await startDemoBackend()
     const headers = { 'X-Auth-Subject': 'ann', Authorization: 'Bearer secret' }
     const response = await fetch(`http://127.0.0.1:${port}/orders/7?key=secret`, { method: 'PUT', headers })

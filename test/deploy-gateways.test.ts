@@ -6,20 +6,20 @@ import { identityHeaders } from '../server/routes/identity-headers.ts'
 import { rulesQuery } from '../server/routes/verify.ts'
 import { AMBIGUOUS, pathIn, RAW_FOLDING, UNAMBIGUOUS, WITH_PARAMETERS } from './support/paths.ts'
 
-/** The gateways that run in no test of ours: what their files say. Those that do are in test/postgres. */
+/** The files of gateways that no test runs. Those that run are in test/postgres. */
 
 const read = (file: string) => readFileSync(join(import.meta.dirname, '../deploy', file), 'utf8')
 
 const NAMES = Object.keys(identityHeaders({ client_id: '', sub: '', aud: '', jti: '', exp: 0 }))
 const small = NAMES.map(name => name.toLowerCase())
 
-/** As RE2 reads it, which compares Unicode letters and writes `\x{130}` where JavaScript has `\u{130}`. */
+/** Converts a RE2 pattern: it matches Unicode letters, and has `\x{130}` for JavaScript's `\u{130}`. */
 const regex = (text: string) => {
   const [, flags = '', pattern = ''] = /^(?:\(\?([a-z]+)\))?(.*)$/s.exec(text) ?? []
   return new RegExp(pattern.replaceAll('\\x{', '\\u{'), `${flags}u`)
 }
 
-/** What the files of the gateways that are tested as real programs permit, too. */
+/** The CORS settings, which equal those of the gateways that other tests run. */
 const CORS = {
   methods: 'GET, HEAD, POST, PUT, PATCH, DELETE',
   headers: 'Authorization, Content-Type',
@@ -27,7 +27,7 @@ const CORS = {
   origin: 'https://app.example.com',
 }
 
-/** A name with hyphens and underscores in every mixture. */
+/** Every mixture of hyphens and underscores in a name. */
 const spellings = (name: string): string[] => {
   const at = name.indexOf('-')
   if (at < 0) return [name]
@@ -42,7 +42,7 @@ test.each([
   'nginx/anonymous.conf',
   'envoy/envoy.yaml',
   'ingress-nginx/ingress.yaml',
-])('%s knows every identity header that /verify answers with', file => {
+])('%s handles every identity header of /verify', file => {
   const text = read(file).toLowerCase()
   expect(NAMES).toHaveLength(8)
   expect(small.filter(name => !text.includes(name))).toEqual([])
@@ -54,7 +54,7 @@ describe('deploy/traefik', () => {
     ({ forwardAuth }) => forwardAuth ?? [],
   )
 
-  test('forwardAuth takes off every spelling of ours, and nothing else', () => {
+  test('forwardAuth removes every spelling of our headers, and nothing else', () => {
     expect(asking).toHaveLength(2)
     for (const { authResponseHeadersRegex } of asking) {
       const taken = new RegExp(authResponseHeadersRegex.replace('(?i)', ''), 'i')
@@ -64,21 +64,21 @@ describe('deploy/traefik', () => {
     }
   })
 
-  test('Assay hears the token alone, and believes no header about where it comes from', () => {
+  test('Assay gets only the token, and trusts no header about the client’s address', () => {
     for (const one of asking)
       expect(one).toMatchObject({ trustForwardHeader: false, authRequestHeaders: ['Authorization'] })
   })
 
-  test('where nothing is asked, every spelling is taken off one by one', () => {
+  test('where Assay is not asked, every spelling is removed individually', () => {
     const { customRequestHeaders } = middlewares['assay-anonymous'].headers
     expect(Object.keys(customRequestHeaders).sort()).toEqual(NAMES.flatMap(spellings).sort())
     expect(new Set(Object.values(customRequestHeaders))).toEqual(new Set(['']))
   })
 
-  test('H60 a path that a backend may read in another way is 400', () => {
+  test('H60 a path that a backend may read differently is 400', () => {
     const { rule, priority, middlewares: names, service } = routers.ambiguous
     const refused = regex(/^PathRegexp\(`(.*)`\)$/.exec(rule)![1]!)
-    // The others are resolved by Traefik.
+    // Traefik resolves the others.
     const own = AMBIGUOUS.filter(path => !/\/\/|\/(\.|%2e){1,2}(\/|$)|#/i.test(path))
     const raw = [...RAW_FOLDING, ...['\0', '\t', '\x1f', '\x7f'].map(control => `/public/x${control}`)]
     for (const path of [...WITH_PARAMETERS.map(pathIn), ...own, ...raw]) expect(path).toMatch(refused)
@@ -92,7 +92,7 @@ describe('deploy/traefik', () => {
     expect(middlewares['assay-ambiguous']).toEqual({ ipAllowList: nobody })
   })
 
-  test('a preflight is answered before anyone is asked, for the listed origin and never for its cookies', () => {
+  test('a preflight is answered before authentication, for the listed origin, without allowing credentials', () => {
     const { customResponseHeaders, ...policy } = middlewares['assay-cors'].headers
     expect(policy).toEqual({
       accessControlAllowOriginList: [CORS.origin],
@@ -111,14 +111,14 @@ describe('deploy/traefik', () => {
       if (service === 'backend') expect(names?.[1]).toBe('assay-cors')
   })
 
-  test('a rule also holds in capitals, without a slash at the end, and with a suffix', () => {
+  test('a rule also applies to paths in capitals, without a slash at the end, and with a suffix', () => {
     const protectedBy = regex(/^PathRegexp\(`(.*)`\)$/.exec(routers.reports.rule)![1]!)
     for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports', '/reports.json'])
       expect(path).toMatch(protectedBy)
     for (const path of ['/reportsx', '/x/reports', '/']) expect(path).not.toMatch(protectedBy)
   })
 
-  test('H41 no client leaves HTTP/1 on its way to the backend, or tells it another path', () => {
+  test('H41 a client can neither upgrade its connection to the backend nor give it another path', () => {
     const toBackend = Object.values<{ service: string; middlewares?: string[] }>(routers).filter(
       ({ service }) => service === 'backend',
     )
@@ -131,7 +131,7 @@ describe('deploy/traefik', () => {
     expect(new Set(Object.values(customRequestHeaders))).toEqual(new Set(['']))
   })
 
-  test('what is named is there, and every way to the backend has a middleware', () => {
+  test('every name refers to something that exists, and every route to the backend has a middleware', () => {
     for (const { middlewares: names = [], service } of Object.values<{
       middlewares?: string[]
       service: string
@@ -153,10 +153,10 @@ describe('deploy/envoy', () => {
     (filter: { typed_config: Record<string, unknown> }) => filter.typed_config,
   )
   const [host] = manager.route_config.virtual_hosts
-  /** Envoy compares the whole path, without the query. */
+  /** Envoy matches the whole path, without the query. */
   const whole = (text: string) => regex(text.replace(/^(\(\?[a-z]+\))?(.*)$/s, '$1^(?:$2)$$'))
 
-  test('what the client forged is taken off before anyone is asked', () => {
+  test('forged headers are removed before authentication', () => {
     const removed = mutation.mutations.request_mutations.map((one: { remove: string }) => one.remove)
     expect(removed.sort()).toEqual([...small, 'x-assay-require', 'x-original-url', 'x-rewrite-url'].sort())
     expect(cors['@type']).toMatch(/cors/)
@@ -165,20 +165,20 @@ describe('deploy/envoy', () => {
     expect(manager.common_http_protocol_options.headers_with_underscores_action).toBe('DROP_HEADER')
   })
 
-  test('unknown is 503: neither a yes nor a no', () => {
+  test('an unknown state is 503: neither accepted nor refused', () => {
     expect(authz.failure_mode_allow).toBe(false)
     expect(authz.status_on_error).toEqual({ code: 'ServiceUnavailable' })
     const [assay] = clusters.filter(({ name }: { name: string }) => name === 'assay')
     expect(assay.common_lb_config.healthy_panic_threshold.value).toBe(0)
   })
 
-  test('the client’s query is never read as a rule, not even where the client asks for /', () => {
+  test('the client’s query is never read as a rule, not even for /', () => {
     const { path_prefix: prefix } = authz.http_service
     for (const client of ['/?scope=read', '/', '//?scope=read', '/orders?scope=read', '*'])
       expect(rulesQuery(prefix + client)).toBe('')
   })
 
-  test('a path is resolved before a route is chosen by it', () => {
+  test('a path is normalized before a route is selected by it', () => {
     expect(manager).toMatchObject({
       normalize_path: true,
       merge_slashes: true,
@@ -186,12 +186,12 @@ describe('deploy/envoy', () => {
     })
   })
 
-  test('H60 a path that a backend may read in another way is 400, before any other route', () => {
+  test('H60 a path that a backend may read differently is 400, before any other route', () => {
     const [{ match, direct_response: answer, route }] = host.routes
     expect(answer).toEqual({ status: 400 })
     expect(route).toBeUndefined()
     const refused = whole(match.safe_regex.regex)
-    // The others are refused or resolved by Envoy's settings.
+    // Envoy's settings refuse or normalize the others.
     const own = AMBIGUOUS.filter(path => /;|%(3b|[01].|7f|25|c4|c5|e2)/i.test(path))
     const raw = [...RAW_FOLDING, '/public/x\t', '/public/x\x7f']
     for (const path of [...WITH_PARAMETERS.map(pathIn), ...own, ...raw]) expect(path).toMatch(refused)
@@ -199,7 +199,7 @@ describe('deploy/envoy', () => {
     for (const path of UNAMBIGUOUS.map(pathIn)) expect(path).not.toMatch(refused)
   })
 
-  test('a rule also holds in capitals, without a slash at the end, and with a suffix', () => {
+  test('a rule also applies to paths in capitals, without a slash at the end, and with a suffix', () => {
     const [reports] = host.routes.filter((route: object) => JSON.stringify(route).includes('scope=reports'))
     const protectedBy = whole(reports.match.safe_regex.regex)
     for (const path of ['/reports', '/reports/', '/reports/x', '/REPORTS/x', '/Reports', '/reports.json'])
@@ -207,7 +207,7 @@ describe('deploy/envoy', () => {
     for (const path of ['/reportsx', '/x/reports', '/']) expect(path).not.toMatch(protectedBy)
   })
 
-  test('H60 an encoded letter, digit or mark that needs no encoding is 400, so that no rule depends on decoding', () => {
+  test('H60 a needlessly encoded letter, digit or mark is 400, so that no rule depends on decoding', () => {
     const refused = whole(host.routes[0].match.safe_regex.regex)
     const marks = [...Array(128).keys()]
       .map(code => String.fromCharCode(code))
@@ -220,7 +220,7 @@ describe('deploy/envoy', () => {
     }
   })
 
-  test('H60 a host that ends early as part of a URL is 400, before any route to the backend', () => {
+  test('H60 a Host header with a URL delimiter is 400, before any route to the backend', () => {
     const { match, direct_response: answer } = host.routes[1]
     const [{ name, string_match: authority }] = match.headers
     expect({ prefix: match.prefix, name, answer }).toEqual({
@@ -233,7 +233,7 @@ describe('deploy/envoy', () => {
     for (const usual of ['gateway.test', 'gateway.test:80', '[::1]:80']) expect(usual).not.toMatch(refused)
   })
 
-  test('a preflight is answered before anyone is asked, for the listed origin and never for its cookies', () => {
+  test('a preflight is answered before authentication, for the listed origin, without allowing credentials', () => {
     const { '@type': _, ...policy } = host.typed_per_filter_config['envoy.filters.http.cors']
     expect(policy).toEqual({
       allow_origin_string_match: [{ exact: CORS.origin }],
@@ -248,7 +248,7 @@ describe('deploy/envoy', () => {
     expect(host.response_headers_to_remove).toEqual(dropped)
   })
 
-  test('only /public/ is not asked about, and the token ends there', () => {
+  test('only /public/ is not authenticated, and the token ends there', () => {
     const disabled = host.routes.filter(
       (route: { direct_response?: object }) =>
         JSON.stringify(route).includes('"disabled":true') && !route.direct_response,
@@ -272,27 +272,27 @@ describe('deploy/ingress-nginx', () => {
     expect(question.data).toEqual({ 'X-Assay-Require': '', 'X-Consistency': '' })
   })
 
-  test('H60 a path that a backend may read in another way is 400, as in deploy/nginx', () => {
+  test('H60 a path that a backend may read differently is 400, as in deploy/nginx', () => {
     const refusals = (text: string) => text.match(/^if \(.*\n *return 400;\n\}$/gm)
     expect(refusals(annotation('server-snippet'))).toHaveLength(3)
     expect(refusals(annotation('server-snippet'))).toEqual(refusals(read('nginx/assay.conf')))
   })
 
-  test('H41 no client leaves HTTP/1 on its way to the backend', () => {
+  test('H41 a client cannot upgrade its connection to the backend', () => {
     expect(annotation('configuration-snippet')).toContain('proxy_set_header HTTP2-Settings "";')
   })
 
-  test('H41 no client tells the backend another path', () => {
+  test('H41 a client cannot give the backend another path', () => {
     for (const name of ['X-Original-URL', 'X-Rewrite-URL'])
       expect(annotation('configuration-snippet')).toContain(`proxy_set_header ${name} "";`)
   })
 
-  test('unknown is 503', () => {
+  test('an unknown state is 503', () => {
     expect(annotation('configuration-snippet')).toContain('error_page 500 = @assay_unavailable;')
     expect(annotation('server-snippet')).toMatch(/location @assay_unavailable \{[^}]*return 503;/)
   })
 
-  test('a preflight is answered before anyone is asked, for the listed origin and never for its cookies', () => {
+  test('a preflight is answered before authentication, for the listed origin, without allowing credentials', () => {
     expect(annotation('enable-cors')).toBe('true')
     expect(annotation('cors-allow-origin')).toBe(CORS.origin)
     expect(annotation('cors-allow-methods')).toBe(CORS.methods)
@@ -306,7 +306,7 @@ describe('deploy/ingress-nginx', () => {
       expect(snippet).toContain(`proxy_hide_header ${name};`)
   })
 
-  test('asks the Service of deploy/kubernetes, and remembers no answer', () => {
+  test('uses the Service of deploy/kubernetes, and caches no answer', () => {
     const service = parse(read('kubernetes/service.yaml'))
     const url = new URL(annotation('auth-url'))
     expect(url.hostname.split('.')[0]).toBe(service.metadata.name)

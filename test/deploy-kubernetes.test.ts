@@ -18,14 +18,14 @@ const [container] = pod.containers
 const { paths } = parse(readFileSync(join(ROOT, 'openapi.yaml'), 'utf8'))
 const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
 
-/** As the container has it. */
+/** As in the container. */
 const environment: Record<string, string> = Object.fromEntries([
   ...kustomization.configMapGenerator[0].literals.map((literal: string) => literal.split(/=(.*)/)),
   ...container.env.map(({ name, value }: { name: string; value: string }) => [name, value]),
 ])
 
 describe('deploy/kubernetes', () => {
-  test('the base names every file there is, and no other', () => {
+  test('the base names every file that exists, and no other', () => {
     const files = readdirSync(FOLDER).filter(file => file !== 'kustomization.yaml')
     expect([...kustomization.resources].sort()).toEqual(files.sort())
   })
@@ -40,7 +40,7 @@ describe('deploy/kubernetes', () => {
     expect(container.envFrom).toEqual([{ configMapRef: { name: kustomization.configMapGenerator[0].name } }])
   })
 
-  test('with the secrets that make-secrets.sh makes, Assay takes every setting it is given', () => {
+  test('with the secrets of make-secrets.sh, Assay accepts every setting', () => {
     const dir = mkdtempSync(join(tmpdir(), 'assay-secrets-'))
     spawnSync('sh', [join(ROOT, 'deploy/make-secrets.sh'), dir])
     const [{ mountPath }] = container.volumeMounts
@@ -52,7 +52,7 @@ describe('deploy/kubernetes', () => {
     expect(config.services).toHaveLength(1)
   })
 
-  test('the probes ask for paths that there are, on the port that the image listens on', () => {
+  test('the probes use existing paths, on the port that the image listens on', () => {
     const { startupProbe, livenessProbe, readinessProbe } = container
     expect(livenessProbe.httpGet.path).toBe('/healthz')
     expect(readinessProbe.httpGet.path).toBe('/readyz')
@@ -65,7 +65,7 @@ describe('deploy/kubernetes', () => {
     expect(read('service.yaml').spec.ports[0].targetPort).toBe(container.ports[0].name)
   })
 
-  test('Service and PodDisruptionBudget mean these pods, and some are always there', () => {
+  test('Service and PodDisruptionBudget select these pods, and some are always available', () => {
     const { labels } = deployment.spec.template.metadata
     expect(deployment.spec.selector.matchLabels).toEqual(labels)
     expect(read('service.yaml').spec.selector).toEqual(labels)
@@ -75,7 +75,7 @@ describe('deploy/kubernetes', () => {
     expect(deployment.spec.strategy.rollingUpdate).toEqual({ maxSurge: 1, maxUnavailable: 0 })
   })
 
-  test('only what is labelled reaches the pods, and its word on the client’s address is believed', () => {
+  test('only labelled pods can reach Assay, and their X-Forwarded-For is trusted', () => {
     const { podSelector, policyTypes, ingress } = read('networkpolicy.yaml').spec
     expect(podSelector).toEqual(deployment.spec.selector)
     expect(policyTypes).toEqual(['Ingress'])
@@ -87,14 +87,14 @@ describe('deploy/kubernetes', () => {
     expect(environment.TRUST_PROXY).toBeDefined()
   })
 
-  test('a pod that ends has time for its drain', () => {
+  test('a pod that ends has time to drain', () => {
     const [command, seconds] = container.lifecycle.preStop.exec.command
     expect(command).toBe('sleep')
     const drain = 3 + MAX_DRAIN_MS / 1_000
     expect(pod.terminationGracePeriodSeconds).toBeGreaterThan(Number(seconds) + drain)
   })
 
-  test('a pod may do nothing that it needn’t', () => {
+  test('a pod has no unneeded privileges', () => {
     expect(pod.automountServiceAccountToken).toBe(false)
     expect(pod.securityContext).toMatchObject({
       runAsNonRoot: true,
@@ -105,7 +105,7 @@ describe('deploy/kubernetes', () => {
       readOnlyRootFilesystem: true,
       capabilities: { drop: ['ALL'] },
     })
-    // For its group alone, and that is the pod's.
+    // Readable only by its group, which is the pod's.
     expect(pod.volumes[0].secret.defaultMode).toBe(0o440)
     expect(pod.securityContext.fsGroup).toBe(pod.securityContext.runAsGroup)
   })

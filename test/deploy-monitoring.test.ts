@@ -47,7 +47,7 @@ const expressions = {
 
 const namesIn = (expr: string) => expr.match(/\b(assay|nodejs|process)_\w+/g) ?? []
 
-/** As GET /metrics of a replica prints them that has not done anything, and its first process's. */
+/** The metrics of an idle replica, and those of its primary process. */
 async function atStart(): Promise<string> {
   const zero = () => 0
   const metrics = new Metrics(
@@ -72,7 +72,7 @@ async function atStart(): Promise<string> {
   return (await metrics.text()) + (await new MetricsAggregator([]).text())
 }
 
-/** Their names, with the series of histograms. */
+/** The metric names, including the series of histograms. */
 async function printed(): Promise<Set<string>> {
   const types = [...(await atStart()).matchAll(/^# TYPE (\S+) (\S+)$/gm)]
   return new Set(
@@ -88,13 +88,13 @@ describe.each(Object.entries(expressions))('deploy/%s', (_, used) => {
     known = await printed()
   })
 
-  test('names only metrics that GET /metrics prints', () => {
+  test('uses only metrics that GET /metrics prints', () => {
     const names = used.flatMap(namesIn)
     expect(names.length).toBeGreaterThan(15)
     expect([...new Set(names)].filter(name => !known.has(name))).toEqual([])
   })
 
-  test('names only reasons and outcomes that there are', () => {
+  test('uses only existing reasons and outcomes', () => {
     const source = [
       'routes/verify.ts',
       'keys/redis-cache.ts',
@@ -115,7 +115,7 @@ describe.each(Object.entries(expressions))('deploy/%s', (_, used) => {
 })
 
 describe('deploy/prometheus/alerts.yaml', () => {
-  test('each alert says what it means, how urgent it is, and where to read on', () => {
+  test('each alert has its meaning, its urgency, and a link to read on', () => {
     expect(rules.length).toBeGreaterThan(10)
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length)
     for (const { alert, labels, annotations } of rules) {
@@ -127,7 +127,7 @@ describe('deploy/prometheus/alerts.yaml', () => {
   })
 })
 
-test('what an alert waits for, and need happen but once, has its series before it happens', async () => {
+test('an alert that fires on the first occurrence uses a series that exists before', async () => {
   const once = rules.filter(({ for: lasts }) => lasts === undefined).map(({ expr }) => expr)
   const waitedFor = [...once.join('\n').matchAll(/increase\((\w+)\{(\w+="\w+")\}/g)]
   expect(waitedFor.length).toBeGreaterThan(4)
@@ -137,7 +137,7 @@ test('what an alert waits for, and need happen but once, has its series before i
 })
 
 describe('deploy/grafana/assay.json', () => {
-  test('every panel has an id and a place of its own, and something to show', () => {
+  test('every panel has an id, its own place, and something to show', () => {
     const { panels } = dashboard
     expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length)
     const cells = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
@@ -146,7 +146,7 @@ describe('deploy/grafana/assay.json', () => {
     expect(new Set(cells).size).toBe(cells.length)
   })
 
-  test('every panel says what it shows, in which unit, and by which names', () => {
+  test('every panel has a title, a unit and legends', () => {
     for (const { title, type, description, fieldConfig, targets = [] } of dashboard.panels) {
       if (type === 'row') continue
       expect(targets, title).not.toHaveLength(0)

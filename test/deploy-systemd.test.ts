@@ -7,7 +7,7 @@ import { MAX_DRAIN_MS } from '../server/shutdown.ts'
 const ROOT = join(import.meta.dirname, '..')
 const unit = readFileSync(join(ROOT, 'deploy/systemd/assay.service'), 'utf8')
 
-/** What the unit says, and what it would with the lines for Postgres. */
+/** The settings of the unit, also with the lines for Postgres. */
 const lines = unit.split('\n').map(line => line.replace(/^#(?=[A-Z]\w+=)/, ''))
 const all = (key: string) =>
   lines.filter(line => line.startsWith(`${key}=`)).map(line => line.slice(key.length + 1))
@@ -18,14 +18,14 @@ const one = (key: string) => {
 }
 
 describe('deploy/systemd/assay.service', () => {
-  test('starts what there is', () => {
+  test('starts an existing program', () => {
     const [node, flag, script] = one('ExecStart')!.split(' ')
     expect(node).toBe('/usr/bin/node')
     expect(flag).toBe('--disable-sigusr1')
     expect(existsSync(join(ROOT, script!))).toBe(true)
   })
 
-  test('sets only settings, and each secret is one of its credentials', () => {
+  test('sets only known settings, and each secret is one of its credentials', () => {
     const pairs = all('Environment').flatMap(line => line.split(' ').map(pair => pair.split('=')))
     const known = SETTINGS.flatMap(({ name }) => [name as string, `${name}_FILE`])
     const others = pairs.map(([name]) => name!).filter(name => !known.includes(name))
@@ -36,14 +36,14 @@ describe('deploy/systemd/assay.service', () => {
     expect(files.sort()).toEqual(credentials.sort())
   })
 
-  test('lets a drain end, and does not repeat what trying again can’t mend', () => {
+  test('lets a drain finish, and does not restart after faults that a restart cannot fix', () => {
     expect(Number(one('TimeoutStopSec'))).toBeGreaterThan(3 + MAX_DRAIN_MS / 1_000)
     expect(one('KillMode')).toBe('mixed')
     expect(one('Restart')).toBe('always')
     expect(one('RestartPreventExitStatus')).toBe('64 78')
   })
 
-  test('may do nothing that it needn’t', () => {
+  test('has no unneeded privileges', () => {
     const yes = [
       'DynamicUser',
       'ProtectHome',

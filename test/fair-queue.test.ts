@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { FairQueue } from '../server/lib/fair-queue.ts'
 
-/** The queue as simple as it can be said: entries in lists, and the owners in the order of their turns. */
+/** A minimal model of the queue: entries in lists, and the owners in the order of their turns. */
 class Model {
   owners: { owner: string; entries: number[] }[] = []
 
@@ -38,7 +38,7 @@ const step = fc.oneof(
   owner.map(name => ['longest', name] as const),
 )
 
-test('whatever is pushed and taken, each owner has its turn, and the longest queue gives way', () => {
+test('with any pushes and takes, each owner gets its turn, and the longest queue gives way', () => {
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps => {
       const [queue, model] = [new FairQueue<number>(), new Model()]

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest'
 import { check, problemsOf, SLACK } from '../faults/checker.ts'
 import type { Decision, History, Revocation } from '../faults/history.ts'
 
-/** The checker of the fault harness, on histories with planted wrongs: one that can't fail shows nothing. */
+/** The checker of the fault harness, on histories with planted errors: a checker that can't fail proves nothing. */
 
 const N = 1_000
 
@@ -22,7 +22,7 @@ const revocation = (token: string, askedAt: number, acknowledgedAt?: number): Re
   status: acknowledgedAt === undefined ? undefined : 200,
 })
 
-/** `a` is revoked at 100 and acknowledged at 110; `live` never. */
+/** `a` is revoked at 100 and acknowledged at 110; `live` is never revoked. */
 const sound: History = {
   decisions: [
     decision('a', 90, 200),
@@ -39,20 +39,20 @@ const plant = (...decisions: Decision[]): History => ({
   decisions: [...sound.decisions, ...decisions],
 })
 
-test('a sound history passes, and the longest that an answer was behind is measured', () => {
+test('a sound history passes, and the longest staleness is measured', () => {
   const verdict = check(sound, N)
   expect(problemsOf(verdict, true)).toEqual([])
   expect(verdict.worstStaleness).toBe(N + SLACK)
   expect(verdict.tried).toBe(2)
 })
 
-test('a yes for a revoked token, sent a millisecond after the bound, is found', () => {
+test('accepting a revoked token in a request a millisecond after the bound is found', () => {
   const verdict = check(plant(decision('a', 110 + N + SLACK + 1, 200)), N)
   expect(verdict.wrongYes).toHaveLength(1)
   expect(problemsOf(verdict, true)).toEqual([expect.stringContaining('wrong yes')])
 })
 
-test('a 401 for a live token is found, and so is one before its revocation was asked for', () => {
+test('a 401 for a live token is found, and so is one before its revocation was requested', () => {
   const verdict = check(plant(decision('live', 6_000, 401), decision('a', 90, 401)), N)
   expect(verdict.false401.map(({ token }) => token)).toEqual(['live', 'a'])
   expect(problemsOf(verdict, true)).toHaveLength(2)
@@ -64,19 +64,19 @@ test('a revocation without an acknowledgement allows both answers', () => {
   expect(problemsOf(check(history, N), true)).toEqual([])
 })
 
-test('of two tries to revoke the first acknowledgement counts', () => {
+test('of two attempts to revoke the first acknowledgement counts', () => {
   const history = plant(decision('a', 3_000, 200))
   history.revocations = [revocation('a', 50), ...history.revocations, revocation('a', 2_900, 2_950)]
   expect(check(history, N).wrongYes).toHaveLength(1)
 })
 
-test('a fault that was not felt, and a history that could not fail, are no success', () => {
+test('a fault without effect, and a history that could not fail, are not a success', () => {
   expect(problemsOf(check(sound, N), false)).toEqual(['the fault was not felt'])
   const empty = check({ decisions: [], revocations: [] }, N)
   expect(problemsOf(empty, true)).toEqual([expect.stringContaining('nothing is shown')])
 })
 
-test('an answer that is neither yes, no nor 503 is found, of a revocation too', () => {
+test('an answer other than accepted, refused and 503 is found, also for a revocation', () => {
   const history = plant(decision('live', 6_000, 500), decision('live', 6_000, 0))
   history.revocations = [...history.revocations, { ...revocation('b', 200), status: 500 }]
   const verdict = check(history, N)

@@ -3,7 +3,7 @@ import { findMissingPackages } from '../faults/patroni/cluster.ts'
 
 afterEach(() => vi.unstubAllEnvs())
 
-test('a machine without Patroni and etcd is told which packages to install', () => {
+test('without Patroni and etcd the error names the packages to install', () => {
   vi.stubEnv('PATH', '/nonexistent')
   vi.stubEnv('CI', '')
   expect(findMissingPackages()).toEqual(expect.arrayContaining(['patroni', 'etcd-server']))

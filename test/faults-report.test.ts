@@ -5,7 +5,7 @@ import { longestWithoutYes } from '../faults/checker.ts'
 import type { Outcome } from '../faults/drill.ts'
 import { between, report } from '../faults/report.ts'
 
-/** What `npm run faults -- --write` puts into docs/faults.md. */
+/** The text that `npm run faults -- --write` puts into docs/faults.md. */
 
 const PAGE = readFileSync(join(import.meta.dirname, '../docs/faults.md'), 'utf8')
 
@@ -19,13 +19,13 @@ const outcome = (recovery: number, worstStaleness: number, problems: string[] = 
 
 const rows = [{ name: 'a cable cut', outcomes: [outcome(90, 12.6), outcome(30, 400), outcome(50, 0)] }]
 
-test('a fault is a line with its worst staleness, its recoveries and sums, and Postgres is named', () => {
+test('a fault is a line with its worst staleness, its recoveries and totals, and Postgres is named', () => {
   const text = report(rows, '18.1')
   expect(text).toContain('| a cable cut | 3 of 3 | 400 | 50, 90 | 0 | 0 | 300 | 21 |')
   expect(text).toContain(`Node ${process.version}, PostgreSQL 18.1. 1 of 1 faults passed`)
 })
 
-test('a run that failed or never recovered is not counted as passed', () => {
+test('a run that failed or never recovered does not count as passed', () => {
   const text = report(
     [{ name: 'a cable cut', outcomes: [outcome(90, 0), outcome(Number.NaN, 0, ['late'])] }],
     '18.1',
@@ -36,7 +36,7 @@ test('a run that failed or never recovered is not counted as passed', () => {
 
 const COMMANDS = ['npm run faults -- --write', 'npm run faults -- --patroni --write']
 
-test.each(COMMANDS)('the page has its place for the table of `%s`, and the rest of it stays', command => {
+test.each(COMMANDS)('the page has a place for the table of `%s`, and the rest is unchanged', command => {
   const marker = `<!-- ${command} -->`
   const rest = (page: string) => {
     const [before, after] = page.split(marker)
@@ -50,7 +50,7 @@ test.each(COMMANDS)('the page has its place for the table of `%s`, and the rest 
   expect(() => between('no markers', 'table', command)).toThrow('docs/faults.md')
 })
 
-test('the longest time without a yes is of one replica, whatever the others accept', () => {
+test('the longest time without an accepted token is measured per replica, whatever the others accept', () => {
   const at = (recordAnswer: number, replica: number, status: number) => ({
     ...{ recordAnswer, replica, status, token: 't', sentAt: recordAnswer, age: undefined },
   })

@@ -5,13 +5,13 @@ import { judge } from '../faults/histories/judge.ts'
 import { eventKey, type Facts } from '../faults/histories/kept.ts'
 import { report } from '../faults/histories/report.ts'
 
-/** The checker of random histories, on histories with planted wrongs: one that can't fail shows nothing. */
+/** The checker of random histories, on histories with planted errors: a checker that can't fail proves nothing. */
 
 const N = 1_000
 const SECOND = 1_000
 const LATE = N + SLACK + 1
 
-/** Asked at `at` and answered 10 ms later, by the first replica unless it is said otherwise. */
+/** Sent at `at` and answered 10 ms later, by the first replica unless stated otherwise. */
 const call = (at: number, act: Act, status: number, more: Partial<Call> = {}): Call => ({
   ...{ client: 'user1', replica: 0, act, status, sentAt: at, recordAnswer: at + 10 },
   ...more,
@@ -32,14 +32,14 @@ const begun = (more: Partial<Grant> = {}) =>
     granted: grant('a1', { ...inSession(1), ...more }),
   })
 
-/** At 0: the access token a1 of no session. */
+/** At 0: the access token a1 without a session. */
 const issued = (more: Partial<Grant> = {}) =>
   call(0, { does: 'issue', customer: 'c1', subject: 'u', since: 0 }, 200, { granted: grant('a1', more) })
 
 const verified = (at: number, status: number, more: Partial<Call> = {}, token = 'a1', strict = false) =>
   call(at, { does: 'verify', token, strict }, status, { ...elsewhere, ...more })
 
-/** Presents generation `gen`, and is given the next. */
+/** Presents generation `gen`, and gets the next. */
 const refreshed = (at: number, gen: number, granted = gen + 1, text?: string) =>
   call(at, { does: 'refresh', session: 's1', gen }, 200, {
     granted: grant(`a${granted}`, inSession(granted, text)),
@@ -53,7 +53,7 @@ const unanswered = (call: Call): Call => {
   return { ...rest, status: 503 }
 }
 
-/** Everything that ends a1, asked for at 100 and acknowledged at 110. */
+/** Every act that ends a1, requested at 100 and acknowledged at 110. */
 const ENDS: Record<string, Call> = {
   token: call(100, { does: 'revoke token', token: 'a1', wait: false }, 200),
   'session by its id': call(100, { does: 'revoke session', session: 's1', by: 'id', wait: false }, 204),
@@ -79,7 +79,7 @@ const rotatedNow = (uses: 'access' | 'refresh' | 'both', version = 2) =>
     },
   })
 
-/** The token with which a customer acts, of another subject. */
+/** The token that a customer acts with, for another subject. */
 const own = call(0, { does: 'log in', customer: 'c1' }, 200, {
   granted: grant('own', { subject: 'c1' }),
 })
@@ -88,14 +88,14 @@ const found = (...calls: Call[]) => judge([own, ...calls], N).violations.map(({ 
 
 const withWait = (end: Call): Call => ({ ...end, act: { ...end.act, wait: true } as Act })
 
-describe('never a wrong yes', () => {
+describe('never accepts a revoked token', () => {
   for (const [name, end] of Object.entries(ENDS)) {
-    test(`a token that is accepted too late after the revocation of its ${name} is found`, () => {
+    test(`accepting a token too late after the revocation of its ${name} is found`, () => {
       expect(found(begun(), end, verified(110 + LATE, 200))).toEqual(['a forbidden token was accepted'])
       expect(found(begun(), end, verified(110 + LATE - 1, 200), verified(110 + LATE, 401))).toEqual([])
     })
 
-    test(`after wait=all of its ${name}, and by a strict question, it is late at once`, () => {
+    test(`after wait=all for its ${name}, and in a strict request, any later acceptance is found`, () => {
       expect(found(begun(), withWait(end), verified(111, 200))).toHaveLength(1)
       expect(found(begun(), end, verified(111, 200, {}, 'a1', true))).toHaveLength(1)
       expect(found(begun(), withWait(end), verified(109, 200), verified(111, 401))).toEqual([])
@@ -114,7 +114,7 @@ describe('never a wrong yes', () => {
     expect(found(issued(), ENDS.token!, verified(111, 200))).toEqual([])
   })
 
-  test('whoever finds a session ended by another need not know it yet', () => {
+  test('a replica that finds a session ended by another need not know it yet', () => {
     const [byId, byToken] = [ENDS['session by its id']!, ENDS['session by its refresh token']!]
     const here = verified(111, 200, { replica: 0 })
     expect(found(begun(), byId, here)).toHaveLength(1)
@@ -122,37 +122,37 @@ describe('never a wrong yes', () => {
     expect(found(begun(), byToken, here)).toEqual([])
   })
 
-  test('a replica that says how old its state is, is held to it', () => {
+  test('a replica that reports the age of its state is held to it', () => {
     expect(found(begun(), ENDS.token!, verified(211, 200, { age: 100 }))).toHaveLength(1)
     expect(found(begun(), ENDS.token!, verified(211, 200, { age: 101 }))).toEqual([])
     expect(found(begun(), ENDS.token!, verified(110 + LATE, 200, { age: 9_000 }))).toHaveLength(1)
   })
 
-  test('an expired token has nothing to revoke, so that another clock may still accept it', () => {
+  test('an expired token has nothing to revoke, so another clock may still accept it', () => {
     const revoked = { ...withWait(ENDS.token!), sentAt: 2_000, recordAnswer: 2_010 }
     expect(found(issued({ lifetime: 3 * SECOND }), revoked, verified(2_020, 200))).toEqual([])
     expect(found(issued({ lifetime: 4 * SECOND }), revoked, verified(2_020, 200))).toHaveLength(1)
   })
 
-  test('a rotation with now is in force everywhere when it is answered', () => {
+  test('an emergency rotation applies everywhere once it is answered', () => {
     for (const uses of ['access', 'both', 'refresh'] as const)
       expect(found(issued(), rotatedNow(uses), verified(111, 200))).toHaveLength(1)
     expect(found(issued({ version: 2 }), rotatedNow('access'), verified(111, 200))).toEqual([])
   })
 
-  test('an act without an acknowledgement, or turned away, forbids nothing for certain', () => {
+  test('an unacknowledged or refused act forbids nothing for certain', () => {
     for (const status of [503, 429]) {
       const calls = [issued(), { ...ENDS.subject!, status }, verified(9_000, 200)]
       expect(found(...calls)).toEqual([])
     }
   })
 
-  test('what began after the act, or meanwhile, may go on', () => {
+  test('tokens issued after or during the act may remain valid', () => {
     const later = { ...begun(), sentAt: 105, recordAnswer: 120 }
     expect(found(later, ENDS.subject!, verified(9_000, 200))).toEqual([])
   })
 
-  test('an access token that was refused itself ends no session', () => {
+  test('a refused access token ends no session', () => {
     const calls = [
       begun(),
       ENDS.token!,
@@ -161,7 +161,7 @@ describe('never a wrong yes', () => {
     expect(found(...calls, refreshed(300, 1))).toEqual([])
   })
 
-  test('an expired token that is accepted is found', () => {
+  test('accepting an expired token is found', () => {
     const short = issued({ lifetime: 3 * SECOND })
     expect(found(short, verified(3_010 + SLACK + 1, 200))).toEqual(['an expired token was accepted'])
     expect(found(short, verified(3_010 + SLACK, 200), verified(3_010 + SLACK + 1, 401))).toEqual([])
@@ -178,14 +178,14 @@ describe('never a wrong yes', () => {
 
   const line = [begun(), refreshed(100, 1), refreshed(200, 2), refreshed(300, 3)]
 
-  test('after a reuse was found, a refresh and an access token of the session are wrong', () => {
+  test('after a detected reuse, a refresh and an access token of the session are wrong', () => {
     const stolen = [...line, refused(400, 1, 'reuse')]
     expect(found(...stolen, refreshed(411, 4))).toEqual(['a session that had ended was refreshed'])
     expect(found(...stolen, verified(410 + LATE, 200))).toEqual(['a forbidden token was accepted'])
     expect(found(...stolen, refused(411, 4), verified(410 + LATE, 401))).toEqual([])
   })
 
-  test('a reuse that is not found is: by generations, and by the grace', () => {
+  test('an undetected reuse is found: by generations, and by the grace', () => {
     expect(found(...line, refreshed(400, 1, 4))).toEqual(['a reuse was not found'])
     const two = [begun(), refreshed(100, 1), refreshed(200, 2)]
     expect(found(...two, refreshed(110 + 10 * SECOND + LATE, 1, 3))).toEqual(['a reuse was not found'])
@@ -198,7 +198,7 @@ describe('never a wrong yes', () => {
     expect(found(begun(), refreshed(100, 1), { ...refreshed(100, 1), replica: 1 })).toEqual([])
   })
 
-  test('a generation that goes back is found', () => {
+  test('a generation that decreases is found', () => {
     expect(found(begun(), refreshed(100, 1, 1))).toEqual(['a generation went back'])
     expect(found(...line, refreshed(400, 3, 3))).toContain('a generation went back')
     expect(found(...line, refreshed(400, 2, 3))).toContain('a generation went back')
@@ -206,13 +206,13 @@ describe('never a wrong yes', () => {
 })
 
 describe('never a false logout', () => {
-  test('a refusal that nobody asked for is found, and so is one before the asking', () => {
+  test('an unrequested refusal is found, and so is one before the request', () => {
     expect(found(begun(), verified(50, 401))).toEqual(['a live token was refused'])
     expect(found(begun(), verified(50, 401), ENDS.token!)).toHaveLength(1)
     expect(found(begun(), verified(95, 401), ENDS.token!)).toEqual([])
   })
 
-  test("another's end is no reason, nor is one from before", () => {
+  test("another session's end is no reason, nor is an earlier one", () => {
     const others: Act[] = [
       { does: 'revoke token', token: 'own', wait: false },
       { does: 'revoke subject', customer: 'c1', subject: 'other', wait: false },
@@ -224,7 +224,7 @@ describe('never a false logout', () => {
     expect(found(call(-100, others[3]!, 204), begun(), verified(500, 401))).toHaveLength(1)
   })
 
-  test('an end that was asked for and not acknowledged may hold or not', () => {
+  test('an end that was requested and not acknowledged may have happened or not', () => {
     for (const end of Object.values(ENDS)) {
       expect(found(begun(), unanswered(end), verified(9_000, 401), verified(9_000, 200))).toEqual([])
       expect(found(call(-500, end.act, 503), begun(), verified(500, 401))).toEqual([])
@@ -237,7 +237,7 @@ describe('never a false logout', () => {
     expect(found(...line, unanswered(refreshed(400, 4)), refused(500, 4))).toHaveLength(1)
   })
 
-  test('a rotation ends nothing, and one with now no session unless refresh is in it', () => {
+  test('a rotation ends nothing, and an emergency rotation ends sessions only if it includes refresh', () => {
     const act: Act = { does: 'rotate', customer: 'c1', uses: 'both', now: false, token: 'own' }
     const rotated = call(100, act, 200, { versions: { access: 2, refresh: 2 } })
     expect(found(begun(), rotated, verified(500, 401))).toEqual(['a live token was refused'])
@@ -247,13 +247,13 @@ describe('never a false logout', () => {
     expect(found(begun(), rotatedNow('both'), refused(500, 1))).toEqual([])
   })
 
-  test('a token that may have expired may be refused, and not before', () => {
+  test('a token that may have expired may be refused, but not earlier', () => {
     const short = issued({ lifetime: 5 * SECOND })
     expect(found(short, verified(3_400, 401))).toEqual(['a live token was refused'])
     expect(found(short, verified(3_500, 401))).toEqual([])
   })
 
-  test('a lost answer, a tab and a slow tab are no thieves', () => {
+  test('a lost answer, a second tab and a slow tab are not thieves', () => {
     const theft = ['an honest refresh was called a reuse']
     expect(found(begun(), unanswered(refreshed(100, 1)), refused(20_000, 1, 'reuse'))).toEqual(theft)
     expect(found(begun(), refreshed(100, 1), refused(20_000, 1, 'reuse'))).toEqual(theft)
@@ -263,27 +263,27 @@ describe('never a false logout', () => {
     expect(found(begun(), refreshed(100, 1), refreshed(200, 2), refused(9_000, 1, 'reuse'))).toEqual(theft)
   })
 
-  test('a successor that was used a moment ago makes no thief of a slow tab', () => {
+  test('a recently used successor does not make a slow tab a thief', () => {
     const used = [begun(), refreshed(100, 1), verified(5_000, 200, {}, 'a2')]
     expect(found(...used, refused(14_000, 1, 'reuse'))).toEqual(['an honest refresh was called a reuse'])
     expect(found(...used, refused(15_000, 1, 'reuse'))).toEqual([])
   })
 
-  test('what was replaced long ago, and its successor used, may be a reuse', () => {
+  test('a token replaced long ago, with a used successor, may be a reuse', () => {
     const used = [begun(), refreshed(100, 1), verified(200, 200, {}, 'a2')]
     expect(found(...used, refused(200 + 10 * SECOND, 1, 'reuse'))).toEqual([])
     expect(found(begun(), refreshed(100, 1), refreshed(200, 2), refused(10_100, 1, 'reuse'))).toEqual([])
   })
 
-  test('a retry of an issue is refused only if the session was ended meanwhile', () => {
+  test('a retry of an issue may be refused only if the session has ended since', () => {
     const retry = call(50, { does: 'issue', customer: 'c1', subject: 'u', since: 0 }, 409)
     expect(found(retry)).toEqual(['a retry of an issue was refused'])
     expect(found({ ...retry, recordAnswer: 200 }, ENDS.subject!)).toEqual([])
   })
 })
 
-describe('unknown is 503', () => {
-  test('an answer that is neither yes, no nor 503 is found, and so is silence', () => {
+describe('an unknown state is 503', () => {
+  test('an answer other than accepted, refused and 503 is found, and so is none', () => {
     for (const status of [0, 500, 502, 403, 400]) expect(found(begun(), verified(50, status))).toHaveLength(1)
     expect(found(begun(), { ...refused(50, 1), error: 'invalid_request' })).toHaveLength(1)
     for (const end of Object.values(ENDS).slice(0, -1))
@@ -305,7 +305,7 @@ describe('nothing acknowledged is lost', () => {
 
   test('a database that holds what was answered is sound', () => expect(lost({})).toEqual([]))
 
-  test('a token that was given without an audit row is found', () => {
+  test('a token that was issued without an audit row is found', () => {
     expect(lost({ events: new Map(events.slice(0, 2)) })).toEqual(['an act is not in the audit'])
   })
 
@@ -347,7 +347,7 @@ describe('nothing acknowledged is lost', () => {
     expect(lost({ events: new Map([...events, adopted]) })).toEqual(['the database lost a refresh'])
   })
 
-  test('a rotation that is not there, and one with now that left an old version, are found', () => {
+  test('a missing rotation, and an emergency rotation that left an old version, are found', () => {
     const audited = { events: new Map([...events, [eventKey('secret.rotated', 'customer c1'), 1] as const]) }
     const secret = (version: number, state: string) => ({ customer: 'c1', use: 'access', version, state })
     const now = rotatedNow('access')
@@ -357,7 +357,7 @@ describe('nothing acknowledged is lost', () => {
   })
 })
 
-test('the report tells the staleness and the silence, and of a violation what was asked and answered, by names', () => {
+test('the report has the staleness and the silence, and names the requests and answers of a violation', () => {
   const calls = [own, begun(), verified(50, 503), verified(70, 200), ENDS.token!, verified(110 + LATE, 200)]
   const judgement = judge(calls, N)
   expect(judgement).toMatchObject({ worstStaleness: LATE, tried: 1 })

@@ -6,13 +6,13 @@ import { trials } from './support/trials.ts'
 import { AUDIENCE, issueOne, type Presented, VerifierLoad } from './support/verifier-load.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from './support/world.ts'
 
-/** Verifiers that don't ask Assay, as their users configure them, with their default caches, over a real socket. */
+/** Offline verifiers in their usual configuration, with their default caches, over a real socket. */
 
-/** By each verifier. */
+/** Defaults of each verifier. */
 const VERIFICATIONS = trials(100_000)
-/** No verifier keeps a JWKS for longer by default: jose and Express keep it for ten minutes, the others for five. */
+/** The longest default JWKS cache: jose and Express keep it for ten minutes, the others for five. */
 const LONGEST_CACHE_MS = 600_000
-/** By default oauth4webapi accepts a token for 30 s after it expired. */
+/** By default oauth4webapi accepts a token for 30 s after it expires. */
 const MOST_TOLERANCE_MS = 31_000
 /** jose waits 30 s between two requests for keys, and oauth4webapi 60 s. PyJWT does not wait. */
 const LONGEST_COOLDOWN_MS = 61_000
@@ -45,7 +45,7 @@ afterAll(async () => {
   await world.stop()
 })
 
-/** The verifiers' clocks go first: none of them sees a token from its future. */
+/** The verifiers' clocks run ahead, so that none of them sees a token from its future. */
 async function advance(milliseconds: number) {
   aheadMs += milliseconds
   await world.advance(milliseconds)
@@ -63,14 +63,14 @@ const rotateNow = async (customer: Customer): Promise<number> => {
 }
 
 describe.each(VERIFIERS)('%s', name => {
-  /** Why the token is refused; '' if it is accepted. */
+  /** The reason why the token is refused; '' if it is accepted. */
   async function verify(token: string, issuer: string = claimsOf(token).iss, audience = AUDIENCE) {
     const verifier = verifiers.find(each => each.name === name)!
     const [reason] = await verifier.verify({ tokens: [token], issuer, audience, aheadMs })
     return reason
   }
 
-  test.each(ALGORITHMS)('accepts tokens of %s, and none that it should refuse', async alg => {
+  test.each(ALGORITHMS)('accepts %s tokens, and none that it should refuse', async alg => {
     const [customer, other] = pairs.get(alg)!
     const token = await issueOne(customer)
     const foreign = await issueOne(other)
@@ -84,7 +84,7 @@ describe.each(VERIFIERS)('%s', name => {
       expect(await verify(refused, issuer)).not.toBe('')
   })
 
-  test('accepts a revoked token until it expires, and Assay does not', async () => {
+  test('accepts a revoked token until it expires, unlike Assay', async () => {
     const customer = await makeCustomer('EdDSA')
     const token = await issueOne(customer, { expires_in: 60 })
     expect(await verify(token)).toBe('')
@@ -96,7 +96,7 @@ describe.each(VERIFIERS)('%s', name => {
     expect(await verify(token)).toMatch(/exp/i)
   })
 
-  test('after an emergency accepts new tokens at once, and old ones until its cache runs out', async () => {
+  test('after an emergency rotation accepts new tokens at once, and old ones until its cache expires', async () => {
     const customer = await makeCustomer('ES256')
     const old = await issueOne(customer)
     expect(await verify(old)).toBe('')
@@ -127,7 +127,7 @@ describe('H71: rotations under load', () => {
   let presented: Presented[]
   let load: VerifierLoad
 
-  /** Caches run out every five minutes, or ten. */
+  /** Caches expire after five or ten minutes. */
   async function passUntilRotation() {
     const before = fetched
     for (let passed = 0; passed < PUBLISHED_AHEAD_MS; passed += 300_000) {
@@ -153,7 +153,7 @@ describe('H71: rotations under load', () => {
   }
 
   const ROTATIONS = [rotateAll, rotateAll, rotateAllNow, rotateAll]
-  /** Of each of three passages of time before a rotation, and of what comes after it. */
+  /** The verifications in each of three periods before a rotation, and in the one after it. */
   const SHARE = VERIFICATIONS / (ROTATIONS.length * 4)
 
   async function present(alg: Alg): Promise<Presented> {
@@ -161,7 +161,7 @@ describe('H71: rotations under load', () => {
     return { customer, issuer: await issuerOf(customer), oldestVersion: 0 }
   }
 
-  test('fail no verification, nor does one with now, and no verifier fetches keys because of them', async () => {
+  test('ordinary and emergency rotations fail no verification, and cause no verifier to fetch keys', async () => {
     presented = await Promise.all(ALGORITHMS.map(present))
     load = new VerifierLoad(presented, verifiers, () => aheadMs)
     onTestFinished(() => load.stop())

@@ -16,13 +16,13 @@ function logged(line: object): Record<string, unknown> {
 
 const NAMES = 'password token secret authorization cookie access_token refresh_token api_key'.split(' ')
 
-test.each(NAMES)('what is called %s is not written, in a line or in a member of it', name => {
+test.each(NAMES)('a value with the name %s is not written, in a line or in a member of it', name => {
   const line = logged({ [name]: 'hidden', kept: 1, request: { [name]: 'hidden', kept: 2 } })
   expect(line).toMatchObject({ [name]: '***', kept: 1, request: { [name]: '***', kept: 2 } })
   expect(JSON.stringify(line)).not.toContain('hidden')
 })
 
-test('of an error that is not ours neither message nor members are written', () => {
+test('of a foreign error neither message nor members are written', () => {
   const error = Object.assign(new TypeError('hidden'), { parameters: ['hidden'], code: 'ECODE' })
   const line = logged({ err: error })
   expect(line.err).toMatchObject({ name: 'TypeError', code: 'ECODE' })
@@ -36,7 +36,7 @@ describe('the lines of one turn', () => {
     return { writes, log: createLog('info', lines) }
   }
 
-  test('are written together, at its end, in their order', async () => {
+  test('are written together, at its end, in order', async () => {
     const { writes, log } = collecting()
     for (let n = 0; n < 5; n++) log.info({ n }, 'said')
     await Promise.resolve()
@@ -53,7 +53,7 @@ describe('the lines of one turn', () => {
     expect(numbers).toEqual([[0, 1, 2, 3, 4], [5]])
   })
 
-  test('are written at once with one that the process ends with', () => {
+  test('are written at once if one of them precedes the end of the process', () => {
     const { writes, log } = collecting()
     log.info('before')
     log.fatal('the last')

@@ -5,9 +5,12 @@ import { notAdditive } from './support/additive.ts'
 import { MIGRATIONS } from './support/migrations.ts'
 import { NEXT_MIGRATION } from './support/next-version.ts'
 
-/** So that a version and the one before it run side by side (test/postgres/upgrades.test.ts), a migration only adds. */
+/** A migration only adds, so that a version can run beside the one before it (test/postgres/upgrades.test.ts). */
 
-/** The last one of 0.1.0: what comes after it finds versions that run. Until 0.1.0 is out, it may be moved on. */
+/**
+ * The last migration of 0.1.0: later ones must work with running servers of that version. Until 0.1.0 is released,
+ * this may be advanced.
+ */
 const LAST_OF_FIRST = '0002_audit_partitions'
 const tags = MIGRATIONS.map(({ tag }) => tag)
 const later = MIGRATIONS.slice(tags.indexOf(LAST_OF_FIRST) + 1)
@@ -26,7 +29,7 @@ test('every migration since the first release only adds', () => {
   ).toEqual([])
 })
 
-test('the migration with which two versions are tried does what the rule allows', () => {
+test('the migration of the two-version tests makes every permitted change', () => {
   expect(notAdditive(NEXT_MIGRATION, released)).toEqual([])
 })
 
@@ -89,11 +92,11 @@ const DOES_NOT: Record<string, string> = {
 }
 
 describe('the rule', () => {
-  test.each(ADDS)('lets through %s', text => {
+  test.each(ADDS)('permits %s', text => {
     expect(notAdditive(text, [])).toEqual([])
   })
 
-  test.each(Object.entries(DOES_NOT))('names what %s', (_, text) => {
+  test.each(Object.entries(DOES_NOT))('reports what %s', (_, text) => {
     expect(notAdditive(text, ['0.1.0'])).toHaveLength(1)
   })
 
@@ -108,7 +111,7 @@ describe('the rule', () => {
     ['for a version that is not out', '-- Fits 0.2.0: it reads and writes sessions.ip no more.\n', 1],
     ['for another statement', '-- Fits 0.1.0: so it is.\nCREATE SEQUENCE "assay"."a";\n', 1],
     ['in a literal', `ALTER TABLE "assay"."sessions" ADD COLUMN "a" text DEFAULT '-- Fits 0.1.0: so';\n`, 1],
-  ])('lets an exception through or not: a note %s', (_, note, named) => {
+  ])('permits an exception or not: a note %s', (_, note, named) => {
     expect(notAdditive(note + drop, ['0.1.0'])).toHaveLength(named)
   })
 })

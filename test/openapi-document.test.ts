@@ -20,7 +20,7 @@ import {
 
 const title = (pointer: Pointer) => pointer.join(' ')
 
-/** Everything in the document, the root first. Doesn't go through a $ref, so that nothing comes twice. */
+/** Every value in the document, the root first. Does not follow $ref, so that nothing is repeated. */
 function* everything(at: Located): Generator<Located> {
   yield at
   if (typeof at.value !== 'object' || at.value === null) return
@@ -45,7 +45,7 @@ const operations: Operation[] = Object.keys(membersAt('paths')).flatMap(path =>
   })),
 )
 
-/** Every answer of every operation, and those that any path may give. */
+/** Every answer of every operation, and those of every path. */
 const answers = [
   ...operations.flatMap(({ name, pointer }) =>
     Object.keys(membersAt(...pointer, 'responses')).map(status => ({
@@ -62,7 +62,7 @@ const headersOf = (pointer: Pointer) =>
     name => membersAt(...pointer, 'headers', name).required,
   )
 
-/** All that has a schema and could have an example: media types, headers and parameters. */
+/** Everything with a schema that could have an example: media types, headers and parameters. */
 const exemplified = nodes.filter(({ value }) => isObject(value) && isObject(value.schema))
 
 function examplesOf({ value }: Located): Json[] {
@@ -73,13 +73,13 @@ function examplesOf({ value }: Located): Json[] {
 }
 
 describe('the document', () => {
-  test('is of this version', () => {
+  test('is for this version', () => {
     const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8'))
     expect(document.openapi).toMatch(/^3\.1\./)
     expect(membersAt('info').version).toBe(version)
   })
 
-  test('has no null, which is what a comma in an unquoted description makes', () => {
+  test('has no null, which a comma in an unquoted description would create', () => {
     expect(nodes.filter(({ value }) => value === null).map(({ pointer }) => title(pointer))).toEqual([])
   })
 
@@ -89,7 +89,7 @@ describe('the document', () => {
     expect(refs.filter(ref => !locate(segmentsOf(ref)))).toEqual([])
   })
 
-  test('has a use for every component', () => {
+  test('uses every component', () => {
     const used = new Set(nodes.filter(({ pointer }) => pointer.at(-1) === '$ref').map(({ value }) => value))
     const kinds = Object.keys(membersAt('components')).filter(kind => kind !== 'securitySchemes')
     const made = kinds.flatMap(kind =>
@@ -98,7 +98,7 @@ describe('the document', () => {
     expect(made.filter(ref => !used.has(ref))).toEqual(['#/components/responses/MethodNotAllowed'])
   })
 
-  test('knows every security scheme and tag that an operation names', () => {
+  test('declares every security scheme and tag that an operation names', () => {
     const schemes = operations.flatMap(({ value }) => (value.security as JsonObject[]).flatMap(Object.keys))
     const tags = operations.flatMap(({ value }) => value.tags as string[])
     expect(new Set(schemes)).toEqual(new Set(Object.keys(membersAt('components', 'securitySchemes'))))
@@ -117,7 +117,7 @@ describe('every schema', () => {
     expect(() => problems(['components', 'schemas', name], '')).not.toThrow()
   })
 
-  test('of an object is closed, but for forms, parts of others and what callers fill', () => {
+  test('of an object is closed, except for forms, parts of others and members that callers choose', () => {
     const objects = nodes.filter(
       ({ pointer, value }) => isObject(value) && value.type === 'object' && pointer.at(-1) !== 'example',
     )
@@ -138,7 +138,7 @@ describe('every schema', () => {
     ])
   })
 
-  test('that is made of open members closes them', () => {
+  test('that consists of open parts closes them', () => {
     const made = nodes.filter(({ value }) => isObject(value) && String(value.$ref).endsWith('Members'))
     expect(made.length).toBeGreaterThan(5)
     expect(made.filter(({ value }) => isObject(value) && value.unevaluatedProperties !== false)).toEqual([])
@@ -146,19 +146,22 @@ describe('every schema', () => {
 })
 
 describe('every operation', () => {
-  test('has an operationId of its own', () => {
+  test('has a unique operationId', () => {
     const ids = operations.map(({ value }) => value.operationId)
     expect(ids.every(id => typeof id === 'string' && /^[a-z][A-Za-z]+$/.test(id))).toBe(true)
     expect(new Set(ids).size).toBe(ids.length)
   })
 
-  test.each(operations)('$name has a summary, says its security and may fail', ({ pointer, value }) => {
-    expect(value.summary).toMatch(/^.{10,100}$/)
-    expect(value.security).toBeInstanceOf(Array)
-    expect(Object.keys(membersAt(...pointer, 'responses'))).toContain('500')
-  })
+  test.each(operations)(
+    '$name has a summary, declares its security and has error answers',
+    ({ pointer, value }) => {
+      expect(value.summary).toMatch(/^.{10,100}$/)
+      expect(value.security).toBeInstanceOf(Array)
+      expect(Object.keys(membersAt(...pointer, 'responses'))).toContain('500')
+    },
+  )
 
-  test.each(operations)('$name has the parameters that are in its path', ({ name, pointer }) => {
+  test.each(operations)('$name has the parameters of its path', ({ name, pointer }) => {
     const lists = [pointer.slice(0, 2), pointer].map(at => locate([...at, 'parameters']))
     const parameters = lists.flatMap(list =>
       list ? Object.keys(list.value ?? {}).map(index => membersAt(...list.pointer, index)) : [],
@@ -172,7 +175,7 @@ describe('every operation', () => {
     expect(documentedRoutes()).toContain('DELETE /api/keys/{id}')
   })
 
-  test('works with any method at /verify', () => {
+  test('for /verify exists with any method', () => {
     const methods = operations.filter(({ pointer }) => pointer[1]?.startsWith('/verify'))
     expect(methods.length).toBe(2 * METHODS.length)
     expect(new Set(methods.map(({ value }) => JSON.stringify(value.responses))).size).toBe(1)
@@ -180,16 +183,16 @@ describe('every operation', () => {
 })
 
 describe('every answer', () => {
-  test.each(answers)('$name bears the request id', ({ pointer }) => {
+  test.each(answers)('$name has the request id', ({ pointer }) => {
     expect(headersOf(pointer)).toContain('X-Request-Id')
   })
 
-  test.each(answers.filter(({ status }) => status === '401'))('$name bears a challenge', ({ pointer }) => {
+  test.each(answers.filter(({ status }) => status === '401'))('$name has a challenge', ({ pointer }) => {
     expect(headersOf(pointer)).toContain('WWW-Authenticate')
   })
 
   test.each(answers.filter(({ status }) => ['429', '503'].includes(status)))(
-    '$name says when to come again',
+    '$name has Retry-After',
     ({ pointer }) => {
       expect(headersOf(pointer)).toContain('Retry-After')
     },
@@ -222,7 +225,7 @@ describe('every answer', () => {
   })
 })
 
-test('what is about a person is declared as not to be stored', () => {
+test('with personal data is declared as not to be stored', () => {
   const personal = answers.filter(
     ({ name, status, pointer }) =>
       /^GET \/(api|admin)\//.test(name) && status === '200' && headersOf(pointer).length > 0,
@@ -233,12 +236,12 @@ test('what is about a person is declared as not to be stored', () => {
 })
 
 describe('every example', () => {
-  test('is there: in each body, header and parameter', () => {
+  test('exists for each body, header and parameter', () => {
     const without = exemplified.filter(at => examplesOf(at).length === 0)
     expect(without.map(({ pointer }) => title(pointer))).toEqual([])
   })
 
-  test.each(exemplified.map(at => [title(at.pointer), at] as const))('of %s is true', (_, at) => {
+  test.each(exemplified.map(at => [title(at.pointer), at] as const))('of %s matches its schema', (_, at) => {
     for (const example of examplesOf(at)) expect(problems([...at.pointer, 'schema'], example)).toEqual([])
   })
 })

@@ -13,11 +13,14 @@ import {
   type Pointer,
 } from './support/openapi.ts'
 
-/** What the reference shows is what a caller sends and gets. That each example fits its schema is in openapi-document.test.ts. */
+/**
+ * The examples of the reference are real requests and answers. openapi-document.test.ts checks them against their
+ * schemas.
+ */
 
 interface Body {
   name: string
-  /** Of the media type. */
+  /** The media type. */
   pointer: Pointer
 }
 
@@ -45,14 +48,14 @@ const answersOf = (wanted: (status: number) => boolean) =>
 
 const successes = answersOf(status => status < 400)
 
-/** With those of a wrong method, which any path may give. */
+/** Including those for a wrong method, which any path may give. */
 const errors = [
   ...answersOf(status => status >= 400),
   ...bodiesAt('a wrong method', ['components', 'responses', 'MethodNotAllowed']),
 ].filter(({ pointer }) => codesOf(pointer).length > 0)
 
 interface Example {
-  /** Empty: it has none. */
+  /** Empty: it has no body. */
   name: string
   value: Json
 }
@@ -70,7 +73,7 @@ function errorOf(pointer: Pointer) {
   return membersAt(...pointer, 'schema', 'properties', 'error')
 }
 
-/** The error codes that the schema lets through: its own, or those of what it is made of. */
+/** The error codes that the schema allows: its own, or those of its parts. */
 function codesOf(pointer: Pointer): string[] {
   const schema = locate([...pointer, 'schema'])?.value
   const own = isObject(schema) && isObject(schema.properties) ? schema.properties.error : undefined
@@ -87,7 +90,7 @@ describe('an example', () => {
     expect(examplesAt(pointer)).not.toEqual([])
   })
 
-  // By its code; where one code comes for several reasons, by the code and a word: `conflict_keys`.
+  // By its code; if one code has several reasons, by the code and a word: `conflict_keys`.
   test.each(errors)('shows each error of $name, under its name', ({ pointer }) => {
     const codes = codesOf(pointer)
     const examples = examplesAt(pointer)
@@ -97,7 +100,7 @@ describe('an example', () => {
       expect(`${name}_`).toMatch(new RegExp(`^${isObject(value) ? value.error : 'an error'}_`))
   })
 
-  test('is there for every error that has a body', () => {
+  test('exists for every error that has a body', () => {
     const bodies = answersOf(status => status >= 400).filter(({ pointer }) => codesOf(pointer).length === 0)
     expect(bodies.map(({ name }) => name)).toEqual(['GET /readyz 503 application/json'])
     expect(requests.length).toBeGreaterThan(10)
@@ -113,7 +116,7 @@ const withoutComments = (text: string) =>
 
 const escaped = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
 
-/** Every text in the server's code, as a pattern: what it puts in may be anything. */
+/** Every string in the server's code as a pattern in which inserted values match anything. */
 const texts = globSync('server/**/*.ts', { cwd: ROOT })
   .flatMap(
     file =>
@@ -122,7 +125,7 @@ const texts = globSync('server/**/*.ts', { cwd: ROOT })
       ) ?? [],
   )
   .map(text => text.slice(1, -1).split(/\$\{[^}]*\}/))
-  // What is nearly all put in would be found in anything.
+  // A text of nearly only inserted values would match anything.
   .filter(parts => parts.join('').length >= 9)
   .map(parts => new RegExp(`^${parts.map(escaped).join('.+')}$`))
 
@@ -136,7 +139,7 @@ const shownErrors = errors
   }))
 
 test.each([...new Map(shownErrors.map(each => [JSON.stringify(each), each])).values()])(
-  'an error says what the server says: $said',
+  'the text of an error is one of the server’s: $said',
   ({ said, title, status }) => {
     expect(texts.filter(text => text.test(said))).not.toEqual([])
     if (title !== undefined) expect(title).toBe(STATUS_CODES[Number(status)])

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 
 const file = (name: string) => join(import.meta.dirname, '..', name)
 
-/** The strict rules of the Redocly CLI; .redocly.lint-ignore.yaml says where one is left out, and why. */
+/** The strict rules of the Redocly CLI; .redocly.lint-ignore.yaml lists the exceptions with their reasons. */
 test('a public linter finds neither error nor warning in openapi.yaml', async () => {
   const config = await loadConfig({ configPath: file('redocly.yaml') })
   const found = await lint({ ref: file('openapi.yaml'), config })

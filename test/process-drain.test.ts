@@ -6,12 +6,12 @@ import { logLines, type Running, startAssay, stopAll, until } from './support/pr
 import { openRaw, type Raw } from './support/raw.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** How a process leaves. Its seconds are real, and so these tests wait, all at the same time. */
+/** How a process shuts down. The waits are in real time, so these tests run concurrently. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const account = { email: 'one@example.com', password: 'correct horse battery' }
 
-/** One for each test, with a database of its own in which the account is; started before anyone measures a second. */
+/** One server per test, on its own database with the account; all are started before any time is measured. */
 const NAMES = ['drained', 'hurried', 'interrupted', 'echoed', 'finishing', 'stuck'] as const
 const running = {} as Record<(typeof NAMES)[number], Running>
 
@@ -40,7 +40,7 @@ async function beginLogin(assay: Running) {
   const half = Math.floor(body.length / 2)
   raw.write(`POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n`)
   raw.write(`Content-Length: ${body.length}\r\n\r\n${body.slice(0, half)}`)
-  // Its request is there once a later one of another connection has been answered.
+  // The server has the request once it has answered a later one on another connection.
   await fetch(`${assay.url}/healthz`)
   return Object.assign(raw, { finish: () => raw.write(body.slice(half)) })
 }
@@ -57,7 +57,7 @@ const accepts = (assay: Running) =>
 const isDraining = (assay: Running) => logLines(assay).some(({ msg }) => msg === 'draining')
 
 describe.concurrent('SIGTERM', () => {
-  test('at once nothing new is asked for; 3 s later nothing new is taken; what is under way ends', async () => {
+  test('it is not ready at once; after 3 s it accepts nothing new; running requests finish', async () => {
     const assay = running.drained
     const kept = await openRaw(assay.port)
     ask(kept, '/healthz')
@@ -103,7 +103,7 @@ describe.concurrent('SIGTERM', () => {
 })
 
 describe.concurrent('SIGINT', () => {
-  test('that comes twice at once, from the terminal and from npm, is one', async () => {
+  test('two signals at the same time, from the terminal and from npm, count as one', async () => {
     const assay = running.echoed
     void assay.stop('SIGINT')
     expect(await assay.stop('SIGINT')).toBe(0)
@@ -120,7 +120,7 @@ describe.concurrent('SIGINT', () => {
     expect(performance.now() - began).toBeLessThan(2_500)
   })
 
-  test('whoever is answered meanwhile is told to come back on another connection, and is not waited for', async () => {
+  test('requests in that time get Connection: close, and the server does not wait for their clients', async () => {
     const assay = running.finishing
     const login = await beginLogin(assay)
     const exited = assay.stop('SIGINT')
@@ -133,7 +133,7 @@ describe.concurrent('SIGINT', () => {
     expect(performance.now() - began).toBeLessThan(2_500)
   })
 
-  test('what never ends is cut off, so that with the pause of SIGTERM it is over within 10 s', async () => {
+  test('endless requests are cut off, so that it ends within 10 s including the pause of SIGTERM', async () => {
     const assay = running.stuck
     const login = await beginLogin(assay)
     const began = performance.now()

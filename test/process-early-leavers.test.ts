@@ -5,7 +5,7 @@ import { afterAll } from 'vitest'
 import { earlyLeavers } from './support/early-leavers.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** Clients that leave early, on the embedded database. */
+/** Clients that disconnect early, on the embedded database. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 afterAll(() => rmSync(root, { recursive: true }))

@@ -6,7 +6,7 @@ import { issue, signUp } from './support/calls.ts'
 import { type Running, startAssay, stopAll } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** Limits as a server has them without any setting. Other tests raise them, because they ask faster than users do. */
+/** The default limits of a server. Other tests raise them, because they send requests faster than users do. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 let assay: Running
@@ -19,7 +19,7 @@ afterAll(async () => {
   rmSync(root, { recursive: true })
 })
 
-test('one session is refreshed sixty times in a minute, and 429 says by which limit; others are not affected', async () => {
+test('one session can be refreshed sixty times a minute, then 429 names the limit; others are not affected', async () => {
   const customer = await signUp(assay)
   let { refresh_token: token } = await issue(assay, customer.apiKey, 'user-1')
   for (let done = 0; done < 60; done++) token = (await refreshed(token)).refresh_token

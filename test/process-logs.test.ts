@@ -8,7 +8,7 @@ import { freePort } from './support/port.ts'
 import { logLines, NODE_COMPILE_CACHE, type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** The server goes on serving when its log can't be written. */
+/** The server keeps serving when its log can't be written. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const MAIN = join(import.meta.dirname, '../server/main.ts')
@@ -30,7 +30,7 @@ async function droppedLines({ url }: Pick<Running, 'url'>, dataDir: string): Pro
   return Number(/^assay_log_lines_dropped_total (\d+)$/m.exec(await response.text())![1])
 }
 
-test('a log that nobody reads is dropped beyond a bound and counted, and the server goes on and ends', async () => {
+test('a log that nobody reads is dropped beyond a limit and counted, and the server keeps running and can end', async () => {
   const DATA_DIR = copyInstallation(join(root, 'stalled'))
   const assay = await startAssay({ DATA_DIR })
   assay.child.stdout!.pause()
@@ -61,7 +61,7 @@ test('a log that nobody reads is dropped beyond a bound and counted, and the ser
 })
 
 /** Every write to /dev/full fails with ENOSPC. */
-test('a server whose log has no space starts, serves and ends', async () => {
+test('a server with no space for its log starts, serves and ends', async () => {
   const DATA_DIR = copyInstallation(join(root, 'full'))
   const port = await freePort()
   const full = openSync('/dev/full', 'w')

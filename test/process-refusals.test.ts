@@ -9,7 +9,7 @@ import { open } from '../db/client.ts'
 import { runAssay, stopAll } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** Starts that fail: each says what to mend, gives nothing away and leaves nothing behind. */
+/** Starts that fail: each error says how to fix it and reveals no secret, and nothing is left behind. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const DATA_DIR = join(root, 'data')
@@ -27,7 +27,7 @@ const POSTGRES = {
   ADMIN_TOKEN: randomBytes(32).toString('hex'),
 }
 
-/** A server of this test's own, and how many connections it has had. */
+/** A server of the test, and how many connections it has had. */
 async function serve(onConnection: Parameters<typeof createServer>[1] = () => {}) {
   let connections = 0
   const server = createServer(socket => {
@@ -41,7 +41,7 @@ async function serve(onConnection: Parameters<typeof createServer>[1] = () => {}
   return { url: `postgres://keeper:${PASSWORD}@127.0.0.1:${port}/secretbase`, connections: () => connections }
 }
 
-test('wrong settings are told all at once, with exit code 78, and nothing is made', async () => {
+test('all wrong settings are reported at once, with exit code 78, and nothing is created', async () => {
   const secret = 'only-20-characters!!'
   const { code, stdout, stderr } = await runAssay({
     DATA_DIR,
@@ -72,14 +72,14 @@ test('wrong settings are told all at once, with exit code 78, and nothing is mad
   expect(existsSync(DATA_DIR)).toBe(false)
 })
 
-test('a DATA_DIR that can not be made is told as what it is', async () => {
+test('a DATA_DIR that cannot be created is reported as such', async () => {
   const { code, stderr } = await runAssay({ DATA_DIR: '/dev/null/data' })
   expect(stderr).toContain('DATA_DIR')
   expect(stderr).not.toContain('DATABASE_URL')
   expect(code).toBe(78)
 })
 
-test('with DATABASE_URL no secret is made: without them it ends with 78 before it connects', async () => {
+test('with DATABASE_URL no secret is created: without them it ends with 78 before it connects', async () => {
   const postgres = await serve()
   const { code, stdout, stderr } = await runAssay({ DATABASE_URL: postgres.url, DATA_DIR })
   expect(code).toBe(78)
@@ -90,7 +90,7 @@ test('with DATABASE_URL no secret is made: without them it ends with 78 before i
   expect(existsSync(DATA_DIR)).toBe(false)
 })
 
-test('--help tells how to use it, and starts nothing', async () => {
+test('--help prints the usage, and starts nothing', async () => {
   const { code, stdout, stderr } = await runAssay({ DATA_DIR }, ['--help'])
   expect(code).toBe(0)
   expect(stdout + stderr).toContain('npm start')
@@ -98,7 +98,7 @@ test('--help tells how to use it, and starts nothing', async () => {
   expect(existsSync(DATA_DIR)).toBe(false)
 })
 
-test('a verb that it does not know is a mistake of the command line (64), and starts nothing', async () => {
+test('an unknown verb is a usage error (64), and starts nothing', async () => {
   for (const words of [['sevre'], ['serve', 'now']]) {
     const { code, stderr } = await runAssay({ DATA_DIR }, words)
     expect(code, words.join(' ')).toBe(64)
@@ -107,13 +107,13 @@ test('a verb that it does not know is a mistake of the command line (64), and st
   expect(existsSync(DATA_DIR)).toBe(false)
 })
 
-test('a Postgres that is not there ends the start with 69, what to mend and not one word of the URL', async () => {
+test('a Postgres that is not running ends the start with 69, with the fix and without any part of the URL', async () => {
   const gone = await serve()
   for (const server of servers) server.close()
   await expectUnavailable(gone.url)
 })
 
-test('a Postgres that accepts and then says nothing ends the start with 69, and soon', async () => {
+test('a Postgres that accepts a connection and sends nothing ends the start with 69, and soon', async () => {
   const silent = await serve()
   const began = performance.now()
   await expectUnavailable(silent.url)
@@ -121,13 +121,13 @@ test('a Postgres that accepts and then says nothing ends the start with 69, and 
   expect(performance.now() - began).toBeLessThan(10_000)
 })
 
-test('a Postgres that hangs up ends the start with 69', async () => {
+test('a Postgres that closes the connection ends the start with 69', async () => {
   const rude = await serve(socket => socket.destroy())
   await expectUnavailable(rude.url)
   expect(rude.connections()).toBeGreaterThan(0)
 })
 
-describe('an embedded database that is damaged ends the start with 69 and what to do, and is not made anew', () => {
+describe('a damaged embedded database ends the start with 69 and the fix, and is not replaced', () => {
   const damaged = join(root, '..', `${basename(root)}-damaged`)
 
   afterEach(() => rmSync(damaged, { recursive: true, force: true }))
@@ -153,7 +153,7 @@ describe('an embedded database that is damaged ends the start with 69 and what t
   })
 })
 
-test('an embedded database that lacks a table ends the start with 69 and what to do', async () => {
+test('an embedded database that lacks a table ends the start with 69 and the fix', async () => {
   const DATA_DIR = join(root, '..', `${basename(root)}-lacking`)
   onTestFinished(() => rmSync(DATA_DIR, { recursive: true }))
   const db = await open({ folder: join(copyInstallation(DATA_DIR), 'pgdata') })

@@ -6,7 +6,7 @@ import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { exchange, openRaw, type Raw } from './support/raw.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** What only a real socket shows, against the server in a process of its own. */
+/** Behaviour that only a real socket shows, with the server in its own process. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const DATA_DIR = join(root, 'data')
@@ -49,7 +49,7 @@ test('a connection is kept for 75 s, longer than nginx keeps an idle one', async
   raw.destroy()
 })
 
-describe('H44 (CVE-2026-44456) a body that comes in chunks', () => {
+describe('H44 (CVE-2026-44456) a chunked body', () => {
   test('is refused with 413 at the first byte over 16 KiB, without waiting for its end', async () => {
     const raw = await openRaw(assay.port)
     raw.write(head('/issue', [JSON_TYPE, authorized(), CHUNKED]))
@@ -78,7 +78,7 @@ describe('H44 (CVE-2026-44456) a body that comes in chunks', () => {
     raw.write(head(path, [type, authorized(), CHUNKED]))
     expect(await flood(raw, 100_000_000)).toBe('cut off')
     expect(raw.statuses()).toEqual([413])
-    // What the system's own buffers took, on both sides, is not what the server read.
+    // Bytes in the system's buffers on both sides have not been read by the server.
     expect(raw.sent()).toBeLessThan(16_000_000)
   })
 
@@ -95,7 +95,7 @@ describe('H44 (CVE-2026-44456) a body that comes in chunks', () => {
       }
       const before = peakMemory(assay.pid)
       const open = await Promise.all([send(), send(), send(), send()])
-      // What is read and dropped is garbage for a while.
+      // Chunks that were read and dropped are garbage for some time.
       expect(peakMemory(assay.pid) - before).toBeLessThan(150_000_000)
       for (const raw of open) raw.destroy()
       expect(await verifies()).toBe(200)
@@ -103,13 +103,13 @@ describe('H44 (CVE-2026-44456) a body that comes in chunks', () => {
   )
 })
 
-/** The most resident memory that a process has had (bytes). */
+/** The highest resident memory of a process (bytes). */
 function peakMemory(pid: number): number {
   const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))!
   return Number(kilobytes) * 1024
 }
 
-/** Sends so many bytes, or until the server has had enough. */
+/** Sends this many bytes, or stops when the server closes. */
 async function flood(raw: Raw, bytes: number) {
   const piece = chunk(' '.repeat(64 * 1024))
   for (let written = 0; written < bytes && !raw.isClosed(); written += piece.length) {
@@ -119,8 +119,8 @@ async function flood(raw: Raw, bytes: number) {
   return raw.isClosed() ? 'cut off' : 'all taken'
 }
 
-describe('H44 smuggling: what a proxy and a server could frame differently', () => {
-  /** Answered 200 if it is ever taken for a request. */
+describe('H44 smuggling: bodies that a proxy and a server may delimit differently', () => {
+  /** Answered 200 if it is ever treated as a request. */
   const SMUGGLED = 'GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n'
   const chunked = (body: string) => [CHUNKED, body] as const
   const plain = (header: string) => [header, SMUGGLED] as const
@@ -167,7 +167,7 @@ describe('H44 smuggling: what a proxy and a server could frame differently', () 
     'a chunk ended by a bare LF': chunked(`1\r\na\n0\r\n\r\n${SMUGGLED}`),
   }
 
-  test('two requests in one write are two answers, so that a smuggled one would be seen', async () => {
+  test('two requests in one write get two answers, so a smuggled one would be visible', async () => {
     const raw = await exchange(
       assay.port,
       head('/issue', [JSON_TYPE, authorized(), 'Content-Length: 0']) + SMUGGLED,
@@ -186,7 +186,7 @@ describe('H44 smuggling: what a proxy and a server could frame differently', () 
     }
   })
 
-  test('a body that /verify never reads is not taken for the next request', async () => {
+  test('a body that /verify never reads is not treated as the next request', async () => {
     const raw = await openRaw(assay.port)
     raw.write(`${head('/verify', [`Content-Length: ${SMUGGLED.length}`])}${SMUGGLED}`)
     raw.write(`GET /openapi.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`)
@@ -204,10 +204,10 @@ test('H44 (CVE-2026-21710) a header called __proto__ is a header like any other'
   expect(await verifies()).toBe(200)
 })
 
-test('H45 (CVE-2018-12122) 500 slow sockets keep nobody waiting, and are closed with 408 after 5 s', async () => {
+test('H45 (CVE-2018-12122) 500 slow sockets delay no other client, and are closed with 408 after 5 s', async () => {
   const began = performance.now()
   const slow = await Promise.all(Array.from({ length: 500 }, () => openRaw(assay.port)))
-  // One in ten says nothing at all, the others a letter now and then.
+  // One in ten sends nothing at all, the others a letter now and then.
   const talking = slow.filter((_, i) => i % 10 > 0)
   for (const raw of talking) raw.write('GET /verify HTTP/1.1\r\nHost: a\r\nX-Slow: ')
   const dripping = setInterval(() => talking.forEach(raw => void (raw.isClosed() || raw.write('a'))), 1_000)

@@ -18,7 +18,7 @@ import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { logLines, type Running, runAssay, startAssay, stopAll, until } from './support/process.ts'
 
-/** The embedded database of this file: made by the first start, and used again by every other. */
+/** The embedded database of this file: created by the first start, and used by all others. */
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const DATA_DIR = join(root, 'data')
 const masterKeys = join(DATA_DIR, 'master.keys')
@@ -41,7 +41,7 @@ afterAll(async () => {
   rmSync(root, { recursive: true })
 })
 
-/** What a newcomer copies from the banner. */
+/** The commands that a new user copies from the banner. */
 function commandsIn(banner: string): string {
   const lines = banner.split('\n')
   return lines
@@ -78,7 +78,7 @@ async function accepts(host: string, port: number): Promise<boolean> {
   return outcome
 }
 
-/** This machine's addresses but the one that is the default; 127.0.0.2 is loopback too, and not it. */
+/** This machine's addresses except the default 127.0.0.1. 127.0.0.2 is loopback too, but not the default. */
 const elsewhere = () => [
   '127.0.0.2',
   ...Object.values(networkInterfaces())
@@ -88,13 +88,13 @@ const elsewhere = () => [
 ]
 
 describe('the first start of the embedded default', () => {
-  test('makes a master key and an operator token that only their owner can read', () => {
+  test('creates a master key and an operator token that only their owner can read', () => {
     for (const file of [masterKeys, adminToken]) expect(statSync(file).mode & 0o777).toBe(0o600)
     expect(readFileSync(masterKeys, 'utf8')).toMatch(/^m1:[A-Za-z0-9+/]{43}=\n$/)
     expect(readFileSync(adminToken, 'utf8')).toMatch(/^[\w-]{43}\n$/)
   })
 
-  test('makes a database whose files only their owner can read, though its folder is open to all', () => {
+  test('creates a database whose files only their owner can read, even in a folder that is open to all', () => {
     const files = readdirSync(DATA_DIR, { recursive: true, withFileTypes: true })
     expect(files.length).toBeGreaterThan(900)
     const open = files.filter(
@@ -103,12 +103,12 @@ describe('the first start of the embedded default', () => {
     expect(open.map(({ name }) => name)).toEqual([])
   })
 
-  test('greets with commands that, pasted into a shell, end in a token that is let through', () => {
+  test('prints commands that, pasted into a shell, end with an accepted token', () => {
     expect(pasted.stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
     expect(pasted.stdout).toMatch(/^x-auth-customer: \w+\r$/im)
   })
 
-  test('greets with the operator’s commands where sign-up is closed, and they end in a token too', async () => {
+  test('prints the operator’s commands where sign-up is closed, and they end with a token too', async () => {
     const closed = await startAssay({ DATA_DIR: join(root, 'closed'), SIGNUP: 'closed' })
     await until('the banner is written', () => closed.stderr().includes('curl -i'))
     expect(closed.stderr()).not.toContain('/api/auth/signup')
@@ -119,7 +119,7 @@ describe('the first start of the embedded default', () => {
     expect(stdout).toMatch(/^x-auth-subject: user-42\r$/im)
   })
 
-  test('says that this is a new installation, and where, in the log too', () => {
+  test('reports that this is a new installation, and where, also in the log', () => {
     expect(first.stderr()).toContain(`NEW INSTALLATION, made in the folder ${DATA_DIR}`)
     expect(first.stderr()).toContain('DATA_DIR leads to the wrong place')
     expect(logLines(first).filter(({ level }) => level >= 40)).toEqual([
@@ -130,7 +130,7 @@ describe('the first start of the embedded default', () => {
     ])
   })
 
-  test('tells nobody the secrets that it made', () => {
+  test('reveals none of the secrets that it created', () => {
     const secrets = [
       readFileSync(masterKeys, 'utf8').slice(3).trim(),
       readFileSync(adminToken, 'utf8').trim(),
@@ -139,7 +139,7 @@ describe('the first start of the embedded default', () => {
   })
 })
 
-describe('the next starts', () => {
+describe('later starts', () => {
   test('keep the keys, the operator token, the customers and their tokens', async () => {
     const before = [masterKeys, adminToken].map(file => readFileSync(file, 'utf8'))
     await first.stop('SIGINT')
@@ -153,17 +153,17 @@ describe('the next starts', () => {
     expect((await fetch(`${running.url}/metrics`, { headers: operator })).status).toBe(200)
   })
 
-  test('say in the log that anybody can make an account', async () => {
+  test('log that anybody can create an account', async () => {
     expect(running.stdout()).toContain('because SIGNUP is open')
   })
 
-  test('unless HOST says otherwise, only this machine can reach it', async () => {
+  test('unless HOST is set, only this machine can reach it', async () => {
     expect(logLines(running).find(({ msg }) => msg === 'listening').host).toBe('127.0.0.1')
     expect(await accepts('127.0.0.1', running.port)).toBe(true)
     for (const address of elsewhere()) expect(await accepts(address, running.port), address).toBe(false)
   })
 
-  test('H52 a second process on the same folder is refused with the pid of the first, which serves on', async () => {
+  test('H52 a second process on the same folder is refused with the pid of the first, which keeps serving', async () => {
     const { code, stderr } = await runAssay({ DATA_DIR })
     expect(code).toBe(78)
     expect(stderr).toMatch(new RegExp(`pid ${running.pid}\\b`))
@@ -171,7 +171,7 @@ describe('the next starts', () => {
     expect((await verify(running.url)).status).toBe(200)
   })
 
-  test('H52 after a kill -9 the next start works, and nothing that was acknowledged is lost', async () => {
+  test('H52 after a kill -9 the next start works, and no acknowledged act is lost', async () => {
     signedUp = await signUp(running.url)
     expect(await running.stop('SIGKILL')).toBe('SIGKILL')
     expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(true)
@@ -179,14 +179,14 @@ describe('the next starts', () => {
     expect((await verify(running.url)).status).toBe(200)
   })
 
-  test('HOST=0.0.0.0 lets others reach it', async () => {
+  test('HOST=0.0.0.0 makes it reachable for others', async () => {
     for (const address of elsewhere()) expect(await accepts(address, running.port), address).toBe(true)
     expect(await running.stop('SIGINT')).toBe(0)
     expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(false)
   })
 })
 
-test('a port that is taken ends the start with a message that says so, and leaves the folder free', async () => {
+test('a port in use ends the start with a message that says so, and the folder is released', async () => {
   const taken = createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
   const { port } = taken.address() as AddressInfo
@@ -211,7 +211,7 @@ describe('H54 the embedded database and a master key that is not its own', () =>
     await right.stop('SIGINT')
   })
 
-  test('name misspelt settings in one line of the log, and so does a migration', async () => {
+  test('misspelt settings are named in one line of the log, also by a migration', async () => {
     const settings = { DATA_DIR, ACESS_TOKEN_TTL: '1m', SIGN_UP: 'closed', NODE_ENV: 'production' }
     const message =
       'ACESS_TOKEN_TTL: is not a setting and is ignored; did you mean ACCESS_TOKEN_TTL? ' +
@@ -225,7 +225,7 @@ describe('H54 the embedded database and a master key that is not its own', () =>
     expect([code, warnings({ stdout: () => stdout })]).toEqual([0, [message]])
   })
 
-  test('a key file that is gone is never made anew', async () => {
+  test('a missing key file is never recreated', async () => {
     const aside = join(root, 'aside')
     renameSync(masterKeys, aside)
     const { code, stderr } = await runAssay({ DATA_DIR })

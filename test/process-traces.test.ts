@@ -6,7 +6,7 @@ import { type Sent, startCollector } from './support/collector.ts'
 import { logLines, type Running, type Settings, startAssay, stopAll } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 
-/** The one flag that turns traces on, as docs/observing.md has it. What is told is in api/traces.test.ts. */
+/** The one flag that turns traces on, as in docs/observing.md. api/traces.test.ts tests the spans. */
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const made = join(root, 'made')
@@ -21,7 +21,7 @@ beforeAll(async () => {
 afterEach(stopAll)
 afterAll(() => rmSync(root, { recursive: true }))
 
-/** On a copy of the database in which the customer is; it has yet to read it. */
+/** On a copy of the database with the customer, which it has not loaded yet. */
 function start(settings: Settings) {
   const DATA_DIR = mkdtempSync(join(root, 'data-'))
   cpSync(made, DATA_DIR, { recursive: true })
@@ -38,7 +38,7 @@ const post = ({ url }: Running, path: string, body: object, headers: Record<stri
 const trace = { id: '0af7651916cd43dd8448eb211c80319c', caller: 'b7ad6b7169203331' }
 const traceparent = `00-${trace.id}-${trace.caller}-01`
 
-/** A verify of a customer that is not in memory, one of one that is, and an issue. */
+/** A verify of a customer that is not cached, one of a cached customer, and an issue. */
 async function ask(assay: Running): Promise<Response[]> {
   const verify = () =>
     fetch(`${assay.url}/verify`, {
@@ -53,7 +53,7 @@ const named = (spans: Sent[], name: string) => spans.filter(span => span.name ==
 
 const isLoaded = (assay: Running) => logLines(assay).some(({ msg }) => msg.includes('an OpenTelemetry SDK'))
 
-test('with the flag a collector gets what was told until the end', async () => {
+test('with the flag a collector gets every span until the end', async () => {
   const collector = await startCollector()
   const assay = await start(collector.settings)
   expect(isLoaded(assay)).toBe(true)
@@ -78,7 +78,7 @@ test('with the flag a collector gets what was told until the end', async () => {
   expect(resources[0]).toContainEqual({ key: 'service.name', value: { stringValue: 'assay' } })
 })
 
-test('without it nobody is told, and every answer is the same', async () => {
+test('without it nothing is exported, and every answer is the same', async () => {
   const collector = await startCollector()
   const { NODE_OPTIONS: _, ...others } = collector.settings
   const [on, off] = [await start(collector.settings), await start(others)]
@@ -90,7 +90,7 @@ test('without it nobody is told, and every answer is the same', async () => {
   expect(untold.map(shape)).toEqual(told.map(shape))
 })
 
-test('a collector that does not answer keeps nobody waiting, and the process ends in time', async () => {
+test('a collector that does not answer delays no request, and the process ends in time', async () => {
   const collector = await startCollector({ silent: true })
   const assay = await start(collector.settings)
   expect(statuses(await ask(assay))).toEqual([200, 200, 200])

@@ -5,7 +5,7 @@ import { findReloadReason, LastChange, type ReloadReason } from '../server/revoc
 
 const HOUR = 3_600_000
 const NOW = 1_800_000_000_000
-/** System, database, counter's table, timeline, start of the server. */
+/** System, database, table of the counter, timeline, and start time of the server. */
 const timelineOf = (system: number, timeline: number, start = 1) =>
   `${system}/16384/16448/0000000${timeline}/180000000${start}.5`
 const known = { timeline: timelineOf(71, 3), committed: 40, readAt: NOW, sweptAt: NOW - 50_000 }
@@ -30,7 +30,7 @@ test.each([
   ['a clock that was set back further', { now: NOW - 90_000 }, 'clock'],
   ['an hour without a poll', { now: NOW + HOUR }, undefined],
   ['more than an hour without a poll', { now: NOW + HOUR + 1 }, 'gap'],
-])('what a replica makes of %s', (_, change, reason) => {
+])('the reload reason for %s', (_, change, reason) => {
   expect(findReloadReason(known, { ...same, ...change } as Poll)).toBe(reason)
 })
 
@@ -44,7 +44,7 @@ test.each<[string, ReloadReason, RevocationRow[], boolean]>([
   ['no change, which maintenance deleted', 'timeline', [row(39, 'x'), row(41, 'y')], false],
   ['a change of another database', 'database', [row(40, 'new')], false],
   ['a change after a loss that was told', 'commits_lost', [row(40, 'new')], false],
-])('what a replica makes of finding %s under the last number that it knew', (_, reason, rows, isLoss) => {
+])('the reload reason if %s has the last number that the replica knew', (_, reason, rows, isLoss) => {
   const lines: string[] = []
   const last = new LastChange(createLog('warn', { write: line => void lines.push(line) }))
   expect(last.isReplaced([row(38, 'w'), row(40, 'lost')])).toBe(false)

@@ -9,7 +9,7 @@ import { memoryInUse } from './support/memory.ts'
 const CUSTOMER = 'abcdefghijklmnop'
 const claims = { client_id: CUSTOMER, jti: 'j'.repeat(24), sub: 'user-1', ep: '0.5' } as never
 
-test('no two names of a million have one fingerprint, whichever strings they are made of', () => {
+test('a million names have different fingerprints, whatever strings they consist of', () => {
   const fingerprint = new Fingerprint()
   const seen = new Set<bigint>()
   const add = (first: string, second: string) => {
@@ -32,14 +32,14 @@ test('no two names of a million have one fingerprint, whichever strings they are
   expect(seen.size).toBe(200_000 + 256 + moved.length)
 })
 
-test('each process names the same entry otherwise, and the same one alike', () => {
+test('each process has its own fingerprints, and the same entry always has the same one', () => {
   const [one, two] = [new Fingerprint(), new Fingerprint()]
   const name = ({ high, low }: Fingerprint) => `${high} ${low}`
   expect(name(one.hash(CUSTOMER, 'user-1'))).toBe(name(one.hash(CUSTOMER, 'user-1')))
   expect(name(one.hash(CUSTOMER, 'user-1'))).not.toBe(name(two.hash(CUSTOMER, 'user-1')))
 })
 
-test('the table has what a map would have, however it grows and is swept', () => {
+test('the table behaves like a map, however it grows and is swept', () => {
   const table = new ExpiringTable()
   const model = new Map<number, { epoch: number; deadAfter: number }>()
   let state = inject('seed')
@@ -47,7 +47,7 @@ test('the table has what a map would have, however it grows and is swept', () =>
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
     return Math.floor((state / 2 ** 32) * n)
   }
-  // Few parts and few slots, so that many entries meet.
+  // Few partitions and few slots, so that many entries collide.
   const nameOf = (n: number) => ({ high: ((n % 3) << 24) >>> 0, low: (n * 64) >>> 0 })
   for (let step = 0; step < 60_000; step++) {
     const n = random(3_000)
@@ -67,7 +67,7 @@ test('the table has what a map would have, however it grows and is swept', () =>
   }
 })
 
-test('a sweep goes on in slices, and forgets nothing that is alive', async () => {
+test('a sweep continues in slices, and drops no live entry', async () => {
   const list = new RevocationList()
   for (let i = 0; i < 200_000; i++) list.add([i, 'token', CUSTOMER, `token-${i}`, 0, i % 2 === 0 ? 100 : 300])
   list.add([200_000, 'subject', CUSTOMER, 'user-1', 6, 300])
@@ -81,7 +81,7 @@ test('a sweep goes on in slices, and forgets nothing that is alive', async () =>
 })
 
 test.each(['token', 'session', 'subject', 'customer', 'everyone'] as const)(
-  'of two ends of the life of one change of a %s the later one counts, in either order',
+  'of two lifetimes of one change of a %s the later one counts, in either order',
   kind => {
     for (const ends of [
       [100, 300],
@@ -97,14 +97,14 @@ test.each(['token', 'session', 'subject', 'customer', 'everyone'] as const)(
   },
 )
 
-test('a date that 32 bits do not hold is one that never comes', () => {
+test('a date that does not fit into 32 bits counts as never', () => {
   const list = new RevocationList()
   list.add([1, 'subject', CUSTOMER, 'user-1', 6, 2 ** 33])
   list.sweep(2 ** 32 - 2)
   expect(list.refuse(claims)).toBe('subject_revoked')
 })
 
-test('a million revocations take 60 bytes each outside of the heap at most, and nothing in it', () => {
+test('a million revocations take at most 60 bytes each outside the heap, and none in it', () => {
   const before = memoryInUse()
   const list = new RevocationList()
   for (let i = 0; i < 1_000_000; i++) list.add([i, 'subject', CUSTOMER, `user-${i}`, i, 2_000_000_000])

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { NEEDED } from '../db/schema-check.ts'
 import { MIGRATIONS, MIGRATIONS_FOLDER } from './support/migrations.ts'
 
-/** What drizzle-kit noted of a table, with the last migration. */
+/** The tables in drizzle-kit's snapshot of the last migration. */
 interface TableSnapshot {
   name: string
   columns: Record<string, { primaryKey: boolean }>
@@ -23,7 +23,7 @@ function namesOf({ name, columns, indexes, ...keys }: TableSnapshot): string[] {
   return [name, ...[...parts, ...(isKeyed ? [`${name}_pkey`] : [])].map(part => `${name}.${part}`)]
 }
 
-test('every table, column, index, key and sequence that drizzle-kit knows of is looked for at the start', () => {
+test('the start checks for every table, column, index, key and sequence in drizzle-kit’s snapshot', () => {
   const noted = [
     ...Object.values(snapshot.tables).flatMap(namesOf),
     ...Object.values(snapshot.sequences).map(({ name }) => name),

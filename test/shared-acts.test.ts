@@ -2,7 +2,7 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { SharedActs } from '../server/lib/shared-acts.ts'
 
-/** Acts end when the test says so, in the order in which they began. */
+/** The test ends acts, in the order in which they began. */
 function held() {
   const ends: ((error?: Error) => void)[] = []
   const acts = new SharedActs<number>()
@@ -19,7 +19,7 @@ function held() {
   return { run: (key: string) => acts.run(key, act), end, begun: () => ends.length }
 }
 
-test('calls that come while an act runs share the next one, which begins after them', async () => {
+test('calls during an act share the next one, which begins after them', async () => {
   const { run, end, begun } = held()
   const done = Promise.all([run('a'), run('a'), run('a')])
   expect(begun()).toBe(1)

@@ -4,11 +4,11 @@ import { ApiError } from '../server/lib/errors.ts'
 import { assertFewItems, parseStrictJson } from '../server/lib/strict-json.ts'
 import { SEED, trials } from './support/trials.ts'
 
-/** An accepted text is read as JSON.parse reads it. A refused one is an error of ours. */
+/** An accepted text is parsed as by JSON.parse. A refused text is one of our errors. */
 
 const RUN = { seed: SEED, numRuns: trials(1_000_000, 3_000) }
 
-/** Undefined where the text is accepted. */
+/** Undefined if the text is accepted. */
 function refusal(text: string): string | undefined {
   try {
     parseStrictJson(text)
@@ -46,7 +46,7 @@ describe('a repeated member is refused', () => {
     expect(refusal(text)).toMatch(/member of the body is repeated; send each name once/)
   })
 
-  test('but not the same name in different objects, nor as a value', () => {
+  test('but not the same name in different objects, or as a value', () => {
     const text = '{"a":{"a":"a"},"b":[{"a":1},{"a":"a:"},"a","a"],"A":"\\"a\\":"}'
     expect(parseStrictJson(text)).toEqual(JSON.parse(text))
   })
@@ -78,7 +78,7 @@ describe('a number is refused where a double would change it', () => {
     expect(parseStrictJson(`[${number}]`)).toEqual([JSON.parse(number)])
   })
 
-  test('a double may be spelled by any encoder, and nothing else may be', () => {
+  test('a double may be spelled as by any encoder, and in no other way', () => {
     const digits = (maxLength: number) => fc.stringMatching(/^\d+$/, { maxLength })
     const spelled = fc
       .tuple(
@@ -107,7 +107,7 @@ describe('a number is refused where a double would change it', () => {
   })
 })
 
-/** By whole numbers of any size: both are fractions over powers of ten. */
+/** Compares with integers of any size: both numbers are fractions over powers of ten. */
 function isSameValue(one: string, other: string): boolean {
   const [a, b] = [toFraction(one), toFraction(other)]
   return a.numerator * b.denominator === b.numerator * a.denominator
@@ -151,7 +151,7 @@ describe('a text is bounded', () => {
     expect(refusal(`{${members.slice(1)}}`)).toBeUndefined()
   })
 
-  test('but a string may be as long as the body, whatever it holds', () => {
+  test('but a string may be as long as the body, whatever it contains', () => {
     for (const piece of [
       'x',
       '\\"',
@@ -194,19 +194,19 @@ const spelledJson = fc
 const ODD_NUMBER = /larger or more precise/
 const INHERITED = /may not be called/
 
-test('what is accepted is what JSON.parse reads, however it is spelled', () => {
+test('an accepted text is read as by JSON.parse, in any spelling', () => {
   fc.assert(
     fc.property(spelledJson, text => {
       const refused = refusal(text)
       if (refused === undefined) expect(parseStrictJson(text)).toEqual(JSON.parse(text))
-      // Its names are different by construction.
+      // Its names differ by construction.
       else expect(refused).toMatch(new RegExp(`${ODD_NUMBER.source}|${INHERITED.source}`))
     }),
     RUN,
   )
 })
 
-test('whatever the text, it is refused where JSON.parse refuses it, and read as JSON.parse reads it', () => {
+test('any text is refused where JSON.parse refuses it, and otherwise read as by JSON.parse', () => {
   const pieces = [
     '{',
     '}',
@@ -243,7 +243,7 @@ test('whatever the text, it is refused where JSON.parse refuses it, and read as 
   )
 })
 
-test('a member is found repeated wherever it is, however it is spelled', () => {
+test('a repeated member is found at any place, in any spelling', () => {
   const member = fc.tuple(fc.string(), fc.boolean()).filter(([name]) => name !== '' && isUsual(name))
   fc.assert(
     fc.property(
@@ -266,7 +266,7 @@ const isUsual = (name: string) => !['__proto__', 'constructor', 'prototype'].inc
 const escapeFirst = (name: string) =>
   `"\\u${name.charCodeAt(0).toString(16).padStart(4, '0')}${JSON.stringify(name.slice(1)).slice(1)}`
 
-test('bytes with more than two thousand commas are refused before they are a text', () => {
+test('bytes with more than two thousand commas are refused before they are decoded', () => {
   expect(() => assertFewItems(Buffer.from(','.repeat(2_000)))).not.toThrow()
   expect(() => assertFewItems(Buffer.from(`[${','.repeat(2_001)}]`))).toThrow(
     /more than 2000 names and values/,

@@ -4,14 +4,17 @@ import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { SETTINGS } from '../server/config/load.ts'
 
-/** The rules of the layout that no compiler holds: data flows one way, http -> domain -> db, with crypto at the ground. */
+/**
+ * Rules of the layout that no compiler checks: dependencies go one way, http -> domain -> db, with crypto at the
+ * bottom.
+ */
 
 const ROOT = join(import.meta.dirname, '..')
 const read = (file: string) => readFileSync(join(ROOT, file), 'utf8')
 
 const files = globSync('{server,db}/**/*.ts', { cwd: ROOT }).sort()
 
-/** Neither comments nor what stands in quotes: what is left is code. */
+/** The code without comments and without the contents of single quotes. */
 const codeOf = (file: string) => withoutComments(read(file)).replace(/'(?:[^'\\\n]|\\.)*'/g, "''")
 
 const withoutComments = (text: string) =>
@@ -19,7 +22,7 @@ const withoutComments = (text: string) =>
 
 interface Import {
   from: string
-  /** A file of ours by its path from the root, or a package or module of Node by its name. */
+  /** The path of one of our files from the root, or the name of a package or Node module. */
   of: string
 }
 
@@ -36,10 +39,10 @@ const resolved = (from: string, specifier: string) =>
 
 const isFile = (of: string) => of.endsWith('.ts')
 
-/** What is loaded at once: `import type` is erased, and import() loads later. */
+/** Imports that load immediately: `import type` is erased, and import() loads later. */
 const LOADED = /^(?:import|export)\s+(?!type\b)[^';]*?\bfrom\s+'([^'\n]+)'|^import\s+'([^'\n]+)'/gm
 
-/** What is loaded with a file: every file of ours and every package that is reached from it. */
+/** Everything that a file loads: all our files and packages that are reachable from it. */
 function loadedBy(file: string, seen = new Set<string>()): string[] {
   for (const match of withoutComments(read(file)).matchAll(LOADED)) {
     const of = resolved(file, match.slice(1).join(''))
@@ -54,7 +57,7 @@ const imports = files.flatMap(importsOf)
 
 type Layer = 'errors' | 'crypto' | 'jwt' | 'lib' | 'db' | 'domain' | 'http' | 'routes' | 'wiring'
 
-/** The folders of the domain, and the files outside a folder that belong to it. */
+/** The folders of the domain, and its files outside a folder. */
 const DOMAIN =
   /^server\/(audit|clients|config|customers|embedded|keys|revocation|tokens)\/|^server\/(services|jobs|shutdown|open-database|exit)\.ts$/
 
@@ -82,12 +85,12 @@ const DRIVERS = /^(postgres|redis|@redis\/.*|@electric-sql\/pglite|drizzle-orm)(
 const SERVER = /^node:http$/
 const HONO = /^hono(\/|$)/
 
-/** `from imports of`, for those that are against the rule. */
+/** The imports that break the rule, as `from imports of`. */
 const against = (rule: (from: Layer, of: string) => boolean) =>
   imports.filter(({ from, of }) => rule(layerOf(from), of)).map(({ from, of }) => `${from} imports ${of}`)
 
 describe('the import rule', () => {
-  test('every import is seen, of types too, and of files that exist', () => {
+  test('every import is found, including type imports, and refers to an existing file', () => {
     const begun = files.flatMap(
       file => read(file).match(/^(import|export \{|export type \{|export \*).*|\bimport\(/gm) ?? [],
     )
@@ -97,16 +100,16 @@ describe('the import rule', () => {
     for (const layer of Object.keys(MAY_IMPORT)) expect(files.map(layerOf)).toContain(layer)
   })
 
-  test('http asks the domain, the domain asks the database, and nothing asks back', () => {
+  test('http depends on the domain, the domain on the database, and never the other way round', () => {
     expect(against((from, of) => isFile(of) && !MAY_IMPORT[from].includes(layerOf(of)))).toEqual([])
   })
 
-  test('drivers stay in db, and HTTP in http and the wiring', () => {
+  test('drivers are used only in db, and node:http only in http and the wiring', () => {
     expect(against((from, of) => from !== 'db' && DRIVERS.test(of))).toEqual([])
     expect(against((from, of) => !['http', 'routes', 'wiring'].includes(from) && SERVER.test(of))).toEqual([])
   })
 
-  test('Hono is known to http, routes and the app, and its adapter to the file that listens', () => {
+  test('only http, routes and the app import Hono, and only the file that listens imports its adapter', () => {
     const allowed = (from: Layer) => from === 'http' || from === 'routes'
     const known = imports.filter(({ from, of }) => HONO.test(of) && !allowed(layerOf(from)))
     expect([...new Set(known.map(({ from }) => from))]).toEqual(['server/app.ts'])
@@ -114,21 +117,21 @@ describe('the import rule', () => {
     expect(adapter.map(({ from }) => from)).toEqual(['server/listen.ts'])
   })
 
-  test('OpenTelemetry is known to one file, and of it the API alone', () => {
+  test('one file imports OpenTelemetry, and only its API', () => {
     const known = imports.filter(({ of }) => of.startsWith('@opentelemetry/'))
     expect([...new Set(known.map(({ from, of }) => `${from} imports ${of}`))]).toEqual([
       'server/lib/tracing.ts imports @opentelemetry/api',
     ])
   })
 
-  test('the embedded database is loaded by who opens it, and by nobody else', () => {
+  test('only the database client loads the embedded database', () => {
     expect(imports.filter(({ of }) => of === 'db/pglite.ts').map(({ from }) => from)).toEqual([
       'db/client.ts',
     ])
     expect(read('db/client.ts')).toContain("import('./pglite.ts')")
   })
 
-  test('drizzle is loaded by one file, as CommonJS: of its types too, nothing else imports it', () => {
+  test('one file loads drizzle, as CommonJS; no other file imports it, not even its types', () => {
     const loading = (text: string) => /(['"`])drizzle-orm(\/[^'"`]*)?\1/.test(text)
     const all = globSync('{server,db,cli,test,faults,bench,deploy}/**/*.ts', { cwd: ROOT })
     expect(all.filter(file => loading(withoutComments(read(file))))).toEqual(['db/drizzle.ts'])
@@ -137,14 +140,14 @@ describe('the import rule', () => {
     expect(values.length).toBe(types!.length)
   })
 
-  test('the schema is known to the statements alone, and to what looks whether it is there', () => {
+  test('only the statements and the check at the start import the schema', () => {
     const known = imports.filter(({ of }) => of.startsWith('db/schema/')).map(({ from }) => from)
     expect(new Set(known.filter(from => !/^db\/(schema|queries)\//.test(from)))).toEqual(
       new Set(['db/schema-check.ts']),
     )
   })
 
-  test('crypto takes values and gives values: of Node it knows what computes, and threads, and one package', () => {
+  test('crypto only computes: it imports crypto, compression, CPU count and threads of Node, and one package', () => {
     const known = ['node:crypto', 'node:zlib', 'node:os', 'node:worker_threads', '@node-rs/argon2']
     expect(against((from, of) => from === 'crypto' && !isFile(of) && !known.includes(of))).toEqual([])
   })
@@ -153,7 +156,7 @@ describe('the import rule', () => {
     expect(imports.filter(({ from }) => from === 'server/lib/errors.ts')).toEqual([])
   })
 
-  test('the command line speaks HTTP: only what looks for faults, what serves and what handles signals knows more', () => {
+  test('the command line uses HTTP: only the doctor, the commands that serve or migrate, and main import the server', () => {
     const inside = /(from |import\(?)\s*'(\.\.\/)+(server|db)\//
     const knowing = globSync('cli/**/*.ts', { cwd: ROOT }).filter(file => inside.test(read(file)))
     expect(knowing.sort()).toEqual([
@@ -175,7 +178,7 @@ describe('the import rule', () => {
   })
 })
 
-/** The files, of all but these, in whose code the pattern is. */
+/** All files except `but` whose code matches the pattern. */
 const filesWith = (pattern: RegExp, ...but: string[]) =>
   files.filter(file => !but.includes(file) && pattern.test(codeOf(file)))
 
@@ -188,7 +191,7 @@ describe('capabilities are passed', () => {
     expect(filesWith(clocks, 'server/main.ts')).toEqual([])
   })
 
-  test('only main.ts and a worker ask which process this is', () => {
+  test('only main.ts and a worker check which process this is', () => {
     expect(filesWith(/\bcluster\.(isPrimary|isWorker|worker)\b/)).toEqual([
       'server/main.ts',
       'server/workers/worker.ts',
@@ -200,7 +203,7 @@ describe('capabilities are passed', () => {
     expect(filesWith(/\bcreate(Adaptor)?Server\(/)).toEqual(['server/listen.ts'])
   })
 
-  test('what is served from a file is read when it is asked for, not at the start', () => {
+  test('files that are served are read on request, not at the start', () => {
     expect(filesWith(/\breadFileSync\(/).filter(file => /^server\/(http|routes)\//.test(file))).toEqual([])
   })
 
@@ -215,7 +218,7 @@ describe('capabilities are passed', () => {
     const others =
       /(?<![.\w])now\(\)|clock_timestamp|statement_timestamp|current_(timestamp|date|time)\b|localtime/i
     const telling = statements.filter(file => others.test(withoutComments(read(file))))
-    // A wait for a lock is a duration: a clock that a test moves, or the operator sets, has no part in it.
+    // A wait for a lock is a duration: a clock that a test moves, or the operator sets, does not affect it.
     const measuring = ['db/queries/change-feed.ts']
     expect(telling.sort()).toEqual(['db/migrations/0000_clock.sql', ...measuring])
   })
@@ -228,7 +231,7 @@ test('an act is one statement: only migrations have a transaction', () => {
   expect(codeOf('db/pglite.ts').match(/\.transaction\(/g)).toHaveLength(1)
 })
 
-test('a statement is called as the constant is that holds it, and no two are called the same', () => {
+test('a statement has the name of its constant, and names are unique', () => {
   const declared = files.flatMap(file => [
     ...withoutComments(read(file)).matchAll(/const (\w+) = (?:prepared|query)\(\s*'(\w+)'/g),
   ])
@@ -248,7 +251,7 @@ test('no file has grown past 320 lines', () => {
   expect(files.filter(file => lines(file) > 320)).toEqual([])
 })
 
-describe('the project says the same everywhere', () => {
+describe('the project is consistent', () => {
   const manifest = JSON.parse(read('package.json'))
 
   test('the pinned Node is one version on every platform', () => {
@@ -265,7 +268,7 @@ describe('the project says the same everywhere', () => {
     expect(parse(read('openapi.yaml')).info.version).toBe(manifest.version)
   })
 
-  test('the SDK of docs/observing.md is the one that the tests load, with the API that is loaded here', () => {
+  test('the SDK of docs/observing.md is the one that the tests load, with the API that is used here', () => {
     const { packages } = JSON.parse(read('package-lock.json'))
     const named = read('docs/observing.md').matchAll(/(@opentelemetry\/(?:sdk-node|api))@(\S+)/g)
     for (const [, name, version] of named) expect(packages[`node_modules/${name}`].version).toBe(version)

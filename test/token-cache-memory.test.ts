@@ -5,7 +5,7 @@ import type { Measured } from './support/token-cache-memory.ts'
 
 const PROGRAM = join(import.meta.dirname, 'support/token-cache-memory.ts')
 
-test('H25 a full token cache takes no more heap than it may, whatever the tokens hold', {
+test('H25 a full token cache stays within its heap limit, whatever the tokens contain', {
   timeout: 180_000,
 }, () => {
   const measured: Measured[] = JSON.parse(execFileSync(process.execPath, [PROGRAM], { encoding: 'utf8' }))
@@ -13,7 +13,7 @@ test('H25 a full token cache takes no more heap than it may, whatever the tokens
   for (const { kind, tokens, bytes, maxBytes, heapBytes } of measured) {
     expect(bytes, kind).toBeGreaterThan(0.99 * maxBytes)
     expect(heapBytes, `${kind}, ${tokens} tokens`).toBeLessThan(maxBytes)
-    // What is counted is near what is used, or the test would show nothing.
+    // The estimate must be near the real use, otherwise the test proves nothing.
     expect(heapBytes, kind).toBeGreaterThan(maxBytes / 2)
   }
 })

@@ -45,7 +45,7 @@ function ask(count: number) {
   return { socket, text: () => text }
 }
 
-test('a request that does not wait for the answer to the one before waits for it in the server', async () => {
+test('a pipelined request waits in the server for the answer to the one before', async () => {
   const held = Promise.withResolvers<Response>()
   answer = () => held.promise
   const { text } = ask(3)
@@ -59,7 +59,7 @@ test('a request that does not wait for the answer to the one before waits for it
   expect(asked).toBe(4)
 })
 
-test('a client that reads nothing is not answered a second time', async () => {
+test('a client that reads nothing does not get a second answer', async () => {
   answer = () => new Response(LONG, { headers: { 'Content-Length': String(LONG.length) } })
   const { socket } = ask(20)
   socket.pause()

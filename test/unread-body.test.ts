@@ -7,7 +7,7 @@ import { listen } from '../server/listen.ts'
 import { until } from './support/process.ts'
 import { findProgram } from './support/program.ts'
 
-/** What happens to a body that the server refuses without reading it, over real sockets. */
+/** How the server handles a body that it refuses without reading it, over real sockets. */
 
 const BODY = Buffer.alloc(1024 * 1024, 'x')
 const clock = {
@@ -31,11 +31,11 @@ afterEach(async () => {
 
 interface Sender {
   socket: Socket
-  /** How often the server has refused it. */
+  /** How often the server has refused a body. */
   refusals(): number
 }
 
-/** A connection that sends this many bodies. It reads nothing before `reads` of its own bodies are sent. */
+/** A connection that sends this many bodies. It reads nothing until `reads` of them are sent. */
 function send(count: number): Sender {
   const socket = connect(server.port, '127.0.0.1').on('error', () => {})
   let text = ''
@@ -49,8 +49,8 @@ function send(count: number): Sender {
   return { socket, refusals: () => text.split('HTTP/1.1 429').length - 1 }
 }
 
-describe('a client whose megabyte is refused unread', () => {
-  test('is told so, though it sends all of it before it reads anything', async () => {
+describe('a client whose body of a megabyte is refused unread', () => {
+  test('gets the answer, even if it sends the whole body before it reads', async () => {
     const { socket, refusals } = send(1)
     socket.pause()
     await until('the body is sent', () => socket.writableLength === 0)
@@ -59,7 +59,7 @@ describe('a client whose megabyte is refused unread', () => {
     expect(socket.destroyed).toBe(false)
   })
 
-  test('can use its connection again', async () => {
+  test('can reuse its connection', async () => {
     const { socket, refusals } = send(3)
     await until('all are refused', () => refusals() === 3)
     expect(socket.destroyed).toBe(false)
@@ -69,7 +69,7 @@ describe('a client whose megabyte is refused unread', () => {
   test.each([
     ['curl', 'curl', ['-s', '-w', ' %{http_code}', '-H', 'Expect:', '--data-binary', '@-']],
     ['Python', 'python3', ['-c', PYTHON()]],
-  ])('is told so: %s (skipped where it is not installed)', async (_name, name, args) => {
+  ])('gets the answer: %s (skipped if not installed)', async (_name, name, args) => {
     const program = findProgram(name)
     if (program === undefined) return
     const run = promisify(execFile)(program, [...args, address()])
@@ -77,7 +77,7 @@ describe('a client whose megabyte is refused unread', () => {
     expect((await run).stdout).toBe('no 429')
   })
 
-  test('is told so: fetch', async () => {
+  test('gets the answer: fetch', async () => {
     const answers = await Promise.all(
       Array.from({ length: 10 }, () => fetch(address(), { method: 'POST', body: BODY })),
     )
@@ -97,12 +97,12 @@ answer = connection.getresponse()
 print(answer.read().decode(), answer.status, end='')`
 }
 
-describe('clients that are refused and send on', () => {
-  /** Bytes a millisecond, and what the system's buffers and the last turns may add for each connection. */
+describe('refused clients that keep sending', () => {
+  /** Bytes per millisecond, and an allowance per connection for the system's buffers and the last turns. */
   const RATE = (64 * 1024) / 4
   const SLACK = 512 * 1024
 
-  test('make the server read 16 MB a second at most, all together', async () => {
+  test('make the server read at most 16 MB a second, all together', async () => {
     const began = performance.now()
     const senders = Array.from({ length: 12 }, () => send(8))
     await until(
@@ -116,7 +116,7 @@ describe('clients that are refused and send on', () => {
     for (const { socket } of senders) socket.destroy()
   }, 30_000)
 
-  test('without an end are cut off', async () => {
+  test('endlessly are disconnected', async () => {
     const socket = connect(server.port, '127.0.0.1')
       .on('error', () => {})
       .resume()
@@ -127,7 +127,7 @@ describe('clients that are refused and send on', () => {
     await until('it is cut off', () => socket.destroyed)
   })
 
-  test('cost the oldest of them its connection, once they are too many', async () => {
+  test('cost the oldest connection, once there are too many', async () => {
     const senders = Array.from({ length: 300 }, () => send(1))
     await until('some are cut off', () => senders.filter(({ socket }) => socket.destroyed).length > 0)
     expect(senders.at(-1)!.socket.destroyed).toBe(false)

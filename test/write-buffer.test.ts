@@ -16,7 +16,7 @@ function batch(failure?: () => Error | undefined) {
   return { written, notes: new WriteBuffer({ write, quiet: 0, log: createLog('silent') }) }
 }
 
-test('a full batch is written at once, and what was written is not written again', async () => {
+test('a full batch is written at once, and entries are written only once', async () => {
   const { written, notes } = batch()
   for (let n = 0; n < 3_000; n++) notes.enqueue(`note ${n}`, n)
   await notes.flush()
@@ -27,7 +27,7 @@ test('a full batch is written at once, and what was written is not written again
   expect(written).toHaveLength(3)
 })
 
-test('notes wait up to a cap while the database does not answer, and are written once it does', async () => {
+test('entries wait up to a limit while the database does not answer, and are written once it does', async () => {
   let failure: Error | undefined = new Unavailable('gone', 'database')
   const { written, notes } = batch(() => failure)
   for (let n = 0; n < 12_000; n++) notes.enqueue(`note ${n}`, n)
@@ -43,7 +43,7 @@ test('notes wait up to a cap while the database does not answer, and are written
   expect(written.at(-1)).toEqual([11_999])
 })
 
-test('what the database rejects is dropped alone, and is tried again when it is noted again', async () => {
+test('an entry that the database rejects is dropped alone, and is tried again when it is added again', async () => {
   const written: number[] = []
   let poison = 3
   const write = async (items: number[]) => {
@@ -61,7 +61,7 @@ test('what the database rejects is dropped alone, and is tried again when it is 
   expect(written.at(-1)).toBe(3)
 })
 
-test('H25 what was noted is remembered up to a cap', async () => {
+test('H25 entries are remembered up to a limit', async () => {
   const { written, notes } = batch()
   const noteAll = async (from: number, many: number) => {
     for (let n = from; n < from + many; n++) {

@@ -68,12 +68,12 @@ test.each(asked)(
   },
 )
 
-test('H51 the tokens of a disabled customer are inactive, and a gateway is told no more', async () => {
+test('H51 the tokens of a disabled customer are inactive, and a gateway learns no more than that', async () => {
   for (const token of [session.access_token, stateless, customer.accessToken, session.refresh_token])
     expect((await assay.introspect(token)).text).toBe('{"active":false}')
 })
 
-test('H51 a customer that is enabled again is served, with the tokens that it had', async () => {
+test('H51 a customer that is enabled again can use its old tokens', async () => {
   await setState(world, customer.id, 'active', [assay, other])
   for (const at of [assay, other]) expect((await at.verify(session.access_token)).status).toBe(200)
   expect((await assay.refresh(session.refresh_token)).status).toBe(200)

@@ -18,11 +18,11 @@ afterAll(async () => {
   await world.stop()
 })
 
-/** The limits of server/lib/rate-limiter.ts: tries in a minute. */
+/** The limits of server/lib/rate-limiter.ts, in attempts per minute. */
 const PER_ADDRESS = 60
 const PER_EMAIL = 10
 const SIGNUPS = 20
-/** The gate of server/services.ts. */
+/** The concurrency limit of server/services.ts. */
 const CORES = MAX_PASSWORD_THREADS
 const QUEUE = 64
 
@@ -38,7 +38,7 @@ const logIn = (assay: Replica, body: object, init: { ip?: string; headers?: Reco
   })
 
 describe('the limits', () => {
-  // Their buckets are the replica's own and outlive no test.
+  // Each replica has its own buckets, which end with the test.
   let assay: Replica
   beforeEach(async () => {
     assay = await world.replica({ TRUST_PROXY: '' })
@@ -62,14 +62,14 @@ describe('the limits', () => {
     expect(started).toBe(PER_ADDRESS)
   })
 
-  test('who tries to guess one password locks nobody out who is elsewhere', async () => {
+  test('password guessing locks nobody out at other addresses', async () => {
     const { email, password } = await assay.signUp()
     const guesses = await Promise.all(times(30, () => logIn(assay, { email }, { ip: '203.0.113.1' })))
     expect(count(guesses, 429)).toBe(20)
     expect((await logIn(assay, { email, password }, { ip: '203.0.113.2' })).status).toBe(200)
   })
 
-  test('an email in another case or with spaces is the same email to the limit', async () => {
+  test('the limit treats an email in another case or with spaces as the same email', async () => {
     const spelled = (i: number) => `${' '.repeat(i)}${i % 2 ? 'SAME' : 'same'}@example.com`
     const answers = await Promise.all(
       times(30, i => logIn(assay, { email: spelled(i) }, { ip: '203.0.113.1' })),
@@ -77,7 +77,7 @@ describe('the limits', () => {
     expect(count(answers, 401)).toBe(PER_EMAIL)
   })
 
-  test('an IPv6 client is one address by its /64, however many it has', async () => {
+  test('all IPv6 addresses of a /64 count as one address', async () => {
     const from = (i: number, net: number) =>
       logIn(assay, { email: `six-${i}@example.com` }, { ip: `2001:db8:1:${net}:${i}::${i}` })
     const answers = await Promise.all(times(100, i => from(i, 2)))
@@ -85,7 +85,7 @@ describe('the limits', () => {
     expect((await from(1, 3)).status).toBe(401)
   })
 
-  test('H42 (CVE-2026-110723, CVE-2026-111934) a thousand made-up X-Forwarded-For are one address', async () => {
+  test('H42 (CVE-2026-110723, CVE-2026-111934) a thousand forged X-Forwarded-For headers count as one address', async () => {
     const answers: Answer[] = []
     for (let i = 0; i < 1_000; i++) {
       const headers = { 'X-Forwarded-For': `198.51.${i >> 8}.${i & 255}` }
@@ -151,7 +151,7 @@ describe('the hasher', () => {
     expect(started).toBe(1)
   })
 
-  test('H47 runs once for a signup, whether the email is taken or not', async () => {
+  test('H47 runs once for a signup, whether or not the email is taken', async () => {
     for (const [email, status] of [
       ['hashed-once@example.com', 201],
       ['hashed-once@example.com', 409],
@@ -183,18 +183,18 @@ describe('the hasher', () => {
     expect(started).toBe(0)
   })
 
-  test('H48 runs on as many cores as there are, some wait, and the rest are told to come back', async () => {
+  test('H48 runs on all cores at most, queues some requests, and refuses the rest with Retry-After', async () => {
     let answers: Answer[] = []
     const { started, most } = await hasher.during(async () => {
       answers = await Promise.all(times(200, i => logIn(assay, { email: `flood-${i}@example.com` })))
     })
     expect(most).toBeLessThanOrEqual(CORES)
-    // At least as many as fit in at first; a place that is left while others still arrive is taken again.
+    // At least the running and queued ones start; a slot that becomes free while others still arrive is reused.
     expect(started).toBeGreaterThanOrEqual(CORES + QUEUE)
     expect(started).toBeLessThan(200)
     expect([count(answers, 401), count(answers, 429)]).toEqual([started, 200 - started])
     expect(answers.find(({ status }) => status === 429)!.headers.get('retry-after')).toBe('1')
-    // The gate is open again, and signups and changes pass through the same one.
+    // The queue accepts requests again, and signups and password changes share it.
     const mixed = await hasher.during(async () => {
       const change = { password: 'wrong', new_password: PASSWORD }
       await Promise.all([
@@ -210,7 +210,7 @@ describe('the hasher', () => {
   })
 })
 
-test('H48 of one worker among many, runs once at a time: the cores are shared out, and so are the places to wait', async () => {
+test('H48 in one of many workers, the hasher runs one job at a time: the workers share the cores and the queue', async () => {
   const unlimited = { take: () => Promise.resolve() }
   const allMetrics = () => Promise.resolve('')
   const assay = await world.replica({}, { worker: { number: 1, of: QUEUE, limits: unlimited, allMetrics } })
@@ -224,7 +224,7 @@ test('H48 of one worker among many, runs once at a time: the cores are shared ou
   expect(count(answers, 401) + count(answers, 429)).toBe(20)
 })
 
-test('H48 the gate lets as many in as it has places, keeps as many waiting as it may, and refuses the next', async () => {
+test('H48 the concurrency limit runs its maximum, queues its maximum, and refuses the next', async () => {
   const gate = new ConcurrencyLimit(2, QUEUE)
   const inside: (() => void)[] = []
   const enter = () => gate.run('one', () => new Promise<void>(leave => inside.push(leave)))
@@ -235,7 +235,7 @@ test('H48 the gate lets as many in as it has places, keeps as many waiting as it
     inside[left]!()
     await passed[left]
   }
-  // A place is given back also by who fails.
+  // A failed call frees its slot, too.
   await expect(gate.run('one', () => Promise.reject(new Error('failed')))).rejects.toThrow('failed')
   const again = times(2, enter)
   expect(inside).toHaveLength(passed.length + 2)
@@ -243,7 +243,7 @@ test('H48 the gate lets as many in as it has places, keeps as many waiting as it
   await Promise.all(again)
 })
 
-test('calls of one owner wait behind each other, and not in front of those of another', async () => {
+test('the calls of one owner queue behind each other, and do not delay those of another', async () => {
   const limit = new ConcurrencyLimit(1, 4)
   const ended: string[] = []
   const call = (owner: string, name: string) => limit.run(owner, async () => void ended.push(name))

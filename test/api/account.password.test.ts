@@ -10,7 +10,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** Logout, change of password, and the refresh that both must outdo. */
+/** Logout and password change, and refreshes that run at the same time. */
 
 let world: World
 let assay: Replica
@@ -31,7 +31,7 @@ const change = (token: string, password: string, newPassword = NEW) =>
 const statusOfLogin = async ({ email }: Customer, password: string) =>
   (await assay.postJson('/api/auth/login', { email, password })).status
 
-test('logging out ends the session with all its access tokens at once, here and elsewhere', async () => {
+test('logging out ends the session and all its access tokens at once, on every replica', async () => {
   const customer = await assay.signUp()
   const refreshed = (await assay.refresh(customer.refreshToken)).json
   const elsewhere = await logIn(assay, customer)
@@ -61,11 +61,11 @@ test("a user's session can't be logged out through the customer's account", asyn
   expect((await assay.verify(access_token)).status).toBe(200)
 })
 
-test('a new password ends the other sessions at once, and neither this one nor those of users', async () => {
+test('a new password ends the other sessions at once, but not this one or those of users', async () => {
   const customer = await assay.signUp()
   const mine = await logIn(assay, customer)
   const user = await customer.session()
-  // A user may bear the customer's own id, and is a user all the same.
+  // A user whose id equals the customer's id is still a user.
   const namesake = await customer.session({ subject: customer.id, scope: 'read' })
   expect((await other.verify(customer.accessToken)).status).toBe(200)
   expect((await change(mine.access_token, customer.password)).status).toBe(204)
@@ -84,7 +84,7 @@ test('a new password ends the other sessions at once, and neither this one nor t
   expect((await customer.issue()).status).toBe(200)
 })
 
-test('a new password ends a hundred other sessions in one go', async () => {
+test('a new password ends a hundred other sessions at once', async () => {
   const customer = await assay.signUp()
   await world.admin.query(
     `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch,
@@ -99,7 +99,7 @@ test('a new password ends a hundred other sessions in one go', async () => {
   expect(json.sessions.map(({ id }: { id: string }) => id)).toEqual([claimsOf(customer.accessToken).sid])
 })
 
-test('a wrong present password changes nothing and ends nothing', async () => {
+test('a wrong current password changes nothing and ends nothing', async () => {
   const customer = await assay.signUp()
   const elsewhere = await logIn(assay, customer)
   const { status, json } = await change(customer.accessToken, 'not the password')
@@ -125,7 +125,7 @@ test.each([
   expect(await statusOfLogin(customer, customer.password)).toBe(200)
 })
 
-test('passwords are not guessed through the change: the eleventh try in a minute is 429', async () => {
+test('password changes cannot be used for guessing: the eleventh attempt in a minute is 429', async () => {
   const customer = await assay.signUp()
   for (let tries = 0; tries < 10; tries++)
     expect((await change(customer.accessToken, 'a guess')).status).toBe(401)
@@ -134,14 +134,14 @@ test('passwords are not guessed through the change: the eleventh try in a minute
   expect(Number(headers.get('retry-after'))).toBeGreaterThan(0)
 })
 
-test('who guesses the password with a stolen token locks the owner out of nothing but that session', async () => {
+test('guessing the password with a stolen token locks the owner out of that session only', async () => {
   const customer = await assay.signUp()
   for (let tries = 0; tries < 12; tries++) await change(customer.accessToken, 'a guess')
   const { access_token } = await logIn(assay, customer)
   expect((await change(access_token, customer.password)).status).toBe(204)
 })
 
-test('guesses in many sessions from one address are limited together with its log-ins', async () => {
+test('guesses in many sessions from one address share one limit with its logins', async () => {
   const alone = await world.replica()
   const customers = await Promise.all(Array.from({ length: 7 }, () => alone.signUp()))
   const guess = (token: string) =>
@@ -156,7 +156,7 @@ test('guesses in many sessions from one address are limited together with its lo
   expect(statuses.filter(status => status === 429)).toHaveLength(10)
 })
 
-test('of two changes at the same moment one wins, and the other is refused', async () => {
+test('of two concurrent changes one succeeds and the other is refused', async () => {
   const customer = await assay.signUp()
   const one = await logIn(assay, customer)
   const two = await logIn(assay, customer)
@@ -165,14 +165,15 @@ test('of two changes at the same moment one wins, and the other is refused', asy
     change(two.access_token, customer.password, 'the password of two'),
   ])
   const [won204, refused] = answers.map(({ status }) => status).sort()
-  // Refused for the conflict or, if it came a moment later, for the password or the session that the other has ended.
+  // Refused for the conflict or, if it came a moment later, for the old password or for the session that the other
+  // change ended.
   expect([won204, [401, 409].includes(refused!)]).toEqual([204, true])
   const [won, lost] = answers[0].status === 204 ? ['one', 'two'] : ['two', 'one']
   expect(await statusOfLogin(customer, `the password of ${won}`)).toBe(200)
   expect(await statusOfLogin(customer, `the password of ${lost}`)).toBe(401)
 })
 
-test('a login with the old password that is under way does not outlive the change', async () => {
+test('a login with the old password that runs at the same time does not survive the change', async () => {
   const customer = await assay.signUp()
   let changing = true
   const changed = change(customer.accessToken, customer.password).finally(() => {
@@ -180,7 +181,7 @@ test('a login with the old password that is under way does not outlive the chang
   })
   const logins: ReturnType<typeof assay.postJson>[] = []
   const { email, password } = customer
-  // A login a turn: some have read the old hash before the change, and start their session after it.
+  // One login per turn: some have read the old hash before the change, and start their session after it.
   while (changing && logins.length < 60) {
     logins.push(assay.postJson('/api/auth/login', { email, password }))
     await new Promise(resolve => setImmediate(resolve))
@@ -211,7 +212,7 @@ test.each<[name: string, body: { refresh_token?: string; scope?: string }]>([
   ['garbage', { refresh_token: 'garbage' }],
   ['nothing', {}],
   ['a scope beyond the session', { scope: 'read' }],
-])('/api/auth/refresh refuses %s in the words of /refresh', async (_, body) => {
+])('/api/auth/refresh refuses %s with the same error as /refresh', async (_, body) => {
   const { refreshToken } = await assay.signUp()
   const sent = { ...(body.scope && { refresh_token: refreshToken }), ...body }
   const [one, two] = [await assay.postJson('/refresh', sent), await assay.postJson('/api/auth/refresh', sent)]
@@ -228,7 +229,7 @@ test('a disabled customer can neither change its password nor log out', async ()
   expect((await logOut(customer.accessToken)).status).toBe(401)
 })
 
-test('a password that was set composed may be typed decomposed, and the reverse, wherever one is sent', async () => {
+test('a password set in composed form can be typed in decomposed form, and vice versa, on every endpoint', async () => {
   const [composed, decomposed] = ['caf\u00e9 \u00fcber alles', 'cafe\u0301 u\u0308ber alles']
   const customer = await assay.signUp()
   expect((await change(customer.accessToken, customer.password, decomposed)).status).toBe(204)
@@ -241,7 +242,7 @@ test('a password that was set composed may be typed decomposed, and the reverse,
   expect(await statusOfLogin(customer, decomposed)).toBe(200)
 })
 
-test('the longest password may be typed decomposed, in three times its bytes, and no longer one is normalized', async () => {
+test('the longest password may be sent decomposed, in three times as many bytes; a longer one is not normalized', async () => {
   const longest = '\ud55c'.repeat(85)
   const customer = await assay.signUp()
   expect((await change(customer.accessToken, customer.password, longest)).status).toBe(204)

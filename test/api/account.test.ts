@@ -18,7 +18,7 @@ const signUp = (body: unknown) => assay.postJson('/api/auth/signup', body)
 const tooMuch = (padding: number) =>
   JSON.stringify({ email: 'a@example.com', password: PASSWORD, name: 'n'.repeat(padding) })
 
-/** Every answer that refuses a signup says what to mend, repeats nothing, and leaves nothing behind. */
+/** Every refused signup gets an answer that says what to fix and does not repeat the input. Nothing is stored. */
 async function expectRefused(answer: Answer, status: number, detail: string | RegExp, before: number) {
   expect(answer.status).toBe(status)
   expect(answer.json.error).toBe('invalid_request')
@@ -27,7 +27,7 @@ async function expectRefused(answer: Answer, status: number, detail: string | Re
   expect(await customers()).toBe(before)
 }
 
-test('signing up gives the customer, an API key and a first session', async () => {
+test('signing up returns the customer, an API key and a first session', async () => {
   const { status, json, headers } = await signUp({
     email: 'new@example.com',
     password: PASSWORD,
@@ -94,10 +94,13 @@ const REFUSED: [name: string, body: unknown, detail: RegExp][] = [
   ['a string', 'canary', /./],
 ]
 
-test.each(REFUSED)('a signup with %s is refused, and says what to mend', async (_, body, detail) => {
-  const before = await customers()
-  await expectRefused(await signUp(body), 400, detail, before)
-})
+test.each(REFUSED)(
+  'a signup with %s is refused with an answer that says what to fix',
+  async (_, body, detail) => {
+    const before = await customers()
+    await expectRefused(await signUp(body), 400, detail, before)
+  },
+)
 
 const UNREADABLE: [
   name: string,
@@ -126,7 +129,7 @@ test.each(UNREADABLE)('a signup %s is refused', async (_, body, type, detail) =>
   expect(Object.hasOwn(Object.prototype, 'canary')).toBe(false)
 })
 
-/** In pieces and without a length, as a client sends what it is still making. */
+/** In chunks and without a Content-Length, as a client sends a body that it generates. */
 function streamed(text: string): RequestInit {
   const bytes = Buffer.from(text)
   let sent = 0
@@ -145,19 +148,19 @@ test.each([
   ['with its length', (text: string) => ({ body: text, length: String(Buffer.byteLength(text)) })],
   ['in pieces', (text: string) => ({ ...streamed(text), length: undefined })],
   ['in pieces that claim to be short', (text: string) => ({ ...streamed(text), length: '10' })],
-])('a body is read up to 16 KiB and not a byte further when it is sent %s', async (_, sending) => {
+])('a body of at most 16 KiB is accepted when it is sent %s', async (_, sending) => {
   const post = (text: string) => {
     const { length, ...init } = sending(text)
     const headers = { 'Content-Type': 'application/json', ...(length && { 'Content-Length': length }) }
     return assay.request('/api/auth/signup', { method: 'POST', headers, ...init })
   }
   const before = await customers()
-  // The longest body that is read fails for its name.
+  // The longest accepted body fails because of its name.
   await expectRefused(await post(tooMuch(PADDING)), 400, /^name/, before)
   await expectRefused(await post(tooMuch(PADDING + 1)), 413, /16384 bytes/, before)
 })
 
-test('a huge body in chunks is refused over a real socket, before it has all arrived', async () => {
+test('a huge chunked body is refused over a real socket before all of it has arrived', async () => {
   const { url } = await assay.serve()
   const piece = new Uint8Array(64 * 1024).fill(0x20)
   let sent = 0
@@ -184,7 +187,7 @@ test('an email is the same in any case and with spaces around it', async () => {
   }
 })
 
-test('an email that is taken is 409, also when twenty take it at the same moment', async () => {
+test('a taken email is 409, even when twenty signups take it at the same moment', async () => {
   const email = 'race@example.com'
   const racers = Array.from({ length: 20 }, () => signUp({ email, password: PASSWORD }))
   const statuses = (await Promise.all(racers)).map(({ status }) => status)
@@ -192,7 +195,7 @@ test('an email that is taken is 409, also when twenty take it at the same moment
   expect(statuses.filter(status => status === 409)).toHaveLength(19)
 })
 
-test('where signup is closed nobody signs up, and who has an account logs in', async () => {
+test('where signup is closed, nobody can sign up, and existing customers can log in', async () => {
   const closed = await world.replica({ SIGNUP: 'closed' })
   const customer = await assay.signUp()
   const before = await customers()
@@ -210,7 +213,7 @@ const withoutId = ({ status, text, headers }: Answer) => ({
   headers: [...headers].filter(([name]) => name !== 'x-request-id'),
 })
 
-test('a wrong password and an unknown email are answered byte for byte the same', async () => {
+test('a wrong password and an unknown email get identical answers, byte for byte', async () => {
   const { email } = await assay.signUp()
   const wrong = await assay.postJson('/api/auth/login', { email, password: 'a wrong password' })
   expect([wrong.status, wrong.json.error]).toEqual([401, 'invalid_credentials'])
@@ -221,7 +224,7 @@ test('a wrong password and an unknown email are answered byte for byte the same'
   }
 })
 
-test('a disabled customer is told so only when it knows the password', async () => {
+test('a disabled customer learns that it is disabled only with the right password', async () => {
   const { id, email, password } = await assay.signUp()
   await setState(world, id, 'disabled', [assay])
   const right = await assay.postJson('/api/auth/login', { email, password })
@@ -232,7 +235,7 @@ test('a disabled customer is told so only when it knows the password', async () 
   expect((await assay.postJson('/api/auth/login', { email, password })).status).toBe(200)
 })
 
-test('who asks for itself is told what it is, and nothing that is secret', async () => {
+test('a customer that reads its own account gets no secrets', async () => {
   const customer = await assay.signUp()
   const { status, json, headers } = await assay.get('/api/auth/me', customer.accessToken)
   expect(status).toBe(200)
@@ -240,7 +243,7 @@ test('who asks for itself is told what it is, and nothing that is secret', async
   expect(headers.get('cache-control')).toBe('no-store')
 })
 
-test("a user's token does not tell whose customer the user is", async () => {
+test("a user's token does not reveal its customer's account", async () => {
   const customer = await assay.signUp()
   for (const token of [await customer.session(), (await customer.issue()).json]) {
     const { status, json, text } = await assay.get('/api/auth/me', token.access_token)
@@ -252,7 +255,7 @@ test("a user's token does not tell whose customer the user is", async () => {
 test.each([
   ['nothing', {}, 'Bearer realm="assay"'],
   ['garbage', bearer('garbage'), 'Bearer realm="assay", error="invalid_token"'],
-])('who shows %s is not told who it is', async (_, headers, challenge) => {
+])('a request with %s cannot read the account', async (_, headers, challenge) => {
   const answer = await assay.request('/api/auth/me', { headers })
   expect(answer.status).toBe(401)
   expect(answer.headers.get('www-authenticate')).toBe(challenge)

@@ -12,7 +12,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** What operators do to customers, through the front door. */
+/** What operators can do to customers, tested through the API. */
 
 let world: World
 let assay: Replica
@@ -50,7 +50,7 @@ describe('operators', () => {
     }
   })
 
-  test('one who only reads is told so, and changes nothing', async () => {
+  test('a read-only operator is told why it is refused, and changes nothing', async () => {
     const customer = await assay.signUp()
     const refused = await call('POST', path(customer.id, '/disable'), undefined, bearer(READER))
     expect(refused).toMatchObject({ status: 403, json: { error: 'insufficient_scope' } })
@@ -76,7 +76,7 @@ describe('a customer', () => {
     expect((await logIn(password)).status).toBe(200)
   })
 
-  test('is created once, however often its creator asks under one key, and with the same API key', async () => {
+  test('is created once, however often the request is repeated under one Idempotency-Key, and gets the same API key', async () => {
     const there = await world.replica()
     const body = { email: `${crypto.randomUUID()}@example.com`, name: 'Ann' }
     const key = { 'Idempotency-Key': crypto.randomUUID() }
@@ -87,7 +87,7 @@ describe('a customer', () => {
     expect((await assay.postJson('/issue', {}, bearer(again.json.api_key))).status).toBe(200)
     const other = { email: `${crypto.randomUUID()}@example.com` }
     expect((await call('POST', '/admin/customers', other, key)).status).toBe(400)
-    // Another operator's key of the same spelling is another key, and no key is none.
+    // The same Idempotency-Key of another operator is a different key, and so is a request without one.
     expect((await call('POST', '/admin/customers', body, { ...key, ...bearer(ADMIN_TOKEN) })).status).toBe(
       409,
     )
@@ -97,7 +97,7 @@ describe('a customer', () => {
     expect((await call('POST', '/admin/customers', other, { 'Idempotency-Key': 'a b' })).status).toBe(400)
   })
 
-  test('is not created by another request under its key, which says so', async () => {
+  test('is not created by a different request under the same key, and the error says why', async () => {
     const password = 'correct horse battery'
     const body = { email: `${crypto.randomUUID()}@example.com`, name: 'Ann', password }
     const key = { 'Idempotency-Key': crypto.randomUUID() }
@@ -119,7 +119,7 @@ describe('a customer', () => {
     expect((await assay.postJson('/api/auth/login', { email: body.email, password })).status).toBe(200)
   })
 
-  test('without a password is not told to who asks for one with it, under the same key', async () => {
+  test('that has no password is not returned to a request with one under the same key', async () => {
     const body = { email: `${crypto.randomUUID()}@example.com` }
     const key = { 'Idempotency-Key': crypto.randomUUID() }
     expect((await call('POST', '/admin/customers', body, key)).status).toBe(201)
@@ -128,7 +128,7 @@ describe('a customer', () => {
     expect((await assay.postJson('/api/auth/login', other)).status).toBe(401)
   })
 
-  test('that was changed since is told as it is, and one whose first API key was deleted is not', async () => {
+  test('that has changed since is returned as it is now, and a deleted first API key is not returned', async () => {
     const body = { email: `${crypto.randomUUID()}@example.com`, password: 'correct horse battery' }
     const key = { 'Idempotency-Key': crypto.randomUUID() }
     const { customer, api_key } = (await call('POST', '/admin/customers', body, key)).json
@@ -145,7 +145,7 @@ describe('a customer', () => {
     expect((await assay.postJson('/issue', {}, bearer(api_key))).status).toBe(401)
   })
 
-  test('is created once by requests that come at once under one key, whichever comes first', async () => {
+  test('is created once by concurrent requests under one key, whichever arrives first', async () => {
     const there = await world.replica()
     for (let round = 0; round < 3; round++) {
       const headers = { ...asAlice, 'Idempotency-Key': crypto.randomUUID() }
@@ -162,7 +162,7 @@ describe('a customer', () => {
     }
   })
 
-  test('that was erased is not made again by its Idempotency-Key, nor is its API key', async () => {
+  test('that was erased is not created again by its Idempotency-Key, nor is its API key', async () => {
     const body = { email: `${crypto.randomUUID()}@example.com` }
     const key = { 'Idempotency-Key': crypto.randomUUID() }
     const { json } = await call('POST', '/admin/customers', body, key)
@@ -173,7 +173,7 @@ describe('a customer', () => {
     expect((await call('POST', '/admin/customers', body)).status).toBe(201)
   })
 
-  test('that was erased is not made again by a try that began before it was there', async () => {
+  test('that was erased is not created again by an attempt that began before it existed', async () => {
     const body = { email: `${crypto.randomUUID()}@example.com` }
     const headers = { ...asAlice, 'Idempotency-Key': crypto.randomUUID() }
     const database = holding(world.db)
@@ -188,21 +188,21 @@ describe('a customer', () => {
     expect((await assay.postJson('/issue', {}, bearer(json.api_key))).status).toBe(401)
   })
 
-  test('is created where signup is closed', async () => {
+  test('can be created while signup is closed', async () => {
     const closed = await world.replica({ SIGNUP: 'closed' })
     const email = `${crypto.randomUUID()}@example.com`
     const made = await closed.postJson('/admin/customers', { email }, asAlice)
     expect(made.status).toBe(201)
   })
 
-  test('whose email is taken is not created, nor given it', async () => {
+  test('whose email is taken is not created, and cannot be changed to that email', async () => {
     const [one, two] = [await assay.signUp(), await assay.signUp()]
     expect((await call('POST', '/admin/customers', { email: one.email })).status).toBe(409)
     expect((await call('PATCH', path(two.id), { email: one.email })).status).toBe(409)
     expect((await call('GET', path(two.id))).json.email).toBe(two.email)
   })
 
-  test('is changed only as it was read, where that is asked', async () => {
+  test('is changed only if it has not changed since it was read, where the request requires that', async () => {
     const { id } = await assay.signUp()
     const tag = (await call('GET', path(id))).headers.get('etag')!
     const first = await call('PATCH', path(id), { name: 'one' }, { 'If-Match': tag })
@@ -215,7 +215,7 @@ describe('a customer', () => {
     expect((await call('PATCH', path(id), { name: 'four' }, { 'If-Match': 'W/"3"' })).status).toBe(400)
   })
 
-  test('that is disabled is refused here at once and everywhere after wait=all, and goes on when enabled', async () => {
+  test('that is disabled is refused here at once and everywhere after wait=all, and works again when enabled', async () => {
     const there = await world.replica()
     const customer = await assay.signUp()
     const { access_token, refresh_token } = await customer.session()
@@ -237,7 +237,7 @@ describe('a customer', () => {
     ])
   })
 
-  test("whose password is set loses the account's own sessions, and no user's", async () => {
+  test("whose password is set loses the account's own sessions, but not those of its users", async () => {
     const customer = await assay.signUp()
     const { access_token } = await customer.session()
     expect(
@@ -261,7 +261,7 @@ describe('a customer', () => {
     ['GET', '/sessions'],
     ['GET', '/audit'],
     ['DELETE', '/sessions/aaaaaaaaaaaaaaaaaaaaaaaa'],
-  ] as const)('that is not there is 404: %s %s', async (method, more, body?: object) => {
+  ] as const)('that does not exist is 404: %s %s', async (method, more, body?: object) => {
     for (const id of ['aaaaaaaaaaaaaaaa', 'x', '%00', 'a'.repeat(200)])
       expect(await call(method, path(id, more), body)).toMatchObject({
         status: 404,
@@ -279,7 +279,7 @@ describe('the list', () => {
       await call('POST', '/admin/customers', { email, name: `Shop ${mark} ${email}` })
   })
 
-  /** All that the pages hold, in their order. */
+  /** All customers on all pages, in order. */
   async function walk(query: string, limit = 2): Promise<string[]> {
     const found: string[] = []
     for (let cursor = ''; ; ) {
@@ -297,19 +297,19 @@ describe('the list', () => {
     expect(new Set(all).size).toBe(all.length)
   })
 
-  test('finds by what an email begins with, in its order', async () => {
+  test('finds customers by the beginning of an email, sorted by email', async () => {
     expect(await walk(`email=${mark.toUpperCase()}-`)).toEqual(emails.toSorted())
     expect(await walk(`email=${mark}-2`)).toEqual([emails[2]])
     expect(await walk(`email=${mark}x`)).toEqual([])
   })
 
-  test('finds by what a name begins with, in any case', async () => {
+  test('finds customers by the beginning of a name, in any case', async () => {
     expect(await walk(`name=SHOP%20${mark}`)).toEqual(emails.toSorted())
-    // What a pattern could mean is only itself.
+    // Pattern characters match only themselves.
     for (const odd of ['%25', '_', '%5C', "'"]) expect(await walk(`name=${odd}${mark}`)).toEqual([])
   })
 
-  test('takes no cursor from elsewhere, nor two searches at once', async () => {
+  test('refuses a cursor of another list, and two searches in one request', async () => {
     const page = await call('GET', '/admin/customers?limit=1')
     const queries = [
       `email=a&cursor=${page.json.next_cursor}`,
@@ -332,8 +332,8 @@ describe('the list', () => {
   })
 })
 
-describe("what is a customer's own", () => {
-  test('an operator sees to like the customer itself, by its own name', async () => {
+describe("a customer's own resources", () => {
+  test('an operator can manage them like the customer itself, under the operator’s name', async () => {
     const customer = await assay.signUp()
     const { session_id, access_token } = await customer.session()
     const sessions = (await call('GET', path(customer.id, '/sessions?subject=user-1'))).json.sessions
@@ -356,7 +356,7 @@ describe("what is a customer's own", () => {
     ])
   })
 
-  test('a subject of dots is revoked like any other, and leaves the customer alone', async () => {
+  test('a subject made of dots can be revoked like any other, and the customer is unaffected', async () => {
     const customer = await assay.signUp()
     const { access_token } = await customer.session()
     for (const subject of ['..', '.', '../..', '%2e%2e']) {
@@ -370,7 +370,7 @@ describe("what is a customer's own", () => {
     expect((await assay.verify(access_token)).status).toBe(200)
   })
 
-  test('a subject, and a customer, are revoked whole', async () => {
+  test('all tokens and sessions of a subject, or of a customer, can be revoked', async () => {
     const customer = await assay.signUp()
     const [one, two] = [await customer.session(), await customer.session({ subject: 'user-2' })]
     expect((await call('POST', path(customer.id, '/subjects/revoke'), { subject: 'user-1' })).status).toBe(
@@ -384,7 +384,7 @@ describe("what is a customer's own", () => {
   })
 })
 
-test('a token is revoked by itself, alone or with its session, and one that is none is no error', async () => {
+test('a token can be revoked alone or with its session, and an invalid one is no error', async () => {
   const customer = await assay.signUp()
   const [one, two, three] = await Promise.all([customer.session(), customer.session(), customer.session()])
   const revoke = async (body: object) => (await call('POST', '/admin/revoke?wait=all', body)).status
@@ -437,7 +437,7 @@ describe('erasing', () => {
       .join()
   }
 
-  test('leaves no row and nothing personal, and gives a receipt', async () => {
+  test('leaves no row and no personal data, and returns a receipt', async () => {
     const there = await world.replica()
     const customer = await assay.signUp()
     const { access_token, refresh_token } = await customer.session({ subject: 'ann@example.com' })
@@ -474,7 +474,7 @@ describe('erasing', () => {
     expect(again.status).toBe(201)
   })
 
-  /** As an erasure leaves the database, before this replica has heard of it. */
+  /** The database after an erasure that this replica has not read yet. */
   async function eraseUnheard({ id }: Customer) {
     for (const table of ['sessions', 'api_keys', 'signing_keys'])
       await world.admin.query(`delete from assay.${table} where customer_id = $1`, [id])
@@ -494,7 +494,7 @@ describe('erasing', () => {
   }
 
   test.each(Object.entries(REQUESTS))(
-    'refuses the token of a request that it overtook: %s',
+    'refuses the token of a request that was overtaken by the erasure: %s',
     async (_, request) => {
       const customer = await assay.signUp()
       expect((await assay.verify(customer.accessToken)).status).toBe(200)
@@ -508,7 +508,7 @@ describe('erasing', () => {
     },
   )
 
-  test('an operator whose request it overtook is told that there is no such customer', async () => {
+  test('tells an operator whose request was overtaken that there is no such customer', async () => {
     const customer = await assay.signUp()
     const database = holding(world.db)
     const slow = await world.replica({}, { link: database.db })
@@ -520,7 +520,7 @@ describe('erasing', () => {
     expect(await late).toMatchObject({ status: 404, json: { detail: 'no such customer' } })
   })
 
-  test('what was under way when it was erased goes with the next round of maintenance', async () => {
+  test('removes rows that were being written at that time in the next round of maintenance', async () => {
     const customer = await assay.signUp()
     await call('DELETE', path(customer.id))
     await world.admin.query(
@@ -545,8 +545,8 @@ describe('erasing', () => {
   })
 })
 
-describe('the audit of all', () => {
-  test('is found by type, by operator, by customer and by time, page by page', async () => {
+describe('the installation-wide audit', () => {
+  test('can be searched by type, operator, customer and time, page by page', async () => {
     const customer = await assay.signUp()
     for (const name of ['a', 'b', 'c']) await call('PATCH', path(customer.id), { name }, bearer(ADMIN_TOKEN))
     const first = await call('GET', '/admin/audit?operator=admin&type=customer.changed&limit=2')
@@ -566,7 +566,7 @@ describe('the audit of all', () => {
       expect((await call('GET', `/admin/audit?${query}`)).status).toBe(400)
   })
 
-  test('is exported as lines, every event once', async () => {
+  test('is exported as lines, with every event once', async () => {
     const customer = await assay.signUp()
     await Promise.all(Array.from({ length: 30 }, () => customer.issue()))
     await world.admin.query(
@@ -588,7 +588,7 @@ describe('the audit of all', () => {
   })
 })
 
-test('the replicas are told of: which, how old their state is, and what they lack', async () => {
+test('an operator can list the replicas: their ids, the age of their state, and how far they lag', async () => {
   const there = await world.replica()
   await there.changeFeed.poll()
   const { json } = await call('GET', '/admin/replicas')

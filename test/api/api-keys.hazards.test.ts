@@ -9,7 +9,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** H55: whatever was given to somebody else must not lead to the account that gave it. */
+/** H55: a credential that was given to someone else must not open the account that gave it. */
 
 let world: World
 let assay: Replica
@@ -28,7 +28,7 @@ type Headers = Record<string, string>
 const keyWith = async (scopes?: string[]): Promise<string> =>
   (await assay.postJson('/api/keys', { scopes }, bearer(customer.accessToken))).json.api_key
 
-/** Every way to ask for something that might open the account. */
+/** Every request that might open the account. */
 const ASKED: [name: string, body: object][] = [
   ['nothing', {}],
   ["the customer's own id as subject", { subject: 'OWN' }],
@@ -45,7 +45,7 @@ const ASKED: [name: string, body: object][] = [
   ['the scope as subject', { subject: 'assay:account' }],
 ]
 
-/** Tokens of every kind that the key may obtain; those that were refused are missing. */
+/** One token of each kind that the key can obtain; refused kinds are missing. */
 async function tokensOf(apiKey: string): Promise<string[]> {
   const found: string[] = []
   for (const [, body] of ASKED) {
@@ -105,7 +105,7 @@ const SESSIONS: typeof ACCOUNT = [
   ['DELETE /api/sessions/{id}', send('DELETE', () => `/api/sessions/${session}`)],
 ]
 
-/** What nothing below may change. */
+/** State that no request below may change. */
 const state = () =>
   world.admin.query(`select
     (select json_agg(json_build_array(id, password_hash, state)) from assay.customers) as customers,
@@ -149,7 +149,7 @@ describe.each([
     session = (await customer.session()).session_id
   })
 
-  test('obtains tokens, but none with a scope of ours', async () => {
+  test('obtains tokens, but none with an assay: scope', async () => {
     expect(tokens.length).toBeGreaterThan(0)
     for (const token of tokens) {
       const { json } = await assay.introspect(token)
@@ -161,7 +161,7 @@ describe.each([
     await expectShut(ACCOUNT, [...everyWay(key), ...tokens.map(bearer)])
   })
 
-  test('opens no session by a token, and by itself only with assay:sessions', async () => {
+  test('opens no session with a token, and with the key itself only if it has assay:sessions', async () => {
     await expectShut(SESSIONS, tokens.map(bearer))
     const may = first || scopes?.includes('assay:sessions')
     if (!may) return expectShut(SESSIONS, everyWay(key))

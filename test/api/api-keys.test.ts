@@ -30,7 +30,7 @@ const list = async (customer: Customer) => (await assay.get('/api/keys', custome
 const issueWith = (key: string, body: object = {}, at = assay) => at.postJson('/issue', body, bearer(key))
 const statusOf = async (answer: ReturnType<typeof issueWith>) => (await answer).status
 
-test('the key made at signup is listed without its secret, and gives any scope', async () => {
+test('the key made at signup is listed without its secret, and may request any scope', async () => {
   const customer = await assay.signUp()
   const { text, json } = await assay.get('/api/keys', customer.accessToken)
   const id = customer.apiKey.split('_')[2]
@@ -41,7 +41,7 @@ test('the key made at signup is listed without its secret, and gives any scope',
   )
 })
 
-test('a key is made with a name, scopes and an end, shown once, and listed first', async () => {
+test('a new key has a name, scopes and an expiry, is shown once, and is listed first', async () => {
   const customer = await assay.signUp()
   const body = { name: ' billing ', scopes: ['read', 'write', 'read'], expires_in: 3600 }
   const { status, json, headers } = await create(customer, body)
@@ -54,7 +54,7 @@ test('a key is made with a name, scopes and an end, shown once, and listed first
   expect((await list(customer))[0]).toEqual(shown)
 })
 
-test('a key with narrow scopes gives them unasked, less when asked, and never more', async () => {
+test('a key with limited scopes grants all of them by default, fewer on request, and never more', async () => {
   const customer = await assay.signUp()
   const { api_key: key } = (await create(customer, { scopes: ['read', 'write', 'assay:sessions'] })).json
   expect(claimsOf((await issueWith(key)).json.access_token).scope).toBe('read write')
@@ -69,7 +69,7 @@ test.each([
   ['that may give any scope', ['*']],
   ['made without scopes', undefined],
   ['that may give none', []],
-])('a key %s gives none unasked', async (_, scopes) => {
+])('a key %s grants none by default', async (_, scopes) => {
   const customer = await assay.signUp()
   const { api_key: key } = (await create(customer, { scopes })).json
   const { access_token } = (await issueWith(key)).json
@@ -99,15 +99,15 @@ test.each([
   expect(await list(customer)).toHaveLength(1)
 })
 
-test('a key that another replica made a moment ago works here at once', async () => {
+test('a key that another replica has just created works here at once', async () => {
   const customer = await assay.signUp()
-  // The record that this replica holds is older than the key.
+  // This replica's record is older than the key.
   expect((await assay.verify(customer.accessToken)).status).toBe(200)
   const { api_key: key } = (await create(customer, {}, other)).json
   expect(await statusOf(issueWith(key))).toBe(200)
 })
 
-test('a deleted key is refused at once here, and elsewhere after a poll', async () => {
+test('a deleted key is refused here at once, and elsewhere after a poll', async () => {
   const customer = await assay.signUp()
   const { id, api_key: key } = (await create(customer)).json
   for (const replica of [assay, other]) expect(await statusOf(issueWith(key, {}, replica))).toBe(200)
@@ -118,13 +118,13 @@ test('a deleted key is refused at once here, and elsewhere after a poll', async 
   await sync(other)
   expect((await other.postForm('/introspect', { token: issued }, bearer(key))).status).toBe(401)
   expect(await list(customer)).toHaveLength(1)
-  // What it issued lives on, and so do the other keys.
+  // Tokens it issued remain valid, and so do the other keys.
   expect((await assay.verify(issued)).status).toBe(200)
   expect((await customer.issue()).status).toBe(200)
   expect((await remove(customer, id)).status).toBe(404)
 })
 
-test('with wait=all a deleted key is refused on every replica once the answer is there', async () => {
+test('with wait=all a deleted key is refused on every replica once the answer has arrived', async () => {
   const customer = await assay.signUp()
   const { id, api_key: key } = (await create(customer)).json
   const token = customer.accessToken
@@ -144,13 +144,13 @@ test("a key can't be deleted by another customer, nor by its name", async () => 
   expect((await list(stranger)).map((listed: { id: string }) => listed.id)).not.toContain(id)
 })
 
-test('a key is refused exactly when its time has come', async () => {
+test('a key is refused from the moment it expires', async () => {
   const customer = await assay.signUp()
   const { api_key: key, expires_at } = (await create(customer, { expires_in: 30 })).json
   const end = Date.parse(expires_at)
   await stopClock(world, new Date(end - 5_000), [assay])
   expect(await statusOf(issueWith(key))).toBe(200)
-  // This replica may believe for some milliseconds more that it is before the end: the database decides.
+  // This replica may consider it valid for some milliseconds more: the database decides.
   await stopClock(world, new Date(end), [])
   expect((await issueWith(key)).json.error).toBe('invalid_client')
   await sync(assay)
@@ -159,7 +159,7 @@ test('a key is refused exactly when its time has come', async () => {
   await world.advance(0)
 })
 
-test('when a key was last used is written, at most once a minute', async () => {
+test('the last use of a key is stored, at most once a minute', async () => {
   const customer = await assay.signUp()
   const lastUsed = async (used: Replica) => {
     expect(await statusOf(issueWith(customer.apiKey, {}, used))).toBe(200)
@@ -185,7 +185,7 @@ test('a key that is refused does not count as used', async () => {
   expect((await list(customer))[0]).not.toHaveProperty('last_used_at')
 })
 
-/** As many keys as the customer lacks to `count`, without the wait. */
+/** Adds keys until the customer has `count`, without waiting for the rate limit. */
 const fill = (customer: Customer, count: number) =>
   world.admin.query(
     `with counted as (update assay.customers set api_keys = $2::int where id = $1)
@@ -195,7 +195,7 @@ const fill = (customer: Customer, count: number) =>
     [customer.id, count],
   )
 
-test('a customer has a hundred keys at most, and may make another once it deleted one', async () => {
+test('a customer has at most a hundred keys, and can make another after deleting one', async () => {
   const customer = await assay.signUp()
   await fill(customer, 99)
   const { status, json } = await create(customer)
@@ -206,7 +206,10 @@ test('a customer has a hundred keys at most, and may make another once it delete
   expect((await create(customer)).status).toBe(201)
 })
 
-/** Holds every act at its audit row, when the rest of it is done, until `count` of them wait, there or before. Postgres only. */
+/**
+ * Holds every act at its audit row, when the rest of it is done, until `count` of them wait there or earlier.
+ * Postgres only.
+ */
 async function holdActs(count: number) {
   if (world.url === undefined) return
   const sql = control(world.url)
@@ -227,7 +230,7 @@ async function holdActs(count: number) {
   }
 }
 
-test('keys that are made at the same moment do not pass the limit together', async () => {
+test('concurrent requests cannot exceed the limit of keys', async () => {
   const customer = await assay.signUp()
   await fill(customer, 98)
   const release = await holdActs(5)

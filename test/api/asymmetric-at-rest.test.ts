@@ -5,7 +5,7 @@ import { asymmetric, headerOf, jwksOf, PUBLISHED_AHEAD_MS, rotate } from '../sup
 import { publishCustomer } from '../support/plant.ts'
 import { type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Whoever can write to the database, and has no master key, can sign nothing. */
+/** An attacker who can write to the database but has no master key can sign nothing. */
 
 let world: World
 let assay: Replica
@@ -44,7 +44,7 @@ test('a public key is not taken for a secret, though its row says HS512 (CVE-201
 })
 
 test.each(['EdDSA', 'ES256', 'RS256'] as const)(
-  'a secret whose row says %s does not open, and no byte of it is logged',
+  'a secret whose row says %s cannot be decrypted, and no byte of it is logged',
   async alg => {
     const customer = await assay.signUp()
     await customer.issue()

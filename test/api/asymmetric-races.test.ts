@@ -23,7 +23,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** Changes of a policy, rotations and maintenance at the same time, and changes that are cut off half-way. */
+/** Concurrent policy changes, rotations and maintenance, and changes that are interrupted. */
 
 let world: World
 let here: Replica
@@ -58,7 +58,7 @@ const signing = async (customer: Customer) =>
     .map(({ state, alg }) => `${state} ${alg}`)
     .sort()
 
-test('of two policies at once, the keys follow the one that stays', async () => {
+test('after two concurrent policy changes, the keys match the policy that is stored', async () => {
   const customer = await here.signUp()
   const database = holding(world.db)
   const slow = await replicaOn(world, database.db)
@@ -93,7 +93,7 @@ test.each([
   ['to EdDSA', {}, { signing_alg: 'EdDSA' }, ['current EdDSA', 'next EdDSA']],
   ['back to HS512', { signing_alg: 'EdDSA' }, {}, ['current HS512']],
 ])(
-  'a policy whose keys were not made, since the server was killed, is brought %s by maintenance',
+  'after a server was killed before it made the keys of a policy, maintenance brings them %s',
   async (_, before, policy, after) => {
     const customer = await here.signUp()
     await here.setPolicy(customer.id, before)
@@ -113,9 +113,9 @@ test.each([
   },
 )
 
-test('policies, rotations and maintenance at once leave one key that signs, and what follows it', async () => {
+test('concurrent policy changes, rotations and maintenance leave one current key and the right next key', async () => {
   const algs = ['EdDSA', 'ES256', 'HS512'] as const
-  /** 409: too many came first, or verifiers lack the next key. */
+  /** 409: there are too many versions, or verifiers do not have the next key yet. */
   const answered = ({ status }: Answer) => expect([200, 409]).toContain(status)
   for (let round = 0; round < 6; round++) {
     const customer = await asymmetric(here, 'EdDSA')
@@ -151,7 +151,7 @@ test('policies, rotations and maintenance at once leave one key that signs, and 
   }
 })
 
-test('an emergency says what verifiers elsewhere accept, also of keys that signed before HS512', async () => {
+test('an emergency rotation reports until when offline verifiers accept old tokens, including keys from before HS512', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const { exp } = claimsOf((await customer.issue()).json.access_token)
   await here.setPolicy(customer.id, {})
@@ -161,7 +161,7 @@ test('an emergency says what verifiers elsewhere accept, also of keys that signe
   expect(again.json.local_verifiers).toBeUndefined()
 })
 
-test('and of a token that was issued while the emergency began', async () => {
+test('and includes a token that was issued while the emergency rotation began', async () => {
   const customer = await asymmetric(here, 'EdDSA', { max_access_token_ttl: 3_600 })
   await customer.issue()
   await world.advance(PUBLISHED_AHEAD_MS)
@@ -187,7 +187,7 @@ const SWITCHES = SIGNING_ALGS.flatMap(before =>
 )
 
 test.each(SWITCHES)(
-  'from %s to %s no token or session is refused, at a replica that knows of nothing either',
+  'from %s to %s no token or session is refused, even on a replica that has read neither change',
   async (before, after) => {
     const customer = await here.signUp()
     await here.setPolicy(customer.id, { signing_alg: before })
@@ -223,7 +223,7 @@ test.each(SWITCHES)(
 )
 
 describe('after a failover that lost rotations', () => {
-  /** The customer's keys as they are now. Returns what puts them back, as the standby that was promoted has them. */
+  /** Saves the customer's current keys. Returns a function that restores them, as on a promoted standby. */
   async function remember({ id }: Customer) {
     const table = `public.kept_${id}`
     await world.admin.query(
@@ -249,7 +249,7 @@ describe('after a failover that lost rotations', () => {
   ]
 
   test.each(ALGORITHMS)(
-    'a version that was made twice accepts nothing that the lost %s key signed',
+    'a version that is created twice accepts no signature of the lost %s key',
     async alg => {
       const customer = await asymmetric(here, alg)
       const lose = await remember(customer)
@@ -266,7 +266,7 @@ describe('after a failover that lost rotations', () => {
     },
   )
 
-  test('the key that is the next one again signs nothing until it is rotated to again', async () => {
+  test('a key that becomes the next one again signs nothing until it is rotated to again', async () => {
     const customer = await asymmetric(here, 'EdDSA')
     const old = (await customer.issue()).json.access_token
     const lose = await remember(customer)

@@ -8,7 +8,10 @@ import { type PairForger, pairForger, withSignature } from '../support/pair-forg
 import { until } from '../support/process.ts'
 import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Asymmetric signatures are verified in other threads: what happens meanwhile, and what a flood of them costs whom. */
+/**
+ * Asymmetric signatures are verified in other threads. Tests what can change in that time, and who is delayed by a
+ * flood.
+ */
 
 let world: World
 let here: Replica
@@ -21,32 +24,32 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Relative to the rotation's acknowledgement. */
+/** Milliseconds after the rotation's acknowledgement. */
 type Moment = 'before' | 'during' | 'after'
 
-/** Tokens of one customer, each with an id of its own. */
+/** Tokens of one customer, each with its own id. */
 const newTokens = (real: PairForger, many: number) =>
   Array.from({ length: many }, () => real.withClaims({ jti: randomId(15) }))
 
-describe('while the key is retired in an emergency', () => {
-  /** Verifications at a time on each replica: fewer than may wait for one customer. */
+describe('during an emergency retirement of the key', () => {
+  /** Concurrent verifications on each replica: fewer than may wait for one customer. */
   const ABREAST = 16
   const MANY = 200
 
-  test.each(ALGORITHMS)('no %s token is accepted that is sent after the acknowledgement', async alg => {
+  test.each(ALGORITHMS)('no %s token that is sent after the acknowledgement is accepted', async alg => {
     const real = await pairForger(world, here, alg)
     const seen: { sent: Moment; answered: Moment; status: number }[] = []
     let moment = 'before' as Moment
     const answeredBefore = () => seen.filter(({ answered }) => answered === 'before')
     const sentAfter = () => seen.filter(({ sent }) => sent === 'after')
 
-    /** Sends tokens that nobody has seen, one after another, until enough were sent after the acknowledgement. */
+    /** Sends new tokens one after another until enough were sent after the acknowledgement. */
     async function client(assay: Replica) {
       while (sentAfter().length < MANY) {
         const sent = moment
         const { status } = await assay.verify(newTokens(real, 1)[0]!)
         seen.push({ sent, answered: moment, status })
-        // A refusal needs no turn of the event loop, but the rotation does.
+        // A refusal takes no turn of the event loop, but the rotation needs one.
         await new Promise(setImmediate)
       }
     }
@@ -66,12 +69,12 @@ describe('while the key is retired in an emergency', () => {
   })
 
   test.each(ALGORITHMS)(
-    'H69 a token is judged under the keys that there are once its signature is verified: %s',
+    'H69 a token is checked against the keys that exist once its signature is verified: %s',
     async alg => {
       const real = await pairForger(world, here, alg)
       const [rotating, lagging] = [await heldReplica(), await heldReplica()]
       expect((await lagging.replica.verify(real.token)).status).toBe(200)
-      // It still has the record from before the rotation.
+      // The record in memory is from before the rotation.
       const poll = lagging.database.hold(POLL)
       await poll.has
       const rotated = rotating.database.hold(named('rotateKeys'))
@@ -86,7 +89,7 @@ describe('while the key is retired in an emergency', () => {
     },
   )
 
-  /** A replica on a database whose answers can be held. Its lease is longer than any of them. */
+  /** A replica on a database whose answers can be held. Its lease is longer than any hold. */
   async function heldReplica() {
     const database = holding(world.db)
     const replica = await world.replica({ MAX_STALENESS: '1m' }, { link: database.db })
@@ -95,8 +98,8 @@ describe('while the key is retired in an emergency', () => {
   }
 })
 
-describe('a flood of wrong signatures under a live kid', () => {
-  /** As in docs/decisions: signatures that are verified at a time, and those that wait, of one customer and in all. */
+describe('a flood of wrong signatures under a valid kid', () => {
+  /** As in docs/decisions: concurrent verifications, and waiting ones per customer and in total. */
   const ABREAST = 2
   const WAITING_OF_ONE = 32
   const WAITING = 256
@@ -104,7 +107,7 @@ describe('a flood of wrong signatures under a live kid', () => {
   const garbage = ({ input, signature }: PairForger, many: number) =>
     Array.from({ length: many }, () => withSignature(input, randomBytes(signature.length)))
 
-  /** Sends all at once, and notes those that are refused without a look. */
+  /** Sends all tokens at once, and records those that are refused without verification. */
   function flood(tokens: string[]) {
     const refused: Answer[] = []
     const answers = tokens.map(async token => {
@@ -117,7 +120,7 @@ describe('a flood of wrong signatures under a live kid', () => {
 
   const count = (statuses: number[], status: number) => statuses.filter(one => one === status).length
 
-  test.each(ALGORITHMS)('is refused beyond a limit, and nobody else waits for it: %s', async alg => {
+  test.each(ALGORITHMS)('is refused beyond a limit, and delays nobody else: %s', async alg => {
     const [real, other] = [await pairForger(world, here, alg), await pairForger(world, here, alg)]
     for (const { token } of [real, other]) expect((await here.verify(token)).status).toBe(200)
     const threads = holdThreads()
@@ -127,7 +130,7 @@ describe('a flood of wrong signatures under a live kid', () => {
     expect(new Set(refused.map(({ headers }) => headers.get('retry-after')))).toEqual(new Set(['1']))
     const own = await here.verify(newTokens(real, 1)[0]!)
     expect([own.status, own.headers.get('retry-after')]).toEqual([503, '1'])
-    // What was verified before needs no thread.
+    // A cached token needs no thread.
     expect((await here.verify(real.token)).status).toBe(200)
     expect((await here.introspect(real.token)).json.active).toBe(true)
     const others = newTokens(other, WAITING_OF_ONE).map(token => here.verify(token))
@@ -138,7 +141,7 @@ describe('a flood of wrong signatures under a live kid', () => {
     expect((await here.verify(newTokens(real, 1)[0]!)).status).toBe(200)
   })
 
-  test('of many customers leaves one that asks for little its place', async () => {
+  test('of many customers leaves room for a customer with few requests', async () => {
     const busy = await Promise.all(Array.from({ length: 9 }, () => pairForger(world, here, 'EdDSA')))
     const quiet = await pairForger(world, here, 'EdDSA')
     for (const { token } of [...busy, quiet]) expect((await here.verify(token)).status).toBe(200)

@@ -22,8 +22,10 @@ import { publicSpellings } from '../support/public-spellings.ts'
 import { basic, bearer, claimsOf, makeWorld, type Replica, SERVICE, type World } from '../support/world.ts'
 
 /**
- * Tokens that everybody refuses under an asymmetric key, though some are signed with the customer's real private key. No npm
- * or Debian package is known to carry the Wycheproof vectors, so malformed signatures are made here, for keys of our own.
+ * Tokens under an asymmetric key that every endpoint refuses, although some are signed with the customer's real
+ * private key. No
+ * npm or Debian package is known to contain the Wycheproof vectors, so malformed signatures are made here, for our
+ * own keys.
  */
 
 let world: World
@@ -46,7 +48,7 @@ const reasonOf = async (token: string) =>
   (await here.postForm('/introspect/explain', { token }, { Authorization: GATEWAY })).json.reason
 const segment = (value: object) => encode(JSON.stringify(value))
 
-/** The tokens by name, so that a failure says which one was accepted. */
+/** The tokens by name, so that a failure shows which one was accepted. */
 async function expectRefused({ customer }: PairForger, tokens: Record<string, string>) {
   const names = Object.keys(tokens)
   const { asked, wrong } = await notRefused(here, Object.values(tokens), customer.apiKey)
@@ -54,19 +56,19 @@ async function expectRefused({ customer }: PairForger, tokens: Record<string, st
   expect(asked).toBe(names.length)
 }
 
-/** A kid has one spelling, so any other last letter makes its MAC wrong. */
+/** A kid has only one spelling, so any other last letter makes its MAC wrong. */
 const wrongMac = (kid: string) => kid.slice(0, -1) + (kid.endsWith('a') ? 'b' : 'a')
 
 const listed = (tokens: string[]) => Object.fromEntries(tokens.map((token, i) => [`${i}`, token]))
 
-/** A key of the right kind that is nobody's. */
+/** An unused key of the right type. */
 function foreignPair(alg: Alg) {
   if (alg === 'EdDSA') return generateKeyPairSync('ed25519')
   if (alg === 'ES256') return generateKeyPairSync('ec', { namedCurve: 'P-256' })
   return generateKeyPairSync('rsa', { modulusLength: 2048 })
 }
 
-/** Other algorithms over the customer's own key: the name in the header, and the signature that belongs to it. */
+/** Other algorithms with the customer's own key: the name in the header, and a matching signature. */
 function otherAlgorithms({ alg, current: { privateKey: key } }: PairForger) {
   const pss = { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }
   const ec = { key, dsaEncoding: 'ieee-p1363' } as const
@@ -83,7 +85,7 @@ function otherAlgorithms({ alg, current: { privateKey: key } }: PairForger) {
   ]
 }
 
-/** Keys that are not the customer's: of another curve, of a length that is too short or too long, or simply another. */
+/** Keys that are not the customer's: of another curve, too short, too long, or simply different. */
 function otherKeys(alg: Alg): [string, KeyObject, string | null][] {
   const rsa = (modulusLength: number) => generateKeyPairSync('rsa', { modulusLength }).privateKey
   const ec = (namedCurve: string) => generateKeyPairSync('ec', { namedCurve }).privateKey
@@ -104,7 +106,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     real = await pairForger(world, here, alg)
   })
 
-  test('what the server would sign itself is accepted, so that the rest is refused for its own fault', async () => {
+  test('tokens that the server would sign itself are accepted, so that the others are refused for their own fault', async () => {
     const token = real.withClaims({ sub: 'someone' })
     expect(await verdicts(token)).toEqual([200, 200])
     expect((await here.introspect(token)).json).toMatchObject({ active: true, sub: 'someone' })
@@ -112,7 +114,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     expect(await verdicts(previous.token({ iss: world.config.issuer }))).toEqual([200, 200])
   })
 
-  /** The HS512 key that the customer had before, which still verifies. */
+  /** The customer's previous HS512 key, which still verifies. */
   async function hmacOf({ customer, claims }: PairForger) {
     const record = await here.keys.load(customer.id)
     const { secret, kid } = hmacKeysOf(record).find(({ use }) => use === 'access')!
@@ -122,7 +124,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     return { header, mac, token }
   }
 
-  test('H02 a MAC by the public key is refused, in each spelling of the key (CVE-2026-22817, CVE-2023-48238)', async () => {
+  test('H02 a MAC with the public key as secret is refused, in each spelling of the key (CVE-2026-22817, CVE-2023-48238)', async () => {
     const spellings = publicSpellings(real.current.publicKey, real.current.kid)
     const previous = await hmacOf(real)
     const claims = segment({ ...real.claims, iss: world.config.issuer })
@@ -141,7 +143,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expectRefused(real, listed(tokens))
   })
 
-  test('H02 the key pair does not sign under the name of an HMAC key, nor that key under the name of the pair', async () => {
+  test('H02 the key pair cannot sign under the kid of an HMAC key, nor that key under the kid of the pair', async () => {
     const previous = await hmacOf(real)
     const { kid } = previous.header
     await expectRefused(real, {
@@ -165,11 +167,11 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expectRefused(real, listed(tokens))
   })
 
-  test('H02 another algorithm over the right key is refused, by its own name and by the name of the right one', async () => {
+  test('H02 another algorithm with the right key is refused, under its own name and under the right one', async () => {
     const tokens = otherAlgorithms(real).flatMap(([name, signed]) => {
       const input = `${segment({ ...real.header, alg: name })}.${real.claimsSegment}`
       const own = [[`${name} by its name`, withSignature(input, signed(input))]]
-      // Under the right name these are the signatures of the right algorithm.
+      // Under the right name these are valid signatures.
       const isSame = alg === 'EdDSA' || name === 'ES256K'
       return isSame ? own : [...own, [name, withSignature(real.input, signed(real.input))]]
     })
@@ -194,7 +196,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expectRefused(real, Object.fromEntries(others.map(name => [name, real.withHeader({ alg: name })])))
   })
 
-  test('H02 what another key signed is refused: another one, a shorter or a longer one, one of another curve', async () => {
+  test('H02 a signature by another key is refused: a different one, a shorter or longer one, one of another curve', async () => {
     const tokens = otherKeys(alg).flatMap(([name, key, hash]) => {
       const made = sign(hash, Buffer.from(real.input), { key, dsaEncoding: 'ieee-p1363' })
       const length = real.signature.length
@@ -223,7 +225,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     )
   })
 
-  test('H08 no flipped bit of a signature goes unnoticed', async () => {
+  test('H08 flipping any bit of a signature makes it invalid', async () => {
     const { input, signature } = real
     const step = signature.length === 64 ? 1 : 5
     for (let bit = 0; bit < signature.length * 8; bit += step) {
@@ -233,7 +235,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     }
   })
 
-  test('H09 of all spellings of a signature one is accepted', async () => {
+  test('H09 only one spelling of a signature is accepted', async () => {
     const last = [...BASE64URL].map(letter => real.token.slice(0, -1) + letter)
     const padded = ['=', '==', 'A', 'AA'].map(more => real.token + more)
     const encoded = real.signature.toString('base64')
@@ -244,7 +246,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     expect(await verdicts(real.token)).toEqual([200, 200])
   })
 
-  test('H09 a header or claims in another spelling are refused, though that spelling was signed', async () => {
+  test('H09 a header or claims in another spelling are refused, even if that spelling was signed', async () => {
     const header = JSON.stringify(real.header)
     const claims = JSON.stringify(real.claims)
     const { kid, ...rest } = real.header
@@ -262,7 +264,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expectRefused(real, listed(respelled.map(([one, two]) => real.segments(one, two))))
   })
 
-  test('H06 a key in the header is not used, and where it points nobody calls (CVE-2018-0114)', async () => {
+  test('H06 a key in the header is ignored, and a URL in the header is not fetched (CVE-2018-0114)', async () => {
     const calls: unknown[] = []
     const server = createServer(socket => {
       calls.push(socket.remoteAddress)
@@ -271,13 +273,13 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await once(server, 'listening')
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/keys`
     await expectRefused(real, withKeyMembers(url))
-    // Proof that a call would have been counted.
+    // Shows that a request would have been counted.
     await fetch(url).catch(() => {})
     expect(calls).toHaveLength(1)
     server.close()
   })
 
-  /** Each signed with the key that it brings, and with the real one. */
+  /** Tokens signed with the key that they contain, and with the real one. */
   function withKeyMembers(url: string): Record<string, string> {
     const own = foreignPair(alg)
     const jwk = { ...own.publicKey.export({ format: 'jwk' }), alg, use: 'sig', kid: real.header.kid }
@@ -291,7 +293,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     return Object.fromEntries(tokens)
   }
 
-  test('H07 crit, b64 and other members are refused, though the real key signed them (CVE-2025-59420)', async () => {
+  test('H07 crit, b64 and other members are refused, even if the real key signed them (CVE-2025-59420)', async () => {
     const members: object[] = [
       { crit: ['b64'], b64: true },
       { crit: ['b64'], b64: false },
@@ -312,7 +314,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expectRefused(real, listed(tokens))
   })
 
-  test('H16 a type that is not its own is refused', async () => {
+  test('H16 a token of another type is refused', async () => {
     const types = [
       'JWT',
       'AT+JWT',
@@ -326,7 +328,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expectRefused(real, listed(types.map(typ => real.withHeader({ typ }))))
   })
 
-  test('H17 a kid that is not its own is refused', async () => {
+  test('H17 a token with another kid is refused', async () => {
     const other = await pairForger(world, here, alg)
     const { id } = real.customer
     const refresh = kidOf(world, id, 'refresh')
@@ -347,7 +349,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     })
   })
 
-  test('H17 an issuer or a customer that is not its own is refused (CVE-2026-23552)', async () => {
+  test('H17 a token with another issuer or customer is refused (CVE-2026-23552)', async () => {
     const other = await pairForger(world, here, alg)
     const own = String(real.claims.iss)
     const issuers = {
@@ -374,7 +376,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     expect(await reasonOf(real.withClaims({ client_id: other.customer.id }))).toBe('wrong_customer')
   })
 
-  test("jose refuses a customer's token by another customer's JWKS or issuer", async () => {
+  test("jose refuses a customer's token with another customer's JWKS or issuer", async () => {
     const other = await pairForger(world, here, alg)
     const [jwks, otherJwks] = [await jwksOf(here, real.token), await jwksOf(here, other.token)]
     const verified = (token: string, keys: typeof jwks, issuer: unknown) =>
@@ -391,7 +393,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expect(verified(other.texts({}, real.claims), jwks, real.claims.iss)).rejects.toMatchObject(noKey)
   })
 
-  test('what the next key signs is refused until it signs, and accepted from then on', async () => {
+  test('tokens signed by the next key are refused until it becomes current, and accepted from then on', async () => {
     const own = await pairForger(world, here, alg)
     const claims = { exp: Number(own.claims.exp) + 3_600 }
     const token = own.texts({ kid: own.next.kid }, claims, own.next.privateKey)
@@ -416,13 +418,13 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
       expect(await replies(own.withHeader({ kid: own.next.kid }))).toBe(401)
     expect(await replies(own.withHeader({ kid: own.next.kid }, foreignPair(alg).privateKey))).toBe(401)
     expect(queries()).toBe(before)
-    // Proof that a query would have been counted: only the key itself can cause one.
+    // Shows that a query would have been counted: only the key itself can cause one.
     const loads = database.asked(LOADER)
     expect(await replies(own.withHeader({ kid: own.next.kid }, own.next.privateKey))).toBe(401)
     expect(database.asked(LOADER)).toBe(loads + 1)
   })
 
-  test('what a retired key signed is refused, whether it was cached or not', async () => {
+  test('tokens of a retired key are refused, whether cached or not', async () => {
     const own = await pairForger(world, here, alg)
     const retired = own.withClaims({ sub: 'user-2' })
     expect(await verdicts(retired)).toEqual([200, 200])
@@ -436,7 +438,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     await expectRefused(own, { renamed: own.withHeader({ kid: own.next.kid }) })
   })
 
-  test('a key that was replaced by an ordinary rotation has no private half any more, and still verifies', async () => {
+  test('a key replaced by an ordinary rotation has no private half any more, and still verifies', async () => {
     const own = await pairForger(world, here, alg)
     await world.advance(PUBLISHED_AHEAD_MS)
     expect((await rotate(here, own.customer)).status).toBe(200)
@@ -446,7 +448,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
   })
 })
 
-test('both signatures that ES256 has of one token are accepted, and a revocation ends both', async () => {
+test('both ES256 signatures of one token are accepted, and a revocation ends both', async () => {
   const { input, signature, token, customer } = await pairForger(world, here, 'ES256')
   const other = withSignature(input, malleated(signature))
   expect(other === token).toBe(false)
@@ -493,7 +495,7 @@ describe("the installation's key", () => {
     })
   })
 
-  test('is not the key of a customer, and a customer signs no answer', async () => {
+  test('is not a customer key, and a customer key signs no introspection response', async () => {
     const answer = await signedAnswer()
     const { kid, typ } = headerOf(answer)
     const keys = createLocalJWKSet((await here.get('/.well-known/jwks.json')).json)
@@ -512,7 +514,7 @@ describe("the installation's key", () => {
   })
 })
 
-test('a customer whose tokens have HMACs knows no key pair, though one signs in its name', async () => {
+test('a customer with HMAC tokens accepts no key pair, even one that signs in its name', async () => {
   const customer = await here.signUp()
   const own = await pairForger(world, here, 'EdDSA')
   const real = await forger(here, customer, 'access')
@@ -524,7 +526,7 @@ test('a customer whose tokens have HMACs knows no key pair, though one signs in 
   })
 })
 
-test('a made-up name of an issuer costs no query', async () => {
+test('a made-up issuer name costs no query', async () => {
   const own = await pairForger(world, here, 'EdDSA')
   const database = holding(world.db)
   const replica = await replicaOn(world, database.db)
@@ -537,7 +539,7 @@ test('a made-up name of an issuer costs no query', async () => {
   const madeUp = [id, `${id}.${macOfKid}`, `${id}.${mac}a`, wrongMac(name), `aaaaaaaaaaaaaaaa.${mac}`]
   for (const one of madeUp) expect(await statusOf(one)).toBe(404)
   expect(queries()).toBe(before)
-  // Proof that a query would have been counted.
+  // Shows that a query would have been counted.
   expect(await statusOf(name)).toBe(200)
   expect(queries()).toBeGreaterThan(before)
 })

@@ -21,7 +21,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** Access tokens with asymmetric signatures: their keys, their issuer, and what is published of both. */
+/** Access tokens with asymmetric signatures: their keys, their issuer, and the published metadata and JWKS. */
 
 let world: World
 let here: Replica
@@ -47,7 +47,7 @@ const accessKeys = async (customer: Customer) =>
     .map(({ version, state, alg }) => `${version} ${state} ${alg}`)
 const verdicts = (token: string) =>
   Promise.all([here, there].map(async assay => (await assay.verify(token)).status))
-/** As maintenance does it. */
+/** As maintenance rotates it. */
 async function rotateByAge() {
   await here.clockWatch.observe()
   await rotateAgedKeys(here, 0)
@@ -67,7 +67,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     expect(await accepts(keys, access_token)).toBe(true)
   })
 
-  test('keeps the tokens and sessions that it had before', async () => {
+  test('keeps its earlier tokens and sessions', async () => {
     const customer = await here.signUp()
     const before = await customer.session()
     await here.setPolicy(customer.id, { signing_alg: alg })
@@ -78,7 +78,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     expect(await accessKeys(customer)).toEqual([`3 next ${alg}`, `2 current ${alg}`, '1 previous HS512'])
   })
 
-  test('rotates to the key that is published already, and publishes another', async () => {
+  test('rotates to the published next key, and publishes another', async () => {
     const customer = await asymmetric(here, alg)
     const old = (await customer.issue()).json.access_token
     const cached = await jwksOf(here, old)
@@ -92,7 +92,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
     expect(await kids(fresh)).toEqual(['a3', 'a2', 'a4'])
   })
 
-  test('in an emergency loses the old key everywhere, and verifiers with a cached JWKS know the new one', async () => {
+  test('loses the old key everywhere in an emergency; verifiers with a cached JWKS already have the new one', async () => {
     const customer = await asymmetric(here, alg)
     const old = (await customer.issue()).json.access_token
     const cached = await jwksOf(here, old)
@@ -110,7 +110,7 @@ describe.each(ALGORITHMS)('a customer whose signing_alg is %s', alg => {
   })
 })
 
-test('an ordinary rotation waits until verifiers can have the next key', async () => {
+test('delays an ordinary rotation until verifiers have had time to load the next key', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const { status, json } = await rotate(here, customer)
   expect(status).toBe(409)
@@ -122,7 +122,7 @@ test('an ordinary rotation waits until verifiers can have the next key', async (
   expect((await rotate(here, customer)).status).toBe(200)
 })
 
-test('another asymmetric algorithm is published first, and signs fifteen minutes later by itself', async () => {
+test('publishes another asymmetric algorithm first, and signs with it fifteen minutes later', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const old = (await customer.issue()).json.access_token
   await here.setPolicy(customer.id, { signing_alg: 'ES256' })
@@ -145,7 +145,7 @@ test('another asymmetric algorithm is published first, and signs fifteen minutes
   expect(headerOf((await customer.issue()).json.access_token).kid).toBe(headerOf(fresh).kid)
 })
 
-test('back to HMACs at once: the keys are published as long as they verify', async () => {
+test('can return to HMAC at once: the keys are published as long as they verify', async () => {
   const customer = await asymmetric(here, 'RS256')
   const old = (await customer.issue()).json.access_token
   await here.setPolicy(customer.id, {})
@@ -157,8 +157,8 @@ test('back to HMACs at once: the keys are published as long as they verify', asy
   expect(await kids(old)).toEqual(['a2'])
 })
 
-describe('a replica that does not know of a rotation yet', () => {
-  /** It has the customer's record from before the rotation, and hears of nothing. */
+describe('a replica that has not read a rotation yet', () => {
+  /** It has the customer's record from before the rotation, and does not poll. */
   async function lagging(customer: Customer) {
     const database = holding(world.db)
     const replica = await replicaOn(world, database.db, { MAX_STALENESS: '4s' })
@@ -176,7 +176,7 @@ describe('a replica that does not know of a rotation yet', () => {
     return key?.pair && (key.isNext ? 'next' : 'signs')
   }
 
-  test('accepts what the new key signs, after one more read of the record', async () => {
+  test('accepts tokens of the new key after reloading the record once', async () => {
     const customer = await asymmetric(here, 'EdDSA')
     const { database, replica } = await lagging(customer)
     const fresh = (await customer.issue()).json.access_token
@@ -203,7 +203,7 @@ describe('a replica that does not know of a rotation yet', () => {
 })
 
 test.each(ALGORITHMS)(
-  'what cannot be a signature by its length waits for no turn, under the next %s key either',
+  'a signature of the wrong length is refused without queueing, even under the next %s key',
   async alg => {
     const customer = await asymmetric(here, alg)
     const token = (await customer.issue()).json.access_token
@@ -234,7 +234,7 @@ test('a batch of a hundred new tokens is answered', async () => {
   expect(json.tokens.filter(({ active }: { active: boolean }) => active)).toHaveLength(100)
 })
 
-test('what is replaced keeps its public half alone', async () => {
+test('a replaced key keeps only its public half', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   await world.advance(PUBLISHED_AHEAD_MS)
   await rotate(here, customer)
@@ -243,7 +243,7 @@ test('what is replaced keeps its public half alone', async () => {
   expect(Object.fromEntries(halves)).toEqual({ 2: false, 3: true, 4: true })
 })
 
-test('the issuer has metadata at each address where a client looks for it', async () => {
+test('the issuer has metadata at each address where clients look for it', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const { iss } = claimsOf((await customer.issue()).json.access_token)
   expect(iss).toMatch(new RegExp(`^${world.config.issuer}/customers/${customer.id}\\.[a-z2-7]{13}$`))
@@ -260,7 +260,7 @@ test('the issuer has metadata at each address where a client looks for it', asyn
   }
 })
 
-test('an issuer with a path comes before the customer, and behind the well-known part', async () => {
+test('the path of an issuer comes before the customer, and after the well-known part', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const own = await world.replica({ ISSUER: 'https://api.example.com/auth' })
   const { iss } = claimsOf((await own.postJson('/issue', {}, bearer(customer.apiKey))).json.access_token)
@@ -269,13 +269,13 @@ test('an issuer with a path comes before the customer, and behind the well-known
     expect((await own.get(`/.well-known/${document}${pathOf(iss)}`)).json.issuer).toBe(iss)
     const withoutPath = pathOf(iss).replace('/auth', '')
     expect((await own.get(`/.well-known/${document}${withoutPath}`)).status).toBe(404)
-    // A proxy in front takes the issuer's path away.
+    // A proxy in front removes the issuer's path.
     expect((await own.get(`${withoutPath}/.well-known/${document}`)).json.issuer).toBe(iss)
   }
   await own.stop()
 })
 
-test('a JWKS may be cached, and is not sent again to who has it', async () => {
+test('a JWKS may be cached, and a client that has it gets no body', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const { iss } = claimsOf((await customer.issue()).json.access_token)
   const path = pathOf(`${iss}/jwks.json`)
@@ -288,7 +288,7 @@ test('a JWKS may be cached, and is not sent again to who has it', async () => {
   expect(changed.status).toBe(200)
 })
 
-test('who has no keys, is not there, or was made up has no issuer; who is disabled has no keys', async () => {
+test('a customer without keys, a missing one and a made-up one have no issuer; a disabled one has no keys', async () => {
   const hmac = await here.signUp()
   const customer = await asymmetric(here, 'EdDSA')
   const { iss } = claimsOf((await customer.issue()).json.access_token)
@@ -307,7 +307,7 @@ test('who has no keys, is not there, or was made up has no issuer; who is disabl
   expect((await there.get(pathOf(`${iss}/jwks.json`))).json).toEqual({ keys: [] })
 })
 
-test('the policy says what verifiers that do not ask do not learn, and the audit has the keys', async () => {
+test('the policy lists what offline verifiers do not see, and the audit records the keys', async () => {
   const customer = await asymmetric(here, 'EdDSA')
   const { json } = await here.get(`/admin/customers/${customer.id}`, ALICE)
   expect(json.policy).toEqual({ signing_alg: 'EdDSA' })

@@ -9,7 +9,7 @@ import {
 } from '../support/audit-order.ts'
 import { ADMIN_TOKEN, ALICE, bearer, makeWorld, READER, type Replica, type World } from '../support/world.ts'
 
-/** Operators follow the audit by positions, which events get after their commit. */
+/** Operators follow the audit by positions, which events get after they are committed. */
 
 let world: World
 let assay: Replica
@@ -22,7 +22,7 @@ afterAll(() => world.stop())
 
 const get = (query: string) => assay.get(`/admin/audit?${query}`, READER)
 const positions = (events: OrderedEvent[]) => events.map(({ cursor }) => Number(cursor.split('.')[0]))
-/** The last cursor that there is. */
+/** The cursor at the end of the order. */
 async function end(): Promise<string> {
   await orderAll(world)
   const reader = follow(assay)
@@ -30,9 +30,9 @@ async function end(): Promise<string> {
   return reader.after
 }
 
-// These two come first: the order is empty.
+// These two run first, while the order is empty.
 
-test('an order without events is empty, and its reader begins again at 0', async () => {
+test('an empty order can be read, and its reader starts again at 0', async () => {
   const { status, json } = await get('after=0')
   expect([status, json]).toEqual([
     200,
@@ -71,7 +71,7 @@ test('pages of any size have the same events in the same order, oldest first', a
   expect(await follow(assay, { after: middle }).read()).toEqual(whole.slice(21))
 })
 
-test('a page says whether there is more, and no reader gets an event twice', async () => {
+test('a page says whether there are more events, and no reader gets an event twice', async () => {
   const reader = follow(assay, { after: await end() })
   await world.admin.query(insertEvents(1, 5))
   expect(await reader.read()).toEqual([])
@@ -82,7 +82,7 @@ test('a page says whether there is more, and no reader gets an event twice', asy
   expect(await reader.read()).toEqual([])
 })
 
-test('a filter leaves events out and moves on all the same', async () => {
+test('a filter skips events, and the cursor still advances past them', async () => {
   const after = await end()
   const customer = await assay.signUp()
   await world.admin.query(insertEvents(1, 30))
@@ -102,7 +102,7 @@ test('a filter leaves events out and moves on all the same', async () => {
   expect(filtered.next).toBe(json.events[3].cursor)
 })
 
-test('every committed event is there before the time that a page says', async () => {
+test('every committed event has its position before the time that a page reports', async () => {
   const now = async () =>
     (await world.admin.query<{ t: Date }>('select assay.now() as t'))[0]!.t.toISOString()
   await world.admin.query(insertEvents(1, 1))
@@ -111,7 +111,7 @@ test('every committed event is there before the time that a page says', async ()
   await orderAll(world)
   const { complete_until: until } = (await get('after=0')).json
   expect(until >= committed).toBe(true)
-  // While nothing happens, the time is written every five seconds, not at every run.
+  // In an idle database the time is written every five seconds, not on every run.
   await orderAll(world)
   expect((await get('after=0')).json.complete_until).toBe(until)
   await world.advance(6_000)
@@ -119,7 +119,7 @@ test('every committed event is there before the time that a page says', async ()
   expect((await get('after=0')).json.complete_until > until).toBe(true)
 })
 
-test('the export has the whole order, a line for each event, and continues behind a cursor', async () => {
+test('the export has the whole order, one line per event, and can continue after a cursor', async () => {
   await world.admin.query(insertEvents(1, 2_500))
   await orderAll(world)
   const whole = await follow(assay, { limit: 1_000 }).read()
@@ -150,14 +150,14 @@ test.each([
   'after=0&type=unknown',
   'after=0&cursor=MTcwMDAwMDAwMDAwMCAx',
   'limit=101',
-])('the order asked for by %s is refused', async query => {
+])('a request for the order with %s is refused', async query => {
   for (const path of query.includes('limit') || query.includes('cursor') ? [''] : ['', '/export']) {
     const { status, json } = await assay.get(`/admin/audit${path}?${query}`, READER)
     expect([status, json.error]).toEqual([400, 'invalid_request'])
   }
 })
 
-test('a cursor of an order that was lost is refused: beyond the end, and where other events stand now', async () => {
+test('a cursor of a lost order is refused: beyond the end, or where other events now have its position', async () => {
   await world.admin.query(insertEvents(1, 10))
   const [position = 0, mark] = (await end()).split('.')
   for (const after of [`${Number(position) + 1}.${mark}`, `${position}.${UUID}`, `1.${mark}`]) {
@@ -169,14 +169,14 @@ test('a cursor of an order that was lost is refused: beyond the end, and where o
   }
 })
 
-test('a database that was set back says so to a reader that was ahead, even once it has grown past it', async () => {
+test('a restored database tells a reader that was ahead, even after it has grown past the reader’s cursor', async () => {
   const behind = await end()
   const [{ position, last_id }] = (await world.admin.query(
     'select position, last_id from assay.audit_sequencer',
   )) as [{ position: number; last_id: number }]
   await world.admin.query(insertEvents(1, 3))
   const ahead = await end()
-  // As on a standby that had not received the last events.
+  // As on a standby that did not receive the last events.
   await world.admin.query(`delete from assay.audit_events where id > ${last_id}`)
   await world.admin.query(`delete from assay.audit_batches where last_position > ${position}`)
   await world.admin.query(`update assay.audit_sequencer set position = ${position}, last_id = ${last_id}`)
@@ -189,7 +189,7 @@ test('a database that was set back says so to a reader that was ahead, even once
   expect(since.map(({ actor }) => actor)).toEqual([4, 5, 6, 7, 8, 9].map(n => `planted:${n}`))
 })
 
-test('the events of an erased customer keep their positions, and lose what is personal', async () => {
+test('the events of an erased customer keep their positions and lose their personal data', async () => {
   const after = await end()
   const customer = await assay.signUp()
   await customer.issue({ subject: 'someone@example.com' })
@@ -210,7 +210,7 @@ test('the events of an erased customer keep their positions, and lose what is pe
   expect(JSON.stringify(events)).not.toContain('@example.com')
 })
 
-test('metrics say how long ago every event was known to have its position', async () => {
+test('metrics show how long ago every event was known to have its position', async () => {
   const lag = async () =>
     Number(
       /^assay_audit_order_lag_seconds (\S+)$/m.exec((await assay.get('/metrics', ADMIN_TOKEN)).text)?.[1],
@@ -222,15 +222,15 @@ test('metrics say how long ago every event was known to have its position', asyn
   expect(await lag()).toBeLessThan(30)
 })
 
-// The last ones: the clock only goes forward.
+// These tests run last: the clock only moves forward.
 
-test('a reader is told how many events it missed because they were too old, and the order of those is deleted', async () => {
+test('a reader is told how many expired events it missed, and the order of those is deleted', async () => {
   await world.admin.query(insertEvents(1, 3))
   const old = await end()
   await world.advance(500 * 86_400_000)
   await world.admin.query(insertEvents(4, 6))
   await orderAll(world)
-  // Detaches the month. Its order stays, because the month may be attached again.
+  // Detaches the month. Its order is kept, because the month may be attached again.
   await world.maintain()
   const total = Number(old.split('.')[0])
   const { json } = await get('after=0&limit=1000')
@@ -244,15 +244,15 @@ test('a reader is told how many events it missed because they were too old, and 
   expect(after).toMatchObject({ events: [{}, {}, {}], more: false, expired: total })
   expect((await get(`after=${old}`)).json).toMatchObject({ events: [{}, {}, {}], more: false })
   expect((await get(`after=${old}`)).json).not.toHaveProperty('expired')
-  // The newest batch stays, so a reader that has read everything isn't told that it missed anything.
+  // The newest batch is kept, so a reader that has read everything is not told that it missed anything.
   await world.advance(500 * 86_400_000)
   await world.maintain()
   expect(await batches()).toEqual([{ first: total + 1 }])
   expect((await get(`after=${after.next}`)).json).not.toHaveProperty('expired')
 })
 
-test('a run that has nothing to do writes nothing', async () => {
-  // The ids of acts that failed are given up once nothing runs that could still have them.
+test('a run without new events writes nothing', async () => {
+  // The ids of failed acts are given up once no running transaction could still have them.
   await orderUntilNothingIsMissing(world)
   const state = () => world.admin.query('select xmin::text, ctid::text, * from assay.audit_sequencer')
   const before = await state()

@@ -3,7 +3,7 @@ import { ACTS, FROM, stageFor } from '../support/acts.ts'
 import { eventsAfter, everything, lastEvent } from '../support/everything.ts'
 import { makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Every act leaves its event, or is not done: the same table for both. */
+/** Every act either writes its event or has no effect: one table of acts for both. */
 
 let world: World
 let assay: Replica
@@ -16,10 +16,10 @@ afterAll(() => world.stop())
 
 const NAMED = ACTS.map(act => [act.name, act] as const)
 
-/** One statement's events have no order among themselves. */
+/** Events of one statement have no defined order. */
 const byType = (one: { type: string }, two: { type: string }) => one.type.localeCompare(two.type)
 
-test.each(NAMED)('%s leaves its event, with who did it and from where', async (_, act) => {
+test.each(NAMED)('%s writes its event, with the actor and the address', async (_, act) => {
   const stage = await stageFor(world, assay, act)
   const before = await lastEvent(world)
   const answer = await act.run(stage)
@@ -38,7 +38,7 @@ test.each(NAMED)('%s leaves its event, with who did it and from where', async (_
   expect(found.toSorted(byType)).toEqual(expected.toSorted(byType))
 })
 
-test('an event names the time of its act, by the database', async () => {
+test('an event has the time of its act by the database’s clock', async () => {
   const customer = await assay.signUp()
   await world.advance(3_600_000)
   await customer.issue()
@@ -51,14 +51,14 @@ test('an event names the time of its act, by the database', async () => {
   expect(row!.seconds).toBeLessThan(60)
 })
 
-test('a user agent that is a novel is kept in part', async () => {
+test('a very long user agent is truncated', async () => {
   const customer = await assay.signUp()
   await customer.issue({}, { 'User-Agent': 'x'.repeat(5_000) })
   const [event] = (await assay.get('/api/audit?limit=1', customer.accessToken)).json.events
   expect(event.user_agent).toBe('x'.repeat(256))
 })
 
-/** Every audit row is refused until `run` has ended. */
+/** Refuses every audit row until `run` has ended. */
 async function withoutAudit<Result>(run: () => Promise<Result>): Promise<Result> {
   await world.admin.query(`create or replace function assay.refuse_audit() returns trigger language plpgsql
     as 'begin raise exception ''no audit''; end'`)
@@ -72,7 +72,7 @@ async function withoutAudit<Result>(run: () => Promise<Result>): Promise<Result>
   }
 }
 
-test.each(NAMED)('H53 %s is not done when its event can not be written', async (_, act) => {
+test.each(NAMED)('H53 %s has no effect if its event cannot be written', async (_, act) => {
   const stage = await stageFor(world, assay, act)
   const [before, last] = [await everything(world), await lastEvent(world)]
   const refused = await withoutAudit(() => act.run(stage))
@@ -81,7 +81,7 @@ test.each(NAMED)('H53 %s is not done when its event can not be written', async (
   expect(refused.text).not.toMatch(/eyJ|assay_ak_|no audit|audit_events/)
   expect(await everything(world)).toEqual(before)
   expect(await eventsAfter(world, last)).toEqual([])
-  // Nor did this replica remember what was not done.
+  // This replica does not remember the undone act either.
   const token = act.ends?.(stage)
   if (token) expect((await assay.verify(token)).status).toBe(200)
 

@@ -22,7 +22,7 @@ const partitions = async () =>
     )
   ).map(({ name }) => name)
 
-/** The partitions of the months `from` to `to`, counted from the database's present one. */
+/** The partitions of the months `from` to `to`, relative to the database's current month. */
 async function monthly(from: number, to: number) {
   const rows = await world.admin.query<{ name: string }>(
     `select to_char(date_trunc('month', assay.now() at time zone 'UTC') + make_interval(months => n),
@@ -43,9 +43,9 @@ const partitionsOf = async (customerId: string) =>
 
 const inDays = (days: number) => world.advance(days * 86_400_000)
 
-// In this order: the clock only goes forward.
+// In this order, because the clock only moves forward.
 
-test('the partitions of this month and of three ahead are there, and the default one', async () => {
+test('there are partitions for this month, the next three and a default one', async () => {
   expect(await partitions()).toEqual([...(await monthly(0, 3)), 'audit_events_default'].sort())
 })
 
@@ -57,7 +57,7 @@ test("an event is kept in its month's partition", async () => {
   expect(await partitionsOf(later.id)).toEqual(await monthly(0, 0))
 })
 
-test('an event outside of every month is kept in the default partition, and is found', async () => {
+test('an event outside every month is stored in the default partition, and can be found', async () => {
   await inDays(304)
   const customer = await assay.signUp()
   expect(await partitionsOf(customer.id)).toEqual(['audit_events_default'])
@@ -65,7 +65,7 @@ test('an event outside of every month is kept in the default partition, and is f
   expect(json.events).toMatchObject([{ type: 'customer.signed_up' }])
 })
 
-test('a month that began in the default partition stays there, and the next start makes the others', async () => {
+test('a month that began in the default partition stays there, and the next start creates the others', async () => {
   const customer = await assay.signUp()
   await makePartitions(world.db)
   const [begun = '', ...ahead] = await monthly(0, 3)
@@ -78,9 +78,9 @@ test('a month that began in the default partition stays there, and the next star
   expect(await partitions()).toEqual(made)
 })
 
-test('what is older than the audit is kept goes, whole months and what stood elsewhere; the rest stays', async () => {
+test('events older than the retention are removed, as whole months and from the default partition; others stay', async () => {
   const { id } = await assay.signUp()
-  /** Of the oldest event (days). */
+  /** Age of the oldest event (days). */
   const age = async () =>
     Number(
       (
@@ -107,7 +107,9 @@ test('what is older than the audit is kept goes, whole months and what stood els
   )
 })
 
-/** A world whose first month is older than the audit is kept: the name of that month, and a customer with events in it. */
+/**
+ * A world whose first month is past the retention. Returns the name of that month and a customer with events in it.
+ */
 async function worldWithOldMonth() {
   const old = await makeWorld({ KEY_MAX_AGE: '0s' })
   onTestFinished(() => old.stop())
@@ -118,7 +120,7 @@ async function worldWithOldMonth() {
   )
   await orderAll(old)
   await old.advance(432 * 86_400_000)
-  // The order's newest batch is kept in any case, so this event makes another one.
+  // The order's newest batch is always kept, so this event starts another one.
   await replica.signUp()
   await orderAll(old)
   await old.maintain()
@@ -138,7 +140,7 @@ async function worldWithOldMonth() {
 
 const DAY = 86_400_000
 
-test('a month that is too old is detached, and its table is dropped a week later', async () => {
+test('an expired month is detached, and its table is dropped a week later', async () => {
   const { old, state, events } = await worldWithOldMonth()
   expect([await state(), await events()]).toEqual(['detached', 0])
   await old.advance(7 * DAY - 60_000)
@@ -149,7 +151,7 @@ test('a month that is too old is detached, and its table is dropped a week later
   expect(await state()).toBe('dropped')
 })
 
-test('a jump of the clock keeps what was detached', async () => {
+test('a jump of the clock does not drop a detached month', async () => {
   const { old, state } = await worldWithOldMonth()
   await old.jump(30 * DAY)
   await old.maintain()
@@ -159,7 +161,7 @@ test('a jump of the clock keeps what was detached', async () => {
   expect(await state()).toBe('detached')
 })
 
-test('a month that was detached can be attached again, with its events, as docs/running.md says', async () => {
+test('a detached month can be attached again with its events, as docs/running.md describes', async () => {
   const { old, month, state, events, ordered } = await worldWithOldMonth()
   expect(await ordered()).toEqual([])
   const from = month.slice(-7).replace('_', '-')
@@ -171,7 +173,7 @@ test('a month that was detached can be attached again, with its events, as docs/
     .replaceAll('2025-01', from)
     .replaceAll('2025-02', to)
     .split(';')
-  // An event that came meanwhile, of a customer that was erased.
+  // An event of an erased customer, written after the detach.
   await old.admin.query(
     `insert into assay.audit_events (at, customer_id, type, actor, subject) values ($1, 'gone', 'token.issued', 'x', 'ann')`,
     [`${from}-01 12:00:00+00`],
@@ -183,9 +185,9 @@ test('a month that was detached can be attached again, with its events, as docs/
   )
   expect(gone).toEqual({ month: `assay.${month}`, subject: null })
   expect([await state(), await events()]).toEqual(['attached', 1])
-  // Whoever follows the order gets the event too, at the position that it had.
+  // A reader of the order also gets the event, at its original position.
   expect(await ordered()).toEqual(['customer.signed_up'])
-  // It is as old as before, so the next round detaches it again, and the week begins anew.
+  // It is still expired, so the next round detaches it again, and the week starts again.
   await old.advance(6 * DAY)
   await old.maintain()
   expect(await state()).toBe('detached')

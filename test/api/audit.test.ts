@@ -36,7 +36,7 @@ async function walk(customer: Customer, query: string): Promise<Event[]> {
   }
 }
 
-test('what was done is listed, newest first', async () => {
+test('events are listed newest first', async () => {
   const customer = await assay.signUp()
   await customer.issue()
   const { refresh_token } = await customer.session()
@@ -51,7 +51,7 @@ test('what was done is listed, newest first', async () => {
   )
 })
 
-test('a customer sees that an operator acted, and not from where; operators do', async () => {
+test('a customer sees that an operator acted, but not the address; operators see both', async () => {
   const customer = await assay.signUp()
   const from = { ip: '203.0.113.99', 'User-Agent': 'operator-agent/1.0' }
   const path = `/admin/customers/${customer.id}`
@@ -67,14 +67,14 @@ test('a customer sees that an operator acted, and not from where; operators do',
   expect(signUp).toHaveProperty('ip')
 })
 
-test('what was done can be asked for by type', async () => {
+test('events can be filtered by type', async () => {
   const customer = await assay.signUp()
   await customer.issue()
   expect(typesOf(await list(customer, '?type=token.issued'))).toEqual(['token.issued'])
   expect(await list(customer, '?type=session.revoked')).toEqual([])
 })
 
-test('a type that there is not is refused with those that there are', async () => {
+test('an unknown type is refused with a list of the known ones', async () => {
   const customer = await assay.signUp()
   for (const type of ['token.issue', 'planted', 'TOKEN.ISSUED', "'"]) {
     const { status, json } = await ask(customer, `?type=${encodeURIComponent(type)}`)
@@ -84,7 +84,7 @@ test('a type that there is not is refused with those that there are', async () =
   expect(membersAt('components', 'schemas', 'AuditType').enum).toEqual(AUDIT_TYPES)
 })
 
-test('what was done can be asked for by time: from includes its moment, to does not', async () => {
+test('events can be filtered by time: from is inclusive, to is exclusive', async () => {
   const customer = await assay.signUp()
   const at: string[] = []
   for (const subject of ['one', 'two', 'three']) {
@@ -104,7 +104,7 @@ test('what was done can be asked for by time: from includes its moment, to does 
   expect(await subjects(`&from=${three}&to=${two}`)).toEqual([])
 })
 
-test('a cursor walks all events without losing one or showing one twice', async () => {
+test('a cursor pages through all events without losing or repeating one', async () => {
   const customer = await assay.signUp()
   for (let i = 0; i < 30; i++) await customer.issue({ subject: `user-${i}` })
   const whole = await walk(customer, 'limit=100')
@@ -118,7 +118,7 @@ test('a cursor walks all events without losing one or showing one twice', async 
   expect(await list(customer, `?to=${at}&cursor=${json.next_cursor}&limit=100`)).toEqual(older)
 })
 
-test('events of long ago are found without reading those since', async () => {
+test('old events are found without reading newer ones', async () => {
   await world.admin.query(
     `insert into assay.audit_events (at, customer_id, type, actor)
     select assay.now() - n * interval '1 second', null, 'token.issued', 'api_key:x' from generate_series(1, 30000) as n`,
@@ -140,7 +140,7 @@ test('events of long ago are found without reading those since', async () => {
   expect(await blocks(new Date(assay.changeFeed.now() - 29_000_000))).toBeLessThan(3 * newest)
 })
 
-test('a cursor tells events of the same millisecond apart', async () => {
+test('a cursor distinguishes events of the same millisecond', async () => {
   const customer = await assay.signUp()
   await world.admin.query(
     `insert into assay.audit_events (at, customer_id, type, actor)
@@ -171,25 +171,25 @@ test.each([
   'from=2026-01-01T00:00:00',
   'type=a&type=b',
   'customer=other',
-])('events asked for by %s are refused', async query => {
+])('a request for events with %s is refused', async query => {
   const customer = await assay.signUp()
   const { status, json } = await ask(customer, `?${query}`)
   expect([status, json.error]).toEqual([400, 'invalid_request'])
 })
 
-test('a customer sees what it did, and nothing of another', async () => {
+test('a customer sees its own events only', async () => {
   const [one, two] = [await assay.signUp(), await assay.signUp()]
   await two.issue({ subject: 'a user of two' })
   await assay.postJson('/api/auth/login', { email: 'unknown@example.com', password: 'some password' })
   expect(typesOf(await list(one))).toEqual(['customer.signed_up'])
   const { text } = await ask(one, '?limit=100')
   expect(text).not.toContain(two.id)
-  // A cursor is a place in time, not a right to see what is there.
+  // A cursor is a position in time and grants no access to events.
   const cursor = (await ask(two, '?limit=1')).json.next_cursor
   expect((await ask(one, `?cursor=${cursor}`)).text).not.toContain(two.id)
 })
 
-test('an act that was refused left no event that says it was done', async () => {
+test('a refused act leaves no event that claims it happened', async () => {
   const customer = await assay.signUp()
   const before = await list(customer)
   await customer.issue({ scope: 'assay:account' })

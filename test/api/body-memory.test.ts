@@ -11,14 +11,14 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** Bodies that arrive slowly, over real sockets: how many may be here at once, and that each of them is counted out again. */
+/** Slow bodies over real sockets: how many the server holds at once, and that each one is released. */
 
 const MIB = 1024 * 1024
 
 let world: World
 let assay: Replica
 let customer: Customer
-/** Each a credential of its own, of nine customers in turn. */
+/** A different credential for each body, of nine customers in turn. */
 let apiKeys: string[]
 let port: number
 
@@ -46,12 +46,12 @@ const expectHeld = (bytes: number) => expect.poll(held, { interval: 5, timeout: 
 interface Sending {
   path?: string
   authorization: string
-  /** The client's address, as the trusted proxy tells it. */
+  /** The client's address as reported by the trusted proxy. */
   from?: string
   body: string
 }
 
-/** All of a request but the last byte of its body. */
+/** A request without the last byte of its body. */
 async function withhold({ path = '/introspect/batch', authorization, from = '192.0.2.1', body }: Sending) {
   const wire = await dial(port)
   const headers = {
@@ -69,7 +69,7 @@ async function withhold({ path = '/introspect/batch', authorization, from = '192
   return { ...wire, answer, finish }
 }
 
-/** The answer to a request of which the last byte never comes. */
+/** The answer to a request whose last byte never arrives. */
 const sendMost = async (sending: Sending) => (await withhold(sending)).answer()
 
 const batch = (bytes = 100) => {
@@ -94,7 +94,7 @@ function expectTooMany(answer: Awaited<ReturnType<typeof send>>, description: Re
   expect([error, error_description]).toEqual(['too_many_requests', expect.stringMatching(description)])
 }
 
-test('a second batch of a credential waits a second for the first, and then it is 429', async () => {
+test('a second batch of a credential waits a second for the first, and then gets 429', async () => {
   const first = await withhold(byServer())
   await expectHeld(99)
   expectTooMany(await send(byServer({ from: '192.0.2.2' })), /another request of this credential/)
@@ -103,7 +103,7 @@ test('a second batch of a credential waits a second for the first, and then it i
   expect((await send(byServer())).status).toBe(200)
 })
 
-test('batches of one credential that come together are answered one after the other', async () => {
+test('concurrent batches of one credential are answered one after another', async () => {
   const first = await withhold(byKey(0))
   await expectHeld(99)
   const others = await Promise.all(Array.from({ length: 10 }, () => withhold(byKey(0))))
@@ -122,7 +122,7 @@ test('more than 32 batches of one credential do not wait', async () => {
   expect(statuses).toEqual([...Array(8).fill(429), ...Array(32).fill(200)])
 })
 
-test('a batch whose client leaves makes room for the next', async () => {
+test('a batch whose client disconnects makes room for the next', async () => {
   const first = await withhold(byKey(0))
   await expectHeld(99)
   const second = await withhold(byKey(0))
@@ -133,7 +133,7 @@ test('a batch whose client leaves makes room for the next', async () => {
   await expectHeld(0)
 })
 
-test('one address may have 8 MiB of bodies here, whatever credentials it has', async () => {
+test('one address may have 8 MiB of bodies in progress, with any number of credentials', async () => {
   const slow = await Promise.all(
     [1, 2, 3, 4, 5, 6, 7, 8].map(each => withhold(byKey(each, { body: batch(MIB) }))),
   )
@@ -142,7 +142,7 @@ test('one address may have 8 MiB of bodies here, whatever credentials it has', a
   const login = { path: '/api/auth/login', authorization: '', body: '{"email":"a@b.de","password":"x"}' }
   const refused = await sendMost(login)
   expect([refused.status, refused.headers['retry-after']]).toEqual([429, '1'])
-  // A body that arrives at once waits for nothing.
+  // A body that arrives at once does not wait.
   expect((await send(login)).status).toBe(401)
   expect((await send({ ...login, from: '198.51.100.1' })).status).toBe(401)
   expect((await send(byKey(9, { from: '198.51.100.1' }))).status).toBe(200)
@@ -154,7 +154,7 @@ test('one address may have 8 MiB of bodies here, whatever credentials it has', a
   expect(held()).toBe(0)
 })
 
-test('one credential may have 2 MiB of bodies here, from whatever addresses', async () => {
+test('one credential may have 2 MiB of bodies in progress, from any number of addresses', async () => {
   const issue = { path: '/issue', body: `{"subject":"u"${' '.repeat(16 * 1024 - 15)}}` }
   const from = (each: number) => `192.0.2.${each}`
   const big = await withhold(byKey(0, { body: batch(MIB), from: from(200) }))
@@ -170,7 +170,7 @@ test('one credential may have 2 MiB of bodies here, from whatever addresses', as
   await expectHeld(0)
 })
 
-test('all together may have 64 MiB of bodies here; then the answer is 503, and /verify is as ever', async () => {
+test('all clients together may have 64 MiB of bodies in progress; beyond that the answer is 503, and /verify is unaffected', async () => {
   const from = (each: number) => `198.51.100.${each >> 3}`
   const slow: Awaited<ReturnType<typeof withhold>>[] = []
   for (let each = 0; each < 64; each++) {
@@ -191,7 +191,7 @@ test('all together may have 64 MiB of bodies here; then the answer is 503, and /
   expect((await send(byKey(65, { from: '203.0.113.9' }))).status).toBe(200)
 })
 
-test('a body in one-byte chunks takes no more than a whole one', async () => {
+test('a body in one-byte chunks takes no more memory than a whole one', async () => {
   const wire = await dial(port)
   const headers = {
     ...bearer(customer.apiKey),
@@ -211,7 +211,7 @@ test.each([
   ['refused for its size', 'x'.repeat(16 * 1024 + 1), 413],
   ['that is no JSON', '{', 400],
   ['that is answered', '{}', 200],
-])('nothing is held for a body %s', async (_, body, status) => {
+])('no memory stays reserved for a body %s', async (_, body, status) => {
   expect((await send(byKey(0, { path: '/issue', body }))).status).toBe(status)
   expect(held()).toBe(0)
 })

@@ -8,14 +8,17 @@ import { randomFrom } from '../support/sessions.ts'
 import { SEED, trials } from '../support/trials.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** No yes after the bound (CVE-2026-3583, CVE-2026-46554: it was three days). */
+/**
+ * No token is accepted after the staleness bound (CVE-2026-3583, CVE-2026-46554, where it was accepted for three
+ * days).
+ */
 
-/** Milliseconds. */
+/** The staleness bound (ms). */
 const N = 1_000
 const TRIALS = trials(1_000, 20)
-/** Replicas that are asked at once, each about revocations of its own. */
+/** Replicas that are tested in parallel, each with its own revocations. */
 const REPLICAS = 10
-/** Between two questions (ms). */
+/** Pause between two requests (ms). */
 const EVERY = 5
 
 let world: World
@@ -29,10 +32,10 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Not while replicas start: that takes an answer. */
+/** False while replicas start, because a start needs an answer. */
 let losing = false
 
-/** The database over a link on which polls are answered late, up to when they are given up (N/2), or never. */
+/** A database whose poll answers are late, up to the time when a poll gives up (N/2), or never arrive. */
 function late(db: Database, nth: number): Database {
   const random = randomFrom(SEED + nth)
   const through = (connection: Connection): Connection => ({
@@ -53,7 +56,7 @@ test.each([
   ['at once', (db: Database) => db],
   ['late or never', late],
 ])(
-  `H20 of ${TRIALS} revocations none is answered yes by another replica, asked after the bound, whose polls are answered %s`,
+  `H20 after the bound, another replica whose polls are answered %s accepts none of ${TRIALS} revoked tokens`,
   async (_, link) => {
     const replicas: OwnReplica[] = []
     for (let nth = 0; nth < REPLICAS; nth++)
@@ -74,13 +77,15 @@ test.each([
 
 const told = (latest: number[]) => `${Math.round(Math.max(...latest))} ms after the acknowledgement`
 
-/** Asks all the time. Answers how long after the acknowledgement the last question was sent that was answered yes (ms). */
+/**
+ * Verifies continuously. Returns when the last accepted request was sent, in milliseconds after the acknowledgement.
+ */
 async function revokeAndAsk(there: Pick<Replica, 'verify'>): Promise<number> {
   const { status, json } = await customer.issue()
   expect(status).toBe(200)
   const token: string = json.access_token
   const ask = async () => (await there.verify(token)).status
-  // Two polls in a row must be answered, which takes luck on such a link.
+  // Two consecutive polls must be answered, which is rare on such a link.
   await until('it is known to be good', async () => (await ask()) === 200, 60_000)
   let acknowledged = Number.POSITIVE_INFINITY
   const revoked = here.postForm('/revoke', { token }, bearer(customer.apiKey)).then(({ status }) => {
@@ -91,7 +96,7 @@ async function revokeAndAsk(there: Pick<Replica, 'verify'>): Promise<number> {
   let refused = false
   for (let sent = performance.now(); sent < acknowledged + N + 100 || !refused; sent = performance.now()) {
     const status = await ask()
-    // Once refused it stays so, and unknown is the only other answer.
+    // Once refused, the token stays refused; the only other answer is unknown.
     expect(refused ? [401, 503] : [200, 401, 503]).toContain(status)
     refused ||= status === 401
     if (status === 200) latest = sent

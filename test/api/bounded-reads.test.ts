@@ -1,13 +1,13 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What a list or a count looks at has a limit, however many rows a customer has made. */
+/** The rows that a list or a count reads are limited, however many rows a customer has. */
 
 let world: World
 let assay: Replica
 let customer: Customer
 
-/** More than one statement looks at. */
+/** More rows than one statement reads. */
 const MANY = 2_100
 
 beforeAll(async () => {
@@ -16,7 +16,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Sessions of a customer that have ended, all newer than now. */
+/** Creates ended sessions of a customer, all with future times. */
 const addEndedSessions = (customerId: string) =>
   world.db.query(
     `insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch, subject_epoch, gen,
@@ -26,7 +26,7 @@ const addEndedSessions = (customerId: string) =>
     [customerId, MANY],
   )
 
-/** Events of a customer that issued tokens, all newer than now. */
+/** Creates issue events of a customer, all with future times. */
 const addIssued = (customerId: string) =>
   world.db.query(
     `insert into assay.audit_events (at, customer_id, type, actor, token_id)
@@ -35,7 +35,7 @@ const addIssued = (customerId: string) =>
     [customerId, MANY],
   )
 
-/** The sizes of all pages of a list, and what they list. */
+/** Reads all pages of a list; returns their sizes and items. */
 async function walk(path: string, member: string, token: string) {
   const [sizes, listed]: [number[], Record<string, string>[]] = [[], []]
   let cursor = ''
@@ -49,7 +49,7 @@ async function walk(path: string, member: string, token: string) {
   return { sizes, listed }
 }
 
-test('a page of live sessions ends after two thousand that have ended, and says where the next one begins', async () => {
+test('a page of live sessions stops after two thousand ended ones, and has a cursor to the next page', async () => {
   customer = await assay.signUp()
   await customer.session({ subject: 'live' })
   await addEndedSessions(customer.id)
@@ -92,7 +92,7 @@ test('a customer with more sessions than are counted is not told how many carry 
   expect(json.secrets[1]).not.toHaveProperty('live_sessions')
 })
 
-test('a page of one type of event ends after two thousand others, and says where the next one begins', async () => {
+test('a page of one event type stops after two thousand others, and has a cursor to the next page', async () => {
   const own = await assay.signUp()
   await addIssued(own.id)
   const path = '/api/audit?type=customer.signed_up&limit=5'
@@ -101,7 +101,7 @@ test('a page of one type of event ends after two thousand others, and says where
   expect(listed[0]).toMatchObject({ type: 'customer.signed_up' })
 })
 
-test('what a rotation would end is counted among the newest two thousand, and said to be partial', async () => {
+test('the effect of a rotation is counted over the newest two thousand sessions and marked as partial', async () => {
   const own = await assay.signUp()
   await addIssued(own.id)
   const asked = { now: true, dry_run: true }
@@ -109,7 +109,7 @@ test('what a rotation would end is counted among the newest two thousand, and sa
   expect(json).toEqual({ would_end: { sessions: 1, tokens: 2_001, partial: true } })
 })
 
-test('of retired versions the newest hundred are listed, and of the others all', async () => {
+test('all versions are listed, except that only the newest hundred retired ones are', async () => {
   const own = await assay.signUp()
   await world.db.query(
     `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret, replaced_at, retired_at)

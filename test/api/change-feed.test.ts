@@ -20,7 +20,7 @@ afterAll(() => world.stop())
 const revoke = (token: string, form: Record<string, string> = {}) =>
   here.postForm('/revoke', { token, ...form }, bearer(customer.apiKey))
 
-/** Moves the database's clock; every replica of the world has seen it when this returns. */
+/** Moves the database's clock and waits until every replica of the world has seen it. */
 async function advance(milliseconds: number) {
   await world.advance(milliseconds)
   await hear(here)
@@ -28,7 +28,7 @@ async function advance(milliseconds: number) {
 
 const newToken = async (): Promise<string> => (await customer.issue()).json.access_token
 
-/** A second replica that has just polled, whose next poll's answer is held back. */
+/** A second replica that has just polled and whose next poll is held back. */
 async function deafReplica(settings = {}) {
   const database = holding(world.db)
   const there = await replicaOn(world, database.db, { MAX_STALENESS: `${N}ms`, ...settings })
@@ -44,7 +44,7 @@ async function deafReplica(settings = {}) {
   return { there, database, deafen }
 }
 
-test('a revocation is unknown at another replica until its poll, and refused from then on', async () => {
+test('a revocation is unknown on another replica until its poll, and applied from then on', async () => {
   const { there, deafen } = await deafReplica({ MAX_STALENESS: '5m' })
   const token = await newToken()
   const undeafen = await deafen()
@@ -73,7 +73,7 @@ test('wait=all answers once the other replica has applied the revocation', async
   expect((await there.verify(token)).status).toBe(401)
 })
 
-test('wait=all answers when a silent replica can no longer say yes, by its own bound', async () => {
+test('wait=all answers when a silent replica’s own bound has passed, so that it accepts nothing', async () => {
   const { there, deafen } = await deafReplica({ MAX_STALENESS: '1500ms' })
   const token = await newToken()
   const undeafen = await deafen()
@@ -83,7 +83,7 @@ test('wait=all answers when a silent replica can no longer say yes, by its own b
   await undeafen()
 })
 
-test('wait=all holds for a revocation that is repeated because its first answer was lost', async () => {
+test('wait=all also holds for a revocation that is repeated because its first answer was lost', async () => {
   const { there, deafen } = await deafReplica({ MAX_STALENESS: '1s' })
   const { access_token: token, refresh_token } = await customer.session()
   const other = await newToken()
@@ -95,7 +95,7 @@ test('wait=all holds for a revocation that is repeated because its first answer 
   expect(statuses).not.toContain(200)
 })
 
-test('whoever has not polled for its own bound is waited for no longer', async () => {
+test('a replica that has not polled within its own bound is not waited for', async () => {
   const { there, deafen } = await deafReplica({ MAX_STALENESS: '20s' })
   const token = await newToken()
   const undeafen = await deafen()
@@ -108,7 +108,7 @@ test('whoever has not polled for its own bound is waited for no longer', async (
   await undeafen()
 })
 
-test('a replica that is stopped leaves the others nobody to wait for', async () => {
+test('the others do not wait for a stopped replica', async () => {
   const replicas = async () =>
     (await world.admin.query<{ id: string }>('select id from assay.replicas')).map(({ id }) => id)
   const before = await replicas()
@@ -119,7 +119,7 @@ test('a replica that is stopped leaves the others nobody to wait for', async () 
   expect(await replicas()).not.toContain(id)
 })
 
-test('24 writers at once leave no gap in what a poller sees', async () => {
+test('24 concurrent writers leave no gap in the changes that a poller sees', async () => {
   const there = await world.replica()
   const connection = world.db.connection(5_000)
   const answers = await Promise.all(Array.from({ length: 96 }, () => customer.session()))
@@ -142,10 +142,10 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
         maxStaleness: N,
         write: true,
       })
-      // The embedded database answers before anything else has its turn.
+      // The embedded database answers before anything else runs.
       await new Promise(setImmediate)
       const rows: RevocationRow[] = JSON.parse(answer!.rows ?? '[]')
-      // Whoever sees the counter at n has seen every number up to it.
+      // A reader that sees the counter at n has seen every number up to n.
       expect(rows.length).toBe(answer!.seq - applied)
       seen.push(...rows)
       applied = answer!.seq
@@ -167,7 +167,7 @@ test('24 writers at once leave no gap in what a poller sees', async () => {
   expect(seen.map(([seq]) => seq)).toEqual(answers.map((_, i) => start!.seq + 1 + i))
 })
 
-/** A revocation that only reading everything can find: its number lies behind what everyone has applied. */
+/** A revocation that only a full reload finds: its number is below the one that every replica has applied. */
 async function plantUnseen(token: string) {
   const [row] = await world.admin.query<{ seq: number }>(
     `with pushed as (update assay.change_feed set seq = seq + 2 returning seq)
@@ -183,21 +183,21 @@ async function plantUnseen(token: string) {
   expect((await here.verify(token)).status).toBe(200)
 }
 
-/** What the log says of reloads. */
+/** The reloads in the log. */
 const reloadsIn = (lines: string[]) =>
   lines
     .map(line => JSON.parse(line))
     .filter(({ newTimeline }) => newTimeline !== undefined)
     .map(({ level, reason, lost, committed, found }) => ({ level, reason, lost, committed, found }))
 
-test('a replica notices that the database lost a change of its own, before any poll has brought it', async () => {
+test('a replica notices that the database lost its own change, even before a poll has returned it', async () => {
   const { there, deafen } = await deafReplica({ MAX_STALENESS: '5m' })
   const token = await newToken()
   const undeafen = await deafen()
   const revoked = there.post('/revoke', { token }, bearer(customer.apiKey))
   expect((await revoked).status).toBe(200)
   await undeafen()
-  // The poll was sent before the act: that its answer doesn't have it is no loss.
+  // The poll was sent before the act, so an answer without it is not a loss.
   expect(there.changeFeed.era).toBe(0)
   expect((await there.verify(token)).status).toBe(401)
   await world.admin.query(
@@ -208,7 +208,7 @@ test('a replica notices that the database lost a change of its own, before any p
   expect(there.changeFeed.reloads.get('commits_lost')).toBe(1)
 })
 
-test('a counter that went back makes a replica read everything anew', async () => {
+test('a counter that went back makes a replica reload everything', async () => {
   const token = await newToken()
   await plantUnseen(token)
   const [lines, before] = [here.lines.length, here.changeFeed.reloads.get('commits_lost')!]
@@ -228,7 +228,7 @@ test('a counter that went back makes a replica read everything anew', async () =
   expect((await here.verify(await newToken())).status).toBe(200)
 })
 
-test('another timeline makes a replica read everything anew, and nothing read before is used', async () => {
+test('another timeline makes a replica reload everything, and earlier reads are not used', async () => {
   const database = holding(world.db)
   const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
   const token = await newToken()
@@ -243,14 +243,14 @@ test('another timeline makes a replica read everything anew, and nothing read be
   expect((await there.verify(token)).status).toBe(200)
 })
 
-test('a promoted server that gave the number of a lost change to another one is a loss', async () => {
+test('a promoted server that reuses the number of a lost change for another one is reported as a loss', async () => {
   const database = holding(world.db)
   const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
   const losses = () => there.changeFeed.reloads.get('commits_lost')
   const token = await newToken()
   expect((await here.postForm('/revoke', { token }, bearer(customer.apiKey))).status).toBe(200)
   await hear(there)
-  // The same changes: no loss.
+  // The same changes, so no loss.
   database.otherTimeline(/./)
   await hear(there)
   expect([there.changeFeed.reloads.get('timeline'), losses()]).toEqual([1, 0])
@@ -264,7 +264,7 @@ test('a promoted server that gave the number of a lost change to another one is 
   expect(losses()).toBe(1)
 })
 
-test('a restart of the database server makes a replica read everything anew, which is no loss', async () => {
+test('a restart of the database server makes a replica reload everything, without reporting a loss', async () => {
   const database = holding(world.db)
   const there = await replicaOn(world, database.db, { MAX_STALENESS: '5m' })
   const token = await newToken()
@@ -281,7 +281,7 @@ test('a restart of the database server makes a replica read everything anew, whi
   expect((await there.verify(token)).status).toBe(200)
 })
 
-test('after an hour without a poll everything is read anew, after less only what is new', async () => {
+test('after an hour without a poll everything is reloaded, after less only new changes', async () => {
   const token = (await customer.issue({ expires_in: 900 })).json.access_token
   const { era } = here.changeFeed
   await advance(3_500_000)
@@ -292,7 +292,7 @@ test('after an hour without a poll everything is read anew, after less only what
   expect((await here.verify(token)).status).toBe(401)
 })
 
-test('a revocation leaves the memory once its token is dead by itself, and not before', async () => {
+test('a revocation is dropped from memory once its token has expired, and not before', async () => {
   await advance(3_000_000)
   const before = here.revocations.size
   const token = (await customer.issue({ expires_in: 600 })).json.access_token
@@ -305,7 +305,7 @@ test('a revocation leaves the memory once its token is dead by itself, and not b
   expect(here.revocations.size).toBeLessThanOrEqual(before)
 })
 
-test('a database clock that ran ahead and is set right brings no revoked token back', async () => {
+test('setting a fast database clock back does not make a revoked token valid again', async () => {
   const token = (await customer.issue({ expires_in: 900 })).json.access_token
   await revoke(token)
   await advance(3_000_000)
@@ -314,7 +314,7 @@ test('a database clock that ran ahead and is set right brings no revoked token b
   expect((await here.verify(token)).status).toBe(401)
 })
 
-test('a kind of change that only a newer version knows is no answer, rather than a yes', async () => {
+test('an unknown kind of change from a newer version makes the state unknown instead of being ignored', async () => {
   const own = await makeWorld({ MAX_STALENESS: `${N}ms` })
   onTestFinished(() => own.stop())
   const replica = await own.replica()
@@ -329,7 +329,7 @@ test('a kind of change that only a newer version knows is no answer, rather than
   expect((await replica.verify(accessToken)).status).toBe(503)
 })
 
-/** Revocations of subjects that never had a token, whose names have so many characters. */
+/** Revocations of subjects without tokens, with names of the given length. */
 const plantMany = (own: World, many: number, length: number) =>
   own.admin.query(
     `with numbers as (update assay.change_feed set seq = seq + $1::int returning seq)
@@ -339,7 +339,7 @@ const plantMany = (own: World, many: number, length: number) =>
     [many, length],
   )
 
-test('many revocations are read in pages of 256 KiB, and a slow page is no slow poll', async () => {
+test('many revocations are read in pages of 256 KiB, and a slow page does not time out the poll', async () => {
   const own = await makeWorld({ MAX_STALENESS: '500ms' })
   onTestFinished(() => own.stop())
   const database = holding(own.db)
@@ -356,7 +356,7 @@ test('many revocations are read in pages of 256 KiB, and a slow page is no slow 
   const page = database.hold(named('loadPage'))
   const starting = replicaOn(own, database.db, { MAX_STALENESS: '500ms' })
   await page.has
-  // Longer than a poll may take.
+  // Longer than the timeout of a poll.
   await new Promise(resolve => setTimeout(resolve, 1_000))
   page.release()
   const replica = await starting
@@ -368,7 +368,7 @@ test('many revocations are read in pages of 256 KiB, and a slow page is no slow 
   for (const one of [first, replica]) expect((await one.verify(token)).status).toBe(401)
 })
 
-test('a page that comes from another timeline makes a replica read everything anew', async () => {
+test('a page from another timeline makes a replica reload everything', async () => {
   const own = await makeWorld()
   onTestFinished(() => own.stop())
   const database = holding(own.db)
@@ -385,7 +385,7 @@ test('a page that comes from another timeline makes a replica read everything an
   expect(replica.revocations.size).toBe(9_000)
 })
 
-/** Counts how often rows of the replicas are written. */
+/** Counts writes to the rows of the replicas. */
 async function countWrites() {
   await world.admin.query('create table public.writes (id text)')
   await world.admin.query(`create function public.count_write() returns trigger security definer language plpgsql
@@ -407,7 +407,7 @@ const rowOf = async ({ replica }: { replica: string }) => {
   return rows[0]!
 }
 
-test('polls that follow one another leave a dead row ten times a second at most', async () => {
+test('frequent polls leave at most ten dead rows a second', async () => {
   const { there } = await deafReplica({ MAX_STALENESS: '5m' })
   const writes = await countWrites()
   there.clock.ahead.monotonic += 600
@@ -422,7 +422,7 @@ test('polls that follow one another leave a dead row ten times a second at most'
   expect(wrote).toBeLessThanOrEqual(took / 100 + 2)
 })
 
-test('what a hint brought is reported before the next poll of the timer', async () => {
+test('a change read after a notification is reported before the next timed poll', async () => {
   const { there } = await deafReplica({ MAX_STALENESS: '5m' })
   const delays: number[] = []
   for (let i = 0; i < 9; i++) {
@@ -433,7 +433,7 @@ test('what a hint brought is reported before the next poll of the timer', async 
     await until('it has reported', async () => (await rowOf(there)).applied >= seq)
     delays.push(performance.now() - began)
   }
-  // By the timer alone it would be between 500 and 1,000 ms: one poll brings the change, and the next reports it.
+  // With the timer alone this would take 500 to 1,000 ms: one poll reads the change, and the next reports it.
   expect(delays.toSorted((a, b) => a - b)[4]).toBeLessThan(400)
 })
 

@@ -4,7 +4,9 @@ import { checkedFetch, makeDiscoverable } from '../support/foreign.ts'
 import { countsOf, storedSession } from '../support/sessions.ts'
 import { type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Google's library for Node, unmodified: like nodemailer and offlineimap it keeps its first refresh token for ever. */
+/**
+ * Google's library for Node, unmodified. Like nodemailer and offlineimap it keeps its first refresh token forever.
+ */
 
 let world: World
 let assay: Replica
@@ -41,7 +43,7 @@ async function client(more: { eagerRefreshThresholdMillis?: number } = {}) {
   return { google, refresh_token, session_id }
 }
 
-/** Asks for an access token and uses it, so that the server sees that the client has it. */
+/** Requests an access token and uses it, so that the server sees that the client has it. */
 async function use(google: OAuth2Client) {
   const { token } = await google.getAccessToken()
   expect((await assay.verify(token!)).status).toBe(200)
@@ -58,7 +60,7 @@ describe('google-auth-library', () => {
     expect(await countsOf(world, session_id)).toHaveProperty('session.reuse_detected', 1)
   })
 
-  test('keeps its session under reusable for as long as it is in use, up to its absolute end', async () => {
+  test('keeps its session under reusable while it is in use, up to its absolute expiry', async () => {
     await setPolicy({ refresh_policy: 'reusable' })
     const { google, refresh_token, session_id } = await client()
     for (let refreshes = 0; refreshes < 4; refreshes++) {
@@ -73,15 +75,15 @@ describe('google-auth-library', () => {
     expect(await countsOf(world, session_id)).not.toHaveProperty('session.reuse_detected')
   })
 
-  /** Requests to the server for six uses of an access token that lives for five minutes. */
+  /** Requests to the server for six uses of a five-minute access token. */
   async function requestsOf({ google }: Awaited<ReturnType<typeof client>>) {
     for (let turn = 0; turn < 6; turn++) await use(google)
     return checked.sent.length
   }
 
-  test('refreshes at every use of a token of five minutes, unless it is told to be less eager', async () => {
+  test('refreshes on every use of a five-minute token, unless configured to refresh later', async () => {
     await setPolicy({ refresh_policy: 'reusable' })
-    // A token of five minutes is due a millisecond after it came.
+    // It considers a five-minute token due a millisecond after receiving it.
     expect(await requestsOf(await client())).toBeGreaterThan(3)
     checked = checkedFetch()
     expect(await requestsOf(await client({ eagerRefreshThresholdMillis: 30_000 }))).toBe(1)

@@ -10,7 +10,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** What other clients send, as plain requests over real HTTP: each has a way of its own to say who it is. */
+/** Requests of other clients, sent as plain HTTP. Each client authenticates in its own way. */
 
 let world: World
 let assay: Replica
@@ -37,7 +37,7 @@ async function post(path: string, form: Record<string, string>, headers: Headers
     headers: { 'Content-Type': 'application/x-www-form-urlencoded;charset=UTF-8', ...headers },
     body: new URLSearchParams(form).toString(),
   })
-  // biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there.
+  // biome-ignore lint/suspicious/noExplicitAny: tests state which members they expect.
   return { status: response.status, headers: response.headers, json: (await response.json()) as any }
 }
 
@@ -60,7 +60,7 @@ describe('Authlib, which sends Basic credentials raw', () => {
     expect(refreshed.json.refresh_token).not.toBe(refresh_token)
   })
 
-  test('is refused with a wrong secret, and told how to show a right one', async () => {
+  test('is refused with a wrong secret, with a challenge that names a supported method', async () => {
     const wrong = { Authorization: basic(customer.id, 'wrong') }
     const refused = await post('/token', { grant_type: 'client_credentials' }, wrong)
     expect(refused).toMatchObject({ status: 401, json: { error: 'invalid_client' } })
@@ -99,7 +99,7 @@ describe('lua-resty-openidc, which sends its credentials in the header and in th
 describe('Dovecot', () => {
   const get = async (headers: Headers) => (await checked(`${issuer}/introspect`, { headers })).text()
 
-  test('asks in the name of the token itself, and never sees a 401, which it would take for an outage', async () => {
+  test('asks in the name of the token itself, and never gets a 401, which it would treat as an outage', async () => {
     const { access_token, refresh_token } = await customer.session()
     expect(JSON.parse(await get(bearer(access_token)))).toMatchObject({ active: true, sub: 'user-1' })
     await post('/revoke', { token: access_token }, bearer(customer.apiKey))
@@ -107,7 +107,7 @@ describe('Dovecot', () => {
       expect(await get(headers)).toBe('{"active":false}')
   })
 
-  test('asks by POST with empty credentials in the form beside those of its URL', async () => {
+  test('asks by POST with empty form credentials beside those of its URL', async () => {
     const { access_token: token } = await customer.session()
     const form = { token, client_id: '', client_secret: '' }
     const { id, secret } = SERVICE
@@ -117,8 +117,8 @@ describe('Dovecot', () => {
   })
 })
 
-describe('Go x/oauth2, which finds out by itself how to show its secret', () => {
-  /** Basic first; on any failure the same in the form; the last answer counts. */
+describe('Go x/oauth2, which detects how to send its secret', () => {
+  /** Tries Basic first, and on any failure the form. The last answer counts. */
   async function retrieve(form: Record<string, string>, secret: string) {
     const escaped = basic(encodeURIComponent(customer.id), encodeURIComponent(secret))
     const first = await post('/token', form, { Authorization: escaped })
@@ -126,7 +126,7 @@ describe('Go x/oauth2, which finds out by itself how to show its secret', () => 
     return post('/token', { ...form, client_id: customer.id, client_secret: secret })
   }
 
-  test('gets a token at its first try', async () => {
+  test('gets a token at the first attempt', async () => {
     const { json } = await retrieve(
       { grant_type: 'client_credentials', scope: 'read write' },
       customer.apiKey,
@@ -135,18 +135,18 @@ describe('Go x/oauth2, which finds out by itself how to show its secret', () => 
     expect(checked.sent).toHaveLength(1)
   })
 
-  test('would get one at its second', async () => {
+  test('would get one at the second attempt', async () => {
     const form = { grant_type: 'client_credentials', client_id: customer.id, client_secret: customer.apiKey }
     expect((await post('/token', form)).status).toBe(200)
   })
 
-  test('reports the error of its second try, which is as clear as the first', async () => {
+  test('reports the error of the second attempt, which is as clear as that of the first', async () => {
     const refused = await retrieve({ grant_type: 'client_credentials' }, 'wrong')
     expect(refused).toMatchObject({ status: 401, json: { error: 'invalid_client' } })
     expect(checked.sent).toHaveLength(2)
   })
 
-  test('asking twice for a refresh that is refused ends nobody’s session', async () => {
+  test('sending a refused refresh twice ends no session', async () => {
     const { refresh_token } = await customer.session()
     const form = { grant_type: 'refresh_token', refresh_token }
     expect((await retrieve(form, 'wrong')).json.error).toBe('invalid_client')

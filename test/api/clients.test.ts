@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { basicPair, checkedFetch, makeDiscoverable } from '../support/foreign.ts'
 import { type Customer, claimsOf, makeWorld, type Replica, SERVICE, type World } from '../support/world.ts'
 
-/** Unmodified clients over real HTTP, by nothing but their documented options. */
+/** Unmodified clients over real HTTP, using only their documented options. */
 
 let world: World
 let assay: Replica
@@ -65,7 +65,7 @@ describe('oauth4webapi', () => {
     ])
   })
 
-  test('discovers a server whose issuer has a path, at the one address that RFC 8414 3.1 gives it', async () => {
+  test('discovers a server whose issuer has a path, at the one address defined by RFC 8414 3.1', async () => {
     const path = 'https://example.com/auth/tenant'
     const replica = await world.replica({ ISSUER: path })
     const url = new URL(path)
@@ -87,7 +87,7 @@ describe('oauth4webapi', () => {
     expect((await fetchMetadata(`http://assay.test${root}/auth/tenant`)).status).toBe(200)
   })
 
-  test('gets a token by client_secret_basic, in which it encodes even the underscores', async () => {
+  test('gets a token by client_secret_basic, where it encodes even underscores', async () => {
     const token = await clientCredentials(me(), oauth.ClientSecretBasic(customer.apiKey))
     expect(basicPair(checked.sent.at(-1)!)).toEqual([customer.id, customer.apiKey.replaceAll('_', '%5F')])
     expect(token).toMatchObject({ token_type: 'bearer', expires_in: 300 })
@@ -135,7 +135,7 @@ describe('oauth4webapi', () => {
     expect((await assay.verify(refreshed.access_token)).status).toBe(401)
   })
 
-  test('is told of a wrong secret by the challenge, whichever way it was sent', async () => {
+  test('gets the challenge for a wrong secret, however it was sent', async () => {
     for (const auth of [oauth.ClientSecretBasic('wrong'), oauth.ClientSecretPost('wrong')]) {
       const error = await clientCredentials(me(), auth).catch(error => error)
       expect(error).toBeInstanceOf(oauth.WWWAuthenticateChallengeError)
@@ -144,7 +144,7 @@ describe('oauth4webapi', () => {
     }
   })
 
-  test('is told that a revoked refresh token is an invalid grant', async () => {
+  test('gets invalid_grant for a revoked refresh token', async () => {
     const auth = oauth.ClientSecretBasic(customer.apiKey)
     const { refresh_token } = await customer.session()
     await revoke(refresh_token, me(), auth)
@@ -154,7 +154,7 @@ describe('oauth4webapi', () => {
     expect(error.error_description).toMatch(/^[\x20-\x7e]+$/)
   })
 
-  test('is told that its key may not give a scope', async () => {
+  test('gets an error for a scope that its key may not grant', async () => {
     const scopes = { name: 'narrow', scopes: ['read'] }
     const made = await assay.postJson('/api/keys', scopes, {
       Authorization: `Bearer ${customer.accessToken}`,
@@ -183,7 +183,7 @@ describe('openid-client', () => {
     expect(checked.sent.map(({ path }) => path)).toEqual([`/.well-known/${file}`])
   })
 
-  test('gets, introspects and revokes a token, in its default way', async () => {
+  test('gets, introspects and revokes a token with its default settings', async () => {
     const config = await discover()
     const token = await openid.clientCredentialsGrant(config, { scope: 'read' })
     expect(token.expiresIn()).toBeGreaterThan(290)
@@ -219,7 +219,7 @@ describe('openid-client', () => {
     expect(await openid.tokenIntrospection(config, refresh_token)).toEqual({ active: false })
   })
 
-  test('is told of a wrong secret, and of a refresh token that was revoked', async () => {
+  test('gets errors for a wrong secret and for a revoked refresh token', async () => {
     const wrong = await discover(undefined, [customer.id, 'wrong'])
     const refused = await openid.clientCredentialsGrant(wrong).catch(error => error)
     expect(refused).toBeInstanceOf(openid.WWWAuthenticateChallengeError)

@@ -2,7 +2,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { deleteDead } from '../../db/queries/maintenance.ts'
 import { ADMIN_TOKEN, bearer, makeWorld, READER, type Replica, type World } from '../support/world.ts'
 
-/** The database's clock is set wrong, and right again: nothing is deleted that still matters. */
+/** The database's clock is set wrong and then corrected. No data that still matters is deleted. */
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
@@ -21,7 +21,7 @@ const count = async (world: World, table: string) =>
 const clockAt = async (replica: Replica) => (await replica.get('/admin/clock', READER)).json
 const isHeld = async (replica: Replica) => 'held_until' in (await clockAt(replica))
 
-/** A round of maintenance at each replica in every minute for so long, in steps of so many minutes. */
+/** Runs a round of maintenance on each replica every minute for this long, in steps of the given minutes. */
 async function pass(world: World, milliseconds: number, step = MINUTE) {
   for (let passed = 0; passed < milliseconds; passed += step) {
     await world.advance(step)
@@ -29,7 +29,7 @@ async function pass(world: World, milliseconds: number, step = MINUTE) {
   }
 }
 
-test('what was revoked stays revoked while the clock is two hours ahead for some rounds, and after', async () => {
+test('revoked tokens stay revoked while the clock is two hours ahead for some rounds, and afterwards', async () => {
   const { world, one, two } = await start()
   const customer = await one.signUp()
   const [single, session, subject] = await Promise.all([
@@ -75,7 +75,7 @@ test('a jump of 500 days deletes, retires, rotates and detaches nothing', async 
     )
   )[0]!
   expect(states).toBe('current previous')
-  // The newest first, and so the one whose time was wrong.
+  // Newest first, so the one with the wrong time comes first.
   const { events: jumps } = (await one.get('/admin/audit?type=clock.jumped', READER)).json
   expect(jumps.map((event: { detail: object }) => event.detail)).toMatchObject([
     { seconds: 500 * 86_400, severity: 'critical' },
@@ -83,12 +83,12 @@ test('a jump of 500 days deletes, retires, rotates and detaches nothing', async 
   ])
   expect(await count(world, 'audit_events')).toBe(events + 2)
   expect((await one.refresh(customer.refreshToken)).status).toBe(200)
-  // The hold is counted from the clock that was set right.
+  // The hold is measured from the corrected clock.
   const { database_time, held_until } = await clockAt(one)
   expect(Date.parse(held_until) - Date.parse(database_time)).toBeLessThanOrEqual(DAY)
 })
 
-test('after 24 hours without another jump, deletion goes on', async () => {
+test('after 24 hours without another jump, deletion resumes', async () => {
   const { world, one, two } = await start()
   await one.signUp()
   await world.jump(100 * DAY)
@@ -102,7 +102,7 @@ test('after 24 hours without another jump, deletion goes on', async () => {
   for (const replica of [one, two]) expect(replica.lines.join('')).toContain('trusted again')
 })
 
-test('an operator ends the hold that they looked at, and no other', async () => {
+test('an operator can end only the hold that they looked at', async () => {
   const { world, one, two } = await start()
   await one.signUp()
   await world.jump(100 * DAY)
@@ -129,7 +129,7 @@ test('an operator ends the hold that they looked at, and no other', async () => 
   expect(events).toMatchObject([{ actor: 'operator:admin', detail: { seconds: 3600 } }])
 })
 
-test('the metric and the log of every replica say that deletion is held, and what to do', async () => {
+test('the metric and the log of every replica show that deletion is held, and what to do', async () => {
   const { world, one, two } = await start()
   const held = async (replica: Replica) =>
     /^assay_clock_held (\d)$/m.exec((await replica.get('/metrics', ADMIN_TOKEN)).text)?.[1]
@@ -144,7 +144,7 @@ test('the metric and the log of every replica say that deletion is held, and wha
   }
 })
 
-test('a jump is found once, by whichever replica looks first, on one machine or on two', async () => {
+test('a jump is detected once, by the first replica that checks, on one machine or on two', async () => {
   const { world, one, two } = await start()
   two.clock.restartOn('other')
   await world.maintain()
@@ -162,7 +162,7 @@ test('a jump is found once, by whichever replica looks first, on one machine or 
   expect((await one.get('/admin/audit?type=clock.jumped', READER)).json.events).toHaveLength(2)
 })
 
-test('replicas that look at the same moment find a jump once', async () => {
+test('replicas that check at the same moment detect a jump once', async () => {
   const { world, one, two } = await start()
   two.clock.restartOn('other')
   await world.maintain()
@@ -173,7 +173,7 @@ test('replicas that look at the same moment find a jump once', async () => {
   }
 })
 
-test('a clock that jumps between a look at it and a deletion deletes nothing', async () => {
+test('a clock that jumps between a check and a deletion deletes nothing', async () => {
   const { world, one } = await start()
   const customer = await one.signUp()
   await one.postForm('/revoke', { token: customer.accessToken }, bearer(customer.apiKey))
@@ -187,7 +187,7 @@ test('a clock that jumps between a look at it and a deletion deletes nothing', a
   expect(await count(world, 'revocations')).toBe(0)
 })
 
-test('a restart of every replica during the jump hides it neither on the same machine nor on another', async () => {
+test('restarting every replica during the jump does not hide it, on the same machine or on another', async () => {
   for (const machine of ['world', 'other']) {
     const { world, one, two } = await start()
     await one.stop()
@@ -200,7 +200,7 @@ test('a restart of every replica during the jump hides it neither on the same ma
   }
 })
 
-test('days without the database or without replicas are no jump, if the clocks agree', async () => {
+test('days without the database or without replicas are not a jump if the clocks agree', async () => {
   for (const machine of ['world', 'other']) {
     const { world, one, two } = await start()
     await one.signUp()
@@ -216,7 +216,7 @@ test('days without the database or without replicas are no jump, if the clocks a
   }
 })
 
-test('a wall clock that is hours off holds nothing, as long as some replica has looked in the last minutes', async () => {
+test('a wall clock that is hours off holds nothing, as long as some replica has checked in the last minutes', async () => {
   const { world, one, two } = await start()
   two.clock.restartOn('other')
   two.clock.setWall(-5 * HOUR)
@@ -226,7 +226,7 @@ test('a wall clock that is hours off holds nothing, as long as some replica has 
   expect(await isHeld(two)).toBe(false)
 })
 
-test('a clock that is slewed slowly is no jump; small steps that add up are one', async () => {
+test('a slowly slewed clock is not a jump; small steps that add up are', async () => {
   const { world, one } = await start()
   for (let steps = 0; steps < 10; steps++) {
     await world.jump(500e-6 * 6 * HOUR)
@@ -240,7 +240,7 @@ test('a clock that is slewed slowly is no jump; small steps that add up are one'
   expect(await isHeld(one)).toBe(true)
 })
 
-test('while deletion is held, no version is retired on request either', async () => {
+test('while deletion is held, no version can be retired on request', async () => {
   const { world, one } = await start()
   const customer = await one.signUp()
   await one.postJson('/api/secrets/rotate', { use: 'access' }, bearer(customer.accessToken))

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { TestDatabase } from '../support/database.ts'
 import { openTestDatabase } from '../support/world.ts'
 
-/** What is written through either driver is what the database stores, and what it stores is what is read. */
+/** Both drivers write values that the database stores exactly, and read exactly what it stores. */
 
 let database: TestDatabase
 
@@ -18,7 +18,7 @@ const AT = new Date('2026-11-29T12:34:56.789Z')
 const OBJECT = { text: 'a "quoted" \\ text\n', number: 1.5, nothing: null, list: [1, 'two', { three: 3 }] }
 const HARD = ['', 'a,b', '{c}', 'd"e', 'f\\g', 'NULL', 'null', ' h ', 'ü\n€']
 
-/** Type, value, and SQL that is true of what was stored. */
+/** Type, value, and an SQL condition that the stored value satisfies. */
 const VALUES: [type: string, value: unknown, stored: string][] = [
   ['boolean', true, 'v'],
   ['boolean', false, 'not v'],
@@ -53,7 +53,7 @@ const VALUES: [type: string, value: unknown, stored: string][] = [
 
 let tables = 0
 
-/** A new table with the value in it, written as a parameter of the column's own type. */
+/** A new table with one value, written as a parameter of the column's type. */
 async function stored(type: string, value: unknown): Promise<string> {
   const table = `codecs.t${tables++}`
   await database.db.query(`create table ${table} (v ${type})`)
@@ -61,35 +61,35 @@ async function stored(type: string, value: unknown): Promise<string> {
   return table
 }
 
-test.each(VALUES)('%s %j is stored as it is, and read as it was written', async (type, value, isStored) => {
+test.each(VALUES)('%s %j is stored exactly, and read as it was written', async (type, value, isStored) => {
   const { db } = database
   const table = await stored(type, value)
   expect(await db.query(`select ${isStored} as stored from ${table}`)).toEqual([{ stored: true }])
   expect(await db.query(`select v from ${table}`)).toStrictEqual([{ v: value }])
   expect(await db.values(`select v from ${table}`)).toStrictEqual([[value]])
-  // The same when it was prepared, whether or not it has been described before.
+  // The same for a prepared statement, described or not.
   for (let time = 0; time < 2; time++)
     expect(await db.query(`select v from ${table} where $1::int = 1`, [1])).toStrictEqual([{ v: value }])
 })
 
-test.each([...new Set(VALUES.map(([type]) => type))])('%s null is null both ways', async type => {
+test.each([...new Set(VALUES.map(([type]) => type))])('%s null is null in both directions', async type => {
   const table = await stored(type, null)
   expect(await database.db.query(`select v from ${table}`)).toStrictEqual([{ v: null }])
   expect(await database.db.query(`select v is null as isnull from ${table}`)).toEqual([{ isnull: true }])
 })
 
-test('what nobody declared is null too', async () => {
+test('a value of an undeclared type is null too', async () => {
   expect(await database.db.query('select $1::text as v', [undefined])).toEqual([{ v: null }])
 })
 
-describe('JSON that is text already is sent as it is', () => {
+describe('JSON that is already text is sent unchanged', () => {
   test.each(['json', 'jsonb'])('%s', async type => {
     const table = await stored(type, JSON.stringify({ a: 1 }))
     expect(await database.db.query(`select v->>'a' as a from ${table}`)).toEqual([{ a: '1' }])
   })
 })
 
-describe('a parameter is of the type that the statement says, whatever the value', () => {
+describe('a parameter has the type that the statement declares, whatever the value', () => {
   test.each([
     ['text', true, 'true'],
     ['text', 5, '5'],
@@ -116,8 +116,8 @@ test('one statement takes a value and null for the same parameter', async () => 
   }
 })
 
-describe('what JavaScript can not hold', () => {
-  test('microseconds are cut off a timestamp, never rounded up; assay.now() has none', async () => {
+describe('values that JavaScript cannot represent', () => {
+  test('timestamps are truncated to milliseconds, never rounded up; assay.now() has no microseconds', async () => {
     const { db } = database
     const [row] = await db.query<{ v: Date }>(`select '2026-11-29 12:34:56.789999+00'::timestamptz as v`)
     expect(row!.v).toEqual(AT)
@@ -125,7 +125,7 @@ describe('what JavaScript can not hold', () => {
       'milliseconds',
     ])
     expect(now).toEqual({ whole: true })
-    // Text keeps them, where they matter.
+    // Where microseconds matter, timestamps are read as text.
     const text = '2026-11-29 12:34:56.789999+00'
     const [kept] = await db.query(`select $1::timestamptz = '${text}'::timestamptz as kept`, [text])
     expect(kept).toEqual({ kept: true })
@@ -136,7 +136,7 @@ describe('what JavaScript can not hold', () => {
     `select 'infinity'::timestamptz as v`,
     `select '0044-03-15 12:00:00+00 BC'::timestamptz as v`,
     `select '{{1},{2}}'::int4[] as v`,
-  ])('%s is an error, and no other value', async statement => {
+  ])('%s is an error, never another value', async statement => {
     await expect(database.db.query(statement)).rejects.toThrow()
     expect(await database.db.query('select 1 as one')).toEqual([{ one: 1 }])
   })

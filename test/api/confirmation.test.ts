@@ -32,7 +32,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Where the successor's access token is first seen. */
+/** Places where the successor's access token may first be seen. */
 const places: Record<string, (replica: Replica, token: string) => Promise<{ status: number }>> = {
   '/verify': (replica, token) => replica.verify(token),
   '/verify under a path': (replica, token) => replica.verify(token, '/verify/orders/7'),
@@ -67,13 +67,13 @@ test("an account's access token seen at its own endpoints shows that it has the 
   expect(await isConfirmed(claimsOf(accessToken).sid)).toBe(true)
 })
 
-test('what is seen is written within about a second, by itself', async () => {
+test('a confirmation is written within about a second', async () => {
   const { session_id, refresh_token } = await customer.session()
   await assay.verify((await next(refresh_token)).access_token)
   await vi.waitFor(async () => expect(await isConfirmed(session_id)).toBe(true), { timeout: 10_000 })
 })
 
-test('a token of the first generation shows nothing: a lost first refresh can be retried', async () => {
+test('a token of the first generation confirms nothing: a lost first refresh can be retried', async () => {
   const first = await customer.session()
   const lost = await next(first.refresh_token)
   await assay.verify(first.access_token)
@@ -83,7 +83,7 @@ test('a token of the first generation shows nothing: a lost first refresh can be
   expect((await next(first.refresh_token)).refresh_token).toBe(lost.refresh_token)
 })
 
-test('an access token of an earlier generation does not show that the client has the latest', async () => {
+test('an access token of an earlier generation does not confirm that the client has the latest', async () => {
   const first = await customer.session()
   const second = await next(first.refresh_token)
   const lost = await next(second.refresh_token)
@@ -94,7 +94,7 @@ test('an access token of an earlier generation does not show that the client has
   expect((await next(second.refresh_token)).refresh_token).toBe(lost.refresh_token)
 })
 
-test('a token that is refused shows nothing', async () => {
+test('a refused token confirms nothing', async () => {
   const alone = await assay.signUp()
   const first = await alone.session()
   const successor = await next(first.refresh_token)
@@ -105,7 +105,7 @@ test('a token that is refused shows nothing', async () => {
   expect(await isConfirmed(first.session_id)).toBe(false)
 })
 
-test('the grace counts from when the successor was first seen, however often and wherever it is seen again', async () => {
+test('the grace counts from the first sight of the successor, however often it is seen again', async () => {
   const first = await customer.session()
   const successor = await next(first.refresh_token)
   await clock.advance(MINUTE)
@@ -122,7 +122,7 @@ test('the grace counts from when the successor was first seen, however often and
   expect((await assay.refresh(first.refresh_token)).json.error).toBe('invalid_grant')
 })
 
-test('the next rotation starts unconfirmed, though the one before was confirmed', async () => {
+test('the next rotation starts unconfirmed, even if the previous one was confirmed', async () => {
   const { refresh_token } = await customer.session()
   const second = await next(refresh_token)
   await assay.verify(second.access_token)
@@ -132,7 +132,7 @@ test('the next rotation starts unconfirmed, though the one before was confirmed'
   expect((await next(second.refresh_token)).refresh_token).toBe(lost.refresh_token)
 })
 
-test('losing what was seen logs nobody out, and finds a thief one rotation later', async () => {
+test('losing confirmations logs nobody out, and a thief is detected one rotation later', async () => {
   const first = await customer.session()
   const successor = await next(first.refresh_token)
   await losingConfirmations(async () => {
@@ -148,7 +148,7 @@ test('losing what was seen logs nobody out, and finds a thief one rotation later
   expect((await storedSession(world, first.session_id)).revoked).toBe(true)
 })
 
-test('what is seen while the database cannot write is written once it can', async () => {
+test('a confirmation that the database could not write is written once it can', async () => {
   const { session_id, refresh_token } = await customer.session()
   const successor = await next(refresh_token)
   await losingConfirmations(async () => {
@@ -160,7 +160,7 @@ test('what is seen while the database cannot write is written once it can', asyn
   expect(await isConfirmed(session_id)).toBe(true)
 })
 
-test('a late replay notes by itself that the successor was seen before', async () => {
+test('a late replay writes the confirmation that its successor was seen before', async () => {
   const first = await customer.session()
   const successor = await next(first.refresh_token)
   await clock.advance(MINUTE)
@@ -172,7 +172,7 @@ test('a late replay notes by itself that the successor was seen before', async (
   expect(await isConfirmed(first.session_id)).toBe(true)
 })
 
-/** The database refuses to note what was seen: with `53100` for the moment (its disk is full). */
+/** The database refuses to write confirmations; with `53100` temporarily (its disk is full). */
 async function losingConfirmations(act: () => Promise<void>, sqlstate = 'P0001') {
   await world.admin.query(`create function assay.lose() returns trigger language plpgsql
     as 'begin raise exception using errcode = ''${sqlstate}''; end'`)
@@ -183,7 +183,10 @@ async function losingConfirmations(act: () => Promise<void>, sqlstate = 'P0001')
   await world.admin.query('drop function assay.lose()')
 }
 
-/** What a thief does with a refresh token before its owner's turn; all of it leaves a trace that the owner's turn finds. */
+/**
+ * What a thief does with a refresh token before its owner refreshes. Each leaves a trace that the owner's refresh
+ * detects.
+ */
 const thefts: ((stolen: string) => Promise<Tokens>)[] = [
   async stolen => {
     const got = await next(stolen)
@@ -203,7 +206,7 @@ const thefts: ((stolen: string) => Promise<Tokens>)[] = [
   },
 ]
 
-test('H35 a thief who uses what it stole before its owner does is found at the first turn of the owner', async () => {
+test('H35 a thief who uses a stolen token first is detected when the owner next refreshes', async () => {
   for (let turn = 0; turn < TURNS; turn++) {
     let own = await customer.session()
     for (let honest = 0; honest < turn % 7; honest++) own = await next(own.refresh_token)
@@ -217,7 +220,7 @@ test('H35 a thief who uses what it stole before its owner does is found at the f
   }
 })
 
-/** Replays of a used refresh token in twelve connections for as long as `act` takes. */
+/** Replays a used refresh token on twelve connections while `act` runs. */
 async function beneathReplays(used: string, act: () => Promise<unknown>) {
   let over = false
   const connections = Array.from({ length: 12 }, async () => {
@@ -228,7 +231,7 @@ async function beneathReplays(used: string, act: () => Promise<unknown>) {
   await Promise.all(connections)
 }
 
-test('H35 a thief who floods the stolen token while he uses its successor is found at the first turn of the owner', async () => {
+test('H35 a thief who floods the stolen token while using its successor is detected when the owner next refreshes', async () => {
   for (let turn = 0; turn < FLOODS; turn++) {
     const own = await customer.session()
     const stolen = await next(own.refresh_token)
@@ -243,7 +246,7 @@ test('H35 a thief who floods the stolen token while he uses its successor is fou
   }
 })
 
-test('H35 a thief within the grace gets the same successor, and is found at the first later turn', async () => {
+test('H35 a thief within the grace gets the same successor, and is detected at the first later refresh', async () => {
   const { refresh_token: used, session_id } = await customer.session()
   const own = await next(used)
   await assay.verify(own.access_token)
@@ -259,7 +262,7 @@ test('H35 a thief within the grace gets the same successor, and is found at the 
   expect((await storedSession(world, session_id)).revoked).toBe(true)
 })
 
-test('H35 a thief in step for fifty turns is found at the first turn of the owner', async () => {
+test('H35 a thief who refreshes in step for fifty turns is detected when the owner next refreshes', async () => {
   const own = await customer.session()
   let stolen = own
   for (let turn = 0; turn < TURNS; turn++) {

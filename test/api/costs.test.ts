@@ -17,8 +17,9 @@ import {
 } from '../support/world.ts'
 
 /**
- * What an answer costs, in what can be counted on any machine: statements, waits, bytes. A change that makes one dearer is
- * to be meant. `npm run bench` tells of time.
+ * The cost of an answer in units that are the same on every machine: statements, waits and bytes. A change that
+ * increases one
+ * must be intended. `npm run bench` measures time.
  */
 
 let world: World
@@ -34,7 +35,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** A replica whose statements are counted, but for the polls of the change feed. */
+/** A replica whose statements are counted, except the polls of the change feed. */
 async function counting() {
   const link = holding(world.db)
   const replica = await replicaOn(world, link.db)
@@ -50,7 +51,7 @@ async function statementsOf(run: (replica: OwnReplica) => Promise<unknown>, firs
   return statements() - before
 }
 
-/** Of acts that come at once. On Postgres two go alone, and the rest together. */
+/** The statements of concurrent acts. On Postgres two run alone, and the rest together. */
 const sharedStatements = () => (world.db.kind === 'embedded' ? 1 : 3)
 
 const issue = (replica: OwnReplica, body: object = {}) =>
@@ -73,7 +74,7 @@ test('a token is verified, and introspected, without a statement', async () => {
   expect(count).toBe(0)
 })
 
-test('a customer met for the first time costs one', async () => {
+test('a customer seen for the first time costs one', async () => {
   const count = await statementsOf(
     replica => replica.verify(tokens.access_token),
     async () => {},
@@ -81,7 +82,7 @@ test('a customer met for the first time costs one', async () => {
   expect(count).toBe(1)
 })
 
-test('customers met at once share statements', async () => {
+test('customers seen at the same time share statements', async () => {
   const customers = await Promise.all(Array.from({ length: 8 }, () => assay.signUp()))
   const verified = (replica: OwnReplica) =>
     Promise.all(customers.map(({ accessToken }) => replica.verify(accessToken)))
@@ -94,7 +95,7 @@ test('customers met at once share statements', async () => {
   expect(count).toBe(sharedStatements())
 })
 
-test('what was never made costs none, not even the first time', async () => {
+test('a made-up token costs none, not even the first time', async () => {
   const forge = await forger(assay, customer, 'access')
   const kid = kidOf(world, randomId(10)).replace(/.$/, last => (last === 'a' ? 'b' : 'a'))
   const unknown = forge.texts(JSON.stringify({ ...forge.header, kid }), forge.claimsText)
@@ -108,7 +109,7 @@ test('what was never made costs none, not even the first time', async () => {
   expect(count).toBe(0)
 })
 
-test('a token is issued, a session begun, a session refreshed, each by one statement', async () => {
+test('issuing a token, starting a session and refreshing one take one statement each', async () => {
   expect(await statementsOf(replica => issue(replica))).toBe(1)
   expect(await statementsOf(replica => issue(replica, { refresh: true }))).toBe(1)
   let { refresh_token } = await customer.session()
@@ -139,7 +140,7 @@ test('concurrent acts share statements', async () => {
   }
 })
 
-test('an act that the database refuses fails alone, and the acts that shared its statement are done', async () => {
+test('an act that the database refuses fails alone, and the acts that shared its statement succeed', async () => {
   await world.admin.query(`alter table assay.audit_events add constraint no_eve check (subject <> 'eve')`)
   onTestFinished(async () => {
     await world.admin.query('alter table assay.audit_events drop constraint no_eve')
@@ -152,12 +153,12 @@ test('an act that the database refuses fails alone, and the acts that shared its
     const before = statements()
     const answers = await Promise.all(subjects.map(subject => issue(replica, bodyFor(subject))))
     expect(answers.map(({ status }) => status)).toEqual([200, 200, 500, 200, 200])
-    // What was refused together was repeated for each: the statements that were shared, and one for each that shared one.
+    // Refused batches are repeated act by act: the shared statements, and one for each act in them.
     expect(statements() - before).toBe(sharedStatements() + (world.db.kind === 'embedded' ? 5 : 3))
   }
 })
 
-test('of what is in memory the verdict is there at once: nothing is awaited', async () => {
+test('a verdict from memory is returned synchronously', async () => {
   await assay.verify(tokens.access_token)
   for (const path of ['/verify', '/verify/', '/verify/x', '/verify/x/y?scope=z'])
     for (const [token, status] of [[tokens.access_token, 200] as const, ['garbage', 401] as const]) {
@@ -170,17 +171,17 @@ test('of what is in memory the verdict is there at once: nothing is awaited', as
 const verifyRequest = (path: string, token: string) =>
   new Request(`http://assay.test${path}`, { headers: bearer(token) })
 
-/** Of one verdict with its headers, claims and all; measured at about 5,600. */
+/** For one verdict including its headers and claims; measured at about 5,600. */
 const MOST_BYTES = 8_000
 
 test(`a verdict allocates less than ${MOST_BYTES} bytes`, async () => {
-  await assay.serve() // From now on a Response is the adapter's, as in production.
+  await assay.serve() // From here on Response is the adapter's, as in production.
   const request = verifyRequest('/verify', tokens.access_token)
   const incoming = new IncomingMessage(new Socket())
   Object.assign(incoming, { url: '/verify', headers: Object.fromEntries(request.headers) })
   const verify = () => assay.app.fetch(request, { incoming })
   for (let i = 0; i < 2_000; i++) verify()
-  // The least of many: a collection in between, or another's allocation, only ever makes it more or negative.
+  // The minimum of many measurements: a garbage collection or another allocation makes a value larger or negative.
   const tries = Array.from({ length: 40 }, () => {
     const before = process.memoryUsage().heapUsed
     for (let i = 0; i < 100; i++) verify()

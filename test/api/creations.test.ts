@@ -12,7 +12,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** What is made with a credential is made once under one Idempotency-Key, and the credential is told again. */
+/** Requests that create a credential create it once per Idempotency-Key, and return it again to a retry. */
 
 let world: World
 let here: Replica
@@ -31,11 +31,11 @@ afterAll(() => world.stop())
 
 interface Kind {
   path: () => string
-  /** Who makes it, and another who may use the same Idempotency-Key. */
+  /** The creator, and another caller that may use the same Idempotency-Key. */
   maker: () => string
   other: () => { path: string; token: string }
   credential: (json: Answer['json']) => string
-  /** What the credential opens. */
+  /** The endpoint that the credential opens. */
   use: (credential: string) => Promise<Answer>
   /** The request. Names of services are unique: theirs are different for each `seed`. */
   request: (body: { name?: string; scopes?: string[] }, seed: string) => object
@@ -81,7 +81,7 @@ const KINDS: Record<string, Kind> = {
   },
 }
 
-/** Without the id, which is no secret. */
+/** Without the id, which is not secret. */
 const secretOf = (credential: string) => credential.split('_')[3]
 
 const BODY = { name: 'billing', scopes: ['read', 'write'] }
@@ -96,7 +96,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
   const remove = ({ id }: Answer['json']) =>
     here.request(`${kind.path()}/${id}?wait=all`, { method: 'DELETE', headers: bearer(kind.maker()) })
 
-  /** How many there are, by the table, by the audit, and by what is counted with each customer. */
+  /** The number of items by the table, by the audit, and by the customer's counter. */
   async function counted() {
     const [row] = await world.admin.query<{ made: number; audited: number; keys: number; counted: number }>(
       `select (select count(*)::int from assay.${table}) as made,
@@ -116,7 +116,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     return { made: after.made - before.made, audited: after.audited - before.audited }
   }
 
-  test('is the same one when it is asked for again, at any replica, with the same credential', async () => {
+  test('is returned again to a retry on any replica, with the same credential', async () => {
     const key = randomUUID()
     const grown = await growth(async () => {
       const first = await make(key)
@@ -131,13 +131,13 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     expect(grown).toEqual({ made: 1, audited: 1 })
   })
 
-  test('is another one without an Idempotency-Key, and under another', async () => {
+  test('is created again without an Idempotency-Key, or under another', async () => {
     const answers = [await make(undefined), await make(undefined), await make(randomUUID())]
     expect(new Set(answers.map(({ json }) => json.id)).size).toBe(3)
     expect(new Set(answers.map(({ json }) => credential(json))).size).toBe(3)
   })
 
-  test('is not made for another request under the same key', async () => {
+  test('is not created by a different request under the same key', async () => {
     const key = randomUUID()
     const { json } = await make(key)
     const bodies = [{}, { ...BODY, name: 'other' }, { ...BODY, scopes: ['read'] }]
@@ -153,7 +153,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     expect((await make(key)).json.id).toBe(json.id)
   })
 
-  test('is made once when it is asked for twenty times at once', async () => {
+  test('is created once by twenty concurrent requests', async () => {
     for (let round = 0; round < 3; round++) {
       const key = randomUUID()
       let answers: Answer[] = []
@@ -168,7 +168,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     }
   })
 
-  test('is made once when several requests come at once under one key', async () => {
+  test('is created once by several concurrent requests under one key', async () => {
     const key = randomUUID()
     let answers: Answer[] = []
     const grown = await growth(async () => {
@@ -182,7 +182,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     expect(statuses.filter(status => status === 400)).toHaveLength(8)
   })
 
-  test("is one's own: another may choose the same key", async () => {
+  test('belongs to its creator: another may use the same key', async () => {
     const key = randomUUID()
     const own = await make(key)
     const { path, token } = kind.other()
@@ -196,7 +196,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     expect((await make(key)).json.id).toBe(own.json.id)
   })
 
-  test('that was deleted is not made again: what a late retry has is another', async () => {
+  test('that was deleted is not created again: a late retry gets a different one', async () => {
     const key = randomUUID()
     const { json } = await make(key)
     expect((await remove(json)).status).toBe(204)
@@ -208,7 +208,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
     expect((await use(credential(late.json))).status).toBe(200)
   })
 
-  test('is asked for under 1 to 255 visible characters', async () => {
+  test('requires an Idempotency-Key of 1 to 255 visible characters', async () => {
     for (const key of ['', 'a b', 'x'.repeat(256)])
       expect(await make(key)).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
     expect((await make(`${randomUUID()}${'x'.repeat(219)}`)).status).toBe(201)
@@ -227,7 +227,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
   })
 })
 
-test("an operator's Idempotency-Key shows no key that the customer made under it, nor the other way round", async () => {
+test("an operator's Idempotency-Key does not return a key that the customer created under it, nor vice versa", async () => {
   const key = { 'Idempotency-Key': randomUUID() }
   const own = await here.postJson('/api/keys', BODY, { ...bearer(customer.accessToken), ...key })
   const made = await here.postJson(keysOf(customer), BODY, { ...bearer(ALICE), ...key })
@@ -235,7 +235,7 @@ test("an operator's Idempotency-Key shows no key that the customer made under it
   expect(new Set([own, made, byOther].map(({ json }) => json.api_key)).size).toBe(3)
 })
 
-test('a customer that logs in again finds what it made under its key', async () => {
+test('a customer that logs in again finds the key it created under its Idempotency-Key', async () => {
   const key = { 'Idempotency-Key': randomUUID() }
   const first = await here.postJson('/api/keys', BODY, { ...bearer(customer.accessToken), ...key })
   const { access_token } = await logIn(here, customer)
@@ -243,7 +243,7 @@ test('a customer that logs in again finds what it made under its key', async () 
   expect(again.json).toEqual(first.json)
 })
 
-test('when a key expires is part of what is asked for, and is told as it was', async () => {
+test('the expiry of a key is part of the request, and is returned unchanged', async () => {
   const key = { 'Idempotency-Key': randomUUID(), ...bearer(customer.accessToken) }
   const first = await here.postJson('/api/keys', { expires_in: 3_600 }, key)
   expect((await here.postJson('/api/keys', { expires_in: 3_600 }, key)).json).toEqual(first.json)
@@ -251,7 +251,7 @@ test('when a key expires is part of what is asked for, and is told as it was', a
   expect((await here.postJson('/api/keys', {}, key)).status).toBe(400)
 })
 
-test('a customer that has as many keys as it may is told of the one that it made', async () => {
+test('a customer at its limit of keys still gets the one it created', async () => {
   const full = await here.signUp()
   const key = { 'Idempotency-Key': randomUUID(), ...bearer(full.accessToken) }
   const first = await here.postJson('/api/keys', BODY, key)

@@ -2,11 +2,11 @@ import { expect, onTestFinished, test } from 'vitest'
 import { deleteDeadSessions } from '../../db/queries/maintenance.ts'
 import { ADMIN_TOKEN, bearer, makeWorld, READER, type Replica, type World } from '../support/world.ts'
 
-/** A session leaves a day after it died, however long it could have lived. */
+/** A session is deleted a day after it ended, however long it could have lived. */
 
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
-/** What an access token lives, and a margin. */
+/** The lifetime of an access token, plus a margin. */
 const TOKEN = 300_000 + 5_000
 const SETTINGS = { REFRESH_TOKEN_TTL: '1000d', SESSION_MAX_TTL: '3000d', ACCESS_TOKEN_TTL: '5m' }
 
@@ -33,7 +33,7 @@ const ENDS: Record<
     assay.postJson('/admin/revoke', { everyone: true }, bearer(ADMIN_TOKEN)),
 }
 
-test.each(Object.entries(ENDS))('a session %s leaves a day later, and not before', async (_, end) => {
+test.each(Object.entries(ENDS))('a session %s is deleted a day later, and not before', async (_, end) => {
   const { world, assay } = await start()
   const customer = await assay.signUp()
   const { session_id: id } = await customer.session()
@@ -46,7 +46,7 @@ test.each(Object.entries(ENDS))('a session %s leaves a day later, and not before
   expect(await idsIn(world)).not.toContain(id)
 })
 
-test('a session that was not refreshed in time leaves a day later, years before its absolute end', async () => {
+test('a session that was not refreshed in time is deleted a day later, years before its absolute expiry', async () => {
   const { world, assay } = await start({ ...SETTINGS, REFRESH_TOKEN_TTL: '1h' })
   const customer = await assay.signUp()
   const { session_id: id, refresh_token: token } = await customer.session()
@@ -61,7 +61,7 @@ test('a session that was not refreshed in time leaves a day later, years before 
   for (const old of [token, next]) expect((await assay.refresh(old)).json.error).toBe('invalid_grant')
 })
 
-test('sessions that may still be refreshed stay: idle ones, and those of a disabled customer', async () => {
+test('sessions that may still be refreshed are kept: idle ones, and those of a disabled customer', async () => {
   const { world, assay } = await start()
   const [idle, disabled] = [await assay.signUp(), await assay.signUp()]
   const [kept, waiting] = [await idle.session(), await disabled.session()]
@@ -77,7 +77,7 @@ test('sessions that may still be refreshed stay: idle ones, and those of a disab
     expect((await assay.refresh(refresh_token)).status).toBe(200)
 })
 
-test('tokens of a session that has left are refused as those of an ended one, and explained', async () => {
+test('tokens of a deleted session are refused and explained like those of an ended one', async () => {
   const { world, assay } = await start()
   const customer = await assay.signUp()
   const { session_id: id, refresh_token: used, access_token: access } = await customer.session()
@@ -99,7 +99,7 @@ test('tokens of a session that has left are refused as those of an ended one, an
   expect(json.events).toMatchObject([{ session_id: id }])
 })
 
-test('when a session leaves, none of its tokens counts as live any more', async () => {
+test('when a session is deleted, none of its tokens counts as live any more', async () => {
   const { world, assay } = await start()
   const customer = await assay.signUp()
   const { session_id: id } = await customer.session()
@@ -114,7 +114,7 @@ test('when a session leaves, none of its tokens counts as live any more', async 
   expect(json.would_end.tokens).toBe(1)
 })
 
-/** The plan of the statement that deletes dead sessions, from the first one on. */
+/** The plan of the statement that deletes dead sessions, starting from the first one. */
 async function planOfSweep({ admin }: World): Promise<string> {
   let explained: Promise<{ 'QUERY PLAN': string }[]> | undefined
   const query = async (statement: string) => {
@@ -125,7 +125,7 @@ async function planOfSweep({ admin }: World): Promise<string> {
   return (await explained!).map(row => row['QUERY PLAN']).join('\n')
 }
 
-test('however many sessions there are, rounds reach all dead ones and leave those that live', async () => {
+test('with any number of sessions, the rounds reach all dead ones and keep live ones', async () => {
   const { world, assay } = await start()
   await world.admin.query(`insert into assay.sessions (customer_id, id, subject, scope, audience, access_ttl, customer_epoch,
       subject_epoch, issued_at, rotated_at, key_version, access_until, expires_at, ends_at, revoked_at)
@@ -138,7 +138,7 @@ test('however many sessions there are, rounds reach all dead ones and leave thos
   await world.admin.query('analyze assay.sessions')
   const plan = await planOfSweep(world)
   expect(plan).toMatch(/Index (Only )?Scan using sessions_customer_id_id_pk on sessions/)
-  // From 100,000 on, Postgres compiles a statement (jit_above_cost).
+  // Above a cost of 100,000, Postgres compiles a statement (jit_above_cost).
   expect(Number(/cost=[\d.]+\.\.([\d.]+)/.exec(plan)?.[1])).toBeLessThan(100_000)
   for (let rounds = 0; rounds < 2; rounds++) await assay.maintenance.run()
   const [left] = await world.admin.query<{ n: number; dead: number }>(

@@ -13,7 +13,7 @@ import { until } from '../support/process.ts'
 import { ask, exchange, lines } from '../support/wire.ts'
 import { bearer, makeWorld, READER, type World } from '../support/world.ts'
 
-/** Clients that leave while their answer is made, or while it is sent. */
+/** Clients that disconnect while their answer is being made or sent. */
 
 const PAGES = 8
 const EVENTS = PAGES * 1_000
@@ -45,7 +45,7 @@ afterAll(() => world.stop())
 const EXPORT = lines('GET /admin/audit/export', bearer(READER))
 const warnings = () => assay.lines.map(line => JSON.parse(line)).filter(({ level }) => level >= 40)
 
-/** The lines of the access log for a route. */
+/** The access log lines of a route. */
 const answered = (route: string) =>
   assay.lines.map(line => JSON.parse(line)).filter(line => line.msg === 'answered' && line.route === route)
 
@@ -55,7 +55,7 @@ const allHaveLeft = (server: Server = served.server) =>
     async () => (await promisify<number>(done => server.getConnections(done))()) === 0,
   )
 
-/** A client that sends these bytes and leaves when `leave` is called. */
+/** A client that sends these bytes and disconnects when `leave` is called. */
 async function client(port: number, bytes: string) {
   const socket = connect(port, '127.0.0.1')
   socket.on('error', () => {})
@@ -64,7 +64,7 @@ async function client(port: number, bytes: string) {
   return { leave: (by: Departure) => (by === 'fin' ? socket.destroy() : socket.resetAndDestroy()) }
 }
 
-describe.each(DEPARTURES)('a client that leaves (%s)', by => {
+describe.each(DEPARTURES)('a client that disconnects (%s)', by => {
   test('while the first page of its export is read: the reply is dropped, and no second page is read', async () => {
     const held = database.hold(PAGE)
     const before = database.asked(PAGE)
@@ -108,7 +108,7 @@ describe.each(DEPARTURES)('a client that leaves (%s)', by => {
     expect(warnings()).toEqual([])
   })
 
-  test('after it pipelined five exports: all of them end', async () => {
+  test('after pipelining five exports: all of them end', async () => {
     const told: Error[] = []
     const tell = (warning: Error) => told.push(warning)
     process.on('warning', tell)
@@ -125,7 +125,7 @@ describe.each(DEPARTURES)('a client that leaves (%s)', by => {
     expect([...warnings(), ...told]).toEqual([])
   })
 
-  test('before its act is done: the audit has its address all the same', async () => {
+  test('before its act is done: the audit still has its address', async () => {
     const customer = await assay.signUp()
     const { session_id: session } = await customer.session()
     const own = holding(world.db)
@@ -149,7 +149,7 @@ describe.each(DEPARTURES)('a client that leaves (%s)', by => {
   })
 })
 
-test('an export without a client that leaves has every event', async () => {
+test('an export to a client that stays has every event', async () => {
   const { body } = await ask(served.port, 'GET /admin/audit/export?type=token.issued', {
     ...bearer(READER),
     'Accept-Encoding': 'identity',
@@ -157,14 +157,14 @@ test('an export without a client that leaves has every event', async () => {
   expect(body.match(/"api_key:x"/g)).toHaveLength(EVENTS)
 })
 
-test('the head of an export is answered without its body', async () => {
+test('HEAD of an export is answered without a body', async () => {
   const { status, body } = await ask(served.port, 'HEAD /admin/audit/export', bearer(READER))
   expect([status, body]).toEqual([200, ''])
 })
 
 describe('an export that fails after its first page', () => {
   test.each(['1.0', '1.1'])(
-    'resets the connection, so that no HTTP/%s client takes it for whole',
+    'resets the connection, so that no HTTP/%s client takes it for complete',
     async version => {
       const first = database.hold(PAGE)
       const socket = connect(served.port, '127.0.0.1')
@@ -189,7 +189,7 @@ describe('an export that fails after its first page', () => {
 })
 
 test.each(['plain', 'pieces'])(
-  'a reply with an invalid header (%s) is answered 500, logged, and does not end the process',
+  'a reply with an invalid header (%s) becomes a logged 500, and does not end the process',
   async kind => {
     async function* pieces() {
       yield Buffer.from('never sent')

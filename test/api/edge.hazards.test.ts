@@ -4,7 +4,7 @@ import { trials } from '../support/trials.ts'
 import { ask, dial, lines, parseAnswer } from '../support/wire.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What comes from the network, and what goes back, as bytes. */
+/** Input from the network and output to it, byte for byte. */
 
 let world: World
 let assay: Replica
@@ -23,14 +23,14 @@ beforeEach(async () => {
 })
 afterAll(() => world.stop())
 
-describe('H40 nothing that a token says becomes a header of its own (CVE-2026-50630)', () => {
+describe('H40 no value in a token becomes a separate header (CVE-2026-50630)', () => {
   const LINES = ['\r\n', '\n', '\r', '\0', '\u0085', '\u2028', '\x0b']
   const evil = LINES.map(end => `a${end}X-Auth-Scope: admin${end}${end}HTTP/1.1 200 OK`)
 
   test.each(['subject', 'scope', 'audience'])(
     'H40 CR, LF, NUL and the like in %s are refused',
     async name => {
-      // A line separator is no control character: in a subject it is encoded, as below.
+      // A line separator is not a control character: in a subject it is encoded, as below.
       for (const value of evil.filter(each => name !== 'subject' || !each.includes('\u2028'))) {
         const { status, json } = await customer.issue({ [name]: value })
         expect([status, json.error]).toEqual([400, name === 'scope' ? 'invalid_scope' : 'invalid_request'])
@@ -40,13 +40,16 @@ describe('H40 nothing that a token says becomes a header of its own (CVE-2026-50
     },
   )
 
-  test.each([20_000, 10_000, 3_000])('H40 %i bytes of it are refused when it is issued', async length => {
-    for (const name of ['subject', 'scope', 'audience']) {
-      const { status } = await customer.issue({ [name]: 'x'.repeat(length) })
-      expect([400, 413]).toContain(status)
-    }
-    expect([400, 413]).toContain((await customer.issue({ claims: { a: 'x'.repeat(length) } })).status)
-  })
+  test.each([20_000, 10_000, 3_000])(
+    'H40 a value of %i bytes is refused when the token is issued',
+    async length => {
+      for (const name of ['subject', 'scope', 'audience']) {
+        const { status } = await customer.issue({ [name]: 'x'.repeat(length) })
+        expect([400, 413]).toContain(status)
+      }
+      expect([400, 413]).toContain((await customer.issue({ claims: { a: 'x'.repeat(length) } })).status)
+    },
+  )
 
   const KNOWN =
     /^(HTTP\/1\.1 \d{3} [A-Za-z ]+|(X-Auth-[A-Za-z-]+|X-Assay-Age|X-Request-Id|WWW-Authenticate|Content-Length|Cache-Control|Date|Connection): [\x21-\x7e ]*)$/
@@ -58,7 +61,7 @@ describe('H40 nothing that a token says becomes a header of its own (CVE-2026-50
       { claims: Object.fromEntries(LINES.map((end, i) => [`${end}X-Evil-${i}: 1`, `a${end}b: c`])) },
     ],
     ['the audience', { audience: ['%0d%0aX-Evil:1', 'a:b'] }],
-  ])('H40 of %s the bytes of the answer are eight headers of visible ASCII', async (_, body) => {
+  ])('H40 for %s the answer has eight headers of visible ASCII', async (_, body) => {
     const { access_token } = await customer.session(body)
     const answer = await ask(port, 'GET /verify', bearer(access_token))
     expect(answer.status).toBe(200)
@@ -76,7 +79,7 @@ describe('H40 nothing that a token says becomes a header of its own (CVE-2026-50
     ...['名', '\ud800'].flatMap(value => [{ sid: value, gen: 1 }, { aud: value }, { ext: { a: value } }]),
   ]
 
-  test('H40 what a stolen secret signed with CR, LF, NUL and the like is refused or encoded, never an error', async () => {
+  test('H40 CR, LF, NUL and the like signed with a stolen secret are refused or encoded, never an error', async () => {
     const real = await forger(assay, customer, 'access')
     const wrong: string[] = []
     for (const claims of SIGNED) {
@@ -88,7 +91,7 @@ describe('H40 nothing that a token says becomes a header of its own (CVE-2026-50
     expect(wrong).toEqual([])
   })
 
-  test('H40 neither a request id nor a path nor a rule is repeated unread', async () => {
+  test('H40 request ids, paths and rules are validated before they are repeated', async () => {
     const odd = { 'X-Request-Id': 'a\tb', 'X-Assay-Require': 'scope=%22%0d%0aX-Evil:%201' }
     for (const headers of [odd, { ...odd, ...bearer(token) }])
       for (const first of [
@@ -103,7 +106,7 @@ describe('H40 nothing that a token says becomes a header of its own (CVE-2026-50
   })
 })
 
-describe('H41 what proxies and clients say of a request decides nothing (CVE-2026-34457, CVE-2026-76835)', () => {
+describe('H41 headers of proxies and clients that describe the request decide nothing (CVE-2026-34457, CVE-2026-76835)', () => {
   const SAID: Record<string, string>[] = [
     { 'X-Forwarded-For': '127.0.0.1' },
     { 'X-Forwarded-For': '10.0.0.1, 127.0.0.1', 'X-Real-IP': '127.0.0.1', Forwarded: 'for=127.0.0.1' },
@@ -121,7 +124,7 @@ describe('H41 what proxies and clients say of a request decides nothing (CVE-202
     { AuditContext: 'null', 'Access-Control-Request-Method': 'GET' },
   ]
 
-  /** All of the answer but what differs each time. */
+  /** The answer without the parts that differ each time. */
   const answered = async (first: string, headers: Record<string, string>) => {
     const { status, headers: found, body } = await ask(port, first, headers)
     const { date: _, 'x-request-id': __, 'x-assay-age': ___, ...rest } = found
@@ -129,7 +132,7 @@ describe('H41 what proxies and clients say of a request decides nothing (CVE-202
   }
 
   test.each(['GET /verify', 'OPTIONS /verify', 'GET /verify/orders', 'GET /verify?scope=admin'])(
-    'H41 %s is answered the same with each of them, and with none',
+    'H41 %s gets the same answer with each of these headers and with none',
     async first => {
       for (const credentials of [{}, bearer('garbage'), bearer(token)]) {
         const plain = await answered(first, credentials)
@@ -140,7 +143,7 @@ describe('H41 what proxies and clients say of a request decides nothing (CVE-202
   )
 })
 
-describe('H44 a body is measured by what arrives (CVE-2026-44456)', () => {
+describe('H44 the size of a body is measured as it arrives (CVE-2026-44456)', () => {
   const FORM = 'application/x-www-form-urlencoded'
   const ENDPOINTS: [path: string, type: string, limit: number][] = [
     ['/issue', 'application/json', 16 * 1024],
@@ -174,14 +177,14 @@ describe('H44 a body is measured by what arrives (CVE-2026-44456)', () => {
       expect(parseAnswer(wire.received()).body).toContain('"error":"invalid_request"')
     }))
 
-  test('H44 a length over the limit is 413 before a byte of the body has come', () =>
+  test('H44 a Content-Length over the limit is 413 before any of the body arrives', () =>
     all(async (path, type, limit) => {
       const wire = await begin(path, type, { 'Content-Length': String(limit + 1) })
       expect((await wire.head()).status, path).toBe(413)
       await wire.closed
     }))
 
-  test('H44 as much as the limit, in chunks, is read and answered', () =>
+  test('H44 a chunked body of exactly the limit is read and answered', () =>
     all(async (path, type, limit) => {
       const wire = await begin(path, type, { 'Transfer-Encoding': 'chunked', Connection: 'close' })
       for (let sent = 0; sent < limit; sent += 0x1000) wire.write(chunk)
@@ -189,7 +192,7 @@ describe('H44 a body is measured by what arrives (CVE-2026-44456)', () => {
       expect(parseAnswer(await wire.rest()).status, path).toBe(400)
     }))
 
-  test('H44 a length and chunks at once, two lengths, or a length that is none, is refused', async () => {
+  test('H44 a Content-Length with chunked encoding, two lengths, or an invalid length is refused', async () => {
     const both = { 'Content-Length': '5', 'Transfer-Encoding': 'chunked' }
     const framings = [
       both,
@@ -221,7 +224,7 @@ describe('H44 a body is measured by what arrives (CVE-2026-44456)', () => {
 
 const POISONED = trials(100_000)
 
-test(`H13 after ${POISONED} poisoned requests Object.prototype is as it was (CVE-2026-56763)`, async () => {
+test(`H13 after ${POISONED} poisoned requests Object.prototype is unchanged (CVE-2026-56763)`, async () => {
   const names = () => Object.getOwnPropertyNames(Object.prototype).sort()
   const before = names()
   const poison = ['__proto__', 'constructor', 'prototype'].flatMap(name => [

@@ -3,7 +3,7 @@ import { hear } from '../support/holding.ts'
 import { logIn } from '../support/plant.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Every rule that can end a token, alone and together, at the replica that acted and at another. */
+/** Every rule that can end a token, alone and in combination, on the replica that acted and on another. */
 
 let world: World
 let here: Replica
@@ -25,7 +25,7 @@ const revokeCustomer = (accessToken: string) =>
 const retireKey = (accessToken: string) =>
   here.postJson('/api/secrets/rotate', { use: 'access', now: true }, bearer(accessToken))
 
-test('when a subject is revoked, its tokens end, and new ones and those of others live', async () => {
+test('revoking a subject ends its tokens; new tokens and those of others stay valid', async () => {
   const customer = await here.signUp()
   const [ended, other] = [await customer.session(), await customer.session({ subject: 'user-2' })]
   await revokeSubject(customer, 'user-1')
@@ -38,7 +38,7 @@ test('when a subject is revoked, its tokens end, and new ones and those of other
   expect((await there.refresh(renewed.refresh_token)).status).toBe(200)
 })
 
-test('when a customer is revoked, all its tokens end, and new ones live', async () => {
+test('revoking a customer ends all its tokens; new tokens are valid', async () => {
   const [customer, neighbour] = [await here.signUp(), await here.signUp()]
   const [ended, other] = [await customer.session(), await neighbour.session()]
   expect((await there.verify(ended.access_token)).status).toBe(200)
@@ -52,7 +52,7 @@ test('when a customer is revoked, all its tokens end, and new ones live', async 
   expect((await there.verify((await customer.session()).access_token)).status).toBe(200)
 })
 
-test('a lower epoch of a subject that arrives late undoes nothing', async () => {
+test('a lower epoch of a subject that arrives late changes nothing', async () => {
   const customer = await here.signUp()
   const token = (await customer.issue({ subject: 'user-1' })).json.access_token
   await revokeSubject(customer, 'user-1')
@@ -82,7 +82,10 @@ interface Subject {
   refreshToken: string
 }
 
-/** Eight sessions of one customer, each of which `RULES` end by the bits of its number, then the customer's own rules. */
+/**
+ * Eight sessions of one customer. The bits of a session's number say which `RULES` end it; then the customer's own
+ * rules follow.
+ */
 async function combinations(wholeCustomer: boolean, key: boolean) {
   const customer = await here.signUp()
   const subjects = await Promise.all(
@@ -109,7 +112,7 @@ test.each([
   [true, false],
   [true, true],
 ])(
-  'H22 each rule ends a token whatever the others say; customer revoked %s, key retired %s (CVE-2026-8922)',
+  'H22 each rule ends a token regardless of the others; customer revoked %s, key retired %s (CVE-2026-8922)',
   async (wholeCustomer, key) => {
     const subjects = await combinations(wholeCustomer, key)
     for (const [bits, { token }] of subjects.entries()) {

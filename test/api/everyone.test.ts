@@ -15,7 +15,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** One act that ends every token and session of every customer: what ends, what stays, and for whom it holds. */
+/** One act that ends every token and session of every customer: what it ends, what it keeps, and whom it affects. */
 
 const DAY = 86_400_000
 
@@ -37,7 +37,7 @@ async function revokeEveryone() {
   expect((await revoke(undefined, undefined, '?wait=all')).status).toBe(204)
 }
 
-/** A customer with each kind of token, of its own and of its users. */
+/** A customer with each kind of token, its own and those of its users. */
 async function established() {
   const customer = await here.signUp()
   const session = await customer.session()
@@ -73,16 +73,16 @@ async function expectEnded({ customer, access, refresh }: Awaited<ReturnType<typ
   expect((await here.get('/api/sessions', customer.apiKey)).json.sessions).toEqual([])
 }
 
-test('when everyone is revoked, every token and session of every customer ends, at every replica', async () => {
+test('revoking everything ends every token and session of every customer, on every replica', async () => {
   const customers = [await established(), await established(), await established()]
-  // Each record is in memory at both, as it was before.
+  // Each record is still in memory on both replicas.
   for (const replica of [here, there])
     for (const { access } of customers) expect((await replica.verify(access[0]!)).status).toBe(200)
   await revokeEveryone()
   for (const one of customers) await expectEnded(one)
 })
 
-test('API keys, passwords and secrets stay: who has them goes on at once', async () => {
+test('API keys, passwords and secrets remain valid: their owners can continue at once', async () => {
   const { customer } = await established()
   const server = (
     await here.postJson('/admin/services', { name: 'orders', may: ['introspect'] }, bearer(ALICE))
@@ -109,7 +109,7 @@ test('API keys, passwords and secrets stay: who has them goes on at once', async
   await expectLive(await established())
 })
 
-test('what began in the same second lives if it began after, and not if before', async () => {
+test('of tokens issued in the same second, only those issued afterwards stay valid', async () => {
   const customer = await here.signUp()
   await stopClock(world, new Date(Math.ceil(Date.now() / 1000) * 1000), [here, there])
   const before = await customer.session()
@@ -125,7 +125,7 @@ test('what began in the same second lives if it began after, and not if before',
   await world.advance(0)
 })
 
-test('a token that is issued in the race is dead on arrival', async () => {
+test('a token issued during the race is already revoked', async () => {
   const customer = await here.signUp()
   const database = holding(world.db)
   const slow = await replicaOn(world, database.db)
@@ -146,7 +146,7 @@ test('a token that is issued in the race is dead on arrival', async () => {
   expect((await here.refresh(json.refresh_token)).status).toBe(400)
 })
 
-test('it ends what began since the last time, and what is narrower goes on to count after it', async () => {
+test('it ends what was issued since the last time, and narrower revocations still count afterwards', async () => {
   await revokeEveryone()
   const between = await established()
   await revokeEveryone()
@@ -164,7 +164,7 @@ test('it ends what began since the last time, and what is narrower goes on to co
   expect((await there.verify(access_token)).status).toBe(200)
 })
 
-test('a retry under an Idempotency-Key from before does not bring its session back', async () => {
+test('a retry under an earlier Idempotency-Key does not restore its session', async () => {
   const customer = await here.signUp()
   const key = { 'Idempotency-Key': 'from-before' }
   const body = { subject: 'user-1', refresh: true }
@@ -173,7 +173,7 @@ test('a retry under an Idempotency-Key from before does not bring its session ba
   expect(await customer.issue(body, key)).toMatchObject({ status: 409, json: { error: 'conflict' } })
 })
 
-test('replicas that start later know it, for as long as a token from before could live and after', async () => {
+test('replicas that start later know it for as long as an earlier token could live, and longer', async () => {
   const own = await makeWorld({ MAX_ACCESS_TOKEN_TTL: '24h', LOG_LEVEL: 'error' })
   try {
     const first = await own.replica()
@@ -191,7 +191,7 @@ test('replicas that start later know it, for as long as a token from before coul
     const late = await own.replica()
     expect((await late.verify(access_token)).status).toBe(401)
 
-    // In steps that are no gap, after which everything would be read anew.
+    // In steps short enough that no replica reloads everything.
     expect(await known()).toBe('1')
     for (let steps = 0; steps < 2; steps++) {
       await own.advance(50 * 60_000)
@@ -227,20 +227,20 @@ test('why such a token is refused is told, to operators and services', async () 
   const toServer = await there.postForm('/introspect/explain', { token: access_token }, server)
   expect(toServer.json).toMatchObject({ active: false, reason: 'everyone_revoked' })
   expect(await explain(refresh_token)).toMatchObject({ active: false, reason: 'everyone_revoked' })
-  // What it ended by before is told of it still.
+  // A token that was already ended still shows its earlier reason.
   expect((await explain(ended.refresh_token)).reason).toBe('session_ended')
   const { text } = await there.get('/metrics', ADMIN_TOKEN)
   expect(text).toMatch(/^assay_verified_total\{outcome="everyone_revoked"\} [1-9]/m)
 })
 
-test('it is one event of the audit, with who did it, and of no customer', async () => {
+test('it is one audit event with its actor, and belongs to no customer', async () => {
   await revokeEveryone()
   const { events } = (await here.get('/admin/audit?type=everyone.revoked&limit=1', READER)).json
   expect(events).toMatchObject([{ type: 'everyone.revoked', actor: 'operator:alice' }])
   expect(events[0].customer_id).toBeUndefined()
 })
 
-describe('it is not done by mistake', () => {
+describe('it cannot be done by mistake', () => {
   let customer: Customer
   let token: string
   beforeAll(async () => {

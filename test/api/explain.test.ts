@@ -12,7 +12,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** Why a token is refused, told to those who may know. */
+/** Explains to authorized callers why a token is refused. */
 
 let world: World
 let assay: Replica
@@ -38,7 +38,7 @@ beforeAll(async () => {
   customer = await assay.signUp()
 })
 
-test('a good one: whose it is, its key, its session', async () => {
+test('a valid token: its owner, its key, its session', async () => {
   const { access_token, session_id } = await customer.session()
   expect(await explain(access_token)).toMatchObject({
     active: true,
@@ -49,7 +49,7 @@ test('a good one: whose it is, its key, its session', async () => {
 })
 
 describe('of a refresh token', () => {
-  test('a good one', async () => {
+  test('a valid one', async () => {
     const { refresh_token } = await customer.session()
     expect(await explain(refresh_token, { toServers: false })).toMatchObject({
       active: true,
@@ -61,7 +61,7 @@ describe('of a refresh token', () => {
     expect(told.json.key ?? told.json.session).toBeUndefined()
   })
 
-  test('one that was used, and one whose session has ended', async () => {
+  test('a used one, and one whose session has ended', async () => {
     const { refresh_token, session_id } = await customer.session()
     const next = (await assay.refresh(refresh_token)).json
     expect(await explain(refresh_token, { toServers: false })).toMatchObject({
@@ -78,7 +78,7 @@ describe('of a refresh token', () => {
   })
 })
 
-test('a refresh token that a revocation of all ended, or whose customer is disabled, is not called active', async () => {
+test('a refresh token is not called active after a revocation of everything, or if its customer is disabled', async () => {
   const other = await assay.signUp()
   const at = (more: string, body = {}) =>
     assay.postJson(`/admin/customers/${other.id}${more}`, body, bearer(ADMIN_TOKEN))
@@ -95,7 +95,7 @@ test('a refresh token that a revocation of all ended, or whose customer is disab
   expect(await reason(later.refresh_token)).toBe('session_ended')
 })
 
-describe('of an access token, what failed first', () => {
+describe('of an access token, the first check that failed', () => {
   const cases: Record<string, () => Promise<string>> = {
     credential: async () => customer.apiKey,
     token_malformed: async () => 'garbage',
@@ -139,11 +139,11 @@ describe('of an access token, what failed first', () => {
     expect(explained).toMatchObject({ active: false, reason })
     expect(explained.explanation.length).toBeGreaterThan(10)
     expect(explained.remedy.length).toBeGreaterThan(5)
-    // Nothing that could be used comes back.
+    // The answer contains nothing that could be used.
     expect(JSON.stringify(explained)).not.toContain(token)
   })
 
-  test('what a stranger wrote is not repeated', async () => {
+  test('text written by a stranger is not repeated', async () => {
     const [header, , signature] = (await customer.session()).access_token.split('.')
     const claims = Buffer.from(JSON.stringify({ sub: 'stranger', jti: 'x' })).toString('base64url')
     const explained = await explain(`${header}.${claims}.${signature}`)
@@ -152,7 +152,7 @@ describe('of an access token, what failed first', () => {
   })
 })
 
-test('an API key may not ask, and introspection says no more than before', async () => {
+test('an API key may not ask, and introspection reveals no more than before', async () => {
   const { refresh_token: token } = await customer.session()
   const asked = await assay.postForm('/introspect/explain', { token }, bearer(customer.apiKey))
   expect(asked).toMatchObject({ status: 400, json: { error: 'unauthorized_client' } })

@@ -10,7 +10,7 @@ import { until } from '../support/process.ts'
 import { trials } from '../support/trials.ts'
 import { bearer, claimsOf, makeWorld, type World } from '../support/world.ts'
 
-/** Well-formed names of what never was: they may cost a MAC, and no query. */
+/** Well-formed identifiers that were never issued: each may cost a MAC, but no query. */
 
 let world: World
 
@@ -20,9 +20,9 @@ beforeAll(async () => {
 afterAll(() => world.stop())
 
 const MANY = trials(1_000_000)
-/** Asked at once. */
+/** Concurrent requests. */
 const BURST = 20
-/** Of any flood, bytes that may be held afterwards. */
+/** Bytes that may stay allocated after any flood. */
 const LITTLE = 20e6
 
 async function countedReplica() {
@@ -33,7 +33,7 @@ async function countedReplica() {
   const verify = (bearing: string, path = '/verify') => statusOf(path, { headers: bearer(bearing) })
   const introspect = (apiKey: string) =>
     statusOf('/introspect', { method: 'POST', headers: { ...bearer(apiKey), ...FORM }, body: 'token=x' })
-  /** All that it asked of the database but for its polls. */
+  /** All queries except polls. */
   const queries = () => database.total() - database.asked(POLL)
   return { replica, loads: () => database.asked(LOADER), queries, token, key, verify, introspect }
 }
@@ -57,7 +57,7 @@ const base64url = (value: object) => Buffer.from(JSON.stringify(value)).toString
 const tokenUnder = (kid: string) =>
   `${base64url({ alg: 'HS512', typ: 'at+jwt', kid })}.${base64url({ sub: 'x' })}.${randomBytes(64).toString('base64url')}`
 
-/** Makes good tokens like this one, each with an id of its own. */
+/** Makes valid tokens like this one, each with its own id. */
 async function signer(replica: OwnReplica, token: string) {
   const claims = claimsOf(token)
   const record = await replica.keys.load(claims.client_id)
@@ -73,7 +73,7 @@ const kid = (installationKey: Uint8Array) =>
 const apiKey = (installationKey: Uint8Array) =>
   newCredential('assay_ak', newApiKeyId(installationKey, randomId(10))).text
 
-/** Milliseconds that a known customer waits for its answer among so many others that ask at the same time. */
+/** Milliseconds that a known customer waits for its answer among that many concurrent requests. */
 async function waitAmong(others: (() => Promise<number>)[], status: number, known: () => Promise<number>) {
   const began = performance.now()
   const crowd = others.map(ask => ask())
@@ -83,15 +83,16 @@ async function waitAmong(others: (() => Promise<number>)[], status: number, know
   return took
 }
 
-/** As far into the tail as 500 samples beyond it allow: the 99th of a hundred in the long run. */
+/** As far into the tail as 500 samples beyond it allow: the 99th percentile in the long run. */
 function tail(waits: number[]): number {
   const sorted = waits.toSorted((a, b) => a - b)
   return sorted[Math.floor(sorted.length * Math.max(0.5, 1 - 500 / sorted.length))]!
 }
 
 /**
- * A flood in bursts, and as many bursts of good requests in between: what is refused may not cost others more than that. Like
- * the flood's, the good ones are not in the token cache, where there is one.
+ * Alternates bursts of bad requests with bursts of good ones; the bad ones may not cost others more than the good
+ * ones do. If
+ * there is a token cache, the good tokens, like the bad ones, are not in it.
  */
 async function flood(unknown: () => () => Promise<number>, known: () => Promise<number>, good = () => known) {
   const [calm, flooded]: [number[], number[]] = [[], []]
@@ -107,7 +108,7 @@ const told = (what: string, { calm, flooded }: { calm: number; flooded: number }
     `${MANY} ${what}: a known customer waits ${flooded.toFixed(2)} ms, ${calm.toFixed(2)} among good ones\n`,
   )
 
-test(`H24 ${MANY} well-formed kids that nobody made cost no query, no memory, and no customer's time (gitlab-agent #171)`, async () => {
+test(`H24 ${MANY} well-formed kids that were never issued cost no query, no memory, and no customer's time (gitlab-agent #171)`, async () => {
   const { replica, queries, token, verify } = await countedReplica()
   const known = () => verify(token)
   expect(await known()).toBe(200)
@@ -131,7 +132,7 @@ test(`H24 ${MANY} well-formed kids that nobody made cost no query, no memory, an
   expect(waits.flooded).toBeLessThan(2 * waits.calm)
 })
 
-test(`H24 ${MANY} well-formed API keys that nobody made cost no query, no memory, and no customer's time (gitlab-agent #171)`, async () => {
+test(`H24 ${MANY} well-formed API keys that were never issued cost no query, no memory, and no customer's time (gitlab-agent #171)`, async () => {
   const { replica, loads, queries, key, introspect } = await countedReplica()
   const known = () => introspect(key)
   expect(await known()).toBe(200)
@@ -141,7 +142,7 @@ test(`H24 ${MANY} well-formed API keys that nobody made cost no query, no memory
     return () => introspect(one)
   }, known)
   expect(loads()).toBe(loaded)
-  // That the good key was used is noted once a minute.
+  // The last use of the good key is written once a minute.
   expect(queries() - asked).toBeLessThanOrEqual(1 + (performance.now() - began) / 60_000)
   expect(replica.keys.size).toBe(1)
   expect(heapInUse() - held).toBeLessThan(LITTLE)
@@ -149,11 +150,11 @@ test(`H24 ${MANY} well-formed API keys that nobody made cost no query, no memory
   expect(waits.flooded).toBeLessThan(2 * waits.calm)
 })
 
-/** Customers whose records a replica keeps at most, and more than those. */
+/** The most customer records that a replica keeps, and a number above it. */
 const CAP = 120_000
 const MORE = trials(CAP + 1_000)
 
-test(`H25 names that we made of ${MORE} customers that are no more cost three queries a hundred, once, and memory up to a cap`, async () => {
+test(`H25 valid kids of ${MORE} deleted customers cost three queries per hundred, once, and memory up to a limit`, async () => {
   const { replica, loads, token, verify } = await countedReplica()
   const { installationKey } = world.keyRing
   const names = (many: number) => Array.from({ length: many }, () => tokenUnder(kid(installationKey)))
@@ -161,7 +162,7 @@ test(`H25 names that we made of ${MORE} customers that are no more cost three qu
     for (let first = 0; first < tokens.length; first += 100) {
       const statuses = await Promise.all(tokens.slice(first, first + 100).map(one => verify(one)))
       expect(new Set(statuses)).toEqual(new Set([401]))
-      // Who asks all the time stays known.
+      // A customer with constant requests stays cached.
       expect(await verify(token)).toBe(200)
     }
   }
@@ -178,7 +179,7 @@ test(`H25 names that we made of ${MORE} customers that are no more cost three qu
   expect(heapInUse() - held).toBeLessThan(LITTLE)
 })
 
-test('H25 rules that are asked in ever other words are remembered up to a cap', async () => {
+test('H25 the number of cached verify rules is limited, however many different ones are used', async () => {
   const { token, verify } = await countedReplica()
   await verify(token)
   const held = heapInUse()
@@ -189,7 +190,7 @@ test('H25 rules that are asked in ever other words are remembered up to a cap', 
   expect(heapInUse() - held).toBeLessThan(LITTLE)
 })
 
-test('a customer that lists its secrets all the time leaves connections and turns to the others', async () => {
+test('a customer that lists its secrets constantly leaves connections and turns to the others', async () => {
   const database = holding(world.db)
   const replica = await replicaOn(world, database.db)
   const [busy, quiet] = [await signUp(replica), await signUp(replica)]
@@ -224,7 +225,7 @@ test('a customer that lists its secrets all the time leaves connections and turn
   expect(statuses.filter(status => status === 429)).toHaveLength(101 - abreast)
 })
 
-test('a thousand refreshes of one token leave the acts of others their turns', async () => {
+test('a thousand refreshes of one token do not take the turns of other customers', async () => {
   const replica = await world.replica()
   const [one, other] = [await replica.signUp(), await replica.signUp()]
   const { refresh_token } = await one.session()

@@ -21,7 +21,7 @@ test('two customers sign up, and each sees its own data with its own token', asy
   expect(one.id).not.toBe(two.id)
 })
 
-test('a token is let through, and turned away once it is revoked', async () => {
+test('a token is accepted, and refused once it is revoked', async () => {
   const customer = await assay.signUp()
   const { access_token: token } = await customer.session()
   expect((await assay.verify(token)).status).toBe(200)

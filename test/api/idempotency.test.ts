@@ -30,7 +30,7 @@ async function sessionsOf(subject: string): Promise<number> {
   return rows.length
 }
 
-test('a retry finds the same session, with the same refresh token and a new access token', async () => {
+test('a retry returns the same session, with the same refresh token and a new access token', async () => {
   const key = newKey()
   const first = await issue(key)
   const retry = await issue(key)
@@ -49,7 +49,7 @@ test('without the key, the same body starts another session', async () => {
   expect(one.json.session_id).not.toBe(two.json.session_id)
 })
 
-test('all that was asked for is in the answer to the retry too', async () => {
+test('the answer to a retry also has everything that was requested', async () => {
   const key = newKey()
   const body = { ...BODY, audience: ['a', 'b'], expires_in: 77, claims: { plan: 'pro', n: [1, null] } }
   await issue(key, body)
@@ -63,7 +63,7 @@ test('all that was asked for is in the answer to the retry too', async () => {
   })
 })
 
-test('another body under the same key is refused, and the session is left alone', async () => {
+test('another body under the same key is refused, and the session is unchanged', async () => {
   const key = newKey()
   const first = await issue(key)
   for (const body of [
@@ -96,20 +96,20 @@ test('once the session has ended the key is a conflict', async () => {
   expect([retry.status, retry.json.error]).toEqual([409, 'conflict'])
 })
 
-test('what a retry was given ends with the session', async () => {
+test('tokens returned to a retry end with the session', async () => {
   const key = newKey()
   const first = await issue(key)
   await world.advance(200_000)
   const retry = await issue(key)
   await assay.postForm('/revoke', { token: first.json.refresh_token })
-  // Past the end of the first access token: what was published must last as long as the second.
+  // Past the expiry of the first access token: the revocation must last as long as the second one.
   await world.advance(200_000)
   const late = await world.replica()
   for (const replica of [assay, other, late])
     expect((await replica.verify(retry.json.access_token)).status).toBe(401)
 })
 
-test('after ten minutes the key starts a new session, and the first goes on', async () => {
+test('after ten minutes the key starts a new session, and the first continues', async () => {
   const key = newKey()
   const first = await issue(key)
   await world.advance(580_000)
@@ -123,7 +123,7 @@ test('after ten minutes the key starts a new session, and the first goes on', as
   for (const { json } of [first, second]) expect((await assay.refresh(json.refresh_token)).status).toBe(200)
 })
 
-test('two customers may choose the same key', async () => {
+test('two customers may use the same key', async () => {
   const neighbour = await assay.signUp()
   const key = newKey()
   const own = await issue(key)
@@ -133,7 +133,7 @@ test('two customers may choose the same key', async () => {
   expect((await issue(key)).json.refresh_token).toBe(own.json.refresh_token)
 })
 
-test('twenty requests at once with one key are one session, with the same refresh token for all', async () => {
+test('twenty concurrent requests with one key create one session, with the same refresh token for all', async () => {
   for (let round = 0; round < 5; round++) {
     const key = newKey()
     const body = { ...BODY, subject: `racer-${round}` }
@@ -150,7 +150,7 @@ test('twenty requests at once with one key are one session, with the same refres
   }
 })
 
-test('twenty requests at once with one key and several bodies are one session still', async () => {
+test('twenty concurrent requests with one key and several bodies create one session', async () => {
   const key = newKey()
   const answers = await Promise.all(
     Array.from({ length: 20 }, (_, nth) => issue(key, { ...BODY, subject: `mixed-${nth % 4}` })),
@@ -162,7 +162,7 @@ test('twenty requests at once with one key and several bodies are one session st
   expect(started.reduce((sum, count) => sum + count)).toBe(1)
 })
 
-test("a narrower API key does not get, by a wider one's idempotency key, what it may not give", async () => {
+test("a narrower API key cannot get more scopes through a wider one's idempotency key", async () => {
   const wide = await apiKeyOf(assay, customer, { scopes: ['read', 'write'] })
   const narrow = await apiKeyOf(assay, customer, { scopes: ['read'] })
   const headers = { 'Idempotency-Key': newKey() }
@@ -180,7 +180,7 @@ test('an idempotency key is 1 to 255 visible characters', async () => {
   expect((await issue('x'.repeat(255))).status).toBe(200)
 })
 
-test('neither the key, nor the body, nor anything of the answer is stored', async () => {
+test('neither the key, nor the body, nor any part of the answer is stored', async () => {
   const key = 'canary-key-5512'
   const { json } = await issue(key, { ...BODY, claims: { canary: 'canary-claim' } })
   await issue(key, { ...BODY, claims: { canary: 'canary-claim' } })

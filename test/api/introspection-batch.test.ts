@@ -42,11 +42,11 @@ test('up to a hundred tokens are answered in order, each as it would be alone', 
   expect(json).toEqual({ tokens: list.map((_, i) => expected[i % expected.length]) })
 })
 
-test('no tokens are no answers', async () => {
+test('an empty list gets an empty answer', async () => {
   expect((await batch([])).json).toEqual({ tokens: [] })
 })
 
-test('to an API key only its own customer has tokens, access and refresh', async () => {
+test('an API key sees only tokens of its own customer, access and refresh', async () => {
   const stranger = await assay.signUp()
   const list = [stranger.accessToken, tokens.access_token, tokens.refresh_token, stranger.refreshToken]
   const { json } = await batch(list, bearer(customer.apiKey))
@@ -54,7 +54,7 @@ test('to an API key only its own customer has tokens, access and refresh', async
   expect(json.tokens[0]).toEqual({ active: false })
 })
 
-test('a hundred and one, or what is no list of strings, is refused', async () => {
+test('a hundred and one tokens, or anything but a list of strings, are refused', async () => {
   const wrong = [Array(101).fill('x'), 'x', [1], [null], [['x']], { 0: 'x', length: 1 }, undefined]
   for (const list of wrong) {
     const { status, json } = await batch(list)
@@ -86,12 +86,12 @@ test.each(COSTLY)('a batch with %s is refused before it is parsed', async (_, bo
   expect(json.error_description).toMatch(/more than 2000 names and values|deeper than 32 levels/)
 })
 
-test('the length of a list is looked at before its elements', async () => {
+test('the length of a list is checked before its elements', async () => {
   const { json } = await batch(Array(1_900).fill(1))
   expect(json.error_description).toBe('tokens: at most 100')
 })
 
-test('H18 a batch needs credentials, before it is read', async () => {
+test('H18 a batch needs credentials, which are checked before it is read', async () => {
   for (const headers of [{}, bearer('garbage'), bearer(tokens.access_token)]) {
     const { status, json } = await batch([tokens.access_token], headers as Record<string, string>)
     expect([status, json.error]).toEqual([401, 'invalid_client'])
@@ -99,8 +99,8 @@ test('H18 a batch needs credentials, before it is read', async () => {
   }
 })
 
-test('one token is one answer in a whole batch, while it is revoked', async () => {
-  // A replica that knows nobody yet has to wait for the record in the middle of its answer.
+test('a token that is repeated in a batch gets the same answer each time, while it is revoked', async () => {
+  // A replica without cached customers has to wait for the record in the middle of its answer.
   const cold = await world.replica()
   const { access_token: token } = await customer.session()
   const asked = batch(Array(100).fill(token), SERVER, cold)
@@ -110,7 +110,7 @@ test('one token is one answer in a whole batch, while it is revoked', async () =
   expect((await batch([token], SERVER, cold)).json).toEqual({ tokens: [{ active: false }] })
 })
 
-test('one refresh token is one answer in a whole batch, while it is used', async () => {
+test('a refresh token that is repeated in a batch gets the same answer each time, while it is used', async () => {
   for (let round = 0; round < 20; round++) {
     const { refresh_token: token } = await customer.session()
     const rotated = assay.refresh(token)
@@ -125,7 +125,7 @@ test('one refresh token is one answer in a whole batch, while it is used', async
 
 test('a customer sends 4 MiB of batches in two seconds at most, and services as much as they like', async () => {
   const [busy, quiet] = [await assay.signUp(), await assay.signUp()]
-  // Without a length each counts as the largest body that is allowed.
+  // Without a Content-Length each counts as the largest allowed body.
   const chunked = { ...bearer(busy.apiKey), 'Transfer-Encoding': 'chunked' }
   for (let sent = 0; sent < 4; sent++) expect((await batch([], chunked)).status).toBe(200)
   const { status, headers, json } = await batch([], bearer(busy.apiKey))

@@ -32,7 +32,7 @@ const SERVER = basic(id, secret)
 const INACTIVE = '{"active":false}'
 const encoded = (text: string) => text.replace(/\W|_/g, c => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
 
-test('an active token is told with exactly the members of the contract', async () => {
+test('the answer for an active token has exactly the documented members', async () => {
   const { access_token } = await customer.session({ audience: ['a', 'b'], claims: { plan: 'pro' } })
   const claims = claimsOf(access_token)
   const { status, headers, json } = await assay.introspect(access_token)
@@ -57,7 +57,7 @@ test('an active token is told with exactly the members of the contract', async (
   for (const time of [json.exp, json.iat]) expect(Number.isInteger(time)).toBe(true)
 })
 
-test('a token that belongs to no session, with no scope, has neither sid nor null', async () => {
+test('a token without session and scope has neither sid nor null members', async () => {
   const { json } = await customer.issue()
   const { json: told } = await assay.introspect(json.access_token)
   const members = 'active iss sub client_id aud scope scopes token_type exp iat jti'.split(' ')
@@ -65,12 +65,12 @@ test('a token that belongs to no session, with no scope, has neither sid nor nul
   expect(told).toMatchObject({ sub: customer.id, aud: 'http://assay.test', scope: '', scopes: [] })
 })
 
-describe('H18 whatever is not for the caller to know is the same inactive, byte for byte (GHSA-9xx5-cv6j-x533)', () => {
-  /** What differs in two answers of one kind is the request id and the date, and nothing else. */
+describe('H18 a token that the caller may not see gets the same inactive answer, byte for byte (GHSA-9xx5-cv6j-x533)', () => {
+  /** Two such answers differ only in request id and date. */
   const shape = async (token: string, authorization?: string) => {
     const { status, headers, text } = await assay.introspect(token, authorization)
     headers.delete('x-request-id')
-    // Of the replica's state, the same for whatever is asked.
+    // Depends only on the replica's state, not on the token.
     expect(headers.has('x-assay-age')).toBe(true)
     headers.delete('x-assay-age')
     return { status, text, headers: [...headers] }
@@ -96,7 +96,7 @@ describe('H18 whatever is not for the caller to know is the same inactive, byte 
     expect((await assay.introspect(tokens.access_token, `Bearer ${customer.apiKey}`)).json.active).toBe(true)
   })
 
-  test('without credentials, or with wrong ones, there is no answer at all', async () => {
+  test('missing or wrong credentials get no introspection answer', async () => {
     const wrong = [
       '',
       'Bearer garbage',
@@ -120,11 +120,11 @@ describe('H18 whatever is not for the caller to know is the same inactive, byte 
 })
 
 describe('a refresh token', () => {
-  test("is active to its own customer's API key, and has no token_type", async () => {
+  test("is active for its own customer's API key, and has no token_type", async () => {
     const claims = claimsOf(tokens.refresh_token)
     const { json } = await assay.introspect(tokens.refresh_token, `Bearer ${customer.apiKey}`)
     const { gen: _, ...rest } = claims
-    // It says when the session ends if it lies idle, which is earlier than the token's own exp.
+    // The expiry of an idle session, which is earlier than the token's own exp.
     const exp = claims.iat + 30 * 86_400
     expect(json).toEqual({ active: true, ...rest, exp, scope: 'read write', scopes: ['read', 'write'] })
     expect(claims.exp).toBe(claims.iat + 90 * 86_400)
@@ -147,7 +147,7 @@ describe('a refresh token', () => {
   })
 })
 
-describe('callers show their credentials', () => {
+describe('callers may send their credentials', () => {
   const ask = (form: Record<string, string>, authorization?: string) =>
     assay.postForm(
       '/introspect',
@@ -178,7 +178,7 @@ describe('callers show their credentials', () => {
     expect(await active({ client_secret: customer.apiKey })).toBe(true)
   })
 
-  test('twice, if they are the same', async () => {
+  test('twice, if they are equal', async () => {
     expect(await active({ client_id: id, client_secret: secret }, SERVER)).toBe(true)
     expect(await active({ client_id: customer.id }, basic(customer.id, customer.apiKey))).toBe(true)
     expect(await active({ client_id: '', client_secret: '' }, SERVER)).toBe(true)
@@ -194,14 +194,14 @@ describe('callers show their credentials', () => {
   })
 })
 
-test('a hint that is wrong, or that nobody knows, is ignored', async () => {
+test('a wrong or unknown hint is ignored', async () => {
   for (const hint of ['access_token', 'refresh_token', 'nonsense', '']) {
     const form = { token: tokens.access_token, token_type_hint: hint }
     expect((await assay.postForm('/introspect', form, { Authorization: SERVER })).json.active).toBe(true)
   }
 })
 
-test('a request without one token in a form is told so', async () => {
+test('a request without exactly one token in a form gets an error that says so', async () => {
   const headers = { Authorization: SERVER }
   const twice = new URLSearchParams([
     ['token', tokens.access_token],
@@ -226,7 +226,7 @@ describe('a token asks about itself', () => {
     expect(json).toEqual((await assay.introspect(tokens.access_token)).json)
   })
 
-  test('and hears inactive if it is bad, and never a 401', async () => {
+  test('and gets an inactive answer if it is invalid, never a 401', async () => {
     for (const token of ['garbage', '!!!', tokens.refresh_token, customer.apiKey, ADMIN_TOKEN]) {
       const { status, text, headers } = await self(token)
       expect([status, text]).toEqual([200, INACTIVE])
@@ -234,7 +234,7 @@ describe('a token asks about itself', () => {
     }
   })
 
-  test('and nobody else asks by GET: who has a token of another is told to use POST', async () => {
+  test('and no other credential may use GET: its caller is told to use POST', async () => {
     const query = `/introspect?token=${tokens.access_token}`
     const asked = [
       await self(),

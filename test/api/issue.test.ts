@@ -38,7 +38,7 @@ async function refusal(body: object | string, headers: Record<string, string> = 
 
 const INVALID = '400 invalid_request'
 
-test('unasked, a token is about the customer itself, for the issuer, for five minutes, without scope or session', async () => {
+test('by default a token is about the customer itself, for the issuer, for five minutes, without scope or session', async () => {
   const { json, headers, claims, told } = await issued({})
   expect(json).toEqual({ access_token: expect.any(String), token_type: 'Bearer', expires_in: 300 })
   expect(headers.get('cache-control')).toBe('no-store')
@@ -56,7 +56,7 @@ test('unasked, a token is about the customer itself, for the issuer, for five mi
   expect(told).toMatchObject({ active: true, sub: customer.id, scope: '', scopes: [] })
 })
 
-test('a token is about the subject asked for, in any script', async () => {
+test('a token has the requested subject, in any script', async () => {
   for (const subject of ['user-1', 'a', 'Ada Lovelace', '名前', 'x'.repeat(255), '😀', 'a:b/c?d%20e']) {
     const { claims, told } = await issued({ subject })
     expect([claims.sub, told.sub, claims.client_id]).toEqual([subject, subject, customer.id])
@@ -71,20 +71,20 @@ test('a subject of one or two dots is refused, because it changes the path of a 
   for (const subject of ['...', '.a', '../..']) expect((await issued({ subject })).claims.sub).toBe(subject)
 })
 
-test('a token has the scopes asked for, each once and in their order, and the answer says so', async () => {
+test('a token has the requested scopes, once each and in order, and so does the answer', async () => {
   const { json, claims, told } = await issued({ scope: 'write read write' })
   expect([json.scope, claims.scope, told.scope]).toEqual(Array(3).fill('write read'))
   expect(told.scopes).toEqual(['write', 'read'])
 })
 
-test('a token is for the audience asked for, or for several', async () => {
+test('a token has the requested audience, or several', async () => {
   for (const audience of ['https://api.example.com', ['https://a.example', 'urn:b']]) {
     const { claims, told } = await issued({ audience })
     expect([claims.aud, told.aud]).toEqual([audience, audience])
   }
 })
 
-test('an audience that is repeated counts once, also in a session', async () => {
+test('a repeated audience counts once, also in a session', async () => {
   for (const refresh of [false, true]) {
     const { json, claims, told } = await issued({
       audience: ['urn:b', 'urn:a', 'urn:b'],
@@ -101,14 +101,14 @@ test('an audience that is repeated counts once, also in a session', async () => 
   expect((await issued({ audience: ['urn:a', 'urn:a'] })).claims.aud).toEqual(['urn:a'])
 })
 
-test('a token lives as long as asked, from a second to the longest allowed', async () => {
+test('a token lives as long as requested, from a second to the longest allowed lifetime', async () => {
   for (const expires_in of [1, 60, 900]) {
     const { json, claims } = await issued({ expires_in })
     expect([json.expires_in, claims.exp - claims.iat]).toEqual([expires_in, expires_in])
   }
 })
 
-test('claims of its own, up to 2 KiB, arrive unchanged', async () => {
+test('custom claims up to 2 KiB arrive unchanged', async () => {
   const full = { note: 'é'.repeat((2048 - '{"note":""}'.length - 1) / 2), '': null }
   const claims = [
     {},
@@ -124,7 +124,7 @@ test('claims of its own, up to 2 KiB, arrive unchanged', async () => {
   expect(await refusal({ claims: full })).toBe(INVALID)
 })
 
-test('with refresh there is a session, a refresh token and its id in both tokens', async () => {
+test('refresh returns a session and a refresh token, with the session id in both tokens', async () => {
   const { json, claims } = await issued({ subject: 'u', scope: 'read', refresh: true })
   expect(json).toEqual({
     access_token: expect.any(String),
@@ -147,7 +147,7 @@ test('with refresh there is a session, a refresh token and its id in both tokens
   expect(refreshed.exp - refreshed.iat).toBe(90 * 86_400)
 })
 
-test('a session keeps what was asked for through every refresh', async () => {
+test('a session keeps the requested values through every refresh', async () => {
   const asked = {
     subject: 'u',
     scope: 'read',
@@ -201,12 +201,12 @@ for (const [member, values] of Object.entries(bad))
       expect(await refusal({ [member]: value }), JSON.stringify(value)).toBe(INVALID)
   })
 
-test('a malformed scope is refused as RFC 6749 5.2 says', async () => {
+test('a malformed scope gets the error of RFC 6749 5.2', async () => {
   for (const scope of ['', ' read', 'read ', 'a  b', 'a"b', 'a\\b', 'a\tb', '名', 'x'.repeat(1025)])
     expect(await refusal({ scope }), JSON.stringify(scope)).toBe('400 invalid_scope')
 })
 
-test('the contract has the limits of scope and audience, and is no narrower', async () => {
+test('the OpenAPI document has the limits of scope and audience, and none that is narrower', async () => {
   const declared = (request: JsonObject) => problems(['components', 'schemas', 'IssueRequest'], request)
   const refused = bad.audience!.map(audience => ({ audience }))
   for (const request of [...refused, { scope: 'x'.repeat(1025) }, { scope: 'a  b' }])
@@ -234,7 +234,7 @@ test('H13 __proto__, constructor and prototype are refused at any depth, escaped
   expect(({} as { polluted?: number }).polluted).toBeUndefined()
 })
 
-test('a claim that a double would change is refused at any depth, and says to send a string', async () => {
+test('a claim that a double would change is refused at any depth, with the advice to send a string', async () => {
   for (const number of ['9007199254740993', '12345678901234567890', '1e400', '0.1234567890123456789']) {
     const body = `{"claims":{"a":[{"n":${number}}]}}`
     const headers = { 'Content-Type': 'application/json', ...bearer(customer.apiKey) }
@@ -250,7 +250,7 @@ test('any other number is signed as it was sent', async () => {
   expect(claimsOf(json.access_token).ext).toEqual(claims)
 })
 
-test('a body that is not JSON, no object, not UTF-8 or nested without end is refused', async () => {
+test('a body that is not JSON, not an object, not UTF-8 or nested too deeply is refused', async () => {
   const nested = `{"claims":${'{"a":'.repeat(2700)}1${'}'.repeat(2700)}}`
   const tooDeep = `{"claims":{"a":${'['.repeat(31)}${']'.repeat(31)}}}`
   const arrays = `{"claims":{"a":${'['.repeat(8100)}${']'.repeat(8100)}}}`
@@ -268,7 +268,7 @@ test('a body of more than 16 KiB is refused', async () => {
   expect(await refusal({ claims: { a: 'x'.repeat(16_384) } })).toBe('413 invalid_request')
 })
 
-test('a body of another type, or of none, is refused', async () => {
+test('a body with another media type, or none, is refused', async () => {
   for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonp', ''])
     expect(await refusal({}, { 'Content-Type': type }), type).toBe(INVALID)
   for (const type of ['application/json; charset=utf-8', 'Application/JSON'])
@@ -277,7 +277,7 @@ test('a body of another type, or of none, is refused', async () => {
     ).toBe(200)
 })
 
-test('H40 what makes more than 3 KiB of identity headers is refused when it is issued (CVE-2026-50630)', async () => {
+test('H40 a token with more than 3 KiB of identity headers is refused when it is issued (CVE-2026-50630)', async () => {
   const over = [
     { subject: '名'.repeat(255), claims: { a: 'x'.repeat(600) } },
     { audience: Array.from({ length: 10 }, (_, i) => i + 'x'.repeat(254)), scope: 's'.repeat(600) },
@@ -293,7 +293,7 @@ test('H40 what makes more than 3 KiB of identity headers is refused when it is i
   expect(size).toBeGreaterThan(2800)
 })
 
-test('no answer repeats what was sent', async () => {
+test('no answer repeats the input', async () => {
   for (const body of [
     { canary7: 1 },
     { subject: 'canary7\n' },
@@ -306,7 +306,7 @@ test('no answer repeats what was sent', async () => {
   }
 })
 
-test('a client that has left before its body was asked for is not waited for', async () => {
+test('the server does not wait for a client that left before its body was requested', async () => {
   const incoming = new IncomingMessage({ remoteAddress: '10.0.0.1', destroyed: true } as Socket)
   incoming.url = '/issue'
   incoming.destroy()

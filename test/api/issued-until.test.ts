@@ -24,7 +24,7 @@ const advance = (seconds: number) => world.advance(seconds * 1_000)
 const count = async (rows: string, ...params: string[]) =>
   (await world.admin.query(`select from ${rows}`, params)).length
 
-/** A customer whose tokens live five minutes, and whose last one expired long ago. */
+/** A customer with five-minute tokens, whose last one expired long ago. */
 async function quiet(): Promise<Customer> {
   const customer = await assay.signUp()
   await setPolicy(assay, customer, { access_token_ttl: 5 * MINUTE, max_access_token_ttl: 5 * MINUTE })
@@ -40,7 +40,7 @@ const issuedUntil = async ({ id }: Customer) => {
   return row!.until
 }
 
-/** Runs `body` whenever the customer's `issued_until` is being raised. */
+/** Runs `body` whenever the customer's `issued_until` is raised. */
 async function onRaise({ id }: Customer, body: string) {
   await world.admin.query(
     `create function public.on_raise() returns trigger language plpgsql as $$ begin ${body} end $$`,
@@ -54,7 +54,7 @@ async function onRaise({ id }: Customer, body: string) {
 
 const RAISE = named('raiseIssuedUntil')
 
-/** A replica that counts what it asks the database. */
+/** A replica that counts its queries. */
 async function countingReplica() {
   const database = holding(world.db)
   const replica = await replicaOn(world, database.db, SETTINGS)
@@ -67,7 +67,7 @@ async function countingReplica() {
   return { database, issue }
 }
 
-test('a customer that issues tokens all the time changes its row at most once in ten minutes', async () => {
+test('a customer that issues tokens continuously changes its row at most once in ten minutes', async () => {
   const customer = await quiet()
   const { database, issue } = await countingReplica()
   const values = new Set<string>()
@@ -83,7 +83,7 @@ test('a customer that issues tokens all the time changes its row at most once in
   expect(database.asked(named('insertTokens', 'insertSessions'))).toBe(62)
 })
 
-test('a burst of first tokens of a customer raises its bound once', async () => {
+test('a burst of first tokens raises the bound of their customer once', async () => {
   const customer = await quiet()
   const { database, issue } = await countingReplica()
   const answers = await Promise.all(
@@ -93,7 +93,7 @@ test('a burst of first tokens of a customer raises its bound once', async () => 
   expect(database.asked(RAISE)).toBe(1)
 })
 
-test('a token is not issued while its customer is not known to have tokens until it expires', async () => {
+test('no token is issued until its expiry is covered by the customer’s stored bound', async () => {
   const customer = await quiet()
   const { email, password, apiKey } = customer
   const { refresh_token } = await customer.session()
@@ -123,7 +123,7 @@ test('a token is not issued while its customer is not known to have tokens until
   expect((await assay.refresh(refresh_token)).status).toBe(200)
 })
 
-test('the answer to a retry is not issued either, if its token lives longer than a new one', async () => {
+test('the answer to a retry is also withheld if its token outlives a new one', async () => {
   const customer = await quiet()
   const once = { ...bearer(customer.apiKey), 'Idempotency-Key': 'once' }
   const ask = () => assay.postJson('/issue', { subject: 'user-1', refresh: true }, once)
@@ -139,7 +139,7 @@ test('the answer to a retry is not issued either, if its token lives longer than
   expect((await ask()).status).toBe(200)
 })
 
-test('the answer to a retry is issued once its token is covered', async () => {
+test('the answer to a retry is sent once its token is covered', async () => {
   const customer = await quiet()
   const once = { ...bearer(customer.apiKey), 'Idempotency-Key': 'once' }
   const ask = () => assay.postJson('/issue', { subject: 'user-1', refresh: true }, once)
@@ -152,13 +152,13 @@ test('the answer to a retry is issued once its token is covered', async () => {
   expect((await issuedUntil(customer)) >= earlier).toBe(true)
 })
 
-test('a raise ahead of time that fails delays no token, and the next token tries again', async () => {
+test('an early raise that fails delays no token, and the next token tries again', async () => {
   const customer = await quiet()
   const { database, issue } = await countingReplica()
   await issue(customer, {})
   const first = await issuedUntil(customer)
   await advance(12 * MINUTE)
-  // A failed statement leaves nothing but the number that it drew.
+  // A failed statement leaves only the sequence number that it drew.
   const tries = async () =>
     (
       await world.admin.query<{ drawn: string }>(
@@ -178,7 +178,7 @@ test('a raise ahead of time that fails delays no token, and the next token tries
   expect(database.asked(RAISE)).toBeGreaterThan(2)
 })
 
-test('a refresh token that is refused raises nothing', async () => {
+test('a refused refresh token raises nothing', async () => {
   const customer = await quiet()
   const { refresh_token } = await customer.session()
   const first = await issuedUntil(customer)

@@ -32,7 +32,7 @@ const databaseNow = async () => {
   return row!.now
 }
 
-/** A replica whose database can fall silent, and that has seen the token. */
+/** A replica whose database can stop answering, and that has already verified the token. */
 async function silenceable(token: string, settings = {}) {
   const database = holding(world.db)
   const replica = await replicaOn(world, database.db, settings)
@@ -46,7 +46,7 @@ async function silenceable(token: string, settings = {}) {
   return { replica, silence, database }
 }
 
-/** Nobody may be told yes or no: the answer comes when it says, and says when to come again. */
+/** Expects 503 with an error that says the state is unknown, and a Retry-After. */
 async function expectUnknown(ask: () => Promise<Answer>) {
   const began = performance.now()
   const { status, headers } = await ask()
@@ -55,7 +55,7 @@ async function expectUnknown(ask: () => Promise<Answer>) {
   expect(performance.now() - began).toBeLessThan(1_000)
 }
 
-test('requests that need a poll share one every 20 ms, whoever sends them', async () => {
+test('requests that need a poll share one every 20 ms across all callers', async () => {
   const token = await newToken()
   const { polls } = here.changeFeed.counts
   const took = await repeat(n =>
@@ -66,7 +66,7 @@ test('requests that need a poll share one every 20 ms, whoever sends them', asyn
   expect(here.changeFeed.counts.polls - polls).toBeLessThanOrEqual(mostPolls(took))
 })
 
-test('with a silent database tokens are good until the bound and unknown after, and garbage is still garbage', async () => {
+test('while the database is silent, tokens are valid until the bound and unknown after it; garbage is still refused', async () => {
   const token = await newToken()
   const { replica, silence } = await silenceable(token, { MAX_STALENESS: '5s' })
   const held = await silence()
@@ -85,7 +85,7 @@ test('with a silent database tokens are good until the bound and unknown after, 
   expect((await replica.verify(token)).status).toBe(200)
 })
 
-test('/readyz becomes 503 and 200 with /verify, and sends nothing to a silent database', async () => {
+test('/readyz changes to 503 and back with /verify, and sends nothing to a silent database', async () => {
   const token = await newToken()
   const { replica, silence, database } = await silenceable(token, { MAX_STALENESS: '5m' })
   const ready = async () => {
@@ -94,7 +94,7 @@ test('/readyz becomes 503 and 200 with /verify, and sends nothing to a silent da
   }
   const check = database.hold(/max\(created_at\)/)
   expect(await ready()).toEqual([200, 'ok', 'ok'])
-  // Once this check of the migrations has ended, another one is due a second later.
+  // After this check of the migrations has ended, another one is due a second later.
   await check.has
   check.release()
   await hear(replica)
@@ -115,7 +115,7 @@ test('/readyz becomes 503 and 200 with /verify, and sends nothing to a silent da
   expect(await ready()).toEqual([200, 'ok', 'ok'])
 })
 
-test.each(['monotonic', 'wall'] as const)('the %s clock alone ends what a replica may say', async name => {
+test.each(['monotonic', 'wall'] as const)('the %s clock alone is enough to end a lease', async name => {
   const token = await newToken()
   const { replica, silence } = await silenceable(token)
   const held = await silence()
@@ -126,7 +126,7 @@ test.each(['monotonic', 'wall'] as const)('the %s clock alone ends what a replic
   expect((await replica.verify(token)).status).toBe(200)
 })
 
-test('what a late poll brings counts from when it was asked, not from when it came', async () => {
+test('the result of a late poll counts from when it was sent, not from when it arrived', async () => {
   const token = await newToken()
   const { replica, silence } = await silenceable(token)
   const held = await silence()
@@ -140,7 +140,7 @@ test('what a late poll brings counts from when it was asked, not from when it ca
   await hear(replica)
   expect((await replica.verify(token)).status).toBe(401)
 
-  /** The late answer is let in, and the next one is held. */
+  /** Releases the late answer and holds the next one. */
   async function silenceNext() {
     const polling = replica.changeFeed.poll()
     held.release()
@@ -150,7 +150,7 @@ test('what a late poll brings counts from when it was asked, not from when it ca
 })
 
 test.each([HOUR, -HOUR])(
-  'H28 a wall clock %i ms off neither opens nor closes a door for longer than a poll',
+  'H28 a wall clock that is %i ms off changes no answer for longer than a poll',
   async off => {
     const token = await newToken()
     const { replica, silence } = await silenceable(token)
@@ -168,7 +168,7 @@ test.each([HOUR, -HOUR])(
   },
 )
 
-test('H28 a wall clock that jumps while the database is silent costs answers, and makes none up', async () => {
+test('H28 a wall clock that jumps while the database is silent can only cause 503s, not accept a token', async () => {
   const token = await newToken()
   const { replica, silence } = await silenceable(token)
   const held = await silence()
@@ -183,7 +183,7 @@ test('H28 a wall clock that jumps while the database is silent costs answers, an
   expect((await replica.verify(token)).status).toBe(200)
 })
 
-test('times in a token are the database’s, whatever the replica’s own clock says', async () => {
+test('times in a token come from the database, not from the replica’s own clock', async () => {
   const { replica } = await silenceable(await newToken())
   replica.clock.ahead.wall += HOUR
   here.clock.setWall(-HOUR)
@@ -205,7 +205,7 @@ test('times in a token are the database’s, whatever the replica’s own clock 
   here.clock.setWall(HOUR)
 })
 
-test('H21 a token is dead at its exp by the database’s clock (CVE-2026-107719)', async () => {
+test('H21 a token expires at its exp by the database’s clock (CVE-2026-107719)', async () => {
   const token = await newToken({ expires_in: 60 })
   const left = claimsOf(token).exp * 1000 - (await databaseNow())
   await world.advance(left - 5_000)
@@ -216,7 +216,7 @@ test('H21 a token is dead at its exp by the database’s clock (CVE-2026-107719)
   expect((await here.verify(token)).status).toBe(401)
 })
 
-test('H21 a token dies on time at a replica that has heard nothing since', async () => {
+test('H21 a token expires on time on a replica that has not polled since', async () => {
   const token = await newToken({ expires_in: 60 })
   const { replica, silence } = await silenceable(token, { MAX_STALENESS: '5m' })
   const held = await silence()

@@ -13,7 +13,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** H49 (CVE-2024-51752, CVE-2020-8565). At the level trace: every other level writes a part of what that writes. */
+/** H49 (CVE-2024-51752, CVE-2020-8565). At the level trace, which includes the output of every other level. */
 
 const spans = loadSdk()
 
@@ -29,7 +29,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Sends every input with a word of its own, one after the other; answers the words and what came back. */
+/** Sends every input with its own word, one after another; returns the words and the answers. */
 async function sing(): Promise<{ words: string[]; answers: Answer[] }> {
   const words: string[] = []
   const answers: Answer[] = []
@@ -41,7 +41,7 @@ async function sing(): Promise<{ words: string[]; answers: Answer[] }> {
   return { words, answers }
 }
 
-/** What was never sent as a word, but is as secret: of the settings, of the customer, of its signing keys. */
+/** Secrets that were not sent as words: those of the settings, the customer and its signing keys. */
 function secrets(): Word[] {
   const { customer, session } = stage
   const signing = hmacKeysOf(assay.keys.get(customer.id)!).map(({ secret }) => secret)
@@ -59,10 +59,10 @@ function secrets(): Word[] {
   ]
 }
 
-/** Of a token its signature, of an API key its secret. */
+/** The signature of a token, or the secret of an API key. */
 const secretPart = (text: string) => (text.startsWith('assay_') ? text.split('_')[3]! : text.split('.')[2]!)
 
-/** Who is heard, and where: in what was logged, in what was refused, in the metrics, in the audit, in the traces. */
+/** The words that occur in the log, in refusals, in the metrics, in the audit and in the traces. */
 async function leaks({ words, answers }: { words: string[]; answers: Answer[] }) {
   const refused = answers.filter(({ status }) => status >= 400)
   const all = [...words, ...secrets()]
@@ -78,7 +78,7 @@ async function leaks({ words, answers }: { words: string[]; answers: Answer[] })
   }
 }
 
-/** The database in a bad state while this is done, and mended after it, whatever comes. */
+/** Puts the database in a bad state while `act` runs, and restores it afterwards in any case. */
 async function during<Result>(plant: string[], mend: string[], act: () => Promise<Result>): Promise<Result> {
   for (const statement of plant) await world.admin.query(statement)
   try {
@@ -95,7 +95,7 @@ const SILENCE = { log: [], errors: [], metrics: [], audit: [], traces: [] }
 
 const logged = () => assay.lines.map(line => JSON.parse(line))
 
-test('a canary is heard in every spelling, also inside longer text', () => {
+test('a canary is found in every encoding, also inside longer text', () => {
   const word = newCanary()
   for (const before of ['', 'a', 'ab', 'abc'])
     for (const encoding of ['utf8', 'hex', 'base64', 'base64url'] as const)
@@ -106,8 +106,8 @@ test('a canary is heard in every spelling, also inside longer text', () => {
   expect(heard([newCanary()], word)).toEqual([])
 })
 
-describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged, answered, counted, audited or traced', () => {
-  test('when all is well, and when it is refused', async () => {
+describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret input appears in logs, answers, metrics, the audit or traces', () => {
+  test('when requests are normal, and when they are refused', async () => {
     const before = logged().length
     const sung = await sing()
     const statuses = new Set(sung.answers.map(({ status }) => status))
@@ -117,7 +117,7 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
     expect(await leaks(sung)).toEqual(SILENCE)
   })
 
-  test('when it all succeeds: signup, login, keys, tokens, refresh, revocation', async () => {
+  test('when all requests succeed: signup, login, keys, tokens, refresh, revocation', async () => {
     const { customer, session } = stage
     const word = newCanary()
     const email = 'canary@example.com'
@@ -153,7 +153,7 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
     expect(answer.status).toBe(204)
   })
 
-  test('when the fault is ours: a column is gone, and statements fail with their parameters in hand', async () => {
+  test('on a server error: a column is missing, and statements fail with their parameters bound', async () => {
     const columns = Object.entries({ audit_events: 'detail', api_keys: 'name', sessions: 'ext' })
     const { listed, sung } = await during(
       columns.map(([table, column]) => renamed(table, column, 'gone')),
@@ -170,7 +170,7 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
     expect(await leaks(sung)).toEqual(SILENCE)
   })
 
-  test('when a list fails that was asked with parameters, the log has the SQLSTATE, the place and nothing else', async () => {
+  test('when a list with parameters fails, the log has the SQLSTATE, the stack and nothing else', async () => {
     const word = newCanary()
     const answer = await during(
       [renamed('sessions', 'user_agent', 'gone')],
@@ -185,7 +185,7 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
     expect(await leaks({ words: [word], answers: [answer] })).toEqual(SILENCE)
   })
 
-  test('when the database quotes the row that it refuses', async () => {
+  test('when the database quotes the refused row in its error', async () => {
     const word = newCanary()
     const account = { email: 'mute@example.com', password: 'correct horse battery', name: word }
     const answer = await during(
@@ -199,7 +199,7 @@ describe('H49 (CVE-2024-51752, CVE-2020-8565) no secret that was sent is logged,
     expect(await leaks({ words: [word, 'mute@example.com'], answers: [answer] })).toEqual(SILENCE)
   })
 
-  test('when the state is not known: the disk is full, and the database quotes what it could not write', async () => {
+  test('when the state is unknown: the disk is full, and the database quotes the row that it could not write', async () => {
     const quoting = `create function assay.full() returns trigger language plpgsql as
       $$ begin raise exception 'no space for %', new using errcode = '53100', detail = new::text; end $$`
     const tables = ['replicas', 'audit_events', 'sessions', 'customers']
@@ -229,7 +229,7 @@ describe('X-Forwarded-For with an empty TRUST_PROXY', () => {
     replica.postJson('/api/auth/login', { email: 'nobody@example.com', password: 'wrong-password' }, headers)
   const warnings = ({ lines }: Replica) => lines.filter(line => line.includes('TRUST_PROXY'))
 
-  test('is warned of, once', async () => {
+  test('is logged as a warning once', async () => {
     const replica = await world.replica({ TRUST_PROXY: '' })
     await logIn(replica, {})
     expect(warnings(replica)).toHaveLength(0)
@@ -238,7 +238,7 @@ describe('X-Forwarded-For with an empty TRUST_PROXY', () => {
     expect(JSON.parse(warnings(replica)[0]!)).toMatchObject({ level: 40 })
   })
 
-  test('is no warning where a proxy is trusted', async () => {
+  test('is not logged where a proxy is trusted', async () => {
     const replica = await world.replica({ TRUST_PROXY: '192.0.2.1' })
     await logIn(replica, { 'X-Forwarded-For': '198.51.100.1' })
     expect(warnings(replica)).toHaveLength(0)

@@ -1,7 +1,7 @@
 import { beforeEach, expect, onTestFinished, test } from 'vitest'
 import { ADMIN_TOKEN, bearer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Of several replicas one does what must happen though nobody asks, and the others leave it to that one. */
+/** One of several replicas runs the background tasks, and the others leave them to it. */
 
 let world: World
 let replicas: [Replica, Replica]
@@ -30,7 +30,7 @@ const TASKS = [
   'subject_epochs',
 ]
 
-/** How often each task of a replica ended so. */
+/** How often each task of a replica had this outcome. */
 async function ended(replica: Replica, outcome: 'ok' | 'skipped' | 'failed'): Promise<number[]> {
   const { text } = await replica.get('/metrics', ADMIN_TOKEN)
   return TASKS.map(task => {
@@ -52,13 +52,13 @@ async function removed(replica: Replica, task: string): Promise<number> {
 const each = (count: number) => TASKS.map(() => count)
 const runAtOnce = () => Promise.all(replicas.map(({ maintenance }) => maintenance.run()))
 
-/** The one that does it, and the one that doesn't. */
+/** The replica that runs the tasks, and the one that doesn't. */
 async function roles(): Promise<[Replica, Replica]> {
   const [one, two] = replicas
   return (await ended(one, 'ok'))[0]! > 0 ? [one, two] : [two, one]
 }
 
-/** Sessions and more that ended long ago. */
+/** Rows, including sessions, that ended long ago. */
 async function leaveDead() {
   const customer = await replicas[0].signUp()
   const { access_token: token } = await customer.session()
@@ -70,7 +70,7 @@ async function leaveDead() {
 
 const left = async (table: string) => (await world.admin.query(`select 1 from assay.${table}`)).length
 
-test('one does every task, the other skips all, at every round, and both say so', async () => {
+test('one replica runs every task and the other skips all of them, in every round, and both count it', async () => {
   await leaveDead()
   for (let round = 1; round <= 3; round++) {
     await runAtOnce()
@@ -84,7 +84,7 @@ test('one does every task, the other skips all, at every round, and both say so'
   for (const table of ['sessions', 'idempotency_keys', 'one_time_tokens']) expect(await left(table)).toBe(0)
 })
 
-test('when the one that does it leaves, the other does it', async () => {
+test('when the replica that runs the tasks stops, the other takes over', async () => {
   await world.maintain()
   const [doer, other] = await roles()
   await doer.stop()
@@ -92,8 +92,8 @@ test('when the one that does it leaves, the other does it', async () => {
   expect(await ended(other, 'ok')).toEqual(each(1))
 })
 
-test('one that was killed is waited for as long as it might live, and no longer', async () => {
-  // Its name is before all others.
+test('the others wait for a killed replica until its lease would have ended, and no longer', async () => {
+  // Its id sorts before all others.
   await world.admin.query(
     `insert into assay.replicas (id, applied, max_staleness, seen_at) values ('', 0, 60000, assay.now())`,
   )
@@ -106,13 +106,13 @@ test('one that was killed is waited for as long as it might live, and no longer'
   expect(await ended(other, 'skipped')).toEqual(each(2))
 })
 
-test('where both take themselves for the one, what both find is done once', async () => {
+test('if both replicas run the tasks, each item is still done once', async () => {
   const customer = await replicas[0].signUp()
   await replicas[0].postJson('/api/secrets/rotate', {}, bearer(customer.accessToken))
   await leaveDead()
   const dead = await left('sessions')
   expect(dead).toBeGreaterThan(1)
-  // Neither hears of the other, whenever they poll.
+  // Neither replica sees the other, whenever they poll.
   await world.admin.query(`create function unseen() returns trigger language plpgsql as
     'begin new.seen_at := ''-infinity''; return new; end'`)
   await world.admin.query(
@@ -134,7 +134,7 @@ test('where both take themselves for the one, what both find is done once', asyn
   expect(retired.length).toBeGreaterThan(0)
 })
 
-test('where the database does not say who it is, each tries, and a task that fails is no other’s matter', async () => {
+test('if the replicas cannot be read, each one runs the tasks, and a failing task does not affect others', async () => {
   await world.admin.query('alter table assay.replicas rename to elsewhere')
   await runAtOnce()
   for (const replica of replicas) {
@@ -144,7 +144,7 @@ test('where the database does not say who it is, each tries, and a task that fai
   await world.admin.query('alter table assay.elsewhere rename to replicas')
 })
 
-test('of refresh keys a round looks at a thousand, and the next at those behind, so that each has its turn', async () => {
+test('a round checks a thousand refresh keys, and the next round continues behind them', async () => {
   await world.admin.query(
     `insert into assay.customers (id, email, password_hash, sealed_data_key)
     select substr(translate(md5(n::text), '0189', 'ghij'), 1, 16), n::text, '', '' from generate_series(1, 1500) as n`,
@@ -173,14 +173,14 @@ test('of refresh keys a round looks at a thousand, and the next at those behind,
   expect(await previous()).toEqual([waiting])
 })
 
-/** Parameters as they would be written out. */
+/** The statement with its parameters as literals. */
 const written = (statement: string, params: readonly unknown[] = []) =>
   statement.replace(/\$(\d+)/g, (_, n) => {
     const value = params[n - 1]
     return value === null || typeof value === 'number' ? String(value) : `'${value}'`
   })
 
-test('what is dead or aged is found by an index, so that what lives costs nothing, however much it is', async () => {
+test('dead and expired rows are found by an index, so that any number of live rows costs nothing', async () => {
   const asked: string[] = []
   const query: World['db']['query'] = (statement, params) => {
     asked.push(written(statement, params))

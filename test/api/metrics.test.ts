@@ -23,7 +23,7 @@ interface Sample {
   value: number
 }
 
-/** The Prometheus text format, as far as it is used here. */
+/** Parses the Prometheus text format, as far as it is used here. */
 async function samples(): Promise<Sample[]> {
   const lines = (await text()).split('\n').filter(line => line !== '' && !line.startsWith('#'))
   return lines.map(line => {
@@ -33,7 +33,7 @@ async function samples(): Promise<Sample[]> {
   })
 }
 
-/** The sum of what bears this name and these labels. */
+/** The sum of the series with this name and these labels. */
 async function metric(name: string, labels: Record<string, string> = {}): Promise<number> {
   const matching = (await samples()).filter(
     sample =>
@@ -42,21 +42,21 @@ async function metric(name: string, labels: Record<string, string> = {}): Promis
   return matching.reduce((sum, { value }) => sum + value, 0)
 }
 
-/** By how much it grows while this is done. */
+/** By how much the sum grows while `act` runs. */
 async function growth(name: string, labels: Record<string, string>, act: () => Promise<unknown>) {
   const before = await metric(name, labels)
   await act()
   return (await metric(name, labels)) - before
 }
 
-describe('the metrics are the operator’s', () => {
-  test('with the operator token they are read, as Prometheus wants them', async () => {
+describe('the metrics are for operators', () => {
+  test('the operator token can read them, in the format of Prometheus', async () => {
     const { status, headers } = await assay.get('/metrics', ADMIN_TOKEN)
     expect(status).toBe(200)
     expect(headers.get('content-type')).toMatch(/^text\/plain; version=0\.0\.4/)
   })
 
-  test('without it, or with a part of it, they are not', async () => {
+  test('a missing or incomplete token cannot', async () => {
     for (const token of [undefined, 'x', ADMIN_TOKEN.slice(0, -1), `${ADMIN_TOKEN}x`]) {
       const { status, text, headers } = await assay.get('/metrics', token)
       expect(status).toBe(401)
@@ -65,7 +65,7 @@ describe('the metrics are the operator’s', () => {
     }
   })
 
-  test('no credential of a customer opens them', async () => {
+  test('no customer credential can read them', async () => {
     const customer = await assay.signUp()
     for (const token of [customer.accessToken, customer.apiKey, customer.refreshToken])
       expect((await assay.get('/metrics', token)).status).toBe(401)
@@ -93,7 +93,7 @@ test('requests are counted by method, route and status, and timed by route', asy
   expect(await growth('assay_request_seconds_count', { route: '/api/keys' }, twice)).toBe(2)
 })
 
-test('verifications are counted by outcome: a yes, and why not', async () => {
+test('verifications are counted by outcome: accepted, or the reason for the refusal', async () => {
   const customer = await assay.signUp()
   const { access_token: token } = await customer.session()
   const counted = (outcome: string, act: () => Promise<unknown>) =>
@@ -113,7 +113,7 @@ test('verifications are counted by outcome: a yes, and why not', async () => {
   expect(await counted('expired', () => assay.verify(old))).toBe(1)
 })
 
-describe('refreshes are counted by what was decided', () => {
+describe('refreshes are counted by decision', () => {
   const NONE = {
     rotate: 0,
     renew: 0,
@@ -126,14 +126,17 @@ describe('refreshes are counted by what was decided', () => {
     target: 0,
   }
 
-  /** Of a replica's first scrape on: what begins with its first event is not seen to grow. */
+  /**
+   * Series exist from a replica's first scrape: the growth of a series that starts with its first event is not
+   * visible.
+   */
   async function decided(replica: Replica) {
     const { text } = await replica.get('/metrics', ADMIN_TOKEN)
     const found = text.matchAll(/^assay_refreshed_total\{outcome="(\w+)"\} (\d+)$/gm)
     return Object.fromEntries([...found].map(([, outcome, count]) => [outcome, Number(count)]))
   }
 
-  test('a reuse once, and what comes after it as of a session that has ended', async () => {
+  test('a reuse counts once, and later requests count as an ended session', async () => {
     const replica = await world.replica()
     expect(await decided(replica)).toEqual(NONE)
     const customer = await assay.signUp()
@@ -149,7 +152,7 @@ describe('refreshes are counted by what was decided', () => {
     expect(await decided(replica)).toEqual({ ...NONE, rotate: 2, reuse: 1, ended: 2 })
   })
 
-  test('everything else', async () => {
+  test('all other outcomes', async () => {
     const replica = await world.replica()
     const customer = await assay.signUp()
     const { refresh_token, session_id } = await customer.session()
@@ -176,7 +179,7 @@ describe('refreshes are counted by what was decided', () => {
   })
 })
 
-describe('503s are counted by why the state could not be known', () => {
+describe('503s are counted by the reason why the state is unknown', () => {
   type Asked = Pick<Replica, 'request'>
 
   const unavailable = async (replica: Asked) => {
@@ -201,7 +204,7 @@ describe('503s are counted by why the state could not be known', () => {
     expect([...(await unavailable(assay)).keys()]).toEqual(Object.keys(UNAVAILABLE))
   })
 
-  test('a state that is too old: at every endpoint, and each answer once', async () => {
+  test('stale state: at every endpoint, each answer once', async () => {
     const customer = await assay.signUp()
     const { access_token: token } = await customer.session()
     const database = holding(world.db)
@@ -223,7 +226,7 @@ describe('503s are counted by why the state could not be known', () => {
     expect(outage).toEqual({ sent: 6, grown: { change_feed: 5, not_ready: 1 } })
   })
 
-  test('a customer whose secrets do not open', async () => {
+  test('a customer whose secrets cannot be decrypted', async () => {
     const customer = await assay.signUp()
     await world.admin.query('update assay.customers set sealed_data_key = $2 where id = $1', [
       customer.id,
@@ -237,7 +240,7 @@ describe('503s are counted by why the state could not be known', () => {
     expect(broken).toEqual({ sent: 2, grown: { broken_record: 2 } })
   })
 
-  test('a database that is full', async () => {
+  test('a database with a full disk', async () => {
     const customer = await assay.signUp()
     await world.admin.query(`create function assay.refuse() returns trigger language plpgsql as
       $$ begin raise exception using errcode = '53100'; end $$`)
@@ -252,7 +255,7 @@ describe('503s are counted by why the state could not be known', () => {
   })
 })
 
-test('acts that take a number on the change feed are counted, and hardly wait when nobody else is there', async () => {
+test('acts that take a number on the change feed are counted, and hardly wait when they are alone', async () => {
   const customer = await assay.signUp()
   const { access_token: token, session_id } = await customer.session()
   const acts = async () => {
@@ -269,7 +272,7 @@ test('acts that take a number on the change feed are counted, and hardly wait wh
   expect(await growth('assay_change_feed_lock_wait_seconds_count', {}, issuing)).toBe(0)
 })
 
-test('it shows how old its state is, and what it keeps in memory', async () => {
+test('they show the age of the state and the entries in memory', async () => {
   const lonely = await makeWorld()
   try {
     const replica = await lonely.replica()
@@ -297,14 +300,14 @@ test('it shows how old its state is, and what it keeps in memory', async () => {
   }
 })
 
-test('it shows the pool: calls under way, and the connections that they share', async () => {
+test('they show the pool: running calls, and the connections that they share', async () => {
   expect(await metric('assay_database_connections')).toBe(world.url === undefined ? 1 : 10)
   const waiting = world.db.query('select pg_sleep(0.3)')
   expect(await metric('assay_database_calls')).toBeGreaterThanOrEqual(1)
   await waiting
 })
 
-test('no token, id, email or subject is in them', async () => {
+test('they contain no token, id, email or subject', async () => {
   const customer = await assay.signUp()
   const subject = `user-${randomBytes(6).toString('hex')}`
   const session = await customer.session({ subject })
@@ -320,7 +323,7 @@ test('no token, id, email or subject is in them', async () => {
     if (typeof secret === 'string' && secret.length > 6) expect(seen).not.toContain(secret)
 })
 
-test('a thousand paths that nobody foresaw make not one more label', async () => {
+test('a thousand unknown paths add no label', async () => {
   const anyRequest = async (i: number) => {
     const word = createHash('sha256').update(`${i}`).digest('hex').slice(0, 8)
     const paths = [`/${word}`, `/api/keys/${word}`, `/verify/${word}`, `/api/${word}?${word}=${word}`]
@@ -333,7 +336,7 @@ test('a thousand paths that nobody foresaw make not one more label', async () =>
   }
   const series = async () => (await samples()).map(({ name, labels }) => `${name} ${JSON.stringify(labels)}`)
   for (let i = 0; i < 20; i++) await anyRequest(i)
-  // The first reading is itself counted only in the next.
+  // The first scrape is only counted in the next one.
   await series()
   const before = await series()
   for (let i = 20; i < 1_020; i++) await anyRequest(i)

@@ -8,8 +8,9 @@ import { forgetBatches } from '../support/forget-batches.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /**
- * Damaged and forged tokens, told to the server as its users would: all of them by the batch, whose JSON can hold any
- * string, and those that can stand in a header at /verify. The same seed makes the same damage to another token.
+ * Sends damaged and forged tokens to the server as its users would: all of them in batches, whose JSON can contain
+ * any string,
+ * and those that fit in a header to /verify. The seed determines the damage, not the token.
  */
 
 const MUTATED = 10_000
@@ -28,7 +29,7 @@ afterAll(() => world.stop())
 
 const jsonByKey = () => ({ ...bearer(customer.apiKey), 'Content-Type': 'application/json' })
 
-/** Whether each is active to its own customer. */
+/** Whether each token is active for its own customer. */
 async function activities(tokens: string[]): Promise<boolean[]> {
   const active: boolean[] = []
   for (const batch of batches(tokens)) {
@@ -43,7 +44,7 @@ async function activities(tokens: string[]): Promise<boolean[]> {
   return active
 }
 
-/** Up to a hundred, and up to half of the MiB that a batch may have: JSON may write one character as six. */
+/** At most a hundred tokens and half of the batch limit of 1 MiB: JSON may write one character as six. */
 function* batches(tokens: string[]) {
   let batch: string[] = []
   let size = 0
@@ -59,12 +60,12 @@ function* batches(tokens: string[]) {
   yield batch
 }
 
-/** White space around a header's value is no part of it. */
+/** White space around a header's value is not part of it. */
 const fitsHeader = (token: string) => isHeaderValue(token) && token.trim() === token
 
 const verified = async (token: string) => (await ask(assay.app, '/verify', { headers: bearer(token) })).status
 
-/** What jose says with the same secret, type, algorithm and issuer, at the same time. */
+/** jose's verdict with the same secret, type, algorithm and issuer, at the same time. */
 async function joseAccepts(token: string, { secret, use }: Forger): Promise<boolean> {
   const expected = use === 'access' ? { issuer: 'http://assay.test' } : { audience: 'refresh' }
   const options = {
@@ -85,7 +86,7 @@ describe.each([
 ] as const)('of %s tokens', (use, seed) => {
   const half = MUTATED / 2
 
-  test(`${half} mutated without the key, by seed ${seed}, none is accepted`, {
+  test(`of ${half} tokens mutated without the key, with seed ${seed}, none is accepted`, {
     timeout: 60_000,
   }, async () => {
     const real = await forger(assay, customer, use)
@@ -104,7 +105,7 @@ describe.each([
     expect(asked).toBeGreaterThan(half / 2)
   })
 
-  test(`${FORGED / 2} odd ones with the right key, by seed ${seed}: whatever is accepted, jose accepts`, {
+  test(`of ${FORGED / 2} odd tokens with the right key, with seed ${seed}, every accepted one is accepted by jose`, {
     timeout: 60_000,
   }, async () => {
     const real = await forger(assay, customer, use)
@@ -118,12 +119,12 @@ describe.each([
       else onlyWe.push(describeCase(seed, i, token))
     }
     expect(onlyWe).toEqual([])
-    // The odd tokens must not be so odd that nothing is compared.
+    // Some odd tokens must be accepted, otherwise nothing is compared.
     expect(both).toBeGreaterThan(FORGED / 200)
     for (const [i, token] of tokens.entries()) {
       if (!fitsHeader(token)) continue
       const status = await verified(token)
-      // A refresh token is no access token, whoever signed it.
+      // A refresh token is not an access token, whoever signed it.
       expect(status, describeCase(seed, i, token)).toBe(active[i] && use === 'access' ? 200 : 401)
     }
   })
@@ -137,6 +138,6 @@ test('jose accepts what the server issues', async () => {
   }
 })
 
-/** Where to find it again; the token itself is not for printing. */
+/** Identifies the token for a failure message; the token itself must not be printed. */
 const describeCase = (seed: number, index: number, token: string) =>
   `seed ${seed}, number ${index}, ${token.length} characters`

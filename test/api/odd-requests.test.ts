@@ -2,7 +2,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { exchange, parseAnswer } from '../support/wire.ts'
 import { bearer, makeWorld, READER, type Replica, type World } from '../support/world.ts'
 
-/** Requests that @hono/node-server would refuse by itself: they get a request id, a log line and a count like any other. */
+/**
+ * Requests that @hono/node-server would refuse itself. They get a request id, a log line and a count like any other.
+ */
 
 let world: World
 let assay: Replica
@@ -70,7 +72,7 @@ test.each([
   expect(answer.headers['x-request-id']).toMatch(/^[\w-]{36}$/)
 })
 
-test('requests that cannot be read are all counted, and one of them is logged each second', async () => {
+test('unparsable requests are all counted, and one per second is logged', async () => {
   port = (await assay.serve()).port
   assay.clock.skip(1_000)
   const unread = () => assay.lines.map(line => JSON.parse(line)).filter(line => line.reason !== undefined)
@@ -94,7 +96,7 @@ test('the app also answers without a socket, under app.request()', async () => {
   const status = async (path: string, init?: RequestInit) => (await app.request(path, init)).status
   expect(await status('/healthz')).toBe(200)
   expect(await status('/nothing')).toBe(404)
-  expect(await status('/x/%2e%2e/healthz')).toBe(200) // A URL has no dot segments left.
+  expect(await status('/x/%2e%2e/healthz')).toBe(200) // A URL object contains no dot segments.
   expect(await status('/verify')).toBe(401)
   expect(await status('/verify/x?y=z')).toBe(401)
   expect(await status('/metrics', { headers: bearer(READER) })).toBe(200)

@@ -32,7 +32,7 @@ const list = async (secret: string, query = ''): Promise<Listed[]> =>
   (await assay.get(`/api/sessions${query}`, secret)).json.sessions
 const idsOf = (sessions: Listed[]) => sessions.map(({ id }) => id)
 
-/** The ids on every page, in order, from the first to the one without a cursor. */
+/** The ids on all pages in order, until a page has no cursor. */
 async function walk(secret: string, query: string): Promise<{ ids: string[]; pages: number }> {
   const ids: string[] = []
   let pages = 0
@@ -46,7 +46,7 @@ async function walk(secret: string, query: string): Promise<{ ids: string[]; pag
   throw new Error('the pages do not end')
 }
 
-test('a session is listed with what it may and when it ends, and without its tokens', async () => {
+test('a session is listed with its scopes and its expiry, and without its tokens', async () => {
   const customer = await assay.signUp()
   const body = { subject: 'ada', scope: 'read write', audience: ['a', 'b'], refresh: true }
   const headers = { ...bearer(customer.apiKey), 'User-Agent': 'phone' }
@@ -75,16 +75,16 @@ test('a session is listed with what it may and when it ends, and without its tok
   expect(text).not.toContain(issued.refresh_token.split('.')[2])
 })
 
-test('a cursor walks all of 120 sessions, newest first, without losing one or showing one twice', async () => {
+test('a cursor pages through all of 120 sessions, newest first, without losing or repeating one', async () => {
   const customer = await assay.signUp()
   const all = [claimsOf(customer.accessToken).sid]
   for (let i = 0; i < 120; i++) all.push((await customer.session({ subject: `user-${i}` })).session_id)
   const { ids, pages } = await walk(customer.accessToken, '')
   expect(pages).toBe(3)
-  // Of the last: two may have begun in the same millisecond.
+  // For the last assertion: two sessions may have begun in the same millisecond.
   expect(all.slice(-20)).toContain(ids[0])
   expect(ids.toSorted()).toEqual(all.toSorted())
-  // Many that began in the same millisecond are told apart by their ids.
+  // Ids distinguish sessions that began in the same millisecond.
   await world.admin.query(
     `update assay.sessions set issued_at = date_trunc('hour', issued_at) where customer_id = $1`,
     [customer.id],
@@ -97,7 +97,7 @@ test('a cursor walks all of 120 sessions, newest first, without losing one or sh
   }
 })
 
-test('a walk is not disturbed by sessions that begin and end meanwhile', async () => {
+test('sessions that begin and end while paging do not disturb it', async () => {
   const customer = await assay.signUp()
   const started: string[] = []
   for (let i = 0; i < 6; i++) started.push((await customer.session()).session_id)
@@ -109,7 +109,7 @@ test('a walk is not disturbed by sessions that begin and end meanwhile', async (
   expect([...shown, ...left].toSorted()).toEqual(started.toSorted())
 })
 
-test('sessions can be listed of one subject, whatever its name', async () => {
+test('sessions can be listed by subject, whatever its name', async () => {
   const customer = await assay.signUp()
   expect(await assay.get('/api/sessions?subject=', customer.accessToken)).toMatchObject({ status: 400 })
   const subjects = ['ada', 'Ada', 'ada ', 'a%', 'a_a', '名前', "o'brien", 'a&limit=1', '+49 30 1']
@@ -133,13 +133,13 @@ test.each([
   `cursor=${Buffer.from('12 ab cd').toString('base64url')}`,
   'offset=10',
   'subject=a&subject=b',
-])('a list asked for by %s is refused', async query => {
+])('a request for the list with %s is refused', async query => {
   const { accessToken } = await assay.signUp()
   const { status, json } = await assay.get(`/api/sessions?${query}`, accessToken)
   expect([status, json.error]).toEqual([400, 'invalid_request'])
 })
 
-test('ending a session refuses its tokens at once, here and elsewhere, and no others', async () => {
+test('ending a session refuses its tokens at once on every replica, and affects no others', async () => {
   const customer = await assay.signUp()
   const [gone, kept] = [await customer.session(), await customer.session()]
   const later = (await assay.refresh(gone.refresh_token)).json
@@ -157,7 +157,7 @@ test('ending a session refuses its tokens at once, here and elsewhere, and no ot
   expect((await end(customer.accessToken, gone.session_id)).status).toBe(404)
 })
 
-test('with wait=all an ended session is refused on every replica once the answer is there', async () => {
+test('with wait=all an ended session is refused on every replica once the answer has arrived', async () => {
   const customer = await assay.signUp()
   const session = await customer.session()
   expect((await other.verify(session.access_token)).status).toBe(200)
@@ -165,7 +165,7 @@ test('with wait=all an ended session is refused on every replica once the answer
   expect((await other.verify(session.access_token)).status).toBe(401)
 })
 
-test('a wait that is misspelt is refused before anything is ended', async () => {
+test('a misspelt wait is refused before anything is ended', async () => {
   const customer = await assay.signUp()
   const session = await customer.session()
   const { status, json } = await end(customer.accessToken, session.session_id, '?wait=al')
@@ -173,13 +173,13 @@ test('a wait that is misspelt is refused before anything is ended', async () => 
   expect((await assay.verify(session.access_token)).status).toBe(200)
 })
 
-test('a customer can end the very session it asks with', async () => {
+test('a customer can end the session that it uses for the request', async () => {
   const { accessToken } = await assay.signUp()
   expect((await end(accessToken, claimsOf(accessToken).sid)).status).toBe(204)
   expect((await assay.get('/api/sessions', accessToken)).status).toBe(401)
 })
 
-test('sessions that ended by themselves are not listed', async () => {
+test('expired sessions are not listed', async () => {
   const customer = await assay.signUp()
   const idle = await customer.session()
   const used = await customer.session()
@@ -191,7 +191,7 @@ test('sessions that ended by themselves are not listed', async () => {
   expect(ids).not.toContain(idle.session_id)
 })
 
-test("another customer's sessions are not to be seen, and can't be ended", async () => {
+test("another customer's sessions can be neither seen nor ended", async () => {
   const victim = await assay.signUp()
   const session = await victim.session({ subject: 'shared-name' })
   const stranger = await assay.signUp()
@@ -207,7 +207,7 @@ test("another customer's sessions are not to be seen, and can't be ended", async
 const keyWith = async (customer: Customer, scopes: string[]): Promise<string> =>
   (await assay.postJson('/api/keys', { scopes }, bearer(customer.accessToken))).json.api_key
 
-test('an API key sees to sessions if it has the scope for it, as Bearer or Basic', async () => {
+test('an API key can manage sessions if it has the scope for it, as Bearer or Basic', async () => {
   const customer = await assay.signUp()
   const session = await customer.session()
   const key = await keyWith(customer, ['assay:sessions'])
@@ -218,7 +218,7 @@ test('an API key sees to sessions if it has the scope for it, as Bearer or Basic
   expect((await assay.verify(session.access_token)).status).toBe(401)
 })
 
-test('an API key without that scope is refused, and told which it lacks', async () => {
+test('an API key without that scope is refused, with an error that names the scope', async () => {
   const customer = await assay.signUp()
   const session = await customer.session()
   for (const scopes of [['*'], ['read'], []]) {

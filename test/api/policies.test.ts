@@ -11,7 +11,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** What one customer's tokens and sessions may be, in place of the server's settings. */
+/** Limits for one customer's tokens and sessions that replace the server's settings. */
 
 let world: World
 let here: Replica
@@ -61,7 +61,7 @@ describe('a policy', () => {
     key_max_age: 7 * DAY,
   }
 
-  test('is shown as it was set, and what it leaves out is not there', async () => {
+  test('is returned as it was set, without the members that it omits', async () => {
     const { id } = await here.signUp()
     expect((await read(id)).json).not.toHaveProperty('policy')
     const whole = await put(id, { ...WHOLE, scopes: [...WHOLE.scopes, ...WHOLE.scopes] })
@@ -73,7 +73,7 @@ describe('a policy', () => {
     expect((await put(id, {})).json).not.toHaveProperty('policy')
   })
 
-  test('is in the audit, with who set it', async () => {
+  test('is in the audit, with its operator', async () => {
     const customer = await ruled({ scopes: ['a', 'b'], refresh_policy: 'strict' })
     const { json } = await here.get(`/admin/audit?customer=${customer.id}&type=customer.policy_set`, ALICE)
     expect(json.events).toMatchObject([
@@ -82,7 +82,7 @@ describe('a policy', () => {
     expect(Object.keys(json.events[0].detail)).toHaveLength(2)
   })
 
-  test('is not set over a change that came between', async () => {
+  test('is not set if another change came first', async () => {
     const { id } = await here.signUp()
     const tag = (await read(id)).headers.get('etag')!
     expect((await put(id, { key_max_age: 3_600 }, { 'If-Match': tag })).status).toBe(200)
@@ -91,7 +91,7 @@ describe('a policy', () => {
     expect((await read(id)).json.policy).toEqual({ key_max_age: 3_600 })
   })
 
-  test('is refused to who only reads, and for a customer that is not there', async () => {
+  test('is refused for a read-only operator and for a missing customer', async () => {
     const { id } = await here.signUp()
     expect((await put(id, {}, bearer(READER))).status).toBe(403)
     expect((await put(id, {}, bearer('nobody'))).status).toBe(401)
@@ -118,21 +118,21 @@ describe('a policy', () => {
     [{ key_max_age: null }, 'whole seconds'],
     [{ keyMaxAge: 3_600 }, 'only these'],
     [[], 'a JSON object'],
-  ])('%j is refused with what it should be', async (policy, why) => {
+  ])('%j is refused, and the error says what is allowed', async (policy, why) => {
     const { id } = await here.signUp()
     const { status, json } = await put(id, policy)
     expect({ status, error: json.error }).toEqual({ status: 400, error: 'invalid_request' })
     expect(json.detail).toContain(why)
   })
 
-  // The server's: 5m, at most 15m; 30d idle, 90d in all.
+  // The server's defaults: 5m, at most 15m; sessions 30d idle, 90d in total.
   test.each([
     [{ access_token_ttl: 901 }, 'max_access_token_ttl, which is 900 s'],
     [{ access_token_ttl: 61, max_access_token_ttl: 60 }, 'which is 60 s'],
     [{ access_token_ttl: 61, refresh_token_ttl: 60 }, 'refresh_token_ttl, which is 60 s'],
     [{ refresh_token_ttl: 91 * DAY }, 'session_max_ttl'],
     [{ max_access_token_ttl: 3_601, session_max_ttl: 3_600 }, 'session_max_ttl'],
-  ])('%j, which something else would cut, is refused', async (policy, why) => {
+  ])('%j, which another limit would cap, is refused', async (policy, why) => {
     const { id } = await here.signUp()
     const { status, json } = await put(id, policy)
     expect(status).toBe(400)
@@ -141,7 +141,7 @@ describe('a policy', () => {
 })
 
 describe('lifetimes', () => {
-  test('a token lives as long as is usual for its customer, and nobody gets more than the most', async () => {
+  test('a token has its customer’s default lifetime, and no request gets more than the maximum', async () => {
     const customer = await ruled({ access_token_ttl: 1_200, max_access_token_ttl: 3_600 })
     expect((await customer.issue()).json.expires_in).toBe(1_200)
     expect((await customer.issue({ expires_in: 3_600 })).json.expires_in).toBe(3_600)
@@ -156,7 +156,7 @@ describe('lifetimes', () => {
     expect((await (await here.signUp()).issue({ expires_in: 901 })).status).toBe(400)
   })
 
-  test('the most cuts what is usual on the server', async () => {
+  test('the maximum caps the server’s default', async () => {
     const customer = await ruled({ max_access_token_ttl: 60 })
     expect((await customer.issue()).json.expires_in).toBe(60)
     const form = { grant_type: 'client_credentials' }
@@ -164,7 +164,7 @@ describe('lifetimes', () => {
     expect((await logIn(there, customer)) as object).toMatchObject({ expires_in: 60 })
   })
 
-  test('of a session that began before, the next token is as short as the new most', async () => {
+  test('the next token of an earlier session is capped at the new maximum', async () => {
     const customer = await here.signUp()
     const { refresh_token } = await customer.session({ expires_in: 600 })
     await set(customer, { max_access_token_ttl: 30 })
@@ -175,7 +175,7 @@ describe('lifetimes', () => {
     expect((await refreshed(short.refresh_token)).expires_in).toBe(600)
   })
 
-  test('a session ends when it lay idle, or lasted, as long as its customer’s may', async () => {
+  test('a session ends after its customer’s idle time or absolute lifetime', async () => {
     const customer = await ruled({ refresh_token_ttl: 3_600, session_max_ttl: 5_400 })
     const idle = await customer.session()
     let { refresh_token } = await customer.session()
@@ -190,7 +190,7 @@ describe('lifetimes', () => {
     expect((await there.refresh(last.refresh_token)).json.error).toBe('invalid_grant')
   })
 
-  test('a session that began before lies idle as its customer’s do now', async () => {
+  test('an earlier session gets its customer’s new idle time', async () => {
     const customer = await here.signUp()
     const { refresh_token } = await customer.session()
     await set(customer, { refresh_token_ttl: 3_600 })
@@ -199,7 +199,7 @@ describe('lifetimes', () => {
     expect(idleEnd - claimsOf(next.refresh_token).iat).toBe(3_600)
   })
 
-  test('a retry with its Idempotency-Key is held to the most too', async () => {
+  test('a retry with its Idempotency-Key is capped at the maximum too', async () => {
     const customer = await here.signUp()
     const body = { subject: 'u', refresh: true, expires_in: 600 }
     const headers = { 'Idempotency-Key': 'k-1' }
@@ -212,7 +212,7 @@ describe('lifetimes', () => {
 })
 
 describe('scopes', () => {
-  test('no token carries what its customer may not, whatever its API key may', async () => {
+  test('no token gets a scope that its customer may not have, whatever its API key allows', async () => {
     const customer = await ruled({ scopes: ['read', 'list'] })
     expect((await customer.issue({ scope: 'read' })).json.scope).toBe('read')
     const over = await customer.issue({ scope: 'read write' })
@@ -225,7 +225,7 @@ describe('scopes', () => {
     expect(ofThis).toHaveLength(1)
   })
 
-  test('unasked, a token has those of its API key that are left', async () => {
+  test('by default a token has those scopes of its API key that remain allowed', async () => {
     const customer = await ruled({ scopes: ['read', 'list'] })
     const { json } = await here.postJson(
       '/api/keys',
@@ -236,7 +236,7 @@ describe('scopes', () => {
     expect(issued.json.scope).toBe('list read')
   })
 
-  test('a session that had more goes on with what is left, and can’t be asked for the rest', async () => {
+  test('a session with more scopes continues with the remaining ones, and the others cannot be requested', async () => {
     const customer = await here.signUp()
     const { refresh_token, access_token } = await customer.session()
     await set(customer, { scopes: ['read'] })
@@ -251,7 +251,7 @@ describe('scopes', () => {
     expect(claimsOf((await refreshed(next.refresh_token)).access_token).scope).toBe('read write')
   })
 
-  test('a session that is left none of its scopes is refused, and goes on when it is left one', async () => {
+  test('a session without any remaining scope is refused, and continues once it has one again', async () => {
     const customer = await here.signUp()
     const { refresh_token } = await customer.session()
     await set(customer, { scopes: ['list'] })
@@ -266,14 +266,14 @@ describe('scopes', () => {
     expect((await refreshed(refresh_token)).scope).toBe('write')
   })
 
-  test('a session that never had a scope is refreshed, whatever the policy', async () => {
+  test('a session that never had a scope can be refreshed, whatever the policy', async () => {
     const customer = await ruled({ scopes: ['list'] })
     const { json } = await customer.issue({ subject: 'user-1', refresh: true })
     expect(json).not.toHaveProperty('scope')
     expect(await refreshed(json.refresh_token)).not.toHaveProperty('scope')
   })
 
-  test('the account’s own sessions keep theirs', async () => {
+  test('the account’s own sessions keep their scopes', async () => {
     const customer = await ruled({ scopes: ['read'] })
     const { access_token, refresh_token } = await logIn(there, customer)
     expect((await there.get('/api/keys', access_token)).status).toBe(200)
@@ -283,7 +283,7 @@ describe('scopes', () => {
 })
 
 describe('the refresh policy', () => {
-  test('strict: a token that was used is a thief’s at once', async () => {
+  test('strict: reuse of a token is treated as theft at once', async () => {
     const customer = await ruled({ refresh_policy: 'strict' })
     const { refresh_token } = await customer.session()
     expect((await there.refresh(refresh_token)).status).toBe(200)
@@ -292,7 +292,7 @@ describe('the refresh policy', () => {
     for (let i = 0; i < 2; i++) expect((await there.refresh(other.refresh_token)).status).toBe(200)
   })
 
-  test('grace_only: a lost answer is answered again for as long as the grace, and no longer', async () => {
+  test('grace_only: a lost answer can be retried within the grace, and no longer', async () => {
     const customer = await ruled({ refresh_policy: 'grace_only' })
     const { refresh_token } = await customer.session()
     const lost = await refreshed(refresh_token)
@@ -309,7 +309,10 @@ describe('the age of secrets', () => {
     )
   const FIRST = ['access 1', 'refresh 1']
 
-  /** Customers whose secrets are rotated every hour, as rows: theirs don't open, which is no matter of when their turn is. */
+  /**
+   * Rows of customers whose secrets are rotated every hour. The secrets cannot be decrypted, which doesn't affect
+   * their schedule.
+   */
   const plantHasty = (own: World, many: number) =>
     own.admin.query(
       `with planted as (
@@ -323,7 +326,7 @@ describe('the age of secrets', () => {
       [many],
     )
 
-  test('each customer’s are rotated by its own, or else by KEY_MAX_AGE', async () => {
+  test('each customer’s secrets are rotated by its own setting, or else by KEY_MAX_AGE', async () => {
     const [week, never, usual] = await Promise.all([
       ruled({ key_max_age: 7 * DAY }),
       ruled({ key_max_age: 0 }),
@@ -341,7 +344,7 @@ describe('the age of secrets', () => {
     expect(await versions(never)).toEqual(FIRST)
   })
 
-  test('the oldest come first, however many customers rotate every hour', async () => {
+  test('the oldest are rotated first, however many customers rotate every hour', async () => {
     const own = await makeWorld()
     onTestFinished(() => own.stop())
     const keeper = await own.replica()
@@ -353,7 +356,7 @@ describe('the age of secrets', () => {
     expect(await versions(old, keeper)).toContain('access 2')
   })
 
-  test('a customer’s own counts where KEY_MAX_AGE is 0', async () => {
+  test('a customer’s own setting also applies when KEY_MAX_AGE is 0', async () => {
     const own = await makeWorld({ KEY_MAX_AGE: '0s' })
     onTestFinished(() => own.stop())
     const keeper = await own.replica()

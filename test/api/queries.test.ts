@@ -13,7 +13,7 @@ import type { TestDatabase } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 import { openTestDatabase } from '../support/world.ts'
 
-/** What drizzle builds, and what is written in SQL over its schema, as they reach the database and come back. */
+/** drizzle's queries and SQL over its schema, as they reach the database and as results come back. */
 
 let database: TestDatabase
 
@@ -32,10 +32,10 @@ const insertKey = query('insertKey', (db, { id, checkValue }: Params<{ id: strin
   db.insert(masterKeys).values({ id, checkValue }).returning({ id: masterKeys.id }),
 )
 
-/** Everything of an error that a log could show. */
+/** Every part of an error that a log could show. */
 const shown = (error: unknown) => inspect(error, { depth: 10, showHidden: true })
 
-test('a query that breaks a constraint says which, and neither its SQL nor its parameters', async () => {
+test('a query that breaks a constraint names it, and reveals neither its SQL nor its parameters', async () => {
   expect(await insertKey(database.db, { id: 'twice', checkValue: 'sensitive' })).toEqual([{ id: 'twice' }])
   const error = await errorOf(insertKey(database.db, { id: 'twice', checkValue: 'sensitive' }))
   expect(error).toBeInstanceOf(DatabaseError)
@@ -43,7 +43,7 @@ test('a query that breaks a constraint says which, and neither its SQL nor its p
   expect(shown(error)).not.toMatch(/sensitive|twice|insert into/)
 })
 
-/** A database that was there a moment ago. */
+/** A database that has just stopped. */
 async function lostDatabase(): Promise<Database> {
   if (database.url === undefined) {
     const db = await open({ folder: 'memory://' })
@@ -60,13 +60,13 @@ async function lostDatabase(): Promise<Database> {
   return db
 }
 
-test('a query to a database that is gone says that the state is unknown, and nothing of what it was', async () => {
+test('a query to a stopped database reports an unknown state, and reveals nothing of the query', async () => {
   const error = await errorOf(findLogin(await lostDatabase(), { email: 'sensitive@example.com' }))
   expect(error).toBeInstanceOf(Unavailable)
   expect(shown(error)).not.toMatch(/sensitive|select /)
 })
 
-test('a query goes to the database that it is called with, under its own name', async () => {
+test('a query runs on the database that it is called with, under its own name', async () => {
   const texts: string[] = []
   const values: Database['values'] = (text, params) => {
     texts.push(text)
@@ -79,7 +79,7 @@ test('a query goes to the database that it is called with, under its own name', 
   expect(statementName('select 1')).toBeUndefined()
 })
 
-test('values keep their types on the way there and back', async () => {
+test('values keep their types in both directions', async () => {
   const insert = query(
     'insert',
     (
@@ -111,7 +111,7 @@ test('values keep their types on the way there and back', async () => {
   })
 })
 
-test('a param that is used twice is sent once, and one that is missing is null', async () => {
+test('a repeated parameter is sent once, and a missing one is null', async () => {
   const sent: unknown[] = []
   const db: Pick<Database, 'query'> = {
     query(text, params) {
@@ -126,7 +126,7 @@ test('a param that is used twice is sent once, and one that is missing is null',
   expect(sent).toEqual([[2, null]])
 })
 
-test('a value where a param belongs is refused, without the value', () => {
+test('a value in place of a parameter is refused, and the error does not contain it', () => {
   const made = prepared('made')(sql`select ${'sensitive'}::text`)
   expect(() => made(database.db, {})).toThrow('made: a value stands where a param belongs')
 })
@@ -134,7 +134,7 @@ test('a value where a param belongs is refused, without the value', () => {
 const countPrepared = prepared('countPrepared')<{ name: string }, { many: number }>(sql`
   select count(*)::int as many from pg_prepared_statements where strpos(statement, ${param('name')}) > 0`)
 
-test('a statement is parsed once on each connection, however often it runs, and whatever it answers', async () => {
+test('a statement is parsed once per connection, however often it runs and whatever it returns', async () => {
   const connection = database.db.connection(5_000)
   onTestFinished(() => connection.close())
   const divide = prepared('divide')<{ by: number }, { result: number }>(
@@ -146,7 +146,7 @@ test('a statement is parsed once on each connection, however often it runs, and 
   expect(await countPrepared(connection, { name: 'divide' })).toEqual([{ many: 1 }])
 })
 
-test('the embedded database fills no more than 16 MB with zeros when it opens', async () => {
+test('opening the embedded database writes no more than 16 MB of zeros', async () => {
   const [row] = await database.db.query<{ shared_buffers: string }>('show shared_buffers')
   expect(row).toEqual({ shared_buffers: database.db.kind === 'embedded' ? '16MB' : expect.any(String) })
 })

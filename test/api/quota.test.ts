@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** How many tokens a customer may be issued in a minute, and how often its sessions may be refreshed. */
+/** How many tokens a customer may be issued per minute, and how often its sessions may be refreshed. */
 
 let world: World
 let assay: Replica
@@ -25,7 +25,7 @@ const setPolicy = async (customer: Customer, body: object) => {
   expect(status).toBe(200)
 }
 
-test('a customer that has used up its tokens is told until when, and others are not affected', async () => {
+test('a customer without tokens left is told when to retry, and others are not affected', async () => {
   const [busy, quiet] = [await assay.signUp(), await assay.signUp()]
   expect(await statuses(6, () => busy.issue())).toEqual([200, 200, 200, 200, 200, 429])
   const { status, headers, json } = await busy.issue()
@@ -41,7 +41,7 @@ test('a customer that has used up its tokens is told until when, and others are 
   expect((await quiet.issue()).status).toBe(200)
 })
 
-test('a minute after the first there are as many again', async () => {
+test('a minute later the full number is available again', async () => {
   const customer = await assay.signUp()
   await statuses(5, () => customer.issue())
   expect((await customer.issue()).status).toBe(429)
@@ -51,7 +51,7 @@ test('a minute after the first there are as many again', async () => {
   expect((await customer.issue()).status).toBe(200)
 })
 
-test("an operator's number holds at once, and the server's again once it is taken back", async () => {
+test("an operator's limit applies at once, and the server's again once it is removed", async () => {
   const customer = await assay.signUp()
   await statuses(5, () => customer.issue())
   await setPolicy(customer, { tokens_per_minute: 8 })
@@ -77,7 +77,7 @@ test('sessions, client_credentials and a retried start count like tokens', async
   expect([started.status, granted.status]).toEqual([429, 429])
 })
 
-test('one session can not use up the refreshes of the others', async () => {
+test('one session cannot use up the refreshes of the others', async () => {
   const customer = await assay.signUp()
   await setPolicy(customer, { tokens_per_minute: 1_000 })
   const [one, other] = [await customer.session(), await customer.session()]
@@ -99,7 +99,7 @@ test('one session can not use up the refreshes of the others', async () => {
   expect((await refresh()).status).toBe(200)
 })
 
-test("all sessions of a customer together have the customer's number of refreshes", async () => {
+test("all sessions of a customer together have the customer's limit of refreshes", async () => {
   const customer = await assay.signUp()
   await setPolicy(customer, { tokens_per_minute: 3 })
   const sessions = [await customer.session(), await customer.session(), await customer.session()]
@@ -110,7 +110,7 @@ test("all sessions of a customer together have the customer's number of refreshe
 })
 
 test.each(['session', 'customer'])(
-  'whoever uses up the limit of the %s does not keep the owner of a stolen token from being heard',
+  'using up the limit of the %s does not keep the owner of a stolen token from ending its session',
   async limit => {
     const customer = await assay.signUp()
     await setPolicy(customer, { tokens_per_minute: limit === 'session' ? 1_000 : 20 })
@@ -121,7 +121,7 @@ test.each(['session', 'customer'])(
       next = answer.json.refresh_token ?? next
       return answer
     }
-    // A thief who refreshes until he is refused.
+    // A thief who refreshes until it is refused.
     for (let status = 200; status === 200; ) ({ status } = await refresh())
     expect((await refresh()).status).toBe(429)
     const { status, json } = await assay.refresh(stolen)
@@ -131,7 +131,7 @@ test.each(['session', 'customer'])(
   },
 )
 
-test('an older token is let through once a minute, and a session has few of them', async () => {
+test('older tokens are exempt once a minute, and only a few per session', async () => {
   const customer = await assay.signUp()
   await setPolicy(customer, { tokens_per_minute: 1_000 })
   const tokens = [(await customer.session()).refresh_token as string]

@@ -16,14 +16,14 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** A replica that knows no customer yet, and whose loads can be held back and counted. */
+/** A replica that has cached no customer yet, whose loads can be held back and counted. */
 async function coldReplica(settings = {}) {
   const database = holding(world.db)
   const replica = await replicaOn(world, database.db, settings)
   return { replica, database, loads: () => database.asked(LOADER) }
 }
 
-/** A customer with a token of its own. */
+/** A customer with its own token. */
 async function holder() {
   const customer = await here.signUp()
   const { access_token } = await customer.session()
@@ -33,7 +33,7 @@ async function holder() {
 const setState = (id: string, state: string) =>
   world.admin.query('update assay.customers set state = $1 where id = $2', [state, id])
 
-test('H23 a record that was read before a change and comes after it is not used', async () => {
+test('H23 a record read before a change is not used if it arrives after the change', async () => {
   const { customer, token } = await holder()
   const { replica, database, loads } = await coldReplica()
   const held = database.hold(LOADER)
@@ -47,7 +47,7 @@ test('H23 a record that was read before a change and comes after it is not used'
   expect(loads()).toBe(2)
 })
 
-test('H23 a record that comes before the poll that brings a change is gone with the poll', async () => {
+test('H23 a record that arrives before the poll with a change is dropped by that poll', async () => {
   const { customer, token } = await holder()
   const { replica } = await coldReplica()
   expect((await replica.verify(token)).status).toBe(200)
@@ -61,7 +61,7 @@ test('H23 a record that comes before the poll that brings a change is gone with 
   expect((await replica.verify(token)).status).toBe(200)
 })
 
-test('H23 a record read before everything was read anew is not used', async () => {
+test('H23 a record read before a full reload is not used', async () => {
   const { customer, token } = await holder()
   await publishCustomer(world, customer.id, [])
   const { replica, database } = await coldReplica()
@@ -69,7 +69,7 @@ test('H23 a record read before everything was read anew is not used', async () =
   const verified = replica.verify(token)
   await held.has
   await setState(customer.id, 'disabled')
-  // As a backup that was put back: the counter is lower than what the load has seen.
+  // As after restoring a backup: the counter is lower than the one that the load has seen.
   await world.admin.query(
     `with back as (update assay.change_feed set seq = seq - 1 returning seq)
     delete from assay.revocations r using back where r.seq > back.seq`,
@@ -92,7 +92,7 @@ test('H23 a record from a server on another timeline is not used', async () => {
   expect((await replica.verify(token)).status).toBe(200)
 })
 
-test('a customer that changes at every read is unknown, not refused, and known again after', async () => {
+test('a customer that changes on every read is unknown, not refused, and known again afterwards', async () => {
   const { customer, token } = await holder()
   const { replica, database, loads } = await coldReplica()
   let held = database.hold(LOADER)
@@ -111,7 +111,7 @@ test('a customer that changes at every read is unknown, not refused, and known a
   expect((await replica.verify(token)).status).toBe(200)
 })
 
-/** A second access key, as a rotation will make it: nothing is narrowed, so nothing is published. */
+/** A second access key as created by a rotation: nothing is narrowed, so nothing is published. */
 async function rotate(customerId: string) {
   const [row] = await world.admin.query<{ sealed: Uint8Array }>(
     'select sealed_data_key as sealed from assay.customers where id = $1',
@@ -135,7 +135,7 @@ async function rotate(customerId: string) {
   )
 }
 
-test('a key that is newer than the record is loaded once, and the older one still verifies', async () => {
+test('a key newer than the record is loaded once, and the older one still verifies', async () => {
   const { customer, token } = await holder()
   const { replica, loads } = await coldReplica()
   expect((await replica.verify(token)).status).toBe(200)
@@ -150,7 +150,7 @@ test('a key that is newer than the record is loaded once, and the older one stil
   expect(loads()).toBe(2)
 })
 
-test('many that wait for the same customer share one read', async () => {
+test('concurrent requests for the same customer share one read', async () => {
   const { token } = await holder()
   const { replica, loads } = await coldReplica()
   const answers = await Promise.all(Array.from({ length: 50 }, () => replica.verify(token)))
@@ -158,7 +158,7 @@ test('many that wait for the same customer share one read', async () => {
   expect(loads()).toBe(1)
 })
 
-test('a newer key that many ask for while an older read is under way is found by all of them', async () => {
+test('a newer key that many request during an older read is found by all of them', async () => {
   const { customer, token } = await holder()
   const { replica, database, loads } = await coldReplica()
   const held = database.hold(LOADER)
@@ -173,7 +173,7 @@ test('a newer key that many ask for while an older read is under way is found by
   expect(loads()).toBe(2)
 })
 
-test('a kid that we made and whose key is gone costs one read, however often it comes', async () => {
+test('a valid kid whose key no longer exists costs one read, however often it is used', async () => {
   const { customer, token } = await holder()
   const { replica, loads } = await coldReplica()
   expect((await replica.verify(token)).status).toBe(200)
@@ -186,7 +186,7 @@ test('a kid that we made and whose key is gone costs one read, however often it 
   expect((await replica.verify(token)).status).toBe(200)
 })
 
-test('a row that does not open is unknown, and concerns nobody else', async () => {
+test('a row that cannot be decrypted is unknown, and affects nobody else', async () => {
   const [broken, other] = [await holder(), await holder()]
   const { replica } = await coldReplica()
   await world.admin.query(

@@ -17,7 +17,7 @@ afterAll(() => world.stop())
 
 const ROOT = join(import.meta.dirname, '../..')
 
-/** By name, as the document declares them. */
+/** By name, as declared in the document. */
 const ASSETS = membersAt('paths', '/docs/{asset}', 'parameters', '0', 'schema').enum as string[]
 const FILES = ['/openapi.yaml', '/docs', ...ASSETS.map(name => `/docs/${name}`)]
 
@@ -36,7 +36,7 @@ describe('GET /openapi.yaml', () => {
 })
 
 describe('GET /docs', () => {
-  test('is a page that runs nothing but files of this server, and is framed by nobody', async () => {
+  test('is a page that runs only scripts of this server and cannot be framed', async () => {
     const { headers } = await assay.get('/docs')
     expect(headers.get('content-type')).toBe(TYPES.html)
     expect(headers.get('content-security-policy')?.split('; ')).toEqual([
@@ -51,7 +51,7 @@ describe('GET /docs', () => {
     ])
   })
 
-  test('names its files relative to itself, and every one of them is there', async () => {
+  test('refers to its files by relative paths, and all of them exist', async () => {
     const { text } = await assay.get('/docs')
     const named = [...text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, url]) => url!)
     const files = named.filter(url => url !== 'data:,')
@@ -59,12 +59,12 @@ describe('GET /docs', () => {
     for (const url of files) expect((await assay.get(`/${url}`)).status).toBe(200)
   })
 
-  test('has no script, style or handler of its own in it, which its policy would refuse', async () => {
+  test('has no inline script, style or handler, which its policy would block', async () => {
     const { text } = await assay.get('/docs')
     expect(text).not.toMatch(/<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|javascript:/i)
   })
 
-  test('shows the document that stands beside it, and can send no call', async () => {
+  test('shows the document next to it, and can send no request', async () => {
     const { text } = await assay.get('/docs/page.js')
     expect(text).toMatch(/url: 'openapi\.yaml'/)
     expect(text).toMatch(/supportedSubmitMethods: \[\]/)
@@ -72,7 +72,7 @@ describe('GET /docs', () => {
 })
 
 describe.each(FILES)('%s', path => {
-  test('says what it is, and that it is nothing else', async () => {
+  test('is sent with its media type and its security headers', async () => {
     const { headers } = await assay.get(path)
     const ending = path === '/docs' ? 'html' : path.slice(path.lastIndexOf('.') + 1)
     expect(headers.get('content-type')).toBe(TYPES[ending] ?? 'application/yaml')
@@ -81,7 +81,7 @@ describe.each(FILES)('%s', path => {
     expect(headers.get('cache-control')).toBe('no-cache')
   })
 
-  test('comes once: who has it is told so', async () => {
+  test('is not sent again to a client that has it', async () => {
     const tag = (await assay.get(path)).headers.get('etag')!
     for (const known of [tag, `"other", ${tag}`, '*']) {
       const { status, text, headers } = await assay.get(path, undefined, { 'If-None-Match': known })
@@ -90,7 +90,7 @@ describe.each(FILES)('%s', path => {
     expect((await assay.get(path, undefined, { 'If-None-Match': '"other"' })).status).toBe(200)
   })
 
-  test('comes packed to who can unpack it', async () => {
+  test('is compressed for clients that can decompress it', async () => {
     const plain = await assay.get(path, undefined, { 'Accept-Encoding': 'gzip;q=0, br' })
     expect(plain.headers.get('content-encoding')).toBeNull()
     const packed = await ask(assay.app, path, { headers: { 'Accept-Encoding': 'br, gzip' } })
@@ -102,7 +102,7 @@ describe.each(FILES)('%s', path => {
   })
 })
 
-test('no other file is served, whatever the path says', async () => {
+test('no other file is served, whatever the path', async () => {
   const others = [
     ...['..', '../openapi.yaml', '../package.json', '../../etc/passwd', 'swagger-ui.css/', '/swagger-ui.css'],
     ...['..%2fpackage.json', '..%2f..%2f..%2fpackage.json', '%2e%2e%2fopenapi.yaml', '%2fetc%2fpasswd'],
@@ -113,7 +113,7 @@ test('no other file is served, whatever the path says', async () => {
     expect([other, (await assay.get(`/docs/${other}`)).status]).toEqual([other, 404])
 })
 
-test('what is shown is installed where nothing for development is', () => {
+test('the page’s files are installed without development dependencies', () => {
   const { dependencies } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   expect(Object.keys(dependencies)).toContain('swagger-ui-dist')
 })

@@ -5,7 +5,7 @@ import { type Answer, type Customer, makeWorld, type Replica, type World } from 
 
 const ROUNDS = trials(300, 30)
 const TABS = 32
-/** Each on a session of its own, so many at once. */
+/** How many sessions race at the same time. */
 const ABREAST = 4
 const RACES = trials(10_000)
 const HOUR = 3_600_000
@@ -25,10 +25,10 @@ afterAll(() => world.stop())
 
 const CVES = '(CVE-2026-53517, CVE-2026-1035, CVE-2026-126280)'
 
-test(`H30 ${TABS} refreshes of one token at once are one rotation and the same answer for all ${CVES}`, () =>
+test(`H30 ${TABS} concurrent refreshes of one token are one rotation and get the same answer ${CVES}`, () =>
   rotatesOncePerRound([one]))
 
-test(`H30 ${TABS} refreshes of one token at once, at two replicas, are one rotation ${CVES}`, () =>
+test(`H30 ${TABS} concurrent refreshes of one token on two replicas are one rotation ${CVES}`, () =>
   rotatesOncePerRound([one, two]))
 
 async function rotatesOncePerRound(replicas: Replica[]) {
@@ -43,7 +43,7 @@ async function rotatesOncePerRound(replicas: Replica[]) {
   })
 }
 
-/** Presents one token in every tab at once. Answers its one successor. */
+/** Presents one token in every tab at once. Returns its one successor. */
 async function race(token: string, replicas: Replica[]): Promise<string> {
   const tabs = Array.from({ length: TABS }, (_, tab) => replicas[tab % replicas.length]!.refresh(token))
   const answers = await Promise.all(tabs)
@@ -55,7 +55,7 @@ async function race(token: string, replicas: Replica[]): Promise<string> {
   return successors[0]!
 }
 
-test(`H31 nothing of a session lives on once its reuse was answered, whoever refreshes meanwhile, in ${RACES} races`, async () => {
+test(`H31 no token of a session is valid once its reuse was answered, whatever refreshes ran at that time, in ${RACES} races`, async () => {
   const random = randomFrom(SEED)
   for (let races = 0; races < RACES; races += ABREAST)
     await Promise.all(Array.from({ length: ABREAST }, () => raceReuse(Math.floor(random() * 8) / 2)))
@@ -73,7 +73,7 @@ async function raceReuse(when: number) {
   await expectEndedBy(id, granted.length)
 }
 
-/** A client refreshes in two tabs, turn after turn; the stolen token comes into the turn number `when`. */
+/** A client refreshes in two tabs turn by turn; the stolen token arrives in turn `when`. */
 async function reuseAgainstRefreshes(stolen: string, current: string, when: number) {
   let answered = false
   let reused: Promise<Answer> | undefined
@@ -115,7 +115,7 @@ async function expectRefused(refreshTokens: string[]) {
   }
 }
 
-/** The reuse is the last thing that happened, and all that was granted is there. */
+/** The reuse is the last event, and every granted refresh has one. */
 async function expectEndedBy(id: string, granted: number) {
   expect((await storedSession(world, id)).revoked).toBe(true)
   const types = (await auditOf(world, id)).map(({ type }) => type)
@@ -134,7 +134,7 @@ test.for([16, 32, 64])(
     for (const lossRate of [0.5, 1, 0.95, 1, 0.5, 0.9]) {
       const held = browser.token
       const lost = await openTabs(browser, held, { tabs, isLost: () => random() < lossRate })
-      // At once, with what the tab still holds, though another tab has stored and used the successor.
+      // Retries at once with the tab's old token, although another tab has stored and used the successor.
       await openTabs(browser, held, { tabs: lost, isLost: () => random() < lossRate })
       await clock.advance(HOUR)
     }
@@ -144,7 +144,10 @@ test.for([16, 32, 64])(
   },
 )
 
-/** Each tab refreshes; if the answer arrives it stores the new token, then uses the access token. Answers how many didn't. */
+/**
+ * Each tab refreshes; if the answer arrives it stores the new token and uses the access token. Returns how many
+ * answers were lost.
+ */
 async function openTabs(
   browser: { token: string },
   held: string,

@@ -65,19 +65,19 @@ test('a session is refreshed at /refresh, /api/auth/refresh and /token, by JSON 
   }
 })
 
-test('the media type of a refresh is known in any casing', async () => {
+test('the media type of a refresh is case-insensitive', async () => {
   const { refresh_token } = await customer.session()
   const answer = await assay.postJson('/refresh', { refresh_token }, { 'Content-Type': 'Application/JSON' })
   expect(outcome(answer)).toBe('200')
 })
 
-test('a scope narrows the access token that it was asked for, and no other', async () => {
+test('a scope narrows only the access token that it was requested for', async () => {
   const first = await customer.session()
   const narrow = (await refresh({ refresh_token: first.refresh_token, scope: 'read' })).json
   expect([narrow.scope, claimsOf(narrow.access_token).scope]).toEqual(['read', 'read'])
   expect((await assay.verify(narrow.access_token, '/verify?scope=write')).status).toBe(403)
   expect((await assay.verify(first.access_token, '/verify?scope=write')).status).toBe(200)
-  // The retry of a lost answer may ask for another.
+  // The retry of a lost answer may request another scope.
   const wide = (await refresh({ refresh_token: first.refresh_token })).json
   expect([wide.scope, wide.refresh_token]).toEqual(['read write', narrow.refresh_token])
   const next = (await refresh({ refresh_token: wide.refresh_token })).json
@@ -102,7 +102,7 @@ test('a scope that the session lacks is refused, and the refresh token is not us
   expect((await refresh({ refresh_token: bare.refresh_token })).json).not.toHaveProperty('scope')
 })
 
-test('a refresh without a token, or that can not be read, is refused and says so', async () => {
+test('a refresh without a token, or an unreadable one, is refused with an error that says so', async () => {
   const { refresh_token, session_id } = await customer.session()
   const raw = (body: string, type: string, path = '/refresh') =>
     assay.request(path, { method: 'POST', headers: { 'Content-Type': type }, body })
@@ -124,7 +124,7 @@ test('a refresh without a token, or that can not be read, is refused and says so
   await expectUntouched(session_id)
 })
 
-test('client credentials are not needed, but if they come they must be right', async () => {
+test('client credentials are optional, but must be right if sent', async () => {
   const { id, apiKey } = customer
   let { refresh_token, session_id } = await customer.session()
   const wrong: [Record<string, string>, Record<string, string>][] = [
@@ -151,7 +151,7 @@ test('client credentials are not needed, but if they come they must be right', a
   }
 })
 
-test('a client that adds its old access token to a refresh is served', async () => {
+test('a client that sends its old access token with a refresh is served', async () => {
   const { access_token, refresh_token } = await customer.session()
   await world.advance(301_000)
   expect((await assay.verify(access_token)).status).toBe(401)
@@ -167,7 +167,7 @@ test('a client that tries to authenticate with a malformed Basic header is refus
   await expectUntouched(session_id)
 })
 
-test(`another client's credentials are refused and end nothing, whichever of the session's tokens comes with them`, async () => {
+test(`another client's credentials are refused and end nothing, with any token of the session`, async () => {
   const { refresh_token: stale, session_id } = await customer.session()
   let current = stale
   for (let turn = 0; turn < 3; turn++)
@@ -188,7 +188,7 @@ test(`another client's credentials are refused and end nothing, whichever of the
   expect(outcome(await refresh({ refresh_token: current }))).toBe('200')
 })
 
-test('garbage never ends a session, however much it looks like one of its tokens', async () => {
+test('garbage never ends a session, however similar to one of its tokens', async () => {
   const session = await customer.session()
   let current = session.refresh_token
   for (let turn = 0; turn < 3; turn++)
@@ -204,7 +204,7 @@ test('garbage never ends a session, however much it looks like one of its tokens
   expect(outcome(await refresh({ refresh_token: current }))).toBe('200')
 })
 
-/** Near misses of a token: its parts cut, doubled and exchanged, its claims changed under the old signature. */
+/** Near misses of a token: its parts cut, doubled and swapped, and its claims changed under the old signature. */
 function spoiled(token: string): string[] {
   const [header, claims, signature] = token.split('.') as [string, string, string]
   const other = (changed: object) =>
@@ -228,7 +228,7 @@ function spoiled(token: string): string[] {
   ]
 }
 
-test('a refresh with its own credentials says when the customer is disabled', async () => {
+test('a refresh with its own credentials reports that the customer is disabled', async () => {
   const alone = await assay.signUp()
   const { refresh_token } = await alone.session()
   await changeCustomer(world, [assay], alone.id, `state = 'disabled'`)

@@ -59,7 +59,7 @@ for (const column of COLUMNS)
     test(`${name}: ${cell.presented} ${SAID[outcome]}`, () => play(column, cell, outcome))
   }
 
-/** One cell: into the state, the token presented, and all that may and may not have followed. */
+/** Plays one cell: arranges the state, presents the token, and checks every permitted and forbidden effect. */
 async function play({ policy, authenticated }: Column, cell: Cell, outcome: Outcome) {
   const replica = replicas[policy]
   const scene = await onStage(replica, cell.alone && (await replica.signUp()))
@@ -126,7 +126,7 @@ async function expectGranted(scene: Scene, { status, json }: Answer, outcome: Ou
 
 const isUnexpired = (token: string) => claimsOf(token).exp * 1000 > clock.now()
 
-/** For everyone, at every replica, from now on; whoever holds the newest token is told too. */
+/** Expects that the session has ended for everyone, on every replica, including the holder of the newest token. */
 async function expectEnded(scene: Scene, { status, json }: Answer) {
   expect([status, json.error]).toEqual([400, 'invalid_grant'])
   expect((await storedSession(world, scene.id)).revoked).toBe(true)
@@ -145,7 +145,7 @@ async function expectDead(scene: Scene) {
     for (const { access_token } of scene.given) expect((await replica.verify(access_token)).status).toBe(401)
 }
 
-test('a session that ended by reuse has ended for a replica that starts afterwards', async () => {
+test('a session that ended by reuse has also ended for a replica that starts later', async () => {
   const scene = await onStage(replicas.until_confirmed)
   await scene.refresh(3)
   expect((await scene.replica.refresh(scene.given[0]!.refresh_token)).status).toBe(400)
@@ -157,7 +157,7 @@ test('a session that ended by reuse has ended for a replica that starts afterwar
 })
 
 for (const retried of [false, true])
-  test(`the end of a session holds for as long as the access token of its last ${retried ? 'retry' : 'refresh'}`, async () => {
+  test(`the end of a session is kept for as long as the access token of its last ${retried ? 'retry' : 'refresh'}`, async () => {
     const scene = await onStage(other)
     await scene.refresh()
     await scene.wait(12 * HOUR)
@@ -182,7 +182,7 @@ test('a disabled customer that is enabled again has its sessions back', async ()
   expect((await storedSession(world, scene.id)).gen).toBe(3)
 })
 
-test('a session is dead at its idle end, and not a second before', async () => {
+test('a session expires when its idle time ends, and not a second earlier', async () => {
   const scenes = [await onStage(other), await onStage(other)]
   const [early, late] = scenes.map(({ given }) => given[0]!.refresh_token) as [string, string]
   await clock.advance(IDLE - 1_000)
@@ -191,7 +191,7 @@ test('a session is dead at its idle end, and not a second before', async () => {
   expect((await other.refresh(late)).json.error).toBe('invalid_grant')
 })
 
-test('a refresh at the last moment whose answer was lost can be retried after the idle end', async () => {
+test('a refresh at the last moment whose answer was lost can be retried after the idle time', async () => {
   const scene = await onStage(other)
   const { refresh_token } = scene.given[0]!
   await clock.advance(IDLE - 1_000)
@@ -200,7 +200,7 @@ test('a refresh at the last moment whose answer was lost can be retried after th
   expect((await other.refresh(refresh_token)).json.refresh_token).toBe(lost.json.refresh_token)
 })
 
-test('however often it is refreshed, a session ends at its end in all', async () => {
+test('a session ends at its absolute expiry, however often it is refreshed', async () => {
   const scene = await onStage(other)
   const { endsAt } = await storedSession(world, scene.id)
   for (let month = 0; month < 3; month++) {

@@ -5,23 +5,23 @@ import { randomFrom, type StoppedClock, stopClock } from '../support/sessions.ts
 import { SEED, trials } from '../support/trials.ts'
 import { type Answer, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** A walk's number and the seed repeat it. */
+/** A walk can be repeated with its number and the seed. */
 const WALKS = trials(100_000)
 const STEPS = 10
-/** Walks that share a clock and go side by side. */
+/** Walks that run in parallel and share a clock. */
 const ABREAST = 125
 
 const POLICIES = ['until_confirmed', 'grace_only', 'strict', 'reusable'] as const
-/** The policy of a walk, in turn; `any` is another one at each refresh. */
+/** The policies of the walks, in turn; `any` takes a different one on each refresh. */
 const KINDS = ['until_confirmed', 'until_confirmed', 'grace_only', 'strict', 'reusable', 'any'] as const
 type Kind = (typeof KINDS)[number]
 
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
 const HOUR = 60 * MINUTE
-/** ACCESS_TOKEN_TTL, by default. */
+/** The default ACCESS_TOKEN_TTL. */
 const ACCESS = 5 * MINUTE
-/** No sum of the short ones is G itself. */
+/** No sum of the short waits equals the grace. */
 const SHORT = [0, 0, 0, 4, 4, 7, 7, 12, 12].map(seconds => seconds * SECOND)
 const WAITS = [...SHORT, ...SHORT, HOUR, HOUR, 4 * HOUR]
 
@@ -31,7 +31,7 @@ interface Held {
   exp: number
 }
 
-/** One client that forgets, loses answers, presents what is old and uses its access tokens when it likes. */
+/** A client that forgets tokens, loses answers, presents old tokens and uses its access tokens at random times. */
 class Walk {
   readonly #random: () => number
   readonly #kind: Kind
@@ -63,7 +63,7 @@ class Walk {
     this.#accessTokens = [{ gen: 1, text: json.access_token, exp: now + ACCESS }]
   }
 
-  /** What the database and the audit must say at the end. */
+  /** The expected state of the database and the audit at the end. */
   get expected() {
     const { gen, ended, counts } = this.#model
     return { id: this.id, gen, ended, counts }
@@ -77,7 +77,11 @@ class Walk {
     else await this.#logOut(now)
   }
 
-  /** Mostly the newest it has; else the one before, or any. A replica's own clock runs on, so never in a last minute. */
+  /**
+   * Usually the newest token; otherwise the previous one, or any. A replica's own clock runs on, so a token in its
+   * last minute is
+   * never used.
+   */
   #pick(held: Held[], now: number): Held | undefined {
     const dice = this.#random()
     const back = dice < 0.6 ? 0 : dice < 0.8 ? 1 : Math.floor(this.#random() * held.length)
@@ -105,7 +109,7 @@ class Walk {
     this.#accessTokens.push({ gen, text: answer.json.access_token, exp: Math.min(now + ACCESS, expiresAt) })
   }
 
-  /** The policy of this refresh, and whether it brings an API key. */
+  /** The policy of this refresh, and whether it is authenticated with an API key. */
   #column(): Column {
     const any = POLICIES[Math.floor(this.#random() * POLICIES.length)]!
     const policy = this.#kind === 'any' ? any : this.#kind
@@ -122,7 +126,7 @@ class Walk {
     return json.refresh_token === this.#current ? 'the same' : 'a new one'
   }
 
-  /** Its first use anywhere shows that the client has that generation. */
+  /** The first use of an access token anywhere confirms that the client has that generation. */
   async #use(now: number) {
     const token = this.#pick(this.#accessTokens, now)
     if (!token) return
@@ -187,7 +191,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-test(`H32 ${WALKS} random walks of refreshes go where the table says, step by step`, async () => {
+test(`H32 ${WALKS} random walks of refreshes follow the table at every step`, async () => {
   const seen = new Set<string>()
   for (let first = 0; first < WALKS; first += ABREAST) {
     const random = randomFrom(SEED + first)
@@ -203,7 +207,7 @@ test(`H32 ${WALKS} random walks of refreshes go where the table says, step by st
     await expectStored(walks, since)
     for (const walk of walks) for (const outcome of Object.keys(walk.expected.counts)) seen.add(outcome)
   }
-  // The walks go everywhere, or they show nothing.
+  // The walks must reach every outcome, otherwise they prove nothing.
   expect([...seen].sort()).toEqual(['adopted', 'refreshed', 'replayed', 'reuse_detected'])
 })
 

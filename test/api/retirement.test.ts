@@ -27,19 +27,19 @@ const stateOf = async (accessToken: string, use: Use, version = 1) =>
     secret => secret.use === use && secret.version === version,
   )!.state
 
-/** So long after a rotation nothing is under way that began before it (ms). */
+/** This long after a rotation, nothing that began before it is still running (ms). */
 const QUIET = 71_000
-/** The longest that an access token lives which nobody asked for (ms). */
+/** The longest default lifetime of an access token (ms). */
 const TOKEN = 300_000
 
-/** A session's newest refresh token after so many refreshes, and the account's own access token with it. */
+/** A session's newest refresh token after this many refreshes, and the access token that came with it. */
 async function refreshed(refreshToken: string, times: number) {
   let tokens = { refresh_token: refreshToken, access_token: '' }
   for (let i = 0; i < times; i++) tokens = (await here.refresh(tokens.refresh_token)).json
   return tokens
 }
 
-/** A customer whose own session has moved on from the first refresh secret, and nothing is under way any more. */
+/** A customer whose own session has left the first refresh secret, and without running requests. */
 async function movedOn() {
   const customer = await here.signUp()
   await rotate(customer.accessToken, 'refresh')
@@ -48,7 +48,7 @@ async function movedOn() {
   return { customer, account: (await refreshed(refresh_token, 1)).access_token }
 }
 
-test('a version that nothing live carries is retired by hand, long before maintenance would have', async () => {
+test('a version without live tokens can be retired on request, long before maintenance would do it', async () => {
   const { customer, account } = await movedOn()
   const { status, json } = await retire(account, 'refresh')
   expect(status).toBe(200)
@@ -61,7 +61,7 @@ test('a version that nothing live carries is retired by hand, long before mainte
   ])
 })
 
-test('who asks twice has the same answer, and the act is done and audited once', async () => {
+test('a repeated request gets the same answer, and the act is done and audited once', async () => {
   const { account } = await movedOn()
   const [first, again] = [await retire(account, 'refresh'), await retire(account, 'refresh', 1, '?wait=all')]
   expect([again.status, again.json]).toEqual([200, first.json])
@@ -69,7 +69,7 @@ test('who asks twice has the same answer, and the act is done and audited once',
   expect(events).toHaveLength(1)
 })
 
-test('a version that sessions carry stays, and the answer says how many and what an emergency would end', async () => {
+test('a version that sessions use stays, and the answer says how many and what an emergency would end', async () => {
   const { customer, account } = await movedOn()
   const sessions = [await customer.session(), await customer.session()]
   await rotate(account, 'refresh')
@@ -88,7 +88,7 @@ test('a version that sessions carry stays, and the answer says how many and what
   for (const { refresh_token } of sessions) expect((await here.refresh(refresh_token)).status).toBe(200)
 })
 
-test('a version is kept for the client that never heard the answer to its refresh', async () => {
+test('a version is kept for a client that never got the answer to its refresh', async () => {
   const { customer, account } = await movedOn()
   const { refresh_token } = await customer.session()
   await rotate(account, 'refresh')
@@ -100,7 +100,7 @@ test('a version is kept for the client that never heard the answer to its refres
   expect((await there.refresh(refresh_token)).status).toBe(200)
 })
 
-test("a version is kept for a slow tab's last token but two, within the grace", async () => {
+test("a version is kept for a slow tab's third-newest token, within the grace", async () => {
   const customer = await here.signUp()
   const { refresh_token: slow } = await refreshed(customer.refreshToken, 1)
   await rotate(customer.accessToken, 'refresh')
@@ -113,7 +113,7 @@ test("a version is kept for a slow tab's last token but two, within the grace", 
   expect((await retire(account, 'refresh')).status).toBe(200)
 })
 
-test('an access version goes when its last token may have ended, and not before', async () => {
+test('an access version can be retired once its last token may have expired, and not before', async () => {
   const customer = await here.signUp()
   const long = (await customer.issue({ expires_in: 900 })).json.access_token
   await rotate(customer.accessToken, 'access')
@@ -129,7 +129,7 @@ test('an access version goes when its last token may have ended, and not before'
   expect((await retire(later.access_token, 'access')).status).toBe(200)
 })
 
-test('a token that a session got for itself holds its version no longer once the session was ended', async () => {
+test('a token issued to a session no longer holds its version once the session was ended', async () => {
   const customer = await here.signUp()
   const { session_id } = await customer.session()
   await rotate(customer.accessToken, 'access')
@@ -139,7 +139,7 @@ test('a token that a session got for itself holds its version no longer once the
   expect((await retire(customer.accessToken, 'access')).json.live_tokens).toBe(1)
 })
 
-test('of whose life nothing is known is taken to live as long as any token may', async () => {
+test('a token of unknown lifetime is assumed to live as long as any token may', async () => {
   const customer = await here.signUp()
   await customer.issue()
   await rotate(customer.accessToken, 'access')
@@ -153,10 +153,10 @@ test('of whose life nothing is known is taken to live as long as any token may',
 })
 
 test.each(['access', 'refresh'] as const)(
-  'just after it was replaced a version of %s stays, for what is under way',
+  'just after its replacement a version of %s stays, because requests may still be running',
   async use => {
     const customer = await here.signUp()
-    // Whatever there is has ended: only the moment speaks against it.
+    // All its tokens have expired: only the recent rotation prevents the retirement.
     await world.admin.query('update assay.sessions set revoked_at = assay.now() where customer_id = $1', [
       customer.id,
     ])
@@ -169,7 +169,7 @@ test.each(['access', 'refresh'] as const)(
   },
 )
 
-test('the current version can not be retired, an unknown one is not found, and odd ones are refused', async () => {
+test('the current version cannot be retired, an unknown one is not found, and malformed ones are refused', async () => {
   const { accessToken } = await here.signUp()
   for (const use of ['access', 'refresh'] as const) {
     const { status, json } = await retire(accessToken, use)
@@ -194,7 +194,7 @@ test('the current version can not be retired, an unknown one is not found, and o
   expect((await retire(accessToken, 'access', 1, '?wait=al')).status).toBe(400)
 })
 
-test("another customer's version is its own", async () => {
+test("another customer's version is unaffected", async () => {
   const { account } = await movedOn()
   const { accessToken: stranger } = await here.signUp()
   await rotate(stranger, 'refresh')
@@ -202,7 +202,7 @@ test("another customer's version is its own", async () => {
   expect((await retire(account, 'refresh', 3)).status).toBe(404)
 })
 
-test('what a thief signs with an old secret is refused on every replica once that secret is retired', async () => {
+test('forgeries with an old secret are refused on every replica once that secret is retired', async () => {
   const customer = await here.signUp()
   const thief = await forger(here, customer, 'access')
   const forged = thief.withClaims({ exp: Number(thief.claims.exp) + 3_600 })
@@ -212,12 +212,12 @@ test('what a thief signs with an old secret is refused on every replica once tha
   const { access_token: account } = await logIn(here, customer)
   expect((await retire(account, 'access')).status).toBe(200)
   expect((await here.verify(forged)).status).toBe(401)
-  // Who lost that answer asks again, and waits for all.
+  // A client that lost that answer repeats the request, and waits for all replicas.
   expect((await retire(account, 'access', 1, '?wait=all')).status).toBe(200)
   expect((await there.verify(forged)).status).toBe(401)
 })
 
-test('twenty at once retire a version once', async () => {
+test('twenty concurrent requests retire a version once', async () => {
   const { account } = await movedOn()
   const answers = await Promise.all(Array.from({ length: 20 }, () => retire(account, 'refresh')))
   expect(answers.map(({ status }) => status)).toEqual(Array(20).fill(200))
@@ -226,9 +226,9 @@ test('twenty at once retire a version once', async () => {
   expect(events).toHaveLength(1)
 })
 
-/** The answer of the database is held back until the versions that it names were replaced long ago. */
+/** The database's answer is held until the versions that it names were replaced long ago. */
 test.each(['/issue', '/refresh'])(
-  'what %s is signing with is kept, though all else has moved on',
+  'a version that %s is signing with is kept, even if everything else has moved on',
   async path => {
     const { customer, account } = await movedOn()
     const { refresh_token } = await customer.session({ expires_in: 900 })
@@ -261,7 +261,7 @@ test.each(['/issue', '/refresh'])(
   },
 )
 
-/** One client that keeps its token until it hears of the next, and at times doesn't hear. */
+/** A client that keeps its token until it receives the next, and sometimes loses the answer. */
 function honest(refreshToken: string) {
   let kept = refreshToken
   return async (heard: boolean, assay: Replica) => {
@@ -271,7 +271,7 @@ function honest(refreshToken: string) {
   }
 }
 
-test('however a customer rotates and retires, none of its honest clients is logged out', async () => {
+test('however a customer rotates and retires, no honest client is logged out', async () => {
   const random = randomFrom(20_261_122)
   const pick = (below: number) => Math.floor(random() * below)
   const customer: Customer = await here.signUp()

@@ -12,7 +12,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** The refresh policy `reusable`: a client that authenticates keeps its refresh token. */
+/** The refresh policy `reusable`: an authenticated client keeps its refresh token. */
 
 let world: World
 let here: Replica
@@ -38,14 +38,14 @@ const setRefreshPolicy = ({ id }: Customer, refresh_policy: string) => here.setP
 
 const errorOf = ({ status, json }: Answer) => `${status} ${json.error}`
 
-/** A customer whose secrets are needed by the sessions of the test alone. */
+/** A customer whose secrets are used only by the sessions of this test. */
 async function withoutAccountSession(): Promise<Customer> {
   const customer = await ruled('reusable')
   await here.postForm('/revoke', { token: customer.refreshToken })
   return customer
 }
 
-/** Rotates the secret of refresh tokens; what nothing needs any more is retired a day later. */
+/** Rotates the secret of refresh tokens; unused secrets are retired a day later. */
 async function rotateRefresh({ id }: Customer) {
   const { status } = await here.postJson(
     `/admin/customers/${id}/secrets/rotate`,
@@ -63,14 +63,14 @@ async function refreshSecrets({ id }: Customer): Promise<string[]> {
   return secrets.filter(({ use }) => use === 'refresh').map(({ version, state }) => `${version} ${state}`)
 }
 
-/** An access token that its client was seen with. */
+/** An access token that the client was seen using. */
 async function see(accessToken: string) {
   expect((await here.verify(accessToken)).status).toBe(200)
   await here.sessions.flush()
 }
 
 describe('with an API key of the customer', () => {
-  /** The ways in which RFC 6749 2.3.1 and this server take one. */
+  /** The ways to send an API key, by RFC 6749 2.3.1 and by this server. */
   const ways: [string, (customer: Customer, token: string) => Promise<Answer>][] = [
     ['as Bearer, in a form', (c, token) => here.refresh(token, bearer(c.apiKey))],
     ['as Basic', (c, token) => here.refresh(token, { Authorization: basic(c.id, c.apiKey) })],
@@ -94,7 +94,7 @@ describe('with an API key of the customer', () => {
     ],
   ]
 
-  test.each(ways)('the same refresh token is answered, and goes on (%s)', async (_, refresh) => {
+  test.each(ways)('the same refresh token is returned, and remains valid (%s)', async (_, refresh) => {
     const customer = await ruled('reusable')
     const { refresh_token, session_id } = await customer.session()
     for (let turn = 0; turn < 3; turn++) {
@@ -109,7 +109,7 @@ describe('with an API key of the customer', () => {
     expect(await countsOf(world, session_id)).toEqual({ 'token.issued': 1, 'session.refreshed': 3 })
   })
 
-  test('each refresh puts off the idle end, and none the absolute end', async () => {
+  test('each refresh extends the idle time, and none the absolute expiry', async () => {
     const customer = await ruled('reusable')
     const idle = await customer.session()
     const used = await customer.session()
@@ -132,7 +132,7 @@ describe('with an API key of the customer', () => {
     expect(errorOf(await refresh(used))).toBe('400 invalid_grant')
   })
 
-  test('introspection and the list of sessions say when it ends and when it was last refreshed', async () => {
+  test('introspection and the list of sessions show when it ends and when it was last refreshed', async () => {
     const customer = await ruled('reusable')
     const { refresh_token, session_id } = await customer.session()
     const listed = async () => {
@@ -151,7 +151,7 @@ describe('with an API key of the customer', () => {
     expect(claimsOf(refresh_token).exp).toBe(Math.floor(Date.parse(ends_at) / 1_000))
   })
 
-  test('a rotation of the secrets does not end it, however long the client keeps what the old one signed', async () => {
+  test('a rotation of the secrets does not end it, however long the client keeps a token of the old secret', async () => {
     const customer = await withoutAccountSession()
     const { refresh_token } = await customer.session()
     for (let turn = 0; turn < 3; turn++) {
@@ -163,7 +163,7 @@ describe('with an API key of the customer', () => {
     expect(await refreshSecrets(customer)).toEqual(['4 current', '3 retired', '2 retired', '1 previous'])
   })
 
-  test('a client that a failover left ahead of its session keeps its token through rotations of the secrets', async () => {
+  test('a client that is ahead of its session after a failover keeps its token through rotations of the secrets', async () => {
     const customer = await withoutAccountSession()
     const { refresh_token: first, session_id } = await customer.session()
     await rotateRefresh(customer)
@@ -172,7 +172,8 @@ describe('with an API key of the customer', () => {
       'update assay.sessions set gen = 1, key_version = 1, prev_key_version = null where id = $1',
       [session_id],
     )
-    // Nothing refers to the secret that signed it until it is presented, so that is before the secret is retired.
+    // Nothing refers to its signing secret until the token is presented, so that happens before the secret is
+    // retired.
     await here.postJson(`/admin/customers/${customer.id}/secrets/rotate`, { use: 'refresh' }, bearer(ALICE))
     for (let turn = 0; turn < 3; turn++) {
       const { status, json } = await there.refresh(refresh_token, bearer(customer.apiKey))
@@ -184,7 +185,7 @@ describe('with an API key of the customer', () => {
     expect(await refreshSecrets(customer)).toContain('2 previous')
   })
 
-  test('32 refreshes at once, at two replicas, are all granted and change no token', async () => {
+  test('32 concurrent refreshes on two replicas are all granted and change no token', async () => {
     const customer = await ruled('reusable')
     const { refresh_token, session_id } = await customer.session()
     const answers = await Promise.all(
@@ -198,7 +199,7 @@ describe('with an API key of the customer', () => {
     expect((await storedSession(world, session_id)).gen).toBe(1)
   })
 
-  test('a revocation by the same refresh token ends it for good', async () => {
+  test('a revocation by the same refresh token ends it permanently', async () => {
     const customer = await ruled('reusable')
     const { refresh_token, access_token } = await customer.session()
     await here.refresh(refresh_token, bearer(customer.apiKey))
@@ -216,7 +217,7 @@ describe('with an API key of the customer', () => {
     expect(errorOf(await here.refresh(refresh_token, bearer(other.apiKey)))).toBe('400 invalid_grant')
   })
 
-  test('a narrower scope is granted, and a wider one refused, without an end of the session', async () => {
+  test('a narrower scope is granted and a wider one refused, without ending the session', async () => {
     const customer = await ruled('reusable')
     const { refresh_token } = await customer.session()
     const refresh = (scope: string) =>
@@ -238,7 +239,7 @@ describe('without authentication', () => {
       expect((await there.postForm('/refresh', form)).json.refresh_token).toBe(lost.json.refresh_token)
   })
 
-  test('a used token that comes again ends the session', async () => {
+  test('reuse of a token ends the session', async () => {
     const customer = await ruled('reusable')
     const { refresh_token, session_id } = await customer.session()
     await see((await here.refresh(refresh_token)).json.access_token)
@@ -247,7 +248,7 @@ describe('without authentication', () => {
     expect(await countsOf(world, session_id)).toHaveProperty('session.reuse_detected', 1)
   })
 
-  test('a thief who has only the refresh token is found when its owner refreshes', async () => {
+  test('a thief who has only the refresh token is detected when its owner refreshes', async () => {
     const customer = await ruled('reusable')
     const { refresh_token, session_id } = await customer.session()
     for (let turn = 0; turn < 3; turn++)
@@ -261,7 +262,7 @@ describe('without authentication', () => {
     expect((await here.verify(stolen.access_token)).status).toBe(401)
   })
 
-  test('a client that does both, and stores what it gets, is not logged out', async () => {
+  test('a client that mixes both, and stores every token, is not logged out', async () => {
     const customer = await ruled('reusable')
     let { refresh_token: token } = await customer.session()
     for (const isAuthenticated of [true, false, false, true, true, false, true]) {
@@ -293,7 +294,7 @@ describe('a policy that changes while sessions live', () => {
     },
   )
 
-  test('a client that kept its first token is refreshed past the idle end of a policy that came before', async () => {
+  test('a client that kept its first token can refresh past the idle time of an earlier policy', async () => {
     const customer = await here.signUp()
     const { refresh_token } = await customer.session()
     await setRefreshPolicy(customer, 'reusable')
@@ -303,7 +304,7 @@ describe('a policy that changes while sessions live', () => {
     }
   })
 
-  test('a lost answer from before reusable can be retried under it', async () => {
+  test('an answer lost before reusable can be retried under it', async () => {
     const customer = await here.signUp()
     const { refresh_token } = await customer.session()
     const lost = await here.refresh(refresh_token)
@@ -313,7 +314,7 @@ describe('a policy that changes while sessions live', () => {
     expect(retried.json.refresh_token).toBe(lost.json.refresh_token)
   })
 
-  /** How a policy's rotation ends the token before, and when that token is presented under `reusable`. */
+  /** How the policy's rotation ends the previous token, and when that token is presented under `reusable`. */
   const ended: [string, string, number][] = [
     ['strict', 'at once', 0],
     ['grace_only', 'after the grace', MINUTE],
@@ -342,7 +343,7 @@ describe('a policy that changes while sessions live', () => {
     }
   })
 
-  test('a token whose successor was presented under reusable is good for the grace, and no longer', async () => {
+  test('a token whose successor was presented under reusable is valid for the grace, and no longer', async () => {
     const customer = await here.signUp()
     const { refresh_token } = await customer.session()
     const { json } = await here.refresh(refresh_token)

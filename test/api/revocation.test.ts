@@ -17,7 +17,7 @@ let customer: Customer
 let stranger: Customer
 
 beforeAll(async () => {
-  // Polls every 250 ms: wait=all takes two of another replica's.
+  // Polls every 250 ms: wait=all takes two polls of the other replica.
   world = await makeWorld({ MAX_STALENESS: '1s' })
   assay = await world.replica()
   another = await world.replica()
@@ -29,12 +29,12 @@ afterAll(() => world.stop())
 const revoke = (form: Record<string, string>, apiKey?: string, replica = assay, query = '') =>
   replica.postForm(`/revoke${query}`, form, apiKey === undefined ? {} : bearer(apiKey))
 
-/** What everyone who is asked says of an access token. */
+/** The answers of all endpoints that check an access token. */
 async function expectAlive(token: string, alive: boolean, replica = assay) {
   expect((await replica.verify(token)).status).toBe(alive ? 200 : 401)
   expect((await replica.introspect(token)).json.active).toBe(alive)
   expect((await replica.get('/introspect', token)).json.active).toBe(alive)
-  // A user's token is known there, and may do nothing.
+  // A user's token is recognized there, but may do nothing.
   expect((await replica.get('/api/auth/me', token)).status).toBe(alive ? 403 : 401)
 }
 
@@ -44,7 +44,7 @@ async function expectDone(answer: Promise<{ status: number; text: string; header
   expect(headers.get('content-type')).toBe('application/json')
 }
 
-/** All that a revocation leaves behind. */
+/** All rows that a revocation writes. */
 async function written() {
   const [row] = await world.admin.query<{ numbers: number; events: number; seq: number }>(`
     select (select count(*)::int from assay.revocations) as numbers, (select seq::int from assay.change_feed) as seq,
@@ -72,13 +72,13 @@ describe('an access token', () => {
     expect((await assay.refresh(next.refresh_token)).json.error).toBe('invalid_grant')
   })
 
-  test('ends alone when it has no session to take with it', async () => {
+  test('ends alone when it has no session', async () => {
     const { access_token: token } = (await customer.issue()).json
     await expectDone(revoke({ token, session: 'true' }, customer.apiKey))
     await expectAlive(token, false)
   })
 
-  test('can only be revoked with an API key, however its bearer asks', async () => {
+  test('can only be revoked with an API key, not by its bearer', async () => {
     const { access_token: token } = await customer.session()
     for (const authorization of [undefined, token, customer.accessToken, 'garbage', ADMIN_TOKEN]) {
       const { status, json, headers } = await revoke({ token }, authorization)
@@ -93,7 +93,7 @@ describe('an access token', () => {
 })
 
 describe('a refresh token', () => {
-  test('alone logs its bearer out: its session ends, with all its access tokens', async () => {
+  test('is enough to log its bearer out: its session ends, with all its access tokens', async () => {
     const first = await customer.session()
     const next = (await assay.refresh(first.refresh_token)).json
     await expectDone(revoke({ token: next.refresh_token, token_type_hint: 'refresh_token' }))
@@ -102,7 +102,7 @@ describe('a refresh token', () => {
       expect((await assay.refresh(token)).json.error).toBe('invalid_grant')
   })
 
-  test('ends its session by an API key too, in all the ways that the key is shown', async () => {
+  test('ends its session with an API key too, however the key is sent', async () => {
     const ways: [Record<string, string>, Record<string, string>][] = [
       [{}, bearer(customer.apiKey)],
       [{}, { Authorization: basic(customer.id, customer.apiKey) }],
@@ -128,7 +128,7 @@ describe('a refresh token', () => {
   })
 })
 
-test('an unknown token is 200 too: what its sender wanted holds', async () => {
+test('an unknown token is 200 too: it is already invalid, as the caller wants', async () => {
   const expired = (await customer.issue({ expires_in: 1 })).json.access_token
   await world.advance(2_000)
   const before = await written()
@@ -138,7 +138,7 @@ test('an unknown token is 200 too: what its sender wanted holds', async () => {
   expect(await written()).toEqual(before)
 })
 
-test("another customer's token is 200, and lives on", async () => {
+test("another customer's token is 200, and remains valid", async () => {
   const { access_token, refresh_token } = await customer.session()
   const before = await written()
   for (const token of [access_token, refresh_token]) {
@@ -164,7 +164,7 @@ test.each(['access_token', 'refresh_token'] as const)(
   },
 )
 
-test('what is malformed is told, and revokes nothing', async () => {
+test('malformed requests get an error, and revoke nothing', async () => {
   const { access_token: token } = await customer.session()
   const wrong: [Record<string, string>, string][] = [
     [{}, ''],
@@ -190,18 +190,21 @@ test('what is malformed is told, and revokes nothing', async () => {
 })
 
 describe('with wait=all', () => {
-  test.each(['query', 'form'])('in the %s, no replica accepts it from the answer on', async place => {
-    for (let round = 0; round < 2; round++) {
-      const { access_token: token } = await customer.session()
-      await expectAlive(token, true, another)
-      const [form, query] = place === 'form' ? [{ token, wait: 'all' }, ''] : [{ token }, '?wait=all']
-      await expectDone(revoke(form as Record<string, string>, customer.apiKey, assay, query))
-      await expectAlive(token, false, another)
-      await expectAlive(token, false)
-    }
-  })
+  test.each(['query', 'form'])(
+    'in the %s, no replica accepts it once the answer has arrived',
+    async place => {
+      for (let round = 0; round < 2; round++) {
+        const { access_token: token } = await customer.session()
+        await expectAlive(token, true, another)
+        const [form, query] = place === 'form' ? [{ token, wait: 'all' }, ''] : [{ token }, '?wait=all']
+        await expectDone(revoke(form as Record<string, string>, customer.apiKey, assay, query))
+        await expectAlive(token, false, another)
+        await expectAlive(token, false)
+      }
+    },
+  )
 
-  test('the end of a session is known to all', async () => {
+  test('the end of a session is known to all replicas', async () => {
     const { access_token, refresh_token } = await customer.session()
     await expectAlive(access_token, true, another)
     await expectDone(revoke({ token: refresh_token, wait: 'all' }))
@@ -210,7 +213,7 @@ describe('with wait=all', () => {
   })
 
   test.each(['access_token', 'refresh_token'] as const)(
-    'a second try for an %s, after a first that did not wait, waits as well',
+    'a second request for an %s waits too, after a first that did not',
     async kind => {
       for (let round = 0; round < 2; round++) {
         const tokens = await customer.session()
@@ -223,12 +226,12 @@ describe('with wait=all', () => {
   )
 })
 
-test('without wait=all the replica that acted refuses at once, the others at their next poll', async () => {
+test('without wait=all the replica that acted refuses at once, the others after their next poll', async () => {
   const { access_token: token } = await customer.session()
   await expectAlive(token, true, another)
   await expectDone(revoke({ token }, customer.apiKey))
   await expectAlive(token, false)
   await another.changeFeed.poll()
-  await another.changeFeed.poll() // The first may have been under way before.
+  await another.changeFeed.poll() // The first poll may already have been running.
   await expectAlive(token, false, another)
 })

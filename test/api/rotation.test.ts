@@ -25,7 +25,7 @@ const states = async (customer: Customer, token?: string) =>
 const kidOf = (token: string) =>
   JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString()).kid as string
 
-test('a rotation ends nothing: old tokens go on, new ones bear the new version', async () => {
+test('a rotation ends nothing: old tokens remain valid, new ones have the new version', async () => {
   const customer = await here.signUp()
   const old = await customer.session()
   const rotated = await rotate(customer)
@@ -50,7 +50,7 @@ test('a rotation ends nothing: old tokens go on, new ones bear the new version',
   ])
 })
 
-test('a lost refresh response before a rotation is replayed after it with the same refresh token', async () => {
+test('a refresh response lost before a rotation is replayed after it with the same refresh token', async () => {
   const customer = await here.signUp()
   const { refresh_token } = await customer.session()
   const lost = await here.refresh(refresh_token)
@@ -59,7 +59,7 @@ test('a lost refresh response before a rotation is replayed after it with the sa
   expect(retried.json.refresh_token).toBe(lost.json.refresh_token)
 })
 
-test('the emergency for access ends every older access token everywhere, and no session', async () => {
+test('an emergency rotation of access ends every older access token everywhere, and no session', async () => {
   const customer = await here.signUp()
   const old = await customer.session()
   const { json, status } = await rotate(customer, { use: 'access', now: true })
@@ -72,12 +72,12 @@ test('the emergency for access ends every older access token everywhere, and no 
 })
 
 test.each(['refresh', 'both'])(
-  'the emergency for %s ends every session and every access token',
+  'an emergency rotation of %s ends every session and every access token',
   async use => {
     const customer = await here.signUp()
     const old = await customer.session()
     const alone = (await customer.issue()).json
-    // The account's own session is the second.
+    // The account's own session is the second one.
     const dryRun = await rotate(customer, { use, now: true, dry_run: true })
     expect(dryRun.json).toEqual({ would_end: { sessions: 2, tokens: 3, partial: false } })
     expect((await rotate(customer, { use, now: true })).status).toBe(200)
@@ -94,7 +94,7 @@ test.each(['refresh', 'both'])(
   },
 )
 
-test('a dry run says what an emergency would end, and ends nothing', async () => {
+test('a dry run reports what an emergency rotation would end, and ends nothing', async () => {
   const customer = await here.signUp()
   const one = await customer.session()
   await customer.session({ subject: 'user-2' })
@@ -107,7 +107,7 @@ test('a dry run says what an emergency would end, and ends nothing', async () =>
   expect(await states(customer)).toEqual(['access 1 current', 'refresh 1 current'])
 })
 
-test('twenty rotations at once leave one current secret of each use, and no gap', async () => {
+test('twenty concurrent rotations leave one current secret per use, and no gap', async () => {
   const customer = await here.signUp()
   const answers = await Promise.all(
     Array.from({ length: 20 }, (_, i) => rotate(customer, {}, i % 2 ? here : there)),
@@ -122,7 +122,7 @@ test('twenty rotations at once leave one current secret of each use, and no gap'
   expect(all).toHaveLength(2 * (done + 1))
 })
 
-test('a version is retired once nothing live can carry it, and its tokens are refused', async () => {
+test('a version is retired once no live token can have it, and its tokens are refused', async () => {
   const customer = await here.signUp()
   const { refresh_token } = await customer.session()
   await rotate(customer)
@@ -153,7 +153,7 @@ test('a refresh secret is retired when its last session has moved on', async () 
   expect(await states(customer, access_token)).toContain('refresh 1 retired')
 })
 
-test('a secret that is older than KEY_MAX_AGE is rotated by itself', async () => {
+test('a secret older than KEY_MAX_AGE is rotated automatically', async () => {
   const customer = await here.signUp()
   await world.advance(91 * DAY)
   await world.maintain()
@@ -161,7 +161,7 @@ test('a secret that is older than KEY_MAX_AGE is rotated by itself', async () =>
   expect(await states(customer, login.json.access_token)).toContain('access 2 current')
 })
 
-test('rotation by age adds no version to a customer that has as many as may verify, until some have retired', async () => {
+test('rotation by age adds no version at the limit of verifying versions, until some have retired', async () => {
   const customer = await here.signUp()
   const versions = () =>
     world.admin.query<{ state: string }>(
@@ -220,7 +220,7 @@ test('a customer can end all of its tokens and sessions at once', async () => {
     expect((await there.verify(token)).status).toBe(401)
 })
 
-test('a strict question is answered from a state not older than itself', async () => {
+test('a request with strong consistency is answered from state no older than itself', async () => {
   const customer = await here.signUp()
   const { access_token: token } = await customer.session()
   expect((await there.verify(token)).status).toBe(200)
@@ -230,16 +230,16 @@ test('a strict question is answered from a state not older than itself', async (
   expect(Number(strict.headers.get('x-assay-age'))).toBeGreaterThanOrEqual(0)
 })
 
-test('an access token that is issued while its secret is replaced at once is signed by the new one', async () => {
+test('an access token issued during an emergency rotation is signed by the new secret', async () => {
   const customer = await here.signUp()
   await rotate(customer, { use: 'access', now: true })
   const key = await there.keys.signingKey(customer.id, 'access', 1)
   expect(key.version).toBe(2)
 })
 
-test('a customer that is disabled, or no longer there, rotates nothing', async () => {
+test('a disabled or deleted customer rotates nothing', async () => {
   const customer = await here.signUp()
-  // Before the replica has heard of it: the statement itself refuses.
+  // Before the replica has read the change: the statement itself refuses.
   await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
   const refused = await rotate(customer, { now: true })
   expect([refused.status, refused.json.error]).toEqual([401, 'invalid_token'])
@@ -260,7 +260,7 @@ test('two replicas that find the same old secret rotate it once', async () => {
   expect(await states(customer, login.json.access_token)).toContain('access 2 current')
 })
 
-test('a customer whose secrets do not open keeps nobody else from being rotated', async () => {
+test('a customer whose secrets cannot be decrypted does not prevent the rotation of others', async () => {
   const [broken, healthy] = [await here.signUp(), await here.signUp()]
   await world.advance(91 * DAY)
   await world.admin.query('update assay.customers set sealed_data_key = $2 where id = $1', [
@@ -272,7 +272,7 @@ test('a customer whose secrets do not open keeps nobody else from being rotated'
   expect(await states(healthy, login.json.access_token)).toContain('access 2 current')
 })
 
-test('older versions that still verify are bounded, at twenty rotations of both secrets', async () => {
+test('the number of verifying versions is limited, at twenty rotations of both secrets', async () => {
   const customer = await here.signUp()
   const answers = []
   for (let rotations = 0; rotations < 22; rotations++) answers.push((await rotate(customer)).status)
@@ -280,14 +280,14 @@ test('older versions that still verify are bounded, at twenty rotations of both 
   expect((await there.verify(customer.accessToken)).status).toBe(200)
 })
 
-test("a session that its subject's revocation ended is no longer listed", async () => {
+test("a session that ended with its subject's revocation is no longer listed", async () => {
   const customer = await here.signUp()
   await customer.session({ subject: 'eve' })
   await here.postJson('/api/subjects/revoke', { subject: 'eve' }, bearer(customer.apiKey))
   expect((await here.get('/api/sessions?subject=eve', customer.accessToken)).json).toEqual({ sessions: [] })
 })
 
-test('what is dead leaves its tables, and what is not stays', async () => {
+test('dead rows are deleted, and live ones are kept', async () => {
   const customer = await here.signUp()
   const { access_token: token } = await customer.session()
   await here.postForm('/revoke', { token }, bearer(customer.apiKey))

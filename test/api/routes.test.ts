@@ -15,7 +15,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** Every route that the router has, and who may pass it. A route that nobody has declared here fails. */
+/** Every route of the router, and the credentials that it accepts. A route that is not declared here fails. */
 
 let world: World
 let assay: Replica
@@ -60,7 +60,7 @@ interface Shown {
   id: string
   secret: string
   customer: Customer
-  /** What can be revoked: the credential itself, if it is a refresh token; else an access token that nobody needs. */
+  /** The credential itself if it can be revoked with itself (a refresh token); otherwise an unneeded access token. */
   revocable: string
   /** The credential itself, or for a service one of the customer's session. */
   refreshToken: string
@@ -68,11 +68,11 @@ interface Shown {
 
 interface Rule {
   may: readonly Credential[]
-  /** A request that lacks nothing but a credential; `shown` for where the credential is a part of it. */
+  /** A valid request except for the credential; `shown` where the credential is part of the request. */
   body?: (shown: Shown) => object | URLSearchParams
-  /** Where everyone gets an answer: which is a yes. */
+  /** For routes that answer everyone: which answers count as accepted. */
   passes?: (answer: Answer) => boolean
-  /** It ends what it is shown: by a customer of its own. */
+  /** It ends what it is shown, so it uses its own customer. */
   ends?: true
 }
 
@@ -125,7 +125,7 @@ const RULES: Record<string, Rule> = {
   'POST /api/subjects/export': { may: ACCOUNT, body: () => ({ subject: 'user-1' }) },
   'GET /api/secrets': { may: ACCOUNT },
   'POST /api/secrets/rotate': { may: ACCOUNT, body: () => ({ dry_run: true }) },
-  // There is none: the answer is 404, but to who may ask.
+  // There is no such version: an authorized caller gets 404.
   'POST /api/secrets/retire': { may: ACCOUNT, body: () => ({ use: 'access', version: 99 }) },
   'GET /api/audit': { may: ACCOUNT },
   'POST /issue': {
@@ -225,7 +225,7 @@ const RULES: Record<string, Rule> = {
   'GET /docs/:asset': { may: EVERYONE },
 }
 
-/** Hono's own table, without middleware: of what is registered for all methods only /verify answers. */
+/** Hono's own table without middleware: of the routes registered for all methods only /verify answers. */
 const routes = () => [
   ...new Set(
     assay.app.routes
@@ -234,7 +234,7 @@ const routes = () => [
   ),
 ]
 
-/** As openapi.yaml has it: /verify for each method, and with a slash too many it is no path of its own. */
+/** As in openapi.yaml, with /verify once per method; /verify with extra slashes is not a path of its own. */
 const documented = (route: string): string[] => {
   const [method = '', path = ''] = route.split(' ')
   if (path === '/verify/') return []
@@ -244,11 +244,11 @@ const documented = (route: string): string[] => {
   )
 }
 
-test('H50 every route of the router is declared here, and nothing is declared that is none (CVE-2025-61928)', () => {
+test('H50 every route of the router is declared here, and every declared route exists (CVE-2025-61928)', () => {
   expect(routes().sort()).toEqual(Object.keys(RULES).sort())
 })
 
-test('every route of the router is in openapi.yaml, and the reverse', () => {
+test('every route of the router is in openapi.yaml, and vice versa', () => {
   expect(routes().flatMap(documented).sort()).toEqual(documentedRoutes().sort())
 })
 
@@ -329,7 +329,7 @@ async function credentials(): Promise<Show> {
   }
 }
 
-/** As Bearer and as Basic; a refresh token also by itself, in the body. */
+/** As Bearer and as Basic; a refresh token also alone, in the body. */
 async function tryRoute(route: string, { body, passes = isPass }: Rule, shown: Shown) {
   const byItself = shown.refreshToken === shown.secret ? [{}] : []
   const authorizations = shown.secret ? [bearer(shown.secret), byBasic(shown), ...byItself] : [{}]
@@ -363,7 +363,7 @@ function send(
 
 const byBasic = ({ id, secret }: Shown) => ({ Authorization: basic(id, secret) })
 
-/** What isn't there isn't told to whom it doesn't belong: 404 and 409 are for those who have passed. */
+/** Unauthorized callers learn nothing about what exists: 404 and 409 are only for authorized ones. */
 const isPass = ({ status }: Answer) => status < 400 || status === 404 || status === 409
 
 function expectRefusal({ status, json, headers }: Answer) {
@@ -374,10 +374,10 @@ function expectRefusal({ status, json, headers }: Answer) {
 }
 
 describe.each(Object.entries(RULES))('H50 %s', (route, rule) => {
-  test(`lets pass: ${rule.may === EVERYONE ? 'everyone' : rule.may.join(', ')}`, async () => {
+  test(`accepts: ${rule.may === EVERYONE ? 'everyone' : rule.may.join(', ')}`, async () => {
     const show = rule.ends ? await credentials() : shared
     const passed: Credential[] = []
-    // Backwards, so that the account's own token, which logs out, comes late.
+    // In reverse, so that the account's own token, which logs out, comes late.
     for (const kind of CREDENTIALS.toReversed())
       if (await tryRoute(route, rule, await show(kind))) passed.unshift(kind)
     expect(passed).toEqual(CREDENTIALS.filter(kind => rule.may.includes(kind)))
@@ -406,7 +406,7 @@ test('every route with a JSON body refuses one with a repeated member', async ()
 describe.each(Object.entries(RULES).filter(([route]) => !route.includes('/verify')))(
   '%s',
   (route, { may, body }) => {
-    test('refuses a query parameter that it does not know, or that is empty', async () => {
+    test('refuses an unknown or empty query parameter', async () => {
       const shown = await (await credentials())(may[0]!)
       const authorization = bearer(shown.secret)
       for (const query of ['?wiat=all', '?wiat=', '?wiat', '?wait=', '?wait=All', '?limit=&subject=']) {
@@ -418,7 +418,7 @@ describe.each(Object.entries(RULES).filter(([route]) => !route.includes('/verify
 )
 
 test.each(Object.entries(RULES).filter(([, { body }]) => body !== undefined))(
-  '%s refuses a body with a Content-Encoding, and says so',
+  '%s refuses a body with a Content-Encoding, with an error that says so',
   async (route, { may, body }) => {
     const shown = await (await credentials())(may[0]!)
     const authorization = bearer(shown.secret)
@@ -434,7 +434,7 @@ test.each(Object.entries(RULES).filter(([, { body }]) => body !== undefined))(
   },
 )
 
-test('no request passes Hono unobserved: every route but /verify has the middleware that counts and logs before it', () => {
+test('no request passes Hono unobserved: every route but /verify runs the middleware that counts and logs first', () => {
   for (const route of routes().filter(each => !each.includes('/verify'))) {
     const [method = '', path = ''] = route.split(' ')
     const [first] = assay.app.router.match(method, path.replace(/:\w+/g, 'x'))[0]
@@ -442,7 +442,7 @@ test('no request passes Hono unobserved: every route but /verify has the middlew
   }
 })
 
-test('H50 where no route is there is nothing, for anybody', async () => {
+test('H50 unknown paths are 404, for every caller', async () => {
   const paths = [
     '/',
     '/admin',
@@ -459,7 +459,7 @@ test('H50 where no route is there is nothing, for anybody', async () => {
       expect((await assay.get(path, (await shared(kind)).secret || undefined)).status).toBe(404)
 })
 
-test('a wrong method is told the right ones, from the same table', async () => {
+test('a wrong method gets a list of the allowed ones, from the same table', async () => {
   for (const route of Object.keys(RULES).filter(each => !each.includes('/verify'))) {
     const path = route.split(' ')[1]!
     const allowed = Object.keys(RULES).filter(each => each.split(' ')[1] === path)
@@ -471,7 +471,7 @@ test('a wrong method is told the right ones, from the same table', async () => {
   }
 })
 
-test('a page of another origin is told to go through a gateway, and may read no answer', async () => {
+test('a page of another origin is told to use a gateway, and cannot read any answer', async () => {
   const origin = { Origin: 'https://app.example.com' }
   const preflight = { ...origin, 'Access-Control-Request-Method': 'POST' }
   const preflights = await Promise.all(

@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** A customer's own secrets, opened with the master key as the server opens them. */
+/** A customer's own secrets, decrypted with the master key as the server does it. */
 async function secretsOf({ id }: Customer) {
   const [row] = await readRecords(world.db, [id])
   const record = openRecord(world.keyRing, 'https://assay.test', id, row!)
@@ -41,7 +41,7 @@ async function everyValue(): Promise<{ place: string; bytes: Buffer }[]> {
   return values
 }
 
-/** As it is, and in every spelling that a column, a log or a careless encoder gives bytes. */
+/** Unchanged, and in every encoding that a column, a log or a careless encoder uses for bytes. */
 function spellingsOf(secret: Uint8Array | string): Buffer[] {
   const bytes = Buffer.from(secret as string)
   const hex = bytes.toString('hex')
@@ -55,7 +55,7 @@ const placesOf = (values: { place: string; bytes: Buffer }[], secret: Uint8Array
     .filter(({ bytes }) => spellingsOf(secret).some(spelling => bytes.includes(spelling)))
     .map(({ place }) => place)
 
-/** A customer that has done all that could leave a secret behind. */
+/** A customer that has made every request that could leave a secret behind. */
 async function busy() {
   const customer = await assay.signUp()
   const headers = { 'Idempotency-Key': `once-${customer.id}-canary`, 'User-Agent': 'canary' }
@@ -72,7 +72,7 @@ async function busy() {
 const randomPartOf = (apiKey: string) => apiKey.split('_')[3]!
 const signatureOf = (token: string) => token.split('.')[2]!
 
-test('no column holds a secret in clear, in any spelling', async () => {
+test('no column contains a plaintext secret in any encoding', async () => {
   const customers = await Promise.all([busy(), busy(), busy()])
   await assay.clients.flush()
   const secrets: (Uint8Array | string)[] = [world.keyRing.installationKey, world.keyRing.current.bytes]
@@ -88,7 +88,7 @@ test('no column holds a secret in clear, in any spelling', async () => {
   }
   const values = await everyValue()
   for (const secret of secrets) expect(placesOf(values, secret)).toEqual([])
-  // What is there is found: in text and in bytes.
+  // The search finds values that do exist, as text and as bytes.
   const { customer } = customers[0]!
   expect(placesOf(values, customer.email)).toEqual(['customers.email'])
   const [row] = await readRecords(world.db, [customer.id])
@@ -106,7 +106,7 @@ test('each customer has two secrets of 64 bytes of its own', async () => {
   expect(new Set(all.map(bytes => bytes.toString('hex'))).size).toBe(6)
 })
 
-/** What a customer seals, and where. */
+/** The sealed values of a customer, and their columns. */
 const RECORDS = {
   'data key': ['customers', 'sealed_data_key', 'id = $1'],
   'access secret': ['signing_keys', 'sealed_secret', `customer_id = $1 and use = 'access'`],
@@ -145,7 +145,7 @@ describe('H54', () => {
     )
   })
 
-  /** Everything that needs the customer's secrets or its credentials. */
+  /** All requests that need the customer's secrets or credentials. */
   async function expectAll(status: number) {
     const asked = [
       await assay.verify(session.access_token),
@@ -162,29 +162,26 @@ describe('H54', () => {
     await expectAll(200)
   }
 
-  test.each(NAMES)(
-    'no flipped bit of the sealed %s goes unnoticed, and nobody else is concerned',
-    async name => {
-      const whole = await sealed(victim, name)
-      // A hundredth of the bits, in every part of the record; 97 visits each place within a byte.
-      for (let bit = 0; bit < whole.length * 8; bit += 97) {
-        const flipped = Buffer.from(whole)
-        flipped[bit >> 3]! ^= 1 << (bit & 7)
-        await write(victim, name, flipped)
-        expect((await assay.verify(session.access_token)).status, `bit ${bit}`).toBe(503)
-        expect((await assay.verify(bystander.accessToken)).status).toBe(200)
-      }
-      await expectAll(503)
-      await expectMended()
-    },
-  )
+  test.each(NAMES)('flipping any bit of the sealed %s is detected, and affects nobody else', async name => {
+    const whole = await sealed(victim, name)
+    // A hundredth of the bits, in every part of the record; steps of 97 reach each position within a byte.
+    for (let bit = 0; bit < whole.length * 8; bit += 97) {
+      const flipped = Buffer.from(whole)
+      flipped[bit >> 3]! ^= 1 << (bit & 7)
+      await write(victim, name, flipped)
+      expect((await assay.verify(session.access_token)).status, `bit ${bit}`).toBe(503)
+      expect((await assay.verify(bystander.accessToken)).status).toBe(200)
+    }
+    await expectAll(503)
+    await expectMended()
+  })
 
   test.each([
     ['shorter', (whole: Buffer) => whole.subarray(0, -1)],
     ['longer', (whole: Buffer) => Buffer.concat([whole, Buffer.of(0)])],
     ['empty', () => Buffer.alloc(0)],
     ['64 bytes in clear', () => Buffer.alloc(64, 7)],
-  ])('a sealed record that is %s does not open', async (_, alter) => {
+  ])('a sealed record that is %s cannot be decrypted', async (_, alter) => {
     for (const [name, bytes] of records) {
       await write(victim, name, alter(bytes))
       await expectAll(503)
@@ -196,19 +193,19 @@ describe('H54', () => {
     ["another customer's data key", ['data key']],
     ["another customer's secret", ['access secret']],
     ['all that another customer seals', NAMES],
-  ])('a record does not open where it does not belong: %s', async (_, moved) => {
+  ])('a record cannot be decrypted in another place: %s', async (_, moved) => {
     for (const name of moved as Sealed[]) await write(victim, name, await sealed(bystander, name))
     await expectAll(503)
     await expectMended()
   })
 
-  test('a record does not open where it does not belong: the secret of the other use', async () => {
+  test('a record cannot be decrypted in another place: the secret of the other use', async () => {
     await write(victim, 'access secret', await sealed(victim, 'refresh secret'))
     await expectAll(503)
     await expectMended()
   })
 
-  test('a record does not open where it does not belong: the secret of another version', async () => {
+  test('a record cannot be decrypted in another place: the secret of another version', async () => {
     await world.admin.query(
       `insert into assay.signing_keys (customer_id, use, version, state, alg, sealed_secret)
       select customer_id, use, 2, 'previous', alg, sealed_secret from assay.signing_keys

@@ -135,7 +135,7 @@ test('a rotated credential goes on for its overlap, and no longer', async () => 
 describe('while a rotated credential goes on', () => {
   const rotate = (id: string, body: object = {}) => call('POST', `/admin/services/${id}/rotate`, body)
 
-  /** Of the credentials given, whether each is good, at both replicas. */
+  /** Whether each of the credentials is valid, on both replicas. */
   async function good(id: string, credentials: string[]) {
     await hear(there)
     const { access_token } = await one.session({ expires_in: 900 })
@@ -158,7 +158,7 @@ describe('while a rotated credential goes on', () => {
     return { id, first, second: json.credential as string, until: json.previous_until as string }
   }
 
-  test('it is not rotated again unless it is said which one ends; until when is told', async () => {
+  test('it is not rotated again unless the request says which one ends; the answer says until when', async () => {
     const { id, first, second, until } = await rotated()
     for (const body of [{}, { overlap: 60 }]) {
       const refused = await rotate(id, body)
@@ -171,7 +171,7 @@ describe('while a rotated credential goes on', () => {
     expect(await good(id, [first, second, third.credential])).toEqual([false, true, true])
   })
 
-  test('the older one ends when that is said, and the newer one goes on for the overlap', async () => {
+  test('the older one ends on request, and the newer one remains valid for the overlap', async () => {
     const { id, first, second } = await rotated()
     const { json } = await rotate(id, { end: 'previous', overlap: 120 })
     expect(await good(id, [first, second, json.credential])).toEqual([false, true, true])
@@ -181,7 +181,7 @@ describe('while a rotated credential goes on', () => {
     expect(await good(id, [second, json.credential])).toEqual([false, true])
   })
 
-  test('the newer one, which nobody got, ends when that is said, and the older one has its time', async () => {
+  test('the newer one, whose answer was lost, ends on request, and the older one keeps its time', async () => {
     const { id, first, second, until } = await rotated()
     const { json } = await rotate(id, { end: 'current' })
     expect(json.previous_until).toBe(until)
@@ -190,14 +190,14 @@ describe('while a rotated credential goes on', () => {
     expect(await good(id, [first, json.credential])).toEqual([false, true])
   })
 
-  test('both end when it has leaked', async () => {
+  test('both end after a leak', async () => {
     const { id, first, second } = await rotated()
     const { json } = await rotate(id, { overlap: 0 })
     expect(json.previous_until).toBeUndefined()
     expect(await good(id, [first, second, json.credential])).toEqual([false, false, true])
   })
 
-  test('of two who rotate it at once one does, and the credential that is in use goes on', async () => {
+  test('of two concurrent rotations one succeeds, and the credential in use remains valid', async () => {
     const { id, credential } = await create()
     const answers = await Promise.all(Array.from({ length: 6 }, () => rotate(id, { overlap: 60 })))
     const made = answers.filter(({ status }) => status === 200)
@@ -206,7 +206,7 @@ describe('while a rotated credential goes on', () => {
     expect(await good(id, [credential, made[0]!.json.credential])).toEqual([true, true])
   })
 
-  test('what can not be meant is refused', async () => {
+  test('contradictory requests are refused', async () => {
     const { id, credential } = await create()
     const current = await rotate(id, { end: 'current' })
     expect(current).toMatchObject({ status: 409, json: { error: 'conflict' } })
@@ -234,7 +234,7 @@ test('one that is deleted is refused everywhere', async () => {
   expect((await call('PUT', `/admin/services/${service.id}`, { may: ['introspect'] })).status).toBe(404)
 })
 
-test('all of it is in the audit, by who did it', async () => {
+test('all of it is in the audit, with its actor', async () => {
   const { id } = await create()
   await call('PUT', `/admin/services/${id}`, { may: ['revoke'] })
   await call('POST', `/admin/services/${id}/rotate`, {})
@@ -248,7 +248,7 @@ test('all of it is in the audit, by who did it', async () => {
   ).not.toContain(id)
 })
 
-test('made-up ids cost no statement, and one that was deleted costs one', async () => {
+test('made-up ids cost no statement, and a deleted one costs one', async () => {
   const link = holding(world.db)
   const replica = await replicaOn(world, link.db)
   const loads = () => link.asked(named('findServiceRecord'))

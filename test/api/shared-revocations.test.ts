@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What one customer can make the server write, and wait for, by asking for the same revocation many times at once. */
+/** What one customer can make the server write and wait for with many concurrent requests for the same revocation. */
 
 let world: World
 let assay: Replica
@@ -25,7 +25,7 @@ async function written(type: string) {
   return row!
 }
 
-test('a token that is revoked 200 times at once is one event and one change', async () => {
+test('a token that is revoked 200 times concurrently is one event and one change', async () => {
   const before = await written('token.revoked')
   const { access_token: token } = (await customer.issue()).json
   const answers = await atOnce(() => assay.postForm('/revoke', { token }, bearer(customer.apiKey)))
@@ -35,14 +35,14 @@ test('a token that is revoked 200 times at once is one event and one change', as
   expect([after.events - before.events, after.changes - before.changes]).toEqual([1, 1])
 })
 
-test('a customer that ends everything 200 times at once is two events at most', async () => {
+test('a customer that ends everything 200 times concurrently causes two events at most', async () => {
   const before = await written('customer.revoked')
   const { accessToken } = customer
   const answers = await atOnce(() =>
     assay.request('/api/sessions', { method: 'DELETE', headers: bearer(accessToken) }),
   )
   expect(answers.some(({ status }) => status === 204)).toBe(true)
-  // The token ends with the first act, so requests that come later are refused.
+  // The token ends with the first act, so later requests are refused.
   expect(answers.every(({ status }) => status === 204 || status === 401)).toBe(true)
   expect((await assay.verify(accessToken)).status).toBe(401)
   const { events } = await written('customer.revoked')

@@ -12,7 +12,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** RFC 9701: what a token says, in a JWT that its receiver can keep. */
+/** RFC 9701: the introspection answer as a JWT that its receiver can keep. */
 
 let world: World
 let here: Replica
@@ -40,7 +40,7 @@ async function claimsIn(text: string, audience: string) {
   return (await jwtVerify(text, createLocalJWKSet(json), options)).payload
 }
 
-test('the answer is a JWT that the installation signed for the caller, with what an unsigned one has', async () => {
+test('the answer is a JWT signed by the installation for the caller, with the members of an unsigned one', async () => {
   const { access_token } = await customer.session()
   const before = Math.floor(here.changeFeed.now() / 1000)
   const { headers, text } = await introspect(access_token)
@@ -53,7 +53,7 @@ test('the answer is a JWT that the installation signed for the caller, with what
   expect(claims.iat).toBeLessThanOrEqual(Math.ceil(here.changeFeed.now() / 1000))
 })
 
-test('to an API key it is for its customer, and an inactive token says nothing else', async () => {
+test('for an API key the audience is its customer, and an inactive token has no other member', async () => {
   const other = await here.signUp()
   const { access_token } = await customer.session()
   const own = await claimsIn((await introspect(access_token, `Bearer ${customer.apiKey}`)).text, customer.id)
@@ -72,7 +72,7 @@ test('all replicas sign with one key, which signs nothing else', async () => {
   expect(keys.map(({ kid }: { kid: string }) => kid)).not.toContain(headerOf(one.text).kid)
 })
 
-test('a signed answer is no token, and a token no signed answer', async () => {
+test('a signed answer is not accepted as a token, nor a token as a signed answer', async () => {
   const { access_token } = await customer.session()
   const { text } = await introspect(access_token)
   expect((await here.verify(text)).status).toBe(401)
@@ -80,7 +80,7 @@ test('a signed answer is no token, and a token no signed answer', async () => {
   await expect(claimsIn(access_token, SERVICE.id)).rejects.toThrow()
 })
 
-test('who does not ask for it gets JSON, and an error is JSON in any case', async () => {
+test('JSON is the default, and errors are always JSON', async () => {
   const { access_token } = await customer.session()
   for (const accept of ['application/json', '*/*'])
     expect((await introspect(access_token, GATEWAY, accept)).json.active).toBe(true)
@@ -88,7 +88,7 @@ test('who does not ask for it gets JSON, and an error is JSON in any case', asyn
   expect([refused.status, refused.json.error]).toEqual([401, 'invalid_client'])
 })
 
-test('oauth4webapi takes it', async () => {
+test('oauth4webapi accepts it', async () => {
   const { access_token } = await customer.session()
   const metadata = (await here.get('/.well-known/oauth-authorization-server')).json
   const fetch = async (url: unknown, init?: object) => {

@@ -41,7 +41,7 @@ const revoke = ({ apiKey }: Pick<Customer, 'apiKey'>, subject: string, ip?: stri
 const revokeAsOperator = ({ id }: Customer, subject: string) =>
   assay.postJson(`/admin/customers/${id}/subjects/revoke`, { subject }, bearer(ALICE))
 
-/** A customer whose last token expired more than an hour ago. `longest`: how long its tokens may live (s). */
+/** A customer whose last token expired more than an hour ago. `longest`: its longest token lifetime (s). */
 async function quiet(longest?: number): Promise<Customer> {
   const customer = await assay.signUp()
   if (longest !== undefined) await allow(customer, longest)
@@ -62,7 +62,7 @@ const revocationsOf = ({ id }: Customer) =>
   count(`assay.revocations where kind = 'subject' and customer_id = $1`, id)
 const epochsOf = ({ id }: Customer) => count('assay.subject_epochs where customer_id = $1', id)
 
-/** Seconds until the revocation of a subject may be forgotten. */
+/** Seconds until the revocation of a subject may be deleted. */
 async function keptFor({ id }: Customer, subject: string): Promise<number> {
   const [row] = await world.admin.query<{ left: number }>(
     `select extract(epoch from dead_after - assay.now())::float8 as left from assay.revocations
@@ -91,7 +91,7 @@ test('a session without a live token stays revoked, although nothing is publishe
   expect((await assay.refresh(refresh_token)).json.error).toBe('invalid_grant')
 })
 
-test('a database clock that ran ahead when a subject was revoked, and is set right, brings no token back', async () => {
+test('setting a fast database clock back after a subject was revoked makes no token valid again', async () => {
   const customer = await quiet()
   const token = (await customer.issue({ subject: 'user-1', expires_in: 15 * MINUTE })).json.access_token
   await advance(60 * MINUTE)
@@ -101,7 +101,7 @@ test('a database clock that ran ahead when a subject was revoked, and is set rig
   for (const replica of [assay, restarted]) expect((await replica.verify(token)).status).toBe(401)
 })
 
-test('a database clock that jumped hours ahead when a subject was revoked, and is set right, brings no token back', async () => {
+test('setting back a database clock that jumped hours ahead before a revocation makes no token valid again', async () => {
   const customer = await quiet(15 * MINUTE)
   const token = (await customer.issue({ subject: 'user-1', expires_in: 15 * MINUTE })).json.access_token
   await world.jump(5 * HOUR * 1000)
@@ -111,7 +111,7 @@ test('a database clock that jumped hours ahead when a subject was revoked, and i
   for (const replica of [assay, restarted]) expect((await replica.verify(token)).status).toBe(401)
 })
 
-test('a revocation is kept for as long as the longest token that the policy allows, and little longer', async () => {
+test('a revocation is kept for the longest token lifetime that the policy allows, and little longer', async () => {
   const customer = await quiet(8 * HOUR)
   await customer.issue({ subject: 'other', expires_in: 8 * HOUR })
   await revoke(customer, 'user-1')
@@ -119,7 +119,7 @@ test('a revocation is kept for as long as the longest token that the policy allo
   expect(await keptFor(customer, 'user-1')).toBeLessThan(8 * HOUR + 17 * MINUTE)
 })
 
-test('a lifetime that is lowered shortens the keeping only after the old one has passed', async () => {
+test('lowering a lifetime shortens how long revocations are kept only after the old lifetime has passed', async () => {
   const customer = await quiet()
   await customer.issue({ subject: 'user-1', expires_in: 6 * HOUR })
   expect((await allow(customer, MINUTE)).status).toBe(200)
@@ -143,7 +143,7 @@ test('a key that signed elsewhere keeps a revocation for a day and a minute', as
   expect(await keptFor(customer, 'user-1')).toBeGreaterThan(24 * HOUR + MINUTE)
 })
 
-test('revoking a subject again takes the place of the revocation before', async () => {
+test('revoking a subject again replaces the earlier revocation', async () => {
   const customer = await assay.signUp()
   for (let i = 0; i < 5; i++) await revoke(customer, 'user-1')
   expect(await revocationsOf(customer)).toBe(1)
@@ -153,14 +153,14 @@ test('revoking a subject again takes the place of the revocation before', async 
   expect((await assay.verify(token)).status).toBe(401)
 })
 
-test('revoking a customer again takes the place of the change before', async () => {
+test('revoking a customer again replaces the earlier change', async () => {
   const customer = await assay.signUp()
   for (let i = 0; i < 3; i++)
     await assay.postJson(`/admin/customers/${customer.id}/revoke`, undefined, bearer(ALICE))
   expect(await count(`assay.revocations where kind = 'customer' and customer_id = $1`, customer.id)).toBe(1)
 })
 
-test('a customer has 10,000 live revocations of subjects at most; an operator is not refused', async () => {
+test('a customer has at most 10,000 live revocations of subjects; an operator is not refused', async () => {
   const customer = await assay.signUp()
   await world.admin.query(
     `with numbers as (update assay.change_feed set seq = seq + 10000 returning seq)
@@ -173,7 +173,7 @@ test('a customer has 10,000 live revocations of subjects at most; an operator is
   expect([refused.status, refused.headers.get('retry-after')]).toEqual([429, '60'])
   expect(await epochsOf(customer)).toBe(0)
   expect((await revoke(await assay.signUp(), 'user-1')).status).toBe(204)
-  // One that is there already is no more than before.
+  // Repeating an existing one does not add to the count.
   await world.admin.query(`delete from assay.revocations where customer_id = $1 and key = 'made-up-1'`, [
     customer.id,
   ])
@@ -185,7 +185,7 @@ test('a customer has 10,000 live revocations of subjects at most; an operator is
   expect((await revoke(customer, 'user-3')).status).toBe(204)
 })
 
-test('the customers of one address revoke 1,200 subjects a minute together, and others are not held up', async () => {
+test('the customers of one address together revoke 1,200 subjects a minute, and others are not delayed', async () => {
   const customers = [await quiet(), await quiet(), await quiet()] as const
   let refused = 0
   for (let i = 0; i < 402; i++)
@@ -209,7 +209,7 @@ test('the epoch of a subject is deleted once no session needs it, and its sessio
     (await own.admin.query<{ subject: string }>('select subject from assay.subject_epochs')).map(
       row => row.subject,
     )
-  // As if it had a token that lives long. Otherwise maintenance deletes the revoked session before it looks at the epoch.
+  // As if it had a long-lived token. Otherwise maintenance deletes the revoked session before it checks the epoch.
   await own.admin.query(
     `update assay.sessions set access_until = assay.now() + interval '3 days' where subject = 'user-1'`,
   )
@@ -236,7 +236,7 @@ test('the epoch of a subject is deleted once no session needs it, and its sessio
   expect((await replica.verify(renewed.access_token)).status).toBe(200)
 })
 
-/** A generator of whole numbers below `n` (mulberry32). */
+/** A generator of integers below `n` (mulberry32). */
 function randomFrom(seed: number) {
   let state = seed
   return (n: number) => {
@@ -257,7 +257,7 @@ interface Token {
   isRevoked: boolean
 }
 
-/** Tokens of three subjects under policies that come and go, and what must hold of each. */
+/** Tokens of three subjects under changing policies, and what must hold for each. */
 async function walk(seed: number, steps: number) {
   const random = randomFrom(seed)
   const one = <Value>(values: readonly Value[]) => values[random(values.length)]!
@@ -315,7 +315,7 @@ async function walk(seed: number, steps: number) {
   }
 }
 
-test('what a revocation of a subject ends is refused for its whole life, whatever lifetimes come and go', {
+test('a token ended by a subject’s revocation is refused for its whole life, whatever lifetimes are set', {
   timeout: 600_000,
 }, async () => {
   for (let trial = 0; trial < trials(200, 4); trial++) await walk(SEED + trial, 60)

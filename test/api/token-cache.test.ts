@@ -19,7 +19,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** A token that was authenticated before is judged at every request, like one that was not. */
+/** A cached token is checked on every request, like one that is not cached. */
 
 let world: World
 let here: Replica
@@ -34,7 +34,7 @@ afterAll(() => world.stop())
 
 const NONE = { hit: 0, miss: 0, rekeyed: 0 }
 
-/** What the token cache of a replica has counted. */
+/** The token cache counters of a replica. */
 async function counts({ request }: Pick<Replica, 'request'>): Promise<typeof NONE> {
   const { text } = await request('/metrics', { headers: bearer(ADMIN_TOKEN) })
   const found = text.matchAll(/^assay_token_cache_total\{outcome="(\w+)"\} (\d+)$/gm)
@@ -48,7 +48,7 @@ async function growth(replica: Replica, act: () => Promise<unknown>): Promise<ty
   return { hit: hit - before.hit, miss: miss - before.miss, rekeyed: rekeyed - before.rekeyed }
 }
 
-/** A session whose access token both replicas have accepted, and have in their caches. */
+/** A session whose access token both replicas have accepted and cached. */
 async function cached(customer: Customer, body: object = {}): Promise<Tokens> {
   const tokens = await customer.session(body)
   for (const replica of [here, there]) {
@@ -59,7 +59,7 @@ async function cached(customer: Customer, body: object = {}): Promise<Tokens> {
   return tokens
 }
 
-/** What every endpoint says to an access token. */
+/** The answers of every endpoint to an access token. */
 async function statusesOf(replica: Replica, customer: Customer, token: string) {
   const { json } = await replica.postJson('/introspect/batch', { tokens: [token] }, bearer(customer.apiKey))
   return {
@@ -83,7 +83,7 @@ test('one cache serves every endpoint that verifies an access token', async () =
   expect(counted).toEqual({ hit: 3, miss: 2, rekeyed: 0 })
 })
 
-test('the answer to a token that is in the cache is the answer to one that is not', async () => {
+test('a cached token gets the same answer as an uncached one', async () => {
   const customer = await here.signUp()
   const body = { audience: ['a', 'b'], claims: { role: 'admin', 名: ['é', { deep: [1.5, null] }] } }
   const { access_token } = await customer.session(body)
@@ -103,7 +103,7 @@ type Ending = (customer: Customer, tokens: Tokens) => Promise<{ status: number }
 const admin = (customer: Customer, method: string, path = '') =>
   here.request(`/admin/customers/${customer.id}${path}`, { method, headers: bearer(ALICE) })
 
-/** Whatever narrows what is accepted. */
+/** Every act that narrows what is accepted. */
 const ENDINGS: Record<string, Ending> = {
   'the token is revoked': ({ apiKey }, { access_token }) =>
     here.postForm('/revoke', { token: access_token }, bearer(apiKey)),
@@ -123,7 +123,7 @@ const ENDINGS: Record<string, Ending> = {
 }
 
 describe.each(Object.entries(ENDINGS))('when %s', (_, end) => {
-  test('H20 a token in the cache is refused, at once where it was done and elsewhere with the next poll', async () => {
+  test('H20 a cached token is refused, at once on the acting replica and elsewhere after the next poll', async () => {
     const customer = await here.signUp()
     const tokens = await cached(customer)
     expect((await end(customer, tokens)).status).toBeLessThan(300)
@@ -132,12 +132,12 @@ describe.each(Object.entries(ENDINGS))('when %s', (_, end) => {
     await sync(there)
     expect((await there.verify(tokens.access_token)).status).toBe(401)
     expect((await there.introspect(tokens.access_token)).json).toEqual({ active: false })
-    // And not only because it left the cache.
+    // The reason is not only that it left the cache.
     for (let i = 0; i < 3; i++) expect((await there.verify(tokens.access_token)).status).toBe(401)
   })
 })
 
-test('H20 when its key is retired, a token in the cache is refused', async () => {
+test('H20 when its key is retired, a cached token is refused', async () => {
   const customer = await here.signUp()
   const { access_token } = await cached(customer)
   await here.postJson('/api/secrets/rotate', { use: 'access' }, bearer(customer.accessToken))
@@ -158,7 +158,7 @@ test('a disabled customer’s token is accepted again once the customer is enabl
   expect((await there.verify(access_token)).status).toBe(200)
 })
 
-test('a key that is read again is another key: its tokens are authenticated once more, and are hits after that', async () => {
+test('after its key is reloaded, a token is authenticated once more, and hits the cache after that', async () => {
   const customer = await here.signUp()
   const { access_token } = await cached(customer)
   await publishCustomer(world, customer.id, [here, there])
@@ -167,7 +167,7 @@ test('a key that is read again is another key: its tokens are authenticated once
   expect(await growth(there, verified)).toEqual({ ...NONE, hit: 1 })
 })
 
-/** Gives the customer's first access key another secret, as in a database that was put back and went another way. */
+/** Replaces the secret of the customer's first access key, as in a restored database that has diverged. */
 async function replaceSecret(customerId: string) {
   const { keyRing } = world
   const [row] = await world.admin.query<{ sealed: Uint8Array }>(
@@ -188,7 +188,7 @@ async function replaceSecret(customerId: string) {
   await publishCustomer(world, customerId, [here, there])
 }
 
-test('H20 a token in the cache does not outlive the secret that signed it, though the kid stays', async () => {
+test('H20 a cached token does not outlive the secret that signed it, even if the kid stays the same', async () => {
   const customer = await here.signUp()
   const { access_token } = await cached(customer)
   await replaceSecret(customer.id)
@@ -197,7 +197,7 @@ test('H20 a token in the cache does not outlive the secret that signed it, thoug
   expect(newer.access_token.split('.')[0]).toBe(access_token.split('.')[0])
 })
 
-test('a rotation that ends nothing ends no token in the cache', async () => {
+test('a rotation that ends nothing ends no cached token', async () => {
   const customer = await here.signUp()
   const { access_token } = await cached(customer)
   await here.postJson('/api/secrets/rotate', {}, bearer(customer.accessToken))
@@ -207,7 +207,7 @@ test('a rotation that ends nothing ends no token in the cache', async () => {
       expect((await replica.verify(token)).status).toBe(200)
 })
 
-test('a policy that is changed leaves issued tokens as they are, in the cache or not', async () => {
+test('a policy change leaves issued tokens unchanged, cached or not', async () => {
   const customer = await here.signUp()
   const { access_token } = await cached(customer)
   const policy = await here.request(`/admin/customers/${customer.id}/policy`, {
@@ -232,7 +232,7 @@ test('H21 a token that expires in the cache is refused from its exp on, to the s
   await world.advance(0)
 })
 
-test('H11 a token from the future is refused while it is in the cache, until its time has come', async () => {
+test('H11 a cached token that becomes a token from the future is refused until its iat', async () => {
   const customer = await here.signUp()
   const real = await forger(here, customer, 'access')
   const iat = Math.floor(here.changeFeed.now() / 1_000) + 600
@@ -243,7 +243,7 @@ test('H11 a token from the future is refused while it is in the cache, until its
   expect((await here.verify(early)).status).toBe(200)
 })
 
-test('without a lease a token in the cache is unknown, not good', async () => {
+test('without a lease a cached token is unknown, not valid', async () => {
   const customer = await here.signUp()
   const { access_token } = await customer.session()
   const database = holding(world.db)
@@ -257,7 +257,7 @@ test('without a lease a token in the cache is unknown, not good', async () => {
   held.release()
 })
 
-test('H16 in the cache, too, a token is of one kind only', async () => {
+test('H16 a cached token, too, is of one kind only', async () => {
   const customer = await here.signUp()
   const { access_token, refresh_token } = await cached(customer)
   for (let i = 0; i < 3; i++) {
@@ -270,7 +270,7 @@ test('H16 in the cache, too, a token is of one kind only', async () => {
 
 const NEIGHBOURS = trials(100_000, 10_000)
 
-test(`H09 ${NEIGHBOURS} texts that are nearly a token in the cache are refused`, {
+test(`H09 ${NEIGHBOURS} near copies of a cached token are refused`, {
   timeout: 600_000,
 }, async () => {
   const customer = await here.signUp()
@@ -295,7 +295,7 @@ test(`H09 ${NEIGHBOURS} texts that are nearly a token in the cache are refused`,
   expect((await counts(here)).hit).toBe(before.hit + 1)
 })
 
-/** One character other, one less, one more, one in capital or small letters: at each place. */
+/** Variants at each position: one character changed, removed, added, or in the other case. */
 function* neighbours(token: string) {
   for (let i = 0; i < token.length; i++) {
     const [before, here, after] = [token.slice(0, i), token[i]!, token.slice(i + 1)]
@@ -307,7 +307,7 @@ function* neighbours(token: string) {
   }
 }
 
-test('H14 what is refused is not remembered', async () => {
+test('H14 refused tokens are not cached', async () => {
   const customer = await here.signUp()
   const { access_token } = await cached(customer)
   const gauge = async () =>
@@ -322,7 +322,7 @@ test('H14 what is refused is not remembered', async () => {
   expect(await gauge()).toBe(before)
 })
 
-test('the metrics say how many tokens are cached, and in how many bytes', async () => {
+test('the metrics show how many tokens are cached, and their bytes', async () => {
   const replica = await world.replica()
   const read = async () => {
     const { text } = await replica.get('/metrics', ADMIN_TOKEN)
@@ -333,7 +333,7 @@ test('the metrics say how many tokens are cached, and in how many bytes', async 
   const customer = await replica.signUp()
   const { access_token } = await customer.session()
   await replica.verify(access_token)
-  // A token that comes only once is not worth its memory.
+  // A token is not worth caching for a single use.
   expect(await read()).toEqual({ tokens: 0, bytes: 0 })
   for (let i = 0; i < 3; i++) await replica.verify(access_token)
   const { tokens, bytes } = await read()

@@ -33,7 +33,7 @@ const REFRESH = { grant_type: 'refresh_token' }
 const token = (form: Record<string, string>, headers: Record<string, string> = {}) =>
   assay.postForm('/token', form, headers)
 
-/** As it comes over the wire, for what URLSearchParams of a record can't say. */
+/** The raw body, for cases that URLSearchParams of a record can't express. */
 const rawToken = (body: string, headers: Record<string, string> = {}) =>
   assay.request('/token', {
     method: 'POST',
@@ -44,7 +44,7 @@ const rawToken = (body: string, headers: Record<string, string> = {}) =>
 const outcome = ({ status, json }: { status: number; json: { error?: string } }) =>
   json.error === undefined ? String(status) : `${status} ${json.error}`
 
-test('client_credentials gives an access token about the customer, and no refresh token', async () => {
+test('client_credentials returns an access token about the customer, and no refresh token', async () => {
   const { status, json, headers } = await token({ ...CLIENT, scope: 'read write' }, own())
   expect(status).toBe(200)
   expect(headers.get('cache-control')).toBe('no-store')
@@ -64,14 +64,14 @@ test('client_credentials gives an access token about the customer, and no refres
   })
 })
 
-test('unasked, the scope is all that the key has, and the answer says so', async () => {
+test('by default the scope is that of the key, and the answer includes it', async () => {
   const { api_key } = await apiKeyOf(assay, customer, { scopes: ['read', 'write', 'assay:sessions'] })
   const { json } = await token(CLIENT, bearer(api_key))
   expect(json.scope).toBe('read write')
   expect((await assay.postJson('/issue', {}, bearer(api_key))).json.scope).toBe('read write')
 })
 
-test('a scope that the key may not give is refused, and so is every scope of our own', async () => {
+test('a scope that the key may not grant is refused, and so is every assay: scope', async () => {
   const { api_key: narrow } = await apiKeyOf(assay, customer, { scopes: ['read', 'assay:sessions'] })
   for (const scope of ['write', 'read write', '*', 'assay:account', 'assay:sessions', 'read assay:x'])
     for (const key of scope.includes('write') ? [narrow] : [narrow, customer.apiKey]) {
@@ -80,7 +80,7 @@ test('a scope that the key may not give is refused, and so is every scope of our
     }
 })
 
-test('an API key is taken as Bearer and as Basic, raw or form-encoded, and at /token in the body', async () => {
+test('an API key is accepted as Bearer and as Basic, raw or form-encoded, and at /token in the body', async () => {
   const { id, apiKey } = customer
   const headers = [`Bearer ${apiKey}`, `bearer  ${apiKey}`, basic(id, apiKey), encodedBasic(id, apiKey)]
   for (const header of headers) {
@@ -90,7 +90,7 @@ test('an API key is taken as Bearer and as Basic, raw or form-encoded, and at /t
   expect(outcome(await token({ ...CLIENT, ...credentials() }))).toBe('200')
 })
 
-test('the same credentials twice are fine, different ones are not', async () => {
+test('repeated equal credentials are accepted, different ones are not', async () => {
   const neighbour = await assay.signUp()
   const twice = { ...CLIENT, ...credentials() }
   expect(outcome(await token(twice, own()))).toBe('200')
@@ -159,7 +159,7 @@ test('a service may not have tokens', async () => {
   expect((await storedSession(world, session_id)).gen).toBe(1)
 })
 
-test('a deleted API key gives nothing any more', async () => {
+test('a deleted API key gets no token', async () => {
   const { id, api_key } = await apiKeyOf(assay, customer)
   const login = await assay.postJson('/api/auth/login', {
     email: customer.email,
@@ -172,7 +172,7 @@ test('a deleted API key gives nothing any more', async () => {
   expect(outcome(await assay.postJson('/issue', {}, bearer(api_key)))).toBe('401 invalid_client')
 })
 
-test('an API key gives nothing from its end on', async () => {
+test('an API key gets no token from its expiry on', async () => {
   const { api_key } = await apiKeyOf(assay, customer, { expires_in: 60 })
   expect(outcome(await token(CLIENT, bearer(api_key)))).toBe('200')
   await world.advance(60_000)
@@ -180,7 +180,7 @@ test('an API key gives nothing from its end on', async () => {
   expect(outcome(await assay.postJson('/issue', {}, bearer(api_key)))).toBe('401 invalid_client')
 })
 
-test('a disabled customer gets nothing, and what it asked for again once it is enabled', async () => {
+test('a disabled customer gets no token, and gets them again once it is enabled', async () => {
   const alone = await assay.signUp()
   await changeCustomer(world, [assay], alone.id, `state = 'disabled'`)
   expect(outcome(await token(CLIENT, bearer(alone.apiKey)))).toBe('403 customer_disabled')
@@ -190,14 +190,14 @@ test('a disabled customer gets nothing, and what it asked for again once it is e
   expect(outcome(await alone.issue())).toBe('200')
 })
 
-test('the grant type must be there and be known', async () => {
+test('the grant type is required and must be known', async () => {
   expect(outcome(await token({}, own()))).toBe('400 invalid_request')
   expect(outcome(await token({ grant_type: '' }, own()))).toBe('400 invalid_request')
   for (const grant_type of ['password', 'authorization_code', 'implicit', 'Client_Credentials', 'x'])
     expect(outcome(await token({ grant_type }, own()))).toBe('400 unsupported_grant_type')
 })
 
-test('the token is for the resource or the audience that is asked for (RFC 8707)', async () => {
+test('the token is for the requested resource or audience (RFC 8707)', async () => {
   const audienceFor = async (more: string) => {
     const { json } = await rawToken(`grant_type=client_credentials&${more}`, own())
     return json.access_token === undefined ? json.error : claimsOf(json.access_token).aud
@@ -215,7 +215,7 @@ test('the token is for the resource or the audience that is asked for (RFC 8707)
   expect(await audienceFor('audience=a&audience=b')).toBe('invalid_request')
 })
 
-test('a refresh may ask for a part of the audience that its session began with, for one access token', async () => {
+test('a refresh may request a part of its session’s audience for one access token', async () => {
   const [a, b] = ['https://a.example.com', 'urn:service:b']
   let { refresh_token } = await customer.session({ audience: [a, b] })
   const refresh = async (more: Record<string, string>, at = '/token') => {
@@ -241,7 +241,7 @@ test('a refresh may ask for a part of the audience that its session began with, 
   expect(await refresh({ resource: a })).toBe(a)
 })
 
-test('a repeated parameter is refused, an empty one is absent, an unknown one is ignored', async () => {
+test('a repeated parameter is refused, an empty one counts as absent, an unknown one is ignored', async () => {
   const body = 'grant_type=client_credentials'
   for (const more of [body, 'scope=read&scope=read', 'unknown=1&unknown=2', 'client_id=a&client_id=a'])
     expect(outcome(await rawToken(`${body}&${more}`, own())), more).toBe('400 invalid_request')
@@ -250,7 +250,7 @@ test('a repeated parameter is refused, an empty one is absent, an unknown one is
     expect(outcome(await rawToken(`${body}&${more}`, own())), more).toBe('200')
 })
 
-test('a malformed scope is invalid_scope wherever one is asked for', async () => {
+test('a malformed scope is invalid_scope on every endpoint that takes one', async () => {
   const { refresh_token } = await customer.session()
   for (const scope of [' ', 'a  b', 'a"b', 'a\\b', '名', 'x'.repeat(1025)]) {
     const answers = [
@@ -267,7 +267,7 @@ test('a malformed scope is invalid_scope wherever one is asked for', async () =>
   }
 })
 
-test('a Basic header with an empty secret names a client that has none, as Go’s x/oauth2 sends it', async () => {
+test('a Basic header with an empty secret identifies a client without a secret, as sent by Go’s x/oauth2', async () => {
   const neighbour = await assay.signUp()
   const named = (id: string) => authorized(basic(id, ''))
   const { refresh_token } = await customer.session()
@@ -288,7 +288,7 @@ test('a Basic header with an empty secret names a client that has none, as Go’
   expect(outcome(await token(form))).toBe('400 invalid_grant')
 })
 
-test('a form that can not be read or another content type is refused', async () => {
+test('an unreadable form or another content type is refused', async () => {
   expect(outcome(await rawToken('grant_type=client_credentials%00', own()))).toBe('400 invalid_request')
   for (const type of ['application/json', 'text/plain', 'multipart/form-data; boundary=x', ''])
     expect(outcome(await rawToken('grant_type=client_credentials', { ...own(), 'Content-Type': type }))).toBe(

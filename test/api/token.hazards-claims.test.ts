@@ -5,7 +5,7 @@ import { type Forger, forger, isHeaderValue, notRefused } from '../support/forge
 import { heapInUse } from '../support/memory.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What is wrong with a token's spelling or claims, though the customer's real secret signed it. */
+/** Tokens with wrong spelling or claims that are signed with the customer's real secret. */
 
 let world: World
 let assay: Replica
@@ -23,7 +23,7 @@ async function expectAllRefused(tokens: string[]) {
   expect((await notRefused(assay, tokens, customer.apiKey)).wrong).toEqual([])
 }
 
-/** All spellings of one token by a reader that isn't strict. */
+/** All spellings of one token that a lenient parser accepts. */
 function spellings({ token }: Forger): string[] {
   const segments = token.split('.')
   const inEach = (change: (segment: string) => string[]) =>
@@ -43,7 +43,7 @@ function spellings({ token }: Forger): string[] {
   return all.filter(other => other.trim() !== token)
 }
 
-/** How many of the strings are accepted at /verify, or by the token's owner. Uses none of them up. */
+/** How many of the strings are accepted at /verify, or when introspected by their owner. Uses none of them up. */
 async function accepted(tokens: string[]) {
   let count = 0
   for (const token of tokens) {
@@ -62,7 +62,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     real = await forger(assay, customer, use)
   })
 
-  test('H09 one token has one spelling: of its 64 last characters, paddings and spaces none other passes', async () => {
+  test('H09 a token has one spelling: no other of the 64 last characters, paddings and spaces is accepted', async () => {
     await expectAllRefused(spellings(real))
     const anew = [0, 1].flatMap(i => {
       const segments = [real.headerSegment, real.claimsSegment]
@@ -83,7 +83,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     expect(await accepted(spellings(own))).toBe(0)
   })
 
-  test('H10 claims that are no object are refused (CVE-2026-107723)', async () => {
+  test('H10 claims that are not an object are refused (CVE-2026-107723)', async () => {
     const texts = ['[]', '[{}]', 'null', '"x"', '1', 'true', '{}', '', ' ', '{', `[${real.claimsText}]`]
     const tokens = texts.map(text => real.texts(real.headerText, text))
     await expectAllRefused([
@@ -102,13 +102,13 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
       real.claimsText.replace(new RegExp(`"${name}":(\\d+)`), `"${name}":"$1"`),
       real.claimsText.replace(new RegExp(`"${name}":(\\d+)`), `"${name}":$1000`),
     ])
-    // How long a session lives its row says, not its token: a later exp wins nothing.
+    // The row of a session decides how long it lives, not its token: a later exp has no effect.
     if (use === 'refresh')
       texts.splice(texts.indexOf(real.claimsText.replace(/"exp":(\d+)/, '"exp":$1000')), 1)
     await expectAllRefused(texts.map(text => real.texts(real.headerText, text)))
   })
 
-  test('H11 a token from the future, already dead, or alive for too long is refused', async () => {
+  test('H11 a token that is from the future, expired before its iat, or alive for too long is refused', async () => {
     const iat = real.claims.iat as number
     const wrong = [
       { iat: iat + 120, exp: iat + 300 },
@@ -116,7 +116,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
       { iat: iat - 300, exp: iat - 86_400 },
       { iat: iat + 30, exp: iat + 20 },
     ]
-    // A session outlives a database clock that was set back: its row says the rest of its refresh token.
+    // A session survives setting the database clock back: its row decides about its refresh token.
     const refused = use === 'access' ? wrong : wrong.slice(1)
     await expectAllRefused(refused.map(times => real.withClaims(times)))
     const longest = real.withClaims({ exp: iat + 86_400 })
@@ -124,7 +124,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     expect(await accepted([longest, longer])).toBe(use === 'access' ? 1 : 2)
   })
 
-  test('H12 a member that is given twice is refused in header and claims, also escaped', async () => {
+  test('H12 a duplicate member in header or claims is refused, also escaped', async () => {
     const twice = (text: string, name: string) => {
       const escaped = `\\u00${name.charCodeAt(0).toString(16)}${name.slice(1)}`
       const value = JSON.stringify(JSON.parse(text)[name])
@@ -144,7 +144,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     ])
   })
 
-  test('H13 a claim named like what every object inherits is refused at any depth (CVE-2026-56763)', async () => {
+  test('H13 a claim named like a property that every object inherits is refused at any depth (CVE-2026-56763)', async () => {
     const names = ['__proto__', 'constructor', 'prototype']
     const texts = names.flatMap(name => [
       real.claimsText.replace(/}$/, `,"${name}":{"polluted":true}}`),
@@ -155,14 +155,14 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
   })
 })
 
-test("H17 another installation's issuer is refused, though its secret is ours", async () => {
+test("H17 another installation's issuer is refused, even with our secret", async () => {
   const real = await forger(assay, customer, 'access')
   const issuers = ['http://assay.test/', 'http://ASSAY.test', 'https://assay.test', 'http://evil.test', '']
   await expectAllRefused(issuers.map(iss => real.withClaims({ iss })))
 })
 
 describe('H14 huge tokens are refused cheaply (CVE-2025-30204, CVE-2025-61920)', () => {
-  test('8 KiB are read, and a character more is not', async () => {
+  test('8 KiB are read, and one character more is not', async () => {
     const real = await forger(assay, customer, 'access')
     const claimsFor = (pad: string) => real.withClaims({ ext: { pad } })
     const fits = 'x'.repeat(Math.floor(((8192 - claimsFor('').length) / 4) * 3))
@@ -173,7 +173,7 @@ describe('H14 huge tokens are refused cheaply (CVE-2025-30204, CVE-2025-61920)',
     await expectAllRefused([more])
   })
 
-  test('a million dots and a hundred thousand levels take neither time nor memory', async () => {
+  test('a million dots and a hundred thousand levels cost little time and memory', async () => {
     const real = await forger(assay, customer, 'access')
     const nested = encode(`{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`)
     const deep = `{"ext":${'{"a":'.repeat(1_200)}1${'}'.repeat(1_200)}}`
@@ -193,16 +193,16 @@ describe('H14 huge tokens are refused cheaply (CVE-2025-30204, CVE-2025-61920)',
     await round()
     const [memory, began] = [heapInUse(), process.cpuUsage()]
     for (let i = 0; i < 100; i++) await round()
-    // Of our own time: the machine may be busy with something else.
+    // Only this process's CPU time counts: the machine may be busy.
     const { user, system } = process.cpuUsage(began)
     expect((user + system) / 1_000 / 500).toBeLessThan(10)
-    // Of hundreds of MB of headers nothing is kept.
+    // Nothing is retained of hundreds of MB of headers.
     expect(heapInUse() - memory).toBeLessThan(20e6)
     const form = await assay.postForm('/introspect', { token: huge[0]! })
     expect(form.status).toBe(413)
   })
 
-  test('the claims of a real token are the same after all this', async () => {
+  test('the claims of a real token are unchanged after all this', async () => {
     const { access_token } = await customer.session()
     expect((await assay.introspect(access_token)).json.jti).toBe(claimsOf(access_token).jti)
   })

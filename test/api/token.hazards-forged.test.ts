@@ -3,7 +3,10 @@ import { ask } from '../support/ask.ts'
 import { type Forger, forger, notRefused } from '../support/forge.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Claims of a wrong form, signed with a customer's stolen secret: an answer like any other, and never a fault. */
+/**
+ * Claims of the wrong form, signed with a customer's stolen secret. The answer is an ordinary refusal, never a server
+ * error.
+ */
 
 let world: World
 let assay: Replica
@@ -48,7 +51,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     { aud: {} },
   ]
 
-  test('H10 a claim of a wrong type is refused, though it be the least of them', async () => {
+  test('H10 a claim of the wrong type is refused, even the least important one', async () => {
     const own =
       use === 'access'
         ? [{ ep: 1 }, { ep: '1' }, { ep: '-1.0' }, { ep: '0.0.0' }, { ep: undefined }, { scope: ['read'] }]
@@ -59,7 +62,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
 })
 
 test.each(['access', 'refresh'] as const)(
-  'H10 a claim that the server never writes is not handed on from an %s token that has it',
+  'H10 a claim that the server never writes is not passed on from an %s token',
   async use => {
     const real = await forger(assay, customer, use)
     for (const more of [
@@ -77,7 +80,7 @@ test.each(['access', 'refresh'] as const)(
   },
 )
 
-/** What the database has no room for: each would be an error of a statement that is given it. */
+/** Values that the database cannot store: each would make a statement fail. */
 const UNSTORABLE: object[] = [
   { gen: 2 ** 31 },
   { gen: 2 ** 32 + 1 },
@@ -95,7 +98,7 @@ const UNSTORABLE: object[] = [
 
 const NO_FAULT = [200, 400, 401, 403]
 
-test('H10 a refresh token with what no session can have is an answer, not a fault of the server', async () => {
+test('H10 a refresh token with impossible session values is refused without a server error', async () => {
   const faults: string[] = []
   for (const claims of UNSTORABLE) {
     const real = await forger(assay, customer, 'refresh')
@@ -111,10 +114,10 @@ test('H10 a refresh token with what no session can have is an answer, not a faul
   expect(faults).toEqual([])
 })
 
-test('H10 an access token with what no session can have is an answer, not a fault of the server', async () => {
+test('H10 an access token with impossible session values is refused without a server error', async () => {
   const faults: string[] = []
   for (const claims of UNSTORABLE) {
-    // Each time of another session, for the last two end it.
+    // A new session each time, because the last two end it.
     const [one, two] = [await forger(assay, customer, 'access'), await forger(assay, customer, 'access')]
     const [token, other] = [one.withClaims(claims), two.withClaims(claims)]
     const key = bearer(customer.apiKey)
@@ -131,7 +134,7 @@ test('H10 an access token with what no session can have is an answer, not a faul
   expect(faults).toEqual([])
 })
 
-test('H10 what one stolen secret signed does not lose what others are seen with', async () => {
+test('H10 forgeries with one stolen secret do not lose the confirmations of others', async () => {
   const victim = await assay.signUp()
   const { refresh_token } = await victim.session()
   const next = (await assay.refresh(refresh_token)).json
@@ -146,7 +149,7 @@ test('H10 what one stolen secret signed does not lose what others are seen with'
   expect(row?.confirmed).toBe(true)
 })
 
-test("H17 what one stolen secret signed ends no other customer's token or session, though it names them", async () => {
+test("H17 forgeries with one stolen secret end no other customer's token or session, even if they name them", async () => {
   const a = await forger(assay, customer, 'access')
   const b = await forger(assay, await assay.signUp(), 'access')
   const { jti, sid, gen } = b.claims

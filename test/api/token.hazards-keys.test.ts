@@ -3,7 +3,7 @@ import { encode } from '../crypto/mutate.ts'
 import { type Forger, forger, kidOf, notRefused, signSegments, verdicts } from '../support/forge.ts'
 import { type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Which key a token names, and what there is under that name. */
+/** The key that a token names, and what exists under that name. */
 
 let world: World
 let assay: Replica
@@ -16,7 +16,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** As an operator's act would: the change and its number in one statement, and then every replica polls. */
+/** Like an operator's act: writes the change and its number in one statement, then polls with every replica. */
 async function change(statement: string, customerId: string) {
   await world.admin.query(
     `with changed as (${statement} returning 1),
@@ -29,7 +29,7 @@ async function change(statement: string, customerId: string) {
   await assay.changeFeed.poll()
 }
 
-/** What a look-up that found nothing has been known to leave behind as the key. */
+/** Values that failed key lookups are known to have returned as the key. */
 const EMPTY_KEYS = ['', '\0', 'undefined', 'null', '[object Object]', '{}', '0', 'secret'].map(text =>
   Buffer.from(text),
 )
@@ -41,13 +41,13 @@ const WEAK_KEYS = [
   Buffer.alloc(64, ' '),
 ]
 
-/** Tokens for a kid, with every weak key and every HS. */
+/** Tokens for a kid, signed with every weak key and every HS algorithm. */
 const weaklySigned = (kid: string, claims: string, typ: string) =>
   (['HS256', 'HS384', 'HS512'] as const).flatMap(alg =>
     WEAK_KEYS.map(key => signSegments(encode(JSON.stringify({ alg, typ, kid })), claims, key, alg)),
   )
 
-describe.each(['access', 'refresh'] as const)('H04 an empty or short %s key is never a key', use => {
+describe.each(['access', 'refresh'] as const)('H04 an empty or short %s key is never used as a key', use => {
   const typ = use === 'access' ? 'at+jwt' : 'rt+jwt'
   const cves = 'CVE-2026-44351, -45363, -49852, -102266, -114616'
   let real: Forger
@@ -58,19 +58,19 @@ describe.each(['access', 'refresh'] as const)('H04 an empty or short %s key is n
 
   const weak = () => weaklySigned(real.header.kid, real.claimsSegment, typ)
 
-  test(`H04 for a customer that there never was (${cves})`, async () => {
+  test(`H04 for a customer that never existed (${cves})`, async () => {
     const id = 'aaaaaaaaaaaaaaaa'
     const claims = encode(JSON.stringify({ ...real.claims, client_id: id }))
     const tokens = weaklySigned(kidOf(world, id, use), claims, typ)
     expect((await notRefused(assay, tokens, customer.apiKey)).wrong).toEqual([])
   })
 
-  test(`H04 for a version of a key that there never was (${cves})`, async () => {
+  test(`H04 for a key version that never existed (${cves})`, async () => {
     const tokens = weaklySigned(kidOf(world, real.customer.id, use, 7), real.claimsSegment, typ)
     expect((await notRefused(assay, tokens, customer.apiKey)).wrong).toEqual([])
   })
 
-  test(`H04 for a customer that is well (${cves})`, async () => {
+  test(`H04 for an ordinary customer (${cves})`, async () => {
     expect((await notRefused(assay, weak(), real.customer.apiKey)).wrong).toEqual([])
   })
 
@@ -84,7 +84,7 @@ describe.each(['access', 'refresh'] as const)('H04 an empty or short %s key is n
   })
 
   test.each(['sealed_data_key', 'sealed_secret'])(
-    `H04 for a customer whose %s does not open there is no answer, and never a yes (${cves})`,
+    `H04 for a customer whose %s cannot be decrypted the state is unknown, never accepted (${cves})`,
     async column => {
       const own = await forger(assay, await assay.signUp(), use)
       const { id } = own.customer
@@ -98,7 +98,7 @@ describe.each(['access', 'refresh'] as const)('H04 an empty or short %s key is n
       for (const token of [own.token, ...weaklySigned(own.header.kid, own.claimsSegment, typ)])
         for (const said of await verdicts(assay, token, customer.apiKey))
           expect(said).not.toMatch(/^verify 200|^refresh 200|"active":true/)
-      // Unknown is not no, and it is this customer's trouble alone.
+      // Unknown is not a refusal, and it affects only this customer.
       const unknown = use === 'access' ? await assay.verify(own.token) : await assay.refresh(own.token)
       expect(unknown.status).toBe(503)
       expect(unknown.headers.get('retry-after')).toBe('1')
@@ -113,7 +113,7 @@ describe.each(['access', 'refresh'] as const)('H04 an empty or short %s key is n
   })
 })
 
-describe('H05 a kid that was never made costs no query (CVE-2026-39356)', () => {
+describe('H05 a kid that was never issued costs no query (CVE-2026-39356)', () => {
   const odd = [
     ...["'", '"', "' or '1'='1", "'; drop table assay.customers; --", '1) or (1=1', '\\', '$1', '%', '_'],
     ...['../../../../etc/passwd', '..\\..\\windows', '/dev/null', 'file:///etc/passwd', 'http://127.0.0.1/k'],
@@ -137,7 +137,7 @@ describe('H05 a kid that was never made costs no query (CVE-2026-39356)', () => 
     ...['a'.repeat(64), 'a'.repeat(1_000), 'a'.repeat(5_000), 'a'.repeat(65_536), '.'.repeat(50), '[]', '{}'],
   ]
 
-  /** One letter of it exchanged, and its other spellings: what looks like a kid of ours, and is none. */
+  /** Variants of a kid with one letter changed, and other spellings: they look like one of ours, but are not. */
   function lookAlikes(kid: string): string[] {
     const exchanged = [...kid].map((letter, i) => {
       const other = letter === 'a' ? 'b' : letter === '.' ? '_' : letter === '2' ? '3' : 'a'
@@ -156,7 +156,7 @@ describe('H05 a kid that was never made costs no query (CVE-2026-39356)', () => 
     return [...exchanged, ...spelled, ...versions.map(version => kid.replace('.a1.', `.${version}.`))]
   }
 
-  /** The queries while `run` runs: all that the server asks of its database, but for the change feed's own poll. */
+  /** The queries while `run` runs: all of the server's queries except the change feed's polls. */
   async function queriesOf(run: () => Promise<unknown>): Promise<string[]> {
     await Promise.all([assay.clients.flush(), assay.sessions.flush()])
     const { db } = world
@@ -185,7 +185,7 @@ describe('H05 a kid that was never made costs no query (CVE-2026-39356)', () => 
     const odder = [7, null, true, [mine], { kid: mine }].map(kid => real.withHeader({ kid }))
     const queries = await queriesOf(async () => {
       for (const token of [...tokens, ...odder]) {
-        // A refusal by the token alone: asked with a key, the key's own record would be looked at.
+        // Refused for the token alone: with an API key, that key's own record would be loaded.
         expect((await assay.introspect(token)).status).toBe(token.length > 16_000 ? 413 : 200)
         expect((await assay.verify(token)).status).toBe(401)
         if (token.length < 16_000) expect((await assay.refresh(token)).json.error).toBe('invalid_grant')
@@ -194,7 +194,7 @@ describe('H05 a kid that was never made costs no query (CVE-2026-39356)', () => 
     expect(queries).toEqual([])
   })
 
-  test('H05 the count counts: a kid that was made, of nobody, costs one query, and then none', async () => {
+  test('H05 queries are counted: a valid kid of a missing customer costs one query, and then none', async () => {
     const real = await forger(assay, customer, 'access')
     const token = real.withHeader({ kid: kidOf(world, 'bbbbbbbbbbbbbbbb') })
     expect(await queriesOf(() => assay.verify(token))).toHaveLength(1)

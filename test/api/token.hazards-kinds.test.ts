@@ -13,7 +13,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** One credential used as another, and one customer's as another's. */
+/** Credentials presented as another kind, and one customer's presented as another's. */
 
 let world: World
 let assay: Replica
@@ -29,7 +29,7 @@ afterAll(() => world.stop())
 const KINDS = ['account token', 'issued token', 'refresh token', 'API key', 'service', 'operator token']
 type Kind = (typeof KINDS)[number]
 
-/** Each kind anew, because a refresh token is used up by what takes it. */
+/** Creates each kind anew for every request, because some endpoints use a refresh token up. */
 async function credential(kind: Kind): Promise<{ id: string; secret: string }> {
   const { access_token, refresh_token } = await customer.session()
   const secrets: Record<Kind, string> = {
@@ -45,7 +45,7 @@ async function credential(kind: Kind): Promise<{ id: string; secret: string }> {
 
 type Use = (headers: Record<string, string>, form: Record<string, string>, secret: string) => Promise<Answer>
 
-/** Who may use what. Every kind is tried as Bearer, as Basic, and in the form where there is one. */
+/** Which endpoint accepts which kind. Every kind is tried as Bearer, as Basic, and in the form where there is one. */
 const ENDPOINTS: Record<string, { may: Kind[]; use: Use }> = {
   'GET /verify': { may: ['account token', 'issued token'], use: headers => get('/verify', headers) },
   'GET /api/auth/me': {
@@ -94,7 +94,7 @@ describe.each(Object.entries(ENDPOINTS))('H16 %s', (_, { may, use }) => {
 
 type Shown = { id: string; secret: string }
 
-test('H16 a key signs one kind of token only, whatever claims it signs (CVE-2026-41164)', async () => {
+test('H16 a key signs one kind of token only, whatever claims are signed (CVE-2026-41164)', async () => {
   const [access, refresh] = [
     await forger(assay, customer, 'access'),
     await forger(assay, customer, 'refresh'),
@@ -110,10 +110,10 @@ test('H16 a key signs one kind of token only, whatever claims it signs (CVE-2026
   expect((await assay.refresh(refresh.token)).status).toBe(200)
 })
 
-/** So many that there are a hundred pairs, or ten thousand in the long run. */
+/** As many customers as make a hundred pairs, or ten thousand in the long run. */
 const CUSTOMERS = trials(101, 11)
 
-describe(`H17 of ${CUSTOMERS} customers none passes for another (CVE-2026-23552, CVE-2026-1529)`, () => {
+describe(`H17 of ${CUSTOMERS} customers none is mistaken for another (CVE-2026-23552, CVE-2026-1529)`, () => {
   let forgers: Forger[]
 
   beforeAll(async () => {
@@ -123,7 +123,7 @@ describe(`H17 of ${CUSTOMERS} customers none passes for another (CVE-2026-23552,
 
   const pairs = () => forgers.flatMap(a => forgers.filter(b => b !== a).map(b => [a, b] as const))
 
-  /** What A, who has its own real key, may try in order to be B. */
+  /** What A, with its own real key, may try in order to pass as B. */
   const confusions = (a: Forger, b: Forger) => [
     a.segments(b.headerSegment, a.claimsSegment),
     a.segments(b.headerSegment, b.claimsSegment),
@@ -144,7 +144,7 @@ describe(`H17 of ${CUSTOMERS} customers none passes for another (CVE-2026-23552,
       }
   })
 
-  test('H17 whoever names another as its subject is still nobody but itself', async () => {
+  test('H17 a customer that names another as its subject is still only itself', async () => {
     for (const [a, b] of pairs().slice(0, 30)) {
       const token = a.withClaims({ sub: b.customer.id, aud: b.customer.id })
       expect((await assay.verify(token)).headers.get('x-auth-customer')).toBe(a.customer.id)
@@ -153,7 +153,7 @@ describe(`H17 of ${CUSTOMERS} customers none passes for another (CVE-2026-23552,
     }
   })
 
-  test("H17 an API key neither sees nor ends another's tokens, and opens nothing of another's", async () => {
+  test("H17 an API key neither sees nor ends another customer's tokens, and opens none of its resources", async () => {
     for (const [a, b] of pairs()) {
       const key = `Bearer ${a.customer.apiKey}`
       expect((await assay.introspect(b.token, key)).text).toBe('{"active":false}')

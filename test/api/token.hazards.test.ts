@@ -7,7 +7,7 @@ import { ask } from '../support/ask.ts'
 import { type Forger, forger, notRefused, signSegments, TYPE, verdicts } from '../support/forge.ts'
 import { type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What is wrong with a token's header or signature, though it may be signed with the customer's real secret. */
+/** Tokens with a wrong header or signature, some of them signed with the customer's real secret. */
 
 let world: World
 let assay: Replica
@@ -40,7 +40,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     real = await forger(assay, customer, use)
   })
 
-  test('what the server itself would write is accepted, so that the rest is refused for its own fault', async () => {
+  test('tokens that the server would write itself are accepted, so that the others are refused for their own fault', async () => {
     const token = real.texts(real.headerText, JSON.stringify({ ...real.claims, sub: 'someone' }))
     const [verified, toServer, toOwner, refreshed] = await verdicts(assay, token, customer.apiKey)
     expect(toOwner).toContain('{"active":true')
@@ -64,13 +64,13 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     await expectAllRefused(tokens, 64 * 3)
   })
 
-  test('H02 no other algorithm of JWA is taken, whatever is signed (CVE-2026-22817, CVE-2026-11800)', async () => {
+  test('H02 no other algorithm of JWA is accepted, whatever is signed (CVE-2026-22817, CVE-2026-11800)', async () => {
     expect(new Set(JWA).size).toBe(30)
     const others = JWA.filter(alg => alg !== real.header.alg).map(alg => real.withHeader({ alg }))
     await expectAllRefused(others, 29)
   })
 
-  test('H02 the right secret under another HS is refused (CVE-2023-48238)', async () => {
+  test('H02 the right secret with another HS algorithm is refused (CVE-2023-48238)', async () => {
     const tokens = (['HS256', 'HS384'] as const).flatMap(alg => {
       const other = encode(JSON.stringify({ ...real.header, alg }))
       return [
@@ -81,7 +81,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     await expectAllRefused(tokens)
   })
 
-  test("H02 a public key's signature under a live kid is refused (CVE-2026-11800)", async () => {
+  test("H02 a public key's signature under a valid kid is refused (CVE-2026-11800)", async () => {
     const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
     const pem = rsa.publicKey.export({ type: 'spki', format: 'pem' })
     const header = encode(JSON.stringify({ ...real.header, alg: 'RS256' }))
@@ -91,7 +91,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     await expectAllRefused([`${input}.${signature}`, byPem])
   })
 
-  test('H03 a JSON serialization is no token, with or without an unprotected header', async () => {
+  test('H03 a JSON serialization is refused, with or without an unprotected header', async () => {
     const { headerSegment, claimsSegment: payload, signature } = real
     const part = { protected: headerSegment, signature }
     const forms = [
@@ -104,7 +104,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     await expectAllRefused(forms.flatMap(form => [JSON.stringify(form), encode(JSON.stringify(form))]))
   })
 
-  test('H06 a key in the header is not used, and where it points nobody calls (CVE-2018-0114)', async () => {
+  test('H06 a key in the header is ignored, and a URL in the header is not fetched (CVE-2018-0114)', async () => {
     const calls: unknown[] = []
     const server = createServer(socket => {
       calls.push(socket.remoteAddress)
@@ -128,7 +128,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
       return [real.segments(header, real.claimsSegment), byOwn]
     })
     await expectAllRefused(tokens)
-    // Proof that a call would have been counted.
+    // Shows that a request would have been counted.
     await fetch(url).catch(() => {})
     expect(calls).toHaveLength(1)
     server.close()
@@ -157,7 +157,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     { extra: 1 },
   ]
 
-  test('H07 crit, b64 and whatever else asks for something is refused (CVE-2025-59420, CVE-2026-32597)', async () => {
+  test('H07 crit, b64 and other critical members are refused (CVE-2025-59420, CVE-2026-32597)', async () => {
     expect(CRITICAL).toHaveLength(20)
     await expectAllRefused(CRITICAL.map(more => real.withHeader(more)))
     const { kid, ...rest } = real.header
@@ -187,12 +187,12 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     '',
     null,
     use === 'access' ? 'rt+jwt' : 'at+jwt',
-  ])('H16 the type %j is not its own, and is refused (CVE-2026-41164)', async typ => {
+  ])('H16 another type is refused: %j (CVE-2026-41164)', async typ => {
     await expectAllRefused([real.withHeader({ typ })])
   })
 })
 
-test('H15 an encrypted token is refused in less than a millisecond, however many rounds it asks (CVE-2024-28176)', async () => {
+test('H15 an encrypted token is refused in less than a millisecond, however many rounds it requests (CVE-2024-28176)', async () => {
   const header = encode(
     '{"alg":"PBES2-HS512+A256KW","enc":"A256GCM","p2c":2147483648,"p2s":"AAAAAAAAAAAAAAAA"}',
   )
@@ -207,6 +207,6 @@ test('H15 an encrypted token is refused in less than a millisecond, however many
     times.push(performance.now() - began)
     expect(status).toBe(401)
   }
-  // The median: the machine may be busy with something else, the refusal may not.
+  // The median, because the machine may be busy.
   expect(times.toSorted((a, b) => a - b)[49]).toBeLessThan(1)
 })

@@ -15,7 +15,10 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** What an SDK of OpenTelemetry is told. How one is loaded is in process-traces.test.ts; that no secret is, in logging.hazards.test.ts. */
+/**
+ * What an OpenTelemetry SDK receives. process-traces.test.ts tests loading one; logging.hazards.test.ts tests that no
+ * secret is sent.
+ */
 
 const spans = loadSdk()
 
@@ -30,7 +33,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** What a caller's trace holds of a request that comes with it. */
+/** The spans that a request adds to its caller's trace. */
 async function tracing(run: (headers: Trace['headers']) => Promise<{ status: number }>, status = 200) {
   const trace = newTrace()
   expect((await run(trace.headers)).status).toBe(status)
@@ -45,7 +48,7 @@ const issueAt = ({ request }: OwnReplica, headers: Trace['headers'], body = {}) 
   })
 const gateway = { Authorization: basic(SERVICE.id, SERVICE.secret) }
 
-describe("a caller's trace goes on", () => {
+describe("a caller's trace continues", () => {
   test('in an issue, a session, its refresh, its end, and in each statement', async () => {
     const { access_token, refresh_token } = await customer.session()
     expect(await tracing(headers => customer.issue({}, headers))).toEqual([
@@ -72,13 +75,13 @@ describe("a caller's trace goes on", () => {
     ])
   })
 
-  test('where an operator asks; a path is told as it is declared', async () => {
+  test('in an operator’s request; the path is recorded as declared', async () => {
     const list = (headers: object) =>
       assay.get(`/admin/customers/${customer.id}/sessions`, ADMIN_TOKEN, { ...headers })
     expect((await tracing(list)).at(-1)).toBe('^ > GET /admin/customers/:customer/sessions')
   })
 
-  test('in verify and in introspection, where a customer is met for the first time, and not again', async () => {
+  test('in verify and introspection when a customer is loaded, and not afterwards', async () => {
     const { access_token } = await customer.session()
     for (const first of [
       (replica: Replica) => (headers: object) => replica.get('/verify', access_token, { ...headers }),
@@ -104,8 +107,8 @@ describe("a caller's trace goes on", () => {
   })
 })
 
-describe('nothing is told', () => {
-  test('of what is in memory, of probes, and of what is nowhere', async () => {
+describe('nothing is traced', () => {
+  test('for answers from memory, probes and unknown paths', async () => {
     const { access_token } = await customer.session()
     const own = { ...bearer(customer.apiKey) }
     const form = { token: access_token }
@@ -119,13 +122,13 @@ describe('nothing is told', () => {
     expect(await tracing(headers => assay.get('/nothing', undefined, headers), 404)).toEqual([])
   })
 
-  test('of a trace that its caller does not record', async () => {
+  test('in a trace that its caller does not record', async () => {
     const trace = newTrace(false)
     expect((await customer.issue({}, trace.headers)).status).toBe(200)
     expect(spans.of(trace)).toEqual([])
   })
 
-  test('of what is written behind an answer', async () => {
+  test('for writes after an answer', async () => {
     const link = holding(world.db)
     const replica = await replicaOn(world, link.db)
     const trace = newTrace()
@@ -135,7 +138,7 @@ describe('nothing is told', () => {
   })
 })
 
-test('a traceparent that is none is ignored', async () => {
+test('for a malformed traceparent', async () => {
   for (const traceparent of ['garbage', '00-0-0-01', `00-${'0'.repeat(32)}-${'0'.repeat(16)}-01`, '']) {
     const before = spans.ended.length
     expect((await customer.issue({}, { traceparent, tracestate: '=,=' })).status).toBe(200)
@@ -146,7 +149,7 @@ test('a traceparent that is none is ignored', async () => {
   }
 })
 
-test('a span says what was asked, how it ended and under which id the log has it, and nothing else', async () => {
+test('a span has the route, the status and the request id of the log, and nothing else', async () => {
   const trace = newTrace()
   const { headers } = await customer.issue({ subject: 'user-1' }, trace.headers)
   const [statement, request] = spans.of(trace)
@@ -167,7 +170,7 @@ test('a span says what was asked, how it ended and under which id the log has it
 
 const milliseconds = ([seconds, nanoseconds]: readonly [number, number]) => seconds * 1e3 + nanoseconds / 1e6
 
-test('a method that HTTP does not have is not a name', async () => {
+test('an unknown HTTP method does not become a span name', async () => {
   const trace = newTrace()
   const headers = { ...bearer('garbage'), ...trace.headers, 'X-Consistency': 'strict' }
   await ask(assay.app, '/verify', { method: 'BREW', headers })
@@ -176,13 +179,13 @@ test('a method that HTTP does not have is not a name', async () => {
   expect(request.attributes['http.request.method']).toBe('_OTHER')
 })
 
-test('acts that share a statement have it in the trace of each, with how many shared it', async () => {
+test('a shared statement appears in the trace of each act, with the number of acts', async () => {
   const link = holding(world.db)
   const replica = await replicaOn(world, link.db)
   const start = (trace: Trace) => issueAt(replica, trace.headers, { refresh: true })
   await start(newTrace())
   const shared = Array.from({ length: 5 }, () => newTrace())
-  // So many statements may be under way at once.
+  // This many statements may run at the same time.
   const alone = shared.splice(0, world.db.kind === 'embedded' ? 1 : 2)
   const holds = alone.map(() => link.hold(named('insertSessions')))
   const answers = alone.map(start)
@@ -199,7 +202,7 @@ test('acts that share a statement have it in the trace of each, with how many sh
 })
 
 describe('a failure', () => {
-  test('of the client is none', async () => {
+  test('of the client is not marked as an error', async () => {
     const trace = newTrace()
     const account = { email: customer.email, password: 'correct horse battery' }
     expect((await assay.postJson('/api/auth/signup', account, trace.headers)).status).toBe(409)
@@ -209,7 +212,7 @@ describe('a failure', () => {
     expect(request.status).toEqual({ code: 0 })
   })
 
-  test('of the server is one of the request and of the statement, without a word of what was said', async () => {
+  test('of the server is marked on the request and on the statement, without any message text', async () => {
     const failure = await failing(world.admin)
     const trace = newTrace()
     await failure.atRow(1)('raise')

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { ask, dial, exchange, lines, parseAnswer } from '../support/wire.ts'
 import { bearer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** /verify as the bytes on a socket, where a proxy sees it. */
+/** /verify at the byte level, as a proxy sees it on the socket. */
 
 let world: World
 let assay: Replica
@@ -19,7 +19,7 @@ beforeEach(async () => {
 })
 afterAll(() => world.stop())
 
-// Those that fetch sends, what only a socket can, and what node:http knows besides.
+// Methods that fetch sends, that need a raw socket, and others that node:http accepts.
 const METHODS = 'GET HEAD POST PUT PATCH DELETE OPTIONS TRACE PROPFIND PURGE QUERY M-SEARCH REPORT'.split(' ')
 
 const IDENTITY = ['customer', 'subject', 'scope', 'audience', 'session', 'token-id', 'expires', 'claims']
@@ -30,7 +30,7 @@ const NAMES = {
   403: ['www-authenticate', ...ALWAYS].sort(),
 }
 
-/** Exactly these headers, `Content-Length: 0` and not a byte behind them. */
+/** Exactly these headers, `Content-Length: 0` and no byte after them. */
 async function expectAnswer(status: keyof typeof NAMES, first: string, headers: Record<string, string>) {
   const answer = await ask(port, first, headers)
   expect(answer.status).toBe(status)
@@ -40,17 +40,14 @@ async function expectAnswer(status: keyof typeof NAMES, first: string, headers: 
   return answer
 }
 
-test.each(METHODS)(
-  '%s is answered with a status, headers, Content-Length: 0 and no byte more',
-  async method => {
-    for (const path of ['/verify', '/verify/orders/42?x=1']) {
-      await expectAnswer(200, `${method} ${path}`, bearer(token))
-      await expectAnswer(401, `${method} ${path}`, {})
-      await expectAnswer(401, `${method} ${path}`, bearer('garbage'))
-      await expectAnswer(403, `${method} ${path}`, { ...bearer(token), 'X-Assay-Require': 'scope=admin' })
-    }
-  },
-)
+test.each(METHODS)('%s is answered with a status, headers, Content-Length: 0 and no body', async method => {
+  for (const path of ['/verify', '/verify/orders/42?x=1']) {
+    await expectAnswer(200, `${method} ${path}`, bearer(token))
+    await expectAnswer(401, `${method} ${path}`, {})
+    await expectAnswer(401, `${method} ${path}`, bearer('garbage'))
+    await expectAnswer(403, `${method} ${path}`, { ...bearer(token), 'X-Assay-Require': 'scope=admin' })
+  }
+})
 
 test('a body that never comes is not waited for', async () => {
   for (const length of ['100', '100000000000'])
@@ -59,7 +56,7 @@ test('a body that never comes is not waited for', async () => {
   await expectAnswer(401, 'POST /verify', { 'Content-Length': '100' })
 })
 
-test('a body that never ends is not read: the answer comes, then the connection ends', async () => {
+test('an endless body is not read: the answer is sent, then the connection ends', async () => {
   const wire = await dial(port)
   const headers = { ...bearer(token), 'Transfer-Encoding': 'chunked', Connection: 'keep-alive' }
   wire.write(lines('POST /verify/upload', headers))
@@ -68,7 +65,7 @@ test('a body that never ends is not read: the answer comes, then the connection 
   expect(parseAnswer(await wire.rest()).body).toBe('')
 })
 
-test('no header is lost, however many come before it', async () => {
+test('no header is dropped, however many precede it', async () => {
   const many = Object.fromEntries(Array.from({ length: 1_500 }, (_, i) => [`B${i}`, '1']))
   await expectAnswer(200, 'GET /verify/x', { ...bearer(token), ...many })
   await expectAnswer(403, 'GET /verify/x', { ...bearer(token), ...many, 'X-Assay-Require': 'scope=admin' })
@@ -82,7 +79,7 @@ test('no header is lost, however many come before it', async () => {
   wire.destroy()
 })
 
-test('a connection is kept, and one answer follows the other without a byte between them', async () => {
+test('a connection is kept alive, and there is no byte between two answers', async () => {
   const wire = await dial(port)
   const kept = { Connection: 'keep-alive' }
   wire.write(lines('GET /verify', { ...bearer(token), ...kept }))
@@ -95,7 +92,7 @@ test('a connection is kept, and one answer follows the other without a byte betw
 })
 
 describe('the path that a proxy appends', () => {
-  // What a client makes of its path is resolved by nobody: neither by Assay nor, perhaps, by the backend.
+  // Nothing resolves the path that a client sends: neither Assay nor, perhaps, the backend.
   const CLIMBING = [
     '/verify/../healthz',
     '/verify/%2e%2e/healthz',
@@ -107,18 +104,18 @@ describe('the path that a proxy appends', () => {
     '/verify/../verify/../readyz?scope=read',
   ]
 
-  test.each(CLIMBING)('%s does not lead out of /verify', async path => {
+  test.each(CLIMBING)('%s does not leave /verify', async path => {
     await expectAnswer(401, `GET ${path}`, {})
     await expectAnswer(200, `GET ${path}`, bearer(token))
     await expectAnswer(403, `GET ${path}`, { ...bearer(token), 'X-Assay-Require': 'scope=admin' })
   })
 
-  test("does not lead back to where the query is the proxy's", async () => {
+  test("cannot return to a path where the query is the proxy's", async () => {
     await expectAnswer(200, 'GET /verify/../verify?scope=admin', bearer(token))
     await expectAnswer(200, 'GET /verify/.?scope=admin', bearer(token))
   })
 
-  test('is not empty: a query after slashes alone holds the proxy’s rules', async () => {
+  test('is never empty: a query after only slashes holds the proxy’s rules', async () => {
     for (const path of ['/verify/', '/verify//', 'http://assay.test/verify/', 'http://assay.test/verify//']) {
       await expectAnswer(403, `GET ${path}?scope=nope`, bearer(token))
       await expectAnswer(403, `GET ${path}?scpoe=read`, bearer(token))
@@ -130,14 +127,14 @@ describe('the path that a proxy appends', () => {
   })
 
   test.each(['/verify/%zz', '/verify/%00', '/verify//', '/verify/;/..;/', '/verify/a%5cb', '/verify/~!$*()'])(
-    '%s is as good as any',
+    '%s is accepted like any other path',
     async path => {
       await expectAnswer(200, `GET ${path}`, bearer(token))
       await expectAnswer(401, `GET ${path}`, {})
     },
   )
 
-  test('is never a yes by itself, however it is spelled', async () => {
+  test('is never accepted without a token, however it is spelled', async () => {
     const spellings = [
       '/verify/..\\healthz',
       '//verify',
@@ -152,7 +149,7 @@ describe('the path that a proxy appends', () => {
   })
 })
 
-test("a client's hop-by-hop and conditional headers change nothing", async () => {
+test("a client's hop-by-hop and conditional headers have no effect", async () => {
   const odd = [
     { 'If-None-Match': '*' },
     { 'If-Modified-Since': 'Sun, 06 Nov 2094 08:49:37 GMT' },
@@ -169,7 +166,7 @@ test("a client's hop-by-hop and conditional headers change nothing", async () =>
   }
 })
 
-test('two Authorization headers are not a choice', async () => {
+test('two Authorization headers are refused', async () => {
   for (const [one, two] of [
     ['garbage', token],
     [token, 'garbage'],
@@ -182,7 +179,7 @@ test('two Authorization headers are not a choice', async () => {
   }
 })
 
-test('of two cookies of the name the valid one counts, and only as it was sent', async () => {
+test('of two cookies with the name the valid one counts, and only as it was sent', async () => {
   for (const forged of [
     '',
     'forged',
@@ -201,7 +198,7 @@ test('of two cookies of the name the valid one counts, and only as it was sent',
   await expectAnswer(200, 'GET /verify', { Cookie: `xsession=x; a=session=y;\t session=${token}` })
 })
 
-test('a cookie on the wire is read like the header, and the header wins', async () => {
+test('a cookie on the wire is read like the header, and the header takes precedence', async () => {
   await expectAnswer(200, 'GET /verify', { Cookie: `session=${token}` })
   await expectAnswer(401, 'GET /verify', { Cookie: `session=${token}`, ...bearer('garbage') })
 })

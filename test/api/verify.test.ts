@@ -23,7 +23,7 @@ const IDENTITY = 'Customer Subject Scope Audience Session Token-Id Expires Claim
 const identityOf = (headers: Headers) => IDENTITY.map(name => headers.get(name))
 
 describe.each(METHODS)('with the method %s', method => {
-  test.each(PATHS)('%s lets a good token through and turns away the rest', async path => {
+  test.each(PATHS)('%s accepts a valid token and refuses the rest', async path => {
     const ask = (authorization?: string) =>
       assay.request(path, { method, headers: authorization ? { Authorization: authorization } : {} })
     const allowed = await ask(`Bearer ${token}`)
@@ -38,7 +38,7 @@ describe.each(METHODS)('with the method %s', method => {
   })
 })
 
-test('a body is never read: not one that would never end, nor one that would fail', async () => {
+test('a body is never read, whether it is endless or broken', async () => {
   for (const [authorization, status] of [
     [`Bearer ${token}`, 200],
     ['Bearer garbage', 401],
@@ -63,14 +63,14 @@ test('a body is never read: not one that would never end, nor one that would fai
   }
 })
 
-test('a token in the body or in the query is no token', async () => {
+test('a token in the body or in the query is ignored', async () => {
   const form = { access_token: token, token }
   expect((await assay.postForm('/verify', form)).status).toBe(401)
   expect((await assay.postJson('/verify', form)).status).toBe(401)
   expect((await assay.get(`/verify/x?access_token=${token}`)).status).toBe(401)
 })
 
-test('every identity header is there, with what the token says', async () => {
+test('every identity header is set from the token', async () => {
   const { access_token: own, session_id } = await customer.session({
     audience: ['https://api.example.com', 'other'],
     claims: { plan: 'pro', seats: [1, 2] },
@@ -90,7 +90,7 @@ test('every identity header is there, with what the token says', async () => {
   expect(JSON.parse(ext)).toEqual({ plan: 'pro', seats: [1, 2] })
 })
 
-test('what a token does not say is an empty header, not a missing one', async () => {
+test('a missing claim is an empty header, not a missing one', async () => {
   const { json } = await customer.issue()
   const { status, headers } = await assay.verify(json.access_token)
   expect(status).toBe(200)
@@ -99,7 +99,7 @@ test('what a token does not say is an empty header, not a missing one', async ()
   expect(identityOf(headers)).not.toContain(null)
 })
 
-test('a refusal says nothing about anybody', async () => {
+test('a refusal has no identity headers', async () => {
   for (const path of ['/verify?scope=admin', '/verify?nonsense=1']) {
     const { status, headers } = await assay.verify(token, path)
     expect(status).toBe(403)
@@ -123,7 +123,7 @@ test.each([
   expect(decodeURIComponent(header)).toBe(subject)
 })
 
-test("the caller's own claims arrive whole, whatever characters they hold", async () => {
+test('custom claims arrive complete, whatever characters they contain', async () => {
   const claims = { name: '名\r\nX-Auth-Scope: admin\u0000', nested: { emoji: '🔑', list: [null, 1.5, true] } }
   const { access_token: own } = await customer.session({ claims })
   const header = (await assay.verify(own)).headers.get('x-auth-claims')!
@@ -131,7 +131,7 @@ test("the caller's own claims arrive whole, whatever characters they hold", asyn
   expect(JSON.parse(Buffer.from(header, 'base64url').toString())).toEqual(claims)
 })
 
-test('identity headers are never more than 3 KiB: what would be is refused when it is issued', async () => {
+test('identity headers never exceed 3 KiB: a token with more is refused when it is issued', async () => {
   const long = { subject: '名'.repeat(255), claims: { a: 'x'.repeat(1000) } }
   expect((await customer.issue(long)).status).toBe(400)
   const most = await customer.session({ subject: '名'.repeat(240), claims: { a: 'x'.repeat(200) } })
@@ -141,7 +141,7 @@ test('identity headers are never more than 3 KiB: what would be is refused when 
   expect(bytes).toBeLessThanOrEqual(3 * 1024)
 })
 
-test('the challenge names an error only where a token was shown', async () => {
+test('the challenge has an error only if a token was sent', async () => {
   const challenge = async (headers: Record<string, string>, path = '/verify') =>
     (await assay.request(path, { headers })).headers.get('www-authenticate')
   const invalid = 'Bearer realm="assay", error="invalid_token"'
@@ -159,7 +159,7 @@ test('the challenge names an error only where a token was shown', async () => {
   )
 })
 
-test('a token of characters that no token has is an invalid one, not a missing one', async () => {
+test('a token with invalid characters is an invalid one, not a missing one', async () => {
   for (const odd of ['!!!', 'a b', '{}', `${token},${token}`, `"${token}"`]) {
     const { status, headers } = await assay.get('/verify', odd)
     expect(status).toBe(401)
@@ -167,7 +167,7 @@ test('a token of characters that no token has is an invalid one, not a missing o
   }
 })
 
-test('the scheme is Bearer in any casing', async () => {
+test('the scheme Bearer is case-insensitive', async () => {
   for (const scheme of ['bearer', 'BEARER', 'Bearer '])
     expect((await assay.get('/verify', undefined, { Authorization: `${scheme} ${token}` })).status).toBe(200)
   for (const other of [token, `Basic ${token}`, `Token ${token}`, `BearerX ${token}`, `Bearer${token}`])
@@ -185,12 +185,12 @@ describe('with a cookie for the token', () => {
     withCookie = await world.replica({ TOKEN_COOKIE: 'session' })
   })
 
-  test('the token comes from it, wherever among the cookies it stands', async () => {
+  test('the token is read from it, at any position among the cookies', async () => {
     for (const cookie of [`session=${token}`, `a=b; session=${token}; c=d`, `sessions=x;session=${token}`])
       expect((await ask(cookie)).status).toBe(200)
   })
 
-  test('another cookie is none', async () => {
+  test('a cookie with another name is ignored', async () => {
     for (const name of ['Session', 'xsession', 'session2', 'token', '__Host-session'])
       expect((await ask(`${name}=${token}`)).status).toBe(401)
     expect((await ask('session=')).headers.get('www-authenticate')).toBe('Bearer realm="assay"')
@@ -199,7 +199,7 @@ describe('with a cookie for the token', () => {
 
   const askAll = (...tokens: string[]) => ask(tokens.map(each => `session=${each}`).join('; '))
 
-  test('two valid ones of one subject are one, and the first counts', async () => {
+  test('two valid ones of one subject are accepted, and the first counts', async () => {
     const [one, two] = [await customer.session(), await customer.session()]
     for (const [first, second] of [
       [one, two],
@@ -213,7 +213,7 @@ describe('with a cookie for the token', () => {
 
   test('two valid ones of different subjects are refused, until one of them is revoked', async () => {
     const ann = await customer.session({ subject: 'ann' })
-    // The same subject, of another customer.
+    // The same subject of another customer.
     const others = [
       await customer.session({ subject: 'bob' }),
       await (await assay.signUp()).session({ subject: 'ann' }),
@@ -233,7 +233,7 @@ describe('with a cookie for the token', () => {
     )
   })
 
-  test('valid ones are told apart before their customers are in memory too, and with X-Consistency', async () => {
+  test('valid ones are compared before their customers are cached too, and with X-Consistency', async () => {
     const [one, two] = [(await customer.issue()).json, (await (await assay.signUp()).issue()).json]
     const both = `session=${one.access_token}; session=${two.access_token}`
     const fresh = await world.replica({ TOKEN_COOKIE: 'session' })
@@ -245,28 +245,31 @@ describe('with a cookie for the token', () => {
     expect((await fresh.request('/verify', { headers: { ...strict, Cookie: both } })).status).toBe(401)
   })
 
-  test('four are looked at, and empty ones are none', async () => {
+  test('at most four are read, and empty ones are ignored', async () => {
     expect((await askAll('a', 'b', 'c', token)).status).toBe(200)
     expect((await askAll('a', 'b', 'c', 'd', token)).status).toBe(401)
     expect((await askAll('', '', '', '', '', token)).status).toBe(200)
     expect((await askAll('', '')).headers.get('www-authenticate')).toBe('Bearer realm="assay"')
   })
 
-  test.each(['garbage', 'a.b.c', '!!!', 'a b'])('a Bearer header wins, even with the token %s', async bad => {
-    expect((await ask(`session=${token}`, `Bearer ${bad}`)).status).toBe(401)
-    expect((await ask(`session=${bad}`, `Bearer ${token}`)).status).toBe(200)
-  })
+  test.each(['garbage', 'a.b.c', '!!!', 'a b'])(
+    'a Bearer header takes precedence, even with the token %s',
+    async bad => {
+      expect((await ask(`session=${token}`, `Bearer ${bad}`)).status).toBe(401)
+      expect((await ask(`session=${bad}`, `Bearer ${token}`)).status).toBe(200)
+    },
+  )
 
-  test('a header of another scheme does not stand in its way', async () => {
+  test('a header with another scheme is ignored', async () => {
     expect((await ask(`session=${token}`, 'Basic dXNlcjpwYXNz')).status).toBe(200)
   })
 
-  test('nobody reads a cookie where the setting names none', async () => {
+  test('cookies are ignored where the setting names none', async () => {
     expect((await assay.get('/verify', undefined, { Cookie: `session=${token}` })).status).toBe(401)
   })
 })
 
-test("a caller's request id comes back if it is harmless, and is replaced if not", async () => {
+test("a caller's request id is returned if it is harmless, and replaced otherwise", async () => {
   const id = async (theirs: string, bearer?: string) =>
     (await assay.get('/verify', bearer, { 'X-Request-Id': theirs })).headers.get('x-request-id')
   for (const theirs of ['req-1', 'a'.repeat(128), '4bf92f35:77b3_4da6.x'])
@@ -275,14 +278,14 @@ test("a caller's request id comes back if it is harmless, and is replaced if not
     expect(await id(theirs, token)).toMatch(/^[0-9a-f-]{36}$/)
 })
 
-test('a refresh token, an API key and the like are no access tokens', async () => {
+test('refresh tokens, API keys and the like are not access tokens', async () => {
   const { refresh_token } = await customer.session()
   for (const other of [refresh_token, customer.refreshToken, customer.apiKey])
     expect((await assay.verify(other)).status).toBe(401)
   expect((await assay.verify(customer.accessToken)).status).toBe(200)
 })
 
-test('a token is dead at its exp, to the second', async () => {
+test('a token expires at its exp, to the second', async () => {
   const { json } = await customer.issue({ expires_in: 60 })
   expect((await assay.verify(json.access_token)).status).toBe(200)
   await world.advance(61_000)

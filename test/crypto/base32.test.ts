@@ -10,11 +10,11 @@ test.each([
   ['foob', 'mzxw6yq'],
   ['fooba', 'mzxw6ytb'],
   ['foobar', 'mzxw6ytboi'],
-])('%j is encoded as RFC 4648 section 10 says, in lower case and without padding: %j', (text, encoded) => {
+])('%j is encoded as in RFC 4648 section 10, in lower case and without padding: %j', (text, encoded) => {
   expect(encodeBase32(Buffer.from(text))).toBe(encoded)
 })
 
-test('any bytes can be read back', () => {
+test('any bytes can be decoded again', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 64 }), bytes => {
       expect(decodeBase32(encodeBase32(bytes))).toEqual([...bytes])

@@ -14,7 +14,7 @@ import { formatKid, parseKid } from '../../server/jwt/kid.ts'
 
 const installationKey = randomBytes(32)
 
-test('a customer id has 16 characters, any other id 24, and none comes twice', () => {
+test('a customer id has 16 characters, any other id 24, and none is repeated', () => {
   const ids = Array.from({ length: 1000 }, () => randomId(15))
   expect(randomId(10)).toMatch(/^[a-z2-7]{16}$/)
   for (const id of ids) expect(id).toMatch(/^[a-z2-7]{24}$/)
@@ -43,7 +43,7 @@ test.each(['assay_ak', 'assay_sv'] as const)(
   },
 )
 
-test("a credential's checksum is the CRC-32 of what is before it, in base 62", () => {
+test("a credential's checksum is the CRC-32 of the preceding text, in base 62", () => {
   for (let i = 0; i < 200; i++) {
     const { text } = newCredential('assay_ak', 'x')
     expect(base62(text.slice(-6))).toBe(BigInt(crc32(text.slice(0, -7))))
@@ -54,7 +54,7 @@ test("a credential's secret is 32 bytes, left padded", () => {
   const secrets = Array.from({ length: 2000 }, () => newCredential('assay_ak', 'x').text.split('_')[3]!)
   for (const secret of secrets) expect(base62(secret)).toBeLessThan(2n ** 256n)
   expect(new Set(secrets).size).toBe(2000)
-  // 2^256 is nearly all of 62^43: a secret of fewer bits would never begin with the high digits.
+  // 2^256 is close to 62^43: a secret with fewer bits would never begin with the high digits.
   expect(new Set(secrets.map(secret => secret[0])).size).toBeGreaterThan(55)
 })
 
@@ -66,7 +66,7 @@ test('every typing error of one character in a credential is found before any lo
   }
 })
 
-test('what is no credential is not parsed', () => {
+test('malformed credentials are not parsed', () => {
   const { text } = newCredential('assay_ak', 'x')
   const odd = [
     '',
@@ -82,7 +82,7 @@ test('what is no credential is not parsed', () => {
     expect(parseCredential(other)).toBeUndefined()
 })
 
-test.each(['', 'a_b', 'é', 'a'.repeat(65)])('no credential is made for the id %j', id => {
+test.each(['', 'a_b', 'é', 'a'.repeat(65)])('no credential is created for the id %j', id => {
   expect(() => newCredential('assay_ak', id)).toThrow('credential id')
 })
 
@@ -94,7 +94,7 @@ test('an API key id names its customer and fits into a credential', () => {
   expect(parseCredential(newCredential('assay_ak', id).text)).toEqual({ prefix: 'assay_ak', id })
 })
 
-test('H24 an API key id that we never made names no customer', () => {
+test('H24 an API key id that was never issued names no customer', () => {
   const id = newApiKeyId(installationKey, randomId(10))
   for (let at = 0; at < id.length; at++)
     for (const other of 'a7')
@@ -106,14 +106,14 @@ test('H24 an API key id that we never made names no customer', () => {
     expect(customerOfApiKeyId(installationKey, `${randomId(10)}${randomId(10)}`)).toBeUndefined()
 })
 
-test('an API key id of another installation, or of another shape, names no customer', () => {
+test('an API key id of another installation, or of another format, names no customer', () => {
   const id = newApiKeyId(installationKey, randomId(10))
   expect(customerOfApiKeyId(randomBytes(32), id)).toBeUndefined()
   for (const other of ['', id.slice(1), `${id}a`, `${id}\n`, id.toUpperCase(), '__proto__', 'a'.repeat(1e6)])
     expect(customerOfApiKeyId(installationKey, other)).toBeUndefined()
 })
 
-test('the MAC of a kid is none for an API key id, nor the other way round', () => {
+test('the MAC of a kid is not valid for an API key id, nor vice versa', () => {
   const customerId = randomId(10)
   const kid = formatKid(installationKey, { customerId, use: 'access', version: 1 })
   const id = newApiKeyId(installationKey, customerId)
@@ -121,7 +121,7 @@ test('the MAC of a kid is none for an API key id, nor the other way round', () =
   expect(parseKid(installationKey, kid.slice(0, -13) + id.slice(24) + kid.slice(-5))).toBeUndefined()
 })
 
-test('an API key id is only made for a customer id, under a whole installation key', () => {
+test('an API key id is only created for a customer id, with a complete installation key', () => {
   expect(() => newApiKeyId(installationKey, 'nobody')).toThrow('customer id')
   for (const length of [0, 31, 33])
     expect(() => newApiKeyId(new Uint8Array(length), randomId(10))).toThrow('32 bytes')

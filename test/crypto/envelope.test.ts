@@ -18,7 +18,7 @@ const sealed = seal(key, secret, context)
 const HEADER = 3 + key.id.length
 const onlyKey = (id: string) => (id === key.id ? key : undefined)
 
-/** Why it won't open, or 'opened'. */
+/** The reason why it cannot be decrypted, or 'opened'. */
 function outcome(bytes: Uint8Array, keyOf: Parameters<typeof open>[0] = onlyKey, where = context): string {
   try {
     open(keyOf, bytes, where)
@@ -28,11 +28,11 @@ function outcome(bytes: Uint8Array, keyOf: Parameters<typeof open>[0] = onlyKey,
   }
 }
 
-test('a sealed secret opens under its key, in its place', () => {
+test('a sealed secret can be decrypted with its key, in its context', () => {
   expect(open(onlyKey, sealed, context)).toEqual(secret)
 })
 
-test('secrets of every length open as they were', () => {
+test('secrets of every length are decrypted unchanged', () => {
   fc.assert(
     fc.property(
       fc.uint8Array({ minLength: 1, maxLength: 300 }),
@@ -47,14 +47,14 @@ test('secrets of every length open as they were', () => {
   )
 })
 
-test('a sealed record has the format that docs/architecture.md gives, and shows no byte of the secret', () => {
+test('a sealed record has the format in docs/architecture.md, and reveals no byte of the secret', () => {
   expect([...sealed.subarray(0, 3)]).toEqual([1, 1, key.id.length])
   expect(sealed.toString('latin1', 3, HEADER)).toBe(key.id)
   expect(sealed.length).toBe(HEADER + 16 + 12 + 32 + secret.length + 16)
   expect(sealed.includes(secret.subarray(0, 4))).toBe(false)
 })
 
-test('the same secret is never sealed into the same bytes', () => {
+test('sealing a secret again gives different bytes', () => {
   const other = seal(key, secret, context)
   expect(other.subarray(HEADER).equals(sealed.subarray(HEADER))).toBe(false)
   expect(other.subarray(HEADER, HEADER + 60).equals(sealed.subarray(HEADER, HEADER + 60))).toBe(false)
@@ -76,11 +76,11 @@ test.each([
   ['customer', { customer: 'c2' }],
   ['purpose', { purpose: 'refresh' }],
   ['version', { version: 2 }],
-])('H54 a record moved to another %s does not open', (_, moved) => {
+])('H54 a record moved to another %s cannot be decrypted', (_, moved) => {
   expect(outcome(sealed, onlyKey, { ...context, ...moved })).toBe('altered')
 })
 
-test('H54 two places that read alike when written together are two places', () => {
+test('H54 two contexts that concatenate to the same text are different contexts', () => {
   const record = seal(key, secret, { ...context, customer: 'ab', purpose: 'c' })
   expect(outcome(record, onlyKey, { ...context, customer: 'a', purpose: 'bc' })).toBe('altered')
   expect(outcome(record, onlyKey, { ...context, customer: 'abc', purpose: '' })).toBe('altered')
@@ -97,7 +97,7 @@ test('H54 a wrong key and a changed row are different errors', () => {
   }
 })
 
-test('H54 a record cut short or made longer is refused', () => {
+test('H54 a truncated or extended record is refused', () => {
   for (let length = 0; length < sealed.length; length++)
     expect(outcome(sealed.subarray(0, length))).toMatch(/malformed|altered/)
   expect(outcome(sealed.subarray(0, HEADER + 16 + 12 + 32 + 16))).toBe('malformed')
@@ -106,7 +106,7 @@ test('H54 a record cut short or made longer is refused', () => {
   expect(outcome(randomBytes(200).fill(0, 0, 1))).toBe('malformed')
 })
 
-test('a record of a version or algorithm still to come is malformed, not altered', () => {
+test('a record of a future version or algorithm is malformed, not altered', () => {
   for (const at of [0, 1]) {
     const later = Buffer.from(sealed)
     later[at] = 2
@@ -114,7 +114,7 @@ test('a record of a version or algorithm still to come is malformed, not altered
   }
 })
 
-test('an error names the key and holds no byte of the record, the secret or the key', () => {
+test('an error names the key and contains no byte of the record, the secret or the key', () => {
   const bytes = (part: Uint8Array) =>
     ['hex', 'base64', 'latin1'].map(e => Buffer.from(part).toString(e as 'hex'))
   for (const keyOf of [() => undefined, () => ({ id: key.id, bytes: randomBytes(32) })]) {
@@ -125,14 +125,14 @@ test('an error names the key and holds no byte of the record, the secret or the 
   }
 })
 
-test('a sealed record names its key, and anything else names none', () => {
+test('a sealed record names its key; other bytes name none', () => {
   expect(sealedUnder(sealed)).toBe(key.id)
   expect(sealedUnder(new Uint8Array(sealed))).toBe(key.id)
   for (const other of [new Uint8Array(0), randomBytes(200).fill(9, 0, 1), sealed.subarray(0, HEADER)])
     expect(sealedUnder(other)).toBeUndefined()
 })
 
-test('H04 no key but one of 32 bytes seals, opens or has a check value, and nothing empty is sealed', () => {
+test('H04 only a key of 32 bytes seals, opens or has a check value, and nothing empty is sealed', () => {
   for (const length of [0, 16, 31, 33, 64]) {
     const odd = { id: key.id, bytes: new Uint8Array(length) }
     expect(() => seal(odd, secret, context)).toThrow('32 bytes')
@@ -142,11 +142,11 @@ test('H04 no key but one of 32 bytes seals, opens or has a check value, and noth
   expect(() => seal(key, new Uint8Array(0), context)).toThrow('empty')
 })
 
-test.each(['', 'a b', 'é', 'a/b', 'x'.repeat(33)])('nothing is sealed under a key of the id %j', id => {
+test.each(['', 'a b', 'é', 'a/b', 'x'.repeat(33)])('nothing is sealed under a key with the id %j', id => {
   expect(() => seal({ ...key, id }, secret, context)).toThrow('key id')
 })
 
-test('a check value tells keys apart by their bytes, not by their names', () => {
+test('a check value identifies keys by their bytes, not by their names', () => {
   const mac = createHmac('sha256', key.bytes).update('assay master key check').digest('hex')
   expect(checkValue(key)).toBe(mac.slice(0, 16))
   expect(checkValue({ ...key, id: 'other' })).toBe(checkValue(key))

@@ -18,8 +18,9 @@ import {
 } from './token.ts'
 
 /**
- * jose is the oracle: whatever we accept it accepts. It is asked what our four functions are asked: is the
- * MAC right and are the claims an object. What the claims mean (exp, aud) is settled elsewhere.
+ * jose is the oracle: it must accept whatever we accept. It gets the same questions as our four functions: is the MAC
+ * right, and
+ * are the claims an object? The meaning of claims (exp, aud) is tested elsewhere.
  */
 
 const MUTATED = 20_000
@@ -36,8 +37,8 @@ async function joseAccepts(text: string): Promise<boolean> {
 }
 
 /**
- * The classes that only we refuse, each with its reason. All but the first two can only be made by who has
- * the key.
+ * The classes of tokens that only we refuse, each with its reason. All but the first two can only be made with the
+ * key.
  */
 const ONLY_WE_REFUSE: Record<string, { why: string; examples: string[] }> = {
   'another spelling of base64url': {
@@ -105,9 +106,7 @@ const ONLY_WE_REFUSE: Record<string, { why: string; examples: string[] }> = {
   },
 }
 
-/**
- * Which class a token is of, found without asking the code under test; undefined: one that nobody has listed.
- */
+/** The class of a token, determined without the code under test; undefined if no class is listed. */
 function classOf(text: string): string | undefined {
   if (text.length > 8192) return 'longer than 8 KiB'
   const segments = text.split('.')
@@ -129,7 +128,7 @@ function inherits(value: unknown): boolean {
   return names.some(name => Object.hasOwn(value, name)) || Object.values(value).some(inherits)
 }
 
-/** What each of the two says to each token, and the classes of those that only we refuse. */
+/** Both verdicts for each token, and the classes of those that only we refuse. */
 async function compare(tokens: Iterable<string>) {
   const both: string[] = []
   const onlyWe: string[] = []
@@ -144,7 +143,7 @@ async function compare(tokens: Iterable<string>) {
 }
 
 test.each(['HS256', 'HS384', 'HS512'] as const)(
-  'jose verifies what we sign with %s, and reads the same claims',
+  'jose verifies our %s signatures, and reads the same claims',
   async alg => {
     for (const typ of ['at+jwt', 'rt+jwt'] as const) {
       const options = {
@@ -163,7 +162,7 @@ test.each(['HS256', 'HS384', 'HS512'] as const)(
 test(`of ${MUTATED} tokens mutated without the key we accept none`, { timeout: 120_000 }, async () => {
   const { both, onlyWe, classes } = await compare(mutations(token, 1, MUTATED))
   expect(onlyWe).toEqual([])
-  // Another string for the same token would be a second identity of it (H09).
+  // A different string for the same token would be a second identity of it (H09).
   expect(both).toEqual([])
   expect([...classes].sort()).toEqual(['another spelling of base64url', 'longer than 8 KiB'])
 })
@@ -173,12 +172,12 @@ test(`of ${FORGED} odd tokens signed with the right key we accept none that jose
 }, async () => {
   const { both, onlyWe, classes } = await compare(forgeries(token, 2, signer, FORGED))
   expect(onlyWe).toEqual([])
-  // The odd tokens must not be so odd that nothing is compared.
+  // Some odd tokens must be accepted, otherwise nothing is compared.
   expect(both.length).toBeGreaterThan(FORGED / 20)
   expect([...classes].sort()).toEqual(Object.keys(ONLY_WE_REFUSE).sort())
 })
 
-test('the same seed gives the same tokens, none of them the one it began with', () => {
+test('the same seed gives the same tokens, none of them the original', () => {
   const made = [...mutations(token, 3, 500)]
   expect([...mutations(token, 3, 500)]).toEqual(made)
   expect([...mutations(token, 4, 500)]).not.toEqual(made)
@@ -204,7 +203,7 @@ function sameBytes(text: string): boolean {
   )
 }
 
-/** Of a segment whose last character has unused bits: with one of them set. */
+/** Sets one of the unused bits in a segment's last character. */
 function respelled(segment: string): string {
   return segment.slice(0, -1) + BASE64URL[BASE64URL.indexOf(segment.slice(-1)) + 1]
 }

@@ -13,7 +13,7 @@ import {
 import { decode, encode } from './mutate.ts'
 import { claims, claimsText, header, headerText, parts, secret, signed, token, weAccept } from './token.ts'
 
-test('what is signed is read back', () => {
+test('a signed token can be read again', () => {
   expect(weAccept(token)).toBe(true)
   expect(parseHeader(parts.header)).toEqual(header)
   expect(parseClaims(parts.claims)).toEqual(claims)
@@ -25,7 +25,7 @@ test('what is signed is read back', () => {
   })
 })
 
-test('any claims that JSON can say are read back as they were', () => {
+test('any claims that JSON can express are read back unchanged', () => {
   const object = fc.dictionary(
     fc.string({ unit: 'binary' }),
     fc.jsonValue({ depthSize: 'small', stringUnit: 'binary' }),
@@ -40,17 +40,17 @@ test('any claims that JSON can say are read back as they were', () => {
   )
 })
 
-test('the members of the header are alg, typ and kid in that order, however they are given', () => {
+test('the header has the members alg, typ and kid in that order, however they are passed', () => {
   const { alg, typ, kid } = header
   expect(sign({ kid, typ, alg }, claims, secret)).toBe(token)
   expect(decode(parts.header)).toBe(`{"alg":"HS512","typ":"at+jwt","kid":"${kid}"}`)
 })
 
-test('a header is encoded as it stands in a token', () => {
+test('a header is encoded as in a token', () => {
   expect(encodeHeader(header)).toBe(parts.header)
 })
 
-test.each(['HS256', 'HS384', 'HS512'] as const)('%s is the HMAC that RFC 7518 says', alg => {
+test.each(['HS256', 'HS384', 'HS512'] as const)('%s is the HMAC of RFC 7518', alg => {
   const compact = split(sign({ ...header, alg }, claims, secret))!
   const mac = createHmac(alg.replace('HS', 'sha'), secret).update(compact.signingInput).digest('base64url')
   expect(compact.signature).toBe(mac)
@@ -68,7 +68,7 @@ test('the example of RFC 7515 appendix A.1 has a matching MAC', () => {
   expect(parseHeader(compact.header)).toBeUndefined()
 })
 
-test('a header without one of its members, or with one of another type, is refused', () => {
+test('a header with a missing member, or one of another type, is refused', () => {
   const { alg, typ, kid } = header
   const odd = [
     { alg, typ },
@@ -90,7 +90,7 @@ test('a header without one of its members, or with one of another type, is refus
     expect(parseHeader(encode(JSON.stringify(other)))).toBeUndefined()
 })
 
-test('a token has exactly three segments and none is empty', () => {
+test('a token has exactly three segments, none of them empty', () => {
   const { header: h, claims: c, signature: s } = parts
   for (const other of [
     '',

@@ -3,11 +3,12 @@ import { split } from '../../server/jwt/jwt.ts'
 import { KeyPair } from '../../server/jwt/key-pair.ts'
 
 /**
- * The published examples of each algorithm, whose keys and signatures others made. No npm or Debian package is known to carry the
- * Wycheproof vectors; test/api/asymmetric.hazards.test.ts makes malformed signatures for keys of its own.
+ * The published examples of each algorithm, with keys and signatures made by others. No npm or Debian package is
+ * known to contain
+ * the Wycheproof vectors; test/api/asymmetric.hazards.test.ts makes malformed signatures for its own keys.
  */
 
-/** What the examples of RFC 7515 sign. */
+/** The message that the examples of RFC 7515 sign. */
 const JOE = 'eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ'
 
 const EXAMPLES = [
@@ -52,22 +53,25 @@ test.each(EXAMPLES)('the example of $source ($alg) verifies, and no other messag
   expect(await pair.verifies(other)).toBe(false)
 })
 
-test.each(EXAMPLES)('no flipped bit of the signature of $source verifies', async ({ alg, jwk, token }) => {
-  const pair = new KeyPair(alg, Buffer.from(JSON.stringify(jwk)))
-  const parts = split(token)!
-  const signature = Buffer.from(parts.signature, 'base64url')
-  for (let bit = 0; bit < signature.length * 8; bit++) {
-    const flipped = Buffer.from(signature)
-    flipped[bit >> 3]! ^= 1 << (bit & 7)
-    const verified = await pair.verifies({ ...parts, signature: flipped.toString('base64url') })
-    expect(verified, `bit ${bit}`).toBe(false)
-  }
-})
+test.each(EXAMPLES)(
+  'with any bit flipped, the signature of $source does not verify',
+  async ({ alg, jwk, token }) => {
+    const pair = new KeyPair(alg, Buffer.from(JSON.stringify(jwk)))
+    const parts = split(token)!
+    const signature = Buffer.from(parts.signature, 'base64url')
+    for (let bit = 0; bit < signature.length * 8; bit++) {
+      const flipped = Buffer.from(signature)
+      flipped[bit >> 3]! ^= 1 << (bit & 7)
+      const verified = await pair.verifies({ ...parts, signature: flipped.toString('base64url') })
+      expect(verified, `bit ${bit}`).toBe(false)
+    }
+  },
+)
 
 const [EDDSA] = EXAMPLES
 const pair = () => new KeyPair('EdDSA', Buffer.from(JSON.stringify(EDDSA!.jwk)))
 
-test('the keys of the ten thousand pairs that were used last stay imported; any other imports its own again', async () => {
+test('the keys of the ten thousand most recently used pairs stay imported; others are imported again', async () => {
   const token = split(EDDSA!.token)!
   const [oldest, ...others] = Array.from({ length: 10_001 }, pair)
   for (const one of [oldest!, ...others]) expect(await one.verifies(token)).toBe(true)
@@ -77,7 +81,7 @@ test('the keys of the ten thousand pairs that were used last stay imported; any 
   for (const one of others) one.release()
 }, 60_000)
 
-test('a pair whose record is no longer in use forgets its keys', async () => {
+test('a pair whose record is no longer in use drops its keys', async () => {
   const own = pair()
   await own.verifies(split(EDDSA!.token)!)
   own.release()

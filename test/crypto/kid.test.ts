@@ -9,7 +9,7 @@ const installationKey = randomBytes(32)
 const customerId = randomId(10)
 const kid = formatKid(installationKey, { customerId, use: 'access', version: 7 })
 
-test('a kid gives back the name of its key', () => {
+test('a kid can be parsed into the name of its key', () => {
   const version = fc.integer({ min: 1, max: 2 ** 31 - 1 })
   fc.assert(
     fc.property(fc.constantFrom('access', 'refresh'), version, (use, version) => {
@@ -20,14 +20,14 @@ test('a kid gives back the name of its key', () => {
   )
 })
 
-test('a kid is the customer, the use and version, and a MAC of 8 bytes', () => {
+test('a kid consists of the customer, the use and version, and a MAC of 8 bytes', () => {
   expect(kid).toMatch(new RegExp(`^${customerId}\\.a7\\.[a-z2-7]{13}$`))
   const refresh = formatKid(installationKey, { customerId, use: 'refresh', version: 7 })
   expect(refresh).toMatch(new RegExp(`^${customerId}\\.r7\\.[a-z2-7]{13}$`))
   expect(refresh.slice(-13)).not.toBe(kid.slice(-13))
 })
 
-test('the same key has the same kid, for as long as the installation lives', () => {
+test('the same key always has the same kid within an installation', () => {
   const name = { customerId: 'aaaaaaaaaaaaaaaa', use: 'access', version: 1 } as const
   const fixed = new Uint8Array(32).fill(1)
   expect(formatKid(fixed, name)).toBe(formatKid(fixed, name))
@@ -36,21 +36,21 @@ test('the same key has the same kid, for as long as the installation lives', () 
   expect(formatKid(fixed, name)).toBe(`aaaaaaaaaaaaaaaa.a1.${encodeBase32(mac)}`)
 })
 
-test('H05 a kid changed in any one character is none of ours', () => {
+test('H05 a kid with any one character changed is refused', () => {
   for (let at = 0; at < kid.length; at++)
     for (const other of 'a27.r0A')
       if (other !== kid[at])
         expect(parseKid(installationKey, kid.slice(0, at) + other + kid.slice(at + 1))).toBeUndefined()
 })
 
-test("H05 a key's MAC serves no other customer, use or version", () => {
+test("H05 a key's MAC is not valid for another customer, use or version", () => {
   const [, , mac] = kid.split('.')
   for (const name of [`${randomId(10)}.a7`, `${customerId}.r7`, `${customerId}.a8`, `${customerId}.a70`])
     expect(parseKid(installationKey, `${name}.${mac}`)).toBeUndefined()
   expect(parseKid(randomBytes(32), kid)).toBeUndefined()
 })
 
-test('H05 odd kids are refused by their shape', () => {
+test('H05 malformed kids are refused by their format', () => {
   const [, , mac] = kid.split('.')
   const versions = ['0', '07', '-7', '+7', '7.0', '7e0', ' 7', '2147483648', '9999999999', '99999999999', '']
   const odd = [
@@ -83,11 +83,11 @@ test.each([
   { customerId, use: 'access', version: 1.5 },
   { customerId, use: 'access', version: Number.NaN },
   { customerId, use: 'refresh', version: 2 ** 31 },
-] as const)('no kid is made of $customerId $use $version', name => {
+] as const)('no kid is created for $customerId $use $version', name => {
   expect(() => formatKid(installationKey, name)).toThrow('signing key')
 })
 
-test('no kid is made under an empty or short installation key', () => {
+test('no kid is created with an empty or short installation key', () => {
   for (const length of [0, 16, 31])
     expect(() => formatKid(new Uint8Array(length), { customerId, use: 'access', version: 1 })).toThrow(
       '32 bytes',

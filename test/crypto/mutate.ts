@@ -1,14 +1,12 @@
-/**
- * A seeded source of damaged and forged tokens, so that what fails can be run again: here, and through HTTP.
- */
+/** A seeded source of damaged and forged tokens, so that failures can be repeated, here and over HTTP. */
 
 /** An integer from 0 to `below` - 1. */
 export type Random = (below: number) => number
 
-/** What the holder of the right key would answer: the signature segment of a signing input. */
+/** The signature segment of a signing input, made with the right key. */
 export type Signer = (signingInput: string) => string
 
-/** JSON text in, the bytes or text of something like it out. */
+/** Takes JSON text and returns text or bytes that resemble it. */
 type Edit = (json: string, random: Random) => string | Buffer
 type Mutation = (token: string, random: Random) => string
 
@@ -26,8 +24,9 @@ export function prng(seed: number): Random {
 }
 
 /**
- * `count` strings made from a token without its key, one or two mutations each; never the token itself. Some
- * can't stand in an HTTP header as they are (controls, characters beyond Latin-1) and some pass 8 KiB.
+ * `count` strings made from a token without its key by one or two mutations each; never the token itself. Some can't
+ * be sent in
+ * an HTTP header unchanged (controls, characters beyond Latin-1) and some exceed 8 KiB.
  */
 export function* mutations(token: string, seed: number, count = 1000): Generator<string> {
   const random = prng(seed)
@@ -41,8 +40,8 @@ export function* mutations(token: string, seed: number, count = 1000): Generator
 }
 
 /**
- * `count` strings with another header, claims or spelling, signed with the right key: what only a strict
- * reader refuses.
+ * `count` strings with another header, claims or spelling, signed with the right key: tokens that only a strict
+ * parser refuses.
  */
 export function* forgeries(token: string, seed: number, signer: Signer, count = 1000): Generator<string> {
   const random = prng(seed)
@@ -104,7 +103,7 @@ const WEIGHTLESS = [
   'extra',
 ]
 
-/** Says the same, or nearly, in other words. */
+/** A member value with the same or nearly the same meaning. */
 const TEXT_EDITS: Edit[] = [
   (json, random) => splice(json, jsonGap(json, random), 0, pick(SPACES, random)),
   (json, random) => `${pick(SPACES, random)}${json}`,
@@ -141,7 +140,7 @@ const CLAIMS_EDITS: Edit[] = [
   ...TEXT_EDITS,
 ]
 
-/** Other spellings of the same bytes, for a reader that isn't strict. */
+/** Other spellings of the same bytes that a lenient parser accepts. */
 const RESPELLINGS: Mutation[] = [
   (token, random) => inSegment(token, random, s => s.slice(0, -1) + pick([...BASE64URL], random)),
   (token, random) => inSegment(token, random, s => `${s}${'='.repeat(1 + random(3))}`),
@@ -179,7 +178,7 @@ function forge(segment: string, edits: Edit[], random: Random): string {
   return random(8) === 0 ? text.slice(0, -1) + pick([...BASE64URL], random) : text
 }
 
-/** The signatures of H08, in base64url. */
+/** The degenerate signatures of H08, in base64url. */
 export function degenerates(signature: string): string[] {
   const bytes = Buffer.from(signature, 'base64url')
   const zeros = Buffer.alloc(bytes.length)
@@ -213,7 +212,7 @@ function memberNames(json: string): string[] {
   }
 }
 
-/** With one more member, before or after the others: a duplicate, if there is one of that name. */
+/** Adds a member before or after the others; it is a duplicate if the name exists. */
 function withMember(json: string, name: string, value: string): string {
   return json.length % 2
     ? json.replace('{', `{"${name}":${value},`)
@@ -230,7 +229,7 @@ function ordered(json: string, order: (names: string[]) => string[]): string {
   )
 }
 
-/** Where a mutation before this one has left no object, the text stays as it is. */
+/** If an earlier mutation has left no object, the text stays unchanged. */
 function changed(json: string, change: (object: Record<string, unknown>) => object): string {
   try {
     return JSON.stringify(change(JSON.parse(json)))
@@ -243,7 +242,7 @@ function escaped(name: string): string {
   return name.replace(/^./, first => `\\u00${first.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
-/** A place between two tokens of JSON. */
+/** A position between two JSON tokens. */
 function jsonGap(json: string, random: Random): number {
   const gaps = [...json.matchAll(/[{:,](?=["\d])/g)].map(match => match.index + 1)
   return gaps[random(gaps.length || 1)] ?? 0

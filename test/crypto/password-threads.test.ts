@@ -9,7 +9,7 @@ import { watchHashes } from '../support/hasher.ts'
 
 const times = <Made>(n: number, make: () => Made) => Array.from({ length: n }, make)
 
-/** The nice values of the threads of this process (proc_pid_stat(5), field 19). */
+/** The nice values of this process's threads (proc_pid_stat(5), field 19). */
 const niceValues = () =>
   readdirSync('/proc/self/task').map(thread => {
     const afterName = readFileSync(`/proc/self/task/${thread}/stat`, 'utf8').split(') ')[1]!
@@ -17,7 +17,7 @@ const niceValues = () =>
   })
 
 test.runIf(process.platform === 'linux')(
-  'the threads that hash have a lower priority, and no other thread has',
+  'the hashing threads have a lower priority, and no other thread has',
   async () => {
     await hashPassword('correct horse')
     const own = niceValues().filter(nice => nice !== 0)
@@ -25,7 +25,7 @@ test.runIf(process.platform === 'linux')(
   },
 )
 
-test('there are no more threads than cores, whatever is asked for, and each answers its own', async () => {
+test('there are no more threads than cores, whatever the load, and each answers its own jobs', async () => {
   const threads = new Set<Worker>()
   const hashes = watchHashes(worker => threads.add(worker))
   const passwords = times(3 * MAX_PASSWORD_THREADS, () => String(Math.random()))
@@ -36,7 +36,7 @@ test('there are no more threads than cores, whatever is asked for, and each answ
   expect(matched).toEqual(passwords.map(() => true))
 })
 
-test('the event loop goes on while a password is hashed', async () => {
+test('the event loop keeps running while a password is hashed', async () => {
   let turns = 0
   let hashing = true
   const hashed = hashPassword('correct horse').finally(() => {
@@ -47,12 +47,12 @@ test('the event loop goes on while a password is hashed', async () => {
   expect(turns).toBeGreaterThan(100)
 })
 
-test('a stored hash that is none fails by itself, and the next job is done', async () => {
+test('a malformed stored hash fails only its own job, and the next job is done', async () => {
   await expect(verifyPassword('no hash', 'correct horse')).rejects.toThrow()
   expect(await verifyPassword(await hashPassword('correct horse'), 'correct horse')).toBe(true)
 })
 
-test('a thread that ends fails its jobs, and the next job has another', async () => {
+test('if a thread ends, its jobs fail and the next job gets a new thread', async () => {
   const threads = new PasswordThreads()
   const job = { password: 'correct horse', options: {} }
   const workers: Worker[] = []

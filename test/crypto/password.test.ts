@@ -4,7 +4,7 @@ import { expect, test, vi } from 'vitest'
 import { hashPassword, verifyPassword } from '../../server/crypto/password.ts'
 import { watchHashes } from '../support/hasher.ts'
 
-test('a password matches its own hash and no other does', async () => {
+test('a password matches its own hash and no other', async () => {
   const hash = await hashPassword('correct horse')
   expect(await verifyPassword(hash, 'correct horse')).toBe(true)
   for (const other of ['', 'correct horse ', 'Correct horse', 'correct\u0000horse'])
@@ -21,19 +21,19 @@ test.each([
   expect(await verifyPassword(await hashPassword(other), one)).toBe(true)
 })
 
-test('letters that only look alike, and the case, stay different', async () => {
+test('letters that only look alike, and upper and lower case, stay different', async () => {
   const hash = await hashPassword('password')
   for (const other of ['p\u0430ssword', 'Password', 'pass\u200bword'])
     expect(await verifyPassword(hash, other)).toBe(false)
 })
 
-test('a password is hashed with argon2id, 19 MiB, two passes and a salt of its own', async () => {
+test('a password is hashed with argon2id, 19 MiB, two passes and a fresh salt', async () => {
   const hashes = [await hashPassword('correct horse'), await hashPassword('correct horse')]
   for (const hash of hashes) expect(hash).toMatch(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$/)
   expect(hashes[0]).not.toBe(hashes[1])
 })
 
-test('H47 an unknown account costs one verification, as dear as a known one, and is never let in', async () => {
+test('H47 an unknown account costs the same verification as a known one, and is always refused', async () => {
   const real = parseOptions(await hashPassword('x'))
   const jobs: object[] = []
   const hashes = watchHashes((_, { job }) => jobs.push('hash' in job ? parseOptions(job.hash) : job))
@@ -43,7 +43,7 @@ test('H47 an unknown account costs one verification, as dear as a known one, and
   expect(jobs).toEqual([real, real, real])
 })
 
-test('H47 an unknown account is not let in even by a password of the stand-in hash', async () => {
+test('H47 an unknown account is refused even with a password of the stand-in hash', async () => {
   const post = vi.spyOn(Worker.prototype, 'postMessage').mockImplementation(function (this: Worker, { id }) {
     this.emit('message', { id, answer: { result: true } })
   })

@@ -10,7 +10,7 @@ import {
 } from '../../server/jwt/jwt.ts'
 import { encode } from './mutate.ts'
 
-/** A token, its parts and its key; and what else that key could have signed. */
+/** A token, its parts and its key, and other tokens that the key could have signed. */
 export const secret = Buffer.from(Array.from({ length: 64 }, (_, i) => (i * 37) % 256))
 export const header: ProtectedHeader<HmacAlgorithm> = {
   alg: 'HS512',
@@ -30,7 +30,7 @@ export const claimsText = JSON.stringify(claims)
 export const token = sign(header, claims, secret)
 export const parts = split(token)!
 
-/** The steps of `verify` that are crypto's, in its order. */
+/** The cryptographic steps of `verify`, in its order. */
 export function weAccept(text: string): boolean {
   const compact = split(text)
   const read = compact && parseHeader(compact.header)
@@ -42,7 +42,7 @@ export function signer(signingInput: string): string {
   return createHmac('sha512', secret).update(signingInput).digest('base64url')
 }
 
-/** Signed with the right key, whatever the segments hold. */
+/** Signs segments with any content with the right key. */
 export function resigned(headerSegment: string, claimsSegment: string): string {
   const signingInput = `${headerSegment}.${claimsSegment}`
   return `${signingInput}.${signer(signingInput)}`

@@ -7,7 +7,7 @@ import { control } from '../support/database.ts'
 import { until } from '../support/process.ts'
 import { makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Transactions that commit in another order than they began in, and sequencers that meet or die. */
+/** Transactions that commit in a different order than they began, and concurrent or killed sequencers. */
 
 let world: World
 let assay: Replica
@@ -25,7 +25,7 @@ beforeEach(async () => {
   reader = follow(assay, { limit: 7, after: before.after })
 })
 
-/** A transaction of its own connection, which the test ends. */
+/** A transaction on its own connection, which the test ends. */
 async function transaction(statement: string) {
   const sql = control(world.url!)
   onTestFinished(() => sql.end({ timeout: 0 }))
@@ -53,7 +53,7 @@ const state = async () =>
     )
   )[0]!
 
-test('an event that commits late comes after those that were read before, once', async () => {
+test('an event that commits late comes once, after those that were already read', async () => {
   const late = await transaction(insertEvents(1, 3))
   const later = await transaction(insertEvents(4, 4))
   const seen: number[] = []
@@ -73,7 +73,7 @@ test('an event that commits late comes after those that were read before, once',
   expect(await read()).toEqual([4])
 })
 
-test('an event that commits late is late by itself: the others and the time up to which all are there go on', async () => {
+test('an event that commits late delays neither the others nor the time up to which all are present', async () => {
   const held = await transaction(insertEvents(1, 1))
   await insert(2)
   const [{ t }] = (await world.admin.query<{ t: Date }>('select assay.now() as t')) as [{ t: Date }]
@@ -86,7 +86,7 @@ test('an event that commits late is late by itself: the others and the time up t
   await held.fail()
 })
 
-test('an id whose transaction has failed is given up, and one whose transaction runs is not', async () => {
+test('the id of a failed transaction is given up, and that of a running one is not', async () => {
   const running = await transaction(insertEvents(1, 1))
   for (let n = 2; n < 20; n += 2) {
     await fail(n)
@@ -94,7 +94,7 @@ test('an id whose transaction has failed is given up, and one whose transaction 
     await orderAll(world)
   }
   for (let run = 0; run < 5; run++) await orderAll(world)
-  // The horizon is the oldest transaction, so the failed ones stay until it has ended. Two ids are next to each other.
+  // The horizon is the oldest transaction, so the failed ids stay until it has ended. Two of the ids are consecutive.
   expect((await state()).count).toBe(9)
   await running.commit()
   await orderUntilNothingIsMissing(world)
@@ -104,9 +104,9 @@ test('an id whose transaction has failed is given up, and one whose transaction 
 })
 
 test('an id is not given up before its row is written, however long that takes', async () => {
-  // The first id after a checkpoint is written to the WAL, which numbers its transaction in any case.
+  // The first id after a checkpoint is written to the WAL, which gives its transaction a number in any case.
   await insert(0)
-  // A trigger runs after the id was drawn and before the row is written.
+  // The trigger runs after the id was drawn and before the row is written.
   await world.admin.query(`create function public.hold() returns trigger language plpgsql as $$ begin
     perform pg_advisory_xact_lock_shared(4711); return new; end $$`)
   await world.admin.query(`create trigger hold before insert on assay.audit_events for each row
@@ -117,7 +117,7 @@ test('an id is not given up before its row is written, however long that takes',
     world.admin.query<{ numbered: boolean }>(`select backend_xid is not null as numbered from pg_stat_activity
       where wait_event = 'advisory' and query like '%planted%' and datname = current_database()`)
   await until('the insert waits', async () => (await waiting()).length === 1)
-  // Its transaction has a number, by which the sequencer knows that it runs.
+  // Its transaction has a number, by which the sequencer knows that it is running.
   expect(await waiting()).toEqual([{ numbered: true }])
   await insert(2)
   for (let run = 0; run < 5; run++) await orderAll(world)
@@ -141,7 +141,7 @@ test('a savepoint that was rolled back delays nothing', async () => {
   expect(await read()).toEqual([4, 1, 3])
 })
 
-test('two sequencers at once give each event one position', async () => {
+test('two concurrent sequencers give each event one position', async () => {
   const links = [await open({ url: world.url! }), await open({ url: world.url! })]
   onTestFinished(async () => void (await Promise.all(links.map(link => link.close()))))
   let writing = true
@@ -158,7 +158,7 @@ test('two sequencers at once give each event one position', async () => {
   expect(await read()).toEqual(Array.from({ length: 300 }, (_, n) => n))
 })
 
-test('a sequencer that is killed in the middle leaves nothing behind, and holds no other up', async () => {
+test('a sequencer that is killed in the middle leaves nothing behind, and delays no other', async () => {
   await insert(1, 5)
   const lock = await transaction('lock table assay.audit_batches in share mode')
   const link = await open({ url: world.url! })
@@ -180,16 +180,16 @@ test('a database that was dumped and restored elsewhere gives up the ids of its 
   await insert(2)
   await orderAll(world)
   await orderAll(world)
-  // The other server was far ahead with its transactions' numbers.
+  // The other server's transaction numbers were far ahead.
   await world.admin.query(`update assay.audit_sequencer set leaving = missing, barrier = '9000000000'`)
   await insert(3)
   await orderUntilNothingIsMissing(world)
   expect(await read()).toEqual([2, 3])
 })
 
-test('masses of failed acts beside an open transaction stop the order until it ends, and lose nothing', async () => {
+test('many failed acts during an open transaction stop the order until it ends, and lose nothing', async () => {
   const held = await transaction(insertEvents(0, 0))
-  // Every other id fails.
+  // Every second id fails.
   await world.admin.query(`do $$ begin for n in 1..10100 loop
     perform nextval('assay.audit_event_ids');
     insert into assay.audit_events (at, type, actor) values (assay.now(), 'customer.login_failed', 'planted:' || n);
@@ -206,7 +206,7 @@ test('masses of failed acts beside an open transaction stop the order until it e
   expect(numbers.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 10_101 }, (_, n) => n))
 })
 
-test('a run reads what is new and what is missing, not the audit', async () => {
+test('a run reads new and missing events, not the whole audit', async () => {
   await insert(1, 20_000)
   await orderAll(world)
   const held = await transaction(insertEvents(1, 1))
@@ -224,7 +224,7 @@ test('a run reads what is new and what is missing, not the audit', async () => {
   await held.fail()
 })
 
-test('the role that serves can change no position, and give no event an id', async () => {
+test('the serving role can change no position, and cannot choose the id of an event', async () => {
   for (const act of [
     `insert into assay.audit_events (at, id, type, actor) values (assay.now(), 1, 'x', 'x')`,
     `update assay.audit_events set id = 1`,
@@ -238,7 +238,7 @@ test('the role that serves can change no position, and give no event an id', asy
     await expect(world.db.query(act)).rejects.toMatchObject({ sqlstate: '42501' })
 })
 
-test('a reader that follows many writers, quick and slow, gets every event once', async () => {
+test('a reader that follows many writers, fast and slow, gets every event once', async () => {
   const writers = 8
   const perWriter = 25
   let writing = true

@@ -9,7 +9,7 @@ import { bearer, makeWorld } from '../support/world.ts'
 holdsTheEdge('Caddy', findCaddy, addresses => startCaddy(addresses))
 
 describe.skipIf(!findCaddy())('a rule in the Caddyfile', () => {
-  /** What Assay is asked, and what the client is answered, where the Caddyfile has this instead of its own rule. */
+  /** The request that Assay gets and the client's answer when the Caddyfile contains this rule instead of its own. */
   async function asked(rule: string) {
     const assay = await startListener((_, response) =>
       response.writeHead(200, { 'X-Auth-Customer': 'c' }).end(),
@@ -25,20 +25,20 @@ describe.skipIf(!findCaddy())('a rule in the Caddyfile', () => {
     return { status, rules: questions.map(({ headers }) => headers['x-assay-require']) }
   }
 
-  test('H56 whose quotes were forgotten denies, where only its first word would be asked', async () => {
+  test('H56 without quotes denies, where only its first word would be checked', async () => {
     for (const rule of ['scope=read write', 'scope=read aud=x', 'scope=read "write"'])
       expect(await asked(rule)).toEqual({ status: 403, rules: [] })
     expect(await asked('"scope=read write"')).toEqual({ status: 200, rules: ['scope=read write'] })
   })
 
-  test('H56 that is missing is none that Assay knows', async () => {
+  test('H56 without a value is sent as a rule that Assay does not know', async () => {
     const { rules } = await asked('')
     expect(rules).toEqual([expect.stringMatching(/./)])
   })
 })
 
 describe.skipIf(!findCaddy())('Caddy’s own forward_auth', () => {
-  /** The statuses of these targets with a valid token, where the Caddyfile asks for this URI. */
+  /** The statuses of these targets with a valid token when the Caddyfile sends this URI to Assay. */
   async function statuses(uri: string, targets: string[]) {
     const world = await makeWorld()
     onTestFinished(() => world.stop())
@@ -54,7 +54,7 @@ describe.skipIf(!findCaddy())('Caddy’s own forward_auth', () => {
     return Promise.all(targets.map(get))
   }
 
-  test('H56 takes the client’s query for a rule, unless it is written as the README says', async () => {
+  test('H56 takes the client’s query for a rule, unless it is written as in the README', async () => {
     const readme = await readFile(join(import.meta.dirname, '../../README.md'), 'utf8')
     const [ruled, open, wrong] = [...readme.matchAll(/`uri (\/verify[^`]*)`/g)].map(([, uri]) => uri!)
     const targets = ['/orders', '/orders?page=2', '/orders?scope=admin']

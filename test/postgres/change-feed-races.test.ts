@@ -4,7 +4,7 @@ import { hear, linkTo, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
 import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What only a server with many connections can show: transactions that are open beside the change feed. */
+/** Cases that need a server with many connections: transactions that are open beside the change feed. */
 
 let world: World
 let here: Replica
@@ -17,7 +17,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** A transaction that has run `statement` and stays open until it is told to end. */
+/** A transaction that has run `statement` and stays open until the test ends it. */
 async function openTransaction(statement: string, { url } = world) {
   const sql = control(url!)
   let end = () => {}
@@ -43,7 +43,7 @@ async function openTransaction(statement: string, { url } = world) {
 const revoke = (token: string, form = {}) =>
   here.postForm('/revoke', { token, ...form }, bearer(customer.apiKey))
 
-test('a long transaction elsewhere in the database holds no revocation back', async () => {
+test('a long transaction elsewhere in the database delays no revocation', async () => {
   const there = await replicaOn(world, world.db, { MAX_STALENESS: '4s' })
   const { access_token: token } = await customer.session()
   const finish = await openTransaction(
@@ -55,14 +55,14 @@ test('a long transaction elsewhere in the database holds no revocation back', as
   await finish()
 })
 
-test('how long the counter was waited for is measured, and nothing else that an act waits for', async () => {
+test('the wait for the counter is measured, without any other wait of an act', async () => {
   const waits = async () => {
     const { text } = await here.get('/metrics', ADMIN_TOKEN)
     const read = (name: string) =>
       Number(new RegExp(`^assay_change_feed_lock_wait_seconds_${name} (.+)$`, 'm').exec(text)![1])
     return { count: read('count'), sum: read('sum') }
   }
-  /** What an act that waits for this lock for so long (ms) adds. */
+  /** What an act adds to the measurement that waits this long (ms) for this lock. */
   async function held(lock: string, milliseconds: number, act: () => Promise<unknown>) {
     const before = await waits()
     const finish = await openTransaction(lock)
@@ -83,14 +83,14 @@ test('how long the counter was waited for is measured, and nothing else that an 
   )
   expect(ofCounter.count).toBe(1)
   expect(ofCounter.sum).toBeGreaterThanOrEqual(0.25)
-  // The act waits as long, before it is at the counter.
+  // The act waits just as long, before it reaches the counter.
   const session = `select from assay.sessions where id = '${two.session_id}' for update`
   const ofRow = await held(session, 600, () => revoke(two.refresh_token))
   expect(ofRow.count).toBe(1)
   expect(ofRow.sum).toBeLessThan(0.5)
 })
 
-test('a counter that is set back while an act waits for it fails the act, rather than let it pass unpublished', async () => {
+test('if the counter is set back while an act waits for it, the act fails instead of passing unpublished', async () => {
   const { access_token: token, refresh_token, session_id } = await customer.session()
   const finish = await openTransaction('update assay.change_feed set seq = seq - 1')
   const revoking = revoke(refresh_token)
@@ -116,7 +116,7 @@ test('wait=all holds for a replica that was away and is just coming back', async
   const { access_token: token } = await customer.session()
   await hear(there)
   expect((await there.verify(token)).status).toBe(200)
-  // Away for longer than its bound: nobody waits for it, and it knows that it may not answer.
+  // Away for longer than its bound: no request waits for it, and it knows that it may not answer.
   there.clock.ahead.monotonic += 4_000
   await world.admin.query(`update assay.replicas set seen_at = seen_at - interval '1 hour' where id = $1`, [
     row!.id,

@@ -11,7 +11,7 @@ import { hear, linkTo, replicaOn } from '../support/holding.ts'
 import { logLines, type Running, runCli, startAssay, stopAll, until } from '../support/process.ts'
 import { type Answer, bearer, configOf } from '../support/world.ts'
 
-/** A real Postgres whose machine has a wrong clock for a while, and then the right one. */
+/** A real Postgres on a machine whose clock is wrong for some time and then right. */
 
 const HOUR_SECONDS = 3_600
 const [library] = globSync('/usr/lib/*/faketime/libfaketime.so.1')
@@ -54,7 +54,7 @@ const secrets = {
   ISSUER: 'http://assay.test',
 }
 
-/** A customer, and a token of it that was revoked. */
+/** A customer, and one of its tokens that was revoked. */
 async function revokedToken(request: (path: string, init?: RequestInit) => Promise<Answer>) {
   const post = (path: string, body: object, token?: string) =>
     request(path, {
@@ -72,7 +72,7 @@ async function revokedToken(request: (path: string, init?: RequestInit) => Promi
 }
 
 describe.skipIf(!present)('a database whose clock jumps (skipped where libfaketime is not installed)', () => {
-  test('for some rounds of maintenance makes no revoked token valid again, at any replica', async () => {
+  test('for some rounds of maintenance makes no revoked token valid again, on any replica', async () => {
     const db = await linkTo(url)
     const config = configOf(secrets)
     const parts = { config, keyRing: await loadKeyRing(db, config.masterKeys as never) }
@@ -93,7 +93,7 @@ describe.skipIf(!present)('a database whose clock jumps (skipped where libfaketi
     expect(replicas[0]!.changeFeed.now()).toBeLessThan(Date.now() + 60_000)
   })
 
-  test('while its server is restarted holds deletion, until an operator confirms it', async () => {
+  test('while its server restarts holds deletion until an operator confirms it', async () => {
     const settings = { ...secrets, DATABASE_URL: url }
     const heldAt = async ({ url }: Running) => {
       const answer = await fetch(`${url}/metrics`, { headers: bearer(secrets.ADMIN_TOKEN) })

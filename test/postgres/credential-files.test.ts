@@ -6,7 +6,7 @@ import { logLines, startAssay, stopAll, until } from '../support/process.ts'
 import { copyDatabase, copyInstallation } from '../support/templates.ts'
 import { connectTo, replaceWorker } from '../support/workers.ts'
 
-/** Operators' tokens in files, with several processes on a port. */
+/** Operators' tokens in files, with several processes on one port. */
 
 let database: Awaited<ReturnType<typeof copyDatabase>>
 const folder = mkdtempSync(join(tmpdir(), 'assay-credentials-'))
@@ -24,7 +24,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true })
 })
 
-test('another operator token is in force in every process within ten seconds, and after one was replaced', async () => {
+test('a new operator token is used by every process within ten seconds, and by a replacement worker', async () => {
   const assay = await startAssay({
     DATABASE_URL: database.url,
     MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
@@ -48,7 +48,7 @@ test('another operator token is in force in every process within ten seconds, an
   await until('the old token is refused', async () => `${await statuses(OLD)}` === '401,401', 10_000)
   expect(await statuses(NEW)).toEqual([200, 200])
 
-  // A worker that starts now finds no file, and must not go back to what the first process began with.
+  // A worker that starts now finds no file, and must not return to the token that the first process started with.
   rmSync(file)
   await replaceWorker(assay, 1)
   expect([await statuses(OLD), await statuses(NEW)]).toEqual([
@@ -59,7 +59,7 @@ test('another operator token is in force in every process within ten seconds, an
   expect(assay.stdout() + assay.stderr()).not.toMatch(/Qm8sVx2/)
 })
 
-test('the operator token in the data folder can be replaced as well', async () => {
+test('the operator token in the data folder can be replaced too', async () => {
   const dataDir = copyInstallation(join(folder, 'data'))
   const assay = await startAssay({ DATA_DIR: dataDir })
   const statusOf = async (token: string) =>

@@ -4,10 +4,10 @@ import { deleteReplica } from '../../db/queries/replicas.ts'
 import { control } from '../support/database.ts'
 import { ADMIN_TOKEN, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** A transaction that is open elsewhere, so that Postgres may not remove dead rows. */
+/** A transaction is open elsewhere, so Postgres may not remove dead rows. */
 
 const VERSIONS = 60_000
-/** Fewer than they fill. */
+/** Fewer rows than fill them. */
 const PAGES = 150
 
 let world: World
@@ -37,9 +37,9 @@ async function keepVersions() {
       update assay.change_feed set seq = seq + 1 where ctid = place returning ctid into place;
     end loop;
   end $$`)
-  // Otherwise analyze subtracts them, as changes that this connection has still to report.
+  // Otherwise analyze subtracts them as changes that this connection has not reported yet.
   await world.admin.query('select pg_stat_force_next_flush()')
-  // As autovacuum does each minute. It may remove none of them.
+  // As autovacuum does every minute. It may remove none of them.
   await world.admin.query('vacuum analyze assay.change_feed')
 }
 
@@ -49,7 +49,7 @@ interface Plan {
   Plans?: Plan[]
 }
 
-/** Runs statements, and notes the most blocks that a part of one has read. */
+/** Runs statements, and records the most blocks that any plan node has read. */
 function explaining() {
   let most = 0
   const note = ({ Plans = [], ...plan }: Plan) => {
@@ -65,7 +65,7 @@ function explaining() {
   return { query, most: () => most }
 }
 
-test('neither a revocation nor a poll reads the versions of the counter that a transaction keeps', async () => {
+test('neither a revocation nor a poll reads versions of the counter that a transaction keeps', async () => {
   await keepVersions()
   const db = explaining()
   const act = { customer_id: customer.id, token_id: 'a', subject: 's', expires_at: 2_000_000_000, actor: 'x' }
@@ -77,7 +77,7 @@ test('neither a revocation nor a poll reads the versions of the counter that a t
   expect(db.most()).toBeLessThan(PAGES)
 })
 
-test('the replica that maintains counts them', async () => {
+test('the replica that runs maintenance counts them', async () => {
   await keepVersions()
   await replica.maintenance.run()
   const { text } = await replica.get('/metrics', ADMIN_TOKEN)

@@ -8,7 +8,7 @@ import { changed } from '../support/database.ts'
 import { runAssay, runCli, stopAll } from '../support/process.ts'
 import { mountSmallDisk } from '../support/small-disk.ts'
 
-/** `assay doctor` on a real Postgres that answers every question and takes no write. */
+/** `assay doctor` on a real Postgres that answers every query and accepts no writes. */
 
 const secrets = {
   MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
@@ -38,11 +38,11 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     await server.ask('select pg_reload_conf()')
   }
 
-  test('and takes writes is right', async () => {
+  test('and accepts writes is ok', async () => {
     expect(await examine()).toEqual({ code: 0, wrong: [] })
   })
 
-  test('and only reads is wrong, at either URL', async () => {
+  test('and is read-only is a failure, at either URL', async () => {
     await server.ask('create database reader')
     await server.ask('alter database reader set default_transaction_read_only = on')
     expect(await examine({ DATABASE_URL: changed(server.url, { pathname: '/reader' }) })).toEqual({
@@ -61,7 +61,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     })
   })
 
-  test('and has a full disk is wrong until there is room', async () => {
+  test('and has a full disk is a failure until there is space', async () => {
     const disk = mountSmallDisk(64, server.owner)
     await server.ask(`create tablespace small location '${disk.folder}'`)
     await server.ask('create database small tablespace small')
@@ -80,7 +80,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     await server.ask('drop tablespace small')
   })
 
-  test('and waits for a standby that is gone is wrong, with the reason', async () => {
+  test('and waits for a missing standby is a failure, with the reason', async () => {
     await set('synchronous_standby_names', `'nobody'`)
     expect(await examine()).toEqual({
       code: 1,
@@ -98,14 +98,14 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     expect(await examine()).toEqual({ code: 0, wrong: [] })
   })
 
-  /** What the check finds of transactions of any age, as the role of `url`. */
+  /** What the check reports about transactions of any age, as the role of `url`. */
   async function findTransaction(url = server.url) {
     const db = await open({ url })
     onTestFinished(() => db.close())
     return transactions(db, 0)
   }
 
-  /** A transaction with a snapshot, by a role of its own, that stays open until the test ends. */
+  /** A transaction with a snapshot and its own role, which stays open until the test ends. */
   async function openTransaction() {
     await server.ask(`create role application login password 'secret'`)
     const url = changed(server.url, { username: 'application', password: 'secret' })
@@ -121,7 +121,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     return row!.pid as number
   }
 
-  test('and keeps dead rows for an open transaction is warned of, with the process and its role', async () => {
+  test('and keeps dead rows for an open transaction gets a warning with the process and its role', async () => {
     const pid = await openTransaction()
     expect(await findTransaction()).toEqual({
       state: 'warning',
@@ -130,7 +130,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     })
   })
 
-  test('and keeps them for a prepared transaction is warned of, with its name', async () => {
+  test('and keeps them for a prepared transaction gets a warning with its name', async () => {
     await server.ask(`begin; select txid_current(); prepare transaction 'forgotten'`)
     const found = await findTransaction()
     await server.ask(`rollback prepared 'forgotten'`)
@@ -142,7 +142,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     })
   })
 
-  test('and a role that sees no sessions but its own is told which right it lacks', async () => {
+  test('and a role that sees no other sessions is told which privilege it lacks', async () => {
     await openTransaction()
     await server.ask(`create role blind login password 'secret'`)
     const found = await findTransaction(changed(server.url, { username: 'blind', password: 'secret' }))
@@ -153,7 +153,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     })
   })
 
-  test('and has fsync off is only warned of: some platforms have nothing else', async () => {
+  test('and has fsync off gets only a warning, because some platforms offer nothing else', async () => {
     await set('fsync', 'off')
     const { stdout, code } = await runCli({ ...secrets, DATABASE_URL: server.url }, ['doctor', '--offline'])
     expect(stdout).toMatch(/^WARNING {2}database settings: fsync off: a crash loses.*\n.*Neon, Aurora/m)

@@ -11,7 +11,7 @@ import { control, createEmptyDatabase } from '../support/database.ts'
 import { type Running, runCli, type Settings, startAssay, stopAll } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
 
-/** `assay doctor` finds what was planted, names it, and says what to do. */
+/** `assay doctor` finds planted faults, names them, and says how to fix them. */
 
 let database: Awaited<ReturnType<typeof copyDatabase>>
 let other: Awaited<ReturnType<typeof copyDatabase>>
@@ -47,7 +47,7 @@ async function examine(settings: Settings) {
   return { code, stderr, stdout, bad: findings.filter(({ state }) => state !== 'ok'), findings }
 }
 
-test('where nothing is wrong everything is looked at, and the end is 0', async () => {
+test('without faults every check runs, and the exit code is 0', async () => {
   const { code, bad, findings } = await examine(good)
   expect({ code, bad }).toEqual({ code: 0, bad: [] })
   expect(findings.map(({ check }) => check)).toEqual([
@@ -72,7 +72,7 @@ test('where nothing is wrong everything is looked at, and the end is 0', async (
   expect(await sql`select from assay.customers`).toHaveLength(0)
 })
 
-test('a database that was served elsewhere before is named, and what a copy needs', async () => {
+test('a database that was served elsewhere before is reported, with the steps for a copy', async () => {
   const [found] = await sql`select served_from from assay.installation`
   await sql`update assay.installation set served_from = '7/5'`
   const { bad } = await examine(good)
@@ -172,7 +172,7 @@ const PLANTED: Record<string, [settings: () => Settings, check: string, found: R
 }
 
 test.each(Object.entries(PLANTED))(
-  '%s is named, and what to do',
+  '%s is reported, with its fix',
   async (_, [settings, check, found, remedy]) => {
     const { bad, stdout, stderr } = await examine({ ...good, ...settings() })
     const named = bad.find(one => one.check === check && found.test(one.found))
@@ -183,7 +183,7 @@ test.each(Object.entries(PLANTED))(
   },
 )
 
-test('a jump of the clock that holds deletion is named, and what to do', async () => {
+test('a clock jump that holds deletion is reported, with its fix', async () => {
   await sql`update assay.database_clock set held_until = '2100-01-02', jumped_at = '2100-01-01', jump = 7200000`
   const { bad } = await examine(good)
   await sql`update assay.database_clock set held_until = null`
@@ -194,7 +194,7 @@ test('a jump of the clock that holds deletion is named, and what to do', async (
   })
 })
 
-test('the secrets of deploy/make-secrets.sh are readable for all, in a folder that is not', async () => {
+test('the secrets of deploy/make-secrets.sh are readable for everyone, in a folder that is not', async () => {
   const secrets = join(folder, 'secrets')
   await promisify(execFile)('sh', [join(import.meta.dirname, '../../deploy/make-secrets.sh'), secrets])
   const file = join(secrets, 'admin_token')
@@ -207,7 +207,7 @@ test('the secrets of deploy/make-secrets.sh are readable for all, in a folder th
   expect(await ofModes()).toMatchObject({ state: 'warning', remedy: `chmod 600 ${file}` })
 })
 
-test('a check that meets what nobody foresaw is a finding, not a stack trace', async () => {
+test('an unexpected error in a check is a finding, not a stack trace', async () => {
   const odd = await startListener((request, response) => {
     const made = { customer: { id: 'aaaaaaaaaaaaaaaa' }, api_key: 'x' }
     response.end(request.url === '/issue' ? '<html>' : JSON.stringify(made))
@@ -226,7 +226,7 @@ test('a check that meets what nobody foresaw is a finding, not a stack trace', a
   expect(code).toBe(1)
 })
 
-test('what is wrong ends with 1, what is doubtful with 0', async () => {
+test('failures end with 1, warnings with 0', async () => {
   expect((await examine({ ...good, MASTER_KEYS: key() })).code).toBe(1)
   expect(
     (await examine({ ...good, ISSUER: 'http://auth.example.com', ASSAY_URL: 'http://127.0.0.1:1' })).code,

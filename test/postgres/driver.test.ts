@@ -10,11 +10,11 @@ import { direct } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
 import { copyDatabase } from '../support/templates.ts'
 
-/** Each danger of postgres.js in docs/decisions/2026-11-29-one-client-is-one-connection.md is contained. */
+/** Every risk of postgres.js in docs/decisions/2026-11-29-one-client-is-one-connection.md is contained. */
 
 /** Milliseconds. */
 const DEADLINE = 5_000
-/** A host's, to be ready for a statement (ms). */
+/** How long a host may take to be ready for a statement (ms). */
 const CONNECT_TIMEOUT = 2_000
 
 let url: string
@@ -33,7 +33,7 @@ function pool(at = url) {
   return db
 }
 
-/** One connection, so that what a call leaves behind would be met by the next. */
+/** One connection, so that the next call would meet whatever a call leaves behind. */
 function oneConnection(at = url) {
   const connection = pool(at).connection(DEADLINE)
   onTestFinished(() => connection.close())
@@ -49,7 +49,7 @@ async function failureOf(promise: Promise<unknown>) {
   return { error, took: performance.now() - began }
 }
 
-/** A server of the test's own. `onConnection` is also given how many there were, this one included. */
+/** The test's own server. `onConnection` also gets the number of connections so far, including this one. */
 async function serve(onConnection: (socket: Socket, count: number) => void) {
   let count = 0
   const server = createServer(socket => {
@@ -67,7 +67,7 @@ const pidOf = async (db: ReturnType<typeof oneConnection>) =>
   (await db.query<{ pid: number }>('select pg_backend_pid() as pid'))[0]!.pid
 
 describe('an answer is complete or an error', () => {
-  test('rows that came before the backend died are not counted with those of the next call', async () => {
+  test('rows received before the backend died are not counted with those of the next call', async () => {
     const db = oneConnection()
     const dying = `select n, case when n = 20000 then pg_terminate_backend(pg_backend_pid()) end
       from generate_series(1, 1000000) as n where $1::int = 1`
@@ -77,7 +77,7 @@ describe('an answer is complete or an error', () => {
     }
   })
 
-  test('rows that came before an error neither, on the same connection', async () => {
+  test('rows received before an error are not counted either, on the same connection', async () => {
     const db = oneConnection()
     const pid = await pidOf(db)
     for (let round = 0; round < 5; round++) {
@@ -102,7 +102,7 @@ describe('an answer is complete or an error', () => {
     expect(await db.query('select n from assay.late')).toEqual([{ n: 1 }])
   })
 
-  test('a call whose connection ends before or after it was sent is no call without rows', async () => {
+  test('if the connection ends before or after the call was sent, the result is an error, not zero rows', async () => {
     const link = await openLink(url)
     onTestFinished(() => link.close())
     const db = oneConnection(link.url)
@@ -119,7 +119,7 @@ describe('an answer is complete or an error', () => {
   })
 })
 
-describe('H70 one call makes one attempt, and has one answer in time', () => {
+describe('H70 each call makes one attempt, and gets one answer in time', () => {
   test('at a peer that accepts and closes', async () => {
     const peer = await serve(socket => socket.destroy())
     const { error, took } = await failureOf(pool(peer.url).query('select 1'))
@@ -128,7 +128,7 @@ describe('H70 one call makes one attempt, and has one answer in time', () => {
     expect(peer.count()).toBe(1)
   })
 
-  test('at one that closes once it was greeted', async () => {
+  test('at one that closes after the handshake', async () => {
     const peer = await serve(socket => socket.once('data', () => socket.end()))
     const { error, took } = await failureOf(pool(peer.url).query('select 1'))
     expect(error.detail).toBe('database: CONNECTION_CLOSED')
@@ -136,7 +136,7 @@ describe('H70 one call makes one attempt, and has one answer in time', () => {
     expect(peer.count()).toBe(1)
   })
 
-  test('at one that says nothing, within the time that a host has', async () => {
+  test('at one that sends nothing, within the time limit of a host', async () => {
     const peer = await serve(() => {})
     const { error, took } = await failureOf(pool(peer.url).query('select 1'))
     expect(error.detail).toBe('database: CONNECT_TIMEOUT')
@@ -155,15 +155,15 @@ describe('H70 one call makes one attempt, and has one answer in time', () => {
   })
 })
 
-describe('H70 of several hosts', () => {
-  /** The database behind others, which are asked first. */
+describe('H70 with several hosts', () => {
+  /** The database behind other hosts, which are tried first. */
   const behind = (...ports: (number | string)[]) =>
     url.replace(
       /@[^/]+/,
       `@${[...ports, new URL(url).port || 5432].map(port => `127.0.0.1:${port}`).join(',')}`,
     )
 
-  test('a dead one is passed over at once', async () => {
+  test('a dead one is skipped at once', async () => {
     const peer = await serve(socket => socket.destroy())
     const db = pool(behind(1, peer.port))
     const began = performance.now()
@@ -171,7 +171,7 @@ describe('H70 of several hosts', () => {
     expect(performance.now() - began).toBeLessThan(1_000)
   })
 
-  test('one that answers no SYN costs its time once, and not at the next connection', async () => {
+  test('one that answers no SYN costs its time limit once, and not at the next connection', async () => {
     const hole = await openBlackHole()
     onTestFinished(() => hole.close())
     const began = performance.now()
@@ -182,7 +182,7 @@ describe('H70 of several hosts', () => {
     expect(performance.now() - again).toBeLessThan(1_000)
   })
 
-  test('one that only reads is passed over, and named where there is no other', async () => {
+  test('a read-only one is skipped, and named if there is no other', async () => {
     const readOnly = 'options=-c%20default_transaction_read_only%3Don'
     const own = openPostgres(`${url}?${readOnly}&target_session_attrs=read-write`, DEADLINE, false)
     onTestFinished(() => own.close())
@@ -193,7 +193,7 @@ describe('H70 of several hosts', () => {
   })
 })
 
-/** A message of Postgres's: its type, its length, its body. */
+/** A Postgres message: its type, its length and its body. */
 function message(type: string, body: Buffer): Buffer {
   const head = Buffer.alloc(5)
   head.write(type)
@@ -204,7 +204,7 @@ function message(type: string, body: Buffer): Buffer {
 const login = (kind: number, text = '') =>
   message('R', Buffer.concat([Buffer.from([0, 0, 0, kind]), Buffer.from(text)]))
 
-describe('what is no Postgres ends the call, at once and by name, and nothing else', () => {
+describe('a server that is not Postgres ends the call, at once and with a named error, and nothing else', () => {
   test.each<[string, Buffer, string]>([
     ['a web server', Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'), 'NOT_POSTGRES'],
     ['an endless message', Buffer.from([82, 255, 255, 255, 255, 0]), 'NOT_POSTGRES'],
@@ -221,14 +221,14 @@ describe('what is no Postgres ends the call, at once and by name, and nothing el
     expect(peer.count()).toBe(1)
   })
 
-  test('bytes behind the answer to the question for TLS, which were not encrypted', async () => {
+  test('unencrypted bytes after the answer to the TLS request', async () => {
     const peer = await serve(socket => socket.once('data', () => socket.write('S\0')))
     const { error } = await failureOf(pool(`${peer.url}?sslmode=require`).query('select 1'))
     expect(error.detail).toBe('database: NOT_POSTGRES')
   })
 })
 
-test('what fails in the driver is told without the statement and its parameters', async () => {
+test('an error in the driver is reported without the statement and its parameters', async () => {
   const endless: Record<string, unknown> = { secret: 'PARAMETER' }
   endless.itself = endless
   const { error } = await failureOf(oneConnection().query('select $1::json as statement', [endless]))
@@ -237,7 +237,7 @@ test('what fails in the driver is told without the statement and its parameters'
   expect(said).not.toMatch(/PARAMETER|statement'|as statement|itself/)
 })
 
-test('a call that finds too many waiting is told so at once', async () => {
+test('a call that finds too many waiting is refused at once', async () => {
   const peer = await serve(() => {})
   const db = pool(peer.url)
   const calls = Array.from({ length: 10_000 }, () => db.query('select 1').catch(error => error))

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, inject, test } from 'vitest'
 import { ask, makeStage, N, type Stage } from '../../faults/stage.ts'
 import { until } from '../support/process.ts'
 
-/** A leaked secret is replaced at once: three servers in processes of their own, each over a link that can fail. */
+/** A leaked secret is replaced at once on three servers in separate processes, each over a link that can fail. */
 
 let stage: Stage
 beforeAll(async () => {
@@ -37,13 +37,13 @@ async function signUp(replica: number) {
 const issue = async (replica: number, apiKey: string) =>
   (await call(replica, '/issue', apiKey, { subject: 'user-1', refresh: true })).json
 
-/** At every replica at once. */
+/** On every replica at the same time. */
 const verified = (token: string) =>
   Promise.all(REPLICAS.map(async replica => (await call(replica, '/verify', token)).status))
 
 const databaseTime = async () => (await ask<{ at: Date }>(stage, 'select assay.now() as at'))[0]!.at.getTime()
 
-test('once the emergency is answered, no replica accepts an old token, and all accept a new one', async () => {
+test('once the emergency rotation is answered, no replica accepts an old token, and all accept a new one', async () => {
   for (let trial = 0; trial < 12; trial++) {
     const use = trial % 2 === 0 ? 'access' : 'both'
     const { apiKey, account } = await signUp(trial % 3)
@@ -84,13 +84,13 @@ test('a replica that is cut off may delay the answer by the bound, and accepts n
   link.fair()
 
   expect(late().map(({ status }) => status)).not.toContain(200)
-  // It was cut off: before the answer it went on by what it knew, after it it does not know.
+  // The replica was cut off: before the answer it used the state it had, and afterwards the state is unknown.
   expect(seen.filter(({ sentAt }) => sentAt < answered).map(({ status }) => status)).toContain(200)
   expect(late().map(({ status }) => status)).toContain(503)
   const effectiveAt = Date.parse(json.effective_at)
   expect(effectiveAt).toBeGreaterThan(before)
   expect(effectiveAt).toBeLessThanOrEqual(await databaseTime())
-  // The bound, and what a busy machine takes for the rest.
+  // The bound, and the time that a busy machine takes for the rest.
   expect(answered - asked).toBeLessThan(N + 2_000)
   await until('it refuses by what it knows again', async () => (await verified(token)).every(s => s === 401))
 })

@@ -5,7 +5,7 @@ import { countAt, makeStage, type Stage } from '../../faults/stage.ts'
 import { ask } from '../support/calls.ts'
 import { stopAll, until } from '../support/process.ts'
 
-/** What a replica says of a promoted standby that has every commit, and of one that doesn't. */
+/** What a replica logs about a promoted standby that has every commit, and about one that doesn't. */
 
 afterEach(stopAll)
 
@@ -26,7 +26,7 @@ async function revokeOne({ replicas: [{ process }], apiKey: token }: Stage) {
   expect(status).toBe(200)
 }
 
-/** From here on the primary commits without the standby, which no longer gets what is written. */
+/** From here on the primary commits without the standby, which gets no more writes. */
 async function separate(primary: OwnPostgres, standby: OwnPostgres) {
   await primary.ask('alter system reset synchronous_standby_names')
   await primary.ask('select pg_reload_conf()')
@@ -78,7 +78,7 @@ describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has
   )
 
   test(
-    'a standby that lacks revocations is promoted: an error that says how many are lost',
+    'a standby that lacks revocations is promoted: an error with the number of lost ones',
     async () => {
       const { stage, server, standby } = await stageWithStandby()
       await revokeOne(stage)
@@ -96,13 +96,13 @@ describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has
   )
 
   test(
-    'a standby that lacks revocations has taken their numbers for others before anybody polled: an error with the number',
+    'a standby that lacks revocations has reused their numbers before any replica polled: an error with the number',
     async () => {
       const { stage, server, standby } = await stageWithStandby()
       await revokeOne(stage)
       await separate(server, standby)
       for (let i = 0; i < 2; i++) await revokeOne(stage)
-      // What another replica does there first.
+      // Writes of another replica that come first.
       const others = `with pushed as (update assay.change_feed set seq = seq + 3 returning seq)
         insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
         select seq - n, 'token', 'c', 'other ' || n, 0, now() + interval '1 hour' from pushed, generate_series(0, 2) as n`

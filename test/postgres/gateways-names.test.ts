@@ -13,7 +13,7 @@ import { freePort } from '../support/port.ts'
 import { startAssay } from '../support/process.ts'
 import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Assay has a name, and its address changes, as that of a container does which is made again. */
+/** Assay has a name whose address changes, as that of a recreated container does. */
 
 const MASTER_KEYS = `m1:${randomBytes(32).toString('base64')}`
 
@@ -35,7 +35,7 @@ async function relayed(ports: Ports, more: Partial<Options> = {}) {
   return startNginx({ assay: [], backend: ports.backend, upstream, ...more })
 }
 
-/** The lines of the comment in upstream.conf, in place of the first. */
+/** upstream.conf with the lines from its comment in place of the first one. */
 async function resolved(ports: Ports) {
   const upstream = (await read('upstream.conf'))
     .replace('    server 127.0.0.1:3001;\n', '')
@@ -53,7 +53,7 @@ function caddy({ assay, dns, backend }: Ports) {
   return startCaddy({ assay: [], backend }, asking, { ...named, ...asking })
 }
 
-/** The lines of the comment in haproxy.cfg, with another DNS server. */
+/** The lines from the comment in haproxy.cfg, with another DNS server. */
 function haproxy({ assay, dns, backend }: Ports) {
   const named = `server assay1 assay.test:${assay} resolvers system init-addr last,libc,none`
   const section = `resolvers system\n  nameserver dns 127.0.0.1:${dns}\n  hold valid 1s\n`
@@ -61,7 +61,7 @@ function haproxy({ assay, dns, backend }: Ports) {
   return startHaproxy({ assay: [], backend }, {}, edits)
 }
 
-/** `resolve` came with nginx 1.27.3. */
+/** `resolve` was added in nginx 1.27.3. */
 function resolves() {
   const path = findNginx()
   const [, minor = 0, patch = 0] = path
@@ -79,7 +79,7 @@ const GATEWAYS: [string, (ports: Ports) => Promise<Gateway>][] = [
   ...(findHaproxy() ? [['HAProxy', haproxy] as [string, typeof haproxy]] : []),
 ]
 
-describe.skipIf(GATEWAYS.length === 0)('a gateway that knows Assay by a name', () => {
+describe.skipIf(GATEWAYS.length === 0)('a gateway that resolves Assay by name', () => {
   let world: World
   let replica: Replica
   let customer: Customer
@@ -113,7 +113,7 @@ describe.skipIf(GATEWAYS.length === 0)('a gateway that knows Assay by a name', (
   }
 
   test.each(GATEWAYS)(
-    '%s follows it to a new address without a reload, and is 503 until then',
+    '%s follows it to a new address without a reload, and answers 503 until then',
     async (_, start) => {
       const { dns, backend, ports } = await parts()
       const first = await assayAt('127.0.0.2', ports.assay)
@@ -142,7 +142,7 @@ describe.skipIf(GATEWAYS.length === 0)('a gateway that knows Assay by a name', (
   )
 
   test.each(GATEWAYS)(
-    '%s is 503 while there is no such name, and nothing reaches the backend',
+    '%s answers 503 while the name does not exist, and forwards nothing to the backend',
     async (_, start) => {
       const { dns, backend, ports } = await parts()
       dns.move()
@@ -155,7 +155,7 @@ describe.skipIf(GATEWAYS.length === 0)('a gateway that knows Assay by a name', (
   )
 
   test.skipIf(!findNginx())(
-    'relay.conf hands rules, requests for Assay itself and their headers on',
+    'relay.conf passes rules, requests for Assay itself and their headers on',
     async () => {
       const { ports } = await parts()
       await assayAt('127.0.0.2', ports.assay)
@@ -171,7 +171,7 @@ describe.skipIf(GATEWAYS.length === 0)('a gateway that knows Assay by a name', (
     },
   )
 
-  test.skipIf(!findNginx())('relay.conf inherits nothing that would change what Assay says', async () => {
+  test.skipIf(!findNginx())('relay.conf inherits no setting that would change Assay’s answers', async () => {
     const { backend, ports } = await parts()
     await assayAt('127.0.0.2', ports.assay)
     const http = `
@@ -179,7 +179,7 @@ describe.skipIf(GATEWAYS.length === 0)('a gateway that knows Assay by a name', (
       proxy_cache_path cache keys_zone=all:1m; proxy_cache all; proxy_cache_valid any 1h;
       proxy_ignore_headers Cache-Control Expires Vary;
       auth_request /yes; auth_basic closed; auth_basic_user_file /dev/null; deny all;`
-    // What a site would say for itself: only the relay must not depend on it.
+    // Settings of a site itself: only the relay must not depend on them.
     const server = 'allow all; auth_basic off; error_page 599 @none; location @none { return 503; }'
     const gateway = await relayed(ports, { http, server })
     onTestFinished(gateway.stop)
@@ -193,19 +193,22 @@ describe.skipIf(GATEWAYS.length === 0)('a gateway that knows Assay by a name', (
     expect(backend.heard.length).toBeGreaterThan(0)
   })
 
-  test.skipIf(!findNginx())('relay.conf makes no yes of an error page in http {}', async () => {
-    const { dns, backend, ports } = await parts()
-    const failing = await startListener((request, response) => {
-      if (request.url?.startsWith('/verify')) response.destroy()
-      else response.writeHead(404).end()
-    })
-    onTestFinished(failing.stop)
-    dns.move('127.0.0.1')
-    const http = 'error_page 502 504 =200 /sorry;'
-    const gateway = await relayed({ ...ports, assay: failing.port }, { http })
-    onTestFinished(gateway.stop)
-    expect(await get(`${gateway.url}/`, 'nonsense')).toBe('503, again after 1')
-    expect(failing.heard.map(({ path }) => path)).toContain('/verify')
-    expect(backend.heard).toEqual([])
-  })
+  test.skipIf(!findNginx())(
+    'with relay.conf an error page in http {} does not turn a refusal into a 200',
+    async () => {
+      const { dns, backend, ports } = await parts()
+      const failing = await startListener((request, response) => {
+        if (request.url?.startsWith('/verify')) response.destroy()
+        else response.writeHead(404).end()
+      })
+      onTestFinished(failing.stop)
+      dns.move('127.0.0.1')
+      const http = 'error_page 502 504 =200 /sorry;'
+      const gateway = await relayed({ ...ports, assay: failing.port }, { http })
+      onTestFinished(gateway.stop)
+      expect(await get(`${gateway.url}/`, 'nonsense')).toBe('503, again after 1')
+      expect(failing.heard.map(({ path }) => path)).toContain('/verify')
+      expect(backend.heard).toEqual([])
+    },
+  )
 })

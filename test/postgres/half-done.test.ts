@@ -8,11 +8,11 @@ import { until } from '../support/process.ts'
 import { storedSession } from '../support/sessions.ts'
 import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** The counter moved and the commit failed (Keycloak #49213): here an act is done, or nothing of it is. */
+/** The counter moved and the commit failed (Keycloak #49213): in Assay an act is done completely or not at all. */
 
 let world: World
 let assay: Replica
-/** Who acts, each over a link of its own: one whose backend has just ended may fail once more. */
+/** Replicas that act, each over its own link, because a link whose backend has just ended may fail once more. */
 let links: Database[]
 let replicas: Record<How, Replica>
 
@@ -34,20 +34,20 @@ afterAll(async () => {
 })
 
 const HOWS: How[] = ['raise', 'kill']
-/** By how the database failed: it was our own fault, or the state is unknown. */
+/** The expected status by type of fault: a server error, or an unknown state. */
 const ANSWERED: Record<How, number> = { raise: 500, kill: 503 }
-/** Rows that an act writes, at most. */
+/** The most rows that an act writes. */
 const MOST_ROWS = 30
 
 const NAMED = ACTS.map(act => [act.name, act] as const)
 
 test.each(NAMED)(
-  'H33 %s is whole or not done at all, at whatever row or COMMIT the database fails, and then it can be done',
+  'H33 %s is done completely or not at all, whatever row or COMMIT the database fails, and then it can be done',
   async (_, act) => {
     const stage = await stageFor(world, assay, act)
     const bystander = await stage.customer.session({ subject: 'bystander' })
     const failed = await failEverywhere(act, stage)
-    // Every act writes a row at least, and COMMITs.
+    // Every act writes at least one row, and commits.
     expect(failed).toBeGreaterThanOrEqual(2 * HOWS.length)
     expect(await isBusWhole(world)).toBe(true)
     await hear(assay)
@@ -58,8 +58,9 @@ test.each(NAMED)(
 )
 
 /**
- * Fails at COMMIT, then at the first row, at the second, and so on until there is no such row and the act is done. Answers
- * how often it failed.
+ * Fails at COMMIT, then at the first row, at the second, and so on until there is no such row and the act is done.
+ * Returns the
+ * number of failures.
  */
 async function failEverywhere(act: Act, stage: Stage): Promise<number> {
   const [before, last] = [await everything(world), await lastEvent(world)]
@@ -93,7 +94,7 @@ async function tryOnce(act: Act, stage: Stage, how: How): Promise<Answer> {
   }
 }
 
-/** It has not forgotten what was done, nor does it remember what was not. */
+/** The replica has forgotten no completed act, and remembers no failed one. */
 async function expectVerified(replica: Replica, token: string, status: number) {
   let answer = 0
   await until('a backend that ended is replaced', async () => {
@@ -109,7 +110,7 @@ const typesOf = (act: Act, stage: Stage, answer: Answer) =>
     .map(({ type }) => type)
     .sort()
 
-test('H33 what a client was seen with is noted later or never, and its session goes on', async () => {
+test('H33 a confirmation is written later or never, and its session continues', async () => {
   const customer = await assay.signUp()
   const { refresh_token } = await customer.session()
   const { json } = await assay.refresh(refresh_token)
@@ -122,7 +123,7 @@ test('H33 what a client was seen with is noted later or never, and its session g
   await assay.sessions.flush()
   await world.admin.query('drop trigger refuse on assay.sessions')
   expect((await storedSession(world, json.session_id)).confirmed).toBe(false)
-  // Unconfirmed, the one before it may still be retried, and the newest goes on.
+  // Unconfirmed, the previous token may still be retried, and the newest continues.
   expect((await assay.refresh(refresh_token)).json.refresh_token).toBe(json.refresh_token)
   expect((await assay.refresh(json.refresh_token)).status).toBe(200)
 })

@@ -5,12 +5,12 @@ import { findHaproxy, startHaproxy } from '../support/haproxy.ts'
 
 holdsTheEdge('HAProxy', findHaproxy, addresses => startHaproxy(addresses))
 
-describe.skipIf(!findHaproxy())('HAProxy goes on with a request whose Lua has failed', () => {
+describe.skipIf(!findHaproxy())('HAProxy continues with a request after an error in its Lua code', () => {
   test.each([
     ['before it asks', 'local answer = ', 'local answer = nothing.there or '],
     ['after it asked', 'local headers = answer.headers or {}', 'local headers = nothing.there'],
     ['when it says yes', "txn:set_var('txn.assay', 'yes')", 'nothing.there()'],
-  ])('and yet, if it fails %s, nothing reaches the backend', async (_, whole, broken) => {
+  ])('but if it fails %s, nothing reaches the backend', async (_, whole, broken) => {
     const assay = await startListener((_, response) =>
       response.writeHead(200, { 'X-Auth-Customer': 'c' }).end(),
     )

@@ -4,13 +4,16 @@ import { report } from '../../faults/histories/report.ts'
 import { makeStage } from '../../faults/stage.ts'
 import { stopAll } from '../support/process.ts'
 
-/** The short form of `npm run faults -- --history 600`: fewer clients, and no fault of the whole server, which others use. */
+/**
+ * A short form of `npm run faults -- --history 600`: fewer clients, and no fault of the whole server, which others
+ * use.
+ */
 
 const SEED = 20_261_122
 
 afterEach(() => stopAll())
 
-test('clients and faults at random, on three replicas, break no promise', async () => {
+test('random clients and faults on three replicas break no guarantee', async () => {
   const stage = await makeStage({ serverUrl: inject('databaseUrl'), replicas: 3 })
   try {
     const played = await play(stage, { clients: 20, seconds: 12, seed: SEED })

@@ -5,7 +5,7 @@ import { type Running, startAssay, stopAll, until } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
 import { trials } from '../support/trials.ts'
 
-/** The server in a process of its own, whose backends die under load. */
+/** A server in another process, whose backends are killed under load. */
 
 const KILLS = trials(100, 10)
 const CLIENTS = 8
@@ -70,7 +70,7 @@ const killAll = () =>
     where datname = current_database() and application_name = 'assay' and pid <> pg_backend_pid()`,
   )
 
-/** One round of every kind of act, by one client that goes on after a 503. */
+/** One round of every kind of act by one client, which continues after a 503. */
 async function everyAct(
   call: ReturnType<typeof caller>,
   { api_key: key, access_token: own }: { api_key: string; access_token: string },
@@ -96,10 +96,10 @@ async function everyAct(
   if (ended.status === 200) revoked.add(last)
 }
 
-test(`H57 backends that die under load, ${KILLS} times, end no process, and every call ends in time (porsager/postgres#1208)`, async () => {
+test(`H57 killing backends under load, ${KILLS} times, ends no process, and every call ends in time (porsager/postgres#1208)`, async () => {
   const assay = await startAssay(settings())
   const call = caller(assay)
-  // One for each client: a key whose answer is lost stays, and a customer may have a hundred.
+  // One customer per client: a key whose answer is lost stays, and a customer may have a hundred.
   const accounts = await Promise.all(Array.from({ length: CLIENTS }, () => signUp(call)))
   const seen: Called[] = []
   const revoked = new Set<string>()

@@ -6,13 +6,13 @@ import { until } from '../support/process.ts'
 import { trials } from '../support/trials.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Hints make a poll early. They may be lost, and then the next one is only late. */
+/** Notifications trigger an early poll. They may be lost, which only delays the next poll. */
 
 /** Milliseconds; so long that no answer waits for a poll. */
 const N = 60_000
-/** Between two polls that nobody asks for (ms). */
+/** The interval of the timed polls (ms). */
 const INTERVAL = 500
-/** An interval and a poll, on a busy machine (ms). */
+/** An interval and a poll on a busy machine (ms). */
 const SOON = 5 * INTERVAL
 const KILLS = trials(10, 3)
 
@@ -29,7 +29,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** `there` hears hints over `url`, counted, as main.ts lets a server hear them. */
+/** `there` receives notifications over `url`, which are counted, as main.ts connects a server to them. */
 async function hearing(url: string) {
   let count = 0
   const hints = await listenForChanges(url, () => {
@@ -41,7 +41,7 @@ async function hearing(url: string) {
   return { count: () => count }
 }
 
-/** A session's access token, which both know to be good. */
+/** A session's access token that both replicas have accepted. */
 async function goodToken() {
   const { access_token: token } = await customer.session()
   for (const replica of [here, there]) expect((await replica.verify(token)).status).toBe(200)
@@ -53,7 +53,7 @@ async function revoke(token: string) {
   return performance.now()
 }
 
-/** Milliseconds after the acknowledgement at which the first question was sent that `there` answered no. */
+/** How many milliseconds after the acknowledgement the first request was sent that `there` refused. */
 async function refusedAfter(acknowledged: number, token: string): Promise<number> {
   let sent = acknowledged
   await until('there refuses it', async () => {
@@ -69,7 +69,7 @@ const killListeners = () =>
     where datname = current_database() and query ilike 'listen %'`,
   )
 
-test('a replica that listens is told of a revocation elsewhere, and polls', async () => {
+test('a replica that listens is notified of a revocation on another one, and polls', async () => {
   const hints = await hearing(direct(world.url!))
   const token = await goodToken()
   const before = hints.count()
@@ -78,7 +78,7 @@ test('a replica that listens is told of a revocation elsewhere, and polls', asyn
   await until('it has polled', async () => (await there.verify(token)).status === 401)
 })
 
-test('H26 what is published while the listener’s connection dies is found by the poll, and the next is hinted again (sqlx #447, postgres.js #391)', async () => {
+test('H26 changes published while the listener’s connection dies are found by the poll, and the next one is notified again (sqlx #447, postgres.js #391)', async () => {
   const hints = await hearing(direct(world.url!))
   for (let kill = 0; kill < KILLS; kill++) {
     const [token, next] = [await goodToken(), await goodToken()]
@@ -89,7 +89,7 @@ test('H26 what is published while the listener’s connection dies is found by t
   }
 })
 
-test('H26 hints that can’t come for a while are not missed, and come again by themselves', async () => {
+test('H26 while notifications are interrupted polls find every change, and notifications resume without help', async () => {
   const link = await openLink(direct(world.url!))
   onTestFinished(() => link.close())
   const hints = await hearing(link.url)
@@ -99,16 +99,16 @@ test('H26 hints that can’t come for a while are not missed, and come again by 
   const polls = there.changeFeed.counts.polls
   const took = await refusedAfter(await revoke(token), token)
   expect(took).toBeLessThan(SOON)
-  // It was a poll of its own: nobody told it.
+  // It was a timed poll, without a notification.
   expect(hints.count()).toBe(heard)
   expect(there.changeFeed.counts.polls - polls).toBeLessThan(3 + took / INTERVAL)
   await link.fair()
-  // A connection that listens again is a hint too: there may have been some meanwhile.
+  // A new listening connection triggers a poll too, because notifications may have been missed.
   await until('it listens again', () => hints.count() > heard)
   await expectHinted(hints, next)
 })
 
-/** From some moment on every publication is hinted again. */
+/** Waits until publications are notified again. */
 async function expectHinted(hints: { count(): number }, token: string) {
   const lost = hints.count()
   await until('a hint comes again', async () => {

@@ -8,7 +8,7 @@ import { runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
 import { refusalOf } from '../support/refusal.ts'
 import { copyDatabase } from '../support/templates.ts'
 
-/** H58: how servers let clients in, and how clients check servers, as they do in production. */
+/** H58: how servers authenticate clients and how clients verify servers, as in production. */
 
 const secrets = {
   MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
@@ -28,14 +28,14 @@ afterAll(async () => {
   for (const server of servers) await server.stop()
 })
 
-/** It serves: writes are committed and read again. */
+/** It serves: writes are committed and can be read. */
 async function expectServing(url: string) {
   const assay = await startAssay({ ...secrets, DATABASE_URL: url })
   expect(await verify(assay, (await signUp(assay)).account)).toBe(200)
   expect(await assay.stop('SIGINT')).toBe(0)
 }
 
-/** What ends with 69 and says `why` in one line. */
+/** A start that ends with 69 and logs `why` in one line. */
 async function expectRefused(url: string, why: RegExp) {
   const { code, message } = await refusalOf(url)
   expect(message).toMatch(why)
@@ -44,7 +44,7 @@ async function expectRefused(url: string, why: RegExp) {
   expect(code).toBe(69)
 }
 
-/** The same of a process. */
+/** The same for a process. */
 async function expectNoStart(url: string, why: RegExp) {
   const { code, stdout, stderr } = await runAssay({ ...secrets, DATABASE_URL: url })
   expect(stderr).toMatch(why)
@@ -53,7 +53,7 @@ async function expectNoStart(url: string, why: RegExp) {
   expect({ code, stdout }).toEqual({ code: 69, stdout: '' })
 }
 
-/** `assay doctor` says so as well, in both of its forms, and without a stack trace. */
+/** `assay doctor` reports the same, in both output formats, without a stack trace. */
 async function expectDiagnosed(url: string, why: RegExp) {
   for (const form of [[], ['--json']]) {
     const doctor = await runCli({ ...secrets, DATABASE_URL: url }, ['doctor', '--offline', ...form])
@@ -69,7 +69,7 @@ const withParameters = (url: string, parameters: Record<string, string>) =>
 
 describe.skipIf(!findBinaries())('H58 a password', () => {
   test.each(['scram-sha-256', 'md5'] as const)(
-    'of a server that asks for %s lets Assay in, and another does not',
+    'lets Assay in at a server that requires %s, and a wrong one does not',
     async auth => {
       const server = await ownServer({ auth, settings: [`password_encryption = '${auth}'`] })
       const { url } = await createDatabase(server.url)
@@ -86,7 +86,7 @@ describe.skipIf(!findBinaries())('H58 a password', () => {
     },
   )
 
-  test('and the other parts may stand in the query of the URL, as libpq takes them, and in PGPASSWORD', async () => {
+  test('and other parts can be in the query of the URL, as in libpq, and in PGPASSWORD', async () => {
     const server = servers[0]!
     const { url } = await createDatabase(server.url)
     const without = changed(url, { password: '' })
@@ -140,7 +140,7 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
     server.speakTls({ ...authority.sign('server', hosts, server.folder), ca: authority.file })
   const verifyFull = (ca: Authority) => ({ sslmode: 'verify-full', sslrootcert: ca.file })
 
-  test('that the server does not speak is named', async () => {
+  test('that the server does not support is named', async () => {
     for (const sslmode of ['prefer', 'require'])
       await expectRefused(
         withParameters(url, { sslmode }),
@@ -148,7 +148,7 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
       )
   })
 
-  test('with verify-full serves a host by its name and by its address, where the certificate has both', async () => {
+  test('with verify-full accepts a host by its name and by its address, if the certificate has both', async () => {
     await present(['DNS:localhost', 'IP:127.0.0.1'])
     await expectServing(withParameters(url, verifyFull(authority)))
     await expectServing(
@@ -160,11 +160,11 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
     await assay.stop('SIGINT')
   })
 
-  test('with verify-full refuses a certificate of another authority, and one that is for another host', async () => {
+  test('with verify-full refuses a certificate of another authority, or for another host', async () => {
     const untrusted = /certificate is not signed by a trusted CA; name its CA's file with sslrootcert=FILE/
     await expectRefused(withParameters(url, verifyFull(other)), untrusted)
     await expectRefused(withParameters(url, { sslmode: 'verify-full' }), untrusted)
-    // Named `localhost`, which is what a driver that forgets the address would check it against.
+    // Its name is `localhost`, which a driver that ignores the address would check.
     await present(['DNS:localhost'])
     await expectRefused(withParameters(url, verifyFull(authority)), /certificate is for another host/)
     await expectServing(withParameters(url, { ...verifyFull(authority), sslmode: 'verify-ca' }))
@@ -172,7 +172,7 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
     await expectRefused(withParameters(url, { ...verifyFull(other), sslmode: 'require' }), untrusted)
   })
 
-  test('that is demanded is what the URL lacks', async () => {
+  test('that the server requires and the URL lacks is named', async () => {
     await server.setHba(['hostssl all all 127.0.0.1/32 scram-sha-256'])
     await expectRefused(url, /if it demands TLS, add sslmode=require to the URL/)
     await expectServing(withParameters(url, { sslmode: 'require' }))
@@ -184,7 +184,7 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
     )
   })
 
-  test('can stand for the password, by a certificate of the client', async () => {
+  test('can replace the password by a client certificate', async () => {
     const { cert, key } = authority.sign('client', ['DNS:client.test'], server.folder)
     const role = new URL(url).username
     await server.setHba(['hostssl all all 127.0.0.1/32 cert map=clients'], [`clients client ${role}`])

@@ -7,13 +7,16 @@ import { type Link, openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
 import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** The link to the database is cut around an act: before it arrives, or when it is done and its answer is on its way. */
+/**
+ * The link to the database is cut during an act: before the act arrives, or when it is done and its answer is in
+ * transit.
+ */
 
 let world: World
 let assay: Replica
 let link: Link
 let database: Database
-/** Who acts, over the link that is cut. */
+/** The replica that acts, over the link that is cut. */
 let acting: Replica
 
 beforeAll(async () => {
@@ -29,12 +32,12 @@ afterAll(async () => {
   link.close()
 })
 
-/** Every statement that acts, and none that only reads, names who asked. */
+/** Every statement that acts names its caller; statements that only read do not. */
 const MARKER = FROM.userAgent
 
 const NAMED = ACTS.map(act => [act.name, act] as const)
 
-/** What a client is told that repeats what was done though it was not told so. All others are answered as at first. */
+/** The answers to acts that are repeated after their first answer was lost. All others are answered as at first. */
 const REPEATED: Record<string, number> = {
   'signing up': 409,
   'ending a session by API key': 404,
@@ -50,13 +53,13 @@ const REPEATED: Record<string, number> = {
   'deleting an API key': 404,
 }
 
-/** Asks what it is first, in a statement that changes nothing: it is that statement whose answer is lost. */
+/** This act first looks something up in a statement that changes nothing; the answer of that statement is lost. */
 const ASKS_FIRST = ['retrying an issue under its Idempotency-Key', 'a reuse']
 
 const run = (act: Act, stage: Stage): Promise<Answer> => act.run({ ...stage, assay: acting })
 
 test.each(NAMED)(
-  'H33 %s is not done when the link is cut before it arrives, and then can be done',
+  'H33 %s is not done if the link is cut before it arrives, and can be done afterwards',
   async (_, act) => {
     const stage = await stageFor(world, assay, act)
     const [before, last] = [await everything(world), await lastEvent(world)]
@@ -71,7 +74,7 @@ test.each(NAMED)(
 )
 
 test.each(NAMED)(
-  'H33 %s is done when its answer is lost, and a client that tries again is none the worse',
+  'H33 %s is done if its answer is lost, and a client can retry without harm',
   async (_, act) => {
     const stage = await stageFor(world, assay, act)
     const bystander = await stage.customer.session({ subject: 'bystander' })
@@ -91,7 +94,7 @@ test.each(NAMED)(
   },
 )
 
-/** As a client does that is told to come again. */
+/** As a client that retries after a 503. */
 async function repeat(act: Act, stage: Stage): Promise<Answer> {
   let answer = await run(act, stage)
   await until('its link is whole again', async () => {
@@ -101,7 +104,7 @@ async function repeat(act: Act, stage: Stage): Promise<Answer> {
   return answer
 }
 
-/** The events of an act whose answer nobody has seen. */
+/** The events of an act whose answer was lost. */
 function typesOf(act: Act, stage: Stage): string[] {
   const { id, apiKey, accessToken } = stage.customer
   const json = { access_token: accessToken, api_key: apiKey, customer: { id }, id }
@@ -109,7 +112,7 @@ function typesOf(act: Act, stage: Stage): string[] {
   return events.map(({ type }) => type).sort()
 }
 
-/** What the lost act ended is refused, by who acted too. */
+/** Tokens that the lost act ended are refused, also by the replica that acted. */
 async function expectEnded(act: Act, stage: Stage) {
   const token = act.ends?.(stage)
   if (!token) return

@@ -26,7 +26,7 @@ async function emptyDatabase() {
 
 const migrations = (await readdir(join(ROOT, 'db/migrations'))).filter(file => file.endsWith('.sql'))
 
-/** Whatever a user could have in a database, outside the system's own schemas. */
+/** All objects that a user could have in a database, outside the system schemas. */
 const OBJECTS = `
   select n.nspname as schema, c.relname as name, c.relkind::text as kind
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -45,14 +45,14 @@ const COLUMNS = `
   from information_schema.columns where table_schema = 'assay' and table_name !~ '^audit_events_'
   order by 1, ordinal_position`
 
-// Without NOT NULL, which Postgres 18 lists here too: the columns say it.
+// Without NOT NULL, which Postgres 18 lists here too; the column list has it.
 const CONSTRAINTS = `
   select conrelid::regclass::text as table, conname, pg_get_constraintdef(oid) as definition from pg_constraint
   where connamespace = 'assay'::regnamespace and contype <> 'n' order by 1, 2`
 
 const INDEXES = `select indexname, indexdef from pg_indexes where schemaname = 'assay' order by 1`
 
-test('an empty database is brought up to date, and again changes nothing', async () => {
+test('an empty database is migrated, and migrating again changes nothing', async () => {
   const { url, sql } = await emptyDatabase()
   expect(await migratePostgres(url)).toBe(migrations.length)
   const before = await sql.unsafe(`${COLUMNS}`)
@@ -61,14 +61,14 @@ test('an empty database is brought up to date, and again changes nothing', async
   expect(await sql`select hash from assay.migrations`).toHaveLength(migrations.length)
 })
 
-test('several that migrate at once take turns', async () => {
+test('concurrent migrations take turns', async () => {
   const { url, sql } = await emptyDatabase()
   const applied = await Promise.all(Array.from({ length: 4 }, () => migratePostgres(url)))
   expect(applied.sort()).toEqual([0, 0, 0, migrations.length])
   expect(await sql`select hash from assay.migrations`).toHaveLength(migrations.length)
 })
 
-test('a database without migrations is not taken for a current one', async () => {
+test('a database without migrations is not treated as current', async () => {
   const { url, sql } = await emptyDatabase()
   await migratePostgres(url)
   const db = await open({ url })
@@ -86,7 +86,7 @@ test('a migration that fails leaves nothing behind', async () => {
   await sql`create table assay.migrations (id serial primary key, hash text not null, created_at bigint not null)`
   await sql`insert into assay.migrations (hash, created_at) values ('first', ${first!.when})`
   await sql.unsafe(first!.text)
-  // The second makes other tables before it.
+  // The second statement fails after other tables were created.
   await sql`create table assay.sessions (mine text)`
   await expect(migratePostgres(url)).rejects.toMatchObject({ found: expect.stringContaining('42P07') })
   const left =
@@ -94,7 +94,7 @@ test('a migration that fails leaves nothing behind', async () => {
   expect(left.map(({ relname }) => relname)).toEqual(['migrations', 'sessions'])
 })
 
-test('everything lives in the schema assay, beside an application’s own tables', async () => {
+test('all objects are in the schema assay, beside an application’s own tables', async () => {
   const { url, sql } = await emptyDatabase()
   await sql`create table public.customers (id int)`
   const outside = async () => (await sql.unsafe(OBJECTS)).filter(({ schema }) => schema !== 'assay')
@@ -114,7 +114,7 @@ test('everything lives in the schema assay, beside an application’s own tables
   )
 })
 
-test('npm run migrate brings a database up to date and ends', async () => {
+test('npm run migrate migrates a database and ends', async () => {
   const { url, sql } = await emptyDatabase()
   const env = {
     PATH: process.env.PATH,
@@ -128,7 +128,7 @@ test('npm run migrate brings a database up to date and ends', async () => {
   expect(await sql`select hash from assay.migrations`).toHaveLength(migrations.length)
 })
 
-test('the migrations and the schema in TypeScript say the same', async () => {
+test('the migrations and the schema in TypeScript are equal', async () => {
   const copy = await mkdtemp(join(tmpdir(), 'assay-schema-'))
   onTestFinished(() => rm(copy, { recursive: true }))
   for (const part of ['db', 'drizzle.config.ts', 'package.json', 'tsconfig.json'])
@@ -149,7 +149,7 @@ test('the embedded database and Postgres have the same columns, constraints and 
   await migratePostgres(url)
   const embedded = await open({ folder: 'memory://' })
   onTestFinished(() => embedded.close())
-  // Names are shown without their schema where it is on the path: a user called assay has it there.
+  // Names are shown without their schema if it is on the search path, as `assay` is for a user called assay.
   const onPostgres = (query: string) =>
     sql.begin(async transaction => {
       await transaction`set local search_path = pg_catalog`

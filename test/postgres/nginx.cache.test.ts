@@ -6,12 +6,12 @@ import { findNginx, protect, SHIPPED, startNginx } from '../support/nginx.ts'
 import { exchange } from '../support/raw.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What deploy/nginx/cached.conf says that it adds to the staleness (ms). */
+/** How much staleness deploy/nginx/cached.conf claims to add (ms). */
 const ADDED = 2_000
 
 const CACHE = 'proxy_cache_path cache keys_zone=assay:1m inactive=10s use_temp_path=off;'
 
-/** Some of these rules and headers can be joined so that two different pairs make the same text. `T` is the token. */
+/** Some of these rules and headers can be joined so that two different pairs give the same text. `T` is the token. */
 const RULES = [
   'scope_any=admin',
   'scope_any=admin us',
@@ -36,7 +36,7 @@ const ruled = (kind: string) =>
     '\n',
   )
 
-/** cached.conf as its comment has it for TOKEN_COOKIE=session. */
+/** cached.conf with the changes that its comment describes for TOKEN_COOKIE=session. */
 async function withCookie() {
   const text = await readFile(join(SHIPPED, 'cached.conf'), 'utf8')
   const lines = text
@@ -59,7 +59,7 @@ describe.skipIf(!findNginx())('nginx with the optional cache (skipped where ther
   })
   afterAll(() => world?.stop())
 
-  test('remembers a yes, for this token and this rule, and for no longer than it says', async () => {
+  test('caches an accepted answer for this token and this rule, and no longer than documented', async () => {
     const { port } = await assay.serve()
     const backend = await startListener()
     onTestFinished(backend.stop)
@@ -122,7 +122,7 @@ describe.skipIf(!findNginx())('nginx with the optional cache (skipped where ther
     }
   }
 
-  test('H59 answers for one rule and one header only, wherever the one ends and the other begins', async () => {
+  test('H59 answers for one rule and one header only, wherever the boundary between them is', async () => {
     const get = await startCached(assay, 'include assay/cached.conf;')
     const token = (await customer.issue({ scope: 'user' })).json.access_token as string
     const pairs = RULES.flatMap((_, rule) =>
@@ -139,7 +139,7 @@ describe.skipIf(!findNginx())('nginx with the optional cache (skipped where ther
     }
   })
 
-  test('H59 with the lines for a cookie, nobody gets the answer for the cookie of another', async () => {
+  test('H59 with the lines for a cookie, no client gets the answer for another’s cookie', async () => {
     const replica = await world.replica({ TOKEN_COOKIE: 'session' })
     const get = await startCached(replica, await withCookie())
     const issue = async (scope: string) => (await customer.issue({ scope })).json.access_token as string

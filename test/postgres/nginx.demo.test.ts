@@ -33,14 +33,14 @@ describe.skipIf(!findNginx())('compose.yaml, without the containers (skipped whe
     return assay
   }
 
-  /** The block of the README after this text, as it is pasted, with other ports. */
+  /** The block of the README after this text, as users paste it, with other ports. */
   async function pasted(after: string, ports: Record<string, number>) {
     const readme = await read('README.md')
     const [, block = ''] = /```sh\n(.*?)```/s.exec(readme.slice(readme.indexOf(after))) ?? []
     return block.replace(/localhost:(\d+)/g, (_, port: string) => `127.0.0.1:${ports[port]}`)
   }
 
-  test('nobody signs up, and what the README says to paste gets a report through nginx', async () => {
+  test('sign-up is closed, and the commands of the README get a report through nginx', async () => {
     const assay = await startComposed()
     const backend = await startDemoBackend()
     onTestFinished(async () => void (await backend.stop()))

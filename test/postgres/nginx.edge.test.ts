@@ -7,7 +7,7 @@ import { findNginx, type Nginx, type Options, protect, startNginx } from '../sup
 import { freePort } from '../support/port.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What may go wrong at the edge: what a client sends besides its token, and what a user writes around the shipped files. */
+/** Risks at the edge: input from clients besides their token, and settings of users around the shipped files. */
 
 const IDENTITY = ['Customer', 'Subject', 'Scope', 'Audience', 'Session', 'Token-Id', 'Expires', 'Claims']
 const FORGED = Object.fromEntries(IDENTITY.map(name => [`X-Auth-${name}`, 'forged']))
@@ -35,11 +35,11 @@ const http1 =
         response.resume()
         resolve(response.statusCode!)
       })
-      // nginx may answer, and close, while the body is still being sent. Then there is nothing left to reject.
+      // nginx may answer and close while the body is still being sent. Then there is nothing left to reject.
       sent.on('error', reject).end(Buffer.alloc(size, 'x'))
     })
 
-/** Without TLS, with prior knowledge. */
+/** HTTP/2 without TLS, with prior knowledge. */
 const http2 =
   (framing: (size: number) => OutgoingHttpHeaders): Upload =>
   async (port, path, headers, size) => {
@@ -72,7 +72,7 @@ const UPLOADS = [
   { name: 'HTTP/2 without a length', send: http2(() => ({})), over: 'h2' as const },
 ]
 
-describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there is none)', () => {
+describe.skipIf(!findNginx())('nginx with the shipped files (skipped if not installed)', () => {
   let world: World
   let assay: Replica
   let customer: Customer
@@ -123,7 +123,7 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     expect(headers['x-request-id']).toMatch(/^[0-9a-f]{32}$/)
   })
 
-  test('H40 the largest identity there can be fits into what nginx reads by default', async () => {
+  test('H40 the largest identity fits into nginx’s default buffers', async () => {
     const claims = { note: 'n'.repeat(1_900) }
     const { json } = await customer.issue({ scope: 'read', claims })
     expect((await get('/', { headers: bearer(json.access_token) })).status).toBe(200)
@@ -131,8 +131,8 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     expect(JSON.parse(heard.toString())).toEqual(claims)
   })
 
-  test('H41 Assay hears the token, the request id and nothing else of the client', async () => {
-    // A listener in Assay's place: what nginx sends is the question here, not what it is answered.
+  test('H41 Assay gets the token, the request id and no other input of the client', async () => {
+    // A listener in place of Assay: this tests what nginx sends, not the answer.
     const inPlace = await listener()
     const asking = await start({ assay: [inPlace.port] })
     const headers = { ...FORGED, 'X-Assay-Require': 'scope=x', 'X-Forwarded-For': '1.2.3.4', Cookie: 'a=b' }
@@ -146,13 +146,13 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     ])
   })
 
-  test('the token ends at nginx, unless the location hands it on', async () => {
+  test('the token ends at nginx, unless the location passes it on', async () => {
     await get('/')
     await get('/with-token/')
     expect(backend.heard.map(({ headers }) => headers.authorization)).toEqual([undefined, `Bearer ${token}`])
   })
 
-  test('a body goes to the backend, whatever its length, and a denied one nowhere', async () => {
+  test('a body of any length reaches the backend, and the body of a denied request does not', async () => {
     const post = { method: 'POST', body: 'x'.repeat(100_000) }
     expect((await get('/', post)).status).toBe(200)
     expect(backend.heard[0]!.headers['content-length']).toBe('100000')
@@ -164,7 +164,7 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     const SIZE = 5_000_000
     const KINDS = ['verify', 'cached']
 
-    /** With the limit of server {} at its default, except in the locations under /large/. */
+    /** With the default limit in server {}, except in the locations under /large/. */
     async function startUploads() {
       const h2 = await freePort()
       const locations = KINDS.flatMap(kind => [
@@ -179,7 +179,7 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
       return { port: started.port, h2 }
     }
 
-    test.each(UPLOADS)('reaches the backend whole over $name', async ({ send, over }) => {
+    test.each(UPLOADS)('reaches the backend complete over $name', async ({ send, over }) => {
       const ports = await startUploads()
       for (const kind of KINDS)
         for (let i = 0; i < 2; i++)
@@ -187,7 +187,7 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
       expect(backend.heard.map(({ size }) => size)).toEqual([SIZE, SIZE, SIZE, SIZE])
     })
 
-    test.each(UPLOADS)('is 413 over $name where its location does not allow it', async ({ send, over }) => {
+    test.each(UPLOADS)('is 413 over $name if its location does not allow it', async ({ send, over }) => {
       const ports = await startUploads()
       for (const kind of KINDS) {
         expect(await send(ports[over], `/small/${kind}/`, bearer(token), SIZE)).toBe(413)
@@ -203,21 +203,21 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     })
   })
 
-  test('H56 the client sets no rule, neither to open nor to close', async () => {
+  test('H56 the client cannot set a verify rule, neither a weaker nor a stricter one', async () => {
     const ruled = (scope: string) => ({ headers: { ...bearer(token), 'X-Assay-Require': `scope=${scope}` } })
     expect((await get('/writing/?scope=read', ruled('read'))).status).toBe(403)
     expect((await get('/?scope=write', ruled('write'))).status).toBe(200)
     expect(backend.heard[0]!.headers).not.toHaveProperty('x-assay-require')
   })
 
-  test('H56 a rule with a typo, a rule twice and a question with a typo open nothing', async () => {
+  test('H56 a rule with a typo, a repeated rule and a verify URL with a typo allow nothing', async () => {
     const rules = ['/unknown-rule/', '/repeated-rule/', '/two-slashes/']
     for (const path of [...rules, '/typo/', '/capitals/', '/no-slash/', '/question-mark/'])
       expect((await get(path)).status).toBe(403)
     expect(backend.heard).toEqual([])
   })
 
-  test('H56 a question that names the answer to preflights by mistake opens nothing', async () => {
+  test('H56 a verify URL that names the preflight location by mistake allows nothing', async () => {
     const wrong = `location /wrong/ { ${protect('/_assay/preflight')} }`
     const mistaken = await start({ locations: `include assay/cors.conf; ${wrong}` })
     const page = { Origin: 'https://app.example.com', 'Access-Control-Request-Method': 'GET' }
@@ -238,16 +238,16 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     expect(backend.heard).toEqual([])
   })
 
-  test('nobody outside can ask through nginx', async () => {
+  test('clients cannot call the verify location through nginx', async () => {
     for (const path of ['/_assay/verify', '/_assay/verify/scope=read', '/_assay/other'])
       expect((await get(path)).status).toBe(404)
   })
 
-  test('a 500 that has nothing to do with the token stays a 500', async () => {
+  test('a 500 that is unrelated to the token stays a 500', async () => {
     for (const path of ['/before/', '/after/fail']) expect((await get(path)).status).toBe(500)
   })
 
-  test('a server block that would open the door opens nothing', async () => {
+  test('unsafe settings in a server block allow nothing', async () => {
     const hostile = await start({
       http: `proxy_cache_path cache keys_zone=all:1m; proxy_cache all; proxy_cache_valid any 1m;
         proxy_ignore_headers Cache-Control Expires; proxy_cache_key $request_uri;
@@ -260,7 +260,7 @@ describe.skipIf(!findNginx())('nginx with the shipped files (skipped where there
     expect((await get('/writing/', {}, hostile)).status).toBe(403)
   })
 
-  test('H29 while Assay is down it is 503 with Retry-After, and nothing reaches the backend', async () => {
+  test('H29 while Assay is down nginx answers 503 with Retry-After and forwards nothing', async () => {
     const alone = await start({ assay: [await freePort()], http: 'error_page 502 =200 /open/;' })
     for (const headers of [{}, bearer(token)]) {
       const response = await get('/', { headers }, alone)

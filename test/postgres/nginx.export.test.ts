@@ -8,7 +8,9 @@ import { bearer, makeWorld, READER } from '../support/world.ts'
 /** The statement that reads a page of the audit. */
 const PAGE = named('listOrderedEvents')
 
-/** nginx asks its upstreams by HTTP/1.0 unless it is configured otherwise: there the end of the connection ends the body. */
+/**
+ * nginx uses HTTP/1.0 for its upstreams unless configured otherwise. There the end of the connection ends the body.
+ */
 const locationOf = (port: number) => `
   location /export {
     proxy_pass http://127.0.0.1:${port}/admin/audit/export;
@@ -16,8 +18,8 @@ const locationOf = (port: number) => `
     proxy_buffering off;
   }`
 
-describe.skipIf(!findNginx())('nginx that asks by HTTP/1.0 (skipped where there is none)', () => {
-  test('does not pass an export that failed in the middle for a complete one', async () => {
+describe.skipIf(!findNginx())('nginx that uses HTTP/1.0 upstream (skipped if not installed)', () => {
+  test('does not present an export that failed in the middle as complete', async () => {
     const world = await makeWorld()
     onTestFinished(() => world.stop())
     const database = holding(world.db)

@@ -9,7 +9,7 @@ import { findNginx } from '../support/nginx.ts'
 import { freePort } from '../support/port.ts'
 import { bearer, makeWorld } from '../support/world.ts'
 
-/** What the README says to paste for nginx, as somebody does who has a second site. */
+/** The nginx configuration from the README, used by someone who has a second site. */
 
 const ROOT = join(import.meta.dirname, '../..')
 

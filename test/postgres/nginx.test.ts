@@ -43,14 +43,14 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
 
   const issue = async (wanted: object) => (await customer.issue(wanted)).json.access_token as string
 
-  /** What comes back from behind nginx; the demo backend's answer, when it was reached. */
+  /** The answer through nginx; the demo backend's answer if it was reached. */
   async function get(path: string, token?: string, headers: Record<string, string> = {}, at = nginx) {
     const response = await fetch(at.url + path, { headers: { ...headers, ...(token && bearer(token)) } })
     const text = await response.text()
     return { status: response.status, headers: response.headers, json: response.ok ? JSON.parse(text) : {} }
   }
 
-  test('a valid token gets through, and the backend hears whose it is', async () => {
+  test('a valid token is accepted, and the backend gets its identity', async () => {
     const session = await customer.session({ subject: 'ann', audience: 'shop', claims: { plan: 'gold' } })
     const { status, json } = await get('/orders/7?page=2', session.access_token)
     expect(status).toBe(200)
@@ -70,7 +70,7 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
     })
   })
 
-  test('without a token, and with a bad one, it is 401 with the challenge', async () => {
+  test('a missing or bad token is 401 with the challenge', async () => {
     const without = await get('/')
     expect(without.status).toBe(401)
     expect(without.headers.get('www-authenticate')).toMatch(/^Bearer/)
@@ -82,7 +82,7 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
     }
   })
 
-  test('a token that lacks the scope is 403 with the challenge, which names the scope', async () => {
+  test('a token without the scope is 403 with a challenge that names the scope', async () => {
     const token = await issue({ scope: 'read' })
     expect((await get('/reading/', token)).status).toBe(200)
     const { status, headers } = await get('/writing/', token)
@@ -92,18 +92,18 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
     expect((await get('/writing/', await issue({ scope: 'read write' }))).status).toBe(200)
   })
 
-  test('H41 CVE-2026-34457 no identity header of the client gets through, not even where ours is empty', async () => {
+  test('H41 CVE-2026-34457 no identity header of the client reaches the backend, not even if ours is empty', async () => {
     const { status, json } = await get('/', await issue({ scope: 'read' }), FORGED)
     expect(status).toBe(200)
     expect(JSON.stringify(json)).not.toContain('forged')
     expect(json.identity['x-auth-customer']).toBe(customer.id)
-    // No session and no claims of its own: Assay says so with empty headers, and nginx leaves empty ones out.
+    // Without a session and custom claims: Assay sends these headers empty, and nginx omits empty ones.
     expect(json.identity).not.toHaveProperty('x-auth-session')
     expect(json.identity).not.toHaveProperty('x-auth-claims')
     expect((await get('/open/', undefined, FORGED)).json.identity).toEqual({})
   })
 
-  test('200 requests, allowed and denied, take no second connection to Assay', async () => {
+  test('200 requests, allowed and denied, use one connection to Assay', async () => {
     const tokens = [await issue({ scope: 'read' }), 'nonsense']
     const statuses = new Set<number>()
     for (let i = 0; i < 200; i++) statuses.add((await get(i % 3 ? '/' : '/writing/', tokens[i % 2]!)).status)
@@ -111,7 +111,7 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
     expect(server.accepted()).toBe(1)
   })
 
-  test('a token revoked at another replica is refused within N', async () => {
+  test('a token revoked on another replica is refused within N', async () => {
     const other = await world.replica()
     for (let trial = 0; trial < 10; trial++) {
       const token = await issue({ scope: 'read' })
@@ -129,7 +129,7 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
     }
   })
 
-  describe('when the database is out of reach', () => {
+  describe('while the database is unreachable', () => {
     let link: Link
     let cutOff: Running
 
@@ -143,7 +143,7 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
       })
     })
 
-    test('H29 the answer is 503 with Retry-After, never a no, until it is back', async () => {
+    test('H29 the answer is 503 with Retry-After, never a denial, until it is back', async () => {
       const alone = await start([cutOff.port])
       const token = await issue({ scope: 'read' })
       const answers: { sent: number; status: number; retryAfter: string | null }[] = []
@@ -167,7 +167,7 @@ describe.skipIf(!findNginx())('a real nginx with the shipped files (skipped wher
       )
     })
 
-    test('nginx passes over the replica that is cut off for one that is not', async () => {
+    test('nginx skips a replica that is cut off', async () => {
       const both = await start([cutOff.port, server.port])
       const token = await issue({ scope: 'read' })
       link.refuse()

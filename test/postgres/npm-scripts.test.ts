@@ -10,7 +10,7 @@ import { copyDatabase } from '../support/templates.ts'
 
 vi.setConfig({ testTimeout: 120_000 })
 
-/** Of a migration (db/migrate.ts). */
+/** Advisory lock of a migration (db/migrate.ts). */
 const LOCK = 0x61_73_73_61_79
 
 let database: Awaited<ReturnType<typeof copyDatabase>>
@@ -46,7 +46,7 @@ test.each(['1', '2'])('a signal to npm start drains WORKERS=%s', async WORKERS =
     else {
       server.kill(signal)
       expect(await server.exited).toBe(0)
-      // Of the primary and of each worker.
+      // Lines of the primary and of each worker.
       expect(server.output().match(/"msg":"ended"/g)).toHaveLength(3)
     }
     expect(await sql`select id from assay.replicas`).toHaveLength(0)
@@ -56,7 +56,7 @@ test.each(['1', '2'])('a signal to npm start drains WORKERS=%s', async WORKERS =
 test.each([
   ['SIGTERM', 'sh'],
   ['SIGINT', 'bash'],
-] as const)('%s to npm run migrate ends a wait for another migration, by %s', async (signal, shell) => {
+] as const)('%s to npm run migrate ends a wait for another migration, with %s', async (signal, shell) => {
   const { migrateUrl, drop } = await createEmptyDatabase(inject('databaseUrl'))
   const holder = control(migrateUrl)
   await holder`select pg_advisory_lock(${LOCK})`

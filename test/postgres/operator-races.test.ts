@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { control } from '../support/database.ts'
 import { ALICE, bearer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What operators do while others are in the middle of something. */
+/** Operator requests that run concurrently with other requests. */
 
 let world: World
 let assay: Replica
@@ -19,11 +19,11 @@ afterAll(async () => {
   await world.stop()
 })
 
-test('a login that a new password waits for does not outlive it', async () => {
+test('a login that a password change waits for does not survive the change', async () => {
   const customer = await assay.signUp()
   const [locked, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   onTestFinished(() => held.resolve())
-  // As insertLogin does it: the customer's row is locked, then the session written.
+  // Like insertLogin: locks the customer's row, then writes the session.
   const login = sql.begin(async begun => {
     await begun`select from assay.customers where id = ${customer.id} for share`
     await begun`
@@ -52,7 +52,7 @@ test('a login that a new password waits for does not outlive it', async () => {
   expect(live).toHaveLength(0)
 })
 
-test('two customers who are given one email at once: one has it, the other is told', async () => {
+test('two customers that get the same email concurrently: one has it, the other request is refused', async () => {
   for (let round = 0; round < 10; round++) {
     const pair = await Promise.all([assay.signUp(), assay.signUp()])
     const email = `${crypto.randomUUID()}@example.com`

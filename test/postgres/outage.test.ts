@@ -28,7 +28,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** A replica whose link to the database can fail, and a session that it knows. */
+/** A replica whose link to the database can fail, and a session that it has cached. */
 async function linkedReplica() {
   const link = await openLink(world.url!)
   onTestFinished(() => link.close())
@@ -45,7 +45,7 @@ const json = (replica: OwnReplica, path: string, body: object, authorization = c
     body: JSON.stringify(body),
   })
 
-/** Every kind of act, and everything that asks the database. */
+/** Every kind of act, and every other request that needs the database. */
 const acts = (replica: OwnReplica, { refresh_token, access_token }: Tokens): Promise<Answer>[] => [
   json(replica, '/issue', {}),
   json(replica, '/issue', { refresh: true }),
@@ -63,7 +63,7 @@ async function timed<Result>(promise: Promise<Result>): Promise<[Result, number]
   return [await promise, performance.now() - began]
 }
 
-/** Nothing but 503 with Retry-After, and each within the deadline of a call and the time of a hash. */
+/** Expects only 503 with Retry-After, each within the timeout of a call and the time of a hash. */
 async function expectOutage(replica: OwnReplica, session: Tokens) {
   const answers = await Promise.all(acts(replica, session).map(timed))
   for (const [{ status, headers }, took] of answers) {
@@ -73,7 +73,7 @@ async function expectOutage(replica: OwnReplica, session: Tokens) {
   }
 }
 
-/** Asks /verify all the while: 200 until the bound, 503 from then on, never anything else. */
+/** Calls /verify continuously: 200 until the bound, 503 from then on, never anything else. */
 async function expectBound(replica: OwnReplica, token: string, failedAt: number) {
   const statuses = new Set<number>()
   await until('the bound has passed', async () => {
@@ -105,7 +105,7 @@ const AWAY: [string, (link: Link) => void][] = [
 ]
 
 test.each(AWAY)(
-  'H29 when the database is away (it %s) tokens are good until the bound, then unknown, and all comes back within a second',
+  'H29 while the database is away (it %s) tokens are valid until the bound, then unknown, and everything recovers within a second',
   async (how, cut) => {
     const { link, replica, session } = await linkedReplica()
     const failedAt = performance.now()
@@ -125,7 +125,7 @@ test.each(AWAY)(
   },
 )
 
-test('requests without a lease cause one poll every 20 ms, also where each fails at once', async () => {
+test('requests without a lease cause one poll every 20 ms, even if each fails at once', async () => {
   const { link, replica, session } = await linkedReplica()
   const verify = () => replica.verify(session.access_token)
   link.refuse()
@@ -148,7 +148,7 @@ test('a replica whose first polls are not answered starts as soon as one is', as
   expect(changeFeed.hasLease()).toBe(true)
 })
 
-test('a database that loses a migration that this version needs is reached, and not ready', async () => {
+test('a database that loses a required migration is reached, but not ready', async () => {
   const expectNotReady = async () => {
     const replica = await replicaOn(world, world.db)
     const ready = () => replica.request('/readyz')
@@ -164,7 +164,7 @@ test('a database that loses a migration that this version needs is reached, and 
   await world.admin.query('update assay.migrations set created_at = created_at + 1e12')
 })
 
-test('H29 links that are reset again and again cost answers for a moment, and refuse nobody', async () => {
+test('H29 links that are reset repeatedly interrupt answers briefly, and refuse no token', async () => {
   const { link, replica, session } = await linkedReplica()
   for (let round = 0; round < 5; round++) {
     const answers = acts(replica, await customer.session()).map(timed)
@@ -180,7 +180,7 @@ test('H29 links that are reset again and again cost answers for a moment, and re
   expect(took).toBeLessThan(1_000)
 })
 
-test('a slow link is slow, and one that is slower than the bound is no link', async () => {
+test('a link slower than the bound counts as no link; a faster one only delays answers', async () => {
   const { link, replica, session } = await linkedReplica()
   link.set({ delay: 60 })
   const { polls, failures } = replica.changeFeed.counts
@@ -196,7 +196,7 @@ test('a slow link is slow, and one that is slower than the bound is no link', as
   expect(took).toBeLessThan(1_000)
 })
 
-test('a revocation made while a replica was cut off is the first thing it knows', async () => {
+test('a revocation made while a replica was cut off is applied before anything else', async () => {
   const { link, replica, session } = await linkedReplica()
   link.set({ swallow: true })
   await here.postForm('/revoke', { token: session.refresh_token })
@@ -213,12 +213,12 @@ test('a revocation made while a replica was cut off is the first thing it knows'
   expect([...seen]).toEqual([503, 401])
 })
 
-test('many that ask for the same unknown customer over a silent link all hear so within one deadline', async () => {
+test('concurrent requests for the same unknown customer over a silent link all fail within one timeout', async () => {
   const link = await openLink(direct(world.url!))
   onTestFinished(() => link.close())
   const pool = openPostgres(link.url, 400, false)
   onTestFinished(() => pool.close())
-  // The change feed has a sound link of its own: only the read of the record hangs.
+  // The change feed has its own working link: only the read of the record hangs.
   const database = holding({ ...world.db, query: pool.query })
   const replica = await replicaOn(world, database.db, { MAX_STALENESS: `${N}ms` })
   const { access_token: token } = await customer.session()

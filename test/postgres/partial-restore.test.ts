@@ -6,18 +6,21 @@ import { logLines, runAssay, runCli, startAssay, stopAll } from '../support/proc
 import { refusalOf } from '../support/refusal.ts'
 import { copyDatabase } from '../support/templates.ts'
 
-/** A database that was restored in part, or isn't Assay's: the start says so in a sentence, and changes nothing. */
+/**
+ * A database that was partially restored, or isn't Assay's: the start refuses it in one sentence, and changes
+ * nothing.
+ */
 
 const secrets = {
   MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
   ADMIN_TOKEN: randomBytes(32).toString('hex'),
 }
-/** Nobody is connected to it: what each test damages is a copy. */
+/** It has no connections: each test damages a copy of it. */
 let sound: Awaited<ReturnType<typeof copyDatabase>>
 
 beforeAll(async () => {
   sound = await copyDatabase()
-  // Past a pooler, which would stay connected.
+  // Bypasses a pooler, which would stay connected.
   const assay = await startAssay({ ...secrets, DATABASE_URL: sound.migrateUrl, TRUST_PROXY: '127.0.0.1' })
   await signUp(assay)
   await assay.stop('SIGINT')
@@ -44,7 +47,7 @@ const empty = () => own(createEmptyDatabase(inject('databaseUrl')))
 
 type Sql = ReturnType<typeof control>
 
-/** Every row of every table there is, and what else is there. */
+/** Every row of every existing table, and all other objects. */
 async function contents(sql: Sql) {
   const objects = await sql`
     select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -131,7 +134,7 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
   ],
 }
 
-describe('a database of which only a part was restored does not start', () => {
+describe('a partially restored database does not start', () => {
   test.each(Object.entries(DAMAGES))('%s', async (_, [damage, found]) => {
     const { url, sql } = await copy()
     await sql.unsafe(damage)
@@ -143,14 +146,14 @@ describe('a database of which only a part was restored does not start', () => {
     expect(await contents(sql)).toEqual(before)
   })
 
-  test('and the process says so in one line', async () => {
+  test('and the process reports it in one line', async () => {
     const { url, sql } = await copy()
     const [damage, found] = DAMAGES['two things are wrong']!
     await sql.unsafe(damage)
     await expectRefused(url, found)
   })
 
-  test('the customers are those of another installation, under the same master keys', async () => {
+  test('the customers belong to another installation with the same master keys', async () => {
     const other = await empty()
     await (await startAssay({ ...secrets, DATABASE_URL: other.url })).stop('SIGINT')
     const [installation] = await other.sql`select id, sealed_key from assay.installation`
@@ -162,7 +165,7 @@ describe('a database of which only a part was restored does not start', () => {
   })
 })
 
-test('one customer whose key does not open, of two, keeps nobody from starting', async () => {
+test('one of two customers whose key cannot be decrypted does not prevent a start', async () => {
   const { url, sql } = await copy()
   await sql`insert into assay.customers (id, email, password_hash, sealed_data_key)
     select 'aaaaaaaaaaaaaaaa', 'a@example.com', password_hash, sealed_data_key from assay.customers`
@@ -178,7 +181,7 @@ test.each([
     'create table assay.migrations (name text)',
     /is not as its migrations leave it \(SQLSTATE 42703\)/,
   ],
-])('another program’s schema of the same name, %s, is left as it is', async (_, made, found) => {
+])('another program’s schema of the same name, %s, is unchanged', async (_, made, found) => {
   const { url, sql } = await empty()
   await sql.unsafe(`set role ${MIGRATES}; ${made}; reset role`)
   const before = await contents(sql)
@@ -188,7 +191,7 @@ test.each([
   expect(await contents(sql)).toEqual(before)
 })
 
-describe('`assay doctor` says the same', () => {
+describe('`assay doctor` reports the same', () => {
   test.each([
     ['a table is missing', 'migrations'],
     ['the record of migrations is missing', 'migrations'],
@@ -213,7 +216,7 @@ describe('`assay doctor` says the same', () => {
 })
 
 describe('an empty database', () => {
-  test('is served from, and whoever expected customers there is told where a new installation was made', async () => {
+  test('can be served, and the log says that it is a new installation and where, in case customers were expected', async () => {
     const { url } = await empty()
     const { hostname, port, pathname } = new URL(url)
     const place = `the database ${pathname.slice(1)} on ${hostname}:${port}`

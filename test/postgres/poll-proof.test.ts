@@ -5,7 +5,7 @@ import { poll } from '../../db/queries/change-feed.ts'
 import { findBinaries, type OwnPostgres, startPostgres } from '../../faults/postgres.ts'
 import { until } from '../support/process.ts'
 
-/** A poll proves that the database takes commits, whether it writes the replica's row or only locks it. */
+/** A poll proves that the database accepts commits, whether it writes the replica's row or only locks it. */
 
 describe.skipIf(!findBinaries())('a poll', () => {
   let server: OwnPostgres
@@ -28,7 +28,7 @@ describe.skipIf(!findBinaries())('a poll', () => {
     }
   }
 
-  /** Resolves when the server has read its settings again: a process that it starts then has the new ones. */
+  /** Resolves when the server has reloaded its settings: processes that it starts afterwards have the new ones. */
   const set = async (statement: string) => {
     const loadedAt = () => server.ask('select pg_conf_load_time()')
     const before = await loadedAt()
@@ -37,24 +37,21 @@ describe.skipIf(!findBinaries())('a poll', () => {
     await until('the settings are loaded', async () => (await loadedAt()) !== before)
   }
 
-  test('says whether it wrote the row: the first always does', async () => {
+  test('reports whether it wrote the row: the first always does', async () => {
     const ask = await poller()
     expect([await ask(false), await ask(false), await ask(true)]).toEqual([true, false, true])
   })
 
-  test.each([true, false])(
-    'has no answer while a standby has to confirm and is gone (write: %s)',
-    async write => {
-      const ask = await poller()
-      await ask(true)
-      await set(`alter system set synchronous_standby_names = 'nobody'`)
-      await expect(ask(write)).rejects.toMatchObject({ detail: 'database: no answer within 500 ms' })
-      await set('alter system reset synchronous_standby_names')
-      expect(await ask(write)).toBe(write)
-    },
-  )
+  test.each([true, false])('has no answer while a required standby is missing (write: %s)', async write => {
+    const ask = await poller()
+    await ask(true)
+    await set(`alter system set synchronous_standby_names = 'nobody'`)
+    await expect(ask(write)).rejects.toMatchObject({ detail: 'database: no answer within 500 ms' })
+    await set('alter system reset synchronous_standby_names')
+    expect(await ask(write)).toBe(write)
+  })
 
-  test.each([true, false])('has no answer from a database that only reads (write: %s)', async write => {
+  test.each([true, false])('has no answer from a read-only database (write: %s)', async write => {
     await (await poller())(true)
     await set('alter system set default_transaction_read_only = on')
     const ask = await poller()

@@ -59,7 +59,7 @@ test('a call whose connection falls silent ends at its deadline, while the other
   await Promise.all(others)
 })
 
-test('a process that stood still past the deadline of a call still gets its answer', async () => {
+test('a process that was suspended past the deadline of a call still gets its answer', async () => {
   const db = pool()
   await db.query('select 1')
   // In this phase of the event loop, timers run before the driver sends anything.
@@ -70,7 +70,7 @@ test('a process that stood still past the deadline of a call still gets its answ
   expect(await call).toEqual([{ one: 1 }])
 })
 
-test('what is under way when the pool is replaced may finish, and what comes after does not wait for it', async () => {
+test('running calls may finish when the pool is replaced, and later ones do not wait for them', async () => {
   const { link, db } = await linkedPool()
   link.set({ silenceAt: 'never ends' })
   const silent = errorOf(db.query(`select 'never ends'`))
@@ -84,7 +84,7 @@ test('what is under way when the pool is replaced may finish, and what comes aft
   expect((await underWay)[0]!.done).toBe(true)
 })
 
-test('a connection that falls silent is replaced by another connection', async () => {
+test('a connection that falls silent is replaced by another one', async () => {
   const { link, db } = await linkedPool()
   const connection = db.connection(200)
   onTestFinished(() => connection.close())
@@ -94,7 +94,7 @@ test('a connection that falls silent is replaced by another connection', async (
   expect(await backendOf(connection)).not.toBe(first)
 })
 
-test('a pool that reconnects makes other connections, but not again at once', async () => {
+test('a pool that reconnects opens new connections, but not again at once', async () => {
   const db = pool()
   const first = await backendOf(db)
   await until('it is no longer young', async () => {
@@ -106,7 +106,7 @@ test('a pool that reconnects makes other connections, but not again at once', as
   expect(await backendOf(db)).toBe(second)
 })
 
-test('a connection that is cut in the middle of a write poisons no later call', async () => {
+test('a connection that is cut in the middle of a write affects no later call', async () => {
   const { link, db } = await linkedPool(2_000)
   const large = `cut here${'x'.repeat(2_000_000)}`
   for (let round = 0; round < 5; round++) {
@@ -125,7 +125,7 @@ test('a connection that is cut in the middle of a write poisons no later call', 
   }
 })
 
-test('a call that meets a reset ends at once, whatever the moment, and the next one works', async () => {
+test('a call that meets a reset ends at once, whenever it happens, and the next one works', async () => {
   const { link, db } = await linkedPool(5_000)
   await Promise.all(Array.from({ length: 10 }, () => db.query('select pg_sleep(0.05)')))
   let longest = 0
@@ -189,7 +189,7 @@ test.each(
 })
 
 test.each(['23505', '22P02', '42501', '42P01', 'P0001'])(
-  'SQLSTATE %s is a bug of ours, told without a word of the statement',
+  'SQLSTATE %s is a server error, reported without any text of the statement',
   async sqlstate => {
     const error = await errorOf(pool().query(raise(sqlstate)))
     expect(error).toBeInstanceOf(DatabaseError)
@@ -198,7 +198,7 @@ test.each(['23505', '22P02', '42501', '42P01', 'P0001'])(
   },
 )
 
-test('an error of the database holds neither its statement nor what was bound to it', async () => {
+test('a database error contains neither its statement nor its parameters', async () => {
   const db = pool()
   await db.query('create table if not exists assay.pairs (k text constraint one_k unique)')
   await db.query('insert into assay.pairs values ($1) on conflict do nothing', ['PARAMETER'])
@@ -215,7 +215,7 @@ test('an error of the database holds neither its statement nor what was bound to
   expect((errors[1] as DatabaseError).constraint).toBe('one_k')
 })
 
-test('what the driver itself refuses to send is a bug of ours, not an outage', async () => {
+test('a value that the driver refuses to send is a server error, not an outage', async () => {
   const endless: Record<string, unknown> = {}
   endless.itself = endless
   const error = await errorOf(pool().query('select $1::json', [endless]))

@@ -37,7 +37,7 @@ const settings = (more: Record<string, string> = {}) => ({
 const database = () => new URL(url).pathname.slice(1)
 
 test.skipIf(!present)(
-  'H27 a pooler is known for what it is, and the server behind it for the same database',
+  'H27 a pooler is detected, and the server behind it is recognized as the same database',
   async () => {
     const [pooled, direct] = [await inspect(pgbouncer.through(url)), await inspect(url)]
     const { identity } = direct
@@ -47,7 +47,7 @@ test.skipIf(!present)(
 )
 
 test.skipIf(!present)(
-  'H27 the server starts through it, and says that notifications do not arrive',
+  'H27 the server starts through it, and logs that notifications do not arrive',
   async () => {
     const assay = await startAssay(settings())
     await until('it has found out', () => logLines(assay).some(({ msg }) => /DIRECT_DATABASE_URL/.test(msg)))
@@ -55,7 +55,7 @@ test.skipIf(!present)(
   },
 )
 
-test.skipIf(!present)('H27 with DIRECT_DATABASE_URL past it they do', async () => {
+test.skipIf(!present)('H27 with a DIRECT_DATABASE_URL that bypasses it they do', async () => {
   const assay = await startAssay(settings({ DIRECT_DATABASE_URL: url }))
   const listening = `select 1 from pg_stat_activity where datname = '${database()}' and query = 'listen assay_changes'`
   const db = await open({ url })
@@ -64,7 +64,7 @@ test.skipIf(!present)('H27 with DIRECT_DATABASE_URL past it they do', async () =
   expect(logLines(assay).filter(({ level }) => level > 30)).toEqual([])
 })
 
-describe.skipIf(!present)('refused at start, with what mends it', () => {
+describe.skipIf(!present)('refused at start, with the fix', () => {
   test('DIRECT_DATABASE_URL leads to another database', async () => {
     const other = await copyDatabase()
     const { code, stderr } = await runAssay(settings({ DIRECT_DATABASE_URL: direct(other.url) }))
@@ -90,7 +90,7 @@ describe.skipIf(!present)('refused at start, with what mends it', () => {
     expect(stderr).toContain(`alter database NAME set ${name} = '${needed}'`)
   })
 
-  test('without a pooler such a setting is no matter: Assay sets its own', async () => {
+  test('without a pooler such a setting has no effect: Assay sets its own', async () => {
     const made = await copyDatabase()
     await administer(`alter database ${new URL(made.url).pathname.slice(1)} set synchronous_commit = 'off'`)
     const assay = await startAssay(settings({ DATABASE_URL: direct(made.url) }))

@@ -4,7 +4,7 @@ import { control, direct } from '../support/database.ts'
 import { earlyLeavers } from '../support/early-leavers.ts'
 import { copyDatabase } from '../support/templates.ts'
 
-/** Clients that leave early, on Postgres. */
+/** Clients that disconnect early, on Postgres. */
 
 let database: Awaited<ReturnType<typeof copyDatabase>>
 

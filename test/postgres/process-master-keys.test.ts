@@ -6,7 +6,7 @@ import { control } from '../support/database.ts'
 import { runAssay, startAssay, stopAll } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
 
-/** H54: a database and a master key that don't belong together. Nothing is started, and nothing is changed. */
+/** H54: if a database and a master key do not match, nothing starts and nothing changes. */
 
 const m1 = randomBytes(32)
 const m2 = randomBytes(32)
@@ -61,7 +61,7 @@ async function dump(): Promise<string> {
   return JSON.stringify([relations, rows])
 }
 
-/** Starts with this ring, which must end with 78 and leave the database as it was; answers what it said. */
+/** Starts with this ring, expects exit code 78 and an unchanged database, and returns the output. */
 async function refused(masterKeys: string): Promise<string> {
   const before = await dump()
   const { code, stdout, stderr } = await runAssay(settings(masterKeys))
@@ -75,14 +75,14 @@ async function refused(masterKeys: string): Promise<string> {
   return stderr
 }
 
-test('H54 another key under the same id is refused with what was expected and what was found', async () => {
+test('H54 another key under the same id is refused with the expected and the actual check value', async () => {
   const said = await refused(ring(['m1', wrong]))
   expect(said).toContain('m1')
   expect(said).toContain(`expected check value ${checkValue({ id: 'm1', bytes: m1 })}`)
   expect(said).toContain(`found ${checkValue({ id: 'm1', bytes: wrong })}`)
 })
 
-test('H54 another key under the same id is refused behind a new first one too, which is not taken in', async () => {
+test('H54 another key under the same id is refused after a new first key too, which is not added', async () => {
   await refused(ring(['m2', m2], ['m1', wrong]))
   expect(await sql`select id from assay.master_keys`).toEqual([{ id: 'm1' }])
 })
@@ -93,11 +93,11 @@ test('H54 a ring without a key that rows need is refused with its id', async () 
   expect(said).toContain('it has m2')
 })
 
-test('H54 the same bytes under another id are not the key', async () => {
+test('H54 the same bytes under another id are a different key', async () => {
   await refused(ring(['m3', m1]))
 })
 
-test('H54 a changed installation key does not open, and is not made anew', async () => {
+test('H54 a changed installation key cannot be decrypted, and is not replaced', async () => {
   const [{ sealed_key: sealed } = { sealed_key: Buffer.of() }] = await sql<{ sealed_key: Buffer }[]>`
     select sealed_key from assay.installation`
   const flipped = Buffer.from(sealed)
@@ -107,12 +107,12 @@ test('H54 a changed installation key does not open, and is not made anew', async
   await sql`update assay.installation set sealed_key = ${sealed}`
 })
 
-test('H54 with the right key back, everything is as it was', async () => {
+test('H54 with the right key restored, everything works as before', async () => {
   const assay = await startAssay(settings(ring(['m1', m1])))
   expect(await verify(assay.url)).toBe(200)
 })
 
-test('a new master key goes first, with the old one behind it: old tokens live, new customers are its own', async () => {
+test('a new master key comes first, before the old one: old tokens stay valid, new customers use it', async () => {
   const assay = await startAssay(settings(ring(['m2', m2], ['m1', m1])))
   expect(await verify(assay.url)).toBe(200)
   expect(await verify(assay.url, await signUp(assay.url))).toBe(200)

@@ -15,7 +15,7 @@ import { copyDatabase } from '../support/templates.ts'
 
 vi.setConfig({ testTimeout: 300_000 })
 
-/** Of a migration (db/migrate.ts). */
+/** Advisory lock of a migration (db/migrate.ts). */
 const LOCK = 0x61_73_73_61_79
 
 let database: Awaited<ReturnType<typeof copyDatabase>>
@@ -27,7 +27,7 @@ const secrets = {
 }
 const settings = (more: Record<string, string> = {}) => ({
   ...secrets,
-  // Past a pooler, which would keep its own connections to the server after the process has ended.
+  // Bypasses a pooler, which would keep its own server connections after the process has ended.
   DATABASE_URL: direct(database.url),
   ...more,
 })
@@ -42,7 +42,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** Counts what the DNS server, which never answers, was asked since the last start. */
+/** Counts queries since the last start to the DNS server, which never answers. */
 let questions = 0
 
 const others = (of = sql) => of`
@@ -51,7 +51,7 @@ const others = (of = sql) => of`
 const nobodyIsConnected = (of = sql) =>
   until('the backends have ended', async () => (await others(of)).length === 0, 5_000)
 
-/** Ends at the signal, with its code, as an idle process does. */
+/** Expects that it ends at the signal, with the signal's exit code, like an idle process. */
 async function expectPromptEnd(options: StartOptions, isWaiting: () => Promise<boolean>, of = sql) {
   for (const [name, code] of [
     ['SIGTERM', 143],
@@ -132,9 +132,9 @@ describe.skipIf(!canUnshare)('while no DNS server answers', () => {
       await expectPromptEnd({ settings: own, command, asInit: true, resolvConf }, isAsked)
   })
 
-  test('a start that looks for its own address ends at a signal, and is no longer among the replicas', async () => {
+  test('a start that looks up its own address ends at a signal, and its replica is removed', async () => {
     await runAssay(settings(), ['migrate'])
-    // Those of workers that were killed before they served.
+    // Replicas of workers that were killed before they served.
     await sql`delete from assay.replicas`
     const replicas = async () => (await sql`select id from assay.replicas`).length
     const isThere = async () => (await replicas()) > 0

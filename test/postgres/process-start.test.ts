@@ -28,7 +28,7 @@ afterAll(async () => {
 const replicas = async () => (await sql`select id from assay.replicas`).length
 const warnings = (assay: Running) => logLines(assay).filter(({ level }) => level >= 40)
 
-test('`npm run migrate` brings an empty database up to date, and ends', async () => {
+test('`npm run migrate` migrates an empty database, and ends', async () => {
   const { code, stdout, stderr } = await runAssay({ ...secrets, DATABASE_URL: database.url }, ['migrate'])
   expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '', stderr: '' })
   expect(await sql`select 1 from assay.migrations`).not.toHaveLength(0)
@@ -36,7 +36,7 @@ test('`npm run migrate` brings an empty database up to date, and ends', async ()
 })
 
 test.each(['SIGTERM', 'SIGINT'] as const)(
-  'whoever leaves by %s is no longer among the replicas',
+  'a server that stops by %s is no longer listed as a replica',
   async signal => {
     const assay = await start()
     expect(await replicas()).toBe(1)
@@ -46,7 +46,7 @@ test.each(['SIGTERM', 'SIGINT'] as const)(
   },
 )
 
-test('a database that is not there ends the start with 69, and not one word of the URL', async () => {
+test('a missing database ends the start with 69, without any part of the URL', async () => {
   const url = new URL(database.url)
   url.username ||= 'postgres'
   url.password = 'hunter2-Zq8Lk3'
@@ -59,7 +59,7 @@ test('a database that is not there ends the start with 69, and not one word of t
   expect(stderr).not.toMatch(/^\s+at /m)
 })
 
-test('synchronous_commit=off of the database is nothing to warn of: our connections set it on', async () => {
+test('synchronous_commit=off in the database causes no warning: our connections set it to on', async () => {
   const name = new URL(database.url).pathname.slice(1)
   await sql.unsafe(`alter database ${name} set synchronous_commit = off`)
   const assay = await start()
@@ -67,8 +67,8 @@ test('synchronous_commit=off of the database is nothing to warn of: our connecti
   await sql.unsafe(`alter database ${name} reset synchronous_commit`)
 })
 
-test('fsync=off is warned of loudly, and it starts all the same', async () => {
-  // fsync is the whole server's, which other tests share: this database only says that it is off.
+test('fsync=off causes a loud warning, and the server starts anyway', async () => {
+  // fsync is a setting of the whole server, which other tests share: this database only claims that it is off.
   const name = new URL(database.url).pathname.slice(1)
   await sql.unsafe(`
     create schema unsafe;

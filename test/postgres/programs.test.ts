@@ -19,7 +19,7 @@ function start(program: string, args: string[], env: Record<string, string> = {}
   return { child, ended: once(child, 'close'), errors: () => errors }
 }
 
-test.each(['bench', 'faults'])('an option that %s does not have is an error of one line', async name => {
+test.each(['bench', 'faults'])('an unknown option of %s is an error of one line', async name => {
   const { ended, errors } = start(`${name}/run.ts`, ['--nonsense'])
   expect(await ended).toEqual([64, null])
   expect(errors()).toBe(`${name}: Unknown option '--nonsense'; --help lists the options\n`)
@@ -29,7 +29,7 @@ test.each([
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const)(
-  'a bench that %s ends drops its databases, also when the signal comes twice',
+  'a bench that is ended by %s drops its databases, even if the signal comes twice',
   async (signal, code) => {
     const { child, ended } = start('bench/run.ts', ['--growth'], { DATABASE_URL: inject('databaseUrl') })
     onTestFinished(() => void child.kill('SIGKILL'))

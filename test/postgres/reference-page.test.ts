@@ -3,7 +3,7 @@ import { type Chromium, findChromium, type Page, startChromium } from '../suppor
 import { METHODS, membersAt } from '../support/openapi.ts'
 import { makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** By the ids that the page gives them. */
+/** By the ids that the page gives to operations. */
 const operations = Object.keys(membersAt('paths')).flatMap(path =>
   METHODS.map(method => membersAt('paths', path, method))
     .filter(({ operationId }) => operationId !== undefined)
@@ -17,7 +17,7 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
   let server: Awaited<ReturnType<Replica['serveUntilStopped']>>
   let chromium: Chromium
   let url: string
-  /** Loaded once, by a link to one operation: the others are opened in it. */
+  /** Loaded once, with a link to one operation; the others are opened in it. */
   let page: Page
 
   beforeAll(async () => {
@@ -51,7 +51,7 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
     expect(ids.sort()).toEqual(operations.toSorted())
   })
 
-  test('nothing in it is refused by its policy, and it asks this server alone', async () => {
+  test('its policy blocks nothing in it, and it sends requests to this server only', async () => {
     await open('tokens/issue')
     expect(page.complaints()).toEqual([])
     const asked = page.asked().filter(each => !each.startsWith('data:'))
@@ -74,7 +74,7 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
     expect(names).toEqual(['scope', 'scope_any', 'aud', 'customer', 'X-Assay-Require', 'X-Consistency'])
   })
 
-  test('every error of an operation is there by its code, and the examples of a form as they are sent', async () => {
+  test('every error of an operation is listed by its code, and form examples as they are sent', async () => {
     await open('tokens/token')
     const block = `document.getElementById('operations-tokens-token')`
     const offered = await page.evaluate(`[...${block}.querySelectorAll('option')].map(each => each.value)`)
@@ -85,7 +85,7 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
     )
   })
 
-  test('no credential can be typed into it, and no call be sent', async () => {
+  test('no credential can be typed into it, and no request can be sent', async () => {
     await open('introspection/introspect')
     await page.evaluate(`document.querySelector('#operations-introspection-introspect .credentials').click()`)
     const dialog = await page.evaluate(`document.querySelector('.dialog-ux').innerText`)

@@ -3,7 +3,7 @@ import { control } from '../support/database.ts'
 import { storedSession } from '../support/sessions.ts'
 import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** Refreshes share statements; none has to wait for what another one meets. */
+/** Refreshes share statements, and none waits for a lock of another one. */
 
 let world: World
 let assay: Replica
@@ -14,7 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** Locks rows until it is told to let go. */
+/** Locks rows until released. */
 async function lock(rows: string) {
   const sql = control(world.url!)
   let letGo = () => {}
@@ -37,8 +37,9 @@ async function lock(rows: string) {
 }
 
 /**
- * Refreshes them all at once, the one in question in the midst: the first ones are sent alone, and it shares a statement
- * with those behind.
+ * Refreshes them all at once, with the one in question in the middle: the first ones run alone, and it shares a
+ * statement with
+ * the later ones.
  */
 function together(first: string[], token: string, rest: string[]) {
   let answered = false
@@ -57,7 +58,7 @@ const sessions = async (many: number) => {
 
 const refreshTokens = (of: { refresh_token: string }[]) => of.map(({ refresh_token }) => refresh_token)
 
-test('a session whose row is locked keeps no other one waiting', async () => {
+test('a session whose row is locked delays no other one', async () => {
   const [stuck, ...others] = await sessions(20)
   const { letGo } = await lock(`assay.sessions where id = '${stuck!.session_id}'`)
   const tokens = refreshTokens(others)
@@ -70,7 +71,7 @@ test('a session whose row is locked keeps no other one waiting', async () => {
   expect(statuses.sort()).toEqual([200, 400])
 })
 
-test('a token that is used again waits for the change feed to end its session; others do not', async () => {
+test('a reused token waits for the change feed to end its session; others do not', async () => {
   const [stolen, ...others] = await sessions(20)
   expect((await assay.refresh(stolen!.refresh_token)).status).toBe(200)
   const { letGo } = await lock('assay.change_feed')
@@ -83,7 +84,7 @@ test('a token that is used again waits for the change feed to end its session; o
   expect((await assay.verify(stolen!.access_token)).status).toBe(401)
 })
 
-test('a confirmation whose row is locked waits for it, and holds up no other one', async () => {
+test('a confirmation whose row is locked waits for it, and delays no other one', async () => {
   const [stuck, free] = await sessions(2)
   const [{ json: mine }, { json: other }] = (await Promise.all(
     [stuck!, free!].map(({ refresh_token }) => assay.refresh(refresh_token)),

@@ -4,7 +4,7 @@ import { logIn } from '../support/plant.ts'
 import { until } from '../support/process.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What only a server with many connections can show: a statement that has begun, and ends after a rotation. */
+/** Cases that need a server with many connections: a statement that began before a rotation and ends after it. */
 
 let world: World
 let here: Replica
@@ -15,7 +15,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** An act whose event is of this type gets as far as its event, and no further until it is let go. */
+/** Blocks acts with an event of this type at their event until released. */
 async function hold(type: string) {
   const sql = control(world.url!)
   await sql.unsafe(`
@@ -45,21 +45,21 @@ const rotate = (accessToken: string) =>
 const retire = (accessToken: string) =>
   here.postJson('/api/secrets/retire', { use: 'refresh', version: 1 }, bearer(accessToken))
 
-/** Nobody is told, so that the account's access token goes on while no session of it carries a secret. */
+/** Without publishing it, so that the account's access token stays valid while none of its sessions uses a secret. */
 const endSilently = ({ id }: Customer) =>
   world.admin.query(
     `update assay.sessions set revoked_at = assay.now() where customer_id = $1 and subject = $1`,
     [id],
   )
 
-test('a session that is being started while its secret is replaced and retired is not lost', async () => {
+test('a session that starts while its secret is replaced and retired is not lost', async () => {
   const customer = await here.signUp()
   await endSilently(customer)
   const held = await hold('token.issued')
   const starting = customer.issue({ refresh: true, subject: 'user-1' })
   await held.reached()
   expect((await rotate(customer.accessToken)).status).toBe(200)
-  // Nothing that anyone can see carries it.
+  // No visible row uses it.
   const { json: kept } = await retire(customer.accessToken)
   expect(kept).toMatchObject({ error: 'conflict', live_sessions: 0 })
   await held.release()
@@ -68,7 +68,7 @@ test('a session that is being started while its secret is replaced and retired i
   expect((await here.refresh(json.refresh_token)).status).toBe(200)
 })
 
-test('a session that is refreshed in its last moment is not lost', async () => {
+test('a session that is refreshed at its last moment is not lost', async () => {
   const customer = await here.signUp()
   const { refresh_token, session_id } = await customer.session()
   await rotate(customer.accessToken)
@@ -86,7 +86,7 @@ test('a session that is refreshed in its last moment is not lost', async () => {
   const { json: kept } = await retire(account)
   expect(kept).toMatchObject({ error: 'conflict', live_sessions: 1 })
   await held.release()
-  // The answer is lost: the client asks again with what it has.
+  // The answer is lost: the client retries with the token that it has.
   expect((await refreshing).status).toBe(200)
   expect((await here.refresh(refresh_token)).status).toBe(200)
 })

@@ -16,7 +16,7 @@ import {
 import { makeNextVersion } from '../support/next-version.ts'
 import { type Running, runAssay, runCli, startAssay, stopAll } from '../support/process.ts'
 
-/** H58: the rights that Assay needs of a database and its roles, and what it says when they are missing. */
+/** H58: the privileges that Assay needs in a database and for its roles, and its errors when they are missing. */
 
 const ROOT = join(import.meta.dirname, '../..')
 const secrets = {
@@ -44,10 +44,10 @@ const administer = (url: string, statement: string) => server.ask(statement, dat
 /** Moves every event of a table into a month that is dropped. */
 const MOVE = (table: string) => `update assay.${table} set at = '2001-01-01'`
 
-/** As if a replica had just looked at the clock. */
+/** As if a replica had just checked the clock. */
 const TRUST = 'update assay.database_clock set observed_at = assay.now()'
 
-/** Something of everything is written and read. */
+/** Writes and reads something of each kind. */
 async function expectServing(assay: Running) {
   const { account, apiKey } = await signUp(assay)
   const { access_token, refresh_token } = await issue(assay, apiKey, 'user-1 名')
@@ -63,7 +63,7 @@ async function expectServing(assay: Running) {
   await expectKeyPairs(assay)
 }
 
-/** Keys are made, published, put into use and retired, with the rights and locale of whoever serves. */
+/** Creates, publishes, uses and retires keys, with the privileges and locale of the serving role. */
 async function expectKeyPairs(assay: Running) {
   const operator = secrets.ADMIN_TOKEN
   const { apiKey, email } = await signUp(assay)
@@ -111,7 +111,7 @@ async function expectFinding(url: string, check: string, state: 'warning' | 'wro
 }
 
 describe.skipIf(!present)('H58 two roles', () => {
-  test('as deploy/postgres/roles.sql makes them by hand of a database owner: one migrates, the other serves', async () => {
+  test('as created from deploy/postgres/roles.sql by a database owner: one migrates, the other serves', async () => {
     await server.ask(`create role dba login createrole password 'dba'`)
     await server.ask('create database shop owner dba')
     const at = (role: string) => changed(server.url, { pathname: '/shop', username: role, password: role })
@@ -133,7 +133,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     expect(server.log().slice(before)).not.toMatch(/^assay_serve@shop .*(create|alter|drop|grant|revoke) /im)
   })
 
-  test('through an upgrade: who serves waits for who migrates', async () => {
+  test('through an upgrade: the serving one waits for the migrating one', async () => {
     const next = makeNextVersion()
     const { url, migrateUrl } = await createDatabase(server.url)
     await expectRefused(url, 69, /has an older schema assay, and this role may not change that/, next.main)
@@ -143,7 +143,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     next.remove()
   })
 
-  test('the one that owns the schema may serve too, without a right to make schemas', async () => {
+  test('the schema’s owner may serve too, without the privilege to create schemas', async () => {
     const { migrateUrl } = await createEmptyDatabase(server.url)
     expect(
       await administer(
@@ -158,7 +158,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     }
   })
 
-  test('a right that the serving one lacks is named', async () => {
+  test('a privilege that the serving one lacks is named', async () => {
     const { url } = await createDatabase(server.url)
     await administer(url, `revoke insert, update on assay.customers from ${SERVES}`)
     await administer(url, `revoke usage on sequence assay.epochs from ${SERVES}`)
@@ -204,7 +204,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     await refused(MOVE('audit_events'), '42501')
     await refused('drop table assay.sessions', '42501')
     await refused('create table assay.mine ()', '42501')
-    // Its own tables by the names of the system's are not those that the function reads.
+    // Its own tables with the names of system tables are not the ones that the function reads.
     await db.query(TRUST)
     await db.query(`do $$ begin
       create temp table pg_class as select 1::oid as oid, 'audit_events_1999_01'::name as relname;
@@ -216,7 +216,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     await db.close()
   })
 
-  test('made over a schema that one role has made, the serving one still deletes nothing from the audit', async () => {
+  test('that take over the schema of one role: the serving one still deletes nothing from the audit', async () => {
     const { url } = await createDatabase(server.url)
     await administer(url, `grant all on all tables in schema assay to ${SERVES}`)
     await administer(url, `grant all on all sequences in schema assay to ${SERVES}`)
@@ -229,14 +229,14 @@ describe.skipIf(!present)('H58 two roles', () => {
     for (const { name } of tables)
       for (const act of [`delete from assay.${name}`, MOVE(name)])
         await expect(db.query(act)).rejects.toMatchObject({ sqlstate: '42501' })
-    // It would hide the next events from whoever follows the order.
+    // It would hide the next events from readers of the order.
     const setBack = db.query(`select setval('assay.audit_event_ids', 1)`)
     await expect(setBack).rejects.toMatchObject({ sqlstate: '42501' })
     await db.close()
     await expectServing(await start(url))
   })
 
-  test('whatever the session of who makes a month, it begins and ends in UTC, and a young event keeps it', async () => {
+  test('a month begins and ends in UTC in any session of its creator, and a recent event keeps it', async () => {
     const { url } = await createDatabase(server.url)
     const last = await administer(
       url,
@@ -251,7 +251,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     )
     const midnight = `\\('\\d{4}-\\d\\d-01 00:00:00\\+00'\\)`
     expect(bounds).toMatch(new RegExp(`^FOR VALUES FROM ${midnight} TO ${midnight}$`))
-    // A month whose name lies.
+    // A month with a wrong name.
     await administer(
       url,
       `set role ${MIGRATES}; create table assay.audit_events_2001_01 partition of assay.audit_events
@@ -275,7 +275,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     await db.close()
   })
 
-  test('a third one with a way into the schema may call none of the functions that change it', async () => {
+  test('a third one with access to the schema may call none of the functions that change it', async () => {
     const { url } = await createDatabase(server.url)
     await server.ask(`create role stranger login password 'stranger'`)
     await administer(url, 'grant usage on schema assay to stranger')
@@ -292,7 +292,7 @@ describe.skipIf(!present)('H58 two roles', () => {
 
 describe.skipIf(!present)('H58 a database', () => {
   test.each(['LATIN1', 'SQL_ASCII'])(
-    'whose encoding is %s is refused before anything is written',
+    'with the encoding %s is refused before anything is written',
     async encoding => {
       const name = `encoded_${encoding.toLowerCase()}`
       await server.ask(`create database ${name} encoding '${encoding}' locale 'C' template template0`)
@@ -308,7 +308,7 @@ describe.skipIf(!present)('H58 a database', () => {
     },
   )
 
-  test('that only reads is refused with what to turn off', async () => {
+  test('that is read-only is refused with the setting to turn off', async () => {
     const { url } = await createDatabase(server.url)
     await server.ask(`alter database ${databaseOf(url)} set default_transaction_read_only = on`)
     const readOnly = /it only reads: default_transaction_read_only is on/
@@ -318,14 +318,14 @@ describe.skipIf(!present)('H58 a database', () => {
     await expectServing(await start(url))
   })
 
-  test('that lets this role in too seldom is warned of', async () => {
+  test('whose connection limit for this role is too low gets a warning', async () => {
     const { url } = await createDatabase(server.url)
     await server.ask(`alter role ${SERVES} connection limit 11`)
     await expectFinding(url, 'connections', 'warning', /^11 in all/)
     await server.ask(`alter role ${SERVES} connection limit -1`)
   })
 
-  test('with Turkish rules for letters, and other ways to write values, serves the same', async () => {
+  test('with Turkish rules for letters and other output formats works the same', async () => {
     const { url } = await createDatabase(server.url)
     const name = `${databaseOf(url)}_tr`
     await server.ask(

@@ -8,7 +8,7 @@ import { type CreatedDatabase, changed, createDatabase, SERVES } from '../suppor
 import { logLines, type Running, startAssay, stopAll, until } from '../support/process.ts'
 import { replaceWorker } from '../support/workers.ts'
 
-/** Another password for the role that serves, while servers run. The server asks for it (SCRAM). */
+/** The serving role gets another password while servers run. The server requires it (SCRAM). */
 
 let server: OwnPostgres
 let database: CreatedDatabase
@@ -63,7 +63,7 @@ async function startUnderLoad(more: Record<string, string> = {}) {
 
 const issueAt = (assay: Running, token: string) => ask(assay, '/issue', { json: {}, token })
 
-test('a password that is in the file before it is in the database costs no restart, and is used by each connection', async () => {
+test('a password that is in the file before it is in the database needs no restart, and every connection uses it', async () => {
   const { assay, apiKey, answers, stop } = await startUnderLoad({ WORKERS: '2' })
   writeFileSync(file, urlWith('second'))
   await setPassword('second')
@@ -74,17 +74,17 @@ test('a password that is in the file before it is in the database costs no resta
   await until('it answers for a while', () => performance.now() > ended + 2_000)
   await stop()
   const failed = answers.filter(({ status }) => status !== 200)
-  // What was under way on a connection that was ended may fail.
+  // Calls on a connection that was ended may fail.
   expect(failed.every(({ status, at }) => status === 503 && at < ended + 1_000)).toBe(true)
   process.stdout.write(`another password: ${failed.length} of ${answers.length} answers failed\n`)
-  // One that starts later gets the URL that the first process read at its start.
+  // A worker that starts later gets the URL that the first process read at its start.
   await replaceWorker(assay, 1)
   expect((await issueAt(assay, apiKey)).status).toBe(200)
   expect(logLines(assay).filter(({ msg }) => msg.startsWith('a login was refused')).length).toBeGreaterThan(0)
   expect(assay.stdout() + assay.stderr()).not.toMatch(/first|second/)
 })
 
-test('a password that the database has first is used within a second of the file', async () => {
+test('a password that the database has first is used within a second of the change of the file', async () => {
   const { assay, apiKey, stop } = await startUnderLoad()
   await setPassword('third')
   await endConnections()
@@ -98,7 +98,7 @@ test('a password that the database has first is used within a second of the file
   await stop()
 })
 
-test('a file that leads elsewhere, or holds no URL, is not used, and is told once each', async () => {
+test('a file with another target, or without a URL, is not used, and is logged once each', async () => {
   const { assay, apiKey, stop } = await startUnderLoad()
   await setPassword('fourth')
   const told = () => logLines(assay).filter(({ level, problem }) => level === 40 && problem)

@@ -4,12 +4,12 @@ import { problemsOf } from '../../faults/rotations/report.ts'
 
 const ROTATIONS = 3
 const REQUESTS = 3_000
-/** Long only where the machine has other things to do (ms). */
+/** Long only if the machine is busy (ms). */
 const DEADLINE = 180_000
 
 // The long form: npm run faults -- --rotations 20
 test(
-  'both secrets are rotated under load at three replicas: no verification fails and no refresh is refused',
+  'rotating both secrets under load on three replicas fails no verification and refuses no refresh',
   async () => {
     const outcome = await drillRotations(inject('databaseUrl'), ROTATIONS, REQUESTS)
     expect(problemsOf(outcome, ROTATIONS)).toEqual([])

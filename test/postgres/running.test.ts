@@ -13,7 +13,7 @@ import { findProgram } from '../support/program.ts'
 import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
-/** What docs/running.md says of master keys and restores. */
+/** The statements of docs/running.md about master keys and restores. */
 
 const run = promisify(execFile)
 const ROOT = join(import.meta.dirname, '../..')
@@ -43,7 +43,7 @@ const start = (more: Record<string, string> = {}) =>
   startAssay({ ...settings, DATABASE_URL: database.url, DIRECT_DATABASE_URL: direct(database.url), ...more })
 
 describe('a new master key', () => {
-  test('in two rounds, no replica meets a customer that it can’t open', async () => {
+  test('in two rounds, no replica meets a customer that it can’t decrypt', async () => {
     const replicas = [await start(), await start()]
     const tokens = [(await signUp(replicas[0]!)).account]
     for (const ring of [`${m1},${m2}`, `${m2},${m1}`]) {
@@ -56,7 +56,7 @@ describe('a new master key', () => {
     }
   })
 
-  test('in one, replicas that lack it say 503 about who signs up', async () => {
+  test('in one, replicas that lack it answer 503 for customers that signed up since', async () => {
     const [older, newer] = [await start(), await start({ MASTER_KEYS: `${m2},${m1}` })]
     const [known, unknown] = [(await signUp(older)).account, (await signUp(newer)).account]
     expect([await verify(newer, known), await verify(newer, unknown)]).toEqual([200, 200])
@@ -66,9 +66,9 @@ describe('a new master key', () => {
 
 const page = readFileSync(join(ROOT, 'docs/running.md'), 'utf8')
 
-test('every statement that the page shows can be pasted', async () => {
+test('every statement on the page can be pasted', async () => {
   await (await start()).stop('SIGINT')
-  // A month that was detached.
+  // A detached month.
   await sql.unsafe(
     'create table assay.audit_events_2025_01 (like assay.audit_events including all excluding identity)',
   )
@@ -101,11 +101,11 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
     await paste(block('Restore', 'sh'))
   }
 
-  /** As the page says that the role needs it. */
+  /** With the privileges that the page requires for the role. */
   const allowSchemas = () =>
     sql.unsafe(`grant create on database ${new URL(database.url).pathname.slice(1)} to ${MIGRATES}`)
 
-  /** A day's work, a backup, another day's, and the loss of the database. */
+  /** A day of requests, a backup, another day, and the loss of the database. */
   async function lose() {
     const assay = await start()
     const ann = await signUp(assay)
@@ -122,7 +122,7 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
     await ask(assay, `/api/keys/${first.json.id}`, { token: ann.account, method: 'DELETE' })
     const second = await ask(assay, '/api/keys', { json: { scopes: ['read'] }, token: ann.account })
     const bob = await signUp(assay)
-    // His tokens bear numbers that the backup's sequence has still to give.
+    // Its tokens have numbers that the backup's sequence has not given out yet.
     let ended = carl.account
     for (let i = 0; i < 3; i++) {
       expect((await ask(assay, '/api/sessions', { token: ended, method: 'DELETE' })).status).toBe(204)
@@ -140,7 +140,7 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
   const keyWorks = async (at: Running, apiKey: string) =>
     (await ask(at, '/introspect', { form: { token: 'x' }, token: apiKey })).status
 
-  test('brings back what was there, and what ended since', async () => {
+  test('restores what was in the backup, including tokens that were ended since', async () => {
     const { ann, bob, kept, revoked, later, rotated, deleted, made } = await lose()
     await restore()
     const assay = await start()
@@ -181,7 +181,7 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
     }
   })
 
-  test('must be done before a replica starts: one on an empty database is another installation', async () => {
+  test('must be done before a replica starts, because a start on an empty database creates another installation', async () => {
     const { ann, kept } = await lose()
     await sql`drop schema assay cascade`
     expect((await runAssay({ ...settings, DATABASE_URL: database.url })).code).toBe(78)

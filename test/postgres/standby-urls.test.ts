@@ -2,7 +2,10 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { findBinaries, type OwnPostgres, startPostgres, startStandby } from '../../faults/postgres.ts'
 import { runAssay, stopAll } from '../support/process.ts'
 
-/** URLs that lead to a real standby: found out at start, and told whose it is to mend. */
+/**
+ * URLs that lead to a real standby are detected at start, and the exit code says whether the setting or the database
+ * is at fault.
+ */
 
 const secrets = {
   MASTER_KEYS: `m1:${Buffer.alloc(32, 'a master key of a test').toString('base64')}`,
@@ -30,7 +33,7 @@ describe.skipIf(!findBinaries())('a standby', () => {
     expect(stderr).toContain('DIRECT_DATABASE_URL: leads to a standby, which only reads; name the primary')
   })
 
-  test('at DATABASE_URL may be promoted any moment: the database can not be used now', async () => {
+  test('at DATABASE_URL may be promoted at any moment: the database cannot be used now', async () => {
     const { code, stderr } = await runAssay({ ...secrets, DATABASE_URL: standby.url })
     expect(code).toBe(69)
     expect(stderr).toContain('it is a standby, which only reads; name the primary, or promote it')

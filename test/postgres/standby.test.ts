@@ -5,7 +5,7 @@ import { linkTo, replicaOn } from '../support/holding.ts'
 import { until } from '../support/process.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** A server that only reads, as a standby or a full one does, is no primary: nothing is decided by what it says. */
+/** A read-only server, such as a standby, is not a primary: no decision is based on its answers. */
 
 const N = 1_000
 let world: World
@@ -21,7 +21,7 @@ afterAll(() => world.stop())
 
 const database = () => new URL(world.url!).pathname.slice(1)
 
-/** For connections that are made from now on. */
+/** For connections that are opened from now on. */
 async function setReadOnly(value: 'on' | 'off') {
   const sql = postgres(inject('databaseUrl'), { max: 1 })
   await sql.unsafe(`alter database ${database()} set default_transaction_read_only = ${value}`)
@@ -35,7 +35,7 @@ const issueAt = (replica: Pick<Replica, 'request'>) =>
     body: '{}',
   })
 
-test('over connections that only read nothing is answered but 503, and all works once they write again', async () => {
+test('read-only connections answer nothing but 503, and everything works once they can write again', async () => {
   const link = await linkTo(direct(world.url!))
   const replica = await replicaOn(world, link, { MAX_STALENESS: `${N}ms` })
   const { access_token: token } = await customer.session()

@@ -3,7 +3,10 @@ import { control } from '../support/database.ts'
 import { until } from '../support/process.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** A subject is revoked while a token of it is being issued. What the revocation ends stays refused for its whole life. */
+/**
+ * A subject is revoked while one of its tokens is being issued. Whatever the revocation ends stays refused for its
+ * whole life.
+ */
 
 let world: World
 let assay: Replica
@@ -36,7 +39,7 @@ async function openTransaction(statement: string, { commit = false } = {}) {
   return end
 }
 
-/** Resolves once so many statements of ours wait for a lock. */
+/** Resolves once this many of our statements wait for a lock. */
 const waiting = (many: number) =>
   until(`${many} statements wait for a lock`, async () => {
     const blocked = await world.admin.query(
@@ -60,14 +63,14 @@ async function quiet(): Promise<Customer> {
   return customer
 }
 
-/** Its tokens all expire in a second, as far as the database knows. */
+/** As far as the database knows, all its tokens expire within a second. */
 const endTokens = ({ id }: Customer) =>
   world.admin.query(
     `update assay.customers set issued_until = assay.now() + interval '1 second' where id = $1`,
     [id],
   )
 
-/** The NumericDate after which the revocation of the subject may be forgotten. */
+/** The NumericDate after which the revocation of the subject may be deleted. */
 async function deadAfter({ id }: Customer): Promise<number> {
   const [row] = await world.admin.query<{ dead: number }>(
     `select extract(epoch from dead_after)::float8 as dead from assay.revocations
@@ -77,7 +80,7 @@ async function deadAfter({ id }: Customer): Promise<number> {
   return row!.dead
 }
 
-/** Issues a token, and stops before its commit: its Idempotency-Key waits for another's. */
+/** Issues a token, and stops before its commit: its Idempotency-Key waits for that of another transaction. */
 async function issueHalf(customer: Customer) {
   const undo = await openTransaction(
     `insert into assay.idempotency_keys (customer_id, key_digest, request_digest, session_id, expires_at)
@@ -88,7 +91,7 @@ async function issueHalf(customer: Customer) {
   return { undo, issued }
 }
 
-test('a first token that waits for a revocation of its subject begins after it', async () => {
+test('a first token that waits for a revocation of its subject counts as issued after it', async () => {
   const customer = await quiet()
   await customer.session()
   await endTokens(customer)
@@ -109,7 +112,7 @@ test('a first token that waits for a revocation of its subject begins after it',
   expect((await assay.verify(json.access_token)).status).toBe(200)
 })
 
-test('a login that waits for a revocation of its customer as a subject begins after it', async () => {
+test('a login that waits for a revocation of its customer as a subject counts as issued after it', async () => {
   const customer = await assay.signUp()
   await endTokens(customer)
   const undo = await openTransaction('select from assay.change_feed for update')
@@ -154,10 +157,10 @@ test('a revocation that waits for a raise of its customer reads the raised value
   expect(await deadAfter(customer)).toBeGreaterThan(Date.now() / 1_000 + 7_000)
 })
 
-test('a login that waits for its row takes the bound and the epoch from the same time', async () => {
+test('a login that waits for its row uses the bound and the epoch of the same moment', async () => {
   const customer = await assay.signUp()
   await endTokens(customer)
-  // A revocation of the customer as a subject, and a raise after it, both after the login's snapshot.
+  // A revocation of the customer as a subject, followed by a raise, both after the login's snapshot.
   const end = await openTransaction(
     `insert into assay.subject_epochs (customer_id, subject, epoch, check_after)
       values ('${customer.id}', '${customer.id}', nextval('assay.epochs'), assay.now());
@@ -176,7 +179,7 @@ test('a login that waits for its row takes the bound and the epoch from the same
 test.each([
   ['the first token of its customer', quiet],
   ['a token under way', () => assay.signUp()],
-])('a revocation that passes %s is kept until that one expires', async (_, make) => {
+])('a revocation concurrent with %s is kept until that token expires', async (_, make) => {
   const customer = await make()
   const { undo, issued } = await issueHalf(customer)
   expect((await revoke(customer)).status).toBe(204)
@@ -187,7 +190,7 @@ test.each([
   expect((await assay.verify(json.access_token)).status).toBe(401)
 })
 
-test('a burst of first tokens of one customer is issued at once, all of it', async () => {
+test('a burst of first tokens of one customer is issued at once and completely', async () => {
   const customer = await quiet()
   const answers = await Promise.all(
     Array.from({ length: 150 }, (_, i) => customer.issue({ subject: `user-${i}`, refresh: i % 2 === 0 })),

@@ -7,7 +7,7 @@ import { ADMIN_TOKEN } from '../support/world.ts'
 
 afterEach(stopAll)
 
-test('each worker tells of what it is asked', async () => {
+test('each worker exports the spans of its own requests', async () => {
   const { url, drop } = await copyDatabase()
   onTestFinished(drop)
   const collector = await startCollector()

@@ -15,7 +15,7 @@ beforeAll(async () => {
   const made = await copyDatabase()
   url = made.url
   drop = made.drop
-  // At once, on an empty database: they race for its migrations and its installation.
+  // Both start at the same time on an empty database: they race for its migrations and its installation.
   const both = await Promise.all([startAssay(settings()), startAssay(settings())])
   one = both[0]
   two = both[1]
@@ -62,7 +62,7 @@ async function signUp(at: Running) {
   return { newToken, revoke }
 }
 
-test('two that start at once on an empty database are both ready, and are one installation', async () => {
+test('two that start at the same time on an empty database are both ready, and form one installation', async () => {
   for (const { url } of [one, two]) expect((await fetch(`${url}/readyz`)).status).toBe(200)
   const { newToken } = await signUp(one)
   expect(await verify(two, await newToken())).toBe(200)
@@ -74,7 +74,7 @@ test('two that start at once on an empty database are both ready, and are one in
   await sql.end()
 })
 
-test('a revocation at one process is refused by the other within the bound', async () => {
+test('a revocation on one process is refused by the other within the bound', async () => {
   const { newToken, revoke } = await signUp(one)
   for (let round = 0; round < 3; round++) {
     const token = await newToken()
@@ -90,7 +90,7 @@ test('a revocation at one process is refused by the other within the bound', asy
   }
 })
 
-test('with wait=all a revocation at one process is refused by the other as soon as it is answered', async () => {
+test('with wait=all a revocation on one process is refused by the other as soon as it is answered', async () => {
   const { newToken, revoke } = await signUp(one)
   for (let round = 0; round < 3; round++) {
     const token = await newToken()
@@ -100,7 +100,7 @@ test('with wait=all a revocation at one process is refused by the other as soon 
   }
 })
 
-test('when one process is killed the other goes on, and waits for it no longer than the bound', async () => {
+test('when one process is killed the other continues, and waits for it no longer than the bound', async () => {
   const { newToken, revoke } = await signUp(one)
   const [token, other] = [await newToken(), await newToken()]
   expect(await verify(two, token)).toBe(200)
@@ -115,7 +115,7 @@ test('when one process is killed the other goes on, and waits for it no longer t
   expect(await verify(two, other)).toBe(200)
 })
 
-test('a process that is told to stop leaves nobody to wait for', async () => {
+test('the other does not wait for a process that was stopped', async () => {
   const { newToken, revoke } = await signUp(one)
   expect(await two.stop('SIGINT')).toBe(0)
   const token = await newToken()

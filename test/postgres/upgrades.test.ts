@@ -10,9 +10,14 @@ import { logLines, type Running, runAssay, startAssay, stopAll, until } from '..
 import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
-/** Two versions on one database: this one, and the next, which has a migration more. What docs/running.md says of it. */
+/**
+ * Two versions on one database: this one and the next, which has one more migration. Tests the claims of
+ * docs/running.md.
+ */
 
-/** The default MAX_STALENESS (ms): with less, a machine that stands still for a second makes 503s that no migration made. */
+/**
+ * The default MAX_STALENESS (ms). With less, a machine that stalls for a second causes 503s that no migration caused.
+ */
 const N = 5_000
 const OPERATOR = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
 const secrets = { MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`, ADMIN_TOKEN: OPERATOR }
@@ -42,11 +47,11 @@ async function dropDatabase() {
 }
 
 const settings = () => ({
-  // Clients refresh as often as they can.
+  // Clients refresh as often as possible.
   TOKENS_PER_MINUTE: '1000000',
   ...secrets,
   DATABASE_URL: database.url,
-  // The role that may migrate: whichever version starts first brings the schema up to date.
+  // The role that may migrate: whichever version starts first migrates the schema.
   DIRECT_DATABASE_URL: database.migrateUrl,
   ISSUER: 'http://assay.test',
   TRUST_PROXY: '127.0.0.1',
@@ -63,7 +68,7 @@ const columns = async () =>
   ).map(({ table, column }) => `${table}.${column}`)
 const warnings = (at: Running) => logLines(at).filter(({ level }) => level >= 40)
 
-/** Whatever reads or writes. Answers what is no success, with its reason. */
+/** All requests that read or write. Returns the failures, with their reasons. */
 async function everything(at: Running): Promise<string[]> {
   const { apiKey: token, account, email } = await signUp(at)
   const { access_token, refresh_token, session_id } = await issue(at, token, 'user-1')
@@ -98,11 +103,11 @@ async function everything(at: Running): Promise<string[]> {
     .map(({ status, json }) => `${status}: ${json.detail ?? json.error_description}`)
 }
 
-/** Ten times at once, so that each connection has each statement. */
+/** Ten times concurrently, so that each connection has prepared each statement. */
 const everythingTenfold = async (at: Running) =>
   (await Promise.all(Array.from({ length: 10 }, () => everything(at)))).flat()
 
-test('a server brings an older schema up to date as it starts', async () => {
+test('a server migrates an older schema as it starts', async () => {
   await dropDatabase()
   database = await createEmptyDatabase(inject('databaseUrl'))
   sql = postgres(database.migrateUrl, { max: 1, onnotice: () => {} })
@@ -123,14 +128,14 @@ test('a server brings an older schema up to date as it starts', async () => {
 describe('this version and the next, on one database', () => {
   let older: Running
   let newer: Running
-  /** Each way: what is done at one is seen at the other. */
+  /** Both directions: an act on one is seen by the other. */
   const ways = () =>
     [
       [older, newer],
       [newer, older],
     ] as const
 
-  test('one that serves goes on while the next version migrates: not one answer of 503', async () => {
+  test('a running server continues while the next version migrates, without a single 503', async () => {
     older = await startThis()
     expect(await everythingTenfold(older)).toEqual([])
     const before = { columns: await columns(), warnings: warnings(older) }
@@ -168,7 +173,7 @@ describe('this version and the next, on one database', () => {
     }
   })
 
-  test('what is issued at either is good at the other', async () => {
+  test('tokens issued by either are valid on the other', async () => {
     for (const [here, there] of ways()) {
       const { apiKey, account, email } = await signUp(here)
       expect(await verify(there, account)).toBe(200)
@@ -178,7 +183,7 @@ describe('this version and the next, on one database', () => {
     }
   })
 
-  test('a session walks over both, a lost answer is given again by the other, and reuse is found there', async () => {
+  test('a session moves between both, a lost answer is replayed by the other, and reuse is detected there', async () => {
     for (const [here, there] of ways()) {
       const { apiKey } = await signUp(here)
       const first = await issue(here, apiKey, 'user-1')
@@ -196,7 +201,7 @@ describe('this version and the next, on one database', () => {
     }
   })
 
-  /** Until the other refuses it. Answers how long after the acknowledgement it was last asked (ms). */
+  /** Waits until the other refuses it. Returns how long after the acknowledgement the last request was sent (ms). */
   async function untilRefused(at: Running, token: string) {
     const acknowledged = performance.now()
     let sent = acknowledged
@@ -227,7 +232,7 @@ describe('this version and the next, on one database', () => {
     return { apiKey, account, id: id as string, tokens: await issue(at, apiKey, 'user-1') }
   }
 
-  test.each(Object.entries(ENDS))('%s at either is refused at the other within the bound', async (_, end) => {
+  test.each(Object.entries(ENDS))('%s on either is refused by the other within the bound', async (_, end) => {
     for (const [here, there] of ways()) {
       const of = await someone(here)
       expect(await verify(there, of.tokens.access_token)).toBe(200)
@@ -236,7 +241,7 @@ describe('this version and the next, on one database', () => {
     }
   })
 
-  test('with wait=all a revocation at either is refused at the other as soon as it is answered', async () => {
+  test('with wait=all a revocation on either is refused by the other as soon as it is answered', async () => {
     for (const [here, there] of ways()) {
       const { apiKey: token, tokens } = await someone(here)
       expect(await verify(there, tokens.access_token)).toBe(200)
@@ -245,7 +250,7 @@ describe('this version and the next, on one database', () => {
     }
   })
 
-  test('a secret that is rotated at either signs at both, and what the old one signed stays good', async () => {
+  test('a secret rotated on either signs on both, and tokens of the old one stay valid', async () => {
     for (const [here, there] of ways()) {
       const { apiKey, account, tokens } = await someone(here)
       const kidOf = ({ access_token }: Tokens) =>
@@ -260,7 +265,7 @@ describe('this version and the next, on one database', () => {
     }
   })
 
-  test('this one, restarted on the newer schema, says so in its log, changes nothing and is ready', async () => {
+  test('this one, restarted on the newer schema, logs that it is newer, changes nothing and is ready', async () => {
     const { access_token, refresh_token } = (await someone(newer)).tokens
     const before = [await recorded(), await columns()]
     expect(await older.stop('SIGINT')).toBe(0)
@@ -275,7 +280,7 @@ describe('this version and the next, on one database', () => {
     expect((await refresh(older, refresh_token)).status).toBe(200)
   })
 
-  test('going back: without the next one, this one has all that was done there', async () => {
+  test('after going back to this version alone, it has everything that was done on both', async () => {
     const { apiKey, account, tokens } = await someone(newer)
     const revoked = await issue(newer, apiKey, 'user-2')
     await ask(newer, '/revoke', { form: { token: revoked.refresh_token }, token: apiKey })
@@ -296,7 +301,7 @@ describe('this version and the next, on one database', () => {
   })
 })
 
-/** Several clients, who refresh their sessions and are issued tokens, one call after the other, until the migration has ended. */
+/** Several clients refresh their sessions and get tokens, one call after another, until the migration has ended. */
 async function serveDuring(assay: Running, migrated: ReturnType<typeof runAssay>) {
   const { apiKey } = await signUp(assay)
   let ended = false
@@ -318,7 +323,7 @@ async function serveDuring(assay: Running, migrated: ReturnType<typeof runAssay>
   return migrated
 }
 
-describe('a migration while clients are served: none of their calls fails or takes long', () => {
+describe('a migration while clients are served: no call fails or takes long', () => {
   const migrate = () => runAssay(settings(), ['migrate'], next.main)
   let assay: Running
   let before: number[]
@@ -331,12 +336,12 @@ describe('a migration while clients are served: none of their calls fails or tak
     before = await recorded()
   })
 
-  test('has every table, though their statements lock the same tables in other orders', async () => {
+  test('gets every table lock, although the clients’ statements lock the same tables in other orders', async () => {
     expect(await serveDuring(assay, migrate())).toEqual({ code: 0, stdout: '', stderr: '' })
     expect(await recorded()).toHaveLength(before.length + 1)
   })
 
-  test('that can not have a table tries again, and gives up with a word', async () => {
+  test('that cannot lock a table tries again, and gives up with an error', async () => {
     const long = control(database.url)
     await long.unsafe('begin; select from assay.sessions')
     expect(await serveDuring(assay, migrate())).toMatchObject({

@@ -7,7 +7,7 @@ import { openRaw } from '../support/raw.ts'
 import { copyDatabase } from '../support/templates.ts'
 import { connect, connectTo, isAlive, pidOf, replaceWorker } from '../support/workers.ts'
 
-/** Several processes on one port: how they die, and how they leave. */
+/** Several processes on one port: how they crash, and how they stop. */
 
 vi.setConfig({ testTimeout: 120_000 })
 
@@ -37,7 +37,7 @@ const REPLACED = 'a worker ended; another takes its place'
 const workersOf = (assay: Running) => [1, 2].map(worker => pidOf(assay, worker))
 const nobodyIsLeft = (pids: number[]) => until('nobody is left', () => !pids.some(isAlive), 15_000)
 
-/** Asks again and again until it is stopped; the statuses that came, 0 for a broken connection. */
+/** Sends requests until it is stopped; returns the statuses, 0 for a broken connection. */
 function load(ask: () => Promise<{ status: number }>) {
   const statuses: number[] = []
   let stopped = false
@@ -69,7 +69,7 @@ const accepts = (assay: Running) =>
     () => false,
   )
 
-/** Each time on a connection of its own. */
+/** On a new connection each time. */
 async function askAnew(assay: Running, path: string) {
   const connection = connect(assay)
   try {
@@ -79,7 +79,9 @@ async function askAnew(assay: Running, path: string) {
   }
 }
 
-/** A refresh of which half of the body has been sent, and a worker has that. It ends as the refusal that it deserves. */
+/**
+ * A refresh of which half of the body has been sent to a worker. It ends with the refusal that the token deserves.
+ */
 async function beginRefresh(assay: Running) {
   const raw = await openRaw(assay.port)
   raw.write('GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n')
@@ -96,7 +98,7 @@ describe('a worker that dies', () => {
     assay = await start()
   }, 90_000)
 
-  test('breaks its own connections and no other; another takes its place and its number', async () => {
+  test('breaks only its own connections; another takes its place and its number', async () => {
     const [one, two] = [await connectTo(assay, 1), await connectTo(assay, 2)]
     const first = pidOf(assay, 1)
     const others = load(() => two.ask('/healthz'))
@@ -114,7 +116,7 @@ describe('a worker that dies', () => {
     await connectTo(assay, 1)
   })
 
-  test('again and again is replaced after a growing wait', async () => {
+  test('repeatedly is replaced after increasing delays', async () => {
     for (let kill = 0; kill < 3; kill++) await replaceWorker(assay, 2)
     const losses = lines(assay, REPLACED).filter(({ worker }) => worker === 2)
     expect(losses.map(({ wait }) => wait)).toEqual([200, 400, 800])
@@ -123,14 +125,15 @@ describe('a worker that dies', () => {
       expect(returns[i + 1].time - time).toBeGreaterThanOrEqual(wait)
   })
 
-  // Before the next: afterwards the port is asked for by its number.
-  test('with all others while one is about to listen costs nobody the port', async () => {
+  // This runs before the next tests, which request the port by its number.
+  test('together with all others while one is about to listen does not lose the port', async () => {
     const before = workersOf(assay)
     const losses = () => lines(assay, REPLACED).filter(({ worker }) => worker === 1).length
     const earlier = losses()
     const sql = postgres(direct(database.url), { max: 2, onnotice: () => {} })
     await sql.begin(async lock => {
-      // A start reads the master keys after its settings: it is held there, on its way to a port that the others give up.
+      // A start reads the master keys after its settings: it is held there, while the others give up the port that it
+      // will use.
       await lock`lock table assay.master_keys in access exclusive mode`
       process.kill(before[0]!, 'SIGKILL')
       const held = () =>
@@ -145,14 +148,14 @@ describe('a worker that dies', () => {
     expect((await askAnew(assay, '/healthz')).status).toBe(200)
   })
 
-  test('with all others at once costs nobody the port', async () => {
+  test('together with all others does not lose the port', async () => {
     const before = workersOf(assay)
     for (const pid of before) process.kill(pid, 'SIGKILL')
     await until('both are back', () => workersOf(assay).every(pid => !before.includes(pid)), 60_000)
     expect((await askAnew(assay, '/healthz')).status).toBe(200)
   })
 
-  test('is not waited for by a drain', async () => {
+  test('does not delay a drain', async () => {
     const before = lines(assay, 'a worker listens').length
     const losses = lines(assay, REPLACED).length
     process.kill(pidOf(assay, 1), 'SIGKILL')
@@ -163,12 +166,12 @@ describe('a worker that dies', () => {
 })
 
 describe('SIGTERM', () => {
-  test('drains all: not ready at once, no request that fails, ended within 10 s', async () => {
+  test('drains all: not ready at once, no failing request, ended within 10 s', async () => {
     const assay = await start()
     const refresh = await beginRefresh(assay)
     const pids = workersOf(assay)
 
-    // Like a balancer: as soon as one answer says that it is not ready, nothing new is sent.
+    // Like a load balancer: after the first answer that it is not ready, no new request is sent.
     const statuses: number[] = []
     let ready = true
     const clients = Array.from({ length: 4 }, async () => {
@@ -191,7 +194,7 @@ describe('SIGTERM', () => {
     await Promise.all(clients)
     expect(new Set(statuses)).toEqual(new Set([200]))
 
-    // What came just before may be left unanswered until the process ends: that is no reason to wait for it here.
+    // Requests just before may remain unanswered until the process ends; the test does not wait for them here.
     await until('it takes no more connections', () =>
       Promise.race([
         askAnew(assay, '/healthz').then(
@@ -244,7 +247,7 @@ test('Ctrl-C, which reaches every process, drains once', async () => {
   expect(pids.some(isAlive)).toBe(false)
 })
 
-test('when the primary is killed the workers end what is under way, and none is left behind', async () => {
+test('when the primary is killed the workers finish their requests, and none is left behind', async () => {
   const assay = await start()
   const refreshes = [await beginRefresh(assay), await beginRefresh(assay)]
   const pids = workersOf(assay)

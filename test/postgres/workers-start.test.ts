@@ -7,7 +7,7 @@ import { logLines, runAssay, startAssay, stopAll } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
 import { pidOf } from '../support/workers.ts'
 
-/** Several processes that can't start: one message, with what to mend, and one exit code. */
+/** Several processes that can't start: one message with the fix, and one exit code. */
 
 vi.setConfig({ testTimeout: 90_000 })
 
@@ -29,7 +29,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-/** Ends with this code; answers its one message. */
+/** Expects this exit code; returns the one message. */
 async function refusalOf(code: number, more: Record<string, string>) {
   const ended = await runAssay(settings(more))
   expect(ended.stderr.match(/^assay: /gm)).toHaveLength(1)
@@ -39,7 +39,7 @@ async function refusalOf(code: number, more: Record<string, string>) {
   return ended.stderr
 }
 
-test('WORKERS=auto is one to each core', async () => {
+test('WORKERS=auto is one worker per core', async () => {
   const auto = await startAssay(settings({ WORKERS: 'auto' }))
   const { workers = 1 } = logLines(auto).find(({ msg }) => msg === 'listening')
   expect(workers).toBe(Math.min(availableParallelism(), 64))
@@ -66,7 +66,7 @@ test('with the embedded database they are refused (78)', async () => {
     )
 })
 
-test('a port that is taken is told once (78)', async () => {
+test('a port in use is reported once (78)', async () => {
   const other = createServer().listen(0, '127.0.0.1')
   await once(other, 'listening')
   const { port } = other.address() as AddressInfo
@@ -75,7 +75,7 @@ test('a port that is taken is told once (78)', async () => {
   other.close()
 })
 
-test('a database that is not there is told once (69)', async () => {
+test('a missing database is reported once (69)', async () => {
   const url = new URL(database.url)
   url.pathname = '/no_such_secretbase'
   const message = await refusalOf(69, { DATABASE_URL: url.href })
@@ -83,7 +83,7 @@ test('a database that is not there is told once (69)', async () => {
   expect(message).not.toContain('secretbase')
 })
 
-test('a master key that does not fit is told once (78)', async () => {
+test('a master key that does not match is reported once (78)', async () => {
   const own = await startAssay(settings({ WORKERS: '1' }))
   expect(await own.stop('SIGINT')).toBe(0)
   const MASTER_KEYS = `m1:${Buffer.alloc(32, 'some other master key').toString('base64')}`

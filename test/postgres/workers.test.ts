@@ -5,7 +5,7 @@ import { logLines, type Running, startAssay, stopAll, until } from '../support/p
 import { copyDatabase } from '../support/templates.ts'
 import { type Connection, connect, connectTo, pidOf, replaceWorker } from '../support/workers.ts'
 
-/** Several processes on one port, for those who ask it: it is one server. */
+/** Several processes on one port look like one server to clients. */
 
 vi.setConfig({ testTimeout: 60_000 })
 
@@ -65,7 +65,7 @@ describe('one port', () => {
     for (const count of served.values()) expect(count).toBeGreaterThan(1)
   })
 
-  test('is told of once, and so is the way to use it', () => {
+  test('is logged once, and so is the way to use it', () => {
     const told = logLines(assay).filter(({ msg }) => msg === 'listening')
     expect(told).toEqual([expect.objectContaining({ port: assay.port, workers: WORKERS })])
     expect(told[0]).not.toHaveProperty('worker')
@@ -78,7 +78,7 @@ describe('one port', () => {
   })
 })
 
-describe('a revocation at one worker', () => {
+describe('a revocation by one worker', () => {
   test('is refused by the other within the bound', async () => {
     for (let round = 0; round < 3; round++) {
       const token = await newToken()
@@ -94,7 +94,7 @@ describe('a revocation at one worker', () => {
     }
   })
 
-  test('with wait=all is refused by the other from the answer on', async () => {
+  test('with wait=all is refused by the other once the answer has arrived', async () => {
     for (let round = 0; round < 5; round++) {
       const token = await newToken()
       expect(await verify(two, token)).toBe(200)
@@ -103,7 +103,7 @@ describe('a revocation at one worker', () => {
     }
   })
 
-  test('is known to the other when it is asked strictly', async () => {
+  test('is applied by the other in a request with strong consistency', async () => {
     for (let round = 0; round < 5; round++) {
       const token = await newToken()
       expect(await verify(two, token)).toBe(200)
@@ -125,7 +125,7 @@ describe('a revocation at one worker', () => {
   })
 })
 
-test('H43 (CVE-2026-110861) of 200 parallel logins over all workers, exactly the limit reaches the hasher', async () => {
+test('H43 (CVE-2026-110861) of 200 parallel logins to all workers, exactly the limit reaches the hasher', async () => {
   const failures = async () =>
     (await sql`select from assay.audit_events where type = 'customer.login_failed'`).length
   const before = await failures()
@@ -144,7 +144,7 @@ test('H43 (CVE-2026-110861) of 200 parallel logins over all workers, exactly the
   expect((await failures()) - before).toBe(10)
 })
 
-/** The text of one of them, who speaks for all. */
+/** The metrics of one of them, which include those of all. */
 const metrics = async (at = one) => (await at.ask('/metrics', { token: ADMIN_TOKEN })).text
 
 async function metric(name: string, labels = '', at = one): Promise<number> {
@@ -154,7 +154,7 @@ async function metric(name: string, labels = '', at = one): Promise<number> {
 }
 
 describe('the metrics of all', () => {
-  test('count each request once, whoever answered it and whoever is asked', async () => {
+  test('count each request once, whichever worker answers it and whichever is scraped', async () => {
     const series = ['assay_requests_total', '{method="GET",route="/openapi.yaml",status="200"}'] as const
     const connections = await Promise.all(
       Array.from({ length: 12 }, async () => {
@@ -169,7 +169,7 @@ describe('the metrics of all', () => {
     for (const { close } of connections) close()
   })
 
-  test('measure what each has as a sum, and what all know once', async () => {
+  test('add values that each worker has, and show shared values once', async () => {
     await revoke(one, await newToken(), 'all')
     const [live] = await sql`select count(*)::int from assay.revocations where dead_after > assay.now()`
     expect(await metric('assay_revocations')).toBe(live?.count)
@@ -181,7 +181,7 @@ describe('the metrics of all', () => {
     expect(await metric('assay_change_feed_age_seconds')).toBeLessThan(N / 1_000)
   })
 
-  test('tell the processes apart, where a sum would hide one of them', async () => {
+  test('distinguish the processes where a sum would hide one of them', async () => {
     const text = await metrics()
     for (const worker of ['1', '2', 'primary'])
       for (const name of ['process_resident_memory_bytes', 'nodejs_eventloop_lag_p99_seconds'])
@@ -190,7 +190,7 @@ describe('the metrics of all', () => {
     expect(text.match(/^# TYPE assay_requests_total /gm)).toHaveLength(1)
   })
 
-  test('lose nothing that was counted when a worker dies', async () => {
+  test('lose no count when a worker dies', async () => {
     const verified = () => metric('assay_verified_total', '{outcome="ok"}')
     const token = await newToken()
     for (let i = 0; i < 7; i++) await verify(two, token)
@@ -205,7 +205,7 @@ describe('the metrics of all', () => {
     expect(await verified()).toBe(before + 1)
   })
 
-  test('are told without a worker that hangs, whose totals stand as they were', async () => {
+  test('are sent without a worker that hangs, whose totals stay unchanged', async () => {
     const verified = () => metric('assay_verified_total', '{outcome="ok"}')
     await verify(two, await newToken())
     const before = await verified()
@@ -224,7 +224,7 @@ describe('the metrics of all', () => {
   })
 })
 
-test('while the primary hangs nobody is let through uncounted or left waiting, and tokens are verified', async () => {
+test('while the primary hangs no login is accepted uncounted or left waiting, and tokens are verified', async () => {
   const signUp = (email: string) =>
     one.ask('/api/auth/signup', { body: { email, password: 'a long password' } })
   const token = await newToken()

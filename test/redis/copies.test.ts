@@ -12,7 +12,7 @@ import {
 import { logLines, type Running, startAssay, stopAll } from '../support/process.ts'
 import { ADMIN_TOKEN } from '../support/world.ts'
 
-/** Copies of a database with the settings of the original: the same master keys, issuer and Redis. */
+/** Copies of a database with the original's settings: the same master keys, issuer and Redis. */
 
 let original: OwnPostgres
 let production: CreatedDatabase
@@ -24,7 +24,7 @@ const start = (url: string) => startAssay({ ...settings, DATABASE_URL: url, REDI
 beforeAll(async () => {
   original = await startPostgres()
   production = await createDatabase(original.url)
-  // The installation is made before any copy.
+  // The installation is created before any copy.
   await (await start(production.url)).stop()
 })
 afterEach(stopAll)
@@ -32,7 +32,7 @@ afterAll(async () => {
   for (const server of [original, ...copies]) await server.stop()
 })
 
-/** The database of the same name on a server that holds the original's files as they are now. */
+/** A server with a copy of the original's current files. Returns its database of the same name. */
 async function copyFiles() {
   const server = await startCopy(original)
   copies.push(server)
@@ -52,7 +52,7 @@ async function dumpIntoOther() {
   return dumpInto(server)
 }
 
-/** Any change that moves the counter of the change feed. */
+/** Any change that advances the counter of the change feed. */
 async function publish(at: Running, account: string, times: number) {
   for (let number = 0; number < times; number++) {
     const { status } = await ask(at, '/api/subjects/revoke', {
@@ -73,33 +73,37 @@ test.each([
   ['of the files of its cluster', copyFiles, 0],
   ['by a dump into another cluster', dumpIntoOther, 1],
   ['by a dump into another database of its server', () => dumpInto(original), 1],
-])('what only a copy %s has is refused by the original, which shares its Redis', async (_, copy, told) => {
-  const first = await start(production.url)
-  const { apiKey, account } = await signUp(first)
-  const url = await copy()
-  const staging = await start(url)
-  // The copy's numbers stay below the original's, so that no number tells them apart.
-  await publish(first, (await signUp(first)).account, 5)
-  const { status, json: made } = await ask(staging, '/api/keys', {
-    json: { name: 'only on the copy' },
-    token: account,
-  })
-  expect(status).toBe(201)
-  await ask(staging, '/api/secrets/rotate', { json: {}, token: account })
-  const { access_token: token } = await issue(staging, apiKey, 'user-1')
-  expect(await introspect(staging, token, made.api_key)).toMatchObject({ active: true })
+])(
+  'credentials that only a copy %s has are refused by the original, which shares its Redis',
+  async (_, copy, told) => {
+    const first = await start(production.url)
+    const { apiKey, account } = await signUp(first)
+    const url = await copy()
+    const staging = await start(url)
+    // The copy's numbers stay below the original's, so that the numbers alone cannot distinguish them.
+    await publish(first, (await signUp(first)).account, 5)
+    const { status, json: made } = await ask(staging, '/api/keys', {
+      json: { name: 'only on the copy' },
+      token: account,
+    })
+    expect(status).toBe(201)
+    await ask(staging, '/api/secrets/rotate', { json: {}, token: account })
+    const { access_token: token } = await issue(staging, apiKey, 'user-1')
+    expect(await introspect(staging, token, made.api_key)).toMatchObject({ active: true })
 
-  // A replica of the original that knows no customer yet.
-  const cold = await start(production.url)
-  expect(await introspect(cold, token, apiKey)).toEqual({ active: false })
-  expect(await verify(cold, token)).toBe(401)
-  expect((await ask(cold, '/introspect', { form: { token }, token: made.api_key })).status).toBe(401)
+    // A replica of the original that has cached no customer yet.
+    const cold = await start(production.url)
+    expect(await introspect(cold, token, apiKey)).toEqual({ active: false })
+    expect(await verify(cold, token)).toBe(401)
+    expect((await ask(cold, '/introspect', { form: { token }, token: made.api_key })).status).toBe(401)
 
-  // The first start on the copy tells of it, once, where it can be told; the original's starts never do.
-  expect([staging, await start(url), first, cold].map(moves)).toEqual([told, 0, 0, 0])
-  const { events } = (await ask(staging, '/admin/audit?type=installation.moved', { token: ADMIN_TOKEN })).json
-  expect(events).toHaveLength(told)
-})
+    // The first start on the copy logs it once, if it can be detected; the original's starts never log it.
+    expect([staging, await start(url), first, cold].map(moves)).toEqual([told, 0, 0, 0])
+    const { events } = (await ask(staging, '/admin/audit?type=installation.moved', { token: ADMIN_TOKEN }))
+      .json
+    expect(events).toHaveLength(told)
+  },
+)
 
 test('failed logins at a copy lock nobody out of the original', async () => {
   const first = await start(production.url)

@@ -28,7 +28,7 @@ async function configure(url: string, ...commands: string[][]) {
 const asUser = (url: string) => url.replace('redis://', 'redis://assay:the-password@')
 const USER = ['ACL', 'SETUSER', 'assay', 'on', '>the-password']
 
-test('a Redis whose user has the rights that the remedy names is ok, and nothing stays in it for long', async () => {
+test('a Redis whose user has the suggested permissions is ok, and no test entry stays in it for long', async () => {
   const { url } = await startRedis()
   await configure(url, [...USER])
   const refused = await examineRedis(asUser(url))
@@ -44,7 +44,7 @@ test('a Redis whose user has the rights that the remedy names is ok, and nothing
   for (const key of await client.keys('*')) expect(await client.pTTL(key)).toBeGreaterThan(0)
 })
 
-test('a Redis that refuses one command is named with the command', async () => {
+test('a Redis that refuses one command is reported with the command', async () => {
   const { url } = await startRedis()
   await configure(url, [...USER, '~assay:*', '&assay:*', '+@all', '-publish'])
   expect(await examineRedis(asUser(url))).toMatchObject({

@@ -4,7 +4,7 @@ import { redisFaults } from '../../faults/rows-redis.ts'
 import { drillOnce } from '../../faults/short.ts'
 import { makeStage } from '../../faults/stage.ts'
 
-/** The faults of Redis, each once, on one of our own; `npm run faults` has them ten times. */
+/** The faults of Redis, once each, on our own server; `npm run faults` runs them ten times. */
 
 drillOnce(redisFaults, async () =>
   makeStage({ serverUrl: inject('databaseUrl'), redis: await startRedis(), replicas: 2 }),

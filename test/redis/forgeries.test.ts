@@ -17,7 +17,9 @@ beforeEach(async () => {
 })
 afterAll(() => made.stop())
 
-/** How the cold replica's look for this entry ends. The token is good: it must be accepted whatever Redis says. */
+/**
+ * The outcome when the cold replica reads this entry. The token is valid and must be accepted whatever Redis returns.
+ */
 async function lookAt(customerId: string, token: string, entry: string | Buffer) {
   cold.replica.keys.forget.all()
   await made.put(customerId, entry)
@@ -29,7 +31,7 @@ async function lookAt(customerId: string, token: string, entry: string | Buffer)
   return outcome
 }
 
-test('an entry with one bit flipped, anywhere, is not used', async () => {
+test('an entry with any bit flipped is not used', async () => {
   const { customer, token, entry } = await shelved(made)
   expect(await lookAt(customer.id, token, entry)).toBe('used')
   // Every byte of the MAC, and one in fifty of the rest.
@@ -41,7 +43,7 @@ test('an entry with one bit flipped, anywhere, is not used', async () => {
   }
 })
 
-test('what is cut, longer, empty or no entry at all is not used', async () => {
+test('a truncated, longer, empty or malformed entry is not used', async () => {
   const { customer, token, entry } = await shelved(made)
   const cut = [1, 51, 52, 53, 200, entry.length - 1].map(length => entry.slice(0, length))
   const longer = [`${entry} `, ` ${entry}`, entry + entry, entry.padEnd(70_000), 'x'.repeat(5_000_000)]
@@ -54,7 +56,7 @@ test('what is cut, longer, empty or no entry at all is not used', async () => {
   )
 })
 
-test('what is no string is a miss, and is written over', async () => {
+test('a value that is not a string is a miss, and is overwritten', async () => {
   const { customer, token } = await shelved(made)
   cold.replica.keys.forget.all()
   await made.remove(customer.id)
@@ -64,13 +66,13 @@ test('what is no string is a miss, and is written over', async () => {
   await expect.poll(() => made.redis.type(made.nameOf(customer.id))).toBe('string')
 })
 
-test('another customer’s entry, and another installation’s, is not used', async () => {
+test('the entry of another customer, or of another installation, is not used', async () => {
   const [one, other] = [await shelved(made), await shelved(made)]
   expect(await lookAt(one.customer.id, one.token, other.entry)).toBe('forged')
   const elsewhere = await redisWorld()
   const foreign = await shelved(elsewhere)
   expect(await lookAt(one.customer.id, one.token, foreign.entry)).toBe('forged')
-  // The very same customer, as when two installations began as one.
+  // The very same customer, as when two installations began as copies of one.
   const body = one.entry.slice(52)
   const { installationKey } = elsewhere.world.keyRing
   const theirs = installationMac(installationKey, 'cached record', `${one.customer.id} ${body}`, 32) + body
@@ -78,7 +80,7 @@ test('another customer’s entry, and another installation’s, is not used', as
   await elsewhere.stop()
 })
 
-test('an entry is used for an hour by the database’s clock, and not for longer', async () => {
+test('an entry is used for an hour by the database’s clock, and no longer', async () => {
   const { customer, entry } = await shelved(made)
   await world.advance(3_595_000)
   await hear(cold.replica)
@@ -112,14 +114,14 @@ test('an entry from another timeline is not used, on either side', async () => {
   other.database.otherTimeline(new RegExp(`${LOADER.source}|${POLL.source}`))
   await hear(other.replica)
   onTestFinished(() => other.database.otherTimeline(undefined))
-  // It looks under another name, and refuses the entry there too.
+  // It uses another key name, and would refuse the entry there too.
   const itsName = other.replica.redisNames.record(customer.id)
   expect(itsName).not.toBe(made.nameOf(customer.id))
   await made.redis.set(itsName, entry)
   expect((await other.replica.verify(token)).status).toBe(200)
   expect(other.loads()).toBe(1)
   expect(await outcomes(other.replica, ADMIN_TOKEN)).toMatchObject({ forged: 1, used: 0 })
-  // Its own entry is of its timeline.
+  // Its own entry is from its own timeline.
   await expect.poll(() => made.redis.get(itsName)).not.toBe(entry)
   expect(await lookAt(customer.id, token, (await made.redis.get(itsName))!)).toBe('forged')
 })

@@ -25,7 +25,7 @@ afterEach(() => hasher.stop())
 
 const count = (answers: Answer[], status: number) => answers.filter(answer => answer.status === status).length
 
-/** As many at once, in turn at each of the replicas. */
+/** This many concurrent calls, in turn on each replica. */
 function logins(
   replicas: Replica[],
   times: number,
@@ -61,7 +61,7 @@ describe('H43 (CVE-2026-110861) two replicas that share a Redis', () => {
   })
 })
 
-test('a limit comes to an end', async () => {
+test('a limit ends after its window', async () => {
   await logins([made.here], 11, { ip: '203.0.113.3', email: () => 'two@example.com' })
   for (const name of (await made.names()).filter(name => name.includes(':limit:'))) {
     const life = await made.redis.pTTL(name)
@@ -70,7 +70,7 @@ test('a limit comes to an end', async () => {
   }
 })
 
-/** A replica on a Redis of its own choice. */
+/** A replica with its own Redis. */
 async function replicaWith(url: string) {
   const world = await makeWorld({ REDIS_URL: url })
   onTestFinished(() => world.stop())
@@ -79,7 +79,7 @@ async function replicaWith(url: string) {
   return replica
 }
 
-describe('H43 a Redis that fails keeps nobody from logging in, and lets nobody pass the limit', () => {
+describe('H43 when Redis fails logins still work, and no client exceeds the limit', () => {
   const guesses = (replica: Replica) =>
     logins([replica], 100, { ip: '203.0.113.4', email: () => 'three@example.com' })
 
@@ -101,7 +101,7 @@ describe('H43 a Redis that fails keeps nobody from logging in, and lets nobody p
     expect((await replica.postJson('/api/auth/login', { email, password })).status).toBe(200)
   })
 
-  test('when it is cut off in the middle, each count is at most used up once more', async () => {
+  test('when it is cut off in the middle, each limit can be used up at most once more', async () => {
     const link = await openLink(onRedis().REDIS_URL)
     onTestFinished(() => link.close())
     const replica = await replicaWith(link.url)
@@ -121,7 +121,7 @@ describe('H43 a Redis that fails keeps nobody from logging in, and lets nobody p
     expect(started).toBe(PER_EMAIL)
   })
 
-  test('when what it has under a name is no count', async () => {
+  test('when the value of a counter is not a count', async () => {
     const { here, redis, names } = made
     const email = () => 'four@example.com'
     await logins([here], 1, { ip: '203.0.113.5', email })

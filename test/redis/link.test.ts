@@ -3,12 +3,12 @@ import { openRedis } from '../../db/redis.ts'
 import { openLink } from '../support/link.ts'
 import { look, pretend, startRedis } from '../support/redis.ts'
 
-/** Longer than by default, so that a busy machine is not taken for a Redis that hangs (ms). */
+/** Longer than the default, so that a busy machine is not mistaken for a Redis that hangs (ms). */
 const DEADLINE = 400
-/** Many calls that wait for nothing; one deadline, and what a busy machine adds (ms). */
+/** The limit for many calls that do not wait, and for one timeout; both on a busy machine (ms). */
 const SOON = 2_000
 
-/** A link, with what it logs. */
+/** A connection, with its log. */
 function openRedisLink(url: string, reread?: () => Promise<string>) {
   const told: string[] = []
   const log = {
@@ -36,7 +36,7 @@ async function timed(run: () => Promise<unknown>): Promise<number> {
 const GONE = 'Redis can not be used'
 const goings = (told: string[]) => told.map(line => (line.startsWith(GONE) ? 'gone' : line))
 
-test('what is set is there until its time is over, and no more of it is read than was asked for', async () => {
+test('a value is kept until it expires, and no more of it is read than requested', async () => {
   const { redis, name, used } = openRedisLink(inject('redisUrl'))
   await used()
   expect(await redis.get(name, 100)).toBe('here')
@@ -49,7 +49,7 @@ test('what is set is there until its time is over, and no more of it is read tha
   expect(life).toBeLessThanOrEqual(10_000)
 })
 
-test('a Redis that is killed is told of once, costs nothing while it is away, and is used when it is back', async () => {
+test('a Redis that is killed is logged once, costs nothing while it is away, and is used when it is back', async () => {
   const server = await startRedis()
   const { redis, told, name, used, works } = openRedisLink(server.url)
   await used()
@@ -64,14 +64,14 @@ test('a Redis that is killed is told of once, costs nothing while it is away, an
   expect(goings(told)).toEqual(['gone', 'Redis is used again'])
 })
 
-test('a Redis that hangs costs one deadline, and nothing after it', async () => {
+test('a Redis that hangs costs one timeout, and nothing after it', async () => {
   const server = await startRedis()
   const { told, used, works } = openRedisLink(server.url)
   await used()
   server.freeze()
   expect(await timed(works)).toBeLessThan(SOON)
   expect(goings(told)).toEqual(['gone'])
-  // One after the other: if each waited for the deadline, that were minutes.
+  // One after another: if each waited for the timeout, this would take minutes.
   expect(
     await timed(async () => {
       for (let i = 0; i < 2_000; i++) expect(await works()).toBe(false)
@@ -82,7 +82,7 @@ test('a Redis that hangs costs one deadline, and nothing after it', async () => 
   expect(goings(told)).toEqual(['gone', 'Redis is used again'])
 })
 
-test('a Redis that hangs while it is asked all the time costs each call one deadline at most', async () => {
+test('a Redis that hangs while it is in use costs each call one timeout at most', async () => {
   const server = await startRedis()
   const { told, used, works } = openRedisLink(server.url)
   await used()
@@ -95,7 +95,7 @@ test('a Redis that hangs while it is asked all the time costs each call one dead
   expect(Math.max(...(await Promise.all(asked)))).toBeLessThan(SOON)
 })
 
-test('a link that swallows everything is given up, and found whole again', async () => {
+test('a connection that drops everything is closed, and works again after reconnecting', async () => {
   const link = await openLink(inject('redisUrl'))
   onTestFinished(() => link.close())
   const { redis, told, used } = openRedisLink(link.url)
@@ -104,7 +104,7 @@ test('a link that swallows everything is given up, and found whole again', async
   await used()
   await expect.poll(() => messages).toBe(1)
   link.set({ swallow: true })
-  // Nobody asks for anything: the link itself finds out.
+  // Without any call: the connection itself detects the fault.
   await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
   await link.fair()
   await used()
@@ -124,18 +124,18 @@ test('a slow Redis is not used', async () => {
 test.each([
   ['a wrong password', 'redis://:not-the-password@', 'WRONGPASS'],
   ['no password where one is needed', 'redis://', 'NOAUTH'],
-])('%s is told once, by its reason and not by its text', async (_, credentials, reason) => {
+])('%s is logged once, with its reason and without its text', async (_, credentials, reason) => {
   const server = await startRedis('--requirepass', 'the-password')
   const { told, works } = openRedisLink(server.url.replace('redis://', credentials))
   await expect.poll(() => told.length).toBe(1)
-  // Several tries to connect later.
+  // After several attempts to connect.
   await new Promise(resolve => setTimeout(resolve, 1_000))
   expect(await works()).toBe(false)
   expect(told).toEqual([expect.stringContaining(`Redis: ${reason}`)])
   expect(told.join()).not.toContain('password')
 })
 
-test('a full Redis refuses to keep more; that is told once, and what it has can be read', async () => {
+test('a full Redis stores no more; that is logged once, and its existing entries can be read', async () => {
   const server = await startRedis()
   const { redis, told, name, used, works } = openRedisLink(server.url)
   await used()
@@ -147,7 +147,7 @@ test('a full Redis refuses to keep more; that is told once, and what it has can 
   expect(told).toEqual([expect.stringContaining('Redis: OOM')])
 })
 
-test('a primary that is demoted behind its address is left, and the new one is used as soon as the address leads to it', async () => {
+test('a demoted primary is left, and the new one is used as soon as the address leads to it', async () => {
   const [demoted, promoted] = [await startRedis(), await startRedis()]
   const link = await openLink(demoted.url)
   onTestFinished(() => link.close())
@@ -156,7 +156,7 @@ test('a primary that is demoted behind its address is left, and the new one is u
   const client = await look(demoted.url)
   onTestFinished(() => client.destroy())
   await client.sendCommand(['REPLICAOF', '127.0.0.1', new URL(promoted.url).port])
-  // No call is made: the connection checks the role itself.
+  // Without any call: the connection itself checks the role.
   await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
   expect(told[0]).toContain('Redis: READONLY')
   expect(await works()).toBe(false)
@@ -165,7 +165,7 @@ test('a primary that is demoted behind its address is left, and the new one is u
   expect(goings(told)).toEqual(['gone', 'Redis is used again'])
 })
 
-test('it hears what is published, also after an outage', async () => {
+test('it receives published messages, also after an outage', async () => {
   const server = await startRedis()
   const { redis, name, used } = openRedisLink(server.url)
   let messages = 0
@@ -177,13 +177,13 @@ test('it hears what is published, also after an outage', async () => {
   await server.kill()
   await server.restart()
   await used()
-  // One for the new connection: there may have been some meanwhile.
+  // One for the new connection, because messages may have been missed.
   await expect.poll(() => messages).toBe(3)
   await redis.publish(name, '')
   await expect.poll(() => messages).toBe(4)
 })
 
-test('another password is used once the file of the URL has it', async () => {
+test('a new password is used once the file of the URL has it', async () => {
   const server = await startRedis('--requirepass', 'first')
   const at = (password: string) => server.url.replace('redis://', `redis://:${password}@`)
   let inFile = at('first')
@@ -200,7 +200,7 @@ test('another password is used once the file of the URL has it', async () => {
   expect(goings(told)).toEqual(['gone', 'Redis is used again'])
 })
 
-test('what is no Redis is never used, and does no harm', async () => {
+test('a server that is not Redis is never used, and does no harm', async () => {
   const url = await pretend(() => 'HTTP/1.1 400 Bad Request\r\n\r\n', {})
   const { told, works } = openRedisLink(url)
   await expect.poll(() => goings(told)).toEqual(['gone'])
@@ -213,7 +213,7 @@ test.each([
   ['a list where text belongs', '*2\r\n:1\r\n:2\r\n'],
   ['a half', '$100000\r\nabc'],
   ['an error without a name', '-\r\n'],
-])('a Redis that answers %s does no harm, and is used once it is well', async (_, strange) => {
+])('a Redis that answers %s does no harm, and is used once it recovers', async (_, strange) => {
   let answer = strange
   const url = await pretend(() => answer)
   const { redis } = openRedisLink(url)

@@ -10,7 +10,7 @@ beforeAll(async () => {
 })
 afterAll(() => made.stop())
 
-/** Counts what is said on the installation's channel. */
+/** Counts the messages on the installation's channel. */
 async function listening() {
   const listener = made.redis.duplicate()
   await listener.connect()
@@ -20,7 +20,7 @@ async function listening() {
   return heard
 }
 
-test('whoever revokes tells the others', async () => {
+test('the replica that revokes notifies the others', async () => {
   const { here } = made
   const heard = await listening()
   const customer = await here.signUp()
@@ -43,7 +43,7 @@ test('whoever revokes tells the others', async () => {
   }
 })
 
-test('whoever is told polls at once', async () => {
+test('a notified replica polls at once', async () => {
   const there = await made.world.replica()
   await connected(there)
   const { redis, here } = made
@@ -53,22 +53,22 @@ test('whoever is told polls at once', async () => {
     await redis.publish(here.redisNames.hints, here.redisNames.mark())
     await expect.poll(() => there.changeFeed.counts.polls, { interval: 5 }).toBeGreaterThan(polls)
   }
-  // By itself it polls every half second: 20 polls would take 10 s.
+  // Without notifications it polls every half second: 20 polls would take 10 s.
   expect(performance.now() - began).toBeLessThan(6_000)
 })
 
-test('nobody polls because a copy of the database has changed', async () => {
+test('no replica polls because a copy of the database has changed', async () => {
   const { redis, here } = made
   const { polls } = here.changeFeed.counts
   const began = performance.now()
   const mark = here.redisNames.mark('that of a copy')
   while (performance.now() - began < 500) await redis.publish(here.redisNames.hints, mark)
   const took = performance.now() - began
-  // By itself it polls twice a second. Its own hints would make it poll every 20 ms.
+  // Without notifications it polls twice a second. Its own ones would make it poll every 20 ms.
   expect(here.changeFeed.counts.polls - polls).toBeLessThanOrEqual(2 + took / 250)
 })
 
-test('a burst of changes is a few hints', async () => {
+test('a burst of changes causes few notifications', async () => {
   const { here } = made
   const heard = await listening()
   const customer = await here.signUp()

@@ -22,7 +22,7 @@ async function start(redisUrl: string) {
 const aboutRedis = (running: { stdout(): string }) =>
   logLines(running).filter(line => line.msg.includes('Redis'))
 
-test('without its Redis the server starts, warns once, is ready, and ends; the password is nowhere', async () => {
+test('without its Redis the server starts, warns once, is ready, and ends; the password appears nowhere', async () => {
   const port = await freePort()
   const running = await start(`redis://:the-password@127.0.0.1:${port}`)
   expect((await fetch(`${running.url}/readyz`)).status).toBe(200)
@@ -33,7 +33,7 @@ test('without its Redis the server starts, warns once, is ready, and ends; the p
   expect(running.stdout() + running.stderr()).not.toContain('the-password')
 })
 
-test('a Redis that is killed and comes back is told of twice, and the server is ready all the while', async () => {
+test('a Redis that is killed and comes back is logged twice, and the server is ready all the time', async () => {
   const server = await startRedis()
   const running = await start(server.url)
   const ready = async () => (await fetch(`${running.url}/readyz`)).status

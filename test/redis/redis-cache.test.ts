@@ -22,7 +22,7 @@ const countsOf = (replica: Pick<Replica, 'request'>) => outcomes(replica, ADMIN_
 const rotate = (customer: Customer, body: object) =>
   here.postJson('/api/secrets/rotate', body, bearer(customer.accessToken))
 
-test('a record that one replica has read is used by another without a word to the database', async () => {
+test('a record that one replica has read is used by another without a query', async () => {
   const { token } = await shelved(made)
   const { replica, database, loads } = await coldReplica(world)
   const others = () => database.total() - database.asked(POLL)
@@ -33,7 +33,7 @@ test('a record that one replica has read is used by another without a word to th
   expect(await countsOf(replica)).toMatchObject({ used: 1, refused: 0, forged: 0, missing: 0 })
 })
 
-test('an API key is known by a record from Redis as well', async () => {
+test('an API key can be authenticated with a record from Redis', async () => {
   const { customer, token } = await shelved(made)
   const { replica, loads } = await coldReplica(world)
   const answer = await replica.post('/introspect', { token }, bearer(customer.apiKey))
@@ -41,7 +41,7 @@ test('an API key is known by a record from Redis as well', async () => {
   expect(loads()).toBe(0)
 })
 
-test('nothing in Redis opens anything: no secret, token, password, email or address in clear', async () => {
+test('Redis contains no plaintext secret, token, password, email or address', async () => {
   const { customer, token } = await shelved(made)
   await here.postJson(
     '/api/auth/login',
@@ -51,7 +51,7 @@ test('nothing in Redis opens anything: no secret, token, password, email or addr
   const names = await made.names()
   const values = await Promise.all(names.map(name => made.redis.get(name)))
   const all = JSON.stringify([names, values])
-  // The record, and limits: signup, login by address, and by email.
+  // The record, and the limits of signup, login by address, and login by email.
   expect(names.length).toBeGreaterThanOrEqual(4)
   const record = await here.keys.load(customer.id)
   const keys = hmacKeysOf(record).flatMap(({ secret }) => [secret, secret.subarray(0, 16)])
@@ -65,7 +65,7 @@ test('nothing in Redis opens anything: no secret, token, password, email or addr
   for (const text of texts) expect(all.includes(text.replace(/=+$/, ''))).toBe(false)
 })
 
-test('the record of a customer that is erased goes from Redis as well', async () => {
+test('the record of an erased customer is deleted from Redis too', async () => {
   const { customer } = await shelved(made)
   const erased = await here.request(`/admin/customers/${customer.id}`, {
     method: 'DELETE',
@@ -75,18 +75,18 @@ test('the record of a customer that is erased goes from Redis as well', async ()
   expect(await made.redis.exists(made.nameOf(customer.id))).toBe(0)
 })
 
-test('H20 an old entry that is put back after the customer was disabled is not used', async () => {
+test('H20 an old entry that is restored after the customer was disabled is not used', async () => {
   const { customer, token, entry } = await shelved(made)
   await setState(world, customer.id, 'disabled', [])
   await made.put(customer.id, entry)
-  // One that has started since, and so has the change from its first poll.
+  // A replica that has started since then, and has the change from its first poll.
   const { replica, loads } = await coldReplica(world)
   expect((await replica.verify(token)).status).toBe(401)
   expect(loads()).toBe(1)
   expect(await countsOf(replica)).toMatchObject({ used: 0, refused: 1 })
 })
 
-test('H20 an old entry that is put back after a leaked secret was rotated is not used', async () => {
+test('H20 an old entry that is restored after a leaked secret was rotated is not used', async () => {
   const { customer, token, entry } = await shelved(made)
   expect((await rotate(customer, { use: 'access', now: true })).status).toBe(200)
   const { replica } = await coldReplica(world)
@@ -102,7 +102,7 @@ test('H20 an old entry that is put back after a leaked secret was rotated is not
   expect(await countsOf(replica)).toMatchObject({ used: 0 })
 })
 
-test('H20 an old entry that is put back after an API key was deleted does not bring it back', async () => {
+test('H20 an old entry that is restored after an API key was deleted does not make the key valid', async () => {
   const { customer, token, entry } = await shelved(made)
   const { json: keys } = await here.get('/api/keys', customer.accessToken)
   const { id } = keys.keys[0]
@@ -116,7 +116,7 @@ test('H20 an old entry that is put back after an API key was deleted does not br
   expect((await replica.post('/introspect', { token }, bearer(customer.apiKey))).status).toBe(401)
 })
 
-test('H20 an entry is used by a replica that has not heard of a change, as a record in its memory is, and dropped with its next poll', async () => {
+test('H20 a replica that has not read a change uses an entry like a record in its memory, and drops it with its next poll', async () => {
   const { customer, token } = await shelved(made)
   const { replica, database } = await coldReplica(world)
   const held = database.hold(POLL)
@@ -128,7 +128,7 @@ test('H20 an entry is used by a replica that has not heard of a change, as a rec
   expect((await replica.verify(token)).status).toBe(401)
 })
 
-test('H23 an entry that is on its way while a change is heard is not used', async () => {
+test('H23 an entry in transit while a change is read is not used', async () => {
   const { customer, token } = await shelved(made)
   const [reached, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const slow = (redis: Redis): Redis => ({
@@ -149,7 +149,7 @@ test('H23 an entry that is on its way while a change is heard is not used', asyn
   expect(loads()).toBe(1)
 })
 
-test('H23 an entry of a database that went back since is not used', async () => {
+test('H23 an entry of a database that was restored since is not used', async () => {
   const { customer, token } = await shelved(made)
   await setState(world, customer.id, 'active', [here])
   await made.remove(customer.id)
@@ -157,7 +157,7 @@ test('H23 an entry of a database that went back since is not used', async () => 
   const entry = await made.entryOf(customer.id)
   const { replica, loads } = await coldReplica(world)
   await world.admin.query(`update assay.customers set state = 'disabled' where id = $1`, [customer.id])
-  // As a backup that was put back: the counter is lower than what the entry has seen.
+  // As after restoring a backup: the counter is lower than the one that the entry has seen.
   await world.admin.query(
     `with back as (update assay.change_feed set seq = seq - 1 returning seq)
     delete from assay.revocations r using back where r.seq > back.seq`,
@@ -169,7 +169,7 @@ test('H23 an entry of a database that went back since is not used', async () => 
   expect(loads()).toBe(1)
 })
 
-test('an API key that is newer than the entry works at once', async () => {
+test('an API key newer than the entry works at once', async () => {
   const { customer, token } = await shelved(made)
   const { json: key } = await here.postJson(
     '/api/keys',
@@ -180,11 +180,11 @@ test('an API key that is newer than the entry works at once', async () => {
   const { status, json } = await replica.post('/introspect', { token }, bearer(key.api_key))
   expect([status, json.active]).toEqual([200, true])
   expect(loads()).toBe(1)
-  // What was read for it is in Redis now, for the next.
+  // The record read for it is now in Redis for the next replica.
   await expect.poll(async () => (await made.entryOf(customer.id)).includes(key.id)).toBe(true)
 })
 
-test('a replica that has not heard of a rotation signs with the new secret, not with the entry’s', async () => {
+test('a replica that has not read a rotation signs with the new secret, not with the entry’s', async () => {
   const { customer, token, entry } = await shelved(made)
   const { replica, database, loads } = await coldReplica(world)
   const held = database.hold(POLL)
@@ -203,7 +203,7 @@ test('a replica that has not heard of a rotation signs with the new secret, not 
   held.release()
 })
 
-test('a record from before everyone was revoked is as good as it was, and opens no token from before', async () => {
+test('a record from before everyone was revoked remains usable, and accepts no earlier token', async () => {
   const { customer, token } = await shelved(made)
   const { replica, loads } = await coldReplica(world)
   const revoked = await here.postJson('/admin/revoke', { everyone: true }, bearer(ADMIN_TOKEN))
@@ -215,7 +215,7 @@ test('a record from before everyone was revoked is as good as it was, and opens 
   expect(loads()).toBe(0)
 })
 
-test('a customer that is not there, and one whose row does not open, are no entries', async () => {
+test('missing customers, and those whose row cannot be decrypted, get no entries', async () => {
   const { customer, token } = await shelved(made)
   const { replica, database } = await coldReplica(world)
   const absent = 'a'.repeat(16)
@@ -230,7 +230,7 @@ test('a customer that is not there, and one whose row does not open, are no entr
   )
   expect((await replica.verify(token)).status).toBe(503)
   expect(database.asked(LOADER)).toBe(2)
-  // What a replica sends later has been put once this is.
+  // Once this is set, any later entry of the replica has been set too.
   await shelved(made)
   expect(await made.redis.exists([made.nameOf(absent), made.nameOf(customer.id)])).toBe(0)
 })

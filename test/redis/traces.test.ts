@@ -12,7 +12,7 @@ beforeAll(async () => {
 })
 afterAll(() => made.stop())
 
-test('a signup is counted in Redis, and leaves the record of its customer there', async () => {
+test('a signup is counted in Redis, and stores the record of its customer there', async () => {
   const trace = newTrace()
   const account = { email: `${trace.spanId}@example.com`, password: 'correct horse battery' }
   expect((await made.here.postJson('/api/auth/signup', account, trace.headers)).status).toBe(201)
@@ -20,7 +20,7 @@ test('a signup is counted in Redis, and leaves the record of its customer there'
     .poll(() => spans.told(trace).toSorted())
     .toEqual([
       '^ > POST /api/auth/signup',
-      // Signups of the address in a minute, and in a day.
+      // The signups of the address per minute and per day.
       '^ > POST /api/auth/signup > EVAL',
       '^ > POST /api/auth/signup > EVAL',
       '^ > POST /api/auth/signup > GETRANGE',
@@ -30,7 +30,7 @@ test('a signup is counted in Redis, and leaves the record of its customer there'
     ])
 })
 
-test('a verify that finds its record in Redis asks nothing else; a command is told by its name alone', async () => {
+test('a verify that finds its record in Redis makes no other call; a command is recorded only by its name', async () => {
   const { token } = await shelved(made)
   const { replica } = await coldReplica(made.world)
   const trace = newTrace()
@@ -42,7 +42,7 @@ test('a verify that finds its record in Redis asks nothing else; a command is to
   expect(command!.attributes).toEqual({ 'db.system.name': 'redis', 'db.operation.name': 'GETRANGE' })
 })
 
-test('a revocation tells the other replicas', async () => {
+test('a revocation notifies the other replicas', async () => {
   const { customer, token } = await shelved(made)
   const trace = newTrace()
   await made.here.postForm('/revoke', { token }, { ...bearer(customer.apiKey), ...trace.headers })

@@ -10,7 +10,7 @@ import {
   type World,
 } from './world.ts'
 
-/** Every act that is audited, what must be there before it, and the events that it leaves. */
+/** Every audited act, with the state it needs beforehand and the events it writes. */
 
 export const FROM = { ip: '203.0.113.7', userAgent: 'audit-test/1.0' }
 
@@ -18,7 +18,7 @@ export interface Stage {
   world: World
   assay: Replica
   customer: Customer
-  /** What `prepare` made. */
+  /** The result of `prepare`. */
   // biome-ignore lint/suspicious/noExplicitAny: each act knows what it prepared.
   made: any
 }
@@ -39,9 +39,9 @@ export interface Act {
   run(stage: Stage): Promise<Answer>
   status: number
   events(stage: Stage, answer: Answer): Expected[]
-  /** An access token that the act ends. */
+  /** An access token that the act revokes. */
   ends?(stage: Stage): string
-  /** Whether no session of the customer goes on after it. */
+  /** Whether the act ends every session of the customer. */
   endsAll?: true
 }
 
@@ -50,7 +50,7 @@ export async function stageFor(world: World, assay: Replica, { prepare }: Act): 
   return { ...stage, made: await prepare?.(stage) }
 }
 
-/** A call from the place that the events must name. */
+/** A call from the address that the events must record. */
 function send(
   { assay }: Stage,
   method: string,

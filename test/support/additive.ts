@@ -1,16 +1,18 @@
 /**
- * The rule of docs/decisions/2026-11-23-migrations-only-add.md: what a migration may do without a word. Everything else is
- * named, unless a comment before it says why a released version fits: `-- Fits 0.1.0: it no longer reads sessions.ip.`
+ * Checks the rule of docs/decisions/2026-11-23-migrations-only-add.md. Statements that may break another version are
+ * reported,
+ * unless a comment before the statement says which released version it fits: `-- Fits 0.1.0: it no longer reads
+ * sessions.ip.`
  */
 
 interface Statement {
-  /** Without comments, literals emptied, on one line. */
+  /** On one line, without comments and with empty literals. */
   code: string
-  /** The version that the comments before it say fits. */
+  /** The version that a comment before the statement names. */
   fits: string | undefined
 }
 
-/** What is no code: a literal, the end of a statement, a comment. */
+/** The parts that are not code: literals, statement ends and comments. */
 const PART = /'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|--> statement-breakpoint|;|--[^\n]*|\/\*.*?\*\/|$/gs
 const NOTE = /^-- Fits (\d+\.\d+\.\d+): \S/
 
@@ -43,14 +45,17 @@ const ALTER_TABLE = named('alter table (?:only )?NAME ')
 const INSERT = named('insert into NAME')
 const COLUMN = /^add column (?:if not exists )?"?(\w+)"? /i
 
-/** What one migration makes, and no other version has used. */
+/** The tables and columns that a migration creates; no other version uses them. */
 interface Made {
   tables: string[]
-  /** `table.column`, of tables that were there; null in what other versions write. */
+  /** New columns of existing tables as `table.column`. They are null in rows that other versions write. */
   empty: string[]
 }
 
-/** The statements of one migration that the version before it, or its rows, may not fit. `released`: versions that are out. */
+/**
+ * Returns the statements of a migration that the previous version or its rows may not fit. `released`: released
+ * versions.
+ */
 export function notAdditive(text: string, released: string[]): string[] {
   const statements = statementsOf(text)
   const codes = statements.map(({ code }) => code)
@@ -81,13 +86,13 @@ function adds(code: string, made: Made): boolean {
   return ALTER_TABLE.test(code) && actionsOf(code).every(action => addsTo(action, table, made))
 }
 
-/** A row of a new table must keep no version from deleting what it is about. */
+/** A row of a new table must not prevent other versions from deleting the row that it references. */
 const letsDelete = (code: string, { tables }: Made) =>
   [
     ...code.matchAll(new RegExp(` references ${NAME}(?: ?\\([^)]*\\))?(.*?)(?=,| references |$)`, 'gi')),
   ].every(([, table, rest]) => tables.includes(table!) || /on delete (cascade|set null)/i.test(rest!))
 
-/** Those of one ALTER TABLE: parted by commas that stand in no parentheses. */
+/** The actions of one ALTER TABLE, split at commas outside parentheses. */
 const actionsOf = (code: string) =>
   code
     .replace(ALTER_TABLE, '')
@@ -99,7 +104,9 @@ const addsTo = (action: string, table: string, made: Made) =>
     ? addsColumn(action)
     : /^add constraint /i.test(action) && concernsOnlyEmpty(action, table, made)
 
-/** Filled by itself in rows that other versions write, and without rewriting the table while everybody waits. */
+/**
+ * True if rows written by other versions get a value automatically and adding the column does not rewrite the table.
+ */
 function addsColumn(action: string): boolean {
   if (/ (unique|primary key|generated) ?/i.test(action)) return false
   const byDefault = / default (.*)/i.exec(action)?.[1]
@@ -107,7 +114,7 @@ function addsColumn(action: string): boolean {
   return /^(''|-?[\d.]+|true|false|null)(::"?\w+"?)?( not null| null|$)/i.test(byDefault)
 }
 
-/** A rule over what is null where other versions write holds there; unless it is about null. */
+/** True if the constraint only covers columns that are null in other versions' rows, and does not test for null. */
 function concernsOnlyEmpty(code: string, table: string, { empty }: Made): boolean {
   const [, about] = /(?:check|unique|foreign key|using \w+|on \S+) ?(\(.*)/i.exec(code) ?? []
   if (about === undefined || / (null|distinct) ?|coalesce/i.test(about.replace(/on delete.*/i, '')))

@@ -1,7 +1,7 @@
-/** Series by name and labels, each with its samples in promtool's words, fifteen seconds apart. */
+/** Series by name and labels, with samples in promtool's notation, fifteen seconds apart. */
 export type Series = Record<string, string>
 
-/** 75 minutes of a replica that is well. */
+/** 75 minutes of a healthy replica. */
 export const WELL: Series = {
   up: '1x300',
   assay_change_feed_age_seconds: '0.3x300',
@@ -45,11 +45,11 @@ export const WELL: Series = {
 }
 
 export interface Trial {
-  /** At the replica `a`, from the tenth minute on. */
+  /** Series of replica `a` from the tenth minute on. */
   what: Series
-  /** At `b` too. */
+  /** Also applies to replica `b`. */
   everywhere?: true
-  /** Minutes. */
+  /** When the alert is evaluated, in minutes. */
   at: number
   summary: string
   labels?: Record<string, string>

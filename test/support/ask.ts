@@ -19,7 +19,7 @@ export async function ask(
   return response
 }
 
-/** With the length of a body that is there as a whole, as clients send it. */
+/** Adds Content-Length for a string body, as HTTP clients do. */
 function headersOf({ headers, body }: RequestInit): Headers {
   const all = new Headers(headers)
   if (typeof body === 'string' && !all.has('transfer-encoding'))
@@ -27,11 +27,11 @@ function headersOf({ headers, body }: RequestInit): Headers {
   return all
 }
 
-/** A piece each time that one is asked for, and none before. */
+/** Pushes the next chunk of the body each time the server reads. */
 function arriving(incoming: IncomingMessage, body: Request['body']) {
   const pieces = body?.getReader()
   return async function next(size: number) {
-    // Node's own, which begins to read of a socket that there isn't.
+    // Node's own _read would try to read from the socket, which doesn't exist here.
     IncomingMessage.prototype._read.call(incoming, size)
     try {
       const piece = await pieces?.read()

@@ -11,7 +11,7 @@ export interface OrderedEvent {
   cursor: string
 }
 
-/** Runs the sequencer until nothing more waits. Returns how many events got a position. */
+/** Runs the sequencer until no event is waiting. Returns how many events got a position. */
 export async function orderAll({ db }: Pick<World, 'db'>): Promise<number> {
   for (let total = 0; ; ) {
     const [run] = await orderEvents(db, {})
@@ -21,8 +21,9 @@ export async function orderAll({ db }: Pick<World, 'db'>): Promise<number> {
 }
 
 /**
- * Runs the sequencer until it has given up the ids of all acts that failed. Transactions of other databases on the same server
- * put that off.
+ * Runs the sequencer until it has given up the ids of all failed acts. Open transactions in other databases of the
+ * same
+ * server delay this.
  */
 export async function orderUntilNothingIsMissing(world: Pick<World, 'db'>): Promise<void> {
   await until(
@@ -38,7 +39,7 @@ export async function orderUntilNothingIsMissing(world: Pick<World, 'db'>): Prom
   )
 }
 
-/** A reader that follows the order: `read` returns what came since it was last called, page by page. */
+/** A reader that follows the order: `read` returns the events since the previous call, page by page. */
 export function follow(assay: Replica, { limit = 100, after = '0', filter = '' } = {}) {
   const reader = { after, read }
   async function read(): Promise<OrderedEvent[]> {
@@ -57,7 +58,7 @@ export function follow(assay: Replica, { limit = 100, after = '0', filter = '' }
   return reader
 }
 
-/** Events of nobody, each with another actor. */
+/** Inserts events without a customer, each with a different actor. */
 export const insertEvents = (from: number, to: number) =>
   `insert into assay.audit_events (at, type, actor)
   select assay.now(), 'customer.login_failed', 'planted:' || n from generate_series(${from}, ${to}) as n`

@@ -6,9 +6,9 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { end } from './gateway.ts'
 
-/** What stands behind a gateway, or in Assay's place. */
+/** Servers that run behind a gateway, or in place of Assay. */
 
-/** The demo backend, as compose.yaml runs it: it answers with who its gateway says that the caller is. */
+/** The demo backend as compose.yaml runs it. It answers with the identity that the gateway passed on. */
 export async function startDemoBackend() {
   const script = join(import.meta.dirname, '../../deploy/demo-backend/server.ts')
   const env = { PATH: process.env.PATH, PORT: '0' }
@@ -18,11 +18,11 @@ export async function startDemoBackend() {
   return { port, child, stop: () => end(child) }
 }
 
-/** One request as it arrived, whole. */
+/** One received request. */
 export interface Heard {
   path: string
   headers: IncomingHttpHeaders
-  /** Name, value, name, value; as they came, repeated ones and trailers too. */
+  /** Alternating names and values as received, including repeated headers and trailers. */
   raw: string[]
   /** Bytes of the body. */
   size: number
@@ -30,7 +30,7 @@ export interface Heard {
 
 export type Listener = Awaited<ReturnType<typeof startListener>>
 
-/** A server that notes all that reaches it. */
+/** A server that records every request. */
 export async function startListener(answer: RequestListener = failWhereAsked) {
   const heard: Heard[] = []
   const server = createServer((request, response) => {
@@ -52,7 +52,7 @@ export async function startListener(answer: RequestListener = failWhereAsked) {
   return { heard, port: (server.address() as AddressInfo).port, stop }
 }
 
-/** A server that answers 200 to whatever arrives and notes the first line, also one that Node's parser refuses. */
+/** A server that answers 200 to any input and records the first line, even one that Node's parser rejects. */
 export async function startByteListener() {
   const heard: string[] = []
   const server = createSocketServer(socket => {
@@ -67,7 +67,7 @@ export async function startByteListener() {
   return { heard, port: (server.address() as AddressInfo).port, stop }
 }
 
-/** A path that ends in /fail is answered 500. */
+/** Answers 500 to a path that ends in /fail. */
 const failWhereAsked: RequestListener = (request, response) => {
   if (request.url?.endsWith('/fail')) response.statusCode = 500
   response.end('heard')

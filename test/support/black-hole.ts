@@ -2,14 +2,17 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 
-/** Listens and prints its port. It is stopped before it accepts a connection. */
+/** Listens and prints its port. The process is stopped before it accepts a connection. */
 const LISTEN = `require('node:net').createServer().listen(
   { port: process.argv[1], host: '127.0.0.1', backlog: 1 }, function () { console.log(this.address().port) })`
 
-/** More connections than the backlog holds. */
+/** More connections than fit in the backlog. */
 const FILLERS = 4
 
-/** Opens a port that answers no SYN, like a firewall that drops packets: its process is stopped and its backlog is full. */
+/**
+ * Opens a port that answers no SYN, like a firewall that drops packets: the process is stopped and its backlog is
+ * full.
+ */
 export async function openBlackHole(wanted = 0) {
   const child = spawn(process.execPath, ['-e', LISTEN, String(wanted)], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -35,7 +38,7 @@ export async function openBlackHole(wanted = 0) {
 
 const keep = (socket: Socket) => socket.on('error', () => {})
 
-/** True if a connection is not made in a time that is ample on one machine. */
+/** True if no connection is made within a time that is ample on one machine. */
 async function isFull(port: number): Promise<boolean> {
   const socket = keep(connect(port, '127.0.0.1'))
   socket.setTimeout(300)

@@ -10,8 +10,9 @@ const SHIPPED = join(import.meta.dirname, '../../deploy/caddy')
 export const findCaddy = () => findProgram('caddy')
 
 /**
- * A real Caddy with the shipped files in a folder of its own; only addresses are changed, and what is in `more` (the Caddyfile) and
- * `snippets` (assay.caddy).
+ * Runs a real Caddy with the shipped files in its own folder. Only addresses are changed; `more` is added to the
+ * Caddyfile and
+ * `snippets` to assay.caddy.
  */
 export async function startCaddy(
   { assay, backend }: Addresses,

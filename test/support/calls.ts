@@ -3,7 +3,7 @@ import { expect } from 'vitest'
 import type { Running } from './process.ts'
 import { bearer, type Tokens } from './world.ts'
 
-/** What clients ask of a server that runs in a process of its own, and believes 127.0.0.1 whom it speaks for. */
+/** Client calls to a server in another process that trusts 127.0.0.1 as a proxy. */
 
 export interface Asked {
   json?: object
@@ -16,7 +16,7 @@ export async function ask(at: Running, path: string, { json, form, token, method
   const response = await fetch(at.url + path, {
     method: method ?? (json || form ? 'POST' : 'GET'),
     headers: {
-      // From anywhere: signups from one address are few.
+      // A random address: signups per address are limited.
       'X-Forwarded-For': `10.${randomInt(256)}.${randomInt(256)}.${randomInt(256)}`,
       ...(token && bearer(token)),
       ...(json && { 'Content-Type': 'application/json' }),

@@ -1,15 +1,18 @@
 import { randomBytes } from 'node:crypto'
 import { type Answer, basic, bearer, type Customer, type Replica, SERVICE } from './world.ts'
 
-/** Secrets that sing when they are where they should not be: each input of the API once, with a word in it. */
+/**
+ * Canaries find secrets in places where they must not be: each input of the API is sent once with a unique word in
+ * it.
+ */
 
-/** A word that is nowhere else, of letters that every input lets through. */
+/** A unique word of characters that every input accepts. */
 export const newCanary = () => `Canary-${randomBytes(9).toString('hex')}~x`
 
-/** Text, or the bytes of a key. */
+/** Text or key bytes. */
 export type Word = string | Uint8Array
 
-/** How a word may be written without being gone. Within longer base64 it begins at one of three places in a letter. */
+/** The encodings in which a word is still readable. Inside longer base64 it has one of three alignments. */
 export function spellings(word: Word): string[] {
   const bytes = Buffer.from(word as string)
   const shifted = [0, 1, 2].flatMap(offset =>
@@ -17,7 +20,7 @@ export function spellings(word: Word): string[] {
       const text = Buffer.concat([Buffer.alloc(offset), bytes])
         .toString(encoding)
         .replaceAll('=', '')
-      // The first and the last letters also depend on what stands beside the word.
+      // The first and last characters also encode bits of the neighbouring bytes.
       return text.slice(offset === 0 ? 0 : offset + 1, -2)
     }),
   )
@@ -36,7 +39,7 @@ export function spellings(word: Word): string[] {
   ]
 }
 
-/** The words of which some spelling is in the text. */
+/** Returns the words that the text contains in some encoding. */
 export const heard = (words: Iterable<Word>, text: string): Word[] =>
   [...words].filter(word => spellings(word).some(spelling => text.includes(spelling)))
 

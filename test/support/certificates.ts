@@ -3,14 +3,15 @@ import { chmodSync, chownSync, mkdtempSync, rmSync, statSync, writeFileSync } fr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-/** Certificate authorities of our own, and what they sign, made by openssl. */
+/** Test certificate authorities and the certificates they sign, made with openssl. */
 
 export interface Authority {
-  /** The file of its certificate. */
+  /** The path of its certificate. */
   file: string
   /**
-   * A certificate and its key as files, for hosts in the spelling of openssl: `DNS:db.test`, `IP:127.0.0.1`. They belong to
-   * the owner of `folder` alone.
+   * Creates certificate and key files for hosts in the notation of openssl: `DNS:db.test`, `IP:127.0.0.1`. They get
+   * the owner of
+   * `folder`, and only that user can read the key.
    */
   sign(name: string, hosts: string[], folder: string): { cert: string; key: string }
   remove(): void

@@ -12,7 +12,7 @@ export const findChromium = () => findProgram('chromium')
 export type Chromium = Awaited<ReturnType<typeof startChromium>>
 export type Page = Awaited<ReturnType<Chromium['open']>>
 
-/** A real browser without a window, spoken to in its own protocol (CDP), in a folder of its own. */
+/** A real headless browser with its own profile folder, controlled over its DevTools protocol (CDP). */
 export async function startChromium() {
   const profile = await mkdtemp(join(tmpdir(), 'assay-chromium-'))
   const child = spawn(findChromium()!, [...OPTIONS, `--user-data-dir=${profile}`], {
@@ -20,7 +20,7 @@ export async function startChromium() {
   })
   const link = await connected(await addressOf(child))
 
-  /** A page of its own, `width` pixels wide. Answers once `ready`, an expression, holds in it. */
+  /** Opens a page in its own context, `width` pixels wide. Resolves once the expression `ready` is true in it. */
   async function open(url: string, width: number, ready: string) {
     const { browserContextId } = await link.call('Target.createBrowserContext')
     const { targetId } = await link.call('Target.createTarget', { url: 'about:blank', browserContextId })
@@ -76,11 +76,11 @@ const OPTIONS = [
   '--disable-gpu',
   '--disable-dev-shm-usage',
   '--no-first-run',
-  // It asks nobody but who is tested.
+  // Connects only to the server under test.
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
-  // As root, in a container, it has no other way.
+  // Chromium's sandbox cannot run as root in a container.
   ...(process.getuid?.() === 0 ? ['--no-sandbox'] : []),
 ]
 
@@ -100,7 +100,7 @@ interface Message {
   id?: number
   sessionId?: string
   method?: string
-  // biome-ignore lint/suspicious/noExplicitAny: what a method answers is in the protocol's description.
+  // biome-ignore lint/suspicious/noExplicitAny: the protocol documents what each method returns.
   params: any
   // biome-ignore lint/suspicious/noExplicitAny: as above.
   result?: any
@@ -138,7 +138,7 @@ async function connected(address: string) {
   return { call, heardBy, close: () => socket.close() }
 }
 
-/** What the browser logged, the page's console, and what was thrown. */
+/** Browser log entries, the page's console and uncaught exceptions. */
 const complaintsOf = (heard: Message[]): string[] =>
   heard.flatMap(({ method, params }) => {
     if (method === 'Log.entryAdded') return [`${params.entry.text} ${params.entry.url ?? ''}`]

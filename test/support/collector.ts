@@ -7,7 +7,7 @@ import type { Settings } from './process.ts'
 
 const SDK = join(import.meta.dirname, '../../deploy/opentelemetry/traces.mjs')
 
-/** As OTLP has it, in JSON. */
+/** A span in OTLP's JSON encoding. */
 export interface Sent {
   traceId: string
   spanId: string
@@ -16,7 +16,7 @@ export interface Sent {
   attributes: { key: string; value: object }[]
 }
 
-/** Whom an SDK tells. `silent`: it takes what it is sent and never answers. Closed when the test ends. */
+/** A collector for an SDK. `silent`: it accepts requests and never answers. Closed when the test ends. */
 export async function startCollector({ silent = false } = {}) {
   const spans: Sent[] = []
   const resources: Sent['attributes'][] = []
@@ -38,13 +38,13 @@ export async function startCollector({ silent = false } = {}) {
     server.close()
   })
   const { port } = server.address() as AddressInfo
-  /** The one flag, and where to. */
+  /** The settings that load the SDK and send its spans to this collector. */
   const settings: Settings = {
     NODE_OPTIONS: `--import ${SDK}`,
     OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}`,
     OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json',
   }
-  /** Of the processes that told. */
+  /** The process ids that have reported. */
   const pids = () => {
     const found = resources.flatMap(attributes => attributes.filter(({ key }) => key === 'process.pid'))
     return [...new Set(found.map(({ value }) => Number((value as { intValue: number }).intValue)))]

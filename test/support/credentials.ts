@@ -1,6 +1,6 @@
 import { bearer, type Customer, type Replica } from './world.ts'
 
-/** A further API key of the customer, as it makes one itself once it has logged in. */
+/** Creates another API key for the customer, with the customer's own login. */
 export async function apiKeyOf(
   replica: Replica,
   customer: Customer,

@@ -5,29 +5,30 @@ import { type Database, open } from '../../db/client.ts'
 import { migratePostgres } from '../../db/migrate.ts'
 
 /**
- * Databases as production has them: one role migrates and another serves, neither is a superuser, and both have a password.
- * Whether the server asks for it is up to its pg_hba.conf; the one that CI starts does.
+ * Databases with the roles of production: one migrates, another serves, neither is a superuser, and both have a
+ * password.
+ * The server's pg_hba.conf decides whether the password is required; the server in CI requires it.
  */
 
 export interface TestDatabase {
   /** The database as Assay opens it, with the role that serves. */
   db: Database
-  /** A superuser's connections, for changes that a test makes behind Assay's back. The same as `db` when embedded. */
+  /** A superuser's connections, for changes that bypass Assay. The same as `db` when embedded. */
   admin: Pick<Database, 'query'>
-  /** Undefined: embedded. */
+  /** Undefined if embedded. */
   url: string | undefined
   drop(): Promise<void>
 }
 
-/** The migrated databases that a run of the suite begins with. */
+/** The migrated databases that the suite prepares once per run. */
 export interface Templates {
-  /** A DATA_DIR that no server has started on: an embedded database, a master key and an operator token. */
+  /** A DATA_DIR that no server has used yet: an embedded database, a master key and an operator token. */
   embeddedTemplate: string
   /** The URL of a database on the server of `databaseUrl`, without connections. */
   postgresTemplate: string
 }
 
-/** A copy of one of the templates: an embedded database in a folder of its own, or a new database on the server at `serverUrl`. */
+/** Copies a template: an embedded database to its own folder, or a new database on the server at `serverUrl`. */
 export async function makeDatabase(serverUrl: string, templates: Templates): Promise<TestDatabase> {
   if (serverUrl === '') return copyEmbedded(templates.embeddedTemplate)
   const { url, drop } = await createDatabase(serverUrl, templates.postgresTemplate)
@@ -60,15 +61,15 @@ async function copyEmbedded(template: string): Promise<TestDatabase> {
 }
 
 export interface CreatedDatabase {
-  /** It names the role that serves. */
+  /** The URL with the serving role. */
   url: string
-  /** It names the role that migrates, and goes past the pooler if there is one. */
+  /** The URL with the migrating role, bypassing the pooler if there is one. */
   migrateUrl: string
   drop(): Promise<void>
 }
 
 /**
- * A migrated database with a name that no other worker has, or a copy of one that nobody is connected to. `serverUrl` is a
+ * A migrated database with a name unique among the workers, or a copy of one without connections. `serverUrl` is a
  * superuser's.
  */
 export async function createDatabase(serverUrl: string, copyOf?: string): Promise<CreatedDatabase> {
@@ -78,23 +79,23 @@ export async function createDatabase(serverUrl: string, copyOf?: string): Promis
   return created
 }
 
-/** As deploy/postgres/roles.sql leaves a database, before the first migration. */
+/** Creates a database as deploy/postgres/roles.sql does, without migrations. */
 export async function createEmptyDatabase(serverUrl: string): Promise<CreatedDatabase> {
   const created = await create(serverUrl)
   await runRolesSql(created.migrateUrl)
   return created
 }
 
-/** deploy/postgres/roles.sql, with the names that tests have for the roles. */
+/** deploy/postgres/roles.sql with the tests' role names. */
 export const runRolesSql = (url: string) => administer(asAdmin(url), ROLES_SQL)
 
-/** As the server's administrator makes one, with `create database NAME ...options`. */
+/** Creates a database as the server's administrator: `create database NAME ...options`. */
 async function create(serverUrl: string, options = ''): Promise<CreatedDatabase> {
   const name = `assay_test_${process.pid}_${Math.random().toString(36).slice(2, 10)}`
   administrators.set(hostOf(serverUrl)!, serverUrl)
   await administer(serverUrl, `create database ${name}${options}`)
   const pooler = hostOf(serverUrl) === hostOf(process.env.TEST_DATABASE_URL) && process.env.TEST_POOLER
-  // What its users have to set behind a pooler, where Assay can't.
+  // Settings that users of a pooler must set themselves, because Assay can't set them through it.
   if (pooler) await administer(serverUrl, `alter database ${name} set statement_timeout = '4500ms'`)
   const at = (role: string) =>
     changed(serverUrl, { pathname: `/${name}`, username: role, password: encodeURIComponent(PASSWORD) })
@@ -107,10 +108,13 @@ async function create(serverUrl: string, options = ''): Promise<CreatedDatabase>
 
 export const MIGRATES = 'assay_test_migrate'
 export const SERVES = 'assay_test_serve'
-/** Each of its special characters has to be encoded in a URL. */
+/** Each special character of this password must be encoded in a URL. */
 export const PASSWORD = 's3cret/p@ss:w%rd?#1'
 
-/** Safe to run by several workers at once, which share the roles: only superusers run it, who needn't be members of them. */
+/**
+ * Several workers may run this at once; they share the roles. Only superusers run it, so they need no membership in
+ * them.
+ */
 const ROLES_SQL = readFileSync(join(import.meta.dirname, '../../deploy/postgres/roles.sql'), 'utf8')
   .replaceAll('assay_migrate', MIGRATES)
   .replaceAll('assay_serve', SERVES)
@@ -122,20 +126,20 @@ function makeRole(role: string): string {
     exception when duplicate_object or unique_violation then null; end $$;`
 }
 
-/** The superuser's URL of each server on which databases were made, by host. */
+/** The superuser's URL of each server that has test databases, by host. */
 const administrators = new Map<string, string>()
 
-/** The same database as its server's superuser, past the pooler if there is one. */
+/** The same database as its server's superuser, bypassing the pooler if there is one. */
 export function asAdmin(url: string): string {
   const straight = direct(url)
   const { username, password } = new URL(administrators.get(hostOf(straight)!)!)
   return changed(straight, { username, password })
 }
 
-/** A superuser's connection of the test's own, past the pooler if there is one. It is for the test to end. */
+/** A superuser's connection for one test, bypassing the pooler if there is one. The test must close it. */
 export const control = (url: string) => postgres(asAdmin(url), { max: 1, onnotice: () => {} })
 
-/** Past the pooler of `npm run test:pooler`, if there is one. */
+/** The URL that bypasses the pooler of `npm run test:pooler`, if there is one. */
 export const direct = (url: string) =>
   hostOf(url) === process.env.TEST_POOLER
     ? changed(url, { host: hostOf(process.env.TEST_DATABASE_URL)! })
@@ -144,7 +148,7 @@ export const direct = (url: string) =>
 const hostOf = (url: string | undefined) => (url ? new URL(url).host : undefined)
 const nameOf = (url: string) => new URL(url).pathname.slice(1)
 
-/** The URL with other parts, already encoded. */
+/** Replaces parts of the URL; the new parts are already encoded. */
 export const changed = (
   url: string,
   parts: Partial<Record<'host' | 'pathname' | 'username' | 'password', string>>,

@@ -4,7 +4,10 @@ import { once } from 'node:events'
 const ADDRESS_RECORD = 1
 const TTL_SECONDS = 1
 
-/** A DNS server on loopback that says of every name that it is at one address. `move()` without one: no such name. */
+/**
+ * A DNS server on loopback that resolves every name to one address. After `move()` without an address, no name
+ * exists.
+ */
 export async function startDns(first: string) {
   let address: string | undefined = first
   const socket = createSocket('udp4')
@@ -17,7 +20,7 @@ export async function startDns(first: string) {
   return { port: socket.address().port, move, stop: async () => void socket.close() }
 }
 
-/** RFC 1035 4.1: the header, the question again, and one record that points at its name. */
+/** RFC 1035 4.1: the header, the question, and one answer record whose name points to the question. */
 function answerTo(query: Buffer, address: string | undefined): Buffer {
   const end = endOfQuestion(query)
   const isAsked = query.readUInt16BE(end - 4) === ADDRESS_RECORD
@@ -30,7 +33,7 @@ function answerTo(query: Buffer, address: string | undefined): Buffer {
   return Buffer.concat([header, query.subarray(12, end), Buffer.from(header.readUInt16BE(6) ? record : [])])
 }
 
-/** A name is a list of labels, each with its length before it, and ends with an empty one. Type and class follow. */
+/** A name is a list of length-prefixed labels and ends with an empty one. Type and class follow. */
 function endOfQuestion(query: Buffer): number {
   let at = 12
   while (query[at] !== 0) at += query[at]! + 1

@@ -6,13 +6,17 @@ import { logLines, type Running, type Settings, startAssay, stopAll, until } fro
 import { exchange } from './wire.ts'
 import { ADMIN_TOKEN, basic, READER, SERVICE } from './world.ts'
 
-/** Clients that leave at each byte, against a server in a process of its own. The same tests for each way to run it. */
+/**
+ * Clients that leave at each byte of the exchange with a server in another process. Every way to run the server uses
+ * these
+ * tests.
+ */
 
 const TOGETHER = 48
-/** Of an answer, a client reads as many bytes as each of so many equal steps has. */
+/** How many steps an answer is divided into; a client leaves after each of them. */
 const STEPS = 12
 
-/** One that a client sends word for word, and how its whole answer begins. */
+/** The exact bytes of a request and the status of its complete answer. */
 interface Sent {
   bytes: string
   status: number
@@ -21,7 +25,7 @@ interface Sent {
 const head = (first: string, headers: Record<string, string>) =>
   `${[`${first} HTTP/1.1`, ...Object.entries({ Host: 'a', ...headers }).map(pair => pair.join(': '))].join('\r\n')}\r\n\r\n`
 
-/** A request, after which the server closes the connection. */
+/** A request with `Connection: close`. */
 const request = (first: string, headers: Record<string, string> = {}, body = '') =>
   head(first, {
     Connection: 'close',
@@ -33,7 +37,7 @@ const bearer = (token: string) => ({ Authorization: `Bearer ${token}` })
 const asForm = { 'Content-Type': 'application/x-www-form-urlencoded' }
 const asJson = { 'Content-Type': 'application/json' }
 
-/** Replaced by another address in each request, of the same length: logins and signups from one address are limited. */
+/** Replaced by a different address of the same length in each request: logins and signups per address are limited. */
 const FROM = 'CLIENT-ADDRESS'
 const from = { 'X-Forwarded-For': FROM }
 const octet = () => randomInt(100, 256)
@@ -139,7 +143,7 @@ const NAMES = [
   'GET /verify that is strict',
 ]
 
-/** `settings`: where the server's data is. `fill`: adds events to the audit, so that an export has several pages. */
+/** `settings`: where the server's data is. `fill`: adds audit events, so that an export has several pages. */
 export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Promise<unknown>) {
   let assay: Running
   let routes: Record<string, Sent>
@@ -167,7 +171,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
   const noCallIsUnderWay = () =>
     until('no call is under way', async () => (await metric(assay, 'assay_database_calls')) === 0)
 
-  test.each(NAMES)('%s: clients that leave at each byte of it', async name => {
+  test.each(NAMES)('%s: clients leave at each byte of the request', async name => {
     const { bytes } = routes[name]!
     const sent = fromAnywhere(bytes)
     const lengths = Array.from({ length: sent.length + 1 }, (_, k) => k)
@@ -180,7 +184,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     await lives()
   })
 
-  test.each(NAMES)('%s: clients that leave at each part of the answer', async name => {
+  test.each(NAMES)('%s: clients leave at each part of the answer', async name => {
     const { bytes, status } = routes[name]!
     const whole = await exchange(assay.port, fromAnywhere(bytes))
     expect(whole.slice(0, 12)).toMatch(new RegExp(`^HTTP/1.1 ${status}`))
@@ -194,10 +198,10 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     await lives()
   })
 
-  /** Their answers are sent piece by piece, and end when Node learns that the client has stopped sending. */
+  /** Streamed answers are sent in pieces, and end when Node learns that the client has stopped sending. */
   const STREAMED = NAMES.filter(name => name.includes('export'))
 
-  test.each(STREAMED)('%s: clients that have stopped sending', async name => {
+  test.each(STREAMED)('%s: clients stop sending', async name => {
     await atMost(
       TOGETHER,
       Array.from({ length: TOGETHER }, () => () => sendAndHalfClose(assay.port, routes[name]!.bytes)),
@@ -206,7 +210,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
   })
 
   test.each(NAMES.filter(name => !STREAMED.includes(name)))(
-    '%s: a client that has stopped sending gets a whole answer or none',
+    '%s: a client that stops sending gets a complete answer or none',
     async name => {
       const received = await sendAndHalfClose(assay.port, fromAnywhere(routes[name]!.bytes))
       expect(received.replace(CONTINUE, '')).toSatisfy(isWholeOrNothing)
@@ -214,7 +218,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     },
   )
 
-  test('an export by a client that leaves at once, in the bytes that once ended the process', async () => {
+  test('an export that the client abandons at once, with the bytes that once crashed the process', async () => {
     const example = `GET /admin/audit/export HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${READER}\r\n\r\nx\r\n\r\n`
     for (let time = 0; time < 5; time++) {
       expect(await exchange(assay.port, example)).toMatch(
@@ -224,7 +228,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     }
   })
 
-  test('a client that resets its connection before it is accepted does nothing, for it has no address', async () => {
+  test('a client that resets its connection before it is accepted has no effect, because it has no address', async () => {
     const { account } = await signUp(assay)
     const act = request('DELETE /api/sessions', bearer(account))
     process.kill(assay.pid, 'SIGSTOP')
@@ -238,7 +242,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     expect((await ask(assay, '/api/auth/me', { token: account })).status).toBe(200)
   })
 
-  test('afterwards no call is under way, nothing was logged but the answers, and a drain waits for nobody', async () => {
+  test('afterwards no call is running, only answers were logged, and a drain finishes at once', async () => {
     await noCallIsUnderWay()
     expect(logLines(assay).filter(({ level, msg }) => level >= 40 && !/new installation/.test(msg))).toEqual(
       [],
@@ -252,7 +256,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
 
 const CONTINUE = 'HTTP/1.1 100 Continue\r\n\r\n'
 
-/** Whether it is empty, or an answer with all of its body. */
+/** True if the text is empty or a complete answer. */
 function isWholeOrNothing(received: string): boolean {
   const [, head = '', body = ''] = /^(HTTP.*?\r\n)\r\n(.*)$/s.exec(received) ?? []
   const length = Number(/^Content-Length: (\d+)\r$/im.exec(head)?.[1] ?? Number.NaN)

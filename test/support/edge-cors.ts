@@ -5,11 +5,11 @@ import { freePort } from './port.ts'
 import { exchange } from './raw.ts'
 import { type Customer, makeWorld, type Replica, type World } from './world.ts'
 
-/** What every gateway must hold for pages of another origin, with the one that its shipped files list. */
+/** What every gateway must guarantee for pages of other origins, with the one origin that its shipped files list. */
 
 const LISTED = 'https://app.example.com'
 
-/** Some of these resemble the listed one, and one has a space at which a rule could be split. */
+/** Origins that are not listed. Some resemble the listed one, and one has a space at which a rule might split it. */
 const UNLISTED = [
   'null',
   '*',
@@ -36,7 +36,7 @@ const preflight = (origin: string, method = 'PUT', ...more: string[]) => [
 
 const items = (header: string | null) => (header ?? '').split(/, */).sort()
 
-/** A backend that permits all origins, as many do, and that answers each method with the same. */
+/** A backend that allows all origins, as many do, and gives every method the same answer. */
 const permissive = () =>
   startListener((_, response) => {
     response
@@ -51,7 +51,7 @@ export function holdsCors(
   isThere: () => string | undefined,
   start: (addresses: Addresses) => Promise<Gateway>,
 ) {
-  describe.skipIf(!isThere())(`${name} and pages of another origin (skipped where there is none)`, () => {
+  describe.skipIf(!isThere())(`${name} and pages of another origin (skipped if not installed)`, () => {
     let world: World
     let assay: Replica
     let customer: Customer
@@ -80,7 +80,7 @@ export function holdsCors(
       return started
     }
 
-    /** An answer to a request that is sent as it stands: `fetch` would not send these headers. */
+    /** Sends the headers unchanged, which `fetch` would refuse, and returns the answer. */
     async function send(method: string, path: string, headers: string[], at = gateway) {
       const lines = [`${method} ${path} HTTP/1.1`, 'Host: gateway.test', 'Connection: close', ...headers]
       const [head = ''] = (await exchange(at.port, `${lines.join('\r\n')}\r\n\r\n`, 5_000))
@@ -94,7 +94,7 @@ export function holdsCors(
       return { status: Number(first.split(' ')[1]), headers: new Headers(pairs as [string, string][]) }
     }
 
-    test('a preflight of a listed origin is answered by the gateway, and reaches nobody', async () => {
+    test('the gateway answers a preflight of a listed origin and forwards nothing', async () => {
       const sockets = server.accepted()
       for (const path of PATHS) {
         const { status, headers } = await send('OPTIONS', path, preflight(LISTED))
@@ -118,7 +118,7 @@ export function holdsCors(
       expect(server.accepted() - sockets).toBeLessThan(3)
     })
 
-    test('a preflight with a token reaches nobody either', async () => {
+    test('a preflight with a token is not forwarded either', async () => {
       for (const sent of [token, 'nonsense']) {
         const headers = preflight(LISTED, 'GET', `Authorization: Bearer ${sent}`, 'X-Auth-Subject: forged')
         expect((await send('OPTIONS', '/reports/', headers)).status).toBe(204)
@@ -137,7 +137,7 @@ export function holdsCors(
       expect(backend.heard).toEqual([])
     })
 
-    test('Assay is asked about OPTIONS that is no preflight, and about a method that is not OPTIONS', async () => {
+    test('the gateway asks Assay about OPTIONS that is no preflight, and about other methods with preflight headers', async () => {
       const origin = [`Origin: ${LISTED}`]
       expect((await send('OPTIONS', '/', origin)).status).toBe(401)
       expect((await send('OPTIONS', '/', [...origin, 'Access-Control-Request-Method:'])).status).toBe(401)
@@ -151,7 +151,7 @@ export function holdsCors(
       expect(backend.heard.map(({ headers }) => headers['x-auth-subject'])).toEqual(['ann'])
     })
 
-    test('a page of a listed origin may read every answer, and what the backend permits counts for nothing', async () => {
+    test('a page of a listed origin may read every answer, and the backend’s own CORS headers are ignored', async () => {
       const down = await gatewayTo(await freePort())
       const credential = `Authorization: Bearer ${token}`
       const answers = [

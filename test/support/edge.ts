@@ -11,8 +11,9 @@ import { exchange } from './raw.ts'
 import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from './world.ts'
 
 /**
- * What every gateway must hold with its shipped files. They all have the same three parts: /reports/ wants the scope `reports`,
- * /public/ wants nothing, and whatever else wants a valid token.
+ * What every gateway must guarantee with its shipped files. All of them protect the same three areas: /reports/
+ * requires the
+ * scope `reports`, /public/ requires nothing, and every other path requires a valid token.
  */
 
 const MASTER_KEYS = `m1:${randomBytes(32).toString('base64')}`
@@ -20,7 +21,7 @@ const MASTER_KEYS = `m1:${randomBytes(32).toString('base64')}`
 const IDENTITY = ['Customer', 'Subject', 'Scope', 'Audience', 'Session', 'Token-Id', 'Expires', 'Claims']
 const NAMES = IDENTITY.map(name => `X-Auth-${name}`)
 
-/** Of a name, all that some backend reads as that name. */
+/** Variants of a header name that some backend reads as the same name. */
 const SPELLINGS = {
   'as it is': (name: string) => name,
   'in capitals': (name: string) => name.toUpperCase(),
@@ -50,13 +51,13 @@ const request = (path: string, token: string | undefined, ...more: string[]) =>
 
 const statusOf = (text: string) => Number(/^HTTP\/1\.1 (\d{3}) /.exec(text)?.[1])
 
-/** An empty header is none: some gateways send those on. */
+/** Ignores empty headers: some gateways forward those. */
 const identityOf = (headers: IncomingHttpHeaders) =>
   Object.fromEntries(
     Object.entries(headers).filter(([name, value]) => name.startsWith('x-auth-') && value !== ''),
   )
 
-/** Names of what the client forged and a backend might read, however it is spelled. */
+/** Forged header names that a backend might read, in any variant. */
 const forgedIn = ({ raw }: Heard) =>
   raw.filter(
     (name, index) =>
@@ -68,7 +69,7 @@ export function holdsTheEdge(
   isThere: () => string | undefined,
   start: (addresses: Addresses) => Promise<Gateway>,
 ) {
-  describe.skipIf(!isThere())(`${name} with the shipped files (skipped where there is none)`, () => {
+  describe.skipIf(!isThere())(`${name} with the shipped files (skipped if not installed)`, () => {
     let world: World
     let assay: Replica
     let customer: Customer
@@ -110,12 +111,12 @@ export function holdsTheEdge(
       return response
     }
 
-    /** A request that is sent as it stands. */
+    /** Sends a request byte for byte and returns the status. */
     async function send(bytes: string, at = gateway, deadline = 1_000) {
       return statusOf((await exchange(at.port, bytes, deadline)).text())
     }
 
-    test('a valid token gets through with whose it is, and ends there', async () => {
+    test('a valid token is accepted: the backend gets its identity headers, but not the token', async () => {
       const session = await customer.session({
         subject: 'ann',
         audience: 'shop',
@@ -140,7 +141,7 @@ export function holdsTheEdge(
       expect(heard!.headers['x-request-id']).toMatch(/^[0-9a-f-]{32,36}$/)
     })
 
-    test('without a token, and with a bad one, it is 401 with the challenge', async () => {
+    test('a missing or bad token is 401 with the challenge', async () => {
       const without = await get('/', { headers: {} })
       expect(without.status).toBe(401)
       expect(without.headers.get('www-authenticate')).toMatch(/^Bearer/)
@@ -153,7 +154,7 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
     })
 
-    test('a token that lacks the scope is 403 with the challenge, which names the scope', async () => {
+    test('a token without the scope is 403 with a challenge that names the scope', async () => {
       const { status, headers } = await get('/reports/')
       expect(status).toBe(403)
       expect(headers.get('www-authenticate')).toContain('error="insufficient_scope"')
@@ -161,7 +162,7 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
     })
 
-    test('whatever the method, no token is 401', async () => {
+    test('a missing token is 401 for every method', async () => {
       for (const method of ['HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'FETCH'])
         expect((await get('/', { method, headers: {} })).status).toBe(401)
       const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='
@@ -170,13 +171,13 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
     })
 
-    test('a revoked token is refused at the next request: no answer is remembered', async () => {
+    test('a revoked token is refused on the next request: no answer is cached', async () => {
       expect((await get('/')).status).toBe(200)
       await assay.postForm('/revoke', { token }, bearer(customer.apiKey))
       expect((await get('/')).status).toBe(401)
     })
 
-    test('H41 CVE-2026-34457 no identity of the client reaches the backend, however it is spelled', async () => {
+    test('H41 CVE-2026-34457 no identity header of the client reaches the backend in any spelling', async () => {
       const spellings = Object.values(SPELLINGS).map(spell => NAMES.map(name => `${spell(name)}: forged`))
       const twice = NAMES.flatMap(name => [`${name}: forged`, `${name}: forged`])
       const rule = ['X-Assay-Require: forged']
@@ -195,7 +196,7 @@ export function holdsTheEdge(
       expect([...new Set(subjects)].sort()).toEqual(['/ ann', '/public/ '])
     })
 
-    test('H41 no client takes a name tag off by naming it in Connection', async () => {
+    test('H41 a client cannot remove an identity header by naming it in Connection', async () => {
       const hop = NAMES.join(', ')
       await send(request('/', token).replace('Connection: close', `Connection: close, ${hop}`))
       await send(request('/', token, `Connection: ${hop}`))
@@ -203,7 +204,7 @@ export function holdsTheEdge(
       for (const { headers } of backend.heard) expect(headers['x-auth-customer']).toBe(customer.id)
     })
 
-    test('H41 of what Assay decides by, it hears the client’s token and nothing else of the client', async () => {
+    test('H41 Assay gets the client’s token and no other input of the client to decide by', async () => {
       const inPlace = await listener((_, response) => response.end())
       const asking = await gatewayTo(inPlace.port)
       const names = [...NAMES, 'X-Assay-Require', 'X-Consistency', 'X-Forwarded-For', 'X-Forwarded-Uri']
@@ -222,7 +223,7 @@ export function holdsTheEdge(
       expect(question!.size).toBe(0)
     })
 
-    test('two Authorization headers are no token, or the one that was asked about', async () => {
+    test('two Authorization headers are refused, or one of them is verified; neither reaches the backend', async () => {
       const other = await (await assay.signUp()).issue({})
       const tokens = [token, other.json.access_token, 'nonsense']
       for (const first of tokens)
@@ -233,7 +234,7 @@ export function holdsTheEdge(
       for (const { headers } of backend.heard) expect(headers.authorization).toBeUndefined()
     })
 
-    test('H56 the client sets no rule, neither to open nor to close', async () => {
+    test('H56 the client cannot set a verify rule, neither a weaker nor a stricter one', async () => {
       const ruled = (rule: string) => ({ headers: { ...bearer(token), 'X-Assay-Require': rule } })
       expect((await get('/reports/?scope=read', ruled('scope=read'))).status).toBe(403)
       expect((await get('/?scope=write&scpoe=x', ruled('scope=write'))).status).toBe(200)
@@ -241,7 +242,7 @@ export function holdsTheEdge(
       expect(backend.heard[0]!.headers).not.toHaveProperty('x-assay-require')
     })
 
-    test('H41 no header tells the backend another path', async () => {
+    test('H41 no header makes the backend see another path', async () => {
       const names = [
         'X-Original-URL',
         'X-Rewrite-URL',
@@ -265,7 +266,7 @@ export function holdsTheEdge(
       }
     })
 
-    test('H41 CVE-2026-76835 no header tells the gateway another path or method', async () => {
+    test('H41 CVE-2026-76835 no header makes the gateway see another path or method', async () => {
       const names = [
         'X-Original-URL',
         'X-Original-URI',
@@ -282,7 +283,9 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
     })
 
-    /** The statuses of these targets, by target, asked without a token and with one that lacks the scope `reports`. */
+    /**
+     * Sends each target without a token and with one that lacks the scope `reports`; returns the statuses by target.
+     */
     async function sendAll(targets: string[]) {
       const statuses = new Map<string, number[]>()
       const sendOne = (target: string, sent?: string) => send(request(target, sent), gateway, 10_000)
@@ -295,7 +298,7 @@ export function holdsTheEdge(
       return statuses
     }
 
-    test('H41 H60 no spelling of a path leads around its rule, however the backend reads it', async () => {
+    test('H41 H60 no spelling of a path bypasses its rule, however the backend reads it', async () => {
       const usual = await sendAll(['/public/x', '/reports/x'])
       expect(usual).toEqual(
         new Map([
@@ -304,7 +307,7 @@ export function holdsTheEdge(
         ]),
       )
       await sendAll(TARGETS)
-      // No target names /books or /admin without a letter that folds to k or i.
+      // No target spells /books or /admin without a letter that folds to k or i.
       const wrong = backend.heard.flatMap(({ path, headers }) => {
         const isPublic = !headers['x-auth-customer']
         return Object.entries(READINGS)
@@ -317,7 +320,7 @@ export function holdsTheEdge(
       expect(wrong).toEqual([])
     })
 
-    test('H41 H60 a path that can be read in two ways is 400, and no other is', async () => {
+    test('H41 H60 a path that can be read in two ways is 400, and no other path is', async () => {
       for (const [target, statuses] of await sendAll(AMBIGUOUS))
         expect({ target, statuses }).toEqual({ target, statuses: [400, 400] })
       expect(backend.heard).toEqual([])
@@ -325,7 +328,7 @@ export function holdsTheEdge(
       expect(backend.heard.map(({ path }) => path)).toEqual(UNAMBIGUOUS)
     })
 
-    test('H60 a letter that folds to ASCII is 400 in a path, also where it is not encoded', async () => {
+    test('H60 a letter that folds to ASCII is 400 in a path, even unencoded', async () => {
       const bytes = await startByteListener()
       onTestFinished(bytes.stop)
       const { port, stop } = await start({ assay: [server.port], backend: bytes.port })
@@ -337,7 +340,7 @@ export function holdsTheEdge(
       expect(bytes.heard.map(line => line.split(' ')[1])).toEqual(['/public/x'])
     })
 
-    test('H60 a path with parameters is 400, and a query may have what it likes', async () => {
+    test('H60 a path with parameters is 400; a query may contain anything', async () => {
       for (const [target, statuses] of await sendAll(WITH_PARAMETERS))
         expect({ target, statuses }).toEqual({ target, statuses: [400, 400] })
       expect(backend.heard).toEqual([])
@@ -345,7 +348,7 @@ export function holdsTheEdge(
         expect(await send(request(`/public/x?${query}`, undefined))).toBe(200)
     })
 
-    test('H60 the backend gets a path and never an absolute URL', async () => {
+    test('H60 the backend gets a path, never an absolute URL', async () => {
       const path = `/public/x?a=[::1]&b=http://c?d%20e&f="{g}"|\`^<h>&i=${'j'.repeat(7_000)}`
       for (const authority of ['gateway.test', 'gateway.test:80', '[::1]', '[::1]:80']) {
         const absolute = request(`http://${authority}${path}`, undefined)
@@ -356,7 +359,7 @@ export function holdsTheEdge(
       expect(backend.heard.map(heard => heard.path).filter(heard => !heard.startsWith('/'))).toEqual([])
     })
 
-    test('H60 no host that ends early as part of a URL reaches the backend', async () => {
+    test('H60 no Host header with a URL delimiter reaches the backend', async () => {
       for (const sign of ['?', '#', '\\', '/', '@'])
         for (const host of [`gateway.test${sign}`, `gateway.test${sign}x`, `gateway.test:80${sign}`])
           for (const usual of [request('/public/x', undefined), request('/', token)])
@@ -371,14 +374,14 @@ export function holdsTheEdge(
       expect(backend.heard.map(({ path }) => path)).toEqual(['/a%20b/%C3%BC?c=%2F..%2F%5C'])
     })
 
-    test('a body goes to the backend, whatever its length, and a denied one nowhere', async () => {
+    test('a body of any length reaches the backend, and the body of a denied request does not', async () => {
       const post = { method: 'POST', body: 'x'.repeat(100_000) }
       expect((await get('/', { ...post, headers: bearer(token) })).status).toBe(200)
       expect((await get('/', { ...post, headers: bearer('nonsense') })).status).toBe(401)
       expect(backend.heard.map(({ size }) => size)).toEqual([100_000])
     })
 
-    test('H41 no client leaves HTTP/1 on its way to the backend, but for a websocket', async () => {
+    test('H41 a client can upgrade its connection to the backend only to a websocket', async () => {
       const upgrades = [
         ['h2c'],
         ['h2c', 'websocket'],
@@ -404,13 +407,13 @@ export function holdsTheEdge(
       }
     })
 
-    test('H41 what follows a body is no header', async () => {
+    test('H41 a trailer does not become a header', async () => {
       const chunked = request('/', token, 'Transfer-Encoding: chunked', 'Trailer: X-Auth-Subject')
       await send(`${chunked.replace('GET', 'POST')}3\r\nabc\r\n0\r\nX-Auth-Subject: forged\r\n\r\n`)
       for (const { headers } of backend.heard) expect(headers['x-auth-subject']).toBe('ann')
     })
 
-    test('H40 the largest identity there can be gets through whole, or not at all', async () => {
+    test('H40 the largest identity reaches the backend complete, or the request is refused', async () => {
       const claims = { note: 'n'.repeat(1_900) }
       token = await issue({ scope: 'read', claims })
       for (const size of [0, 4_000, 8_000, 10_000, 12_000, 14_000]) {
@@ -425,13 +428,13 @@ export function holdsTheEdge(
       }
     })
 
-    test('H40 a subject that reads like a variable of the gateway stays as it is', async () => {
+    test('H40 a subject that looks like a gateway variable is not expanded', async () => {
       const subject = '{env.HOME}{http.request.host}$host$HOME{http.request.header.Host}'
       await get('/', { headers: bearer(await issue({ subject })) })
       expect(backend.heard.map(({ headers }) => headers['x-auth-subject'])).toEqual([subject])
     })
 
-    test('H42 the account is Assay’s own to guard, and is told where its client is', async () => {
+    test('H42 account requests are authenticated by Assay itself, which gets the client’s address', async () => {
       expect((await get('/api/auth/me', { headers: bearer(customer.accessToken) })).status).toBe(200)
       expect((await get('/api/keys')).status).toBe(403)
       const inPlace = await listener((_, response) => response.end())
@@ -443,7 +446,7 @@ export function holdsTheEdge(
       ])
     })
 
-    test('among many at a time each is answered as itself', async () => {
+    test('concurrent requests each get their own identity', async () => {
       const customers = [customer, await assay.signUp(), await assay.signUp()]
       const callers = await Promise.all(
         Array.from({ length: 60 }, async (_, index) => {
@@ -455,7 +458,8 @@ export function holdsTheEdge(
           return { path: `/${index}`, id: one.id, subject: `subject-${index}`, good, sent }
         }),
       )
-      // Assay runs in this process, which had no time to answer health checks while it issued: the gateway may have passed it over.
+      // Assay runs in this process and could not answer health checks while it issued, so the gateway may consider it
+      // down.
       const refused = async () => (await get('/', { headers: bearer('nonsense') })).status
       await expect.poll(refused, { timeout: 10_000 }).toBe(401)
       const asked = await Promise.all(
@@ -471,14 +475,14 @@ export function holdsTheEdge(
         if (good) expect(heard.get(path)).toMatchObject({ 'x-auth-customer': id, 'x-auth-subject': subject })
     })
 
-    test('a hundred requests in turn take few connections to Assay', async () => {
+    test('a hundred requests in a row use few connections to Assay', async () => {
       const before = server.accepted()
       for (let i = 0; i < 100; i++) await get('/', { headers: bearer(i % 2 ? token : 'nonsense') })
-      // One, and those of health checks.
+      // One for the requests, and those of health checks.
       expect(server.accepted() - before).toBeLessThan(15)
     })
 
-    test('H29 while Assay is down it is 503 with Retry-After, and nothing reaches the backend', async () => {
+    test('H29 while Assay is down the gateway answers 503 with Retry-After and forwards nothing', async () => {
       const alone = await gatewayTo(await freePort())
       for (let i = 0; i < 5; i++)
         for (const headers of [{}, bearer(token)]) {
@@ -490,7 +494,7 @@ export function holdsTheEdge(
       expect((await get('/public/', {}, alone)).status).toBe(200)
     })
 
-    test('H29 while Assay hangs it is 503 within seconds', async () => {
+    test('H29 while Assay hangs the gateway answers 503 within seconds', async () => {
       const silent = await listener(() => {})
       const waiting = await gatewayTo(silent.port)
       const asked = performance.now()
@@ -499,8 +503,8 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
     })
 
-    test('nothing but a 200 opens, whatever answers in Assay’s place', async () => {
-      // auth_request takes every 2xx for a yes.
+    test('only a 200 allows a request, whatever answers in place of Assay', async () => {
+      // auth_request accepts every 2xx.
       const strange = name === 'nginx' ? [] : [200, 204, 206]
       for (const status of [...strange, 301, 302, 400, 404, 429, 500, 502, 503, 504]) {
         const inPlace = await listener((_, response) => {
@@ -514,19 +518,19 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
     })
 
-    test('a backend that is down is not taken for Assay, which said yes', async () => {
+    test('an unreachable backend is not mistaken for an unreachable Assay', async () => {
       await backend.stop()
       const { status, headers } = await get('/')
       expect([500, 502, 503, 504]).toContain(status)
       expect(headers.get('retry-after')).toBeNull()
     })
 
-    test('a replica that is down is passed over for one that is not', async () => {
+    test('the gateway skips a replica that is down', async () => {
       const both = await gatewayTo(await freePort(), server.port)
       for (let i = 0; i < 50; i++) expect((await get('/', {}, both)).status).toBe(200)
     })
 
-    test('H29 a replica that is cut off is 503 with Retry-After, never a no, until it is back', async () => {
+    test('H29 a replica that is cut off is 503 with Retry-After, never a denial, until it is back', async () => {
       const link = await openLink(world.url!)
       const { issuer } = world.config
       const cutOff = await startAssay({
@@ -554,7 +558,7 @@ export function holdsTheEdge(
       const late = new Set<number>()
       for (let i = 0; i < 20; i++) late.add(await status())
       expect([...late]).toEqual([503])
-      // With another replica, a moment's trouble at most.
+      // With a second replica, at most briefly unavailable.
       const inARow = async () => {
         for (let i = 0; i < 20; i++) if ((await get('/', {}, both)).status !== 200) return i
         return 20

@@ -1,6 +1,6 @@
 import type { World } from './world.ts'
 
-/** All that the server keeps, but for the audit, the replicas' own notes, and notes that are written behind: digests by table. */
+/** Digests by table of all stored state except the audit, the replicas' own rows and rows that are written later. */
 export async function everything({ admin }: World): Promise<Record<string, string>> {
   const tables = await admin.query<{ name: string }>(
     `select table_name as name from information_schema.tables
@@ -15,13 +15,13 @@ export async function everything({ admin }: World): Promise<Record<string, strin
   return Object.fromEntries(rows.map(({ name, digest }) => [name, digest]))
 }
 
-/** The audit's newest id. */
+/** The newest audit id. */
 export async function lastEvent({ admin }: World): Promise<number> {
   const [row] = await admin.query<{ id: number }>('select coalesce(max(id), 0) as id from assay.audit_events')
   return row!.id
 }
 
-/** What was audited after it, oldest first. */
+/** The events after that id, oldest first. */
 export const eventsAfter = ({ admin }: World, id: number) =>
   admin.query<{ type: string; detail: string | null }>(
     `select type, customer_id, actor, subject, session_id, token_id, ip, user_agent, detail
@@ -29,7 +29,7 @@ export const eventsAfter = ({ admin }: World, id: number) =>
     [id],
   )
 
-/** Whether the counter stands where the last revocation is. */
+/** Whether the counter equals the position of the last revocation. */
 export async function isBusWhole({ admin }: World): Promise<boolean> {
   const [row] = await admin.query<{ whole: boolean }>(
     'select seq = coalesce((select max(seq) from assay.revocations), 0) as whole from assay.change_feed',

@@ -8,10 +8,13 @@ const DO: Record<How, string> = {
   kill: 'perform pg_terminate_backend(pg_backend_pid())',
 }
 
-/** Notes that are written behind: whenever they come, they are not the act's. */
+/** Tables that are written later in the background: those writes are not part of the act. */
 const NOTES = `coalesce(current_query(), '') ~ '/[*] (touchApiKeys|confirmSessions?) [*]/'`
 
-/** Triggers on all that acts write to, so that a test can have the database fail at any row of an act, or at its COMMIT. */
+/**
+ * Triggers on all tables that acts write to, so that a test can make the database fail at any row of an act or at its
+ * COMMIT.
+ */
 export async function failing(db: Pick<Database, 'query'>) {
   await db.query('create sequence public.written')
   await db.query(trigger('at_row', ''))
@@ -28,7 +31,7 @@ export async function failing(db: Pick<Database, 'query'>) {
   }
 
   return {
-    /** At the nth row that is written from now on. */
+    /** Fails at the nth row written from now on. */
     atRow: (nth: number) => async (how: How) => {
       await db.query(`select setval('public.written', 1, false)`)
       await db.query(trigger('at_row', `if nextval('public.written') = ${nth} then ${DO[how]}; end if;`))

@@ -2,23 +2,26 @@ import { checkResponse } from './openapi.ts'
 import { freePort } from './port.ts'
 import type { Replica, World } from './world.ts'
 
-/** A replica for clients that find everything by its address: its issuer is where `serve` will listen. */
+/**
+ * A replica for clients that discover everything from its address: its issuer is the address where `serve` will
+ * listen.
+ */
 export async function makeDiscoverable(world: World): Promise<{ assay: Replica; issuer: string }> {
   const port = await freePort()
   const issuer = `http://127.0.0.1:${port}`
   return { assay: await world.replica({ PORT: String(port), ISSUER: issuer }), issuer }
 }
 
-/** What a client sent, as it stood on the wire. */
+/** A request as the client sent it. */
 export interface Sent {
   path: string
   headers: Headers
 }
 
-/** What the clients' hooks are called with. */
+/** The arguments of the clients' fetch hooks. */
 type Init = { method?: string; headers?: Record<string, string>; body?: unknown }
 
-/** A fetch over real HTTP that holds every answer to openapi.yaml, and notes what was asked. */
+/** A fetch over real HTTP that checks every answer against openapi.yaml and records the requests. */
 export function checkedFetch() {
   const sent: Sent[] = []
   async function fetchChecked(url: string, init: Init = {}): Promise<Response> {
@@ -34,7 +37,7 @@ export function checkedFetch() {
   return Object.assign(fetchChecked, { sent })
 }
 
-/** The two halves of Basic credentials as they stood on the wire, still encoded. */
+/** The two parts of the Basic credentials as sent, still encoded. */
 export function basicPair({ headers }: Sent): [string, string] {
   const pair = Buffer.from(headers.get('authorization')!.replace('Basic ', ''), 'base64').toString()
   const colon = pair.indexOf(':')

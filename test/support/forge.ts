@@ -4,24 +4,24 @@ import type { CustomerRecord, HmacKey } from '../../server/keys/customer-keys.ts
 import { encode } from '../crypto/mutate.ts'
 import { type Customer, claimsOf, type Replica, type World } from './world.ts'
 
-/** What the holder of a customer's real secret could sign, and what everyone answers to it. */
+/** Tokens that the holder of a customer's real secret could sign, and how every endpoint answers them. */
 
 const HASH = { HS256: 'sha256', HS384: 'sha384', HS512: 'sha512' } as const
 export const TYPE = { access: 'at+jwt', refresh: 'rt+jwt' } as const
 
-/** Signs two segments, whatever they hold. */
+/** Signs two segments with any content. */
 export function signSegments(header: string, claims: string, secret: Uint8Array, alg: keyof typeof HASH) {
   const signature = createHmac(HASH[alg], secret).update(`${header}.${claims}`).digest('base64url')
   return `${header}.${claims}.${signature}`
 }
 
-/** The secrets of a record: all keys of a customer whose tokens have HMACs. */
+/** The secrets of a record: all keys of a customer with HMAC tokens. */
 export const hmacKeysOf = ({ keys }: Pick<CustomerRecord, 'keys'>) =>
   keys.filter((key): key is HmacKey => key.pair === undefined)
 
 export type Forger = Awaited<ReturnType<typeof forger>>
 
-/** A customer's real key, and one good token that it signed. */
+/** A customer's real key, and one valid token signed with it. */
 export async function forger(replica: Replica, customer: Customer, use: Use) {
   const record = await replica.keys.load(customer.id)
   const key = hmacKeysOf(record).find(each => each.use === use)!
@@ -44,7 +44,7 @@ export async function forger(replica: Replica, customer: Customer, use: Use) {
     headerText: JSON.stringify(header),
     claimsText: JSON.stringify(claims),
     signer: (input: string) => createHmac(HASH[key.alg], key.secret).update(input).digest('base64url'),
-    /** By the real key, from segments, texts or objects. */
+    /** Signs segments, texts or objects with the real key. */
     segments: (h: string, c: string) => signSegments(h, c, key.secret, key.alg),
     texts: (h: string | Buffer, c: string | Buffer) =>
       signSegments(encode(h), encode(c), key.secret, key.alg),
@@ -55,14 +55,14 @@ export async function forger(replica: Replica, customer: Customer, use: Use) {
   }
 }
 
-/** The kid that this installation gives to a customer's first key, whether or not there is such a customer. */
+/** The kid of a customer's first key in this installation, whether or not the customer exists. */
 export const kidOf = (world: World, customerId: string, use: Use = 'access', version = 1) =>
   formatKid(world.keyRing.installationKey, { customerId, use, version })
 
-/** What can stand in a header at all: fetch's own Headers refuses the rest. */
+/** Characters that a header can contain; fetch's own Headers refuses all others. */
 export const isHeaderValue = (text: string) => /^[\x20-\x7e\x80-\xff]*$/.test(text)
 
-/** What each of those says to whom a token can be shown. */
+/** How each endpoint that takes a token answers each of these. */
 export async function verdicts(replica: Replica, token: string, apiKey: string): Promise<string[]> {
   const verified = isHeaderValue(token) ? (await replica.verify(token)).status : 401
   const told = async (authorization?: string) => {
@@ -86,10 +86,10 @@ export const REFUSED = [
   'refresh 400 invalid_grant',
 ]
 
-/** A control character is refused before anyone asks what it is a part of. */
+/** A control character is refused before the value is parsed. */
 const UNREADABLE = ['verify 401', 'introspect invalid_request', 'refresh 400 invalid_request']
 
-/** Which of the tokens is not refused everywhere, by its place in the list: a token itself is not for printing. */
+/** Returns the indices of the tokens that some endpoint accepted; the tokens themselves must not be printed. */
 export async function notRefused(replica: Replica, tokens: Iterable<string>, apiKey: string) {
   const wrong: string[] = []
   let asked = 0

@@ -4,14 +4,14 @@ import { rm } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { findProgram } from './program.ts'
 
-/** A gateway as its users run it: a program of the system, with the shipped files, in front of a backend. */
+/** A gateway as users run it: an installed program with the shipped files, in front of a backend. */
 export interface Gateway {
   url: string
   port: number
   stop(): Promise<void>
 }
 
-/** All on the loopback. */
+/** Addresses, all on loopback. */
 export interface Addresses {
   /** The ports of Assay's replicas. */
   assay: number[]
@@ -21,9 +21,9 @@ export interface Addresses {
 interface Program {
   name: string
   args: string[]
-  /** Where it will listen. */
+  /** The port where it will listen. */
   port: number
-  /** Its own: it goes when the program has ended. */
+  /** Its own folder, which is deleted when the program has ended. */
   folder: string
   env?: Record<string, string>
 }
@@ -33,7 +33,7 @@ process.on('exit', () => {
   for (const child of living) child.kill('SIGKILL')
 })
 
-/** Starts it; answers once it accepts connections. */
+/** Starts the program; resolves once it accepts connections. */
 export async function runGateway({ name, args, port, folder, env }: Program): Promise<Gateway> {
   const child = spawn(pathOf(name), args, {
     cwd: folder,
@@ -60,7 +60,7 @@ export function pathOf(name: string): string {
   return path
 }
 
-/** Tells it to end, and waits until it has. */
+/** Stops it and waits until it has ended. */
 export async function end(child: ChildProcess) {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exited = once(child, 'exit')
@@ -68,11 +68,11 @@ export async function end(child: ChildProcess) {
   await exited
 }
 
-/** A shipped file with other addresses in it, as a user would write them; each must be there. */
+/** A shipped file with addresses replaced, as a user would edit them. Each old address must occur in it. */
 export function withAddresses(text: string, changes: Record<string, string>): string {
   for (const from of Object.keys(changes))
     if (!text.includes(from)) throw new Error(`the shipped file has no ${from}`)
-  // In one pass: a port that was put in may begin with another one that is to be replaced. The longest comes first.
+  // Replaces all in one pass, longest first: an inserted port may begin with another one that is to be replaced.
   const shipped = Object.keys(changes).sort((a, b) => b.length - a.length)
   return text.replace(new RegExp(shipped.map(escaped).join('|'), 'g'), from => changes[from]!)
 }

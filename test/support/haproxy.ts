@@ -11,8 +11,8 @@ const SHIPPED = join(import.meta.dirname, '../../deploy/haproxy')
 export const findHaproxy = () => findProgram('haproxy')
 
 /**
- * A real HAProxy with the shipped files in a folder of its own; only addresses are changed, the socket's name among them.
- * `broken`: what else is changed in assay.lua; `more`: in haproxy.cfg.
+ * Runs a real HAProxy with the shipped files in its own folder. Only addresses and the socket's name are changed.
+ * `broken`: further changes to assay.lua; `more`: further changes to haproxy.cfg.
  */
 export async function startHaproxy(
   { assay, backend }: Addresses,
@@ -35,6 +35,6 @@ export async function startHaproxy(
     '127.0.0.1:3002': `127.0.0.1:${backend}`,
     ...more,
   })
-  // -db: in the foreground.
+  // -db: run in the foreground.
   return runGateway({ name: 'haproxy', args: ['-db', '-f', join(folder, 'haproxy.cfg')], port, folder })
 }

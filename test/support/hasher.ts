@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads'
 import { vi } from 'vitest'
 import type { PasswordJob } from '../../server/crypto/password-thread.ts'
 
-/** Watches what is handed to the threads that hash passwords, so that nothing stands in for the hasher. */
+/** Observes the jobs of the password hashing threads, so that tests need no substitute for the hasher. */
 
 /** Counts the jobs. */
 export function countHashes() {
@@ -18,7 +18,7 @@ export function countHashes() {
     })
   })
   return {
-    /** How many hashes `run` starts, and how many of them at most at once. */
+    /** Returns how many hashes `run` starts and the most at the same time. */
     async during(run: () => Promise<unknown>): Promise<{ started: number; most: number }> {
       Object.assign(counts, { started: 0, most: running })
       await run()
@@ -33,7 +33,7 @@ interface Message {
   job: PasswordJob
 }
 
-/** Calls `seen` for each job before its thread has it. */
+/** Calls `seen` for each job before its thread gets it. */
 export function watchHashes(seen: (worker: Worker, message: Message) => void) {
   const { postMessage } = Worker.prototype
   const spy = vi.spyOn(Worker.prototype, 'postMessage').mockImplementation(function (this: Worker, message) {

@@ -7,8 +7,9 @@ import { onTestFinished } from 'vitest'
 const THREADS = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
 
 /**
- * Keeps all threads of libuv busy until `release`, so that no signature is verified: each of them opens a pipe that nobody writes to.
- * They are released when the test ends.
+ * Blocks all libuv threads until `release`, so that no signature is verified. Each thread opens a pipe that has no
+ * writer.
+ * Released at the latest when the test ends.
  */
 export function holdThreads() {
   const folder = mkdtempSync(join(tmpdir(), 'held-threads-'))
@@ -20,7 +21,7 @@ export function holdThreads() {
   async function release() {
     if (!isHeld) return
     isHeld = false
-    // A pipe that nobody reads yet can't be opened to write only.
+    // A pipe without a reader can't be opened write-only.
     const writers = pipes.map(pipe => openSync(pipe, 'r+'))
     for (const file of await Promise.all(opened)) await file.close()
     for (const writer of writers) closeSync(writer)

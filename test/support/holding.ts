@@ -9,15 +9,16 @@ import { checkResponse } from './openapi.ts'
 import { redisOf } from './redis.ts'
 import { type Answer, bearer, configOf, type Settings, type World } from './world.ts'
 
-/** Statements by their names, which stand in their texts. */
+/** Statement names that occur in their texts. */
 export const named = (...names: string[]) => new RegExp(names.map(name => `/\\* ${name} \\*/`).join('|'))
 
 export const LOADER = named('findRecords')
 export const POLL = named('poll')
 
 /**
- * A real database whose answers a test can hold back: the statement has run, its caller doesn't know yet. Counts what is
- * asked.
+ * A real database whose answers a test can hold back: the statement has run, but its caller has no answer yet. Counts
+ * the
+ * statements.
  */
 export function holding(db: Database) {
   const held: { pattern: RegExp; reached: () => void; released: Promise<void> }[] = []
@@ -42,19 +43,19 @@ export function holding(db: Database) {
     close: () => line.close(),
   })
 
-  /** Holds the next answer to a statement like `pattern`. */
+  /** Holds the next answer to a statement that matches `pattern`. */
   function hold(pattern: RegExp) {
     let release = () => {}
     let reached = () => {}
     const released = new Promise<void>(resolve => {
       release = resolve
     })
-    /** Resolves when there is an answer to hold. */
+    /** Resolves when an answer is held. */
     const has = new Promise<void>(resolve => {
       reached = resolve
     })
     held.push({ pattern, reached: () => reached(), released })
-    // A test that fails leaves nothing waiting. These run before what was registered earlier.
+    // Releases held answers if a test fails. These callbacks run before those registered earlier.
     onTestFinished(() => release())
     return { has, release: () => release() }
   }
@@ -67,19 +68,22 @@ export function holding(db: Database) {
   return {
     db: wrapped,
     hold,
-    /** Statements like `pattern` are answered as by a server on another timeline, as after a failover; undefined: none. */
+    /**
+     * Answers statements that match `pattern` as a server on another timeline would, as after a failover; undefined
+     * stops this.
+     */
     otherTimeline(pattern: RegExp | undefined) {
       edit = statement =>
         pattern?.test(statement)
           ? statement.replace(/'standby'\n\s+else substr/, "'standby' else 'x' || substr")
           : statement
     },
-    /** From now on every statement is answered as by the server after a restart. */
+    /** From now on every statement is answered as if the server had restarted. */
     restarted() {
       edit = statement =>
         statement.replace('pg_postmaster_start_time()', "(pg_postmaster_start_time() + interval '1 second')")
     },
-    /** How often statements like `pattern` were sent. */
+    /** How many statements that match `pattern` were sent. */
     asked: (pattern: RegExp) => asked.filter(statement => pattern.test(statement)).length,
     /** How many statements were sent in all. */
     total: () => asked.length,
@@ -88,7 +92,7 @@ export function holding(db: Database) {
 
 export type OwnReplica = Awaited<ReturnType<typeof replicaOn>>
 
-/** A replica of the world on a link of its own to the same database. Stopped when the test ends. */
+/** A replica with its own link to the same database. Stopped when the test ends. */
 export async function replicaOn(
   world: Pick<World, 'config' | 'keyRing'>,
   db: Database,
@@ -137,14 +141,14 @@ export async function replicaOn(
   return { ...replica, redis, clock, request, verify, post }
 }
 
-/** A link of its own to a Postgres, closed when the test ends. */
+/** A separate link to a Postgres, closed when the test ends. */
 export async function linkTo(url: string): Promise<Database> {
   const db = await open({ url })
   onTestFinished(() => db.close())
   return db
 }
 
-/** A poll that is sent after this call: the first may join one that was under way. */
+/** Waits for a poll that is sent after this call: the first may join one that is already running. */
 export async function hear(...replicas: { changeFeed: { poll(): Promise<void> } }[]): Promise<void> {
   for (const { changeFeed } of replicas) {
     await changeFeed.poll()

@@ -1,6 +1,6 @@
 import { ALICE, bearer, type Customer, type Replica, type World } from './world.ts'
 
-/** As if the last token of the customer had expired long ago. */
+/** Sets the state to that of a customer whose last token expired long ago. */
 export const setQuiet = ({ admin }: World, { id }: Customer) =>
   admin.query(`update assay.customers set issued_until = '-infinity' where id = $1`, [id])
 

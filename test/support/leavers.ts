@@ -1,15 +1,17 @@
 import { connect } from 'node:net'
 
-/** Clients that leave before they have read their answer. */
+/** Clients that disconnect before they have read their answer. */
 
-/** `fin`: the connection is closed; `reset`: it is reset, so that the server can neither read nor write any more. */
+/** `fin` closes the connection; `reset` resets it, so that the server can neither read nor write any more. */
 export const DEPARTURES = ['fin', 'reset'] as const
 export type Departure = (typeof DEPARTURES)[number]
 
-/** A client that has not received the bytes that it wants to read by then fails the test (ms). */
+/** A test fails if its client has not received the bytes that it waits for by then (ms). */
 const DEADLINE = 20_000
 
-/** Sends these bytes, reads at most `read` bytes of the answer, and leaves. Resolves once its socket is closed. */
+/**
+ * Sends these bytes, reads at most `read` bytes of the answer, and disconnects. Resolves once its socket is closed.
+ */
 export function sendAndLeave(port: number, bytes: string, by: Departure, read = 0): Promise<void> {
   let missing = read
   const leave = () => (by === 'fin' ? socket.destroy() : socket.resetAndDestroy())
@@ -27,7 +29,7 @@ export function sendAndLeave(port: number, bytes: string, by: Departure, read = 
   })
   return new Promise((resolve, reject) => {
     socket.setTimeout(DEADLINE, () => socket.destroy(new Error(`${read} bytes of an answer did not come`)))
-    // The server may be the one that closes, and a reset is the point of these clients.
+    // The server may close first, and these clients reset their connections on purpose.
     socket.on('error', error => ('code' in error ? undefined : reject(error)))
     socket.on('close', () => resolve())
     if (read === 0) socket.write(bytes, leave)
@@ -35,7 +37,7 @@ export function sendAndLeave(port: number, bytes: string, by: Departure, read = 
   })
 }
 
-/** Sends these bytes and ends its own direction only. Resolves with all that it received until the server closed. */
+/** Sends these bytes and closes only the sending side. Resolves with all bytes received until the server closed. */
 export function sendAndHalfClose(port: number, bytes: string): Promise<string> {
   const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
   let received = ''
@@ -47,7 +49,7 @@ export function sendAndHalfClose(port: number, bytes: string): Promise<string> {
   return new Promise(resolve => socket.on('close', () => resolve(received)))
 }
 
-/** Runs each with at most `most` at the same time. */
+/** Runs all tasks, at most `most` at the same time. */
 export async function atMost(most: number, runs: (() => Promise<unknown>)[]): Promise<void> {
   const waiting = runs.values()
   const one = async () => {

@@ -2,23 +2,29 @@ import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** What a link does to the bytes that come from now on. */
+/** What a link does to bytes from now on. */
 interface Weather {
-  /** Later by so much, in order (ms). */
+  /** Delay of the bytes, which stay in order (ms). */
   delay: number
-  /** The share of chunks at which the connection is reset instead. */
+  /** The share of chunks that reset the connection instead of passing. */
   resets: number
-  /** The share of the server's chunks of which only a part arrives before the connection is reset. */
+  /** The share of the server's chunks that are truncated before the connection is reset. */
   halves: number
   /** New connections are accepted and closed. */
   closeNew: boolean
-  /** Nothing arrives, nothing is reset, new connections hear nothing. What lost bytes to it is silent for good. */
+  /**
+   * Nothing passes and nothing is reset; new connections get no answer. A connection that lost bytes stays silent for
+   * good.
+   */
   swallow: boolean
-  /** The connection on which these bytes go to the server falls silent there and then; the others are whole. */
+  /** The connection on which these bytes go to the server falls silent at that point; others are unaffected. */
   silenceAt: string | undefined
-  /** The connection on which these bytes go to the server is reset there and then. */
+  /** The connection on which these bytes go to the server is reset at that point. */
   resetAt: string | undefined
-  /** The connection on which these bytes go to the server is reset when the answer comes: what was asked is done. */
+  /**
+   * The connection on which these bytes go to the server is reset when the answer arrives: the request has been
+   * executed.
+   */
   resetAtAnswerTo: string | undefined
 }
 
@@ -41,10 +47,13 @@ interface Connection {
 
 export type Link = Awaited<ReturnType<typeof openLink>>
 
-/** A TCP link to the server of `target`, a URL, that fails on command; `url` is the same through it. */
+/**
+ * A TCP link to the server of `target`, a URL, with faults that a test can switch on. `url` is `target` through the
+ * link.
+ */
 export async function openLink(target: string) {
   const connections = new Set<Connection>()
-  /** Since it was opened; `lost` are chunks that fell silent. */
+  /** Counts since the link was opened. `lost` counts chunks that were dropped silently. */
   const counts = { accepted: 0, resets: 0, halved: 0, lost: 0 }
   let weather = FAIR
   let goal = addressOf(target)
@@ -81,25 +90,27 @@ export async function openLink(target: string) {
   return {
     url: withPort(target, port),
     counts,
-    /** Instead of whatever it was. */
+    /** Replaces the current fault. */
     set(change: Partial<Weather>) {
       weather = { ...FAIR, ...change }
     },
-    /** As if there were no link, for what has not fallen silent. */
+    /** Passes everything on, except on connections that have fallen silent. */
     async fair() {
       weather = FAIR
-      // The server learns at last of those that gave up.
+      // Closes the silent connections on the server's side for clients that gave up.
       for (const { client, server } of connections) if (client.destroyed) server.destroy()
       if (!listener.listening) await listen(port)
     },
-    /** Cuts every connection with a RST; new ones are served. */
+    /** Resets every connection; new ones are accepted. */
     resetAll,
-    /** Cuts every connection, and takes no new one until it is fair. */
+    /** Resets every connection and accepts no new one until `fair()`. */
     refuse() {
       listener.close()
       resetAll()
     },
-    /** As when the other machine lost its power: its end is gone, ours hears nothing. New connections are whole. */
+    /**
+     * As when the remote machine loses power: existing connections get no answer and no close. New connections work.
+     */
     halve() {
       for (const connection of connections) {
         counts.halved++
@@ -107,7 +118,7 @@ export async function openLink(target: string) {
         connection.server.destroy()
       }
     },
-    /** New connections go to this URL's server, those there are stay. */
+    /** New connections go to this URL's server; existing ones stay. */
     leadTo(url: string) {
       goal = addressOf(url)
     },
@@ -124,7 +135,7 @@ interface Events {
   lose(): void
 }
 
-/** Bytes, ends and errors of one direction. */
+/** Chunks, ends and errors of one direction. */
 function forward(connection: Connection, side: 'client' | 'server', { weather, reset, lose }: Events) {
   const [from, to] =
     side === 'client' ? [connection.client, connection.server] : [connection.server, connection.client]
@@ -142,7 +153,7 @@ function forward(connection: Connection, side: 'client' | 'server', { weather, r
     if (told(chunk, resetAt) || (resets > 0 && Math.random() < resets)) return reset(connection)
     if (side === 'server' && halves > 0 && Math.random() < halves) {
       to.write(chunk.slice(0, Math.floor(Math.random() * chunk.length)))
-      // What was written goes out first, where a reset would drop it.
+      // A reset would drop bytes that were written but not yet sent, so they are flushed first.
       to.end(() => reset(connection))
       return
     }
@@ -154,7 +165,7 @@ function forward(connection: Connection, side: 'client' | 'server', { weather, r
   from.on('error', () => send(() => to.resetAndDestroy()))
 }
 
-/** TCP keeps its order: what was sent over the slow link is not overtaken when the link is quick again. */
+/** Keeps the order of TCP: bytes sent while the link was slow are not overtaken when it is fast again. */
 function delayLine(delay: () => number) {
   let waiting = 0
   let last = Promise.resolve()
@@ -171,7 +182,7 @@ function delayLine(delay: () => number) {
   }
 }
 
-/** Not events.once: that rejects on an error, and a reset is one. */
+/** Not events.once: that rejects on an error, and a reset is an error. */
 const closed = (socket: Socket) => new Promise<void>(resolve => socket.once('close', () => resolve()))
 
 const ended = ({ client, server }: Connection) => Promise.all([closed(client), closed(server)])

@@ -6,11 +6,11 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Batch } from './verifiers/serve-verifier.ts'
 
-/** Foreign verifiers, each in a process of its own, which know Assay by an issuer and its JWKS alone. */
+/** Third-party verifiers, each in its own process, which know Assay only by an issuer and its JWKS. */
 
 export interface Verifier {
   name: string
-  /** Why each token is refused, in their order; '' if it is accepted. */
+  /** The reason why each token is refused, in order; '' if it is accepted. */
   verify(batch: Batch): Promise<string[]>
   stop(): Promise<void>
 }
@@ -30,7 +30,7 @@ const IN_NODE: Program[] = [
 ]
 const PYJWT = 'PyJWT PyJWKClient'
 
-/** Debian's, which has Debian's modules. */
+/** Debian's Python, which has Debian's modules. */
 const PYTHON = '/usr/bin/python3'
 const [faketime] = globSync('/usr/lib/*/faketime/libfaketime.so.1')
 
@@ -79,12 +79,12 @@ process.on('exit', () => {
   for (const child of living) child.kill('SIGKILL')
 })
 
-/** A line of JSON to the program for each batch, and a line back, in turn. */
+/** Sends each batch to the program as a line of JSON and reads a line back, one batch at a time. */
 function overLines(name: string, child: ChildProcess): Verifier {
   const waiting: PromiseWithResolvers<string[]>[] = []
   const closed = once(child, 'close')
   living.add(child)
-  child.stdin!.on('error', () => {}) // It has ended, as 'close' says too.
+  child.stdin!.on('error', () => {}) // The program has ended, which 'close' reports too.
   child.on('close', () => {
     living.delete(child)
     for (const { reject } of waiting.splice(0)) reject(new Error(`${name} has ended`))

@@ -1,12 +1,12 @@
 import { createLocalJWKSet, type JSONWebKeySet, jwtVerify } from 'jose'
 import { ALICE, bearer, type Customer, claimsOf, type Replica } from './world.ts'
 
-/** Customers whose access tokens can be verified without asking Assay, and one who does. */
+/** Customers whose access tokens can be verified offline, and one whose tokens can't. */
 
 export const ALGORITHMS = ['EdDSA', 'ES256', 'RS256'] as const
 export type Alg = (typeof ALGORITHMS)[number]
 
-/** How long a next key is published before it signs (ms). */
+/** How long the next key is published before it signs (ms). */
 export const PUBLISHED_AHEAD_MS = 900_000
 
 export async function asymmetric(assay: Replica, alg: Alg, policy: object = {}): Promise<Customer> {
@@ -18,7 +18,7 @@ export async function asymmetric(assay: Replica, alg: Alg, policy: object = {}):
 export const headerOf = (token: string) =>
   JSON.parse(Buffer.from(token.split('.')[0]!, 'base64url').toString())
 
-/** The path of an address of this server. */
+/** The path of a URL of this server. */
 export const pathOf = (address: string) => new URL(address).pathname
 
 export const jwksOf = async (assay: Replica, token: string): Promise<JSONWebKeySet> => {
@@ -27,7 +27,7 @@ export const jwksOf = async (assay: Replica, token: string): Promise<JSONWebKeyS
   return json
 }
 
-/** Whether jose accepts the token by these keys. */
+/** Whether jose accepts the token with these keys. */
 export const accepts = async (jwks: JSONWebKeySet, token: string): Promise<boolean> => {
   const { iss } = claimsOf(token)
   return jwtVerify(token, createLocalJWKSet(jwks), { issuer: iss, typ: 'at+jwt' }).then(

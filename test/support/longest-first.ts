@@ -1,7 +1,10 @@
 import { relative } from 'node:path'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
-/** The files that take longest, which would otherwise run alone at the end. By project, so that each is loaded once. */
+/**
+ * The files that take longest and would otherwise run alone at the end. Grouped by project, so that each is loaded
+ * once.
+ */
 const LONGEST = [
   'postgres/faults.test.ts',
   'postgres/process-signals.test.ts',
@@ -27,7 +30,7 @@ const LONGEST = [
   'token-cache-memory.test.ts',
 ]
 
-/** Starts the longest files first, and the others as vitest would. */
+/** Starts the longest files first, and the others in vitest's order. */
 export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const rank = ({ moduleId }: TestSpecification) => {

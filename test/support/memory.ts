@@ -4,12 +4,12 @@ import { runInNewContext } from 'node:vm'
 setFlagsFromString('--expose-gc')
 export const collectGarbage = runInNewContext('gc') as () => void
 
-/** Bytes that are in fact held. */
+/** Bytes in use after garbage collection. */
 export function heapInUse(): number {
   return memoryInUse().heapUsed
 }
 
-/** The memory of this process without what is only waiting to be collected. */
+/** The memory of this process after a garbage collection. */
 export function memoryInUse(): NodeJS.MemoryUsage {
   collectGarbage()
   return process.memoryUsage()

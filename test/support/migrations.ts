@@ -6,12 +6,12 @@ export const MIGRATIONS_FOLDER = join(import.meta.dirname, '../../db/migrations'
 export interface Migration {
   idx: number
   tag: string
-  /** When it was made, in milliseconds since 1970. */
+  /** When the migration was created, in milliseconds since 1970. */
   when: number
   text: string
 }
 
-/** As drizzle-kit wrote them, in their order. */
+/** The migrations in the order in which drizzle-kit wrote them. */
 export const MIGRATIONS: Migration[] = JSON.parse(
   readFileSync(join(MIGRATIONS_FOLDER, 'meta/_journal.json'), 'utf8'),
 ).entries.map((entry: Omit<Migration, 'text'>) => ({

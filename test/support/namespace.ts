@@ -3,12 +3,13 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { childrenOf } from '../../faults/processes.ts'
 
-/** Only root may make one. */
+/** Only root may create one. */
 export const mayMakeNamespace = () => process.getuid?.() === 0
 
 /**
- * A machine within the machine: a network, a mount table and a process table of its own, as a container has them. What runs
- * in it may use any port, path and host name, and ends with it. `prepare` is a shell script that sets it up.
+ * A machine within the machine, like a container: it has its own network, mount table and process table. Programs in
+ * it may
+ * use any port, path and host name, and end with it. `prepare` is a shell script that sets it up.
  */
 export async function makeNamespace(prepare: string) {
   const isolated = ['--mount', '--net', '--pid', '--fork', '--mount-proc', '--kill-child']
@@ -28,13 +29,13 @@ export async function makeNamespace(prepare: string) {
   ]
 
   return {
-    /** Starts a program in it, as `user` without any right if one is given. */
+    /** Starts a program in it. With `user`, the program runs as that user without capabilities. */
     start: (words: string[], { user, env = {}, cwd }: Ways = {}): ChildProcess =>
       spawn('nsenter', entered(user, cwd ? ['env', '-C', cwd, ...words] : words), {
         env: { PATH: process.env.PATH, ...env },
         stdio: ['ignore', 'pipe', 'pipe'],
       }),
-    /** Runs one to its end, and returns what it printed. Throws where it fails. */
+    /** Runs a program until it ends and returns its output. Throws if it fails. */
     run: (words: string[], { user, env = {} }: Ways = {}): string =>
       execFileSync('nsenter', entered(user, words), {
         env: { PATH: process.env.PATH, ...env },
@@ -56,7 +57,7 @@ interface Ways {
   cwd?: string
 }
 
-/** As compose.yaml has it: `cap_drop: [ALL]` and `no-new-privileges`. */
+/** As in compose.yaml: `cap_drop: [ALL]` and `no-new-privileges`. */
 const unprivileged = (user: number) => [
   'setpriv',
   `--reuid=${user}`,

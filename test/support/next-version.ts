@@ -7,14 +7,14 @@ const ROOT = join(import.meta.dirname, '../..')
 
 export interface NextVersion {
   version: string
-  /** Its server/main.ts. */
+  /** The path of its server/main.ts. */
   main: string
   remove(): void
 }
 
 /**
- * The version after this one, in a folder of its own: this tree with a higher version, and with one migration more, which
- * does to every table what a migration may do.
+ * A later version in its own folder: this tree with a higher version number and one more migration, which makes every
+ * permitted kind of change to every table.
  */
 export function makeNextVersion(): NextVersion {
   const folder = mkdtempSync(join(tmpdir(), 'assay-next-'))
@@ -36,7 +36,7 @@ function raiseVersion(file: string): string {
   return version
 }
 
-/** As drizzle-kit adds one; but that its snapshot says no more than the last. */
+/** Adds a migration as drizzle-kit does, except that its snapshot equals the previous one. */
 function addMigration(folder: string) {
   const last = MIGRATIONS.at(-1)!
   const [number, next] = [last.idx, last.idx + 1].map(idx => String(idx).padStart(4, '0'))

@@ -11,11 +11,11 @@ export const SHIPPED = join(import.meta.dirname, '../../deploy/nginx')
 export const findNginx = () => findProgram('nginx')
 
 export interface Options extends Addresses {
-  /** What a user may have besides: more locations, and lines at the beginning of server {} and http {}. */
+  /** What a user may add: locations, and lines at the beginning of server {} and http {}. */
   locations?: string
   server?: string
   http?: string
-  /** In place of the shipped upstream.conf with these addresses. */
+  /** Replaces the shipped upstream.conf by these addresses. */
   upstream?: string
 }
 
@@ -24,13 +24,13 @@ export interface Nginx extends Gateway {
   errors(): Promise<string>
 }
 
-/** Starts a real nginx with the shipped files in a directory of its own; answers once it accepts connections. */
+/** Starts a real nginx with the shipped files in its own directory; resolves once it accepts connections. */
 export async function startNginx(options: Options): Promise<Nginx> {
   const port = await freePort()
   return start(port, await writeConfig(site(port, options), options))
 }
 
-/** As compose.yaml has it: demo.conf, with the addresses of its network changed. */
+/** As in compose.yaml: demo.conf with the addresses of its network replaced. */
 export async function startDemo({ assay, backend }: Addresses): Promise<Nginx> {
   const port = await freePort()
   const demo = withAddresses(await readFile(join(SHIPPED, 'demo.conf'), 'utf8'), {
@@ -46,7 +46,7 @@ async function start(port: number, folder: string): Promise<Nginx> {
   return { ...gateway, errors: () => readFile(join(folder, 'error.log'), 'utf8') }
 }
 
-/** What `nginx -t` says of an http block in which the shipped folder is `assay/`. */
+/** The output of `nginx -t` for an http block in which the shipped folder is `assay/`. */
 export async function checkConfig(http: string): Promise<{ ok: boolean; output: string }> {
   const dir = await writeConfig(http)
   const { status, stderr } = spawnSync(pathOf('nginx'), ['-t', ...commandLine(dir)], { encoding: 'utf8' })
@@ -54,10 +54,13 @@ export async function checkConfig(http: string): Promise<{ ok: boolean; output: 
   return { ok: status === 0, output: stderr }
 }
 
-// Before it has read its configuration, nginx would log to a folder of the system.
+// Until it has read its configuration, nginx logs to a system folder.
 const commandLine = (dir: string) => ['-p', dir, '-e', 'stderr', '-c', join(dir, 'nginx.conf')]
 
-/** A folder like /etc/nginx with the shipped one in it; only the addresses in upstream.conf are edited, as a user would. */
+/**
+ * A folder like /etc/nginx with the shipped one in it. Only the addresses in upstream.conf are edited, as users
+ * would.
+ */
 async function writeConfig(http: string, at: Partial<Options> = {}): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'assay-nginx-'))
   await mkdir(join(dir, 'temp'))
@@ -69,7 +72,7 @@ async function writeConfig(http: string, at: Partial<Options> = {}): Promise<str
   return dir
 }
 
-/** As the comment in upstream.conf has it. */
+/** As in the comment in upstream.conf. */
 const servers = (ports: number[]) =>
   ports.map(port => `server 127.0.0.1:${port}${ports.length > 1 ? ' fail_timeout=1s' : ''};`).join(' ')
 

@@ -8,7 +8,7 @@ export interface ServerByNpm extends Script {
   port: number
 }
 
-/** A script that serves, on a free port. Resolves once it listens. */
+/** Starts an npm script that serves on a free port. Resolves once it listens. */
 export async function startByNpm(words: string[], settings: Record<string, string>): Promise<ServerByNpm> {
   const port = await freePort()
   const script = npm(words, { PORT: String(port), ...settings })
@@ -16,11 +16,11 @@ export async function startByNpm(words: string[], settings: Record<string, strin
   return { ...script, port }
 }
 
-/** How long a drain may take without anything under way, and its pause for SIGTERM (ms). */
+/** How long a drain may take when no request is running, and its pause after SIGTERM (ms). */
 const DRAIN_MS = 2_500
 const PAUSE_MS = { SIGTERM: 3_000, SIGINT: 0 }
 
-/** Signals it by `send`, and expects that the server drained, npm ended with 0 and the port is free. */
+/** Signals it with `send`, and expects that the server drains, npm exits with 0 and the port is free. */
 export async function expectDrain(server: ServerByNpm, signal: 'SIGTERM' | 'SIGINT', send: () => void) {
   const began = performance.now()
   send()

@@ -2,27 +2,27 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 
-/** A script of package.json, as its users start it: by npm, in a process group of its own. */
+/** Runs a package.json script as users do: with npm, in its own process group. */
 
 const ROOT = join(import.meta.dirname, '../..')
 
 export interface Script {
   /** npm's own process. */
   pid: number
-  /** All that npm and the script wrote so far, to both streams. */
+  /** The output of npm and the script so far, from both streams. */
   output(): string
   /** Exit code, or the signal's name. */
   exited: Promise<number | string>
   /** Signals npm alone, as `kill` does. */
   kill(signal: NodeJS.Signals): void
-  /** Signals npm and all that it started, as a terminal does. */
+  /** Signals npm and all processes it started, as a terminal does. */
   interrupt(): void
 }
 
 const running = new Set<ChildProcess>()
 process.on('exit', killAll)
 
-/** For an afterEach: ends what a test left running, with what it started. */
+/** For an afterEach: ends whatever processes a test left running. */
 export function killAll() {
   for (const { pid } of running) signalGroup(pid!, 'SIGKILL')
   running.clear()
@@ -31,10 +31,10 @@ export function killAll() {
 function signalGroup(pid: number, signal: NodeJS.Signals) {
   try {
     process.kill(-pid, signal)
-  } catch {} // Nobody is left in it.
+  } catch {} // The process group is empty.
 }
 
-/** `npm` with these words. The script gets PATH and `settings`, and npm asks no registry for a newer npm. */
+/** Runs `npm` with these arguments. The script gets PATH and `settings`; npm does not check for updates. */
 export function npm(words: string[], settings: Record<string, string>): Script {
   const { PATH, HOME } = process.env
   const child = spawn('npm', words, {
@@ -49,7 +49,7 @@ export function npm(words: string[], settings: Record<string, string>): Script {
     stream.setEncoding('utf8').on('data', chunk => {
       text += chunk
     })
-  // 'close' waits for whatever still has the streams: a server that npm left behind keeps it from settling.
+  // 'close' waits until every process has closed the streams: it does not fire while npm leaves a server behind.
   const exited = once(child, 'close').then(([code, signal]) => (code ?? signal) as number | string)
   return {
     pid: child.pid!,

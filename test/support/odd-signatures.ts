@@ -1,7 +1,7 @@
 import { constants, createHash, type KeyObject, privateEncrypt } from 'node:crypto'
 import type { Alg } from './local.ts'
 
-/** Signatures that a verifier with a fault takes for valid ones: none of them is. */
+/** Invalid signatures that a faulty verifier accepts. */
 
 /** Orders of the base points of P-256 (SEC 2 2.4.2) and of Ed25519 (RFC 8032 5.1). */
 const P256_ORDER = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
@@ -62,7 +62,10 @@ function der(...integers: bigint[]): Buffer {
   return Buffer.concat([Buffer.of(0x30, content.length), content])
 }
 
-/** Points of small order (1, 2, 4, and 8), also as no encoder writes them: beyond the prime, and with the sign of zero. */
+/**
+ * Points of small order (1, 2, 4 and 8), including non-canonical encodings: coordinates beyond the prime, and zero
+ * with a sign.
+ */
 const SMALL_ORDER = [
   littleEndian(1n, 32),
   littleEndian(ED25519_PRIME - 1n, 32),
@@ -102,7 +105,7 @@ function flipped(signature: Buffer, at: number): Buffer {
   return copy
 }
 
-/** DER of the DigestInfo up to the digest (RFC 8017 9.2 note 1). */
+/** DER of the DigestInfo before the digest (RFC 8017 9.2 note 1). */
 const SHA256 = Buffer.from('3031300d060960864801650304020105000420', 'hex')
 
 function oddRsa({ input, signature, privateKey, publicKey }: Signed): Record<string, Buffer> {
@@ -123,7 +126,9 @@ function oddRsa({ input, signature, privateKey, publicKey }: Signed): Record<str
 const raw = (key: KeyObject, encoded: Buffer) =>
   privateEncrypt({ key, padding: constants.RSA_NO_PADDING }, encoded)
 
-/** Encoded messages (RFC 8017 9.2) that a verifier accepts which parses the padding, where it should compare. */
+/**
+ * Encoded messages (RFC 8017 9.2) that are accepted by a verifier that parses the padding instead of comparing it.
+ */
 function oddPaddings(digest: Buffer): Record<string, Buffer> {
   const info = Buffer.concat([SHA256, digest])
   const withoutNull = Buffer.from('302f300b0609608648016503040201', 'hex')

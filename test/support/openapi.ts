@@ -4,12 +4,14 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { parse } from 'yaml'
 
-/** Holds every answer that a test gets to openapi.yaml, so that the two can't part unnoticed. */
+/**
+ * Checks every answer that a test gets against openapi.yaml, so that the document and the server stay in agreement.
+ */
 
 export type Json = null | boolean | number | string | Json[] | { [member: string]: Json }
 export type JsonObject = { [member: string]: Json }
 
-/** Where in the document something stands, as unescaped JSON Pointer segments (RFC 6901). */
+/** A location in the document, as unescaped JSON Pointer segments (RFC 6901). */
 export type Pointer = readonly string[]
 
 export interface Located {
@@ -35,14 +37,14 @@ const file = join(import.meta.dirname, '../../openapi.yaml')
 
 export const document: JsonObject = parse(readFileSync(file, 'utf8'))
 
-// strictRequired and strictTypes would refuse to narrow a schema beside its $ref.
+// strictRequired and strictTypes would reject schemas that narrow a $ref.
 const ajv = new Ajv2020({ allErrors: true, strict: true, strictRequired: false, strictTypes: false })
 addFormats.default(ajv)
-// The members of the document itself, which strict mode would otherwise take for misspelt keywords.
+// Top-level members of the document, which strict mode would reject as unknown keywords.
 ajv.addVocabulary(Object.keys(document))
 ajv.addSchema(document, 'openapi.yaml')
 
-/** What stands at `pointer`, through every $ref on the way but not one that stands there itself. */
+/** The value at `pointer`. Follows each $ref on the way, but not one at the location itself. */
 export function locate(pointer: Pointer): Located | undefined {
   const [parent, name] = [pointer.slice(0, -1), pointer.at(-1)]
   if (name === undefined) return { pointer, value: document }
@@ -65,7 +67,7 @@ export function segmentsOf(ref: string): Pointer {
     .map(segment => segment.replaceAll('~1', '/').replaceAll('~0', '~'))
 }
 
-/** An object, or an array by its indices. */
+/** An object, or an array with its indices as keys. */
 function isNode(value: Json | undefined): value is JsonObject {
   return typeof value === 'object' && value !== null
 }
@@ -74,15 +76,16 @@ export function isObject(value: Json | undefined): value is JsonObject {
   return isNode(value) && !Array.isArray(value)
 }
 
-/** The members at `pointer`; none if there is nothing. */
+/** The members at `pointer`; empty if there is no value. */
 export function membersAt(...pointer: string[]): JsonObject {
   const value = followed(locate(pointer))?.value
   return isObject(value) ? value : {}
 }
 
 /**
- * What is wrong with `value` by the schema at `pointer`. Names places and keywords only: a value may be a token,
- * and so may the name of a member that nobody declared. Compiled once, by ajv's own cache.
+ * Validation errors of `value` against the schema at `pointer`. They name only locations and keywords, because a
+ * value may be
+ * a token, and so may the name of an undeclared member. ajv caches the compiled schema.
  */
 export function problems(pointer: Pointer, value: Json): string[] {
   const at = locate(pointer)?.pointer ?? pointer
@@ -100,7 +103,10 @@ interface Route {
   pattern: RegExp
 }
 
-/** Literal paths before those with parameters, so that `/verify` is not an empty rest of `/verify/{path}`. */
+/**
+ * Puts literal paths before those with parameters, so that `/verify` does not match `/verify/{path}` with an empty
+ * rest.
+ */
 const routes: Route[] = Object.keys(membersAt('paths'))
   .map(template => ({ template, pattern: patternOf(template) }))
   .sort((a, b) => Number(a.template.includes('{')) - Number(b.template.includes('{')))
@@ -114,7 +120,7 @@ function patternOf(template: string): RegExp {
   return new RegExp(`^${source}$`)
 }
 
-/** Every operation as `METHOD /path/{parameter}`, for comparison with the router's own table. */
+/** Every operation as `METHOD /path/{parameter}`, to be compared with the router's own table. */
 export function documentedRoutes(): string[] {
   return routes.flatMap(({ template }) =>
     METHODS.filter(method => membersAt('paths', template)[method]).map(
@@ -123,7 +129,7 @@ export function documentedRoutes(): string[] {
   )
 }
 
-/** Throws with everything that is wrong, if the document doesn't allow this answer to this request. */
+/** Throws all errors if the document doesn't allow this answer to this request. */
 export function checkResponse(request: Asked, response: Answered): void {
   const method = request.method.toUpperCase()
   const path = request.path.replace(/[?#].*$/s, '')
@@ -146,13 +152,13 @@ function responsePointer(method: string, path: string, status: number): Pointer 
   return pointer
 }
 
-/** HEAD is GET without the body (RFC 9110 9.3.2) wherever it isn't declared itself. */
+/** HEAD is GET without the body (RFC 9110 9.3.2) unless it is declared itself. */
 function operationPointer(template: string, method: string): Pointer | undefined {
   const candidates = method === 'HEAD' ? ['head', 'get'] : [method.toLowerCase()]
   return candidates.map(name => ['paths', template, name]).find(pointer => locate(pointer))
 }
 
-/** An unknown path is 404 and a wrong method is 405, and not the other way round. */
+/** Only an unknown path is 404, and only a wrong method is 405. */
 function unmatchedPointer(route: Route | undefined, method: string, path: string, status: number): Pointer {
   const expected = route ? 405 : 404
   if (status !== expected)
@@ -171,7 +177,7 @@ function wrongHeaders(pointer: Pointer, headers: Headers): string[] {
   })
 }
 
-/** A header is text; where the schema wants an integer, text of digits is one. */
+/** Header values are text; where the schema requires an integer, digits are converted. */
 function asNumber(schema: Pointer, text: string): Json {
   return membersAt(...schema).type === 'integer' && /^\d+$/.test(text) ? Number(text) : text
 }
@@ -193,7 +199,7 @@ function wrongBody(pointer: Pointer, response: Answered): string[] {
   ]
 }
 
-/** undefined if it isn't JSON; the parser's own message would quote the body. */
+/** Undefined if the text isn't JSON. The parser's own error would quote the body. */
 function parsed(body: string): Json | undefined {
   try {
     return JSON.parse(body)
@@ -202,7 +208,7 @@ function parsed(body: string): Json | undefined {
   }
 }
 
-/** The one rule that a schema can't say: the id in the body is the id in the header. */
+/** A rule that a schema can't express: the id in the body equals the id in the header. */
 function wrongRequestId(value: Json, headers: Headers): string[] {
   if (!isObject(value) || value.request_id === undefined) return []
   return value.request_id === headers.get('x-request-id') ? [] : ['its request_id is not its X-Request-Id']

@@ -7,7 +7,7 @@ import { TYPE } from './forge.ts'
 import { type Alg, asymmetric } from './local.ts'
 import { type Customer, claimsOf, type Replica, type World } from './world.ts'
 
-/** What the holder of a customer's real private key could sign. */
+/** Tokens that the holder of a customer's real private key could sign. */
 
 export interface PairHalves {
   kid: string
@@ -17,7 +17,7 @@ export interface PairHalves {
   publicKey: KeyObject
 }
 
-/** A customer's key pairs, opened with the master key as the server opens them. */
+/** A customer's key pairs, decrypted with the master key as the server does it. */
 export async function keyPairsOf(world: World, { id }: Pick<Customer, 'id'>): Promise<PairHalves[]> {
   const [row] = await readRecords(world.db, [id])
   const dataKey = openDataKey(world.keyRing, id, row!.sealedDataKey!)
@@ -39,7 +39,7 @@ export function halves(bytes: Uint8Array): Pick<PairHalves, 'privateKey' | 'publ
 
 const HASH = { EdDSA: null, ES256: 'sha256', RS256: 'sha256' } as const
 
-/** A signature as a JWS has it (RFC 7518 3.3, 3.4, RFC 8037 3.1). */
+/** A signature in the format of a JWS (RFC 7518 3.3, 3.4, RFC 8037 3.1). */
 export const signatureOf = (input: string, alg: Alg, key: KeyObject): Buffer =>
   sign(HASH[alg], Buffer.from(input), { key, dsaEncoding: 'ieee-p1363' })
 
@@ -49,7 +49,9 @@ export const withSignature = (input: string, signature: Uint8Array) =>
 
 export type PairForger = Awaited<ReturnType<typeof pairForger>>
 
-/** A customer whose access tokens have asymmetric signatures, its private keys, and a token that the first one signed. */
+/**
+ * A customer whose access tokens have asymmetric signatures, its private keys, and a token signed with the first one.
+ */
 export async function pairForger(world: World, replica: Replica, alg: Alg) {
   const customer = await asymmetric(replica, alg)
   const pairs = await keyPairsOf(world, customer)
@@ -59,7 +61,7 @@ export async function pairForger(world: World, replica: Replica, alg: Alg) {
   const [headerSegment = '', claimsSegment = '', signature = ''] = token.split('.')
   const header = { alg, typ: TYPE.access, kid: current.kid }
   const claims = claimsOf(token) as Record<string, unknown>
-  /** By any key, from segments. */
+  /** Signs segments with any key. */
   const segments = (head: string, body: string, key = current.privateKey) =>
     withSignature(`${head}.${body}`, signatureOf(`${head}.${body}`, alg, key))
   const object = (value: object) => encode(JSON.stringify(value))

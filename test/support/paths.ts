@@ -1,8 +1,8 @@
 import { posix } from 'node:path'
 
-/** Paths that a gateway may read in one way and its backend in another. */
+/** Paths that a gateway and its backend may read differently. */
 
-/** What a backend may read as a slash, or as nothing. */
+/** Sequences that a backend may read as a slash or ignore. */
 const SEPARATORS = [
   ...['/', '//', '///', '/./', '/%2e/', '/.%2F', '%2f', '%2F/', '%252f', '%25%32%66', '%c0%af', '%u002f'],
   ...['\\', '/\\', '%5c', '%5C/', '%255c', '%c1%9c', '%00/', '%09/', '%0a/', '%0d%0a/', '%20/', '\t/', '\0/'],
@@ -38,7 +38,7 @@ const PATHS = [
     '/x/..',
   ],
   ...['/reports.json', '/reports%2ejson', '/reports%2Ejson', '/REPORTS.xml', '/Reports.json/x'],
-  // Letters that fold to s, k and i in comparisons without the case.
+  // Letters that fold to s, k and i in case-insensitive comparisons.
   ...[
     '/report%C5%BF',
     '/report%C5%BF/x',
@@ -63,7 +63,7 @@ const PATHS = [
   ],
 ]
 
-/** Absolute forms whose authority ends early for some parsers of URLs: at `?`, `#` or `\\`. */
+/** Absolute URLs whose authority ends early for some URL parsers: at `?`, `#` or `\\`. */
 const EARLY_ENDS = ['?', '#', '\\', '%3f', '%23', '%5c'].flatMap(end => [
   `http://x${end}@gateway.test/public/x`,
   `http://x${end}reports@gateway.test/public/x`,
@@ -87,13 +87,13 @@ export const TARGETS = [
   ...EARLY_ENDS,
 ]
 
-/** Targets that have a semicolon in the path, encoded or not. */
+/** Targets with a semicolon in the path, encoded or not. */
 export const WITH_PARAMETERS = TARGETS.filter(target => {
   const path = pathIn(target)
   return path.startsWith('/') && /;|%3b/i.test(path)
 })
 
-/** One of each kind. */
+/** One target of each kind. */
 export const AMBIGUOUS = [
   ...[
     '//public/x',
@@ -127,7 +127,7 @@ export const AMBIGUOUS = [
   ]),
 ]
 
-/** The letters that fold to ASCII, as they are. Some gateways refuse every letter beyond ASCII that is not encoded. */
+/** Unencoded letters that fold to ASCII. Some gateways refuse all unencoded characters beyond ASCII. */
 export const RAW_FOLDING = [
   '/public/\u017f',
   '/public/boo\u212as',
@@ -148,7 +148,7 @@ export const UNAMBIGUOUS = [
   ...["/public/a:b,c=d&e+f@g!$'()*", '/public/~ann/.x/..y/z../a..b', '/public/x?a=//b/../c;d%5c%2f%00%253b'],
 ]
 
-/** How backends read the path of a request target. */
+/** How various backends read the path of a request target. */
 export const READINGS: Record<string, (target: string) => string> = {
   'as it stands': target => unreserved(pathIn(target)),
   decoded: target => decode(pathIn(target)),
@@ -167,16 +167,16 @@ export const READINGS: Record<string, (target: string) => string> = {
   'up to NUL': target => resolve(decode(pathIn(target)).replace(/\0.*$/s, '')),
 }
 
-/** Without scheme, host and query. Nothing is decoded. */
+/** The path without scheme, host and query. Nothing is decoded. */
 export function pathIn(target: string): string {
   return target.replace(/^https?:\/\/[^/?#]*/i, '').replace(/\?.*$/s, '')
 }
 
-/** Decodes only what means the same when it is decoded (RFC 3986 6.2.2.2). */
+/** Decodes only characters that mean the same encoded and decoded (RFC 3986 6.2.2.2). */
 const unreserved = (path: string) =>
   path.replace(/%(2[de]|3\d|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9ae])/gi, encoded => decodeURIComponent(encoded))
 
-/** Leaves what cannot be decoded as it is, as many backends do. */
+/** Leaves undecodable sequences unchanged, as many backends do. */
 const decode = (path: string) =>
   path.replace(/(%[0-9a-f]{2})+/gi, encoded => {
     try {
@@ -186,7 +186,7 @@ const decode = (path: string) =>
     }
   })
 
-/** Simple case folding, with the Turkish letters as Python and Java compare them. */
+/** Simple case folding; the Turkish letters compare as in Python and Java. */
 const fold = (path: string) =>
   Buffer.from(path, isBytes(path) ? 'latin1' : 'utf8')
     .toString()
@@ -195,7 +195,7 @@ const fold = (path: string) =>
     .replaceAll('\u212a', 'k')
     .toLowerCase()
 
-/** Node hands on raw bytes of a request target as one character each. */
+/** Node passes each raw byte of a request target on as one character. */
 const isBytes = (path: string) => !/[^\0-\xff]/.test(path)
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is removed.
@@ -205,7 +205,7 @@ const withoutParameters = (path: string) => path.replace(/;[^/]*/g, '')
 
 const resolve = (path: string) => posix.normalize(path).replace(/^\/+/, '/')
 
-/** As `new URL(request.url, base)`, which many services in Node do. */
+/** Parses it as `new URL(request.url, base)`, as many Node services do. */
 function parseUrl(target: string): string {
   try {
     return unreserved(new URL(target, 'http://backend.test').pathname)

@@ -9,7 +9,7 @@ import { freePort } from './port.ts'
 import { until } from './process.ts'
 import { findProgram } from './program.ts'
 
-/** A pgbouncer of our own, in transaction mode, with nothing set that its users would have to set for Assay. */
+/** A pgbouncer in transaction mode, with none of the settings that Assay would otherwise require. */
 export async function startPgbouncer(serverUrl: string) {
   const { hostname, port: serverPort } = new URL(serverUrl)
   const folder = mkdtempSync(join(tmpdir(), 'assay-pgbouncer-'))
@@ -56,7 +56,7 @@ server_round_robin = 1
   })
 
   return {
-    /** The same database through it. */
+    /** The URL of the same database through pgbouncer. */
     through(url: string): string {
       const pooled = new URL(url)
       pooled.host = `127.0.0.1:${port}`
@@ -71,7 +71,7 @@ server_round_robin = 1
   }
 }
 
-/** Names and passwords: the superuser's and those of the two roles that tests have. */
+/** Names and passwords of the superuser and the tests' two roles. */
 const loginsOf = (serverUrl: string) => {
   const { username, password } = new URL(serverUrl)
   return [[username, decodeURIComponent(password)], ...[MIGRATES, SERVES].map(role => [role, PASSWORD])]
@@ -79,7 +79,7 @@ const loginsOf = (serverUrl: string) => {
 
 const quoted = (text: string) => `"${text.replaceAll('"', '""')}"`
 
-/** It refuses to run as root. */
+/** pgbouncer refuses to run as root. */
 function asNobody(): string[] {
   if (process.getuid?.() !== 0) return []
   execFileSync('id', ['-u', 'postgres'])

@@ -1,8 +1,10 @@
 import { ADMIN_TOKEN, bearer, type Customer, type Replica, type World } from './world.ts'
 
-/** States written past the API, as the server writes them, and replicas that know them. */
+/** Writes states directly to the database, as the server would, and waits until replicas have read them. */
 
-/** Every replica given has polled since this was called: the first poll may be one that was under way before. */
+/**
+ * Resolves when each replica has finished a poll sent after this call: the first poll may already have been running.
+ */
 export async function sync(...replicas: Pick<Replica, 'changeFeed'>[]) {
   for (const { changeFeed } of replicas) {
     await changeFeed.poll()
@@ -10,7 +12,7 @@ export async function sync(...replicas: Pick<Replica, 'changeFeed'>[]) {
   }
 }
 
-/** Disables or enables a customer; every replica given knows it when this returns. */
+/** Disables or enables a customer; resolves when the given replicas have read it. */
 export async function setState(
   world: World,
   customerId: string,
@@ -21,7 +23,7 @@ export async function setState(
   await publishCustomer(world, customerId, replicas)
 }
 
-/** Says on the change feed that a customer's record changed. */
+/** Publishes a change of a customer's record on the change feed. */
 export async function publishCustomer(
   world: World,
   customerId: string,
@@ -36,7 +38,7 @@ export async function publishCustomer(
   await sync(...replicas)
 }
 
-/** Another session of the customer itself. */
+/** Adds another session of the customer itself. */
 export async function logIn(assay: Replica, { email, password }: Pick<Customer, 'email' | 'password'>) {
   const { status, json } = await assay.postJson('/api/auth/login', { email, password })
   if (status !== 200) throw new Error(`login answered ${status}`)

@@ -6,8 +6,9 @@ import { open } from '../../db/client.ts'
 import { adminTokenFile, masterKeysFile, openDataDir } from '../../server/embedded/data-dir.ts'
 
 /**
- * Makes one embedded installation by this version's migrations, for each test file to copy. Making one takes several times
- * the processor time of opening a copy, most of it in PGlite's initdb.
+ * Creates one embedded installation with this version's migrations, which each test file copies. Creating one takes
+ * several
+ * times the processor time of opening a copy, most of it in PGlite's initdb.
  */
 export default async function setup(project: TestProject) {
   if (project.vitest.projects.every(({ name }) => name === 'postgres')) return
@@ -20,6 +21,6 @@ export default async function setup(project: TestProject) {
   await db.close()
   folder.release()
   project.provide('embeddedTemplate', template)
-  // The copies are in the same folder. Some are left by files that failed.
+  // The copies are in the same folder. Failed test files leave some behind.
   return () => rmSync(root, { recursive: true, force: true, maxRetries: 5 })
 }

@@ -3,8 +3,9 @@ import type { TestProject } from 'vitest/node'
 import { createDatabase, MIGRATES, SERVES } from './database.ts'
 
 /**
- * Makes one database by this version's migrations, for each world to copy. At the end of a run, drops it and the two roles
- * that its databases had.
+ * Creates one database with this version's migrations, which each world copies. At the end of a run it drops the
+ * database and
+ * the two roles of the test databases.
  */
 export default async function setup(project: TestProject) {
   const { databaseUrl } = project.getProvidedContext()
@@ -18,7 +19,7 @@ export default async function setup(project: TestProject) {
 
 async function dropRoles(databaseUrl: string) {
   const sql = postgres(databaseUrl, { max: 1, onnotice: () => {} })
-  // Another run on the same server may still need them.
+  // Another run on the same server may still use the roles.
   await sql.unsafe(`drop role if exists ${MIGRATES}, ${SERVES}`).catch(error => {
     if (error.code !== DEPENDENT_OBJECTS) throw error
   })

@@ -2,20 +2,20 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 
-/** The server as its users start it: server/main.ts in a process of its own, on a free port unless PORT is set. */
+/** Runs the server as its users do: server/main.ts in another process, on a free port unless PORT is set. */
 
 const MAIN = join(import.meta.dirname, '../../server/main.ts')
 const CLI = join(import.meta.dirname, '../../cli/main.ts')
-/** As `npm start` has it. */
+/** As in `npm start`. */
 export const NODE_COMPILE_CACHE = join(import.meta.dirname, '../../node_modules/.cache/assay')
 
-/** How long a start may take on a busy machine before a test calls it hung (ms). */
+/** How long a start may take on a busy machine before a test considers it hung (ms). */
 const START_DEADLINE = 60_000
 
-/** Several processes that start at once share the cores. */
+/** Processes that start at the same time share the cores. */
 const deadlineOf = (settings: Settings) => ('WORKERS' in settings ? 3 : 1) * START_DEADLINE
 
-/** Settings as in the environment; nothing else of this process's environment but PATH reaches the child. */
+/** Environment variables of the server. Of this process's own environment the child gets only PATH. */
 export type Settings = Record<string, string>
 
 export interface Running {
@@ -23,12 +23,12 @@ export interface Running {
   port: number
   url: string
   child: ChildProcess
-  /** What it wrote so far. */
+  /** Output so far. */
   stdout(): string
   stderr(): string
   /** Exit code, or the signal's name. */
   exited: Promise<number | string>
-  /** Signals it and waits for its end. */
+  /** Signals it and waits until it has ended. */
   stop(signal?: NodeJS.Signals): Promise<number | string>
 }
 
@@ -38,20 +38,20 @@ export interface Ended {
   stderr: string
 }
 
-/** With the end of each. */
+/** Processes that are still running, each with its end. */
 const living = new Map<ChildProcess, Promise<unknown>>()
 process.on('exit', () => {
   for (const child of living.keys()) child.kill('SIGKILL')
 })
 
-/** For an afterEach: ends whatever a test left running, and waits for it. */
+/** For an afterEach: ends all processes that a test left running, and waits for them. */
 export async function stopAll(): Promise<void> {
   for (const child of living.keys()) child.kill('SIGKILL')
   await Promise.allSettled(living.values())
 }
 
 /**
- * Resolves once it says that it listens; throws with its output if it ends before that. LOG_LEVEL must let info through.
+ * Resolves once it logs that it listens; throws with its output if it ends before that. LOG_LEVEL must include info.
  * `program`: the server/main.ts of another version.
  */
 export async function startAssay(settings: Settings, args: string[] = [], program = MAIN): Promise<Running> {
@@ -67,12 +67,12 @@ export async function startAssay(settings: Settings, args: string[] = [], progra
   return { pid: child.pid!, port, url: `http://127.0.0.1:${port}`, child, stdout, stderr, exited, stop }
 }
 
-/** For a start that should fail, or a command: resolves when it has ended. */
+/** For a start that should fail, or for a command: resolves when it has ended. */
 export async function runAssay(settings: Settings, args: string[] = [], program = MAIN): Promise<Ended> {
   return ended(launch(settings, args, program), settings)
 }
 
-/** `assay` with these words. `input`: what is piped into it. */
+/** Runs `assay` with these arguments. `input` is piped into it. */
 export async function runCli(settings: Settings, args: string[], input = ''): Promise<Ended> {
   return ended(launch(settings, args, CLI, input), settings)
 }
@@ -105,7 +105,7 @@ function launch(settings: Settings, args: string[], program: string, input?: str
   child.stdin?.on('error', () => {}).end(input)
   const stdout = collect(child.stdout!)
   const stderr = collect(child.stderr!)
-  // 'close' comes after the last byte of both streams, 'exit' may come before it.
+  // 'close' comes after the last byte of both streams; 'exit' may come before it.
   const exited = once(child, 'close')
     .then(([code, signal]) => (code ?? signal) as number | string)
     .finally(() => living.delete(child))
@@ -121,7 +121,7 @@ function collect(stream: NodeJS.ReadableStream): () => string {
   return () => text
 }
 
-/** The log line that says on which port, once it is whole. */
+/** The log line that names the port, once it is complete. */
 function listeningLine(
   child: ChildProcess,
   stdout: () => string,
@@ -147,8 +147,8 @@ function listeningLine(
   })
 }
 
-/** What it logged so far, parsed. */
-// biome-ignore lint/suspicious/noExplicitAny: a test says what it expects of a line.
+/** The log lines so far, parsed. */
+// biome-ignore lint/suspicious/noExplicitAny: tests state what they expect of a line.
 export function logLines(running: { stdout(): string }): any[] {
   return running
     .stdout()

@@ -1,13 +1,13 @@
 import type { KeyObject } from 'node:crypto'
 import type { JWK } from 'jose'
 
-/** A public key in each form in which a careless verifier may take it for the secret of an HMAC. */
+/** A public key in each format that a careless verifier may use as the secret of an HMAC. */
 export function publicSpellings(key: KeyObject, kid: string): Buffer[] {
   const jwk = key.export({ format: 'jwk' }) as JWK
   return [...jsonForms(jwk, kid), ...encodings(key), ...numbers(jwk)].map(form => Buffer.from(form as string))
 }
 
-/** As a thumbprint counts it, as a JWKS has it, and the whole JWKS. */
+/** As the input of a thumbprint, as in a JWKS, and the whole JWKS. */
 function jsonForms(jwk: JWK, kid: string): string[] {
   const sorted = Object.fromEntries(Object.entries(jwk).toSorted())
   const named = { ...sorted, kid, use: 'sig' }
@@ -17,7 +17,7 @@ function jsonForms(jwk: JWK, kid: string): string[] {
   ])
 }
 
-/** With and without the last line break of a PEM, which many tools drop or add. */
+/** With and without the final line break of a PEM, which many tools drop or add. */
 function encodings(key: KeyObject): (string | Buffer)[] {
   const types = key.asymmetricKeyType === 'rsa' ? (['spki', 'pkcs1'] as const) : (['spki'] as const)
   return types.flatMap(type => {
@@ -28,7 +28,7 @@ function encodings(key: KeyObject): (string | Buffer)[] {
   })
 }
 
-/** x and y, or n: their bytes, their text, and an elliptic point as SEC 1 2.3.3 writes it. */
+/** x and y, or n: as bytes, as text, and as an elliptic point (SEC 1 2.3.3). */
 function numbers({ x = '', y = '', n }: JWK): (string | Buffer)[] {
   if (n !== undefined) return [n, Buffer.from(n, 'base64url')]
   const bytes = [x, y].map(text => Buffer.from(text, 'base64url'))

@@ -1,23 +1,23 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 
-/** Bytes on a socket, for what no HTTP client would send. */
+/** Raw bytes on a socket, for requests that no HTTP client would send. */
 
 export interface Raw {
   write(bytes: string | Uint8Array): void
-  /** All that came back so far. */
+  /** All bytes received so far. */
   text(): string
-  /** The status of every answer so far. */
+  /** The statuses of all answers so far. */
   statuses(): number[]
-  /** Resolves when the connection has ended, whoever ended it. */
+  /** Resolves when either side has ended the connection. */
   closed: Promise<void>
   isClosed(): boolean
-  /** Bytes that the system has taken from us. */
+  /** How many bytes the system has accepted from us. */
   sent(): number
   destroy(): void
 }
 
-/** A connection to this port of this machine; resolves once it is accepted. */
+/** Connects to this port on this machine; resolves once connected. */
 export async function openRaw(port: number): Promise<Raw> {
   const socket = connect(port, '127.0.0.1')
   await once(socket, 'connect')
@@ -26,7 +26,7 @@ export async function openRaw(port: number): Promise<Raw> {
   socket.setEncoding('latin1').on('data', chunk => {
     text += chunk
   })
-  // A reset is an end too: who sends nonsense is not owed a farewell.
+  // A reset also counts as an end: the server may reset clients that send nonsense.
   socket.on('error', () => {})
   const closed = new Promise<void>(resolve => {
     socket.once('close', () => {
@@ -45,7 +45,9 @@ export async function openRaw(port: number): Promise<Raw> {
   }
 }
 
-/** Sends these bytes, and answers what came until the other side ended it; a deadline (ms) ends it from here. */
+/**
+ * Sends these bytes and returns everything received until the server closed; after `deadline` (ms) this side closes.
+ */
 export async function exchange(port: number, bytes: string, deadline = 3_000): Promise<Raw> {
   const raw = await openRaw(port)
   const late = setTimeout(() => raw.destroy(), deadline)

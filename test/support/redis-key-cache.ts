@@ -5,13 +5,13 @@ import { until } from './process.ts'
 import { look } from './redis.ts'
 import { makeWorld, type Replica, type World } from './world.ts'
 
-/** Records in Redis, as replicas put them there and as others may change them. */
+/** Cached records in Redis, as replicas write them and as others may change them. */
 
 export const onRedis = () => ({ REDIS_URL: inject('redisUrl') })
 
 export type RedisWorld = Awaited<ReturnType<typeof redisWorld>>
 
-/** Replicas that share a Redis. All that they put there is gone when it stops. */
+/** Replicas that share a Redis. Their entries are deleted when it stops. */
 export async function redisWorld(settings: Record<string, string> = {}) {
   const redis = await look()
   const world = await makeWorld({ ...onRedis(), ...settings })
@@ -29,7 +29,7 @@ export async function redisWorld(settings: Record<string, string> = {}) {
     redis.destroy()
   }
   const nameOf = (customerId: string) => here.redisNames.record(customerId)
-  /** What is there, once it is. */
+  /** The cached entry, once it exists. */
   async function entryOf(customerId: string): Promise<string> {
     await until('there is an entry', async () => (await redis.exists(nameOf(customerId))) === 1)
     return (await redis.get(nameOf(customerId)))!
@@ -39,7 +39,7 @@ export async function redisWorld(settings: Record<string, string> = {}) {
   return { world, here, redis, stop, names, nameOf, entryOf, put, remove }
 }
 
-/** A replica that knows no customer yet, is connected to Redis, and whose loads from the database are counted. */
+/** A replica that has cached no customer yet, is connected to Redis, and counts its loads from the database. */
 export async function coldReplica(world: World, throughRedis?: (redis: Redis) => Redis) {
   const database = holding(world.db)
   const replica = await replicaOn(world, database.db, onRedis(), throughRedis)
@@ -55,14 +55,14 @@ export const connected = ({ redis }: { redis: Redis | undefined }) =>
     ),
   )
 
-/** A customer with a token of its own, whose record is in Redis. */
+/** A customer with a token, whose record is in Redis. */
 export async function shelved({ here, entryOf }: Pick<RedisWorld, 'here' | 'entryOf'>) {
   const customer = await here.signUp()
   const { access_token: token } = await customer.session()
   return { customer, token, entry: await entryOf(customer.id) }
 }
 
-/** How a replica's looks into Redis ended. */
+/** The outcomes of a replica's reads from Redis. */
 export async function outcomes({ request }: Pick<Replica, 'request'>, adminToken: string) {
   const { text } = await request('/metrics', { headers: { Authorization: `Bearer ${adminToken}` } })
   const found = text.matchAll(/^assay_record_cache_total\{outcome="(\w+)"\} (\d+)$/gm)

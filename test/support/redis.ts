@@ -12,22 +12,22 @@ import type { Log } from '../../server/lib/logger.ts'
 import { freePort } from './port.ts'
 import { until } from './process.ts'
 
-/** So that a busy machine is not taken for a Redis that hangs, where that isn't the subject (ms). */
+/** Timeout that keeps a busy machine from looking like a Redis that hangs, for tests of other subjects (ms). */
 const PATIENT = 2_000
 
-/** A replica's Redis, by its settings. */
+/** The Redis of a replica, by its settings. */
 export const redisOf = (config: Pick<Config, 'redisUrl'>, log: Log) =>
   config.redisUrl === undefined ? undefined : openRedis(config.redisUrl, log, { deadlineMs: PATIENT })
 
-/** What is in Redis, past every replica. */
+/** Direct access to Redis, bypassing all replicas. */
 export async function look(url = inject('redisUrl')) {
   const client = createClient({ url })
-  client.on('error', () => {}) // A test that stops this Redis knows.
+  client.on('error', () => {}) // The test that stops this Redis expects the error.
   await client.connect()
   return client
 }
 
-/** A Redis of our own, which may be frozen, killed and started again on its port. Ended when the test ends. */
+/** A Redis that tests may freeze, kill and restart on its port. Stopped when the test ends. */
 export async function startRedis(...args: string[]) {
   const port = await freePort()
   const folder = mkdtempSync(join(tmpdir(), 'assay-redis-'))
@@ -69,7 +69,7 @@ const answers = (port: number) =>
 
 const GREETINGS = { HELLO: '%0\r\n', PING: '+PONG\r\n' }
 
-/** Something that greets like a Redis and answers all else as it is told to. Ended when the test ends. */
+/** A server that greets like Redis and answers everything else as configured. Stopped when the test ends. */
 export async function pretend(answer: () => string, greetings: Record<string, string> = GREETINGS) {
   const sockets = new Set<Socket>()
   const reply = (asked: string) => Object.entries(greetings).find(([word]) => asked.includes(word))?.[1]

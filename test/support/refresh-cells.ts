@@ -1,11 +1,14 @@
 import { changeCustomer, moveSubjectEpoch, type StoppedClock } from './sessions.ts'
 import type { Customer, Replica, Tokens, World } from './world.ts'
 
-/** The cells of the design's table of refresh: how each is reached, and what it answers under each policy. */
+/** The cells of the design's refresh table: how to reach each one, and its answer under each policy. */
 
 export type Policy = 'until_confirmed' | 'grace_only' | 'strict' | 'reusable'
 
-/** A policy, and whether the token comes with an API key of its customer. Every other token of a scene comes without one. */
+/**
+ * A policy, and whether the token is presented with its customer's API key. All other tokens are presented without
+ * one.
+ */
 export interface Column {
   policy: Policy
   authenticated: boolean
@@ -34,7 +37,7 @@ export const SAID: Record<Outcome, string> = {
   ended: 'is refused, and nothing changes',
 }
 
-/** A session with all that its client was ever given, oldest first. */
+/** A session with every token its client received, oldest first. */
 export interface Scene {
   replica: Replica
   customer: Customer
@@ -42,7 +45,7 @@ export interface Scene {
   given: Tokens[]
   /** Refreshes as an honest client does. */
   refresh(times?: number): Promise<void>
-  /** Verifies the newest access token, and has that written. */
+  /** Verifies the newest access token, and waits until that use is written. */
   use(): Promise<void>
   logOut(): Promise<unknown>
   wait(milliseconds: number): Promise<void>
@@ -84,7 +87,7 @@ export async function sceneOn({ world, clock, replica, replicas, customer }: Sta
   }
 }
 
-/** G, in milliseconds. */
+/** The refresh grace G, in milliseconds. */
 const GRACE = 10_000
 const HOUR = 3_600_000
 const IDLE = 30 * 24 * HOUR
@@ -92,16 +95,16 @@ const IDLE = 30 * 24 * HOUR
 export interface Cell {
   /** The subject of the test's sentence. */
   presented: string
-  /** The token's place from the newest that the client was given, which is 0. */
+  /** How many rotations old the token is; 0 is the newest. */
   back: number
   arrange(scene: Scene): Promise<unknown>
-  /** Under until_confirmed, grace_only and strict, if they differ. */
+  /** The answers under until_confirmed, grace_only and strict, if they differ. */
   outcomes: readonly [Outcome, Outcome, Outcome] | readonly [Outcome]
-  /** Its customer is changed, and so is nobody else's. */
+  /** The customer is changed; the change affects no other customer. */
   alone?: true
-  /** Its customer is disabled. */
+  /** The customer is disabled. */
   disabled?: true
-  /** Whether the access tokens of an ended session are refused too; undefined where time has ended them anyway. */
+  /** Whether access tokens of an ended session are refused too; undefined if they have expired anyway. */
   accessEnded?: true
 }
 
@@ -272,7 +275,7 @@ export const cells: Cell[] = [...granted, ...before, ...older, ...ended]
 
 const ROTATING: Policy[] = ['until_confirmed', 'grace_only', 'strict']
 
-/** Under `reusable` a client that authenticates keeps its token. Apart from that it is `until_confirmed`. */
+/** Under `reusable` an authenticated client keeps its token. Otherwise it is like `until_confirmed`. */
 export function outcomeOf({ outcomes }: Cell, { policy, authenticated }: Column): Outcome {
   const outcome = outcomes[Math.max(0, ROTATING.indexOf(policy))] ?? outcomes[0]
   if (policy !== 'reusable' || !authenticated) return outcome

@@ -2,23 +2,23 @@ import type { Column, Policy } from './refresh-cells.ts'
 
 const SECOND = 1_000
 const HOUR = 3_600 * SECOND
-/** REFRESH_GRACE, by default. */
+/** The default REFRESH_GRACE. */
 const GRACE = 10 * SECOND
-/** REFRESH_TOKEN_TTL and SESSION_MAX_TTL of a walk. */
+/** REFRESH_TOKEN_TTL and SESSION_MAX_TTL of a random walk. */
 export const IDLE = 3 * HOUR
 export const IN_ALL = 8 * HOUR
 
 export type Outcome = 'refreshed' | 'renewed' | 'replayed' | 'adopted' | 'kept' | 'reuse_detected' | 'refused'
 
-/** As what the audit has it. */
+/** The outcome under the name that the audit uses. */
 const AUDITED = { renewed: 'refreshed', kept: 'adopted' } as const
 
-/** The design's table of refresh, written from its words. */
+/** A model of the design's refresh table, written from its text. */
 export class Model {
   gen = 1
   rotatedAt: number
   previousRotatedAt: number | undefined
-  /** The one before was used up at once if this is -Infinity. */
+  /** -Infinity if the previous token was used up at once. */
   confirmedAt: number | undefined
   ended = false
   expiresAt: number
@@ -61,7 +61,7 @@ export class Model {
     return this.confirmedAt === undefined || within(this.confirmedAt)
   }
 
-  /** What a failover that loses the last rotation's commit brings back. */
+  /** The state after a failover that loses the commit of the last rotation. */
   goBack(): boolean {
     const earlier = this.#earlier
     this.#earlier = undefined
@@ -69,7 +69,7 @@ export class Model {
     return earlier !== undefined && !this.ended
   }
 
-  /** What a rotation leaves of the tokens before holds under every later policy. */
+  /** The effect of a rotation on earlier tokens holds under every later policy. */
   #rotate(gen: number, now: number, policy: Policy) {
     const { rotatedAt, previousRotatedAt, confirmedAt, expiresAt } = this
     this.#earlier = { gen: this.gen, rotatedAt, previousRotatedAt, confirmedAt, expiresAt }

@@ -1,7 +1,9 @@
 import { describeFailure, type Failure } from '../../server/exit-codes.ts'
 import { openDatabase } from '../../server/open-database.ts'
 
-/** What would end a start on this database, without its process. Rejects if nothing would. */
+/**
+ * Resolves with the error that ends a start on this database, without starting a process. Rejects if there is none.
+ */
 export const refusalOf = (databaseUrl: string): Promise<Failure> =>
   openDatabase({ databaseUrl, directDatabaseUrl: undefined }, undefined).then(async db => {
     await db.close()

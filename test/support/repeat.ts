@@ -1,4 +1,4 @@
-/** Repeats a call on 20 connections for half a second. Returns the milliseconds that it took. */
+/** Repeats a call on 20 connections for half a second. Returns the elapsed milliseconds. */
 export async function repeat(ask: (connection: number) => Promise<unknown>): Promise<number> {
   const began = performance.now()
   const connection = async (n: number) => {
@@ -8,5 +8,5 @@ export async function repeat(ask: (connection: number) => Promise<unknown>): Pro
   return performance.now() - began
 }
 
-/** How many polls may be sent in this time: one every 20 ms for requests, and one every 100 ms by the feed's own timer. */
+/** The most polls in this time: one every 20 ms for requests, and one every 100 ms by the feed's own timer. */
 export const mostPolls = (milliseconds: number) => milliseconds / 20 + milliseconds / 100 + 2

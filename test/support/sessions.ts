@@ -1,6 +1,6 @@
 import type { Replica, World } from './world.ts'
 
-/** What the database holds of a session, looked at from beside the server. Times in milliseconds. */
+/** The database's view of a session, read directly. Times are in milliseconds. */
 export interface StoredSession {
   gen: number
   revoked: boolean
@@ -26,7 +26,7 @@ export interface AuditedEvent {
   detail: { presented?: number; current?: number; late?: boolean; severity?: string; scope?: string }
 }
 
-/** The audit of one session, oldest first. */
+/** The audit events of one session, oldest first. */
 export async function auditOf({ admin }: World, sessionId: string): Promise<AuditedEvent[]> {
   const rows = await admin.query<{ type: string; detail: string | null }>(
     'select type, detail from assay.audit_events where session_id = $1 order by id',
@@ -35,14 +35,14 @@ export async function auditOf({ admin }: World, sessionId: string): Promise<Audi
   return rows.map(({ type, detail }) => ({ type, detail: JSON.parse(detail ?? '{}') }))
 }
 
-/** How many events of each type the audit has of one session. */
+/** The number of events of each type in one session's audit. */
 export async function countsOf(world: World, sessionId: string): Promise<Record<string, number>> {
   const counts: Record<string, number> = {}
   for (const { type } of await auditOf(world, sessionId)) counts[type] = (counts[type] ?? 0) + 1
   return counts
 }
 
-/** Sets columns of a customer and publishes the change on the change feed, as an operator's act does. */
+/** Sets columns of a customer and publishes the change on the change feed, as an operator's request does. */
 export async function changeCustomer(
   { admin }: World,
   replicas: Replica[],
@@ -59,7 +59,7 @@ export async function changeCustomer(
   await pollAll(replicas)
 }
 
-/** Moves a subject's epoch and publishes it: every session and token that it has is over. */
+/** Raises a subject's epoch and publishes it, which revokes all its sessions and tokens. */
 export async function moveSubjectEpoch(
   { admin }: World,
   replicas: Replica[],
@@ -79,7 +79,7 @@ export async function moveSubjectEpoch(
   await pollAll(replicas)
 }
 
-/** A poll that is under way may have been sent before what is to be seen: the one after it was not. */
+/** Polls twice: a poll that is already running may have been sent before the change, but the next one was not. */
 async function pollAll(replicas: Replica[]) {
   for (const { changeFeed } of replicas) {
     await changeFeed.poll()
@@ -88,8 +88,8 @@ async function pollAll(replicas: Replica[]) {
 }
 
 /**
- * Stops the database's clock at a whole second, so that a test can stand exactly on a boundary however long it takes
- * itself. Between two polls a replica's own idea of the time runs on, by at most the half second between them.
+ * Stops the database's clock at a whole second, so that a test can stay exactly on a boundary regardless of its own
+ * duration. Between two polls a replica's estimate of the time advances by at most the half second between them.
  */
 export async function stopClock({ admin }: World, replicas: Replica[]) {
   let at = Math.ceil(Date.now() / 1000) * 1000
@@ -107,7 +107,7 @@ export async function stopClock({ admin }: World, replicas: Replica[]) {
 
 export type StoppedClock = Awaited<ReturnType<typeof stopClock>>
 
-/** Seeded and repeatable (mulberry32): from 0 up to 1. */
+/** A seeded, repeatable generator (mulberry32) of numbers from 0 to below 1. */
 export function randomFrom(seed: number): () => number {
   let state = seed
   return () => {

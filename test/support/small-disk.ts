@@ -9,7 +9,7 @@ const asRoot = (...command: string[]) =>
     ? execFileSync(command[0]!, command.slice(1))
     : execFileSync('sudo', ['-n', ...command])
 
-/** A disk of its own in memory, which may be filled to the last byte. Unmounted when the test ends. */
+/** A disk in memory that a test may fill completely. Unmounted when the test ends. */
 export function mountSmallDisk(megabytes: number, owner: { uid?: number; gid?: number }) {
   const folder = mkdtempSync(join(tmpdir(), 'assay-disk-'))
   asRoot('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0777`, 'none', folder)

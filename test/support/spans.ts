@@ -7,7 +7,8 @@ type Processor = NonNullable<NodeSDKConfiguration['spanProcessors']>[number]
 type Span = Parameters<Processor['onEnd']>[0]
 
 /**
- * An SDK in this process, as deploy/opentelemetry/traces.mjs loads it. To be loaded before the first replica is made. It is
+ * Runs an SDK in this process as deploy/opentelemetry/traces.mjs does. Import it before the first replica is created.
+ * It is
  * unregistered at the end of the file, because the next file runs in the same process.
  */
 export function loadSdk() {
@@ -30,19 +31,19 @@ export function loadSdk() {
   })
   return {
     ended,
-    /** All that an exporter would send of them. */
+    /** The exported data of the spans, as text. */
     text: () =>
       JSON.stringify(
         ended.map(({ name, attributes, status, events, links }) => [name, attributes, status, events, links]),
       ),
-    /** Those of a trace, as they ended. */
+    /** The spans of a trace, in the order in which they ended. */
     of: ({ traceId }: Trace) => ended.filter(span => span.spanContext().traceId === traceId),
-    /** Each by its name, behind those of its parents, as they ended; the caller is `^`. */
+    /** The path of span names from the root, in the order in which they ended; the caller is `^`. */
     told: (trace: Trace) => pathsOf(ended, trace),
   }
 }
 
-/** A caller's. */
+/** The traceparent of a caller. */
 export interface Trace {
   traceId: string
   spanId: string

@@ -1,18 +1,19 @@
 import { expect } from 'vitest'
 import { beginStart, type StartOptions } from './starting.ts'
 
-/** How long a process that waits for something may live on after a signal (ms). */
+/** How long a waiting process may keep running after a signal (ms). */
 export const PROMPT_MS = 2_000
 
-/** Also for a process that loads modules when the signal comes, on a machine whose cores are taken (ms). */
+/** The same for a process that is loading modules when the signal comes, on a machine whose cores are busy (ms). */
 const BUSY_MS = 8_000
 
-/** How long SIGTERM lets a server that drains take requests (ms). */
+/** How long a draining server accepts requests after SIGTERM (ms). */
 const PAUSE_MS = 3_000
 
 /**
- * Each `step` milliseconds until `last` a signal, SIGTERM and SIGINT in turn. Those of process 1 are halfway between those of
- * an ordinary process.
+ * A signal every `step` milliseconds until `last`, alternating SIGTERM and SIGINT. Those of process 1 come halfway
+ * between
+ * those of an ordinary process.
  */
 export function moments(last: number, step: number, asInit: boolean) {
   const first = asInit ? step / 2 : 0
@@ -23,8 +24,9 @@ export function moments(last: number, step: number, asInit: boolean) {
 }
 
 /**
- * Signals a start `delay` milliseconds after its process can get signals. Expects that it ends soon, with the code of the
- * signal or, where it served already, with 0, and that none of its processes is left.
+ * Signals a start `delay` milliseconds after its process can receive signals. Expects that it ends soon with the exit
+ * code of
+ * the signal, or with 0 if it was already serving, and that none of its processes is left.
  */
 export async function signalAt(delay: number, name: 'SIGTERM' | 'SIGINT', options: StartOptions) {
   const start = beginStart(options)
@@ -39,7 +41,7 @@ export async function signalAt(delay: number, name: 'SIGTERM' | 'SIGINT', option
   const drained = start.stdout().includes('"msg":"draining"')
   const at = `${name} at ${delay} ms: ${start.stdout()}${start.stderr()}`
   expect(start.stderr(), at).not.toMatch(/^assay: /m)
-  // Before our handlers are there, an ordinary process ends by the signal itself.
+  // Until our handlers are installed, the signal itself ends an ordinary process.
   const early = { SIGTERM: [143, 'SIGTERM'], SIGINT: [130, 'SIGINT'] }[name]
   expect(drained ? [0] : options.asInit ? early.slice(0, 1) : early, at).toContain(code)
   expect(took, at).toBeLessThan(BUSY_MS + (drained && name === 'SIGTERM' ? PAUSE_MS : 0))

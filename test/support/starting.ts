@@ -4,28 +4,28 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { NODE_COMPILE_CACHE, until } from './process.ts'
 
-/** A start that a signal ends, as an ordinary process or as process 1 of a PID namespace, which a container gives it. */
+/** A start that a signal ends, as an ordinary process or as process 1 of a PID namespace, as in a container. */
 
 const ROOT = join(import.meta.dirname, '../..')
 
 const UNSHARE = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child']
 
-/** Whether this user may make namespaces. */
+/** Whether this user may create namespaces. */
 export const canUnshare = spawnSync(UNSHARE[0]!, [...UNSHARE.slice(1), 'true']).status === 0
 
 export interface StartOptions {
   settings: Record<string, string>
-  /** From the root: `server/main.ts`, and its words. */
+  /** The program from the root, `server/main.ts`, and its arguments. */
   command: string[]
   asInit?: boolean
-  /** Instead of /etc/resolv.conf. Needs `asInit`. */
+  /** Replaces /etc/resolv.conf. Requires `asInit`. */
   resolvConf?: string
 }
 
 export interface Starting {
   stdout(): string
   stderr(): string
-  /** Resolves once the process has handlers for signals, Node's own or ours: before that the kernel decides. */
+  /** Resolves once the process has signal handlers, Node's own or ours: before that the kernel decides. */
   hasHandlers(): Promise<void>
   signal(name: NodeJS.Signals): void
   /** Exit code, or the signal's name. */
@@ -68,7 +68,7 @@ export function beginStart({ settings, command, asInit = false, resolvConf }: St
   }
 }
 
-/** Answers whether there is such a process, or group. */
+/** Whether this process or process group exists. */
 function signalTo(pid: number, signal: NodeJS.Signals | 0): boolean {
   try {
     return process.kill(pid, signal)

@@ -6,21 +6,24 @@ import type { HmacKey } from '../../server/keys/customer-keys.ts'
 import { Authenticator } from '../../server/tokens/authenticator.ts'
 import { heapInUse } from './memory.ts'
 
-/** Fills a token cache with tokens of one kind after the other, and prints how much heap each takes. A process of its own. */
+/**
+ * Fills a token cache with tokens of one kind after another, and prints the heap that each takes. Runs in its own
+ * process.
+ */
 
 const ISSUER = 'http://assay.test'
 const MAX_CACHE_BYTES = 8 * 2 ** 20
 
 type Claims = Partial<AccessClaims>
 
-/** The members that make a token of nearly 8 KiB. */
+/** The claims that make a token of nearly 8 KiB. */
 const filled = (members: (length: number) => Claims): Claims => {
   let length = 5_600
   while (Buffer.byteLength(JSON.stringify(members(length))) > 5_600) length -= 20
   return members(length)
 }
 
-/** In each of them something else takes more memory than its text. */
+/** Kinds of tokens; in each, something other than the text uses additional memory. */
 const KINDS: Record<string, () => Claims> = {
   'as small as can be': () => ({}),
   'a subject of two bytes a character': () => ({ sub: '名'.repeat(255) }),
@@ -44,7 +47,7 @@ export interface Measured {
 
 let serial = 0
 
-/** A key of a record of its own, as after it was read again: nothing is shared with another token. */
+/** A fresh key record, as after a reload: nothing is shared with other tokens. */
 function newKey(): HmacKey {
   const customerId = randomId(10)
   const kid = [customerId, `a1.${randomId(10).slice(0, 13)}`].join('.')
@@ -74,20 +77,20 @@ function newKey(): HmacKey {
 function add(authenticator: Authenticator, more: Claims) {
   const key = newKey()
   const ids = { jti: randomId(15), sid: randomId(15), client_id: key.record.customerId }
-  const iat = 2_200_000_000 // Too large for a small integer of V8.
+  const iat = 2_200_000_000 // Too large for a V8 small integer.
   const times = { exp: iat + 3_600, iat, ep: '123456789012345.123456789012345', gen: 1_000 }
   const claims = { iss: ISSUER, sub: 'a', aud: 'a', ...ids, ...times, ...more }
   const sent = `${signUnder(key.header, 'HS512', claims, key.secret)}${' '.repeat(4_096)}`
-  // A slice, as of a Cookie header or a body. Kept as it is, it would keep the whole of them.
+  // A slice of a Cookie header or a body. If cached as it is, it would retain the whole string.
   const text = sent.trimEnd()
-  // A token is cached when it comes for the second time.
+  // A token is cached when it is presented the second time.
   for (let times = 0; times < 2; times++) {
     const result = authenticator.authenticate(text, authenticator.read(text)!, key)
     if (typeof result === 'string') throw new Error(result)
   }
 }
 
-/** Until an older token has to leave. */
+/** Adds tokens until an old one is evicted. */
 function fill(authenticator: Authenticator, more: () => Claims) {
   for (let tokens = -1; tokens < authenticator.stats.tokens; ) {
     tokens = authenticator.stats.tokens
@@ -97,7 +100,7 @@ function fill(authenticator: Authenticator, more: () => Claims) {
 
 function measure([kind, more]: [string, () => Claims]): Measured {
   const authenticator = new Authenticator({ issuer: ISSUER, maxCacheBytes: MAX_CACHE_BYTES })
-  for (let i = 0; i < 50; i++) add(authenticator, more()) // What is compiled and allocated once is there before.
+  for (let i = 0; i < 50; i++) add(authenticator, more()) // Warm-up: compiles code and makes one-time allocations.
   authenticator.clear()
   const before = heapInUse()
   fill(authenticator, more)

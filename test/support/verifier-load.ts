@@ -2,17 +2,17 @@ import { headerOf } from './local.ts'
 import type { Verifier } from './local-verifiers.ts'
 import type { Customer } from './world.ts'
 
-/** Tokens of several customers, presented to all verifiers without a pause while a test does other things. */
+/** Continuously presents tokens of several customers to all verifiers while a test does other things. */
 
 export const AUDIENCE = 'https://orders.example.com'
 
-/** How many new tokens each round has, and how many of the earlier ones are presented again. */
+/** How many new tokens each round has, and how many earlier ones are presented again. */
 const FRESH = 2
 const REPEATED = 6
 /** How many tokens of each key are kept to be presented again. */
 const KEPT = 20
 
-/** One customer's tokens, under the issuer that its verifiers trust. */
+/** One customer's tokens, with the issuer that its verifiers trust. */
 export interface Presented {
   customer: Customer
   issuer: string
@@ -23,10 +23,10 @@ export interface Presented {
 export class VerifierLoad {
   readonly #verifiers: Verifier[]
   readonly #aheadMs: () => number
-  /** By the verifiers' names. */
+  /** By verifier name. */
   readonly accepted: Map<string, number>
   readonly failures: string[] = []
-  /** How many rounds each customer has had. */
+  /** How many rounds each customer has completed. */
   readonly #rounds: Map<Presented, number>
   readonly #running: Promise<unknown>
   #round = Promise.withResolvers<void>()
@@ -39,11 +39,12 @@ export class VerifierLoad {
     this.accepted = new Map(verifiers.map(({ name }) => [name, 0]))
     this.#rounds = new Map(presented.map(one => [one, 0]))
     this.#running = Promise.all(presented.map(one => this.#present(one)))
-    this.#running.catch(() => {}) // Whoever waits is told.
+    this.#running.catch(() => {}) // Waiting callers get the error.
   }
 
   /**
-   * Resolves after so many more verifications by each verifier, among them a whole round of each customer that began after this
+   * Resolves after this many more verifications by each verifier, including a whole round of each customer that began
+   * after the
    * call. Throws if a token was refused.
    */
   async continue(verifications: number): Promise<void> {
@@ -99,7 +100,7 @@ const keep = (kept: string[], fresh: string[]) => {
   return ofKey.length < KEPT ? [...kept, ...fresh] : kept
 }
 
-/** From the first token to one of the last, evenly. */
+/** Picks tokens evenly, from the first to one of the last. */
 const spread = (kept: string[]) =>
   kept.filter((_, index) => index % Math.max(1, Math.ceil(kept.length / REPEATED)) === 0)
 

@@ -1,20 +1,20 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 
-/** Bytes to a server and back, unread and unmended by any client. */
+/** Exchanges raw bytes with a server; no client interprets or corrects them. */
 
 export interface RawAnswer {
   status: number
-  /** Lower-case names; a header that comes twice is an error. */
+  /** Lower-case header names; a repeated header is an error. */
   headers: Record<string, string>
   head: string
   body: string
 }
 
-/** How long any answer may take on a busy machine (ms). */
+/** How long an answer may take on a busy machine (ms). */
 const DEADLINE = 10_000
 
-/** A connection that says what it is told to say. */
+/** A connection that sends exactly the given bytes. */
 export async function dial(port: number) {
   const socket = connect(port, '127.0.0.1')
   let received = ''
@@ -22,14 +22,14 @@ export async function dial(port: number) {
   socket.setEncoding('latin1').on('data', chunk => {
     received += chunk
   })
-  // A reset ends it too; what came before it counts.
+  // A reset also ends it; the bytes received before it count.
   socket.on('error', () => {})
   const closed = once(socket, 'close').then(() => {
     ended = true
   })
   await once(socket, 'connect')
 
-  /** Waits until `enough` says so of what has come, or the server closes. */
+  /** Waits until `enough` accepts the received bytes, or the server closes. */
   async function until(enough: (received: string) => boolean): Promise<string> {
     const late = AbortSignal.timeout(DEADLINE)
     while (!ended && !enough(received)) {
@@ -46,9 +46,9 @@ export async function dial(port: number) {
 
   return {
     write: (data: string | Uint8Array) => !socket.destroyed && socket.write(data),
-    /** The first answer's head, as soon as it is there. */
+    /** The head of the first answer, as soon as it is complete. */
     head: async () => parseAnswer(await until(text => text.includes('\r\n\r\n'))),
-    /** All that comes until the server closes. */
+    /** All bytes until the server closes. */
     rest: () => until(() => false),
     received: () => received,
     closed,
@@ -56,7 +56,7 @@ export async function dial(port: number) {
   }
 }
 
-/** One request, word for word, on a connection of its own; all that comes back until the server closes. */
+/** Sends one request byte for byte on its own connection; returns all bytes until the server closes. */
 export async function exchange(port: number, request: string): Promise<string> {
   const wire = await dial(port)
   wire.write(request)
@@ -67,7 +67,7 @@ export async function exchange(port: number, request: string): Promise<string> {
   }
 }
 
-/** The lines of a request that asks for the connection to be closed. */
+/** The lines of a request with `Connection: close`. */
 export const lines = (first: string, headers: Record<string, string> = {}) =>
   `${[
     `${first} HTTP/1.1`,

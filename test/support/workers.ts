@@ -1,9 +1,9 @@
 import { Agent, request } from 'node:http'
 import { logLines, type Running, until } from './process.ts'
 
-/** A server of several processes: who they are, and a connection to a certain one. */
+/** A server with several processes: their ids, and connections to a certain worker. */
 
-/** In the n-th place, by what the log said last. */
+/** The pid in each slot, by the latest log line. */
 export const pidOf = (assay: Running, worker: number): number =>
   logLines(assay).findLast(line => line.msg === 'a worker listens' && line.worker === worker)?.pid
 
@@ -16,7 +16,7 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** Kills the worker in this place, and resolves once another listens in it. */
+/** Kills the worker in this slot, and resolves once another listens in it. */
 export async function replaceWorker(assay: Running, worker: number) {
   const pid = pidOf(assay, worker)
   process.kill(pid, 'SIGKILL')
@@ -40,10 +40,13 @@ export interface Call {
 
 export type Connection = ReturnType<typeof connect>
 
-/** Milliseconds without a byte. A connection that was just handed to a worker that dies is not even closed. */
+/**
+ * How long no byte may arrive (ms). If a worker dies just after it got a connection, the connection is not even
+ * closed.
+ */
 const PATIENCE = 10_000
 
-/** One connection, kept: all that is asked through it is asked of one worker. */
+/** One persistent connection: all requests on it reach the same worker. */
 export function connect(assay: Running) {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const ask = (path: string, call: Call = {}) =>
@@ -73,7 +76,7 @@ export function connect(assay: Running) {
 
 let asked = 0
 
-/** Who answers here, by the line that it logs of the request. */
+/** The worker that answers here, by the log line of the request. */
 async function workerOf(assay: Running, ask: Connection['ask']): Promise<number> {
   const id = `who-${process.pid}-${asked++}`
   await ask('/who', { headers: { 'X-Request-Id': id } })
@@ -82,7 +85,7 @@ async function workerOf(assay: Running, ask: Connection['ask']): Promise<number>
   return line().worker
 }
 
-/** A connection to the worker in this place. */
+/** A connection to the worker in this slot. */
 export async function connectTo(assay: Running, worker: number): Promise<Connection> {
   for (let tries = 0; tries < 100; tries++) {
     const connection = connect(assay)

@@ -18,11 +18,11 @@ import { redisOf } from './redis.ts'
 
 export const SERVICE = { id: 'gateway', secret: 'Gw7fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ua' }
 export const ADMIN_TOKEN = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
-/** Operators besides: alice, and grafana, which only reads. */
+/** Additional operators: alice, and grafana, which has read-only access. */
 export const ALICE = 'alice-8Vd2Kq7Zx1Wm5Tn9Rc4Yb6Hf3Jg0Ls'
 export const READER = 'reader-3Nf8Wp1Xk6Zt4Vb9Qm2Yc7Hd5Jr0Sg'
 
-/** Settings as in the environment. */
+/** Settings by environment variable. */
 export type Settings = Record<string, string>
 
 export function configOf(settings: Settings = {}): Config {
@@ -35,7 +35,7 @@ export function configOf(settings: Settings = {}): Config {
     SERVICES: `${SERVICE.id}:introspect:${SERVICE.secret}`,
     TRUST_PROXY: '127.0.0.1',
     LOG_LEVEL: 'debug',
-    // Tests ask faster than users do.
+    // Tests send requests faster than users do.
     TOKENS_PER_MINUTE: '1000000',
   }
   return loadConfig({ ...defaults, ...settings }, () => '')
@@ -45,7 +45,7 @@ export type World = Awaited<ReturnType<typeof makeWorld>>
 export type Replica = Awaited<ReturnType<World['replica']>>
 export type Customer = Awaited<ReturnType<Replica['signUp']>>
 
-/** A migrated database of the project's kind, for this test alone. */
+/** A migrated database for this test alone, of the kind that the vitest project uses. */
 export const openTestDatabase = () =>
   makeDatabase(inject('databaseUrl'), {
     embeddedTemplate: inject('embeddedTemplate'),
@@ -53,8 +53,9 @@ export const openTestDatabase = () =>
   })
 
 /**
- * One database and as many replicas on it as a test wants, in this process. Nothing is mocked: the database is real, and
- * time is moved by moving the one function and the two clocks that all of it comes from.
+ * One database with any number of replicas in this process. Nothing is mocked: the database is real, and tests move
+ * time by
+ * the one function and the two clocks from which all times come.
  */
 export async function makeWorld(settings: Settings = {}) {
   const { db, admin, url, drop } = await openTestDatabase()
@@ -63,10 +64,13 @@ export async function makeWorld(settings: Settings = {}) {
   const replicas: Awaited<ReturnType<typeof startReplica>>[] = []
   let ahead = 0
   let jumped = 0
-  /** Time passes for the monotonic clock of all replicas too, but not when the database's clock jumps. */
+  /** Advances the monotonic clock of all replicas too; a jump of the database's clock does not. */
   const boot = { id: 'world', elapsed: () => performance.now() + ahead }
 
-  /** Another replica on the same database, over `link`. Its clocks are its own. `worker`: as one of several on its port. */
+  /**
+   * Another replica on the same database, over `link`, with its own clocks. `worker`: one of several workers on its
+   * port.
+   */
   async function replica(
     more: Settings = {},
     { link = db, worker }: { link?: Database; worker?: Worker } = {},
@@ -74,7 +78,7 @@ export async function makeWorld(settings: Settings = {}) {
     const own = { ...configOf({ ...settings, ...more }), masterKeys: config.masterKeys }
     const made = await startReplica({ config: own, db: link, keyRing, worker }, boot)
     replicas.push(made)
-    /** The world waits for it no longer. */
+    /** The world no longer waits for this replica. */
     async function stop() {
       if (replicas.includes(made)) replicas.splice(replicas.indexOf(made), 1)
       await made.stop()
@@ -82,13 +86,13 @@ export async function makeWorld(settings: Settings = {}) {
     return { ...made, stop }
   }
 
-  /** Moves the database's clock, which is the one that tokens and sessions live by, and lets every replica see it. */
+  /** Advances the database's clock, which tokens and sessions use, and waits until every replica has seen it. */
   async function advance(milliseconds: number) {
     ahead += milliseconds
     await setClock()
   }
 
-  /** Sets the database's clock wrong or right by so much, and lets every replica see it. */
+  /** Sets the error of the database's clock to this much, and waits until every replica has seen it. */
   async function jump(milliseconds: number) {
     jumped += milliseconds
     await setClock()
@@ -96,11 +100,11 @@ export async function makeWorld(settings: Settings = {}) {
 
   async function setClock() {
     await setDatabaseClock(admin, ahead + jumped)
-    // Twice: the first may join a poll that was sent before the clock was moved.
+    // Polls twice: the first may join a poll that was sent before the clock was moved.
     for (const { changeFeed } of replicas) for (let polls = 0; polls < 2; polls++) await changeFeed.poll()
   }
 
-  /** A round of maintenance at each replica, whichever of them it is that does it. */
+  /** Runs a round of maintenance at each replica; one of them does the work. */
   async function maintain() {
     for (const { maintenance } of replicas) await maintenance.run()
   }
@@ -136,7 +140,7 @@ async function startReplica(parts: Parts, boot: Boot) {
   await assembled.changeFeed.start()
   const { app } = assembled
 
-  /** Through the app, from an address of its own unless one is given; checked against openapi.yaml. */
+  /** Calls the app, from a unique address unless one is given; checks the answer against openapi.yaml. */
   async function request(path: string, init: RequestInit & { ip?: string } = {}): Promise<Answer> {
     const { ip = `10.${randomInt(256)}.${randomInt(256)}.${randomInt(256)}`, ...rest } = init
     const response = await ask(app, path, rest, ip)
@@ -167,7 +171,7 @@ async function startReplica(parts: Parts, boot: Boot) {
   }
 }
 
-// biome-ignore lint/suspicious/noExplicitAny: a test says what it expects to be there, and fails if it isn't.
+// biome-ignore lint/suspicious/noExplicitAny: tests state which members they expect, and fail without them.
 export type Answer = { status: number; headers: Headers; text: string; json: any }
 
 type Request = (path: string, init?: RequestInit & { ip?: string }) => Promise<Answer>
@@ -245,7 +249,7 @@ export const bearer = (token: string) => ({ Authorization: `Bearer ${token}` })
 export const basic = (id: string, secret: string) =>
   `Basic ${Buffer.from(`${id}:${secret}`).toString('base64')}`
 
-/** The claims of a token, unchecked. */
+/** The claims of a token, not verified. */
 export const claimsOf = (token: string) =>
   JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
 
@@ -255,7 +259,9 @@ interface Boot {
   elapsed(): number
 }
 
-/** A replica's clocks, which a test may set apart from the world's. `restartOn` moves it to another machine. */
+/**
+ * A replica's clocks, which a test may set apart from the world's. `restartOn` moves the replica to another machine.
+ */
 function movableClock(boot: Boot) {
   const offset = { monotonic: 0, wall: 0 }
   let on = boot
@@ -266,7 +272,7 @@ function movableClock(boot: Boot) {
     },
     monotonic: () => performance.now() + offset.monotonic,
     wall: () => Date.now() + offset.wall,
-    /** Both, as when the process was stopped for so long (ms). */
+    /** Advances both clocks, as when the process was stopped for so long (ms). */
     skip(milliseconds: number) {
       offset.monotonic += milliseconds
       offset.wall += milliseconds
@@ -277,7 +283,7 @@ function movableClock(boot: Boot) {
   }
 }
 
-/** The app on a real socket, for what only a socket shows. Closed when the test ends. */
+/** Serves the app on a real socket, for behaviour that only a socket shows. Closed when the test ends. */
 async function serve(app: Pick<App, 'fetch'>, config: Config, own: RefusalsOptions) {
   const served = await serveUntilStopped(app, config, own)
   onTestFinished(served.stop)

@@ -1,7 +1,7 @@
 import * as oauth from 'oauth4webapi'
 import { serveVerifier } from './serve-verifier.ts'
 
-/** The first word says by which algorithm the issuer is discovered: `oauth2` or `oidc`. */
+/** The first argument is the algorithm by which the issuer is discovered: `oauth2` or `oidc`. */
 const algorithm = process.argv[2] as 'oauth2' | 'oidc'
 const options = { [oauth.allowInsecureRequests]: true }
 

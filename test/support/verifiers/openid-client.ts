@@ -2,7 +2,7 @@ import { createRemoteJWKSet, jwtVerify } from 'jose'
 import * as openid from 'openid-client'
 import { serveVerifier } from './serve-verifier.ts'
 
-/** openid-client discovers the issuer. It does not verify access tokens itself, so its users add jose. */
+/** openid-client discovers the issuer. It does not verify access tokens, so its users add jose. */
 await serveVerifier(async ({ issuer, audience }) => {
   const options = { execute: [openid.allowInsecureRequests] }
   const config = await openid.discovery(new URL(issuer), 'orders', undefined, openid.None(), options)

@@ -1,32 +1,35 @@
 import { createInterface } from 'node:readline'
 
-/** What a verifier's program is made of. It has its user's view: an issuer, an audience, and the package's defaults. */
+/**
+ * The common part of the verifier programs. Each has only what a user has: an issuer, an audience and the package's
+ * defaults.
+ */
 
 export interface Trusted {
   issuer: string
   audience: string
 }
 
-/** Rejects with the reason if it refuses the token. */
+/** Rejects with the reason if the token is refused. */
 export type Verify = (token: string) => Promise<unknown>
 
-/** A line of the input. */
+/** One line of the input. */
 export interface Batch extends Trusted {
   tokens: string[]
-  /** How far the clock of this process is ahead of the machine's. */
+  /** How far this process's clock is ahead of the machine's. */
   aheadMs: number
 }
 
 let aheadMs = 0
 const RealDate = Date
 
-/** Packages expire caches and tokens by the time of `Date`. Their timers are left alone. */
+/** Packages expire caches and tokens by `Date`. Their timers are unchanged. */
 globalThis.Date = new Proxy(RealDate, {
   construct: (date, args) => Reflect.construct(date, args.length ? args : [RealDate.now() + aheadMs]),
   get: (date, name) => (name === 'now' ? () => RealDate.now() + aheadMs : Reflect.get(date, name)),
 })
 
-/** Answers each line with the reasons for which the tokens are refused, in their order; '' if one is accepted. */
+/** Answers each line with the reasons why the tokens are refused, in order; '' if one is accepted. */
 export async function serveVerifier(makeVerifier: (trusted: Trusted) => Promise<Verify>): Promise<void> {
   const verifiers = new Map<string, Verify>()
   for await (const line of createInterface({ input: process.stdin })) {
