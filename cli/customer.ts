@@ -6,7 +6,7 @@ import { list } from './output.ts'
 
 export const customerPath = (id: string, more = '') => `/admin/customers/${pathSegment(id)}${more}`
 
-/** Finds a customer by its id or its whole email. Throws CommandError if there is none. */
+/** Finds a customer by its id or its whole email. Throws CommandError if it does not exist. */
 export async function findCustomer(idOrEmail: string): Promise<Json> {
   if (!idOrEmail.includes('@')) return api.get(customerPath(idOrEmail))
   const email = idOrEmail.trim().toLowerCase()

@@ -1,6 +1,6 @@
 import type { AssayCommand } from './command.ts'
 
-/** docs/cli.md: what each command says with `--help`. */
+/** docs/cli.md: the `--help` output of each command. */
 export const createReference = (program: AssayCommand) => `# Command line
 
 \`npm run assay -- COMMAND\` in a checkout, \`assay COMMAND\` where the package is installed, and the image's entry point.

@@ -37,7 +37,7 @@ async function ask(question: string, hidden = false): Promise<string> {
 export const readToken = async () =>
   (terminal.interactive ? await terminal.ask('Token: ', true) : await terminal.input()).trim()
 
-// A reader that stops early (`| head`) has what it wants.
+// A reader that stops early (`| head`) needs no more output.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
   if (code === 'EPIPE') process.exit(0)
   process.stderr.write(`assay: the output can't be written (${code})\n`)

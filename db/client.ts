@@ -17,7 +17,7 @@ export interface Database extends Connection {
   connection(deadline: number): Connection
   /** Replaces all connections, because one of them led to a server that is no longer the primary. */
   reconnect(): void
-  /** The number of calls under way, and of connections that they may share. */
+  /** The number of running calls, and of connections that they may share. */
   usage(): { calls: number; connections: number }
 }
 
@@ -25,8 +25,8 @@ export interface Database extends Connection {
 export const CALL_DEADLINE_MS = 5_000
 
 /**
- * Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded only then.
- * `server` is what `inspect` says of the URL, if it was asked before. `reread` is asked when a login is refused.
+ * Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded
+ * only then. `server` is the result of `inspect` for the URL, if known. `reread` is called when a login is refused.
  */
 export async function open(
   target: { url: string; server?: Server; reread?: Target['reread'] } | { folder: string },

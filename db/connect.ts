@@ -12,8 +12,9 @@ const CONNECT_TIMEOUT_MS = 2_000
 const lastConnected = new Map<string, number>()
 
 /**
- * Connects to the first host that offers the sessions that the URL asks for. If a host refuses the login and the URL has
- * another user or password by now, tries once more with these. Throws the last host's Unavailable or DatabaseError.
+ * Connects to the first host that offers the sessions that the URL requests. If a host refuses the login and the URL
+ * has another user or password by now, tries once more with these. Throws the last host's Unavailable or
+ * DatabaseError.
  */
 export async function connect(target: Target, options: ConnectionOptions = {}): Promise<PostgresConnection> {
   const { user, password } = target
@@ -27,7 +28,7 @@ export async function connect(target: Target, options: ConnectionOptions = {}): 
   throw again.failure
 }
 
-/** A wrong password, an unknown user, or one that may not log in. 08P01 is what pgbouncer before 1.19 says. */
+/** A wrong password, an unknown user, or one that may not log in. pgbouncer before 1.19 sends 08P01. */
 const LOGIN_REFUSED = /^database: (28P01|28000|28000_WITHOUT_TLS|08P01)$/
 
 async function tryHosts(target: Target, options: ConnectionOptions) {
@@ -80,7 +81,7 @@ const withoutTls = (error: unknown, { tls }: Host) =>
     ? linkError('28000_WITHOUT_TLS')
     : error
 
-/** Throws Unavailable if the server is not what `target_session_attrs` asks for. */
+/** Throws Unavailable if the server does not match `target_session_attrs`. */
 async function checkSession(connection: PostgresConnection, { sessions }: Target) {
   if (sessions === 'any') return
   const [row] = await connection.query<{ standby: boolean; readOnly: boolean }>(

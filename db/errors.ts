@@ -58,15 +58,16 @@ const framesOf = (stack: string) =>
 
 /**
  * SQLSTATE classes after which the state is unknown rather than the statement wrong: 08 connection, 0A000 and 26000 a
- * prepared statement that the server no longer has, or not as it was, 25006 read-only (a standby), 28 and 3D (it won't let us in), 40 rolled back for another's sake, 53 out of something, 55P03 and 57 stopped
- * or cancelled, 58 and XX its own fault.
+ * prepared statement that the server no longer has or that has changed, 25006 read-only (a standby), 28 and 3D login
+ * refused, 40 rolled back because of another transaction, 53 out of a resource, 55P03 and 57 stopped or cancelled, 58
+ * and XX errors of the server itself.
  */
 const UNAVAILABLE = /^(08...|0A000|25006|26000|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
 
 /** The link itself failed, by the driver's codes or the system's. */
 const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
 
-/** Turns what a driver throws into an error that may be logged: `Unavailable` where the state is unknown. */
+/** Converts a driver's error into one that may be logged: `Unavailable` if the state is unknown. */
 export function translate(error: unknown): Error {
   const code = codeOf(error)
   if (error instanceof Unavailable) return error

@@ -15,13 +15,14 @@ export type Listener = Awaited<ReturnType<typeof listenForChanges>>
 const PROOF_TIMEOUT_MS = 2_000
 /** LISTEN, and the connection that sends the test notification, may take this long (ms). */
 const LISTEN_TIMEOUT_MS = 5_000
-/** Between the loss of the connection and the next try (ms). */
+/** The pause between losing the connection and the next attempt (ms). */
 const RETRY_DELAY_MS = 200
 
 /**
- * Calls `onHint` when a replica has published a change. A lost hint delays a poll by milliseconds and never breaks the bound.
- * After a lost connection it listens again and calls `onHint`, because notifications may have been missed. `heard`: whether
- * its own test notification was heard, for through a pooler in transaction mode LISTEN is accepted and silent.
+ * Calls `onHint` when a replica has published a change. A lost hint delays a poll by milliseconds and never breaks
+ * the bound. After a lost connection it listens again and calls `onHint`, because notifications may have been missed.
+ * `heard`: whether its own test notification arrived, because a pooler in transaction mode accepts LISTEN but
+ * delivers nothing.
  */
 export async function listenForChanges(url: string, onHint: () => void, reread?: Target['reread']) {
   const target = targetOf(url, reread)

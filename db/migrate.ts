@@ -25,8 +25,8 @@ const MAX_ATTEMPTS = 20
 type Transaction = Pick<Connection, 'query'>
 
 /**
- * Brings a Postgres up to date. It retries later where a table stays locked for so long that callers would notice, and
- * throws Unavailable after the last attempt. Returns how many migrations it applied.
+ * Migrates a Postgres. It retries later if a table stays locked for so long that callers would notice, and throws
+ * Unavailable after the last attempt. Returns how many migrations it applied.
  */
 export async function migratePostgres(url: string): Promise<number> {
   const locks = new TableLocks()
@@ -67,9 +67,9 @@ function migrateAtOnce(url: string, locks: TableLocks): Promise<number> {
 }
 
 /**
- * Applies the migrations that are due. drizzle's own migrators can't: one has its table's name fixed, the other begins
- * transactions itself, and both need the right to create schemas. Throws SchemaError where what is there isn't what
- * migrations left.
+ * Applies the migrations that are due. drizzle's own migrators can't: one has its table's name fixed, the other
+ * begins transactions itself, and both need the right to create schemas. Throws SchemaError if the schema isn't in a
+ * state that migrations leave.
  */
 export async function migrate(transaction: Transaction, locks = new TableLocks()): Promise<number> {
   return bringUpToDate(transaction, locks).catch(throwSchemaError)

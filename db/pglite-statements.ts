@@ -14,8 +14,9 @@ interface Statement {
 }
 
 /**
- * Runs each statement as a prepared one, which the database parses once and soon plans no more. PGlite's own `query` does both
- * at each call: 4 ms for an issue that takes 0.3 ms here. The texts never depend on a request, so they are a bounded set.
+ * Runs each statement as a prepared one, which the database parses once and stops planning after a few calls.
+ * PGlite's own `query` does both at each call: 4 ms for an issue that takes 0.3 ms here. The texts never depend on a
+ * request, so they are a bounded set.
  */
 export class PgliteStatements {
   readonly #pglite: PGlite

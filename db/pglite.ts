@@ -16,7 +16,7 @@ import { PgliteStatements } from './pglite-statements.ts'
 const BUFFERS = ['-c', 'shared_buffers=16MB']
 
 /**
- * Postgres inside this process, brought up to date. It has one connection and no directory lock of its own
+ * Postgres inside this process, migrated. It has one connection and no directory lock of its own
  * (server/embedded/pid-lock.ts has), and it runs with fsync off: it survives the process's death, not the machine's.
  */
 export async function openEmbedded(folder: string, deadline: number): Promise<Database> {
@@ -24,8 +24,7 @@ export async function openEmbedded(folder: string, deadline: number): Promise<Da
   if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, 'PG_VERSION')))
     throw new CorruptDatabaseError(folder)
   const pglite = await create(folder)
-  // Only the transaction's handle may be used here: a call on the one connection would wait for itself for
-  // ever.
+  // Only the transaction's handle may be used here: a call on the one connection would wait for itself forever.
   await pglite.transaction(transaction =>
     migrate({
       query: async <Row>(statement: string) =>
@@ -61,7 +60,7 @@ async function create(folder: string): Promise<PGlite> {
   }
 }
 
-/** The folder can't be read or written: no word about what is in it. */
+/** The folder can't be read or written, which says nothing about its content. */
 const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
 /** A statement whose deadline passed while it waited is not run: its caller has been answered. */
@@ -73,8 +72,9 @@ type Schedule = <Result>(run: () => Promise<Result>) => Promise<Result>
 const atOnce: Schedule = run => run()
 
 /**
- * One statement after the other, with a turn of the event loop after each. PGlite runs on this thread and goes from one queued
- * statement to the next without a turn: thousands of them would keep the process from reading sockets, and timers from ending.
+ * Runs one statement after another, with a turn of the event loop after each. PGlite runs on this thread and starts
+ * the next queued statement without a turn, so thousands of them would keep the process from reading sockets and
+ * running timers.
  */
 function inTurns(): Schedule {
   let last: Promise<unknown> = Promise.resolve()

@@ -8,7 +8,7 @@ import { DriverSocket, type dial, linkError, TERMINATE } from './postgres-socket
 /** A connection is destroyed if it is not closed within this time (ms), because a silent link never closes. */
 const CLOSE_TIMEOUT_MS = 1_000
 
-/** One statement under way. It is settled once, whatever happens to its connection. */
+/** A running statement. It is settled once, whatever happens to its connection. */
 export interface Call {
   text: string
   params: readonly unknown[]
@@ -92,7 +92,7 @@ export class PostgresConnection {
     ;(call.asArrays ? query.values() : query).then(this.#onAnswer, this.#onError)
   }
 
-  /** Returns the call under way and forgets it, so that it is settled only once. */
+  /** Returns the running call and forgets it, so that it is settled only once. */
   #take(): Call | undefined {
     const call = this.#call
     this.#call = undefined
@@ -122,7 +122,7 @@ export class PostgresConnection {
       this.#sql.unsafe('select where false').then(settle, () => this.destroy(error))
   }
 
-  /** Closes the socket at once and rejects the call under way with `error`. */
+  /** Closes the socket at once and rejects the running call with `error`. */
   destroy(error: Error) {
     this.#isClosed = true
     this.#take()?.reject(error)
@@ -136,7 +136,7 @@ export class PostgresConnection {
     this.#take()?.reject(error)
   }
 
-  /** Closes a connection that has no call under way. */
+  /** Closes a connection that has no running call. */
   close(): Promise<void> {
     this.#isClosed = true
     this.#socket.end(TERMINATE)
@@ -168,7 +168,7 @@ function toParameter(value: unknown) {
 
 const { typed } = postgres({ max: 1 })
 
-/** A driver that asks for a second socket is reconnecting, which ends its call with an error. */
+/** A driver that requests a second socket is reconnecting, which ends its call with an error. */
 function onlyOnce(socket: DriverSocket) {
   let isTaken = false
   return () => {

@@ -73,9 +73,12 @@ async function askForTls(socket: Socket) {
 /** The types of the messages that a server may send during the login. */
 const FIRST = new Set([...'RENSKvZ'].map(letter => letter.charCodeAt(0)))
 const MAX_MESSAGE_BYTES = 65_536
-/** The authentication requests that the driver knows. It would print any other to the console and wait for ever. */
+/** The authentication requests that the driver knows. It would print any other to the console and wait forever. */
 const LOGINS = new Set([0, 3, 5, 10, 11, 12])
-/** The driver has an uncaught error for any other form, and blocks the main thread for as many iterations as it names. */
+/**
+ * With any other form, the driver throws an uncaught error. It also blocks the main thread for as many iterations as
+ * the message names.
+ */
 const SCRAM_CHALLENGE = /^r=[^,]+,s=[^,]+,i=[1-9]\d{0,5}$/
 
 /** Checks the messages of the login, up to the one that says that the server is ready. */

@@ -10,7 +10,9 @@ import { statementName } from './prepared.ts'
 import { sessionSettings } from './server-info.ts'
 
 const POOL_SIZE = 10
-/** At most this many calls wait for a connection. On a busy server more would wait longer than their deadline. */
+/**
+ * At most this many calls wait for a connection. With more, calls on a busy server would wait past their deadline.
+ */
 const MAX_WAITING = 10_000
 const tooMany = () => new Unavailable('database: more calls wait than can be made in time', 'busy')
 /** A connection that is idle for this long is closed (ms). */
@@ -21,8 +23,8 @@ const SWEEP_INTERVAL_MS = 10_000
 const MIN_AGE_MS = 200
 
 /**
- * Opens a pool of connections for all calls. `connection` opens another pool, of one. `pooled`: a pooler stands between, which
- * may run each statement on another connection of its own.
+ * Opens a pool of connections for all calls. `connection` opens another pool, of one. `pooled`: a pooler is in
+ * between, which may run each statement on another connection of its own.
  */
 export function openPostgres(
   url: string,
@@ -68,9 +70,9 @@ class Generation {
 }
 
 /**
- * Runs one call at a time on each connection: of several calls on one connection, all would hang with the first. All
- * connections are replaced when a call misses its deadline, because others are then likely to be silent too, and when the
- * server turns out not to be the primary. Calls under way on the replaced connections can finish.
+ * Runs one call at a time on each connection: with several, all would hang if the first one did. All connections are
+ * replaced when a call misses its deadline, because others are then likely to be silent too, and when the server
+ * turns out not to be the primary. Running calls on the replaced connections can finish.
  */
 class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
   readonly #options: PoolOptions
@@ -207,7 +209,10 @@ class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
     this.#release(connection)
   }
 
-  /** Rejects the calls up to `newest`, which have waited since the attempt began, unless other connections can serve them. */
+  /**
+   * Rejects the calls up to `newest`, which have waited since the connection attempt began, unless other connections
+   * can serve them.
+   */
   #connectFailed(generation: Generation, newest: number, error: Error) {
     if (generation !== this.#generation || generation.open.size > 0) return
     for (const call of this.#waiting) {
@@ -222,7 +227,7 @@ class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
     const error = new Unavailable(`database: no answer within ${this.#options.deadline} ms`, 'database')
     const { open } = this.#generation
     this.#waiting.delete(call)
-    // A call that waited while all connections were busy says nothing about them; one that waited for a new connection does.
+    // A late call shows a fault only if it waited for a new connection, not if all connections were busy.
     if (call.connection ? open.has(call.connection) : open.size === 0) this.#replace()
     if (call.connection) call.connection.destroy(error)
     else call.reject(error)

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { type RedisClient, RedisConnection } from './redis-connection.ts'
 import { RedisFailure } from './redis-errors.ts'
 
-/** A server gives up a call sooner. This one is made once, by a process that has just started (ms). */
+/** Longer than a server's timeout, because the call is made once, by a process that has just started (ms). */
 const DEADLINE_MS = 2_000
 const LIFETIME_MS = 10_000
 

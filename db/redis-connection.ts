@@ -2,11 +2,13 @@ import { createClient, ErrorReply } from 'redis'
 import { RedisFailure } from './redis-errors.ts'
 
 const CONNECT_TIMEOUT_MS = 2_000
-/** In addition, for HELLO and AUTH. */
+/** Additional time for HELLO and AUTH (ms). */
 const HANDSHAKE_TIMEOUT_MS = 500
-/** A connection that died in silence, or whose server became a replica, is noticed only by asking. */
+/**
+ * The interval between checks (ms): only they detect a silently dead connection, or a server that became a replica.
+ */
 const ROLE_CHECK_INTERVAL_MS = 2_000
-/** Calls under way. Each waits for the deadline at most. */
+/** The most concurrent calls. Each waits for the deadline at most. */
 const MAX_PENDING_CALLS = 10_000
 
 export type RedisClient = ReturnType<typeof createRedisClient>

@@ -14,9 +14,9 @@ type OnMessage = (message: string | undefined) => void
 
 export type Redis = ReturnType<typeof openRedis>
 
-/** A slower call has failed: the database would have answered by then. */
+/** A slower call counts as failed: the database would have answered by then. */
 const DEADLINE_MS = 50
-/** Without a growing back-off, so that Redis is used again soon after it is back. */
+/** The pause does not grow, so that Redis is used again soon after it is back. */
 const RECONNECT_DELAY_MS = 200
 
 /**

@@ -146,12 +146,12 @@ const GAPS = {
   'has revocations that its counter does not know':
     '(select max(seq) from assay.change_feed) < (select max(seq) from assay.revocations)',
   'has no row for the observations of its clock': 'not exists (select from assay.database_clock)',
-  // Logical replication doesn't take sequences along: what is ended next would get a number that ended before.
+  // Logical replication doesn't copy sequences: the next revocation would get an epoch that was already used.
   'has epochs that its sequence has still to give': `(select last_value from assay.epochs) <
     greatest((select max(epoch) from assay.customers), (select max(epoch) from assay.subject_epochs),
       (select max(epoch) from assay.installation))`,
   'has no state of the audit sequencer': 'not exists (select from assay.audit_sequencer)',
-  // The next events would get ids that the sequencer has done with, and no position.
+  // The next events would get ids that the sequencer has already passed, and no position.
   'has ordered audit events whose ids its sequence has still to give':
     '(select last_id from assay.audit_sequencer) > (select last_value from assay.audit_event_ids)',
   'has positions in the audit that its sequencer does not know':

@@ -2,7 +2,7 @@ import { Argument, type Command } from 'commander'
 import { AssayCommand } from '../command.ts'
 import { terminal } from '../terminal.ts'
 
-/** Commander completes nothing itself. The scripts are made from its command tree. */
+/** Commander has no completion. The scripts are generated from its command tree. */
 export const completion = new AssayCommand('completion')
   .description('Print a script that completes these commands. Add it to the start of the shell.')
   .addArgument(new Argument('<shell>').choices(['bash', 'zsh', 'fish']))

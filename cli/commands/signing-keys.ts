@@ -64,7 +64,7 @@ secrets
     return { json: done, text: list(done) }
   })
 
-/** What concerns verifiers that do not ask Assay. */
+/** Information about offline verifiers. */
 const describeLocal = ({ next, local_verifiers: local }: Json) => ({
   next: next && `access ${next.version}, published`,
   'elsewhere accepted until': local?.accept_until,

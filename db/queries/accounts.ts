@@ -65,7 +65,7 @@ export const newCustomerDetail = sql`json_strip_nulls(json_build_object('api_key
  *
  * 1. `requests` is the session that is asked for (acts: one).
  * 2. `inserted`, `keyed` and `credentialed` make the customer (newCustomerParts).
- * 3. `grants` has what the session may be, by the settings alone: a new customer has no policy.
+ * 3. `grants` has the session's limits, from the settings only: a new customer has no policy.
  * 4. `started` and `audited` insert the session and the event.
  */
 export const insertCustomer = prepared('insertCustomer')<

@@ -10,9 +10,11 @@ import type { AuditRow, AuditType } from './audit.ts'
 export interface OrderingRun {
   /** Events that got a position. */
   ordered: number
-  /** Whether more of them wait for the next run. */
+  /** Whether more events wait for the next run. */
   more: boolean
-  /** Whether every event that was committed before this call has a position. False too where another run is under way. */
+  /**
+   * Whether every event that was committed before this call has a position. Also false if another run is in progress.
+   */
   complete: boolean
 }
 
@@ -21,7 +23,7 @@ export const orderEvents = prepared('orderEvents')<Record<never, never>, Orderin
   sql`select ordered, more, complete from assay.order_audit_events()`,
 )
 
-/** Batches that one statement deletes at most. */
+/** The most batches that one statement deletes. */
 const DELETED_BATCHES = 50
 
 const deleteOldBatches = prepared('deleteOldBatches')<Record<never, never>, { deleted: number }>(
@@ -46,7 +48,7 @@ const markAt = (position: SQL) => sql`(
   select case when first_position <= ${position} then mark end
   from (select * from ${b} where ${b.lastPosition} >= ${position} order by ${b.lastPosition} limit 1) as found)`
 
-/** What the order has behind a position. */
+/** The part of the order after a position. */
 export interface OrderSpan {
   /** The positions from `start` (exclusive) to `stop` are the next page. `start` is greater than `after` if those between
    * were deleted. */
@@ -100,8 +102,8 @@ export type OrderedRow = (AuditRow | { type: null }) & { position: number; mark:
 const MAX_BATCH = 2_000
 
 /**
- * Lists the events at the positions from `start` (exclusive) to `stop`, in this order. Positions whose events have been deleted
- * are listed whatever is asked. `offset 0` keeps the planner from joining the whole audit.
+ * Lists the events at the positions from `start` (exclusive) to `stop`, in this order. Positions whose events have
+ * been deleted are always listed. `offset 0` keeps the planner from joining the whole audit.
  */
 export const listOrderedEvents = prepared('listOrderedEvents')<
   OrderFilter & { start: number; stop: number },

@@ -4,8 +4,8 @@ import { param, prepared } from '../prepared.ts'
 
 /**
  * Makes the partitions of this month and the three after it. A month of which the default partition already has rows
- * stays there: no insert may ever fail for want of a partition. Nor may one wait long: the parent is locked only if it
- * can be soon. The functions are in db/migrations/0002_audit_partitions.sql.
+ * stays there: no insert may ever fail for lack of a partition. An insert must not wait long either: the parent is
+ * locked only if that is possible soon. The functions are in db/migrations/0002_audit_partitions.sql.
  */
 export const makePartitions = (db: Pick<Connection, 'query'>) =>
   db.query('select assay.make_audit_partitions()')

@@ -117,7 +117,7 @@ export type AuditRow = RowOf<typeof listEventsOfCustomer> & { listed?: boolean; 
 
 const { at, id, type, actor, customerId } = auditEvents
 
-/** Newest first. A missing bound is one that no event is outside of, so the index is used whatever is asked. */
+/** Newest first. A missing bound is replaced by one that excludes no event, so the index is used in every case. */
 const listSpan = (db: Builder, span: Params<AuditSpan>, condition?: SQL) =>
   db
     .select()
@@ -129,7 +129,9 @@ const listSpan = (db: Builder, span: Params<AuditSpan>, condition?: SQL) =>
 const isIn = (span: Params<AuditSpan>) =>
   and(sql`${at} >= coalesce(${span.from}::timestamptz, '-infinity')`, isBefore(span))
 
-/** One upper bound, where the scan starts. Of two, it would start at one and skip over all that the other excludes. */
+/**
+ * One upper bound, where the scan starts. With two, it would start at one and skip all rows that the other excludes.
+ */
 const isBefore = ({ beforeAt, beforeId, to }: Params<AuditSpan>) => sql`(${at}, ${id}) <
   (least(${beforeAt}::timestamptz, ${to}::timestamptz, 'infinity'),
   case when ${beforeAt}::timestamptz < coalesce(${to}::timestamptz, 'infinity') then ${beforeId}::bigint else 0 end)`
@@ -138,7 +140,7 @@ const listEventsOfCustomer = query('listEventsOfCustomer', (db, asked: Params<Au
   listSpan(db, asked, eq(customerId, asked.customerId)),
 )
 
-/** Events that one page of one type looks at: a customer may have millions of others. */
+/** The events that one page of one type reads: a customer may have millions of others. */
 const MAX_LOOKED_AT = 2_000
 
 /** The events of the type among the next MAX_LOOKED_AT, and the last of those, of whatever type, where the next page continues. */

@@ -26,8 +26,9 @@ export const AFTER_DEATH = sql`interval '1 minute'`
 export const LONGEST_TOKEN = sql`interval '24 hours'`
 
 /**
- * A change of a customer's record is kept for so long, whatever its tokens live: each replica loads the record again before
- * it judges a token by it. A record in Redis is used for an hour, and a replica without a poll for an hour reloads everything.
+ * A change of a customer's record is kept this long, whatever the lifetime of its tokens: each replica reloads the
+ * record before it checks a token with it. A record in Redis is used for an hour, and a replica without a poll for an
+ * hour reloads everything.
  */
 const RECORD_CHANGE_KEPT = sql`interval '3 hours'`
 
@@ -46,10 +47,9 @@ interface ChangeColumns {
  *
  * 1. `changes` are the revocations.
  * 2. `ready` counts them, once all of `after` is done, and notes the time.
- * 3. `numbers` moves the counter, or has no row if somebody has set it back meanwhile. Its row stays locked for the commit
- *    alone. `waited` is how long that lock was waited
- *    for: what the update returns is computed once it has the row. It is a duration and no time of day, so that a
- *    test's clock has no part in it.
+ * 3. `numbers` moves the counter, or has no row if the counter has been set back since. Its row stays locked only for
+ *    the commit. `waited` is the wait for that lock: the update computes it once it has the row. It is a duration and
+ *    not a time of day, so it does not depend on a test's clock.
  * 4. `published` writes the changes under their numbers, and fails without one, with the whole act. Listeners are notified at the commit (db/listen.ts).
  */
 export const publishParts = (
@@ -107,7 +107,7 @@ export interface Page extends Position {
   now: number
   /** JSON of RevocationRow[], ordered by seq; null when there are no new ones. */
   rows: string | null
-  /** Whether these are all. */
+  /** Whether these are all of them. */
   whole: boolean
 }
 
@@ -122,7 +122,9 @@ export interface Poll extends Page {
   othersStaleness: number | null
 }
 
-/** The most that one page of revocations holds: applying it holds up the event loop for less than 5 ms. More take more pages. */
+/**
+ * The size of one page of revocations: applying it holds up the event loop for less than 5 ms. More take more pages.
+ */
 const PAGE_ROWS = 4_000
 const PAGE_BYTES = 262_144
 
@@ -156,14 +158,14 @@ export const loadPage = prepared('loadPage')<{ applied: number }, Page>(sql`
   from here cross join lateral ${pageSql(sql`here.seen_at`)} as page`)
 
 /**
- * The poll reads and commits in one statement: a read-only or full database, and a primary whose standby is gone, can't
- * answer it, and so is never taken for the primary. Where `write` is false, Postgres only locks the replica's row for the
- * length of the statement. That commits as an update does, and leaves no dead row behind. A row that the database's clock
- * has made older than half of its bound is written all the same: the clock was set.
+ * The poll reads and commits in one statement: a read-only or full database, and a primary whose standby is gone,
+ * can't answer it, and so is never taken for the primary. If `write` is false, Postgres only locks the replica's row
+ * for the length of the statement. That commits as an update does, and leaves no dead row. A row that is older than
+ * half of its bound by the database's clock is written anyway: the clock was set.
  *
  * 1. `clock` notes the time.
- * 2. `written` has a row if what this replica has applied, and the time, were written.
- * 3. `others` is what the other live replicas have applied.
+ * 2. `written` has a row if the number that this replica has applied, and the time, were written.
+ * 3. `others` has the numbers that the other live replicas have applied.
  * 4. The answer has the position and the next page of revocations.
  */
 export const poll = prepared('poll')<

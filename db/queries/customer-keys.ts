@@ -112,13 +112,13 @@ const k = alias(signingKeys, 'k')
 const credentials = alias(apiKeys, 'credentials')
 
 /**
- * All that verifying customers' tokens and API keys takes (ids: a JSON array of theirs), in one statement and so from
- * one snapshot. A row for each, in order.
+ * Everything needed to verify customers' tokens and API keys (ids: a JSON array of customer ids), in one statement
+ * and so from one snapshot. A row for each, in order.
  *
  * 1. `position` is the position and the time of the snapshot.
  * 2. `asked` are the ids in their order.
- * 3. `c` is the customer of each, looked up by its id, which `offset 0` enforces whatever the planner guesses of their
- *    number.
+ * 3. `c` is the customer of each, looked up by its id, which `offset 0` enforces regardless of the planner's estimate
+ *    of their number.
  */
 export const findRecords = prepared('findRecords')<{ ids: string }, RecordRow>(sql`
   with position as materialized (

@@ -7,19 +7,21 @@ import { clockBaselines, databaseClock } from '../schema/database-clock.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 
 /**
- * Whether what depends on the database's clock may be deleted now: db/migrations/0002_audit_partitions.sql. It stands in a
- * subquery, which is evaluated once for a statement and not for each row.
+ * Whether rows that depend on the database's clock may be deleted now: db/migrations/0002_audit_partitions.sql. The
+ * subquery makes Postgres evaluate it once per statement and not for each row.
  */
 export const clockIsTrusted = sql`(select assay.clock_is_trusted())`
 
 /** Whether a jump of the clock holds deletion. */
 export const isHeld = sql<boolean>`exists (select from ${databaseClock} where ${databaseClock.heldUntil} is not null)`
 
-/** The database's clock may drift from a monotonic one by as much (ms). Deletion has margins of at least as much. */
+/**
+ * The most that the database's clock may drift from a monotonic one (ms). Deletion has margins of at least this much.
+ */
 const MAX_DRIFT_MS = sql.raw('60000')
 /** The part of the elapsed time by which clocks that run well may drift apart: 86 s a day. */
 const MAX_DRIFT_RATE = sql.raw('0.001')
-/** Where no monotonic clock was running, the wall clocks of two replicas may differ by as much (ms). */
+/** The most that the wall clocks of two replicas may differ if no monotonic clock was running (ms). */
 const MAX_WALL_DIFFERENCE_MS = sql.raw('600000')
 /** For how long a jump holds deletion. */
 const HOLD = sql.raw(`interval '24 hours'`)
@@ -50,14 +52,15 @@ export interface ClockObservation {
  * `wall` (ms) are taken before the statement is sent.
  *
  * 1. `locked` lets one observation follow another; `timed` has the time after that. The limit tells the planner that
- *    there is one row, or it would compile the statement (JIT) for the thousands that it expects.
- * 2. `own` is this clock's last reading. It is locked, or a statement that waited would read the row as it was before.
- * 3. `measured` has how far the database's clock went beyond the elapsed time. Without a reading to compare with, it is
- *    as far as a gap since the last observation of any replica can't be explained: a short one needs no explanation, and
- *    a long one is explained by wall clocks that went on as far.
+ *    there is one row, because it would otherwise compile the statement (JIT) for the thousands that it expects.
+ * 2. `own` is this clock's last reading. It is locked, because a statement that waited would otherwise read the old
+ *    row.
+ * 3. `measured` has how far the database's clock went beyond the elapsed time. Without an earlier reading, it is the
+ *    unexplained part of the gap since the last observation of any replica: a short gap needs no explanation, and a
+ *    long one is explained by wall clocks that advanced as far.
  * 4. `judged` adds it to the drift, of which the elapsed time forgives a little, and decides whether that is a jump.
  * 5. `moved` moves the other clocks' baselines along, so that no other replica takes it for another jump.
- * 6. `noted` and `held` note the observation, and `audited` the jump.
+ * 6. `noted` and `held` store the observation, and `audited` the jump.
  */
 export const observeClock = prepared('observeClock')<
   AuditContext & { id: string; reading: number; wall: number },

@@ -30,12 +30,12 @@ export interface ErasureReport {
   sessions: number
   apiKeys: number
   secrets: number
-  /** Events of the audit that lost what is personal. */
+  /** The number of audit events that lost their personal data. */
   auditEvents: number
   seq: number
 }
 
-/** Clears whom the events of the part `of` (customer_id) are about and where they came from; ids, types and times stay. */
+/** Clears the subjects and origins of the events of the part `of` (customer_id); ids, types and times stay. */
 const scrubEvents = (of: string, since = sql``) => sql`
   update ${auditEvents} set ${bare(auditEvents.subject)} = null, ${bare(auditEvents.ip)} = null,
     ${bare(auditEvents.userAgent)} = null
@@ -50,9 +50,9 @@ const deleteRows = (table: AnyPgTable & { customerId: AnyPgColumn }, of: string)
   sql`delete from ${table} using ${sql.raw(of)} as c where ${table.customerId} = c.customer_id returning 1`
 
 /**
- * Deletes the revocations of the customer's subjects, sessions and tokens: a subject may be an email address. No replica
- * can miss one. Whoever polls after this commit gets the customer's own change instead, under a higher number, and
- * refuses every token of a customer that is gone.
+ * Deletes the revocations of the customer's subjects, sessions and tokens: a subject may be an email address. No
+ * replica can miss one: a replica that polls after this commit gets the customer's own change instead, under a higher
+ * number, and refuses every token of the deleted customer.
  */
 const deleteRevocations = (of: string) => sql`
   delete from ${revocations} using ${sql.raw(of)} as c
@@ -61,8 +61,8 @@ const deleteRevocations = (of: string) => sql`
 /**
  * Erases a customer. No row: no such customer.
  *
- * 1. `changed` deletes the customer, and the parts up to `scrubbed` what belongs to it.
- * 2. `counted` counts what went, for the report and the audit.
+ * 1. `changed` deletes the customer, and the parts up to `scrubbed` its rows and personal data.
+ * 2. `counted` counts the deleted rows, for the report and the audit.
  * 3. `audited` and `changes` audit and publish it, once all other locks are held: the change feed's counter stays locked
  *    for the commit alone.
  */
@@ -114,8 +114,8 @@ export const findErased = query('findErased', db =>
 )
 
 /**
- * Deletes what requests wrote that were under way when their customer was erased: sessions, epochs, revocations, and what is
- * personal in audit events.
+ * Deletes rows of requests that were running when their customer was erased: sessions, epochs, revocations, and the
+ * personal data in audit events.
  */
 export const sweepErased = prepared('sweepErased')<{ customerId: string; at: Date }, never>(sql`
   with erased as materialized (

@@ -27,7 +27,7 @@ export type ExplainedSession = RowOf<typeof explainSession>
 
 const c = alias(customers, 'c')
 
-// This is not written in the list of columns, because drizzle leaves out the table's name of columns that stand there.
+// This is not written in the list of columns, because drizzle omits the table's name of columns there.
 const isDisabled = sql`exists (
   select from ${customers} as ${c} where ${c.id} = ${sessions.customerId} and ${c.state} = 'disabled')`
 
@@ -42,7 +42,7 @@ export const explainSession = query(
         disabled: sql<boolean>`${isDisabled}`,
         state: sql<'live' | 'ended' | 'expired'>`case when ${isLive(sessions)} then 'live'
           when ${sessions.revokedAt} is null and ${sessions.expiresAt} <= ${now} then 'expired' else 'ended' end`,
-        /** True if it was revoked with everyone's sessions, and not alone before. */
+        /** True if it was revoked with everyone's sessions, and not individually before. */
         everyone: sql<boolean>`${sessions.revokedAt} is null and ${sessions.customerEpoch} < ${EVERYONES_EPOCH}`,
         /** NumericDates. */
         endedAt: sql<number | null>`${seconds(sessions.revokedAt)}`,

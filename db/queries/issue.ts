@@ -16,7 +16,7 @@ import { seconds } from './sessions.ts'
 const ACCESS_TTL = sql`least(coalesce(expires_in, usual_ttl), most_ttl)`
 const EXP = sql`t + make_interval(secs => ${ACCESS_TTL})`
 
-/** The lifetimes of a token or session that begins at `t`, and its scope, by the policyColumns of its customer. */
+/** The lifetimes and the scope of a token or session that begins at `t`, by the policyColumns of its customer. */
 export const limitColumns = sql`
   ${ACCESS_TTL} as access_ttl, most_ttl,
   t + make_interval(secs => least(refresh_ttl, session_ttl)) as expires_at,
@@ -31,7 +31,7 @@ const refusedColumn = sql`case
   when ${isUncovered(EXP)} then 'uncovered'
   end as refused`
 
-/** The part `requests`: what is asked for, a row for each act that shares the statement. */
+/** The part `requests`: one row for each act that shares the statement. */
 export const requestsPart = sql`
   requests as materialized (
     select * from jsonb_to_recordset(${param('acts')}::text::jsonb) as request (
@@ -45,8 +45,9 @@ const k = alias(apiKeys, 'k')
 const before = alias(customers, 'before')
 
 /**
- * The customer of each request, if it is active, with its current keys and its policy. Each is looked up by its id, which
- * `offset 0` enforces: for as many requests as the planner guesses, it would read a table that was small at planning.
+ * The customer of each request, if it is active, with its current keys and its policy. Each is looked up by its id,
+ * which `offset 0` enforces: for the number of requests that the planner estimates, it would scan a table that was
+ * small when the statement was planned.
  */
 const currentCustomer = ({ condition = sql``, lock }: GrantOptions) => sql`cross join lateral (
       select greatest(${c.epoch}, ${EVERYONES_EPOCH}) as customer_epoch, ${a.version} as access_version,
@@ -69,7 +70,7 @@ interface GrantOptions {
  * Checks the customer, the subject's epoch and the API key of each request.
  *
  * 1. `clock` is the time of all.
- * 2. `requests` are what is asked for.
+ * 2. `requests` are the requests of the acts.
  * 3. `grants` has one row for each request, or none. The customer's policy or `issued_until` may have `refused` it.
  */
 export const grantParts = (options: GrantOptions = {}) => sql`
@@ -169,7 +170,7 @@ export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
     })),
   )
 
-/** The issuing statement decided this: key versions to sign with, and times as NumericDates. */
+/** The decisions of the issuing statement: key versions to sign with, and times as NumericDates. */
 export interface IssueResult {
   /** The number of the act, of those that share the statement. */
   n: number
@@ -195,8 +196,8 @@ export interface IssueResult {
 }
 
 /**
- * Issues access tokens that belong to no session: nothing but its audit event knows how long one lives. No row: that act's
- * customer, or API key, is not active.
+ * Issues access tokens without a session. Only the audit event of such a token stores its lifetime. No row: that
+ * act's customer, or API key, is not active.
  */
 export const insertTokens = prepared('insertTokens')<Acts & Defaults, IssueResult>(sql`
   with ${grantParts()},

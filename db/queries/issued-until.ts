@@ -22,7 +22,9 @@ import { customers } from '../schema/customers.ts'
 /** How far beyond the longest token `issued_until` is set. */
 const AHEAD = sql`interval '15 minutes'`
 
-/** It is raised so long before it is needed, so that a customer that issues tokens all the time never waits for it. */
+/**
+ * It is raised this long before it is needed, so that a customer that issues tokens continuously never waits for it.
+ */
 const EARLY = sql`interval '5 minutes'`
 
 const c = alias(customers, 'c')

@@ -39,8 +39,8 @@ const fromTokensOf = (key: Key) =>
     and ${auditEvents.at} between ${key.createdAt} - ${AFTER_DEATH} and ${key.replacedAt} + ${AFTER_DEATH})`)
 
 /**
- * Nothing is under way that could still sign with the key: an answer that comes later than a call's deadline signs nothing.
- * Nor has a slow tab the last token but two of a session, which may be of any version that is older.
+ * No running request could still sign with the key: an answer after a call's deadline signs nothing. No slow tab can
+ * still use the third-newest token of a session either, which may be of any older version.
  */
 const isQuiescent = (
   key: Key,
@@ -50,7 +50,7 @@ const isQuiescent = (
     where ${s.customerId} = ${key.customerId} and ${s.prevRotatedAt} > ${now} - make_interval(secs => ${param('grace')})
       and ${s.issuedAt} < ${key.replacedAt} + ${AFTER_DEATH}))`
 
-/** What needs a key is counted up to here. */
+/** The limit up to which sessions and tokens that need a key are counted. */
 const limited = (rows: SQL) =>
   sql<number>`(select count(*)::int from (select ${rows} limit ${sql.raw(String(MAX_COUNTED))}) as found)`
 
@@ -70,9 +70,9 @@ const retireParts: SQL = sql`
   ${publishParts('customer', '(select distinct customer_id, t from retired) as r', ['audited'])}`
 
 /**
- * Retires the access keys that nothing live can carry any more: once the longest life of a token has passed since each
- * was replaced, which costs no look into the audit. Oldest first, in small batches; a row that another replica is at is
- * skipped.
+ * Retires the access keys that no live token can have any more: the longest lifetime of a token has passed since each
+ * was replaced, so the audit need not be read. Oldest first, in small batches; a row that another replica has locked
+ * is skipped.
  */
 export const retireAccessKeys = prepared('retireAccessKeys')<
   AuditContext & { limit: number },
@@ -90,13 +90,13 @@ export const retireAccessKeys = prepared('retireAccessKeys')<
   ${retireParts}
   select ${publishedColumns}`)
 
-/** The last key that a pass looked at. The next pass continues behind it. */
+/** The last key that a pass checked. The next pass continues after it. */
 export interface ScanCursor {
   customerId: string
   version: number
 }
 
-/** Selects the previous refresh keys behind the cursor, or up to it. */
+/** Selects the previous refresh keys after the cursor, or up to it. */
 const previousRefreshKeys = (where: '>' | '<=') => sql`
   (select ${signingKeys.customerId}, ${signingKeys.version} from ${signingKeys}
     where ${signingKeys.state} = 'previous' and ${signingKeys.use} = 'refresh'
@@ -105,11 +105,11 @@ const previousRefreshKeys = (where: '>' | '<=') => sql`
     order by ${signingKeys.customerId}, ${signingKeys.version} limit ${param('window')}::int)`
 
 /**
- * Retires the refresh keys that no session carries any more. Whether one does takes a look at its customer's sessions, and
- * a key may wait for months.
+ * Retires the refresh keys that no session uses any more. Each check reads the customer's sessions, and a key may
+ * wait for months.
  *
- * 1. `candidates` are the next `window` keys behind the cursor, from the beginning again after the last one.
- * 2. `due` are those that nothing needs. A row that another replica is at is skipped.
+ * 1. `candidates` are the next `window` keys after the cursor, starting again at the first one after the last one.
+ * 2. `due` are those that nothing needs. A row that another replica has locked is skipped.
  * 3. `retired`, `audited` and `changes` retire, audit and publish them (retireParts).
  * 4. `next` is the cursor of the next pass.
  */
@@ -138,19 +138,22 @@ export interface RetirementResult {
   /** The state after the statement. */
   state: 'next' | 'current' | 'previous' | 'retired'
   retiredAt: Date | null
-  /** These forbid it: sessions that carry the version, and at most so many access tokens. Each is counted up to MAX_COUNTED. */
+  /**
+   * The sessions and access tokens with the version that prevent it. The number of tokens is an upper bound. Each is
+   * counted up to MAX_COUNTED.
+   */
   sessions: number
   tokens: number
-  /** Whether a jump of the database's clock forbids it. */
+  /** Whether a jump of the database's clock prevents it. */
   held: boolean
   /** The change feed's number, if it was retired now. */
   seq: number | null
 }
 
 /**
- * Retires one previous version, if nothing live can carry it. It may read sessions and tokens as old as its wait for
- * the key's row; no new one can carry it by then, for nothing has signed with the key since it was quiet. No row: no
- * such version.
+ * Retires one previous version, if no live session or token can have it. It may read sessions and tokens as old as
+ * its wait for the key's row. No new one can have the version by then, because nothing has signed with the key since
+ * it was quiet. No row: no such version.
  *
  * 1. `named` locks the key's row.
  * 2. `checked` counts what needs it.

@@ -11,15 +11,16 @@ import { clockIsTrusted } from './database-clock.ts'
 import { POSITION, type Position } from './position.ts'
 
 /**
- * How long the next key is published before it signs (s). Verifiers fetch a JWKS again after some minutes: jose's after ten.
+ * The time for which the next key is published before it signs (s). Verifiers fetch a JWKS again after some minutes:
+ * jose's after ten.
  */
 export const PUBLISHED_AHEAD_SECONDS = 900
 
-/** A rotation starts from this. */
+/** The state that a rotation starts from. */
 export interface Rotatable extends Position {
   rotations: number
   sealedDataKey: Uint8Array
-  /** Of the policy; null: HS512. */
+  /** The algorithm in the policy; null: HS512. */
   signingAlg: SigningAlg | null
   accessVersion: number
   accessAlg: Algorithm
@@ -62,24 +63,24 @@ export interface NewKey {
   alg: Algorithm
   /** In base64. */
   sealed: string
-  /** Seconds after which a `next` key signs without being asked for. */
+  /** Seconds after which a `next` key signs without a request. */
   signs_after: number | undefined
 }
 
 export interface KeyChange extends AuditContext {
   customerId: string
-  /** What the caller has seen: of two changes at once, one finds another count. */
+  /** The count that the caller has read: of two concurrent changes, one finds another count. */
   rotations: number
-  /** The policy's that the change was made for: another policy may have come first. */
+  /** The algorithm of the policy that the change was made for: another policy may have come first. */
   signingAlg: SigningAlg | null
-  /** Whose current keys are replaced. */
+  /** The uses whose current keys are replaced. */
   access: boolean
   refresh: boolean
   /** The version of the `next` key that becomes the current one. */
   promoted: number | undefined
   /** JSON: NewKey[]. */
   inserted: string
-  /** The public half of the current access key, which takes the place of both. */
+  /** The public half of the current access key, which replaces both halves. */
   sealedPublic: Uint8Array | undefined
   /** All older versions are retired with the replaced ones. */
   now: boolean
@@ -88,7 +89,7 @@ export interface KeyChange extends AuditContext {
 
 export interface KeyChangeResult {
   seq: number
-  /** Those that sign from now on. */
+  /** The keys that sign from now on. */
   versions: { use: 'access' | 'refresh'; version: number }[]
   /** The key that was published, if any. */
   next: { version: number; alg: Algorithm } | null
@@ -97,12 +98,13 @@ export interface KeyChangeResult {
 }
 
 /**
- * Changes a customer's keys. With `now`, and where refresh is among them, the customer's epoch ends every session and every
- * access token, those without a session too. No row: another change came first, or the customer is not there or disabled.
+ * Changes a customer's keys. With `now`, if the refresh key is included, the customer's epoch ends every session and
+ * every access token, even those without a session. No row: another change came first, or the customer is not there
+ * or disabled.
  *
  * Every change of a customer's keys is published as one of the customer: replicas reload its whole record. A rotation
- * that ends nothing is published too, for a replica may hold the new version's kid as gone, if a failover lost that
- * version once.
+ * that ends nothing is published too, because a replica may remember the new version's kid as gone, if a failover
+ * once lost that version.
  *
  * 1. `rotating` counts the change.
  * 2. `replaced` makes the current versions previous or retired.
@@ -176,7 +178,7 @@ const changeSql = (type: AuditType) => sql`
 /** Puts new versions in place of the current ones. */
 export const rotateKeys = prepared('rotateKeys')<KeyChange, KeyChangeResult>(changeSql('secret.rotated'))
 
-/** Publishes another next key, in place of the one that there is. */
+/** Publishes another next key in place of the existing one. */
 export const publishKey = prepared('publishKey')<KeyChange, KeyChangeResult>(changeSql('secret.published'))
 
 export interface Aged {
@@ -184,21 +186,21 @@ export interface Aged {
   rotations: number
   access: boolean
   refresh: boolean
-  /** The policy asks for another algorithm; otherwise the keys are too old. */
+  /** The policy requires another algorithm; otherwise the keys are too old. */
   byPolicy: boolean
 }
 
 /**
- * Customers whose current key is older than it may be, by their policy or else by `maxAge` (s; 0: never). The oldest
- * come first, so that those whose policy has a short age don't take every place.
+ * Customers whose current key is older than their policy allows, or else than `maxAge` (s; 0: never). The oldest come
+ * first, so that those whose policy has a short age don't take every place.
  *
  * 1. `candidates` are the current keys of customers without an age of their own, found by the index on age, and those
  *    of the customers with one.
- * 2. A next key of another algorithm signs once its time has come. So do the keys of a policy whose change was cut off before they
- *    were made.
- * 3. Each of them has an age up to a tenth less, by its id: customers that came together don't rotate together. A
- *    customer with as many older versions as may verify waits until some retire, and one whose next key was published a moment
- *    ago until verifiers have it.
+ * 2. A next key of another algorithm signs once its time has come. So do the keys of a policy if its change was
+ *    interrupted before they were made.
+ * 3. The maximum age of each is shortened by up to a tenth, depending on its id, so that customers created together
+ *    don't rotate together. A customer with as many older versions as may verify waits until some retire, and one
+ *    whose next key was published a moment ago until verifiers have it.
  *
  * None while the clock is not trusted: a key made while the clock is ahead would be too young for as long.
  */

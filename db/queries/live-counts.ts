@@ -9,11 +9,11 @@ import { AFTER_DEATH, LONGEST_TOKEN } from './change-feed.ts'
 import { isLive } from './sessions.ts'
 
 /**
- * What a customer's signing keys still have to verify. A customer may have millions of sessions and tokens, so each statement
- * looks at its newest ones only, and says whether there are more.
+ * Counts the sessions and tokens that a customer's signing keys still have to verify. A customer may have millions of
+ * them, so each statement reads only the newest ones, and returns whether there are more.
  */
 
-/** Sessions, and audit events, that one statement looks at. */
+/** The sessions, and audit events, that one statement reads. */
 export const MAX_COUNTED = 2_000
 
 const k = alias(signingKeys, 'k')
@@ -32,8 +32,8 @@ const newestEvents: SQL = sql`
   order by ${auditEvents.at} desc, ${auditEvents.id} desc limit ${sql.raw(String(MAX_COUNTED + 1))}`
 
 /**
- * The event issued an access token that may be live: it lives for as long as those of its session do, or as its event says, or
- * as any may. Some were revoked since.
+ * The event issued an access token that may be live. The token has the lifetime of its session's tokens, or the one
+ * in its event, or else the longest possible one. Some were revoked since.
  */
 const issuedLiveToken = (event: Columns<typeof auditEvents>, session: Columns<typeof sessions>) => sql`
   ${event.tokenId} is not null and ${event.type} <> 'token.revoked' and ${session.revokedAt} is null
@@ -49,7 +49,7 @@ export interface Losses {
   sessions: number
   /** At most so many access tokens, unless `partial`. */
   tokens: number
-  /** There are more: only the newest MAX_COUNTED sessions, or events, were looked at. */
+  /** There are more: only the newest MAX_COUNTED sessions, or events, were read. */
   partial: boolean
 }
 
@@ -71,16 +71,19 @@ export interface SecretRow
   extends Pick<typeof signingKeys.$inferSelect, 'use' | 'version' | 'state' | 'alg' | 'createdAt'> {
   replacedAt: Date | null
   retiredAt: Date | null
-  /** Of a refresh secret: sessions that carry it. Null where the customer has more sessions than are counted. */
+  /**
+   * For a refresh secret: the number of sessions that use it. Null if the customer has more sessions than are
+   * counted.
+   */
   liveSessions: number | null
 }
 
-/** Retired versions of each use that are listed. All that still verify are. */
+/** The most retired versions that are listed for each use. All verifying versions are listed. */
 const MAX_RETIRED = 100
 
 /**
- * The versions of a customer's secrets; newest first. A session carries the versions of its current refresh token and of the one
- * before. One that expired a moment ago counts: a refresh that came in time may not have committed yet.
+ * The versions of a customer's secrets; newest first. A session uses the versions of its current and its previous
+ * refresh token. One that expired a moment ago counts: a refresh that came in time may not have committed yet.
  */
 export const listSecrets = prepared('listSecrets')<{ customerId: string }, SecretRow>(sql`
   with looked_at as materialized (${newestSessions}),

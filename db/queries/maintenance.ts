@@ -15,19 +15,25 @@ import { subjectEpochs } from '../schema/subject-epochs.ts'
 import { EVERYONES_EPOCH } from './change-feed.ts'
 import { clockIsTrusted } from './database-clock.ts'
 
-/** Rows that one statement deletes at most: too few to slow down anything else. */
+/** The most rows that one statement deletes: too few to slow down other statements. */
 const BATCH_ROWS = 5_000
-/** Sessions that one statement reads. With many more, Postgres would compile it (JIT), which takes longer than it. */
+/**
+ * The sessions that one statement reads. With many more, Postgres would compile the statement (JIT), which takes
+ * longer than running it.
+ */
 const WINDOW_ROWS = 2_000
 
 /**
- * The time so long ago; null, before which nothing lies, while the clock is not trusted. The subquery makes it a constant, or
- * an index can't be used: assay.now() is volatile.
+ * The time that long ago. Null while the clock is not trusted, which matches no row. The subquery makes it a
+ * constant, or an index can't be used: assay.now() is volatile.
  */
 const timeAgo = (ago: string) =>
   sql`(select ${now} - ${sql.raw(`interval '${ago}'`)} where ${clockIsTrusted})`
 
-/** Deletes a batch of the rows whose time is so long ago. A row that another replica is deleting is skipped. */
+/**
+ * Deletes a batch of the rows whose time is at least that long ago. A row that another replica is deleting is
+ * skipped.
+ */
 const deleteBefore = (name: string, key: AnyPgColumn[], time: AnyPgColumn, ago: string) =>
   query(name, db => {
     const columns = sql.join(key, sql`, `)
@@ -63,21 +69,21 @@ export const DEAD = {
   ),
 }
 
-/** Answers how many rows went; as many as a batch has means that there may be more. */
+/** Returns how many rows were deleted; a full batch means that there may be more. */
 export const deleteDead = async (db: Pick<Connection, 'values'>, table: keyof typeof DEAD) =>
   (await DEAD[table](db, {})).length
 
 export const isWhole = (deleted: number) => deleted < BATCH_ROWS
 
 /**
- * The versions of the counter's and the replicas' rows that Postgres has still to remove. They grow without end while a
- * transaction is open that may still see them. A role needs no right to know.
+ * The versions of the counter's and the replicas' rows that Postgres has still to remove. They grow without end while
+ * a transaction is open that may still see them. Reading the number needs no privilege.
  */
 export const countDeadRows = prepared('countDeadRows')<Record<never, never>, { dead: number }>(sql`
   select coalesce(sum(pg_stat_get_dead_tuples(oid)), 0)::float8 as dead from pg_class
   where relnamespace = 'assay'::regnamespace and relname in ('change_feed', 'replicas')`)
 
-/** The last session that a pass looked at. The next one continues behind it. */
+/** The last session that a pass checked. The next one continues after it. */
 export interface SessionCursor {
   customerId: string
   id: string
@@ -99,8 +105,8 @@ const isDead = sql`${s.accessUntil} < end_of.dead and (
     where ${e.customerId} = ${s.customerId} and ${e.subject} = ${s.subject} and ${e.epoch} > ${s.subjectEpoch}))`
 
 /**
- * Deletes the dead sessions among the next ones behind the cursor, in the order of the primary key. No index finds dead
- * sessions: one on their expiry would make every refresh dearer. `next` is null once the end is reached.
+ * Deletes the dead sessions among the next ones after the cursor, in the order of the primary key. No index finds
+ * dead sessions: one on their expiry would make every refresh more expensive. `next` is null once the end is reached.
  *
  * 1. `end_of` has the time before which sessions must have died; null while the clock is not trusted.
  * 2. `s` are the sessions behind the cursor, and `dead` the dead ones among them.
@@ -135,13 +141,13 @@ export const deleteDeadSessions = prepared('deleteDeadSessions')<
   ) as next`)
 
 /**
- * Deletes a batch of the epochs of subjects whose time to look has come: those without a session that began before. No token
- * that began before is alive. The others are looked at again a day later. Answers how many rows were looked at, and how many
- * were deleted.
+ * Checks a batch of subject epochs that are due, and deletes those without a session that began before the epoch. No
+ * token that began before it is alive. The others are checked again a day later. Returns how many rows were checked,
+ * and how many were deleted.
  *
  * 1. `due` are the next rows, except those that another statement has locked; none while the clock is not trusted.
  * 2. `needed` are those with such a session.
- * 3. `kept` and `deleted` are what becomes of them.
+ * 3. `kept` and `deleted` update or delete them.
  */
 export const deleteUnneededEpochs = prepared('deleteUnneededEpochs')<
   Record<never, never>,

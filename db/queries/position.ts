@@ -2,7 +2,7 @@ import { DATABASE_IDENTITY } from '../database-identity.ts'
 import { type SQL, sql } from '../drizzle.ts'
 import { changeFeed } from '../schema/change-feed.ts'
 
-/** Where a database is: how far its changes go, and which running database it is. */
+/** The position of a database: its latest change, and which running database it is. */
 
 /**
  * The counter. Every change leaves a dead version of its row, and all of them stay while any older transaction is open on
@@ -11,7 +11,7 @@ import { changeFeed } from '../schema/change-feed.ts'
 export const COUNTER: SQL = sql`(select ${changeFeed.seq} from ${changeFeed} order by ${changeFeed.seq} desc limit 1)`
 
 /**
- * The position of the database, which every statement reads together with the state that it decides by: the counter,
+ * The position of the database, which every statement reads together with the state that it uses: the counter,
  * whether this is a standby, and the timeline. Numbers compare on one timeline only, which is one running database:
  *
  * - The start of the server tells copies of its files apart, which share the system id. It also shows that files were

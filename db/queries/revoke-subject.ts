@@ -15,28 +15,36 @@ const s = alias(sessions, 's')
 const k = alias(signingKeys, 'k')
 const r = alias(revocations, 'r')
 
-/** A subject's row is kept so long before maintenance looks whether a session needs it: all tokens that it ends are dead. */
+/**
+ * A subject's row is kept this long before maintenance checks whether a session needs it: by then all tokens that it
+ * ends have expired.
+ */
 const KEPT = sql`interval '2 days'`
 
 /**
- * A token that expired no longer ago counts as alive. The database's clock may be ahead, and be set back: a row that is dead is
- * in no replica's memory, and maintenance keeps it as long. It also covers a token that was issued since the snapshot.
+ * A token that expired less than this ago counts as alive. The database's clock may be ahead, and be set back: a row
+ * that is dead is in no replica's memory, and maintenance keeps it as long. It also covers a token that was issued
+ * since the snapshot.
  */
 const CLOCK_MARGIN = sql`interval '1 hour'`
 
-/** What an imported key signed elsewhere may expire so late: `exp - iat` is at most 24 hours, and `iat` a minute ahead. */
+/**
+ * The latest expiry of a token that an imported key signed elsewhere: `exp - iat` is at most 24 hours, and `iat` at
+ * most a minute ahead.
+ */
 const importedUntil = sql`case when exists (
     select from ${signingKeys} as ${k}
     where ${k.customerId} = drawn.customer_id and ${k.use} = 'access' and ${k.state} <> 'retired' and ${k.alg} in ('HS256', 'HS384')
   ) then t + ${LONGEST_TOKEN} + interval '1 minute' end`
 
 /**
- * Whether a token of the customer may be alive. While the clock isn't trusted, any that was ever issued may be: the clock may be
- * hours ahead, and a row that is published now is read again when it is set back. No row is deleted meanwhile.
+ * Whether a token of the customer may be alive. While the clock isn't trusted, any that was ever issued may be: the
+ * clock may be hours ahead, and a row that is published now is read again when it is set back. No row is deleted
+ * during that time.
  */
 const hasToken = sql`(last_expiry > t - ${CLOCK_MARGIN} or last_expiry > '-infinity' and not ${clockIsTrusted})`
 
-/** Whether the customer has as many live rows for other subjects as it may have. */
+/** Whether the customer has reached its limit of live rows for other subjects. */
 const isFull = sql`case when ${param('mostLive')}::int is null then false else (
     select count(*) from (
       select from ${revocations} as ${r}
@@ -55,15 +63,16 @@ export interface SubjectRevocation {
 }
 
 /**
- * Ends every token and session of a subject that began before, by moving its epoch. What is not there leaves nothing but the
- * audit event: without a live token of the customer nothing is published, and without a session of the subject either, it gets
- * no epoch. `mostLive`: the limit on the customer's live rows, or null. No row: no such customer.
+ * Ends every token and session of a subject that began before, by moving its epoch. If nothing can be affected, only
+ * the audit event is written: without a live token of the customer nothing is published, and if the subject has no
+ * session either, it gets no epoch. `mostLive`: the limit on the customer's live rows, or null. No row: no such
+ * customer.
  *
  * 1. `locked` locks the customer's row and reads its latest `issued_until`, as db/queries/issued-until.ts explains.
  * 2. `drawn` draws the epoch and the time, after that lock: a concurrent revocation that had it before has a lower epoch.
  * 3. `found` has the latest exp of the customer's tokens, and whether the subject has a session. If a session was
  *    committed since the snapshot, its token counts.
- * 4. `decided` refuses a row too many.
+ * 4. `decided` refuses a row above the limit.
  * 5. `raised` sets the subject's epoch, and `replaced` deletes the subject's earlier change.
  * 6. `audited` and `changes` audit and publish it.
  */

@@ -7,8 +7,8 @@ import { installation } from '../schema/installation.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 
 /**
- * Stores which database the installation is served from, and audits that it was another one before. Returns the former
- * and the present one if they differ; no row if they don't, or if none was stored. Only one of
+ * Stores which database the installation is served from, and writes an audit event if it was another one before.
+ * Returns the former and the present one if they differ; no row if they don't, or if none was stored. Only one of
  * several servers that start together gets the row.
  *
  * 1. `former` locks the row only if it has to change.

@@ -32,8 +32,8 @@ import { allowedScopes } from './policy.ts'
 type Session = typeof sessions.$inferSelect
 
 /**
- * A session's tokens are made from this. Its scope is as far as its customer's policy allows it now, and `accessTtl` what
- * its next access token may live. Times are NumericDates.
+ * A session's tokens are made from this. Its scope is limited by its customer's current policy, and `accessTtl` is
+ * the lifetime of its next access token. Times are NumericDates.
  */
 export interface SessionRow
   extends Pick<Session, 'id' | 'subject' | 'scope' | 'audience' | 'ext' | 'accessTtl' | 'gen' | 'keyVersion'>,
@@ -60,7 +60,7 @@ const s = alias(sessions, 's')
 const c = alias(customers, 'c')
 const e = alias(subjectEpochs, 'e')
 
-/** A client that was seen with what its session's rotation to `gen` gave it. */
+/** A client that was seen with the tokens of its session's rotation to `gen`. */
 export interface Seen {
   customer_id: string
   id: string
@@ -68,8 +68,8 @@ export interface Seen {
 }
 
 /**
- * Notes that clients were seen with what their session's last rotation gave them (seen: Seen[]), and returns those whose
- * row was locked. `alone`: one of them, which waits for its row.
+ * Stores that clients were seen with the tokens of their session's last rotation (seen: Seen[]), and returns those
+ * whose row was locked. `alone`: one of them, which waits for its row.
  *
  * 1. `seen` are the generations that clients were seen with.
  * 2. `unconfirmed` are those that are still their session's latest, and not confirmed yet.
@@ -103,7 +103,7 @@ const confirmSql = (alone: boolean): SQL => sql`
 /** Leaves out locked rows: waiting for one would keep the rows of all others locked. */
 export const confirmSessions = prepared('confirmSessions')<{ seen: string }, Seen>(confirmSql(false))
 
-/** One session (seen: one), however many refreshes of it are under way. */
+/** One session (seen: one), however many refreshes of it are running. */
 export const confirmSession = prepared('confirmSession')<{ seen: string }, never>(confirmSql(true))
 
 export interface SessionEnd extends Act {
@@ -113,11 +113,11 @@ export interface SessionEnd extends Act {
 }
 
 /**
- * Ends sessions (acts: SessionEnd[]). A row for each that was there and had not ended, with the change feed's number once
- * all are in.
+ * Ends sessions (acts: SessionEnd[]). Returns a row for each that existed and had not ended, with the change feed's
+ * number once all are written.
  *
  * 1. `acts` are the sessions to end, as they were asked for.
- * 2. `locked` locks their rows in one order, or two such statements could wait for each other.
+ * 2. `locked` locks their rows in one order, because otherwise two such statements could wait for each other.
  * 3. `due` takes the first act for each row, and the time after the lock.
  * 4. `ended`, `audited` and `changes` end, audit and publish them.
  */
@@ -166,7 +166,7 @@ export interface Refreshable {
   expiresAt: number
 }
 
-/** Of the generations asked for, those whose refresh token could still be used: all from one snapshot. */
+/** Selects those of the given generations whose refresh token could still be used, all from one snapshot. */
 export const findRefreshable = prepared('findRefreshable')<{ asked: string }, Refreshable>(sql`
   select ${s.id}, ${s.gen}, ${allowedScopes(s.scope, customers.scopes)} as scope,
     ${seconds(s.expiresAt)} as "expiresAt"
@@ -190,7 +190,7 @@ export interface SessionQuery extends Page {
 
 export type ListedSession = RowOf<typeof listSessionsOfCustomer>
 
-/** After the last row seen, in a list whose newest rows come first; all rows where none was seen. */
+/** The rows after the last one seen, in a list whose newest rows come first; all rows if none was seen. */
 export const isAfter = (at: AnyPgColumn, id: AnyPgColumn, seen: Params<Page>) =>
   sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 

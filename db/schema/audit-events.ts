@@ -6,8 +6,8 @@ import { assay, instant } from './common.ts'
 export const auditEventIds = assay.sequence('audit_event_ids')
 
 /**
- * Draws an id after the transaction has its own number. Both parts matter to the sequencer: whoever lacks an id below one
- * that it sees was running then, under a number that is lower than the sequencer's next one.
+ * Draws an id after the transaction has its own number. The sequencer needs this order: if it sees an id but not a
+ * lower one, the transaction of the lower id was already running, with a number below the sequencer's next one.
  */
 const nextId = sql`case when pg_current_xact_id() is not null then nextval('assay.audit_event_ids') end`
 

@@ -21,7 +21,7 @@ export const auditBatches = assay.table('audit_batches', {
   mark: uuid('mark').notNull(),
 })
 
-/** What the sequencer knows. One row: the primary key is a boolean that must be true. */
+/** The sequencer's state. One row: the primary key is a boolean that must be true. */
 export const auditSequencer = assay.table(
   'audit_sequencer',
   {
@@ -32,7 +32,7 @@ export const auditSequencer = assay.table(
     lastId: bigint('last_id', { mode: 'number' }).notNull().default(0),
     /** Lower ids that were not found: their transactions are running, or have failed. */
     missing: int8multirange('missing').notNull().default('{}'),
-    /** Those of them that are given up once every transaction up to `barrier` has ended. */
+    /** The missing ids that are given up once every transaction up to `barrier` has ended. */
     leaving: int8multirange('leaving').notNull().default('{}'),
     barrier: xid8('barrier'),
     /** Every event that was committed before this time has a position. */

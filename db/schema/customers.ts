@@ -1,7 +1,7 @@
 import { bigint, check, index, integer, sql, text, uniqueIndex } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
-/** What access tokens can be signed with. */
+/** The algorithms that can sign access tokens. */
 export const SIGNING_ALGS = ['HS512', 'EdDSA', 'ES256', 'RS256'] as const
 
 export const REFRESH_POLICIES = ['until_confirmed', 'grace_only', 'strict', 'reusable'] as const

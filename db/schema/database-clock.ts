@@ -27,9 +27,9 @@ export const databaseClock = assay.table(
 export const clockBaselines = assay.table('clock_baselines', {
   /** The name of the monotonic clock. */
   id: text('id').primaryKey(),
-  /** What it read (ms), and what the database's clock read at that moment. */
+  /** The reading of the monotonic clock (ms), and that of the database's clock at the same moment. */
   reading: bigint('reading', { mode: 'number' }).notNull(),
   observedAt: instant('observed_at').notNull(),
-  /** By how much the database's clock has drifted from it (ms). Slow drift is forgiven with time. */
+  /** The drift of the database's clock from it (ms). Slow drift is forgiven with time. */
   drift: bigint('drift', { mode: 'number' }).notNull().default(0),
 })

@@ -30,9 +30,9 @@ export const sessions = assay.table(
     rotatedAt: instant('rotated_at').notNull(),
     prevRotatedAt: instant('prev_rotated_at'),
     /**
-     * When the client was first seen with what the last rotation gave it. A rotation sets it at once if its policy didn't wait
-     * for that: to its own time under `grace_only`, and to `-infinity` under `strict`, which left the token before it no grace.
-     * So a token that a policy ended stays ended under a later, looser one.
+     * When the client was first seen with the tokens of the last rotation. A rotation sets it at once if its policy
+     * didn't wait for that: to its own time under `grace_only`, and to `-infinity` under `strict`, which left the
+     * token before it no grace. So a token that a policy ended stays ended under a later, looser one.
      */
     confirmedAt: instant('confirmed_at'),
     /** When a refresh last kept its token instead of rotating it. */

@@ -11,9 +11,9 @@ export const actorContext = (c: ActorContext) => auditContext(c, c.get('actor'))
 type Seq = number | undefined
 
 /**
- * Runs an act of the actor, which returns the change feed's number. With `?wait=all` it resolves when no replica can still answer
- * by what was before. That is waited for even if nothing was left to change: an earlier attempt's change may not have reached
- * every replica yet.
+ * Runs an act of the actor, which returns the change feed's number. With `?wait=all` it resolves when no replica can
+ * still answer from the earlier state. It waits even if nothing was left to change: the change of an earlier attempt
+ * may not have reached every replica yet.
  */
 export async function actAndWait<Result extends Seq | { seq: Seq }>(
   c: ActorContext,

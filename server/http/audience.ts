@@ -10,7 +10,7 @@ const INVALID_TARGET = new ApiError(
 )
 
 /**
- * The audience that a form asks for, by `resource` (RFC 8707 2), by `audience`, as other servers call it, or by both.
+ * The audience that a form requests by `resource` (RFC 8707 2), by `audience`, as other servers call it, or by both.
  * Undefined if it asks for none. One is a string, as in claims. Throws `invalid_target`.
  */
 export function requestedAudience(form: Map<string, string>): string | string[] | undefined {

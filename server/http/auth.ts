@@ -75,8 +75,8 @@ async function verifyAccessToken(c: AppContext): Promise<AccessClaims> {
 }
 
 /**
- * Runs the route of a customer. If the customer is erased after its credential was checked, the route finds nothing or can do
- * nothing (404 or 409), although that is not what is wrong. Throws `refusal` if `isThere` then denies it.
+ * Runs the route of a customer. If the customer is erased after its credential was checked, the route would answer
+ * 404 or 409, which is misleading. Throws `refusal` instead if `isThere` then returns false.
  */
 async function runForCustomer(c: Context, next: Next, refusal: ApiError, isThere: () => Promise<boolean>) {
   await next()

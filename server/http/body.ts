@@ -26,7 +26,7 @@ function readBytes(
     if (length > limit) return reject(new PayloadTooLargeError(limit))
     const body = new BodyBuffer({ length, limit, take })
     const broken = () => reject(new ApiError('invalid_request', 'the body did not arrive whole'))
-    // The client left while something else was waited for: no event will come any more.
+    // The client left before the body was read: no further event will come.
     if (incoming.destroyed) return broken()
     incoming.on('data', function append(chunk: Buffer) {
       try {
@@ -52,7 +52,7 @@ function waitTurn(incoming: IncomingMessage) {
 }
 
 interface BodyBufferOptions {
-  /** By the header; NaN without one. */
+  /** The value of Content-Length; NaN without one. */
   length: number
   limit: number
   /** Called with the bytes of memory before they are allocated. */

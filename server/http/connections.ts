@@ -102,7 +102,7 @@ export class Connections {
     if (requests?.last === response) requests.last = undefined
   }
 
-  /** Whether the client waits for an answer of which nothing has been written, as for an act that takes long. */
+  /** Whether the client waits for an answer that has not begun, for example of a long act. */
   #isBeingAnswered(socket: Socket): boolean {
     return socket.writableLength === 0 && this.#requests.get(socket)?.last?.writableFinished === false
   }

@@ -11,7 +11,7 @@ export function waitParam(c: AppContext): 'all' | undefined {
   return wait
 }
 
-/** Resolves when no replica can answer by what was before `seq` or, without a number, before the request. */
+/** Resolves when no replica can answer from a state before `seq` or, without a number, before the request. */
 export async function waitForAll(c: AppContext, wait: 'all' | undefined, seq: number | undefined) {
   if (wait === 'all') await c.get('services').changeFeed.waitForReplicas(seq)
 }

@@ -8,7 +8,7 @@ import { requestIdFrom } from './request-id.ts'
 /** Anybody can send such requests as fast as the network is, so a line stands for all of this time (ms). */
 const LOG_INTERVAL_MS = 1_000
 
-/** What Node answers to a request that it can't read, by its error code. Any other is 400. */
+/** Node's statuses for unreadable requests, by error code. Any other code is 400. */
 const UNREADABLE: Record<string, number> = {
   HPE_HEADER_OVERFLOW: 431,
   HPE_CHUNK_EXTENSIONS_OVERFLOW: 413,
@@ -25,7 +25,7 @@ export interface RefusalsOptions {
 export class Refusals {
   readonly #options: RefusalsOptions
   #loggedAt = Number.NEGATIVE_INFINITY
-  /** Those since the last line. */
+  /** The number of requests since the last line. */
   #unlogged = 0
 
   constructor(options: RefusalsOptions) {

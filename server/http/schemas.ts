@@ -5,7 +5,9 @@ import { check } from './validate.ts'
 /** Rejects control characters and lone surrogates, which headers and text columns can't hold. */
 export const noControls = (text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed()
 
-/** Removes repeats from a list that stands for a set, like a scope (RFC 6749 3.3): no answer has a member twice. */
+/**
+ * Removes repeats from a list that represents a set, like a scope (RFC 6749 3.3), so that no answer repeats a member.
+ */
 export const distinct = (list: string[]) => [...new Set(list)]
 
 const scope = z

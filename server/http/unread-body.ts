@@ -1,11 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Paced } from '../lib/paced.ts'
 
-/** Bytes of an unread body that are taken. More than the largest body has. */
+/** The most bytes that are read from an unread body, which is more than the largest body has. */
 const MAX_DISCARDED_BYTES = 1024 * 1024
 /** A chunk of one body is taken at each interval (ms): 16 MB a second of all bodies together. */
 const INTERVAL_MS = 4
-/** How long the sender of a body has to send the rest and to read the answer before its connection is cut (ms). */
+/** The time for the sender of a body to send the rest and read the answer before its connection is closed (ms). */
 const LINGER_MS = 2_000
 /** Bodies that are discarded at a time. Each has up to two chunks of 64 KiB in memory. */
 const MAX_AT_ONCE = 256
@@ -42,7 +42,7 @@ export class UnreadBodies {
       this.#forget(incoming)
       this.#chunks.remove(takeChunk)
     })
-    // Otherwise Node drops a body that nobody has begun to read, as fast as it comes.
+    // Otherwise Node reads and drops the rest of an unread body as fast as it arrives.
     takeChunk()
   }
 

@@ -17,7 +17,7 @@ export function check<Schema extends z.ZodType>(
   )
 }
 
-/** Ours where the schema has one; zod's own words would say what came, and in its own terms. */
+/** Uses our message if the schema has one. zod's own messages describe the input, and use its own terms. */
 function messageOf(issue: z.core.$ZodIssue, schema: z.ZodType): string {
   if (issue.code === 'unrecognized_keys')
     return schema instanceof z.ZodObject

@@ -46,7 +46,7 @@ function publicText(jwk: JWK): string {
 
 /** A customer's asymmetric key: the pair while it may sign, and its public half alone once another signs in its place. */
 export class KeyPair {
-  /** Those whose keys are imported; the ones that were used last stay so. */
+  /** The pairs with imported keys; the most recently used ones stay imported. */
   static readonly #imported = new LRUCache<KeyPair, true>({
     maxSize: MAX_IMPORTED,
     sizeCalculation: () => 1,

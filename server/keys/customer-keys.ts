@@ -38,7 +38,7 @@ export interface AsymmetricKey extends AnyKey {
   readonly identity: string
   /** Published, and signs nothing yet. */
   readonly isNext: boolean
-  /** Of the tokens that it signs. */
+  /** The `typ` of the tokens that it signs. */
   readonly issuer: string
 }
 
@@ -59,7 +59,7 @@ export interface CustomerRecord {
   /** `broken`: the row can't be decrypted. Other customers are not affected. */
   readonly state: 'active' | 'disabled' | 'absent' | 'broken'
   readonly epoch: number
-  /** Of its policy. */
+  /** From the customer's policy. */
   readonly tokensPerMinute: number | undefined
   // There are a hundred thousand records, and most have two keys and one API key. To save memory, lists have
   // their exact length (an array that is pushed to reserves room for 17), and a set exists only once it has a
@@ -94,7 +94,7 @@ export function addMissing(record: CustomerRecord, wanted: string) {
 export const readRecords = (db: Querier, customerIds: string[]) =>
   findRecords(db, { ids: JSON.stringify(customerIds) })
 
-/** Opens a row's sealed secrets. `issuer`: the server's own. Throws SealError if that fails. */
+/** Decrypts a row's sealed secrets. `issuer`: the server's own. Throws SealError if that fails. */
 export function openRecord(
   keyRing: KeyRing,
   issuer: string,
@@ -145,7 +145,7 @@ const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerR
 
 export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken')
 
-/** What a signing key is sealed for. */
+/** The context that a signing key is sealed for. */
 export interface SealedName extends KeyName {
   alg: Algorithm
 }
@@ -161,8 +161,8 @@ export const sealSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: Seal
 export const newSecret = () => randomBytes(SECRET_BYTES)
 
 /**
- * An asymmetric key opens under its own algorithm only: a JWK that was opened as a secret would be one that everybody has, and whoever
- * can write to the database could make one of it.
+ * The context contains the algorithm of an asymmetric key. Otherwise an attacker who can write to the database could
+ * turn a key that holds only its public JWK into an HMAC secret that everybody knows.
  */
 const signingKeyContext = (
   { installationId: installation }: KeyRing,

@@ -29,10 +29,10 @@ import type { RedisKeyCache } from './redis-cache.ts'
  */
 const MAX_CACHED_CUSTOMERS = 120_000
 /**
- * A row that doesn't open is retried after this time (ms): a fix takes effect soon, and a flood costs little.
+ * A row that can't be decrypted is retried after this time (ms): a fix takes effect soon, and a flood costs little.
  */
 const BROKEN_RETRY_MS = 5_000
-/** Statements under way at once. */
+/** The most concurrent statements. */
 const LOAD_CONCURRENCY = 2
 /** A load that loses against a change is repeated this often. */
 const MAX_ATTEMPTS = 3
@@ -58,7 +58,7 @@ export class KeyCache {
   /** By protected header segment, of which each key has exactly one. */
   readonly #byHeader = new Map<string, SigningKey>()
   readonly #records = new LRUCache<string, CustomerRecord>({
-    // With `max` it would fill its arrays at once, which takes 10 ms of each start.
+    // Without `max`, because the cache would then fill its arrays at once, which takes 10 ms of each start.
     maxSize: MAX_CACHED_CUSTOMERS,
     sizeCalculation: () => 1,
     dispose: record => {
@@ -93,7 +93,7 @@ export class KeyCache {
   findByHeader(header: string, use: Use): Found {
     const key = this.#byHeader.get(header)
     if (key === undefined) return this.#locate(header, use)
-    this.#records.get(key.record.customerId) // Keeps the hot ones in.
+    this.#records.get(key.record.customerId) // Marks the record as recently used.
     return key.use === use ? key : 'header_malformed'
   }
 
@@ -103,7 +103,7 @@ export class KeyCache {
     if (!header || name?.use !== use) return header && !name ? 'key_unknown' : 'header_malformed'
     const record = this.#records.get(name.customerId)
     const key = record && keyOf(record, header.kid)
-    // A kid that the record has, under another alg or typ than the key's own, or in another spelling.
+    // The record has this kid, but with another alg or typ, or in another spelling.
     if (key) return key.header === segment ? key : 'header_malformed'
     if (record && isMissing(record, header.kid)) return 'key_unknown'
     return { load: name.customerId, missing: header.kid }
@@ -258,7 +258,7 @@ const versionOf = (record: CustomerRecord, use: Use, version: number) =>
 const latest = (keys: readonly SigningKey[], use: Use) =>
   keys.filter(key => key.use === use && canSign(key)).sort((a, b) => b.version - a.version)[0]
 
-/** Of an asymmetric key that was replaced, only the public half is kept. */
+/** For a replaced asymmetric key, only the public half is kept. */
 const canSign = (key: SigningKey) => key.pair === undefined || (key.pair.canSign && !key.isNext)
 
 const isNext = (key: SigningKey | undefined) => key?.pair !== undefined && key.isNext

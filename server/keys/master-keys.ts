@@ -19,9 +19,9 @@ import { openDataKey } from './customer-keys.ts'
 const SAMPLE_SIZE = 10
 
 /**
- * Opens the installation with the master keys, of which the first seals and all open. Creates the
- * installation at the very first start. Throws SetupError, where the master keys and the database don't belong
- * together, or SchemaError before anything is written: sealed data is never "regenerated".
+ * Opens the installation with the master keys, of which the first seals and all open. Creates the installation at the
+ * very first start. Throws SetupError if the master keys and the database don't belong together, or SchemaError,
+ * before anything is written: sealed data is never "regenerated".
  */
 export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<KeyRing> {
   const masterKeys = new Map(ring.map(key => [key.id, key]))
@@ -92,7 +92,8 @@ function openInstallation(masterKey: KeyRing['masterKey'], id: string, sealed: U
 }
 
 /**
- * A row that doesn't open affects only its customer; if none opens, the rows belong to another installation.
+ * A row that can't be decrypted affects only its customer. If none can be decrypted, the rows belong to another
+ * installation.
  */
 async function assertOpensAny(db: Querier, keyRing: KeyRing) {
   const tried = await findSomeDataKeys(db, { count: SAMPLE_SIZE })

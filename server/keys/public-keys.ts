@@ -4,9 +4,9 @@ import { whenReady } from '../lib/when-ready.ts'
 import type { Services } from '../services.ts'
 import type { AsymmetricKey, CustomerRecord } from './customer-keys.ts'
 
-/** What verifiers elsewhere get: the public halves of a customer's access keys (RFC 7517). */
+/** The public halves of a customer's access keys for offline verifiers (RFC 7517). */
 
-/** How long a JWKS may be cached (s): less than the next key is published before it signs. */
+/** Lifetime of a cached JWKS (s). It is shorter than the time for which the next key is published before it signs. */
 export const JWKS_MAX_AGE_SECONDS = 300
 
 /** A document as it is sent. */
@@ -16,12 +16,12 @@ export interface Jwks {
   etag: string
 }
 
-/** A record never changes: another one takes its place. */
+/** A record is never changed, only replaced by another one. */
 const cached = new WeakMap<CustomerRecord, Jwks>()
 
 /**
- * The keys that verify, the current one first, and the next one. A disabled customer has none. Undefined where there is no such
- * customer, or where all of its tokens have HMACs. Throws Unavailable.
+ * The keys that verify, the current one first, and the next one. A disabled customer has none. Undefined if there is
+ * no such customer, or if all of its tokens have HMACs. Throws Unavailable.
  */
 export async function publicKeysOf(services: Services, customerId: string): Promise<Jwks | undefined> {
   const record = await currentRecord(services, customerId)
@@ -48,7 +48,7 @@ function toJwks(pairs: AsymmetricKey[]): Jwks {
   return { body, etag: `W/"${hash('sha256', body, 'base64url')}"` }
 }
 
-/** What an operator must know who lets a customer's tokens be verified elsewhere. */
+/** Information for an operator who allows offline verification of a customer's tokens. */
 export function localVerification({ config, keyRing }: Pick<Services, 'config' | 'keyRing'>, id: string) {
   const issuer = customerIssuer(config.issuer, keyRing.installationKey, id)
   return {

@@ -15,7 +15,7 @@ import type { Services } from '../services.ts'
 
 /** Retires older versions that no live token or session can use: during maintenance, or earlier on request. */
 
-/** Access keys that one pass of maintenance retires, and refresh keys that it looks at. */
+/** The most access keys that one pass of maintenance retires, and the most refresh keys that it checks. */
 const BATCH_ROWS = 100
 const WINDOW_ROWS = 1_000
 /**
@@ -27,7 +27,7 @@ const IN_FLIGHT_SECONDS = 60
 /** One version of one of a customer's secrets. */
 type Version = Pick<KeyName, 'use' | 'version'>
 
-/** A random place, so that a replica that restarts often still reaches every customer eventually. */
+/** A random starting position, so that a replica that restarts often still reaches every customer eventually. */
 export const firstCursor = (): ScanCursor => ({ customerId: randomId(10), version: 0 })
 
 /**

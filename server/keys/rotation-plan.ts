@@ -11,14 +11,14 @@ import { generatePrivateKey, publicHalf } from '../jwt/key-pair.ts'
 import type { Use } from '../jwt/kid.ts'
 import { newSecret, openDataKey, openSigningKey, sealSigningKey } from './customer-keys.ts'
 
-/** Which keys a rotation makes, as `rotateKeys` and `publishKey` take them. */
+/** Plans the keys that a rotation creates, as parameters of `rotateKeys` and `publishKey`. */
 
 type Plan = Pick<KeyChange, 'signingAlg' | 'promoted' | 'inserted' | 'sealedPublic' | 'access' | 'refresh'>
 
 /** Selects which of a customer's secrets to rotate. */
 export type Uses = { access: boolean; refresh: boolean }
 
-/** The algorithm that the customer's policy asks for. */
+/** The algorithm in the customer's policy. */
 export const wantedAlg = ({ signingAlg }: Pick<Rotatable, 'signingAlg'>) => signingAlg ?? 'HS512'
 
 /** Seals the keys of one customer. */
@@ -56,8 +56,8 @@ class Sealer {
 }
 
 /**
- * Replaces the current keys. An asymmetric one is followed by the key that was published before, and another is published in its
- * turn.
+ * Replaces the current keys. An asymmetric one is followed by the key that was published before, and another key is
+ * published.
  */
 export async function planRotation(
   keyRing: KeyRing,
@@ -88,13 +88,13 @@ async function accessKeys(sealer: Sealer, from: Rotatable) {
   return { promoted: undefined, inserted: [first, await nextKey(sealer, version + 1, alg, alg)] }
 }
 
-/** `signing`: the algorithm of the key that signs until then. */
+/** `signing`: the algorithm of the key that signs until the change. */
 async function nextKey(sealer: Sealer, version: number, alg: AsymmetricAlgorithm, signing: string) {
   const key = await sealer.pair(version, 'next', alg)
   return alg === signing ? key : { ...key, signs_after: PUBLISHED_AHEAD_SECONDS }
 }
 
-/** Replaces the next key alone by one of the policy's algorithm. */
+/** Replaces only the next key, by one with the policy's algorithm. */
 export async function planPublication(
   keyRing: KeyRing,
   customerId: string,

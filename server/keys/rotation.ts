@@ -29,11 +29,14 @@ interface Rotation {
   reason: string
 }
 
-/** What a rotation did. Times in milliseconds since 1970, by the database's clock. */
+/** The result of a rotation. Times are in milliseconds since 1970, by the database's clock. */
 export interface Rotated extends Pick<KeyChangeResult, 'versions' | 'next'> {
-  /** From then on every replica refuses what was ended. */
+  /** From this time on every replica refuses the ended tokens and sessions. */
   effectiveAt: number
-  /** With `now`, where it ended an asymmetric key: verifiers that have it cached accept its tokens until then at the latest. */
+  /**
+   * Set if `now` ended an asymmetric key: offline verifiers that have it cached accept its tokens at the latest until
+   * this time.
+   */
   acceptedLocallyUntil: number | undefined
 }
 
@@ -67,8 +70,8 @@ export async function rotateSigningKeys(
 }
 
 /**
- * Repeats `change` from the latest state until no other one comes first; `change` resolves with undefined if one did. Throws
- * `not_found`, `conflict`.
+ * Repeats `change` from the latest state until no concurrent change comes first; `change` resolves with undefined if
+ * one did. Throws `not_found`, `conflict`.
  */
 async function changeKeys<Result>(
   services: Services,
@@ -82,7 +85,9 @@ async function changeKeys<Result>(
   throw new ApiError('conflict', 'the secrets are being rotated by others at the same time; try again')
 }
 
-/** Throws `conflict` where a rotation without `now` would fail verifiers, here or elsewhere. */
+/**
+ * Throws `conflict` if a rotation without `now` would make valid tokens fail, on replicas or at offline verifiers.
+ */
 function assertRotatable({ previous, next }: Rotatable, { access }: Uses) {
   if (previous >= MAX_PREVIOUS) throw new ApiError('conflict', TOO_MANY_VERSIONS)
   const wait = access && next ? Math.ceil(PUBLISHED_AHEAD_SECONDS - next.age) : 0
@@ -123,8 +128,8 @@ async function rotateFrom(
 }
 
 /**
- * Brings the access key to the algorithm of the customer's policy. Where verifiers elsewhere may know the present key, the new one
- * is published first, and signs once they had time to fetch it. Throws `conflict`.
+ * Changes the access key to the algorithm of the customer's policy. If offline verifiers may know the current key,
+ * the new one is published first, and signs once they have had time to fetch it. Throws `conflict`.
  */
 export async function applySigningAlg(
   services: Services,

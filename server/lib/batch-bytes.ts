@@ -2,13 +2,13 @@ import type { Clock } from './clock.ts'
 import { RateLimitedError } from './errors.ts'
 import { Windows } from './windows.ts'
 
-/** What a customer's batches may have: some 35 typical batches of 100 tokens a second. */
+/** The limit for a customer's batches: about 35 typical batches of 100 tokens a second. */
 const MAX_BYTES = 4 * 1024 * 1024
 const WINDOW_SECONDS = 2
 
 /**
- * Limits the bytes of batches that each customer sends to this process. To read a megabyte costs a millisecond, whatever it
- * holds, and a caller can send it without end.
+ * Limits the bytes of batches that each customer sends to this process. Reading a megabyte costs a millisecond,
+ * whatever it contains, and a caller can send megabytes endlessly.
  */
 export class BatchBytes {
   readonly #windows: Windows

@@ -21,7 +21,7 @@ export interface BatcherOptions<Item> {
   database: Pick<Database, 'kind'>
   /** Concurrent statements on Postgres, so that one can start while another waits for its commit. */
   concurrency?: number
-  /** Returns the customer whose work an act is. */
+  /** Returns the customer that an act belongs to. */
   owner(item: Item): string
 }
 

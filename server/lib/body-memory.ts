@@ -7,7 +7,7 @@ const MIB = 1024 * 1024
  */
 const MAX_BYTES = { total: 64 * MIB, address: 8 * MIB, credential: 2 * MIB }
 
-/** `credential` is undefined where it is not checked before the body is read. */
+/** `credential` is undefined if it is not checked before the body is read. */
 export interface BodySender {
   address: string
   credential: string | undefined

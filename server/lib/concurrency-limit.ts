@@ -2,9 +2,10 @@ import { RateLimitedError, Unavailable } from './errors.ts'
 import { FairQueue } from './fair-queue.ts'
 
 /**
- * Runs at most `abreast` calls at a time and queues at most `queue`, and of one owner at most `queueOfOne`. The queued calls of one owner wait behind each other: each
- * owner has one in turn. Where the queue is full, the owner with most calls in it loses its newest, which throws
- * RateLimitedError. If the database doesn't answer a call, the queued ones fail too: each would wait for its own timeout.
+ * Runs at most `abreast` calls at a time and queues at most `queue`, and of one owner at most `queueOfOne`. Owners
+ * take turns, so the queued calls of one owner wait behind each other. If the queue is full, the owner with the most
+ * calls in it loses its newest, which throws RateLimitedError. If the database doesn't answer a call, the queued ones
+ * fail too: each would wait for its own timeout.
  */
 export class ConcurrencyLimit {
   readonly #abreast: number
@@ -19,7 +20,7 @@ export class ConcurrencyLimit {
     this.#queueOfOne = queueOfOne
   }
 
-  /** `owner`: the customer or address whose work it is. */
+  /** `owner`: the customer or address that the call belongs to. */
   async run<Result>(owner: string, run: () => Promise<Result>): Promise<Result> {
     if (this.#inside < this.#abreast) this.#inside++
     else await this.#turn(owner)

@@ -84,7 +84,7 @@ export interface Quota {
 export class RateLimitedError extends ApiError {
   /** Seconds. */
   readonly retryAfter: number
-  /** Undefined where the limit is not on a time, but on what is under way at once. */
+  /** Undefined if the limit applies to concurrent calls instead of a period. */
   readonly quota: Quota | undefined
 
   constructor(

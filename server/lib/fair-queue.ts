@@ -1,6 +1,6 @@
 import { OwnerCounts } from './owner-counts.ts'
 
-/** A queue in which the entries of one owner wait behind each other, and not in front of those of other owners. */
+/** A queue in which the entries of one owner wait behind each other, and do not delay those of other owners. */
 export class FairQueue<Entry> {
   /** By owner, in the order of their turns. */
   readonly #queues = new Map<string, Entry[]>()

@@ -1,7 +1,7 @@
-/** How much each owner has, and who has most, without a look at every owner. */
+/** Counts per owner, and finds the owner with the most without reading every owner. */
 export class OwnerCounts {
   readonly #counts = new Map<string, number>()
-  /** The owners that have so much, of two and more: most owners never have more than one. */
+  /** The owners by their count, for counts of two and more: most owners never have more than one. */
   readonly #owners = new Map<number, Set<string>>()
   #most = 0
 
@@ -9,12 +9,12 @@ export class OwnerCounts {
     return this.#counts.get(owner) ?? 0
   }
 
-  /** The most that any owner has; 0 without any. */
+  /** The highest count of any owner; 0 if there is none. */
   get most(): number {
     return this.#most
   }
 
-  /** An owner that has most. Undefined without any. */
+  /** An owner with the highest count. Undefined if there is none. */
   get ownerOfMost(): string | undefined {
     const owners = this.#most > 1 ? this.#owners.get(this.#most)! : this.#counts
     return owners.keys().next().value

@@ -1,4 +1,4 @@
-/** Runs one call at each interval, in the order in which they came, so that work which nobody waits for takes little of the machine. */
+/** Runs one call per interval, in the order of arrival, so that background work uses little of the machine. */
 export class Paced {
   readonly #interval: number
   readonly #waiting = new Set<() => void>()
@@ -14,7 +14,7 @@ export class Paced {
     this.#timer ??= setInterval(() => this.#next(), this.#interval)
   }
 
-  /** Takes back what has not run. */
+  /** Cancels the call if it has not run. */
   remove(work: () => void) {
     this.#waiting.delete(work)
   }

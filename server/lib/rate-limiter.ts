@@ -11,7 +11,7 @@ const RateLimiterRedis: typeof import('rate-limiter-flexible').RateLimiterRedis 
 
 /** `points` attempts are allowed per `duration` seconds; further ones are refused. */
 const LIMITS = {
-  /** Per address, for all emails together, and for guesses at the present password where it is changed. */
+  /** Per address, for all emails together, and for guesses of the current password in password changes. */
   login: { points: 60, duration: 60 },
   /**
    * Per email and address, so that someone who knows an email can't lock out its owner from another address.
@@ -20,9 +20,7 @@ const LIMITS = {
   signup: { points: 20, duration: 60 },
   /** Each new account has quotas of its own. */
   signupOfDay: { points: 200, duration: 86_400 },
-  /**
-   * Per session, so that someone with a stolen token can't lock out its owner: who logs in again has another session.
-   */
+  /** Per session, so that someone with a stolen token can't lock out its owner: a new login has another session. */
   passwordOfSession: { points: 10, duration: 60 },
   /** Per address, for one-time tokens of all customers together: they can't be guessed, but each costs a look-up. */
   oneTimeToken: { points: 20, duration: 60 },
@@ -68,8 +66,8 @@ export interface Shared {
 }
 
 /**
- * Counts atomically in Redis, for all replicas of one running database: attempts at a copy of it lock nobody out here.
- * While Redis fails, each replica counts in its own memory.
+ * Counts atomically in Redis, for all replicas of one running database: attempts at a copy of the database lock no
+ * one out of this one. While Redis fails, each replica counts in its own memory.
  */
 export class RedisRateLimiter implements RateLimiter {
   readonly #shared: Shared

@@ -1,6 +1,6 @@
 /**
- * Runs one act of each key at a time. The calls that come meanwhile share the next act, which begins after all of them, so
- * that any number of calls at once costs two acts.
+ * Runs one act of each key at a time. Calls that arrive during an act share the next one, which begins after all of
+ * them, so any number of concurrent calls costs two acts.
  */
 export class SharedActs<Result> {
   readonly #running = new Map<string, Promise<Result>>()

@@ -14,9 +14,9 @@ let reported = 0
 export const droppedLogLines = (): number => dropped
 
 /**
- * Standard output for log lines. It never holds up the process, and never ends it: lines are dropped and counted if
- * MAX_BACKLOG_BYTES wait for the reader, or if they can't be written (a full disk, a reader that has ended). The next line that is
- * accepted says how many were dropped.
+ * Standard output for log lines. It never blocks the process, and never ends it: lines are dropped and counted if
+ * MAX_BACKLOG_BYTES wait for the reader, or if they can't be written (a full disk, a reader that has ended). The next
+ * line that is accepted says how many were dropped.
  */
 export function standardOutput(clock: Pick<Clock, 'wall'>): DestinationStream & { flushSync(): void } {
   const write = fstatSync(STDOUT).isFile() ? writeToFile : openStream()
@@ -53,7 +53,7 @@ function reportAt(time: number): string {
   return `${JSON.stringify({ level: 40, time, dropped: dropped - reported, msg })}\n`
 }
 
-/** Writes to standard error. A message that it doesn't take is lost, and nothing else. */
+/** Writes to standard error. A message that can't be written is lost, without other effects. */
 export function writeMessage(text: string) {
   if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {})
   try {

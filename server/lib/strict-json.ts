@@ -58,7 +58,7 @@ export function assertFewItems(bytes: Buffer): void {
 
 const COMMA = 0x2c
 
-/** Skips commas, white space and what is no JSON. A literal is recognized by its first letter. */
+/** Skips commas, white space and anything that is not JSON. A literal is recognized by its first letter. */
 const TOKEN = /["{}[\]:]|-?\d[\d.eE+-]*|[tfn]/g
 
 /** Checks a text in one pass. A text that is not JSON may pass; JSON.parse refuses it. */
@@ -119,10 +119,15 @@ class Scanner {
   }
 }
 
-/** Not the whole content at once: the stack of the regular expression grows with each character of its match. */
+/**
+ * Matches part of the content at a time: the stack of the regular expression grows with each character of its match.
+ */
 const STRING_PIECE = /(?:[^"\\]|\\.){1,4096}/sy
 
-/** The index after the closing quote. Not by charCodeAt, which is slow where Node keeps the text of a large body. */
+/**
+ * The index after the closing quote. Does not use charCodeAt, which is slow on the string that Node creates for a
+ * large body.
+ */
 function endOfString(text: string, start: number): number {
   let end = start
   STRING_PIECE.lastIndex = start
@@ -145,7 +150,10 @@ function isExact(number: string): boolean {
 
 const NUMBER = /^-?(\d+)(?:\.(\d+))?(?:e([+-]?\d+))?$/i
 
-/** One text for all spellings of a value but its sign: `1.50` and `15e-1` are `15e-1`. Zero and no number are empty. */
+/**
+ * The same text for all spellings of a value, without its sign: `1.50` and `15e-1` are `15e-1`. Zero and no number
+ * are empty.
+ */
 function toDecimal(number: string): string {
   const [, whole = '', fraction = '', exponent = '0'] = NUMBER.exec(number) ?? []
   const digits = (whole + fraction).replace(/^0+/, '')

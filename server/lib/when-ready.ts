@@ -7,8 +7,8 @@ export const isWaiting = (verdict: object | undefined): verdict is Waiting =>
   verdict !== undefined && 'wait' in verdict
 
 /**
- * The most waits for one verdict: for the lease, a record, a signature, and the record again where a key has just begun to sign. More
- * mean that the state keeps changing.
+ * The most waits for one verdict: for the lease, a record, a signature, and the record again if a key has just begun
+ * to sign. If more are needed, the state keeps changing.
  */
 const MAX_WAITS = 6
 

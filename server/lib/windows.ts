@@ -1,12 +1,12 @@
 import { LRUCache } from 'lru-cache'
 import type { Clock } from './clock.ts'
 
-/** Keys whose acts are counted. Of more than so many at once, those whose window began first get a new one. */
+/** The most keys that are counted. With more, the keys with the oldest windows get a new window. */
 const MAX_COUNTED = 100_000
-/** With `max` each would fill its arrays at once, which takes 10 ms of each start. */
+/** Without `max`, because each cache would then fill its arrays at once, which takes 10 ms of each start. */
 const BOUND = { maxSize: MAX_COUNTED, sizeCalculation: () => 1 }
 
-/** Counts by key in memory, each from its first act on, for some seconds. */
+/** Counts acts by key in memory. The window of a key starts with its first act and lasts some seconds. */
 export class Windows {
   readonly #clock: Pick<Clock, 'monotonic'>
   readonly #milliseconds: number
@@ -17,7 +17,7 @@ export class Windows {
     this.#milliseconds = seconds * 1000
   }
 
-  /** Undefined if so much is within the limit; otherwise the seconds until the next window. */
+  /** Undefined if the count is within the limit; otherwise the seconds until the next window. */
   take(key: string, limit: number, amount = 1): number | undefined {
     const now = this.#clock.monotonic()
     const known = this.#counts.peek(key)

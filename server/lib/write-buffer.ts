@@ -13,15 +13,15 @@ const MAX_REMEMBERED = 100_000
 
 export interface WriteBufferOptions<Item> {
   write(items: Item[]): Promise<unknown>
-  /** A key is not written again within so many milliseconds (0: for as long as it is remembered). */
+  /** A key is not written again within this time in milliseconds (0: for as long as it is remembered). */
   quiet: number
   log: Log
 }
 
 /**
  * Batches writes that may be late, for example that an API key was used or that a client received its token. It never
- * delays a request: `enqueue` returns at once. An item is kept until the database has answered its write. What the
- * database rejects is dropped, so that it does not hold up the rest.
+ * delays a request: `enqueue` returns at once. An item is kept until the database has answered its write. Rejected
+ * items are dropped, so that they do not delay the rest.
  */
 export class WriteBuffer<Item> {
   readonly #options: WriteBufferOptions<Item>
@@ -34,7 +34,7 @@ export class WriteBuffer<Item> {
 
   constructor(options: WriteBufferOptions<Item>) {
     this.#options = options
-    // With `max` it would fill its arrays at once, which takes 10 ms of each start.
+    // Without `max`, because the cache would then fill its arrays at once, which takes 10 ms of each start.
     this.#written = new LRUCache({ maxSize: MAX_REMEMBERED, sizeCalculation: () => 1, ttl: options.quiet })
   }
 
@@ -51,7 +51,7 @@ export class WriteBuffer<Item> {
     return this.#waiting.has(key)
   }
 
-  /** Writes everything that waits. What could not be written is written later. */
+  /** Writes all waiting items. Items that can't be written now are written later. */
   async flush(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined

@@ -24,7 +24,10 @@ const JOIN_POLL_MS = 250
 const WAIT_POLL_MS = 25
 /** The poll interval while the lease has expired (ms). */
 const RECOVERY_POLL_MS = 100
-/** The most statements until one renews the lease. One that brings no whole page is followed by a load of the others. */
+/**
+ * The most statements of one poll until one of them renews the lease. If a statement does not return all pages, the
+ * others are loaded separately.
+ */
 const MAX_ATTEMPTS = 20
 
 /**
@@ -63,7 +66,7 @@ export class ChangeFeed {
     this.#poller = new Poller({ ...options, poll: () => this.#poll(), interval })
   }
 
-  /** Milliseconds between two polls that nothing else causes. */
+  /** Milliseconds between two timed polls. */
   get #interval() {
     return Math.min(this.#options.maxStaleness / 4, 500)
   }
@@ -173,8 +176,8 @@ export class ChangeFeed {
   }
 
   /**
-   * Runs one statement, and reads the pages that it can't bring. Returns false if another has to follow it at once, which continues
-   * where it ended.
+   * Runs one statement, and reads the pages that it can't return. Returns false if another statement must follow at
+   * once, which continues where it ended.
    */
   async #pollOnce(): Promise<boolean> {
     const { clock, connection, replica, maxStaleness } = this.#options
@@ -222,15 +225,17 @@ export class ChangeFeed {
     return renews
   }
 
-  /** Polls again soon if this replica has applied more than it has reported: a request may be waiting for that. */
+  /**
+   * Polls again soon if this replica has applied more than it has reported: a request may be waiting for the report.
+   */
   #reportLater() {
     const dueIn = this.#report.dueIn(this.#applied)
     if (dueIn !== undefined) this.#poller.wake(dueIn)
   }
 
   /**
-   * Taken before a poll is sent: the answer must have everything that was committed by then, but not what this replica
-   * commits meanwhile. Undefined without any state.
+   * The known position, which is read before a poll is sent: the answer must contain everything committed by then,
+   * but not what this replica commits during the poll. Undefined without any state.
    */
   #position(): KnownPosition | undefined {
     const [timeline, committed, sweptAt] = [this.#timeline, this.#committed, this.#sweptAt]

@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto'
 
 /**
- * A keyed 64-bit hash of two strings: HalfSipHash-1-3 (github.com/veorq/SipHash) over UTF-16 code units. The key is random in
- * each process, so nobody can choose strings that collide. Two of a million entries collide with a chance of 3e-8, and the
- * effect is that a token is refused until an entry of another expires.
+ * A keyed 64-bit hash of two strings: HalfSipHash-1-3 (github.com/veorq/SipHash) over UTF-16 code units. The key is
+ * random in each process, so no attacker can choose strings that collide. Two of a million entries collide with a
+ * chance of 3e-8, and the effect is that a token is refused until an entry of another expires.
  *
  * The result is in `high` and `low`, two unsigned 32-bit numbers: a hash of a verify allocates nothing.
  */

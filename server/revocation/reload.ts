@@ -20,7 +20,7 @@ const MAX_GAP_MS = 3_600_000
 export const RELOAD_REASONS = ['commits_lost', 'timeline', 'restart', 'database', 'clock', 'gap'] as const
 export type ReloadReason = (typeof RELOAD_REASONS)[number]
 
-/** What a replica knows when it sends a poll. */
+/** The state of a replica when it sends a poll. */
 export interface KnownPosition {
   /** POSITION in db/queries/change-feed.ts. */
   timeline: string
@@ -51,7 +51,10 @@ const MESSAGES: Record<Exclude<ReloadReason, 'commits_lost' | 'restart'>, string
   gap: 'the last poll of the database was too long ago; reloading all state',
 }
 
-/** Lost commits are an error, because somebody must repeat what they did. Everything else is repaired by the reload. */
+/**
+ * Lost commits are an error, because an operator must repeat the lost acts. Everything else is repaired by the
+ * reload.
+ */
 export function logReload(log: Log, reason: ReloadReason, known: KnownPosition, found: Page) {
   const timelines = { reason, oldTimeline: known.timeline, newTimeline: found.timeline }
   if (reason === 'restart')
@@ -80,7 +83,7 @@ export class LastChange {
     this.#log = log
   }
 
-  /** Another database has other changes, and of lost commits the log has told. */
+  /** Another database has other changes, and lost commits have already been logged. */
   reset(reason: ReloadReason) {
     const isComparable = reason !== 'database' && reason !== 'commits_lost'
     this.#before = isComparable ? (this.#last ?? this.#before) : undefined

@@ -24,8 +24,8 @@ export class Report {
   }
 
   /**
-   * Whether a poll that is sent now has to write the row: before the next poll by the timer, `interval` later (ms), could be
-   * too late to renew the lease, and when there is something new to report.
+   * Whether a poll that is sent now has to write the row: because the next timed poll, `interval` later (ms), could
+   * be too late to renew the lease, or because there is something new to report.
    */
   isDue(sent: Moment, applied: number, interval: number): boolean {
     const age = sent.monotonic - this.#sentAt

@@ -6,7 +6,7 @@ import { Fingerprint } from './fingerprint.ts'
 
 export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revoked' | 'everyone_revoked'
 
-/** A slice of a sweep looks at so many slots, which takes about a millisecond. */
+/** The slots that a slice of a sweep checks, which takes about a millisecond. */
 const SWEEP_SLOTS = 32_768
 
 /** The epoch of an entry that ends its token or session whatever epoch that has. */
@@ -34,9 +34,10 @@ export class RevocationList {
   #sweep: NodeJS.Immediate | undefined
 
   /**
-   * Adds a change. Idempotent, because a replica applies its own changes before the poll returns them. Of two ends of its life the
-   * later one counts: the replica that acted may only have guessed it. Throws Unavailable for a kind of revocation that only a
-   * newer version knows: ignoring it would accept revoked tokens.
+   * Adds a change. Idempotent, because a replica applies its own changes before the poll returns them. If a change is
+   * added twice with different expiry times, the later one counts, because the replica that acted may only have
+   * estimated it. Throws Unavailable for a kind of revocation that only a newer version knows: ignoring it would
+   * accept revoked tokens.
    */
   add([seq, kind, customerId, key, epoch, deadAfter]: RevocationRow) {
     if (kind === 'token') this.#tokens.raise(this.#fingerprint.hash(customerId, key), ENDED, deadAfter)

@@ -20,14 +20,17 @@ import type { ChangeFeed } from './change-feed.ts'
 import type { RevocationList } from './revocation-list.ts'
 
 /**
- * A change of this replica's own is kept so long (seconds) unless a poll returns the exact end of its life, which is added.
- * Without that poll the lease, of 5 minutes at most, runs out before; and it returns no change that is dead.
+ * A change of this replica's own is kept this long (seconds), unless a poll returns it with its exact expiry, which
+ * is then used. Without such a poll the lease of at most 5 minutes ends earlier. A poll returns no expired change.
  */
 const UNTIL_POLLED_SECONDS = 600
 
 /** The most revoked subjects of one customer whose tokens may still live. Each is in every replica's memory. */
 const MAX_LIVE_SUBJECTS = 10_000
-/** Those of all customers together; an operator's are not refused. They take 53 MB of each replica at most. */
+/**
+ * The same limit for all customers together; an operator's revocations are not refused. They take at most 53 MB of
+ * each replica.
+ */
 const MAX_ALL_LIVE_SUBJECTS = 1_000_000
 /** Revocations leave memory within a minute of their end (s). */
 const SWEEP_SECONDS = 60
@@ -37,7 +40,7 @@ export interface RevokerOptions {
   changeFeed: ChangeFeed
   revocations: Pick<RevocationList, 'subjects'>
   limits: RateLimiter
-  /** For statements of one customer alone. */
+  /** For statements that serve one customer. */
   turns: ConcurrencyLimit
 }
 
@@ -102,7 +105,7 @@ export class Revoker {
     if (limited) await this.#takeSubject(customerId, origin)
     const mostLive = limited ? MAX_LIVE_SUBJECTS : undefined
     const { db, turns } = this.#options
-    // An operator doesn't wait behind the customer's own.
+    // An operator's revocation doesn't queue behind the customer's own.
     const owner = limited ? customerId : origin.actor
     const [raised] = await turns.run(owner, () =>
       raiseSubjectEpoch(db, { ...origin, customerId, subject, mostLive }),

@@ -10,7 +10,7 @@ export interface IntrospectionSignerOptions {
   changeFeed: Pick<ChangeFeed, 'now'>
 }
 
-/** Signs answers of introspection (RFC 9701), so that their receiver can keep a proof of what it was told. */
+/** Signs answers of introspection (RFC 9701), so that their receiver can keep them as proof. */
 export class IntrospectionSigner {
   readonly #options: IntrospectionSignerOptions
   readonly #pair: KeyPair

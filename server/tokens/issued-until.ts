@@ -26,7 +26,7 @@ export type Covered<Row> = Row &
 
 export interface IssuedUntilOptions {
   db: Database
-  /** For statements of one customer alone. */
+  /** For statements that serve one customer. */
   turns: ConcurrencyLimit
   config: Pick<Settings, 'maxAccessTokenTtl'>
   log: Log

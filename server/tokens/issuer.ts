@@ -37,7 +37,7 @@ export interface IssueRequest extends AuditContext {
   type: AuditType
 }
 
-/** What a refresh asks for, of what its session has. Undefined is all. */
+/** The part of its session's scope and audience that a refresh requests. Undefined means all of it. */
 export interface NarrowedGrant {
   scope?: string | undefined
   audience?: string | string[] | undefined
@@ -52,7 +52,7 @@ export interface TokenSet {
 
 export interface IssuerOptions {
   db: Database
-  /** For statements of one customer alone. */
+  /** For statements that serve one customer. */
   turns: ConcurrencyLimit
   issuedUntil: IssuedUntil
   quota: TokenQuota

@@ -19,9 +19,9 @@ export interface TokenQuotaOptions {
 }
 
 /**
- * Limits how many tokens a customer is issued in a minute by this process, and how often its sessions are refreshed: each is an
- * event of the audit, which is kept for long. A session has a limit of its own, so that one user can't use up
- * the quota of the customer's other users. Counted in memory, because both are on the way of every issue and refresh.
+ * Limits how many tokens a customer is issued in a minute by this process, and how often its sessions are refreshed:
+ * each is an event of the audit, which is kept for long. A session has a limit of its own, so that one user can't use
+ * up the quota of the customer's other users. Counted in memory, because every issue and refresh needs both counts.
  */
 export class TokenQuota {
   readonly #options: TokenQuotaOptions
@@ -67,10 +67,10 @@ export class TokenQuota {
   }
 
   /**
-   * Lets each older token through once a minute when the limits are used up. By the owner's older token a thief is found, who
-   * could otherwise keep it away from the database with refreshes of his own. He can't use it up either: presented by
-   * him, it ends the session just the same. All older tokens of a customer have its quota once more, which one
-   * session can't use up.
+   * Lets each older token through once a minute when the limits are used up. The owner's older token reveals a thief,
+   * who could otherwise use up the limits with refreshes, so that the token would never reach the database. A thief
+   * who presents the older token ends the session too. All older tokens of a customer have its quota once more, which
+   * one session can't use up.
    */
   #takeOlder(customerId: string, sessionId: string, gen: number, quota: number): boolean {
     return (

@@ -44,7 +44,7 @@ export interface PresentedToken {
 
 export interface SessionsOptions {
   db: Database
-  /** For statements of one customer alone. */
+  /** For statements that serve one customer. */
   turns: ConcurrencyLimit
   issuedUntil: IssuedUntil
   quota: TokenQuota

@@ -3,15 +3,18 @@ import type { AsymmetricKey } from '../keys/customer-keys.ts'
 import { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { RateLimitedError, Unavailable } from '../lib/errors.ts'
 
-/** Signatures that are verified at a time, by the threads that also hash passwords and resolve names. */
+/** The most concurrent verifications. They run in libuv's threads, which also resolve names. */
 const ABREAST = 2
-/** Those that wait: of all customers, in turns, and of one. A signature takes about 0.2 ms. */
+/**
+ * The most waiting verifications of all customers, which take turns, and of one customer. A signature takes about 0.2
+ * ms.
+ */
 const MAX_WAITING = 256
 const MAX_WAITING_OF_ONE = 32
 
 /**
- * Verifies asymmetric signatures. Kids are public, so a stranger can ask for it without end: one that has to wait too long is not
- * verified. Tokens that were verified before are not affected.
+ * Verifies asymmetric signatures. Kids are public, so a stranger can cause any number of verifications: beyond a
+ * limit of waiting ones, a token is not verified. Tokens that were verified before are not affected.
  */
 export class Signatures {
   readonly #limit = new ConcurrencyLimit(ABREAST, MAX_WAITING, MAX_WAITING_OF_ONE)
@@ -31,7 +34,10 @@ export class Signatures {
 
 const BUSY = 'too many new tokens of this customer wait to be verified; try again'
 
-/** What is known of the signatures of one request's tokens. They are verified one after another: a batch has a hundred. */
+/**
+ * The results of verifying the signatures of one request's tokens. They are verified one after another: a batch has a
+ * hundred.
+ */
 export class Proofs {
   #last: Promise<unknown> = Promise.resolve()
   /** By token: the identity of the key that it was verified with, and whether the signature is that key's. */
@@ -53,7 +59,7 @@ export class Proofs {
     return this.#last
   }
 
-  /** Whether this is the first time that this is asked of the key. */
+  /** Whether this is the first call for the key. */
   mayReload({ identity }: AsymmetricKey): boolean {
     return this.#reloaded.size < this.#reloaded.add(identity).size
   }

@@ -35,7 +35,7 @@ export type RefreshVerdict =
   | { claims: RefreshClaims; keyVersion: number; refusal?: undefined }
   | { refusal: RejectionReason; claims?: undefined }
 
-/** Why a request is refused that may have several tokens: two of them are valid, but of different subjects. */
+/** The reason why a request with several tokens is refused: two of them are valid, but of different subjects. */
 export type RequestVerdict = VerifyResult<AuthenticClaims, RejectionReason | 'subjects_differ'>
 
 export interface TokenVerifierOptions {
@@ -115,8 +115,9 @@ export class TokenVerifier {
   }
 
   /**
-   * A token of a key that signs nothing yet, as far as is known here. If the key did sign it, another replica has just put it in its
-   * place, so the record is read again. Everyone knows the kid: without a valid signature nothing is read.
+   * Handles a token of a key that, as far as this replica knows, signs nothing yet. If the signature is valid,
+   * another replica has just put the key into use, so the record is read again. The kid is public, so the record is
+   * only read after a valid signature.
    */
   #awaitNext(
     text: string,

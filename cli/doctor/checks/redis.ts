@@ -25,7 +25,7 @@ const LOGIN = 'put the right user and password into REDIS_URL'
 
 const UNKNOWN = ['it can not be used', 'fix REDIS_URL, or start Redis']
 
-/** Says what is wrong and how to fix it, by the first word of the reason. */
+/** Describes the problem and its fix, by the first word of the reason. */
 const EXPLANATIONS: Record<string, [found: string, remedy: string]> = {
   READONLY: ['it is a replica, which only reads', 'let REDIS_URL lead to the primary'],
   NOPERM: ['its user may not run a command of Assay', GRANT],

@@ -16,8 +16,8 @@ interface Holder {
 }
 
 /**
- * What keeps Postgres from removing dead rows of this database: its oldest transaction with a snapshot or an id, prepared
- * ones among them. Sessions of other roles have no times for a role without pg_read_all_stats.
+ * Finds the transaction that keeps Postgres from removing dead rows of this database: the oldest one with a snapshot
+ * or an id, including prepared ones. Sessions of other roles have no times for a role without pg_read_all_stats.
  */
 const OLDEST = `
   select kind, id, role, application, state, floor(seconds / 60)::int as minutes from (
@@ -40,7 +40,10 @@ const BEHIND = `
     from pg_stat_replication
   ) as held where behind > ${MAX_TRANSACTIONS_BEHIND} order by behind desc limit 1`
 
-/** Names what keeps dead rows: they slow down every poll, and in time everything that reads the tables. */
+/**
+ * Names the transactions that keep dead rows. These slow down every poll, and in time everything that reads the
+ * tables.
+ */
 export async function transactions(db: Database, maxMinutes = MAX_MINUTES): Promise<CheckResult> {
   const [oldest] = await db.query<Holder>(OLDEST)
   if (oldest && oldest.minutes >= maxMinutes) return describeOldest(oldest)
