@@ -232,7 +232,7 @@ describe('a cached answer', () => {
   })
 
   test('is limited in number, depends on the rule, and is never a refusal or an unknown state', async () => {
-    // In its own process, because vitest transforms imports in this one.
+    // This runs in its own process, because vitest transforms imports in this one.
     const child = spawn(process.execPath, ['--input-type=module', '--eval', TRY_CACHE], { cwd: dir })
     let output = ''
     child.stdout.on('data', chunk => {
@@ -270,7 +270,7 @@ const TRY_CACHE = `
     ],
   }))`
 
-/** From here on Assay is away; the requests use tokens that were never verified. */
+/** Assay is away from here on; the requests use tokens that were never verified. */
 describe('an unknown state is 503, neither accepted nor 401', () => {
   let token: string
   const expectUnknown = async (name: string) => {

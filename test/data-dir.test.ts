@@ -217,7 +217,7 @@ describe('H52: the embedded database is opened once', () => {
     for (let round = 0; round < 50; round++) {
       const folder = join(root, `round${round}`)
       writeLock(folder, stale)
-      // In every second round a process died while it replaced the lock.
+      // A process died while it replaced the lock in every second round.
       const claim = { ...stale, id: randomUUID() }
       if (round % 2 === 1) writeFileSync(`${lockFile(folder)}.${stale.id}`, JSON.stringify(claim))
       const answers = await Promise.all(openers.map(opener => opener.open(folder)))

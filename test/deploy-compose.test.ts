@@ -10,9 +10,8 @@ import { findNginx } from './support/nginx.ts'
 import { until } from './support/process.ts'
 
 /**
- * compose.yaml without a container engine: its services with their commands, settings, mounts, host names, ports,
- * secrets and
- * health checks, on their own network. Not covered: the images' own files, and read_only.
+ * compose.yaml without a container engine: its services with their commands, settings, mounts, host names, ports, secrets
+ * and health checks, on their own network. Not covered: the images' own files, and read_only.
  */
 
 const ROOT = join(import.meta.dirname, '..')

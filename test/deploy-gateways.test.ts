@@ -6,7 +6,7 @@ import { identityHeaders } from '../server/routes/identity-headers.ts'
 import { rulesQuery } from '../server/routes/verify.ts'
 import { AMBIGUOUS, pathIn, RAW_FOLDING, UNAMBIGUOUS, WITH_PARAMETERS } from './support/paths.ts'
 
-/** The files of gateways that no test runs. Those that run are in test/postgres. */
+/** The files of gateways that no test runs. The gateways that run are tested in test/postgres. */
 
 const read = (file: string) => readFileSync(join(import.meta.dirname, '../deploy', file), 'utf8')
 

@@ -2,10 +2,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 
-/**
- * Each known hazard of systems like this one has an id, and the names of the tests that exclude it begin with that
- * id.
- */
+/** Each known hazard of systems like this one has an id, and the names of the tests that exclude it begin with that id. */
 
 const ids = (first: number, last: number) =>
   Array.from({ length: last - first + 1 }, (_, n) => `H${String(first + n).padStart(2, '0')}`)

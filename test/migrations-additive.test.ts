@@ -8,8 +8,8 @@ import { NEXT_MIGRATION } from './support/next-version.ts'
 /** A migration only adds, so that a version can run beside the one before it (test/postgres/upgrades.test.ts). */
 
 /**
- * The last migration of 0.1.0: later ones must work with running servers of that version. Until 0.1.0 is released,
- * this may be advanced.
+ * The last migration of 0.1.0: later ones must work with running servers of that version. Until 0.1.0 is released, this
+ * may be advanced.
  */
 const LAST_OF_FIRST = '0002_audit_partitions'
 const tags = MIGRATIONS.map(({ tag }) => tag)

@@ -20,7 +20,7 @@ import {
 
 const title = (pointer: Pointer) => pointer.join(' ')
 
-/** Every value in the document, the root first. Does not follow $ref, so that nothing is repeated. */
+/** Every value in the document, the root first. Does not follow $ref, because that would repeat values. */
 function* everything(at: Located): Generator<Located> {
   yield at
   if (typeof at.value !== 'object' || at.value === null) return

@@ -13,10 +13,7 @@ import {
   type Pointer,
 } from './support/openapi.ts'
 
-/**
- * The examples of the reference are real requests and answers. openapi-document.test.ts checks them against their
- * schemas.
- */
+/** The examples of the reference are real requests and answers. openapi-document.test.ts checks them against their schemas. */
 
 interface Body {
   name: string

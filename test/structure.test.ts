@@ -4,10 +4,7 @@ import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { SETTINGS } from '../server/config/load.ts'
 
-/**
- * Rules of the layout that no compiler checks: dependencies go one way, http -> domain -> db, with crypto at the
- * bottom.
- */
+/** Rules of the layout that no compiler checks: dependencies go one way, http -> domain -> db, with crypto at the bottom. */
 
 const ROOT = join(import.meta.dirname, '..')
 const read = (file: string) => readFileSync(join(ROOT, file), 'utf8')

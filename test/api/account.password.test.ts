@@ -165,8 +165,7 @@ test('of two concurrent changes one succeeds and the other is refused', async ()
     change(two.access_token, customer.password, 'the password of two'),
   ])
   const [won204, refused] = answers.map(({ status }) => status).sort()
-  // Refused for the conflict or, if it came a moment later, for the old password or for the session that the other
-  // change ended.
+  // Refused for the conflict or, if it came a moment later, for the old password or for the session that the other change ended.
   expect([won204, [401, 409].includes(refused!)]).toEqual([204, true])
   const [won, lost] = answers[0].status === 204 ? ['one', 'two'] : ['two', 'one']
   expect(await statusOfLogin(customer, `the password of ${won}`)).toBe(200)

@@ -12,7 +12,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** What operators can do to customers, tested through the API. */
+/** The operator's actions on customers, tested through the API. */
 
 let world: World
 let assay: Replica

@@ -206,10 +206,7 @@ test('a customer has at most a hundred keys, and can make another after deleting
   expect((await create(customer)).status).toBe(201)
 })
 
-/**
- * Holds every act at its audit row, when the rest of it is done, until `count` of them wait there or earlier.
- * Postgres only.
- */
+/** Holds every act at its audit row, when the rest of it is done, until `count` of them wait there or earlier. Postgres only. */
 async function holdActs(count: number) {
   if (world.url === undefined) return
   const sql = control(world.url)

@@ -8,10 +8,7 @@ import { type PairForger, pairForger, withSignature } from '../support/pair-forg
 import { until } from '../support/process.ts'
 import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/**
- * Asymmetric signatures are verified in other threads. Tests what can change in that time, and who is delayed by a
- * flood.
- */
+/** Asymmetric signatures are verified in other threads. Tests what can change in that time, and who is delayed by a flood. */
 
 let world: World
 let here: Replica

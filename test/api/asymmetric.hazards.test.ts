@@ -22,10 +22,9 @@ import { publicSpellings } from '../support/public-spellings.ts'
 import { basic, bearer, claimsOf, makeWorld, type Replica, SERVICE, type World } from '../support/world.ts'
 
 /**
- * Tokens under an asymmetric key that every endpoint refuses, although some are signed with the customer's real
- * private key. No
- * npm or Debian package is known to contain the Wycheproof vectors, so malformed signatures are made here, for our
- * own keys.
+ * Tokens under an asymmetric key that every endpoint refuses, although some are signed with the customer's real private
+ * key. No npm or Debian package is known to contain the Wycheproof vectors, so malformed signatures are made here, for
+ * our own keys.
  */
 
 let world: World

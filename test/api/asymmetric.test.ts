@@ -47,7 +47,7 @@ const accessKeys = async (customer: Customer) =>
     .map(({ version, state, alg }) => `${version} ${state} ${alg}`)
 const verdicts = (token: string) =>
   Promise.all([here, there].map(async assay => (await assay.verify(token)).status))
-/** As maintenance rotates it. */
+/** Rotates a key as maintenance does. */
 async function rotateByAge() {
   await here.clockWatch.observe()
   await rotateAgedKeys(here, 0)

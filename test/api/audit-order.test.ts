@@ -176,7 +176,7 @@ test('a restored database tells a reader that was ahead, even after it has grown
   )) as [{ position: number; last_id: number }]
   await world.admin.query(insertEvents(1, 3))
   const ahead = await end()
-  // As on a standby that did not receive the last events.
+  // This is the state of a standby that did not receive the last events.
   await world.admin.query(`delete from assay.audit_events where id > ${last_id}`)
   await world.admin.query(`delete from assay.audit_batches where last_position > ${position}`)
   await world.admin.query(`update assay.audit_sequencer set position = ${position}, last_id = ${last_id}`)

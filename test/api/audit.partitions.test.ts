@@ -107,9 +107,7 @@ test('events older than the retention are removed, as whole months and from the 
   )
 })
 
-/**
- * A world whose first month is past the retention. Returns the name of that month and a customer with events in it.
- */
+/** A world whose first month is past the retention. Returns the name of that month and a customer with events in it. */
 async function worldWithOldMonth() {
   const old = await makeWorld({ KEY_MAX_AGE: '0s' })
   onTestFinished(() => old.stop())

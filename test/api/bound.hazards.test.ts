@@ -8,10 +8,7 @@ import { randomFrom } from '../support/sessions.ts'
 import { SEED, trials } from '../support/trials.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/**
- * No token is accepted after the staleness bound (CVE-2026-3583, CVE-2026-46554, where it was accepted for three
- * days).
- */
+/** No token is accepted after the staleness bound (CVE-2026-3583, CVE-2026-46554, where it was accepted for three days). */
 
 /** The staleness bound (ms). */
 const N = 1_000
@@ -77,9 +74,7 @@ test.each([
 
 const told = (latest: number[]) => `${Math.round(Math.max(...latest))} ms after the acknowledgement`
 
-/**
- * Verifies continuously. Returns when the last accepted request was sent, in milliseconds after the acknowledgement.
- */
+/** Verifies continuously. Returns when the last accepted request was sent, in milliseconds after the acknowledgement. */
 async function revokeAndAsk(there: Pick<Replica, 'verify'>): Promise<number> {
   const { status, json } = await customer.issue()
   expect(status).toBe(200)

@@ -4,9 +4,7 @@ import { checkedFetch, makeDiscoverable } from '../support/foreign.ts'
 import { countsOf, storedSession } from '../support/sessions.ts'
 import { type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/**
- * Google's library for Node, unmodified. Like nodemailer and offlineimap it keeps its first refresh token forever.
- */
+/** Google's library for Node, unmodified. Like nodemailer and offlineimap it keeps its first refresh token forever. */
 
 let world: World
 let assay: Replica

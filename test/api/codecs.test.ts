@@ -125,7 +125,7 @@ describe('values that JavaScript cannot represent', () => {
       'milliseconds',
     ])
     expect(now).toEqual({ whole: true })
-    // Where microseconds matter, timestamps are read as text.
+    // Timestamps are read as text if microseconds matter.
     const text = '2026-11-29 12:34:56.789999+00'
     const [kept] = await db.query(`select $1::timestamptz = '${text}'::timestamptz as kept`, [text])
     expect(kept).toEqual({ kept: true })

@@ -183,10 +183,7 @@ async function losingConfirmations(act: () => Promise<void>, sqlstate = 'P0001')
   await world.admin.query('drop function assay.lose()')
 }
 
-/**
- * What a thief does with a refresh token before its owner refreshes. Each leaves a trace that the owner's refresh
- * detects.
- */
+/** Actions of a thief with a refresh token before its owner refreshes. Each leaves a trace that the owner's refresh detects. */
 const thefts: ((stolen: string) => Promise<Tokens>)[] = [
   async stolen => {
     const got = await next(stolen)

@@ -17,9 +17,8 @@ import {
 } from '../support/world.ts'
 
 /**
- * The cost of an answer in units that are the same on every machine: statements, waits and bytes. A change that
- * increases one
- * must be intended. `npm run bench` measures time.
+ * The cost of an answer in units that are the same on every machine: statements, waits and bytes. A change that increases
+ * one must be intended. `npm run bench` measures time.
  */
 
 let world: World
@@ -171,7 +170,7 @@ test('a verdict from memory is returned synchronously', async () => {
 const verifyRequest = (path: string, token: string) =>
   new Request(`http://assay.test${path}`, { headers: bearer(token) })
 
-/** For one verdict including its headers and claims; measured at about 5,600. */
+/** The limit for one verdict including its headers and claims; measured at about 5,600. */
 const MOST_BYTES = 8_000
 
 test(`a verdict allocates less than ${MOST_BYTES} bytes`, async () => {

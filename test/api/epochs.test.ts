@@ -83,8 +83,8 @@ interface Subject {
 }
 
 /**
- * Eight sessions of one customer. The bits of a session's number say which `RULES` end it; then the customer's own
- * rules follow.
+ * Eight sessions of one customer. The bits of a session's number say which `RULES` end it; then the customer's own rules
+ * follow.
  */
 async function combinations(wholeCustomer: boolean, key: boolean) {
   const customer = await here.signUp()

@@ -191,7 +191,7 @@ test('replicas that start later know it for as long as an earlier token could li
     const late = await own.replica()
     expect((await late.verify(access_token)).status).toBe(401)
 
-    // In steps short enough that no replica reloads everything.
+    // The steps are short enough that no replica reloads everything.
     expect(await known()).toBe('1')
     for (let steps = 0; steps < 2; steps++) {
       await own.advance(50 * 60_000)

@@ -83,16 +83,15 @@ async function waitAmong(others: (() => Promise<number>)[], status: number, know
   return took
 }
 
-/** As far into the tail as 500 samples beyond it allow: the 99th percentile in the long run. */
+/** The highest percentile with 500 samples beyond it: the 99th in the long run. */
 function tail(waits: number[]): number {
   const sorted = waits.toSorted((a, b) => a - b)
   return sorted[Math.floor(sorted.length * Math.max(0.5, 1 - 500 / sorted.length))]!
 }
 
 /**
- * Alternates bursts of bad requests with bursts of good ones; the bad ones may not cost others more than the good
- * ones do. If
- * there is a token cache, the good tokens, like the bad ones, are not in it.
+ * Alternates bursts of bad requests with bursts of good ones; the bad ones may not cost others more than the good ones
+ * do. If there is a token cache, the good tokens, like the bad ones, are not in it.
  */
 async function flood(unknown: () => () => Promise<number>, known: () => Promise<number>, good = () => known) {
   const [calm, flooded]: [number[], number[]] = [[], []]

@@ -30,7 +30,7 @@ const TASKS = [
   'subject_epochs',
 ]
 
-/** How often each task of a replica had this outcome. */
+/** The number of times that each task of a replica had this outcome. */
 async function ended(replica: Replica, outcome: 'ok' | 'skipped' | 'failed'): Promise<number[]> {
   const { text } = await replica.get('/metrics', ADMIN_TOKEN)
   return TASKS.map(task => {

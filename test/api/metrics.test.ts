@@ -42,7 +42,7 @@ async function metric(name: string, labels: Record<string, string> = {}): Promis
   return matching.reduce((sum, { value }) => sum + value, 0)
 }
 
-/** By how much the sum grows while `act` runs. */
+/** The growth of the sum while `act` runs. */
 async function growth(name: string, labels: Record<string, string>, act: () => Promise<unknown>) {
   const before = await metric(name, labels)
   await act()
@@ -126,10 +126,7 @@ describe('refreshes are counted by decision', () => {
     target: 0,
   }
 
-  /**
-   * Series exist from a replica's first scrape: the growth of a series that starts with its first event is not
-   * visible.
-   */
+  /** Series exist from a replica's first scrape: the growth of a series that starts with its first event is not visible. */
   async function decided(replica: Replica) {
     const { text } = await replica.get('/metrics', ADMIN_TOKEN)
     const found = text.matchAll(/^assay_refreshed_total\{outcome="(\w+)"\} (\d+)$/gm)
@@ -191,7 +188,7 @@ describe('503s are counted by the reason why the state is unknown', () => {
     )
   }
 
-  /** By how much each reason grew, and how many 503s were sent. */
+  /** The growth of each reason's count, and the number of 503s sent. */
   async function counted(replica: Asked, act: () => Promise<{ status: number }[]>) {
     const before = await unavailable(replica)
     const sent = (await act()).filter(({ status }) => status === 503).length

@@ -8,9 +8,8 @@ import { forgetBatches } from '../support/forget-batches.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /**
- * Sends damaged and forged tokens to the server as its users would: all of them in batches, whose JSON can contain
- * any string,
- * and those that fit in a header to /verify. The seed determines the damage, not the token.
+ * Sends damaged and forged tokens to the server as its users would: all of them in batches, whose JSON can contain any
+ * string, and those that fit in a header to /verify. The seed determines the damage, not the token.
  */
 
 const MUTATED = 10_000
@@ -124,7 +123,7 @@ describe.each([
     for (const [i, token] of tokens.entries()) {
       if (!fitsHeader(token)) continue
       const status = await verified(token)
-      // A refresh token is not an access token, whoever signed it.
+      // A refresh token is not an access token, whichever key signed it.
       expect(status, describeCase(seed, i, token)).toBe(active[i] && use === 'access' ? 200 : 401)
     }
   })

@@ -2,9 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { exchange, parseAnswer } from '../support/wire.ts'
 import { bearer, makeWorld, READER, type Replica, type World } from '../support/world.ts'
 
-/**
- * Requests that @hono/node-server would refuse itself. They get a request id, a log line and a count like any other.
- */
+/** Requests that @hono/node-server would refuse itself. They get a request id, a log line and a count like any other. */
 
 let world: World
 let assay: Replica

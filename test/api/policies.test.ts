@@ -310,8 +310,8 @@ describe('the age of secrets', () => {
   const FIRST = ['access 1', 'refresh 1']
 
   /**
-   * Rows of customers whose secrets are rotated every hour. The secrets cannot be decrypted, which doesn't affect
-   * their schedule.
+   * Rows of customers whose secrets are rotated every hour. The secrets cannot be decrypted, which doesn't affect their
+   * schedule.
    */
   const plantHasty = (own: World, many: number) =>
     own.admin.query(

@@ -145,8 +145,8 @@ test.for([16, 32, 64])(
 )
 
 /**
- * Each tab refreshes; if the answer arrives it stores the new token and uses the access token. Returns how many
- * answers were lost.
+ * Each tab refreshes; if the answer arrives it stores the new token and uses the access token. Returns how many answers
+ * were lost.
  */
 async function openTabs(
   browser: { token: string },

@@ -78,9 +78,8 @@ class Walk {
   }
 
   /**
-   * Usually the newest token; otherwise the previous one, or any. A replica's own clock runs on, so a token in its
-   * last minute is
-   * never used.
+   * Usually the newest token; otherwise the previous one, or any. A replica's own clock runs on, so a token in its last
+   * minute is never used.
    */
   #pick(held: Held[], now: number): Held | undefined {
     const dice = this.#random()

@@ -172,8 +172,7 @@ describe('with an API key of the customer', () => {
       'update assay.sessions set gen = 1, key_version = 1, prev_key_version = null where id = $1',
       [session_id],
     )
-    // Nothing refers to its signing secret until the token is presented, so that happens before the secret is
-    // retired.
+    // Nothing refers to its signing secret until the token is presented, so that happens before the secret is retired.
     await here.postJson(`/admin/customers/${customer.id}/secrets/rotate`, { use: 'refresh' }, bearer(ALICE))
     for (let turn = 0; turn < 3; turn++) {
       const { status, json } = await there.refresh(refresh_token, bearer(customer.apiKey))

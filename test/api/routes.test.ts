@@ -70,7 +70,7 @@ interface Rule {
   may: readonly Credential[]
   /** A valid request except for the credential; `shown` where the credential is part of the request. */
   body?: (shown: Shown) => object | URLSearchParams
-  /** For routes that answer everyone: which answers count as accepted. */
+  /** The answers that count as accepted, for routes that answer everyone. */
   passes?: (answer: Answer) => boolean
   /** It ends what it is shown, so it uses its own customer. */
   ends?: true

@@ -14,10 +14,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/**
- * The statuses with the rule in the query of /verify and /verify/, in the header there, and in the header on a
- * sub-path.
- */
+/** The statuses with the rule in the query of /verify and /verify/, in the header there, and in the header on a sub-path. */
 async function asked(rules: string): Promise<number[]> {
   const required = { ...bearer(token), 'X-Assay-Require': rules }
   const answers = [

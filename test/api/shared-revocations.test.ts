@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** What one customer can make the server write and wait for with many concurrent requests for the same revocation. */
+/** Limits the writes and waits that one customer can cause with many concurrent requests for the same revocation. */
 
 let world: World
 let assay: Replica

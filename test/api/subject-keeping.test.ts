@@ -13,7 +13,7 @@ import {
   type World,
 } from '../support/world.ts'
 
-/** How long the revocation of a subject is kept, and what it costs. */
+/** Tests how long the revocation of a subject is kept, and its cost. */
 
 const SETTINGS = { MAX_ACCESS_TOKEN_TTL: '24h' }
 const MINUTE = 60
@@ -209,7 +209,7 @@ test('the epoch of a subject is deleted once no session needs it, and its sessio
     (await own.admin.query<{ subject: string }>('select subject from assay.subject_epochs')).map(
       row => row.subject,
     )
-  // As if it had a long-lived token. Otherwise maintenance deletes the revoked session before it checks the epoch.
+  // This claims that it has a long-lived token. Otherwise maintenance deletes the revoked session before it checks the epoch.
   await own.admin.query(
     `update assay.sessions set access_until = assay.now() + interval '3 days' where subject = 'user-1'`,
   )

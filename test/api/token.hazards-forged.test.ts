@@ -3,10 +3,7 @@ import { ask } from '../support/ask.ts'
 import { type Forger, forger, notRefused } from '../support/forge.ts'
 import { bearer, type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/**
- * Claims of the wrong form, signed with a customer's stolen secret. The answer is an ordinary refusal, never a server
- * error.
- */
+/** Claims of the wrong form, signed with a customer's stolen secret. The answer is an ordinary refusal, never a server error. */
 
 let world: World
 let assay: Replica

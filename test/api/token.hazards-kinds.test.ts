@@ -29,7 +29,7 @@ afterAll(() => world.stop())
 const KINDS = ['account token', 'issued token', 'refresh token', 'API key', 'service', 'operator token']
 type Kind = (typeof KINDS)[number]
 
-/** Creates each kind anew for every request, because some endpoints use a refresh token up. */
+/** Creates new credentials for every request, because some endpoints use a refresh token up. */
 async function credential(kind: Kind): Promise<{ id: string; secret: string }> {
   const { access_token, refresh_token } = await customer.session()
   const secrets: Record<Kind, string> = {
@@ -45,7 +45,7 @@ async function credential(kind: Kind): Promise<{ id: string; secret: string }> {
 
 type Use = (headers: Record<string, string>, form: Record<string, string>, secret: string) => Promise<Answer>
 
-/** Which endpoint accepts which kind. Every kind is tried as Bearer, as Basic, and in the form where there is one. */
+/** The kinds that each endpoint accepts. Every kind is tried as Bearer, as Basic, and in the form where there is one. */
 const ENDPOINTS: Record<string, { may: Kind[]; use: Use }> = {
   'GET /verify': { may: ['account token', 'issued token'], use: headers => get('/verify', headers) },
   'GET /api/auth/me': {
@@ -123,7 +123,7 @@ describe(`H17 of ${CUSTOMERS} customers none is mistaken for another (CVE-2026-2
 
   const pairs = () => forgers.flatMap(a => forgers.filter(b => b !== a).map(b => [a, b] as const))
 
-  /** What A, with its own real key, may try in order to pass as B. */
+  /** Attempts of A, with its own real key, to pass as B. */
   const confusions = (a: Forger, b: Forger) => [
     a.segments(b.headerSegment, a.claimsSegment),
     a.segments(b.headerSegment, b.claimsSegment),

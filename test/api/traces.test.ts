@@ -16,8 +16,8 @@ import {
 } from '../support/world.ts'
 
 /**
- * What an OpenTelemetry SDK receives. process-traces.test.ts tests loading one; logging.hazards.test.ts tests that no
- * secret is sent.
+ * Tests the spans that an OpenTelemetry SDK receives. process-traces.test.ts tests loading one; logging.hazards.test.ts
+ * tests that no secret is sent.
  */
 
 const spans = loadSdk()

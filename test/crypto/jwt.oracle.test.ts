@@ -19,8 +19,7 @@ import {
 
 /**
  * jose is the oracle: it must accept whatever we accept. It gets the same questions as our four functions: is the MAC
- * right, and
- * are the claims an object? The meaning of claims (exp, aud) is tested elsewhere.
+ * right, and are the claims an object? The meaning of claims (exp, aud) is tested elsewhere.
  */
 
 const MUTATED = 20_000
@@ -36,10 +35,7 @@ async function joseAccepts(text: string): Promise<boolean> {
   }
 }
 
-/**
- * The classes of tokens that only we refuse, each with its reason. All but the first two can only be made with the
- * key.
- */
+/** The classes of tokens that only we refuse, each with its reason. All but the first two can only be made with the key. */
 const ONLY_WE_REFUSE: Record<string, { why: string; examples: string[] }> = {
   'another spelling of base64url': {
     why: 'one token would have many strings: unused bits, padding, white space (RFC 4648 3.5)',

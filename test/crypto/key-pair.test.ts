@@ -3,9 +3,8 @@ import { split } from '../../server/jwt/jwt.ts'
 import { KeyPair } from '../../server/jwt/key-pair.ts'
 
 /**
- * The published examples of each algorithm, with keys and signatures made by others. No npm or Debian package is
- * known to contain
- * the Wycheproof vectors; test/api/asymmetric.hazards.test.ts makes malformed signatures for its own keys.
+ * The published examples of each algorithm, with keys and signatures made by others. No npm or Debian package is known to
+ * contain the Wycheproof vectors; test/api/asymmetric.hazards.test.ts makes malformed signatures for its own keys.
  */
 
 /** The message that the examples of RFC 7515 sign. */

@@ -24,9 +24,8 @@ export function prng(seed: number): Random {
 }
 
 /**
- * `count` strings made from a token without its key by one or two mutations each; never the token itself. Some can't
- * be sent in
- * an HTTP header unchanged (controls, characters beyond Latin-1) and some exceed 8 KiB.
+ * `count` strings made from a token without its key by one or two mutations each; never the token itself. Some can't be
+ * sent in an HTTP header unchanged (controls, characters beyond Latin-1) and some exceed 8 KiB.
  */
 export function* mutations(token: string, seed: number, count = 1000): Generator<string> {
   const random = prng(seed)
@@ -40,8 +39,8 @@ export function* mutations(token: string, seed: number, count = 1000): Generator
 }
 
 /**
- * `count` strings with another header, claims or spelling, signed with the right key: tokens that only a strict
- * parser refuses.
+ * `count` strings with another header, claims or spelling, signed with the right key: tokens that only a strict parser
+ * refuses.
  */
 export function* forgeries(token: string, seed: number, signer: Signer, count = 1000): Generator<string> {
   const random = prng(seed)

@@ -62,7 +62,7 @@ test('the wait for the counter is measured, without any other wait of an act', a
       Number(new RegExp(`^assay_change_feed_lock_wait_seconds_${name} (.+)$`, 'm').exec(text)![1])
     return { count: read('count'), sum: read('sum') }
   }
-  /** What an act adds to the measurement that waits this long (ms) for this lock. */
+  /** The growth of the measurement by an act that waits this long (ms) for this lock. */
   async function held(lock: string, milliseconds: number, act: () => Promise<unknown>) {
     const before = await waits()
     const finish = await openTransaction(lock)

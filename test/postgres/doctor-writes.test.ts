@@ -98,7 +98,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     expect(await examine()).toEqual({ code: 0, wrong: [] })
   })
 
-  /** What the check reports about transactions of any age, as the role of `url`. */
+  /** The findings of the check about transactions of any age, as the role of `url`. */
   async function findTransaction(url = server.url) {
     const db = await open({ url })
     onTestFinished(() => db.close())

@@ -5,7 +5,7 @@ import { countAt, makeStage, type Stage } from '../../faults/stage.ts'
 import { ask } from '../support/calls.ts'
 import { stopAll, until } from '../support/process.ts'
 
-/** What a replica logs about a promoted standby that has every commit, and about one that doesn't. */
+/** Tests the log about a promoted standby that has every commit, and about one that doesn't. */
 
 afterEach(stopAll)
 

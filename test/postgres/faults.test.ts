@@ -4,9 +4,8 @@ import { drillOnce } from '../../faults/short.ts'
 import { makeStage } from '../../faults/stage.ts'
 
 /**
- * The change feed faults of connections, processes and other writers, once each, with the open transaction for 3 s;
- * `npm run
- * faults` runs them ten times.
+ * The change feed faults of connections, processes and other writers, once each, with the open transaction for 3 s; `npm
+ * run faults` runs them ten times.
  */
 
 drillOnce(

@@ -59,8 +59,7 @@ test.each(NAMED)(
 
 /**
  * Fails at COMMIT, then at the first row, at the second, and so on until there is no such row and the act is done.
- * Returns the
- * number of failures.
+ * Returns the number of failures.
  */
 async function failEverywhere(act: Act, stage: Stage): Promise<number> {
   const [before, last] = [await everything(world), await lastEvent(world)]

@@ -4,10 +4,7 @@ import { report } from '../../faults/histories/report.ts'
 import { makeStage } from '../../faults/stage.ts'
 import { stopAll } from '../support/process.ts'
 
-/**
- * A short form of `npm run faults -- --history 600`: fewer clients, and no fault of the whole server, which others
- * use.
- */
+/** A short form of `npm run faults -- --history 600`: fewer clients, and no fault of the whole server, which others use. */
 
 const SEED = 20_261_122
 

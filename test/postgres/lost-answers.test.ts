@@ -7,10 +7,7 @@ import { type Link, openLink } from '../support/link.ts'
 import { until } from '../support/process.ts'
 import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
 
-/**
- * The link to the database is cut during an act: before the act arrives, or when it is done and its answer is in
- * transit.
- */
+/** The link to the database is cut during an act: before the act arrives, or when it is done and its answer is in transit. */
 
 let world: World
 let assay: Replica
@@ -94,7 +91,7 @@ test.each(NAMED)(
   },
 )
 
-/** As a client that retries after a 503. */
+/** Retries as a client does after a 503. */
 async function repeat(act: Act, stage: Stage): Promise<Answer> {
   let answer = await run(act, stage)
   await until('its link is whole again', async () => {

@@ -8,9 +8,7 @@ import { bearer, makeWorld, READER } from '../support/world.ts'
 /** The statement that reads a page of the audit. */
 const PAGE = named('listOrderedEvents')
 
-/**
- * nginx uses HTTP/1.0 for its upstreams unless configured otherwise. There the end of the connection ends the body.
- */
+/** nginx uses HTTP/1.0 for its upstreams unless configured otherwise. There the end of the connection ends the body. */
 const locationOf = (port: number) => `
   location /export {
     proxy_pass http://127.0.0.1:${port}/admin/audit/export;

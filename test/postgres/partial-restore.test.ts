@@ -6,10 +6,7 @@ import { logLines, runAssay, runCli, startAssay, stopAll } from '../support/proc
 import { refusalOf } from '../support/refusal.ts'
 import { copyDatabase } from '../support/templates.ts'
 
-/**
- * A database that was partially restored, or isn't Assay's: the start refuses it in one sentence, and changes
- * nothing.
- */
+/** A database that was partially restored, or isn't Assay's: the start refuses it in one sentence, and changes nothing. */
 
 const secrets = {
   MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`,
@@ -30,7 +27,7 @@ afterAll(async () => {
   await sound.drop()
 })
 
-/** For one test. */
+/** The database of one test. */
 async function own(database: ReturnType<typeof createDatabase>) {
   const { migrateUrl, drop } = await database
   const url = migrateUrl

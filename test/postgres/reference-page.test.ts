@@ -3,7 +3,7 @@ import { type Chromium, findChromium, type Page, startChromium } from '../suppor
 import { METHODS, membersAt } from '../support/openapi.ts'
 import { makeWorld, type Replica, type World } from '../support/world.ts'
 
-/** By the ids that the page gives to operations. */
+/** The operations by the ids that the page gives them. */
 const operations = Object.keys(membersAt('paths')).flatMap(path =>
   METHODS.map(method => membersAt('paths', path, method))
     .filter(({ operationId }) => operationId !== undefined)

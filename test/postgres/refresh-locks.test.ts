@@ -37,9 +37,8 @@ async function lock(rows: string) {
 }
 
 /**
- * Refreshes them all at once, with the one in question in the middle: the first ones run alone, and it shares a
- * statement with
- * the later ones.
+ * Refreshes them all at once, with the one in question in the middle: the first ones run alone, and it shares a statement
+ * with the later ones.
  */
 function together(first: string[], token: string, rest: string[]) {
   let answered = false

@@ -101,7 +101,7 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
     await paste(block('Restore', 'sh'))
   }
 
-  /** With the privileges that the page requires for the role. */
+  /** Grants the privileges that the page requires for the role. */
   const allowSchemas = () =>
     sql.unsafe(`grant create on database ${new URL(database.url).pathname.slice(1)} to ${MIGRATES}`)
 

@@ -3,8 +3,8 @@ import { findBinaries, type OwnPostgres, startPostgres, startStandby } from '../
 import { runAssay, stopAll } from '../support/process.ts'
 
 /**
- * URLs that lead to a real standby are detected at start, and the exit code says whether the setting or the database
- * is at fault.
+ * URLs that lead to a real standby are detected at start, and the exit code says whether the setting or the database is
+ * at fault.
  */
 
 const secrets = {

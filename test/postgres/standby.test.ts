@@ -21,7 +21,7 @@ afterAll(() => world.stop())
 
 const database = () => new URL(world.url!).pathname.slice(1)
 
-/** For connections that are opened from now on. */
+/** Applies to connections that are opened from now on. */
 async function setReadOnly(value: 'on' | 'off') {
   const sql = postgres(inject('databaseUrl'), { max: 1 })
   await sql.unsafe(`alter database ${database()} set default_transaction_read_only = ${value}`)

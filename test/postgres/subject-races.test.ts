@@ -4,7 +4,7 @@ import { until } from '../support/process.ts'
 import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /**
- * A subject is revoked while one of its tokens is being issued. Whatever the revocation ends stays refused for its
+ * A subject is revoked while one of its tokens is being issued. A token that the revocation ends stays refused for its
  * whole life.
  */
 

@@ -10,14 +10,9 @@ import { logLines, type Running, runAssay, startAssay, stopAll, until } from '..
 import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
-/**
- * Two versions on one database: this one and the next, which has one more migration. Tests the claims of
- * docs/running.md.
- */
+/** Two versions on one database: this one and the next, which has one more migration. Tests the claims of docs/running.md. */
 
-/**
- * The default MAX_STALENESS (ms). With less, a machine that stalls for a second causes 503s that no migration caused.
- */
+/** The default MAX_STALENESS (ms). With less, a machine that stalls for a second causes 503s that no migration caused. */
 const N = 5_000
 const OPERATOR = 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5'
 const secrets = { MASTER_KEYS: `m1:${randomBytes(32).toString('base64')}`, ADMIN_TOKEN: OPERATOR }

@@ -79,9 +79,7 @@ async function askAnew(assay: Running, path: string) {
   }
 }
 
-/**
- * A refresh of which half of the body has been sent to a worker. It ends with the refusal that the token deserves.
- */
+/** A refresh of which half of the body has been sent to a worker. It ends with the refusal that the token deserves. */
 async function beginRefresh(assay: Running) {
   const raw = await openRaw(assay.port)
   raw.write('GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n')
@@ -132,8 +130,7 @@ describe('a worker that dies', () => {
     const earlier = losses()
     const sql = postgres(direct(database.url), { max: 2, onnotice: () => {} })
     await sql.begin(async lock => {
-      // A start reads the master keys after its settings: it is held there, while the others give up the port that it
-      // will use.
+      // A start reads the master keys after its settings: it is held there, while the others give up the port that it will use.
       await lock`lock table assay.master_keys in access exclusive mode`
       process.kill(before[0]!, 'SIGKILL')
       const held = () =>

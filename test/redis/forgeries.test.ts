@@ -17,9 +17,7 @@ beforeEach(async () => {
 })
 afterAll(() => made.stop())
 
-/**
- * The outcome when the cold replica reads this entry. The token is valid and must be accepted whatever Redis returns.
- */
+/** The outcome when the cold replica reads this entry. The token is valid and must be accepted whatever Redis returns. */
 async function lookAt(customerId: string, token: string, entry: string | Buffer) {
   cold.replica.keys.forget.all()
   await made.put(customerId, entry)

@@ -1,7 +1,6 @@
 /**
  * Checks the rule of docs/decisions/2026-11-23-migrations-only-add.md. Statements that may break another version are
- * reported,
- * unless a comment before the statement says which released version it fits: `-- Fits 0.1.0: it no longer reads
+ * reported, unless a comment before the statement says which released version it fits: `-- Fits 0.1.0: it no longer reads
  * sessions.ip.`
  */
 
@@ -52,10 +51,7 @@ interface Made {
   empty: string[]
 }
 
-/**
- * Returns the statements of a migration that the previous version or its rows may not fit. `released`: released
- * versions.
- */
+/** Returns the statements of a migration that the previous version or its rows may not fit. `released`: released versions. */
 export function notAdditive(text: string, released: string[]): string[] {
   const statements = statementsOf(text)
   const codes = statements.map(({ code }) => code)
@@ -104,9 +100,7 @@ const addsTo = (action: string, table: string, made: Made) =>
     ? addsColumn(action)
     : /^add constraint /i.test(action) && concernsOnlyEmpty(action, table, made)
 
-/**
- * True if rows written by other versions get a value automatically and adding the column does not rewrite the table.
- */
+/** True if rows written by other versions get a value automatically and adding the column does not rewrite the table. */
 function addsColumn(action: string): boolean {
   if (/ (unique|primary key|generated) ?/i.test(action)) return false
   const byDefault = / default (.*)/i.exec(action)?.[1]

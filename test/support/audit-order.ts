@@ -21,8 +21,7 @@ export async function orderAll({ db }: Pick<World, 'db'>): Promise<number> {
 }
 
 /**
- * Runs the sequencer until it has given up the ids of all failed acts. Open transactions in other databases of the
- * same
+ * Runs the sequencer until it has given up the ids of all failed acts. Open transactions in other databases of the same
  * server delay this.
  */
 export async function orderUntilNothingIsMissing(world: Pick<World, 'db'>): Promise<void> {

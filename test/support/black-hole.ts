@@ -9,10 +9,7 @@ const LISTEN = `require('node:net').createServer().listen(
 /** More connections than fit in the backlog. */
 const FILLERS = 4
 
-/**
- * Opens a port that answers no SYN, like a firewall that drops packets: the process is stopped and its backlog is
- * full.
- */
+/** Opens a port that answers no SYN, like a firewall that drops packets: the process is stopped and its backlog is full. */
 export async function openBlackHole(wanted = 0) {
   const child = spawn(process.execPath, ['-e', LISTEN, String(wanted)], {
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -11,8 +11,7 @@ export const findCaddy = () => findProgram('caddy')
 
 /**
  * Runs a real Caddy with the shipped files in its own folder. Only addresses are changed; `more` is added to the
- * Caddyfile and
- * `snippets` to assay.caddy.
+ * Caddyfile and `snippets` to assay.caddy.
  */
 export async function startCaddy(
   { assay, backend }: Addresses,

@@ -1,10 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { type Answer, basic, bearer, type Customer, type Replica, SERVICE } from './world.ts'
 
-/**
- * Canaries find secrets in places where they must not be: each input of the API is sent once with a unique word in
- * it.
- */
+/** Canaries find secrets in places where they must not be: each input of the API is sent once with a unique word in it. */
 
 /** A unique word of characters that every input accepts. */
 export const newCanary = () => `Canary-${randomBytes(9).toString('hex')}~x`

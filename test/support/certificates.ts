@@ -9,9 +9,8 @@ export interface Authority {
   /** The path of its certificate. */
   file: string
   /**
-   * Creates certificate and key files for hosts in the notation of openssl: `DNS:db.test`, `IP:127.0.0.1`. They get
-   * the owner of
-   * `folder`, and only that user can read the key.
+   * Creates certificate and key files for hosts in the notation of openssl: `DNS:db.test`, `IP:127.0.0.1`. They get the
+   * owner of `folder`, and only that user can read the key.
    */
   sign(name: string, hosts: string[], folder: string): { cert: string; key: string }
   remove(): void

@@ -5,8 +5,7 @@ import { type Database, open } from '../../db/client.ts'
 import { migratePostgres } from '../../db/migrate.ts'
 
 /**
- * Databases with the roles of production: one migrates, another serves, neither is a superuser, and both have a
- * password.
+ * Databases with the roles of production: one migrates, another serves, neither is a superuser, and both have a password.
  * The server's pg_hba.conf decides whether the password is required; the server in CI requires it.
  */
 
@@ -111,10 +110,7 @@ export const SERVES = 'assay_test_serve'
 /** Each special character of this password must be encoded in a URL. */
 export const PASSWORD = 's3cret/p@ss:w%rd?#1'
 
-/**
- * Several workers may run this at once; they share the roles. Only superusers run it, so they need no membership in
- * them.
- */
+/** Several workers may run this at once; they share the roles. Only superusers run it, so they need no membership in them. */
 const ROLES_SQL = readFileSync(join(import.meta.dirname, '../../deploy/postgres/roles.sql'), 'utf8')
   .replaceAll('assay_migrate', MIGRATES)
   .replaceAll('assay_serve', SERVES)

@@ -4,10 +4,7 @@ import { once } from 'node:events'
 const ADDRESS_RECORD = 1
 const TTL_SECONDS = 1
 
-/**
- * A DNS server on loopback that resolves every name to one address. After `move()` without an address, no name
- * exists.
- */
+/** A DNS server on loopback that resolves every name to one address. After `move()` without an address, no name exists. */
 export async function startDns(first: string) {
   let address: string | undefined = first
   const socket = createSocket('udp4')

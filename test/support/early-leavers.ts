@@ -8,8 +8,7 @@ import { ADMIN_TOKEN, basic, READER, SERVICE } from './world.ts'
 
 /**
  * Clients that leave at each byte of the exchange with a server in another process. Every way to run the server uses
- * these
- * tests.
+ * these tests.
  */
 
 const TOGETHER = 48

@@ -11,9 +11,8 @@ import { exchange } from './raw.ts'
 import { ADMIN_TOKEN, bearer, type Customer, makeWorld, type Replica, type World } from './world.ts'
 
 /**
- * What every gateway must guarantee with its shipped files. All of them protect the same three areas: /reports/
- * requires the
- * scope `reports`, /public/ requires nothing, and every other path requires a valid token.
+ * What every gateway must guarantee with its shipped files. All of them protect the same three areas: /reports/ requires
+ * the scope `reports`, /public/ requires nothing, and every other path requires a valid token.
  */
 
 const MASTER_KEYS = `m1:${randomBytes(32).toString('base64')}`
@@ -283,9 +282,7 @@ export function holdsTheEdge(
       expect(backend.heard).toEqual([])
     })
 
-    /**
-     * Sends each target without a token and with one that lacks the scope `reports`; returns the statuses by target.
-     */
+    /** Sends each target without a token and with one that lacks the scope `reports`; returns the statuses by target. */
     async function sendAll(targets: string[]) {
       const statuses = new Map<string, number[]>()
       const sendOne = (target: string, sent?: string) => send(request(target, sent), gateway, 10_000)
@@ -458,8 +455,7 @@ export function holdsTheEdge(
           return { path: `/${index}`, id: one.id, subject: `subject-${index}`, good, sent }
         }),
       )
-      // Assay runs in this process and could not answer health checks while it issued, so the gateway may consider it
-      // down.
+      // Assay runs in this process and could not answer health checks while it issued, so the gateway may consider it down.
       const refused = async () => (await get('/', { headers: bearer('nonsense') })).status
       await expect.poll(refused, { timeout: 10_000 }).toBe(401)
       const asked = await Promise.all(

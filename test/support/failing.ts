@@ -11,10 +11,7 @@ const DO: Record<How, string> = {
 /** Tables that are written later in the background: those writes are not part of the act. */
 const NOTES = `coalesce(current_query(), '') ~ '/[*] (touchApiKeys|confirmSessions?) [*]/'`
 
-/**
- * Triggers on all tables that acts write to, so that a test can make the database fail at any row of an act or at its
- * COMMIT.
- */
+/** Triggers on all tables that acts write to, so that a test can make the database fail at any row of an act or at its COMMIT. */
 export async function failing(db: Pick<Database, 'query'>) {
   await db.query('create sequence public.written')
   await db.query(trigger('at_row', ''))

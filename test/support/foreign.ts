@@ -2,10 +2,7 @@ import { checkResponse } from './openapi.ts'
 import { freePort } from './port.ts'
 import type { Replica, World } from './world.ts'
 
-/**
- * A replica for clients that discover everything from its address: its issuer is the address where `serve` will
- * listen.
- */
+/** A replica for clients that discover everything from its address: its issuer is the address where `serve` will listen. */
 export async function makeDiscoverable(world: World): Promise<{ assay: Replica; issuer: string }> {
   const port = await freePort()
   const issuer = `http://127.0.0.1:${port}`

@@ -8,8 +8,7 @@ const THREADS = Number(process.env.UV_THREADPOOL_SIZE ?? 4)
 
 /**
  * Blocks all libuv threads until `release`, so that no signature is verified. Each thread opens a pipe that has no
- * writer.
- * Released at the latest when the test ends.
+ * writer. Released at the latest when the test ends.
  */
 export function holdThreads() {
   const folder = mkdtempSync(join(tmpdir(), 'held-threads-'))

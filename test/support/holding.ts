@@ -16,8 +16,7 @@ export const LOADER = named('findRecords')
 export const POLL = named('poll')
 
 /**
- * A real database whose answers a test can hold back: the statement has run, but its caller has no answer yet. Counts
- * the
+ * A real database whose answers a test can hold back: the statement has run, but its caller has no answer yet. Counts the
  * statements.
  */
 export function holding(db: Database) {
@@ -69,8 +68,8 @@ export function holding(db: Database) {
     db: wrapped,
     hold,
     /**
-     * Answers statements that match `pattern` as a server on another timeline would, as after a failover; undefined
-     * stops this.
+     * Answers statements that match `pattern` as a server on another timeline would, as after a failover; undefined stops
+     * this.
      */
     otherTimeline(pattern: RegExp | undefined) {
       edit = statement =>

@@ -9,9 +9,7 @@ export type Departure = (typeof DEPARTURES)[number]
 /** A test fails if its client has not received the bytes that it waits for by then (ms). */
 const DEADLINE = 20_000
 
-/**
- * Sends these bytes, reads at most `read` bytes of the answer, and disconnects. Resolves once its socket is closed.
- */
+/** Sends these bytes, reads at most `read` bytes of the answer, and disconnects. Resolves once its socket is closed. */
 export function sendAndLeave(port: number, bytes: string, by: Departure, read = 0): Promise<void> {
   let missing = read
   const leave = () => (by === 'fin' ? socket.destroy() : socket.resetAndDestroy())

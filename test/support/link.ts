@@ -13,18 +13,15 @@ interface Weather {
   /** New connections are accepted and closed. */
   closeNew: boolean
   /**
-   * Nothing passes and nothing is reset; new connections get no answer. A connection that lost bytes stays silent for
-   * good.
+   * Nothing passes and nothing is reset; new connections get no answer. A connection that lost bytes stays silent
+   * permanently.
    */
   swallow: boolean
   /** The connection on which these bytes go to the server falls silent at that point; others are unaffected. */
   silenceAt: string | undefined
   /** The connection on which these bytes go to the server is reset at that point. */
   resetAt: string | undefined
-  /**
-   * The connection on which these bytes go to the server is reset when the answer arrives: the request has been
-   * executed.
-   */
+  /** The connection on which these bytes go to the server is reset when the answer arrives: the request has been executed. */
   resetAtAnswerTo: string | undefined
 }
 
@@ -47,10 +44,7 @@ interface Connection {
 
 export type Link = Awaited<ReturnType<typeof openLink>>
 
-/**
- * A TCP link to the server of `target`, a URL, with faults that a test can switch on. `url` is `target` through the
- * link.
- */
+/** A TCP link to the server of `target`, a URL, with faults that a test can switch on. `url` is `target` through the link. */
 export async function openLink(target: string) {
   const connections = new Set<Connection>()
   /** Counts since the link was opened. `lost` counts chunks that were dropped silently. */
@@ -108,9 +102,7 @@ export async function openLink(target: string) {
       listener.close()
       resetAll()
     },
-    /**
-     * As when the remote machine loses power: existing connections get no answer and no close. New connections work.
-     */
+    /** As when the remote machine loses power: existing connections get no answer and no close. New connections work. */
     halve() {
       for (const connection of connections) {
         counts.halved++

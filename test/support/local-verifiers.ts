@@ -34,7 +34,7 @@ const PYJWT = 'PyJWT PyJWKClient'
 const PYTHON = '/usr/bin/python3'
 const [faketime] = globSync('/usr/lib/*/faketime/libfaketime.so.1')
 
-/** Whether PyJWT can run here. In CI its absence is an error: nothing is skipped there. */
+/** Whether PyJWT can run here. Its absence is an error in CI, where nothing is skipped. */
 function hasPyJwt(): boolean {
   const found = faketime && spawnSync(PYTHON, ['-c', 'import jwt, cryptography']).status === 0
   if (!found && process.env.CI) throw new Error('python3-jwt or libfaketime is missing, and CI skips nothing')

@@ -1,10 +1,7 @@
 import { relative } from 'node:path'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
 
-/**
- * The files that take longest and would otherwise run alone at the end. Grouped by project, so that each is loaded
- * once.
- */
+/** The files that take longest and would otherwise run alone at the end. Grouped by project, so that each is loaded once. */
 const LONGEST = [
   'postgres/faults.test.ts',
   'postgres/process-signals.test.ts',

@@ -7,9 +7,8 @@ import { childrenOf } from '../../faults/processes.ts'
 export const mayMakeNamespace = () => process.getuid?.() === 0
 
 /**
- * A machine within the machine, like a container: it has its own network, mount table and process table. Programs in
- * it may
- * use any port, path and host name, and end with it. `prepare` is a shell script that sets it up.
+ * A machine within the machine, like a container: it has its own network, mount table and process table. Programs in it
+ * may use any port, path and host name, and end with it. `prepare` is a shell script that sets it up.
  */
 export async function makeNamespace(prepare: string) {
   const isolated = ['--mount', '--net', '--pid', '--fork', '--mount-proc', '--kill-child']

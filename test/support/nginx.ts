@@ -57,10 +57,7 @@ export async function checkConfig(http: string): Promise<{ ok: boolean; output: 
 // Until it has read its configuration, nginx logs to a system folder.
 const commandLine = (dir: string) => ['-p', dir, '-e', 'stderr', '-c', join(dir, 'nginx.conf')]
 
-/**
- * A folder like /etc/nginx with the shipped one in it. Only the addresses in upstream.conf are edited, as users
- * would.
- */
+/** A folder like /etc/nginx with the shipped one in it. Only the addresses in upstream.conf are edited, as users would. */
 async function writeConfig(http: string, at: Partial<Options> = {}): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'assay-nginx-'))
   await mkdir(join(dir, 'temp'))

@@ -63,8 +63,8 @@ function der(...integers: bigint[]): Buffer {
 }
 
 /**
- * Points of small order (1, 2, 4 and 8), including non-canonical encodings: coordinates beyond the prime, and zero
- * with a sign.
+ * Points of small order (1, 2, 4 and 8), including non-canonical encodings: coordinates beyond the prime, and zero with a
+ * sign.
  */
 const SMALL_ORDER = [
   littleEndian(1n, 32),
@@ -126,9 +126,7 @@ function oddRsa({ input, signature, privateKey, publicKey }: Signed): Record<str
 const raw = (key: KeyObject, encoded: Buffer) =>
   privateEncrypt({ key, padding: constants.RSA_NO_PADDING }, encoded)
 
-/**
- * Encoded messages (RFC 8017 9.2) that are accepted by a verifier that parses the padding instead of comparing it.
- */
+/** Encoded messages (RFC 8017 9.2) that are accepted by a verifier that parses the padding instead of comparing it. */
 function oddPaddings(digest: Buffer): Record<string, Buffer> {
   const info = Buffer.concat([SHA256, digest])
   const withoutNull = Buffer.from('302f300b0609608648016503040201', 'hex')

@@ -4,9 +4,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import { parse } from 'yaml'
 
-/**
- * Checks every answer that a test gets against openapi.yaml, so that the document and the server stay in agreement.
- */
+/** Checks every answer that a test gets against openapi.yaml, so that the document and the server stay in agreement. */
 
 export type Json = null | boolean | number | string | Json[] | { [member: string]: Json }
 export type JsonObject = { [member: string]: Json }
@@ -83,9 +81,8 @@ export function membersAt(...pointer: string[]): JsonObject {
 }
 
 /**
- * Validation errors of `value` against the schema at `pointer`. They name only locations and keywords, because a
- * value may be
- * a token, and so may the name of an undeclared member. ajv caches the compiled schema.
+ * Validation errors of `value` against the schema at `pointer`. They name only locations and keywords, because a value
+ * may be a token, and so may the name of an undeclared member. ajv caches the compiled schema.
  */
 export function problems(pointer: Pointer, value: Json): string[] {
   const at = locate(pointer)?.pointer ?? pointer
@@ -103,10 +100,7 @@ interface Route {
   pattern: RegExp
 }
 
-/**
- * Puts literal paths before those with parameters, so that `/verify` does not match `/verify/{path}` with an empty
- * rest.
- */
+/** Puts literal paths before those with parameters, so that `/verify` does not match `/verify/{path}` with an empty rest. */
 const routes: Route[] = Object.keys(membersAt('paths'))
   .map(template => ({ template, pattern: patternOf(template) }))
   .sort((a, b) => Number(a.template.includes('{')) - Number(b.template.includes('{')))

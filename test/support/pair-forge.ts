@@ -49,9 +49,7 @@ export const withSignature = (input: string, signature: Uint8Array) =>
 
 export type PairForger = Awaited<ReturnType<typeof pairForger>>
 
-/**
- * A customer whose access tokens have asymmetric signatures, its private keys, and a token signed with the first one.
- */
+/** A customer whose access tokens have asymmetric signatures, its private keys, and a token signed with the first one. */
 export async function pairForger(world: World, replica: Replica, alg: Alg) {
   const customer = await asymmetric(replica, alg)
   const pairs = await keyPairsOf(world, customer)

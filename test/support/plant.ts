@@ -2,9 +2,7 @@ import { ADMIN_TOKEN, bearer, type Customer, type Replica, type World } from './
 
 /** Writes states directly to the database, as the server would, and waits until replicas have read them. */
 
-/**
- * Resolves when each replica has finished a poll sent after this call: the first poll may already have been running.
- */
+/** Resolves when each replica has finished a poll sent after this call: the first poll may already have been running. */
 export async function sync(...replicas: Pick<Replica, 'changeFeed'>[]) {
   for (const { changeFeed } of replicas) {
     await changeFeed.poll()

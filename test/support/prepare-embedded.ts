@@ -7,8 +7,7 @@ import { adminTokenFile, masterKeysFile, openDataDir } from '../../server/embedd
 
 /**
  * Creates one embedded installation with this version's migrations, which each test file copies. Creating one takes
- * several
- * times the processor time of opening a copy, most of it in PGlite's initdb.
+ * several times the processor time of opening a copy, most of it in PGlite's initdb.
  */
 export default async function setup(project: TestProject) {
   if (project.vitest.projects.every(({ name }) => name === 'postgres')) return

@@ -3,8 +3,7 @@ import type { TestProject } from 'vitest/node'
 import { createDatabase, MIGRATES, SERVES } from './database.ts'
 
 /**
- * Creates one database with this version's migrations, which each world copies. At the end of a run it drops the
- * database and
+ * Creates one database with this version's migrations, which each world copies. The end of a run drops the database and
  * the two roles of the test databases.
  */
 export default async function setup(project: TestProject) {

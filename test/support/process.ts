@@ -67,7 +67,7 @@ export async function startAssay(settings: Settings, args: string[] = [], progra
   return { pid: child.pid!, port, url: `http://127.0.0.1:${port}`, child, stdout, stderr, exited, stop }
 }
 
-/** For a start that should fail, or for a command: resolves when it has ended. */
+/** Runs a start that should fail, or a command. Resolves when it has ended. */
 export async function runAssay(settings: Settings, args: string[] = [], program = MAIN): Promise<Ended> {
   return ended(launch(settings, args, program), settings)
 }

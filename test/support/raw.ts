@@ -45,9 +45,7 @@ export async function openRaw(port: number): Promise<Raw> {
   }
 }
 
-/**
- * Sends these bytes and returns everything received until the server closed; after `deadline` (ms) this side closes.
- */
+/** Sends these bytes and returns everything received until the server closed; after `deadline` (ms) this side closes. */
 export async function exchange(port: number, bytes: string, deadline = 3_000): Promise<Raw> {
   const raw = await openRaw(port)
   const late = setTimeout(() => raw.destroy(), deadline)

@@ -5,10 +5,7 @@ import type { Customer, Replica, Tokens, World } from './world.ts'
 
 export type Policy = 'until_confirmed' | 'grace_only' | 'strict' | 'reusable'
 
-/**
- * A policy, and whether the token is presented with its customer's API key. All other tokens are presented without
- * one.
- */
+/** A policy, and whether the token is presented with its customer's API key. All other tokens are presented without one. */
 export interface Column {
   policy: Policy
   authenticated: boolean

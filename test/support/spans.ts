@@ -7,9 +7,8 @@ type Processor = NonNullable<NodeSDKConfiguration['spanProcessors']>[number]
 type Span = Parameters<Processor['onEnd']>[0]
 
 /**
- * Runs an SDK in this process as deploy/opentelemetry/traces.mjs does. Import it before the first replica is created.
- * It is
- * unregistered at the end of the file, because the next file runs in the same process.
+ * Runs an SDK in this process as deploy/opentelemetry/traces.mjs does. Import it before the first replica is created. It
+ * is unregistered at the end of the file, because the next file runs in the same process.
  */
 export function loadSdk() {
   const ended: Span[] = []

@@ -11,9 +11,8 @@ const BUSY_MS = 8_000
 const PAUSE_MS = 3_000
 
 /**
- * A signal every `step` milliseconds until `last`, alternating SIGTERM and SIGINT. Those of process 1 come halfway
- * between
- * those of an ordinary process.
+ * A signal every `step` milliseconds until `last`, alternating SIGTERM and SIGINT. The times for process 1 are halfway
+ * between those for an ordinary process.
  */
 export function moments(last: number, step: number, asInit: boolean) {
   const first = asInit ? step / 2 : 0
@@ -25,8 +24,7 @@ export function moments(last: number, step: number, asInit: boolean) {
 
 /**
  * Signals a start `delay` milliseconds after its process can receive signals. Expects that it ends soon with the exit
- * code of
- * the signal, or with 0 if it was already serving, and that none of its processes is left.
+ * code of the signal, or with 0 if it was already serving, and that none of its processes is left.
  */
 export async function signalAt(delay: number, name: 'SIGTERM' | 'SIGINT', options: StartOptions) {
   const start = beginStart(options)

@@ -6,10 +6,7 @@ import type { HmacKey } from '../../server/keys/customer-keys.ts'
 import { Authenticator } from '../../server/tokens/authenticator.ts'
 import { heapInUse } from './memory.ts'
 
-/**
- * Fills a token cache with tokens of one kind after another, and prints the heap that each takes. Runs in its own
- * process.
- */
+/** Fills a token cache with tokens of one kind after another, and prints the heap that each takes. Runs in its own process. */
 
 const ISSUER = 'http://assay.test'
 const MAX_CACHE_BYTES = 8 * 2 ** 20

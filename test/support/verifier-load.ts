@@ -44,8 +44,7 @@ export class VerifierLoad {
 
   /**
    * Resolves after this many more verifications by each verifier, including a whole round of each customer that began
-   * after the
-   * call. Throws if a token was refused.
+   * after the call. Throws if a token was refused.
    */
   async continue(verifications: number): Promise<void> {
     const goal = this.#total() + verifications * this.#verifiers.length

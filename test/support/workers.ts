@@ -40,10 +40,7 @@ export interface Call {
 
 export type Connection = ReturnType<typeof connect>
 
-/**
- * How long no byte may arrive (ms). If a worker dies just after it got a connection, the connection is not even
- * closed.
- */
+/** The longest time without a byte (ms). If a worker dies just after it got a connection, the connection is not even closed. */
 const PATIENCE = 10_000
 
 /** One persistent connection: all requests on it reach the same worker. */

@@ -53,9 +53,8 @@ export const openTestDatabase = () =>
   })
 
 /**
- * One database with any number of replicas in this process. Nothing is mocked: the database is real, and tests move
- * time by
- * the one function and the two clocks from which all times come.
+ * One database with any number of replicas in this process. Nothing is mocked: the database is real, and tests move time
+ * by the one function and the two clocks from which all times come.
  */
 export async function makeWorld(settings: Settings = {}) {
   const { db, admin, url, drop } = await openTestDatabase()
@@ -67,10 +66,7 @@ export async function makeWorld(settings: Settings = {}) {
   /** Advances the monotonic clock of all replicas too; a jump of the database's clock does not. */
   const boot = { id: 'world', elapsed: () => performance.now() + ahead }
 
-  /**
-   * Another replica on the same database, over `link`, with its own clocks. `worker`: one of several workers on its
-   * port.
-   */
+  /** Another replica on the same database, over `link`, with its own clocks. `worker`: one of several workers on its port. */
   async function replica(
     more: Settings = {},
     { link = db, worker }: { link?: Database; worker?: Worker } = {},
@@ -259,9 +255,7 @@ interface Boot {
   elapsed(): number
 }
 
-/**
- * A replica's clocks, which a test may set apart from the world's. `restartOn` moves the replica to another machine.
- */
+/** A replica's clocks, which a test may set apart from the world's. `restartOn` moves the replica to another machine. */
 function movableClock(boot: Boot) {
   const offset = { monotonic: 0, wall: 0 }
   let on = boot

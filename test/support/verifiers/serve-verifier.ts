@@ -1,9 +1,6 @@
 import { createInterface } from 'node:readline'
 
-/**
- * The common part of the verifier programs. Each has only what a user has: an issuer, an audience and the package's
- * defaults.
- */
+/** The common part of the verifier programs. Each has only what a user has: an issuer, an audience and the package's defaults. */
 
 export interface Trusted {
   issuer: string
