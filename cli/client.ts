@@ -7,7 +7,7 @@ export type Query = Readonly<Record<string, string | boolean | undefined>>
 export interface RequestOptions {
   query?: Query
   body?: object
-  /** The ETag of what was read. The server refuses the change if there was another one since. */
+  /** The ETag of the version that was read. The server refuses the change if there has been another one since. */
   ifMatch?: string | undefined
   timeoutMs?: number
 }
@@ -17,7 +17,9 @@ export interface RequestOptions {
 export type Json = any
 
 const TIMEOUT_MS = 15_000
-/** With `wait`: replicas may take as long as the greatest MAX_STALENESS, less than Node's request timeout. */
+/**
+ * The timeout with `wait`: replicas may take as long as the greatest MAX_STALENESS, less than Node's request timeout.
+ */
 const WAIT_TIMEOUT_MS = 290_000
 
 /** A running server's API for operators. */

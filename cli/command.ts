@@ -30,7 +30,9 @@ export class AssayCommand extends Command {
     return this.addHelpText('after', `\nExample:\n${words.map(each => `  assay ${each}`).join('\n')}`)
   }
 
-  /** Runs `run` with the arguments and the options. Prints what it returns; undefined means that it has printed. */
+  /**
+   * Runs `run` with the arguments and the options. Prints the result; undefined means that `run` has already printed.
+   */
   show(run: (...args: never[]) => Promise<Output | undefined>): this {
     return this.option('--json', 'print what the server answered, for scripts').action(async (...args) => {
       const output = await run(...(args as never[]))

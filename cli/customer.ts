@@ -10,7 +10,7 @@ export const customerPath = (id: string, more = '') => `/admin/customers/${pathS
 export async function findCustomer(idOrEmail: string): Promise<Json> {
   if (!idOrEmail.includes('@')) return api.get(customerPath(idOrEmail))
   const email = idOrEmail.trim().toLowerCase()
-  // The list is ordered by email, so a whole one comes before those that only begin with it.
+  // The list is sorted by email, so an exact match comes before emails that only begin with it.
   const { customers } = await api.get('/admin/customers', { query: { email, limit: '1' } })
   if (customers[0]?.email !== email) throw new CommandError(EXIT.refused, 'no customer has this email')
   return api.get(customerPath(customers[0].id))
@@ -21,7 +21,7 @@ export const showCustomer = (customer: Json): Output => ({
   text: list(describeCustomer(customer)),
 })
 
-/** A customer and what its policy sets, by the names to show. */
+/** A customer and the members of its policy, by display name. */
 export const describeCustomer = (customer: Json) => ({
   id: customer.id,
   email: customer.email,

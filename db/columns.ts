@@ -14,7 +14,10 @@ export const pick = <Table extends AnyPgTable, Name extends ColumnName<Table>>(
 ): Pick<Table['_']['columns'], Name> =>
   Object.fromEntries(names.map(name => [name, columnOf(table, name)])) as Pick<Table['_']['columns'], Name>
 
-/** The column's name alone, where SQL takes no table in front of it: `set`, `on conflict`, and columns of another part. */
+/**
+ * The column's name without its table, for places where SQL allows no table name: `set`, `on conflict`, and columns
+ * of another part.
+ */
 export const bare = (column: AnyPgColumn) => sql.identifier(column.name)
 
 /** The names of some of a table's columns, alone. */

@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 
-// drizzle is loaded as CommonJS, because Node parses its package.json (179 KB) once for each of its 114 ES modules. That takes
-// half a second and 200 MB, and one import of `drizzle-orm` as an ES module anywhere brings the price back.
+// drizzle is loaded as CommonJS, because Node parses its package.json (179 KB) once for each of its 114 ES modules.
+// That takes half a second and 200 MB, and a single import of `drizzle-orm` as an ES module anywhere costs it again.
 const require = createRequire(import.meta.url)
 const orm: typeof import('drizzle-orm') = require('drizzle-orm')
 const pgCore: typeof import('drizzle-orm/pg-core') = require('drizzle-orm/pg-core')

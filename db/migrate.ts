@@ -6,7 +6,7 @@ import { TableLocks } from './migration-locks.ts'
 import { makePartitions } from './queries/audit-partitions.ts'
 import { assertEmpty, assertWhole, throwSchemaError } from './schema-check.ts'
 
-/** The number that Assay's migrations lock, anywhere it shares a server: 'assay' in ASCII. */
+/** The advisory lock number of Assay's migrations: 'assay' in ASCII. */
 const LOCK_ID = 0x61_73_73_61_79
 
 /** A migration may rewrite a table (ms). */
@@ -43,9 +43,9 @@ export async function migratePostgres(url: string): Promise<number> {
 const LOCK_NOT_AVAILABLE = 'database: 55P03'
 
 /**
- * Postgres looks once a second whether this process is still connected. Without it, a statement that waits for a lock
- * or builds an index continues after this process has ended, and keeps its locks. Postgres refuses the setting where it
- * runs on Windows.
+ * Postgres checks once a second whether this process is still connected. Without it, a statement that waits for a
+ * lock or builds an index continues after this process has ended, and keeps its locks. Postgres on Windows refuses
+ * the setting.
  */
 const END_WITH_CLIENT = `
   select set_config(name, '1s', true) from pg_settings
@@ -90,8 +90,8 @@ async function bringUpToDate(transaction: Transaction, locks: TableLocks): Promi
 }
 
 /**
- * `create schema if not exists` needs the right to create schemas even where the schema exists. The role that migrates may
- * own the schema without having that right.
+ * `create schema if not exists` requires the privilege to create schemas even if the schema exists. The migrating
+ * role may own the schema without that privilege.
  */
 const MAKE_SCHEMA = `
   do $$ begin

@@ -1,9 +1,9 @@
 import type { Connection } from './client.ts'
 
 /**
- * The rights that serving needs and this role lacks, by object: `insert, update on customers`. Rows of the audit are only
- * deleted, and its order is only written, by the functions of the migration 0002_audit_partitions; partitions are only reached
- * through their parent.
+ * The privileges that serving requires and this role lacks, by object: `insert, update on customers`. Rows of the
+ * audit are only deleted, and its order is only written, by the functions of the migration 0002_audit_partitions;
+ * partitions are only reached through their parent.
  */
 export async function findMissingPrivileges(db: Pick<Connection, 'query'>): Promise<string[]> {
   const rows = await db.query<{ missing: string }>(FIND)

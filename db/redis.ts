@@ -6,7 +6,7 @@ interface Log {
   warn(context: { err: Error }, message: string): void
 }
 
-/** A wrong user or password, or none where one is needed. */
+/** A wrong user or password, or none although one is required. */
 const LOGIN_REFUSED = /^Redis: (WRONGPASS|NOAUTH)\b/
 
 type Reread = () => Promise<string>

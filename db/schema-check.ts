@@ -19,11 +19,11 @@ import { sessions } from './schema/sessions.ts'
 import { signingKeys } from './schema/signing-keys.ts'
 import { epochs, subjectEpochs } from './schema/subject-epochs.ts'
 
-/** A database that was restored in part, or isn't ours, is found at the start, and not by the first request. */
+/** Detects a partially restored or foreign database at the start, and not at the first request. */
 
 type Querier = Pick<Connection, 'query'>
 
-/** These are written in the migrations alone, since the schema in TypeScript can't express them. */
+/** These exist only in the migrations, because the schema in TypeScript can't express them. */
 const BY_HAND = [
   'function now',
   'function clock_is_trusted',
@@ -113,8 +113,8 @@ function listed(names: string[]): string {
 }
 
 /**
- * Throws SchemaError for an error of SQLSTATE class 42: something that a statement names doesn't exist, or exists already.
- * Rethrows any other, and 42501, which means that the role has no right to it.
+ * Throws SchemaError for an error of SQLSTATE class 42: something that a statement names doesn't exist, or exists
+ * already. Rethrows any other error, and 42501, which means that the role lacks a privilege.
  */
 export function throwSchemaError(error: unknown): never {
   const { code, sqlstate = code } = error as { code?: string; sqlstate?: string }

@@ -6,7 +6,7 @@ import type { PostgresConnection } from './postgres-connection.ts'
 /** The server that a URL leads to. */
 export type Server = Awaited<ReturnType<typeof inspect>>
 
-/** The question may take this long (ms). */
+/** The timeout of the query (ms). */
 const DEADLINE_MS = 5_000
 
 /**
@@ -34,14 +34,14 @@ interface Answer {
   /** See DATABASE_IDENTITY. */
   identity: string
   standby: boolean
-  /** Transactions only read unless they ask otherwise: on a standby, or by a setting of the database, role or server. */
+  /** Transactions are read-only by default: on a standby, or by a setting of the database, role or server. */
   readOnly: boolean
   /** Postgres's name for the encoding: `UTF8`, `LATIN1`, `SQL_ASCII`. */
   encoding: string
   settings: Record<string, string>
 }
 
-// pg_settings has the number alone, in milliseconds, where current_setting adds a unit.
+// pg_settings has only the number, in milliseconds; current_setting would add a unit.
 const QUESTION = `
   select pg_backend_pid() as pid, current_database() as database, pg_is_in_recovery() as standby,
     current_setting('transaction_read_only') = 'on' as "readOnly",
@@ -53,7 +53,7 @@ const QUESTION = `
         .join(', ')})) as settings`
 
 /**
- * Asks the server itself, on a connection of its own. Throws Unavailable.
+ * Queries the server on a separate connection. Throws Unavailable.
  *
  * `name` is the database, host and port, without user and password. `pooled` means that a pooler is in between: it
  * invents the number that cancels a call, which is otherwise the backend's pid. `unfit` are settings that a pooler's

@@ -29,7 +29,7 @@ function findWords(command: Command, path: string[] = []): NextWords[] {
   ]
 }
 
-/** Options may follow any argument, so a command that has them keeps its pattern open at the end. */
+/** Options may follow any argument, so the pattern of a command with options is open at the end. */
 const createBashCase = ({ after, next }: NextWords) =>
   `    "${after}"${next[0]!.startsWith('-') ? ` | "${after} "*` : ''}) COMPREPLY=($(compgen -W "${next.join(' ')}" -- "$current")) ;;`
 

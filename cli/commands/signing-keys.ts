@@ -71,7 +71,7 @@ const describeLocal = ({ next, local_verifiers: local }: Json) => ({
   'JWKS cached for': local && formatSeconds(local.jwks_max_age),
 })
 
-/** The confirmation is asked for even if there is too much to count in time. */
+/** The confirmation is requested even if there is too much to count in time. */
 const countLosses = (rotate: (body: object) => Promise<Json>) =>
   rotate({ now: true, dry_run: true }).then(
     ({ would_end }) => describeLosses(would_end),

@@ -12,7 +12,7 @@ export type CheckResult = Omit<Finding, 'check'>
 /** Adds a result under the name of its check. */
 export type Report = (check: string, result: CheckResult) => void
 
-/** The result of a check that threw. It hasn't the error's message, which could hold a part of a setting. */
+/** The result of a check that threw. It omits the error's message, which could contain part of a setting. */
 export const failedCheck = (error: unknown): CheckResult => {
   const { name = 'an unknown error', code } = (error ?? {}) as { name?: string; code?: string }
   return wrong(

@@ -98,7 +98,10 @@ export interface OrderFilter {
 /** An event and its position. `type` is null if the event has been deleted since. */
 export type OrderedRow = (AuditRow | { type: null }) & { position: number; mark: string }
 
-/** A batch has at most so many events (0002_audit_partitions.sql), so that the page's batches are found by their last positions. */
+/**
+ * The most events in a batch (0002_audit_partitions.sql); it allows finding the page's batches by their last
+ * positions.
+ */
 const MAX_BATCH = 2_000
 
 /**

@@ -59,7 +59,7 @@ export function typeBy(column: SQL, types: Record<string, AuditType>): SQL {
   return sql`case ${column} ${sql.raw(cases.join(' '))} end`
 }
 
-/** The actor of an event, and where its request came from. */
+/** The actor of an event, and the origin of its request. */
 export interface AuditContext {
   /** `customer:<id>`, `api_key:<id>`, `session:<id>`, `maintenance` or `anonymous`. */
   actor: string
@@ -143,7 +143,10 @@ const listEventsOfCustomer = query('listEventsOfCustomer', (db, asked: Params<Au
 /** The events that one page of one type reads: a customer may have millions of others. */
 const MAX_LOOKED_AT = 2_000
 
-/** The events of the type among the next MAX_LOOKED_AT, and the last of those, of whatever type, where the next page continues. */
+/**
+ * The events of the type among the next MAX_LOOKED_AT, and the last one of these of any type, where the next page
+ * continues.
+ */
 const listEventsOfCustomerAndType = query(
   'listEventsOfCustomerAndType',
   (db, asked: Params<AuditQuery & { type: AuditType }>) => {

@@ -50,7 +50,8 @@ interface ChangeColumns {
  * 3. `numbers` moves the counter, or has no row if the counter has been set back since. Its row stays locked only for
  *    the commit. `waited` is the wait for that lock: the update computes it once it has the row. It is a duration and
  *    not a time of day, so it does not depend on a test's clock.
- * 4. `published` writes the changes under their numbers, and fails without one, with the whole act. Listeners are notified at the commit (db/listen.ts).
+ * 4. `published` writes the changes under their numbers, and fails without one, so that the whole act fails.
+ *    Listeners are notified at the commit (db/listen.ts).
  */
 export const publishParts = (
   kind: Kind,
@@ -86,7 +87,7 @@ export const publishParts = (
 /** The columns of the change of a session that was ended. */
 export const SESSION_END: ChangeColumns = { key: sql`id`, lastExpiry: sql`access_until` }
 
-/** The change feed's number, and how long its counter was waited for (s); null where there was nothing to publish. */
+/** The change feed's number, and the wait for its counter (s); null if there was nothing to publish. */
 export const publishedColumns = sql.raw(
   `(select seq from numbers) as seq, (select waited from numbers) as "lockWait"`,
 )

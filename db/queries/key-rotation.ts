@@ -108,8 +108,8 @@ export interface KeyChangeResult {
  *
  * 1. `rotating` counts the change.
  * 2. `replaced` makes the current versions previous or retired.
- * 3. `promoted` makes the next version the current one, and `discarded` retires one that never signs, and deletes it. A key's age begins when it
- *    signs.
+ * 3. `promoted` makes the next version the current one, and `discarded` retires one that will never sign, and deletes
+ *    it. A key's age begins when it starts to sign.
  * 4. `inserted` inserts the new versions.
  * 5. `audited` and `changes` audit and publish it.
  */

@@ -47,7 +47,7 @@ export const fromLiveTokens = (events: SQL) => sql`from ${events} as ${e}
 
 export interface Losses {
   sessions: number
-  /** At most so many access tokens, unless `partial`. */
+  /** An upper bound of the access tokens, unless `partial`. */
   tokens: number
   /** There are more: only the newest MAX_COUNTED sessions, or events, were read. */
   partial: boolean

@@ -36,7 +36,7 @@ export const policyColumns = (c?: Columns<typeof customers>) => {
 }
 
 /**
- * The scopes of `scope` that `allowed` has, in the order given; all of them where `allowed` is null. No policy restricts
+ * The scopes of `scope` that `allowed` has, in the order given; all of them if `allowed` is null. No policy restricts
  * Assay's own scopes.
  */
 export const allowedScopes = (

@@ -11,7 +11,7 @@ export const apiKeys = assay.table(
       .notNull()
       .references(() => customers.id, { onDelete: 'cascade' }),
     name: text('name'),
-    /** RFC 6749 3.3: what a token issued with it may carry; '*' is any, and none unasked. */
+    /** RFC 6749 3.3: the scopes that a token issued with it may have; '*' allows any, and grants none by default. */
     scope: text('scope').notNull(),
     digest: bytea('digest').notNull(),
     createdAt: instant('created_at').notNull().default(now),

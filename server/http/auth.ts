@@ -124,7 +124,7 @@ const NO_OPERATOR_TOKEN = 'send an operator token, or a service credential: Auth
 const NOT_AN_OPERATOR_TOKEN = 'this is neither an operator token nor a service credential'
 const READ_ONLY_TOKEN = 'this operator token only reads; use one that may change things'
 
-/** These change nothing. They are POST because a token has no place in a URL. */
+/** These change nothing. They are POST because a token must not be in a URL. */
 const READ_BY_POST = new Set(['/admin/explain'])
 
 /** Returns the operator whose token the request has. Throws `invalid_token`. */

@@ -12,9 +12,9 @@ export const BODY_LIMIT = 16 * 1024
 export const BATCH_LIMIT = 1024 * 1024
 
 /**
- * The whole body. Throws PayloadTooLargeError at the first byte over the limit, `invalid_request` where it doesn't arrive
- * whole, and what `take` throws. Read from Node's request: Hono's `bodyLimit` and `c.req.text()` would make a web stream of
- * each body.
+ * Reads the whole body. Throws PayloadTooLargeError at the first byte over the limit, `invalid_request` if it doesn't
+ * arrive completely, and what `take` throws. Reads Node's request, because Hono's `bodyLimit` and `c.req.text()`
+ * would make a web stream of each body.
  */
 function readBytes(
   incoming: IncomingMessage,
@@ -43,7 +43,10 @@ function readBytes(
   })
 }
 
-/** Chunks of large bodies are read one by one. Otherwise Node reads up to 2 MiB of each connection in one turn of the event loop. */
+/**
+ * Reads chunks of large bodies one by one. Otherwise Node reads up to 2 MiB per connection in one turn of the event
+ * loop.
+ */
 const largeChunks = new OnePerTurn()
 
 function waitTurn(incoming: IncomingMessage) {
@@ -61,13 +64,13 @@ interface BodyBufferOptions {
 
 /** A body that is larger than this gets a buffer of BATCH_LIMIT at once (bytes). */
 const LARGE = 64 * 1024
-/** Such buffers, to be used again: without them large bodies cause a collection of garbage each. */
+/** Buffers for reuse: without them each large body causes a garbage collection. */
 const spare: Buffer[] = []
 const MAX_SPARE = 8
 
 /**
- * Grows by doubling: a client may send a body in a million chunks, and each would be an object of its own. A body that arrives in
- * one chunk, as most do, is neither copied nor counted: nothing is waited for while it is in memory.
+ * Grows by doubling: a client may send a body in a million chunks, and each would be a separate object. A body that
+ * arrives in one chunk, as most do, is neither copied nor counted, because it is processed without waiting.
  */
 class BodyBuffer {
   readonly #length: number

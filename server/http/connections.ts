@@ -6,13 +6,13 @@ import { OwnerCounts } from '../lib/owner-counts.ts'
 import { addressKey } from '../lib/rate-limiter.ts'
 import { MAX_UNREAD_BYTES, UnreadAnswers } from './unread-answers.ts'
 
-/** The most connections that a process holds. Each costs about 20 kB, and as much again as its request and answer have. */
+/** The most connections that a process holds. Each takes about 20 kB, plus the size of its request and answer. */
 export const MAX_CONNECTIONS = 5_000
-/** A connection whose client takes nothing of an answer for this long is closed (ms). */
+/** A connection whose client reads nothing of an answer for this long is closed (ms). */
 export const WRITE_TIMEOUT_MS = 30_000
 /**
- * Requests of a connection that may wait behind an unanswered one. Node reads 64 KiB at once, which hold 2,000 requests, and no
- * usual client or proxy sends a request before it has the answer to the last.
+ * Requests of a connection that may wait behind an unanswered one. Node reads 64 KiB at once, which can contain 2,000
+ * requests. Ordinary clients and proxies do not send a request before they have the last answer.
  */
 export const MAX_PIPELINED = 4
 /** Refused connections are logged at most once in this time (ms). */
@@ -30,9 +30,9 @@ export interface ConnectionsOptions {
 
 /** The requests of a connection. */
 interface Requests {
-  /** The response to the last one, until the system has taken it: it also holds the request's body. */
+  /** The response to the last one, until the system has accepted all of it: it also holds the request's body. */
   last: ServerResponse | undefined
-  /** How many came while another was unanswered, and are unanswered themselves. */
+  /** The number of unanswered requests that arrived while another was unanswered. */
   pipelined: number
 }
 
@@ -71,7 +71,8 @@ export class Connections {
   watch(server: Server) {
     server.on('connection', socket => this.#admit(socket))
     server.prependListener('request', ({ socket }, response) => this.#begin(socket, response))
-    // Node calls this for a connection without progress in either direction, and with it leaves idle ones to us too.
+    // Node calls this for a connection without progress in either direction. With this handler, we must also close
+    // idle ones.
     server.setTimeout(this.#writeTimeout, socket => this.#isBeingAnswered(socket) || socket.destroy())
   }
 
@@ -90,7 +91,7 @@ export class Connections {
     if (requests.pipelined > MAX_PIPELINED) socket.destroy()
   }
 
-  /** Called with each answer once it has been written, as far as the system has taken it. */
+  /** Called with each answer once it has been written; the system may not have accepted all of it yet. */
   ended(response: ServerResponse) {
     if (response.writableLength === 0) return this.#forget(response)
     this.#unread.add(response)
@@ -128,8 +129,8 @@ export class Connections {
   }
 
   /**
-   * Closes the oldest connection of the address that has most, so that no address can take the places of all others. Returns
-   * false unless that address will still have more of them than the newcomer's: then the newcomer is refused.
+   * Closes the oldest connection of the address with the most, so that no address can displace all others. Returns
+   * false unless that address will still have more than the newcomer's; the newcomer is then refused.
    */
   #makeRoom(newcomer: string): boolean {
     this.#noteRefusal()

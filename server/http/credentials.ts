@@ -32,7 +32,7 @@ export function clientCredential(
   return new ClientCredential(clientId, secret)
 }
 
-/** The id by which a client names itself without a secret, in the form or as Basic. Throws if these differ. */
+/** The id that a client without a secret sends in the form or as Basic. Throws if these differ. */
 export function publicClientId(
   authorization: string | undefined,
   form: Map<string, string>,
@@ -60,12 +60,12 @@ function clientIdOf({ clientId, parsed }: ClientCredential) {
   return parsed.prefix === 'assay_ak' ? customerNamedBy(parsed.id) : parsed.id
 }
 
-/** A credential that can't be read is a wrong one, not a missing one (RFC 6749 5.2). */
+/** An unreadable credential counts as wrong, not as missing (RFC 6749 5.2). */
 const MALFORMED = new ClientCredential(undefined, '')
 
 /**
- * A client sends the same header with every request, so what was read from it is kept. Whether it is valid is decided at each
- * request. A longer header is no client's.
+ * A client sends the same header with every request, so its parsed form is cached. Its validity is checked on each
+ * request. No client's header is longer.
  */
 const read = new LRUCache<string, ClientCredential>({ max: 1_000 })
 const MAX_KEPT_LENGTH = 512
@@ -97,7 +97,10 @@ function readCredential(authorization: string): ClientCredential | undefined {
   return new ClientCredential(percentDecoded(pair.slice(0, colon)), percentDecoded(pair.slice(colon + 1)))
 }
 
-/** Clients send both raw and form-urlencoded credentials (RFC 6749 2.3.1 asks for the second); ours hold no percent sign. */
+/**
+ * Clients send both raw and form-urlencoded credentials (RFC 6749 2.3.1 requires the second); ours contain no percent
+ * sign.
+ */
 function percentDecoded(text: string): string {
   try {
     return decodeURIComponent(text)

@@ -28,7 +28,7 @@ const SERVER_ERROR = new ApiError(
   'something went wrong here; the log has more under the request id',
 )
 
-/** Hono's `onError`: the one place that writes errors. It sends no word of an error that isn't ours. */
+/** Hono's `onError`: the one place that writes errors. It sends no text of an error that isn't ours. */
 export function writeError(thrown: unknown, c: AppContext): Response {
   const error = thrown instanceof ApiError ? thrown : SERVER_ERROR
   const { log, metrics } = c.get('services')
@@ -70,7 +70,10 @@ function errorHeaders(error: ApiError): Record<string, string> {
   return headers
 }
 
-/** RateLimit and RateLimit-Policy are those of draft-ietf-httpapi-ratelimit-headers-10: nothing is left until `t` seconds from now. */
+/**
+ * RateLimit and RateLimit-Policy are those of draft-ietf-httpapi-ratelimit-headers-10: the quota is used up for the
+ * next `t` seconds.
+ */
 function rateLimitHeaders({ retryAfter, quota }: RateLimitedError): Record<string, string> {
   const retry = { 'Retry-After': String(retryAfter) }
   if (!quota) return retry
@@ -82,7 +85,7 @@ function rateLimitHeaders({ retryAfter, quota }: RateLimitedError): Record<strin
   }
 }
 
-/** RFC 6749 5.2 wants the scheme that the client may use; RFC 6750 3 names what is wrong with a token. */
+/** RFC 6749 5.2 requires the scheme that the client may use; RFC 6750 3 requires the error of a token. */
 export function challenge(code?: ErrorCode, more = ''): string {
   if (code === 'invalid_client') return 'Basic realm="assay", charset="UTF-8"'
   return code === undefined || code === 'invalid_credentials'
@@ -92,7 +95,7 @@ export function challenge(code?: ErrorCode, more = ''): string {
 
 const NOTHING_HERE = 'there is nothing at this path; /openapi.yaml lists what there is'
 
-/** 405 with the allowed methods where the path is known, 404 elsewhere. */
+/** 405 with the allowed methods if the path is known, otherwise 404. */
 export function refuseUnrouted(c: AppContext, allowed: string[]): Response {
   if (allowed.length === 0) return refuse(c, new ApiError('not_found', NOTHING_HERE))
   const describe = c.req.method === 'OPTIONS' ? preflightRefused : methodRefused

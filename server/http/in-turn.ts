@@ -3,8 +3,8 @@ import { isOperator } from '../audit/actor.ts'
 import type { CustomerEnv } from './env.ts'
 
 /**
- * Runs a statement of its own for a customer or an operator, each of whom has one in turn. Acts that share statements have their
- * turns there (lib/batcher.ts), and what is limited per minute needs none. Throws RateLimitedError.
+ * Runs an unshared statement for a customer or an operator. Customers and operators take turns. Acts that share
+ * statements have their turns in lib/batcher.ts, and acts with a limit per minute need none. Throws RateLimitedError.
  */
 export function inTurn<Result>(
   c: Pick<Context<CustomerEnv>, 'get'>,

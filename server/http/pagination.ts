@@ -38,7 +38,7 @@ export function pageOf<Row extends { id: string | number; listed?: boolean; last
   return { page, nextCursor: last && encodeCursor(at(last), last.id) }
 }
 
-/** The position after the last row of a page that is in the order of a text, and of customers' ids within it. */
+/** The position after the last row of a page that is sorted by a text, and then by customer id. */
 const encodeTextCursor = (text: string, id: string) => Buffer.from(`${id} ${text}`).toString('base64url')
 
 export function decodeTextCursor(cursor: string | undefined): { text: string; id: string } | undefined {
@@ -49,7 +49,7 @@ export function decodeTextCursor(cursor: string | undefined): { text: string; id
   return { text, id }
 }
 
-/** As `pageOf`, of rows that say by which text they are ordered. */
+/** Like `pageOf`, for rows that contain the text by which they are sorted. */
 export function textPageOf<Row extends { id: string; key: string }>(rows: Row[], limit: number) {
   const page = rows.slice(0, limit)
   const last = page.at(-1)

@@ -62,7 +62,7 @@ export function present<Members extends object>(
   ) as never
 }
 
-/** `:id` of the path. No id of ours has other characters, so any other is 404 without a look-up. */
+/** `:id` of the path. No id of ours has other characters, so any other text is 404 without a lookup. */
 export function idParam(c: AppContext): string {
   const id = c.req.param('id') ?? ''
   if (!/^[a-z2-7]{24,32}$/.test(id)) throw new ApiError('not_found', 'nothing has this id')

@@ -5,7 +5,7 @@ import type { Log } from '../lib/logger.ts'
 import type { Metrics } from '../lib/metrics.ts'
 import { requestIdFrom } from './request-id.ts'
 
-/** Anybody can send such requests as fast as the network is, so a line stands for all of this time (ms). */
+/** Anyone can send such requests at network speed, so one line covers all requests in this time (ms). */
 const LOG_INTERVAL_MS = 1_000
 
 /** Node's statuses for unreadable requests, by error code. Any other code is 400. */
@@ -21,7 +21,7 @@ export interface RefusalsOptions {
   metrics: Pick<Metrics, 'refused'>
 }
 
-/** Answers requests that no route may see, counts each of them, and logs one each second. */
+/** Answers requests that reach no route, counts each of them, and logs one per second. */
 export class Refusals {
   readonly #options: RefusalsOptions
   #loggedAt = Number.NEGATIVE_INFINITY

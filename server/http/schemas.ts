@@ -20,7 +20,7 @@ const scope = z
   .transform(text => distinct(text.split(' ')).join(' '))
   .optional()
 
-/** The scopes that a request asks for. Throws `invalid_scope` where they are malformed (RFC 6749 5.2). */
+/** The requested scopes. Throws `invalid_scope` if they are malformed (RFC 6749 5.2). */
 export const parseScope = (text: string | undefined): string | undefined =>
   check(scope, text, 'invalid_scope')
 
@@ -30,7 +30,7 @@ export const subject = z
   .max(255)
   .refine(noControls, 'up to 255 characters without control characters')
 
-/** A list whose length is checked before its elements: zod would make an issue for every wrong one. */
+/** A list whose length is checked before its elements: zod would create an issue for every wrong element. */
 export const listOf = <Element extends z.ZodType>(
   element: Element,
   { min = 0, max }: { min?: number; max: number },

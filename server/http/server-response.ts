@@ -1,6 +1,6 @@
 import { type IncomingMessage, type OutgoingHttpHeaders, ServerResponse } from 'node:http'
 
-/** Answers written together at most, so that the first does not wait long for the last. */
+/** The most answers that are written together, so that the first does not wait long for the last. */
 const MAX_CORKED = 32
 
 const ended: (() => void)[] = []
@@ -13,7 +13,7 @@ export interface ResponseOptions {
   draining(): boolean
   /** A header that Node refuses to write is a bug of a route. */
   onInvalidHeader(error: unknown): void
-  /** Called with each answer once it has been written, as far as the system has taken it. */
+  /** Called with each answer once it has been written; the system may not have accepted all of it yet. */
   onEnded(response: ServerResponse): void
 }
 

@@ -2,8 +2,9 @@ import type { IncomingMessage } from 'node:http'
 import type { AppContext, AppEnv } from './env.ts'
 
 /**
- * A request's target as it was written: nothing is decoded and no `..` is resolved, because `/verify/../healthz` is what a
- * client sent through a proxy, and must not become `/healthz`. A target may be a whole URL (RFC 9112 3.2.2).
+ * A request's target as received: nothing is decoded and no `..` is resolved, because a client may send
+ * `/verify/../healthz` through a proxy, which must not become `/healthz`. A target may be a whole URL (RFC 9112
+ * 3.2.2).
  */
 export function pathOf(target: string): string {
   const path = withoutOrigin(target)
@@ -20,7 +21,7 @@ export function queryOf(target: string): string {
 const withoutOrigin = (target: string) =>
   target.startsWith('/') ? target : target.replace(/^https?:\/\/[^/?#]*/i, '')
 
-/** Node's request, with its target and host once the adapter is given others. */
+/** Node's request, with its original target and host if they were replaced for the adapter. */
 export type Incoming = IncomingMessage & { originalUrl?: string; originalHost?: string | undefined }
 
 /** Hono's `getPath`. Without a socket, under `app.request()`, the target is the URL of the Request. */
@@ -33,9 +34,9 @@ const targetOf = (request: Request, incoming: Incoming | undefined) =>
   incoming === undefined ? request.url : (incoming.originalUrl ?? incoming.url ?? '')
 
 /**
- * @hono/node-server makes a URL of the target and the Host header, and refuses what it can't: a backslash, `OPTIONS *`, a
- * strange Host. Such a request would get neither a request id nor a log line. It is therefore given a target and a host that
- * it accepts, and `getPath` reads the original.
+ * @hono/node-server builds a URL from the target and the Host header, and refuses the request if that fails: for a
+ * backslash, `OPTIONS *`, or a strange Host. Such a request would get neither a request id nor a log line. The
+ * adapter therefore gets a target and a host that it accepts, and `getPath` reads the original.
  */
 export function keepOriginalTarget(incoming: Incoming) {
   incoming.originalUrl = incoming.url ?? ''

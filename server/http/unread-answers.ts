@@ -5,8 +5,8 @@ import type { Log } from '../lib/logger.ts'
 import { addressKey } from '../lib/rate-limiter.ts'
 
 /**
- * Bytes of answers that their clients have not taken, in all. An answer has up to 300 kB, or more from /docs, and a client may
- * leave it for WRITE_TIMEOUT_MS: without a limit, the connections of one account could hold gigabytes.
+ * The most bytes of answers that clients have not read. An answer has up to 300 kB, or more from /docs, and a client
+ * may leave it unread for WRITE_TIMEOUT_MS: without a limit, the connections of one account could hold gigabytes.
  */
 export const MAX_UNREAD_BYTES = 64 * 1024 * 1024
 /** Closed connections are logged at most once in this time (ms). */
@@ -23,7 +23,10 @@ interface Unread {
   bytes: number
 }
 
-/** Counts the answers that the system has not taken from this process, and closes connections when these are too many. */
+/**
+ * Counts the bytes of answers that the system has not accepted from this process, and closes connections above a
+ * limit.
+ */
 export class UnreadAnswers {
   readonly #clock: Clock
   readonly #log: Log
@@ -40,7 +43,9 @@ export class UnreadAnswers {
     this.#max = max
   }
 
-  /** Called with an answer that has ended, and of which the system has not taken everything. All of it counts until it has. */
+  /**
+   * Called with an answer that has ended and that the system has not fully accepted. It counts until the system has.
+   */
   add(response: ServerResponse) {
     const { socket } = response.req
     if (socket.destroyed) return
@@ -56,7 +61,7 @@ export class UnreadAnswers {
     if (known) return known
     const unread = { address: addressKey(socket.remoteAddress), bytes: 0 }
     this.#bySocket.set(socket, unread)
-    // An answer behind another on its connection does not close with it.
+    // A pipelined answer behind another one gets no `close` event when the connection closes.
     socket.once('close', () => this.#remove(socket))
     return unread
   }
@@ -71,7 +76,7 @@ export class UnreadAnswers {
     this.#bySocket.delete(socket)
   }
 
-  /** Frees a quarter of the memory at once, so that the search for who has most is rare. */
+  /** Frees a quarter of the memory at once, so that searching for the address with the most bytes is rare. */
   #makeRoom() {
     while (this.#bytes > 0.75 * this.#max) this.#closeSome(this.#addressOfMost())
     this.#noteClosed()

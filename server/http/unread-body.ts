@@ -3,21 +3,22 @@ import { Paced } from '../lib/paced.ts'
 
 /** The most bytes that are read from an unread body, which is more than the largest body has. */
 const MAX_DISCARDED_BYTES = 1024 * 1024
-/** A chunk of one body is taken at each interval (ms): 16 MB a second of all bodies together. */
+/** One chunk of one body is read per interval (ms): 16 MB a second for all bodies together. */
 const INTERVAL_MS = 4
 /** The time for the sender of a body to send the rest and read the answer before its connection is closed (ms). */
 const LINGER_MS = 2_000
-/** Bodies that are discarded at a time. Each has up to two chunks of 64 KiB in memory. */
+/** The most bodies that are discarded at the same time. Each has up to two chunks of 64 KiB in memory. */
 const MAX_AT_ONCE = 256
 
 /**
- * Once a request is answered, discards the rest of its body, so that a client that sends all of it before it reads anything gets
- * its answer, and the connection can be used again. The bodies take turns: otherwise a client that is refused could make the server
- * read hundreds of megabytes a second. The adapter's own clean-up (`autoCleanupIncoming`) would read 64 MiB of each.
+ * Once a request is answered, discards the rest of its body, so that a client that sends the whole body before it
+ * reads gets its answer, and the connection can be reused. The bodies take turns: otherwise a refused client could
+ * make the server read hundreds of megabytes a second. The adapter's own clean-up (`autoCleanupIncoming`) would read
+ * 64 MiB of each.
  */
 export class UnreadBodies {
   readonly #chunks = new Paced(INTERVAL_MS)
-  /** All, the oldest first, with the timer that cuts the connection. */
+  /** All bodies, the oldest first, with the timer that closes the connection. */
   readonly #cuts = new Map<IncomingMessage, NodeJS.Timeout>()
 
   /** Called with each request before it is answered. */

@@ -90,7 +90,7 @@ export function toRefreshClaims(claims: Record<string, unknown>): RefreshClaims 
 /** `now` is in milliseconds, by the database's clock. `exp` is exclusive (RFC 7519 4.1.4). */
 export const isExpired = ({ exp }: { exp: number }, now: number) => now >= exp * 1000
 
-/** Whether an access token was issued later than a clock elsewhere may be ahead of `now` (milliseconds). */
+/** Whether an access token's iat is further ahead of `now` (milliseconds) than another issuer's clock may be. */
 export const isNotYetValid = ({ iat }: { iat: number }, now: number) =>
   iat * 1000 > now + CLOCK_SKEW_SECONDS * 1000
 

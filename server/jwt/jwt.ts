@@ -125,7 +125,7 @@ function mac(signingInput: string, alg: HmacAlgorithm, secret: Uint8Array): stri
   return createHmac(hash, secret).update(signingInput).digest('base64url')
 }
 
-/** The one segment that a header is written as. */
+/** The canonical segment of a header. */
 export function encode(value: object): string {
   return Buffer.from(JSON.stringify(value)).toString('base64url')
 }

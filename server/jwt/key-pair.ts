@@ -12,17 +12,17 @@ import { LRUCache } from 'lru-cache'
 import type { AsymmetricAlgorithm } from './algorithms.ts'
 import type { CompactJws, ProtectedHeader } from './jwt.ts'
 
-/** Asymmetric keys, as JWKs (RFC 7517), and what jose does with them. */
+/** Asymmetric keys as JWKs (RFC 7517), and their operations by jose. */
 
 /** Characters of a signature: of 64 bytes, or for RS256 of as many as the modulus has. */
 const SIGNATURE_LENGTH: Record<AsymmetricAlgorithm, number> = { EdDSA: 86, ES256: 86, RS256: 342 }
 
-/** The members of a public key that a thumbprint counts (RFC 7638 3.2, RFC 8037 2), which are all that it has. */
+/** The members of a public key that a thumbprint includes (RFC 7638 3.2, RFC 8037 2); it has no others. */
 const PUBLIC = ['crv', 'e', 'kty', 'n', 'x', 'y'] as const
 
 /**
- * Pairs whose keys stay imported. An imported pair takes 6 to 20 kB, and to import a key again takes about as long as a
- * signature does.
+ * Pairs whose keys stay imported. An imported pair takes 6 to 20 kB, and importing a key again takes about as long as
+ * a signature.
  */
 const MAX_IMPORTED = 10_000
 
@@ -56,7 +56,7 @@ export class KeyPair {
   readonly alg: AsymmetricAlgorithm
   /** The public JWK as JSON. Equal texts are equal keys. */
   readonly publicJwk: string
-  /** Undefined where only the public half is kept. */
+  /** Undefined if only the public half is kept. */
   readonly #privateJwk: Uint8Array | undefined
   #verifying: Promise<CryptoKey> | undefined
   #signing: Promise<CryptoKey> | undefined
@@ -74,7 +74,7 @@ export class KeyPair {
     return this.#privateJwk !== undefined
   }
 
-  /** The public JWK as JSON, with what a JWKS says of a key. */
+  /** The public JWK as JSON, with the members that a JWKS adds. */
   publicJwkWith({ kid }: { kid: string }): string {
     return `${this.publicJwk.slice(0, -1)},${JSON.stringify({ kid, alg: this.alg, use: 'sig' }).slice(1)}`
   }
@@ -88,7 +88,7 @@ export class KeyPair {
       .sign(await this.#signing)
   }
 
-  /** Whether the signature can be one of this key, by its length. */
+  /** Whether the signature has the length of this key's signatures. */
   hasLength({ signature }: CompactJws): boolean {
     return signature.length === SIGNATURE_LENGTH[this.alg]
   }

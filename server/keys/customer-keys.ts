@@ -34,7 +34,7 @@ export interface HmacKey extends AnyKey {
 export interface AsymmetricKey extends AnyKey {
   readonly alg: AsymmetricAlgorithm
   readonly pair: KeyPair
-  /** The public JWK: what it has verified stays verified, however often its record is read. */
+  /** The public JWK: verified tokens stay verified, however often the record is reloaded. */
   readonly identity: string
   /** Published, and signs nothing yet. */
   readonly isNext: boolean

@@ -31,8 +31,8 @@ type Version = Pick<KeyName, 'use' | 'version'>
 export const firstCursor = (): ScanCursor => ({ customerId: randomId(10), version: 0 })
 
 /**
- * Retires the keys of all customers that have outlived their tokens and sessions, one batch per call. Returns where the next
- * call continues.
+ * Retires the keys of all customers that have outlived their tokens and sessions, one batch per call. Returns the
+ * position where the next call continues.
  */
 export async function retireOutlivedKeys({ db, config }: Services, cursor: ScanCursor): Promise<ScanCursor> {
   await retireAccessKeys(db, { ...MAINTENANCE, limit: BATCH_ROWS })

@@ -1,6 +1,6 @@
 /**
- * Every error code that we send, with its HTTP status. The codes are those of RFC 6749 5.2, RFC 6750 3.1 and
- * RFC 8707 2 where one fits; the rest are ours. This file imports nothing, so that every layer can throw these errors.
+ * Every error code that we send, with its HTTP status. They are codes of RFC 6749 5.2, RFC 6750 3.1 and RFC 8707 2 if
+ * one fits; the rest are ours. This file imports nothing, so that every layer can throw these errors.
  */
 export const STATUS = {
   invalid_request: 400,

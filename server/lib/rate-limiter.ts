@@ -31,7 +31,7 @@ const LIMITS = {
   retire: { points: 60, duration: 600 },
   /** Revocations of a subject by a customer. Each is in every replica's memory until the customer's tokens have expired. */
   subject: { points: 600, duration: 60 },
-  /** The same, per address, for all its customers together: anybody can have many where signup is open. */
+  /** The same, per address, for all its customers together: anyone can have many if signup is open. */
   subjectOfAddress: { points: 1200, duration: 60 },
   /** Per service, for all its customers together. The limits of each customer apply as well. */
   subjectOfService: { points: 6000, duration: 60 },

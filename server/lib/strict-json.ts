@@ -136,9 +136,9 @@ function endOfString(text: string, start: number): number {
 }
 
 /**
- * Whether the number is a double, in the shortest spelling or with the 17 digits that some encoders write (0.1 is both `0.1` and
- * `0.10000000000000001`), so that reading it loses nothing. Integers without an exponent end at 2^53 - 1: beyond, neighbours share a double
- * (RFC 7493 2.2).
+ * Whether the number is a double, in the shortest spelling or with the 17 digits that some encoders write (0.1 is
+ * both `0.1` and `0.10000000000000001`), so that reading it loses nothing. Integers without an exponent are limited
+ * to 2^53 - 1: beyond it, neighbours share a double (RFC 7493 2.2).
  */
 function isExact(number: string): boolean {
   if (number.length > MAX_NUMBER_LENGTH) return false

@@ -105,7 +105,7 @@ export class ChangeFeed {
     return this.#timeline
   }
 
-  /** Increases with every full reload, also after a restart of the database server. Anything read in an earlier era is outdated. */
+  /** Increases with every full reload, also after a database restart. Anything read in an earlier era is outdated. */
   get era() {
     return this.#era
   }

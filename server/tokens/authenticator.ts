@@ -22,7 +22,7 @@ export function macClaims(
   return parseClaims(token.claims) ?? 'claims_malformed'
 }
 
-/** As `macClaims`, where an asymmetric key has signed. */
+/** Like `macClaims`, for an asymmetric key. */
 function provenClaims(text: string, token: CompactJws, key: AsymmetricKey, proofs: Proofs | undefined) {
   if (!key.pair.hasLength(token)) return 'signature_wrong'
   const isValid = proofs?.of(text, key)

@@ -59,8 +59,8 @@ export interface SessionsOptions {
 const CONCURRENCY = 2
 
 /**
- * Refreshes, confirms and lists sessions. Whether a refresh token is rotated, answered again or found reused is decided by the
- * statement in db/queries/refresh.ts. Sessions start in issuer.ts and are ended in revoker.ts.
+ * Refreshes, confirms and lists sessions. The statement in db/queries/refresh.ts decides whether a refresh token is
+ * rotated, replayed or reused. Sessions start in issuer.ts and end in revoker.ts.
  */
 export class Sessions {
   readonly #options: SessionsOptions
@@ -81,8 +81,8 @@ export class Sessions {
   }
 
   /**
-   * Throws `invalid_grant`, `invalid_scope`, `invalid_target`, RateLimitedError or Unavailable. The scope and the audience narrow this access
-   * token only.
+   * Throws `invalid_grant`, `invalid_scope`, `invalid_target`, RateLimitedError or Unavailable. The scope and the
+   * audience narrow only this access token.
    */
   async refresh(
     { claims, keyVersion, authenticated }: PresentedToken,

@@ -19,7 +19,7 @@ const MAX_WAITING_OF_ONE = 32
 export class Signatures {
   readonly #limit = new ConcurrencyLimit(ABREAST, MAX_WAITING, MAX_WAITING_OF_ONE)
 
-  /** Whether the key signed the token. Throws Unavailable where too many wait. */
+  /** Whether the key signed the token. Throws Unavailable if too many wait. */
   async verify(text: string, key: AsymmetricKey): Promise<boolean> {
     const token = split(text)!
     if (!key.pair.hasLength(token)) return false

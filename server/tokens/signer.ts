@@ -38,8 +38,9 @@ export class TokenSigner {
   }
 
   /**
-   * Signs a refresh token. It is derived only from what a refresh that keeps its token leaves alone in the session's row, so
-   * that it is always the same. Its exp is the session's absolute end: the idle end moves, and the row has it.
+   * Signs a refresh token. It is derived only from values in the session's row that a refresh leaves unchanged if it
+   * keeps the token, so that the token is always the same. Its exp is the session's absolute end: the idle end moves,
+   * and the row has it.
    */
   async signRefresh(customerId: string, session: RefreshableSession): Promise<string> {
     const key = await this.#options.keys.signingKey(customerId, 'refresh', session.keyVersion)

@@ -105,8 +105,8 @@ export class TokenVerifier {
   }
 
   /**
-   * Like `verifyAccessSync`, for the tokens of one request, of which there is at least one. The first valid one counts. Valid ones
-   * of different subjects are refused, because it is not known who sent the request.
+   * Like `verifyAccessSync`, for the tokens of one request, at least one. The first valid one counts. Valid tokens of
+   * different subjects are refused, because the sender is then unknown.
    */
   verifyRequestSync(texts: readonly string[], proofs?: Proofs): RequestVerdict | Waiting {
     if (texts.length === 1) return this.verifyAccessSync(texts[0]!, proofs)

@@ -14,7 +14,7 @@ import { transactions } from './transactions.ts'
 import { commits, disk } from './writes.ts'
 
 const MIN_SERVER_VERSION = 150_000
-/** One process has ten for calls, one for the poll and one for notifications. */
+/** The connections of one process: ten for calls, one for the poll and one for notifications. */
 const CONNECTIONS_PER_REPLICA = 12
 
 /** Checks the connection to the database and its content, without a server. Never throws: a failed check is a finding. */
@@ -48,7 +48,7 @@ export async function database(config: Config, url: string, report: Report) {
   }
 }
 
-/** An error as a finding: what failed, without a word of the statement or the URL, and what to do. */
+/** An error as a finding: what failed, without any text of the statement or the URL, and how to fix it. */
 function asFinding(error: unknown): CheckResult {
   if (error instanceof SchemaError) return wrong(`the schema assay ${error.found}`, WHOLE)
   try {

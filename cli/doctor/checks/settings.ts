@@ -65,7 +65,7 @@ function readMode(path: string): number | undefined {
   try {
     return statSync(path).mode & 0o777
   } catch {
-    return undefined // Missing: the check of the settings reports it, or nothing has been started yet.
+    return undefined // The file is missing: the settings check reports it, or nothing has been started yet.
   }
 }
 

@@ -22,7 +22,10 @@ export async function disk(db: Database): Promise<CheckResult> {
 
 const isOutOfSpace = (error: unknown) => error instanceof Unavailable && error.detail === 'database: 53100'
 
-/** A transaction that changes no row and is committed as every other: it waits for the same disk and the same standbys. */
+/**
+ * A transaction that changes no row and is committed as every other: its commit waits for the same disk and the same
+ * standbys.
+ */
 const COMMIT = `select pg_logical_emit_message(true, 'assay', 'doctor')`
 
 export async function commits(db: Database): Promise<CheckResult> {
@@ -47,7 +50,7 @@ async function findWaits(db: Database) {
   return row!
 }
 
-/** Ends the commit that was tried: its backend would wait for the standby although its caller has gone. */
+/** Ends the attempted commit: its backend would keep waiting for the standby although the caller has left. */
 const cancelCommit = (db: Database) =>
   db.query(
     `select pg_cancel_backend(pid) from pg_stat_activity
