@@ -439,7 +439,7 @@ describe('a server with a fault', () => {
       'try again',
     ],
     [
-      'has had too many tries',
+      'has had too many attempts',
       problem(429, 'too_many_requests', 'too many tries; try again in 3 s'),
       75,
       'try again in 3 s',

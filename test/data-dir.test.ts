@@ -190,7 +190,7 @@ describe('H52: the embedded database is opened once', () => {
   test.each([
     ['another process has its pid now', () => process.ppid, 'another time'],
     ['we have its pid now, as pid 1 of a container', () => process.pid, 'another time'],
-    ['we have its pid, and when it started is not known', () => process.pid, ''],
+    ['we have its pid, and its start time is unknown', () => process.pid, ''],
   ])('a lock is stale when %s', (_, pid, startedAt) => {
     writeLock(path, { pid: pid(), startedAt, id: randomUUID() })
     openDataDir(path).release()

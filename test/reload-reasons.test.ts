@@ -18,12 +18,8 @@ test.each([
   ['a promoted server with new changes', { timeline: timelineOf(71, 4, 2), seq: 50 }, 'timeline'],
   ['a promoted server that lacks a change', { timeline: timelineOf(71, 4, 2), seq: 39 }, 'commits_lost'],
   ['a server that was set back', { seq: 39 }, 'commits_lost'],
-  ['a server that was started again', { timeline: timelineOf(71, 3, 2) }, 'restart'],
-  [
-    'a server that was started again and lacks changes',
-    { timeline: timelineOf(71, 3, 2), seq: 39 },
-    'commits_lost',
-  ],
+  ['a restarted server', { timeline: timelineOf(71, 3, 2) }, 'restart'],
+  ['a restarted server that lacks changes', { timeline: timelineOf(71, 3, 2), seq: 39 }, 'commits_lost'],
   ['another database', { timeline: timelineOf(72, 3) }, 'database'],
   ['another database that lacks changes', { timeline: timelineOf(72, 1), seq: 0 }, 'commits_lost'],
   ['a clock that was set back by less than 30 s', { now: NOW - 70_000 }, undefined],
@@ -41,9 +37,9 @@ test.each<[string, ReloadReason, RevocationRow[], boolean]>([
   ['another change', 'timeline', [row(39, 'x'), row(40, 'new')], true],
   ['another change and later ones', 'timeline', [row(40, 'new'), row(41, 'y')], true],
   ['another change after a restart', 'restart', [row(40, 'new')], true],
-  ['no change, which maintenance deleted', 'timeline', [row(39, 'x'), row(41, 'y')], false],
+  ['no change, because maintenance deleted it,', 'timeline', [row(39, 'x'), row(41, 'y')], false],
   ['a change of another database', 'database', [row(40, 'new')], false],
-  ['a change after a loss that was told', 'commits_lost', [row(40, 'new')], false],
+  ['a change after a loss that was already logged', 'commits_lost', [row(40, 'new')], false],
 ])('the reload reason if %s has the last number that the replica knew', (_, reason, rows, isLoss) => {
   const lines: string[] = []
   const last = new LastChange(createLog('warn', { write: line => void lines.push(line) }))

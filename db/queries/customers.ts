@@ -175,7 +175,10 @@ const policyDetail = sql`json_strip_nulls(json_build_object('scopes', ${param('s
   'refresh_policy', ${param('refreshPolicy')}::text, 'key_max_age', ${param('keyMaxAge')}::int,
   'tokens_per_minute', ${param('tokensPerMinute')}::int, 'signing_alg', ${param('signingAlg')}::text))::text`
 
-/** Replaces the whole policy; replicas read the customer's record again, which has its quota. No row: no such customer, or another revision. */
+/**
+ * Replaces the whole policy; replicas reload the customer's record, which contains its quota. No row: no such
+ * customer, or another revision.
+ */
 export const updatePolicy = prepared('updatePolicy')<Change & Policy, { seq: number }>(sql`
   with ${changeParts('customer.policy_set', newPolicy, sql`true`, policyDetail)},
   ${publishParts('customer', 'changed', ['audited'])}

@@ -113,9 +113,9 @@ test.each([
   ['of 7 characters', { new_password: 'seven77' }, /^new_password: at least 8/],
   ['of 257 bytes', { new_password: 'x'.repeat(257) }, /^new_password/],
   ['that is missing', { new_password: undefined }, /^new_password/],
-  ['beside a present one that is missing', { password: undefined }, /^password/],
-  ['beside a present one of 258 bytes', { password: 'é'.repeat(129) }, /^password/],
-  ['beside a member that is not known', { email: 'a@example.com' }, /only these may stand/],
+  ['without the current one', { password: undefined }, /^password/],
+  ['with a current one of 258 bytes', { password: 'é'.repeat(129) }, /^password/],
+  ['with an unknown member', { email: 'a@example.com' }, /only these may stand/],
 ])('a new password %s is refused', async (_, wrong, detail) => {
   const customer = await assay.signUp()
   const body = { password: customer.password, new_password: NEW, ...wrong }

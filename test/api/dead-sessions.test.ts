@@ -29,7 +29,7 @@ const ENDS: Record<
     assay.postJson('/api/subjects/revoke', { subject: 'user-1' }, bearer(apiKey)),
   'whose customer was revoked': (assay, { id }) =>
     assay.postJson(`/admin/customers/${id}/revoke`, {}, bearer(ADMIN_TOKEN)),
-  'that ended with everyone’s': assay =>
+  'that ended when everyone was revoked': assay =>
     assay.postJson('/admin/revoke', { everyone: true }, bearer(ADMIN_TOKEN)),
 }
 

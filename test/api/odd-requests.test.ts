@@ -27,7 +27,7 @@ const ODD: Record<string, [request: string, status: number, route: string]> = {
   'an encoded path': ['GET /%68ealthz HTTP/1.1\r\nHost: a', 404, 'none'],
   'a whole URL': ['GET http://a.example/healthz HTTP/1.1\r\nHost: a', 200, '/healthz'],
   'a whole URL with an odd host': ['GET http://[/healthz HTTP/1.1\r\nHost: a', 200, '/healthz'],
-  'a method of its own': ['PURGE /healthz HTTP/1.1\r\nHost: a', 405, 'none'],
+  'an unknown method': ['PURGE /healthz HTTP/1.1\r\nHost: a', 405, 'none'],
 }
 
 test.each(Object.entries(ODD))(

@@ -90,26 +90,21 @@ test('a database that was served elsewhere before is reported, with the steps fo
 const key = () => `m1:${randomBytes(32).toString('base64')}`
 
 const PLANTED: Record<string, [settings: () => Settings, check: string, found: RegExp, remedy: RegExp]> = {
-  'a setting that is malformed': [() => ({ PORT: 'x' }), 'settings', /^PORT must be/, /PORT/],
-  'a setting that is misspelt': [
+  'a malformed setting': [() => ({ PORT: 'x' }), 'settings', /^PORT must be/, /PORT/],
+  'a misspelt setting': [
     () => ({ ACESS_TOKEN_TTL: '1m' }),
     'settings',
     /^ACESS_TOKEN_TTL is not a setting and is ignored; did you mean ACCESS_TOKEN_TTL/,
     /rename/,
   ],
-  'a secret that is missing': [
-    () => ({ ADMIN_TOKEN: '' }),
-    'settings',
-    /^ADMIN_TOKEN is missing/,
-    /ADMIN_TOKEN/,
-  ],
-  'a file of a secret that is not there': [
+  'a missing secret': [() => ({ ADMIN_TOKEN: '' }), 'settings', /^ADMIN_TOKEN is missing/, /ADMIN_TOKEN/],
+  'a missing secret file': [
     () => ({ ADMIN_TOKEN: '', ADMIN_TOKEN_FILE: join(folder, 'none') }),
     'settings',
     /can't read/,
     /ADMIN_TOKEN_FILE/,
   ],
-  'a file of a secret that others can read': [
+  'a secret file that others can read': [
     () => {
       const file = join(folder, 'token')
       writeFileSync(file, good.ADMIN_TOKEN!)
@@ -121,13 +116,13 @@ const PLANTED: Record<string, [settings: () => Settings, check: string, found: R
     /chmod 600/,
   ],
   'an issuer without TLS': [() => ({ ISSUER: 'http://auth.example.com' }), 'issuer', /not https/, /TLS/],
-  'a database that is not there': [
+  'a database that is not running': [
     () => ({ DATABASE_URL: 'postgres://postgres@127.0.0.1:1/x' }),
     'database',
     /nothing listens/,
     /DATABASE_URL/,
   ],
-  'a direct way to another database': [
+  'a DIRECT_DATABASE_URL of another database': [
     () => ({ DIRECT_DATABASE_URL: other.url }),
     'database',
     /another database/,
@@ -139,31 +134,26 @@ const PLANTED: Record<string, [settings: () => Settings, check: string, found: R
     /none yet/,
     /assay migrate/,
   ],
-  'a master key that is another': [
-    () => ({ MASTER_KEYS: key() }),
-    'master keys',
-    /^m1: another key/,
-    /MASTER_KEYS/,
-  ],
-  'a master key that is missing': [
+  'a wrong master key': [() => ({ MASTER_KEYS: key() }), 'master keys', /^m1: another key/, /MASTER_KEYS/],
+  'a missing master key': [
     () => ({ MASTER_KEYS: key().replace('m1', 'm2') }),
     'master keys',
     /sealed under m1/,
     /behind the first/,
   ],
-  'a Redis that is not there': [
+  'a Redis that is not running': [
     () => ({ REDIS_URL: 'redis://127.0.0.1:1' }),
     'redis',
     /can not be used/,
     /REDIS_URL/,
   ],
-  'a server that is not there': [
+  'a server that is not running': [
     () => ({ ASSAY_URL: 'http://127.0.0.1:1' }),
     'round trip',
     /can't be reached/,
     /start/,
   ],
-  'an issuer that is not the server’s': [
+  'another issuer than the server’s': [
     () => ({ ISSUER: 'https://other.example.com' }),
     'round trip',
     /iss https:\/\/auth/,

@@ -208,7 +208,7 @@ describe('a server that is not Postgres ends the call, at once and with a named 
   test.each<[string, Buffer, string]>([
     ['a web server', Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'), 'NOT_POSTGRES'],
     ['an endless message', Buffer.from([82, 255, 255, 255, 255, 0]), 'NOT_POSTGRES'],
-    ['a way to log in that the driver does not know', login(7), 'UNKNOWN_LOGIN'],
+    ['a login method that the driver does not know', login(7), 'UNKNOWN_LOGIN'],
     ['a SCRAM challenge without its parts', login(11, 'nonsense'), 'NOT_POSTGRES'],
     ['one that would take years to answer', login(11, 'r=a,s=b,i=4294967295'), 'NOT_POSTGRES'],
     ['a login cut short', message('R', Buffer.from([0])), 'UNKNOWN_LOGIN'],

@@ -95,7 +95,7 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
     'delete from assay.migrations',
     /has api_keys, .* and no record of a migration:/,
   ],
-  'a part of the record of migrations is missing': [
+  'part of the record of migrations is missing': [
     'delete from assay.migrations where id > 1',
     /is not as its migrations leave it \(SQLSTATE 42P07\):/,
   ],

@@ -212,7 +212,7 @@ describe('this version and the next, on one database', () => {
       ask(at, '/revoke', { form: { token: tokens.access_token }, token }),
     'a session that is ended': (at, { tokens, apiKey: token }) =>
       ask(at, `/api/sessions/${tokens.session_id}`, { token, method: 'DELETE' }),
-    'a subject whose all is revoked': (at, { apiKey: token }) =>
+    'a subject that is revoked': (at, { apiKey: token }) =>
       ask(at, '/api/subjects/revoke', { json: { subject: 'user-1' }, token }),
     'a secret that is rotated at once': (at, { account: token }) =>
       ask(at, '/api/secrets/rotate', { json: { use: 'access', now: true }, token }),

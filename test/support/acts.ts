@@ -386,7 +386,7 @@ export const ACTS: Act[] = [
     ends: ({ customer }) => customer.accessToken,
   },
   {
-    name: 'changing the password with a wrong present one',
+    name: 'changing the password with a wrong current one',
     run: stage =>
       send(stage, 'POST', '/api/auth/password', {
         json: { password: 'a wrong password', new_password: 'another password' },

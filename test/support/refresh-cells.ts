@@ -24,12 +24,12 @@ export const COLUMNS: Column[] = [
 export type Outcome = 'rotate' | 'renew' | 'replay' | 'late' | 'adopt' | 'keep' | 'reuse' | 'ended'
 
 export const SAID: Record<Outcome, string> = {
-  rotate: 'gives a new one',
-  renew: 'stays the one to use',
-  replay: 'gives the same successor again',
-  late: 'gives the same successor again, which is audited as late',
-  adopt: 'is believed, and audited as critical',
-  keep: 'is believed, audited as critical, and stays the one to use',
+  rotate: 'returns a new one',
+  renew: 'remains the current one',
+  replay: 'returns the same successor again',
+  late: 'returns the same successor again, which is audited as late',
+  adopt: 'is accepted, and audited as critical',
+  keep: 'is accepted, audited as critical, and remains the current one',
   reuse: 'ends the session',
   ended: 'is refused, and nothing changes',
 }
@@ -90,7 +90,7 @@ const HOUR = 3_600_000
 const IDLE = 30 * 24 * HOUR
 
 export interface Cell {
-  /** The subject of the test's sentence. */
+  /** The beginning of the test's name. */
   presented: string
   /** How many rotations old the token is; 0 is the newest. */
   back: number
@@ -113,19 +113,19 @@ const granted: Cell[] = [
     outcomes: ['rotate'],
   },
   {
-    presented: 'the current token, in use and idle for all but its last minute,',
+    presented: 'the current token, in use and idle until its last minute,',
     back: 0,
     arrange: async s => [await s.refresh(2), await s.use(), await s.wait(IDLE - 60_000)],
     outcomes: ['rotate'],
   },
   {
-    presented: 'a token one ahead of a database that went back',
+    presented: 'a token one generation ahead of a database that was set back',
     back: 0,
     arrange: async s => [await s.refresh(3), await s.plant('gen = gen - 1')],
     outcomes: ['adopt'],
   },
   {
-    presented: 'a token far ahead of a database that went back, an hour later,',
+    presented: 'a token far ahead of a database that was set back, an hour later,',
     back: 0,
     arrange: async s => [await s.refresh(4), await s.plant('gen = 1'), await s.wait(HOUR)],
     outcomes: ['adopt'],
@@ -134,43 +134,43 @@ const granted: Cell[] = [
 
 const before: Cell[] = [
   {
-    presented: 'the token before, a moment less than G after its rotation, its successor unused,',
+    presented: 'the previous token, a moment less than the grace after its rotation, its successor unused,',
     back: 1,
     arrange: async s => [await s.refresh(), await s.wait(GRACE - 1)],
     outcomes: ['replay', 'replay', 'reuse'],
   },
   {
-    presented: 'the token before, a moment more than G after its rotation, its successor unused,',
+    presented: 'the previous token, a moment more than the grace after its rotation, its successor unused,',
     back: 1,
     arrange: async s => [await s.refresh(), await s.wait(GRACE + 1)],
     outcomes: ['late', 'reuse', 'reuse'],
   },
   {
-    presented: 'the token before, an hour after its rotation, its successor unused,',
+    presented: 'the previous token, an hour after its rotation, its successor unused,',
     back: 1,
     arrange: async s => [await s.refresh(3), await s.wait(HOUR)],
     outcomes: ['late', 'reuse', 'reuse'],
   },
   {
-    presented: 'the token before, less than G after its rotation, its successor used at once,',
+    presented: 'the previous token, less than the grace after its rotation, its successor used at once,',
     back: 1,
     arrange: async s => [await s.refresh(), await s.use(), await s.wait(GRACE - 1)],
     outcomes: ['replay', 'replay', 'reuse'],
   },
   {
-    presented: 'the token before, more than G after its rotation, its successor used at once,',
+    presented: 'the previous token, more than the grace after its rotation, its successor used at once,',
     back: 1,
     arrange: async s => [await s.refresh(), await s.use(), await s.wait(GRACE + 1)],
     outcomes: ['reuse'],
   },
   {
-    presented: 'the token before, less than G after its successor was first used,',
+    presented: 'the previous token, less than the grace after its successor was first used,',
     back: 1,
     arrange: async s => [await s.refresh(), await s.wait(60_000), await s.use(), await s.wait(GRACE - 1)],
     outcomes: ['late', 'reuse', 'reuse'],
   },
   {
-    presented: 'the token before, more than G after its successor was first used,',
+    presented: 'the previous token, more than the grace after its successor was first used,',
     back: 1,
     arrange: async s => [await s.refresh(), await s.wait(60_000), await s.use(), await s.wait(GRACE + 1)],
     outcomes: ['reuse'],
@@ -179,19 +179,19 @@ const before: Cell[] = [
 
 const older: Cell[] = [
   {
-    presented: 'the token two before, less than G after it was replaced,',
+    presented: 'the third-newest token, less than the grace after it was replaced,',
     back: 2,
     arrange: async s => [await s.refresh(), await s.wait(GRACE - 1), await s.refresh()],
     outcomes: ['replay', 'replay', 'reuse'],
   },
   {
-    presented: 'the token two before, more than G after it was replaced,',
+    presented: 'the third-newest token, more than the grace after it was replaced,',
     back: 2,
     arrange: async s => [await s.refresh(), await s.wait(GRACE + 1), await s.refresh()],
     outcomes: ['reuse'],
   },
   {
-    presented: 'the token three before, at once,',
+    presented: 'the fourth-newest token, at once,',
     back: 3,
     arrange: s => s.refresh(3),
     outcomes: ['reuse'],
@@ -207,7 +207,7 @@ const ended: Cell[] = [
     accessEnded: true,
   },
   {
-    presented: 'a token three before, of a session that its client has ended,',
+    presented: 'the fourth-newest token of a session that its client has ended,',
     back: 3,
     arrange: async s => [await s.refresh(3), await s.logOut()],
     outcomes: ['ended'],
@@ -221,13 +221,13 @@ const ended: Cell[] = [
     accessEnded: true,
   },
   {
-    presented: 'the current token of a session whose row is past its idle end',
+    presented: 'the current token of a session whose row is past its idle expiry',
     back: 0,
     arrange: s => s.plant('expires_at = assay.now()'),
     outcomes: ['ended'],
   },
   {
-    presented: 'the current token of a session whose row is past its end in all',
+    presented: 'the current token of a session whose row is past its absolute expiry',
     back: 0,
     arrange: s => s.plant('expires_at = assay.now(), ends_at = assay.now()'),
     outcomes: ['ended'],
@@ -242,7 +242,7 @@ const ended: Cell[] = [
     accessEnded: true,
   },
   {
-    presented: 'a token three before, of a disabled customer,',
+    presented: 'the fourth-newest token of a disabled customer,',
     back: 3,
     arrange: async s => [await s.refresh(3), await s.changeCustomer(`state = 'disabled'`)],
     outcomes: ['ended'],

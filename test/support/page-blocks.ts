@@ -1,0 +1,49 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { expect } from 'vitest'
+import { freePort } from './port.ts'
+import { until } from './process.ts'
+
+/** The programs of a page in docs/, as they stand there: blocks of JavaScript that have the name of a file. */
+
+const ROOT = join(import.meta.dirname, '../..')
+
+export function blocksOf(page: string): Record<string, string> {
+  const text = readFileSync(join(ROOT, 'docs', page), 'utf8')
+  const blocks = [...text.matchAll(/^```js (\S+)\n(.*?)^```$/gms)]
+  expect([...text.matchAll(/^```js/gm)], 'each block has a name').toHaveLength(blocks.length)
+  return Object.fromEntries(blocks.map(([, name, code]) => [name!, code!]))
+}
+
+/** Writes the files to a folder in which the packages of this project can be imported. */
+export function writeProgram(folder: string, files: Record<string, string>) {
+  for (const [name, text] of Object.entries({ 'package.json': '{ "type": "module" }', ...files })) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true })
+    writeFileSync(join(folder, name), text)
+  }
+  symlinkSync(join(ROOT, 'node_modules'), join(folder, 'node_modules'))
+}
+
+export interface Program {
+  url: string
+  child: ChildProcess
+}
+
+/** Starts a file on a port of its own, and resolves when it answers. */
+export async function startProgram(file: string, env: Record<string, string>): Promise<Program> {
+  const port = await freePort()
+  const child = spawn(process.execPath, [file], {
+    env: { PORT: String(port), ...env },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  const url = `http://127.0.0.1:${port}`
+  const answers = () =>
+    fetch(url).then(
+      () => true,
+      () => child.exitCode !== null,
+    )
+  await until(`${file} listens`, answers, 30_000)
+  expect(child.exitCode, `${file} has ended`).toBeNull()
+  return { url, child }
+}
