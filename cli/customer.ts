@@ -25,6 +25,7 @@ export const showCustomer = (customer: Json): Output => ({
 export const describeCustomer = (customer: Json) => ({
   id: customer.id,
   email: customer.email,
+  verified: customer.email_verified_at,
   name: customer.name,
   state: customer.state,
   created: customer.created_at,

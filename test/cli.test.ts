@@ -208,6 +208,52 @@ test('a customer from its creation to its end', async () => {
   expect(await verify(access_token)).toBe(401)
 })
 
+test('one-time tokens reset a password, verify an email and change it', async () => {
+  const { id, email } = (await newCustomer()).customer
+  const use = async (path: string, body: object) =>
+    (
+      await fetch(`${server.url}/api/auth/${path}`, {
+        method: 'POST',
+        headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify(body),
+      })
+    ).status
+  const reset = await json(`customers reset-password ${email.toUpperCase()} --expires-in 5m`)
+  expect(reset).toMatchObject({ email, token: expect.stringMatching(/^assay_ot_/) })
+  expect(Date.parse(reset.expires_at) - Date.now()).toBeLessThanOrEqual(301_000)
+  expect(await use('reset', { token: reset.token, password: 'a new horse battery' })).toBe(204)
+  expect(await use('login', { email, password: 'a new horse battery' })).toBe(200)
+
+  const { stdout } = await assay(`customers verify-email ${id}`)
+  expect(stdout).toMatch(new RegExp(`^send to  ${email}\ntoken    assay_ot_\\w+\nexpires  20.*Z\n$`))
+  expect(await use('verify-email', { token: /assay_ot_\w+/.exec(stdout)![0] })).toBe(204)
+  expect((await assay(`customers show ${id}`)).stdout).toMatch(/^verified +20/m)
+
+  const other = `${crypto.randomUUID()}@example.org`
+  const change = await json(`customers change-email ${id} ${other}`)
+  expect(change.email).toBe(other)
+  expect(await use('verify-email', { token: change.token })).toBe(204)
+  expect(await json(`customers show ${other}`)).toMatchObject({ id, email_verified_at: expect.any(String) })
+})
+
+test('a one-time token is refused for what is no customer, no email or no lifetime', async () => {
+  const { id } = (await newCustomer()).customer
+  expect(await assay('customers reset-password nobody@example.com')).toMatchObject({
+    code: 1,
+    stderr: 'assay: no customer has this email\n',
+  })
+  expect(await assay(`customers change-email ${id} nobody`)).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('email: an email address'),
+  })
+  for (const words of ['reset-password', `verify-email ${id} --expires-in 4m`, `change-email ${id}`])
+    expect(await assay(`customers ${words}`)).toMatchObject({ code: 64, stdout: '' })
+  expect(await assay(`customers reset-password ${id} --expires-in 2d`)).toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('86400'),
+  })
+})
+
 test('keys, secrets and sessions of a customer', async () => {
   const made = await newCustomer()
   const { id } = made.customer

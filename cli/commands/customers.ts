@@ -10,6 +10,7 @@ import { list, showTable } from '../output.ts'
 import { ALL, LIMIT, type PagingOptions, readPages } from '../paging.ts'
 import { terminal } from '../terminal.ts'
 import { policy } from './customers-policy.ts'
+import { changeEmail, resetPassword, verifyEmail } from './customers-tokens.ts'
 
 /** An erasure is one act, however many rows it deletes. */
 const ERASURE_TIMEOUT_MS = 600_000
@@ -137,7 +138,7 @@ customers
     return { json: receipt, text: list(receipt) }
   })
 
-customers.addCommand(policy)
+for (const command of [resetPassword, verifyEmail, changeEmail, policy]) customers.addCommand(command)
 
 /** Undefined: no file was named. */
 async function readPassword(file: string | undefined): Promise<string | undefined> {
