@@ -1,23 +1,32 @@
 import { stripVTControlCharacters } from 'node:util'
 import type { Json } from './client.ts'
 import type { Output } from './command.ts'
+import { terminal } from './terminal.ts'
 
 type Cell = string | number | undefined
 
-/** Rows in columns under their names, without control characters that could draw on the operator's terminal. */
-export function table(names: string[], rows: Cell[][]): string {
+/**
+ * Rows in columns under their names, without control characters that could draw on the operator's terminal. Where that is wider
+ * than `maxWidth`, each row is a list of names and values instead, because an id that is cut off can't be copied.
+ */
+export function table(names: string[], rows: Cell[][], maxWidth = terminal.width): string {
   if (rows.length === 0) return 'none'
   const cells = [names.map(name => name.toUpperCase()), ...rows.map(row => row.map(printable))]
   const widths = names.map((_, i) => cells.reduce((most, row) => Math.max(most, row[i]!.length), 0))
-  return cells
-    .map(row =>
-      row
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
+  const width = widths.reduce((sum, each) => sum + each + GAP.length, -GAP.length)
+  return width > maxWidth ? lists(names, rows) : cells.map(row => formatRow(row, widths)).join('\n')
 }
+
+const GAP = '  '
+
+const formatRow = (row: string[], widths: number[]) =>
+  row
+    .map((cell, i) => cell.padEnd(widths[i]!))
+    .join(GAP)
+    .trimEnd()
+
+const lists = (names: string[], rows: Cell[][]) =>
+  rows.map(row => list(Object.fromEntries(names.map((name, i) => [name, row[i] ?? '-'])))).join('\n\n')
 
 /** Rows of the server's answer as a table, of what `cells` takes of each. */
 export const showTable = (rows: Json[], names: string[], cells: (row: Json) => Cell[]): Output => ({

@@ -1,3 +1,4 @@
+import type { Command } from 'commander'
 import { VERSION } from '../server/lib/version.ts'
 import { AssayCommand } from './command.ts'
 import { keys } from './commands/api-keys.ts'
@@ -50,3 +51,31 @@ const commands = [
   completion,
 ]
 for (const command of commands) program.addCommand(command)
+
+/** What `assay` prints without arguments: the commands that people need first. */
+export const FIRST_HELP = `Assay issues, verifies and revokes JWTs with separate secrets for each customer.
+
+  assay serve                     start a server
+  assay customers create <email>  create a customer, and show its API key
+  assay token                     issue an access token with that API key
+  assay revoke                    revoke a token, or all of a user or a customer
+  assay doctor                    find out what is wrong, and how to fix it
+
+assay help shows all commands, and assay help <command> explains one.
+`
+
+/**
+ * Removes a request for help behind a command that doesn't exist, as in `help custmers`, so that commander reports the mistake.
+ * It would answer with the general help.
+ */
+export function withoutUselessHelp(words: string[]): string[] {
+  const names = words[0] === 'help' ? words.slice(1) : words
+  let command: Command = program
+  for (const [n, name] of names.entries()) {
+    if (name.startsWith('-') || command.commands.length === 0) return words
+    const next = command.commands.find(each => each.name() === name)
+    if (next === undefined) return name === 'help' ? words : names.slice(0, n + 1)
+    command = next
+  }
+  return words
+}

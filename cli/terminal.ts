@@ -6,6 +6,8 @@ import { EXIT } from './errors.ts'
 export const terminal = {
   /** True if a user can be asked a question. */
   interactive: process.stdin.isTTY === true && process.stderr.isTTY === true,
+  /** Columns. A program that reads a pipe wants a line for each row, however long. */
+  width: (process.stdout.isTTY && process.stdout.columns) || Number.POSITIVE_INFINITY,
   out: (text: string) => void process.stdout.write(text),
   /** Resolves once the text is written. */
   flush: (text: string) => new Promise<void>(resolve => process.stdout.write(text, () => resolve())),

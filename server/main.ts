@@ -89,10 +89,16 @@ async function main([verb = 'serve', ...rest]: string[]) {
   )
   if (signup === 'open') log.info(OPEN_SIGNUP)
   if (made !== undefined) log.warn({ place: made }, NEW_INSTALLATION)
-  writeMessage(banner({ port, host, folder: folder?.path, made, signup }))
+  if (folder !== undefined && process.stderr.isTTY) writeMessage(describeStart(config, folder, port))
   // Node writes the compile cache only at a clean exit, so write it now. Without NODE_COMPILE_CACHE this does
   // nothing.
   flushCompileCache()
+}
+
+function describeStart({ host, adminToken }: Config, folder: DataDir, port: number): string {
+  const tokenFile = adminToken === undefined ? adminTokenFile(folder).path : undefined
+  const byNpm = process.env.npm_lifecycle_event !== undefined
+  return banner({ host, port, folder: folder.path, tokenFile, byNpm })
 }
 
 /** The folder of the embedded database, until this process ends. Undefined if there is a database elsewhere. */

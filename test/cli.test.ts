@@ -83,7 +83,6 @@ test('help goes to stdout with code 0, and a mistake does not', async () => {
     expect({ words, code, stderr }).toEqual({ words, code: 0, stderr: '' })
     expect(stdout).toContain('Usage: assay')
   }
-  expect(await runCli(settings, [])).toMatchObject({ code: 0, stdout: expect.stringContaining('Commands:') })
   for (const words of [
     'nothing',
     'customers',
@@ -102,10 +101,48 @@ test('help goes to stdout with code 0, and a mistake does not', async () => {
   }
 })
 
+test('without arguments it shows five commands that exist, and how to see all', async () => {
+  const { code, stdout, stderr } = await runCli(settings, [])
+  expect([code, stderr]).toEqual([0, ''])
+  const shown = [...stdout.matchAll(/^ {2}assay (\w+(?: \w+)*)(?: <| {2})/gm)].map(([, words]) => words!)
+  expect(shown).toHaveLength(5)
+  const known = program.all().map(pathOf)
+  expect(shown.filter(path => !known.includes(path))).toEqual([])
+  expect(stdout).toContain('assay help shows all commands')
+  expect(stdout.split('\n').filter(line => line.length > 80)).toEqual([])
+})
+
+test('neither colour nor control characters are printed, whatever the environment asks for', async () => {
+  for (const more of [{}, { NO_COLOR: '1' }, { FORCE_COLOR: '3', TERM: 'xterm-256color' }] as Settings[])
+    for (const words of ['help', 'custmers', 'status', 'customers list', 'audit --export']) {
+      const { stdout, stderr } = await assay(words, undefined, more)
+      expect(stdout + stderr).not.toMatch(/[^\P{Cc}\n]/u)
+    }
+})
+
+test('a table that is wider than the terminal becomes a list of names and values for each row', () => {
+  const row = ['k5m2q7xw3bfz6tha', 'a'.repeat(40), undefined]
+  const narrow = table(['id', 'email', 'name'], [row, row], 80)
+  expect(narrow.split('\n')).toEqual([
+    `ID                ${'EMAIL'.padEnd(40)}  NAME`,
+    ...Array(2).fill(`k5m2q7xw3bfz6tha  ${'a'.repeat(40)}  -`),
+  ])
+  const wide = table(['id', 'email', 'name'], [row, ['x', 'y', 'b'.repeat(30)]], 80)
+  expect(wide).toBe(
+    `id     k5m2q7xw3bfz6tha\nemail  ${'a'.repeat(40)}\nname   -\n\nid     x\nemail  y\nname   ${'b'.repeat(30)}`,
+  )
+})
+
 test('an error suggests the right spelling, and repeats no value that may be a secret', async () => {
   const told = async (words: string) => (await assay(words)).stderr
   expect(await told('custmers list')).toContain('Did you mean customers?')
   expect(await told('customers lst')).toContain('Did you mean list?')
+  for (const words of ['help custmers', 'custmers --help', 'help cutomers list'])
+    expect(await assay(words)).toMatchObject({
+      code: 64,
+      stderr: expect.stringContaining('Did you mean customers?'),
+    })
+  expect(await told('help customers lst')).toContain('Did you mean list?')
   expect(await told('audit --expert')).toContain('Did you mean --export?')
   for (const words of ['revoke token s3cret', 'explain --token=s3cret', 'status s3cret'])
     expect(await told(words)).toMatch(/^assay: (?!.*s3cret).*; see assay .* --help\n$/)

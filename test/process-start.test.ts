@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import {
@@ -14,9 +14,19 @@ import {
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { logLines, type Running, runAssay, startAssay, stopAll, until } from './support/process.ts'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import {
+  logLines,
+  NODE_COMPILE_CACHE,
+  type Running,
+  runAssay,
+  startAssay,
+  stopAll,
+  until,
+} from './support/process.ts'
+import { findProgram } from './support/program.ts'
 
 /** The embedded database of this file: created by the first start, and used by all others. */
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
@@ -26,14 +36,11 @@ const adminToken = join(DATA_DIR, 'admin.token')
 
 let first: Running
 let running: Running
-let pasted: { stdout: string; stderr: string }
 let signedUp: { access_token: string; customer: { id: string } }
 
 beforeAll(async () => {
   mkdirSync(DATA_DIR, { mode: 0o755 })
   first = await startAssay({ DATA_DIR })
-  await until('the banner is written', () => first.stderr().includes('curl -i'))
-  pasted = await promisify(execFile)('bash', ['-c', commandsIn(first.stderr())])
   signedUp = await signUp(first.url)
 })
 afterAll(async () => {
@@ -41,15 +48,26 @@ afterAll(async () => {
   rmSync(root, { recursive: true })
 })
 
-/** The commands that a new user copies from the banner. */
-function commandsIn(banner: string): string {
-  const lines = banner.split('\n')
-  return lines
-    .slice(
-      lines.findIndex(line => /^ +(ADMIN_)?TOKEN=/.test(line)),
-      lines.findLastIndex(line => line.includes('curl')) + 1,
-    )
-    .join('\n')
+/** Starts a server at a terminal, and resolves with what it shows there once it listens. */
+async function showStart(settings: Record<string, string>) {
+  const main = join(import.meta.dirname, '../server/main.ts')
+  const typed = spawn('script', ['-qec', `${process.execPath} ${main}`, '/dev/null'], {
+    env: { PATH: process.env.PATH, NODE_COMPILE_CACHE, PORT: '0', ...settings },
+  })
+  onTestFinished(() => void typed.kill())
+  let shown = ''
+  typed.stdout.on('data', chunk => {
+    shown += chunk
+  })
+  await until('it listens', () => shown.includes('"msg":"listening"'), 60_000)
+  // The banner is the last thing that a start writes.
+  await setTimeout(500)
+  const stop = async () => {
+    typed.stdin.write('\u0003')
+    await once(typed, 'close')
+  }
+  const banner = shown.split(/\r?\n/).filter(line => line !== '' && !line.startsWith('{'))
+  return { banner, stop }
 }
 
 async function signUp(url: string) {
@@ -103,25 +121,40 @@ describe('the first start of the embedded default', () => {
     expect(open.map(({ name }) => name)).toEqual([])
   })
 
-  test('prints commands that, pasted into a shell, end with an accepted token', () => {
-    expect(pasted.stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
-    expect(pasted.stdout).toMatch(/^x-auth-customer: \w+\r$/im)
+  test.skipIf(!findProgram('script'))(
+    'at a terminal shows the URL, the operator token and the next command',
+    async () => {
+      const folder = join(root, 'shown')
+      const { banner, stop } = await showStart({ DATA_DIR: folder, npm_lifecycle_event: 'start' })
+      const port = /localhost:(\d+)$/.exec(banner[0]!)![1]!
+      const command = `ASSAY_URL=http://localhost:${port} DATA_DIR='${folder}' npm run assay -- customers create me@example.com`
+      expect(banner.map(line => line.trim())).toEqual([
+        `Assay listens on http://localhost:${port}`,
+        `Operator token:  ${folder}/admin.token`,
+        'Next, in another terminal, create a customer and its API key:',
+        command,
+      ])
+      const { stdout } = await promisify(execFile)('bash', ['-c', command], {
+        cwd: join(import.meta.dirname, '..'),
+      })
+      expect(stdout).toMatch(/^api key +assay_ak_/m)
+      await stop()
+      const given = await showStart({
+        DATA_DIR: folder,
+        ADMIN_TOKEN: 'operator-Qm8sVx2Lk9Tz4Wb7Rf1Yc6Hn3Jd5',
+      })
+      await given.stop()
+      expect(given.banner.join()).toMatch(
+        /Operator token: {2}in ADMIN_TOKEN,.* assay customers create me@example\.com$/,
+      )
+    },
+  )
+
+  test('writes nothing but its log where nobody sits at a terminal', () => {
+    expect(first.stderr()).toBe('')
   })
 
-  test('prints the operator’s commands where sign-up is closed, and they end with a token too', async () => {
-    const closed = await startAssay({ DATA_DIR: join(root, 'closed'), SIGNUP: 'closed' })
-    await until('the banner is written', () => closed.stderr().includes('curl -i'))
-    expect(closed.stderr()).not.toContain('/api/auth/signup')
-    expect(closed.stdout()).not.toContain('SIGNUP is open')
-    const { stdout } = await promisify(execFile)('bash', ['-c', commandsIn(closed.stderr())])
-    await closed.stop()
-    expect(stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
-    expect(stdout).toMatch(/^x-auth-subject: user-42\r$/im)
-  })
-
-  test('reports that this is a new installation, and where, also in the log', () => {
-    expect(first.stderr()).toContain(`NEW INSTALLATION, made in the folder ${DATA_DIR}`)
-    expect(first.stderr()).toContain('DATA_DIR leads to the wrong place')
+  test('says in the log that this is a new installation, and where', () => {
     expect(logLines(first).filter(({ level }) => level >= 40)).toEqual([
       expect.objectContaining({
         place: `the folder ${DATA_DIR}`,
