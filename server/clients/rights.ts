@@ -33,6 +33,7 @@ export const RIGHT_OF_ROUTE: Readonly<Record<string, Right>> = {
   [`GET ${CUSTOMER}/sessions`]: 'sessions',
   [`DELETE ${CUSTOMER}/sessions/:id`]: 'sessions',
   [`POST ${CUSTOMER}/subjects/revoke`]: 'sessions',
+  [`POST ${CUSTOMER}/revoke`]: 'sessions',
   [`GET ${CUSTOMER}/secrets`]: 'rotate',
   [`POST ${CUSTOMER}/secrets/rotate`]: 'rotate',
   [`POST ${CUSTOMER}/secrets/retire`]: 'rotate',
@@ -40,6 +41,8 @@ export const RIGHT_OF_ROUTE: Readonly<Record<string, Right>> = {
   [`POST ${CUSTOMER}/disable`]: 'disable',
   [`POST ${CUSTOMER}/enable`]: 'disable',
   [`POST ${CUSTOMER}/password-reset`]: 'reset',
+  [`POST ${CUSTOMER}/email-verification`]: 'reset',
+  [`POST ${CUSTOMER}/email-change`]: 'reset',
 }
 
 /** `unauthorized_client` is the code of RFC 6749 5.2, `insufficient_scope` that of RFC 6750 3.1. */

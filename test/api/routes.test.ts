@@ -174,14 +174,17 @@ const RULES: Record<string, Rule> = {
     ends: true,
     body: ({ customer: { password } }) => ({ password }),
   },
-  'POST /admin/customers/:customer/password-reset': { may: CHANGERS, body: () => ({}) },
-  'POST /admin/customers/:customer/email-verification': { may: CHANGERS, body: () => ({}) },
+  'POST /admin/customers/:customer/password-reset': { may: [...CHANGERS, 'service reset'], body: () => ({}) },
+  'POST /admin/customers/:customer/email-verification': {
+    may: [...CHANGERS, 'service reset'],
+    body: () => ({}),
+  },
   'POST /admin/customers/:customer/email-change': {
-    may: CHANGERS,
+    may: [...CHANGERS, 'service reset'],
     body: () => ({ email: newAccount().email }),
   },
   'PUT /admin/customers/:customer/policy': { may: CHANGERS, body: () => ({ key_max_age: 3_600 }) },
-  'POST /admin/customers/:customer/revoke': { may: CHANGERS, ends: true },
+  'POST /admin/customers/:customer/revoke': { may: [...CHANGERS, 'service sessions'], ends: true },
   'GET /admin/customers/:customer/keys': { may: OPERATORS },
   'POST /admin/customers/:customer/keys': { may: CHANGERS, body: () => ({ name: 'new' }) },
   'DELETE /admin/customers/:customer/keys/:id': { may: CHANGERS },
@@ -262,7 +265,6 @@ test('the right that a service needs for a route is the one that opens it here, 
   }
   // The table above asks /token for client_credentials; the other grant has a test of its own.
   needed.set('POST /token', ['service issue'])
-  needed.delete('POST /admin/customers/:customer/password-reset')
   for (const [route, rule] of Object.entries(RULES))
     expect([route, opened(rule)]).toEqual([route, needed.get(route) ?? []])
   expect([...needed.keys()].filter(route => RULES[route] === undefined)).toEqual([])

@@ -262,7 +262,7 @@ test('revoke ends tokens and sessions of every customer, and the audit names the
 
 const path = (customer: Pick<Customer, 'id'>, rest: string) => `/admin/customers/${customer.id}/${rest}`
 
-test('sessions lists and ends sessions, and revokes a subject; not the whole customer', async () => {
+test('sessions lists and ends sessions, revokes a subject, and logs out a whole customer', async () => {
   const service = await create(['sessions'])
   const authorization = bearer(service.credential)
   const [first, second] = [await one.session({ subject: 'user-8' }), await one.session({ subject: 'user-8' })]
@@ -285,7 +285,10 @@ test('sessions lists and ends sessions, and revokes a subject; not the whole cus
   const [subjectEvent, endEvent] = await eventsOf(one)
   expect([subjectEvent.type, endEvent.type]).toEqual(['subject.revoked', 'session.revoked'])
   for (const { actor } of [subjectEvent, endEvent]) expect(actor).toBe(`service:${service.name}`)
-  expect((await assay.postJson(path(one, 'revoke'), {}, authorization)).status).toBe(403)
+  const customer = await assay.signUp()
+  const { access_token } = await customer.session()
+  expect((await assay.postJson(path(customer, 'revoke?wait=all'), {}, authorization)).status).toBe(204)
+  expect((await there.verify(access_token)).status).toBe(401)
 })
 
 test('rotate lists, rotates and retires the secrets of a customer', async () => {

@@ -12,7 +12,7 @@ const ROOT = join(import.meta.dirname, '../..')
 export function blocksOf(page: string): Record<string, string> {
   const text = readFileSync(join(ROOT, 'docs', page), 'utf8')
   const blocks = [...text.matchAll(/^```js (\S+)\n(.*?)^```$/gms)]
-  expect([...text.matchAll(/^```js/gm)], 'each block has a name').toHaveLength(blocks.length)
+  expect([...text.matchAll(/^```js\b/gm)], 'each block has a name').toHaveLength(blocks.length)
   return Object.fromEntries(blocks.map(([, name, code]) => [name!, code!]))
 }
 
