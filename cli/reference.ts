@@ -8,7 +8,7 @@ export const createReference = (program: AssayCommand) => `# Command line
 
 Commands speak to a running server as an operator. \`ASSAY_URL\` is its URL (\`http://127.0.0.1:3001\`). The operator's token
 is \`ADMIN_TOKEN\`, or in the file that \`ADMIN_TOKEN_FILE\` names, or the one in \`./data\` that an embedded server made.
-\`serve\`, \`migrate\` and \`doctor\` read the server's [settings](../README.md#settings) instead.
+\`serve\`, \`migrate\` and \`doctor\` read the server's [settings](settings.md) instead.
 
 \`--json\` prints what the server answered, for scripts. \`serve\`, \`migrate\` and \`completion\` have no such answer, and
 refuse it. A duration has a unit, as in the settings: \`90s\`, \`15m\`, \`1h\`, \`30d\`.

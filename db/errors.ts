@@ -33,7 +33,7 @@ export class SchemaError extends Error {
   constructor(found: string, cause?: unknown) {
     super(
       `the schema assay of this database ${found}: it was restored in part, changed by hand, or is another program's; ` +
-        'restore the whole backup (docs/running.md#restore), or name another database',
+        'restore the whole backup (docs/operating.md#restore), or name another database',
       { cause },
     )
     this.name = 'SchemaUnfit'

@@ -60,7 +60,7 @@ function readBootClock(): Clock['boot'] {
 }
 
 const HELP = new Set(['help', '--help', '-h'])
-const USAGE = `usage: npm start              serve (settings come from the environment; README.md lists them)
+const USAGE = `usage: npm start              serve (settings come from the environment; docs/settings.md lists them)
        npm run migrate        bring the database up to date, and end`
 
 async function main([verb = 'serve', ...rest]: string[]) {

@@ -177,7 +177,7 @@ export async function warnIfMoved(db: Database, log: Log) {
   log.warn(
     { former, present },
     'this installation was served from another database before: it was moved, restored or copied. If the former one is ' +
-      'still served, each accepts the tokens of the other: see docs/running.md, Copies',
+      'still served, each accepts the tokens of the other: see docs/operating.md, Copies',
   )
 }
 

@@ -10,7 +10,7 @@ import { MetricsAggregator } from '../server/workers/metrics.ts'
 
 const DEPLOY = join(import.meta.dirname, '../deploy')
 const text = (file: string) => readFileSync(join(DEPLOY, file), 'utf8')
-const runbook = text('../docs/running.md')
+const runbook = text('../docs/operating.md')
 
 interface Rule {
   alert: string
@@ -119,7 +119,7 @@ describe('deploy/prometheus/alerts.yaml', () => {
     expect(rules.length).toBeGreaterThan(10)
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length)
     for (const { alert, labels, annotations } of rules) {
-      expect(annotations.runbook).toBe(`docs/running.md#${alert.toLowerCase()}`)
+      expect(annotations.runbook).toBe(`docs/operating.md#${alert.toLowerCase()}`)
       expect(runbook).toContain(`\n### ${alert}\n`)
       expect(annotations.summary.length).toBeGreaterThan(10)
       expect(['page', 'ticket']).toContain(labels.severity)

@@ -17,68 +17,130 @@ import {
 
 /** A secret setting can also be read from the file that NAME_FILE names. */
 const secret = { secret: true }
+/** What applies if a setting without a fixed default is not set. */
+const unset = (text: string) => ({ unset: text })
 
-/** Every setting, its default in the spelling an operator would write, and what it is for. */
+/**
+ * Every setting, its default in the spelling an operator would write, and its description in Markdown. docs/settings.md is generated
+ * from them (`npm run docs`).
+ */
 export const settings = z.object({
-  HOST: host.prefault('127.0.0.1').describe('address to listen on'),
-  PORT: port.prefault('3001').describe('port to listen on; 0 takes a free one'),
-  ISSUER: issuer.optional().describe('the `iss` of every access token; http://localhost:PORT when not set'),
-  DATABASE_URL: databaseUrl.optional().meta(secret).describe('Postgres; embedded in DATA_DIR when not set'),
+  HOST: host.prefault('127.0.0.1').describe('The address to listen on. The image sets `0.0.0.0`.'),
+  PORT: port.prefault('3001').describe('The port to listen on. `0` takes a free one.'),
+  ISSUER: issuer
+    .optional()
+    .meta(unset('`http://localhost:PORT`'))
+    .describe(
+      'The `iss` of every access token, and the beginning of every URL in the discovery document. All replicas need the same one.',
+    ),
+  DATABASE_URL: databaseUrl
+    .optional()
+    .meta({ ...secret, ...unset('embedded') })
+    .describe(
+      'Postgres 15 to 18: `postgres://USER:PASSWORD@HOST:5432/DATABASE`. It can name several hosts: `HOST1:5432,HOST2:5432`. Assay detects a pgbouncer at start and says what it needs. Without this setting Assay uses the embedded database.',
+    ),
   DIRECT_DATABASE_URL: databaseUrl
     .optional()
     .meta(secret)
-    .describe('the same database without the pooler, for LISTEN and migrations'),
+    .describe('The same database without the pooler, for migrations and notifications.'),
   REDIS_URL: redisUrl
     .optional()
     .meta(secret)
-    .describe('Redis or Valkey, to share sealed records, limits and hints'),
-  DATA_DIR: z.string().prefault('./data').describe('folder of the embedded database and what it makes'),
-  MASTER_KEYS: masterKeys.optional().meta(secret).describe('`id:base64,...`; the first seals, all open'),
-  ADMIN_TOKEN: adminToken.optional().meta(secret).describe('the operator’s Bearer token'),
+    .describe(
+      'A Redis (6 or newer) or Valkey that the replicas share: `redis://:PASSWORD@HOST:6379`, or `rediss://` for TLS. See [operating.md](operating.md#redis-or-valkey).',
+    ),
+  DATA_DIR: z
+    .string()
+    .prefault('./data')
+    .describe(
+      'The folder of the embedded database and of the keys that the first start generates. Only the user that runs Assay can read its files.',
+    ),
+  MASTER_KEYS: masterKeys
+    .optional()
+    .meta({ ...secret, ...unset('generated if embedded') })
+    .describe(
+      '`id:base64,...`, 32 bytes each. The first key encrypts, and all of them decrypt. The embedded database generates one at the first start.',
+    ),
+  ADMIN_TOKEN: adminToken
+    .optional()
+    .meta({ ...secret, ...unset('generated if embedded') })
+    .describe(
+      "The first operator's Bearer token, for `/admin` and `/metrics`: at least 32 of the characters `A-Z a-z 0-9 - . _ ~ + /`, with `=` only at the end. The audit calls its owner `operator:admin`. The embedded database generates one at the first start.",
+    ),
   OPERATORS: operators
     .optional()
     .meta(secret)
-    .describe('more operators, whom the audit names: `name:token,name:read:token`'),
+    .describe(
+      "More operators, each with a name for the audit: `alice:TOKEN,grafana:read:TOKEN`. An operator with `read:` can't change anything.",
+    ),
   SERVICES: services
     .optional()
     .meta(secret)
-    .describe('`name:right+right:secret,...`; services that serve all customers'),
-  ACCESS_TOKEN_TTL: seconds('1s', '24h', '5m').prefault('5m').describe('life of an access token'),
+    .describe(
+      '`name:right+right:secret,...`: gateways and backends that serve all customers, each with its rights: `gateway:introspect:SECRET,shop-api:issue+refresh+revoke:SECRET` ([what each right permits](../SECURITY.md#credentials-and-what-they-may-do)).',
+    ),
+  ACCESS_TOKEN_TTL: seconds('1s', '24h', '5m')
+    .prefault('5m')
+    .describe(
+      'The lifetime of an access token, unless `/issue` asks for another one. google-auth-library refreshes a token of `5m` or less at every use ([what to set](clients.md#libraries-that-keep-their-first-refresh-token)).',
+    ),
   MAX_ACCESS_TOKEN_TTL: seconds('1s', '24h', '15m')
     .prefault('15m')
-    .describe('the longest life to be asked for'),
+    .describe('The longest lifetime that `/issue` can ask for, at most `24h`.'),
   // Ten years keep every sum of times inside what the database and JavaScript can hold.
   REFRESH_TOKEN_TTL: seconds('1s', '3650d', '30d')
     .prefault('30d')
-    .describe('a session ends when idle so long'),
-  SESSION_MAX_TTL: seconds('1s', '3650d', '90d')
-    .prefault('90d')
-    .describe('a session ends after so long in all'),
+    .describe('Idle timeout of a session: it ends when it is not refreshed for this long.'),
+  SESSION_MAX_TTL: seconds('1s', '3650d', '90d').prefault('90d').describe('Absolute lifetime of a session.'),
   REFRESH_POLICY: oneOf('until_confirmed', 'grace_only', 'strict', 'reusable')
     .prefault('until_confirmed')
-    .describe('when a used refresh token may be presented again'),
-  REFRESH_GRACE: seconds('0s', '24h', '10s').prefault('10s').describe('how late two tabs may be'),
+    .describe(
+      'How long a used refresh token is answered with its successor again. `until_confirmed`: until the client was seen with the successor, and for `REFRESH_GRACE` after that. `grace_only`: for `REFRESH_GRACE` after the refresh. `strict`: never. A later use ends the session. `reusable`: a client that authenticates with an API key keeps its refresh token until the session ends, and other clients are treated as with `until_confirmed` ([what it costs](../SECURITY.md#what-is-not-promised), [for which libraries](clients.md#libraries-that-keep-their-first-refresh-token)).',
+    ),
+  REFRESH_GRACE: seconds('0s', '24h', '10s')
+    .prefault('10s')
+    .describe(
+      "Grace period for concurrent refreshes, for example of two tabs. Within it a thief [can't be told apart](../SECURITY.md#what-is-not-promised) from a second tab.",
+    ),
   MAX_STALENESS: milliseconds('500ms', '5m', '5s')
     .prefault('5s')
-    .describe('how long a replica that is cut off may still say yes'),
-  SIGNUP: oneOf('open', 'closed').prefault('open').describe('closed: only operators create customers'),
-  TRUST_PROXY: proxies.optional().describe('proxies whose X-Forwarded-For is believed: addresses and ranges'),
-  TOKEN_COOKIE: cookieName.optional().describe('cookie to take the access token from; a Bearer header wins'),
+    .describe('How long a replica that has lost the database may still accept tokens: `500ms` to `5m`.'),
+  SIGNUP: oneOf('open', 'closed')
+    .prefault('open')
+    .describe(
+      '`closed`: only operators create customers. The image and the files in `deploy/` set `closed`.',
+    ),
+  TRUST_PROXY: proxies
+    .optional()
+    .describe('Addresses and ranges of the proxies whose `X-Forwarded-For` is trusted.'),
+  TOKEN_COOKIE: cookieName
+    .optional()
+    .describe(
+      'The cookie from which `/verify` takes the token. A Bearer header takes precedence. If the browser sends several cookies of this name, the valid one counts, and valid ones of different subjects are 401.',
+    ),
   KEY_MAX_AGE: seconds('0s', '3650d', '90d')
     .prefault('90d')
-    .describe('age at which secrets are rotated without being asked; 0s for never'),
+    .describe(
+      "The age at which signing keys are rotated automatically. Each customer's are rotated up to a tenth earlier, so that not all are rotated at once. `0s`: never.",
+    ),
   // The minimum is above every access token's lifetime: the audit is the only trace of a token without a
   // session.
-  AUDIT_RETENTION: seconds('2d', '36500d', '400d').prefault('400d').describe('how long the audit is kept'),
+  AUDIT_RETENTION: seconds('2d', '36500d', '400d')
+    .prefault('400d')
+    .describe(
+      'How long the audit is kept, in whole months and at least `2d`. The table of a month is dropped a week later.',
+    ),
   TOKENS_PER_MINUTE: count(1, 1_000_000_000)
     .prefault('6000')
-    .describe('tokens that one customer may be issued in a minute by each process, and as many refreshes'),
+    .describe(
+      'How many tokens each process issues to one customer in a minute, and how many refreshes it accepts. More are answered 429. One session may be refreshed a hundredth as often, but at least 60 times. The policy of a customer can set another number.',
+    ),
   WORKERS: workers
     .prefault('1')
-    .describe('processes that serve the port together; auto for one to each core'),
+    .describe('The number of processes that share the port. `auto`: one per core. It needs Postgres.'),
   LOG_LEVEL: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent')
     .prefault('info')
-    .describe('least severe message to log'),
+    .describe('`trace`, `debug`, `info`, `warn`, `error`, `fatal` or `silent`.'),
 })
 
 export type Settings = z.output<typeof settings>
@@ -91,6 +153,8 @@ export const SETTINGS = settings.keyof().options.map(name => {
     name,
     /** As an operator would write it. Undefined if the setting has no fixed default. */
     default: schema instanceof z.ZodPrefault ? schema.def.defaultValue : undefined,
+    /** What applies if it isn't set and has no fixed default. */
+    unset: typeof schema.meta()?.unset === 'string' ? (schema.meta()?.unset as string) : 'none',
     about: schema.description ?? '',
     secret: schema.meta()?.secret === true,
   }

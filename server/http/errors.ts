@@ -107,4 +107,4 @@ const methodRefused = (allowed: string) => `use ${allowed} here`
 
 /** OPTIONS is nearly always a browser's preflight. docs/decisions/2026-11-30-preflights-end-at-the-gateway.md: we answer none. */
 const preflightRefused = (allowed: string) =>
-  `use ${allowed} here; a page of another origin has to call through a gateway that answers preflights (docs/callers.md)`
+  `use ${allowed} here; a page of another origin has to call through a gateway that answers preflights (docs/gateways.md)`

@@ -20,7 +20,7 @@ interface ClockWatchOptions {
 }
 
 const JUMPED =
-  "the database's clock jumped, so nothing is deleted until heldUntil: compare it with the true time and set it right, then run `assay clock confirm` (docs/running.md, AssayClockJumped)"
+  "the database's clock jumped, so nothing is deleted until heldUntil: compare it with the true time and set it right, then run `assay clock confirm` (docs/operating.md, AssayClockJumped)"
 const TRUSTED = "the database's clock is trusted again: maintenance deletes what is dead"
 const NOT_HELD = 'no jump of the clock waits for this confirmation; look at it again'
 

@@ -67,7 +67,7 @@ export function logReload(log: Log, reason: ReloadReason, known: KnownPosition, 
 const describeLoss = ({ committed, found, lost }: Record<'committed' | 'found' | 'lost', number>) =>
   `commits are lost: changes up to number ${committed} were committed, but the database now has only ${found}. ` +
   `At least ${lost} revocations, rotations or other changes are undone, and sessions may be missing; ` +
-  'do what docs/running.md#assaycommitslost says'
+  'do what docs/operating.md#assaycommitslost says'
 
 /**
  * Finds lost commits whose numbers were taken by new changes before this replica polled again. It remembers the last change
@@ -109,4 +109,4 @@ const isSameChange = (one: RevocationRow, other: RevocationRow) =>
 
 const REPLACED =
   'commits are lost: the change with this number was committed, and the database now has another one in its place. ' +
-  'Revocations, rotations or other changes are undone, and sessions may be missing; do what docs/running.md#assaycommitslost says'
+  'Revocations, rotations or other changes are undone, and sessions may be missing; do what docs/operating.md#assaycommitslost says'

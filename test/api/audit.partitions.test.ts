@@ -159,11 +159,11 @@ test('a jump of the clock does not drop a detached month', async () => {
   expect(await state()).toBe('detached')
 })
 
-test('a detached month can be attached again with its events, as docs/running.md describes', async () => {
+test('a detached month can be attached again with its events, as docs/operating.md describes', async () => {
   const { old, month, state, events, ordered } = await worldWithOldMonth()
   expect(await ordered()).toEqual([])
   const from = month.slice(-7).replace('_', '-')
-  const manual = readFileSync(join(import.meta.dirname, '../../docs/running.md'), 'utf8')
+  const manual = readFileSync(join(import.meta.dirname, '../../docs/operating.md'), 'utf8')
   const [, commands = ''] = /```sql\n([^`]+attach partition[^`]+)```/.exec(manual) ?? []
   const to = new Date(Date.UTC(Number(from.slice(0, 4)), Number(from.slice(5)))).toISOString().slice(0, 7)
   const statements = commands

@@ -33,14 +33,14 @@ describe.skipIf(!findNginx())('compose.yaml, without the containers (skipped whe
     return assay
   }
 
-  /** The block of the README after this text, as users paste it, with other ports. */
+  /** The block of docs/docker.md after this text, as users paste it, with other ports. */
   async function pasted(after: string, ports: Record<string, number>) {
-    const readme = await read('README.md')
-    const [, block = ''] = /```sh\n(.*?)```/s.exec(readme.slice(readme.indexOf(after))) ?? []
+    const page = await read('docs/docker.md')
+    const [, block = ''] = /```sh\n(.*?)```/s.exec(page.slice(page.indexOf(after))) ?? []
     return block.replace(/localhost:(\d+)/g, (_, port: string) => `127.0.0.1:${ports[port]}`)
   }
 
-  test('sign-up is closed, and the commands of the README get a report through nginx', async () => {
+  test('sign-up is closed, and the commands of docs/docker.md get a report through nginx', async () => {
     const assay = await startComposed()
     const backend = await startDemoBackend()
     onTestFinished(async () => void (await backend.stop()))
@@ -56,7 +56,7 @@ describe.skipIf(!findNginx())('compose.yaml, without the containers (skipped whe
     onTestFinished(() => rm(folder, { recursive: true }))
     await mkdir(join(folder, 'deploy/secrets'), { recursive: true })
     await writeFile(join(folder, 'deploy/secrets/admin_token'), ADMIN_TOKEN)
-    const commands = await pasted('**With compose**', { 3001: assay.port, 8080: nginx.port })
+    const commands = await pasted('## Compose', { 3001: assay.port, 8080: nginx.port })
     const { stdout } = await promisify(execFile)('bash', ['-c', commands], { cwd: folder })
     expect(stdout).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
     const report = JSON.parse(stdout.split('\r\n\r\n')[1]!)

@@ -9,14 +9,17 @@ import { findNginx } from '../support/nginx.ts'
 import { freePort } from '../support/port.ts'
 import { bearer, makeWorld } from '../support/world.ts'
 
-/** The nginx configuration from the README, used by someone who has a second site. */
+/** The nginx configuration from the README and docs/gateways.md, for two sites. */
 
 const ROOT = join(import.meta.dirname, '../..')
 
-/** The first block of this language in the README's chapter on nginx. */
-async function block(language: string) {
-  const readme = await readFile(join(ROOT, 'README.md'), 'utf8')
-  const chapter = readme.slice(readme.indexOf('## Behind nginx'))
+const CHAPTERS = { 'README.md': '## Your gateway', 'docs/gateways.md': '## nginx' }
+type Page = keyof typeof CHAPTERS
+
+/** The first block of this language in a page's chapter on nginx. */
+async function block(page: Page, language: string) {
+  const text = await readFile(join(ROOT, page), 'utf8')
+  const chapter = text.slice(text.indexOf(`${CHAPTERS[page]}\n`))
   return new RegExp(`\`\`\`${language}\n(.*?)\`\`\``, 's').exec(chapter)![1]!
 }
 
@@ -33,24 +36,28 @@ http {
 }
 `
 
-/** A folder like /etc/nginx with the README's commands run on it, and one site for each of these ports. */
-async function etcNginx(assay: number, backend: number, ports: number[]) {
+/** A folder like /etc/nginx with the page's commands run on it, and one site for each of these ports. */
+async function etcNginx(page: Page, assay: number, backend: number, ports: number[]) {
   const etc = await mkdtemp(join(tmpdir(), 'assay-sites-'))
   await mkdir(join(etc, 'conf.d'))
   await writeFile(join(etc, 'nginx.conf'), topLevel(etc))
-  execFileSync('sh', ['-ec', (await block('sh')).replaceAll('/etc/nginx', etc)], { cwd: ROOT })
+  execFileSync('sh', ['-ec', (await block(page, 'sh')).replaceAll('/etc/nginx', etc)], { cwd: ROOT })
   const upstream = join(etc, 'assay/upstream.conf')
   const edited = withAddresses(await readFile(upstream, 'utf8'), { '127.0.0.1:3001': `127.0.0.1:${assay}` })
   await writeFile(upstream, edited)
   for (const port of ports) {
     const addresses = { 'listen 8080': `listen 127.0.0.1:${port}`, '127.0.0.1:3002': `127.0.0.1:${backend}` }
-    await writeFile(join(etc, `conf.d/site-${port}.conf`), withAddresses(await block('nginx'), addresses))
+    await writeFile(
+      join(etc, `conf.d/site-${port}.conf`),
+      withAddresses(await block(page, 'nginx'), addresses),
+    )
   }
   return etc
 }
 
-describe.skipIf(!findNginx())('the README’s example for nginx (skipped where there is none)', () => {
-  test('serves two sites from one configuration, and both ask Assay', async () => {
+describe.skipIf(!findNginx())('an example for nginx (skipped where there is none)', () => {
+  const pages = Object.keys(CHAPTERS) as Page[]
+  test.each(pages)('of %s serves two sites from one configuration, and both ask Assay', async page => {
     const world = await makeWorld()
     onTestFinished(() => world.stop())
     const assay = await world.replica()
@@ -59,7 +66,7 @@ describe.skipIf(!findNginx())('the README’s example for nginx (skipped where t
     const backend = await startListener()
     onTestFinished(backend.stop)
     const ports = [await freePort(), await freePort()]
-    const folder = await etcNginx(port, backend.port, ports)
+    const folder = await etcNginx(page, port, backend.port, ports)
     const args = ['-p', folder, '-e', 'stderr', '-c', join(folder, 'nginx.conf')]
     const nginx = await runGateway({ name: 'nginx', args, port: ports[1]!, folder })
     onTestFinished(nginx.stop)

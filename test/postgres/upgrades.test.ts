@@ -10,7 +10,7 @@ import { logLines, type Running, runAssay, startAssay, stopAll, until } from '..
 import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
-/** Two versions on one database: this one and the next, which has one more migration. Tests the claims of docs/running.md. */
+/** Two versions on one database: this one and the next, which has one more migration. Tests the claims of docs/operating.md. */
 
 /** The default MAX_STALENESS (ms). With less, a machine that stalls for a second causes 503s that no migration caused. */
 const N = 5_000

@@ -170,10 +170,10 @@ async function mayMigrate(db: Database): Promise<boolean> {
   return row!.may
 }
 
-const WHOLE = 'restore the whole backup (docs/running.md), or let DATABASE_URL lead to another database'
+const WHOLE = 'restore the whole backup (docs/operating.md), or let DATABASE_URL lead to another database'
 const MOVED = 'and last served from another database: it was moved, restored or copied'
 const COPIES =
-  'if the former database is still served, change what docs/running.md (Copies) names before you start this one'
+  'if the former database is still served, change what docs/operating.md (Copies) names before you start this one'
 const MIGRATE = 'assay migrate, or start the server, which does it'
 const ELSEWHERE = 'if there should be customers, let DATABASE_URL lead to them'
 

@@ -17,14 +17,17 @@ export function settings(env: NodeJS.ProcessEnv, report: Report): Config | undef
     for (const line of describeMisspelt(env))
       report(
         'settings',
-        warning(line.replace(': ', ' '), 'rename or remove it; README.md lists every setting'),
+        warning(line.replace(': ', ' '), 'rename or remove it; docs/settings.md lists every setting'),
       )
     return config
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     for (const problem of error.problems) {
       const [name, ...rest] = problem.split(': ')
-      report('settings', wrong(`${name} ${rest.join(': ')}`, `fix ${name}; README.md lists every setting`))
+      report(
+        'settings',
+        wrong(`${name} ${rest.join(': ')}`, `fix ${name}; docs/settings.md lists every setting`),
+      )
     }
     return undefined
   }

@@ -63,7 +63,7 @@ function describeFailure({ waits, standbys }: Awaited<ReturnType<typeof findWait
   return waits > 0
     ? wrong(
         `${found}: it waits for a synchronous standby (SyncRep in pg_stat_activity; synchronous_standby_names is '${standbys}')`,
-        'bring the standby back, or take it out of synchronous_standby_names (docs/running.md, Failover of Postgres)',
+        'bring the standby back, or take it out of synchronous_standby_names (docs/operating.md, Failover of Postgres)',
       )
     : wrong(`a commit failed (${error.detail})`, 'look at pg_stat_activity and the log of Postgres')
 }

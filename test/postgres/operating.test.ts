@@ -13,7 +13,7 @@ import { findProgram } from '../support/program.ts'
 import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
-/** The statements of docs/running.md about master keys and restores. */
+/** The statements of docs/operating.md about master keys and restores. */
 
 const run = promisify(execFile)
 const ROOT = join(import.meta.dirname, '../..')
@@ -64,7 +64,7 @@ describe('a new master key', () => {
   })
 })
 
-const page = readFileSync(join(ROOT, 'docs/running.md'), 'utf8')
+const page = readFileSync(join(ROOT, 'docs/operating.md'), 'utf8')
 
 test('every statement on the page can be pasted', async () => {
   await (await start()).stop('SIGINT')
