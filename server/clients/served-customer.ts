@@ -61,5 +61,7 @@ function findRecord(
   customerId: string,
 ): CustomerRecord | Waiting {
   if (!changeFeed.hasLease()) return { wait: () => changeFeed.ensureLease() }
-  return keys.get(customerId) ?? { wait: () => keys.load(customerId) }
+  const record = keys.get(customerId)
+  // Loading a broken record throws, before anything is written for a token that could not be signed.
+  return record === undefined || record.state === 'broken' ? { wait: () => keys.load(customerId) } : record
 }

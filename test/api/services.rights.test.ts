@@ -129,6 +129,24 @@ describe('issue', () => {
       )
   })
 
+  test('writes nothing for a customer whose secrets do not open: the answer is 503', async () => {
+    const [service, broken] = [await create(['issue']), await assay.signUp()]
+    await world.admin.query(
+      `update assay.customers set sealed_data_key = (
+        select sealed_data_key from assay.customers where id = $2) where id = $1`,
+      [broken.id, one.id],
+    )
+    const replica = await world.replica()
+    for (let i = 0; i < 2; i++)
+      expect(await issueAs(service, { customer: broken.id }, {}, replica)).toMatchObject({
+        status: 503,
+        json: { error: 'temporarily_unavailable' },
+      })
+    const events = await eventsOf(broken)
+    expect(events.map(({ actor }: { actor: string }) => actor)).not.toContain(`service:${service.name}`)
+    await replica.stop()
+  })
+
   test('grants the scopes that the service is limited to, and never one of our own', async () => {
     const [limited, free] = [await create(['issue'], { scopes: ['read', 'write'] }), await create(['issue'])]
     const scopeFor = async (service: Service, scope?: string) => {
@@ -479,6 +497,29 @@ test('a name is taken once, also by a service of the settings, and free again wh
   expect((await post('shop-api')).status).toBe(201)
   for (const name of ['', 'Shop', '7shop', 'shop_api', 'shop api', 'é', 'a'.repeat(41), undefined, 7])
     expect((await post(name)).status).toBe(400)
+})
+
+test('a service of the setting SERVICES has its rights too, by Basic and in the form, and no other', async () => {
+  const secret = 'Sh8fQ2mZk1Vx9sTb4Yc6Lr8Np3Hd5Je0Ub'
+  const replica = await world.replica({ SERVICES: `shop:issue+sessions:${secret}` })
+  const authorization = { Authorization: basic('shop', secret) }
+  const issued = await replica.postJson('/issue', { customer: one.id, refresh: true }, authorization)
+  expect(issued.status).toBe(200)
+  const grant = {
+    grant_type: 'client_credentials',
+    customer: one.id,
+    client_id: 'shop',
+    client_secret: secret,
+  }
+  expect((await replica.postForm('/token', grant)).status).toBe(200)
+  const sessions = await replica.get(path(one, 'sessions'), undefined, authorization)
+  expect(sessions.json.sessions[0].id).toBe(issued.json.session_id)
+  expect((await eventsOf(one))[0].actor).toBe('service:shop')
+  expect((await replica.get(path(one, 'secrets'), undefined, authorization)).status).toBe(403)
+  expect((await replica.introspect('x', basic('shop', secret))).json.error).toBe('unauthorized_client')
+  for (const wrong of [basic('shop', `${secret}x`), basic('other', secret), `Bearer ${secret}`])
+    expect((await replica.get(path(one, 'sessions'), undefined, { Authorization: wrong })).status).toBe(401)
+  await replica.stop()
 })
 
 test('when it was used last is shown to operators', async () => {
