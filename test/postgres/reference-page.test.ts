@@ -51,6 +51,46 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
     expect(ids.sort()).toEqual(operations.toSorted())
   })
 
+  test('the operations that are needed first come first, then the customer, then operators', async () => {
+    const found = `[...document.querySelectorAll('.opblock')].map(each => each.id)`
+    const ids: string[] = await page.evaluate(found)
+    expect(ids.slice(0, 10).map(id => id.split('-')[2])).toEqual([
+      ...['verify', 'verifyPath', 'issue', 'refresh', 'introspect', 'introspectSelf'],
+      ...['introspectBatch', 'explain', 'revoke', 'token'],
+    ])
+    const tags = ids.map(id => id.replace(/^operations-(.*)-\w+$/, '$1'))
+    expect([...new Set(tags)]).toEqual([
+      ...['verify', 'tokens', 'sessions', 'account', 'keys', 'secrets', 'audit', 'operators'],
+      ...['discovery', 'operations', 'verify-methods'],
+    ])
+  })
+
+  test('a search shows the operations that have all its words, and an empty one shows all again', async () => {
+    const search = async (words: string) => {
+      await page.evaluate(`{
+        const field = document.getElementById('search')
+        field.value = ${JSON.stringify(words)}
+        field.dispatchEvent(new Event('input'))
+      }`)
+      const shown = `document.querySelectorAll('.opblock').length`
+      const count = await page.evaluate(`document.querySelector('output').value`)
+      await page.until(count === '' ? SHOWN : `${shown} === ${Number.parseInt(count, 10)}`)
+      return {
+        count,
+        ids: await page.evaluate(`[...document.querySelectorAll('.opblock')].map(each => each.id)`),
+      }
+    }
+    expect(await search('  OVERLAP rotate ')).toMatchObject({
+      ids: expect.arrayContaining(['operations-operators-adminRotateService']),
+    })
+    expect(await search('/admin/audit wait')).toEqual({
+      count: '1 found',
+      ids: ['operations-operators-adminListEvents'],
+    })
+    expect(await search('no such word')).toEqual({ count: '0 found', ids: [] })
+    expect((await search('')).ids).toHaveLength(operations.length)
+  })
+
   test('its policy blocks nothing in it, and it sends requests to this server only', async () => {
     await open('tokens/issue')
     expect(page.complaints()).toEqual([])
@@ -67,9 +107,9 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
   })
 
   test('the parameters of a path are shown with each of its operations', async () => {
-    await open('verify/verifyPut')
+    await open('verify-methods/verifyPut')
     const names = await page.evaluate(
-      `[...document.querySelectorAll('#operations-verify-verifyPut [data-param-name]')].map(each => each.dataset.paramName)`,
+      `[...document.querySelectorAll('#operations-verify-methods-verifyPut [data-param-name]')].map(each => each.dataset.paramName)`,
     )
     expect(names).toEqual(['scope', 'scope_any', 'aud', 'customer', 'X-Assay-Require', 'X-Consistency'])
   })
@@ -86,12 +126,12 @@ describe.skipIf(!findChromium())('GET /docs in Chromium (skipped where there is 
   })
 
   test('no credential can be typed into it, and no request can be sent', async () => {
-    await open('introspection/introspect')
-    await page.evaluate(`document.querySelector('#operations-introspection-introspect .credentials').click()`)
+    await open('tokens/introspect')
+    await page.evaluate(`document.querySelector('#operations-tokens-introspect .credentials').click()`)
     const dialog = await page.evaluate(`document.querySelector('.dialog-ux').innerText`)
     for (const scheme of ['apiKey', 'basicClient', 'service']) expect(dialog).toContain(scheme)
     expect(dialog).not.toContain('operatorToken')
-    const fields = `document.querySelectorAll('input, textarea, .try-out, .execute, .modal-btn').length`
+    const fields = `document.querySelectorAll('input:not(#search), textarea, .try-out, .execute, .modal-btn').length`
     expect(await page.evaluate(fields)).toBe(0)
   })
 })

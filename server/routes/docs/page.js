@@ -1,14 +1,15 @@
 const nothing = () => () => null
 
 /**
- * For reading: nothing can be typed here and no call be sent, so that no key or token ever gets into a page. What stays of
- * the package's dialogs for credentials is what they say of each.
+ * For reading: only a search can be typed here and no call be sent, so that no key or token ever gets into a page. What stays
+ * of the package's dialogs for credentials is what they say of each.
  */
 function forReading({ React: { createElement } }) {
   const button = (className, onClick) => createElement('button', { className, onClick }, 'Credentials')
   return {
     wrapComponents: {
       Button: nothing,
+      FilterContainer: nothing,
       Input: nothing,
       JsonSchemaForm: nothing,
       ServersContainer: nothing,
@@ -33,6 +34,7 @@ function forReading({ React: { createElement } }) {
         ({ onClick }) =>
           button('btn btn-sm credentials', onClick),
     },
+    fn: { opsFilter: findOperations },
     statePlugins: {
       spec: { wrapActions: { updateJsonSpec: update => document => update(byOperation(document)) } },
     },
@@ -58,13 +60,52 @@ function byOperation(document) {
   return document
 }
 
-SwaggerUIBundle({
+/** The operations that most readers look for come first. The others keep the order of the document. */
+const FIRST = [
+  '/verify',
+  '/issue',
+  '/refresh',
+  '/introspect',
+  '/introspect/batch',
+  '/introspect/explain',
+  '/revoke',
+  '/token',
+]
+const placeOf = operation => (FIRST.indexOf(operation.get('path')) + FIRST.length + 1) % (FIRST.length + 1)
+
+/** The tags and operations whose text has every word of the search. */
+function findOperations(tags, search) {
+  const words = search.toLowerCase().split(/\s+/).filter(Boolean)
+  const isFound = operation => words.every(word => textOf(operation).includes(word))
+  return tags
+    .map(tag => tag.update('operations', operations => operations.filter(isFound)))
+    .filter(tag => tag.get('operations').size > 0)
+}
+
+const texts = new WeakMap()
+
+function textOf(operation) {
+  const text = texts.get(operation) ?? JSON.stringify(operation).toLowerCase()
+  texts.set(operation, text)
+  return text
+}
+
+const ui = SwaggerUIBundle({
   url: 'openapi.yaml',
   dom_id: '#reference',
   plugins: [forReading],
   supportedSubmitMethods: [],
   deepLinking: true,
+  operationsSorter: (one, other) => placeOf(one) - placeOf(other),
   // The schemas stand with the operations that use them.
   defaultModelsExpandDepth: -1,
   defaultModelExpandDepth: 3,
+})
+
+const field = document.getElementById('search')
+field.addEventListener('input', () => {
+  const search = field.value.trim()
+  ui.layoutActions.updateFilter(search || false)
+  const found = ui.specSelectors.taggedOperations().reduce((sum, tag) => sum + tag.get('operations').size, 0)
+  document.querySelector('output').value = search === '' ? '' : `${found} found`
 })
