@@ -53,6 +53,10 @@ const lines = (printed: string) =>
     .slice(0, -1)
     .map(line => JSON.parse(line))
 
+/** The cursor is stored after its line is written. */
+const untilStored = (file: string, cursor: string) =>
+  until('the cursor is stored', () => existsSync(file) && readFileSync(file, 'utf8') === `${cursor}\n`)
+
 test('events are printed as they come, from now on, and Ctrl-C ends it quietly with 130', async () => {
   const old = await create()
   await until('it has its place', async () => (await assay(`audit --export --customer ${old}`)).stdout !== '')
@@ -65,7 +69,7 @@ test('events are printed as they come, from now on, and Ctrl-C ends it quietly w
   const [event, ...rest] = lines(json.stdout())
   expect(rest).toEqual([])
   expect(event).toMatchObject({ type: 'customer.created', customer_id: id, actor: 'operator:admin' })
-  expect(readFileSync(cursorFile, 'utf8')).toBe(`${event.cursor}\n`)
+  await untilStored(cursorFile, event.cursor)
   expect(readable.stdout()).toMatch(
     new RegExp(`^${event.at}  customer.created +operator:admin  ${id}  ${id}  127.0.0.1$`, 'm'),
   )
@@ -80,6 +84,7 @@ test('with a cursor file it continues where it was, whatever --after says', asyn
   const begun = startFollower(`--json --after 0 --cursor-file ${cursorFile}`)
   const first = await create()
   await until('the event is printed', () => begun.stdout().includes(first))
+  await untilStored(cursorFile, lines(begun.stdout()).at(-1).cursor)
   await begun.stop('SIGTERM')
   const [second, third] = [await create(), await create()]
   const continued = startFollower(`--json --after 0 --cursor-file ${cursorFile}`)
