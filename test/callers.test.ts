@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { blocksOf, type Program, startProgram, writeProgram } from './support/page-blocks.ts'
 import { freePort } from './support/port.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
@@ -12,13 +13,7 @@ import { bearer, claimsOf, SERVICE, type Tokens } from './support/world.ts'
 
 /** The snippets of docs/callers.md, unchanged, each in its own process beside a real Assay. */
 
-const ROOT = join(import.meta.dirname, '..')
-const page = readFileSync(join(ROOT, 'docs/callers.md'), 'utf8')
-
-/** The snippets by the names of their blocks. */
-const snippets = Object.fromEntries(
-  [...page.matchAll(/^```js (\S+)\n(.*?)^```$/gms)].map(([, name, code]) => [name!, code!]),
-)
+const snippets = blocksOf('callers.md')
 
 const introspecting = (file: string) =>
   snippets[file]!.replace("{ verify } from './assay.js'", "{ introspect as verify } from './introspect.js'")
@@ -46,7 +41,7 @@ const names = Object.keys(started)
 const exact = names.filter(name => name !== 'caching.js')
 
 const dir = mkdtempSync(join(tmpdir(), 'assay-callers-'))
-const services = new Map<string, { url: string; child: ChildProcess }>()
+const services = new Map<string, Program>()
 let assay: Running
 let port: number
 let customer: { id: string; apiKey: string }
@@ -54,8 +49,7 @@ let customer: { id: string; apiKey: string }
 let made: { id: string; secret: string }
 
 beforeAll(async () => {
-  writeFiles({ 'package.json': '{ "type": "module" }', ...snippets, ...started })
-  symlinkSync(join(ROOT, 'node_modules'), join(dir, 'node_modules'))
+  writeProgram(dir, { ...snippets, ...started })
   port = await freePort()
   assay = await startAssay({
     DATA_DIR: copyInstallation(join(dir, 'data')),
@@ -75,35 +69,11 @@ afterAll(async () => {
   rmSync(dir, { recursive: true })
 })
 
-function writeFiles(files: Record<string, string>) {
-  for (const [name, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(dir, name)), { recursive: true })
-    writeFileSync(join(dir, name), text)
-  }
-}
-
-/** Starts a snippet as its user would, on its own port; resolves once it answers. */
+/** Starts a snippet as its user would. */
 async function start(name: string) {
-  const own = await freePort()
   const { id, secret } = name === 'made-by-an-operator.js' ? made : SERVICE
-  const child = spawn(process.execPath, [join(dir, name)], {
-    env: {
-      PORT: String(own),
-      ASSAY_URL: assay.url,
-      ASSAY_ID: id,
-      ASSAY_SECRET: secret,
-    },
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
-  const service = { url: `http://127.0.0.1:${own}`, child }
-  services.set(name, service)
-  const answers = () =>
-    fetch(service.url).then(
-      () => true,
-      () => child.exitCode !== null,
-    )
-  await until(`${name} listens`, answers, 30_000)
-  expect(child.exitCode, `${name} has ended`).toBeNull()
+  const env = { ASSAY_URL: assay.url, ASSAY_ID: id, ASSAY_SECRET: secret }
+  services.set(name, await startProgram(join(dir, name), env))
 }
 
 const orders = (name: string, headers: Record<string, string> = {}) =>
@@ -133,7 +103,6 @@ const revoke = (token: string) => post('/revoke', new URLSearchParams({ token })
 test('every block of the page that Node can run is run here', () => {
   const ofApps = ['express.js', 'fastify.js', 'hono.js', 'app/orders/route.js']
   expect(Object.keys(snippets)).toEqual(['assay.js', ...ofApps, 'introspect.js', 'cached.js'])
-  expect([...page.matchAll(/^```js/gm)]).toHaveLength(Object.keys(snippets).length)
   expect(started['introspecting.js']).not.toBe(snippets['express.js'])
   expect(started['caching.js']).not.toBe(snippets['hono.js'])
 })

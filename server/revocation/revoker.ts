@@ -40,7 +40,7 @@ export interface RevokerOptions {
   changeFeed: ChangeFeed
   revocations: Pick<RevocationList, 'subjects'>
   limits: RateLimiter
-  /** For statements that serve one customer. */
+  /** The statements of one customer take turns here. */
   turns: ConcurrencyLimit
 }
 

@@ -26,7 +26,7 @@ export type Covered<Row> = Row &
 
 export interface IssuedUntilOptions {
   db: Database
-  /** For statements that serve one customer. */
+  /** The statements of one customer take turns here. */
   turns: ConcurrencyLimit
   config: Pick<Settings, 'maxAccessTokenTtl'>
   log: Log

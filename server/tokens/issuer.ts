@@ -52,7 +52,7 @@ export interface TokenSet {
 
 export interface IssuerOptions {
   db: Database
-  /** For statements that serve one customer. */
+  /** The statements of one customer take turns here. */
   turns: ConcurrencyLimit
   issuedUntil: IssuedUntil
   quota: TokenQuota

@@ -44,7 +44,7 @@ export interface PresentedToken {
 
 export interface SessionsOptions {
   db: Database
-  /** For statements that serve one customer. */
+  /** The statements of one customer take turns here. */
   turns: ConcurrencyLimit
   issuedUntil: IssuedUntil
   quota: TokenQuota
