@@ -104,8 +104,8 @@ function newCustomer(keyRing: KeyRing) {
 /** In seconds. */
 const LIFE = 24 * 3600
 
-/** An access token of a customer, in the form of a session's token. `ext`: custom claims. */
-function tokenOf({ id, header, secret }: SeededCustomer, ext?: Record<string, unknown>): string {
+/** An access token of a customer, in the form of a session's token. `own`: the customer's own claims. */
+function tokenOf({ id, header, secret }: SeededCustomer, own?: Record<string, unknown>): string {
   const iat = Math.floor(Date.now() / 1000)
   const claims = {
     iss: ISSUER,
@@ -117,7 +117,7 @@ function tokenOf({ id, header, secret }: SeededCustomer, ext?: Record<string, un
     jti: randomId(15),
     ep: '0.0',
     scope: 'read write',
-    ...(ext && { ext }),
+    ...(own && { claims: own }),
     sid: randomId(15),
     gen: 1,
   }
@@ -125,5 +125,5 @@ function tokenOf({ id, header, secret }: SeededCustomer, ext?: Record<string, un
 }
 
 /** Returns `many` tokens, of all the customers in turn. */
-export const tokensOf = (customers: SeededCustomer[], many: number, ext?: Record<string, unknown>) =>
-  Array.from({ length: many }, (_, i) => tokenOf(customers[i % customers.length]!, ext))
+export const tokensOf = (customers: SeededCustomer[], many: number, own?: Record<string, unknown>) =>
+  Array.from({ length: many }, (_, i) => tokenOf(customers[i % customers.length]!, own))

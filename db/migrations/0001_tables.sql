@@ -174,7 +174,7 @@ CREATE TABLE "assay"."sessions" (
 	"subject" text NOT NULL,
 	"scope" text NOT NULL,
 	"audience" text NOT NULL,
-	"ext" text,
+	"claims" text,
 	"access_ttl" integer NOT NULL,
 	"customer_epoch" bigint NOT NULL,
 	"subject_epoch" bigint NOT NULL,

@@ -36,7 +36,7 @@ export const requestsPart = sql`
   requests as materialized (
     select * from jsonb_to_recordset(${param('acts')}::text::jsonb) as request (
       n int, customer_id text, subject text, asked_scope text, exact boolean, type text, token_id text, api_key_id text,
-      expires_in int, session_id text, audience text, ext text, actor text, ip text, user_agent text)
+      expires_in int, session_id text, audience text, claims text, actor text, ip text, user_agent text)
   )`
 
 const { c, a, r } = customerWithKeys
@@ -101,7 +101,7 @@ export const sessionInsert = (from: string) => sql`
     'subject',
     'scope',
     'audience',
-    'ext',
+    'claims',
     'accessTtl',
     'customerEpoch',
     'subjectEpoch',
@@ -114,7 +114,7 @@ export const sessionInsert = (from: string) => sql`
     'ip',
     'userAgent',
   )}
-  select customer_id, session_id, subject, scope, audience, ext, access_ttl, customer_epoch, subject_epoch, t, t,
+  select customer_id, session_id, subject, scope, audience, claims, access_ttl, customer_epoch, subject_epoch, t, t,
     refresh_version, least(t + make_interval(secs => access_ttl), expires_at), expires_at, ends_at, ip, user_agent
   from ${sql.raw(from)}
   returning 1`
@@ -145,7 +145,7 @@ export interface NewSession extends NewToken {
   /** JSON. */
   audience: string
   /** JSON. */
-  ext: string | undefined
+  claims: string | undefined
 }
 
 /** As JSON, for `requestsPart`. */
@@ -163,7 +163,7 @@ export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
       expires_in: each.expiresIn,
       session_id: each.sessionId,
       audience: each.audience,
-      ext: each.ext,
+      claims: each.claims,
       actor: each.actor,
       ip: each.ip,
       user_agent: each.userAgent,

@@ -36,7 +36,10 @@ type Session = typeof sessions.$inferSelect
  * the lifetime of its next access token. Times are NumericDates.
  */
 export interface SessionRow
-  extends Pick<Session, 'id' | 'subject' | 'scope' | 'audience' | 'ext' | 'accessTtl' | 'gen' | 'keyVersion'>,
+  extends Pick<
+      Session,
+      'id' | 'subject' | 'scope' | 'audience' | 'claims' | 'accessTtl' | 'gen' | 'keyVersion'
+    >,
     Pick<Session, 'customerEpoch' | 'subjectEpoch'> {
   rotatedAt: number
   expiresAt: number
@@ -49,7 +52,7 @@ export const seconds = (time: SQLWrapper) => sql<number>`floor(extract(epoch fro
 /** The columns of a SessionRow, from a part with the session's own columns and one, `rules`, with its policyColumns. */
 export const sessionColumns = (rules: string) => {
   const rule = (name: string) => sql.raw(`${rules}.${name}`)
-  return sql`id, subject, ${allowedScopes(sql`scope`, rule('allowed_scopes'))} as scope, audience, ext,
+  return sql`id, subject, ${allowedScopes(sql`scope`, rule('allowed_scopes'))} as scope, audience, claims,
   least(access_ttl, ${rule('most_ttl')}) as "accessTtl", customer_epoch as "customerEpoch",
   subject_epoch as "subjectEpoch", gen, key_version as "keyVersion",
   ${seconds(sql`rotated_at`)} as "rotatedAt", ${seconds(sql`expires_at`)} as "expiresAt",

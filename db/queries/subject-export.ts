@@ -47,7 +47,7 @@ export interface ExportedSession {
   id: string | null
   scope: string
   audience: string
-  ext: string | null
+  claims: string | null
   accessTtl: number
   customerEpoch: number
   subjectEpoch: number
@@ -80,7 +80,7 @@ export const exportSessions = prepared('exportSessions')<Asked, ExportedSession>
   select asked.t as "exportedAt", ${e.epoch} as epoch, ${e.changedAt} as "epochChangedAt",
     (select max(${r.deadAfter}) from ${revocations} as ${r}
       where ${r.kind} = 'subject' and ${r.customerId} = asked.customer_id and ${r.key} = ${param('subject')}) as "revocationKeptUntil",
-    page.id, page.scope, page.audience, page.ext, page.access_ttl as "accessTtl", page.customer_epoch as "customerEpoch",
+    page.id, page.scope, page.audience, page.claims, page.access_ttl as "accessTtl", page.customer_epoch as "customerEpoch",
     page.subject_epoch as "subjectEpoch", page.gen, page.key_version as "keyVersion", page.prev_key_version as "prevKeyVersion",
     page.issued_at as "issuedAt", page.rotated_at as "rotatedAt", page.prev_rotated_at as "prevRotatedAt",
     nullif(page.confirmed_at, '-infinity') as "confirmedAt", page.renewed_at as "renewedAt", page.access_until as "accessUntil",

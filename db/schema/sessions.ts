@@ -17,8 +17,8 @@ export const sessions = assay.table(
     scope: text('scope').notNull(),
     /** JSON of the aud claim: a string or an array of strings. */
     audience: text('audience').notNull(),
-    /** JSON of the caller's own claims, carried under ext. */
-    ext: text('ext'),
+    /** JSON of the caller's own claims. */
+    claims: text('claims'),
     /** Seconds that each of its access tokens lives. */
     accessTtl: integer('access_ttl').notNull(),
     customerEpoch: bigint('customer_epoch', { mode: 'number' }).notNull(),

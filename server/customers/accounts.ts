@@ -102,7 +102,7 @@ const grantFor = (
   scope: ACCOUNT,
   exact: false,
   audience: config.issuer,
-  ext: undefined,
+  claims: undefined,
   expiresIn: undefined,
   apiKeyId: undefined,
   type,

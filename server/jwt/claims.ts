@@ -15,7 +15,7 @@ export interface AccessClaims {
   ep: string
   scope?: string
   /** The caller's own claims. */
-  ext?: Record<string, unknown> | undefined
+  claims?: Record<string, unknown> | undefined
   sid?: string
   /** The session's generation at issue. */
   gen?: number
@@ -57,7 +57,7 @@ const ACCESS = new Set([
   'jti',
   'ep',
   'scope',
-  'ext',
+  'claims',
   'sid',
   'gen',
 ])
@@ -67,11 +67,11 @@ const REFRESH = new Set(['aud', 'client_id', 'sub', 'sid', 'gen', 'iat', 'exp', 
  * The claims of an access token, or undefined if a member is unknown, missing or malformed. Reads no clock.
  */
 export function toAccessClaims(claims: Record<string, unknown>): AccessClaims | undefined {
-  const { iss, aud, ep, jti, scope, ext } = claims
+  const { iss, aud, ep, jti, scope, claims: own } = claims
   if (!hasOnly(ACCESS, claims) || typeof iss !== 'string' || !isId(jti) || !isAudience(aud)) return undefined
   if (typeof ep !== 'string' || !EPOCHS.test(ep)) return undefined
   if (scope !== undefined && (typeof scope !== 'string' || !SCOPE.test(scope))) return undefined
-  if (ext !== undefined && !isObject(ext)) return undefined
+  if (own !== undefined && !isObject(own)) return undefined
   if (!isSession(claims) || !isCommon(claims)) return undefined
   return claims.exp - claims.iat > MAX_TOKEN_TTL_SECONDS ? undefined : (claims as unknown as AccessClaims)
 }

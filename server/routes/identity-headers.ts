@@ -4,7 +4,7 @@ import type { AuthenticClaims } from '../tokens/authenticator.ts'
 
 type IdentityClaims = Pick<
   AuthenticClaims,
-  'client_id' | 'sub' | 'scope' | 'aud' | 'sid' | 'jti' | 'exp' | 'extJson'
+  'client_id' | 'sub' | 'scope' | 'aud' | 'sid' | 'jti' | 'exp' | 'claimsJson'
 >
 
 /**
@@ -21,7 +21,7 @@ export function identityHeaders(claims: IdentityClaims): Record<string, string> 
     'X-Auth-Session': claims.sid ?? '',
     'X-Auth-Token-Id': claims.jti,
     'X-Auth-Expires': String(claims.exp),
-    'X-Auth-Claims': claims.extJson ? Buffer.from(claims.extJson).toString('base64url') : '',
+    'X-Auth-Claims': claims.claimsJson ? Buffer.from(claims.claimsJson).toString('base64url') : '',
   }
 }
 
@@ -33,11 +33,11 @@ export function assertFitsHeaders({
   sub,
   aud,
   scope,
-  ext,
-}: Pick<AccessClaims, 'sub' | 'aud' | 'scope' | 'ext'>) {
+  claims,
+}: Pick<AccessClaims, 'sub' | 'aud' | 'scope' | 'claims'>) {
   const fixed = { client_id: 'c'.repeat(16), sid: 's'.repeat(24), jti: 't'.repeat(24), exp: 9_999_999_999 }
-  const extJson = ext === undefined ? {} : { extJson: JSON.stringify(ext) }
-  const headers = identityHeaders({ sub, aud, scope: scope ?? '', ...fixed, ...extJson })
+  const claimsJson = claims === undefined ? {} : { claimsJson: JSON.stringify(claims) }
+  const headers = identityHeaders({ sub, aud, scope: scope ?? '', ...fixed, ...claimsJson })
   const bytes = Object.entries(headers).reduce(
     (sum, [name, value]) => sum + name.length + value.length + 4,
     0,

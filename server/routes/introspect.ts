@@ -136,7 +136,7 @@ function mayKnow(
   return mayServe(client, client_id) && isInScope
 }
 
-/** Member by member: a token that a stolen secret signed may hold others. `ext` is JSON already. */
+/** Member by member: a token that a stolen secret signed may hold others. `claims` is JSON already. */
 function serializeAccess({
   iss,
   sub,
@@ -146,7 +146,7 @@ function serializeAccess({
   iat,
   jti,
   sid,
-  extJson,
+  claimsJson,
   scope = '',
 }: AuthenticClaims) {
   const json = JSON.stringify({
@@ -163,7 +163,7 @@ function serializeAccess({
     scopes: scopesOf(scope),
     token_type: 'Bearer',
   })
-  return extJson === undefined ? json : `${json.slice(0, -1)},"ext":${extJson}}`
+  return claimsJson === undefined ? json : `${json.slice(0, -1)},"claims":${claimsJson}}`
 }
 
 /** `exp` is the idle end of its session, which comes before the token's own unless a refresh extends it. */

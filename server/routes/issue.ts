@@ -52,7 +52,7 @@ export const issue = new Hono<ClientEnv>().post('/', requireClient, noQuery, asy
     ...grantFor(c, client, customerId, parseScope(request.scope)),
     subject: request.subject ?? customerId,
     audience: request.audience ?? config.issuer,
-    ext: request.claims,
+    claims: request.claims,
     expiresIn: request.expires_in,
   }
   assertFitsHeaders({ ...grant, sub: grant.subject, aud: grant.audience })

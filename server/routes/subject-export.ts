@@ -80,7 +80,7 @@ const serializeSession = (session: ExportedSession) =>
     id: session.id,
     scope: session.scope || undefined,
     audience: JSON.parse(session.audience),
-    claims: session.ext === null ? undefined : JSON.parse(session.ext),
+    claims: session.claims === null ? undefined : JSON.parse(session.claims),
     access_token_ttl: session.accessTtl,
     customer_epoch: session.customerEpoch,
     subject_epoch: session.subjectEpoch,

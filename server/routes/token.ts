@@ -32,6 +32,6 @@ async function clientCredentialsGrant(c: AppContext, form: Map<string, string>) 
   const audience = requestedAudience(form) ?? services.config.issuer
   const grant = grantFor(c, client, subject, parseScope(form.get('scope')))
   assertFitsHeaders({ sub: subject, aud: audience, scope: grant.scope })
-  const request = { ...grant, subject, audience, ext: undefined, expiresIn: undefined }
+  const request = { ...grant, subject, audience, claims: undefined, expiresIn: undefined }
   return tokenResponse(c, await services.issuer.issue(request))
 }

@@ -32,7 +32,7 @@ function provenClaims(text: string, token: CompactJws, key: AsymmetricKey, proof
 
 /**
  * The claims of an authentic access token. They are frozen because requests that present the same token share
- * them. `ext` is kept as text, because parsed JSON can take 28 times the memory of its text.
+ * them. `claims` is kept as text, because parsed JSON can take 28 times the memory of its text.
  */
 export class AuthenticClaims implements AccessClaims {
   readonly iss: string
@@ -46,12 +46,12 @@ export class AuthenticClaims implements AccessClaims {
   readonly scope?: string
   readonly sid?: string
   readonly gen?: number
-  /** `ext` as serialized by JSON.stringify. */
-  readonly extJson?: string
+  /** `claims` as serialized by JSON.stringify. */
+  readonly claimsJson?: string
 
   /** `customerId` and `issuer` equal the claims' own. All tokens of a key share these two strings. */
   constructor(claims: AccessClaims, customerId: string, issuer: string) {
-    const { sub, aud, exp, iat, jti, ep, scope, sid, gen, ext } = claims
+    const { sub, aud, exp, iat, jti, ep, scope, sid, gen, claims: own } = claims
     this.iss = issuer
     this.sub = sub
     this.aud = typeof aud === 'string' ? aud : (Object.freeze(aud) as string[])
@@ -63,13 +63,13 @@ export class AuthenticClaims implements AccessClaims {
     if (scope !== undefined) this.scope = scope
     if (sid !== undefined) this.sid = sid
     if (gen !== undefined) this.gen = gen
-    if (ext !== undefined) this.extJson = JSON.stringify(ext)
+    if (own !== undefined) this.claimsJson = JSON.stringify(own)
     Object.freeze(this)
   }
 
-  /** Parses `extJson` at each access. Use `extJson` directly to embed it in JSON. */
-  get ext(): Record<string, unknown> | undefined {
-    return this.extJson === undefined ? undefined : JSON.parse(this.extJson)
+  /** Parses `claimsJson` at each access. Use `claimsJson` directly to embed it in JSON. */
+  get claims(): Record<string, unknown> | undefined {
+    return this.claimsJson === undefined ? undefined : JSON.parse(this.claimsJson)
   }
 }
 
@@ -215,10 +215,10 @@ const copy = (text: string) => Buffer.from(text, 'latin1').toString('latin1')
  * The most memory that an entry takes. V8 stores ASCII in one byte per character and other text in two; each
  * list element is a separate string.
  */
-function maxBytes(text: string, { sub, aud, scope = '', extJson = '' }: AuthenticClaims) {
+function maxBytes(text: string, { sub, aud, scope = '', claimsJson = '' }: AuthenticClaims) {
   const audience =
     typeof aud === 'string' ? aud.length : aud.reduce((sum, { length }) => sum + length + 48, 0)
-  return FIXED_BYTES + text.length + 2 * sub.length + audience + scope.length + 2 * extJson.length
+  return FIXED_BYTES + text.length + 2 * sub.length + audience + scope.length + 2 * claimsJson.length
 }
 
 /**

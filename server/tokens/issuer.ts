@@ -30,7 +30,7 @@ export interface IssueRequest extends AuditContext {
   scope: string
   exact: boolean
   audience: string | string[]
-  ext: Record<string, unknown> | undefined
+  claims: Record<string, unknown> | undefined
   /** Lifetime of each access token in seconds; undefined for the default. */
   expiresIn: number | undefined
   apiKeyId: string | undefined
@@ -90,7 +90,7 @@ export class Issuer {
     quota.takeIssue(grant.customerId)
     const tokenId = randomId(15)
     // The audience and the custom claims are stored only with a session.
-    const { ext: _, audience: __, ...asked } = grant
+    const { claims: _, audience: __, ...asked } = grant
     const act = { ...asked, tokenId }
     const issued = await issuedUntil.cover(grant.customerId, () => this.#tokens.add(act))
     if (!issued) throw notActive(grant)
@@ -169,13 +169,13 @@ export class Issuer {
   }
 
   #newSession(grant: IssueRequest): NewSession {
-    const { audience, ext } = grant
+    const { audience, claims } = grant
     return {
       ...grant,
       sessionId: randomId(15),
       tokenId: randomId(15),
       audience: JSON.stringify(audience),
-      ext: ext && JSON.stringify(ext),
+      claims: claims && JSON.stringify(claims),
     }
   }
 
@@ -224,7 +224,7 @@ export class Issuer {
       scope,
       subject: row.subject,
       audience,
-      ext: row.ext === null ? undefined : JSON.parse(row.ext),
+      claims: row.claims === null ? undefined : JSON.parse(row.claims),
       ttl: row.accessTtl,
       issuedAt: row.issuedAt,
       keyVersion: row.accessVersion,

@@ -16,7 +16,7 @@ export class TokenSigner {
   /** Signs an access token, which never outlives its session. */
   async signAccess(token: NewAccessToken): Promise<{ text: string; claims: AccessClaims }> {
     const { issuer, keys } = this.#options
-    const { customerId, tokenId, audience, subject, scope, ext, session, issuedAt } = token
+    const { customerId, tokenId, audience, subject, scope, claims: own, session, issuedAt } = token
     const key = await keys.signingKey(customerId, 'access', token.keyVersion)
     const claims: AccessClaims = {
       iss: key.pair ? key.issuer : issuer,
@@ -28,7 +28,7 @@ export class TokenSigner {
       jti: tokenId,
       ep: token.epochs,
       ...(scope === '' ? {} : { scope }),
-      ...(ext === undefined ? {} : { ext }),
+      ...(own === undefined ? {} : { claims: own }),
       ...(session === undefined ? {} : { sid: session.id, gen: session.gen }),
     }
     const text = key.pair
@@ -65,7 +65,7 @@ interface NewAccessToken extends Pick<IssueResult, 'issuedAt'> {
   subject: string
   audience: string | string[]
   scope: string
-  ext: Record<string, unknown> | undefined
+  claims: Record<string, unknown> | undefined
   /** Seconds. */
   ttl: number
   keyVersion: number

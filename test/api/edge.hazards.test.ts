@@ -74,9 +74,9 @@ describe('H40 no value in a token becomes a separate header (CVE-2026-50630)', (
 
   const SIGNED: object[] = [
     ...evil.flatMap(value => [{ sub: value }, { scope: value }, { jti: value }, { sid: value, gen: 1 }]),
-    ...evil.flatMap(value => [{ aud: value }, { aud: ['a', value] }, { ext: { [value]: value } }]),
+    ...evil.flatMap(value => [{ aud: value }, { aud: ['a', value] }, { claims: { [value]: value } }]),
     ...['名', 'é', '\ud800', '\udc00a'].flatMap(value => [{ sub: value }, { scope: value }, { jti: value }]),
-    ...['名', '\ud800'].flatMap(value => [{ sid: value, gen: 1 }, { aud: value }, { ext: { a: value } }]),
+    ...['名', '\ud800'].flatMap(value => [{ sid: value, gen: 1 }, { aud: value }, { claims: { a: value } }]),
   ]
 
   test('H40 CR, LF, NUL and the like signed with a stolen secret are refused or encoded, never an error', async () => {

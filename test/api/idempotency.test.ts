@@ -58,7 +58,7 @@ test('the answer to a retry also has everything that was requested', async () =>
   expect(claimsOf(json.access_token)).toMatchObject({
     sub: 'user-1',
     aud: ['a', 'b'],
-    ext: body.claims,
+    claims: body.claims,
     gen: 1,
   })
 })

@@ -52,7 +52,7 @@ test('the answer for an active token has exactly the documented members', async 
     iat: claims.iat,
     jti: claims.jti,
     sid: claims.sid,
-    ext: { plan: 'pro' },
+    claims: { plan: 'pro' },
   })
   for (const time of [json.exp, json.iat]) expect(Number.isInteger(time)).toBe(true)
 })

@@ -119,7 +119,7 @@ test('custom claims up to 2 KiB arrive unchanged', async () => {
   const nested = { deep: JSON.parse('['.repeat(30) + ']'.repeat(30)) }
   for (const own of [...claims, nested]) {
     const { claims, told } = await issued({ claims: own, subject: 'u' })
-    expect([claims.ext, told.ext]).toEqual([own, own])
+    expect([claims.claims, told.claims]).toEqual([own, own])
   }
   expect(await refusal({ claims: full })).toBe(INVALID)
 })
@@ -157,7 +157,7 @@ test('a session keeps the requested values through every refresh', async () => {
   }
   const { json } = await issued({ ...asked, refresh: true })
   const again = claimsOf((await assay.refresh(json.refresh_token)).json.access_token)
-  expect(again).toMatchObject({ sub: 'u', scope: 'read', aud: ['a', 'b'], ext: { plan: 'pro' }, gen: 2 })
+  expect(again).toMatchObject({ sub: 'u', scope: 'read', aud: ['a', 'b'], claims: { plan: 'pro' }, gen: 2 })
   expect(again.exp - again.iat).toBe(42)
 })
 
@@ -247,7 +247,7 @@ test('a claim that a double would change is refused at any depth, with the advic
 test('any other number is signed as it was sent', async () => {
   const claims = { n: [0, -1, 0.1, 1767605700.125, 9007199254740991, -9007199254740991, 5e-324, 1e300] }
   const { json } = await issued({ claims })
-  expect(claimsOf(json.access_token).ext).toEqual(claims)
+  expect(claimsOf(json.access_token).claims).toEqual(claims)
 })
 
 test('a body that is not JSON, not an object, not UTF-8 or nested too deeply is refused', async () => {

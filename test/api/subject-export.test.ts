@@ -105,7 +105,7 @@ test('every column of a session is in the export, so that a new one is not forgo
   await customer.session({ subject: 'ann' })
   await world.admin.query(
     `update assay.sessions set prev_rotated_at = issued_at, confirmed_at = issued_at, renewed_at = issued_at,
-      prev_key_version = 1, revoked_at = issued_at, ext = '{"a":1}', ip = '::1', user_agent = 'x' where customer_id = $1`,
+      prev_key_version = 1, revoked_at = issued_at, claims = '{"a":1}', ip = '::1', user_agent = 'x' where customer_id = $1`,
     [customer.id],
   )
   const { sessions } = await exportOf(customer, 'ann')

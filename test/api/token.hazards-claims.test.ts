@@ -148,7 +148,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
     const names = ['__proto__', 'constructor', 'prototype']
     const texts = names.flatMap(name => [
       real.claimsText.replace(/}$/, `,"${name}":{"polluted":true}}`),
-      real.claimsText.replace(/}$/, `,"ext":{"a":[{"${name}":{"polluted":true}}]}}`),
+      real.claimsText.replace(/}$/, `,"claims":{"a":[{"${name}":{"polluted":true}}]}}`),
     ])
     await expectAllRefused(texts.map(text => real.texts(real.headerText, text)))
     expect(({} as Record<string, unknown>).polluted).toBeUndefined()
@@ -164,7 +164,7 @@ test("H17 another installation's issuer is refused, even with our secret", async
 describe('H14 huge tokens are refused cheaply (CVE-2025-30204, CVE-2025-61920)', () => {
   test('8 KiB are read, and one character more is not', async () => {
     const real = await forger(assay, customer, 'access')
-    const claimsFor = (pad: string) => real.withClaims({ ext: { pad } })
+    const claimsFor = (pad: string) => real.withClaims({ claims: { pad } })
     const fits = 'x'.repeat(Math.floor(((8192 - claimsFor('').length) / 4) * 3))
     const [most, more] = [claimsFor(fits.slice(0, -3)), claimsFor(`${fits}xxxxxx`)]
     expect(most.length).toBeLessThanOrEqual(8192)
@@ -176,7 +176,7 @@ describe('H14 huge tokens are refused cheaply (CVE-2025-30204, CVE-2025-61920)',
   test('a million dots and a hundred thousand levels cost little time and memory', async () => {
     const real = await forger(assay, customer, 'access')
     const nested = encode(`{"a":${'['.repeat(100_000)}${']'.repeat(100_000)}}`)
-    const deep = `{"ext":${'{"a":'.repeat(1_200)}1${'}'.repeat(1_200)}}`
+    const deep = `{"claims":${'{"a":'.repeat(1_200)}1${'}'.repeat(1_200)}}`
     const huge = [
       '.'.repeat(1e6),
       `${real.headerSegment}.${nested}.${real.signature}`,

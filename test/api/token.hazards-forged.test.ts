@@ -53,7 +53,7 @@ describe.each(['access', 'refresh'] as const)('with the real %s key', use => {
       use === 'access'
         ? [{ ep: 1 }, { ep: '1' }, { ep: '-1.0' }, { ep: '0.0.0' }, { ep: undefined }, { scope: ['read'] }]
         : [{ aud: 'api' }, { aud: ['refresh'] }, { sid: undefined }]
-    const more = use === 'access' ? [{ iss: undefined }, { iss: [] }, { ext: [] }, { ext: 'x' }] : []
+    const more = use === 'access' ? [{ iss: undefined }, { iss: [] }, { claims: [] }, { claims: 'x' }] : []
     await expectAllRefused([...WRONG, ...own, ...more].map(claims => real.withClaims(claims)))
   })
 })

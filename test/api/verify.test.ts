@@ -86,8 +86,8 @@ test('every identity header is set from the token', async () => {
     jti,
     String(exp),
   ])
-  const ext = Buffer.from(headers.get('x-auth-claims')!, 'base64url').toString()
-  expect(JSON.parse(ext)).toEqual({ plan: 'pro', seats: [1, 2] })
+  const sent = Buffer.from(headers.get('x-auth-claims')!, 'base64url').toString()
+  expect(JSON.parse(sent)).toEqual({ plan: 'pro', seats: [1, 2] })
 })
 
 test('a missing claim is an empty header, not a missing one', async () => {

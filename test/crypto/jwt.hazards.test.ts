@@ -155,7 +155,7 @@ test('H12 a duplicate member in header or claims is refused, also when escaped',
   for (const twice of [
     '{"sub":"a","sub":"a"}',
     '{"sub":"a","\\u0073ub":"b"}',
-    '{"ext":{"client_id":1,"client_id":1}}',
+    '{"claims":{"client_id":1,"client_id":1}}',
   ])
     expect(weAccept(signed(headerText, twice))).toBe(false)
 })

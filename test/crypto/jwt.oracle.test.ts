@@ -52,7 +52,10 @@ const ONLY_WE_REFUSE: Record<string, { why: string; examples: string[] }> = {
   },
   'longer than 8 KiB': {
     why: 'the cost of a refusal is bounded before anything is read; our own claims are far smaller',
-    examples: [signed(headerText, JSON.stringify({ ext: 'x'.repeat(6200) })), `${token}${' '.repeat(8192)}`],
+    examples: [
+      signed(headerText, JSON.stringify({ claims: 'x'.repeat(6200) })),
+      `${token}${' '.repeat(8192)}`,
+    ],
   },
   'another header': {
     why: 'we write one header a key; another member could only be an instruction we do not follow',
@@ -97,7 +100,7 @@ const ONLY_WE_REFUSE: Record<string, { why: string; examples: string[] }> = {
     why: 'no merge or look-up further on can then be led to a prototype (H13)',
     examples: ['__proto__', 'constructor', 'prototype'].flatMap(name => [
       signed(headerText, `{"${name}":{"admin":true}}`),
-      signed(headerText, `{"ext":{"a":[{"${name}":1}]}}`),
+      signed(headerText, `{"claims":{"a":[{"${name}":1}]}}`),
     ]),
   },
 }

@@ -135,7 +135,7 @@ const HEADER_EDITS: Edit[] = [
 const CLAIMS_EDITS: Edit[] = [
   (json, random) =>
     withValue(json, pick(memberNames(json), random), pick(['', 'admin', 0, 2 ** 53, null], random)),
-  (json, random) => withValue(json, 'ext', { ['n'.repeat(1 + random(9))]: [random(99), 'ü\ud83d\ude00'] }),
+  (json, random) => withValue(json, 'claims', { ['n'.repeat(1 + random(9))]: [random(99), 'ü\ud83d\ude00'] }),
   ...TEXT_EDITS,
 ]
 

@@ -31,7 +31,12 @@ afterAll(async () => {
 })
 
 /** Nothing else that a server prints contains one of these. */
-const passwords = { first: 'pw-7Kd2first', second: 'pw-7Kd2second', third: 'pw-7Kd2third', fourth: 'pw-7Kd2fourth' }
+const passwords = {
+  first: 'pw-7Kd2first',
+  second: 'pw-7Kd2second',
+  third: 'pw-7Kd2third',
+  fourth: 'pw-7Kd2fourth',
+}
 const anyPassword = /pw-7Kd2/
 
 const urlWith = (password: string) => changed(database.url, { password })

@@ -30,8 +30,8 @@ const KINDS: Record<string, () => Claims> = {
     })),
   'a long scope': () => filled(length => ({ scope: 's'.repeat(length) })),
   'claims of brackets': () =>
-    filled(length => ({ ext: { a: JSON.parse('['.repeat(length / 2) + ']'.repeat(length / 2)) } })),
-  'claims of two bytes a character': () => filled(length => ({ ext: { a: `名${'a'.repeat(length)}` } })),
+    filled(length => ({ claims: { a: JSON.parse('['.repeat(length / 2) + ']'.repeat(length / 2)) } })),
+  'claims of two bytes a character': () => filled(length => ({ claims: { a: `名${'a'.repeat(length)}` } })),
 }
 
 export interface Measured {
