@@ -1,4 +1,4 @@
-import { Command } from 'commander'
+import { type Argument, Command, type Option } from 'commander'
 import type { Json } from './client.ts'
 import { CommandError, EXIT } from './errors.ts'
 import { toJson } from './output.ts'
@@ -14,7 +14,13 @@ export interface Output {
 export class AssayCommand extends Command {
   constructor(name?: string) {
     super(name)
-    this.configureHelp({ helpWidth: 80, subcommandTerm: formatTerm, subcommandDescription: getFirstSentence })
+    this.configureHelp({
+      helpWidth: 80,
+      subcommandTerm: formatTerm,
+      subcommandDescription: getFirstSentence,
+      optionDescription: describeValue,
+      argumentDescription: describeValue,
+    })
     this.helpOption('-h, --help', 'show this help')
     this.helpCommand(false)
     // Called after commander has printed help or the version.
@@ -34,7 +40,7 @@ export class AssayCommand extends Command {
    * Runs `run` with the arguments and the options. Prints the result; undefined means that `run` has already printed.
    */
   show(run: (...args: never[]) => Promise<Output | undefined>): this {
-    return this.option('--json', 'print what the server answered, for scripts').action(async (...args) => {
+    return this.option('--json', 'print JSON, for scripts').action(async (...args) => {
       const output = await run(...(args as never[]))
       if (output) terminal.out(`${this.opts().json ? toJson(output.json) : output.text}\n`)
     })
@@ -74,6 +80,12 @@ const formatTerm = (command: Command) =>
 
 const getFirstSentence = (command: Command) =>
   /^.*?\.(?= |$)/.exec(command.description())?.[0] ?? command.description()
+
+/** Describes an option or an argument with its choices and its default. It is shorter than what commander makes of them. */
+function describeValue({ description, argChoices, defaultValue }: Option | Argument): string {
+  const choices = argChoices ? `: ${argChoices.join(', ')}` : ''
+  return `${description}${choices}${defaultValue === undefined ? '' : ` (default: ${defaultValue})`}`
+}
 
 /** Makes one line of commander's message, and removes values, because they may be a token or a password. */
 function describeMistake(message: string, code: string | undefined): string {

@@ -20,17 +20,22 @@ import { token } from './commands/token.ts'
 
 /** The whole command line. The order is that of its help. */
 export const program = new AssayCommand('assay')
-  .description('Run and manage an Assay server.')
+  .usage('[--help | --version] <command>')
   .version(VERSION, '-V, --version', 'show the version')
-  .helpCommand('help [command]', 'show help for a command')
+  .helpCommand('help [command]', 'Show help for a command.')
   .addHelpText(
     'after',
     `
-Commands speak to the server at ASSAY_URL (http://127.0.0.1:3001) as an
-operator. The operator token is ADMIN_TOKEN, or in the file that
-ADMIN_TOKEN_FILE names, or the one in ./data that an embedded server made.
+ASSAY_URL is the server's URL (default: http://127.0.0.1:3001). The operator
+token is ADMIN_TOKEN, or in ADMIN_TOKEN_FILE (default: ./data/admin.token).
 serve, migrate and doctor need no running server.`,
   )
+// A line for each command: the options are in the usage, and the arguments in each command's own help.
+program.configureHelp({
+  ...program.configureHelp(),
+  subcommandTerm: command => command.name(),
+  visibleOptions: () => [],
+})
 
 const commands = [
   serve,

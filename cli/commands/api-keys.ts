@@ -26,10 +26,10 @@ interface CreateOptions {
 keys
   .command('create <customer>')
   .description('Create an API key. It is shown once.')
-  .option('--name <text>', 'a name for people')
-  .option('--scopes <a,b>', 'scopes that its tokens may have (any)', parseList)
-  .option('--expires-in <duration>', 'how long it may be used (forever)', parseDuration(1, '90d'))
-  .example('keys create k5m2q7xw3bfz6tha --name ci --scopes read,write --expires-in 90d')
+  .option('--name <text>', 'a display name')
+  .option('--scopes <a,b>', 'scopes that its tokens may have (default: any)', parseList)
+  .option('--expires-in <duration>', 'its lifetime (default: unlimited)', parseDuration(1, '90d'))
+  .example('keys create k5m2q7xw3bfz6tha --name ci --scopes read --expires-in 90d')
   .show(async (id: string, { name, scopes, expiresIn }: CreateOptions) => {
     const body = { name, scopes, expires_in: expiresIn }
     const key = await api.post(customerPath(id, '/keys'), { body })

@@ -22,7 +22,7 @@ interface AuditOptions extends PagingOptions {
   json?: true
 }
 
-const FOLLOW = new Option('--follow', 'print events as they come, until Ctrl-C').conflicts([
+const FOLLOW = new Option('--follow', 'print events as they arrive, until Ctrl-C').conflicts([
   'export',
   'limit',
   'all',
@@ -33,16 +33,13 @@ export const audit = new AssayCommand('audit')
   .description('Show what was done, when and by whom, newest first.')
   .option('--customer <customer>', 'only events of this customer')
   .option('--operator <name>', 'only events of this operator')
-  .option('--type <type>', 'only events of this type, for example session.revoked')
-  .option('--from <time>', 'only events from this time on: 2026-01-31T12:00:00Z')
+  .option('--type <type>', 'only events of this type, like session.revoked')
+  .option('--from <time>', 'only events since this time: 2026-01-31T12:00:00Z')
   .option('--to <time>', 'only events before this time')
-  .option('--export', 'print all as lines of JSON, in the order of their commits')
+  .option('--export', 'print all events as JSON lines, in commit order')
   .addOption(FOLLOW)
-  .option(
-    '--after <cursor>',
-    'with --export or --follow: only events after this place in their order, or 0 for all',
-  )
-  .option('--cursor-file <file>', 'with --follow: continue where this file says, and keep it up to date')
+  .option('--after <cursor>', 'with --export or --follow: start after this (0: all)')
+  .option('--cursor-file <file>', 'with --follow: resume from this file, and update it')
   .addOption(LIMIT)
   .addOption(ALL)
   .example(

@@ -10,7 +10,9 @@ export const clock = new AssayCommand('clock').description(
 
 clock
   .command('show')
-  .description("Show the database's clock, this machine's, and whether a jump holds deletion.")
+  .description(
+    "Show the database's clock and this machine's. It also shows whether deletion is held after a jump.",
+  )
   .example('clock show')
   .show(async () => {
     const state = await api.get('/admin/clock')
@@ -19,7 +21,7 @@ clock
 
 clock
   .command('confirm')
-  .description("Confirm that the database's clock is right, so that maintenance deletes again what is dead.")
+  .description("Confirm that the database's clock is right. Deletion of expired rows then resumes.")
   .addOption(YES)
   .example('clock confirm')
   .show(async (options: YesOptions) => {

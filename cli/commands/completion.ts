@@ -4,7 +4,7 @@ import { terminal } from '../terminal.ts'
 
 /** Commander has no completion. The scripts are generated from its command tree. */
 export const completion = new AssayCommand('completion')
-  .description('Print a script that completes these commands. Add it to the start of the shell.')
+  .description("Print a completion script for bash, zsh or fish. Add it to your shell's startup file.")
   .addArgument(new Argument('<shell>').choices(['bash', 'zsh', 'fish']))
   .example('completion bash >> ~/.bashrc')
   .action((shell: keyof typeof SHELLS) => {

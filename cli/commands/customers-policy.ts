@@ -20,39 +20,42 @@ const duration = (flags: string, description: string) =>
 /** Each is called like the member of the policy, with - for _. */
 export const policy = new AssayCommand('policy')
   .description(
-    "Set limits of a customer's tokens and sessions. What is not named stays as it is. " +
-      "The value default removes a limit, so that the server's applies. A duration is 10m, 12h or 1d.",
+    "Limit a customer's tokens and sessions. An omitted option keeps its value, and the value " +
+      "default restores the server's. A duration is 10m, 12h or 1d. With reusable, a client that has an " +
+      'API key keeps its refresh token. Any algorithm but HS512 allows offline verification, which ' +
+      'ignores revocations.',
   )
   .argument('<customer>')
-  .addOption(
-    new Option('--scopes <a,b>', 'the only scopes its tokens may have').argParser(orDefault(parseList)),
-  )
-  .addOption(duration('--access-token-ttl <duration>', 'lifetime of an access token, if not requested'))
-  .addOption(duration('--max-access-token-ttl <duration>', 'the longest lifetime that may be requested'))
+  .addOption(new Option('--scopes <a,b>', 'scopes that its tokens may have').argParser(orDefault(parseList)))
+  .addOption(duration('--access-token-ttl <duration>', 'default lifetime of access tokens'))
+  .addOption(duration('--max-access-token-ttl <duration>', 'the longest lifetime that can be requested'))
   .addOption(duration('--refresh-token-ttl <duration>', 'how long a session may be idle'))
-  .addOption(duration('--session-max-ttl <duration>', 'absolute lifetime of sessions that begin from now on'))
+  .addOption(duration('--session-max-ttl <duration>', 'absolute lifetime of new sessions'))
   .addOption(
-    new Option(
-      '--refresh-policy <policy>',
-      'when a used refresh token may be presented again; reusable: always, by a client with its API key',
-    ).choices(['until_confirmed', 'grace_only', 'strict', 'reusable', 'default']),
+    new Option('--refresh-policy <policy>', 'reuse of refresh tokens').choices([
+      'until_confirmed',
+      'grace_only',
+      'strict',
+      'reusable',
+      'default',
+    ]),
+  )
+  .addOption(duration('--key-max-age <duration>', 'rotate keys at this age (0d: never)'))
+  .addOption(
+    new Option('--tokens-per-minute <number>', 'tokens a minute, and as many refreshes').argParser(
+      orDefault(parseWholeNumber(1, 6000)),
+    ),
   )
   .addOption(
-    duration('--key-max-age <duration>', 'age at which its secrets are rotated, 1h or more; 0d: never'),
+    new Option('--signing-alg <alg>', 'algorithm of access tokens').choices([
+      'HS512',
+      'EdDSA',
+      'ES256',
+      'RS256',
+      'default',
+    ]),
   )
-  .addOption(
-    new Option(
-      '--tokens-per-minute <number>',
-      'tokens that it may be issued a minute, and as many refreshes',
-    ).argParser(orDefault(parseWholeNumber(1, 6000))),
-  )
-  .addOption(
-    new Option(
-      '--signing-alg <alg>',
-      'of its access tokens; any but HS512 lets others verify them without asking, who then learn of no revocation',
-    ).choices(['HS512', 'EdDSA', 'ES256', 'RS256', 'default']),
-  )
-  .example('customers policy k5m2q7xw3bfz6tha --max-access-token-ttl 10m --scopes read,write')
+  .example('customers policy k5m2q7xw3bfz6tha --access-token-ttl 10m --scopes read')
   .show(async (id: string, { json: _, ...options }: Record<string, Json>) => {
     const changed = Object.entries(options).map(([name, value]) => [toMember(name), value])
     if (changed.length === 0)

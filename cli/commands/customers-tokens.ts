@@ -7,7 +7,7 @@ import { list } from '../output.ts'
 
 /** One-time tokens for a customer's account. Assay sends no mail, so each command prints the token to send. */
 
-const EXPIRES_IN = new Option('--expires-in <duration>', 'how long it may be used, 5m to 24h (1h)').argParser(
+const EXPIRES_IN = new Option('--expires-in <duration>', 'its lifetime, 5m to 24h (default: 1h)').argParser(
   parseDuration(300, '1h'),
 )
 
@@ -26,7 +26,7 @@ async function create(idOrEmail: string, path: string, body: object): Promise<Ou
 
 export const resetPassword = new AssayCommand('reset-password')
   .argument('<customer>')
-  .description('Make a token that resets the password. It works once.')
+  .description('Create a token that resets the password. It works once.')
   .addOption(EXPIRES_IN)
   .example('customers reset-password ann@example.com')
   .show((customer: string, { expiresIn }: TokenOptions) =>
@@ -35,7 +35,7 @@ export const resetPassword = new AssayCommand('reset-password')
 
 export const verifyEmail = new AssayCommand('verify-email')
   .argument('<customer>')
-  .description('Make a token that verifies the email. It works once.')
+  .description('Create a token that verifies the email. It works once.')
   .addOption(EXPIRES_IN)
   .example('customers verify-email ann@example.com')
   .show((customer: string, { expiresIn }: TokenOptions) =>
@@ -45,7 +45,7 @@ export const verifyEmail = new AssayCommand('verify-email')
 export const changeEmail = new AssayCommand('change-email')
   .argument('<customer>')
   .argument('<email>')
-  .description('Make a token that sets another email, verified. It works once.')
+  .description('Create a token that changes the email. It works once. The new email counts as verified.')
   .addOption(EXPIRES_IN)
   .example('customers change-email ann@example.com ann@example.org')
   .show((customer: string, email: string, { expiresIn }: TokenOptions) =>

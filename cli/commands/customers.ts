@@ -40,7 +40,9 @@ export const customers = new AssayCommand('customers').description(
 
 customers
   .command('list')
-  .description('List customers, newest first.')
+  .description(
+    'List customers, newest first. Activity is a login, an issued or refreshed token, or a use of an API key.',
+  )
   .option('--email <text>', 'only those whose email begins with this')
   .option('--name <text>', 'only those whose name begins with this')
   .option(
@@ -48,12 +50,8 @@ customers
     'only those with a signing key older than this',
     parseDuration(1, '90d'),
   )
-  .option('--weak-hashes', "only those whose password hash is weaker than today's")
-  .option(
-    '--unused-for <duration>',
-    'only those without a login, an issued or refreshed token, or a use of an API key in this time',
-    parseDuration(1, '365d'),
-  )
+  .option('--weak-hashes', 'only those with an outdated password hash')
+  .option('--unused-for <duration>', 'only those without activity for this long', parseDuration(1, '365d'))
   .addOption(LIMIT)
   .addOption(ALL)
   .example('customers list --keys-older-than 90d --unused-for 365d')
@@ -72,7 +70,7 @@ customers
 customers
   .command('create <email>')
   .description('Create a customer. Its API key is shown once.')
-  .option('--name <text>', 'a name for people')
+  .option('--name <text>', 'a display name')
   .addOption(PASSWORD_FILE)
   .example("customers create ann@example.com --name 'Ann'")
   .show(async (email: string, { name, passwordFile }: PasswordOptions & { name?: string }) => {
@@ -94,7 +92,7 @@ customers
 
 customers
   .command('disable <customer>')
-  .description('Refuse the tokens and credentials of a customer until it is enabled.')
+  .description('Disable a customer. Its tokens and credentials are refused until it is enabled.')
   .addOption(WAIT)
   .example('customers disable k5m2q7xw3bfz6tha --wait')
   .show(async (id: string, options: WaitOptions) =>
@@ -112,7 +110,7 @@ customers
 
 customers
   .command('set-password <customer>')
-  .description("Set a customer's password, and end the account's own sessions.")
+  .description("Set a customer's password. This ends the account's own sessions.")
   .addOption(PASSWORD_FILE)
   .addOption(WAIT)
   .example('customers set-password k5m2q7xw3bfz6tha')

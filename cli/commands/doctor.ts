@@ -6,9 +6,10 @@ import { terminal } from '../terminal.ts'
 
 export const doctor = new AssayCommand('doctor')
   .description(
-    'Check the settings, the database, Redis and a running server, and say how to fix what is wrong.',
+    'Check the installation, and say how to fix what is wrong. ' +
+      'It checks the settings, the database, Redis and a running server.',
   )
-  .option('--offline', 'skip the round trip through a running server')
+  .option('--offline', 'skip the check of a running server')
   .example('doctor')
   .show(async ({ offline }: { offline?: true }) => {
     // Loaded only here: it loads the database's driver.

@@ -5,7 +5,8 @@ import { readToken } from '../terminal.ts'
 
 export const explain = new AssayCommand('explain')
   .description(
-    'Explain why a token is accepted or refused, and what would fix it. It is read from standard input.',
+    'Explain why a token is accepted or refused. ' +
+      'It also says what would fix it. The token is read from standard input.',
   )
   .example('explain < token.txt')
   .show(async () => {

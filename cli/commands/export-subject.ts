@@ -9,7 +9,8 @@ export const exportSubject = new AssayCommand('export-subject')
   .argument('<customer>')
   .argument('<subject>')
   .description(
-    "Print everything that is stored about one of a customer's users, as one JSON document: its sessions and the audit events that name it. The export is audited.",
+    'Print everything that is stored about a user, as JSON. ' +
+      "It has the user's sessions and the audit events that name the user. The export itself is audited.",
   )
   .example('export-subject k5m2q7xw3bfz6tha user-42 > user-42.json')
   .show(async (id: string, subject: string) => {

@@ -7,12 +7,12 @@ import { DONE } from '../output.ts'
 import { readToken } from '../terminal.ts'
 
 export const revoke = new AssayCommand('revoke').description(
-  'Revoke one token, or all tokens and sessions of a user, a customer or everyone.',
+  'Revoke one token, or all of a user, a customer or everyone.',
 )
 
 revoke
   .command('token')
-  .description('Revoke an access token, or the session of a refresh token. It is read from standard input.')
+  .description('Revoke a token that is read from standard input. A refresh token ends its session.')
   .addOption(WAIT)
   .example('revoke token < token.txt')
   .show(async (options: WaitOptions) => {
@@ -22,7 +22,7 @@ revoke
 
 revoke
   .command('subject <customer> <subject>')
-  .description("Revoke all tokens and sessions of one of a customer's users.")
+  .description('Revoke all tokens and sessions of a user.')
   .addOption(WAIT)
   .example('revoke subject k5m2q7xw3bfz6tha user-42 --wait')
   .show(async (id: string, subject: string, options: WaitOptions) => {
@@ -47,7 +47,7 @@ revoke
 revoke
   .command('everyone')
   .description(
-    'Revoke all tokens and sessions of all customers. API keys, passwords and secrets stay as they are.',
+    'Revoke all tokens and sessions of all customers. API keys, passwords and signing keys stay valid.',
   )
   .addOption(WAIT)
   .addOption(YES)

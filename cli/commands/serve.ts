@@ -1,6 +1,6 @@
 import { AssayCommand } from '../command.ts'
 
 export const serve = new AssayCommand('serve')
-  .description('Serve, with the settings in the environment.')
+  .description('Start a server with the settings in the environment.')
   .example('serve')
   .action(async () => void (await import('../../server/main.ts')))

@@ -7,12 +7,12 @@ import { list, showTable } from '../output.ts'
 
 const MAY = new Option(
   '--may <a,b>',
-  'what it may do: issue, refresh, revoke, introspect, sessions, rotate, create, disable, reset',
+  'its rights: issue, refresh, revoke, introspect, sessions, rotate, create, disable, reset',
 ).argParser(parseList)
-const CUSTOMERS = new Option('--customers <a,b>', 'customers that it may serve (all)').argParser(parseList)
+const CUSTOMERS = new Option('--customers <a,b>', 'customers that it may serve').argParser(parseList)
 const SCOPES = new Option(
   '--scopes <a,b>',
-  'scopes that it may grant, and of which a token must have one (any)',
+  'scopes that it may grant; a token must have one of them',
 ).argParser(parseList)
 
 interface Permissions {
@@ -24,7 +24,7 @@ interface Permissions {
 const servicePath = (id: string, more = '') => `/admin/services/${pathSegment(id)}${more}`
 
 export const services = new AssayCommand('services').description(
-  'Manage services: gateways and backends, each of which serves many customers.',
+  'Manage gateways and backends that serve many customers.',
 )
 
 services
@@ -42,20 +42,24 @@ services
 
 services
   .command('create')
-  .description('Create a service. Its credential is shown once.')
-  .requiredOption('--name <text>', 'a letter, then up to 39 of a-z 0-9 -; the audit names it service:NAME')
+  .description(
+    'Create a service. Its credential is shown once. By default it serves all customers and every scope.',
+  )
+  .requiredOption('--name <text>', 'a letter and up to 39 of a-z, 0-9 and -')
   .addOption(new Option(MAY.flags, MAY.description).argParser(parseList).makeOptionMandatory())
   .addOption(CUSTOMERS)
   .addOption(SCOPES)
-  .example('services create --name gateway --may introspect')
-  .example('services create --name shop-api --may issue,refresh,revoke')
+  .example(
+    'services create --name gateway --may introspect',
+    'services create --name shop-api --may issue,refresh,revoke',
+  )
   .show(async ({ name, may, customers, scopes }: Permissions & { name: string }) =>
     showService(await api.post('/admin/services', { body: { name, may, customers, scopes } })),
   )
 
 services
   .command('change <service>')
-  .description('Change the rights or the limits of a service. An option that is left out changes nothing.')
+  .description('Change the rights or the limits of a service. An omitted option changes nothing.')
   .addOption(MAY)
   .addOption(CUSTOMERS)
   .addOption(SCOPES)
@@ -78,18 +82,17 @@ services
 
 services
   .command('rotate <service>')
-  .description('Create a new credential for a service. It is shown once.')
+  .description(
+    'Create a new credential for a service. It is shown once. ' +
+      'The current one stays valid for --overlap; use 0s if it has leaked. ' +
+      'At most two are valid: if there are two already, --end says which of them ends now.',
+  )
   .option(
     '--overlap <duration>',
-    'how long the current credential stays valid (1d); 0s if it has leaked',
+    'how long the current one stays valid (default: 1d)',
     parseDuration(0, '1h'),
   )
-  .addOption(
-    new Option(
-      '--end <which>',
-      'if two are valid, the one that ends at once: current is the newest, previous the one before it',
-    ).choices(['previous', 'current']),
-  )
+  .addOption(new Option('--end <which>', 'which one ends now').choices(['previous', 'current']))
   .example('services rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 1h')
   .show(async (id: string, { overlap, end }: { overlap?: number; end?: string }) => {
     const service = await api.post(servicePath(id, '/rotate'), { body: { overlap, end } })

@@ -8,12 +8,12 @@ import { parseWholeNumber, toWaitQuery, WAIT, type WaitOptions, YES } from '../o
 import { list, showTable } from '../output.ts'
 
 export const secrets = new AssayCommand('secrets').description(
-  "Manage the secrets that sign a customer's tokens.",
+  "Manage the keys that sign a customer's tokens.",
 )
 
 secrets
   .command('list <customer>')
-  .description("List a customer's secrets: versions, states and ages, never the bytes.")
+  .description("List a customer's signing keys. Their bytes are never shown.")
   .example('secrets list k5m2q7xw3bfz6tha')
   .show(async (id: string) => {
     const { secrets } = await api.get(customerPath(id, '/secrets'))
@@ -30,13 +30,11 @@ interface RotateOptions extends YesOptions {
 secrets
   .command('rotate <customer>')
   .description(
-    'Replace the secrets of a customer. Nobody is logged out, unless --now ends what the old ones signed.',
+    "Replace a customer's signing keys. No user is logged out, unless --now ends what the old keys signed.",
   )
-  .addOption(
-    new Option('--use <use>', 'which secrets').choices(['access', 'refresh', 'both']).default('both'),
-  )
-  .option('--now', 'a secret has leaked: end what it signed at once, on every replica')
-  .option('--dry-run', 'only show what --now would end')
+  .addOption(new Option('--use <use>', 'which keys').choices(['access', 'refresh', 'both']).default('both'))
+  .option('--now', 'after a leak: end what the old keys signed, on every replica')
+  .option('--dry-run', 'show what --now would end, and change nothing')
   .addOption(YES)
   .example('secrets rotate k5m2q7xw3bfz6tha --use access --now')
   .show(async (id: string, { use, now = undefined, dryRun, yes }: RotateOptions) => {
@@ -53,8 +51,8 @@ secrets
 
 secrets
   .command('retire <customer>')
-  .description('Retire an older version of a secret before its time, if nothing live needs it.')
-  .addArgument(new Argument('<use>', 'of the secret').choices(['access', 'refresh']))
+  .description('Retire an older signing key early. It is refused while live tokens or sessions need the key.')
+  .addArgument(new Argument('<use>', 'of the key').choices(['access', 'refresh']))
   .argument('<version>', 'as `assay secrets list` shows', parseWholeNumber(1, 1))
   .addOption(WAIT)
   .example('secrets retire k5m2q7xw3bfz6tha refresh 1')

@@ -6,7 +6,7 @@ import { formatMilliseconds, table } from '../output.ts'
 const TIMEOUT_MS = 10_000
 
 export const status = new AssayCommand('status')
-  .description('Show whether the server is ready, and its replicas. It ends with 75 if it is not ready.')
+  .description('Show whether the server is ready, and its replicas. The exit code is 75 if it is not.')
   .example('status')
   .show(async () => {
     const answer = await api.fetch('/readyz', { signal: AbortSignal.timeout(TIMEOUT_MS) })

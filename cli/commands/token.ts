@@ -12,8 +12,8 @@ interface TokenOptions {
 }
 
 export const token = new AssayCommand('token')
-  .description('Issue an access token with an API key (ASSAY_API_KEY), to try things out.')
-  .option('--subject <subject>', 'whom it is about (the customer)')
+  .description('Issue an access token with an API key, to try things out. The API key is ASSAY_API_KEY.')
+  .option('--subject <subject>', 'its subject (default: the customer)')
   .option('--scope <scopes>', 'its scopes, separated by spaces')
   .option('--expires-in <duration>', 'its lifetime', parseDuration(1, '5m'))
   .example('token --subject user-42 --scope read')
