@@ -92,16 +92,16 @@ class Api {
     const origin = URL.parse(location, this.url)?.origin ?? 'another URL'
     return new CommandError(
       EXIT.notAssay,
-      `${this.url} redirects to ${origin}; set ASSAY_URL to the URL that it leads to`,
+      `${this.url} redirects to ${origin}; set ASSAY_URL to the URL it redirects to`,
     )
   }
 
   #unreachable(error: unknown): CommandError {
     const { name, cause } = error as { name?: string; cause?: { code?: string } }
-    const reason = name === 'TimeoutError' ? 'no answer in time' : (cause?.code ?? 'no answer')
+    const reason = name === 'TimeoutError' ? 'timed out' : (cause?.code ?? 'no response')
     const remedy = UNTRUSTED.test(reason)
-      ? "name its CA's file in NODE_EXTRA_CA_CERTS"
-      : 'start the server, or set ASSAY_URL to where it runs'
+      ? 'set NODE_EXTRA_CA_CERTS to the file of its CA certificate'
+      : 'start the server, or set ASSAY_URL to its URL'
     return new CommandError(EXIT.unreachable, `${this.url} can't be reached (${reason}); ${remedy}`)
   }
 
@@ -132,7 +132,7 @@ class Api {
   notAssay() {
     return new CommandError(
       EXIT.notAssay,
-      `what answers at ${this.url} is not Assay; set ASSAY_URL to where it runs`,
+      `the server at ${this.url} is not Assay; set ASSAY_URL to the URL of Assay`,
     )
   }
 }
@@ -150,17 +150,20 @@ export type { Api }
 const SET_TOKEN = 'set ADMIN_TOKEN or ADMIN_TOKEN_FILE'
 const NO_TOKEN = new CommandError(
   EXIT.notAllowed,
-  `there is no operator token: ${SET_TOKEN}, or change to the folder that holds the server's ./data`,
+  `no operator token was found; ${SET_TOKEN}, or run this in the folder that contains the server's ./data`,
 )
 const OTHER_VERSION = new CommandError(
   EXIT.notAssay,
-  'the server is another version than this command line and does not know this request; use the same version',
+  'the server is another version and does not know this request; use the command line of its version',
 )
 
 /** An id as a segment of a path. Any other text is refused, because URL parsers resolve `..` to the path of another resource. */
 export function pathSegment(id: string): string {
   if (/^[a-z2-7]+$/.test(id)) return id
-  throw new CommandError(EXIT.usage, 'an id has only lower-case letters and the digits 2 to 7; copy it whole')
+  throw new CommandError(
+    EXIT.usage,
+    'an id has only lower-case letters and the digits 2 to 7; copy the whole id',
+  )
 }
 
 function formatQuery(query: Query = {}): string {
@@ -183,6 +186,9 @@ function readOperatorToken(): string | undefined {
     return readFileSync(file, 'utf8').trim()
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    throw new CommandError(EXIT.settings, `the operator token in ${file} can't be read (${code})`)
+    throw new CommandError(
+      EXIT.settings,
+      `the operator token in ${file} can't be read (${code}); check the path and the permissions of the file`,
+    )
   }
 }

@@ -16,7 +16,7 @@ export class CursorFile {
     if (/^(0|\d+\.[\da-f-]{36})$/.test(text)) return text
     throw new CommandError(
       EXIT.settings,
-      `there is no cursor in ${this.#file}; write the last one that you have into it, or delete it and use --after`,
+      `there is no cursor in ${this.#file}; write the last known cursor to it, or delete it and use --after`,
     )
   }
 
@@ -40,7 +40,10 @@ export class CursorFile {
       return run()
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      throw new CommandError(EXIT.settings, `the cursor file ${this.#file} can't be used (${code})`)
+      throw new CommandError(
+        EXIT.settings,
+        `the cursor file ${this.#file} can't be used (${code}); check its path and permissions`,
+      )
     }
   }
 }

@@ -12,9 +12,11 @@ export async function findCustomer(idOrEmail: string): Promise<Json> {
   const email = idOrEmail.trim().toLowerCase()
   // The list is sorted by email, so an exact match comes before emails that only begin with it.
   const { customers } = await api.get('/admin/customers', { query: { email, limit: '1' } })
-  if (customers[0]?.email !== email) throw new CommandError(EXIT.refused, 'no customer has this email')
+  if (customers[0]?.email !== email) throw new CommandError(EXIT.refused, NO_SUCH_EMAIL)
   return api.get(customerPath(customers[0].id))
 }
+
+const NO_SUCH_EMAIL = 'no customer has this email; search with `assay customers list --email`'
 
 export const showCustomer = (customer: Json): Output => ({
   json: customer,
@@ -35,7 +37,7 @@ export const describeCustomer = (customer: Json) => ({
 
 const describeLocalVerification = ({ local_verification: local }: Json) => ({
   issuer: local?.issuer,
-  'JWKS address': local?.jwks_uri,
+  'JWKS URL': local?.jwks_uri,
   'JWKS cached for': local && formatSeconds(local.jwks_max_age),
   note: local?.not_seen,
 })

@@ -34,7 +34,8 @@ export async function followEvents({ query, after, cursorFile, json }: FollowOpt
   for (;;) {
     const askedAt = performance.now()
     const page = await readPage({ ...query, after: cursor, wait: WAIT, limit: PAGE_ROWS })
-    if (page.expired) terminal.tell(`assay: ${page.expired} events were older than AUDIT_RETENTION\n`)
+    if (page.expired)
+      terminal.tell(`assay: skipped ${page.expired} events that were older than AUDIT_RETENTION\n`)
     for (const event of page.events) {
       await terminal.flush(format(event))
       cursorFile?.write(event.cursor, false)

@@ -24,7 +24,7 @@ export const parseList = (text: string): string[] => text.split(',')
 export function parseWholeNumber(min: number, example: number) {
   return (text: string): number => {
     if (!/^\d{1,9}$/.test(text) || Number(text) < min)
-      throw new InvalidArgumentError(`Use a whole number from ${min}, for example ${example}`)
+      throw new InvalidArgumentError(`Use a whole number, at least ${min}, for example ${example}`)
     return Number(text)
   }
 }

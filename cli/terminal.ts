@@ -42,6 +42,6 @@ export const readToken = async () =>
 // A reader that stops early (`| head`) needs no more output.
 process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => {
   if (code === 'EPIPE') process.exit(0)
-  process.stderr.write(`assay: the output can't be written (${code})\n`)
+  process.stderr.write(`assay: standard output can't be written (${code})\n`)
   process.exit(EXIT.refused)
 })

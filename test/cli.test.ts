@@ -153,7 +153,7 @@ test('--json is refused for commands that do not call a server', async () => {
   expect(refused.map(pathOf)).toEqual(['serve', 'migrate', 'completion'])
   for (const name of refused.map(pathOf)) {
     expect(await assay(`${name} --json`)).toMatchObject({ code: 64 })
-    expect(createReference(program)).toMatch(new RegExp(`\`${name}\`[^.]*have no such answer`))
+    expect(createReference(program)).toMatch(new RegExp(`\`${name}\`[^.]*have no such response`))
   }
 })
 
@@ -209,7 +209,7 @@ test('a customer from its creation to its end', async () => {
   expect(await json(`customers show ${email.toUpperCase()}`)).toMatchObject({ id })
   expect(await assay(`customers show ${email.slice(0, -1)}`)).toMatchObject({
     code: 1,
-    stderr: 'assay: no customer has this email\n',
+    stderr: 'assay: no customer has this email; search with `assay customers list --email`\n',
   })
   expect(await json(`customers change ${id} --name Bob`)).toMatchObject({ name: 'Bob' })
   const ruled = await json(
@@ -277,7 +277,7 @@ test('a one-time token is refused for what is no customer, no email or no lifeti
   const { id } = (await newCustomer()).customer
   expect(await assay('customers reset-password nobody@example.com')).toMatchObject({
     code: 1,
-    stderr: 'assay: no customer has this email\n',
+    stderr: 'assay: no customer has this email; search with `assay customers list --email`\n',
   })
   expect(await assay(`customers change-email ${id} nobody`)).toMatchObject({
     code: 1,
@@ -428,7 +428,7 @@ test.skipIf(!findProgram('script'))('an operator at a terminal types a word to c
     return { shown, code }
   }
   const refused = await typing('yes')
-  expect(refused).toMatchObject({ code: 1, shown: expect.stringContaining('that is not the word everyone') })
+  expect(refused).toMatchObject({ code: 1, shown: expect.stringContaining('that is not "everyone"') })
   expect(await verify(access_token)).toBe(200)
   expect(await typing('everyone')).toMatchObject({ code: 0, shown: expect.stringContaining('done') })
   expect(await verify(access_token)).toBe(401)
@@ -466,7 +466,7 @@ test('an export of the audit ends with the cursor to continue it', async () => {
   const refused = await assay(`audit --export --after ${ahead}`)
   expect([refused.code, refused.stderr]).toEqual([
     1,
-    expect.stringContaining('is incomplete: continue it with'),
+    expect.stringContaining('is incomplete; continue it with'),
   ])
   expect((await assay(`audit --after ${cursor}`)).code).toBe(64)
 })

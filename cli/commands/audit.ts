@@ -50,7 +50,7 @@ export const audit = new AssayCommand('audit')
     const { customer, operator, type, from, to, after, cursorFile, json = false, ...paging } = options
     const query = { customer, operator, type, from, to }
     if (cursorFile !== undefined && !paging.follow)
-      throw new CommandError(EXIT.usage, '--cursor-file goes with --follow')
+      throw new CommandError(EXIT.usage, '--cursor-file needs --follow')
     if (paging.follow)
       return followEvents({
         query,
@@ -59,7 +59,7 @@ export const audit = new AssayCommand('audit')
         json,
       })
     if (paging.export) return exportEvents(query, after ?? '0')
-    if (after !== undefined) throw new CommandError(EXIT.usage, '--after goes with --export or --follow')
+    if (after !== undefined) throw new CommandError(EXIT.usage, '--after needs --export or --follow')
     const events = await readPages('/admin/audit', 'events', paging, query)
     const cells = (one: Json) => [one.at, one.type, one.actor, one.customer_id, one.subject, one.ip]
     return showTable(events, ['at', 'type', 'actor', 'customer', 'subject', 'ip'], cells)
@@ -72,7 +72,7 @@ async function exportEvents(query: Query, from: string): Promise<undefined> {
   for (let after = from, more = true; more; ) {
     const page = await readOrder(query, after)
     if (page.expired)
-      terminal.tell(`assay: ${page.expired} events were skipped: they were older than AUDIT_RETENTION\n`)
+      terminal.tell(`assay: skipped ${page.expired} events that were older than AUDIT_RETENTION\n`)
     for (const event of page.events) terminal.out(`${escapeControls(JSON.stringify(event))}\n`)
     count += page.events.length
     progress.report(count)
@@ -88,5 +88,5 @@ async function exportEvents(query: Query, from: string): Promise<undefined> {
 const readOrder = (query: Query, after: string): Promise<Json> =>
   api.get('/admin/audit', { query: { ...query, after, limit: '1000' } }).catch(error => {
     const { code, message } = error as CommandError
-    throw new CommandError(code, `${message}; the export is incomplete: continue it with --after ${after}`)
+    throw new CommandError(code, `${message}; the export is incomplete; continue it with --after ${after}`)
   })

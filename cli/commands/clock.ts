@@ -27,9 +27,9 @@ clock
   .show(async (options: YesOptions) => {
     const state = await api.get('/admin/clock')
     if (state.held_until === undefined)
-      return { json: state, text: 'deletion is not held: nothing to confirm' }
-    const what = `The database's clock is at ${state.database_time}, and this machine's at ${new Date().toISOString()}. What is dead by the database's clock will be deleted`
-    await confirm(options, what, 'right', 'the word right')
+      return { json: state, text: 'deletion is not held, so there is nothing to confirm' }
+    const clocks = `the database's clock is at ${state.database_time}, this machine's at ${new Date().toISOString()}`
+    await confirm(options, `delete what has expired by the database's clock (${clocks})`, 'right', '"right"')
     await api.post('/admin/clock/confirm', { body: { held_until: state.held_until } })
     return DONE
   })

@@ -116,7 +116,7 @@ customers
   .example('customers set-password k5m2q7xw3bfz6tha')
   .show(async (id: string, { passwordFile, ...options }: PasswordOptions & WaitOptions) => {
     if (passwordFile === undefined && !terminal.interactive)
-      throw new CommandError(EXIT.usage, 'add --password-file: nobody is there to type a password')
+      throw new CommandError(EXIT.usage, 'there is no terminal to type the password at; add --password-file')
     const password = (await readPassword(passwordFile)) ?? (await terminal.ask('New password: ', true))
     await api.call('PUT', customerPath(id, '/password'), { body: { password }, query: toWaitQuery(options) })
     return { json: { id }, text: 'done' }
@@ -130,7 +130,7 @@ customers
   .example('customers erase k5m2q7xw3bfz6tha')
   .show(async (id: string, options: YesOptions & WaitOptions) => {
     const { email } = await api.get(customerPath(id))
-    await confirm(options, `Erases ${email}: its keys, credentials, sessions and personal data`, id)
+    await confirm(options, `erase ${email}: its keys, credentials, sessions and personal data`, id)
     const query = toWaitQuery(options)
     const receipt: Json = await api.delete(customerPath(id), { query, timeoutMs: ERASURE_TIMEOUT_MS })
     return { json: receipt, text: list(receipt) }
@@ -143,7 +143,10 @@ async function readPassword(file: string | undefined): Promise<string | undefine
   if (file === undefined) return undefined
   if (file === '-') return terminal.input()
   const text = await readFile(file, 'utf8').catch(({ code }) => {
-    throw new CommandError(EXIT.usage, `${file} can't be read (${code})`)
+    throw new CommandError(
+      EXIT.usage,
+      `the password file ${file} can't be read (${code}); check its path and permissions`,
+    )
   })
   // Spaces may belong to a password; a byte order mark and line ends are the editor's.
   return text.replace(/^\uFEFF/, '').replace(/[\r\n]+$/, '')

@@ -21,7 +21,7 @@ export const doctor = new AssayCommand('doctor')
 
 function fail(findings: Finding[]) {
   const bad = findings.filter(({ state }) => state !== 'ok')
-  terminal.tell(`assay: ${bad.length} of ${findings.length} checks found something\n`)
+  terminal.tell(`assay: ${bad.length} of ${findings.length} checks need attention\n`)
   process.exitCode = EXIT.refused
 }
 

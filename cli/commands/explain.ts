@@ -6,7 +6,7 @@ import { readToken } from '../terminal.ts'
 export const explain = new AssayCommand('explain')
   .description(
     'Explain why a token is accepted or refused. ' +
-      'It also says what would fix it. The token is read from standard input.',
+      'It also says how to fix it. The token is read from standard input.',
   )
   .example('explain < token.txt')
   .show(async () => {
@@ -22,10 +22,10 @@ export const explain = new AssayCommand('explain')
       'token id': token?.id,
       expires: token?.expires_at,
       session: session && describeSession(session),
-      'state is': answer.age_ms === undefined ? undefined : `${answer.age_ms} ms old`,
+      'state age': answer.age_ms === undefined ? undefined : `${answer.age_ms} ms`,
     })
     return { json: answer, text }
   })
 
 const describeSession = ({ id, state, generation, token_generation }: Record<string, string | number>) =>
-  `${id}, ${state}, generation ${generation ?? 'unknown'}; the token's is ${token_generation}`
+  `${id}, ${state}, generation ${generation ?? 'unknown'}; the token has ${token_generation}`

@@ -39,7 +39,7 @@ revoke
   .example('revoke customer k5m2q7xw3bfz6tha')
   .show(async (id: string, options: WaitOptions & YesOptions) => {
     const { email } = await api.get(customerPath(id))
-    await confirm(options, `Ends every token and session of ${email} and of its users`, id)
+    await confirm(options, `revoke every token and session of ${email} and of its users`, id)
     await api.post(customerPath(id, '/revoke'), { query: toWaitQuery(options) })
     return DONE
   })
@@ -53,8 +53,8 @@ revoke
   .addOption(YES)
   .example('revoke everyone --wait')
   .show(async (options: WaitOptions & YesOptions) => {
-    const what = `Ends every token and session of every customer at ${api.url}`
-    await confirm(options, what, 'everyone', 'the word everyone')
+    const act = `revoke every token and session of every customer at ${api.url}`
+    await confirm(options, act, 'everyone', '"everyone"')
     await api.post('/admin/revoke', { body: { everyone: true }, query: toWaitQuery(options) })
     return DONE
   })

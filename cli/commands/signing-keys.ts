@@ -43,7 +43,7 @@ secrets
       const { would_end } = await rotate({ now: true, dry_run: true })
       return { json: { would_end }, text: `would end ${describeLosses(would_end)}` }
     }
-    if (now && !yes) await confirm({}, `Ends ${await countLosses(rotate)}`, id)
+    if (now && !yes) await confirm({}, `end ${await countLosses(rotate)}`, id)
     const done = await rotate({ now: now ?? false })
     const versions = done.versions.map(({ use, version }: Json) => `${use} ${version}`).join(', ')
     return { json: done, text: list({ versions, effective: done.effective_at, ...describeLocal(done) }) }
@@ -52,7 +52,7 @@ secrets
 secrets
   .command('retire <customer>')
   .description('Retire an older signing key early. It is refused while live tokens or sessions need the key.')
-  .addArgument(new Argument('<use>', 'of the key').choices(['access', 'refresh']))
+  .addArgument(new Argument('<use>', 'its use').choices(['access', 'refresh']))
   .argument('<version>', 'as `assay secrets list` shows', parseWholeNumber(1, 1))
   .addOption(WAIT)
   .example('secrets retire k5m2q7xw3bfz6tha refresh 1')
@@ -65,7 +65,7 @@ secrets
 /** Information about offline verifiers. */
 const describeLocal = ({ next, local_verifiers: local }: Json) => ({
   next: next && `access ${next.version}, published`,
-  'elsewhere accepted until': local?.accept_until,
+  'accepted offline until': local?.accept_until,
   'JWKS cached for': local && formatSeconds(local.jwks_max_age),
 })
 
@@ -73,10 +73,10 @@ const describeLocal = ({ next, local_verifiers: local }: Json) => ({
 const countLosses = (rotate: (body: object) => Promise<Json>) =>
   rotate({ now: true, dry_run: true }).then(
     ({ would_end }) => describeLosses(would_end),
-    () => 'more sessions and tokens than could be counted in time',
+    () => 'more sessions and access tokens than could be counted in time',
   )
 
 const describeLosses = ({ sessions, tokens, partial }: Json) =>
   partial
-    ? `at least ${sessions} sessions, and more access tokens than are counted`
+    ? `at least ${sessions} sessions, and more access tokens than were counted`
     : `${sessions} sessions and at most ${tokens} access tokens`

@@ -35,11 +35,11 @@ async function readReplicas(): Promise<Json[] | undefined> {
 
 /** By the name of a check in the answer of /readyz. */
 const FAILURES: Record<string, string> = {
-  accepting: 'it is draining, because it was told to end',
-  state: 'its last poll of the database is older than MAX_STALENESS: every answer is 503; look at its log',
-  database:
-    'the database gives it no answer: start it, or run `assay doctor` with the settings of the server',
-  migrations: 'the database is not up to date: run `assay migrate`',
+  accepting: 'the server is shutting down',
+  state:
+    'the last poll of the database is older than MAX_STALENESS, so requests fail with 503; check the log',
+  database: "the database doesn't respond; start it, or run `assay doctor` with the server's settings",
+  migrations: 'migrations are pending; run `assay migrate`',
 }
 
 const describeFailures = (checks: Record<string, string>) =>
@@ -48,7 +48,7 @@ const describeFailures = (checks: Record<string, string>) =>
     .map(([name, meaning]) => `${name}: ${meaning}`)
 
 function describeReplicas(replicas: Json[] | undefined): string {
-  if (replicas === undefined) return 'the replicas are unknown: the database gives no answer'
+  if (replicas === undefined) return "the replicas are unknown, because the database doesn't respond"
   const row = (one: Json) => [one.id, one.version, one.applied, one.behind, formatMilliseconds(one.age_ms)]
   return table(['replica', 'version', 'applied', 'behind', 'last poll'], replicas.map(row))
 }

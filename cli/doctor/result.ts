@@ -17,7 +17,7 @@ export const failedCheck = (error: unknown): CheckResult => {
   const { name = 'an unknown error', code } = (error ?? {}) as { name?: string; code?: string }
   return wrong(
     `this check failed: ${[name, code].filter(Boolean).join(' ')}`,
-    'try again, and report it if it stays: it is a bug in Assay',
+    'try again; if it fails again, report it as a bug in Assay',
   )
 }
 

@@ -46,6 +46,6 @@ async function checkServer(api: Api, issuer: string | undefined): Promise<CheckR
     return ok(await roundTrip(api, issuer))
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    return warning(error.message, 'start the server, or look at its log; --offline skips this check')
+    return warning(error.message, 'start the server, or check its log; --offline skips this check')
   }
 }

@@ -17,7 +17,7 @@ export async function roundTrip(api: Api, issuer: string | undefined): Promise<s
   } finally {
     await api.delete(customerPath(customer.id))
   }
-  return `a token was issued, let through, revoked and refused, in ${Math.round(performance.now() - startedAt)} ms`
+  return `a token was issued, accepted, revoked and refused in ${Math.round(performance.now() - startedAt)} ms`
 }
 
 async function issueToken(api: Api, key: string): Promise<string> {
@@ -33,12 +33,12 @@ async function issueToken(api: Api, key: string): Promise<string> {
 function checkIssuer(token: string, issuer: string | undefined) {
   const { iss } = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
   if (issuer !== undefined && iss !== issuer)
-    throw failed(`the server's tokens say iss ${iss}, and ISSUER here is ${issuer}`)
+    throw failed(`the issuer of the server's tokens is ${iss}, but ISSUER here is ${issuer}`)
 }
 
 async function expectVerify(api: Api, token: string, status: number) {
   const answer = await api.fetch('/verify', { headers: { Authorization: `Bearer ${token}` } })
-  if (answer.status !== status) throw failed(`/verify answered ${answer.status} where ${status} was right`)
+  if (answer.status !== status) throw failed(`/verify answered ${answer.status} instead of ${status}`)
 }
 
 const failed = (message: string) => new CommandError(EXIT.refused, message)

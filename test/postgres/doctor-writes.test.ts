@@ -47,7 +47,9 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     await server.ask('alter database reader set default_transaction_read_only = on')
     expect(await examine({ DATABASE_URL: changed(server.url, { pathname: '/reader' }) })).toEqual({
       code: 1,
-      wrong: [expect.objectContaining({ check: 'database', found: expect.stringMatching(/^it only reads/) })],
+      wrong: [
+        expect.objectContaining({ check: 'database', found: expect.stringMatching(/^it is read-only/) }),
+      ],
     })
     const readOnly = `${server.url}?options=-c%20default_transaction_read_only%3Don`
     expect(await examine({ DIRECT_DATABASE_URL: readOnly })).toEqual({
@@ -87,7 +89,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
       wrong: [
         expect.objectContaining({
           check: 'commits',
-          found: expect.stringMatching(/^a commit did not end within 5 s: .*SyncRep.*'nobody'/),
+          found: expect.stringMatching(/^a commit did not finish within 5 s: .*SyncRep.*'nobody'/),
           remedy: expect.stringMatching(/^bring the standby back/),
         }),
       ],
@@ -125,7 +127,7 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     const pid = await openTransaction()
     expect(await findTransaction()).toEqual({
       state: 'warning',
-      found: `process ${pid} (application, nightly) has one open for 0 min, idle in transaction: no dead row can be removed`,
+      found: `process ${pid} (application, nightly) has had a transaction open for 0 min (idle in transaction), so no dead row can be removed`,
       remedy: expect.stringContaining(`select pg_terminate_backend(${pid})`),
     })
   })
@@ -149,14 +151,14 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
     expect(found).toEqual({
       state: 'ok',
       found:
-        'none is older than 0 min, as far as blind sees: to see those of other roles, grant pg_read_all_stats to blind',
+        'none is older than 0 min, as far as blind can see; to see those of other roles, grant pg_read_all_stats to blind',
     })
   })
 
   test('and has fsync off gets only a warning, because some platforms offer nothing else', async () => {
     await set('fsync', 'off')
     const { stdout, code } = await runCli({ ...secrets, DATABASE_URL: server.url }, ['doctor', '--offline'])
-    expect(stdout).toMatch(/^WARNING {2}database settings: fsync off: a crash loses.*\n.*Neon, Aurora/m)
+    expect(stdout).toMatch(/^WARNING {2}database settings: fsync off: a crash can lose.*\n.*Neon, Aurora/m)
     expect(code).toBe(0)
     await set('fsync', 'on')
   })

@@ -239,7 +239,9 @@ describe('an empty database', () => {
       const { stdout } = await runCli({ ...secrets, DATABASE_URL: url }, ['doctor', '--json', '--offline'])
       return JSON.parse(stdout).filter(({ state }: { state: string }) => state !== 'ok')
     }
-    const remedy = expect.stringContaining('if there should be customers, let DATABASE_URL lead to them')
+    const remedy = expect.stringContaining(
+      'if there should be customers, point DATABASE_URL at their database',
+    )
     expect(await doctor()).toEqual([
       {
         check: 'migrations',

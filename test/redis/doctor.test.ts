@@ -61,7 +61,7 @@ test.each<[string, Planted, found: RegExp, remedy: RegExp]>([
   [
     'a replica',
     { commands: [['REPLICAOF', '127.0.0.1', '1']] },
-    /replica, which only reads \(READONLY\)/,
+    /replica, which is read-only \(READONLY\)/,
     /primary/,
   ],
   [

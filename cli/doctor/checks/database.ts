@@ -62,23 +62,26 @@ function asFinding(error: unknown): CheckResult {
 }
 
 const unfit = (name: string, value: string, needed: string) =>
-  wrong(`${name} is '${value}' there, not '${needed}'`, `alter database NAME set ${name} = '${needed}'`)
+  wrong(
+    `through the pooler ${name} is '${value}', and Assay needs '${needed}'`,
+    `alter database NAME set ${name} = '${needed}'; then let the pooler reconnect`,
+  )
 
 /** Follows both URLs to their servers. Throws what a start would throw. */
 async function reach(url: string, { directDatabaseUrl: direct }: Config): Promise<CheckResult> {
   const found = await inspect(url)
-  if (found.standby) return wrong('it is a standby, which only reads', 'let DATABASE_URL name the primary')
+  if (found.standby) return wrong('it is a standby, which is read-only', 'point DATABASE_URL at the primary')
   if (found.readOnly)
     return wrong(
-      'it only reads: default_transaction_read_only is on for the server, the database or the role',
-      'turn it off (some providers turn it on when the disk is full), or name a database that can be written to',
+      'it is read-only: default_transaction_read_only is on for the server, the database or the role',
+      'turn it off (some providers turn it on when the disk is full), or point DATABASE_URL at a writable database',
     )
   const [problem] = direct === undefined ? [] : checkDirectUrl(found, await inspect(direct))
   if (problem !== undefined) {
     const [what, remedy] = problem.split('; ')
     return wrong(what!, remedy!)
   }
-  return ok(`${found.name}, reached${found.pooled ? ' through a pooler' : ''}`)
+  return ok(`connected to ${found.name}${found.pooled ? ' through a pooler' : ''}`)
 }
 
 const encoding = ({ encoding }: Server): CheckResult =>
@@ -86,7 +89,7 @@ const encoding = ({ encoding }: Server): CheckResult =>
     ? ok(encoding)
     : wrong(
         `it is ${encoding}, and Assay needs UTF8`,
-        "make another database: create database NAME encoding 'UTF8' template template0",
+        "create another database: create database NAME encoding 'UTF8' template template0",
       )
 
 const readSetting = async (db: Database, name: string) =>
@@ -95,10 +98,10 @@ const readSetting = async (db: Database, name: string) =>
 async function databaseSettings(db: Database): Promise<CheckResult> {
   const off = await findUnsafeSettings(db)
   return off.length === 0
-    ? ok('a crash loses nothing')
+    ? ok('a crash loses no commit')
     : warning(
-        `${off.join(' and ')} off: a crash loses revocations that were acknowledged`,
-        'turn it on in postgresql.conf; leave it where the platform stores the data itself and turns it off (Neon, Aurora)',
+        `${off.join(' and ')} off: a crash can lose acknowledged revocations`,
+        'turn it on in postgresql.conf, unless the platform stores the data itself and turns it off (Neon, Aurora)',
       )
 }
 
@@ -121,7 +124,7 @@ async function clock(db: Database): Promise<CheckResult> {
     ? ok(`within ${Math.max(off, 1)} ms of this machine's`)
     : warning(
         `${Math.round(off / 1000)} s from this machine's`,
-        'let both be set by NTP: tokens expire by the database',
+        'set both clocks by NTP: tokens expire by the clock of the database',
       )
 }
 
@@ -134,12 +137,12 @@ async function connections(db: Database, { workers }: Config): Promise<CheckResu
       (select sum(numbackends)::int from pg_stat_database) as used`,
   )
   const needed = CONNECTIONS_PER_REPLICA * (workers === 'auto' ? 1 : workers)
-  const found = `${row!.most} in all, ${row!.used} used; this needs ${needed} for each replica`
+  const found = `${row!.most} allowed, ${row!.used} in use; each replica needs ${needed}`
   return row!.most - row!.used >= needed
     ? ok(found)
     : warning(
         found,
-        'raise max_connections or the connection limit of the role or database, start fewer WORKERS, or put pgbouncer in between',
+        'raise max_connections or the connection limit of the role or database, lower WORKERS, or use pgbouncer',
       )
 }
 
@@ -152,10 +155,10 @@ async function privileges(db: Database, migrated: CheckResult): Promise<CheckRes
       : wrong(`this role lacks rights in the schema assay: ${missing.join('; ')}`, GRANT)
   }
   return (await mayMigrate(db))
-    ? ok('this role may make and change the schema assay')
+    ? ok('this role may create and change the schema assay')
     : warning(
-        'this role may not make or change the schema assay, and migrations are due',
-        'run `npm run migrate` with the URL of the role that may; deploy/postgres/roles.sql makes both roles',
+        'this role may not create or change the schema assay, and migrations are pending',
+        'run `npm run migrate` with the URL of the role that may; deploy/postgres/roles.sql creates both roles',
       )
 }
 
@@ -170,16 +173,16 @@ async function mayMigrate(db: Database): Promise<boolean> {
   return row!.may
 }
 
-const WHOLE = 'restore the whole backup (docs/operating.md), or let DATABASE_URL lead to another database'
-const MOVED = 'and last served from another database: it was moved, restored or copied'
+const WHOLE = 'restore the whole backup (docs/operating.md), or point DATABASE_URL at another database'
+const MOVED = 'and last served from another database, so it was moved, restored or copied'
 const COPIES =
-  'if the former database is still served, change what docs/operating.md (Copies) names before you start this one'
-const MIGRATE = 'assay migrate, or start the server, which does it'
-const ELSEWHERE = 'if there should be customers, let DATABASE_URL lead to them'
+  'if the former database is still served, follow docs/operating.md (Copies) before you start this one'
+const MIGRATE = 'run `assay migrate`, or start the server, which does it'
+const ELSEWHERE = 'if there should be customers, point DATABASE_URL at their database'
 
 async function migrations(db: Database): Promise<CheckResult> {
   const state = await stateOfSchema(db)
-  if (state === 'none') return warning('none yet: the database is empty', `${MIGRATE}; ${ELSEWHERE}`)
+  if (state === 'none') return warning('none yet, because the database is empty', `${MIGRATE}; ${ELSEWHERE}`)
   return state === 'older' ? warning('older than this version', MIGRATE) : ok('up to date')
 }
 
@@ -190,15 +193,15 @@ async function installation(db: Database, { identity }: Server): Promise<CheckRe
     from assay.installation`,
   )
   if (made) {
-    const found = `made on ${made.on}, with ${made.customers} customers`
+    const found = `created on ${made.on}, with ${made.customers} customers`
     return [null, identity].includes(made.servedFrom) ? ok(found) : warning(`${found}, ${MOVED}`, COPIES)
   }
-  return warning('none yet: the next start makes one, which refuses every token there is', ELSEWHERE)
+  return warning('none yet; the next start creates one, which refuses all existing tokens', ELSEWHERE)
 }
 
 async function deletion(db: Database): Promise<CheckResult> {
   const [clock] = await findClock(db, {})
-  if (!clock || clock.heldUntil === null) return ok("the database's clock has not jumped lately")
+  if (!clock || clock.heldUntil === null) return ok("the database's clock has not jumped recently")
   const [by, until] = [Math.round(clock.jump! / 1000), clock.heldUntil.toISOString()]
   return warning(
     `nothing is deleted until ${until}, because the database's clock jumped by ${by} s`,
@@ -213,12 +216,15 @@ async function masterKeys(db: Database, { masterKeys = [] }: Config): Promise<Ch
   )
   if (other.length > 0)
     return wrong(
-      `${other.map(({ id }) => id).join(', ')}: another key under the same id than this database was sealed with`,
-      'set MASTER_KEYS to that key, from your backup',
+      `${other.map(({ id }) => id).join(', ')}: this database was encrypted with a different key under this id`,
+      'set MASTER_KEYS to the right key, from your backup',
     )
   const needed = await findNeededMasterKeys(db, {})
   const missing = needed.filter(({ id }) => !masterKeys.some(key => key.id === id)).map(({ id }) => id)
   return missing.length === 0
-    ? ok(`${masterKeys.map(({ id }) => id).join(', ')}: all that is sealed can be opened`)
-    : wrong(`rows are sealed under ${missing.join(', ')}, which MASTER_KEYS lacks`, 'add it behind the first')
+    ? ok(`${masterKeys.map(({ id }) => id).join(', ')}: everything encrypted can be decrypted`)
+    : wrong(
+        `rows are encrypted under ${missing.join(', ')}, which MASTER_KEYS lacks`,
+        'add it after the first key',
+      )
 }

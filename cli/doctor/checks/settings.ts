@@ -46,7 +46,7 @@ export function fileModes(env: NodeJS.ProcessEnv, config: Config | undefined): C
   })
   const open = modes.filter(({ path, mode }) => (mode & 0o077) !== 0 && !isShielded(path))
   if (open.length === 0)
-    return modes.length === 0 ? [] : [ok(`${modes.length} files of secrets, for their owner alone`)]
+    return modes.length === 0 ? [] : [ok(`${modes.length} secret files, readable only by their owner`)]
   return open.map(({ path, mode }) =>
     warning(`${path} can be read by others (mode ${mode.toString(8)})`, `chmod 600 ${path}`),
   )
@@ -79,6 +79,6 @@ export function issuer({ issuer }: Config): CheckResult {
     ? ok(issuer)
     : warning(
         `${issuer} is not https`,
-        'clients send their credentials there: put TLS before it, and set ISSUER to its URL',
+        'clients send their credentials there: put a TLS proxy in front of it, and set ISSUER to its https URL',
       )
 }

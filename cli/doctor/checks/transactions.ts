@@ -50,8 +50,8 @@ export async function transactions(db: Database, maxMinutes = MAX_MINUTES): Prom
   const [held] = await db.query<{ name: string; behind: number }>(BEHIND)
   if (held)
     return warning(
-      `${held.name} keeps the dead rows of ${held.behind} transactions`,
-      'let its consumer catch up, or drop the slot if it has none (select pg_drop_replication_slot(NAME))',
+      `${held.name} keeps Postgres from removing the dead rows of ${held.behind} transactions`,
+      'let its consumer catch up, or drop a slot without a consumer: select pg_drop_replication_slot(NAME)',
     )
   return ok(`none is older than ${maxMinutes} min${await describeHidden(db)}`)
 }
@@ -59,13 +59,13 @@ export async function transactions(db: Database, maxMinutes = MAX_MINUTES): Prom
 function describeOldest({ kind, id, role, application, state, minutes }: Holder): CheckResult {
   if (kind === 'prepared')
     return warning(
-      `the prepared transaction '${id}' of ${role} has been open for ${minutes} min: no dead row can be removed`,
+      `the prepared transaction '${id}' of ${role} has been open for ${minutes} min, so no dead row can be removed`,
       `commit prepared '${id}', or rollback prepared '${id}'`,
     )
   const name = application === '' ? role : `${role}, ${application}`
   return warning(
-    `process ${id} (${name}) has one open for ${minutes} min, ${state}: no dead row can be removed`,
-    `end it (select pg_terminate_backend(${id})); idle_in_transaction_session_timeout of its role ends such by itself`,
+    `process ${id} (${name}) has had a transaction open for ${minutes} min (${state}), so no dead row can be removed`,
+    `end it: select pg_terminate_backend(${id}); to end such sessions automatically, set idle_in_transaction_session_timeout for its role`,
   )
 }
 
@@ -75,5 +75,5 @@ async function describeHidden(db: Database): Promise<string> {
   )
   return row!.all
     ? ''
-    : `, as far as ${row!.role} sees: to see those of other roles, grant pg_read_all_stats to ${row!.role}`
+    : `, as far as ${row!.role} can see; to see those of other roles, grant pg_read_all_stats to ${row!.role}`
 }

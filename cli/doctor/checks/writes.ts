@@ -16,7 +16,10 @@ export async function disk(db: Database): Promise<CheckResult> {
     return ok('it has room for 16 MiB')
   } catch (error) {
     if (!isOutOfSpace(error)) throw error
-    return wrong('its disk is full, so new sessions and tokens are 503', 'make room, or enlarge the disk')
+    return wrong(
+      'its disk is full, so new sessions and tokens fail with 503',
+      'free space, or enlarge the disk',
+    )
   }
 }
 
@@ -59,11 +62,11 @@ const cancelCommit = (db: Database) =>
   )
 
 function describeFailure({ waits, standbys }: Awaited<ReturnType<typeof findWaits>>, error: Unavailable) {
-  const found = `a commit did not end within ${CALL_DEADLINE_MS / 1000} s`
+  const found = `a commit did not finish within ${CALL_DEADLINE_MS / 1000} s`
   return waits > 0
     ? wrong(
         `${found}: it waits for a synchronous standby (SyncRep in pg_stat_activity; synchronous_standby_names is '${standbys}')`,
-        'bring the standby back, or take it out of synchronous_standby_names (docs/operating.md, Failover of Postgres)',
+        'bring the standby back, or remove it from synchronous_standby_names (docs/operating.md, Failover of Postgres)',
       )
-    : wrong(`a commit failed (${error.detail})`, 'look at pg_stat_activity and the log of Postgres')
+    : wrong(`a commit failed (${error.detail})`, 'check pg_stat_activity and the log of Postgres')
 }
