@@ -71,7 +71,7 @@ export async function announced(file: string, env: Record<string, string> = {}):
 }
 
 function died(file: string, code: unknown): never {
-  throw new Error(`${file} ended with ${code} before it said that it is ready`)
+  throw new Error(`${file} exited with ${code} before it was ready`)
 }
 
 /** Starts a process of bench/servers that is controlled by messages. */

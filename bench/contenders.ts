@@ -87,7 +87,8 @@ function everyTokenNew({ server, newTokens }: Customers, suffix: string): Conten
       const before = await hits()
       const sample = await contender.round(seconds)
       const part = ((await hits()) - before) / (sample.rate * seconds)
-      if (part > MOST_HITS) throw new Error(`${name}: ${(part * 100).toFixed(1)} % were in the cache`)
+      if (part > MOST_HITS)
+        throw new Error(`${name}: ${(part * 100).toFixed(1)} % of the tokens were in the cache`)
       return sample
     },
   }
@@ -236,7 +237,7 @@ function revoking(postgres: string): Contender {
       const revoked = await countInactive(await server(), tokens)
       // Requests in flight at the end have no answer, but their tokens may be revoked.
       if (revoked < Math.floor(sample.rate * seconds))
-        throw new Error(`${name}: only ${revoked} were revoked`)
+        throw new Error(`${name}: only ${revoked} tokens were revoked`)
       return sample
     },
   }

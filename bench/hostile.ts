@@ -141,7 +141,7 @@ async function round(
 function assertAllGood(...reports: CrowdReport[]) {
   for (const [kind, { statuses }] of reports.flatMap(report => Object.entries(report)))
     if (Object.keys(statuses).join() !== '200')
-      throw new Error(`of the others' ${kind} not all were 200: ${JSON.stringify(statuses)}`)
+      throw new Error(`not every ${kind} of the other callers was 200: ${JSON.stringify(statuses)}`)
 }
 
 const p99 = (took: number[]) => took.toSorted((a, b) => a - b)[Math.floor(took.length * 0.99)]!

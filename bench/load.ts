@@ -50,7 +50,7 @@ export async function load(plan: Plan, { port, pid }: Target, options: LoadOptio
   if (plan.follow) goOn(plan, next)
   else files.set(plan, file)
   if (wrong + lost > 0 || requests === 0)
-    throw new Error(`of ${requests} answers ${wrong} were wrong (${sample}) and ${lost} did not come`)
+    throw new Error(`of ${requests} answers ${wrong} were wrong (${sample}) and ${lost} were missing`)
   if (plan.goesOn) advance(plan, requests + options.connections)
   return { rate: requests / seconds, p50, p99, ...costOf(pid, before, requests), memory: memoryOf(pid) }
 }
@@ -69,7 +69,7 @@ function goOn(plan: Plan, next: string[]) {
 /** `sent`: an upper bound. */
 function advance(plan: Plan, sent: number) {
   const { length } = plan.requests
-  if (sent > length) throw new Error(`${sent} requests were sent, of which only ${length} are different`)
+  if (sent > length) throw new Error(`${sent} requests were sent, but the plan has only ${length}`)
   plan.from = ((plan.from ?? 0) + sent) % length
 }
 
@@ -98,7 +98,7 @@ async function wrk(
   const output = await text(child.stdout!)
   const [code] = await exited
   const line = /^BENCH (.*)$/m.exec(output)?.[1]
-  if (code !== 0 || line === undefined) throw new Error(`wrk ended with ${code}: ${output}`)
+  if (code !== 0 || line === undefined) throw new Error(`wrk exited with ${code}: ${output}`)
   const next = [...output.matchAll(/^NEXT (.*)$/gm)].map(([, each]) => each!)
   return { result: JSON.parse(line), next }
 }

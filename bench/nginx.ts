@@ -38,7 +38,7 @@ async function startNginx(core: number, http: (port: number) => string): Promise
   await symlink(SHIPPED, join(folder, 'assay'))
   await writeFile(join(folder, 'nginx.conf'), topLevel(folder, await withUpstream(folder, http(port))))
   const nginx = findProgram('nginx')
-  if (nginx === undefined) throw new Error('nginx is not installed')
+  if (nginx === undefined) throw new Error('nginx is not installed; run: apt-get install nginx')
   const command = [nginx, '-p', folder, '-e', join(folder, 'error.log'), '-c', join(folder, 'nginx.conf')]
   const child = start(core, command, { stdio: 'ignore' })
   await accepting(port)

@@ -56,6 +56,6 @@ function headOf({ method, path, headers, body }: Ask): string {
 
 /** An ASCII string in JSON is also a valid Lua string. */
 function quoted(text: string): string {
-  if (!/^[\r\n\x20-\x7e]*$/.test(text)) throw new Error('a plan is ASCII')
+  if (!/^[\r\n\x20-\x7e]*$/.test(text)) throw new Error('a plan must be ASCII')
   return JSON.stringify(text)
 }

@@ -100,6 +100,6 @@ async function debuggerOf({ pid, complaint }: Profilable): Promise<string> {
   for (let looks = 0; looks < LOOKS && url() === undefined; looks++)
     await new Promise(resolve => setTimeout(resolve, 20))
   const found = url()
-  if (found === undefined) throw new Error('the debugger of the server did not open')
+  if (found === undefined) throw new Error("the server's debugger did not open")
   return found
 }

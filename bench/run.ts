@@ -15,20 +15,25 @@ import { assertMeasured, needsOf, type Run, TARGETS, type Target, targetsOf } fr
 
 const USAGE = `usage: npm run bench -- [options]
 
-  --only TEXT      only targets and contenders with TEXT in their names, and what those targets compare with;
-                   may be given several times: --only 'introspect :' --only login
-  --list           the names of all targets and contenders
-  --rounds N       default 5
-  --seconds N      of one round of one contender, default 2
-  --json           the samples of all rounds, for programs
-  --profile        also where the processor time of what is ours goes, by function, from one more round of each
-  --hostile        instead: what hostile callers cost the others (about five minutes)
-  --growth         instead: how cost grows with customers, revocations and rows (up to an hour)
+  --only TEXT   only targets and contenders with TEXT in their names, and what
+                those targets compare with; can be repeated
+  --list        print the names of all targets and contenders
+  --rounds N    number of rounds, default 5
+  --seconds N   length of one contender's round, default 2
+  --json        print the samples of all rounds as JSON
+  --profile     also profile a round of each of Assay's contenders, by function
+  --hostile     instead: measure how hostile callers slow down others (5 min)
+  --growth      instead: measure how cost grows with customers, revocations
+                and rows (up to an hour)
 
-Needs Postgres (DATABASE_URL, a server on which databases may be made; default postgres://postgres@127.0.0.1:5432/postgres),
-wrk and nginx from the system's packages, git with the commit that it compares with, and the npm registry for the packages
-of that commit and of the peers. All of it takes about a quarter of an hour. It ends with 1 when anything was not as it
-must be, an answer among thousands included, and with 0 when it has measured, whether the targets hold or not.`
+It needs wrk and nginx from the system's packages, git with the commit that it
+compares with, the npm registry for the packages of that commit and of the
+peers, and a Postgres server where it can create databases (DATABASE_URL,
+default: postgres://postgres@127.0.0.1:5432/postgres).
+
+A full run takes about a quarter of an hour. The exit code is 1 if any
+measurement failed, for example because of a single wrong answer. It is 0
+otherwise, even if targets are missed.`
 
 const { values: options } = parseOptions('bench', {
   only: { type: 'string', multiple: true, default: [''] },
@@ -80,7 +85,7 @@ const failed = new Set<string>()
 
 function positive(name: 'rounds' | 'seconds'): number {
   const value = Number(options[name])
-  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} is a whole number, at least 1`)
+  if (!Number.isInteger(value) || value < 1) throw new Error(`--${name} must be a whole number, at least 1`)
   return value
 }
 
@@ -106,7 +111,7 @@ const namesOf = ({ contenders, targets }: Stage) => [
 function assertInstalled() {
   const missing = ['wrk', 'nginx', 'taskset'].filter(name => findProgram(name) === undefined)
   if (missing.length > 0)
-    throw new Error(`${missing.join(', ')}: install it, as apt-get install wrk nginx util-linux does`)
+    throw new Error(`not installed: ${missing.join(', ')}; run: apt-get install wrk nginx util-linux`)
 }
 
 /** The contenders and figures that `--only` selects, and those that the selected targets need. */
@@ -120,7 +125,9 @@ function chosenOf({ contenders, figures, targets }: Stage): Stage {
     targets,
   }
   if (chosen.contenders.length + chosen.figures.length === 0)
-    throw new Error(`nothing is named ${options.only.join(', ')}: --list tells all names`)
+    throw new Error(
+      `no target or contender has ${options.only.join(' or ')} in its name; --list prints all names`,
+    )
   return chosen
 }
 

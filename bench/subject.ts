@@ -95,7 +95,7 @@ async function statementThatReads(
   way.close()
   const [statement, ...more] = way.withParam(id)
   if (status !== 200 || statement === undefined || more.length > 0)
-    throw new Error(`to verify one token (${status}) it sent ${more.length + (statement ? 1 : 0)} statements`)
+    throw new Error(`/verify (${status}) sent ${more.length + (statement ? 1 : 0)} statements instead of one`)
   return statement
 }
 

@@ -29,7 +29,7 @@ export const ratio = (a: Row, b: Row, key: keyof Sample = 'rate') =>
   median(a.rounds.map((round, i) => round[key] / b.rounds[i]![key]))
 
 const COLUMNS: [title: string, of: (row: Row) => string][] = [
-  ['a second', row => row.rate.toLocaleString('en', { maximumFractionDigits: row.rate < 100 ? 1 : 0 })],
+  ['per second', row => row.rate.toLocaleString('en', { maximumFractionDigits: row.rate < 100 ? 1 : 0 })],
   ['spread', row => `${(row.spread * 100).toFixed(0)} %`],
   ['p50 ms', row => row.p50.toFixed(2)],
   ['p99 ms', row => row.p99.toFixed(2)],

@@ -145,7 +145,7 @@ export const needsOf = (targets: Target[]) =>
 /** Throws if a target needs a name that no contender or figure has, since the table would then lack a line. */
 export function assertMeasured(targets: Target[], names: string[]) {
   const unknown = [...needsOf(targets)].filter(name => !names.includes(name))
-  if (unknown.length > 0) throw new Error(`nobody measures ${unknown.join('; ')}`)
+  if (unknown.length > 0) throw new Error(`no contender or figure measures ${unknown.join('; ')}`)
 }
 
 const number = (value: number) =>
@@ -163,7 +163,7 @@ export function targetsOf(run: Run, targets = TARGETS): string {
   const told = targets.filter(each => [...needsOf([each])].every(name => took.has(name)))
   if (told.length === 0) return ''
   return markdown(
-    ['what', `at ${OLD}`, 'asked', 'measured', ''],
+    ['what', `at ${OLD}`, 'target', 'measured', ''],
     told.map(target => lineOf(target, run)),
   )
 }
@@ -177,6 +177,6 @@ function lineOf(target: Target, run: Run): string[] {
     target.old ? show(target.old.of(run)) : '',
     asked === undefined ? '' : `${target.most ? '<=' : '>='} ${show(asked)}`,
     show(has),
-    asked === undefined ? 'stated' : holds(target, has, asked) ? 'holds' : 'MISSED',
+    asked === undefined ? 'no target' : holds(target, has, asked) ? 'holds' : 'MISSED',
   ]
 }

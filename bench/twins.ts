@@ -18,6 +18,8 @@ export async function startTwins(assay: Assay, token: string): Promise<Target> {
   const twins = await announced('servers/twins.ts', { ANSWERS: JSON.stringify({ verify, introspect }) })
   const twin = await ask(twins.port, toIntrospect)
   if (twin.body.length !== introspect.body.length)
-    throw new Error(`its twin answers ${twin.body.length} bytes, and Assay ${introspect.body.length}`)
+    throw new Error(
+      `the twin's answer has ${twin.body.length} bytes, and Assay's has ${introspect.body.length}`,
+    )
   return twins
 }

@@ -78,7 +78,7 @@ export function problemsOf(verdict: Verdict, felt: boolean): string[] {
     ...wrongYes.map(decision => `wrong yes: ${JSON.stringify(decision)}`),
     ...false401.map(decision => `false 401: ${JSON.stringify(decision)}`),
     ...odd.map(decision => `odd answer: ${JSON.stringify(decision)}`),
-    ...(tried === 0 ? ['no revoked token was presented after the bound: nothing is shown'] : []),
-    ...(felt ? [] : ['the fault was not felt']),
+    ...(tried === 0 ? ['no revoked token was presented after the bound, so nothing is proven'] : []),
+    ...(felt ? [] : ['the fault had no effect']),
   ]
 }

@@ -78,7 +78,8 @@ async function startCluster(
   env: Record<string, string> = {},
 ) {
   const bin = findBinaries()
-  if (bin === undefined) throw new Error('no Postgres server to start: set PG_BIN to the folder of initdb')
+  if (bin === undefined)
+    throw new Error('Postgres is not installed; install it, or set PG_BIN to the folder that contains initdb')
   const as = identity()
   const folder = mkdtempSync(join(tmpdir(), 'assay-faults-'))
   if (as.uid !== undefined) chownSync(folder, as.uid, as.gid!)

@@ -8,21 +8,23 @@ import { runTable } from './table.ts'
 
 const USAGE = `usage: npm run faults -- [options]
 
-  (no option)          every fault of the table
-    --runs N           how often each, default 10
-    --only TEXT        only faults with TEXT in their names
-    --held SECONDS     how long the open transaction stays open, default 60
-    --write            also writes the table into docs/faults.md
-  --history SECONDS    instead: clients and faults at random, judged by the promises
-    --seed N           repeats a run
-  --kills N            instead: servers killed with -9 in the midst of acts
-    --postgres-kills N and Postgres, so often
-  --rotations N        instead: both secrets of one customer rotated under load
-  --patroni            instead: faults of a Patroni cluster, with --runs, --only and --write as above
-    --etcd3            Patroni uses the v3 API of etcd (docs/patroni.md says what that costs)
-  --replicas N         servers in the tables and the history, default 3
+  (no option)           every fault of the table
+    --runs N            runs of each fault, default 10
+    --only TEXT         only faults with TEXT in their names
+    --held SECONDS      how long the open transaction stays open, default 60
+    --write             also write the table into docs/faults.md
+  --history SECONDS     instead: random clients and faults
+    --seed N            repeat the run with this seed
+  --kills N             instead: kill servers N times with -9 while they work
+    --postgres-kills N  also kill Postgres N times
+  --rotations N         instead: rotate a customer's secrets N times under load
+  --patroni             instead: faults of a Patroni cluster, with --runs,
+                        --only and --write as above
+    --etcd3             Patroni uses the v3 API of etcd (see docs/patroni.md)
+  --replicas N          servers in the tables and the history, default 3
 
-docs/faults.md says what each does, needs and found. It ends with 1 when a promise was broken.`
+docs/faults.md describes each of them, what it needs, and the results. The exit
+code is 1 if a promise was broken.`
 
 const { values } = parseOptions('faults', {
   runs: { type: 'string', default: '10' },

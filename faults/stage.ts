@@ -149,6 +149,6 @@ function sumOf(text: string, name: string): number {
 
 function countOf(text: string, name: string): number {
   const line = text.split('\n').find(line => line.startsWith(`${name} `))
-  if (line === undefined) throw new Error(`/metrics does not tell ${name}`)
+  if (line === undefined) throw new Error(`/metrics has no ${name}`)
   return Number(line.slice(name.length))
 }

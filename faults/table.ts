@@ -27,7 +27,8 @@ const say = (line: string) => process.stdout.write(`${line}\n`)
  */
 export async function runTable(options: TableOptions): Promise<number> {
   const chosen = faults(options.held).filter(({ name }) => name.includes(options.only))
-  if (chosen.length === 0) throw new Error(`no fault is called ${options.only}`)
+  if (chosen.length === 0)
+    throw new Error(`no fault has ${options.only} in its name; docs/faults.md lists all`)
   const rows: Row[] = []
   let postgres = ''
   for (const fault of chosen) {

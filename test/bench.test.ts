@@ -16,7 +16,9 @@ describe('targets', () => {
     const figures = figuresOf(NOWHERE).flatMap(({ names }) => names)
     assertMeasured(TARGETS, [...contenders, ...figures])
     expect(new Set(contenders).size).toBe(contenders.length)
-    expect(() => assertMeasured(TARGETS, contenders)).toThrow('nobody measures start to ready on Postgres')
+    expect(() => assertMeasured(TARGETS, contenders)).toThrow(
+      'no contender or figure measures start to ready on Postgres',
+    )
   })
 
   const sampleOf = (rate: number): Sample => ({ rate, p50: 1, p99: 1, cpu: 1, postgres: 1, memory: 1 })
@@ -46,7 +48,7 @@ describe('targets', () => {
   test('one without a bound is reported only', () => {
     const { asked, ...stated } = target(0.5)
     const run = runOf(['a', [10]], ['b', [20]])
-    expect(targetsOf(run, [stated])).toMatch(/\| a : b +\| +\| +\| +0\.50 \| stated \|/)
+    expect(targetsOf(run, [stated])).toMatch(/\| a : b +\| +\| +\| +0\.50 \| no target \|/)
   })
 
   test('one with a part that could not be measured has failed', () => {

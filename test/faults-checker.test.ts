@@ -71,9 +71,9 @@ test('of two attempts to revoke the first acknowledgement counts', () => {
 })
 
 test('a fault without effect, and a history that could not fail, are not a success', () => {
-  expect(problemsOf(check(sound, N), false)).toEqual(['the fault was not felt'])
+  expect(problemsOf(check(sound, N), false)).toEqual(['the fault had no effect'])
   const empty = check({ decisions: [], revocations: [] }, N)
-  expect(problemsOf(empty, true)).toEqual([expect.stringContaining('nothing is shown')])
+  expect(problemsOf(empty, true)).toEqual([expect.stringContaining('nothing is proven')])
 })
 
 test('an answer other than accepted, refused and 503 is found, also for a revocation', () => {

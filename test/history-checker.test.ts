@@ -186,15 +186,15 @@ describe('never accepts a revoked token', () => {
   })
 
   test('an undetected reuse is found: by generations, and by the grace', () => {
-    expect(found(...line, refreshed(400, 1, 4))).toEqual(['a reuse was not found'])
+    expect(found(...line, refreshed(400, 1, 4))).toEqual(['a reuse was not detected'])
     const two = [begun(), refreshed(100, 1), refreshed(200, 2)]
-    expect(found(...two, refreshed(110 + 10 * SECOND + LATE, 1, 3))).toEqual(['a reuse was not found'])
+    expect(found(...two, refreshed(110 + 10 * SECOND + LATE, 1, 3))).toEqual(['a reuse was not detected'])
     expect(found(...two, refreshed(100 + 10 * SECOND, 1, 3))).toEqual([])
   })
 
   test('a fork is found: two successors of one refresh token', () => {
     const tabs = [refreshed(100, 1), { ...refreshed(100, 1, 2, 'another'), replica: 1 }]
-    expect(found(begun(), ...tabs)).toEqual(['a session has two lines'])
+    expect(found(begun(), ...tabs)).toEqual(['a session has forked'])
     expect(found(begun(), refreshed(100, 1), { ...refreshed(100, 1), replica: 1 })).toEqual([])
   })
 
@@ -327,15 +327,15 @@ describe('nothing acknowledged is lost', () => {
   test('a session that contradicts what was answered is found', () => {
     const ended = ENDS['session by its refresh token']!
     expect(lost({ sessions: new Map() })).toEqual(['a session is gone'])
-    expect(lost({}, ended)).toEqual(['a session goes on though its end was acknowledged'])
+    expect(lost({}, ended)).toEqual(['a session lives although its end was acknowledged'])
     expect(lost(session({ revoked: true }), ended)).toEqual([])
-    expect(lost(session({ revoked: true }))).toEqual(['a session was ended by nobody'])
-    expect(lost(session({ superseded: true }))).toEqual(['a session was ended by nobody'])
+    expect(lost(session({ revoked: true }))).toEqual(['a session ended without a cause'])
+    expect(lost(session({ superseded: true }))).toEqual(['a session ended without a cause'])
     expect(lost(session({ gen: 1, rotations: 0 }))).toEqual([
-      'a session has a generation that was not asked for, or lost one',
+      'a session has a generation that was not requested, or lost one',
     ])
     expect(lost(session({ gen: 3, rotations: 2 }))).toEqual([
-      'a session has a generation that was not asked for, or lost one',
+      'a session has a generation that was not requested, or lost one',
     ])
     expect(lost(session({ rotations: 2 }))).toEqual([
       'a session was refreshed more or less often than its audit says',

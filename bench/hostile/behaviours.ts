@@ -124,7 +124,7 @@ export const ATTACKS: Record<string, Behaviour> = {
   'made-up subjects are revoked': asking(({ accessToken }) =>
     json('/api/subjects/revoke', { subject: anyName() }, bearer(accessToken)),
   ),
-  'secrets are listed, and counted what a rotation would end': asking(
+  'secrets are listed, and the losses of a rotation counted': asking(
     ({ accessToken }) => get('/api/secrets', accessToken),
     ({ accessToken }) => json('/api/secrets/rotate', { now: true, dry_run: true }, bearer(accessToken)),
   ),
@@ -132,7 +132,7 @@ export const ATTACKS: Record<string, Behaviour> = {
     ({ accessToken }) => get('/api/sessions', accessToken),
     ({ accessToken }) => get('/api/audit?type=secret.rotated', accessToken),
   ),
-  'every replica is waited for': asking(
+  'requests wait for every replica': asking(
     () => form('/revoke?wait=all', 'token=x'),
     ({ apiKey, accessToken }) =>
       form('/introspect', `token=${accessToken}`, { ...bearer(apiKey), 'X-Consistency': 'strict' }),
@@ -146,11 +146,11 @@ export const ATTACKS: Record<string, Behaviour> = {
   'garbage signatures under a live kid': asking(({ sessionToken }) =>
     get('/verify', withGarbageSignature(sessionToken)),
   ),
-  'API keys are made': asking(({ accessToken }) => json('/api/keys', {}, bearer(accessToken))),
-  'signups from ever other addresses': asking(() =>
+  'API keys are created': asking(({ accessToken }) => json('/api/keys', {}, bearer(accessToken))),
+  'signups from changing addresses': asking(() =>
     json('/api/auth/signup', { email: `${anyName()}@example.com`, password: PASSWORD }, anyAddress()),
   ),
-  'wrong passwords from ever other addresses': asking(({ email }) =>
+  'wrong passwords from changing addresses': asking(({ email }) =>
     json('/api/auth/login', { email, password: 'not the password' }, anyAddress()),
   ),
 }

@@ -34,7 +34,7 @@ async function select(i: number) {
   const id = customers[i % customers.length]!
   const own = params.map(each => each?.replaceAll(customer, id) ?? null)
   const rows = await sql.unsafe(text, own, { prepare: true })
-  if (rows.length !== 1) throw new Error('the select did not answer one row')
+  if (rows.length !== 1) throw new Error('the select did not return one row')
   return { id, row: rows[0] }
 }
 

@@ -82,6 +82,6 @@ export const sessionOf = ({ sessions }: Known, session: string) => found(session
 
 function found(granted: Map<string, Granted>, name: string): Granted {
   const one = granted.get(name)
-  if (one === undefined) throw new Error(`nobody was given ${name}`)
+  if (one === undefined) throw new Error(`no client was given ${name}`)
   return one
 }

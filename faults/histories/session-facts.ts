@@ -33,21 +33,21 @@ export function contradictedSession(
 function wrongEnd({ revoked, superseded }: SessionFact, bans: Ban[]) {
   const acknowledged = bans.some(({ heldAt }) => heldAt < Number.POSITIVE_INFINITY)
   if (!revoked && !superseded)
-    return acknowledged ? [{ what: 'a session goes on though its end was acknowledged' }] : []
+    return acknowledged ? [{ what: 'a session lives although its end was acknowledged' }] : []
   const own = bans.filter(({ call: { act } }) => act.does === 'revoke session' || act.does === 'refresh')
   const byNobody = (revoked && own.length === 0) || (superseded && own.length === bans.length)
-  return byNobody ? [{ what: 'a session was ended by nobody' }] : []
+  return byNobody ? [{ what: 'a session ended without a cause' }] : []
 }
 
 /** The row's generation was requested, is not older than any generation returned, and matches the number of audited refreshes. */
 function wrongLine({ gen, rotations }: SessionFact, refreshes: Call[]) {
   const answered = refreshes.reduce((most, { granted }) => Math.max(most, granted?.session?.gen ?? 1), 1)
   const asked = refreshes.reduce((most, { act }) => Math.max(most, 'gen' in act ? act.gen + 1 : 1), 1)
-  const line = `${gen}, between ${answered} answered and ${asked} asked for`
+  const line = `${gen}, between ${answered} answered and ${asked} requested`
   const audited = `${gen}, refreshed ${rotations} times`
   return [
     ...(gen < answered || gen > asked
-      ? [{ what: 'a session has a generation that was not asked for, or lost one', detail: line }]
+      ? [{ what: 'a session has a generation that was not requested, or lost one', detail: line }]
       : []),
     ...(rotations !== gen - 1
       ? [{ what: 'a session was refreshed more or less often than its audit says', detail: audited }]

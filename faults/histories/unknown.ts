@@ -6,8 +6,7 @@ export function oddAnswers(calls: Call[]): Violation[] {
   return calls
     .filter(call => outcomeOf(call) === 'odd')
     .map(call => ({
-      what:
-        call.status === 0 ? 'no answer came' : `an answer that is neither yes, no nor 503: ${call.status}`,
+      what: call.status === 0 ? 'no answer' : `an answer that is neither yes, no nor 503: ${call.status}`,
       calls: [call],
       about: [],
     }))

@@ -46,8 +46,8 @@ function brokenLine(known: Known, session: string): Violation[] {
   const back = judged.filter(({ wentBack }) => wentBack)
   const violation = (what: string, calls: Call[]) => ({ what, calls, about: [session] })
   return [
-    ...forks(judged.map(({ call }) => call)).map(calls => violation('a session has two lines', calls)),
-    ...missed.map(({ call }) => violation('a reuse was not found', [call])),
+    ...forks(judged.map(({ call }) => call)).map(calls => violation('a session has forked', calls)),
+    ...missed.map(({ call }) => violation('a reuse was not detected', [call])),
     ...back.map(({ call }) => violation('a generation went back', [call])),
   ]
 }

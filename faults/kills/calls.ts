@@ -62,7 +62,7 @@ export function callsTo({ replicas }: Stage) {
     for (;;) {
       const answer = await call(path, request)
       if (answer.status !== 0 && answer.status !== 503) return { ...answer, cut }
-      if (performance.now() > end) throw new Error(`${path} was not answered for ${PATIENCE} ms`)
+      if (performance.now() > end) throw new Error(`${path} got no answer for ${PATIENCE} ms`)
       if (answer.reached && !cut) {
         cut = true
         await afterCut()

@@ -82,7 +82,7 @@ function openDrill(stage: Stage) {
 
   async function run(plan: Kill['of'][], tell: Teller): Promise<Kill[]> {
     const [{ fsync } = { fsync: '' }] = await ask<{ fsync: string }>(stage, 'show fsync')
-    if (fsync !== 'on') throw new Error('without fsync a crash shows nothing')
+    if (fsync !== 'on') throw new Error('fsync is off, so a crash proves nothing; turn it on')
     const crowd = await gather(calls, ledger)
     const done = await killAll(crowd, plan, tell).finally(crowd.disperse)
     await reckon(stage, calls, ledger, crowd)

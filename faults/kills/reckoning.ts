@@ -24,7 +24,7 @@ async function known(holds: () => Promise<boolean | undefined>, what: string): P
   for (;;) {
     const answer = await holds()
     if (answer !== undefined) return answer
-    if (performance.now() > end) throw new Error(`nobody can say for ${PATIENCE} ms: ${what}`)
+    if (performance.now() > end) throw new Error(`unknown for more than ${PATIENCE} ms: ${what}`)
     await sleep(50)
   }
 }

@@ -9,7 +9,7 @@ export async function runKills(kills: number, crashes: number): Promise<number> 
   say(machine())
   let count = 0
   const tell = ({ of, cut, back }: Kill, found: Found[]) => {
-    say(`${++count} ${of}: ${cut} calls cut, serves again after ${Math.round(back)} ms`)
+    say(`${++count} ${of}: ${cut} calls cut, works again after ${Math.round(back)} ms`)
     for (const { wrong, what } of found) say(`  ${wrong}: ${what}`)
   }
   const toll = await drillKills(kills, crashes, tell)
@@ -25,7 +25,7 @@ export function problemsOf({ ledger, kills }: Toll): string[] {
   return [
     ...ledger.wrongs.map(({ wrong, what }) => `${wrong}: ${what}`),
     // A kill may come just after an answer and cut nothing.
-    ...(cut < kills.length ? [`${kills.length} kills cut ${cut} calls: they show little`] : []),
+    ...(cut < kills.length ? [`${kills.length} kills cut only ${cut} calls, which proves little`] : []),
   ]
 }
 
@@ -41,9 +41,9 @@ function figures({ ledger, kills, lasted }: Toll): string[] {
     `server killed ${servers.length} times (${processes} processes), Postgres ${of('Postgres').length} times, in ${Math.round(lasted / 1_000)} s`,
     `acknowledged acts: ${total}`,
     ...acts.map(([kind, count]) => `  ${kind}: ${count}${cutOf(ledger.cut.get(kind))}`),
-    `serves again after the end of a server: ${spread(servers)}; of Postgres: ${spread(of('Postgres'))}`,
+    `time until a replica works again, after a kill of a server: ${spread(servers)}; of Postgres: ${spread(of('Postgres'))}`,
     `calls cut by a kill: ${range(kills.map(({ cut }) => cut))}`,
-    `questions about what was acknowledged: ${ledger.facts.length}, audit rows: ${ledger.audited.size}`,
+    `acknowledged facts checked: ${ledger.facts.length}, audit rows: ${ledger.audited.size}`,
     `lost ${wrongs('lost')}, forks ${wrongs('fork')}, logouts ${wrongs('logout')}, odd answers ${wrongs('odd answer')}`,
   ]
 }

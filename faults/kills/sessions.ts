@@ -47,7 +47,7 @@ export function sessionActs({ insist }: Calls, ledger: Ledger) {
     noteToken('refresh', answer, retried && isFirst)
     const isNext = claimsOf(successor).gen === claimsOf(presented).gen + 1
     if (!isNext || !(isFirst || session.refresh === successor))
-      ledger.found('fork', `session ${session.id}: a successor that is not the one next`)
+      ledger.found('fork', `session ${session.id}: the successor is not the next generation`)
     store(session, json)
   }
 

@@ -43,14 +43,15 @@ export async function runPatroni(options: PatroniOptions): Promise<number> {
   const missing = findMissingPackages()
   if (missing.length > 0) {
     say(
-      `skipped: the Patroni cluster needs programs that are not installed: apt-get install ${missing.join(' ')}`,
+      `skipped, because programs for the Patroni cluster are missing; run: apt-get install ${missing.join(' ')}`,
     )
     return 0
   }
   const cluster = await startCluster(options.dcs)
   try {
     const chosen = patroniFaults(cluster).filter(({ name }) => name.includes(options.only))
-    if (chosen.length === 0) throw new Error(`no fault of a Patroni cluster is called ${options.only}`)
+    if (chosen.length === 0)
+      throw new Error(`no Patroni fault has ${options.only} in its name; docs/faults.md lists all`)
     const rows: Row[] = []
     for (const fault of chosen) rows.push(await runRow(fault, cluster, options))
     return summarize(rows, await cluster.query('show server_version'), options)

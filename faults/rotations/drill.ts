@@ -105,7 +105,7 @@ async function rotate(stage: Stage, access: string, version: number) {
   const { versions } = await call(stage, version % REPLICAS, '/api/secrets/rotate', access, { use: 'both' })
   const made = versions.map((made: { use: string; version: number }) => `${made.use} ${made.version}`)
   if (made.join() !== `access ${version},refresh ${version}`)
-    throw new Error(`it made ${made}, not ${version}`)
+    throw new Error(`the rotation created ${made}, not version ${version}`)
 }
 
 async function versionsOf(stage: Stage, access: string): Promise<Outcome['versions']> {

@@ -107,7 +107,7 @@ async function refreshOne(send: Connection, tokens: Tokens) {
   const { access_token: access, refresh_token } = JSON.parse(body)
   const next = { ...tokens, access, refresh: refresh_token }
   if (claimsOf(next.refresh).gen !== claimsOf(tokens.refresh).gen + 1)
-    findings.failures.push('refresh: a successor that is not the one next')
+    findings.failures.push('refresh: the successor is not the next generation')
   awake.push(next)
   keep(next)
 }

@@ -28,8 +28,8 @@ export function problemsOf({ findings, versions }: Outcome, rotations: number): 
       : [`there are ${versions.access} access and ${versions.refresh} refresh secrets, not ${versionsMade}`]),
     ...(findings.verified.size === versionsMade
       ? []
-      : [`tokens of ${findings.verified.size} versions were verified, not of ${versionsMade}`]),
-    ...(findings.refreshed.has(1) ? [] : ['no session slept through the rotations']),
+      : [`tokens of ${findings.verified.size} versions were verified, not ${versionsMade}`]),
+    ...(findings.refreshed.has(1) ? [] : ['no session was idle during all rotations']),
   ]
 }
 
