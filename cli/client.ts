@@ -154,17 +154,20 @@ const NO_TOKEN = new CommandError(
 )
 const OTHER_VERSION = new CommandError(
   EXIT.notAssay,
-  'the server is another version and does not know this request; use the command line of its version',
+  'the server has another version, which does not know this request; use the command line of that version',
 )
 
 /** An id as a segment of a path. Any other text is refused, because URL parsers resolve `..` to the path of another resource. */
 export function pathSegment(id: string): string {
   if (/^[a-z2-7]+$/.test(id)) return id
+  if (id.includes('@')) throw new CommandError(EXIT.usage, NOT_AN_ID)
   throw new CommandError(
     EXIT.usage,
     'an id has only lower-case letters and the digits 2 to 7; copy the whole id',
   )
 }
+
+const NOT_AN_ID = 'this command needs the id, not the email; `assay customers show EMAIL` shows the id'
 
 function formatQuery(query: Query = {}): string {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== false)

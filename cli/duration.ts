@@ -10,7 +10,7 @@ export const parseDuration =
     const seconds = (Number(count) * UNIT_MS[unit as keyof typeof UNIT_MS]) / 1_000
     if (!Number.isInteger(seconds) || seconds < min)
       throw new InvalidArgumentError(
-        `Use a number and a unit (s, m, h or d), at least ${min}s, for example ${example}`,
+        `Use a number and a unit (s, m, h or d)${min > 0 ? `, at least ${min}s` : ''}, for example ${example}`,
       )
     return seconds
   }

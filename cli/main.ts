@@ -3,7 +3,7 @@
 import '../server/shutdown.ts'
 import { CommandError, EXIT } from './errors.ts'
 import { printable } from './output.ts'
-import { FIRST_HELP, program, withoutUselessHelp } from './program.ts'
+import { FIRST_HELP, program, resolveHelp } from './program.ts'
 import { terminal } from './terminal.ts'
 
 const words = process.argv.slice(2)
@@ -11,7 +11,7 @@ if (words.length === 0) terminal.out(FIRST_HELP)
 else await run()
 
 function run() {
-  return program.parseAsync(withoutUselessHelp(words), { from: 'user' }).catch(error => {
+  return program.parseAsync(resolveHelp(words), { from: 'user' }).catch(error => {
     // Ctrl-C or Ctrl-D at a question.
     if (error?.code === 'ABORT_ERR') process.exit(EXIT.interrupted)
     if (!(error instanceof CommandError)) throw error

@@ -1,4 +1,3 @@
-import type { Command } from 'commander'
 import { VERSION } from '../server/lib/version.ts'
 import { AssayCommand } from './command.ts'
 import { keys } from './commands/api-keys.ts'
@@ -70,17 +69,19 @@ assay help shows all commands, and assay help <command> explains one.
 `
 
 /**
- * Removes a request for help behind a command that doesn't exist, as in `help custmers`, so that commander reports the mistake.
- * It would answer with the general help.
+ * Rewrites `help customers list` as `customers list --help`, because commander's `help` reads only one name. Removes a request
+ * for help about a command that doesn't exist, as in `help custmers`, so that commander reports the mistake. It would show the
+ * general help.
  */
-export function withoutUselessHelp(words: string[]): string[] {
-  const names = words[0] === 'help' ? words.slice(1) : words
-  let command: Command = program
+export function resolveHelp(words: string[]): string[] {
+  const isHelp = words[0] === 'help'
+  const names = isHelp ? words.slice(1) : words
+  let command: AssayCommand = program
   for (const [n, name] of names.entries()) {
-    if (name.startsWith('-') || command.commands.length === 0) return words
-    const next = command.commands.find(each => each.name() === name)
+    if (name.startsWith('-') || command.commands.length === 0) break
+    const next = (command.commands as AssayCommand[]).find(each => each.name() === name)
     if (next === undefined) return name === 'help' ? words : names.slice(0, n + 1)
     command = next
   }
-  return words
+  return isHelp ? [...command.path(), '--help'] : words
 }

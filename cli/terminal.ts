@@ -20,7 +20,7 @@ export const terminal = {
 
 /** Reads a line from the user. `hidden`: it isn't shown. */
 async function ask(question: string, hidden = false): Promise<string> {
-  process.stderr.write(question)
+  if (hidden) process.stderr.write(question)
   const nowhere = new Writable({ write: (_, __, done) => done() })
   const lines = createInterface({
     input: process.stdin,
@@ -28,7 +28,8 @@ async function ask(question: string, hidden = false): Promise<string> {
     terminal: true,
   })
   try {
-    return await lines.question('')
+    // Not written before: readline clears the line.
+    return await lines.question(hidden ? '' : question)
   } finally {
     lines.close()
     if (hidden) process.stderr.write('\n')

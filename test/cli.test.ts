@@ -83,6 +83,8 @@ test('help goes to stdout with code 0, and a mistake does not', async () => {
     expect({ words, code, stderr }).toEqual({ words, code: 0, stderr: '' })
     expect(stdout).toContain('Usage: assay')
   }
+  for (const words of ['customers list', 'status'])
+    expect(await assay(`help ${words}`)).toEqual(await assay(`${words} --help`))
   for (const words of [
     'nothing',
     'customers',
@@ -392,6 +394,13 @@ test.each([
   expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('an id has only') })
 })
 
+test('an email where an id is needed is refused with the way to find the id', async () => {
+  expect(await assay('customers erase ann@example.com')).toMatchObject({
+    code: 64,
+    stderr: expect.stringContaining('`assay customers show EMAIL`'),
+  })
+})
+
 test('everyone is revoked only after a confirmation', async () => {
   const made = await newCustomer()
   const { access_token } = await session(made)
@@ -423,6 +432,8 @@ test.skipIf(!findProgram('script'))('an operator at a terminal types a word to c
       shown += chunk
     })
     await until('it asks', () => shown.includes('to confirm: '))
+    // Readline clears the line before it asks; nothing may clear the question.
+    expect(shown.slice(shown.indexOf('to confirm: '))).not.toContain('\u001b[0J')
     typed.stdin.write(`${word}\n`)
     const [code] = await once(typed, 'close')
     return { shown, code }

@@ -46,6 +46,7 @@ async function checkServer(api: Api, issuer: string | undefined): Promise<CheckR
     return ok(await roundTrip(api, issuer))
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    return warning(error.message, 'start the server, or check its log; --offline skips this check')
+    const [found, remedy = 'check the log of the server'] = error.message.split(/; (.*)/s)
+    return warning(found!, `${remedy}; --offline skips this check`)
   }
 }

@@ -33,7 +33,9 @@ async function issueToken(api: Api, key: string): Promise<string> {
 function checkIssuer(token: string, issuer: string | undefined) {
   const { iss } = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString())
   if (issuer !== undefined && iss !== issuer)
-    throw failed(`the issuer of the server's tokens is ${iss}, but ISSUER here is ${issuer}`)
+    throw failed(
+      `the issuer of the server's tokens is ${iss}, but here it is ${issuer}; use the server's ISSUER and PORT`,
+    )
 }
 
 async function expectVerify(api: Api, token: string, status: number) {
