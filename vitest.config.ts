@@ -42,8 +42,8 @@ export default defineConfig(({ mode }) => {
   return {
     test: {
       allowOnly: false,
-      // Most tests wait for processes and clocks, so three files at a time keep two cores busy. The default is one on two cores.
-      maxWorkers: longRun ? 1 : 3,
+      // Most tests wait for processes and clocks, so four files at a time keep two cores busy. The default is one on two cores.
+      maxWorkers: longRun ? 1 : 4,
       sequence: { sequencer: LongestFirst },
       globalSetup: './test/support/prepare-embedded.ts',
       projects: [

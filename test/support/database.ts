@@ -1,8 +1,9 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import postgres from 'postgres'
-import { type Database, open } from '../../db/client.ts'
+import { CALL_DEADLINE_MS, type Database, open } from '../../db/client.ts'
 import { migratePostgres } from '../../db/migrate.ts'
+import { openPostgres } from '../../db/postgres.ts'
 
 /**
  * Databases with the roles of production: one migrates, another serves, neither is a superuser, and both have a password.
@@ -32,7 +33,7 @@ export async function makeDatabase(serverUrl: string, templates: Templates): Pro
   if (serverUrl === '') return copyEmbedded(templates.embeddedTemplate)
   const { url, drop } = await createDatabase(serverUrl, templates.postgresTemplate)
   const db = await open({ url })
-  const admin = await open({ url: asAdmin(url) })
+  const admin = openPostgres(asAdmin(url), CALL_DEADLINE_MS, false)
   return {
     db,
     admin,
@@ -86,22 +87,32 @@ export async function createEmptyDatabase(serverUrl: string): Promise<CreatedDat
 }
 
 /** deploy/postgres/roles.sql with the tests' role names. */
-export const runRolesSql = (url: string) => administer(asAdmin(url), ROLES_SQL)
+export async function runRolesSql(url: string) {
+  const sql = control(url)
+  try {
+    await sql.unsafe(ROLES_SQL)
+  } finally {
+    await sql.end()
+  }
+}
 
 /** Creates a database as the server's administrator: `create database NAME ...options`. */
 async function create(serverUrl: string, options = ''): Promise<CreatedDatabase> {
   const name = `assay_test_${process.pid}_${Math.random().toString(36).slice(2, 10)}`
   administrators.set(hostOf(serverUrl)!, serverUrl)
-  await administer(serverUrl, `create database ${name}${options}`)
+  const server = administratorOf(serverUrl)
+  await server.unsafe(`create database ${name}${options}`)
   const pooler = hostOf(serverUrl) === hostOf(process.env.TEST_DATABASE_URL) && process.env.TEST_POOLER
   // Settings that users of a pooler must set themselves, because Assay can't set them through it.
-  if (pooler) await administer(serverUrl, `alter database ${name} set statement_timeout = '4500ms'`)
+  if (pooler) await server.unsafe(`alter database ${name} set statement_timeout = '4500ms'`)
   const at = (role: string) =>
     changed(serverUrl, { pathname: `/${name}`, username: role, password: encodeURIComponent(PASSWORD) })
   return {
     url: pooler ? changed(at(SERVES), { host: pooler }) : at(SERVES),
     migrateUrl: at(MIGRATES),
-    drop: () => administer(serverUrl, `drop database ${name} with (force)`),
+    drop: async () => {
+      await server.unsafe(`drop database ${name} with (force)`)
+    },
   }
 }
 
@@ -150,11 +161,11 @@ export const changed = (
   parts: Partial<Record<'host' | 'pathname' | 'username' | 'password', string>>,
 ) => Object.assign(new URL(url), parts).href
 
-async function administer(serverUrl: string, statement: string) {
-  const sql = postgres(serverUrl, { max: 1, onnotice: () => {} })
-  try {
-    await sql.unsafe(statement)
-  } finally {
-    await sql.end()
-  }
+/** A superuser's connection to a server, shared by everything that creates and drops databases on it. Ends when it is idle. */
+function administratorOf(serverUrl: string) {
+  const sql =
+    connections.get(serverUrl) ?? postgres(serverUrl, { max: 1, idle_timeout: 5, onnotice: () => {} })
+  connections.set(serverUrl, sql)
+  return sql
 }
+const connections = new Map<string, postgres.Sql>()
