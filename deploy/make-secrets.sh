@@ -21,7 +21,7 @@ keep() {
     chmod 444 "$dir/.$1.$$"
     ln "$dir/.$1.$$" "$dir/$1" || { rm -f "$dir/.$1.$$"; return 1; }
     rm -f "$dir/.$1.$$"
-    echo "$1: made"
+    echo "$1: created"
 }
 
 # On a separate line, so that a failing openssl ends the script before a secret is stored.
@@ -31,7 +31,7 @@ service=$(openssl rand -hex 32)
 password=$(openssl rand -hex 32)
 
 if [ -e "$dir/database_url" ] && [ ! -e "$dir/postgres_password" ]; then
-    echo "postgres_password is missing, and database_url has it: restore it from there" >&2
+    echo "postgres_password is missing: copy the password from database_url into it" >&2
     exit 1
 fi
 

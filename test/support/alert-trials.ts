@@ -61,7 +61,7 @@ export const TRIALS: Record<string, Trial> = {
   AssayDown: {
     what: { up: '1x40 0x260' },
     at: 12,
-    summary: 'a gives Prometheus no answer',
+    summary: 'a does not answer Prometheus',
     labels: { job: 'assay', instance: 'a' },
   },
   AssayBusStale: {
@@ -73,50 +73,52 @@ export const TRIALS: Record<string, Trial> = {
   AssayUnavailable: {
     what: { 'assay_unavailable_total{reason="change_feed"}': '0x40 0+150x260' },
     at: 30,
-    summary: '2.326% of all answers are 503',
+    summary: '2.326% of all responses are 503',
   },
   AssayBrokenRecord: {
     what: { 'assay_unavailable_total{reason="broken_record"}': ONCE },
     at: 12,
-    summary: "A customer's secrets do not open: all about its tokens is 503",
+    summary: "A customer's secrets can't be decrypted: requests about its tokens get 503",
   },
   AssayCommitsLost: {
     what: { 'assay_change_feed_reloads_total{reason="commits_lost"}': ONCE },
     at: 12,
-    summary: 'The database lost committed changes: what they revoked is valid again',
+    summary: 'The database lost committed changes: tokens and sessions that were revoked may be valid again',
   },
   AssayPrimaryChanges: {
     what: { 'assay_change_feed_reloads_total{reason="timeline"}': '0x40 1 2 3 4x257' },
     at: 12,
-    summary: 'a keeps finding another primary, or one that restarts: perhaps there are two',
+    summary: 'a keeps detecting another primary or a restart: there may be two primaries',
     labels: { instance: 'a' },
   },
   AssayBusReloaded: {
     what: { 'assay_change_feed_reloads_total{reason="timeline"}': ONCE },
     at: 12,
-    summary: 'Replicas reloaded all state (timeline): a failover, or what looks like one',
+    summary: 'Replicas reloaded all state (timeline): a failover, or something that looks like one',
     labels: { reason: 'timeline' },
   },
   AssayClockJumped: {
     what: { assay_clock_held: ONCE },
     at: 12,
     summary:
-      "The database's clock jumped: tokens may expire early or late, and nothing is deleted until it is confirmed",
+      "The database's clock jumped: tokens may expire early or late; nothing is deleted for 24 hours or until the clock is confirmed",
   },
   AssayRecordForged: {
     what: { 'assay_record_cache_total{outcome="forged"}': ONCE },
     at: 12,
-    summary: 'Somebody else writes to Redis, or damages what is there',
+    summary:
+      'Redis held a record that Assay did not write: somebody else writes to Redis, or its content is damaged',
   },
   AssayNextKeyUsed: {
     what: { 'assay_verified_total{outcome="key_not_in_use"}': ONCE },
     at: 11,
-    summary: 'Somebody signs with a private key that no replica has used yet',
+    summary:
+      'A token was signed with a next key that no replica has used yet: the private key may have leaked',
   },
   AssayServerErrors: {
     what: { 'assay_requests_total{route="/issue",status="500"}': '_x40 1x260' },
     at: 12,
-    summary: "Answers 500: a bug, which the log has under the request's id",
+    summary: 'Responses are 500: this is a bug; find it in the log by the request id',
   },
   AssayPollsFail: {
     what: { assay_change_feed_poll_failures_total: '0x40 0+3x260' },
@@ -127,12 +129,12 @@ export const TRIALS: Record<string, Trial> = {
   AssayRevocationsSlow: {
     what: { 'assay_change_feed_lock_wait_seconds_bucket{le="0.001"}': '0+10x40 400x260' },
     at: 30,
-    summary: 'Revocations wait 490ms for one another',
+    summary: 'Revocations wait 490ms for each other',
   },
   AssayDeadRows: {
     what: { assay_database_dead_rows: '0x40 30000x260' },
     at: 30,
-    summary: 'Postgres keeps 30k dead rows: a transaction has been open for long, which `assay doctor` names',
+    summary: 'Postgres keeps 30k dead rows: find the oldest open transaction with `assay doctor --offline`',
   },
   AssayDatabaseBusy: {
     what: { assay_database_calls: '2x40 30x260' },
@@ -154,28 +156,29 @@ export const TRIALS: Record<string, Trial> = {
   AssaySignaturesWait: {
     what: { 'assay_unavailable_total{reason="signatures"}': '0x40 0+75x260' },
     at: 20,
-    summary: 'New tokens are answered 503, because too many asymmetric signatures wait to be verified',
+    summary: 'New tokens get 503 because too many asymmetric signatures are waiting to be verified',
   },
   AssayReuseFound: {
     what: { 'assay_refreshed_total{outcome="reuse"}': ONCE },
     at: 12,
-    summary: 'A refresh token was used again after its successor: stolen, or a device was set back',
+    summary:
+      'A refresh token was used again after its successor: it was stolen, or a device was restored from a backup',
   },
   AssayRuleMalformed: {
     what: { 'assay_verified_total{outcome="rule_malformed"}': ONCE },
     at: 12,
-    summary: 'A gateway asks with a rule that Assay does not know: it denies everyone there',
+    summary: 'A gateway sends an invalid verify rule, so all of its requests with that rule are denied',
   },
   AssayTooManyTries: {
     what: { 'assay_requests_total{route="/api/auth/login",status="429"}': '0x40 0+30x260' },
     at: 30,
-    summary: '/api/auth/login turns away 2 tries a second: somebody guesses, or a limit is too low',
+    summary: '/api/auth/login refuses 2 attempts per second: somebody is guessing, or a limit is too low',
     labels: { route: '/api/auth/login' },
   },
   AssayRedisFails: {
     what: { assay_redis_failures_total: '0x40 0+30x260' },
     at: 30,
-    summary: 'a does without Redis: limits are its own, records come from the database',
+    summary: "a can't use Redis: it counts limits on its own and reads records from the database",
     labels: { instance: 'a' },
   },
   AssayWorkersDie: {
@@ -187,19 +190,20 @@ export const TRIALS: Record<string, Trial> = {
   AssayMaintenanceFails: {
     what: { 'assay_maintenance_jobs_total{task="sessions",outcome="failed"}': '_x40 1+4x260' },
     at: 70,
-    summary: 'What a should remove or rotate by itself stays: tables grow, keys grow old',
+    summary: 'Maintenance fails on a: expired rows are not deleted and old keys are not rotated',
     labels: { instance: 'a' },
   },
   AssayMaintenanceIdle: {
     what: { 'assay_maintenance_jobs_total{task="sessions",outcome="ok"}': '0+1x40 40x260' },
     everywhere: true,
     at: 73,
-    summary: 'No replica removes or rotates what it should by itself: all leave it to another',
+    summary:
+      'No replica runs maintenance, because each leaves it to another: expired rows are not deleted and old keys are not rotated',
   },
   AssayAuditOrderStalls: {
     what: { assay_audit_order_lag_seconds: '0.6x40 15+15x260' },
     everywhere: true,
     at: 17,
-    summary: 'Events of the audit get no positions: exports and feeds of the audit stand still',
+    summary: 'Audit events get no positions, so audit exports and feeds get no new events',
   },
 }
