@@ -26,12 +26,12 @@ const unset = (text: string) => ({ unset: text })
  */
 export const settings = z.object({
   HOST: host.prefault('127.0.0.1').describe('The address to listen on. The image sets `0.0.0.0`.'),
-  PORT: port.prefault('3001').describe('The port to listen on. `0` takes a free one.'),
+  PORT: port.prefault('3001').describe('The port to listen on. `0` picks a free one.'),
   ISSUER: issuer
     .optional()
     .meta(unset('`http://localhost:PORT`'))
     .describe(
-      'The `iss` of every access token, and the beginning of every URL in the discovery document. All replicas need the same one.',
+      'The `iss` of every access token, and the base of every URL in the discovery document. It must be the same on every replica.',
     ),
   DATABASE_URL: databaseUrl
     .optional()
@@ -65,7 +65,7 @@ export const settings = z.object({
     .optional()
     .meta({ ...secret, ...unset('generated if embedded') })
     .describe(
-      "The first operator's Bearer token, for `/admin` and `/metrics`: at least 32 of the characters `A-Z a-z 0-9 - . _ ~ + /`, with `=` only at the end. The audit calls its owner `operator:admin`. The embedded database generates one at the first start.",
+      "The first operator's Bearer token, for `/admin` and `/metrics`: at least 32 of the characters `A-Z a-z 0-9 - . _ ~ + /`, with `=` only at the end. In the audit its owner is `operator:admin`. The embedded database generates one at the first start.",
     ),
   OPERATORS: operators
     .optional()
@@ -95,7 +95,7 @@ export const settings = z.object({
   REFRESH_POLICY: oneOf('until_confirmed', 'grace_only', 'strict', 'reusable')
     .prefault('until_confirmed')
     .describe(
-      'How long a used refresh token is answered with its successor again. `until_confirmed`: until the client was seen with the successor, and for `REFRESH_GRACE` after that. `grace_only`: for `REFRESH_GRACE` after the refresh. `strict`: never. A later use ends the session. `reusable`: a client that authenticates with an API key keeps its refresh token until the session ends, and other clients are treated as with `until_confirmed` ([what it costs](../SECURITY.md#what-is-not-promised), [for which libraries](clients.md#libraries-that-keep-their-first-refresh-token)).',
+      'How long a refresh token that was used still returns its successor. `until_confirmed`: until the client uses the successor or its access token, and for `REFRESH_GRACE` after that. `grace_only`: for `REFRESH_GRACE` after the refresh. `strict`: never. A later use of the old token ends the session. `reusable`: a client that authenticates with an API key keeps its refresh token until the session ends, and other clients are treated as with `until_confirmed` ([what it costs](../SECURITY.md#what-is-not-promised), [for which libraries](clients.md#libraries-that-keep-their-first-refresh-token)).',
     ),
   REFRESH_GRACE: seconds('0s', '24h', '10s')
     .prefault('10s')
@@ -104,7 +104,7 @@ export const settings = z.object({
     ),
   MAX_STALENESS: milliseconds('500ms', '5m', '5s')
     .prefault('5s')
-    .describe('How long a replica that has lost the database may still accept tokens: `500ms` to `5m`.'),
+    .describe("How long a replica that can't reach the database still accepts tokens: `500ms` to `5m`."),
   SIGNUP: oneOf('open', 'closed')
     .prefault('open')
     .describe(
@@ -116,12 +116,12 @@ export const settings = z.object({
   TOKEN_COOKIE: cookieName
     .optional()
     .describe(
-      'The cookie from which `/verify` takes the token. A Bearer header takes precedence. If the browser sends several cookies of this name, the valid one counts, and valid ones of different subjects are 401.',
+      'The cookie from which `/verify` takes the token. A Bearer header takes precedence. If the browser sends several cookies of this name, the valid one counts, and valid ones of different subjects get 401.',
     ),
   KEY_MAX_AGE: seconds('0s', '3650d', '90d')
     .prefault('90d')
     .describe(
-      "The age at which signing keys are rotated automatically. Each customer's are rotated up to a tenth earlier, so that not all are rotated at once. `0s`: never.",
+      "The age at which signing keys are rotated automatically. Each customer's keys are rotated up to a tenth earlier, so that not all customers are rotated at once. `0s`: never.",
     ),
   // The minimum is above every access token's lifetime: the audit is the only trace of a token without a
   // session.
@@ -133,11 +133,13 @@ export const settings = z.object({
   TOKENS_PER_MINUTE: count(1, 1_000_000_000)
     .prefault('6000')
     .describe(
-      'How many tokens each process issues to one customer in a minute, and how many refreshes it accepts. More are answered 429. One session may be refreshed a hundredth as often, but at least 60 times. The policy of a customer can set another number.',
+      "How many tokens each process issues to one customer in a minute, and how many refreshes it accepts. Further requests get 429. One session may be refreshed a hundredth as often, but at least 60 times. A customer's policy can set another number.",
     ),
   WORKERS: workers
     .prefault('1')
-    .describe('The number of processes that share the port. `auto`: one per core. It needs Postgres.'),
+    .describe(
+      'The number of processes that share the port. `auto`: one per core. More than one needs Postgres.',
+    ),
   LOG_LEVEL: oneOf('trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent')
     .prefault('info')
     .describe('`trace`, `debug`, `info`, `warn`, `error`, `fatal` or `silent`.'),
