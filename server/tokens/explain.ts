@@ -35,65 +35,73 @@ export interface Explanation {
 
 type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 'token_used'
 
+const ROTATE = 'assay secrets rotate CUSTOMER --now'
+
 /** Explanations for the caller, each with a remedy. */
 const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation: string, remedy: string]> = {
   credential: [
-    'this is a credential of a customer or of a service, not a token',
+    'this is an API key or a service credential, not a token',
     'send the access token that was issued with it',
   ],
   token_malformed: [
-    'this is no JWT as Assay writes them: three segments of base64url, at most 8 KiB',
-    'look whether it was cut, wrapped or quoted on its way, or is of another issuer',
+    'this is not a token from Assay, which has three base64url segments and at most 8 KiB',
+    'check whether it was truncated, wrapped or quoted in transit, or comes from another issuer',
   ],
   header_malformed: [
-    'its header is not one that Assay writes for a token of this kind',
-    'send an access token, not a refresh token, just as it was issued',
+    'the header of the token is not one that Assay writes for this kind of token',
+    'send an access token, not a refresh token, exactly as it was issued',
   ],
   key_unknown: [
-    'the key that its kid names was never made here, or its customer is gone, or the key was retired',
-    'get a new token; if that one fails too, look whether both sides use the same installation of Assay',
+    'the key that signed the token is unknown here: it was never created, its customer was erased, or it was retired',
+    'get a new token; if that one fails too, check that both sides use the same installation of Assay',
   ],
   key_not_in_use: [
-    'it was signed with the key that is published to sign next, and that signs nothing yet',
-    "after a restore or a failover that lost commits, wait until it expires; otherwise rotate this customer's secrets twice at once, with now: somebody else has its next private key",
+    'the token was signed with the published next key, which has not signed anything yet',
+    `after a restore or a failover that lost commits, wait until the token expires; otherwise somebody else has the private key, so rotate it twice immediately: ${ROTATE}`,
   ],
   signature_wrong: [
-    'it was not signed with the secret that its kid names',
-    'look whether it was changed on its way; nobody but this installation can sign for this customer',
+    'the signature of the token does not match the key that its kid names',
+    'check whether the token was changed in transit; otherwise it was forged, without success, and you need to do nothing',
   ],
   claims_malformed: [
-    'its claims are not as Assay writes them, though its signature is right',
-    "rotate this customer's secrets at once: somebody else may have them",
+    'the signature of the token is valid, but its claims are not in the form that Assay writes',
+    `somebody else may have the customer's secrets, so rotate them immediately: ${ROTATE}`,
   ],
   not_yet_valid: [
-    'it was issued in the future, by the clock of the database',
-    "look at the database's clock: it may have been set back",
+    "the token was issued in the future, by the database's clock",
+    "check the database's clock, which may have been set back, and get a new token",
   ],
-  expired: ['it has expired', 'refresh it, or get a new one'],
+  expired: ['the token has expired', 'refresh it or get a new one'],
   wrong_customer: [
-    'it says that it is of another customer than the one whose secret signed it',
-    "rotate that customer's secrets at once: somebody else may have them",
+    'the token names another customer than the one whose key signed it',
+    `somebody else may have the secrets of the customer that the kid names, so rotate them immediately: ${ROTATE}`,
   ],
   wrong_issuer: [
-    'its iss is not the issuer that its key signs for: ISSUER, and ISSUER/customers/... where the signature is asymmetric',
-    'set ISSUER to the same URL on every replica, and as it was when the token was issued',
+    'the iss of the token is not the issuer of its key: ISSUER, or ISSUER/customers/... for asymmetric signatures',
+    'set ISSUER to the same URL on every replica, the one with which the token was issued, or get a new token',
   ],
-  token_revoked: ['this token was revoked', 'get a new one'],
-  session_revoked: ['its session was ended', 'log in again'],
-  subject_revoked: ['all tokens of its subject were revoked after it was issued', 'log in again'],
-  customer_revoked: ['all tokens of its customer were revoked after it was issued', 'log in again'],
-  everyone_revoked: ['all tokens of all customers were revoked after it was issued', 'log in again'],
-  customer_disabled: ['its customer is disabled', 'enable the customer: assay customers enable ID'],
-  session_ended: ['its session was ended', 'log in again'],
-  session_expired: ['its session was not refreshed in time', 'log in again'],
-  session_unknown: ['its session is not there, or not any more', 'log in again'],
+  token_revoked: ['the token was revoked', 'get a new one'],
+  session_revoked: ['the session of the token was ended', 'log in again'],
+  subject_revoked: ['all tokens of the subject were revoked after this one was issued', 'log in again'],
+  customer_revoked: ['all tokens of the customer were revoked after this one was issued', 'log in again'],
+  everyone_revoked: ['all tokens of all customers were revoked after this one was issued', 'log in again'],
+  customer_disabled: [
+    'the customer of the token is disabled',
+    'enable the customer: assay customers enable CUSTOMER',
+  ],
+  session_ended: ['the session of the token was ended', 'log in again'],
+  session_expired: [
+    'the session of the token has expired because it was not refreshed in time',
+    'log in again',
+  ],
+  session_unknown: ['the session of the token does not exist, or no longer exists', 'log in again'],
   token_used: [
-    'it was used before: its session has a later refresh token',
-    "store the newest refresh token, and look at the session's audit for who used this one",
+    'the refresh token was used before, and its session has a newer one',
+    'use the newest refresh token; if the client did not use this one, see who did: assay audit --customer CUSTOMER',
   ],
 }
 
-const ACTIVE = 'it is valid: signed here, in its time, and not revoked'
+const ACTIVE = 'the token is valid: Assay signed it, it has not expired, and it is not revoked'
 
 /** Reasons that are found only after the signature was verified, so the token's claims can be shown. */
 const SIGNED = new Set<RejectionReason>([
