@@ -15,7 +15,7 @@ interface Codec {
 /** JavaScript would round integers beyond 2^53. Assay stores none, so reading one is an error. */
 function parseInteger(text: string): number {
   const number = Number(text)
-  if (!Number.isSafeInteger(number)) throw new RangeError('an integer that JavaScript can not hold')
+  if (!Number.isSafeInteger(number)) throw new RangeError("an integer that JavaScript can't represent")
   return number
 }
 
@@ -23,14 +23,14 @@ const INSTANT = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d(:\d\d)?$/
 
 /** Cuts off microseconds, which a Date can't hold. assay.now() returns whole milliseconds, so no time of ours has any. */
 function parseInstant(text: string): Date {
-  if (!INSTANT.test(text)) throw new RangeError('a timestamp that JavaScript can not hold')
+  if (!INSTANT.test(text)) throw new RangeError("a timestamp that JavaScript can't represent")
   // Converted to ISO 8601, because JavaScript reads the year 0099 in Postgres's own format as 1999.
   return new Date(text.replace(' ', 'T').replace(/[+-]\d\d$/, '$&:00'))
 }
 
 /** Throws for the format `escape`. REQUIRED_SETTINGS in server-info.ts asks for hex. */
 function parseBytes(text: string): Buffer {
-  if (!text.startsWith('\\x')) throw new TypeError('bytes that are not written as hex')
+  if (!text.startsWith('\\x')) throw new TypeError('bytes that are not in hex format')
   return Buffer.from(text.slice(2), 'hex')
 }
 
@@ -80,7 +80,8 @@ const ELEMENT = /"((?:[^"\\]|\\.)*)"|[^,{}]+/gs
 const parseArray =
   ({ parse }: Codec) =>
   (text: string): unknown[] => {
-    if (!/^\{(?!\{)/.test(text)) throw new TypeError('an array that has not one dimension, counted from 1')
+    if (!/^\{(?!\{)/.test(text))
+      throw new TypeError('an array that is not one-dimensional with lower bound 1')
     return Array.from(text.slice(1, -1).matchAll(ELEMENT), ([whole, quoted]) => {
       if (quoted !== undefined) return parse(quoted.replace(/\\(.)/gs, '$1'))
       return whole === 'NULL' ? null : parse(whole)

@@ -17,8 +17,8 @@ export class DatabaseError extends Error {
 export class CorruptDatabaseError extends Error {
   constructor(folder: string, cause?: unknown) {
     super(
-      `the database in ${folder} is damaged and does not open; stop here, copy the folder, and restore your backup ` +
-        'in its place. Without one, move the folder away: the next start makes an empty database',
+      `the database in ${folder} is damaged and can't be opened; copy the folder, then restore your backup ` +
+        'in its place. Without a backup, move the folder away: the next start creates an empty database',
       { cause },
     )
     this.name = 'DatabaseDamaged'
@@ -32,8 +32,8 @@ export class SchemaError extends Error {
 
   constructor(found: string, cause?: unknown) {
     super(
-      `the schema assay of this database ${found}: it was restored in part, changed by hand, or is another program's; ` +
-        'restore the whole backup (docs/operating.md#restore), or name another database',
+      `the schema assay of this database ${found}: it was restored in part, changed by hand, or belongs to another program; ` +
+        'restore the whole backup (docs/operating.md#restore), or use another database',
       { cause },
     )
     this.name = 'SchemaUnfit'
@@ -44,7 +44,7 @@ export class SchemaError extends Error {
 /** A driver failed at a statement, before the database or after it. Holds no SQL text and no parameters. */
 class DriverError extends Error {
   constructor(stack: string | undefined) {
-    super('the database driver could not send a statement or read its answer')
+    super('the database driver could not send a statement or read its result')
     if (stack) this.stack = `${this.message}\n${framesOf(stack)}`
   }
 }
@@ -80,7 +80,7 @@ export function translate(error: unknown): Error {
     } = error as Record<string, string | undefined>
     return new DatabaseError(code, name, stack)
   }
-  if (!(error instanceof Error)) return new Error('the database driver threw something that is no error')
+  if (!(error instanceof Error)) return new Error('the database driver threw something that is not an error')
   return isOfStatement(error) ? new DriverError(error.stack) : error
 }
 

@@ -64,7 +64,7 @@ async function create(folder: string): Promise<PGlite> {
 const isOfSystem = (error: unknown) => (error as NodeJS.ErrnoException | null)?.syscall !== undefined
 
 /** A statement whose deadline passed while it waited is not run: its caller has been answered. */
-const LATE = new Error('the deadline of the statement has passed')
+const LATE = new Error('the statement did not end before its deadline')
 
 type Schedule = <Result>(run: () => Promise<Result>) => Promise<Result>
 

@@ -14,7 +14,7 @@ const POOL_SIZE = 10
  * At most this many calls wait for a connection. With more, calls on a busy server would wait past their deadline.
  */
 const MAX_WAITING = 10_000
-const tooMany = () => new Unavailable('database: more calls wait than can be made in time', 'busy')
+const tooMany = () => new Unavailable('database: too many calls are waiting', 'busy')
 /** A connection that is idle for this long is closed (ms). */
 const IDLE_TIMEOUT_MS = 60_000
 /** The time between two searches for idle connections (ms). */

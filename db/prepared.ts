@@ -28,7 +28,8 @@ export const prepared =
 function compile(name: string, statement: SQL) {
   const params: string[] = []
   const numberOf = (value: unknown) => {
-    if (!(value instanceof Placeholder)) throw new Error(`${name}: a value stands where a param belongs`)
+    if (!(value instanceof Placeholder))
+      throw new Error(`${name}: a value is used where a parameter is needed`)
     if (!params.includes(value.name)) params.push(value.name)
     return `$${params.indexOf(value.name) + 1}`
   }

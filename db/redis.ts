@@ -50,7 +50,7 @@ export function openRedis(
   }
 
   function onUsable(usable: RedisConnection) {
-    if (isLost) log.info('Redis is used again')
+    if (isLost) log.info('Redis can be used again')
     isLost = false
     for (const [channel, onMessage] of subscriptions) listen(usable, channel, onMessage)
   }
@@ -60,14 +60,14 @@ export function openRedis(
     if (!isLost)
       log.warn(
         { err },
-        'Redis can not be used: records are read from the database, limits count here; check REDIS_URL if this stays',
+        "Redis can't be used; this replica reads records from the database and counts limits on its own; check REDIS_URL if this lasts",
       )
     isLost = true
     reconnectTimer = setTimeout(reconnect, RECONNECT_DELAY_MS, LOGIN_REFUSED.test(err.message))
   }
 
   function onRefusal(err: Error) {
-    log.warn({ err }, 'Redis refuses what it is asked')
+    log.warn({ err }, 'Redis refuses commands')
   }
 
   async function call<Result>(run: (client: RedisClient) => Promise<Result>): Promise<Result> {
@@ -84,7 +84,7 @@ export function openRedis(
     /** Returns the first `maxBytes` of the value. Undefined: there is no value. */
     async get(key: string, maxBytes: number): Promise<string | undefined> {
       const text = await call(client => client.getRange(key, 0, maxBytes - 1))
-      if (typeof text !== 'string') throw new RedisFailure('Redis: no text')
+      if (typeof text !== 'string') throw new RedisFailure('Redis: the reply is not text')
       return text === '' ? undefined : text
     },
     async set(key: string, value: string, lifetimeMs: number) {

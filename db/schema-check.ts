@@ -93,7 +93,7 @@ const namesThere = async (db: Querier) =>
 /** Throws SchemaError if a schema without a recorded migration has anything in it. */
 export async function assertEmpty(db: Querier) {
   const others = (await namesThere(db)).filter(name => !/^migrations|\./.test(name))
-  if (others.length > 0) throw new SchemaError(`has ${listed(others)} and no record of a migration`)
+  if (others.length > 0) throw new SchemaError(`has ${listed(others)} but no record of a migration`)
 }
 
 /** Throws SchemaError if a schema with all migrations recorded lacks anything. */
@@ -119,7 +119,7 @@ function listed(names: string[]): string {
 export function throwSchemaError(error: unknown): never {
   const { code, sqlstate = code } = error as { code?: string; sqlstate?: string }
   if (!/^42(?!501)/.test(sqlstate ?? '')) throw error
-  throw new SchemaError(`is not as its migrations leave it (SQLSTATE ${sqlstate})`, error)
+  throw new SchemaError(`differs from what its migrations create (SQLSTATE ${sqlstate})`, error)
 }
 
 /** Returns what a migration would find there, and changes nothing. Throws SchemaError. */
@@ -143,24 +143,24 @@ async function lookAtSchema(db: Querier): Promise<'none' | 'older' | 'current'> 
 const GAPS = {
   'has no counter of revocations': 'not exists (select from assay.change_feed)',
   'has more than one counter of revocations': '(select count(*) from assay.change_feed) > 1',
-  'has revocations that its counter does not know':
+  'has revocations beyond its counter':
     '(select max(seq) from assay.change_feed) < (select max(seq) from assay.revocations)',
   'has no row for the observations of its clock': 'not exists (select from assay.database_clock)',
   // Logical replication doesn't copy sequences: the next revocation would get an epoch that was already used.
-  'has epochs that its sequence has still to give': `(select last_value from assay.epochs) <
+  'has epochs beyond its sequence': `(select last_value from assay.epochs) <
     greatest((select max(epoch) from assay.customers), (select max(epoch) from assay.subject_epochs),
       (select max(epoch) from assay.installation))`,
   'has no state of the audit sequencer': 'not exists (select from assay.audit_sequencer)',
   // The next events would get ids that the sequencer has already passed, and no position.
-  'has ordered audit events whose ids its sequence has still to give':
+  'has ordered audit events whose ids are beyond its sequence':
     '(select last_id from assay.audit_sequencer) > (select last_value from assay.audit_event_ids)',
-  'has positions in the audit that its sequencer does not know':
+  'has audit positions beyond its sequencer':
     '(select position from assay.audit_sequencer) < (select max(last_position) from assay.audit_batches)',
-  'has customers and no installation':
+  'has customers but no installation':
     'exists (select from assay.customers) and not exists (select from assay.installation)',
-  'has an installation and no check value of any master key':
+  'has an installation but no check value of any master key':
     'exists (select from assay.installation) and not exists (select from assay.master_keys)',
-  'has customers and no secrets of theirs':
+  'has customers but no signing keys':
     'exists (select from assay.customers) and not exists (select from assay.signing_keys)',
 }
 

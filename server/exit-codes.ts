@@ -41,7 +41,7 @@ export function describeFailure(error: unknown): Failure {
 }
 
 const NO_RIGHTS =
-  'assay: the role of DATABASE_URL may not use this database or its schema assay; grant its rights as ' +
+  'assay: the role of DATABASE_URL lacks rights on this database or its schema assay; grant them as ' +
   'deploy/postgres/roles.sql does, or let the role own the schema: alter schema assay owner to ROLE'
 
 /** Explains why the database is unusable, from the driver's error code or the server's SQLSTATE. */
@@ -59,37 +59,37 @@ const WHY: Record<string, string> = {
   '3D000': 'this database does not exist; create it (createdb NAME)',
   '28P01': 'the user or the password is wrong',
   '28000_WITHOUT_TLS':
-    'the server refuses this user, database or address; if it demands TLS, add sslmode=require to the URL, or ' +
+    'the server refuses this user, database or address; if it requires TLS, add sslmode=require to the URL, or ' +
     'sslmode=verify-full and sslrootcert=FILE to check its certificate as well',
   '28': 'the server refuses this user, database or address (pg_hba.conf)',
   '53300':
-    'it has no connection left; raise its max_connections, or the connection limit of the role or database, or start fewer replicas or WORKERS',
+    'it has no free connection; raise its max_connections or the connection limit of the role or database, or start fewer replicas or WORKERS',
   '55P03':
-    'its schema is to be changed, and a table of it is in use; end what has been open for long (pg_stat_activity), and try again',
+    'a migration waits for a table that another transaction uses; end the longest transactions (pg_stat_activity), and try again',
   '57P03': 'it is starting, stopping or recovering; try again',
-  ENOENT: 'a file that its URL names (sslrootcert, sslcert, sslkey) is not there',
-  ENOTFOUND: 'there is no such host',
-  EAI_AGAIN: 'its name could not be looked up; is DNS there?',
+  ENOENT: 'a file that its URL names (sslrootcert, sslcert, sslkey) does not exist',
+  ENOTFOUND: 'the host name does not exist',
+  EAI_AGAIN: 'the host name could not be resolved; check DNS',
   ECONNREFUSED: 'nothing listens at this host and port',
-  ECONNRESET: 'the server hung up; is it Postgres?',
-  CONNECTION_CLOSED: 'the server hung up; is it Postgres?',
-  NOT_POSTGRES: 'what answers at this host and port is not Postgres',
+  ECONNRESET: 'the server closed the connection; is it Postgres?',
+  CONNECTION_CLOSED: 'the server closed the connection; is it Postgres?',
+  NOT_POSTGRES: 'the server at this host and port is not Postgres',
   UNKNOWN_LOGIN:
-    'the server asks for a kind of login that Assay does not know; let pg_hba.conf ask for scram-sha-256, md5 or cert',
-  EHOSTUNREACH: 'there is no way to this host',
+    'the server requires an authentication method that Assay does not support; set scram-sha-256, md5 or cert in pg_hba.conf',
+  EHOSTUNREACH: 'there is no route to this host',
   ETIMEDOUT: 'nothing answers at this host and port',
-  NO_TLS: 'the server does not offer TLS; set sslmode=disable in the URL, or turn on its setting ssl',
+  NO_TLS: 'the server does not offer TLS; set sslmode=disable in the URL, or turn on ssl in its settings',
   READ_ONLY:
-    'it only reads: default_transaction_read_only is on for the server, the database or the role. Some providers turn it on ' +
-    'when the disk is full. Turn it off, or name a database that can be written to',
+    'it is read-only: default_transaction_read_only is on for the server, the database or the role. Some providers turn it ' +
+    'on when the disk is full. Turn it off, or use a database that can be written to',
   ERR_TLS_CERT_ALTNAME_INVALID:
-    "the server's certificate is for another host; name the host as the certificate does, or use sslmode=verify-ca",
+    "the server's certificate is for another host; use the host name of the certificate, or sslmode=verify-ca",
   DEPTH_ZERO_SELF_SIGNED_CERT: UNTRUSTED,
   SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED,
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED,
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
   CERT_SIGNATURE_FAILURE: UNTRUSTED,
-  CERT_HAS_EXPIRED: "the server's certificate has expired",
-  STANDBY: 'it is a standby, which only reads; name the primary, or promote it',
+  CERT_HAS_EXPIRED: "the server's certificate has expired; renew it",
+  STANDBY: 'it is a standby, which is read-only; use the primary, or promote the standby',
   CONNECT_TIMEOUT: 'nothing answers at this host and port',
 }

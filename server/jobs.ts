@@ -84,7 +84,7 @@ export class Maintenance {
       metrics.maintained(job, 'ok', typeof removed === 'number' ? removed : 0)
     } catch (error) {
       metrics.maintained(job, 'failed', 0)
-      log.warn({ err: error, job }, 'a job of maintenance failed; the next round tries again')
+      log.warn({ err: error, job }, 'a maintenance job failed; the next round retries it')
     }
   }
 

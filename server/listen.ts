@@ -19,10 +19,10 @@ import { SetupError } from './lib/errors.ts'
 const DRAIN_TIMEOUT_MS = 5_000
 
 const REASONS: Record<string, string> = {
-  EADDRINUSE: 'another process listens there; set HOST or PORT, or stop the other process',
+  EADDRINUSE: 'another process is listening there; set HOST or PORT, or stop that process',
   EADDRNOTAVAIL: 'this machine has no such address; set HOST',
-  ENOTFOUND: 'there is no such host; set HOST',
-  EACCES: 'ports below 1024 need rights; set PORT',
+  ENOTFOUND: 'the host name does not exist; set HOST',
+  EACCES: 'ports below 1024 need special privileges; set PORT',
 }
 
 /** The server can't listen on HOST and PORT. */
@@ -44,7 +44,7 @@ export async function listen(
   { draining, clock, log, metrics }: ListenOptions,
 ) {
   const refusals = new Refusals({ clock, log, metrics })
-  const onInvalidHeader = (err: unknown) => log.error({ err }, 'a reply could not be written')
+  const onInvalidHeader = (err: unknown) => log.error({ err }, 'a response could not be written')
   const connections = new Connections({ clock, log })
   const bodies = new UnreadBodies()
   const onEnded = (response: ServerResponse) => connections.ended(response)

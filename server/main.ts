@@ -61,7 +61,7 @@ function readBootClock(): Clock['boot'] {
 
 const HELP = new Set(['help', '--help', '-h'])
 const USAGE = `usage: npm start              serve (settings come from the environment; docs/settings.md lists them)
-       npm run migrate        bring the database up to date, and end`
+       npm run migrate        bring the database up to date and exit`
 
 async function main([verb = 'serve', ...rest]: string[]) {
   if (rest.length > 0 || !['serve', 'migrate'].includes(verb))
@@ -126,11 +126,11 @@ function warnIfMisspelt(log: Log) {
 }
 
 const OPEN_SIGNUP =
-  'whoever reaches this server can make an account, because SIGNUP is open; close it where only operators make customers'
+  'anyone who can reach this server can create an account, because SIGNUP is open; set SIGNUP=closed if only operators create customers'
 
 const NEW_INSTALLATION =
-  'a new installation was made: it knows no customer, and refuses every token there is. If there should be customers, ' +
-  'stop it, and look where DATABASE_URL or DATA_DIR leads'
+  'the database was empty, so a new installation was created: existing tokens will be rejected. If there should be customers, ' +
+  'stop the server and check DATABASE_URL or DATA_DIR'
 
 type Parts = Omit<ServeOptions, 'clock'>
 
@@ -179,8 +179,8 @@ function resolveSecrets(
 }
 
 const RESTORE =
-  'Restore it from your copy, or set MASTER_KEYS to that key: a new key can not open this database'
-const DELETE = 'Delete it: the next start makes a new one'
+  "Restore it from your copy, or set MASTER_KEYS to that key: a new key can't decrypt this database"
+const DELETE = 'Delete it: the next start generates a new one'
 
 function fromFile<Parsed>(
   file: SecretFile,

@@ -65,9 +65,9 @@ export class NotMigratedError extends Error {
   constructor(state: NotMigratedError['state']) {
     const found = state === 'none' ? 'is not set up for Assay yet' : 'has an older schema assay'
     super(
-      `this database ${found}, and this role may not change that. Run \`npm run migrate\` (in the image: \`migrate\`) with ` +
-        'the URL of the role that may, then start again. deploy/postgres/roles.sql makes the two roles; where one role does ' +
-        'both, it needs: grant create on database NAME to ROLE',
+      `this database ${found}, and this role can't change that. Run \`npm run migrate\` (in the image: \`migrate\`) with ` +
+        'the URL of a role that can, then start again. deploy/postgres/roles.sql makes the two roles; a single role for ' +
+        'both needs: grant create on database NAME to ROLE',
     )
     this.state = state
   }
@@ -109,25 +109,25 @@ async function checkServers(url: string, direct: string | undefined): Promise<Se
 
 /** The error message for a database whose encoding isn't UTF8, and how to fix it. */
 const notUtf8 = ({ encoding }: Pick<Server, 'encoding'>) =>
-  `the database's encoding is ${encoding}, and Assay needs UTF8; make another one with: create database NAME ` +
+  `the database's encoding is ${encoding}, and Assay needs UTF8; create another one: create database NAME ` +
   "encoding 'UTF8' template template0"
 
 /** The reasons why a direct URL can't serve with the other one. */
 export function checkDirectUrl(server: Server, direct: Server): string[] {
   if (direct.identity !== server.identity)
     return [
-      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same database, past the pooler',
+      'DIRECT_DATABASE_URL: points to another database than DATABASE_URL; use the same database without the pooler',
     ]
   if (direct.readOnly && !direct.standby && !server.readOnly)
-    return ['DIRECT_DATABASE_URL: its sessions only read (default_transaction_read_only); let them write']
+    return ['DIRECT_DATABASE_URL: its sessions are read-only; turn off default_transaction_read_only']
   if (direct.standby && !server.standby)
-    return ['DIRECT_DATABASE_URL: leads to a standby, which only reads; name the primary']
+    return ['DIRECT_DATABASE_URL: points to a standby, which is read-only; use the primary']
   return []
 }
 
 const unfit = ({ name, value, needed }: Server['unfit'][number]) =>
-  `DATABASE_URL: through this pooler ${name} is '${value}', and Assay can't set it there; as the database's owner: ` +
-  `alter database NAME set ${name} = '${needed}'; and let the pooler reconnect`
+  `DATABASE_URL: through this pooler ${name} is '${value}', and Assay can't set it there; run as the database's owner: ` +
+  `alter database NAME set ${name} = '${needed}'; then make the pooler reconnect`
 
 /** Notifications save half a second; without them a poll finds the same changes. Nothing waits for them. */
 export async function startListener(
@@ -142,8 +142,8 @@ export async function startListener(
   const hints = await listenForChanges(url, () => changeFeed.wake(), reread)
   if (!hints.heard)
     log.warn(
-      'notifications do not arrive, so other replicas hear of a revocation up to half a second later; ' +
-        'through a pooler they are lost: let DIRECT_DATABASE_URL lead past it',
+      'notifications do not arrive, so other replicas learn of a revocation up to half a second later; ' +
+        'a pooler loses them: set DIRECT_DATABASE_URL to a URL without the pooler',
     )
   return hints
 }
@@ -176,8 +176,8 @@ export async function warnIfMoved(db: Database, log: Log) {
   const { former, present } = moved
   log.warn(
     { former, present },
-    'this installation was served from another database before: it was moved, restored or copied. If the former one is ' +
-      'still served, each accepts the tokens of the other: see docs/operating.md, Copies',
+    'this installation was served from another database before: it was moved, restored or copied. If a server still ' +
+      'uses the former one, each accepts the tokens of the other; see docs/operating.md, Copies',
   )
 }
 
@@ -185,7 +185,7 @@ export async function warnIfMoved(db: Database, log: Log) {
 export async function warnIfNewerSchema(db: Database, log: Log) {
   if (await isNewer(db))
     log.warn(
-      `a newer version brought this database up to date: ${VERSION} runs on it as it is, which is meant for the ` +
-        'version before that one, during an upgrade or after going back; an older one may fail',
+      `a newer version has migrated this database. ${VERSION} can use it if it is the version just before that one, ` +
+        'during an upgrade or after a rollback; an older version may fail',
     )
 }

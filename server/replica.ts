@@ -10,7 +10,7 @@ export function createReplica(parts: Parts) {
   const services = createServices(tracing ? traced(parts) : parts)
   const maintenance = new Maintenance(services)
   const app = createApp(services, tracing)
-  if (tracing) parts.log.info('an OpenTelemetry SDK is loaded: it is told of requests')
+  if (tracing) parts.log.info('an OpenTelemetry SDK is loaded; requests are traced')
 
   /** Flushes pending writes and leaves the change feed. */
   async function stop() {

@@ -26,7 +26,7 @@ const DRAIN_PAUSE_MS = { SIGTERM: 3_000, SIGINT: 0 } as const
 
 /** Time limit of a drain after its pause (ms). The process then exits even if work is still in progress. */
 export const MAX_DRAIN_MS = 7_000
-export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not end in time\n'
+export const DRAIN_TIMEOUT_MESSAGE = 'assay: could not shut down in time\n'
 
 type Reaction = (signal: Signal) => unknown
 
@@ -85,7 +85,7 @@ export function handleSignals(drain: (pause: number, signal: Signal) => unknown,
 
 export function exitOnUncaught(log: Log) {
   process.on('uncaughtException', error => {
-    log.fatal({ err: error }, 'a bug ends this process')
+    log.fatal({ err: error }, 'uncaught error, which is a bug; this process exits')
     exitNow(1)
   })
 }

@@ -137,7 +137,7 @@ async function oddServer(replies: Reply[]) {
 test('a server that fails for a while is asked again for the same, and that is told once', async () => {
   const { asked, more } = await oddServer([
     reply(200, page(0, 2)),
-    problem(503, 'temporarily_unavailable', 'the state can not be known right now; try again'),
+    problem(503, 'temporarily_unavailable', 'temporarily unavailable; try again'),
     reset,
     reply(502, '<html>Bad Gateway</html>'),
     reply(200, page(2, 3)),
@@ -146,7 +146,7 @@ test('a server that fails for a while is asked again for the same, and that is t
   await until('all is printed', () => lines(follower.stdout()).length === 3, 20_000)
   expect(lines(follower.stdout()).map(({ id }) => id)).toEqual(['1', '2', '3'])
   expect(follower.stderr().split('\n')).toEqual([
-    'assay: the state can not be known right now; try again (request r1); retrying',
+    'assay: temporarily unavailable; try again (request r1); retrying',
     'assay: the server answers again',
     '',
   ])

@@ -243,7 +243,10 @@ test('a customer from its creation to its end', async () => {
   const refused = await assay(`customers erase ${id}`)
   expect(refused).toMatchObject({ code: 64, stdout: '', stderr: expect.stringContaining('--yes') })
   expect(await json(`customers erase ${id} --yes`)).toMatchObject({ id, api_keys: 1 })
-  expect(await assay(`customers show ${id}`)).toMatchObject({ code: 1, stderr: 'assay: no such customer\n' })
+  expect(await assay(`customers show ${id}`)).toMatchObject({
+    code: 1,
+    stderr: 'assay: no such customer; check the id\n',
+  })
   expect(await verify(access_token)).toBe(401)
 })
 
@@ -283,7 +286,7 @@ test('a one-time token is refused for what is no customer, no email or no lifeti
   })
   expect(await assay(`customers change-email ${id} nobody`)).toMatchObject({
     code: 1,
-    stderr: expect.stringContaining('email: an email address'),
+    stderr: expect.stringContaining('email: must be an email address'),
   })
   for (const words of ['reset-password', `verify-email ${id} --expires-in 4m`, `change-email ${id}`])
     expect(await assay(`customers ${words}`)).toMatchObject({ code: 64, stdout: '' })
@@ -528,20 +531,20 @@ describe('a server with a fault', () => {
   test.each([
     [
       'answers 503',
-      problem(503, 'temporarily_unavailable', 'the state can not be known right now; try again'),
+      problem(503, 'temporarily_unavailable', 'temporarily unavailable; try again'),
       75,
       'try again',
     ],
     [
       'has had too many attempts',
-      problem(429, 'too_many_requests', 'too many tries; try again in 3 s'),
+      problem(429, 'too_many_requests', 'too many attempts; try again in 3 s'),
       75,
       'try again in 3 s',
     ],
-    ['failed', problem(500, 'server_error', 'something went wrong'), 1, 'request r1'],
+    ['failed', problem(500, 'server_error', 'internal error'), 1, 'request r1'],
     [
       'is older',
-      problem(404, 'not_found', 'there is nothing at this path; /openapi.yaml lists what there is'),
+      problem(404, 'not_found', 'there is nothing at this path; /openapi.yaml lists every path'),
       76,
       'another version',
     ],
@@ -613,13 +616,13 @@ describe('a server with a fault', () => {
     expect(await show({ ADMIN_TOKEN: 'x'.repeat(40) })).toMatchObject({ code: 77 })
     expect(await show({ ADMIN_TOKEN: READER })).toMatchObject({
       code: 77,
-      stderr: expect.stringContaining('only reads'),
+      stderr: expect.stringContaining('operator token is read-only'),
     })
     const edited = join(root, 'edited.token')
     writeFileSync(edited, `\uFEFF${READER}\r\n\r\n`)
     expect(await show({ ADMIN_TOKEN_FILE: edited })).toMatchObject({
       code: 77,
-      stderr: expect.stringContaining('only reads'),
+      stderr: expect.stringContaining('operator token is read-only'),
     })
     const file = join(root, 'none')
     expect(await show({ ADMIN_TOKEN_FILE: file })).toMatchObject({

@@ -97,7 +97,7 @@ describe('the log warns once', () => {
 
   test('that a trusted proxy sends no valid address, without repeating it', () => {
     const [warning, ...more] = warningsOf([PROXY], '203.0.113.1', 'unknown', 'canary', 'canary, unknown')
-    expect(warning).toMatch(/no IP address, with or without a port: .*Let it send the client's address/)
+    expect(warning).toMatch(/not an IP address with or without a port, .*make it send the client's address/)
     expect(warning).not.toMatch(/canary|unknown/)
     expect(more).toEqual([])
   })

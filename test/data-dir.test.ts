@@ -205,7 +205,7 @@ describe('H52: the embedded database is opened once', () => {
   test('a foreign lock is not removed', () => {
     mkdirSync(path)
     writeFileSync(lockFile(), 'mine')
-    expect(() => openDataDir(path)).toThrow(/not a lock of this program; remove it/)
+    expect(() => openDataDir(path)).toThrow(/not a lock file of Assay; remove it/)
     expect(readFileSync(lockFile(), 'utf8')).toBe('mine')
   })
 
@@ -290,7 +290,7 @@ test('H54: a missing master key is never recreated for a database, and nothing i
   const dir = openDataDir(path)
   const before = readdirSync(path, { recursive: true })
   expect(() => masterKeysFile(dir)).toThrow(MasterKeyMissingError)
-  expect(() => masterKeysFile(dir)).toThrow(/sealed with the master key.+ Restore .+ or set MASTER_KEYS/)
+  expect(() => masterKeysFile(dir)).toThrow(/encrypted with the master key.+ Restore .+, or set MASTER_KEYS/)
   expect(readdirSync(path, { recursive: true })).toEqual(before)
   expect(existsSync(join(path, 'master.keys'))).toBe(false)
   dir.release()

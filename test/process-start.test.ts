@@ -158,7 +158,7 @@ describe('the first start of the embedded default', () => {
     expect(logLines(first).filter(({ level }) => level >= 40)).toEqual([
       expect.objectContaining({
         place: `the folder ${DATA_DIR}`,
-        msg: expect.stringContaining('a new installation was made'),
+        msg: expect.stringContaining('a new installation was created'),
       }),
     ])
   })
@@ -226,7 +226,7 @@ test('a port in use ends the start with a message that says so, and the folder i
   const { code, stderr } = await runAssay({ DATA_DIR, PORT: String(port) })
   taken.close()
   expect(code).toBe(78)
-  expect(stderr).toContain(`127.0.0.1 port ${port}: another process listens there`)
+  expect(stderr).toContain(`127.0.0.1 port ${port}: another process is listening there`)
   expect(stderr).toContain('PORT')
   expect(stderr).not.toMatch(/^\s+at /m)
   expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(false)

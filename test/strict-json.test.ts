@@ -43,7 +43,7 @@ describe('a repeated member is refused', () => {
     ['before white space and a colon', '{"a" \n\t:1,"a"\r :2}'],
   ])('%s', (_, text) => {
     expect(isJson(text)).toBe(true)
-    expect(refusal(text)).toMatch(/member of the body is repeated; send each name once/)
+    expect(refusal(text)).toMatch(/field of the body is repeated; send each name once/)
   })
 
   test('but not the same name in different objects, or as a value', () => {
@@ -67,7 +67,7 @@ describe('a number is refused where a double would change it', () => {
     '1'.repeat(50),
   ])('%s', number => {
     for (const text of [number, `{"claims":{"a":[{"n":${number}}]}}`, ` [ ${number} ] `])
-      expect(refusal(text), text).toMatch(/number of the body is larger or more precise .* as a string/)
+      expect(refusal(text), text).toMatch(/number in the body is larger or more precise .* as a string/)
   })
 
   test.each([
@@ -126,7 +126,7 @@ function toFraction(number: string) {
 describe('a name that every object inherits is refused', () => {
   test.each(['__proto__', 'constructor', 'prototype', '\\u005f_proto__', 'c\\u006fnstructor'])('%s', name => {
     for (const text of [`{"${name}":1}`, `{"a":[{"${name}" : {}}]}`])
-      expect(refusal(text)).toMatch(/may not be called __proto__, constructor or prototype/)
+      expect(refusal(text)).toMatch(/is named __proto__, constructor or prototype; rename it/)
     expect(parseStrictJson(`["${name}",{"x":"${name}"}]`)).toBeDefined()
   })
 })
@@ -192,7 +192,7 @@ const spelledJson = fc
   })
 
 const ODD_NUMBER = /larger or more precise/
-const INHERITED = /may not be called/
+const INHERITED = /is named __proto__/
 
 test('an accepted text is read as by JSON.parse, in any spelling', () => {
   fc.assert(

@@ -141,7 +141,7 @@ const isEmptyEnd = ({ events, more, expired }: OrderPage) => events.length === 0
 
 /** A restore, or a failover to a standby that had not received the last positions. */
 const OTHER_ORDER =
-  'after: the database has lost the order that this cursor is from; continue from an older cursor, or from 0'
+  'after: the database was restored or failed over and no longer has this position; continue from an older cursor, or from 0'
 
 /** Everything that is found behind the cursor, page by page: at most one page is in memory. */
 export async function* exportEvents(

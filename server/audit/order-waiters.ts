@@ -93,6 +93,9 @@ export class OrderWaiters {
   }
 }
 
-const UNKNOWN = new Unavailable("audit: the order's end could not be read while a request waited", 'database')
-const TOO_MANY = `too many requests wait for events; try again in ${RETRY_AFTER} s, or leave out wait`
-const TOO_MANY_OF_OPERATOR = `too many requests of this operator wait for events; try again in ${RETRY_AFTER} s, or leave out wait`
+const UNKNOWN = new Unavailable(
+  'audit: the latest position could not be read for a waiting request',
+  'database',
+)
+const TOO_MANY = `too many requests are waiting for events; try again in ${RETRY_AFTER} s, or omit wait`
+const TOO_MANY_OF_OPERATOR = `too many requests of this operator are waiting for events; try again in ${RETRY_AFTER} s, or omit wait`

@@ -23,8 +23,8 @@ export class AuditSequencer {
   constructor(services: SequencerServices) {
     this.#services = services
     this.#outage = new OutageLog(services.log, {
-      failing: 'events of the audit get no positions; every second tries again',
-      recovered: 'events of the audit get positions again',
+      failing: 'audit events get no positions; retrying every second',
+      recovered: 'audit events get positions again',
     })
     this.#completeAt = services.clock.monotonic()
   }

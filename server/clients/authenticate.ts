@@ -122,7 +122,8 @@ export class ClientAuthenticator {
       return { wait: () => keys.load(customerId, id) }
     if (key === undefined || !presented.matches(key.digest)) return undefined
     if (key.expiresAt !== undefined && changeFeed.now() >= key.expiresAt * 1000) return undefined
-    if (record.state !== 'active') throw new ApiError('customer_disabled', 'this customer is disabled')
+    if (record.state !== 'active')
+      throw new ApiError('customer_disabled', 'this customer is disabled; ask the operator to enable it')
     return { kind: 'api_key', id, customerId, scope: key.scope }
   }
 

@@ -51,7 +51,8 @@ type Refusal = 'unauthorized_client' | 'insufficient_scope'
 /** Throws `refusal` unless a service with these rights may use the route. */
 export function assertRight({ may }: { may: readonly Right[] }, route: string, refusal: Refusal) {
   const right = RIGHT_OF_ROUTE[route]
-  if (right === undefined) throw new ApiError(refusal, 'no right of a service allows this request')
+  if (right === undefined)
+    throw new ApiError(refusal, "services can't make this request; use an API key or an operator token")
   if (!may.includes(right))
     throw new ApiError(refusal, `this service lacks the right ${right}; an operator can add it`)
 }

@@ -10,15 +10,15 @@ const CUSTOMER_ID = /^[a-z2-7]{16}$/
 
 const CUSTOMER_MISSING = new ApiError(
   'invalid_request',
-  'customer is missing: a service serves many customers, so name the one that this is for',
+  'customer is missing; send the id of the customer that this request is for',
 )
 const OTHER_CUSTOMER = new ApiError(
   'invalid_request',
-  'customer: this is not the customer of the credential or token; name that one, or leave customer out',
+  "customer: the credential or token belongs to another customer; send that customer's id, or omit customer",
 )
 /** Also for a customer that the service is not allowed to serve, so that it can't learn which customers exist. */
-const UNKNOWN_CUSTOMER = new ApiError('invalid_request', 'customer: there is no such customer')
-const DISABLED = new ApiError('customer_disabled', 'this customer is disabled')
+const UNKNOWN_CUSTOMER = new ApiError('invalid_request', 'customer: no such customer; check the id')
+const DISABLED = new ApiError('customer_disabled', 'this customer is disabled; ask the operator to enable it')
 
 /** Whether the client may act for the customer. */
 export const mayServe = (client: AuthenticatedClient, customerId: string): boolean =>

@@ -106,7 +106,7 @@ export class ServiceClients {
       await changeFeed.poll()
       if (record.standby || record.timeline !== changeFeed.timeline) db.reconnect()
     }
-    throw new Unavailable(`service ${id}: its record changed at every read`, 'changing')
+    throw new Unavailable(`service ${id}: its record changed during every read`, 'changing')
   }
 
   readonly forget = {
@@ -196,7 +196,7 @@ export async function deleteService(services: Services, id: string, origin: Audi
 }
 
 function applyChange({ revoker }: Services, id: string, row: (ServiceRow & { seq: number }) | undefined) {
-  if (!row) throw new ApiError('not_found', 'no such service')
+  if (!row) throw new ApiError('not_found', 'no such service; check the id')
   const { seq, ...service } = row
   revoker.invalidateCustomer(id, seq)
   return { service, seq }
@@ -204,20 +204,20 @@ function applyChange({ revoker }: Services, id: string, row: (ServiceRow & { seq
 
 const NO_OVERLAP = new ApiError(
   'conflict',
-  'no previous credential is valid any more; rotate without end: current',
+  'there is no valid previous credential; rotate without end: current',
 )
 
 const overlapLasts = (until: Date) => {
   const previous_until = until.toISOString()
   return new ConflictError(
-    `the previous credential is valid until ${previous_until}; rotate after that, or say which one ends now: end: previous, end: current (the newest, if nobody received it) or overlap: 0 (both)`,
+    `the previous credential is valid until ${previous_until}; rotate after that, or send which one ends now: end: previous, end: current (the newest one, if nobody has received it) or overlap: 0 (both)`,
     { previous_until },
   )
 }
 
 const OTHER_REQUEST_OR_ROTATED = new ApiError(
   'invalid_request',
-  'this Idempotency-Key was used with another request, or the credential was rotated since; use a new one',
+  'this Idempotency-Key was used with another request, or the credential has been rotated since; use a new key',
 )
 
 const listIn = (json: string | null): string[] | undefined => (json === null ? undefined : JSON.parse(json))

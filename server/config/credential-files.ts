@@ -105,7 +105,7 @@ export class CredentialFiles {
         operators: difference(operatorsIn(before), operatorsIn(this.#credentials)),
         services: difference(servicesIn(before), servicesIn(this.#credentials)),
       },
-      'credentials were read again from their files',
+      'credentials were reloaded from their files',
     )
   }
 
@@ -115,8 +115,8 @@ export class CredentialFiles {
     this.#problems = problems.join('\n')
     if (this.#problems === told) return
     if (problems.length > 0)
-      this.#options.log.warn({ problems }, 'credentials can not be read again: the former ones stay in force')
-    else this.#options.log.info('every file of credentials can be read again')
+      this.#options.log.warn({ problems }, "credentials can't be reloaded; the previous ones stay in use")
+    else this.#options.log.info('all credential files can be reloaded again')
   }
 }
 

@@ -31,7 +31,7 @@ export class ConfigError extends SetupError {
   readonly problems: string[]
 
   constructor(problems: string[]) {
-    super(['the settings are wrong:', ...problems].join('\n'))
+    super(['invalid settings:', ...problems].join('\n'))
     this.problems = problems
   }
 }
@@ -119,12 +119,12 @@ function readText(
   if (text === undefined) return readSecretFile(`${name}_FILE`, path, readFile)
   return {
     text: '',
-    problem: `${name}: is set, and ${name}_FILE too; keep one of them, for example ${name}_FILE`,
+    problem: `${name}: is set, and so is ${name}_FILE; keep one of them, for example ${name}_FILE`,
   }
 }
 
 function readSecretFile(name: string, path: string, readFile: ReadFile): Outcome {
-  const example = 'name a readable file with the secret in it, for example /run/secrets/assay'
+  const example = 'name a readable file that contains the secret, for example /run/secrets/assay'
   try {
     const text = secretText(readFile(path))
     return text === '' ? { text, problem: `${name}: ${shown(path)} is empty; ${example}` } : { text }

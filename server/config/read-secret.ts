@@ -14,8 +14,8 @@ export async function readSecret(path: string): Promise<SecretRead> {
     const text = secretText(await readBounded(path))
     return text === '' ? { problem: 'the file is empty' } : { text }
   } catch (error) {
-    const { code = 'it is no regular file, or too large' } = error as NodeJS.ErrnoException
-    return { problem: `the file can not be read (${code})` }
+    const { code = 'it is not a regular file, or is too large' } = error as NodeJS.ErrnoException
+    return { problem: `the file can't be read (${code})` }
   }
 }
 

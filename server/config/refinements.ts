@@ -19,47 +19,47 @@ function rule(needs: [SettingName, ...SettingName[]], holds: (s: Settings) => bo
 // Rules may use a malformed DATABASE_URL, because only whether it is set matters.
 const isEmbedded = (s: Settings) => s.DATABASE_URL === undefined
 const MAKE =
-  'is missing, and with DATABASE_URL none is made; set it, the same on every replica, for example to '
+  'is missing, and Assay generates none with DATABASE_URL; set the same value on every replica, for example '
 
 export const rules = [
   rule(
     ['ACCESS_TOKEN_TTL', 'MAX_ACCESS_TOKEN_TTL'],
     s => s.ACCESS_TOKEN_TTL <= s.MAX_ACCESS_TOKEN_TTL,
-    'is longer than MAX_ACCESS_TOKEN_TTL (15m if unset); shorten it or raise that, for example ' +
+    'is longer than MAX_ACCESS_TOKEN_TTL (15m if unset); shorten it or raise the other, for example ' +
       'ACCESS_TOKEN_TTL=5m',
   ),
   rule(
     ['ACCESS_TOKEN_TTL', 'REFRESH_TOKEN_TTL'],
     s => s.ACCESS_TOKEN_TTL <= s.REFRESH_TOKEN_TTL,
-    'is longer than REFRESH_TOKEN_TTL (30d if unset); shorten it or raise that, for example ' +
+    'is longer than REFRESH_TOKEN_TTL (30d if unset); shorten it or raise the other, for example ' +
       'ACCESS_TOKEN_TTL=5m',
   ),
   rule(
     ['REFRESH_TOKEN_TTL', 'SESSION_MAX_TTL'],
     s => s.REFRESH_TOKEN_TTL <= s.SESSION_MAX_TTL,
-    'is longer than SESSION_MAX_TTL (90d if unset); shorten it or raise that, for example ' +
+    'is longer than SESSION_MAX_TTL (90d if unset); shorten it or raise the other, for example ' +
       'REFRESH_TOKEN_TTL=30d',
   ),
   rule(
     ['MASTER_KEYS'],
     s => isEmbedded(s) || s.MASTER_KEYS !== undefined,
-    `${MAKE}m1: and what \`openssl rand -base64 32\` prints`,
+    `${MAKE}m1: followed by the output of \`openssl rand -base64 32\``,
   ),
   rule(
     ['ADMIN_TOKEN'],
     s => isEmbedded(s) || s.ADMIN_TOKEN !== undefined,
-    `${MAKE}what \`openssl rand -base64 32\` prints`,
+    `${MAKE}the output of \`openssl rand -base64 32\``,
   ),
   rule(
     ['DATABASE_URL'],
     s => !isEmbedded(s) || s.DIRECT_DATABASE_URL === undefined,
-    'is missing, and DIRECT_DATABASE_URL only adds to it; set both or neither, for example ' +
+    'is missing, and DIRECT_DATABASE_URL is of no use without it; set both or neither, for example ' +
       'DATABASE_URL=postgres://USER:PASSWORD@POOLER:6432/DATABASE',
   ),
   rule(
     ['WORKERS'],
     s => !isEmbedded(s) || s.WORKERS === 1,
-    'must be 1 with the embedded database, which one process alone can have open; set DATABASE_URL, or ' +
+    'must be 1 with the embedded database, which only one process can open; set DATABASE_URL, or ' +
       'for example WORKERS=1',
   ),
 ]
@@ -91,7 +91,7 @@ export const secretsDiffer = z.superRefine<Settings>(
   { when: () => true },
 )
 
-const ONE_EACH = 'write another random one, for example what `openssl rand -hex 32` prints'
+const ONE_EACH = 'use a different random one, for example the output of `openssl rand -hex 32`'
 
 function secretsIn(s: Settings, isUsable: (name: SettingName) => boolean): Owned[] {
   const keys = isUsable('MASTER_KEYS') ? (s.MASTER_KEYS ?? []) : []

@@ -9,10 +9,10 @@ const SERVICE = /^[a-z][a-z0-9-]{0,39}:[a-z]+(?:\+[a-z]+)*:[A-Za-z0-9_-]{32,}$/
 const TOKEN = '(?=.{32,}$)[A-Za-z0-9._~+/-]+=*'
 const ADMIN_TOKEN = new RegExp(`^${TOKEN}$`)
 const OPERATOR = new RegExp(`^[a-z][a-z0-9_-]{0,31}:(?:read:)?${TOKEN}$`)
-const TOKEN_IN_WORDS = 'at least 32 of A-Z a-z 0-9 - . _ ~ + / and = at its end, as a Bearer header needs it'
+const TOKEN_IN_WORDS = 'at least 32 of the characters A-Z a-z 0-9 - . _ ~ + /, with = only at the end'
 
 const WEAK =
-  'is too regular for a secret (few different bytes, counting, or a repeated pattern); make one, for example '
+  'is too regular for a secret (few different bytes, a sequence or a repeated pattern); generate one, for example '
 
 /** False for what people make and no generator does: all zero, repeating a pattern, counting, few bytes. */
 function isStrong(secret: Uint8Array): boolean {
@@ -57,23 +57,23 @@ const masterKey = z
   .refine(
     isMasterKey,
     'must be an id (1 to 32 of A-Z a-z 0-9 . _ -), a colon and 32 bytes in base64, for example ' +
-      'm1: and what `openssl rand -base64 32` prints',
+      'm1: followed by the output of `openssl rand -base64 32`',
   )
   .transform(toSealingKey)
-  .refine(key => isStrong(key.bytes), `${WEAK}m1: and what \`openssl rand -base64 32\` prints`)
+  .refine(key => isStrong(key.bytes), `${WEAK}m1: followed by the output of \`openssl rand -base64 32\``)
 
 export const masterKeys = listOf(masterKey).refine(
   idsDiffer,
-  'has two keys with one id; give each its own, for example m2:NEW,m1:OLD',
+  'has two keys with the same id; give each its own, for example m2:NEW,m1:OLD',
 )
 
 export const adminToken = z
   .string()
-  .regex(ADMIN_TOKEN, `must be ${TOKEN_IN_WORDS}, for example what \`openssl rand -base64 32\` prints`)
+  .regex(ADMIN_TOKEN, `must be ${TOKEN_IN_WORDS}, for example the output of \`openssl rand -base64 32\``)
   .pipe(
     z
       .string()
-      .refine(token => isStrong(Buffer.from(token)), `${WEAK}what \`openssl rand -base64 32\` prints`),
+      .refine(token => isStrong(Buffer.from(token)), `${WEAK}the output of \`openssl rand -base64 32\``),
   )
 
 function toService(text: string) {
@@ -86,8 +86,8 @@ const service = z
   .string()
   .regex(
     SERVICE,
-    'must be a name (a letter, then up to 39 of a-z 0-9 -), a colon, its rights with + between them, a colon and a secret ' +
-      'of at least 32 of A-Z a-z 0-9 _ -, for example gateway:introspect: and what `openssl rand -hex 32` prints',
+    'must be a name (a letter, then up to 39 of a-z 0-9 -), a colon, its rights joined by +, a colon and a secret ' +
+      'of at least 32 of A-Z a-z 0-9 _ -, for example gateway:introspect: followed by the output of `openssl rand -hex 32`',
   )
   .transform(toService)
   .refine(
@@ -96,12 +96,12 @@ const service = z
   )
   .refine(
     ({ secret }) => isStrong(Buffer.from(secret)),
-    `${WEAK}gateway:introspect: and what \`openssl rand -hex 32\` prints`,
+    `${WEAK}gateway:introspect: followed by the output of \`openssl rand -hex 32\``,
   )
 
 export const services = listOf(service).refine(
   idsDiffer,
-  'has two entries with one name; give each its own, for example gateway:introspect:SECRET,shop:issue+refresh:SECRET',
+  'has two entries with the same name; give each its own, for example gateway:introspect:SECRET,shop:issue+refresh:SECRET',
 )
 
 function toOperator(text: string) {
@@ -114,20 +114,20 @@ const operator = z
   .string()
   .regex(
     OPERATOR,
-    'must be a name (a letter, then up to 31 of a-z 0-9 _ -), a colon, read: for who only looks, and a token of ' +
-      `${TOKEN_IN_WORDS}, for example alice: and what \`openssl rand -hex 32\` prints`,
+    'must be a name (a letter, then up to 31 of a-z 0-9 _ -), a colon, read: if the operator may only read, and a token of ' +
+      `${TOKEN_IN_WORDS}, for example alice: followed by the output of \`openssl rand -hex 32\``,
   )
   .transform(toOperator)
   .refine(
     ({ id }) => id !== 'admin',
-    'admin is the name of who has ADMIN_TOKEN; choose another, for example alice',
+    'admin is the name of the operator with ADMIN_TOKEN; choose another, for example alice',
   )
   .refine(
     ({ secret }) => isStrong(Buffer.from(secret)),
-    `${WEAK}alice: and what \`openssl rand -hex 32\` prints`,
+    `${WEAK}alice: followed by the output of \`openssl rand -hex 32\``,
   )
 
 export const operators = listOf(operator).refine(
   idsDiffer,
-  'has two entries with one name; give each its own, for example alice:TOKEN,dashboard:read:TOKEN',
+  'has two entries with the same name; give each its own, for example alice:TOKEN,dashboard:read:TOKEN',
 )

@@ -69,17 +69,16 @@ function reader({ name, path, url, clock, log }: ReaderOptions): Reread {
   }
 }
 
-const TAKEN =
-  'a login was refused, and the file of this URL has another user or password: it is used from now on'
+const TAKEN = 'the server refused a login; now using the new user and password from the file of the URL'
 const NOT_TAKEN =
-  'a login was refused, and the file of the URL is not used: the former user and password stay'
+  "the server refused a login, and the file of the URL can't be used; keeping the previous user and password"
 
 async function findUrl(name: UrlSetting, path: string, current: string) {
   const { text, problem } = await readSecret(path)
   if (problem !== undefined) return { problem: `${name}_FILE: ${problem}` }
-  if (!parseUrl(name, text)) return { problem: `${name}_FILE: it holds no URL of the right form` }
+  if (!parseUrl(name, text)) return { problem: `${name}_FILE: its content is not a valid URL` }
   // State of another database would be taken for the state of this one.
   if (!isSamePlace(current, text))
-    return { problem: `${name}_FILE: more than the user and the password has changed; restart to use it` }
+    return { problem: `${name}_FILE: more than the user and the password has changed; restart to apply it` }
   return { url: text }
 }

@@ -138,10 +138,10 @@ function databaseUrlProblem(text: string): string | undefined {
 }
 
 const NO_DATABASE_URL =
-  'must be a postgres:// or postgresql:// URL, special characters of the password percent-encoded, for example ' +
+  'must be a postgres:// or postgresql:// URL, with special characters in the password percent-encoded, for example ' +
   'postgres://USER:PASSWORD@HOST:5432/DATABASE, or for a Unix socket postgres://USER:PASSWORD@/DATABASE?host=/FOLDER'
 const UNKNOWN_PARAMETER =
-  'has a parameter that is unknown, repeated or not of its form; the known ones are ' +
+  'has a parameter that is unknown, repeated or malformed; the known ones are ' +
   `${Object.keys(URL_PARAMETERS).join(', ')}, for example sslmode=verify-full`
 
 /** As in libpq, a list of ports must be as long as the list of hosts. */
@@ -149,7 +149,7 @@ function hostsProblem(text: string, { port }: Record<string, string>) {
   const ports = port?.split(',').length ?? 1
   return ports === 1 || ports === urlsByHost(text).length
     ? undefined
-    : 'names more or fewer ports than hosts; name one for all hosts, or one for each, for example ' +
+    : 'has a different number of ports than hosts; give one for all hosts, or one for each, for example ' +
         'postgres://USER:PASSWORD@HOST1:5432,HOST2:5432/DATABASE'
 }
 
@@ -157,13 +157,13 @@ function hostsProblem(text: string, { port }: Record<string, string>) {
 function tlsProblem({ sslmode, sslrootcert, channel_binding: binding }: Record<string, string>) {
   const verifies = sslrootcert === 'system' || sslmode === 'verify-full'
   if (sslmode === 'verify-ca' && sslrootcert === undefined)
-    return 'has sslmode=verify-ca without a CA; name its file, for example sslrootcert=/etc/ssl/ca.crt'
+    return 'has sslmode=verify-ca without a CA; add its file, for example sslrootcert=/etc/ssl/ca.crt'
   if (sslrootcert === 'system' && sslmode !== undefined && sslmode !== 'verify-full')
-    return 'has sslrootcert=system with a weaker sslmode; leave that out or raise it, for example sslmode=verify-full'
+    return 'has sslrootcert=system with a weaker sslmode; remove or raise the sslmode, for example sslmode=verify-full'
   if (binding === 'require' && !verifies)
     return (
-      'has channel_binding=require, which this driver can not give, without a check that the certificate is for this ' +
-      'host; add one, for example sslrootcert=system'
+      "has channel_binding=require, which this driver doesn't support, and no check that the certificate is for this " +
+      'host; add that check, for example sslrootcert=system'
     )
   return undefined
 }
@@ -199,7 +199,7 @@ export const redisUrl = z
   .string()
   .refine(
     isRedisUrl,
-    'must be a redis:// or rediss:// (TLS) URL, special characters of the password percent-encoded, ' +
+    'must be a redis:// or rediss:// (TLS) URL, with special characters in the password percent-encoded, ' +
       'for example redis://:PASSWORD@HOST:6379',
   )
 
@@ -211,7 +211,7 @@ export const proxies = listOf(
     )
     .refine(
       isProxyRange,
-      'must not hold every address, or a client could claim any; name the proxies, for example 10.0.0.0/8',
+      'must not contain every address, because any client could then claim any address; list only the proxies, for example 10.0.0.0/8',
     ),
 )
 

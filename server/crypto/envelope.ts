@@ -26,10 +26,10 @@ export interface Context {
 export type SealReason = keyof typeof MESSAGES
 
 const MESSAGES = {
-  malformed: 'not a sealed record',
-  unknown_key: 'sealed under a key that is not here',
-  wrong_key: 'the key of this id is not the one that sealed the record',
-  altered: 'the record was changed, or belongs elsewhere',
+  malformed: 'not an encrypted record',
+  unknown_key: 'encrypted with a key that is missing',
+  wrong_key: 'encrypted with another key of the same id',
+  altered: 'altered, or moved from another record',
 } as const
 
 /** Its message may name the key's id; it never holds bytes of the record or the key. */
@@ -58,7 +58,7 @@ const TAG_BYTES = 16
  * and lets us tell a wrong key from a changed record.
  */
 export function seal(key: SealingKey, secret: Uint8Array, context: Context): Buffer {
-  if (secret.length === 0) throw new Error('an empty secret is never sealed: it would open as one')
+  if (secret.length === 0) throw new Error("an empty secret can't be encrypted")
   const header = headerOf(key)
   const salt = randomBytes(SALT_BYTES)
   const nonce = randomBytes(NONCE_BYTES)

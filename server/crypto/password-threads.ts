@@ -37,7 +37,7 @@ class PasswordThread {
     this.#worker.unref()
     this.#worker.on('message', ({ id, answer }) => this.#settle(id, answer))
     // A thread ends, for example, when it runs out of memory. Without a listener the error would end the process.
-    let failure = new Error('a thread that hashes passwords has ended')
+    let failure = new Error('a password hashing thread has exited')
     this.#worker.on('error', (error: Error) => {
       failure = error
     })

@@ -31,7 +31,7 @@ export async function signUp(
 ) {
   const { db, config, keyRing, limits, passwordHashing, issuer } = services
   if (config.signup === 'closed')
-    throw new ApiError('signup_closed', 'signup is closed here; ask the operator for an account')
+    throw new ApiError('signup_closed', 'signup is closed; ask the operator for an account')
   await limits.take('signup', addressKey(origin.ip))
   await limits.take('signupOfDay', addressKey(origin.ip))
   const passwordHash = await passwordHashing.run(addressKey(origin.ip), () => hashPassword(account.password))
@@ -47,7 +47,7 @@ export async function signUp(
       return inserted
     },
   )
-  if (!granted) throw new ApiError('conflict', 'this email has an account; log in instead')
+  if (!granted) throw new ApiError('conflict', 'this email already has an account; log in instead')
   const { email, name = null } = account
   const customer: Customer = { id, email, emailVerifiedAt: null, name, state: 'active', createdAt }
   return { customer, apiKey, granted }
@@ -84,8 +84,8 @@ async function loginFailure(db: Querier, login: Login | undefined, matched: bool
   const reason = matched ? 'disabled' : 'password'
   await insertLoginFailure(db, { ...origin, customerId: login?.id, reason })
   return matched
-    ? new ApiError('customer_disabled', 'this customer is disabled; ask the operator')
-    : new ApiError('invalid_credentials', 'email or password is wrong')
+    ? new ApiError('customer_disabled', 'this customer is disabled; ask the operator to enable it')
+    : new ApiError('invalid_credentials', 'email or password is wrong; check both')
 }
 
 /** A customer acting for itself. */
@@ -122,7 +122,7 @@ export async function findAccount({ db }: Services, customerId: string): Promise
 
 async function findRow(db: Querier, customerId: string): Promise<CustomerRow> {
   const [row] = await findCustomer(db, { customerId })
-  if (!row) throw new ApiError('not_found', 'no such customer')
+  if (!row) throw new ApiError('not_found', 'no such customer; check the id')
   return row
 }
 
@@ -141,7 +141,7 @@ export async function checkPassword(
   const { passwordHash } = await findRow(db, customerId)
   if (await passwordHashing.run(customerId, () => verifyPassword(passwordHash, password))) return passwordHash
   await insertPasswordFailure(db, { ...origin, customerId, sessionId, type: failure })
-  throw new ApiError('invalid_credentials', 'the present password is wrong')
+  throw new ApiError('invalid_credentials', 'the current password is wrong; check it')
 }
 
 /**
@@ -159,6 +159,7 @@ export async function changePassword(
   const newHash = await passwordHashing.run(customerId, () => hashPassword(change.newPassword))
   const act = { ...origin, customerId, keepSessionId }
   const [changed] = await updatePassword(db, { ...act, oldHash, newHash })
-  if (!changed) throw new ApiError('conflict', 'the password was changed meanwhile; log in with the new one')
+  if (!changed)
+    throw new ApiError('conflict', 'the password was changed in the meantime; log in with the new one')
   await endSessionsOfChange(services, act, changed)
 }

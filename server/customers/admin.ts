@@ -43,7 +43,7 @@ export async function findCustomer({ db }: Services, customerId: string): Promis
   return found
 }
 
-export const NO_CUSTOMER = new ApiError('not_found', 'no such customer')
+export const NO_CUSTOMER = new ApiError('not_found', 'no such customer; check the id')
 
 export async function customerExists({ db }: Services, customerId: string): Promise<boolean> {
   return (await findListed(db, { customerId })).length > 0
@@ -110,7 +110,7 @@ export async function setPolicy(services: Services, change: Change, policy: Poli
 
 const DISABLED = new ApiError(
   'conflict',
-  'this customer is disabled, so its keys can not be rotated to another signing_alg; enable it first',
+  "this customer is disabled, so its keys can't be rotated to another signing_alg; enable it first",
 )
 
 /**
@@ -139,7 +139,7 @@ async function setState(act: typeof disable, services: Services, change: Change,
 async function reload(services: Services, { customerId, revision }: Change, changed: boolean) {
   const found = await findCustomer(services, customerId)
   if (!changed && revision !== undefined && found.revision !== revision)
-    throw new ApiError('precondition_failed', 'the customer was changed meanwhile; read it again')
+    throw new ApiError('precondition_failed', 'the customer was changed in the meantime; read it again')
   return found
 }
 
@@ -187,4 +187,4 @@ function unlessTaken(error: unknown): never {
 export const isEmailTaken = (error: unknown) =>
   error instanceof DatabaseError && error.constraint === 'customers_email'
 
-export const TAKEN = new ApiError('conflict', 'this email has an account')
+export const TAKEN = new ApiError('conflict', 'this email already has an account; use another')

@@ -43,12 +43,12 @@ export async function createOneTimeToken(
 /** A wrong token is answered like one that was used, replaced or has expired. */
 const NOT_OPEN = new ApiError(
   'invalid_grant',
-  'this token is wrong, has expired, or was used or replaced already; ask for a new link',
+  'this token is wrong, expired, already used or replaced; request a new link',
 )
 
 const ADDRESS_TAKEN = new ApiError(
   'conflict',
-  'another account has this address by now; ask for a change to another address',
+  'another account has this address now; request a change to another address',
 )
 
 /** The constraint decides when the token is used: at its creation, the answer would tell who has an account. */

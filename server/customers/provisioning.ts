@@ -144,11 +144,11 @@ function again({ digest, passwordHash: _, ...customer }: Found, apiKey: string):
 
 const KEY_DELETED = new ApiError(
   'invalid_request',
-  'the API key that this Idempotency-Key made was deleted since; make another for its customer',
+  'the API key that this Idempotency-Key created has been deleted; create another one for the customer',
 )
 const ERASED = new ApiError(
   'invalid_request',
-  'the customer of this Idempotency-Key was erased; use a new one',
+  'the customer that this Idempotency-Key created has been erased; use a new key',
 )
 
 /** Creates the initial data of a customer: its id, its secrets, and perhaps an API key, which is shown once. */

@@ -56,7 +56,7 @@ const positionOf = (before: Position | undefined) => ({ beforeAt: before?.at, be
 
 function toPage<Row extends { id: string | number | null; exportedAt: Date }>(rows: Row[]) {
   const [first] = rows
-  if (!first) throw new ApiError('not_found', 'no such customer')
+  if (!first) throw new ApiError('not_found', 'no such customer; check the id')
   const found = rows.filter((row): row is Row & { id: NonNullable<Row['id']> } => row.id !== null)
   return { exportedAt: first.exportedAt, rows: found }
 }

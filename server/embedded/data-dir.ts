@@ -28,8 +28,8 @@ export class DataDirInUseError extends SetupError {
 export class MasterKeyMissingError extends SetupError {
   constructor(file: string, path: string) {
     super(
-      `${file} is missing: the database in ${path} was sealed with the master key in it. No new one ` +
-        `is made: every secret in the database would be lost. Restore ${file} or set MASTER_KEYS to that key`,
+      `${file} is missing: the database in ${path} is encrypted with the master key in it. Assay ` +
+        `generates no new one, because every secret in the database would be lost. Restore ${file}, or set MASTER_KEYS to that key`,
     )
   }
 }
@@ -71,7 +71,7 @@ export function closeToOthers(database: string) {
     restrict(database)
   } catch (error) {
     const { code, path } = error as NodeJS.ErrnoException
-    throw new SetupError(`can't change the mode of ${path} (${code}); make this user its owner: chown`)
+    throw new SetupError(`can't change the mode of ${path} (${code}); make this user its owner with chown`)
   }
 }
 

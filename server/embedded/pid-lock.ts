@@ -81,7 +81,7 @@ function readHolder(path: string): Holder | undefined {
     return holderSchema.parse(JSON.parse(text))
   } catch {
     // Our lock files are created with their content, so this one belongs to an unknown program.
-    throw new Error(`${path} is not a lock of this program; remove it if no other process uses the folder`)
+    throw new Error(`${path} is not a lock file of Assay; remove it if no other process uses the folder`)
   }
 }
 

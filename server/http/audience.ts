@@ -6,7 +6,7 @@ export const REPEATABLE = new Set(['resource'])
 
 const INVALID_TARGET = new ApiError(
   'invalid_target',
-  'resource: an absolute URI without a fragment; audience: visible ASCII, like a URL; at most 10 of both',
+  'resource: an absolute URI without a fragment; audience: visible ASCII, like a URL; at most 10 of both together',
 )
 
 /**

@@ -26,7 +26,7 @@ import { routeName } from './route.ts'
 const NO_CREDENTIAL = new ApiError('invalid_client', 'send a credential: Authorization: Bearer assay_ak_...')
 const INVALID_CREDENTIAL = new ApiError(
   'invalid_client',
-  'this is not a valid credential of a customer (API key) or of a service',
+  'this is not a valid API key or service credential; check that it is complete and has not been deleted',
 )
 
 /** `route`: as in RIGHT_OF_ROUTE. Throws `invalid_client`, or `unauthorized_client` for a service without the right. */
@@ -57,10 +57,13 @@ export const requireFormClient = createMiddleware<ClientEnv>(async (c, next) => 
   await next()
 })
 
-const INVALID_TOKEN = new ApiError('invalid_token', 'the access token is malformed, expired or revoked')
+const INVALID_TOKEN = new ApiError(
+  'invalid_token',
+  'the access token is malformed, expired or revoked; get a new one',
+)
 const NOT_A_TOKEN = new ApiError(
   'invalid_token',
-  'this is a credential, not an access token; send the one from signup or login',
+  'this is a credential, not an access token; send the access token from signup or login',
 )
 
 /** The claims of a valid access token. Throws `invalid_token`. */
@@ -93,7 +96,10 @@ export const requireAccount = createMiddleware<AccountEnv>(async (c, next) => {
   const claims = await verifyAccessToken(c)
   const { client_id: customerId, sid, scope } = claims
   if (!hasAll(scope, [ACCOUNT]) || sid === undefined)
-    throw new ApiError('insufficient_scope', 'only a token from signup or login may do this')
+    throw new ApiError(
+      'insufficient_scope',
+      'this needs an access token from signup or login; log in to get one',
+    )
   c.get('services').sessions.markConfirmed(claims)
   c.set('customerId', customerId)
   c.set('sessionId', sid)
@@ -114,15 +120,16 @@ export const requireAccountOrSessionsKey = createMiddleware<CustomerEnv>(async (
   if (!client) throw INVALID_CREDENTIAL
   if (client.kind !== 'api_key') throw NAME_CUSTOMER_IN_PATH
   if (!scopesOf(client.scope).includes(SESSIONS))
-    throw new ApiError('insufficient_scope', `this API key lacks the scope ${SESSIONS}`)
+    throw new ApiError('insufficient_scope', `this API key lacks the scope ${SESSIONS}; use one that has it`)
   c.set('customerId', client.customerId)
   c.set('actor', `api_key:${client.id}`)
   await runForCustomer(c, next, INVALID_CREDENTIAL, () => isActive(c.get('services'), client.customerId))
 })
 
 const NO_OPERATOR_TOKEN = 'send an operator token, or a service credential: Authorization: Bearer ...'
-const NOT_AN_OPERATOR_TOKEN = 'this is neither an operator token nor a service credential'
-const READ_ONLY_TOKEN = 'this operator token only reads; use one that may change things'
+const NOT_AN_OPERATOR_TOKEN =
+  'this is not a valid operator token or service credential; check that it is complete and still in use'
+const READ_ONLY_TOKEN = 'this operator token is read-only; use one that may make changes'
 
 /** These change nothing. They are POST because a token must not be in a URL. */
 const READ_BY_POST = new Set(['/admin/explain'])

@@ -25,7 +25,8 @@ function readBytes(
     const length = Number(incoming.headers['content-length'])
     if (length > limit) return reject(new PayloadTooLargeError(limit))
     const body = new BodyBuffer({ length, limit, take })
-    const broken = () => reject(new ApiError('invalid_request', 'the body did not arrive whole'))
+    const broken = () =>
+      reject(new ApiError('invalid_request', 'the body is incomplete; send the request again'))
     // The client left before the body was read: no further event will come.
     if (incoming.destroyed) return broken()
     incoming.on('data', function append(chunk: Buffer) {
@@ -125,7 +126,7 @@ class BodyBuffer {
   }
 }
 
-const NOT_UTF8 = new ApiError('invalid_request', 'the body is not UTF-8')
+const NOT_UTF8 = new ApiError('invalid_request', 'the body is not UTF-8; encode it as UTF-8')
 
 /** Large texts are read one by one: each takes about a millisecond. */
 const largeTexts = new OnePerTurn()

@@ -149,7 +149,7 @@ export class Connections {
     this.#loggedAt = now
     this.#log.warn(
       { refused: this.#refused, max: this.#max },
-      'too many connections: each further one costs the address that has most of them one',
+      'too many connections; for each new one, a connection of the address with the most is closed',
     )
   }
 }

@@ -7,7 +7,7 @@ import { readQuery } from './params.ts'
 export function waitParam(c: AppContext): 'all' | undefined {
   const { wait } = readQuery(c, ['wait'])
   if (wait !== undefined && wait !== 'all')
-    throw new ApiError('invalid_request', 'wait: all, or leave it out')
+    throw new ApiError('invalid_request', 'wait: send all, or omit it')
   return wait
 }
 

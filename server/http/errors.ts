@@ -25,7 +25,7 @@ const OAUTH = new Set([
 
 const SERVER_ERROR = new ApiError(
   'server_error',
-  'something went wrong here; the log has more under the request id',
+  'internal error; an operator can find the cause in the log by the request id',
 )
 
 /** Hono's `onError`: the one place that writes errors. It sends no text of an error that isn't ours. */
@@ -93,7 +93,7 @@ export function challenge(code?: ErrorCode, more = ''): string {
     : `Bearer realm="assay", error="${code}"${more}`
 }
 
-const NOTHING_HERE = 'there is nothing at this path; /openapi.yaml lists what there is'
+const NOTHING_HERE = 'there is nothing at this path; /openapi.yaml lists every path'
 
 /** 405 with the allowed methods if the path is known, otherwise 404. */
 export function refuseUnrouted(c: AppContext, allowed: string[]): Response {
@@ -103,8 +103,8 @@ export function refuseUnrouted(c: AppContext, allowed: string[]): Response {
   return refuse(c, error, { Allow: allowed.join(', ') })
 }
 
-const methodRefused = (allowed: string) => `use ${allowed} here`
+const methodRefused = (allowed: string) => `method not allowed; use ${allowed}`
 
 /** OPTIONS is nearly always a browser's preflight. docs/decisions/2026-11-30-preflights-end-at-the-gateway.md: we answer none. */
 const preflightRefused = (allowed: string) =>
-  `use ${allowed} here; a page of another origin has to call through a gateway that answers preflights (docs/gateways.md)`
+  `method not allowed; use ${allowed}; a page of another origin must call through a gateway that answers preflights (docs/gateways.md)`

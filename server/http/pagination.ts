@@ -2,7 +2,7 @@ import { ApiError } from '../lib/errors.ts'
 
 export const BAD_CURSOR = new ApiError(
   'invalid_request',
-  'cursor: send next_cursor of the page before, or leave it out',
+  'cursor: send next_cursor of the previous page, or omit it',
 )
 
 /** The position after the last row of a page: opaque to its reader. */

@@ -13,7 +13,8 @@ export function uniqueParams(
 ): Map<string, string> {
   const found = new Map<string, string>()
   for (const [name, value] of params) {
-    if (/\p{Cc}/u.test(value)) throw new ApiError('invalid_request', 'a parameter has control characters')
+    if (/\p{Cc}/u.test(value))
+      throw new ApiError('invalid_request', 'a parameter has control characters; remove them')
     const before = found.get(name)
     if (before !== undefined && !repeatable.has(name))
       throw new ApiError('invalid_request', 'a parameter is repeated; send each once')
@@ -37,15 +38,15 @@ export function readQuery<Name extends string>(
     if (!(names as readonly string[]).includes(name))
       throw new ApiError('invalid_request', allowedQuery(names))
     if (value === '')
-      throw new ApiError('invalid_request', `${name}: is empty in the query; give it a value or leave it out`)
+      throw new ApiError('invalid_request', `${name}: is empty in the query; give it a value or omit it`)
   }
   return Object.fromEntries(query) as { [name in Name]?: string }
 }
 
 const allowedQuery = (names: readonly string[]) =>
   names.length === 0
-    ? 'this takes no query; send nothing after the path'
-    : `only these may stand in the query: ${names.join(', ')}`
+    ? 'no query parameters are allowed here; remove them'
+    : `unknown query parameter; allowed: ${names.join(', ')}`
 
 /** For a route without query parameters. */
 export const noQuery = createMiddleware<AppEnv>((c, next) => {
@@ -65,7 +66,7 @@ export function present<Members extends object>(
 /** `:id` of the path. No id of ours has other characters, so any other text is 404 without a lookup. */
 export function idParam(c: AppContext): string {
   const id = c.req.param('id') ?? ''
-  if (!/^[a-z2-7]{24,32}$/.test(id)) throw new ApiError('not_found', 'nothing has this id')
+  if (!/^[a-z2-7]{24,32}$/.test(id)) throw new ApiError('not_found', 'nothing has this id; check it')
   return id
 }
 
@@ -77,7 +78,7 @@ export function customerParam(c: AppContext): string {
   const id = c.req.param('customer') ?? ''
   const client = c.get('client')
   if (!/^[a-z2-7]{16}$/.test(id) || (client && !mayServe(client, id)))
-    throw new ApiError('not_found', 'no such customer')
+    throw new ApiError('not_found', 'no such customer; check the id')
   return id
 }
 

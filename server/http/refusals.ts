@@ -70,7 +70,10 @@ export class Refusals {
     const now = clock.monotonic()
     if (now - this.#loggedAt < LOG_INTERVAL_MS) this.#unlogged++
     else {
-      log.info({ requestId, status, reason, unlogged: this.#unlogged }, 'a request could not be read')
+      log.info(
+        { requestId, status, reason, unlogged: this.#unlogged },
+        'a request was refused because it could not be parsed',
+      )
       this.#loggedAt = now
       this.#unlogged = 0
     }

@@ -39,7 +39,7 @@ export const listOf = <Element extends z.ZodType>(
 /** Refuses `.` and `..`: in a URL that a backend builds from X-Auth-Subject, they would name another resource. */
 export const issuedSubject = subject.refine(
   text => text !== '.' && text !== '..',
-  'neither . nor .., which change the path of a URL',
+  'must not be . or .., which change the path of a URL',
 )
 
 const oneAudience = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'visible ASCII, like a URL')
@@ -55,4 +55,9 @@ export const wholeSeconds = (most: number, inWords: string) => {
 }
 
 /** The display name of a customer or a key. */
-export const name = z.string().trim().min(1).max(100).refine(noControls, 'without control characters')
+export const name = z
+  .string()
+  .trim()
+  .min(1)
+  .max(100)
+  .refine(noControls, 'must not contain control characters')

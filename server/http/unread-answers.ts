@@ -105,7 +105,7 @@ export class UnreadAnswers {
     this.#loggedAt = now
     this.#log.warn(
       { closed: this.#closed, max: this.#max },
-      'clients take their answers too slowly: connections of the address that has most unread bytes are closed',
+      'clients read their responses too slowly; closing connections of the address with the most unread bytes',
     )
   }
 }

@@ -21,8 +21,8 @@ export function check<Schema extends z.ZodType>(
 function messageOf(issue: z.core.$ZodIssue, schema: z.ZodType): string {
   if (issue.code === 'unrecognized_keys')
     return schema instanceof z.ZodObject
-      ? `only these may stand in the body: ${Object.keys(schema.shape).join(', ')}`
-      : 'it has a member that is not known here'
+      ? `unknown field; allowed: ${Object.keys(schema.shape).join(', ')}`
+      : 'it has an unknown field; remove it'
   if (!/^(Invalid input|Too small|Too big)/.test(issue.message)) return issue.message
   if (issue.message.endsWith('received undefined')) return 'is missing'
   if (issue.code === 'too_small') return issue.origin === 'string' ? 'is empty' : `at least ${issue.minimum}`

@@ -212,7 +212,7 @@ export class KeyCache {
       // The change feed has just polled the primary, so this row came from another server.
       if (row.standby || row.timeline !== changeFeed.timeline) this.#options.db.reconnect()
     }
-    throw new Unavailable(`customer ${customerId}: its record changed at every read`, 'changing')
+    throw new Unavailable(`customer ${customerId}: its record changed during every read`, 'changing')
   }
 
   /** A row is current if no later change of the customer is known and the timeline is still the same. */
@@ -227,10 +227,7 @@ export class KeyCache {
       return openRecord(this.keyRing, this.#options.issuer, customerId, row)
     } catch (error) {
       if (!(error instanceof SealError)) throw error
-      this.#options.log.error(
-        { customerId, reason: error.reason },
-        'the sealed secrets of a customer do not open',
-      )
+      this.#options.log.error({ customerId, reason: error.reason }, "a customer's secrets can't be decrypted")
       return brokenRecord(customerId)
     }
   }
@@ -250,7 +247,7 @@ export class KeyCache {
 }
 
 const broken = (customerId: string) =>
-  new Unavailable(`customer ${customerId}: its secrets do not open`, 'broken_record')
+  new Unavailable(`customer ${customerId}: its secrets can't be decrypted`, 'broken_record')
 
 const versionOf = (record: CustomerRecord, use: Use, version: number) =>
   record.keys.find(key => key.use === use && key.version === version)

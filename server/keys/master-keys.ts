@@ -51,7 +51,7 @@ function assertMatches(ring: SealingKey[], known: { id: string; checkValue: stri
   })
   if (wrong.length > 0)
     throw new SetupError(
-      `${wrong.join('\n')}\nthis is another key under the same id; set MASTER_KEYS to the key that this database was sealed with`,
+      `${wrong.join('\n')}\nthis is another key under the same id; set MASTER_KEYS to the key that this database was encrypted with`,
     )
 }
 
@@ -59,7 +59,7 @@ function assertComplete(ring: Map<string, SealingKey>, needed: { id: string }[])
   const missing = needed.filter(({ id }) => !ring.has(id)).map(({ id }) => id)
   if (missing.length > 0)
     throw new SetupError(
-      `the database has rows sealed under ${missing.join(', ')}, which MASTER_KEYS lacks (it has ${[...ring.keys()].join(', ')}); add it behind the first`,
+      `the database has rows encrypted with ${missing.join(', ')}, which MASTER_KEYS lacks (it has ${[...ring.keys()].join(', ')}); add it after the first`,
     )
 }
 
@@ -86,7 +86,7 @@ function openInstallation(masterKey: KeyRing['masterKey'], id: string, sealed: U
   } catch (error) {
     if (!(error instanceof SealError)) throw error
     throw new SetupError(
-      `the installation key does not open: ${error.message}; restore the database's row or MASTER_KEYS`,
+      `the installation key can't be decrypted: ${error.message}; restore the database's row, or fix MASTER_KEYS`,
     )
   }
 }
@@ -98,7 +98,9 @@ function openInstallation(masterKey: KeyRing['masterKey'], id: string, sealed: U
 async function assertOpensAny(db: Querier, keyRing: KeyRing) {
   const tried = await findSomeDataKeys(db, { count: SAMPLE_SIZE })
   if (tried.length > 0 && !tried.some(row => opens(keyRing, row)))
-    throw new SchemaError(`has customers whose keys these master keys do not open (${tried.length} tried)`)
+    throw new SchemaError(
+      `has customers whose keys can't be decrypted with MASTER_KEYS (${tried.length} tried)`,
+    )
 }
 
 function opens(

@@ -60,4 +60,4 @@ export function localVerification({ config, keyRing }: Pick<Services, 'config' |
 }
 
 const NOT_SEEN =
-  'a verifier that does not ask Assay accepts a token until its exp: it learns of no revocation, no ended session, no disabled customer; keep max_access_token_ttl short'
+  'verifiers that do not ask Assay accept a token until its exp, even if it was revoked, its session ended or its customer was disabled; keep max_access_token_ttl short'

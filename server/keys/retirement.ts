@@ -57,11 +57,18 @@ export async function retireSigningKey(
   await limits.take('retire', customerId)
   const asked = { ...origin, customerId, ...which, grace: config.refreshGrace }
   const [found] = await turns.run(customerId, () => retireKey(db, asked))
-  if (!found) throw new ApiError('not_found', `there is no ${which.use} secret of this version`)
+  if (!found)
+    throw new ApiError(
+      'not_found',
+      `there is no ${which.use} secret with this version; list the secrets to see the versions`,
+    )
   if (found.state === 'current')
-    throw new ApiError('conflict', 'this version is the current one, which signs; rotate first')
+    throw new ApiError('conflict', 'this version is current and signs tokens; rotate first')
   if (found.state === 'next')
-    throw new ApiError('conflict', 'this version is the next one, which signs after the next rotation')
+    throw new ApiError(
+      'conflict',
+      'this version is the next one and will sign after the next rotation; retire an older one',
+    )
   if (found.state === 'previous' && found.held) throw new ApiError('conflict', CLOCK_JUMPED)
   if (found.state === 'previous') throw await findBlocking(services, customerId, which, found)
   if (found.seq !== null) revoker.invalidateCustomer(customerId, found.seq)
@@ -85,19 +92,19 @@ async function findBlocking(
 }
 
 const CLOCK_JUMPED =
-  "the database's clock has jumped, so it can not be known what still uses this version; try again once an operator has confirmed the clock"
+  "the database's clock has jumped, so it is unknown which tokens and sessions still use this version; try again after an operator has confirmed the clock"
 
 const tooSoon = (graceSeconds: number) =>
-  `requests that were under way when it was replaced may still need this version; try again in ${IN_FLIGHT_SECONDS + graceSeconds} s`
+  `requests that began before this version was replaced may still need it; try again in ${IN_FLIGHT_SECONDS + graceSeconds} s`
 
 const REASON = {
   access: (tokens: number) =>
-    `at most ${tokens} live access tokens may bear this version; wait until they have ended`,
+    `at most ${tokens} live access tokens may use this version; wait until they have expired`,
   refresh: (sessions: number) =>
-    `${sessions} live sessions still carry this version; wait until each has refreshed twice`,
+    `${sessions} live sessions still use this version; wait until each has been refreshed twice`,
 }
 
 const inWords = ({ sessions, tokens, partial }: Losses) =>
   partial
-    ? `at least ${sessions} sessions, and more access tokens than are counted`
+    ? `at least ${sessions} sessions and an unknown number of access tokens`
     : `${sessions} sessions and at most ${tokens} access tokens`

@@ -45,7 +45,7 @@ const MAX_ATTEMPTS = 5
 /** The most previous versions that may still verify: each is part of the record that every replica reads. */
 const MAX_PREVIOUS = 40
 const TOO_MANY_VERSIONS =
-  'too many older versions still verify; wait until they are retired, or rotate with now'
+  'too many older versions are still valid; wait until they are retired, or rotate with now'
 /** Customers per maintenance pass. */
 const BATCH_ROWS = 100
 
@@ -82,7 +82,7 @@ async function changeKeys<Result>(
     const changed = await change(await findSource(services, customerId))
     if (changed !== undefined) return changed
   }
-  throw new ApiError('conflict', 'the secrets are being rotated by others at the same time; try again')
+  throw new ApiError('conflict', 'other requests are rotating these secrets at the same time; try again')
 }
 
 /**
@@ -95,7 +95,7 @@ function assertRotatable({ previous, next }: Rotatable, { access }: Uses) {
 }
 
 const tooNew = (seconds: number) =>
-  `the next key has just been published, and verifiers that cache the JWKS may lack it; try again in ${seconds} s, or rotate with now`
+  `the next key was published only recently, and verifiers may have cached the JWKS without it; try again in ${seconds} s, or rotate with now`
 
 /** Undefined if another rotation came first. */
 async function rotateFrom(
@@ -163,7 +163,7 @@ async function changeAlg(services: Services, from: Rotatable, customerId: string
 
 async function findSource({ db }: Services, customerId: string): Promise<Rotatable> {
   const [from] = await findRotatable(db, { customerId })
-  if (!from) throw new ApiError('not_found', 'no such customer, or it is disabled')
+  if (!from) throw new ApiError('not_found', 'no such customer, or it is disabled; check the id')
   if (from.standby) throw new Unavailable('rotate: the answer came from a standby', 'database')
   return from
 }
@@ -196,5 +196,8 @@ async function rotateAged(services: Services, { customerId, rotations, byPolicy,
 /** A customer whose secrets can't be rotated must not stop the rotation of the others. */
 function skip({ log }: Services, customerId: string, error: unknown) {
   if (error instanceof Unavailable) throw error
-  log.warn({ err: error, customerId }, 'the secrets of a customer could not be rotated by age')
+  log.warn(
+    { err: error, customerId },
+    "a customer's secrets could not be rotated automatically; the next round retries it",
+  )
 }

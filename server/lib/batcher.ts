@@ -68,7 +68,7 @@ export class Batcher<Item, Result> {
 
   /** Throws Unavailable if no customer has more acts in the queue than this one. */
   #makeRoom(owner: string) {
-    const tooMany = new Unavailable('more acts wait than can be done in time', 'busy')
+    const tooMany = new Unavailable('too many operations are waiting', 'busy')
     const newest = this.#waiting.takeFromLongest(owner)
     if (!newest) throw tooMany
     newest.reject(tooMany)
@@ -103,7 +103,7 @@ export class Batcher<Item, Result> {
   async #flushEach(group: Waiting<Item, Result>[]): Promise<boolean> {
     for (const [i, one] of group.entries()) {
       if (await this.#flushGroup([one])) continue
-      const tooLate = new Unavailable('the database did not answer the act before', 'database')
+      const tooLate = new Unavailable('the database did not answer the previous operation', 'database')
       for (const { reject } of group.slice(i + 1)) reject(tooLate)
       return false
     }

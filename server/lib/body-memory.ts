@@ -50,8 +50,8 @@ export class BodyMemory {
 }
 
 const TOO_MANY_BYTES =
-  'too many bytes of your requests are under way; send fewer at once, and try again in 1 s'
-const MEMORY_USED = 'too many bytes of requests are under way; try again'
+  'too many bytes of your requests are in progress; send fewer at once, and try again in 1 s'
+const MEMORY_USED = 'the server is processing too many request bytes; try again'
 
 const limitsOf = ({ address, credential }: BodySender): [key: string, max: number][] => [
   [`address ${address}`, MAX_BYTES.address],

@@ -50,9 +50,9 @@ export class ClientIps {
 }
 
 const NO_TRUSTED_PROXY =
-  'X-Forwarded-For arrives, but TRUST_PROXY is empty: the audit and the limits know only the proxy. Set TRUST_PROXY to its address'
+  "requests have X-Forwarded-For, but TRUST_PROXY is empty, so the audit and the rate limits see only the proxy's address; set TRUST_PROXY to it"
 const NOT_AN_ADDRESS =
-  "a trusted proxy sends something in X-Forwarded-For that is no IP address, with or without a port: the audit and the limits know only the proxy. Let it send the client's address"
+  "a trusted proxy sends an X-Forwarded-For that is not an IP address with or without a port, so the audit and the rate limits see only the proxy's address; make it send the client's address"
 
 type Request = Parameters<typeof proxyaddr.all>[0]
 

@@ -89,7 +89,7 @@ export class RateLimitedError extends ApiError {
 
   constructor(
     retryAfter: number,
-    description = `too many tries; try again in ${retryAfter} s`,
+    description = `too many attempts; try again in ${retryAfter} s`,
     quota?: Quota,
   ) {
     super('too_many_requests', description)
@@ -113,20 +113,20 @@ export class SetupError extends Error {}
 
 /** Reasons for a 503, used as a metrics label: a closed set. */
 export const UNAVAILABLE = {
-  change_feed: 'what is known here is too old, or no poll has succeeded since the question',
-  database: 'the database gave no answer, or not as the primary',
-  busy: 'more acts wait than can be done in time',
-  signatures: 'more asymmetric signatures wait to be verified than can be in time',
-  bodies: 'the bodies of requests under way take all the memory that they may',
-  changing: 'what was read changed at every look',
-  broken_record: "a customer's secrets do not open, or one is missing",
-  workers: 'the process that counts for all workers gave no answer',
-  not_ready: 'asked by /readyz alone',
+  change_feed: 'the state is too old, or no poll has succeeded since the request',
+  database: 'the database did not answer, or is not the primary',
+  busy: 'too many operations are waiting',
+  signatures: 'too many asymmetric signatures are waiting to be verified',
+  bodies: 'request bodies use all the memory reserved for them',
+  changing: 'a record changed during every read',
+  broken_record: "a customer's secrets can't be decrypted, or one is missing",
+  workers: 'the first process, which counts for all workers, did not answer',
+  not_ready: '/readyz alone: this replica is not ready',
 } as const
 
 export type UnavailableReason = keyof typeof UNAVAILABLE
 
-const STATE_UNKNOWN = 'the state can not be known right now; try again'
+const STATE_UNKNOWN = 'temporarily unavailable; try again'
 
 /** The state can't be determined right now (503), so the request is neither accepted nor refused. */
 export class Unavailable extends ApiError {

@@ -32,5 +32,5 @@ export function drawFor(installationKey: Uint8Array, seed: string, request: unkn
 
 export const OTHER_REQUEST = new ApiError(
   'invalid_request',
-  'this Idempotency-Key was used with another request; use a new one',
+  'this Idempotency-Key was used with another request; use a new key',
 )

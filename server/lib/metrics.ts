@@ -70,57 +70,57 @@ export class Metrics {
     if (process) ofProcess(this.#registry, worker && String(worker.number))
     this.#requests = new Counter({
       name: 'assay_requests_total',
-      help: 'Requests by method, route and status; those of /verify are in assay_verified_total.',
+      help: 'Requests by method, route and status, except those of /verify, which assay_verified_total counts.',
       labelNames: ['method', 'route', 'status'],
       registers,
     })
     this.#seconds = new Histogram({
       name: 'assay_request_seconds',
-      help: 'How long requests took, by route.',
+      help: 'Duration of requests, by route.',
       labelNames: ['route'],
       buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
       registers,
     })
     this.#unavailable = fromNothing(registers, 'reason', Object.keys(UNAVAILABLE), {
       name: 'assay_unavailable_total',
-      help: 'Answers 503, by why the state could not be known.',
+      help: '503 responses, by reason.',
     })
     this.#refreshed = fromNothing(registers, 'outcome', REFRESH_OUTCOMES, {
       name: 'assay_refreshed_total',
-      help: 'Refresh tokens of ours that were presented, by what was decided.',
+      help: 'Refreshes with an authentic refresh token, by outcome.',
     })
     this.#lockWait = lockWait(registers)
     this.#jobs = new Counter({
       name: 'assay_maintenance_jobs_total',
-      help: 'Jobs of maintenance, by how they ended; skipped: another replica does them for all.',
+      help: 'Maintenance jobs, by task and outcome. skipped: another replica runs them for all.',
       // Prometheus reserves the label `job`.
       labelNames: ['task', 'outcome'],
       registers,
     })
     this.#removed = new Counter({
       name: 'assay_maintenance_removed_total',
-      help: 'Rows that maintenance removed, by job; of the audit whole months too, each counted as one.',
+      help: 'Rows that maintenance deleted, by task. A month of the audit that is dropped as a whole counts as one row.',
       labelNames: ['task'],
       registers,
     })
     byLabel(registers, 'outcome', {
       name: 'assay_verified_total',
-      help: 'Access tokens checked, by outcome: ok, or why not.',
+      help: 'Access tokens verified, by outcome: ok, or the reason why the token was refused.',
       read: () => this.#verified,
     })
     byLabel(registers, 'outcome', {
       name: 'assay_record_cache_total',
-      help: 'Looks for a customer’s record in Redis, by outcome: used, or why not.',
+      help: 'Lookups of customer records in Redis, by outcome: used, or the reason why not.',
       read: sources.redisKeyCache,
     })
     byLabel(registers, 'outcome', {
       name: 'assay_token_cache_total',
-      help: 'Access tokens looked up in the token cache, by outcome: hit, miss, or rekeyed, under a key that was read again.',
+      help: "Lookups of access tokens in the token cache, by outcome: hit, miss, or rekeyed (the customer's keys were reloaded).",
       read: () => sources.tokenCache().outcomes,
     })
     byLabel(registers, 'reason', {
       name: 'assay_change_feed_reloads_total',
-      help: 'Times that all state was read again, by reason. commits_lost: the database lost committed changes.',
+      help: 'Reloads of all state, by reason. commits_lost: the database lost committed changes.',
       read: sources.reloads,
     })
     gauges(registers, { ...sources, deadRows: () => this.deadRows })
@@ -196,7 +196,7 @@ function fromNothing<Label extends string>(
 const lockWait = (registers: Registry[]) =>
   new Histogram({
     name: 'assay_change_feed_lock_wait_seconds',
-    help: "How long acts waited for the lock of the change feed's counter, by the database's clock; of those that got it.",
+    help: "How long operations waited for the lock on the change feed's counter, by the database's clock. Operations that never got the lock are not included.",
     buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5],
     registers,
   })
@@ -238,20 +238,20 @@ function gauges(registers: Registry[], sources: MetricSources & { deadRows(): nu
     })
   gauge(
     'assay_change_feed_age_seconds',
-    'Since the poll that the state rests on was sent.',
+    'Age of the state: time since the last successful poll was sent.',
     'max',
     sources.busAge,
   )
   gauge(
     'assay_answer_age_max_seconds',
-    'The oldest state that was ever answered from.',
+    'The greatest age of the state that a response was ever based on.',
     'max',
     sources.maxAnswerAge,
   )
   // Each worker knows all revocations, so a sum would count each of them once per worker.
-  gauge('assay_revocations', 'Live revocations known here.', 'max', sources.revocations)
+  gauge('assay_revocations', 'Live revocations in memory.', 'max', sources.revocations)
   // Each worker has its own cache, and a customer may be in several: the sum shows the memory used.
-  gauge('assay_customers_cached', 'Records of customers in memory.', 'sum', sources.customers)
+  gauge('assay_customers_cached', 'Customer records in memory.', 'sum', sources.customers)
   gauge('assay_tokens_cached', 'Access tokens in the token cache.', 'sum', () => sources.tokenCache().tokens)
   gauge(
     'assay_token_cache_bytes',
@@ -261,24 +261,29 @@ function gauges(registers: Registry[], sources: MetricSources & { deadRows(): nu
   )
   gauge(
     'assay_audit_order_lag_seconds',
-    'Since every committed audit event was last known to have its position.',
+    'Time since all committed audit events were last known to have positions.',
     'max',
     sources.auditLag,
   )
-  gauge('assay_clock_held', '1 while a jump of the database’s clock holds deletion.', 'max', () =>
+  gauge('assay_clock_held', "1 while deletion is on hold because the database's clock jumped.", 'max', () =>
     Number(sources.clockHeld()),
   )
   gauge('assay_body_bytes', 'Bytes of request bodies in memory.', 'sum', sources.bodyBytes)
   gauge(
     'assay_database_dead_rows',
-    'Dead rows of the change feed and the replicas in Postgres, as the replica that maintains saw them within a minute.',
+    'Dead rows of the change feed and the replicas in Postgres, from the replica that runs maintenance, once a minute. Others report 0.',
     'max',
     sources.deadRows,
   )
-  gauge('assay_database_calls', 'Database calls under way.', 'sum', () => sources.database().calls)
+  gauge(
+    'assay_database_calls',
+    'Database calls in progress or waiting for a connection.',
+    'sum',
+    () => sources.database().calls,
+  )
   gauge(
     'assay_database_connections',
-    'Connections that they may share, at most; the poll and notifications have their own.',
+    'Maximum number of connections for database calls. The poll and notifications have their own.',
     'sum',
     () => sources.database().connections,
   )
@@ -300,11 +305,11 @@ function totals(registers: Registry[], sources: MetricSources) {
   const total = counterIn(registers)
   total('assay_change_feed_polls_total', 'Polls of the change feed sent.', () => sources.changeFeed().polls)
   total('assay_change_feed_poll_failures_total', 'Polls that failed.', () => sources.changeFeed().failures)
-  total('assay_change_feed_rows_total', 'Revocations that polls brought.', () => sources.changeFeed().rows)
-  total('assay_redis_failures_total', 'Calls of Redis that failed.', sources.redisFailures)
+  total('assay_change_feed_rows_total', 'Changes received by polls.', () => sources.changeFeed().rows)
+  total('assay_redis_failures_total', 'Redis calls that failed.', sources.redisFailures)
   total(
     'assay_log_lines_dropped_total',
-    'Log lines that standard output did not take.',
+    'Log lines that were dropped because standard output did not accept them.',
     sources.droppedLogLines,
   )
 }

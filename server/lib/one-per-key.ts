@@ -44,4 +44,4 @@ function takeTurn(waiting: (() => void)[]): Promise<void> {
 }
 
 const ONE_AT_A_TIME =
-  'another request of this credential is still under way; send one at a time, and try again in 1 s'
+  'another request of this credential is still in progress; send one at a time, and try again in 1 s'

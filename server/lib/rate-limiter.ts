@@ -116,7 +116,7 @@ const inRedis = (name: Limit, { redis, names }: Shared) =>
 /** Checks for a count and milliseconds. The library would read anything else as a count of 0. */
 function numbers(answer: unknown): number[] {
   if (Array.isArray(answer) && answer.length === 2 && answer.every(Number.isInteger)) return answer
-  throw new Error('Redis: an answer that is no count')
+  throw new Error('Redis: the answer is not a count')
 }
 
 /** The rate limit key of an address. An IPv6 address counts as its /64, because one client has all of it. */

@@ -49,7 +49,7 @@ function countDropped(text: string) {
 }
 
 function reportAt(time: number): string {
-  const msg = 'log lines were dropped, because standard output did not take them'
+  const msg = 'log lines were dropped because standard output did not accept them'
   return `${JSON.stringify({ level: 40, time, dropped: dropped - reported, msg })}\n`
 }
 

@@ -7,7 +7,7 @@ const MAX_ITEMS = 2_000
 /** Characters of a number. JSON.stringify writes no double in more than 25. */
 const MAX_NUMBER_LENGTH = 32
 
-const NOT_JSON = new ApiError('invalid_request', 'the body is not JSON')
+const NOT_JSON = new ApiError('invalid_request', 'the body is not valid JSON; fix its syntax')
 const TOO_DEEP = new ApiError(
   'invalid_request',
   `the body is nested deeper than ${MAX_DEPTH} levels; flatten it`,
@@ -18,15 +18,15 @@ const TOO_MANY_ITEMS = new ApiError(
 )
 const REPEATED_MEMBER = new ApiError(
   'invalid_request',
-  'a member of the body is repeated; send each name once in an object',
+  'a field of the body is repeated; send each name once in an object',
 )
 const INHERITED_NAME = new ApiError(
   'invalid_request',
-  'a member of the body may not be called __proto__, constructor or prototype',
+  'a field of the body is named __proto__, constructor or prototype; rename it',
 )
 const INEXACT_NUMBER = new ApiError(
   'invalid_request',
-  'a number of the body is larger or more precise than a double can carry; send it as a string',
+  'a number in the body is larger or more precise than a double can represent; send it as a string',
 )
 
 /** These names reach what every object inherits. */

@@ -25,5 +25,5 @@ export async function whenReady<Verdict extends object | undefined>(
     if (!isWaiting(verdict)) return verdict
     await verdict.wait()
   }
-  throw new Unavailable('the state changed at every look', 'changing')
+  throw new Unavailable('the state changed during every attempt', 'changing')
 }

@@ -87,7 +87,7 @@ export class WriteBuffer<Item> {
       if (error instanceof Unavailable) return false
       if (entries.length > 1) return this.#writeEach(entries)
       this.dropped++
-      log.warn({ err: error }, 'the database rejected a write that nobody waits for; it is dropped')
+      log.warn({ err: error }, 'the database rejected a background write; dropping it')
     }
     for (const [key] of entries) this.#waiting.delete(key)
     return true

@@ -88,7 +88,7 @@ export class ChangeFeed {
   async ensureLease(): Promise<void> {
     if (this.hasLease()) return
     await within(JOIN_POLL_MS, this.#poller.soonest, () => {}).catch(() => {}) // Already logged and counted.
-    if (!this.hasLease()) throw new Unavailable('change feed: the lease has run out', 'change_feed')
+    if (!this.hasLease()) throw new Unavailable('change feed: the lease has expired', 'change_feed')
   }
 
   /** Unix time by the database's clock (ms). */
@@ -150,13 +150,14 @@ export class ChangeFeed {
       if (clock.monotonic() - since >= Math.max(maxStaleness, othersStaleness ?? 0)) break
       await pause(WAIT_POLL_MS)
     }
-    if (known === undefined) throw new Unavailable('change feed: no poll since the change', 'change_feed')
+    if (known === undefined)
+      throw new Unavailable('change feed: no poll has succeeded since the change', 'change_feed')
   }
 
   /** Resolves once a poll sent after this call is applied, so that every change acknowledged before is known. */
   async readBarrier(): Promise<void> {
     if (!(await this.#poller.pollAgain()) || !this.hasLease())
-      throw new Unavailable('change feed: no poll since the question', 'change_feed')
+      throw new Unavailable('change feed: no poll has succeeded since the request', 'change_feed')
   }
 
   /** Polls soon because another replica has published. */

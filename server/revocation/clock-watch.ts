@@ -20,9 +20,9 @@ interface ClockWatchOptions {
 }
 
 const JUMPED =
-  "the database's clock jumped, so nothing is deleted until heldUntil: compare it with the true time and set it right, then run `assay clock confirm` (docs/operating.md, AssayClockJumped)"
-const TRUSTED = "the database's clock is trusted again: maintenance deletes what is dead"
-const NOT_HELD = 'no jump of the clock waits for this confirmation; look at it again'
+  "the database's clock jumped, so nothing is deleted until heldUntil: compare it with the correct time, fix it if it is wrong, then run `assay clock confirm` (docs/operating.md, AssayClockJumped)"
+const TRUSTED = "the database's clock is trusted again; maintenance deletes expired rows again"
+const NOT_HELD = 'no clock jump holds deletion until this time; read GET /admin/clock again'
 
 /**
  * Compares the database's clock with a monotonic one. After a jump nothing is deleted by the database's clock for 24 hours, or

@@ -11,8 +11,9 @@ const FIRST_POLL_INTERVAL_MS = 100
 const MIN_POLL_MS = 20
 
 const MESSAGES = {
-  failing: 'the database can not be polled: MAX_STALENESS after the last poll every answer is 503',
-  recovered: 'the database is polled again',
+  failing:
+    "the database can't be polled; once the last poll is older than MAX_STALENESS, every response is 503",
+  recovered: 'the database can be polled again',
 }
 
 export const pause = (milliseconds: number) =>

@@ -46,7 +46,7 @@ function findServerChange(known: string, found: string): 'restart' | 'timeline' 
 
 const MESSAGES: Record<Exclude<ReloadReason, 'commits_lost' | 'restart'>, string> = {
   timeline: 'another database server has taken over, and its change feed is not behind; reloading all state',
-  database: 'DATABASE_URL leads to another database than before; reloading all state',
+  database: 'DATABASE_URL points to another database than before; reloading all state',
   clock: "the database's clock was set back; reloading all state",
   gap: 'the last poll of the database was too long ago; reloading all state',
 }
@@ -65,9 +65,9 @@ export function logReload(log: Log, reason: ReloadReason, known: KnownPosition, 
 }
 
 const describeLoss = ({ committed, found, lost }: Record<'committed' | 'found' | 'lost', number>) =>
-  `commits are lost: changes up to number ${committed} were committed, but the database now has only ${found}. ` +
+  `commits are lost: changes up to number ${committed} were committed, but the database now has only those up to ${found}. ` +
   `At least ${lost} revocations, rotations or other changes are undone, and sessions may be missing; ` +
-  'do what docs/operating.md#assaycommitslost says'
+  'follow docs/operating.md#assaycommitslost'
 
 /**
  * Finds lost commits whose numbers were taken by new changes before this replica polled again. It remembers the last change
@@ -109,4 +109,4 @@ const isSameChange = (one: RevocationRow, other: RevocationRow) =>
 
 const REPLACED =
   'commits are lost: the change with this number was committed, and the database now has another one in its place. ' +
-  'Revocations, rotations or other changes are undone, and sessions may be missing; do what docs/operating.md#assaycommitslost says'
+  'Revocations, rotations or other changes are undone, and sessions may be missing; follow docs/operating.md#assaycommitslost'

@@ -48,10 +48,7 @@ export class RevocationList {
     else if (kind === 'everyone') this.#raiseEveryone(epoch, deadAfter)
     else if (kind === 'customer') this.#changeCustomer(customerId, { seq, deadAfter })
     else
-      throw new Unavailable(
-        `change feed: ${kind} is no kind of change that this version knows`,
-        'change_feed',
-      )
+      throw new Unavailable(`change feed: this version does not know changes of kind ${kind}`, 'change_feed')
   }
 
   #changeCustomer(customerId: string, { seq, deadAfter }: CustomerChange) {

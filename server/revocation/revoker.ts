@@ -138,7 +138,7 @@ export class Revoker {
 
   async #revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
     const [raised] = await raiseCustomerEpoch(this.#options.db, { ...origin, customerId })
-    if (!raised) throw new ApiError('not_found', 'no such customer')
+    if (!raised) throw new ApiError('not_found', 'no such customer; check the id')
     this.invalidateCustomer(customerId, raised.seq)
     return raised.seq
   }
@@ -168,7 +168,7 @@ export class Revoker {
 
 const TOO_MANY_SUBJECTS = new RateLimitedError(
   SWEEP_SECONDS,
-  `${MAX_LIVE_SUBJECTS} subjects of this customer are revoked, and their tokens have not expired yet; revoke the tokens of the ` +
+  `${MAX_LIVE_SUBJECTS} revoked subjects of this customer have tokens that have not expired yet; revoke the tokens of the ` +
     'whole customer, ask the operator, or try again later',
 )
 const TOO_MANY_IN_ALL = new RateLimitedError(

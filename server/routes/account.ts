@@ -27,21 +27,21 @@ const countCharacters = (text: string) => [...text.normalize('NFC')].length
 /** Argon2 would read every lone surrogate as U+FFFD. */
 export const presentPassword = z
   .string()
-  .refine(text => text.isWellFormed(), { error: 'without half a surrogate pair', abort: true })
+  .refine(text => text.isWellFormed(), { error: 'must not contain an unpaired surrogate', abort: true })
   .refine(fits, { error: `at most ${MAX_PASSWORD_BYTES} bytes`, abort: true })
 
 /** A character that Unicode has not assigned yet may be normalized in another way by a later Node. */
 export const password = presentPassword
   .refine(text => countCharacters(text) >= 8, 'at least 8 characters')
-  .refine(text => !/\p{Cn}/u.test(text), 'without characters that Unicode has not assigned')
+  .refine(text => !/\p{Cn}/u.test(text), 'must not contain characters that Unicode has not assigned')
 
-export const email = z.string().trim().toLowerCase().pipe(z.email('an email address').max(254))
+export const email = z.string().trim().toLowerCase().pipe(z.email('must be an email address').max(254))
 
 const signUpRequest = z.strictObject({ email, password, name: name.optional() })
 
 // Any text is looked up: an email that no account can have is answered like one that none has.
 const logInRequest = z.strictObject({
-  email: z.string().trim().toLowerCase().max(254).refine(noControls, 'without control characters'),
+  email: z.string().trim().toLowerCase().max(254).refine(noControls, 'must not contain control characters'),
   password: presentPassword,
 })
 

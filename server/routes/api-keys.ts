@@ -43,7 +43,7 @@ export const apiKeys = new Hono<CustomerEnv>()
     const seq = await actAndWait(c, (services, context) =>
       deleteApiKey(services, c.get('customerId'), idParam(c), context),
     )
-    if (seq === undefined) throw new ApiError('not_found', 'no such API key')
+    if (seq === undefined) throw new ApiError('not_found', 'no such API key; check the id')
     return noContent(c)
   })
 
@@ -52,7 +52,7 @@ function assertGrantable(scopes: string[]) {
   if (scopes.some(scope => scope.startsWith('assay:') && scope !== SESSIONS))
     throw new ApiError(
       'invalid_scope',
-      `of the scopes that begin with assay: a key may have only ${SESSIONS}`,
+      `a key can't have this scope; of the scopes that begin with 'assay:' only ${SESSIONS} is allowed`,
     )
 }
 

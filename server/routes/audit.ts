@@ -59,7 +59,7 @@ function auditType(type: string | undefined): AuditType | undefined {
 function auditPosition(cursor: string | undefined) {
   const position = decodeCursor(cursor)
   if (position && !/^\d{1,15}$/.test(position.id))
-    throw new ApiError('invalid_request', 'cursor: send next_cursor of the page before, or leave it out')
+    throw new ApiError('invalid_request', 'cursor: send next_cursor of the previous page, or omit it')
   return { beforeAt: position?.at, beforeId: position && Number(position.id) }
 }
 

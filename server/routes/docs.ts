@@ -89,7 +89,7 @@ export const docs = new Hono<AppEnv>()
   .get('/docs', noQuery, c => serve(c, page, { 'Content-Security-Policy': POLICY }))
   .get('/docs/:asset', noQuery, c => {
     const asset = assets.get(c.req.param('asset'))
-    if (!asset) throw new ApiError('not_found', 'the reference has no such file')
+    if (!asset) throw new ApiError('not_found', 'there is no such file; /docs is the reference')
     return serve(c, asset)
   })
 

@@ -18,7 +18,10 @@ import { type Explanation, explainToken } from '../tokens/explain.ts'
 export const explain = new Hono<ClientEnv>().post('/', requireFormClient, noQuery, c => {
   const client = c.get('client')
   if (client.kind !== 'service')
-    throw new ApiError('unauthorized_client', 'only a service may have tokens explained; an API key may not')
+    throw new ApiError(
+      'unauthorized_client',
+      "an API key can't explain tokens; use a service credential with the right introspect",
+    )
   const form = c.get('form')
   const token = form.get('token')
   if (token === undefined) throw new ApiError('invalid_request', 'token is missing')

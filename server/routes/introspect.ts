@@ -71,7 +71,7 @@ function takeBytes(c: Context<ClientEnv>) {
 
 const USE_POST = new ApiError(
   'invalid_request',
-  'use POST, with the token in a form; GET is for an access token that asks about itself, as Authorization: Bearer',
+  'use POST with the token in a form; GET only introspects the access token in Authorization: Bearer',
 )
 
 const strictBarrier = (c: AppContext) =>

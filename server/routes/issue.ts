@@ -74,7 +74,7 @@ export function grantFor(
   if (scope === undefined)
     throw new ApiError(
       'invalid_scope',
-      'this credential may not grant a scope that was asked for; ask for fewer scopes',
+      'this credential may not grant one of the requested scopes; request fewer scopes',
     )
   return {
     ...auditContext(c, credentialName(client)),

@@ -31,10 +31,10 @@ export const revoke = new Hono<AppEnv>().post('/', async c => {
 function option(name: string, values: string[], form: Params, inQuery: string | undefined) {
   const inForm = form.get(name)
   if (inForm !== undefined && inQuery !== undefined)
-    throw new ApiError('invalid_request', `${name}: send it in the form or in the query, not in both`)
+    throw new ApiError('invalid_request', `${name}: send it in the form or in the query, not both`)
   const value = inForm ?? inQuery
   if (value !== undefined && !values.includes(value))
-    throw new ApiError('invalid_request', `${name}: ${values.join(' or ')}, or leave it out`)
+    throw new ApiError('invalid_request', `${name}: send ${values.join(' or ')}, or omit it`)
   return value
 }
 

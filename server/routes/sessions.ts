@@ -28,7 +28,8 @@ export const sessions = new Hono<CustomerEnv>()
     const seq = await actAndWait(c, ({ revoker }, context) =>
       revoker.end(c.get('customerId'), idParam(c), context),
     )
-    if (seq === undefined) throw new ApiError('not_found', 'no such session, or it has ended')
+    if (seq === undefined)
+      throw new ApiError('not_found', 'no such session, or it has already ended; check the id')
     return noContent(c)
   })
 

@@ -20,8 +20,8 @@ export const token = new Hono<AppEnv>().post('/', noQuery, async c => {
   if (grantType === 'client_credentials') return clientCredentialsGrant(c, form)
   if (grantType === 'refresh_token') return refreshGrant(c, form, 'POST /token refresh_token')
   throw grantType === undefined
-    ? new ApiError('invalid_request', 'grant_type is missing: client_credentials or refresh_token')
-    : new ApiError('unsupported_grant_type', 'grant_type: client_credentials or refresh_token')
+    ? new ApiError('invalid_request', 'grant_type is missing; send client_credentials or refresh_token')
+    : new ApiError('unsupported_grant_type', 'grant_type: must be client_credentials or refresh_token')
 })
 
 async function clientCredentialsGrant(c: AppContext, form: Map<string, string>) {

@@ -80,7 +80,7 @@ async function verifyLater(
 
 const INVALID = challenge(
   'invalid_token',
-  ', error_description="the access token is malformed, expired or revoked"',
+  ', error_description="the access token is malformed, expired or revoked; get a new one"',
 )
 
 function answer(

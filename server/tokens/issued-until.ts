@@ -58,7 +58,7 @@ export class IssuedUntil {
       }
       await this.#raise(customerId)
     }
-    throw new Unavailable("issue: the customer's policy changed at every attempt", 'changing')
+    throw new Unavailable("issue: the customer's policy changed during every attempt", 'changing')
   }
 
   /** Joins the raise that is under way. If that one is too early for the caller, the caller's next attempt raises again. */
@@ -79,7 +79,7 @@ export class IssuedUntil {
     this.#raise(customerId).catch(error =>
       this.#options.log.warn(
         { err: error, customerId },
-        'issued_until of a customer could not be raised; its next token tries again',
+        'issued_until of a customer could not be updated; its next token retries it',
       ),
     )
   }

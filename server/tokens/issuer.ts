@@ -158,12 +158,12 @@ export class Issuer {
     if (held.outcome === 'other_request')
       throw new ApiError(
         'invalid_request',
-        'this Idempotency-Key was used with another request; use a new one',
+        'this Idempotency-Key was used with another request; use a new key',
       )
     if (held.outcome === 'moved_on')
       throw new ApiError(
         'conflict',
-        'the session of this Idempotency-Key is in use or has ended; use a new one',
+        'the session of this Idempotency-Key has been refreshed or has ended; use a new key',
       )
     return this.grantedFrom(grant.customerId, held, tokenId, {})
   }
@@ -237,5 +237,8 @@ export class Issuer {
 
 const notActive = ({ apiKeyId }: IssueRequest) =>
   apiKeyId === undefined
-    ? new ApiError('customer_disabled', 'this customer is disabled')
-    : new ApiError('invalid_client', 'this API key or its customer is not active any more')
+    ? new ApiError('customer_disabled', 'this customer is disabled; ask the operator to enable it')
+    : new ApiError(
+        'invalid_client',
+        'this API key has been deleted or has expired, or its customer is disabled; ask the operator',
+      )

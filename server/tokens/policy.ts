@@ -58,4 +58,4 @@ export function assertFits(policy: Policy, settings: Settings): void {
 export const refusedBy = ({ refused, mostTtl, allowedScopes }: IssueResult): ApiError =>
   refused === 'expires_in'
     ? new ApiError('invalid_request', `expires_in: from 1 to ${mostTtl} seconds`)
-    : new ApiError('invalid_scope', `this customer's tokens carry only these scopes: ${allowedScopes}`)
+    : new ApiError('invalid_scope', `this customer's policy allows only these scopes: ${allowedScopes}`)

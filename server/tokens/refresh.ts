@@ -184,7 +184,7 @@ const keyOf = (customerId: string, sessionId: string, gen: number) => `${custome
 const REJECTIONS = {
   ended: 'the session of this refresh token has ended; log in again',
   reuse:
-    'this refresh token was used before; its session is ended, for it may have been stolen; log in again',
+    'this refresh token was used before, so its session has been ended in case the token was stolen; log in again',
   disabled:
     'the customer of this refresh token is disabled; it can be used again once the customer is enabled',
 }
@@ -196,7 +196,7 @@ const refused = (outcome: keyof typeof REJECTIONS) => new ApiError('invalid_gran
 
 const SCOPE_TOO_WIDE = new ApiError(
   'invalid_scope',
-  "ask for a subset of the session's scope, as far as its customer's policy allows it, or leave scope out",
+  "request a subset of the session's scope that the customer's policy allows, or omit scope",
 )
 const NO_SCOPE_LEFT = new ApiError(
   'invalid_scope',
@@ -204,5 +204,5 @@ const NO_SCOPE_LEFT = new ApiError(
 )
 const OTHER_AUDIENCE = new ApiError(
   'invalid_target',
-  'ask for an audience that the session began with, or leave resource and audience out',
+  'request an audience that the session began with, or omit resource and audience',
 )

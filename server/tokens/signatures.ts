@@ -32,7 +32,7 @@ export class Signatures {
   }
 }
 
-const BUSY = 'too many new tokens of this customer wait to be verified; try again'
+const BUSY = 'too many new tokens of this customer are waiting to be verified; try again'
 
 /**
  * The results of verifying the signatures of one request's tokens. They are verified one after another: a batch has a

@@ -14,19 +14,19 @@ export class MetricsAggregator {
     const registers = [this.#own]
     new Gauge({
       name: 'assay_workers',
-      help: 'Workers that listen.',
+      help: 'Workers that are listening.',
       registers,
       collect() {
         this.set(sum(({ isListening }) => Number(isListening)))
       },
     })
     const total = counterIn(registers)
-    total('assay_worker_losses_total', 'Workers that died, and were replaced.', () =>
+    total('assay_worker_losses_total', 'Workers that died and were replaced.', () =>
       sum(({ losses }) => losses),
     )
     total(
       'assay_worker_silences_total',
-      'Times that a worker did not report its metrics: its gauges were left out, its totals were the last known.',
+      'Times that a worker did not report its metrics. Its gauges are then omitted, and its totals are the last known ones.',
       () => sum(({ silences }) => silences),
     )
   }

@@ -32,7 +32,7 @@ export class WorkerProcess {
     })
     const end = (end: Failure) => {
       this.isListening = false
-      const atStart = { ...end, message: `assay: a worker ended while it started (${end.message})` }
+      const atStart = { ...end, message: `assay: a worker exited while it started (${end.message})` }
       listens.reject(new StartError(reported ?? atStart))
       ended.resolve(reported ?? end)
     }

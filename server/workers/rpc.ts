@@ -65,7 +65,7 @@ export class RpcChannel<Theirs extends RpcHandlers<Theirs>, Ours extends RpcHand
 
   #settle({ id, result, error }: Message) {
     if (error !== undefined)
-      this.#pending.get(id)?.reject(new Unavailable(`workers: the answer was ${error}`, 'workers'))
+      this.#pending.get(id)?.reject(new Unavailable(`workers: the call failed with ${error}`, 'workers'))
     else this.#pending.get(id)?.resolve(result)
   }
 

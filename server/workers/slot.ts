@@ -57,7 +57,7 @@ export class WorkerSlot {
     this.#startedAt = clock.monotonic()
     const worker = new WorkerProcess(handlers)
     const welcome = (port: number) => {
-      if (isRightPort(port)) log.info({ worker: number, pid: worker.pid }, 'a worker listens')
+      if (isRightPort(port)) log.info({ worker: number, pid: worker.pid }, 'a worker is listening')
       else worker.kill()
     }
     worker.listens.then(welcome, () => {})
@@ -72,7 +72,7 @@ export class WorkerSlot {
       this.losses++
       await this.#metrics.carryOver()
       if (clock.monotonic() - this.#startedAt >= HEALTHY_AFTER_MS) wait = MIN_RESTART_DELAY_MS
-      log.error({ worker: number, reason: message, wait }, 'a worker ended; another takes its place')
+      log.error({ worker: number, reason: message, wait }, 'a worker exited; starting another one')
       await sleep(wait)
       if (this.#isLeaving) return
       this.#worker = this.#fork()

@@ -54,7 +54,7 @@ describe('operators', () => {
     const customer = await assay.signUp()
     const refused = await call('POST', path(customer.id, '/disable'), undefined, bearer(READER))
     expect(refused).toMatchObject({ status: 403, json: { error: 'insufficient_scope' } })
-    expect(refused.json.detail).toContain('only reads')
+    expect(refused.json.detail).toContain('is read-only')
     const seen = await call('GET', path(customer.id), undefined, bearer(READER))
     expect(seen).toMatchObject({ status: 200, json: { state: 'active' } })
   })
@@ -141,7 +141,7 @@ describe('a customer', () => {
     expect((await call('DELETE', path(customer.id, `/keys/${first.id}`))).status).toBe(204)
     const late = await call('POST', '/admin/customers', body, key)
     expect(late).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
-    expect(late.json.detail).toContain('deleted since')
+    expect(late.json.detail).toContain('has been deleted')
     expect((await assay.postJson('/issue', {}, bearer(api_key))).status).toBe(401)
   })
 
@@ -517,7 +517,7 @@ describe('erasing', () => {
     await loaded.has
     expect((await call('DELETE', path(customer.id))).status).toBe(200)
     loaded.release()
-    expect(await late).toMatchObject({ status: 404, json: { detail: 'no such customer' } })
+    expect(await late).toMatchObject({ status: 404, json: { detail: 'no such customer; check the id' } })
   })
 
   test('removes rows that were being written at that time in the next round of maintenance', async () => {

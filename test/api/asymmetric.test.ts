@@ -115,7 +115,7 @@ test('delays an ordinary rotation until verifiers have had time to load the next
   const { status, json } = await rotate(here, customer)
   expect(status).toBe(409)
   expect(json.detail).toMatch(
-    /^the next key has just been published, .* try again in (900|899) s, or rotate with now$/,
+    /^the next key was published only recently, .* try again in (900|899) s, or rotate with now$/,
   )
   expect((await rotate(here, customer, { use: 'refresh' })).status).toBe(200)
   await world.advance(PUBLISHED_AHEAD_MS)
@@ -312,7 +312,7 @@ test('the policy lists what offline verifiers do not see, and the audit records 
   const { json } = await here.get(`/admin/customers/${customer.id}`, ALICE)
   expect(json.policy).toEqual({ signing_alg: 'EdDSA' })
   expect(json.local_verification.jwks_uri).toBe(`${json.local_verification.issuer}/jwks.json`)
-  expect(json.local_verification.not_seen).toContain('revocation')
+  expect(json.local_verification.not_seen).toContain('even if it was revoked')
   await here.setPolicy(customer.id, { signing_alg: 'ES256' })
   const { events } = (await here.get(`/admin/customers/${customer.id}/audit`, ALICE)).json
   const keys = events.filter(({ type }: { type: string }) => type.startsWith('secret.'))

@@ -126,9 +126,9 @@ test('one operator has so many waiting requests and a process so many, and a fur
   for (const name of names.slice(0, MAX_WAITERS / MAX_WAITERS_OF_OPERATOR)) {
     for (let n = 0; n < MAX_WAITERS_OF_OPERATOR; n++)
       answers.push((await wait(`after=${end}&wait=60s`, tokenOf(name), own)).answer)
-    if (name === 'one') await refused(name, 'requests of this operator wait')
+    if (name === 'one') await refused(name, 'requests of this operator are waiting')
   }
-  await refused('five', 'too many requests wait')
+  await refused('five', 'too many requests are waiting')
   // Without waiting they are answered.
   expect((await get(`after=${end}`, tokenOf('five'), own)).status).toBe(200)
   await insert(1)
@@ -215,7 +215,7 @@ test('the time that a request waited is not counted as time that its answer took
 })
 
 test.each([
-  ['wait=30s', 'send it with after'],
+  ['wait=30s', 'works only together with after'],
   ['after=0&wait=30', 'from 1s to 60s'],
   ['after=0&wait=61s', 'from 1s to 60s'],
   ['after=0&wait=2m', 'from 1s to 60s'],

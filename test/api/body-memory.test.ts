@@ -183,7 +183,7 @@ test('all clients together may have 64 MiB of bodies in progress; beyond that th
   expect([status, headers['retry-after']]).toEqual([503, '1'])
   expect(JSON.parse(body)).toMatchObject({
     error: 'temporarily_unavailable',
-    error_description: expect.stringMatching(/under way/),
+    error_description: expect.stringMatching(/processing too many request bytes/),
   })
   expect((await assay.verify(customer.accessToken)).status).toBe(200)
   for (const each of slow) each.destroy()

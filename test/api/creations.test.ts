@@ -145,7 +145,7 @@ describe.each(Object.entries(KINDS))('%s', (_, kind) => {
       for (const body of bodies) {
         const refused = await make(key, body)
         expect(refused).toMatchObject({ status: 400, json: { error: 'invalid_request' } })
-        expect(refused.json.detail).toContain('use a new one')
+        expect(refused.json.detail).toContain('use a new key')
         expect(refused.text).not.toContain(json.id)
       }
     })

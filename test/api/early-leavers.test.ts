@@ -182,7 +182,7 @@ describe('an export that fails after its first page', () => {
       await world.admin.query('alter table assay.elsewhere rename to audit_events')
       expect(errors).toMatchObject([{ code: 'ECONNRESET' }])
       expect(received).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
-      expect(warnings()).toMatchObject([{ level: 40, msg: 'an export of the audit broke off' }])
+      expect(warnings()).toMatchObject([{ level: 40, msg: 'an audit export failed before its end' }])
       expect((await ask(served.port, 'GET /healthz')).status).toBe(200)
     },
   )
@@ -201,7 +201,7 @@ test.each(['plain', 'pieces'])(
     const received = await exchange(port, lines('GET /bug'))
     expect(received).toMatch(/^HTTP\/1\.1 500 Internal Server Error\r\n/)
     expect(received).not.toContain('never sent')
-    expect(warnings()).toMatchObject([{ level: 50, msg: 'a reply could not be written' }])
+    expect(warnings()).toMatchObject([{ level: 50, msg: 'a response could not be written' }])
     expect((await ask(port, 'GET /healthz')).status).toBe(200)
   },
 )

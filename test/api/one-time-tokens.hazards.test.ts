@@ -69,7 +69,7 @@ test('a token that is wrong, used, replaced, expired or spelled differently gets
   }
   const answers = await Promise.all(Object.values(refused).map(token => reset(token)))
   expect(answers[0]!.json).toMatchObject({ status: 400, error: 'invalid_grant' })
-  expect(answers[0]!.json.detail).toContain('ask for a new link')
+  expect(answers[0]!.json.detail).toContain('request a new link')
   answers.forEach((answer, n) => {
     const name = Object.keys(refused)[n]
     expect([name, withoutId(answer)]).toEqual([name, withoutId(answers[0]!)])
@@ -190,9 +190,13 @@ test.each([
   ['/api/auth/reset', { password: PASSWORD }, /^token: is missing/],
   ['/api/auth/reset', { token: 'x' }, /^password: is missing/],
   ['/api/auth/reset', { token: ['x'], password: PASSWORD }, /^token: must be a string/],
-  ['/api/auth/reset', { token: 'x', password: PASSWORD, email: 'a@example.com' }, /only these may stand/],
+  [
+    '/api/auth/reset',
+    { token: 'x', password: PASSWORD, email: 'a@example.com' },
+    /^unknown field; allowed: /,
+  ],
   ['/api/auth/verify-email', { token: 'x'.repeat(257) }, /^token/],
-  ['/api/auth/verify-email', { token: 'x', email: 'a@example.com' }, /only these may stand/],
+  ['/api/auth/verify-email', { token: 'x', email: 'a@example.com' }, /^unknown field; allowed: /],
 ])('%s refuses a malformed body and says what is wrong (%#)', async (path, body, detail) => {
   const { status, json } = await assay.postJson(path, body)
   expect([status, json.error]).toEqual([400, 'invalid_request'])

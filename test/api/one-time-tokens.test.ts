@@ -283,7 +283,7 @@ describe('a change of the address', () => {
     expect(created.status).toBe(201)
     const { status, json } = await verifyEmail(created.json.token)
     expect([status, json.error]).toEqual([409, 'conflict'])
-    expect(json.detail).toContain('ask for a change to another address')
+    expect(json.detail).toContain('request a change to another address')
     expect(await findMe(customer)).toMatchObject({ email: customer.email })
     expect(await findMe(neighbour)).toMatchObject({ email: neighbour.email })
     // Nothing was consumed, so that the token works once the address is free.

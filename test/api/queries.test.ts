@@ -128,7 +128,7 @@ test('a repeated parameter is sent once, and a missing one is null', async () =>
 
 test('a value in place of a parameter is refused, and the error does not contain it', () => {
   const made = prepared('made')(sql`select ${'sensitive'}::text`)
-  expect(() => made(database.db, {})).toThrow('made: a value stands where a param belongs')
+  expect(() => made(database.db, {})).toThrow('made: a value is used where a parameter is needed')
 })
 
 const countPrepared = prepared('countPrepared')<{ name: string }, { many: number }>(sql`

@@ -81,7 +81,7 @@ test('a version that sessions use stays, and the answer says how many and what a
   const emergency = await here.postJson('/api/secrets/rotate', dry, bearer(account))
   expect(json.would_end).toEqual(emergency.json.would_end)
   expect(json.detail).toBe(
-    '3 live sessions still carry this version; wait until each has refreshed twice, or rotate refresh with now, ' +
+    '3 live sessions still use this version; wait until each has been refreshed twice, or rotate refresh with now, ' +
       `which would end 3 sessions and at most ${json.would_end.tokens} access tokens`,
   )
   expect(await stateOf(account, 'refresh', 2)).toBe('previous')
@@ -122,7 +122,7 @@ test('an access version can be retired once its last token may have expired, and
   const early = await retire(account, 'access')
   expect(early.status).toBe(409)
   expect(early.json).toMatchObject({ live_tokens: 1, would_end: { sessions: 0, tokens: 2 } })
-  expect(early.json.detail).toContain('at most 1 live access tokens may bear this version')
+  expect(early.json.detail).toContain('at most 1 live access tokens may use this version')
   for (const assay of [here, there]) expect((await assay.verify(long)).status).toBe(200)
   await world.advance(601_000)
   const later = await logIn(here, customer)

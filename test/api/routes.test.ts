@@ -398,7 +398,7 @@ test('every route with a JSON body refuses one with a repeated member', async ()
     expect([route, status, text]).toEqual([
       route,
       400,
-      expect.stringContaining('member of the body is repeated'),
+      expect.stringContaining('field of the body is repeated'),
     ])
     refused.push(route)
   }
@@ -484,7 +484,7 @@ test('a page of another origin is told to use a gateway, and cannot read any ans
   for (const { status, headers, json } of preflights) {
     expect([status, headers.get('allow')]).toEqual([405, 'POST'])
     expect(json.error_description ?? json.detail).toMatch(
-      /^use POST here; a page of another origin .*gateway/,
+      /^method not allowed; use POST; a page of another origin .*gateway/,
     )
   }
   const answers = [

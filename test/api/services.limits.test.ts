@@ -292,7 +292,7 @@ describe('a limited service with the right to create customers', () => {
     status: 400,
     json: {
       error: 'invalid_request',
-      detail: expect.stringContaining('leave out customers, or the right create'),
+      detail: expect.stringContaining('omit customers, or the right create'),
     },
   }
 

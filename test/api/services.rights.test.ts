@@ -110,7 +110,7 @@ describe('issue', () => {
     const service = await create(['issue'])
     expect(await issueAs(service, {})).toMatchObject(invalid('customer is missing'))
     for (const customer of ['', 'x', 'a'.repeat(16), `${one.id} `, one.id.toUpperCase(), 'a'.repeat(9_000)])
-      expect(await issueAs(service, { customer })).toMatchObject(invalid('there is no such customer'))
+      expect(await issueAs(service, { customer })).toMatchObject(invalid('no such customer; check the id'))
     expect((await issueAs(service, { customer: [one.id] })).status).toBe(400)
     const three = await assay.signUp()
     await assay.postJson(`/admin/customers/${three.id}/disable?wait=all`, {}, bearer(ADMIN_TOKEN))
@@ -125,7 +125,7 @@ describe('issue', () => {
     })
     for (const replica of [assay, there])
       expect(await issueAs(service, { customer: three.id }, {}, replica)).toMatchObject(
-        invalid('there is no such customer'),
+        invalid('no such customer; check the id'),
       )
   })
 
@@ -196,7 +196,9 @@ describe('issue', () => {
   test('by an API key is for its own customer, whether that is named or not', async () => {
     expect((await one.issue({ customer: one.id })).status).toBe(200)
     for (const customer of [two.id, 'a'.repeat(16), ''])
-      expect(await one.issue({ customer })).toMatchObject(invalid('name that one, or leave customer out'))
+      expect(await one.issue({ customer })).toMatchObject(
+        invalid("send that customer's id, or omit customer"),
+      )
     const { access_token: token, refresh_token } = await one.session()
     const forms: [string, Record<string, string>][] = [
       ['/token', { grant_type: 'client_credentials' }],
@@ -254,7 +256,7 @@ describe('refresh', () => {
     for (const [path, form] of forms) {
       const sent = (customer: string) =>
         assay.postForm(path, { ...form, customer }, bearer(service.credential))
-      expect(await sent(two.id)).toMatchObject(invalid('name that one, or leave customer out'))
+      expect(await sent(two.id)).toMatchObject(invalid("send that customer's id, or omit customer"))
     }
     expect((await assay.verify(token)).status).toBe(200)
     const json = { refresh_token, customer: one.id }

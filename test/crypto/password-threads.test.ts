@@ -59,7 +59,7 @@ test('if a thread ends, its jobs fail and the next job gets a new thread', async
   const hashes = watchHashes(worker => void workers.push(worker))
   const failing = threads.run(job)
   await workers[0]!.terminate()
-  await expect(failing).rejects.toThrow('a thread that hashes passwords has ended')
+  await expect(failing).rejects.toThrow('a password hashing thread has exited')
   expect(await threads.run(job)).toMatch(/^\$argon2id\$/)
   hashes.stop()
   expect(workers[1]).not.toBe(workers[0])

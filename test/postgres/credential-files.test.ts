@@ -55,7 +55,7 @@ test('a new operator token is used by every process within ten seconds, and by a
     [401, 401],
     [200, 200],
   ])
-  expect(logLines(assay).filter(({ msg }) => msg.startsWith('credentials were read again'))).toHaveLength(3)
+  expect(logLines(assay).filter(({ msg }) => msg.startsWith('credentials were reloaded'))).toHaveLength(3)
   expect(assay.stdout() + assay.stderr()).not.toMatch(/Qm8sVx2/)
 })
 

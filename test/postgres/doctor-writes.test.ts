@@ -56,8 +56,8 @@ describe.skipIf(!findBinaries())('a database that answers', () => {
       code: 1,
       wrong: [
         expect.objectContaining({
-          found: expect.stringMatching(/^DIRECT_DATABASE_URL: its sessions only read/),
-          remedy: 'let them write',
+          found: expect.stringMatching(/^DIRECT_DATABASE_URL: its sessions are read-only/),
+          remedy: 'turn off default_transaction_read_only',
         }),
       ],
     })

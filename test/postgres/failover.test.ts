@@ -88,7 +88,7 @@ describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has
       const [line] = reloadLines(stage)
       expect(line).toMatchObject({ level: 50, reason: 'commits_lost', lost: 3, found: line.committed - 3 })
       expect(line.msg).toContain(
-        `up to number ${line.committed} were committed, but the database now has only ${line.found}`,
+        `up to number ${line.committed} were committed, but the database now has only those up to ${line.found}`,
       )
       expect([await reloads(stage, 'timeline'), await reloads(stage, 'commits_lost')]).toEqual([0, 1])
     },

@@ -174,7 +174,7 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
 
   test('that the server requires and the URL lacks is named', async () => {
     await server.setHba(['hostssl all all 127.0.0.1/32 scram-sha-256'])
-    await expectRefused(url, /if it demands TLS, add sslmode=require to the URL/)
+    await expectRefused(url, /if it requires TLS, add sslmode=require to the URL/)
     await expectServing(withParameters(url, { sslmode: 'require' }))
     await expectServing(
       withParameters(changed(url, { host: `localhost:${new URL(url).port}` }), {
@@ -202,7 +202,7 @@ describe.skipIf(!findBinaries())('H58 TLS', () => {
     )
     await expectRefused(
       withParameters(url, { sslmode: 'require', sslrootcert: join(server.folder, 'none.crt') }),
-      /a file that its URL names \(sslrootcert, sslcert, sslkey\) is not there/,
+      /a file that its URL names \(sslrootcert, sslcert, sslkey\) does not exist/,
     )
   })
 })

@@ -60,7 +60,7 @@ async function contents(sql: Sql) {
 async function expectRefused(url: string, found: RegExp) {
   const { code, stdout, stderr } = await runAssay({ ...secrets, DATABASE_URL: url })
   expect(stderr).toMatch(found)
-  expect(stderr).toMatch(/restore the whole backup .* or name another database\n$/)
+  expect(stderr).toMatch(/restore the whole backup .* or use another database\n$/)
   expect(stderr.trim().split('\n')).toHaveLength(1)
   expect({ code, stdout }).toEqual({ code: 69, stdout: '' })
 }
@@ -89,19 +89,19 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
   'the clock is missing': ['drop function assay.now cascade', /lacks function now:/],
   'the record of migrations is missing': [
     'drop table assay.migrations',
-    /has api_keys, .* and \d+ more and no record of a migration:/,
+    /has api_keys, .* and \d+ more but no record of a migration:/,
   ],
   'the record of migrations is empty': [
     'delete from assay.migrations',
-    /has api_keys, .* and no record of a migration:/,
+    /has api_keys, .* but no record of a migration:/,
   ],
   'part of the record of migrations is missing': [
     'delete from assay.migrations where id > 1',
-    /is not as its migrations leave it \(SQLSTATE 42P07\):/,
+    /differs from what its migrations create \(SQLSTATE 42P07\):/,
   ],
   'the rows of the installation are missing': [
     'delete from assay.installation',
-    /has customers and no installation:/,
+    /has customers but no installation:/,
   ],
   'the row of the counter is missing': ['delete from assay.change_feed', /has no counter of revocations:/],
   'there are two counters': [
@@ -111,23 +111,23 @@ const DAMAGES: Record<string, [damage: string, found: RegExp]> = {
   'the counter is that of an empty database': [
     `update assay.change_feed set seq = 0; insert into assay.revocations (seq, kind, customer_id, dead_after)
       values (7, 'customer', 'x', assay.now())`,
-    /has revocations that its counter does not know:/,
+    /has revocations beyond its counter:/,
   ],
   'the sequence is that of an empty database': [
     'update assay.customers set epoch = 7',
-    /has epochs that its sequence has still to give:/,
+    /has epochs beyond its sequence:/,
   ],
   'the check values of the master keys are missing': [
     'delete from assay.master_keys',
-    /has an installation and no check value of any master key:/,
+    /has an installation but no check value of any master key:/,
   ],
   'the secrets of all customers are missing': [
     'delete from assay.signing_keys',
-    /has customers and no secrets of theirs:/,
+    /has customers but no signing keys:/,
   ],
   'two things are wrong': [
     'delete from assay.change_feed; delete from assay.signing_keys',
-    /has no counter of revocations, and has customers and no secrets of theirs:/,
+    /has no counter of revocations, and has customers but no signing keys:/,
   ],
 }
 
@@ -138,7 +138,7 @@ describe('a partially restored database does not start', () => {
     const before = await contents(sql)
     const { code, message } = await refusalOf(url)
     expect(message).toMatch(found)
-    expect(message).toMatch(/^assay: [^\n]*restore the whole backup .* or name another database$/)
+    expect(message).toMatch(/^assay: [^\n]*restore the whole backup .* or use another database$/)
     expect(code).toBe(69)
     expect(await contents(sql)).toEqual(before)
   })
@@ -157,7 +157,7 @@ describe('a partially restored database does not start', () => {
     const { url, sql } = await copy()
     await sql`update assay.installation set ${sql(installation!)}`
     const before = await contents(sql)
-    await expectRefused(url, /has customers whose keys these master keys do not open \(1 tried\):/)
+    await expectRefused(url, /has customers whose keys can't be decrypted with MASTER_KEYS \(1 tried\):/)
     expect(await contents(sql)).toEqual(before)
   })
 })
@@ -172,11 +172,11 @@ test('one of two customers whose key cannot be decrypted does not prevent a star
 })
 
 test.each([
-  ['with tables', 'create table assay.things (id int)', /has things and no record/],
+  ['with tables', 'create table assay.things (id int)', /has things but no record/],
   [
     'with a record of migrations of its own',
     'create table assay.migrations (name text)',
-    /is not as its migrations leave it \(SQLSTATE 42703\)/,
+    /differs from what its migrations create \(SQLSTATE 42703\)/,
   ],
 ])('another program’s schema of the same name, %s, is unchanged', async (_, made, found) => {
   const { url, sql } = await empty()
@@ -222,7 +222,9 @@ describe('an empty database', () => {
     expect(told()).toEqual([
       expect.objectContaining({
         place,
-        msg: expect.stringMatching(/^a new installation was made: .* DATABASE_URL/),
+        msg: expect.stringMatching(
+          /^the database was empty, so a new installation was created: .* DATABASE_URL/,
+        ),
       }),
     ])
     expect(first.stderr()).toBe('')

@@ -71,7 +71,7 @@ describe.skipIf(!present)('refused at start, with the fix', () => {
     await other.drop()
     expect(code).toBe(78)
     expect(stderr).toContain(
-      'DIRECT_DATABASE_URL: leads to another database than DATABASE_URL; name the same database, past the pooler',
+      'DIRECT_DATABASE_URL: points to another database than DATABASE_URL; use the same database without the pooler',
     )
   })
 
@@ -96,7 +96,7 @@ describe.skipIf(!present)('refused at start, with the fix', () => {
     const assay = await startAssay(settings({ DATABASE_URL: direct(made.url) }))
     expect(await assay.stop('SIGINT')).toBe(0)
     const told = logLines(assay).filter(({ level }) => level > 30)
-    expect(told.map(({ msg }) => msg)).toEqual([expect.stringContaining('a new installation was made')])
+    expect(told.map(({ msg }) => msg)).toEqual([expect.stringContaining('a new installation was created')])
     await made.drop()
   })
 })

@@ -89,7 +89,7 @@ test('H54 another key under the same id is refused after a new first key too, wh
 
 test('H54 a ring without a key that rows need is refused with its id', async () => {
   const said = await refused(ring(['m2', m2]))
-  expect(said).toMatch(/sealed under m1\b/)
+  expect(said).toMatch(/encrypted with m1\b/)
   expect(said).toContain('it has m2')
 })
 
@@ -121,6 +121,6 @@ test('a new master key comes first, before the old one: old tokens stay valid, n
     select convert_from(substring(sealed_data_key from 4 for 2), 'UTF8') as id from assay.customers order by 1`
   expect(sealedUnder.map(({ id }) => id)).toEqual(['m1', 'm2'])
   await assay.stop('SIGINT')
-  expect(await refused(ring(['m2', m2]))).toMatch(/sealed under m1\b/)
-  expect(await refused(ring(['m1', m1]))).toMatch(/sealed under m2\b/)
+  expect(await refused(ring(['m2', m2]))).toMatch(/encrypted with m1\b/)
+  expect(await refused(ring(['m1', m1]))).toMatch(/encrypted with m2\b/)
 })

@@ -124,7 +124,7 @@ describe.skipIf(!present)('H58 two roles', () => {
     await expectRefused(
       at('assay_serve'),
       78,
-      /is not set up for Assay yet, and this role may not change that\. Run `npm run migrate`/,
+      /is not set up for Assay yet, and this role can't change that\. Run `npm run migrate`/,
     )
     expect(await migrate(at('assay_migrate'))).toEqual({ code: 0, stdout: '', stderr: '' })
     expect(server.log()).toMatch(/^assay_migrate@shop .*create sequence/im)
@@ -136,7 +136,7 @@ describe.skipIf(!present)('H58 two roles', () => {
   test('through an upgrade: the serving one waits for the migrating one', async () => {
     const next = makeNextVersion()
     const { url, migrateUrl } = await createDatabase(server.url)
-    await expectRefused(url, 69, /has an older schema assay, and this role may not change that/, next.main)
+    await expectRefused(url, 69, /has an older schema assay, and this role can't change that/, next.main)
     expect((await migrate(migrateUrl, next.main)).code).toBe(0)
     await expectServing(await start(url, next.main))
     await expectServing(await start(url))
@@ -169,12 +169,12 @@ describe.skipIf(!present)('H58 two roles', () => {
     await expectRefused(
       url,
       78,
-      /may not use this database or its schema assay; grant its rights as deploy\/postgres/,
+      /lacks rights on this database or its schema assay; grant them as deploy\/postgres/,
     )
-    await expectFinding(url, 'migrations', 'wrong', /may not use this database or its schema assay/)
+    await expectFinding(url, 'migrations', 'wrong', /lacks rights on this database or its schema assay/)
     await administer(url, `revoke connect on database ${databaseOf(url)} from public, ${SERVES}`)
-    await expectRefused(url, 78, /may not use this database/)
-    await expectFinding(url, 'database', 'wrong', /may not use this database/)
+    await expectRefused(url, 78, /lacks rights on this database/)
+    await expectFinding(url, 'database', 'wrong', /lacks rights on this database/)
   })
 
   test('the serving one deletes nothing of the last two days of the audit, and drops no table', async () => {
@@ -297,7 +297,11 @@ describe.skipIf(!present)('H58 a database', () => {
       const name = `encoded_${encoding.toLowerCase()}`
       await server.ask(`create database ${name} encoding '${encoding}' locale 'C' template template0`)
       const url = changed(server.url, { pathname: `/${name}` })
-      await expectRefused(url, 78, new RegExp(`encoding is ${encoding}, and Assay needs UTF8; make another`))
+      await expectRefused(
+        url,
+        78,
+        new RegExp(`encoding is ${encoding}, and Assay needs UTF8; create another one`),
+      )
       await expectFinding(
         url,
         'database encoding',
@@ -311,7 +315,7 @@ describe.skipIf(!present)('H58 a database', () => {
   test('that is read-only is refused with the setting to turn off', async () => {
     const { url } = await createDatabase(server.url)
     await server.ask(`alter database ${databaseOf(url)} set default_transaction_read_only = on`)
-    await expectRefused(url, 69, /it only reads: default_transaction_read_only is on/)
+    await expectRefused(url, 69, /it is read-only: default_transaction_read_only is on/)
     await expectFinding(url, 'database', 'wrong', /^it is read-only: default_transaction_read_only is on/)
     await server.ask(`alter database ${databaseOf(url)} reset default_transaction_read_only`)
     await expectServing(await start(url))

@@ -89,7 +89,9 @@ test('a password that is in the file before it is in the database needs no resta
   // A worker that starts later gets the URL that the first process read at its start.
   await replaceWorker(assay, 1)
   expect((await issueAt(assay, apiKey)).status).toBe(200)
-  expect(logLines(assay).filter(({ msg }) => msg.startsWith('a login was refused')).length).toBeGreaterThan(0)
+  expect(
+    logLines(assay).filter(({ msg }) => msg.startsWith('the server refused a login')).length,
+  ).toBeGreaterThan(0)
   expect(assay.stdout() + assay.stderr()).not.toMatch(anyPassword)
 })
 
@@ -124,7 +126,7 @@ test('a file with another target, or without a URL, is not used, and is logged o
   await stop()
   expect(told().map(({ problem }) => problem)).toEqual([
     expect.stringMatching(/^DATABASE_URL_FILE: more than the user and the password .* restart/),
-    expect.stringMatching(/^DATABASE_URL_FILE: it holds no URL/),
+    expect.stringMatching(/^DATABASE_URL_FILE: its content is not a valid URL/),
     expect.stringMatching(/^DATABASE_URL_FILE: .*ENOENT/),
   ])
   expect(assay.stdout() + assay.stderr()).not.toMatch(anyPassword)

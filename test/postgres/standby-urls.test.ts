@@ -30,12 +30,12 @@ describe.skipIf(!findBinaries())('a standby', () => {
     const urls = { DATABASE_URL: primary.url, DIRECT_DATABASE_URL: standby.url }
     const { code, stderr } = await runAssay({ ...secrets, ...urls })
     expect(code).toBe(78)
-    expect(stderr).toContain('DIRECT_DATABASE_URL: leads to a standby, which only reads; name the primary')
+    expect(stderr).toContain('DIRECT_DATABASE_URL: points to a standby, which is read-only; use the primary')
   })
 
   test('at DATABASE_URL may be promoted at any moment: the database cannot be used now', async () => {
     const { code, stderr } = await runAssay({ ...secrets, DATABASE_URL: standby.url })
     expect(code).toBe(69)
-    expect(stderr).toContain('it is a standby, which only reads; name the primary, or promote it')
+    expect(stderr).toContain('it is a standby, which is read-only; use the primary, or promote the standby')
   })
 })

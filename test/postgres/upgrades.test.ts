@@ -266,7 +266,7 @@ describe('this version and the next, on one database', () => {
     expect(await older.stop('SIGINT')).toBe(0)
     older = await startThis()
     expect(warnings(older).map(({ msg }) => msg)).toEqual([
-      expect.stringContaining('a newer version brought this database up to date'),
+      expect.stringContaining('a newer version has migrated this database'),
     ])
     expect([await recorded(), await columns()]).toEqual(before)
     expect(await checksOf(older)).toEqual(ALL_WELL)
@@ -342,7 +342,7 @@ describe('a migration while clients are served: no call fails or takes long', ()
     expect(await serveDuring(assay, migrate())).toMatchObject({
       code: 69,
       stderr: expect.stringMatching(
-        /^assay: .* a table of it is in use; end what has been open for long .*\n$/,
+        /^assay: .* a table that another transaction uses; end the longest transactions .*\n$/,
       ),
     })
     expect(await recorded()).toEqual(before)

@@ -33,7 +33,7 @@ afterAll(async () => {
 })
 
 const lines = (assay: Running, word: string) => logLines(assay).filter(({ msg }) => msg === word)
-const REPLACED = 'a worker ended; another takes its place'
+const REPLACED = 'a worker exited; starting another one'
 const workersOf = (assay: Running) => [1, 2].map(worker => pidOf(assay, worker))
 const nobodyIsLeft = (pids: number[]) => until('nobody is left', () => !pids.some(isAlive), 15_000)
 
@@ -118,7 +118,7 @@ describe('a worker that dies', () => {
     for (let kill = 0; kill < 3; kill++) await replaceWorker(assay, 2)
     const losses = lines(assay, REPLACED).filter(({ worker }) => worker === 2)
     expect(losses.map(({ wait }) => wait)).toEqual([200, 400, 800])
-    const returns = lines(assay, 'a worker listens').filter(({ worker }) => worker === 2)
+    const returns = lines(assay, 'a worker is listening').filter(({ worker }) => worker === 2)
     for (const [i, { time, wait }] of losses.entries())
       expect(returns[i + 1].time - time).toBeGreaterThanOrEqual(wait)
   })
@@ -153,12 +153,12 @@ describe('a worker that dies', () => {
   })
 
   test('does not delay a drain', async () => {
-    const before = lines(assay, 'a worker listens').length
+    const before = lines(assay, 'a worker is listening').length
     const losses = lines(assay, REPLACED).length
     process.kill(pidOf(assay, 1), 'SIGKILL')
     await until('another is coming', () => lines(assay, REPLACED).length > losses)
     expect(await assay.stop('SIGINT')).toBe(0)
-    expect(lines(assay, 'a worker listens')).toHaveLength(before)
+    expect(lines(assay, 'a worker is listening')).toHaveLength(before)
   })
 })
 

@@ -33,7 +33,7 @@ async function timed(run: () => Promise<unknown>): Promise<number> {
   return performance.now() - began
 }
 
-const GONE = 'Redis can not be used'
+const GONE = "Redis can't be used"
 const goings = (told: string[]) => told.map(line => (line.startsWith(GONE) ? 'gone' : line))
 
 test('a value is kept until it expires, and no more of it is read than requested', async () => {
@@ -61,7 +61,7 @@ test('a Redis that is killed is logged once, costs nothing while it is away, and
   await server.restart()
   await used()
   expect(await redis.get(name, 100)).toBe('here')
-  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
+  expect(goings(told)).toEqual(['gone', 'Redis can be used again'])
 })
 
 test('a Redis that hangs costs one timeout, and nothing after it', async () => {
@@ -79,7 +79,7 @@ test('a Redis that hangs costs one timeout, and nothing after it', async () => {
   ).toBeLessThan(SOON)
   server.thaw()
   await used()
-  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
+  expect(goings(told)).toEqual(['gone', 'Redis can be used again'])
 })
 
 test('a Redis that hangs while it is in use costs each call one timeout at most', async () => {
@@ -162,7 +162,7 @@ test('a demoted primary is left, and the new one is used as soon as the address 
   expect(await works()).toBe(false)
   link.leadTo(promoted.url)
   await used()
-  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
+  expect(goings(told)).toEqual(['gone', 'Redis can be used again'])
 })
 
 test('it receives published messages, also after an outage', async () => {
@@ -197,7 +197,7 @@ test('a new password is used once the file of the URL has it', async () => {
   expect(await works()).toBe(false)
   inFile = at('second')
   await used()
-  expect(goings(told)).toEqual(['gone', 'Redis is used again'])
+  expect(goings(told)).toEqual(['gone', 'Redis can be used again'])
 })
 
 test('a server that is not Redis is never used, and does no harm', async () => {

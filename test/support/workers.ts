@@ -5,7 +5,7 @@ import { logLines, type Running, until } from './process.ts'
 
 /** The pid in each slot, by the latest log line. */
 export const pidOf = (assay: Running, worker: number): number =>
-  logLines(assay).findLast(line => line.msg === 'a worker listens' && line.worker === worker)?.pid
+  logLines(assay).findLast(line => line.msg === 'a worker is listening' && line.worker === worker)?.pid
 
 export function isAlive(pid: number): boolean {
   try {

@@ -49,10 +49,10 @@ export const adminAudit = new Hono<OperatorEnv>()
     return respond(c, body, 200, { 'Content-Type': 'application/x-ndjson', ...NO_STORE })
   })
 
-const WAIT_WITHOUT_AFTER = 'wait: send it with after, because only the order of events has an end to wait at'
+const WAIT_WITHOUT_AFTER = 'wait: works only together with after; send both'
 
 async function orderPage(c: OperatorContext, query: OrderPageQuery, after: string) {
-  if (query.cursor !== undefined) throw new ApiError('invalid_request', 'after or cursor, not both')
+  if (query.cursor !== undefined) throw new ApiError('invalid_request', 'send after or cursor, not both')
   const limit = pageSize(query.limit, MAX_PAGE_ROWS)
   const asked = { ...filterOf(query), after: after === 'latest' ? undefined : orderCursor(after), limit }
   const page = await (query.wait === undefined
@@ -99,7 +99,10 @@ async function* exportLines(c: AppContext, first: OrderedEvent[], rest: AsyncGen
     yield utf8.encode(lines(first))
     for await (const page of rest) yield utf8.encode(lines(page))
   } catch (err) {
-    c.get('services').log.warn({ requestId: c.get('requestId'), err }, 'an export of the audit broke off')
+    c.get('services').log.warn(
+      { requestId: c.get('requestId'), err },
+      'an audit export failed before its end',
+    )
     // In HTTP/1.0 the end of the connection is the end of the body: only a reset shows that the body is incomplete.
     c.env.incoming?.socket.resetAndDestroy()
   } finally {
@@ -115,7 +118,7 @@ const filterOf = (query: FilterQuery) => ({ ...spanOf(query), ...searchOf(query)
 /** Other actors can't be searched among all customers: their events are found under their customer. */
 function searchOf({ customer, operator }: FilterQuery) {
   if (customer !== undefined && operator !== undefined)
-    throw new ApiError('invalid_request', 'customer or operator, not both')
+    throw new ApiError('invalid_request', 'send customer or operator, not both')
   if (customer !== undefined && !/^[a-z2-7]{16}$/.test(customer))
     throw new ApiError('invalid_request', "customer: a customer's id, 16 letters and digits")
   return { customerId: customer, actor: operator === undefined ? undefined : `operator:${operator}` }

@@ -7,7 +7,7 @@ import { noQuery, present } from '../../http/params.ts'
 import { json, noContent } from '../../http/respond.ts'
 import type { ClockState } from '../../revocation/clock-watch.ts'
 
-const INSTANT = 'held_until, exactly as GET /admin/clock answered it'
+const INSTANT = 'must be held_until exactly as GET /admin/clock returned it'
 
 /** It names the hold that the operator looked at: a later jump needs another confirmation. */
 const confirmRequest = z.strictObject({

@@ -122,7 +122,7 @@ async function list(c: AppContext, query: ListQuery) {
 async function listMatching(c: Context<OperatorEnv>, query: ListQuery) {
   const { size, position } = newestFirst(query)
   if (query.weak_hashes !== undefined && query.weak_hashes !== 'true')
-    throw new ApiError('invalid_request', 'weak_hashes: true, or leave it out')
+    throw new ApiError('invalid_request', 'weak_hashes: send true, or omit it')
   const criteria = {
     keysOlderThan: secondsParam('keys_older_than', query.keys_older_than),
     weakHashes: query.weak_hashes === 'true',
@@ -142,7 +142,7 @@ async function search(c: AppContext, by: 'email' | 'name', query: ListQuery) {
   const size = pageSize(query.limit)
   const prefix = query[by]!.trim()
   if (prefix === '')
-    throw new ApiError('invalid_request', `${by}: is blank; give its beginning or leave it out`)
+    throw new ApiError('invalid_request', `${by}: is blank; send the first characters or omit it`)
   const after = decodeTextCursor(query.cursor)
   const position = { afterText: after?.text, afterId: after?.id, limit: size + 1 }
   return textPageOf(await searchCustomers(c.get('services'), by, { prefix, ...position }), size)
@@ -164,7 +164,10 @@ export function conditionalChange(c: AppContext): Change {
   if (header === undefined || header === '*') return { customerId, revision: undefined }
   const [, revision] = ENTITY_TAG.exec(header) ?? []
   if (revision === undefined)
-    throw new ApiError('invalid_request', 'If-Match: one ETag as it was answered, with its quotes, or *')
+    throw new ApiError(
+      'invalid_request',
+      'If-Match: one ETag exactly as it was returned, with its quotes, or *',
+    )
   return { customerId, revision: Number(revision) }
 }
 

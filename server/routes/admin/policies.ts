@@ -32,7 +32,7 @@ const policyScope = z
   .regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash')
   .refine(
     scope => !RESERVED_SCOPE.test(scope),
-    'a scope of your own: neither * nor one that begins with assay:',
+    "must be a scope of your own: not *, and not one that begins with 'assay:'",
   )
 
 const policyRequest = z.strictObject({

@@ -11,7 +11,7 @@ const revokeRequest = z.union(
     z.strictObject({ token: z.string().min(1), session: z.boolean().default(false) }),
     z.strictObject({ everyone: z.literal(true) }),
   ],
-  'token, with session or without; or everyone: true, alone, for every token of every customer',
+  'send token and optionally session, or only everyone: true to revoke every token of every customer',
 )
 
 /** Revokes one token of any customer, or every token of everyone. A token that isn't valid is no error. */

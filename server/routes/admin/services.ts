@@ -23,7 +23,7 @@ const allowedScope = z
   .string()
   .regex(SCOPE_TOKEN, 'a scope: visible ASCII without space, quote or backslash')
   .max(128)
-  .refine(scope => scope !== ANY, 'to allow any scope, leave scopes out')
+  .refine(scope => scope !== ANY, 'to allow any scope, omit scopes')
 
 const NAME = 'a letter, then up to 39 of a-z 0-9 -, for example shop-api'
 const RIGHT = `one or more of ${RIGHTS.join(', ')}`
@@ -39,7 +39,7 @@ const isConsistent = ({ may, customers }: z.output<typeof permissions>) =>
   customers === undefined || !may.includes('create')
 
 const INCONSISTENT =
-  'a service that is limited to some customers can not create others; leave out customers, or the right create'
+  "a service that is limited to some customers can't create others; omit customers, or the right create"
 
 const createRequest = permissions
   .extend({ name: z.string('is missing').regex(/^[a-z][a-z0-9-]{0,39}$/, NAME) })
@@ -61,7 +61,7 @@ const rotateRequest = z
   })
   .refine(
     ({ overlap, end }) => overlap === undefined || end !== 'current',
-    'an overlap is for the current credential, and end: current ends that; leave one of them out',
+    'overlap keeps the current credential valid, but end: current ends it; send only one of them',
   )
 
 /** Services created by operators, without those of the setting SERVICES. */
@@ -97,7 +97,7 @@ export const services = new Hono<OperatorEnv>()
   })
   .delete('/:id', async c => {
     const seq = await actAndWait(c, (services, context) => deleteService(services, idParam(c), context))
-    if (seq === undefined) throw new ApiError('not_found', 'no such service')
+    if (seq === undefined) throw new ApiError('not_found', 'no such service; check the id')
     return noContent(c)
   })
 
