@@ -78,5 +78,5 @@ const countLosses = (rotate: (body: object) => Promise<Json>) =>
 
 const describeLosses = ({ sessions, tokens, partial }: Json) =>
   partial
-    ? `at least ${sessions} sessions, and more access tokens than were counted`
+    ? `at least ${sessions} sessions and an unknown number of access tokens`
     : `${sessions} sessions and at most ${tokens} access tokens`
