@@ -47,7 +47,7 @@ beforeAll(async () => {
       () => true,
       () => backend.exitCode !== null,
     )
-  await until('the backend listens', listens, 30_000)
+  await until('the backend listens', listens)
   expect(backend.exitCode).toBeNull()
 })
 afterAll(async () => {

@@ -143,7 +143,7 @@ test('a server that fails for a while is asked again for the same, and that is t
     reply(200, page(2, 3)),
   ])
   const follower = startFollower('--json --after 0', more)
-  await until('all is printed', () => lines(follower.stdout()).length === 3, 20_000)
+  await until('all is printed', () => lines(follower.stdout()).length === 3)
   expect(lines(follower.stdout()).map(({ id }) => id)).toEqual(['1', '2', '3'])
   expect(follower.stderr().split('\n')).toEqual([
     'assay: temporarily unavailable; try again (request r1); retrying',
@@ -224,13 +224,13 @@ test('the webhook sender of docs/observing.md sends every event, again after a f
   }
   const first = send()
   const one = await create()
-  await until('the event is received', () => received.includes(one), 20_000)
+  await until('the event is received', () => received.includes(one))
   await until('a cursor is stored', () => existsSync(join(root, 'cursor')))
   first.kill('SIGKILL')
   await once(first, 'close')
   const [two, three] = [await create(), await create()]
   send()
-  await until('the events are received', () => received.includes(three), 20_000)
+  await until('the events are received', () => received.includes(three))
   expect(received.slice(received.indexOf(one))).toEqual([one, two, three])
   expect(repeated).not.toContain(received[0])
 })

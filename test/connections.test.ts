@@ -95,7 +95,7 @@ describe('a client', () => {
       setTimeout(() => socket.resume(), WRITE_TIMEOUT / 50)
     })
     socket.resume()
-    await until('it has all', () => taken > LONG, 30_000)
+    await until('it has all', () => taken > LONG)
     expect(isClosed(socket)).toBe(false)
   })
 
@@ -176,7 +176,7 @@ describe('unread answers', () => {
     })
     socket.resume()
     for (let answers = 1; answers <= 4; answers++) {
-      await until('it is taken', () => taken > answers * LONG, 30_000)
+      await until('it is taken', () => taken > answers * LONG)
       socket.write('GET /long HTTP/1.1\r\nHost: a\r\n\r\n')
     }
     expect(isClosed(socket)).toBe(false)

@@ -1,14 +1,12 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeEach, expect, test } from 'vitest'
 import { killAll } from './support/npm.ts'
 import { expectDrain, startByNpm } from './support/npm-start.ts'
 import { copyInstallation } from './support/templates.ts'
 
 /** How the scripts of package.json end when npm gets a signal, on the embedded database. */
-
-vi.setConfig({ testTimeout: 120_000 })
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 let DATA_DIR: string
@@ -60,7 +58,7 @@ test('a second signal to npm start ends the server at once, with its exit code',
   const server = await startByNpm(['start'], { DATA_DIR })
   const began = performance.now()
   server.kill('SIGTERM')
-  await vi.waitFor(() => expect(server.output()).toContain('"msg":"draining"'), 2_000)
+  await expect.poll(server.output).toContain('"msg":"draining"')
   server.kill('SIGINT')
   expect(await server.exited).toBe(1)
   expect(performance.now() - began).toBeLessThan(2_500)

@@ -20,7 +20,7 @@ beforeAll(async () => {
     running[name] = await startAssay({ DATA_DIR: copyInstallation(join(root, name)) })
     await signUp(running[name])
   }
-}, 120_000)
+})
 afterAll(async () => {
   await stopAll()
   rmSync(root, { recursive: true })

@@ -3,15 +3,13 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, afterEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { runAssay, startAssay, stopAll, until } from './support/process.ts'
 import { moments, PROMPT_MS, signalAt } from './support/start-signals.ts'
 import { beginStart, canUnshare, killStarts } from './support/starting.ts'
 import { copyInstallation } from './support/templates.ts'
 
 /** Signals before the server listens, on the embedded database and on databases that don't answer. */
-
-vi.setConfig({ testTimeout: 300_000 })
 
 const root = mkdtempSync(join(tmpdir(), 'assay-'))
 const servers: Server[] = []
@@ -64,7 +62,7 @@ const postgres = (port: number) => ({
 test.each(['SIGTERM', 'SIGINT'] as const)('a first start that %s ends can be repeated', async name => {
   const DATA_DIR = join(root, `first-${name}`)
   const start = beginStart({ settings: { DATA_DIR }, command: ['server/main.ts'] })
-  await until('the folder is locked', () => existsSync(join(DATA_DIR, 'assay.lock')), 30_000)
+  await until('the folder is locked', () => existsSync(join(DATA_DIR, 'assay.lock')))
   start.signal(name)
   expect(await start.exited).toBe(name === 'SIGTERM' ? 143 : 130)
   expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(false)

@@ -59,7 +59,7 @@ async function showStart(settings: Record<string, string>) {
   typed.stdout.on('data', chunk => {
     shown += chunk
   })
-  await until('it listens', () => shown.includes('"msg":"listening"'), 60_000)
+  await until('it listens', () => shown.includes('"msg":"listening"'))
   // The banner is the last thing that a start writes.
   await setTimeout(500)
   const stop = async () => {

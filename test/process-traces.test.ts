@@ -17,7 +17,7 @@ beforeAll(async () => {
   const asked = { email: 'one@example.com', password: 'correct horse battery' }
   account = (await (await post(assay, '/api/auth/signup', asked, {})).json()) as typeof account
   await assay.stop('SIGINT')
-}, 60_000)
+})
 afterEach(stopAll)
 afterAll(() => rmSync(root, { recursive: true }))
 

@@ -42,7 +42,7 @@ export class Member {
   static async start(number: number, options: MemberOptions): Promise<Member> {
     const member = new Member(number, options, await freePort(), await freePort())
     // The first member creates the cluster; the others copy it.
-    await until(`${member.name} runs`, () => member.isRunning(), 60_000)
+    await until(`${member.name} runs`, () => member.isRunning())
     return member
   }
 

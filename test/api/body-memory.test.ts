@@ -41,7 +41,7 @@ const newApiKey = async ({ accessToken }: Customer): Promise<string> =>
   (await assay.postJson('/api/keys', {}, bearer(accessToken))).json.api_key
 
 const held = () => assay.bodyMemory.bytes
-const expectHeld = (bytes: number) => expect.poll(held, { interval: 5, timeout: 5_000 }).toBe(bytes)
+const expectHeld = (bytes: number) => expect.poll(held, { interval: 5 }).toBe(bytes)
 
 interface Sending {
   path?: string
@@ -162,7 +162,7 @@ test('one credential may have 2 MiB of bodies in progress, from any number of ad
   const slow = await Promise.all(
     Array.from({ length: 64 }, (_, each) => withhold(byKey(0, { ...issue, from: from(each) }))),
   )
-  await expect.poll(held, { interval: 5, timeout: 5_000 }).toBeGreaterThan(2 * MIB - 100)
+  await expect.poll(held, { interval: 5 }).toBeGreaterThan(2 * MIB - 100)
   const refused = await sendMost(byKey(0, { ...issue, from: from(201) }))
   expectTooMany(refused, /too many bytes of your requests/)
   expect((await send(byKey(1, { ...issue, from: from(201) }))).status).toBe(200)
@@ -201,7 +201,7 @@ test('a body in one-byte chunks takes no more memory than a whole one', async ()
   wire.write(lines('POST /introspect/batch', headers))
   const body = batch(20_000)
   for (const byte of body.slice(0, -1)) wire.write(`1\r\n${byte}\r\n`)
-  await expect.poll(held, { interval: 5, timeout: 5_000 }).toBeGreaterThanOrEqual(20_000 - 1)
+  await expect.poll(held, { interval: 5 }).toBeGreaterThanOrEqual(20_000 - 1)
   expect(held()).toBeLessThanOrEqual(2 * 20_000)
   wire.write('1\r\n}\r\n0\r\n\r\n')
   expect(parseAnswer(await wire.rest()).body).toBe('{"tokens":[{"active":false}]}')

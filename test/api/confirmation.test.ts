@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { changeCustomer, countsOf, type StoppedClock, stopClock, storedSession } from '../support/sessions.ts'
 import {
   basic,
@@ -70,7 +70,7 @@ test("an account's access token seen at its own endpoints shows that it has the 
 test('a confirmation is written within about a second', async () => {
   const { session_id, refresh_token } = await customer.session()
   await assay.verify((await next(refresh_token)).access_token)
-  await vi.waitFor(async () => expect(await isConfirmed(session_id)).toBe(true), { timeout: 10_000 })
+  await expect.poll(() => isConfirmed(session_id)).toBe(true)
 })
 
 test('a token of the first generation confirms nothing: a lost first refresh can be retried', async () => {

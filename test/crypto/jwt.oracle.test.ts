@@ -158,7 +158,7 @@ test.each(['HS256', 'HS384', 'HS512'] as const)(
   },
 )
 
-test(`of ${MUTATED} tokens mutated without the key we accept none`, { timeout: 120_000 }, async () => {
+test(`of ${MUTATED} tokens mutated without the key we accept none`, async () => {
   const { both, onlyWe, classes } = await compare(mutations(token, 1, MUTATED))
   expect(onlyWe).toEqual([])
   // A different string for the same token would be a second identity of it (H09).

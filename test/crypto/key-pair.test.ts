@@ -78,7 +78,7 @@ test('the keys of the ten thousand most recently used pairs stay imported; other
   expect(await oldest!.verifies(token)).toBe(true)
   expect([oldest!.isImported, others[0]!.isImported]).toEqual([true, false])
   for (const one of others) one.release()
-}, 60_000)
+})
 
 test('a pair whose record is no longer in use drops its keys', async () => {
   const own = pair()

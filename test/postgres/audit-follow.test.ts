@@ -101,7 +101,7 @@ test('a follower loses nothing, and repeats at most its last event, while it and
   isMaking = false
   await making
   const last = () => lines(followers.at(-1)!).at(-1)?.actor
-  await until('the last event is printed', () => last() === `planted:${made}`, 60_000)
+  await until('the last event is printed', () => last() === `planted:${made}`)
   expect(await followers.at(-1)!.stop('SIGINT')).toBe(130)
 
   const printed = followers.map(lines).filter(each => each.length > 0)
@@ -112,7 +112,7 @@ test('a follower loses nothing, and repeats at most its last event, while it and
   expect(made).toBeGreaterThan(200)
   expect(kept.map(({ actor }) => actor)).toEqual(Array.from({ length: made }, (_, n) => `planted:${n + 1}`))
   expect(readIfThere(cursorFile)).toBe(`${kept.at(-1)!.cursor}\n`)
-}, 180_000)
+})
 
 function readIfThere(file: string): string {
   try {

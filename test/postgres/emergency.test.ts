@@ -8,7 +8,7 @@ import { until } from '../support/process.ts'
 let stage: Stage
 beforeAll(async () => {
   stage = await makeStage({ serverUrl: inject('databaseUrl'), replicas: 3 })
-}, 120_000)
+})
 afterAll(() => stage.stop())
 
 const REPLICAS = [0, 1, 2]

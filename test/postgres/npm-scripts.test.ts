@@ -1,5 +1,5 @@
 import type postgres from 'postgres'
-import { afterAll, afterEach, beforeAll, expect, inject, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest'
 import { control, createEmptyDatabase, direct } from '../support/database.ts'
 import { killAll, npm } from '../support/npm.ts'
 import { expectDrain, startByNpm } from '../support/npm-start.ts'
@@ -7,8 +7,6 @@ import { until } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
 
 /** How the scripts of package.json end when npm gets a signal, on Postgres. */
-
-vi.setConfig({ testTimeout: 120_000 })
 
 /** Advisory lock of a migration (db/migrate.ts). */
 const LOCK = 0x61_73_73_61_79
@@ -62,7 +60,7 @@ test.each([
   await holder`select pg_advisory_lock(${LOCK})`
   const own = { DATABASE_URL: migrateUrl, npm_config_script_shell: shell }
   const migration = npm(['run', 'migrate'], own)
-  await until('it waits', async () => (await migrationsThatWait(holder)) === 1, 60_000)
+  await until('it waits', async () => (await migrationsThatWait(holder)) === 1)
   migration.kill(signal)
   expect(await migration.exited).toBe(signal === 'SIGTERM' ? 143 : 130)
   await until('its backend has ended', async () => (await migrationsThatWait(holder)) === 0, 5_000)

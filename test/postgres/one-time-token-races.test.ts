@@ -63,9 +63,7 @@ async function hold(run: Run) {
 
 const waiting = (statements: number) =>
   expect
-    .poll(async () => (await world.admin.query('select from pg_locks where not granted')).length, {
-      timeout: 10_000,
-    })
+    .poll(async () => (await world.admin.query('select from pg_locks where not granted')).length)
     .toBeGreaterThanOrEqual(statements)
 
 test('of two servers that consume one token at the same moment exactly one does', async () => {

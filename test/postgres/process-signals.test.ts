@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type postgres from 'postgres'
-import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest'
 import { control, createEmptyDatabase, direct } from '../support/database.ts'
 import { runAssay, until } from '../support/process.ts'
 import { moments, PROMPT_MS, signalAt } from '../support/start-signals.ts'
@@ -12,8 +12,6 @@ import { beginStart, canUnshare, killStarts, type StartOptions } from '../suppor
 import { copyDatabase } from '../support/templates.ts'
 
 /** Signals before the server listens, on Postgres. */
-
-vi.setConfig({ testTimeout: 300_000 })
 
 /** Advisory lock of a migration (db/migrate.ts). */
 const LOCK = 0x61_73_73_61_79
@@ -60,7 +58,7 @@ async function expectPromptEnd(options: StartOptions, isWaiting: () => Promise<b
     questions = 0
     const start = beginStart(options)
     await start.hasHandlers()
-    await until('it waits', isWaiting, 60_000)
+    await until('it waits', isWaiting)
     const began = performance.now()
     start.signal(name)
     expect(await start.exited).toBe(code)

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { control } from '../support/database.ts'
 import { storedSession } from '../support/sessions.ts'
 import { type Answer, makeWorld, type Replica, type World } from '../support/world.ts'
@@ -91,7 +91,7 @@ test('a confirmation whose row is locked waits for it, and delays no other one',
   const { letGo } = await lock(`assay.sessions where id = '${stuck!.session_id}'`)
   for (const { access_token } of [mine, other]) await assay.verify(access_token)
   const written = assay.sessions.flush()
-  await vi.waitFor(async () => expect((await storedSession(world, other.session_id)).confirmed).toBe(true))
+  await expect.poll(() => storedSession(world, other.session_id)).toMatchObject({ confirmed: true })
   letGo()
   await written
   expect((await storedSession(world, stuck!.session_id)).confirmed).toBe(true)

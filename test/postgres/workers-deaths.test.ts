@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises'
 import postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { direct } from '../support/database.ts'
 import { logLines, type Running, startAssay, stopAll, until } from '../support/process.ts'
 import { openRaw } from '../support/raw.ts'
@@ -8,8 +8,6 @@ import { copyDatabase } from '../support/templates.ts'
 import { connect, connectTo, isAlive, pidOf, replaceWorker } from '../support/workers.ts'
 
 /** Several processes on one port: how they crash, and how they stop. */
-
-vi.setConfig({ testTimeout: 120_000 })
 
 let database: Awaited<ReturnType<typeof copyDatabase>>
 
@@ -35,7 +33,7 @@ afterAll(async () => {
 const lines = (assay: Running, word: string) => logLines(assay).filter(({ msg }) => msg === word)
 const REPLACED = 'a worker exited; starting another one'
 const workersOf = (assay: Running) => [1, 2].map(worker => pidOf(assay, worker))
-const nobodyIsLeft = (pids: number[]) => until('nobody is left', () => !pids.some(isAlive), 15_000)
+const nobodyIsLeft = (pids: number[]) => until('nobody is left', () => !pids.some(isAlive))
 
 /** Sends requests until it is stopped; returns the statuses, 0 for a broken connection. */
 function load(ask: () => Promise<{ status: number }>) {
@@ -94,7 +92,7 @@ describe('a worker that dies', () => {
   let assay: Running
   beforeAll(async () => {
     assay = await start()
-  }, 90_000)
+  })
 
   test('breaks only its own connections; another takes its place and its number', async () => {
     const [one, two] = [await connectTo(assay, 1), await connectTo(assay, 2)]
@@ -104,7 +102,7 @@ describe('a worker that dies', () => {
     await expect(one.ask('/healthz')).rejects.toThrow()
     await until('its loss is told', () => lines(assay, REPLACED).length === 1)
     const anew = load(() => askAnew(assay, '/healthz'))
-    await until('another is there', () => pidOf(assay, 1) !== first, 60_000)
+    await until('another is there', () => pidOf(assay, 1) !== first)
     const statuses = [...(await others.stop()), ...(await anew.stop())]
     expect(statuses.length).toBeGreaterThan(100)
     expect(new Set(statuses)).toEqual(new Set([200]))
@@ -135,12 +133,12 @@ describe('a worker that dies', () => {
       process.kill(before[0]!, 'SIGKILL')
       const held = () =>
         sql`select from pg_locks where not granted and relation = 'assay.master_keys'::regclass`
-      await until('another is on its way', async () => (await held()).length === 1, 60_000)
+      await until('another is on its way', async () => (await held()).length === 1)
       process.kill(before[1]!, 'SIGKILL')
       await until('nobody listens', async () => !(await accepts(assay)))
     })
     await sql.end()
-    await until('both are back', () => workersOf(assay).every(pid => !before.includes(pid)), 90_000)
+    await until('both are back', () => workersOf(assay).every(pid => !before.includes(pid)))
     expect(losses() - earlier).toBeGreaterThanOrEqual(2)
     expect((await askAnew(assay, '/healthz')).status).toBe(200)
   })
@@ -148,7 +146,7 @@ describe('a worker that dies', () => {
   test('together with all others does not lose the port', async () => {
     const before = workersOf(assay)
     for (const pid of before) process.kill(pid, 'SIGKILL')
-    await until('both are back', () => workersOf(assay).every(pid => !before.includes(pid)), 60_000)
+    await until('both are back', () => workersOf(assay).every(pid => !before.includes(pid)))
     expect((await askAnew(assay, '/healthz')).status).toBe(200)
   })
 
@@ -180,7 +178,7 @@ describe('SIGTERM', () => {
           ),
         )
     })
-    const balancer = until('not ready', async () => (await askAnew(assay, '/readyz')).status === 503, 20_000)
+    const balancer = until('not ready', async () => (await askAnew(assay, '/readyz')).status === 503)
     await until('it is under load', () => statuses.length > 20)
     const began = performance.now()
     const exited = assay.stop('SIGTERM')

@@ -2,14 +2,12 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, expect, test } from 'vitest'
 import { logLines, runAssay, startAssay, stopAll } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
 import { pidOf } from '../support/workers.ts'
 
 /** Several processes that can't start: one message with the fix, and one exit code. */
-
-vi.setConfig({ testTimeout: 90_000 })
 
 let database: Awaited<ReturnType<typeof copyDatabase>>
 

@@ -1,13 +1,11 @@
 import postgres from 'postgres'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { direct } from '../support/database.ts'
 import { logLines, type Running, startAssay, stopAll, until } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
 import { type Connection, connect, connectTo, pidOf, replaceWorker } from '../support/workers.ts'
 
 /** Several processes on one port look like one server to clients. */
-
-vi.setConfig({ testTimeout: 60_000 })
 
 const WORKERS = 2
 /** Milliseconds. */
@@ -38,7 +36,7 @@ beforeAll(async () => {
   two = await connectTo(assay, 2)
   const account = { email: 'one@example.com', password: 'a long password' }
   apiKey = (await one.ask('/api/auth/signup', { body: account })).json.api_key
-}, 90_000)
+})
 afterAll(async () => {
   await stopAll()
   await sql.end()
@@ -118,7 +116,7 @@ describe('a revocation by one worker', () => {
     const began = performance.now()
     expect((await revoke(one, token, 'all')).status).toBe(200)
     expect(performance.now() - began).toBeLessThan(N + 1_000)
-    await until('another is there', async () => (await metric('assay_workers')) === WORKERS, 30_000)
+    await until('another is there', async () => (await metric('assay_workers')) === WORKERS)
     two.close()
     two = await connectTo(assay, 2)
     expect(await verify(two, token)).toBe(401)

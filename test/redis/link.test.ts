@@ -23,7 +23,7 @@ function openRedisLink(url: string, reread?: () => Promise<string>) {
       () => true,
       () => false,
     )
-  const used = () => expect.poll(works, { timeout: 10_000, interval: 20 }).toBe(true)
+  const used = () => expect.poll(works, { interval: 20 }).toBe(true)
   return { redis, told, name, works, used }
 }
 
@@ -90,7 +90,7 @@ test('a Redis that hangs while it is in use costs each call one timeout at most'
   const asked: Promise<number>[] = []
   const asking = setInterval(() => asked.push(timed(works)), DEADLINE / 20)
   onTestFinished(() => clearInterval(asking))
-  await expect.poll(() => goings(told), { timeout: 5_000 }).toEqual(['gone'])
+  await expect.poll(() => goings(told)).toEqual(['gone'])
   clearInterval(asking)
   expect(Math.max(...(await Promise.all(asked)))).toBeLessThan(SOON)
 })
@@ -105,7 +105,7 @@ test('a connection that drops everything is closed, and works again after reconn
   await expect.poll(() => messages).toBe(1)
   link.set({ swallow: true })
   // Without any call: the connection itself detects the fault.
-  await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
+  await expect.poll(() => goings(told)).toEqual(['gone'])
   await link.fair()
   await used()
   await expect.poll(() => messages).toBe(2)
@@ -116,7 +116,7 @@ test('a slow Redis is not used', async () => {
   onTestFinished(() => link.close())
   link.set({ delay: DEADLINE })
   const { told, works } = openRedisLink(link.url)
-  await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
+  await expect.poll(() => goings(told)).toEqual(['gone'])
   expect(await timed(() => Promise.all(Array.from({ length: 100 }, works)))).toBeLessThan(SOON)
   expect(link.counts.accepted).toBeGreaterThan(0)
 })
@@ -157,7 +157,7 @@ test('a demoted primary is left, and the new one is used as soon as the address 
   onTestFinished(() => client.destroy())
   await client.sendCommand(['REPLICAOF', '127.0.0.1', new URL(promoted.url).port])
   // Without any call: the connection itself checks the role.
-  await expect.poll(() => goings(told), { timeout: 10_000 }).toEqual(['gone'])
+  await expect.poll(() => goings(told)).toEqual(['gone'])
   expect(told[0]).toContain('Redis: READONLY')
   expect(await works()).toBe(false)
   link.leadTo(promoted.url)
@@ -227,5 +227,5 @@ test.each([
   expect(outcomes).toContain('RedisFailure')
   answer = '$4\r\nwell\r\n'
   const get = () => redis.get('a', 10).catch(() => 'failed')
-  await expect.poll(get, { timeout: 10_000, interval: 20 }).toBe('well')
+  await expect.poll(get, { interval: 20 }).toBe('well')
 })

@@ -159,7 +159,7 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     token = (await signUp(assay)).account
     routes = await routesOf(assay)
     await fill(assay)
-  }, 120_000)
+  })
   afterAll(stopAll)
 
   const lives = async () => {

@@ -12,7 +12,7 @@ export interface ServerByNpm extends Script {
 export async function startByNpm(words: string[], settings: Record<string, string>): Promise<ServerByNpm> {
   const port = await freePort()
   const script = npm(words, { PORT: String(port), ...settings })
-  await until('it listens', () => script.output().includes('"msg":"listening"'), 90_000)
+  await until('it listens', () => script.output().includes('"msg":"listening"'))
   return { ...script, port }
 }
 

@@ -43,7 +43,7 @@ export async function startProgram(file: string, env: Record<string, string>): P
       () => true,
       () => child.exitCode !== null,
     )
-  await until(`${file} listens`, answers, 30_000)
+  await until(`${file} listens`, answers)
   expect(child.exitCode, `${file} has ended`).toBeNull()
   return { url, child }
 }

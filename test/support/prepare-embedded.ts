@@ -10,7 +10,6 @@ import { adminTokenFile, masterKeysFile, openDataDir } from '../../server/embedd
  * several times the processor time of opening a copy, most of it in PGlite's initdb.
  */
 export default async function setup(project: TestProject) {
-  if (project.vitest.projects.every(({ name }) => name === 'postgres')) return
   const root = mkdtempSync(join(tmpdir(), 'assay-embedded-'))
   const template = join(root, 'template')
   const folder = openDataDir(template)

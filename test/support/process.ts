@@ -158,7 +158,7 @@ export function logLines(running: { stdout(): string }): any[] {
 }
 
 /** Polls a condition until it holds; throws when the deadline (ms) has passed. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>, deadline = 10_000) {
+export async function until(what: string, holds: () => boolean | Promise<boolean>, deadline = 60_000) {
   const end = performance.now() + deadline
   while (!(await holds())) {
     if (performance.now() > end) throw new Error(`not within ${deadline} ms: ${what}`)

@@ -61,7 +61,7 @@ export function beginStart({ settings, command, asInit = false, resolvConf }: St
   return {
     stdout: () => text.stdout,
     stderr: () => text.stderr,
-    hasHandlers: () => until('it has handlers', () => catchesBoth(target()), 20_000),
+    hasHandlers: () => until('it has handlers', () => catchesBoth(target())),
     signal: name => signalTo(target()!, name),
     exited: once(child, 'close').then(([code, signal]) => code ?? signal),
     isLeft: () => signalTo(-group, 0),

@@ -20,7 +20,7 @@ export function isAlive(pid: number): boolean {
 export async function replaceWorker(assay: Running, worker: number) {
   const pid = pidOf(assay, worker)
   process.kill(pid, 'SIGKILL')
-  await until(`worker ${worker} is replaced`, () => pidOf(assay, worker) !== pid, 30_000)
+  await until(`worker ${worker} is replaced`, () => pidOf(assay, worker) !== pid)
 }
 
 export interface Answer {
