@@ -21,14 +21,20 @@ const onPostgres = [
 ]
 
 /** These measure how soon something happens, so they run one at a time, after the others. */
-const TIMED = [
-  'test/postgres/faults.test.ts',
-  'test/postgres/faults-server.test.ts',
-  'test/postgres/outage.test.ts',
-  'test/postgres/poll-proof.test.ts',
-  'test/postgres/pool.test.ts',
-  ...(redisUrl ? ['test/redis/faults.test.ts'] : []),
-]
+const TIMED = {
+  unit: ['test/process-drain.test.ts', 'test/process-sockets.test.ts'],
+  embedded: ['test/api/flood.test.ts', 'test/api/lease.test.ts'],
+  postgres: [
+    'test/api/flood.test.ts',
+    'test/api/lease.test.ts',
+    'test/postgres/faults.test.ts',
+    'test/postgres/faults-server.test.ts',
+    'test/postgres/outage.test.ts',
+    'test/postgres/poll-proof.test.ts',
+    'test/postgres/pool.test.ts',
+    ...(redisUrl ? ['test/redis/faults.test.ts'] : []),
+  ],
+}
 
 /** Where random trials begin. Another repeats or widens a run. */
 const seed = Number(process.env.HAZARDS_SEED ?? 32)
@@ -51,6 +57,10 @@ export default defineConfig(({ mode }) => {
       expect: { poll: { timeout: 60_000 } },
     },
   })
+  const projects = (name: keyof typeof TIMED, include: string[], databaseUrl = '') => [
+    project(name, include, databaseUrl, { exclude: TIMED[name] }),
+    project(`${name}-timed`, TIMED[name], databaseUrl, { maxWorkers: 1, sequence: { groupOrder: 1 } }),
+  ]
   if (longRun) process.stderr.write(`the long run of the hazards, seed ${seed} (HAZARDS_SEED sets another)\n`)
   return {
     test: {
@@ -60,14 +70,9 @@ export default defineConfig(({ mode }) => {
       sequence: { sequencer: LongestFirst },
       globalSetup: './test/support/prepare-embedded.ts',
       projects: [
-        project('unit', ['test/*.test.ts', 'test/crypto/*.test.ts']),
-        ...(longRun && postgresUrl ? [] : [project('embedded', ['test/api/*.test.ts'])]),
-        ...(postgresUrl
-          ? [
-              project('postgres', onPostgres, postgresUrl, { exclude: TIMED }),
-              project('timed', TIMED, postgresUrl, { maxWorkers: 1, sequence: { groupOrder: 1 } }),
-            ]
-          : []),
+        ...projects('unit', ['test/*.test.ts', 'test/crypto/*.test.ts']),
+        ...(longRun && postgresUrl ? [] : projects('embedded', ['test/api/*.test.ts'])),
+        ...(postgresUrl ? projects('postgres', onPostgres, postgresUrl) : []),
       ],
       reporters: process.env.CI && !longRun ? ['default', './test/support/no-skips.ts'] : ['default'],
     },

@@ -12,7 +12,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
   process.on(signal, () => (vitest === undefined ? process.exit(1) : vitest.kill(signal)))
 const pgbouncer = await startPgbouncer(direct)
 const env = { ...process.env, TEST_POOLER: new URL(pgbouncer.through(direct)).host }
-const suite = ['run', '--project', 'postgres', '--project', 'timed', ...process.argv.slice(2)]
+const suite = ['run', '--project', 'postgres*', ...process.argv.slice(2)]
 vitest = spawn('vitest', suite, { env, stdio: 'inherit' })
 const [code] = await once(vitest, 'exit')
 await pgbouncer.stop()
