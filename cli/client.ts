@@ -160,14 +160,12 @@ const OTHER_VERSION = new CommandError(
 /** An id as a segment of a path. Any other text is refused, because URL parsers resolve `..` to the path of another resource. */
 export function pathSegment(id: string): string {
   if (/^[a-z2-7]+$/.test(id)) return id
-  if (id.includes('@')) throw new CommandError(EXIT.usage, NOT_AN_ID)
-  throw new CommandError(
-    EXIT.usage,
-    'an id has only lower-case letters and the digits 2 to 7; copy the whole id',
-  )
+  throw new CommandError(EXIT.usage, id.includes('@') ? IS_AN_EMAIL : NOT_AN_ID)
 }
 
-const NOT_AN_ID = 'this command needs the id, not the email; `assay customers show EMAIL` shows the id'
+const NOT_AN_ID =
+  'this command needs the id, which has only lower-case letters and the digits 2 to 7; the list command shows it'
+const IS_AN_EMAIL = 'this command needs the id, not the email; `assay customers show EMAIL` shows the id'
 
 function formatQuery(query: Query = {}): string {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== false)

@@ -392,9 +392,17 @@ test.each([
   'keys delete aaaaaaaaaaaaaaaa ..',
   'sessions end aaaaaaaaaaaaaaaa .',
   'services delete ..',
+  'services rotate ..',
 ])('%s is refused before it is sent, because a URL parser would resolve the dots', async words => {
   const refused = await assay(words, undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
-  expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('an id has only') })
+  expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('needs the id, which has only') })
+})
+
+test('a name where an id is needed is refused with the way to find the id', async () => {
+  expect(await assay('services rotate shop-api')).toMatchObject({
+    code: 64,
+    stderr: expect.stringContaining('the list command shows it'),
+  })
 })
 
 test('an email where an id is needed is refused with the way to find the id', async () => {

@@ -1,9 +1,14 @@
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { blocksOf, type Program, startProgram, writeProgram } from './support/page-blocks.ts'
+import { freePort } from './support/port.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 import { bearer } from './support/world.ts'
@@ -13,6 +18,8 @@ import { bearer } from './support/world.ts'
 /** The rights that the page tells to give. */
 const MAY = ['create', 'issue', 'refresh', 'revoke', 'sessions', 'rotate', 'disable']
 
+const ROOT = join(import.meta.dirname, '..')
+const page = readFileSync(join(ROOT, 'docs/issuing.md'), 'utf8')
 const folder = mkdtempSync(join(tmpdir(), 'assay-issuing-'))
 const blocks = blocksOf('issuing.md')
 const programs: Program[] = []
@@ -34,7 +41,11 @@ afterAll(async () => {
 /** Starts a backend with a service that has these rights. */
 async function startBackend(file: string, name: string, may: string[] = MAY): Promise<Program> {
   const { credential } = await ofOperator('POST', '/admin/services', { name, may })
-  const settings = { ASSAY_URL: assay.url, ASSAY_CREDENTIAL: credential }
+  return startBackendAt(assay.url, file, credential)
+}
+
+async function startBackendAt(url: string, file: string, credential: string): Promise<Program> {
+  const settings = { ASSAY_URL: url, ASSAY_CREDENTIAL: credential }
   const program = await startProgram(join(folder, file), settings)
   programs.push(program)
   return program
@@ -48,6 +59,18 @@ async function ofOperator(method: string, path: string, body: object = {}) {
   })
   const text = await response.text()
   return text === '' ? {} : JSON.parse(text)
+}
+
+/** The shell block of the page that has this text, with its ports and folders replaced. */
+function shellBlock(text: string, replacements: Record<string, string | number>): string {
+  const block = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].find(([, code]) => code!.includes(text))![1]!
+  return Object.entries(replacements).reduce((code, [from, to]) => code.replaceAll(from, String(to)), block)
+}
+
+/** Pastes commands into a shell, and returns what they print. */
+async function paste(commands: string, cwd: string): Promise<string> {
+  const { stdout } = await promisify(execFile)('bash', ['-c', commands], { cwd, timeout: 120_000 })
+  return stdout
 }
 
 /** What a browser or an app does: how it keeps its refresh token is all in which they differ. */
@@ -108,8 +131,9 @@ describe.each([
   })
 
   const logIn = async () => deviceFrom(keep, await call(backend, 'POST', '/session', { body: USER }))
-  const refresh = (device: Device) =>
-    call(backend, 'POST', '/session/refresh', withRefreshToken(keep, device))
+  const refreshAt = (program: Program, device: Device) =>
+    call(program, 'POST', '/session/refresh', withRefreshToken(keep, device))
+  const refresh = (device: Device) => refreshAt(backend, device)
   const orders = (token: string) => call(backend, 'GET', '/orders', { headers: bearer(token) })
   const statusOf = async (device: Device) => (await orders(device.accessToken)).status
 
@@ -162,6 +186,53 @@ describe.each([
     expect([other.status, other.json]).toEqual([409, { error: 'this e-mail address is taken' }])
   })
 
+  test('creates a tenant whatever characters its name has', async () => {
+    const body = { ...USER, tenant: 'Müller & Söhne', email: `mueller@${name}.example` }
+    expect((await call(backend, 'POST', '/tenants', { body })).status).toBe(201)
+    expect((await call(backend, 'POST', '/session', { body })).status).toBe(200)
+  })
+
+  test('does not hand a tenant to whoever signs up again in its name', async () => {
+    const body = { ...USER, user: 'eve', password: 'of eve', email: `owner@${name}.example` }
+    await call(backend, 'POST', '/tenants', { body })
+    expect((await call(backend, 'POST', '/session', { body })).status).toBe(401)
+    await logIn()
+  })
+
+  test('answers 400 to a body that is not JSON', async () => {
+    const headers = { 'Content-Type': 'application/json' }
+    const answer = await fetch(`${backend.url}/session`, { method: 'POST', headers, body: '{' })
+    expect(answer.status).toBe(400)
+  })
+
+  test('answers 429 with Retry-After when a limit of Assay is used up', async () => {
+    const device = await logIn()
+    await ofOperator('PUT', `/admin/customers/${customer}/policy`, { tokens_per_minute: 1 })
+    onTestFinished(() => ofOperator('PUT', `/admin/customers/${customer}/policy`))
+    await refresh(device)
+    const { status, headers } = await refresh(device)
+    expect(status).toBe(429)
+    expect(headers.get('retry-after')).toMatch(/^\d+$/)
+  })
+
+  test('logs a user out who refreshes while the tenant is disabled', async () => {
+    const [here, there] = [await logIn(), await logIn()]
+    await ofOperator('POST', `/admin/customers/${customer}/disable`)
+    expect((await refresh(here)).status).toBe(401)
+    await ofOperator('POST', `/admin/customers/${customer}/enable`)
+    expect((await refresh(there)).status).toBe(200)
+  })
+
+  test('answers 503 when a proxy in front of Assay answers in its place', async () => {
+    const proxy = createServer((_, response) => response.writeHead(502).end('<h1>Bad Gateway</h1>'))
+    onTestFinished(() => void proxy.close())
+    await once(proxy.listen(0, '127.0.0.1'), 'listening')
+    const { port } = proxy.address() as AddressInfo
+    const behind = await startBackendAt(`http://127.0.0.1:${port}`, file, 'any')
+    const answer = await refreshAt(behind, { accessToken: 'any', refreshToken: 'any' })
+    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1'])
+  })
+
   test('answers 403 while the operator has disabled the tenant', async () => {
     const device = await logIn()
     await ofOperator('POST', `/admin/customers/${customer}/disable`)
@@ -188,13 +259,46 @@ describe.each([
       call(backend, 'POST', '/session', { body: USER }),
     ])
     expect(answers.map(({ status }) => status)).toEqual([503, 503, 503])
-    for (const { headers } of answers) expect(headers.get('set-cookie')).toBeNull()
+    for (const { headers } of answers) {
+      expect(headers.get('set-cookie')).toBeNull()
+      expect(headers.get('retry-after')).toBe('1')
+    }
     assay.child.kill('SIGCONT')
     await until('Assay answers again', async () => (await refresh(device)).status === 200)
   })
 })
 
 test('the page tells to give the service those rights', () => {
-  const page = readFileSync(join(import.meta.dirname, '../docs/issuing.md'), 'utf8')
   expect(page).toContain(`services create --name shop-api --may ${MAY.join(',')}`)
 })
+
+test('the commands of the page sign a tenant up, log its user in and refresh', async () => {
+  const { url } = await startBackend('express.js', 'pasted')
+  const output = await paste(shellBlock('APP=', { 'http://localhost:3002': url }), folder)
+  expect(output).toMatch(
+    /^\{"customer":"([a-z2-7]{16})"\}\n\{"ordersOf":\{"customer":"\1","subject":"ann"\}\}\n\{"access_token":/,
+  )
+})
+
+test('the commands of the page rotate the secrets of a tenant at once', async () => {
+  const { credential } = await ofOperator('POST', '/admin/services', { name: 'rotating', may: ['rotate'] })
+  const created = await ofOperator('POST', '/admin/customers', { email: 'rotated@example.com' })
+  const variables = `CUSTOMER=${created.customer.id} ASSAY_CREDENTIAL=${credential}\n`
+  const output = await paste(
+    variables + shellBlock('$CUSTOMER', { 'http://127.0.0.1:3001': assay.url }),
+    folder,
+  )
+  expect(JSON.parse(output)).toHaveProperty('effective_at')
+})
+
+test('the commands of the page start an Assay for tests, with a credential for the backend', async () => {
+  const start = shellBlock('mktemp', {
+    '$(mktemp -d)': copyInstallation(join(folder, 'for-tests')),
+    3100: await freePort(),
+  })
+  const use = `curl -s $ASSAY_URL/admin/customers -H "Authorization: Bearer $ASSAY_CREDENTIAL" \
+    -H 'Content-Type: application/json' -d '{"email":"a@example.com"}'\n`
+  const end = shellBlock('kill', {})
+  const output = await paste(`set -e\n${start}${use}${end}wait $ASSAY`, ROOT)
+  expect(JSON.parse(output)).toMatchObject({ customer: { state: 'active' } })
+}, 120_000)

@@ -77,7 +77,7 @@ export const settings = z.object({
     .optional()
     .meta(secret)
     .describe(
-      '`name:right+right:secret,...`: gateways and backends that serve all customers, each with its rights: `gateway:introspect:SECRET,shop-api:issue+refresh+revoke:SECRET` ([what each right permits](../SECURITY.md#credentials-and-what-they-may-do)).',
+      '`name:right+right:secret,...`: gateways and backends that serve all customers, each with its rights: `gateway:introspect:SECRET,shop-api:issue+refresh+revoke:SECRET` ([what each right permits](../SECURITY.md#credentials-and-what-they-may-do)). They authenticate with Basic: the name is the user, and the secret is the password.',
     ),
   ACCESS_TOKEN_TTL: seconds('1s', '24h', '5m')
     .prefault('5m')

@@ -23,7 +23,10 @@ import { inTurn } from './in-turn.ts'
 import { customerParam } from './params.ts'
 import { routeName } from './route.ts'
 
-const NO_CREDENTIAL = new ApiError('invalid_client', 'send a credential: Authorization: Bearer assay_ak_...')
+const NO_CREDENTIAL = new ApiError(
+  'invalid_client',
+  'send an API key or the credential of a service: Authorization: Bearer assay_..., or Basic with its id',
+)
 const INVALID_CREDENTIAL = new ApiError(
   'invalid_client',
   'this is not a valid API key or service credential; check that it is complete and has not been deleted',
