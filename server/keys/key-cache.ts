@@ -34,7 +34,7 @@ const MAX_CACHED_CUSTOMERS = 120_000
 const BROKEN_RETRY_MS = 5_000
 /** The most concurrent statements. */
 const LOAD_CONCURRENCY = 2
-/** A load that loses against a change is repeated this often. */
+/** The most attempts to load a record that changes while it is being loaded. */
 const MAX_ATTEMPTS = 3
 
 /** The result of looking up a header: a key, a customer whose record must be loaded first, or a refusal. */
@@ -172,9 +172,7 @@ export class KeyCache {
     return load
   }
 
-  /**
-   * Asks Redis only if no record is cached here: a cached one that lacks `wanted` may be newer than Redis's.
-   */
+  /** Reads Redis only if no record is cached here: a cached one that lacks `wanted` may be newer than Redis's. */
   async #loadThrough(customerId: string, wanted: string | undefined): Promise<CustomerRecord> {
     const shelved = this.#records.has(customerId) ? undefined : await this.#loadFromRedis(customerId, wanted)
     return shelved ?? this.#loadFromDatabase(customerId)
