@@ -83,7 +83,6 @@ export const findOrderSpan = prepared('findOrderSpan')<
     ${markAt(sql`span.after`)} as "afterMark", ${markAt(sql`span.stop`)} as "stopMark"
   from span`)
 
-/** Reads the last position that was assigned. */
 export const findLastPosition = prepared('findLastPosition')<Record<never, never>, { last: number }>(
   sql`select ${s.position} as last from ${s}`,
 )

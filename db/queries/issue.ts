@@ -175,7 +175,7 @@ export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
 
 /** The decisions of the issuing statement: key versions to sign with, and times as NumericDates. */
 export interface IssueResult {
-  /** The number of the act, of those that share the statement. */
+  /** The number of the act among those that share the statement. */
   n: number
   accessVersion: number
   refreshVersion: number

@@ -132,7 +132,7 @@ export const withdrawnPart = (from: string, purposes: Purpose[], condition = sql
     returning 1
   )`
 
-/** Records that a customer asked for another address, with its session and its password. */
+/** Records that a customer requested another address, with its session and its password. */
 export const insertEmailChangeRequest = prepared('insertEmailChangeRequest')<
   AuditContext & { customerId: string; sessionId: string },
   never

@@ -25,7 +25,7 @@ export const REFRESH_OUTCOMES = [
 export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number]
 
 export interface RefreshResult extends SessionRow {
-  /** The number of the act, of those that share the statement. */
+  /** The number of the act among those that share the statement. */
   n: number
   /** `uncovered`: nothing was changed, and the refresh must be repeated after raiseIssuedUntil. */
   outcome: RefreshOutcome | 'uncovered'

@@ -110,7 +110,7 @@ export const confirmSessions = prepared('confirmSessions')<{ seen: string }, See
 export const confirmSession = prepared('confirmSession')<{ seen: string }, never>(confirmSql(true))
 
 export interface SessionEnd extends Act {
-  /** The number of the act, of those that share the statement. */
+  /** The number of the act among those that share the statement. */
   n: number
   id: string
 }

@@ -34,7 +34,6 @@ export const fromRetry =
       'buffer',
     ).subarray(0, bytes)
 
-/** Generates the id of a new customer. */
 export const newCustomerId = (draw: RandomSource) => encodeBase32(draw(10, 'customer id'))
 
 /** Random bytes in reserve: one system call per 4 KiB instead of one per id. No byte is used twice. */

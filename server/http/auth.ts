@@ -143,7 +143,7 @@ export function authenticateOperator(c: AppContext) {
   return operator
 }
 
-/** Throws `invalid_token`; `insufficient_scope` where a read-only token asks for a change. */
+/** Throws `invalid_token`; `insufficient_scope` where a read-only token requests a change. */
 export const requireOperator = createMiddleware<OperatorEnv>(async (c, next) => {
   const { name, readOnly } = authenticateOperator(c)
   if (readOnly && isChange(c)) throw new ApiError('insufficient_scope', READ_ONLY_TOKEN)

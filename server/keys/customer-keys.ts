@@ -72,7 +72,7 @@ export interface CustomerRecord {
 
 /** As long as SHA-512's output, which is the shortest key that HS512 allows (RFC 7518 3.2). */
 const SECRET_BYTES = 64
-/** The most kids and API key ids remembered as gone, per customer. */
+/** The most kids and API key ids that are cached as missing, per customer. */
 const MAX_MISSING_KEYS = 1_000
 
 export const keyOf = (record: CustomerRecord, kid: string) => record.keys.find(key => key.kid === kid)
@@ -84,7 +84,7 @@ export const has = (record: CustomerRecord, wanted: string) =>
 
 export const isMissing = (record: CustomerRecord, wanted: string) => record.gone?.has(wanted) === true
 
-/** Remembers that a kid or an API key id no longer exists. We made it, so it will not come back. */
+/** Remembers that a kid or an API key id no longer exists. We made it, so it will never exist again. */
 export function addMissing(record: CustomerRecord, wanted: string) {
   record.gone ??= new Set()
   if (record.gone.size < MAX_MISSING_KEYS) record.gone.add(wanted)

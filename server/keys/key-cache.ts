@@ -115,9 +115,9 @@ export class KeyCache {
   }
 
   /**
-   * Returns the record. Loads it if it isn't cached, or if it lacks `wanted`, a kid or API key id that we
-   * made and that may be newer than the cached record. If the loaded record lacks it too, `wanted` is
-   * remembered as gone, because ids don't come back. Throws Unavailable if the record is broken.
+   * Returns the record. Loads it if it isn't cached, or if it lacks `wanted`, a kid or API key id that we made and that may be
+   * newer than the cached record. If the loaded record lacks it too, `wanted` is cached as missing, because ids are never reused.
+   * Throws Unavailable if the record is broken.
    */
   async load(customerId: string, wanted?: string): Promise<CustomerRecord> {
     const known = this.get(customerId)
@@ -179,9 +179,9 @@ export class KeyCache {
   }
 
   /**
-   * Undefined if the database must be read instead. Apart from the rule of #isCurrent, an entry with a number
-   * that this replica hasn't reached is refused: the database may have gone back since. An entry without
-   * `wanted` is refused too, because `wanted` may be newer.
+   * Undefined if the database must be read instead. Apart from the rule of #isCurrent, an entry with a number that this replica
+   * hasn't reached is refused: the database may have lost that number since. An entry without `wanted` is refused too, because
+   * `wanted` may be newer.
    */
   async #loadFromRedis(customerId: string, wanted: string | undefined): Promise<CustomerRecord | undefined> {
     const { redisKeyCache, changeFeed } = this.#options

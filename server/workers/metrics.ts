@@ -32,8 +32,8 @@ export class MetricsAggregator {
   }
 
   /**
-   * In Prometheus' text format. prom-client's own `clusterMetrics` fails as a whole if one worker hangs, and forgets what
-   * a dead worker counted.
+   * In Prometheus' text format. prom-client's own `clusterMetrics` fails as a whole if one worker hangs, and loses the counts of
+   * dead workers.
    */
   async text(): Promise<string> {
     const workers = await Promise.all(this.#slots.map(slot => slot.metrics()))
