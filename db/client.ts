@@ -5,7 +5,7 @@ import { inspect, type Server } from './server-info.ts'
 /** Runs one statement per call, in one round trip. Throws Unavailable or DatabaseError. */
 export interface Connection {
   query<Row>(statement: string, params?: readonly unknown[]): Promise<Row[]>
-  /** The same, each row as its values in the order of the columns: two columns may share a name. */
+  /** Like `query`, but each row is an array of its values in the order of the columns, so two columns may share a name. */
   values(statement: string, params?: readonly unknown[]): Promise<unknown[][]>
   close(): Promise<void>
 }
@@ -25,8 +25,9 @@ export interface Database extends Connection {
 export const CALL_DEADLINE_MS = 5_000
 
 /**
- * Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing), whose code is loaded
- * only then. `server` is the result of `inspect` for the URL, if known. `reread` is called when a login is refused.
+ * Opens Postgres by its URL, or the embedded database in a folder (`memory://` keeps nothing). The code of the embedded database
+ * is loaded only if it is used. `server` is the result of `inspect` for the URL, if known. `reread` is called when a login is
+ * refused.
  */
 export async function open(
   target: { url: string; server?: Server; reread?: Target['reread'] } | { folder: string },

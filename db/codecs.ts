@@ -28,7 +28,7 @@ function parseInstant(text: string): Date {
   return new Date(text.replace(' ', 'T').replace(/[+-]\d\d$/, '$&:00'))
 }
 
-/** Throws for the format `escape`. REQUIRED_SETTINGS in server-info.ts asks for hex. */
+/** Throws for the format `escape`. REQUIRED_SETTINGS in server-info.ts sets hex. */
 function parseBytes(text: string): Buffer {
   if (!text.startsWith('\\x')) throw new TypeError('bytes that are not in hex format')
   return Buffer.from(text.slice(2), 'hex')

@@ -1,6 +1,6 @@
 import { type AnyPgColumn, type AnyPgTable, getTableColumns, type SQL, sql } from './drizzle.ts'
 
-/** A table of the schema, under whatever name a statement gives it. */
+/** A table of the schema, under any alias that a statement uses. */
 export type Columns<Table extends AnyPgTable> = {
   [name in keyof Table['_']['columns']]: AnyPgColumn
 }

@@ -8,20 +8,21 @@ import { dial, linkError } from './postgres-socket.ts'
 /** A host must be ready for a statement within this time (ms). */
 const CONNECT_TIMEOUT_MS = 2_000
 
-/** The host that each URL was last connected to. It is tried first: another may be down and cost its whole timeout. */
+/**
+ * The host that each URL was last connected to. It is tried first, because another host may be down and take its whole timeout.
+ */
 const lastConnected = new Map<string, number>()
 
 /**
- * Connects to the first host that offers the sessions that the URL requests. If a host refuses the login and the URL
- * has another user or password by now, tries once more with these. Throws the last host's Unavailable or
- * DatabaseError.
+ * Connects to the first host that offers the sessions that the URL requests. If a host refuses the login and `reread` returns
+ * another user or password, it tries once more with these. Throws the last host's Unavailable or DatabaseError.
  */
 export async function connect(target: Target, options: ConnectionOptions = {}): Promise<PostgresConnection> {
   const { user, password } = target
   const { connection, failure, isRefused } = await tryHosts(target, options)
   if (connection) return connection
   if (isRefused && target.reread) Object.assign(target, parseLogin(await target.reread()))
-  // Another connection may have read them first.
+  // Another connection may have updated the target first.
   if (target.user === user && target.password === password) throw failure
   const again = await tryHosts(target, options)
   if (again.connection) return again.connection

@@ -70,10 +70,10 @@ const loginIn = ({ searchParams: query, username, password }: URL) => ({
   password: query.get('password') ?? (decodeURIComponent(password) || undefined),
 })
 
-/** Whether two URLs, of Postgres or of Redis, differ in nothing but the user and the password. */
+/** Whether two URLs, of Postgres or of Redis, are equal except for the user and the password. */
 export const isSamePlace = (one: string, other: string): boolean => placeIn(one) === placeIn(other)
 
-/** Without a name, Postgres takes the user's for the database's. */
+/** If the URL names no database, Postgres uses the user's name. */
 function placeIn(url: string): string {
   const isRedis = url.startsWith('redis')
   const { searchParams: query, pathname, username } = new URL(isRedis ? url : urlsByHost(url)[0]!)
@@ -92,7 +92,7 @@ function addressOf({ hostname, port, searchParams: query }: URL) {
   return { host, port: Number(query.get('port') || port || 5432) }
 }
 
-/** Checks the certificate for this host, a name or an address. */
+/** Makes TLS check the certificate against this host, which is a name or an address. */
 function checked(one: Host): Host {
   // Like libpq, use no TLS on Unix sockets, which lead to this machine.
   if (one.host.startsWith('/')) return { ...one, tls: undefined }
@@ -115,7 +115,7 @@ function modeOf(query: URLSearchParams): string {
 }
 
 /**
- * `prefer` means `require`: a server without TLS is an error and no reason to send a password in plain text.
+ * `prefer` means `require`: without TLS the connection fails, because the password must not be sent in plain text.
  * `sslrootcert=system` trusts the usual public CAs, as Node does when no CA is given.
  */
 function tlsOptions(query: URLSearchParams): ConnectionOptions | undefined {

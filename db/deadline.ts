@@ -32,8 +32,9 @@ export async function within<Result>(
 const GROUP_MS = 20
 
 /**
- * The last part of a deadline is a timer of its own (ms). postgres.js sends a statement only at the end of the event loop's turn:
- * in a process that stood still until the deadline, it is sent when the first timer has fired, and answered before the second.
+ * The last part of a deadline has a separate timer (ms). postgres.js sends a statement only at the end of an event loop turn. If
+ * the process was blocked until the deadline, the statement is sent after the first timer has fired, and is answered before the
+ * second one fires.
  */
 const GRACE_MS = 50
 

@@ -41,7 +41,10 @@ export class SchemaError extends Error {
   }
 }
 
-/** A driver failed at a statement, before the database or after it. Holds no SQL text and no parameters. */
+/**
+ * A driver failed before it sent a statement to the database, or after the database answered. Holds no SQL text and no
+ * parameters.
+ */
 class DriverError extends Error {
   constructor(stack: string | undefined) {
     super('the database driver could not send a statement or read its result')
@@ -57,14 +60,14 @@ const framesOf = (stack: string) =>
     .join('\n')
 
 /**
- * SQLSTATE classes after which the state is unknown rather than the statement wrong: 08 connection, 0A000 and 26000 a
- * prepared statement that the server no longer has or that has changed, 25006 read-only (a standby), 28 and 3D login
- * refused, 40 rolled back because of another transaction, 53 out of a resource, 55P03 and 57 stopped or cancelled, 58
- * and XX errors of the server itself.
+ * SQLSTATE classes which mean that the state is unknown, and not that the statement is wrong: 08 connection; 0A000 and 26000 a
+ * prepared statement that the server no longer has or that has changed; 25006 read-only (a standby); 28 and 3D login refused; 40
+ * rolled back because of another transaction; 53 out of a resource; 55P03 and 57 stopped or cancelled; 58 and XX errors of the
+ * server itself.
  */
 const UNAVAILABLE = /^(08...|0A000|25006|26000|28...|3D000|40...|53...|55P03|57...|58...|XX...)$/
 
-/** The link itself failed, by the driver's codes or the system's. */
+/** Codes of the driver or the system which mean that the connection itself failed. */
 const LINK = /^(CONNECTION_|CONNECT_TIMEOUT|E(?!RR_)[A-Z_]+$|ERR_(TLS|SSL))/
 
 /** Converts a driver's error into one that may be logged: `Unavailable` if the state is unknown. */
@@ -84,14 +87,14 @@ export function translate(error: unknown): Error {
   return isOfStatement(error) ? new DriverError(error.stack) : error
 }
 
-/** The database executes statements but refuses this one: it only reads (a standby), or its disk is full. */
+/** The database executes statements but refuses this one, because it is read-only (a standby) or its disk is full. */
 const REFUSED = /^database: (25006|53100)$/
 
 /** Whether the database answered the call that failed with this error; true without an error. */
 export const wasAnswered = (error: unknown) =>
   !(error instanceof Unavailable && error.reason === 'database') || REFUSED.test(error.detail ?? '')
 
-/** Both drivers attach the statement and its parameters to an error, some of them so that only a debugger shows them. */
+/** Both drivers attach the statement and its parameters to an error, partly as properties that are not enumerable. */
 const isOfStatement = (error: Error) => ['query', 'parameters', 'params'].some(name => name in error)
 
 const codeOf = (error: unknown) => String((error as { code?: unknown } | null)?.code ?? '')

@@ -19,10 +19,9 @@ const LISTEN_TIMEOUT_MS = 5_000
 const RETRY_DELAY_MS = 200
 
 /**
- * Calls `onHint` when a replica has published a change. A lost hint delays a poll by milliseconds and never breaks
- * the bound. After a lost connection it listens again and calls `onHint`, because notifications may have been missed.
- * `heard`: whether its own test notification arrived, because a pooler in transaction mode accepts LISTEN but
- * delivers nothing.
+ * Calls `onHint` when a replica has published a change. A lost hint delays a poll by milliseconds and never breaks the bound.
+ * After a lost connection it listens again and calls `onHint`, because notifications may have been missed. `heard` tells whether
+ * its own test notification arrived: a pooler in transaction mode accepts LISTEN but delivers nothing.
  */
 export async function listenForChanges(url: string, onHint: () => void, reread?: Target['reread']) {
   const target = targetOf(url, reread)
@@ -52,7 +51,7 @@ export async function listenForChanges(url: string, onHint: () => void, reread?:
   const first = listen()
   void listenAgain(first)
   setTimeout(proven.resolve, PROOF_TIMEOUT_MS, false).unref()
-  // Notify from another connection: through a pooler, the one that notifies may hear itself.
+  // Notify from another connection, because a pooler may deliver the notification only to the connection that sent it.
   first
     .then(() =>
       connected(url, LISTEN_TIMEOUT_MS, other => other.query(`notify ${CHANNEL}, '${proof}'`), reread),

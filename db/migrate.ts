@@ -13,11 +13,12 @@ const LOCK_ID = 0x61_73_73_61_79
 const MIGRATION_DEADLINE_MS = 3_600_000
 
 /**
- * A migration waits this long for a table (ms). Later statements queue behind it, the poll too. If a migration and another
- * transaction wait for each other, the migration gives up before Postgres (deadlock_timeout) ends one of them.
+ * A migration waits at most this long for a table (ms), because later statements queue behind it, including the poll. If a
+ * migration and another transaction wait for each other, the migration gives up before Postgres (deadlock_timeout) ends one of
+ * them.
  */
 const LOCK_TIMEOUT_MS = 200
-/** The migration is retried after this pause (ms), in which queued statements run, up to this often. */
+/** The migration is retried after this pause (ms), in which queued statements run. MAX_ATTEMPTS includes the first attempt. */
 const RETRY_DELAY_MS = 500
 const MAX_ATTEMPTS = 20
 
@@ -43,9 +44,8 @@ export async function migratePostgres(url: string): Promise<number> {
 const LOCK_NOT_AVAILABLE = 'database: 55P03'
 
 /**
- * Postgres checks once a second whether this process is still connected. Without it, a statement that waits for a
- * lock or builds an index continues after this process has ended, and keeps its locks. Postgres on Windows refuses
- * the setting.
+ * Postgres checks once a second whether this process is still connected. Without this setting, a statement that waits for a lock
+ * or builds an index continues after this process has ended, and keeps its locks. Postgres on Windows refuses the setting.
  */
 const END_WITH_CLIENT = `
   select set_config(name, '1s', true) from pg_settings
@@ -67,9 +67,9 @@ function migrateAtOnce(url: string, locks: TableLocks): Promise<number> {
 }
 
 /**
- * Applies the migrations that are due. drizzle's own migrators can't: one has its table's name fixed, the other
- * begins transactions itself, and both need the right to create schemas. Throws SchemaError if the schema isn't in a
- * state that migrations leave.
+ * Applies the migrations that are due. drizzle's own migrators can't do this: one has a fixed table name, the other begins
+ * transactions itself, and both need the right to create schemas. Throws SchemaError if the schema isn't in a state that
+ * migrations leave.
  */
 export async function migrate(transaction: Transaction, locks = new TableLocks()): Promise<number> {
   return bringUpToDate(transaction, locks).catch(throwSchemaError)

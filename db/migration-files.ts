@@ -1,7 +1,9 @@
 import type { Connection } from './client.ts'
 import { readMigrationFiles } from './drizzle.ts'
 
-/** The migrations of this version in their order, as drizzle-kit wrote them. `folderMillis`: when each was made. */
+/**
+ * The migrations of this version in their order, as drizzle-kit wrote them. `folderMillis` is the time at which each was made.
+ */
 export const migrations = readMigrationFiles({ migrationsFolder: `${import.meta.dirname}/migrations` })
 
 const LAST_MILLIS = migrations.at(-1)!.folderMillis
@@ -12,8 +14,8 @@ export async function lastMigration(db: Pick<Connection, 'query'>): Promise<numb
   return row?.at ?? 0
 }
 
-/** True when the database has every migration that this version knows; more of a newer version do no harm. */
+/** True when the database has every migration that this version knows. Additional ones of a newer version do no harm. */
 export const isMigrated = async (db: Pick<Connection, 'query'>) => (await lastMigration(db)) >= LAST_MILLIS
 
-/** True when the database has migrations that this version doesn't know: a newer one brought it up to date. */
+/** True when the database has migrations that this version doesn't know, because a newer version migrated it. */
 export const isNewer = async (db: Pick<Connection, 'query'>) => (await lastMigration(db)) > LAST_MILLIS

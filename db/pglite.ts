@@ -20,7 +20,7 @@ const BUFFERS = ['-c', 'shared_buffers=16MB']
  * (server/embedded/pid-lock.ts has), and it runs with fsync off: it survives the process's death, not the machine's.
  */
 export async function openEmbedded(folder: string, deadline: number): Promise<Database> {
-  // PGlite takes a folder without this file for an empty one, and makes a new database over whatever is there.
+  // PGlite treats a folder without this file as empty, and would overwrite its content with a new database.
   if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, 'PG_VERSION')))
     throw new CorruptDatabaseError(folder)
   const pglite = await create(folder)

@@ -21,7 +21,9 @@ export interface Call {
 }
 
 export interface ConnectionOptions {
-  /** Session settings, which win over the URL's `options`. They are part of the first message; poolers refuse them. */
+  /**
+   * Session settings, which take precedence over the URL's `options`. They are part of the first message; poolers refuse them.
+   */
   settings?: Record<string, string>
   onNotify?(payload: string): void
 }
@@ -113,8 +115,8 @@ export class PostgresConnection {
   }
 
   /**
-   * After an error that follows rows, the driver continues counting from them, and the next result would begin with as many
-   * holes. A statement that returns no rows resets the count.
+   * After an error that follows rows, the driver does not reset its row count, so the next result would begin with that many
+   * empty rows. A statement that returns no rows resets the count.
    */
   #afterRefusal(error: Error) {
     const settle = () => this.#take()?.reject(error)
@@ -154,13 +156,13 @@ type Answer = postgres.RowList<postgres.Row[]> & { count: number | null }
 
 const isSeveral = (answer: Answer | Answer[]): answer is Answer[] => !('command' in answer)
 
-/** A result without a command, or whose rows are not as many as its count, is incomplete: the driver resolves it anyway. */
+/** False if the result has no command, or if its count differs from its number of rows: the driver resolves such a result too. */
 function isComplete({ command, count, length, columns }: Answer): boolean {
   if (!command) return false
   return count === null || length === count || (length === 0 && !columns?.length)
 }
 
-/** Leaves the type of a parameter to Postgres, which takes it from the statement. The driver would guess it from the value. */
+/** Lets Postgres determine the type of a parameter from the statement. The driver would guess it from the value. */
 function toParameter(value: unknown) {
   const isGuessed = typeof value === 'boolean' || typeof value === 'bigint' || typeof value === 'object'
   return isGuessed && value !== null ? typed(value as never, 0) : (value ?? null)

@@ -6,7 +6,7 @@ import type { Host } from './connection-url.ts'
 
 /** The sockets that the driver uses. Connecting, TLS and closing are done here and not by the driver. */
 
-/** Until the operating system asks whether a silent peer is still there (ms). */
+/** The operating system checks whether a silent peer still exists after this time (ms). */
 const KEEP_ALIVE_MS = 10_000
 
 /** The message SSLRequest: its length and its number. */
@@ -15,7 +15,7 @@ const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47])
 /** The message Terminate. */
 export const TERMINATE = Buffer.from([88, 0, 0, 0, 4])
 
-/** An error with the code of the system, of TLS or of our own. Its message is left out, as it may name hosts and files. */
+/** An error with the code of the system, of TLS or of our own. It has no message, because that could name hosts and files. */
 export const linkError = (code: string | undefined) =>
   new Unavailable(`database: ${code ?? 'CONNECTION_CLOSED'}`, 'database')
 

@@ -23,8 +23,8 @@ const SWEEP_INTERVAL_MS = 10_000
 const MIN_AGE_MS = 200
 
 /**
- * Opens a pool of connections for all calls. `connection` opens another pool, of one. `pooled`: a pooler is in
- * between, which may run each statement on another connection of its own.
+ * Opens a pool of connections for all calls. `connection` opens another pool, with one connection. `pooled` means that a pooler
+ * is in between, which may run each statement on a different connection.
  */
 export function openPostgres(
   url: string,
@@ -59,7 +59,7 @@ class Generation {
   /** The number of connections that are being made. */
   connecting = 0
   readonly open = new Set<PostgresConnection>()
-  /** The last one used is taken first, so that surplus connections stay idle and are closed. */
+  /** The connection that was used last is taken first, so that surplus connections stay idle and are closed. */
   readonly idle: { connection: PostgresConnection; sweeps: number }[] = []
 
   constructor() {
@@ -150,7 +150,7 @@ class Pool implements Connection, Pick<Database, 'usage' | 'reconnect'> {
     connection.run(call)
   }
 
-  /** Gives up the connection of a call that is about to be settled. */
+  /** Releases the connection of a call that is about to be settled. */
   #finish(call: PoolCall, error?: Error) {
     this.#deadlines.delete(call)
     // After a failover the old primary only reads: all connections lead to the wrong server.

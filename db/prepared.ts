@@ -3,7 +3,7 @@ import { PgDialect, Placeholder, type SQL, sql } from './drizzle.ts'
 
 export type Value = string | number | boolean | Uint8Array | Date | null | undefined
 
-/** A parameter of a prepared statement. One that a statement uses twice is sent once. */
+/** A parameter of a prepared statement. If a statement uses it twice, it is sent once. */
 export const param = (name: string) => sql.placeholder(name)
 
 /**

@@ -13,13 +13,13 @@ export async function findMissingPrivileges(db: Pick<Connection, 'query'>): Prom
 const FIND = `
   with needed as (
     select relname::text as object, privilege, case
-        -- Every column but the id, and those that the erasure of a customer clears.
+        -- The role may insert every column but the id, and update those that the erasure of a customer clears.
         when relname = 'audit_events' and privilege in ('insert', 'update') then has_any_column_privilege(oid, privilege)
         else has_table_privilege(oid, privilege)
       end as granted
     from pg_class, unnest(array['select', 'insert', 'update', 'delete']) as privilege
     where relnamespace = 'assay'::regnamespace and relkind in ('r', 'p')
-      -- A month of the audit that was detached is as much out of reach as a partition.
+      -- A detached month of the audit is as inaccessible as a partition.
       and not relispartition and relname !~ '^audit_events_\\d{4}_\\d{2}$'
       and (relname not in ('migrations', 'audit_batches', 'audit_sequencer') or privilege = 'select')
       and (relname <> 'audit_events' or privilege <> 'delete')

@@ -8,8 +8,8 @@ type Querier = Pick<Connection, 'values'>
 export type Builder = ReturnType<typeof drizzle>
 
 /**
- * The parameters of a query, each of which it takes by its name: `({ email }: Params<{ email: string }>) =>
- * eq(customers.email, email)`. As a whole they are an empty object.
+ * The parameters of a query, which takes each of them by destructuring: `({ email }: Params<{ email: string }>) =>
+ * eq(customers.email, email)`. The object has no properties to enumerate.
  */
 export type Params<Values> = { [name in keyof Values & string]: TypedPlaceholder<name, Values[name]> }
 
@@ -22,7 +22,7 @@ interface Buildable<Result> {
 export type RowOf<Query extends (...args: never[]) => Promise<unknown[]>> = Awaited<ReturnType<Query>>[number]
 
 /**
- * A query of drizzle's. It is built once for each connection, at its first call there (about 0.2 ms); its text never
+ * A query that drizzle builds. It is built once for each connection, at its first call there (about 0.2 ms); its text never
  * depends on a request. `name` is in the text, so that Postgres' log and pg_stat_statements show it.
  */
 export function query<Values extends { [name in keyof Values]: Value }, Result>(
@@ -65,7 +65,7 @@ function placeholder(name: string, names: string[]) {
   return sql.placeholder(name)
 }
 
-/** drizzle's own error holds the SQL and its parameters, and hides whether the database was there at all. */
+/** drizzle's own error holds the SQL and its parameters, and hides whether the database was available at all. */
 function throwCause(error: unknown): never {
   throw error instanceof DrizzleQueryError ? error.cause : error
 }

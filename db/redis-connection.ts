@@ -46,9 +46,9 @@ export class RedisConnection {
     this.#client = createRedisClient(url)
     this.#deadlineMs = deadlineMs
     this.#events = events
-    // Without a listener an error would end the process. A reply that the driver can't read is one as well.
+    // Without a listener an error would end the process. A reply that the driver can't read is an error too.
     this.#client.on('error', error => this.drop(error))
-    // A connection that was given up may be established later.
+    // A connection that was dropped may be established later.
     this.#client.on('ready', () => this.#state === 'dropped' && this.#client.destroy())
     this.#open().catch(error => this.drop(error))
   }
@@ -96,7 +96,7 @@ export class RedisConnection {
 
 /**
  * Throws RedisFailure if the server is a replica, which takes no writes. Behind a fixed address it may have been the primary
- * before, and a new connection leads to the new one. Every user may ask HELLO, whatever its ACL.
+ * before, and a new connection leads to the new one. Every user may call HELLO, whatever its ACL.
  */
 async function assertPrimary(client: RedisClient) {
   const { role } = (await client.hello()) as { role?: unknown }

@@ -22,10 +22,10 @@ const RECONNECT_DELAY_MS = 200
 /**
  * Redis holds only copies, counts and hints, so it may fail at any time. Calls then throw RedisFailure.
  *
- * Uses one connection at a time, from its first answer in time to the first call that isn't answered in time. A Redis that
- * hangs or is slow therefore costs one deadline, not one for each call, and no call waits for a Redis that is away. A server
- * that became a replica is left within seconds, and its address is tried until it leads to a primary. `reread` returns the
- * URL with its newest user and password; it is asked after a login was refused.
+ * Uses one connection at a time, from its first answer in time to the first call that isn't answered in time. A Redis that hangs
+ * or is slow therefore costs one deadline, not one for each call, and no call waits for an unavailable Redis. The connection to a
+ * server that became a replica is closed within seconds, and its address is tried until it leads to a primary. `reread` returns
+ * the URL with its newest user and password; it is called after a login was refused.
  */
 export function openRedis(
   url: string,

@@ -58,7 +58,7 @@ const TABLES = [
   subjectEpochs,
 ]
 
-/** The names that must be in the schema, those of columns and indexes behind their table's and a dot. */
+/** The names that must be in the schema. The name of a column or index follows its table's name and a dot. */
 export const NEEDED = [...BY_HAND, epochs.seqName!, auditEventIds.seqName!, ...TABLES.flatMap(findNames)]
 
 function findNames(table: PgTable): string[] {

@@ -55,9 +55,9 @@ const QUESTION = `
 /**
  * Queries the server on a separate connection. Throws Unavailable.
  *
- * `name` is the database, host and port, without user and password. `pooled` means that a pooler is in between: it
- * invents the number that cancels a call, which is otherwise the backend's pid. `unfit` are settings that a pooler's
- * sessions have though Assay needs others; without a pooler it sets its own.
+ * `name` is the database, host and port, without user and password. `pooled` means that a pooler is in between: it invents the
+ * number that cancels a call, which is otherwise the backend's pid. `unfit` are settings of a pooler's sessions that differ from
+ * those that Assay needs. Without a pooler Assay sets its own.
  */
 export function inspect(url: string, reread?: Target['reread']) {
   const ask = async (connection: PostgresConnection) => {

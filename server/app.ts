@@ -44,7 +44,7 @@ export type App = ReturnType<typeof createApp>
 /** /verify and every path below it; no two of these match one path, see `createApp`. */
 const VERIFY_PATHS = ['/verify', '/verify/', '/verify/:path{.+}']
 
-/** Everything else. A path outside these has no route. */
+/** The paths of all other routes. A path outside these has no route. */
 const OBSERVED_PATHS = [
   '/api/*',
   '/admin/*',
@@ -65,8 +65,8 @@ const OBSERVED_PATHS = [
 const CUSTOMER = '/admin/customers/:customer'
 
 /**
- * Every route. /verify is on every request of its users: its handler must be the only match of its path, because with a second
- * match, or with `use('*')`, Hono answers by a promise.
+ * Every route. /verify is called for each request to a backend, so its handler must be the only match of its path: with a second
+ * match, or with `use('*')`, Hono returns a promise.
  */
 export function createApp(services: Services, tracing?: Tracing) {
   const app = new Hono<AppEnv>({ getPath, router: new RegExpRouter() })
@@ -85,7 +85,7 @@ export function createApp(services: Services, tracing?: Tracing) {
     .route('/', docs)
   app.route('/api/auth', account).route('/api/auth', oneTimeTokens).route('/api/auth/refresh', refresh)
 
-  // Before the middleware of sessions and subjects, which also accepts API keys.
+  // Registered before the middleware of sessions and subjects, which also accepts API keys.
   app.delete('/api/sessions', requireAccount, revokeCustomer)
   app.post('/api/subjects/export', requireAccount, noQuery, exportSubject)
   app.use('/api/keys/*', requireAccount).route('/api/keys', apiKeys)

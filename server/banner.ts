@@ -3,13 +3,13 @@ export interface BannerOptions {
   port: number
   /** The folder of the embedded database. */
   folder: string
-  /** The file of the operator token. Undefined if ADMIN_TOKEN has another one. */
+  /** The file of the operator token. Undefined if the token is set by ADMIN_TOKEN. */
   tokenFile: string | undefined
   /** Whether npm started the server. */
   byNpm: boolean
 }
 
-/** What a first start needs: the server's URL, where the operator token is, and the next command. */
+/** Tells the operator what is needed after a first start: the server's URL, where the operator token is, and the next command. */
 export function banner({ host, port, folder, tokenFile, byNpm }: BannerOptions): string {
   const url = `http://${nameOf(host)}:${port}`
   const settings = [

@@ -54,7 +54,7 @@ function unreachable(detail: string): string {
 const UNTRUSTED =
   "the server's certificate is not signed by a trusted CA; name its CA's file with sslrootcert=FILE in the URL"
 
-/** By code, or by the class of an SQLSTATE: its first two characters. */
+/** Explanations by code, or by the class of an SQLSTATE, which is its first two characters. */
 const WHY: Record<string, string> = {
   '3D000': 'this database does not exist; create it (createdb NAME)',
   '28P01': 'the user or the password is wrong',

@@ -15,9 +15,9 @@ import { firstCursor, retireOutlivedKeys } from './keys/retirement.ts'
 import { rotateAgedKeys } from './keys/rotation.ts'
 import type { Services } from './services.ts'
 
-/** Between two rounds (ms). */
+/** The interval between two rounds (ms). */
 const INTERVAL_MS = 60_000
-/** The windows of sessions that a round looks at, at most: 28 million sessions a day. */
+/** The most windows of sessions that a round reads: 28 million sessions a day. */
 const MAX_SESSION_WINDOWS = 10
 
 const FIRST_SESSION: SessionCursor = { customerId: '', id: '' }
@@ -50,7 +50,7 @@ export class Maintenance {
     })
   }
 
-  /** One round, now. Doesn't throw. */
+  /** Runs one round now. Doesn't throw. */
   async run(): Promise<void> {
     await this.#watchClock()
     const ours = await this.#isOurs()
@@ -72,7 +72,7 @@ export class Maintenance {
     return rows?.[0]?.first ?? true
   }
 
-  /** Every replica does this. One that maintains next must have seen the clock before a jump. */
+  /** Every replica does this, because the next one that runs the jobs must have observed the clock before a jump. */
   #watchClock(): Promise<void> {
     return this.#do('clock', () => this.#services.clockWatch.observe())
   }
@@ -135,7 +135,7 @@ export class Maintenance {
     return removed
   }
 
-  /** Continues where the last round ended, and looks at each session once at most. */
+  /** Continues where the last round ended, and reads each session at most once. */
   async #clearSessions(): Promise<number> {
     let removed = 0
     for (let windows = 0; windows < MAX_SESSION_WINDOWS && !this.#stopped; windows++) {

@@ -61,11 +61,12 @@ export async function listen(
     keepOriginalTarget(incoming)
     bodies.watch(incoming, response)
   })
-  // RFC 9110 10.1.1 lets a server ignore expectations that it does not know. Node's 417 would be none of /verify's answers.
+  // RFC 9110 10.1.1 lets a server ignore expectations that it does not know. Node would answer 417, which /verify never does.
   server.on('checkExpectation', (incoming, response) => server.emit('request', incoming, response))
   server.on('clientError', (error, socket) => refusals.unreadable(error, socket))
   connections.watch(server)
-  // Node silently drops headers after the thousandth: a proxy's rule, or a second Authorization. maxHeaderSize bounds them.
+  // By default Node silently drops headers after the thousandth, for example a proxy's rule or a second Authorization.
+  // maxHeaderSize still limits their size.
   server.maxHeadersCount = 0
   await new Promise<void>((resolve, reject) => {
     server.once('error', ({ code }: NodeJS.ErrnoException) => reject(new ListenError(at, code)))
@@ -80,8 +81,8 @@ export async function listen(
 }
 
 /**
- * Answers the requests of a connection one after another: a response gets its connection once the system has taken the one before
- * it. Otherwise a client that asks twenty times and reads nothing makes the server write twenty answers.
+ * Answers the requests of a connection one after another: a response gets its connection once the system has accepted the
+ * previous response. Otherwise a client that sends twenty requests and reads nothing makes the server write twenty answers.
  */
 const createServerInTurn = (options: ServerOptions, answer: RequestListener) =>
   createServer(options, (incoming, response) => {
@@ -90,8 +91,8 @@ const createServerInTurn = (options: ServerOptions, answer: RequestListener) =>
   })
 
 /**
- * Node has joined two Host headers by a comma, which no host contains. It also goes on with the requests that it has already read
- * from a connection which `Connections` has closed.
+ * Refuses a request with two Host headers, which Node has joined by a comma, and a request of a connection that `Connections` has
+ * closed, because Node continues with the requests that it has already read.
  */
 const refusing =
   (fetch: App['fetch'], refusals: Refusals): App['fetch'] =>

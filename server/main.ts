@@ -48,12 +48,12 @@ const MINUTE_MS = 60_000
 
 const clock: Clock = { monotonic: () => performance.now(), wall: () => Date.now(), boot: readBootClock() }
 
-/** Where the system gives its boot no id, the clock is this process's own. */
+/** If the system has no boot id, only this process can use the clock. */
 function readBootClock(): Clock['boot'] {
   const boot = existsSync(BOOT_ID) ? readFileSync(BOOT_ID, 'utf8').trim() : randomUUID()
   return () => {
     const reading = Number(process.hrtime.bigint()) / 1e6
-    // This clock stands still while the machine sleeps, and the uptime does not: after a sleep it is another clock.
+    // This clock stops while the machine sleeps, and the uptime does not. After a sleep it counts as another clock.
     const slept = Math.round((uptime() * 1000 - reading) / MINUTE_MS)
     return { id: `${boot}.${slept}`, reading }
   }
@@ -104,7 +104,7 @@ function describeStart({ host, adminToken }: Config, folder: DataDir, port: numb
 /** The folder of the embedded database, until this process ends. Undefined if there is a database elsewhere. */
 function openFolder({ databaseUrl, dataDir }: Pick<Config, 'databaseUrl' | 'dataDir'>): DataDir | undefined {
   if (databaseUrl !== undefined) return undefined
-  // PGlite asks for mode 0666 for every file that it makes, as long as it runs.
+  // PGlite creates every file with mode 0666, as long as it runs.
   process.umask(0o077)
   const folder = openDataDir(dataDir)
   process.on('exit', () => folder.release())
@@ -134,7 +134,7 @@ const NEW_INSTALLATION =
 
 type Parts = Omit<ServeOptions, 'clock'>
 
-/** Loads what serves only here, as a refused start, a migration and the primary of several workers don't need it. */
+/** Loads the server's modules here, because a refused start, a migration and the primary of several workers don't need them. */
 async function serveAlone(parts: Parts): Promise<number> {
   const { serve } = await import('./serve.ts')
   const { port, drain } = await serve({ ...parts, clock, joining: cleanUpAtSignal })
@@ -159,7 +159,7 @@ async function serveTogether({ config, db, log }: Parts, workers: number): Promi
   return primary.start()
 }
 
-/** From the settings or, embedded, from files that the first start makes. */
+/** Reads the secrets from the settings or, with the embedded database, from files that the first start makes. */
 function resolveSecrets(
   config: Config,
   folder: DataDir | undefined,

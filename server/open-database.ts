@@ -19,8 +19,8 @@ import { VERSION } from './lib/version.ts'
 type Urls = Pick<Config, 'databaseUrl' | 'directDatabaseUrl'>
 
 /**
- * Opens the database, migrated and complete; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to
- * the wrong place or its role lacks a right, NotMigrated, and SchemaError. `files` is asked when a login is refused later.
+ * Opens the database, migrated and complete; embedded in `folder` when no URL is set. Throws ConfigError when a URL leads to the
+ * wrong place or its role lacks a right, NotMigrated, and SchemaError. `files` is read again when a login is refused later.
  */
 export async function openDatabase(
   urls: Urls,
@@ -42,7 +42,7 @@ export async function openDatabase(
   return db
 }
 
-/** Without DDL where no migration is due: the role that serves needs no right to it. */
+/** Runs no DDL if no migration is due, so that the serving role needs no right to it. */
 async function bringUpToDate(db: Database, url: string) {
   const state = await stateOfSchema(db)
   if (state === 'current') {
@@ -167,8 +167,9 @@ export async function findUnsafeSettings(db: Database): Promise<string[]> {
 }
 
 /**
- * Logs a warning if the installation was last served from another database. Whether it was moved, restored or copied can't
- * be seen from here, so the server starts; only a copy of the server's files looks like the original.
+ * Logs a warning if the installation was last served from another database. The server starts, because it can't find out whether
+ * the installation was moved, restored or copied. A copy of the server's files is not detected, because it looks like the
+ * original.
  */
 export async function warnIfMoved(db: Database, log: Log) {
   const [moved] = await storeServedDatabase(db, MAINTENANCE)

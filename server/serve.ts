@@ -17,7 +17,7 @@ import { createReplica } from './replica.ts'
 import type { Worker } from './services.ts'
 import { DRAIN_TIMEOUT_MESSAGE, MAX_DRAIN_MS } from './shutdown.ts'
 
-/** From the settings or, embedded, made by the first start. */
+/** The secrets from the settings or, with the embedded database, from its first start. */
 export interface StartupSecrets {
   masterKeys: [SealingKey, ...SealingKey[]]
   adminToken: string
@@ -27,12 +27,12 @@ export interface ServeOptions {
   config: Config & StartupSecrets
   /** The opened and migrated database. */
   db: Database
-  /** Read again when a server refuses a login. */
+  /** The files of URLs, which are read again when a server refuses a login. */
   files: UrlFiles
   log: Log
   clock: Clock
   worker?: Worker
-  /** Called before the other replicas know of this one, with what removes it from among them. */
+  /** Called before the other replicas know of this one, with a function that removes it from the list of replicas. */
   joining?(leave: () => Promise<void>): void
 }
 
@@ -84,7 +84,7 @@ export async function serve({
     setTimeout(endLate, pause + MAX_DRAIN_MS).unref()
     credentialFiles.stop()
     const closed = server.close(pause)
-    // Not earlier: until then, a client that asks again would still reach this server, and be answered at once.
+    // Not earlier, because until then a client that repeats its request would reach this server again and be answered at once.
     setTimeout(() => replica.orderWaiters.close(), pause)
     await closed
     await (await hints)?.close()
@@ -102,7 +102,7 @@ function endLate(): never {
   exitNow(1)
 }
 
-/** The driver is loaded only where there is a Redis: it would cost every other start a tenth of its time. */
+/** The driver is loaded only if Redis is used, because loading it takes a tenth of the time of a start. */
 async function redisOf({ redisUrl }: Config, files: UrlFiles, log: Log): Promise<Redis | undefined> {
   if (redisUrl === undefined) return undefined
   const { openRedis } = await import('../db/redis.ts')

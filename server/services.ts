@@ -69,14 +69,17 @@ export interface Worker {
   allMetrics(): Promise<string>
 }
 
-/** A poll takes milliseconds; one that was lost with its link must be given up within a second of the link's return (ms). */
+/**
+ * The deadline of a poll (ms). A poll takes milliseconds. If it was lost on a broken link, it must end within a second after the
+ * link has recovered.
+ */
 const POLL_DEADLINE_MS = 800
 /** Memory for tokens that were authenticated before; 50,000 typical ones. */
 const TOKEN_CACHE_BYTES = 64 * 2 ** 20
 /** Maximum number of logins that wait for a core. */
 const MAX_QUEUED_LOGINS = 64
 /**
- * Statements of one customer alone: how many are under way at a time, so that the acts that share statements always have
+ * Limits on statements that serve one customer only: how many run at a time, so that acts that share statements always have
  * connections of the pool, and how many wait. The embedded database has one connection.
  */
 const MAX_TURNS = 2

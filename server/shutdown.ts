@@ -18,7 +18,10 @@ export const codeOfSignal = (signal: Signal): number => 128 + constants.signals[
 /** Time limit for releasing what the exit of a process doesn't release (ms). */
 const CLEAN_UP_DEADLINE_MS = 1_000
 
-/** Ctrl-C comes from the terminal and, where npm started us, from npm as well: so soon after it is the same one (ms). */
+/**
+ * Ctrl-C arrives from the terminal and, if npm started the server, from npm as well. A signal within this time (ms) is the same
+ * Ctrl-C.
+ */
 const ECHO_WINDOW_MS = 500
 
 /** How many milliseconds the process accepts requests after each signal. */
@@ -57,7 +60,7 @@ export function ignoreSignals() {
   react = () => {}
 }
 
-/** A signal ends the process after `cleanUp`, which has a second, until obeySignals() is called. */
+/** A signal ends the process after `cleanUp`, which has a second, until handleSignals() is called. */
 export function cleanUpAtSignal(cleanUp: () => Promise<unknown>) {
   react = signal => {
     const end = () => exitNow(codeOfSignal(signal))

@@ -1,12 +1,12 @@
--- The role that serves may only read and write rows, and may not delete from the audit. Partitions are made and dropped by
--- these functions, which run with the rights of the role that migrates. Their search_path is fixed, so that nobody can put an
--- object of theirs in front.
+-- The serving role may only read and write rows, and may not delete from the audit. Partitions are made and dropped by these
+-- functions, which run with the rights of the migrating role. Their search_path is fixed, so that no other role can make them use
+-- its own objects.
 
--- Leaves every role but the owner no more than `select` and `insert` on the audit, and `update` of what the erasure of a
--- customer clears; and `select` on its order. An inserted event can't choose its id, which another event may be about to get:
--- the sequencer would take one for the other. Default privileges grant more to the role that serves on all that is created, and a migration doesn't know
--- that role's name. An `update` of `at` would move a row into a month that is dropped, so it is as good as a `delete`.
--- Partitions need no rights: rows are reached through their parent.
+-- Revokes the rights of every role but the owner, except `select` and `insert` on the audit, `update` of the columns that the
+-- erasure of a customer clears, and `select` on the audit's order. An inserted event can't choose its id, because another event
+-- may be about to get that id, and the sequencer would confuse the two. Default privileges grant the serving role more rights on
+-- everything that is created, and a migration doesn't know that role's name. An `update` of `at` could move a row into a month
+-- that is dropped, which would be like a `delete`. Partitions need no rights, because rows are reached through their parent.
 CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp AS $$
   DECLARE
@@ -26,7 +26,7 @@ CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY
         EXECUTE format('revoke insert, update on %s from %s', entry.relation, entry.other);
         CONTINUE;
       END IF;
-      -- To revoke a right on the table revokes what was granted for single columns as well.
+      -- Revoking a right on the table also revokes it on single columns.
       IF entry.inserts THEN
         EXECUTE format('revoke insert on %s from %s', entry.relation, entry.other);
         EXECUTE format('grant insert (at, customer_id, type, actor, subject, session_id, token_id, ip, user_agent, detail)'
@@ -37,7 +37,7 @@ CREATE FUNCTION "assay"."protect_audit"() RETURNS void LANGUAGE plpgsql SECURITY
         EXECUTE format('grant update (subject, ip, user_agent) on %s to %s', entry.relation, entry.other);
       END IF;
     END LOOP;
-    -- Whoever can set the sequence back gives an event an id that the sequencer has done with.
+    -- A role that can set the sequence back could give an event an id that the sequencer no longer looks for.
     FOR entry IN
       SELECT DISTINCT a.grantee::regrole AS other FROM pg_class c, aclexplode(c.relacl) a
       WHERE c.oid = 'assay.audit_event_ids'::regclass AND a.grantee NOT IN (0, c.relowner) AND a.privilege_type = 'UPDATE'
@@ -69,17 +69,17 @@ CREATE FUNCTION "assay"."make_audit_partitions"() RETURNS void LANGUAGE plpgsql 
     END LOOP;
   END $$;
 --> statement-breakpoint
--- Whether what depends on the database's clock may be deleted: a replica compared the clock with a monotonic one in the last
--- five minutes, and no jump holds deletion. The bound on the age catches a jump between that comparison and this call.
+-- Whether rows that depend on the database's clock may be deleted: a replica compared the clock with a monotonic one in the last
+-- five minutes, and no jump holds deletion. The limit of five minutes catches a jump between that comparison and this call.
 CREATE FUNCTION "assay"."clock_is_trusted"() RETURNS boolean LANGUAGE sql VOLATILE
   SET search_path = pg_catalog, pg_temp AS $$
   SELECT EXISTS (SELECT FROM assay.database_clock
     WHERE held_until IS NULL AND assay.now() < observed_at + interval '5 minutes') $$;
 --> statement-breakpoint
--- Detaches the oldest month that lies wholly before the retention period, and returns its name; null if there is none, or
--- while the clock is not trusted. Its table stays for a week, see drop_audit_partition, and its comment says since when. It
--- detaches one month at a time, because the parent's lock blocks every act. It never detaches the last two days, whatever it
--- is asked: AUDIT_RETENTION can't be shorter.
+-- Detaches the oldest month that lies wholly before the retention period, and returns its name; null if there is none, or while
+-- the clock is not trusted. Its table stays for a week (see drop_audit_partition), and the table's comment has the time of the
+-- detachment. The function detaches one month at a time, because the parent's lock blocks every act. It never detaches the last
+-- two days, whatever its argument is, because AUDIT_RETENTION can't be shorter.
 CREATE FUNCTION "assay"."detach_audit_partition"(retention_seconds double precision) RETURNS text
   LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
@@ -100,7 +100,7 @@ CREATE FUNCTION "assay"."detach_audit_partition"(retention_seconds double precis
     IF name IS NULL OR NOT assay.clock_is_trusted() THEN
       RETURN NULL;
     END IF;
-    -- Its name is not trusted: what it holds decides.
+    -- The table's name is not trusted; its content decides.
     EXECUTE format('select not exists (select from assay.%I where at >= assay.now() - make_interval(secs => $1))', name)
       INTO is_old USING retention_seconds;
     IF NOT is_old THEN
@@ -141,8 +141,8 @@ CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precisio
     RETURN name;
   END $$;
 --> statement-breakpoint
--- Deletes at most `batch` events older than the retention period from the default partition, and returns how many; none while
--- the clock is not trusted. The same two days are never deleted.
+-- Deletes at most `batch` events older than the retention period from the default partition, and returns how many; none while the
+-- clock is not trusted. The last two days are never deleted.
 CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision, batch integer) RETURNS integer
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   DECLARE
@@ -161,25 +161,25 @@ CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision
     RETURN deleted;
   END $$;
 --> statement-breakpoint
--- Gives the events that were committed since the last run their positions, at most 2,000 of them. Returns their number, whether
+-- Assigns positions to the events that were committed since the last run, at most 2,000 of them. Returns their number, whether
 -- more wait, and whether every event that was committed before this call has a position now.
 --
 -- An event's id is drawn before its commit, so ids become visible out of order. The sequencer takes the ids above the highest
--- that it has found, and looks again for the lower ones that it missed. Whoever drew a missing id had a transaction's number
--- when the id was missed, and that number is lower than the one that the next run gets (`barrier`). Once every transaction up to
--- the barrier has ended and the id is still not there, its transaction has failed: no event will ever have that id. A
--- transaction that stays open delays its own events alone.
+-- that it has found, and looks again for the lower ones that it missed. The transaction that drew a missing id had its number
+-- when the sequencer missed the id, and that number is lower than the one that the next run gets (`barrier`). Once every
+-- transaction up to the barrier has ended and the id still does not exist, its transaction has failed: no event will ever have
+-- that id. A transaction that stays open delays only its own events.
 --
--- Of two runs at once, one finds the row locked and leaves the work to the other. One that fails changes nothing.
+-- If two runs are concurrent, one of them finds the row locked and does nothing. A run that fails changes nothing.
 CREATE FUNCTION "assay"."order_audit_events"(OUT ordered integer, OUT more boolean, OUT complete boolean)
   LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-  -- Plans are kept while tables grow, and nothing analyzes the embedded database. Without sequential scans a table that has but
-  -- one row is so expensive, in theory, that Postgres would compile each statement.
+  -- Plans are kept while tables grow, and nothing analyzes the embedded database. With sequential scans disabled, Postgres
+  -- estimates such a high cost for a table with one row that it would compile each statement (JIT).
   SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
   DECLARE
     batch CONSTANT integer := 1000;
-    -- So many are missing only if acts fail in masses while one transaction stays open. No further ids are taken until it has
-    -- ended, because each run writes all that is missing.
+    -- This many ids are missing only if masses of acts fail while one transaction stays open. No further ids are processed until
+    -- that transaction has ended, because each run writes all missing ids.
     most_missing CONSTANT integer := 10000;
     began timestamptz := assay.now();
     drawn bigint;
@@ -191,7 +191,7 @@ CREATE FUNCTION "assay"."order_audit_events"(OUT ordered integer, OUT more boole
   BEGIN
     ordered := 0;
     more := false;
-    -- After the time: what was committed before it had drawn its id.
+    -- Read after `began`: every event that was committed before `began` has drawn its id by now.
     SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO drawn FROM assay.audit_event_ids;
     SELECT last_id = drawn AND isempty(missing) AND complete_until BETWEEN began - interval '5 seconds' AND began
       INTO complete FROM assay.audit_sequencer;
@@ -263,7 +263,7 @@ CREATE FUNCTION "assay"."delete_audit_batches"(batch integer) RETURNS integer
     ),
     oldest AS MATERIALIZED (
       SELECT last_position, EXISTS (SELECT FROM unnest(b.at) AS u(at) JOIN detached ON month = to_char(u.at AT TIME ZONE 'UTC', 'YYYY_MM'))
-        -- The second one looks up each event, so it comes second: for a week there would be nothing to find.
+        -- This condition comes second because it looks up each event, and finds none in the week for which a month is detached.
         OR EXISTS (SELECT FROM unnest(b.at, b.ids) AS u(at, id) JOIN assay.audit_events USING (at, id)) AS lives
       FROM assay.audit_batches AS b ORDER BY last_position LIMIT batch
     )

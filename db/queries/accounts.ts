@@ -61,9 +61,9 @@ export const newCustomerParts = (condition = sql``, issuedUntil = sql`'-infinity
 export const newCustomerDetail = sql`json_strip_nulls(json_build_object('api_key_id', ${param('newApiKeyId')}::text))::text`
 
 /**
- * A customer and its session. No row: the email is taken.
+ * Inserts a customer and its session. No row: the email is taken.
  *
- * 1. `requests` is the session that is asked for (acts: one).
+ * 1. `requests` is the requested session (acts: one).
  * 2. `inserted`, `keyed` and `credentialed` make the customer (newCustomerParts).
  * 3. `grants` has the session's limits, from the settings only: a new customer has no policy.
  * 4. `started` and `audited` insert the session and the event.
@@ -111,7 +111,7 @@ export const insertLoginFailure = prepared('insertLoginFailure')<
     detail: sql`json_build_object('reason', ${param('reason')}::text)::text`,
   })}`)
 
-/** A wrong present password, where a session asked for a new password or address. */
+/** A session requested a new password or address, with a wrong current password. */
 export const insertPasswordFailure = prepared('insertPasswordFailure')<
   AuditContext & { customerId: string; sessionId: string; type: AuditType },
   never
@@ -139,19 +139,20 @@ export interface EndedSessions {
   seq: number | null
 }
 
-/** An act on a customer's account that leaves one of its sessions, if any. */
+/** An act on a customer's account. It ends the account's sessions except `keepSessionId`, if set. */
 interface AccountAct extends AuditContext {
   customerId: string
   keepSessionId?: string | undefined
 }
 
 /**
- * Ends the account's own sessions (never its users') of the customer in the part `from`, from `t` on, but not the one to
- * keep; selects an EndedSessions.
+ * Ends the account's own sessions (never its users') of the customer in the part `from` at its time `t`, except the one to keep.
+ * Selects an EndedSessions.
  *
- * 1. `withdrawn` deletes the open tokens that would undo the change: someone who knew the old password may have asked for
- *    another address.
- * 2. `locked` locks them in the order of every statement that ends several, or two of them could wait for each other.
+ * 1. `withdrawn` deletes the open tokens that would undo the change: someone who knew the old password may have requested another
+ *    address.
+ * 2. `locked` locks the sessions in the same order as every statement that ends several. Otherwise two statements could wait for
+ *    each other.
  * 3. `ended`, `audited_ends` and `changes` end, audit and publish them.
  */
 const endAccountSessionsParts = (from: string, after: string[]) => sql`

@@ -9,10 +9,10 @@ import { type AuditContext, auditInsert } from './audit.ts'
 import { publishedColumns, publishParts } from './change-feed.ts'
 
 /**
- * Creates an API key. No row: the customer has `limit` keys already. It fails by the constraint `api_keys_retry` if one was
- * made under the same Idempotency-Key. Nothing stops being accepted, so nothing is published.
+ * Creates an API key. No row: the customer has `limit` keys already. It fails by the constraint `api_keys_retry` if one was made
+ * under the same Idempotency-Key. Nothing stops being accepted, so nothing is published.
  *
- * 1. `counted` counts the key, if there may be one more: its lock on the customer makes two creations take turns.
+ * 1. `counted` counts the key, if the limit allows one more. Its lock on the customer's row serialises concurrent creations.
  * 2. `inserted` and `audited` insert the key and its event.
  */
 export const insertApiKey = prepared('insertApiKey')<
@@ -81,7 +81,7 @@ export const deleteApiKey = prepared('deleteApiKey')<
   ${publishParts('customer', 'deleted', ['audited', 'counted'])}
   select ${publishedColumns} from deleted`)
 
-/** Notes the use of API keys, in batches; a row that another replica is just noting is skipped. */
+/** Records the use of API keys, in batches. A row that another replica is updating is skipped. */
 export const touchApiKeys = prepared('touchApiKeys')<{ ids: string }, never>(sql`
   with due as (
     select ${apiKeys.id} from ${apiKeys}

@@ -18,7 +18,7 @@ export interface OrderingRun {
   complete: boolean
 }
 
-/** Gives events that have no position yet their positions. Any replica may call it at any time. */
+/** Assigns positions to events that have none yet. Any replica may call it at any time. */
 export const orderEvents = prepared('orderEvents')<Record<never, never>, OrderingRun>(
   sql`select ordered, more, complete from assay.order_audit_events()`,
 )
@@ -50,11 +50,13 @@ const markAt = (position: SQL) => sql`(
 
 /** The part of the order after a position. */
 export interface OrderSpan {
-  /** The positions from `start` (exclusive) to `stop` are the next page. `start` is greater than `after` if those between
-   * were deleted. */
+  /**
+   * The positions from `start` (exclusive) to `stop` are the next page. `start` is greater than `after` if the positions between
+   * them were deleted.
+   */
   start: number
   stop: number
-  /** The last position that was given. */
+  /** The last position that was assigned. */
   last: number
   /** Null if no batch has the position `after`. */
   afterMark: string | null
@@ -81,7 +83,6 @@ export const findOrderSpan = prepared('findOrderSpan')<
     ${markAt(sql`span.after`)} as "afterMark", ${markAt(sql`span.stop`)} as "stopMark"
   from span`)
 
-/** Reads the last position that was given. */
 export const findLastPosition = prepared('findLastPosition')<Record<never, never>, { last: number }>(
   sql`select ${s.position} as last from ${s}`,
 )

@@ -3,14 +3,14 @@ import { sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 
 /**
- * Makes the partitions of this month and the three after it. A month of which the default partition already has rows
- * stays there: no insert may ever fail for lack of a partition. An insert must not wait long either: the parent is
- * locked only if that is possible soon. The functions are in db/migrations/0002_audit_partitions.sql.
+ * Makes the partitions of this month and the three after it. A month stays in the default partition if that already has rows of
+ * the month. No insert may ever fail for lack of a partition, and no insert may wait long, so the parent is locked only if that
+ * is possible soon. The functions are in db/migrations/0002_audit_partitions.sql.
  */
 export const makePartitions = (db: Pick<Connection, 'query'>) =>
   db.query('select assay.make_audit_partitions()')
 
-/** Events that one statement deletes at most: too few to slow down anything else. */
+/** The most events that one statement deletes: too few to slow down other statements. */
 const BATCH_ROWS = 5_000
 
 const detachOldPartition = prepared('detachOldPartition')<{ retention: number }, { name: string | null }>(
@@ -27,9 +27,9 @@ const deleteOldEvents = prepared('deleteOldEvents')<{ retention: number }, { del
 
 /**
  * Detaches the months that are older than `retention` (seconds, at least two days), drops those that were detached a week ago,
- * and deletes a batch of old events from the default partition; nothing while the clock is not trusted. A detachment waits
- * a second at most for the parent's lock, which blocks every act; the next round tries again. Returns the number of
- * months dropped and events deleted.
+ * and deletes a batch of old events from the default partition. It does nothing while the clock is not trusted. A detachment
+ * waits a second at most for the parent's lock, which blocks every act; the next round tries again. Returns the number of months
+ * dropped and events deleted.
  */
 export async function dropOldEvents(db: Pick<Database, 'query'>, retention: number): Promise<number> {
   let months = 0

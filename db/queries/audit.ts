@@ -130,7 +130,8 @@ const isIn = (span: Params<AuditSpan>) =>
   and(sql`${at} >= coalesce(${span.from}::timestamptz, '-infinity')`, isBefore(span))
 
 /**
- * One upper bound, where the scan starts. With two, it would start at one and skip all rows that the other excludes.
+ * Combines the upper bounds into one, at which the scan starts. With two, the scan would start at one of them and skip all rows
+ * that the other excludes.
  */
 const isBefore = ({ beforeAt, beforeId, to }: Params<AuditSpan>) => sql`(${at}, ${id}) <
   (least(${beforeAt}::timestamptz, ${to}::timestamptz, 'infinity'),
@@ -140,7 +141,7 @@ const listEventsOfCustomer = query('listEventsOfCustomer', (db, asked: Params<Au
   listSpan(db, asked, eq(customerId, asked.customerId)),
 )
 
-/** The events that one page of one type reads: a customer may have millions of others. */
+/** The most events that one page of one type reads: a customer may have millions of other types. */
 const MAX_LOOKED_AT = 2_000
 
 /**
@@ -183,7 +184,7 @@ export const listEvents = (db: Pick<Database, 'values'>, asked: AuditQuery): Pro
 /** Lists the events of all customers. */
 export const listAllEvents = query('listAllEvents', (db, asked: Params<AuditSpan>) => listSpan(db, asked))
 
-/** The most frequent types; the others have an index of their own, which a query uses that repeats its condition. */
+/** The most frequent types. The other types have a separate index, which Postgres uses for queries that repeat its condition. */
 const FREQUENT = ['token.issued', 'session.refreshed'] satisfies AuditType[]
 export const isRare = sql`${type} not in (${sql.raw(FREQUENT.map(each => `'${each}'`).join(', '))})`
 

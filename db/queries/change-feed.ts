@@ -16,7 +16,7 @@ export type Querier = Pick<Connection, 'query' | 'values'>
 
 type Kind = (typeof revocations.$inferSelect)['kind']
 
-/** One row of the change feed, as the poll brings it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
+/** One row of the change feed, as the poll returns it: seq, kind, customer id, key, epoch, dead after (NumericDate). */
 export type RevocationRow = [number, Kind, string, string, number, number]
 
 /** A change is kept for this long after the last token that it concerns has expired. */
@@ -108,7 +108,7 @@ export interface Page extends Position {
   now: number
   /** JSON of RevocationRow[], ordered by seq; null when there are no new ones. */
   rows: string | null
-  /** Whether these are all of them. */
+  /** Whether `rows` contains all new rows. */
   whole: boolean
 }
 
@@ -123,9 +123,7 @@ export interface Poll extends Page {
   othersStaleness: number | null
 }
 
-/**
- * The size of one page of revocations: applying it holds up the event loop for less than 5 ms. More take more pages.
- */
+/** The most revocations, and bytes, in one page: applying a page blocks the event loop for less than 5 ms. */
 const PAGE_ROWS = 4_000
 const PAGE_BYTES = 262_144
 
@@ -159,10 +157,10 @@ export const loadPage = prepared('loadPage')<{ applied: number }, Page>(sql`
   from here cross join lateral ${pageSql(sql`here.seen_at`)} as page`)
 
 /**
- * The poll reads and commits in one statement: a read-only or full database, and a primary whose standby is gone,
- * can't answer it, and so is never taken for the primary. If `write` is false, Postgres only locks the replica's row
- * for the length of the statement. That commits as an update does, and leaves no dead row. A row that is older than
- * half of its bound by the database's clock is written anyway: the clock was set.
+ * The poll reads and commits in one statement: a read-only or full database, and a primary whose standby is gone, can't answer
+ * it, so neither is mistaken for the primary. If `write` is false, Postgres only locks the replica's row for the length of the
+ * statement. That commits as an update does, and leaves no dead row. A row that is older than half of its bound by the database's
+ * clock is written in any case, because the clock was set.
  *
  * 1. `clock` notes the time.
  * 2. `written` has a row if the number that this replica has applied, and the time, were written.
@@ -217,7 +215,7 @@ export interface TokenRevocation extends Act {
   expires_at: number
 }
 
-/** Ends access tokens until their exp (acts: TokenRevocation[]). Answers the change feed's number once all are in. */
+/** Revokes access tokens until their exp (acts: TokenRevocation[]). Returns the change feed's number after all of them. */
 export const insertRevokedTokens = prepared('insertRevokedTokens')<Acts, { seq: number }>(sql`
   with acts as materialized (
     select *, ${now} as t from jsonb_to_recordset(${param('acts')}::text::jsonb) as act (
@@ -233,8 +231,8 @@ export const insertRevokedTokens = prepared('insertRevokedTokens')<Acts, { seq: 
 export const nextEpoch = sql.raw(`nextval('${epochs.schema}.${epochs.seqName}')`)
 
 /**
- * Deletes the customer's earlier row of this kind and key, in the part `of`, because the new one says all that it said. The
- * statement has locked the customer's row, so no other one replaces the same row.
+ * Deletes the customer's earlier row of this kind and key, in the part `of`, because the new row includes it. The statement has
+ * locked the customer's row, so no other statement replaces the same row.
  */
 export const deleteReplaced = (kind: 'subject' | 'customer', of: string, key = sql`''`) => sql`
   delete from ${revocations} using ${sql.raw(of)} as new
@@ -256,12 +254,15 @@ export const raiseCustomerEpoch = prepared('raiseCustomerEpoch')<
   ${publishParts('customer', 'raised', ['replaced', 'audited'])}
   select ${publishedColumns} from raised`)
 
-/** A token or session of any customer with a lower epoch is dead. It is never deleted: sessions outlive its change. */
+/**
+ * A token or session of any customer with a lower epoch is dead. The epoch is never deleted, because sessions outlive its row on
+ * the change feed.
+ */
 export const EVERYONES_EPOCH: SQL = sql`(select ${installation.epoch} from ${installation})`
 
 /**
- * Ends every token and session of every customer that began before, by moving the epoch that they all share: one write,
- * however many there are. Answers the change feed's number and the new epoch.
+ * Ends every token and session of every customer that began before, by raising the epoch that they all share. That is a single
+ * write, whatever their number. Returns the change feed's number and the new epoch.
  */
 export const raiseEveryonesEpoch = prepared('raiseEveryonesEpoch')<
   AuditContext,

@@ -9,16 +9,16 @@ import { isAfter, type Page } from './sessions.ts'
 
 /** The criteria that listed customers meet. Undefined members are no criterion. */
 export interface CustomerFilter {
-  /** Seconds. A key that signs or still verifies was created longer ago. */
+  /** Seconds. The customer has a key that signs or still verifies and was created longer ago. */
   keysOlderThan: number | undefined
   /** The password hash is not argon2id, or its memory (KiB) or its number of passes is below these. */
   minMemoryKib: number | undefined
   minPasses: number | undefined
-  /** Seconds. Since then no token was issued or refreshed, and no API key was used. */
+  /** Seconds. In this time no token was issued or refreshed, and no API key was used. */
   unusedFor: number | undefined
 }
 
-/** Customers that one page looks at: the filter may match none of them. */
+/** The most customers that one page reads: the filter may match none of them. */
 const MAX_LOOKED_AT = 2_000
 
 const k = alias(signingKeys, 'k')
@@ -35,8 +35,8 @@ const phcNumber = (hash: SQL, name: 'm' | 't') =>
  * The matching customers among the next MAX_LOOKED_AT, newest first, and the last of those, matching or not, where the next page
  * continues. The index on `created_at` gives them in order, so a page costs the same however many customers there are.
  *
- * `issued_until` tells when a token was last issued or refreshed, a login included: no token expires after it. It is ahead by the
- * longest life of a token and 15 minutes, so a customer is found that much late, and never early.
+ * `issued_until` shows when a token was last issued or refreshed, which includes logins: no token expires after it. It is ahead
+ * by the longest lifetime of a token and 15 minutes, so a customer may be found that much too late, and never too early.
  */
 export const listMatchingCustomers = query(
   'listMatchingCustomers',

@@ -15,8 +15,8 @@ export const findInstallation = query('findInstallation', db =>
 )
 
 /**
- * Inserts the installation with the check value of the master key that seals it. The first one wins; a replica that
- * loses the race reads the winner's.
+ * Inserts the installation with the check value of the master key that encrypts it. The first replica wins; the others read its
+ * row.
  */
 export const insertInstallation = prepared('insertInstallation')<
   { id: string; sealedKey: Uint8Array; masterKeyId: string; checkValue: string },
@@ -44,8 +44,8 @@ export const insertMasterKey = query(
 )
 
 /**
- * The ids of the master keys that rows need, from the sealed blobs' own headers (version, alg, id's length, id). Only ids
- * that this installation has had: a damaged header must not keep the server from starting.
+ * The ids of the master keys that rows need, from the headers of the encrypted values (version, alg, id's length, id). It returns
+ * only ids that this installation has had, because a damaged header must not keep the server from starting.
  */
 export const findNeededMasterKeys = prepared('findNeededMasterKeys')<
   Record<never, never>,
@@ -58,7 +58,7 @@ export const findNeededMasterKeys = prepared('findNeededMasterKeys')<
     case when length(sealed) > 3 then encode(substring(sealed from 4 for get_byte(sealed, 2)), 'escape') end
   order by ${masterKeys.id}`)
 
-/** Finds the data keys of any customers. */
+/** Finds the data keys of some customers, whichever they are. */
 export const findSomeDataKeys = query('findSomeDataKeys', (db, { count }: Params<{ count: number }>) =>
   db
     .select({ customerId: customers.id, sealedDataKey: customers.sealedDataKey })
@@ -69,7 +69,7 @@ export const findSomeDataKeys = query('findSomeDataKeys', (db, { count }: Params
 type Customer = typeof customers.$inferSelect
 type SigningKey = typeof signingKeys.$inferSelect
 
-/** The sealed secret is in base64. */
+/** The encrypted secret is in base64. */
 export type KeyRow = [
   use: SigningKey['use'],
   version: number,

@@ -93,8 +93,8 @@ const wasErased = sql`exists (
     and ${auditEvents.type} = 'customer.erased' limit 1)`
 
 /**
- * A customer with its data key, its first two signing keys and its API key, and no session. No row: the email is taken,
- * or one with this id was erased, maybe while the password of this one was hashed.
+ * Inserts a customer with its data key, its first two signing keys and its API key, but no session. No row: the email is taken,
+ * or a customer with this id was erased, maybe while the password was hashed.
  */
 export const insertCustomerAlone = prepared('insertCustomerAlone')<
   AuditContext & NewCustomer,
@@ -155,7 +155,7 @@ const isFree = sql`not exists (
 
 /**
  * Changes the values that are not null. Another email is not verified. An open token for a change of the email is withdrawn. No
- * row: no such customer, another revision, or the email is another's.
+ * row: no such customer, another revision, or another customer has the email.
  */
 export const updateCustomer = prepared('updateCustomer')<
   Change & { email: string | undefined; name: string | undefined },

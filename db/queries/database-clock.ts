@@ -19,7 +19,7 @@ export const isHeld = sql<boolean>`exists (select from ${databaseClock} where ${
  * The most that the database's clock may drift from a monotonic one (ms). Deletion has margins of at least this much.
  */
 const MAX_DRIFT_MS = sql.raw('60000')
-/** The part of the elapsed time by which clocks that run well may drift apart: 86 s a day. */
+/** The part of the elapsed time by which correct clocks may drift apart: 86 s a day. */
 const MAX_DRIFT_RATE = sql.raw('0.001')
 /** The most that the wall clocks of two replicas may differ if no monotonic clock was running (ms). */
 const MAX_WALL_DIFFERENCE_MS = sql.raw('600000')
@@ -30,7 +30,7 @@ const b = alias(clockBaselines, 'b')
 const d = alias(databaseClock, 'd')
 
 const milliseconds = (interval: SQL) => sql`(extract(epoch from ${interval}) * 1000)::float8`
-/** The new value of a column of the hold. A jump begins a hold, and one whose time is up ends. */
+/** The new value of a column of the hold. A jump begins a hold, and an expired hold ends. */
 const holdColumn = (
   column: AnyPgColumn,
   jumped: SQL,
@@ -48,18 +48,17 @@ export interface ClockObservation {
 }
 
 /**
- * Compares the database's clock with this machine's monotonic clock, and holds deletion if it has jumped. `reading` and
- * `wall` (ms) are taken before the statement is sent.
+ * Compares the database's clock with this machine's monotonic clock, and holds deletion if it has jumped. `reading` and `wall`
+ * (ms) are taken before the statement is sent.
  *
- * 1. `locked` lets one observation follow another; `timed` has the time after that. The limit tells the planner that
- *    there is one row, because it would otherwise compile the statement (JIT) for the thousands that it expects.
- * 2. `own` is this clock's last reading. It is locked, because a statement that waited would otherwise read the old
- *    row.
- * 3. `measured` has how far the database's clock went beyond the elapsed time. Without an earlier reading, it is the
- *    unexplained part of the gap since the last observation of any replica: a short gap needs no explanation, and a
- *    long one is explained by wall clocks that advanced as far.
- * 4. `judged` adds it to the drift, of which the elapsed time forgives a little, and decides whether that is a jump.
- * 5. `moved` moves the other clocks' baselines along, so that no other replica takes it for another jump.
+ * 1. `locked` serialises observations; `timed` has the time after the lock. The limit tells the planner that there is one row,
+ *    because it would otherwise compile the statement (JIT) for the thousands that it expects.
+ * 2. `own` is this clock's last reading. It is locked, because a statement that waited would otherwise read the old row.
+ * 3. `measured` has how far the database's clock went beyond the elapsed time. Without an earlier reading, it is the unexplained
+ *    part of the gap since the last observation of any replica: a short gap needs no explanation, and a long one is explained by
+ *    wall clocks that advanced as far.
+ * 4. `judged` adds it to the drift, subtracts the drift that is allowed for the elapsed time, and decides whether that is a jump.
+ * 5. `moved` adjusts the other clocks' baselines, so that no other replica finds the same jump again.
  * 6. `noted` and `held` store the observation, and `audited` the jump.
  */
 export const observeClock = prepared('observeClock')<
@@ -127,7 +126,10 @@ export const findClock = query('findClock', db =>
     .from(databaseClock),
 )
 
-/** Ends the hold that lasts until `heldUntil`: an operator found the clock right. No row: there is no such hold. */
+/**
+ * Ends the hold that lasts until `heldUntil`, because an operator has confirmed that the clock is right. No row: there is no such
+ * hold.
+ */
 export const confirmClock = prepared('confirmClock')<AuditContext & { heldUntil: Date }, { t: Date }>(sql`
   with held as materialized (
     select * from ${databaseClock} where ${databaseClock.heldUntil} = ${param('heldUntil')}::timestamptz for update

@@ -106,7 +106,7 @@ export const findErased = query('findErased', db =>
       and(
         eq(auditEvents.type, 'customer.erased'),
         isRare,
-        // The subquery makes the time a constant, or the index can't be used: assay.now() is volatile.
+        // The subquery makes the time a constant. Otherwise the index can't be used, because assay.now() is volatile.
         sql`${auditEvents.at} > (select ${now} - interval '1 hour')`,
       ),
     )

@@ -27,7 +27,7 @@ export type ExplainedSession = RowOf<typeof explainSession>
 
 const c = alias(customers, 'c')
 
-// This is not written in the list of columns, because drizzle omits the table's name of columns there.
+// This is not written in the list of columns, because drizzle omits the table names of columns there.
 const isDisabled = sql`exists (
   select from ${customers} as ${c} where ${c.id} = ${sessions.customerId} and ${c.state} = 'disabled')`
 

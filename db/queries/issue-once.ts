@@ -22,7 +22,7 @@ import { isRaiseDue, isUncovered } from './issued-until.ts'
 import { type Defaults, policyColumns } from './policy.ts'
 import { type SessionRow, seconds, sessionColumns } from './sessions.ts'
 
-/** Starting a session at most once for each Idempotency-Key. */
+/** Starts a session at most once for each Idempotency-Key. */
 
 const { c, a } = customerWithKeys
 const e = alias(subjectEpochs, 'e')

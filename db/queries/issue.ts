@@ -57,7 +57,10 @@ const currentCustomer = ({ condition = sql``, lock }: GrantOptions) => sql`cross
       offset 0 ${lock ? sql`for share of ${c}` : sql``}
     ) as current`
 
-/** A lock reads the latest version of a row, but the subject's epoch is the snapshot's, and `issued_until` must be no newer. */
+/**
+ * A lock reads the latest version of a row, but `issued_until` must not be newer than the subject's epoch, which is the
+ * snapshot's.
+ */
 const JOIN_SNAPSHOT = sql`join ${customers} as ${before} on ${before.id} = ${c.id}`
 
 interface GrantOptions {
@@ -134,7 +137,7 @@ export interface NewToken extends AuditContext {
   exact: boolean
   type: AuditType
   tokenId: string
-  /** The API key that asked, which must still be there. */
+  /** The API key that authenticated the request. It must still exist. */
   apiKeyId: string | undefined
   /** Seconds. If undefined, the customer's default applies. */
   expiresIn: number | undefined
@@ -172,7 +175,7 @@ export const actsOf = (asked: (NewToken & Partial<NewSession>)[]) =>
 
 /** The decisions of the issuing statement: key versions to sign with, and times as NumericDates. */
 export interface IssueResult {
-  /** The number of the act, of those that share the statement. */
+  /** The number of the act among those that share the statement. */
   n: number
   accessVersion: number
   refreshVersion: number

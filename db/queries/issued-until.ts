@@ -23,7 +23,7 @@ import { customers } from '../schema/customers.ts'
 const AHEAD = sql`interval '15 minutes'`
 
 /**
- * It is raised this long before it is needed, so that a customer that issues tokens continuously never waits for it.
+ * `issued_until` is raised this long before it is needed, so that a customer that issues tokens continuously never waits for it.
  */
 const EARLY = sql`interval '5 minutes'`
 
@@ -37,7 +37,7 @@ export const firstIssuedUntil = issuedUntil(sql`${param('maxAccessTokenTtl')}::i
 /** Whether a token that expires at `exp` must not be issued yet, by the `issued_until` of the customer in the snapshot. */
 export const isUncovered = (exp: SQL) => sql`${exp} > issued_until`
 
-/** Whether one that expires five minutes after `exp` could not be issued. */
+/** Whether a token that expires five minutes after `exp` must not be issued yet. */
 export const isRaiseDue = (exp: SQL) => sql`${exp} > issued_until - ${EARLY}`
 
 /** Raises a customer's `issued_until` so far that it covers every token that its policy allows within the next 15 minutes. */

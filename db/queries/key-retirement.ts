@@ -19,8 +19,8 @@ const k = alias(signingKeys, 'k')
 const s = alias(sessions, 's')
 
 /**
- * Selects from the sessions whose current or previous refresh token the key signed. One that expired a moment ago is
- * among them: a refresh that came in time may not have committed yet.
+ * Selects from the sessions whose current or previous refresh token the key signed. Sessions that expired a moment ago are
+ * included, because a refresh that came in time may not have committed yet.
  */
 const fromSessionsOf = (key: Key) => sql`from ${sessions} as ${s}
   where ${s.customerId} = ${key.customerId} and ${key.use} = 'refresh'
@@ -39,8 +39,8 @@ const fromTokensOf = (key: Key) =>
     and ${auditEvents.at} between ${key.createdAt} - ${AFTER_DEATH} and ${key.replacedAt} + ${AFTER_DEATH})`)
 
 /**
- * No running request could still sign with the key: an answer after a call's deadline signs nothing. No slow tab can
- * still use the third-newest token of a session either, which may be of any older version.
+ * Whether no running request can still sign with the key (an answer after a call's deadline signs nothing), and no slow tab can
+ * still use the third-newest token of a session, which may have any older version.
  */
 const isQuiescent = (
   key: Key,
@@ -55,8 +55,8 @@ const limited = (rows: SQL) =>
   sql<number>`(select count(*)::int from (select ${rows} limit ${sql.raw(String(MAX_COUNTED))}) as found)`
 
 /**
- * Retires the keys that the part `due` (customer_id, use, version) names: `retired` does, `audited` and `changes` audit and
- * publish it, once for each customer.
+ * Retires the keys that the part `due` (customer_id, use, version) names: `retired` retires them, and `audited` and `changes`
+ * audit and publish that, once for each customer.
  */
 const retireParts: SQL = sql`
   retired as (
@@ -139,25 +139,25 @@ export interface RetirementResult {
   state: 'next' | 'current' | 'previous' | 'retired'
   retiredAt: Date | null
   /**
-   * The sessions and access tokens with the version that prevent it. The number of tokens is an upper bound. Each is
-   * counted up to MAX_COUNTED.
+   * The sessions and access tokens that prevent the retirement, because they have the version. The number of tokens is an upper
+   * bound. Each is counted up to MAX_COUNTED.
    */
   sessions: number
   tokens: number
-  /** Whether a jump of the database's clock prevents it. */
+  /** Whether a jump of the database's clock prevents the retirement. */
   held: boolean
   /** The change feed's number, if it was retired now. */
   seq: number | null
 }
 
 /**
- * Retires one previous version, if no live session or token can have it. It may read sessions and tokens as old as
- * its wait for the key's row. No new one can have the version by then, because nothing has signed with the key since
- * it was quiet. No row: no such version.
+ * Retires one previous version, if no live session or token can have it. The sessions and tokens that it reads may be as old as
+ * its wait for the key's row. That is enough: nothing has signed with the key since it was quiescent, so no newer session or
+ * token has the version. No row: no such version.
  *
  * 1. `named` locks the key's row.
  * 2. `checked` counts what needs it.
- * 3. `due` is the key, if nothing does.
+ * 3. `due` is the key, if nothing needs it.
  * 4. `retired`, `audited` and `changes` retire, audit and publish it (retireParts).
  */
 export const retireKey = prepared('retireKey')<

@@ -69,7 +69,7 @@ export interface NewKey {
 
 export interface KeyChange extends AuditContext {
   customerId: string
-  /** The count that the caller has read: of two concurrent changes, one finds another count. */
+  /** The count that the caller has read. Of two concurrent changes, the second one finds another count and does nothing. */
   rotations: number
   /** The algorithm of the policy that the change was made for: another policy may have come first. */
   signingAlg: SigningAlg | null
@@ -93,23 +93,22 @@ export interface KeyChangeResult {
   versions: { use: 'access' | 'refresh'; version: number }[]
   /** The key that was published, if any. */
   next: { version: number; alg: Algorithm } | null
-  /** Null unless asymmetric keys were replaced: no token that they signed expires later. */
+  /** No token that the replaced asymmetric keys signed expires later. Null if none were replaced. */
   signedUntil: Date | null
 }
 
 /**
- * Changes a customer's keys. With `now`, if the refresh key is included, the customer's epoch ends every session and
- * every access token, even those without a session. No row: another change came first, or the customer is not there
- * or disabled.
+ * Changes a customer's keys. With `now`, if the refresh key is included, the customer's epoch ends every session and every access
+ * token, even those without a session. No row: another change came first, or the customer does not exist or is disabled.
  *
- * Every change of a customer's keys is published as one of the customer: replicas reload its whole record. A rotation
- * that ends nothing is published too, because a replica may remember the new version's kid as gone, if a failover
- * once lost that version.
+ * Every change of a customer's keys is published as one of the customer: replicas reload its whole record. A rotation that
+ * revokes nothing is published too, because a replica may have cached the new version's kid as missing, if a failover lost that
+ * version before.
  *
  * 1. `rotating` counts the change.
  * 2. `replaced` makes the current versions previous or retired.
- * 3. `promoted` makes the next version the current one, and `discarded` retires one that will never sign, and deletes
- *    it. A key's age begins when it starts to sign.
+ * 3. `promoted` makes the next version the current one, and `discarded` retires one that will never sign, and deletes it. A key's
+ *    age begins when it starts to sign.
  * 4. `inserted` inserts the new versions.
  * 5. `audited` and `changes` audit and publish it.
  */
@@ -191,18 +190,18 @@ export interface Aged {
 }
 
 /**
- * Customers whose current key is older than their policy allows, or else than `maxAge` (s; 0: never). The oldest come
- * first, so that those whose policy has a short age don't take every place.
+ * Customers whose current key is older than their policy allows, or else than `maxAge` (s; 0: never). The oldest come first, so
+ * that those whose policy has a short age don't take every place.
  *
- * 1. `candidates` are the current keys of customers without an age of their own, found by the index on age, and those
- *    of the customers with one.
- * 2. A next key of another algorithm signs once its time has come. So do the keys of a policy if its change was
- *    interrupted before they were made.
- * 3. The maximum age of each is shortened by up to a tenth, depending on its id, so that customers created together
- *    don't rotate together. A customer with as many older versions as may verify waits until some retire, and one
- *    whose next key was published a moment ago until verifiers have it.
+ * 1. `candidates` are the current keys of customers without an age of their own, found by the index on age, and those of the
+ *    customers with one.
+ * 2. A next key of another algorithm signs once its time has come. So do the keys of a policy if its change was interrupted
+ *    before they were made.
+ * 3. The maximum age of each is shortened by up to a tenth, depending on its id, so that customers created together don't rotate
+ *    together. A customer with as many older versions as may verify waits until some retire, and one whose next key was published
+ *    a moment ago until verifiers have it.
  *
- * None while the clock is not trusted: a key made while the clock is ahead would be too young for as long.
+ * Returns none while the clock is not trusted: a key that is made while the clock is ahead would be rotated late by as much.
  */
 export const findAged = prepared('findAged')<
   { maxAge: number; mostPrevious: number; limit: number },

@@ -32,8 +32,8 @@ const newestEvents: SQL = sql`
   order by ${auditEvents.at} desc, ${auditEvents.id} desc limit ${sql.raw(String(MAX_COUNTED + 1))}`
 
 /**
- * The event issued an access token that may be live. The token has the lifetime of its session's tokens, or the one
- * in its event, or else the longest possible one. Some were revoked since.
+ * Whether the event issued an access token that may be live. The token has the lifetime of its session's tokens, or the one in
+ * its event, or else the longest possible one. It may have been revoked since.
  */
 const issuedLiveToken = (event: Columns<typeof auditEvents>, session: Columns<typeof sessions>) => sql`
   ${event.tokenId} is not null and ${event.type} <> 'token.revoked' and ${session.revokedAt} is null
@@ -49,7 +49,7 @@ export interface Losses {
   sessions: number
   /** An upper bound of the access tokens, unless `partial`. */
   tokens: number
-  /** There are more: only the newest MAX_COUNTED sessions, or events, were read. */
+  /** True if there are more: only the newest MAX_COUNTED sessions, or events, were read. */
   partial: boolean
 }
 

@@ -18,14 +18,14 @@ import { clockIsTrusted } from './database-clock.ts'
 /** The most rows that one statement deletes: too few to slow down other statements. */
 const BATCH_ROWS = 5_000
 /**
- * The sessions that one statement reads. With many more, Postgres would compile the statement (JIT), which takes
- * longer than running it.
+ * The most sessions that one statement reads. With many more, Postgres would compile the statement (JIT), which takes longer than
+ * running it.
  */
 const WINDOW_ROWS = 2_000
 
 /**
- * The time that long ago. Null while the clock is not trusted, which matches no row. The subquery makes it a
- * constant, or an index can't be used: assay.now() is volatile.
+ * The time that long ago. Null while the clock is not trusted, which matches no row. The subquery makes it a constant. Otherwise
+ * no index can be used, because assay.now() is volatile.
  */
 const timeAgo = (ago: string) =>
   sql`(select ${now} - ${sql.raw(`interval '${ago}'`)} where ${clockIsTrusted})`

@@ -64,7 +64,7 @@ export const insertOneTimeToken = prepared('insertOneTimeToken')<
 const isFor = (purposes: Purpose[]) =>
   sql`${o.purpose} in (${sql.raw(purposes.map(purpose => `'${purpose}'`).join(', '))})`
 
-/** A token for the address that the customer had is void once it has another. */
+/** A token is void once the customer has another address than the one that the token was made for. */
 const isOpen = (purposes: Purpose[], email = sql`${c.email}`) => sql`
   ${isFor(purposes)} and ${o.digest} = ${param('digest')} and ${o.expiresAt} > ${now}
   and (${o.purpose} = 'email_change' or ${o.email} = ${email})`
@@ -132,7 +132,7 @@ export const withdrawnPart = (from: string, purposes: Purpose[], condition = sql
     returning 1
   )`
 
-/** Records that a customer asked for another address, with its session and its password. */
+/** Records that a customer requested another address, with its session and its password. */
 export const insertEmailChangeRequest = prepared('insertEmailChangeRequest')<
   AuditContext & { customerId: string; sessionId: string },
   never

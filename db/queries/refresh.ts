@@ -25,7 +25,7 @@ export const REFRESH_OUTCOMES = [
 export type RefreshOutcome = (typeof REFRESH_OUTCOMES)[number]
 
 export interface RefreshResult extends SessionRow {
-  /** The number of the act, of those that share the statement. */
+  /** The number of the act among those that share the statement. */
   n: number
   /** `uncovered`: nothing was changed, and the refresh must be repeated after raiseIssuedUntil. */
   outcome: RefreshOutcome | 'uncovered'
@@ -41,7 +41,7 @@ export interface Refresh {
   /** The generation of the token presented, and the version of the signing key that signed it. */
   gen: number
   keyVersion: number
-  /** Whether the request brought a credential of the session's customer. */
+  /** Whether the request has a credential of the session's customer. */
   authenticated: boolean
   /** Whether the client was seen with the next generation. The session's row may not have this yet. */
   successorSeen: boolean
@@ -84,10 +84,9 @@ const e = alias(subjectEpochs, 'e')
 const { c, a, r } = customerWithKeys
 
 /**
- * The columns of a session's generation after a refresh `d`; with `renew` they keep the row's values. A kept token
- * that is ahead of the row (`adopt`) becomes the current one. The key that signed the token presented stays
- * referenced, or it could be retired while a client holds that token. `prev_rotated_at` is null if `strict` left the
- * previous token no grace.
+ * The columns of a session's generation after a refresh `d`; with `renew` they keep the row's values. A kept token that is ahead
+ * of the row (`adopt`) becomes the current one. The key that signed the presented token stays referenced. Otherwise it could be
+ * retired while a client holds that token. `prev_rotated_at` is null if `strict` left the previous token no grace.
  */
 const GENERATION = sql`${bare(s.gen)} = case when d.keeps then d.presented_gen else d.presented_gen + 1 end,
       ${bare(s.rotatedAt)} = case d.outcome when 'renew' then ${s.rotatedAt} else d.t end,
@@ -101,25 +100,23 @@ const GENERATION = sql`${bare(s.gen)} = case when d.keeps then d.presented_gen e
         when d.presented_version <> ${s.keyVersion} then ${s.keyVersion} else ${s.prevKeyVersion} end`
 
 /**
- * The parts of both statements below: the row's lock, the verdict, its effects and its audit event. They may read
- * customers and epochs as old as the statement's wait; a token that is issued in that time has the session's own
- * epochs, and is already revoked. `alone`: one act, which may wait for its row, and for the change feed if it ends
- * its session.
+ * The parts of both statements below: the row's lock, the verdict, its effects and its audit event. They may read customers and
+ * epochs as old as the statement's wait; a token that is issued in that time has the session's own epochs, and is already
+ * revoked. `alone`: one act, which may wait for its row, and for the change feed if it ends its session.
  *
  * 1. `requests` are the refreshes, each of another session.
  * 2. `locked` locks their sessions, in one order.
  * 3. `timed` adds the time, which is taken after the lock.
- * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The
- *    customer is looked up by its id for each, which `offset 0` enforces regardless of the planner's estimate of
- *    their number. An authenticated client under the policy `reusable` `keeps` its token. Without authentication that
- *    policy works like `until_confirmed`: only rotation can detect the theft of a public client's token (RFC 9700
- *    4.14.2).
- * 5. `decided` refuses a scope that is too wide, and a session if the policy leaves it no scope: an answer without
- *    `scope` would mean the whole of it (RFC 6749 5.1). It also refuses an audience that is another; `'[]' ||` makes
- *    a list of one audience too. This check comes late, so that requesting too much never hides a reuse. A token is
- *    `uncovered` by its exp after the lock. The customer is as old as the snapshot, and so no newer than the epochs.
- * 6. `refreshed` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a
- *    successor that was seen, so that no flood of replays keeps that from being written.
+ * 4. `checked` adds the customer's state, keys and policy, and the verdict by generation, time and epochs. The customer is looked
+ *    up by its id for each, which `offset 0` enforces regardless of the planner's estimate of their number. An authenticated
+ *    client under the policy `reusable` `keeps` its token. Without authentication that policy works like `until_confirmed`: only
+ *    rotation can detect the theft of a public client's token (RFC 9700 4.14.2).
+ * 5. `decided` refuses a scope that is too wide, and a session if the policy leaves it no scope: an answer without `scope` would
+ *    mean the whole requested scope (RFC 6749 5.1). It also refuses an audience that the session does not have; `'[]' ||` turns a
+ *    single audience into a list. This check comes late, so that requesting too much never hides a reuse. Whether a token is
+ *    `uncovered` depends on its exp after the lock. The customer is as old as the snapshot, and so no newer than the epochs.
+ * 6. `refreshed` and `replayed` change the sessions accordingly, and `audited` notes it. A replay also confirms a successor that
+ *    was seen, so that no flood of replays keeps that from being written.
  * 7. `ended` ends a session whose token was used again, if `alone`.
  * 8. `after` are the sessions as they are then.
  */
@@ -209,7 +206,7 @@ const refreshSql = (alone: boolean): SQL => sql`
     from decided) as d
   left join after on after.customer_id = of_customer and after.id = of_session`
 
-/** The event of each refresh that changed something. A shared statement changes nothing of a session that is reused. */
+/** The event of each refresh that changed something. A shared statement does not change a session whose token was reused. */
 const auditRefreshes = (alone: boolean) =>
   auditInsertOfEach(
     typeBy(sql`outcome`, {

@@ -13,8 +13,8 @@ export const deleteReplica = query('deleteReplica', (db, { replica }: Params<{ r
 const maxStaleness = sql`make_interval(secs => ${replicas.maxStaleness} / 1000.0)`
 
 /**
- * Whether this is the first of the live replicas, by its id. The answer may be wrong for a moment as one comes or goes:
- * then two are first, or none.
+ * Whether this is the first of the live replicas, by its id. When a replica starts or stops, the answer may be wrong for a
+ * moment: then two replicas are the first, or none is.
  */
 export const isFirst = prepared('isFirst')<{ replica: string }, { first: boolean }>(sql`
   select not exists (

@@ -63,15 +63,14 @@ export interface SubjectRevocation {
 }
 
 /**
- * Ends every token and session of a subject that began before, by moving its epoch. If nothing can be affected, only
- * the audit event is written: without a live token of the customer nothing is published, and if the subject has no
- * session either, it gets no epoch. `mostLive`: the limit on the customer's live rows, or null. No row: no such
- * customer.
+ * Ends every token and session of a subject that began before, by raising its epoch. If nothing can be affected, only the audit
+ * event is written: without a live token of the customer nothing is published, and if the subject has no session either, it gets
+ * no epoch. `mostLive`: the limit on the customer's live rows, or null. No row: no such customer.
  *
  * 1. `locked` locks the customer's row and reads its latest `issued_until`, as db/queries/issued-until.ts explains.
- * 2. `drawn` draws the epoch and the time, after that lock: a concurrent revocation that had it before has a lower epoch.
- * 3. `found` has the latest exp of the customer's tokens, and whether the subject has a session. If a session was
- *    committed since the snapshot, its token counts.
+ * 2. `drawn` draws the epoch and the time, after that lock: a concurrent revocation that held the lock before has a lower epoch.
+ * 3. `found` has the latest exp of the customer's tokens, and whether the subject has a session. If a session was committed since
+ *    the snapshot, its token counts.
  * 4. `decided` refuses a row above the limit.
  * 5. `raised` sets the subject's epoch, and `replaced` deletes the subject's earlier change.
  * 6. `audited` and `changes` audit and publish it.

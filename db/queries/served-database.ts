@@ -7,13 +7,13 @@ import { installation } from '../schema/installation.ts'
 import { type AuditContext, auditInsert } from './audit.ts'
 
 /**
- * Stores which database the installation is served from, and writes an audit event if it was another one before.
- * Returns the former and the present one if they differ; no row if they don't, or if none was stored. Only one of
- * several servers that start together gets the row.
+ * Stores which database the installation is served from, and writes an audit event if it was another one before. Returns the
+ * previous and the present database if they differ. No row: they don't differ, or none was stored. Only one of several servers
+ * that start together gets the row.
  *
  * 1. `former` locks the row only if it has to change.
  * 2. `stored` changes it, unless another start has done so while this one waited for the lock.
- * 3. `moved` leaves out an installation that was never served before.
+ * 3. `moved` skips an installation that was never served before.
  */
 export const storeServedDatabase = prepared('storeServedDatabase')<
   AuditContext,

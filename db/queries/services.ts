@@ -77,8 +77,8 @@ interface Permissions {
 }
 
 /**
- * It widens what is accepted: nothing is published. No row: another service has this name, or one was created under the same
- * Idempotency-Key.
+ * Creates a service. Nothing stops being accepted, so nothing is published. No row: another service has this name, or one was
+ * created under the same Idempotency-Key.
  */
 export const insertService = prepared('insertService')<
   AuditContext & Permissions & { name: string; digest: Uint8Array; retryDigest: Uint8Array | undefined },
@@ -116,15 +116,15 @@ export const updateService = prepared('updateService')<
 export interface ServiceRotation {
   /** Seconds. */
   overlap: number
-  /** If two credentials are good, this one ends at once. */
+  /** If two credentials are valid, this one ends at once. */
   end: 'previous' | 'current' | undefined
 }
 
 /**
- * Gives the service another credential. With `end: current` the newest one ends, and an older one continues as before.
- * Otherwise the newest one continues for `overlap` seconds, and an older one ends. No row: there is no such service, an
- * older one is still good and `end` doesn't say which of the two ends (with an overlap of 0 both do), or `end` names the
- * current one and no older one is good.
+ * Gives the service another credential. With `end: current` the newest one ends, and an older one continues as before. Otherwise
+ * the newest one continues for `overlap` seconds, and an older one ends. No row: there is no such service, an older one is still
+ * valid and `end` doesn't say which of the two ends (with an overlap of 0 both do), or `end` names the current one and no older
+ * one is valid.
  */
 export const rotateService = prepared('rotateService')<
   AuditContext & { id: string; digest: Uint8Array } & ServiceRotation,

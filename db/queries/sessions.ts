@@ -103,23 +103,23 @@ const confirmSql = (alone: boolean): SQL => sql`
   )
   select * from unconfirmed ${alone ? sql`where false` : sql`except select * from due`}`
 
-/** Leaves out locked rows: waiting for one would keep the rows of all others locked. */
+/** Skips locked rows: waiting for one would keep the rows of all other sessions locked. */
 export const confirmSessions = prepared('confirmSessions')<{ seen: string }, Seen>(confirmSql(false))
 
-/** One session (seen: one), however many refreshes of it are running. */
+/** Confirms one session (seen: one), and waits for its row. */
 export const confirmSession = prepared('confirmSession')<{ seen: string }, never>(confirmSql(true))
 
 export interface SessionEnd extends Act {
-  /** The number of the act, of those that share the statement. */
+  /** The number of the act among those that share the statement. */
   n: number
   id: string
 }
 
 /**
- * Ends sessions (acts: SessionEnd[]). Returns a row for each that existed and had not ended, with the change feed's
- * number once all are written.
+ * Ends sessions (acts: SessionEnd[]). Returns a row for each that existed and had not ended, with the change feed's number once
+ * all are written.
  *
- * 1. `acts` are the sessions to end, as they were asked for.
+ * 1. `acts` are the sessions to end, in the order of the requests.
  * 2. `locked` locks their rows in one order, because otherwise two such statements could wait for each other.
  * 3. `due` takes the first act for each row, and the time after the lock.
  * 4. `ended`, `audited` and `changes` end, audit and publish them.
@@ -150,7 +150,7 @@ export const endSessions = prepared('endSessions')<Acts, { n: number; seq: numbe
   ${publishParts('session', 'due', ['audited', 'ended'], SESSION_END)}
   select n, ${publishedColumns} from due`)
 
-/** The session `of` could be refreshed now, or at another time as far as expiry goes. */
+/** Whether the session `of` can be refreshed now. `at` replaces the time for the idle expiry only. */
 export const isLive = (
   of: Columns<typeof sessions>,
   at: SQL = now,
@@ -197,12 +197,13 @@ export type ListedSession = RowOf<typeof listSessionsOfCustomer>
 export const isAfter = (at: AnyPgColumn, id: AnyPgColumn, seen: Params<Page>) =>
   sql`(${at}, ${id}) < (coalesce(${seen.beforeAt}::timestamptz, 'infinity'), coalesce(${seen.beforeId}::text, ''))`
 
-/** Sessions that one page looks at: most may have ended. */
+/** The most sessions that one page reads: most of them may have ended. */
 const MAX_LOOKED_AT = 2_000
 
 /**
  * The live sessions among the next MAX_LOOKED_AT, newest first, and the last of those, live or not, where the next page
- * continues. `condition`: a choice at run time would keep a prepared statement from its index.
+ * continues. `condition` is part of the text, because a condition that is optional at run time would keep a prepared statement
+ * from using its index.
  */
 const listLive = (db: Builder, asked: Params<SessionQuery>, condition?: SQL) => {
   const next = db

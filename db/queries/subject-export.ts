@@ -90,7 +90,7 @@ export const exportSessions = prepared('exportSessions')<Asked, ExportedSession>
   left join ${subjectEpochs} as ${e} on ${e.customerId} = asked.customer_id and ${e.subject} = ${param('subject')}
   order by page.issued_at desc, page.id desc`)
 
-/** Events of the customer that one page looks at: those of the subject have no index of their own. */
+/** The most events of the customer that one page reads: those of the subject have no separate index. */
 const MAX_LOOKED_AT = 10_000
 
 export type ExportedEvent = AuditRow & { exportedAt: Date }

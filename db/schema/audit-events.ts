@@ -2,7 +2,7 @@ import { bigint, index, primaryKey, sql, text } from '../drizzle.ts'
 import type { AuditType } from '../queries/audit.ts'
 import { assay, instant } from './common.ts'
 
-/** Gives each event its id. */
+/** The sequence of the events' ids. */
 export const auditEventIds = assay.sequence('audit_event_ids')
 
 /**

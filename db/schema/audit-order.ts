@@ -6,7 +6,7 @@ const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
 
 /**
  * The order of the audit's events. Each row is a batch of events that one run of the sequencer found: they have the positions
- * from `first_position` to `last_position`, in the order of the arrays. Positions are given after the events were committed,
+ * from `first_position` to `last_position`, in the order of the arrays. Positions are assigned after the events were committed,
  * without gaps, and never change. Arrays take 16 bytes for an event, where a row would take 70.
  */
 export const auditBatches = assay.table('audit_batches', {
@@ -15,8 +15,8 @@ export const auditBatches = assay.table('audit_batches', {
   at: instant('at').array().notNull(),
   ids: bigint('ids', { mode: 'number' }).array().notNull(),
   /**
-   * Random. A cursor carries it, so that a position of an order that the database has lost (a failover, a restore) isn't
-   * taken for one of the order that replaced it.
+   * Random. A cursor carries it, so that a position in an order that the database has lost (a failover, a restore) isn't mistaken
+   * for a position in the order that replaced it.
    */
   mark: uuid('mark').notNull(),
 })
@@ -26,7 +26,7 @@ export const auditSequencer = assay.table(
   'audit_sequencer',
   {
     only: boolean('only').primaryKey().default(true),
-    /** The position given last. */
+    /** The last position that was assigned. */
     position: bigint('position', { mode: 'number' }).notNull().default(0),
     /** The highest id that was found. Each lower one has a position, is missing, or was given up. */
     lastId: bigint('last_id', { mode: 'number' }).notNull().default(0),

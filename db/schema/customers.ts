@@ -8,7 +8,7 @@ export const REFRESH_POLICIES = ['until_confirmed', 'grace_only', 'strict', 'reu
 
 /** The limits of one customer's tokens and sessions. Null: the server's settings apply. Times in seconds. */
 export const policy = {
-  /** RFC 6749 3.3: the only ones that its tokens carry, beside Assay's own. */
+  /** RFC 6749 3.3: the only scopes that its tokens may have, besides Assay's own. */
   scopes: text('scopes'),
   accessTokenTtl: integer('access_token_ttl'),
   maxAccessTokenTtl: integer('max_access_token_ttl'),
@@ -29,7 +29,10 @@ export const customers = assay.table(
     id: text('id').primaryKey(),
     /** Trimmed and in lower case. */
     email: text('email').notNull(),
-    /** Null: nobody has shown yet that they read this address. Every change of the address by an operator clears it. */
+    /**
+     * Null until the customer has shown that it receives mail at this address. Every change of the address by an operator clears
+     * it.
+     */
     emailVerifiedAt: instant('email_verified_at'),
     name: text('name'),
     passwordHash: text('password_hash').notNull(),
@@ -47,7 +50,7 @@ export const customers = assay.table(
     /** Incremented by each operator's change, so that concurrent changes don't overwrite each other. */
     revision: integer('revision').notNull().default(1),
     ...policy,
-    /** The data key that seals this customer's secrets, itself sealed by a master key. */
+    /** The data key that encrypts this customer's secrets, itself encrypted by a master key. */
     sealedDataKey: bytea('sealed_data_key').notNull(),
     /**
      * No access token is issued that expires later. It is set ahead of the tokens, so that it changes once in ten minutes at

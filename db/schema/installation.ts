@@ -2,8 +2,9 @@ import { bigint, boolean, check, sql, text } from '../drizzle.ts'
 import { assay, bytea, instant, now } from './common.ts'
 
 /**
- * The installation's random id and its installation key, sealed by a master key. Opening it proves the master key; it
- * stays when the master changes. One row: the primary key is a boolean that must be true.
+ * The installation's random id and its installation key, encrypted by a master key. If the key can be decrypted, the master key
+ * is the right one. The installation key stays the same when the master key changes. One row: the primary key is a boolean that
+ * must be true.
  */
 export const installation = assay.table(
   'installation',

@@ -4,7 +4,7 @@ import { assay, bytea, instant, now } from './common.ts'
 /** A gateway or backend with a credential of its own, which serves many customers. */
 export const services = assay.table('services', {
   id: text('id').primaryKey(),
-  /** The audit names the actor by it, so it never changes. */
+  /** The audit identifies the service by its name, so the name never changes. */
   name: text('name').notNull().unique('services_name'),
   digest: bytea('digest').notNull(),
   /** The credential before the last rotation, and until when it may still be used. */

@@ -2,11 +2,11 @@ import { bigint, check, index, integer, primaryKey, sql, text } from '../drizzle
 import { assay, instant } from './common.ts'
 
 /**
- * One row per session for its whole life, updated in place (a migration sets fillfactor 70). A refresh token is derived
- * wholly from it, so that the same string can be made again and none is stored.
+ * One row per session for its whole life, updated in place (a migration sets fillfactor 70). A refresh token is derived from the
+ * row alone, so that the same string can be made again and no token is stored.
  *
- * No foreign key to customers: its check would lock the customer's row at every start of a session. A session without a
- * customer can't be refreshed, because the refresh joins the two.
+ * No foreign key to customers: its check would lock the customer's row at every start of a session. A session without a customer
+ * can't be refreshed, because the refresh joins the two.
  */
 export const sessions = assay.table(
   'sessions',

@@ -5,7 +5,7 @@ import { customers } from './customers.ts'
 export const ALGORITHMS = ['HS256', 'HS384', 'HS512', 'EdDSA', 'ES256', 'RS256'] as const
 
 /**
- * There is one current signing key per customer and use; the partial unique index enforces it. An asymmetric one has a `next` one
+ * There is one current signing key per customer and use; the partial unique index enforces it. An asymmetric key has a `next` key
  * beside it, whose public half is published before it signs.
  */
 export const signingKeys = assay.table(
@@ -20,7 +20,7 @@ export const signingKeys = assay.table(
     alg: text('alg', { enum: ALGORITHMS }).notNull(),
     /** The secret of an HMAC, or a private JWK; of an asymmetric key that no longer signs, its public JWK. */
     sealedSecret: bytea('sealed_secret').notNull(),
-    /** A `next` key signs from then on without being asked for: it has another algorithm than the current one. */
+    /** From this time on a `next` key signs without a request, because it has another algorithm than the current one. */
     signsAfter: instant('signs_after'),
     createdAt: instant('created_at').notNull().default(now),
     /** When it stopped being the current one. */

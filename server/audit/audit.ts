@@ -25,7 +25,7 @@ export interface AuditSearch extends AuditSpan {
   actor: string | undefined
 }
 
-/** Positions that one statement reads at most. */
+/** The most positions that one statement reads. */
 export const MAX_PAGE_ROWS = 1_000
 
 /** Lists the events of one customer, newest first. */
@@ -42,7 +42,7 @@ export async function searchEvents(
   return type === undefined ? listAllEvents(db, { ...span, type }) : listEventsOfType(db, { ...span, type })
 }
 
-/** A place in the order of events: behind the event at `position`. The mark tells orders apart; the beginning has none. */
+/** A place in the order of events: behind the event at `position`. The mark identifies the order; the beginning has no mark. */
 export interface OrderCursor {
   position: number
   mark: string | undefined
@@ -54,7 +54,7 @@ export interface OrderPage {
   events: OrderedEvent[]
   next: OrderCursor
   more: boolean
-  /** Everything committed before this time has its position: without `more`, the reader has it. */
+  /** Every event committed before this time has a position. If `more` is false, the reader has received all of them. */
   completeUntil: Date
   /** Positions behind the cursor whose events were deleted, because they were older than AUDIT_RETENTION. */
   expired: number
@@ -68,7 +68,7 @@ export interface OrderQuery extends OrderFilter {
 
 /**
  * Reads the next `limit` positions behind the cursor, and returns those of their events that the filter matches, in this order.
- * Throws `conflict` if the cursor is of an order that the database no longer has.
+ * Throws `conflict` if the cursor belongs to an order that the database no longer has.
  */
 export async function readOrder(
   { db }: Pick<Services, 'db'>,
@@ -116,7 +116,7 @@ export async function waitForOrder(
   return services.orderWaiters.admit(wait.operator, () => waitBehind(services, query, wait, page))
 }
 
-/** Events that the filter doesn't match move the cursor, and the request waits behind them. */
+/** Events that don't match the filter move the cursor, and the request continues to wait behind them. */
 async function waitBehind(services: Services, query: OrderQuery, wait: OrderWait, empty: OrderPage) {
   const end = services.clock.monotonic() + wait.timeoutMs
   let page = empty
@@ -139,11 +139,11 @@ async function waitOnce(services: Services, after: OrderCursor, wait: OrderWait,
 
 const isEmptyEnd = ({ events, more, expired }: OrderPage) => events.length === 0 && !more && expired === 0
 
-/** A restore, or a failover to a standby that had not received the last positions. */
+/** The cause is a restore, or a failover to a standby that had not received the last positions. */
 const OTHER_ORDER =
   'after: the database was restored or failed over and no longer has this position; continue from an older cursor, or from 0'
 
-/** Everything that is found behind the cursor, page by page: at most one page is in memory. */
+/** Yields the events behind the cursor, page by page, so that at most one page is in memory. */
 export async function* exportEvents(
   services: Services,
   { after, ...filter }: OrderFilter & { after: OrderCursor },

@@ -3,9 +3,9 @@ import { type ApiError, RateLimitedError, Unavailable } from '../lib/errors.ts'
 import { OwnerCounts } from '../lib/owner-counts.ts'
 import type { Services } from '../services.ts'
 
-/** Requests of a process that wait for events at a time. Each costs a connection and a timer. */
+/** The most requests of a process that wait for events at the same time. Each takes a connection and a timer. */
 export const MAX_WAITERS = 64
-/** Requests of one operator among them. */
+/** The most requests of one operator among them. */
 export const MAX_WAITERS_OF_OPERATOR = 16
 /** Seconds after which a refused request may be repeated. */
 const RETRY_AFTER = 5
@@ -72,8 +72,8 @@ export class OrderWaiters {
   }
 
   /**
-   * Wakes those whose position isn't the last one. It may also be lower than theirs, after a failover that lost positions: they
-   * are then told so when they read.
+   * Wakes the requests whose position isn't the last one. After a failover that lost positions, the last one may be lower than
+   * theirs; their next read then reports that.
    */
   async look(): Promise<void> {
     if (this.#waiting.size === 0) return
@@ -81,7 +81,7 @@ export class OrderWaiters {
     for (const { position, wake } of this.#waiting) if (position !== row!.last) wake(true)
   }
 
-  /** Ends all waits with a 503: whether there are new events is unknown. */
+  /** Ends all waits with a 503, because it is unknown whether there are new events. */
   fail() {
     for (const { fail } of this.#waiting) fail(UNKNOWN)
   }

@@ -3,14 +3,14 @@ import { OutageLog } from '../lib/outage-log.ts'
 import type { Services } from '../services.ts'
 import type { OrderWaiters } from './order-waiters.ts'
 
-/** Between two runs (ms). An event waits about this long for its position. */
+/** The interval between two runs (ms). An event waits about this long for its position. */
 const INTERVAL_MS = 1_000
 
 type SequencerServices = Pick<Services, 'db' | 'clock' | 'log'> & { orderWaiters: OrderWaiters }
 
 /**
- * Gives the events of the audit their positions, and wakes the requests that wait for them. Every replica runs it, because a run that finds nothing to do costs two small
- * reads, and the database lets one of them work at a time.
+ * Assigns positions to the events of the audit, and wakes the requests that wait for them. Every replica runs it, because a run
+ * that finds nothing to do costs two small reads, and the database lets one of them work at a time.
  */
 export class AuditSequencer {
   readonly #services: SequencerServices

@@ -15,7 +15,7 @@ import type { Services } from '../services.ts'
 
 export type { ApiKeyRow } from '../../db/queries/api-keys.ts'
 
-/** API keys that one customer may have. */
+/** The most API keys that one customer may have. */
 const MAX_API_KEYS = 100
 
 /** Makes an API key, which is shown once: only its digest is stored. */
@@ -81,7 +81,7 @@ interface NewKey {
   expiresIn: number | undefined
 }
 
-/** One was made under this Idempotency-Key. */
+/** Returns no row if an earlier request with this Idempotency-Key made a key. */
 function unlessRetried(error: unknown): [] {
   if (error instanceof DatabaseError && error.constraint === 'api_keys_retry') return []
   throw error

@@ -20,7 +20,7 @@ export type AuthenticatedClient =
 
 export type AuthenticatedService = {
   kind: 'service'
-  /** The `client_id`: of a service from the setting it is the name. */
+  /** The `client_id`. For a service from the setting SERVICES it is the service's name. */
   id: string
   name: string
 } & Permissions

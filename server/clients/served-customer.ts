@@ -16,7 +16,7 @@ const OTHER_CUSTOMER = new ApiError(
   'invalid_request',
   "customer: the credential or token belongs to another customer; send that customer's id, or omit customer",
 )
-/** Also for a customer that the service is not allowed to serve, so that it can't learn which customers exist. */
+/** The error is the same for a customer that the service may not serve, so that the service can't learn which customers exist. */
 const UNKNOWN_CUSTOMER = new ApiError('invalid_request', 'customer: no such customer; check the id')
 const DISABLED = new ApiError('customer_disabled', 'this customer is disabled; ask the operator to enable it')
 

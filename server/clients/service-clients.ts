@@ -144,7 +144,7 @@ export async function createService(
 async function again(db: Querier, retry: IdempotentRequest | undefined) {
   const [before] = retry ? await findRetriedService(db, { retryDigest: retry.digest }) : []
   if (!before) throw NAME_TAKEN
-  // The answer is the same as the first, when it had not been used.
+  // The answer is the same as the first one, when the service had not been used.
   const { digest, ...service } = { ...before, lastUsedAt: null }
   const { text } = newCredential('assay_sv', service.id, retry!.drawOf(service.id))
   if (!matches(digest, text)) throw OTHER_REQUEST_OR_ROTATED

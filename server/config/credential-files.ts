@@ -29,7 +29,7 @@ export class CredentialFiles {
   readonly #options: CredentialFilesOptions
   #texts: Texts
   #credentials: Credentials
-  /** The texts that the last reading found. A text counts once two readings agree, because an editor may be writing. */
+  /** The texts that the last reading found. A text is used once two readings agree, because an editor may be writing. */
   readonly #seen = new Map<CredentialSetting, string>()
   #problems = ''
   #timer: NodeJS.Timeout | undefined
@@ -80,7 +80,7 @@ export class CredentialFiles {
     return isSame
   }
 
-  /** Takes one file's text, unless it doesn't fit what is in force otherwise. Returns what is wrong with it. */
+  /** Uses one file's text, unless it conflicts with the other credentials in force. Returns the problems. */
   #take(texts: Texts, name: CredentialSetting, text: string): string[] {
     if (texts[name] === text) return []
     try {
@@ -109,7 +109,7 @@ export class CredentialFiles {
     )
   }
 
-  /** Logs what keeps a file from being used, once for as long as it stays the same. */
+  /** Logs why files can't be used. A problem that stays the same is logged once. */
   #tell(problems: string[]) {
     const told = this.#problems
     this.#problems = problems.join('\n')
@@ -122,7 +122,7 @@ export class CredentialFiles {
 
 type Digests = Map<string, string>
 
-/** The operators' names, and what each may do with which token. ADMIN_TOKEN's is `admin`. */
+/** By operator's name, a text of the operator's rights and token, to be compared. The name of ADMIN_TOKEN is `admin`. */
 const operatorsIn = ({ adminToken, operators }: Credentials): Digests =>
   new Map([
     ['admin', adminToken] as const,
@@ -131,11 +131,11 @@ const operatorsIn = ({ adminToken, operators }: Credentials): Digests =>
     ),
   ])
 
-/** The services' names, and what each may do with which secret. */
+/** By service's name, a text of the service's rights and secret, to be compared. */
 const servicesIn = ({ services }: Credentials): Digests =>
   new Map(services.map(({ name, may, digest }) => [name, `${may.join('+')} ${digest.toString('hex')}`]))
 
-/** Names only. */
+/** Returns only names, because the values contain digests. */
 function difference(before: Digests, after: Digests) {
   const names = [...new Set([...before.keys(), ...after.keys()])]
   return {

@@ -23,7 +23,7 @@ export interface Config extends ReturnType<typeof toConfig> {
 /** These can change while the server runs, if they are in files. */
 export const CREDENTIAL_SETTINGS = ['ADMIN_TOKEN', 'OPERATORS', 'SERVICES'] as const
 export type CredentialSetting = (typeof CREDENTIAL_SETTINGS)[number]
-/** Of these the user and the password can change. */
+/** The settings with URLs whose user and password can change while the server runs. */
 export type UrlSetting = 'DATABASE_URL' | 'DIRECT_DATABASE_URL' | 'REDIS_URL'
 
 /** Lists every problem in one message. No value is repeated, because many people may see the output. */
@@ -45,8 +45,8 @@ export function loadConfig(env: Environment, readFile: ReadFile): Config {
 }
 
 /**
- * Removes the secrets from the environment: what is left there is in every worker's /proc/PID/environ and in Node's
- * diagnostic reports.
+ * Removes the secrets from the environment. Otherwise they would be in every worker's /proc/PID/environ and in Node's diagnostic
+ * reports.
  */
 export function forgetSecrets(env: Environment) {
   for (const { name, secret } of SETTINGS) if (secret) delete env[name]
@@ -112,7 +112,7 @@ function readText(
   env: Environment,
   readFile: ReadFile,
 ): Outcome {
-  // An empty string is unset: that is how a compose file or a shell leaves a variable out.
+  // An empty string counts as unset, because compose files and shells omit a variable in this way.
   const text = env[name] || undefined
   const path = secret ? env[`${name}_FILE`] : undefined
   if (!path) return { text }
@@ -139,7 +139,7 @@ function shown(path: string): string {
   return /^\.{0,2}\//.test(path) ? path : 'the file it names'
 }
 
-/** The text of MASTER_KEYS, or of the file that stands in for it, which `source` then names. */
+/** Parses the text of MASTER_KEYS, or of the file that replaces it, which `source` then names. */
 export function parseMasterKeys(text: string, source = 'MASTER_KEYS') {
   return parseOne(settings.shape.MASTER_KEYS.unwrap(), text, source)
 }
@@ -198,7 +198,7 @@ function toConfig(s: Settings) {
     host: s.HOST,
     /** With 0 the system chooses a free port. */
     port: s.PORT,
-    // `origin` omits port 80, as every client will.
+    // `origin` omits port 80, as every client does.
     issuer: s.ISSUER ?? new URL(`http://localhost:${s.PORT}`).origin,
     /** If undefined, the embedded database in `dataDir` is used. */
     databaseUrl: s.DATABASE_URL,
@@ -206,8 +206,8 @@ function toConfig(s: Settings) {
     redisUrl: s.REDIS_URL,
     dataDir: s.DATA_DIR,
     /**
-     * The first key seals and all of them open. Undefined only with the embedded database, whose first start
-     * creates one. So is the operator's token.
+     * The first key encrypts and all of them decrypt. Undefined only with the embedded database, whose first start creates a key.
+     * The same applies to the operator's token.
      */
     masterKeys: s.MASTER_KEYS,
     ...toCredentials(s),

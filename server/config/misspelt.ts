@@ -17,7 +17,10 @@ const findSetting = (name: string) =>
   KNOWN.find(known => isWithin(1, name, known)) ??
   KNOWN.find(known => known.length >= MIN_LENGTH_FOR_TWO_EDITS && isWithin(2, name, known))
 
-/** Whether so many edits make one text the other: a letter replaced, added or left out, or two neighbours swapped. */
+/**
+ * Whether at most this many edits turn one text into the other. An edit replaces, adds or removes a letter, or swaps two adjacent
+ * letters.
+ */
 function isWithin(edits: number, one: string, other: string): boolean {
   const start = commonStart(one, other)
   const [a, b] = [one.slice(start), other.slice(start)]

@@ -2,7 +2,7 @@ import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { secretText } from './secret-text.ts'
 
-/** A longer file holds something else than secrets. */
+/** A longer file contains something other than secrets. */
 const MAX_BYTES = 1_048_576
 
 /** The secret in a file, or why it can't be read. No problem repeats a part of the file. */

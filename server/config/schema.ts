@@ -17,7 +17,7 @@ import {
 
 /** A secret setting can also be read from the file that NAME_FILE names. */
 const secret = { secret: true }
-/** What applies if a setting without a fixed default is not set. */
+/** The text that describes the default of a setting without a fixed default. */
 const unset = (text: string) => ({ unset: text })
 
 /**
@@ -153,9 +153,9 @@ export const SETTINGS = settings.keyof().options.map(name => {
   const schema = settings.shape[name]
   return {
     name,
-    /** As an operator would write it. Undefined if the setting has no fixed default. */
+    /** The default as an operator would write it. Undefined if the setting has no fixed default. */
     default: schema instanceof z.ZodPrefault ? schema.def.defaultValue : undefined,
-    /** What applies if it isn't set and has no fixed default. */
+    /** The text that describes the default if there is no fixed one. */
     unset: typeof schema.meta()?.unset === 'string' ? (schema.meta()?.unset as string) : 'none',
     about: schema.description ?? '',
     secret: schema.meta()?.secret === true,

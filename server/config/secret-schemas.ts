@@ -14,7 +14,9 @@ const TOKEN_IN_WORDS = 'at least 32 of the characters A-Z a-z 0-9 - . _ ~ + /, w
 const WEAK =
   'is too regular for a secret (few different bytes, a sequence or a repeated pattern); generate one, for example '
 
-/** False for what people make and no generator does: all zero, repeating a pattern, counting, few bytes. */
+/**
+ * False for secrets that people make up and no generator produces: all zero, repeating a pattern, counting, few different bytes.
+ */
 function isStrong(secret: Uint8Array): boolean {
   // Differences wrap around at 256, as bytes do.
   const steps = secret.subarray(1).map((byte, i) => byte - secret[i]!)
@@ -43,7 +45,7 @@ function toSealingKey(text: string): SealingKey {
   return { id, bytes: Buffer.from(secret, 'base64') }
 }
 
-// 43 base64 characters hold two bits too many. Only the spelling with zeros there, in one alphabet, is
+// 43 base64 characters have two bits more than 32 bytes. Only the spelling in which these bits are zero, in one alphabet, is
 // accepted.
 function isMasterKey(text: string): boolean {
   if (!MASTER_KEY.test(text)) return false

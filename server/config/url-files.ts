@@ -25,7 +25,7 @@ export class UrlFiles {
     this.#options = options
   }
 
-  /** All who connect to one URL share its reader. Undefined if the URL is not from a file. */
+  /** All connections to one URL share its reader. Undefined if the URL is not from a file. */
   reader(name: UrlSetting, url: string): Reread | undefined {
     const { config, ...own } = this.#options
     const path = config.secretFiles[name]
@@ -77,7 +77,7 @@ async function findUrl(name: UrlSetting, path: string, current: string) {
   const { text, problem } = await readSecret(path)
   if (problem !== undefined) return { problem: `${name}_FILE: ${problem}` }
   if (!parseUrl(name, text)) return { problem: `${name}_FILE: its content is not a valid URL` }
-  // State of another database would be taken for the state of this one.
+  // Otherwise the state of another database would be mistaken for the state of this one.
   if (!isSamePlace(current, text))
     return { problem: `${name}_FILE: more than the user and the password has changed; restart to apply it` }
   return { url: text }

@@ -39,7 +39,7 @@ export function oneOf<const T extends readonly [string, ...string[]]>(...words: 
   return z.enum(words, `must be one of ${words.join(', ')}, for example ${words[0]}`)
 }
 
-/** `a,b,c`; an empty place between commas goes to `entry`, which refuses it. */
+/** `a,b,c`. An empty entry between commas is passed to `entry`, which refuses it. */
 export function listOf<T>(entry: z.ZodType<T, string>) {
   return z
     .string()
@@ -60,7 +60,7 @@ export const port = z
   .transform(Number)
   .pipe(z.number().max(65_535, portMessage))
 
-// `iss` is compared as a string (RFC 8414 3.3), and clients write URLs in their normal form: so must we.
+// `iss` is compared as a string (RFC 8414 3.3), and clients write URLs in their normal form, so only that form is accepted.
 function isIssuer(text: string): boolean {
   if (!/^https?:\/\/[^?#]*[^/?#]$/.test(text) || !URL.canParse(text)) return false
   const url = new URL(text)
@@ -75,7 +75,7 @@ export const issuer = z
       'query, fragment or trailing slash, for example https://auth.example.com',
   )
 
-/** More than that on one port is a mistake of typing. */
+/** A higher number is a typing error. */
 export const MAX_WORKERS = 64
 
 /** A whole number, written without separators. */
@@ -98,8 +98,8 @@ export const workers = z
 const each = (names: string, form: RegExp) => Object.fromEntries(names.split(' ').map(name => [name, form]))
 
 /**
- * The parameters that a database URL may have, and their forms. Some of libpq's are accepted and ignored, because nothing gets
- * weaker without them. Any other could ask for a protection that Assay would not give.
+ * The parameters that a database URL may have, and their forms. Some of libpq's are accepted and ignored, because ignoring them
+ * weakens nothing. Any other parameter could request a protection that Assay would not provide.
  */
 const URL_PARAMETERS: Record<string, RegExp> = {
   ...each('host user password dbname options application_name fallback_application_name', /^./),
@@ -153,7 +153,7 @@ function hostsProblem(text: string, { port }: Record<string, string>) {
         'postgres://USER:PASSWORD@HOST1:5432,HOST2:5432/DATABASE'
 }
 
-/** TLS would be weaker than the URL says. */
+/** Describes a URL whose TLS would be weaker than the URL says. */
 function tlsProblem({ sslmode, sslrootcert, channel_binding: binding }: Record<string, string>) {
   const verifies = sslrootcert === 'system' || sslmode === 'verify-full'
   if (sslmode === 'verify-ca' && sslrootcert === undefined)
@@ -173,7 +173,10 @@ export const databaseUrl = z.string().superRefine((text, context) => {
   if (message !== undefined) context.addIssue({ code: 'custom', message })
 })
 
-/** The host may be missing where a parameter names it. URL drops spaces and line ends; here they show a bad copy. */
+/**
+ * The host may be missing if a parameter names it. Spaces and line ends, which URL would drop, are refused as signs of a bad
+ * copy.
+ */
 function isDatabaseUrl(text: string): boolean {
   const isUrl = /^postgres(?:ql)?:\/\/\S+$/.test(text) && !text.includes('%00')
   return isUrl && isDecodable(text) && urlsByHost(text).every(url => URL.canParse(url))

@@ -8,10 +8,7 @@ const CREDENTIAL = /^(assay_ak|assay_sv|assay_ot)_([A-Za-z0-9]{1,64})_[A-Za-z0-9
 const CUSTOMER_ID = /^[a-z2-7]{16}$/
 const API_KEY_ID = /^([a-z2-7]{16})([a-z2-7]{8})([a-z2-7]{8})$/
 
-/**
- * Says what the secret opens, to its reader and to secret scanners: an API key, a service's credential, or a one-time
- * token.
- */
+/** Shows readers and secret scanners what kind of secret it is: an API key, a service's credential, or a one-time token. */
 type Prefix = 'assay_ak' | 'assay_sv' | 'assay_ot'
 
 /** Customer ids have 10 random bytes (16 characters); session ids, `jti` and the rest 15 (24 characters). */
@@ -37,7 +34,6 @@ export const fromRetry =
       'buffer',
     ).subarray(0, bytes)
 
-/** Generates the id of a new customer. */
 export const newCustomerId = (draw: RandomSource) => encodeBase32(draw(10, 'customer id'))
 
 /** Random bytes in reserve: one system call per 4 KiB instead of one per id. No byte is used twice. */
@@ -79,8 +75,8 @@ export function newCredential(
 }
 
 /**
- * The prefix and id of a well-formed credential; only `matches` shows whether it is genuine. The checksum is
- * not secret: it catches typing errors and lets a scanner tell a leaked credential from a look-alike.
+ * The prefix and id of a well-formed credential; only `matches` shows whether it is genuine. The checksum is not secret: it
+ * catches typing errors, and scanners can distinguish leaked credentials from similar texts.
  */
 export function parseCredential(text: string): { prefix: Prefix; id: string } | undefined {
   const [, prefix, id, sum] = CREDENTIAL.exec(text) ?? []

@@ -7,15 +7,13 @@ import {
   timingSafeEqual,
 } from 'node:crypto'
 
-/** A master key or a customer's data key: 32 bytes, and the id by which sealed records name it. */
+/** A master key or a customer's data key: 32 bytes, and the id by which encrypted records name it. */
 export interface SealingKey {
   id: string
   bytes: Uint8Array
 }
 
-/**
- * The place a record belongs to. It is authenticated but not stored: a record moved elsewhere doesn't open.
- */
+/** The place a record belongs to. It is authenticated but not stored: a record that was moved elsewhere can't be decrypted. */
 export interface Context {
   installation: string
   customer: string
@@ -32,7 +30,7 @@ const MESSAGES = {
   altered: 'altered, or moved from another record',
 } as const
 
-/** Its message may name the key's id; it never holds bytes of the record or the key. */
+/** Its message may name the key's id; it never contains bytes of the record or the key. */
 export class SealError extends Error {
   readonly reason: SealReason
 
@@ -52,10 +50,10 @@ const COMMITMENT_BYTES = 32
 const TAG_BYTES = 16
 
 /**
- * Seals a secret for storage: `version | alg | key id length, key id | salt | nonce | commitment | ciphertext
- * | tag`. AES-256-GCM under a key derived for this record alone, so nonces can't collide. GCM doesn't commit
- * to its key: a ciphertext can open under several. The commitment, derived together with the key, fixes that
- * and lets us tell a wrong key from a changed record.
+ * Encrypts a secret for storage: `version | alg | key id length, key id | salt | nonce | commitment | ciphertext | tag`.
+ * AES-256-GCM under a key derived for this record alone, so nonces can't collide. GCM doesn't commit to its key: a ciphertext can
+ * be valid under several keys. The commitment, derived together with the key, prevents that and distinguishes a wrong key from a
+ * changed record.
  */
 export function seal(key: SealingKey, secret: Uint8Array, context: Context): Buffer {
   if (secret.length === 0) throw new Error("an empty secret can't be encrypted")
@@ -94,16 +92,14 @@ export function open(
 }
 
 /**
- * The id of the key that sealed a record, or undefined if this is not a sealed record. The id is not
- * authenticated until the record is opened.
+ * The id of the key that encrypted a record, or undefined if this is not an encrypted record. The id is not authenticated until
+ * the record is decrypted.
  */
 export function sealedUnder(sealed: Uint8Array): string | undefined {
   return parse(sealed)?.keyId
 }
 
-/**
- * Tells master keys apart in error messages and in `master_keys`, without revealing them: 16 hex characters.
- */
+/** Distinguishes master keys in error messages and in `master_keys`, without revealing them: 16 hex characters. */
 export function checkValue(key: SealingKey): string {
   return createHmac('sha256', bytesOf(key)).update('assay master key check').digest('hex').slice(0, 16)
 }
@@ -120,7 +116,7 @@ function parse(sealed: Uint8Array) {
   const keyId = header.toString('latin1', 3)
   const body = bytes.subarray(header.length)
   const known = version === VERSION && alg === AES_256_GCM && KEY_ID.test(keyId)
-  // The ciphertext has at least a byte, since nothing empty is sealed.
+  // The ciphertext has at least a byte, because no empty secret is encrypted.
   if (!known || body.length <= SALT_BYTES + NONCE_BYTES + COMMITMENT_BYTES + TAG_BYTES) return undefined
   return { header, keyId, ...parseBody(body) }
 }

@@ -4,8 +4,8 @@ import { createPrivateKey, hkdfSync } from 'node:crypto'
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex')
 
 /**
- * The key pair of the installation, derived from its key, so that all replicas have the same one and a restored database too.
- * Returns the UTF-8 of its private JWK.
+ * The key pair of the installation. It is derived from the installation key, so that all replicas and a restored database have
+ * the same one. Returns the UTF-8 of its private JWK.
  */
 export function installationKeyPair(installationKey: Uint8Array): Uint8Array {
   const seed = Buffer.from(hkdfSync('sha256', installationKey, '', 'assay introspection key', 32))

@@ -27,7 +27,7 @@ export class PasswordThreads {
 
 /** One thread. It does its jobs one after the other, and keeps the process alive only while it has one. */
 class PasswordThread {
-  // Without the process's own flags, of which some allow no file (--input-type).
+  // The thread doesn't get the process's own flags, because some of them don't allow a file (--input-type).
   readonly #worker = new Worker(new URL('./password-thread.ts', import.meta.url), { execArgv: [] })
   readonly #open = new Map<number, PromiseWithResolvers<string | boolean>>()
   #lastId = 0

@@ -18,8 +18,8 @@ const NO_HASH = `$argon2id$v=19$m=19456,t=2,p=1$${'A'.repeat(22)}$${'A'.repeat(4
 export const normalizePassword = (password: string) => password.normalize('NFKC')
 
 /**
- * Hashes a password to PHC string format, in a thread of its own. Callers limit the password's length. `salt`
- * (16 bytes) is given only when the hash must be reproducible; otherwise it is random.
+ * Hashes a password to PHC string format, in a separate thread. Callers limit the password's length. `salt` (16 bytes) is given
+ * only when the hash must be reproducible; otherwise it is random.
  */
 export async function hashPassword(password: string, salt?: Uint8Array): Promise<string> {
   const options = { ...COST, ...(salt && { salt }) }

@@ -88,7 +88,7 @@ async function loginFailure(db: Querier, login: Login | undefined, matched: bool
     : new ApiError('invalid_credentials', 'email or password is wrong; check both')
 }
 
-/** A customer acting for itself. */
+/** The grant of a customer that acts for itself. */
 const grantFor = (
   config: Config,
   customerId: string,
@@ -108,13 +108,13 @@ const grantFor = (
   type,
 })
 
-/** By the database, so that it also knows of a change which this replica has not heard of yet. */
+/** Reads the database, because this replica may not know the latest change yet. */
 export async function isActive({ db }: Services, customerId: string): Promise<boolean> {
   const [row] = await findCustomer(db, { customerId })
   return row?.state === 'active'
 }
 
-/** Throws `not_found` if it was erased a moment ago. */
+/** Throws `not_found` if the customer was erased a moment ago. */
 export async function findAccount({ db }: Services, customerId: string): Promise<Customer> {
   const { passwordHash: _, ...customer } = await findRow(db, customerId)
   return customer
@@ -127,8 +127,8 @@ async function findRow(db: Querier, customerId: string): Promise<CustomerRow> {
 }
 
 /**
- * Checks the present password of an account that wants a change, and returns its hash. `failure` is the event of a wrong one.
- * Throws `invalid_credentials`, or RateLimitedError.
+ * Checks the current password of an account that requests a change, and returns its hash. `failure` is the event of a wrong
+ * password. Throws `invalid_credentials`, or RateLimitedError.
  */
 export async function checkPassword(
   { db, passwordHashing, limits }: Services,

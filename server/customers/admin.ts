@@ -60,7 +60,7 @@ export interface CustomerCriteria {
   unusedFor: number | undefined
 }
 
-/** Lists the customers that meet all criteria, newest first. `actor` has one such statement in turn. */
+/** Lists the customers that meet all criteria, newest first. The statement waits for the turn of `actor`. */
 export function findMatchingCustomers(
   { db, turns }: Services,
   { weakHashes, ...filter }: CustomerCriteria,

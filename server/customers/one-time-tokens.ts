@@ -51,7 +51,7 @@ const ADDRESS_TAKEN = new ApiError(
   'another account has this address now; request a change to another address',
 )
 
-/** The constraint decides when the token is used: at its creation, the answer would tell who has an account. */
+/** The constraint is checked when the token is used, because a check at its creation would reveal who has an account. */
 function unlessTaken(error: unknown): never {
   throw isEmailTaken(error) ? ADDRESS_TAKEN : error
 }
@@ -94,8 +94,9 @@ export async function verifyEmail(services: Services, token: string, origin: Aud
 }
 
 /**
- * Checks that the account itself asks for another address, and records it. Nothing is changed, and whether another customer has
- * the address is not looked up, so that the answer can't tell. Throws `invalid_credentials`, or RateLimitedError.
+ * Checks the password of an account that requests another address, and records the request. It changes nothing. It doesn't look
+ * up whether another customer has the address, so that the answer can't reveal it. Throws `invalid_credentials`, or
+ * RateLimitedError.
  */
 export async function requestEmailChange(
   services: Services,

@@ -36,8 +36,8 @@ interface Created {
 }
 
 /**
- * Creates a customer, with an API key unless a service asks. Without a password, login is impossible until one is set. With a
- * `retryKey`, a repeated request returns the same customer and API key as long as both exist: both are derived from the key,
+ * Creates a customer, with an API key unless a service creates it. Without a password, login is impossible until one is set. With
+ * a `retryKey`, a repeated request returns the same customer and API key as long as both exist: both are derived from the key,
  * which is not stored. Throws `conflict` if the email is taken, RateLimitedError for a service, and `invalid_request` for a
  * different request with the same key.
  */
@@ -151,7 +151,7 @@ const ERASED = new ApiError(
   'the customer that this Idempotency-Key created has been erased; use a new key',
 )
 
-/** Creates the initial data of a customer: its id, its secrets, and perhaps an API key, which is shown once. */
+/** Creates the initial data of a customer: its id, its secrets, and optionally an API key, which is shown once. */
 export function newCustomer(
   keyRing: KeyRing,
   account: Pick<NewCustomer, 'email' | 'name' | 'passwordHash'>,
@@ -171,7 +171,7 @@ export function newCustomer(
   }
 }
 
-/** A data key under the current master key, and under it a secret for each use. */
+/** Makes a data key, encrypted with the current master key, and a secret for each use, encrypted with the data key. */
 function newSecrets(keyRing: KeyRing, customerId: string) {
   const dataKey = { id: DATA_KEY_ID, bytes: randomBytes(32) }
   const sealSecret = (use: Use) =>

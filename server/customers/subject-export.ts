@@ -10,7 +10,7 @@ import type { Services } from '../services.ts'
 
 export type { ExportedEvent, ExportedSession } from '../../db/queries/subject-export.ts'
 
-/** Rows of one page. */
+/** The most rows of one page. */
 export const PAGE_ROWS = 500
 
 export interface SubjectQuery {
@@ -26,7 +26,7 @@ export interface Position {
 
 export type ExportedRows<Row> = {
   exportedAt: Date
-  /** One more than a page has, if there are more. */
+  /** The rows of a page, and one more if there are more. */
   rows: Row[]
 }
 

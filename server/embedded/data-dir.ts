@@ -5,13 +5,13 @@ import { secretText } from '../config/secret-text.ts'
 import { SetupError } from '../lib/errors.ts'
 import { acquireLock, createFile, LockHeldError } from './pid-lock.ts'
 
-/** The folder of the embedded database: who has it open, and the secrets that were made for it. */
+/** The folder of the embedded database, which this process has locked. It also has the secrets that were made for it. */
 export interface DataDir {
   /** The path as the operator wrote it. */
   path: string
   /** The absolute path of the database, which may not exist yet. */
   database: string
-  /** No database is there yet. */
+  /** Whether there is no database yet. */
   fresh: boolean
   /** Releases the lock. It is safe to call this twice. */
   release(): void
@@ -24,7 +24,7 @@ export class DataDirInUseError extends SetupError {
   }
 }
 
-/** The database exists but the master key that seals it is missing. */
+/** The database exists but the master key that encrypts its secrets is missing. */
 export class MasterKeyMissingError extends SetupError {
   constructor(file: string, path: string) {
     super(
@@ -39,7 +39,7 @@ export class MasterKeyMissingError extends SetupError {
  * second process would corrupt the database.
  */
 export function openDataDir(path: string): DataDir {
-  // Absolute, so that PGlite never takes a name like memory:// for one of its own kinds of storage.
+  // Absolute, so that PGlite never mistakes a name like memory:// for one of its own kinds of storage.
   const database = join(resolve(path), 'pgdata')
   const release = lockFolder(path)
   return { path, database, fresh: isEmpty(database), release }
@@ -61,8 +61,8 @@ function lockFolder(path: string) {
 }
 
 /**
- * Makes the folder of a database and all in it its owner's alone, as Postgres demands of its own. PGlite gives the files
- * that it makes first mode 0666, whatever the umask, and a copy that was restored may be open too. Throws SetupError.
+ * Makes the folder of a database and everything in it accessible to its owner only, as Postgres requires for its own. PGlite
+ * gives its first files mode 0666, whatever the umask is, and a restored copy may be accessible to others too. Throws SetupError.
  */
 export function closeToOthers(database: string) {
   try {
@@ -103,7 +103,7 @@ export function masterKeysFile(dir: DataDir): SecretFile {
   return readSecretFile(path)
 }
 
-/** Replaces ADMIN_TOKEN. Nothing is sealed with the token, so a lost file can simply be recreated. */
+/** Replaces ADMIN_TOKEN. Nothing is encrypted with the token, so a lost file can simply be recreated. */
 export function adminTokenFile(dir: DataDir): SecretFile {
   const path = join(dir.path, 'admin.token')
   createFile(path, `${randomBytes(32).toString('base64url')}\n`)

@@ -38,8 +38,8 @@ export class LockHeldError extends Error {
 }
 
 /**
- * Acquires the lock. Returns what releases it if it is still this one, which is safe to call twice. Throws LockHeldError while a
- * live process holds it, even if that is this process.
+ * Acquires the lock. Returns a function that releases it unless another process has it by then, and that is safe to call twice.
+ * Throws LockHeldError while a live process holds it, even if that is this process.
  */
 export function acquireLock(path: string): () => void {
   const mine = { pid: process.pid, startedAt: processStart(process.pid) ?? '', id: randomUUID() }
@@ -88,7 +88,7 @@ function readHolder(path: string): Holder | undefined {
 function isAlive({ pid, startedAt }: Holder): boolean {
   if (!exists(pid)) return false
   const now = processStart(pid)
-  // Unknown is not gone. Only our own pid is certain then: who had it before is dead (pid 1 of a container).
+  // If the start is unknown, the holder counts as alive, unless it has our own pid: then it is dead (pid 1 of a container).
   if (startedAt === '' || now === undefined) return pid !== process.pid
   return now === startedAt
 }
@@ -103,7 +103,7 @@ function exists(pid: number): boolean {
   }
 }
 
-/** When a process started, only to be compared; `gone` for a zombie, undefined when it can't be known. */
+/** When a process started, only to be compared; `gone` for a zombie, undefined if it is unknown. */
 function processStart(pid: number): string | undefined {
   try {
     return process.platform === 'linux' ? startFromProc(pid) : startFromPs(pid)
@@ -112,7 +112,7 @@ function processStart(pid: number): string | undefined {
   }
 }
 
-// proc_pid_stat(5): the name, field 2, may hold parentheses; after the last come 3, state, to 22, start.
+// proc_pid_stat(5): field 2 (the name) may contain parentheses. The last one is followed by fields 3 (state) to 22 (start).
 function startFromProc(pid: number): string | undefined {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
@@ -120,7 +120,7 @@ function startFromProc(pid: number): string | undefined {
 }
 
 function startFromPs(pid: number): string | undefined {
-  // Two processes with two languages or time zones must read the same.
+  // Processes with different languages or time zones must read the same text.
   const env = { LC_ALL: 'C', TZ: 'UTC' }
   const columns = ['-o', 'stat=', '-o', 'lstart=']
   const row = execFileSync('/bin/ps', [...columns, '-p', `${pid}`], { env, encoding: 'utf8' })

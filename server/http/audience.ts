@@ -10,8 +10,8 @@ const INVALID_TARGET = new ApiError(
 )
 
 /**
- * The audience that a form requests by `resource` (RFC 8707 2), by `audience`, as other servers call it, or by both.
- * Undefined if it asks for none. One is a string, as in claims. Throws `invalid_target`.
+ * The audience that a form requests by `resource` (RFC 8707 2), by `audience`, as other servers call it, or by both. Undefined if
+ * the form requests none. A single audience is a string, as in claims. Throws `invalid_target`.
  */
 export function requestedAudience(form: Map<string, string>): string | string[] | undefined {
   const resources = form.get('resource')?.split(' ') ?? []

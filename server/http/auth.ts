@@ -134,7 +134,7 @@ const NOT_AN_OPERATOR_TOKEN =
   'this is not a valid operator token or service credential; check that it is complete and still in use'
 const READ_ONLY_TOKEN = 'this operator token is read-only; use one that may make changes'
 
-/** These change nothing. They are POST because a token must not be in a URL. */
+/** These routes change nothing. They use POST because a token must not be in a URL. */
 const READ_BY_POST = new Set(['/admin/explain'])
 
 /** Returns the operator whose token the request has. Throws `invalid_token`. */
@@ -146,7 +146,7 @@ export function authenticateOperator(c: AppContext) {
   return operator
 }
 
-/** Throws `invalid_token`; `insufficient_scope` where a read-only token asks for a change. */
+/** Throws `invalid_token`; `insufficient_scope` where a read-only token requests a change. */
 export const requireOperator = createMiddleware<OperatorEnv>(async (c, next) => {
   const { name, readOnly } = authenticateOperator(c)
   if (readOnly && isChange(c)) throw new ApiError('insufficient_scope', READ_ONLY_TOKEN)
@@ -168,7 +168,10 @@ export const requireOperatorOrService = createMiddleware<OperatorEnv>(async (c, 
 const isChange = ({ req: { method, path } }: Context) =>
   method !== 'GET' && method !== 'HEAD' && !READ_BY_POST.has(path)
 
-/** The customer that the path names, for a resource that operators and services manage. Throws `not_found`, also if it is erased meanwhile. */
+/**
+ * The customer that the path names, for a resource that operators and services manage. Throws `not_found`, also if the customer
+ * is erased during the request.
+ */
 export const loadCustomer = createMiddleware<CustomerEnv>(async (c, next) => {
   const { id } = await findCustomer(c.get('services'), customerParam(c))
   c.set('customerId', id)

@@ -7,7 +7,7 @@ import { type AppContext, bodySender } from './env.ts'
 import { uniqueParams } from './params.ts'
 import { check } from './validate.ts'
 
-/** Bytes of a body. */
+/** The most bytes of a body. */
 export const BODY_LIMIT = 16 * 1024
 export const BATCH_LIMIT = 1024 * 1024
 
@@ -111,7 +111,7 @@ class BodyBuffer {
     return this.#size > LARGE
   }
 
-  /** The text of the whole body. Throws `invalid_request`. The buffer may be another body's from then on. */
+  /** The text of the whole body. Throws `invalid_request`. After this call the buffer may be used for another body. */
   read(): string {
     const bytes = this.#buffer.subarray(0, this.#size)
     try {

@@ -11,7 +11,7 @@ export const MAX_CONNECTIONS = 5_000
 /** A connection whose client reads nothing of an answer for this long is closed (ms). */
 export const WRITE_TIMEOUT_MS = 30_000
 /**
- * Requests of a connection that may wait behind an unanswered one. Node reads 64 KiB at once, which can contain 2,000
+ * The most requests of a connection that may wait behind an unanswered one. Node reads 64 KiB at once, which can contain 2,000
  * requests. Ordinary clients and proxies do not send a request before they have the last answer.
  */
 export const MAX_PIPELINED = 4
@@ -37,8 +37,8 @@ interface Requests {
 }
 
 /**
- * Bounds what connections hold. Node itself closes connections that send their request too slowly, but none that read
- * their answer too slowly, and it sets no limit to their number.
+ * Limits the number of connections and what they hold. Node itself closes connections that send their request too slowly, but not
+ * those that read their answer too slowly, and it does not limit their number.
  */
 export class Connections {
   readonly #clock: Clock

@@ -16,7 +16,7 @@ export async function waitForAll(c: AppContext, wait: 'all' | undefined, seq: nu
   if (wait === 'all') await c.get('services').changeFeed.waitForReplicas(seq)
 }
 
-/** `X-Consistency: strict` requests an answer from a state not older than the request; a misspelt value does too. */
+/** `X-Consistency: strict`, or a misspelt value, requests an answer from a state that is not older than the request. */
 export async function readBarrier(consistency: string | undefined, changeFeed: ChangeFeed): Promise<void> {
   if (consistency !== undefined) await changeFeed.readBarrier()
 }

@@ -54,7 +54,9 @@ const TWO_CLIENTS = new ApiError(
   'the header and the form name different clients; send one of them',
 )
 
-/** A Bearer credential has its client's id in it: an API key its customer's, a service's credential its own. */
+/**
+ * A Bearer credential contains the id of its client: an API key that of its customer, a service's credential that of the service.
+ */
 function clientIdOf({ clientId, parsed }: ClientCredential) {
   if (clientId !== undefined || parsed === undefined) return clientId
   return parsed.prefix === 'assay_ak' ? customerNamedBy(parsed.id) : parsed.id
@@ -64,8 +66,8 @@ function clientIdOf({ clientId, parsed }: ClientCredential) {
 const MALFORMED = new ClientCredential(undefined, '')
 
 /**
- * A client sends the same header with every request, so its parsed form is cached. Its validity is checked on each
- * request. No client's header is longer.
+ * A client sends the same header with every request, so its parsed form is cached. Its validity is checked on each request.
+ * Headers above MAX_KEPT_LENGTH are not cached, because no client's header is longer.
  */
 const read = new LRUCache<string, ClientCredential>({ max: 1_000 })
 const MAX_KEPT_LENGTH = 512

@@ -23,9 +23,9 @@ interface AppVariables {
   requestId: string
   /** Released once the request is answered. */
   body: BodyHold
-  /** How long the request waited for events (ms). Metrics don't count it as time that the answer took. */
+  /** The time for which the request waited for events (ms). Metrics don't count it as response time. */
   waitedMs?: number
-  /** Either is set by the route's authentication. */
+  /** The route's authentication sets one of these two. */
   actor?: string
   client?: AuthenticatedClient
 }

@@ -3,8 +3,8 @@ import { isOperator } from '../audit/actor.ts'
 import type { CustomerEnv } from './env.ts'
 
 /**
- * Runs an unshared statement for a customer or an operator. Customers and operators take turns. Acts that share
- * statements have their turns in lib/batcher.ts, and acts with a limit per minute need none. Throws RateLimitedError.
+ * Runs a statement that serves one customer or operator only. Customers and operators take turns. Acts that share statements take
+ * turns in lib/batcher.ts, and acts with a limit per minute need no turns. Throws RateLimitedError.
  */
 export function inTurn<Result>(
   c: Pick<Context<CustomerEnv>, 'get'>,

@@ -24,8 +24,9 @@ export function pageSize(text: string | undefined, max = 100): number {
 }
 
 /**
- * Of `limit + 1` rows asked for, those of the page, and the cursor behind the last if there are more. The statement may have looked at
- * a limited number of rows: the next page then continues behind the row that is `lastRead`, which is on this page only if `listed`.
+ * Returns the rows of the page, from the `limit + 1` rows that were requested, and the cursor behind the last one if there are
+ * more. If the statement read a limited number of rows, the next page continues behind the row that is `lastRead`, which is on
+ * this page only if `listed`.
  */
 export function pageOf<Row extends { id: string | number; listed?: boolean; lastRead?: boolean }>(
   rows: Row[],

@@ -43,7 +43,7 @@ export class Refusals {
   }
 
   /**
-   * Answers as Node does without a listener, unless an answer has begun already, and adds a request id like every answer has.
+   * Answers as Node does without a listener, unless an answer has begun already, and adds a request id, which every answer has.
    * The socket is closed at once, because nothing that follows can be read either.
    */
   unreadable(error: NodeJS.ErrnoException, socket: Duplex) {

@@ -11,7 +11,7 @@ function flush() {
 
 export interface ResponseOptions {
   draining(): boolean
-  /** A header that Node refuses to write is a bug of a route. */
+  /** Called when Node refuses to write a header, which is a bug of a route. */
   onInvalidHeader(error: unknown): void
   /** Called with each answer once it has been written; the system may not have accepted all of it yet. */
   onEnded(response: ServerResponse): void

@@ -31,7 +31,7 @@ export class UnreadAnswers {
   readonly #clock: Clock
   readonly #log: Log
   readonly #max: number
-  /** Until the connection closes, in the order of each one's first unread answer. */
+  /** By connection, until it closes, in the order of the first unread answers. */
   readonly #bySocket = new Map<Socket, Unread>()
   #bytes = 0
   #closed = 0

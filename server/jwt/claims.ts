@@ -42,7 +42,7 @@ const EPOCHS = /^\d{1,15}\.\d{1,15}$/
 const ID = /^[a-z2-7]{24}$/
 /** RFC 6749 3.3. */
 const SCOPE = /^[\x21\x23-\x5b\x5d-\x7e]+(?: [\x21\x23-\x5b\x5d-\x7e]+)*$/
-/** The audiences that /issue accepts. A former owner of an imported secret may have signed anything. */
+/** The audiences that /issue accepts. A previous owner of an imported secret may have signed anything. */
 const AUDIENCE = /^[\x21-\x7e]{1,255}$/
 /** The next generation must still fit the database's integer, which ends at 2^31 - 1. */
 const MAX_GENERATION = 2 ** 31 - 2

@@ -14,7 +14,7 @@ import type { CompactJws, ProtectedHeader } from './jwt.ts'
 
 /** Asymmetric keys as JWKs (RFC 7517), and their operations by jose. */
 
-/** Characters of a signature: of 64 bytes, or for RS256 of as many as the modulus has. */
+/** The length of a signature in characters. A signature has 64 bytes, or for RS256 as many bytes as the modulus. */
 const SIGNATURE_LENGTH: Record<AsymmetricAlgorithm, number> = { EdDSA: 86, ES256: 86, RS256: 342 }
 
 /** The members of a public key that a thumbprint includes (RFC 7638 3.2, RFC 8037 2); it has no others. */
@@ -34,7 +34,7 @@ export async function generatePrivateKey(alg: AsymmetricAlgorithm): Promise<Uint
   return encoder.encode(JSON.stringify(await exportJWK(privateKey)))
 }
 
-/** The public half, as the UTF-8 of its JWK, of either half. */
+/** Returns the public half of a private or public key, as the UTF-8 of its JWK. */
 export const publicHalf = (key: Uint8Array): Uint8Array => encoder.encode(publicText(parse(key)))
 
 const parse = (key: Uint8Array): JWK => JSON.parse(Buffer.from(key).toString())
@@ -44,7 +44,7 @@ function publicText(jwk: JWK): string {
   return JSON.stringify(Object.fromEntries(members))
 }
 
-/** A customer's asymmetric key: the pair while it may sign, and its public half alone once another signs in its place. */
+/** A customer's asymmetric key: the pair while it may sign, and only its public half after another key has replaced it. */
 export class KeyPair {
   /** The pairs with imported keys; the most recently used ones stay imported. */
   static readonly #imported = new LRUCache<KeyPair, true>({

@@ -14,7 +14,7 @@ const NAME = /^[a-z2-7]{16}\.[ar][1-9]\d{0,9}$/
 const KID = /^([a-z2-7]{16})\.([ar])([1-9]\d{0,9})\.[a-z2-7]{13}$/
 const MAX_VERSION = 2 ** 31 - 1
 
-/** `<customer id>.<a|r><version>.<MAC>`. Throws on a name that `parseKid` couldn't give back. */
+/** `<customer id>.<a|r><version>.<MAC>`. Throws on a name that `parseKid` couldn't return. */
 export function formatKid(installationKey: Uint8Array, { customerId, use, version }: KeyName): string {
   // Fixed width, one letter, no leading zeros: no two names give the same text, so the text can be MACed.
   const name = `${customerId}.${use === 'access' ? 'a' : 'r'}${version}`

@@ -26,7 +26,7 @@ interface AnyKey {
 export interface HmacKey extends AnyKey {
   readonly alg: HmacAlgorithm
   readonly secret: Buffer
-  /** Unique in this process. A key gets a new serial each time its record is read and opened. */
+  /** Unique in this process. A key gets a new serial each time its record is read and decrypted. */
   readonly identity: number
   readonly pair?: undefined
 }
@@ -36,9 +36,9 @@ export interface AsymmetricKey extends AnyKey {
   readonly pair: KeyPair
   /** The public JWK: verified tokens stay verified, however often the record is reloaded. */
   readonly identity: string
-  /** Published, and signs nothing yet. */
+  /** Whether the key is published but signs nothing yet. */
   readonly isNext: boolean
-  /** The `typ` of the tokens that it signs. */
+  /** The `iss` of the tokens that it signs. */
   readonly issuer: string
 }
 
@@ -72,7 +72,7 @@ export interface CustomerRecord {
 
 /** As long as SHA-512's output, which is the shortest key that HS512 allows (RFC 7518 3.2). */
 const SECRET_BYTES = 64
-/** The most kids and API key ids remembered as gone, per customer. */
+/** The most kids and API key ids that are cached as missing, per customer. */
 const MAX_MISSING_KEYS = 1_000
 
 export const keyOf = (record: CustomerRecord, kid: string) => record.keys.find(key => key.kid === kid)
@@ -84,7 +84,7 @@ export const has = (record: CustomerRecord, wanted: string) =>
 
 export const isMissing = (record: CustomerRecord, wanted: string) => record.gone?.has(wanted) === true
 
-/** Remembers that a kid or an API key id no longer exists. We made it, so it will not come back. */
+/** Remembers that a kid or an API key id no longer exists. We made it, so it will never exist again. */
 export function addMissing(record: CustomerRecord, wanted: string) {
   record.gone ??= new Set()
   if (record.gone.size < MAX_MISSING_KEYS) record.gone.add(wanted)
@@ -94,7 +94,7 @@ export function addMissing(record: CustomerRecord, wanted: string) {
 export const readRecords = (db: Querier, customerIds: string[]) =>
   findRecords(db, { ids: JSON.stringify(customerIds) })
 
-/** Decrypts a row's sealed secrets. `issuer`: the server's own. Throws SealError if that fails. */
+/** Decrypts a row's secrets. `issuer`: the server's own. Throws SealError if that fails. */
 export function openRecord(
   keyRing: KeyRing,
   issuer: string,
@@ -145,12 +145,12 @@ const recordOf = (customerId: string, state: CustomerRecord['state']): CustomerR
 
 export const brokenRecord = (customerId: string) => recordOf(customerId, 'broken')
 
-/** The context that a signing key is sealed for. */
+/** The context that a signing key is encrypted for. */
 export interface SealedName extends KeyName {
   alg: Algorithm
 }
 
-/** The secret, or the JWK, of a signing key. Throws SealError. */
+/** Decrypts the secret, or the JWK, of a signing key. Throws SealError. */
 export const openSigningKey = (keyRing: KeyRing, dataKey: SealingKey, name: SealedName, sealed: Uint8Array) =>
   open(id => (id === dataKey.id ? dataKey : undefined), sealed, signingKeyContext(keyRing, name))
 

@@ -34,7 +34,7 @@ const MAX_CACHED_CUSTOMERS = 120_000
 const BROKEN_RETRY_MS = 5_000
 /** The most concurrent statements. */
 const LOAD_CONCURRENCY = 2
-/** A load that loses against a change is repeated this often. */
+/** The most attempts to load a record that changes while it is being loaded. */
 const MAX_ATTEMPTS = 3
 
 /** The result of looking up a header: a key, a customer whose record must be loaded first, or a refusal. */
@@ -115,9 +115,9 @@ export class KeyCache {
   }
 
   /**
-   * Returns the record. Loads it if it isn't cached, or if it lacks `wanted`, a kid or API key id that we
-   * made and that may be newer than the cached record. If the loaded record lacks it too, `wanted` is
-   * remembered as gone, because ids don't come back. Throws Unavailable if the record is broken.
+   * Returns the record. Loads it if it isn't cached, or if it lacks `wanted`, a kid or API key id that we made and that may be
+   * newer than the cached record. If the loaded record lacks it too, `wanted` is cached as missing, because ids are never reused.
+   * Throws Unavailable if the record is broken.
    */
   async load(customerId: string, wanted?: string): Promise<CustomerRecord> {
     const known = this.get(customerId)
@@ -172,18 +172,16 @@ export class KeyCache {
     return load
   }
 
-  /**
-   * Asks Redis only if no record is cached here: a cached one that lacks `wanted` may be newer than Redis's.
-   */
+  /** Reads Redis only if no record is cached here: a cached one that lacks `wanted` may be newer than Redis's. */
   async #loadThrough(customerId: string, wanted: string | undefined): Promise<CustomerRecord> {
     const shelved = this.#records.has(customerId) ? undefined : await this.#loadFromRedis(customerId, wanted)
     return shelved ?? this.#loadFromDatabase(customerId)
   }
 
   /**
-   * Undefined if the database must be read instead. Apart from the rule of #isCurrent, an entry with a number
-   * that this replica hasn't reached is refused: the database may have gone back since. An entry without
-   * `wanted` is refused too, because `wanted` may be newer.
+   * Undefined if the database must be read instead. Apart from the rule of #isCurrent, an entry with a number that this replica
+   * hasn't reached is refused: the database may have lost that number since. An entry without `wanted` is refused too, because
+   * `wanted` may be newer.
    */
   async #loadFromRedis(customerId: string, wanted: string | undefined): Promise<CustomerRecord | undefined> {
     const { redisKeyCache, changeFeed } = this.#options

@@ -19,9 +19,9 @@ import { openDataKey } from './customer-keys.ts'
 const SAMPLE_SIZE = 10
 
 /**
- * Opens the installation with the master keys, of which the first seals and all open. Creates the installation at the
- * very first start. Throws SetupError if the master keys and the database don't belong together, or SchemaError,
- * before anything is written: sealed data is never "regenerated".
+ * Decrypts the installation key with the master keys, of which the first encrypts and all decrypt. Creates the installation at
+ * the very first start. Throws SetupError if the master keys and the database don't belong together, or SchemaError, before
+ * anything is written: encrypted data is never "regenerated".
  */
 export async function loadKeyRing(db: Querier, ring: [SealingKey, ...SealingKey[]]): Promise<KeyRing> {
   const masterKeys = new Map(ring.map(key => [key.id, key]))

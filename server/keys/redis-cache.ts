@@ -37,10 +37,10 @@ export interface RedisKeyCacheOptions {
 }
 
 /**
- * Shares customer records between replicas through Redis, as they came from the database: secrets stay
- * sealed, and an API key is only the SHA-256 of 256 random bits. A MAC shows that an entry is a row that one
- * of our replicas read from the same running database; KeyCache checks whether it is still current. So it does
- * no harm if a slow replica or an attacker overwrites a newer entry with an older one.
+ * Shares customer records between replicas through Redis, as they came from the database: secrets stay encrypted, and an API key
+ * is only the SHA-256 of 256 random bits. A MAC shows that an entry is a row that one of our replicas read from the same running
+ * database; KeyCache checks whether it is still current. So it does no harm if a slow replica or an attacker overwrites a newer
+ * entry with an older one.
  */
 export class RedisKeyCache {
   readonly #options: RedisKeyCacheOptions

@@ -21,7 +21,7 @@ export type Uses = { access: boolean; refresh: boolean }
 /** The algorithm in the customer's policy. */
 export const wantedAlg = ({ signingAlg }: Pick<Rotatable, 'signingAlg'>) => signingAlg ?? 'HS512'
 
-/** Seals the keys of one customer. */
+/** Encrypts the keys of one customer. */
 class Sealer {
   readonly #keyRing: KeyRing
   readonly #customerId: string

@@ -168,7 +168,7 @@ async function findSource({ db }: Services, customerId: string): Promise<Rotatab
   return from
 }
 
-/** Counts the sessions, and at most how many access tokens, that `rotate` with `now` would end. */
+/** Counts the sessions that `rotate` with `now` would end, and gives an upper bound of the access tokens. */
 export async function wouldEnd({ db }: Services, customerId: string, uses: Uses) {
   const [live] = await countLive(db, { customerId, ...uses })
   return live!

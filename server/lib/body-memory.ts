@@ -27,7 +27,7 @@ export class BodyMemory {
     return new BodyHold(this)
   }
 
-  /** Throws RateLimitedError if the sender has too many bytes here, and Unavailable if all have. */
+  /** Throws RateLimitedError if the sender has too many bytes here, and Unavailable if all senders together have too many. */
   add(sender: BodySender, bytes: number) {
     if (this.#total + bytes > MAX_BYTES.total) throw new Unavailable(MEMORY_USED, 'bodies', MEMORY_USED)
     for (const [key, max] of limitsOf(sender))

@@ -66,7 +66,10 @@ const toRequest = (peer: string, forwardedFor: string) =>
     socket: { remoteAddress: peer },
   }) as unknown as Request
 
-/** Azure's Application Gateway sends `203.0.113.8:51234`, and others `[2001:db8::9]:443`. IPv6 has brackets with a port. */
+/**
+ * Azure's Application Gateway sends `203.0.113.8:51234`, and others `[2001:db8::9]:443`. An IPv6 address with a port has
+ * brackets.
+ */
 const WITH_PORT = /^(?:([\d.]+):\d{1,5}|\[([^\]]+)\](?::\d{1,5})?)$/
 
 function withoutPort(hop: string): string {

@@ -4,6 +4,6 @@ export interface Clock {
   monotonic(): number
   /** Unix time according to this machine. */
   wall(): number
-  /** A monotonic clock that other processes of this machine read too. Readings compare only under the same id. */
+  /** A monotonic clock that other processes of this machine read too. Readings are comparable only if they have the same id. */
   boot(): { id: string; reading: number }
 }

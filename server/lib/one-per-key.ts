@@ -1,6 +1,6 @@
 import { RateLimitedError } from './errors.ts'
 
-/** Calls of one key that may wait, and for how long (ms). */
+/** The most calls of one key that wait, and for how long (ms). */
 const MAX_WAITING = 32
 const MAX_WAIT_MS = 1_000
 

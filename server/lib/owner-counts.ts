@@ -26,7 +26,7 @@ export class OwnerCounts {
     this.#most = Math.max(this.#most, count)
   }
 
-  /** Takes one from an owner that has at least one. */
+  /** Subtracts one from the count of an owner, which must be at least one. */
   remove(owner: string) {
     const count = this.of(owner) - 1
     this.#set(owner, count + 1, count)

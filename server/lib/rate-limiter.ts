@@ -39,7 +39,7 @@ const LIMITS = {
   retireOfService: { points: 600, duration: 600 },
   /** New customers. Each has quotas of its own, and costs a password hash. */
   createOfService: { points: 60, duration: 60 },
-  /** Pages of exported subjects by a customer. Each may look at 10,000 audit events, and is one itself. */
+  /** Pages of exported subjects by a customer. Each may read 10,000 audit events, and writes one. */
   subjectExport: { points: 300, duration: 60 },
 }
 
@@ -66,8 +66,8 @@ export interface Shared {
 }
 
 /**
- * Counts atomically in Redis, for all replicas of one running database: attempts at a copy of the database lock no
- * one out of this one. While Redis fails, each replica counts in its own memory.
+ * Counts atomically in Redis, for all replicas of one running database: attempts at a copy of the database don't lock out the
+ * users of this one. While Redis fails, each replica counts in its own memory.
  */
 export class RedisRateLimiter implements RateLimiter {
   readonly #shared: Shared
@@ -113,7 +113,7 @@ const inRedis = (name: Limit, { redis, names }: Shared) =>
     insuranceLimiter: inMemory(name),
   })
 
-/** Checks for a count and milliseconds. The library would read anything else as a count of 0. */
+/** Checks that the script returned a count and milliseconds. The library would read anything else as a count of 0. */
 function numbers(answer: unknown): number[] {
   if (Array.isArray(answer) && answer.length === 2 && answer.every(Number.isInteger)) return answer
   throw new Error('Redis: the answer is not a count')

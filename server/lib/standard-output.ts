@@ -4,13 +4,13 @@ import type { Clock } from './clock.ts'
 import { gathered } from './logger.ts'
 
 const STDOUT = 1
-/** How many bytes of log lines wait for a reader that is slow, or has stopped reading. */
+/** The most bytes of log lines that wait for a reader that is slow, or has stopped reading. */
 const MAX_BACKLOG_BYTES = 1024 * 1024
 
 let dropped = 0
 let reported = 0
 
-/** How many log lines this process has dropped because standard output didn't take them. */
+/** The number of log lines that this process has dropped because standard output didn't accept them. */
 export const droppedLogLines = (): number => dropped
 
 /**

@@ -1,10 +1,10 @@
 import { ApiError } from './errors.ts'
 
-/** Levels of nesting. Code that reads a token's claims later may recurse, or have a limit of its own. */
+/** The most levels of nesting. Code that reads a token's claims later may recurse, or have its own limit. */
 const MAX_DEPTH = 32
-/** Names and values. A request has at most a hundred tokens, or the 1,024 values that fit 2 KiB of claims. */
+/** The most names and values. A request has at most a hundred tokens, or the 1,024 values that fit 2 KiB of claims. */
 const MAX_ITEMS = 2_000
-/** Characters of a number. JSON.stringify writes no double in more than 25. */
+/** The most characters of a number. JSON.stringify writes every double in at most 25. */
 const MAX_NUMBER_LENGTH = 32
 
 const NOT_JSON = new ApiError('invalid_request', 'the body is not valid JSON; fix its syntax')
@@ -47,7 +47,7 @@ export function parseStrictJson(text: string): unknown {
 }
 
 /**
- * Refuses a large body that can't be a list of tokens, which have no commas, before a text of a megabyte is made of it. Throws
+ * Refuses a large body with more commas than a list of tokens can have, before it is decoded to a text of a megabyte. Throws
  * `invalid_request`.
  */
 export function assertFewItems(bytes: Buffer): void {
@@ -151,8 +151,8 @@ function isExact(number: string): boolean {
 const NUMBER = /^-?(\d+)(?:\.(\d+))?(?:e([+-]?\d+))?$/i
 
 /**
- * The same text for all spellings of a value, without its sign: `1.50` and `15e-1` are `15e-1`. Zero and no number
- * are empty.
+ * The same text for all spellings of a value, without its sign: `1.50` and `15e-1` are `15e-1`. The result is empty for zero and
+ * for a text that is not a number.
  */
 function toDecimal(number: string): string {
   const [, whole = '', fraction = '', exponent = '0'] = NUMBER.exec(number) ?? []

@@ -4,7 +4,7 @@ import type { Log } from './logger.ts'
 
 /** The buffer is flushed this long after its first item, and again this long after a write that failed (ms). */
 const FLUSH_INTERVAL_MS = 1_000
-/** The most items in one write; as many are written at once. */
+/** The most items in one write. When this many wait, they are written immediately. */
 const MAX_BATCH = 1_000
 /** The most items that wait while the database does not answer; further items are dropped. */
 const MAX_QUEUED = 10_000

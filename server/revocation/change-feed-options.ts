@@ -7,7 +7,7 @@ import type { RevocationList } from './revocation-list.ts'
 export interface ChangeFeedOptions {
   /** A dedicated connection, with a timeout of at most N/2. */
   connection: Connection
-  /** Loads the revocations that one poll can't bring; its deadline is not the poll's. */
+  /** Loads the revocations that one poll can't return, with another deadline than the poll's. */
   db: Querier
   clock: Clock
   /** N, in milliseconds. */

@@ -205,7 +205,9 @@ export class ChangeFeed {
     }
   }
 
-  /** Whether the answer continues the local state; if not, that is dropped. Throws Unavailable if a standby answered. */
+  /**
+   * Whether the answer continues the local state. If not, the local state is dropped. Throws Unavailable if a standby answered.
+   */
   #isContinuation<Answer extends Page>(
     known: KnownPosition | undefined,
     answer: Answer | undefined,

@@ -26,8 +26,8 @@ const NOT_HELD = 'no clock jump holds deletion until this time; read GET /admin/
 
 /**
  * Compares the database's clock with a monotonic one. After a jump nothing is deleted by the database's clock for 24 hours, or
- * until an operator has confirmed it. The rule is in db/queries/database-clock.ts, and every deletion obeys it by
- * its own statement.
+ * until an operator has confirmed it. The rule is in db/queries/database-clock.ts, and every deletion checks it in its own
+ * statement.
  */
 export class ClockWatch {
   readonly #options: ClockWatchOptions
@@ -37,12 +37,12 @@ export class ClockWatch {
     this.#options = options
   }
 
-  /** Whether deletion was held when this replica last looked. */
+  /** Whether deletion was held at this replica's last observation. */
   get isHeld() {
     return this.#heldUntil > 0
   }
 
-  /** Throws if the database doesn't answer, or lacks the row that observations are noted in. */
+  /** Throws if the database doesn't answer, or lacks the row in which observations are stored. */
   async observe(): Promise<void> {
     const { db, clock } = this.#options
     const { id, reading } = clock.boot()
@@ -61,13 +61,13 @@ export class ClockWatch {
     else log.error({ seconds: Math.round(jump! / 1000), jumpedAt, heldUntil }, JUMPED)
   }
 
-  /** The state as the database has it. */
+  /** Reads the state from the database. */
   async find(): Promise<ClockState> {
     const [state] = await findClock(this.#options.db, {})
     return state!
   }
 
-  /** Ends the hold that lasts until `heldUntil`. Throws `conflict` if there is none, or another one. */
+  /** Ends the hold that lasts until `heldUntil`. Throws `conflict` if there is no hold, or another one. */
   async confirm(heldUntil: Date, context: AuditContext): Promise<void> {
     const [confirmed] = await confirmClock(this.#options.db, { ...context, heldUntil })
     if (!confirmed) throw new ApiError('conflict', NOT_HELD)

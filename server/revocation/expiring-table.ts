@@ -1,4 +1,4 @@
-/** Each part grows and is swept separately, so that no step of a table of millions takes long. */
+/** The number of parts. Each grows and is swept separately, so that no step takes long in a table of millions. */
 const PARTS = 256
 const MIN_CAPACITY = 4
 /** The last NumericDate that 32 bits hold, in 2106. A later one would wrap around. */

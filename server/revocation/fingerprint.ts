@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto'
 
 /**
- * A keyed 64-bit hash of two strings: HalfSipHash-1-3 (github.com/veorq/SipHash) over UTF-16 code units. The key is
- * random in each process, so no attacker can choose strings that collide. Two of a million entries collide with a
- * chance of 3e-8, and the effect is that a token is refused until an entry of another expires.
+ * A keyed 64-bit hash of two strings: HalfSipHash-1-3 (github.com/veorq/SipHash) over UTF-16 code units. The key is random in
+ * each process, so no attacker can choose strings that collide. The chance that two of a million entries collide is 3e-8. The
+ * effect would be that a token is refused until another token's entry expires.
  *
- * The result is in `high` and `low`, two unsigned 32-bit numbers: a hash of a verify allocates nothing.
+ * The result is in `high` and `low`, two unsigned 32-bit numbers, so that hashing allocates nothing.
  */
 export class Fingerprint {
   readonly #k0: number
@@ -19,7 +19,7 @@ export class Fingerprint {
     this.#k1 = view.getInt32(4, true)
   }
 
-  /** Its steps are in one function, because calls between them would take longer than they do. */
+  /** Its steps are in one function, because function calls would take longer than the steps. */
   hash(first: string, second: string): this {
     const [firstWords, words] = [
       (first.length + 1) >> 1,
@@ -29,7 +29,8 @@ export class Fingerprint {
     let v1 = this.#k1 ^ 0xee
     let v2 = this.#k0 ^ 0x6c796765
     let v3 = this.#k1 ^ 0x74656462
-    // Words of two code units, then the lengths, so that no two pairs of strings are hashed alike; then six rounds without one.
+    // The words are two code units each, then the lengths, so that no two pairs of strings have the same input. Six rounds
+    // without a word follow.
     for (let i = 0; i < words + 7; i++) {
       let word = 0
       if (i < firstWords) word = wordAt(first, i)

@@ -2,8 +2,8 @@ import type { Redis } from '../../db/redis.ts'
 import type { RedisNames } from '../lib/redis-names.ts'
 
 /**
- * Notifies the other replicas through Redis of a change, so that they poll at once. A hint contains only which running
- * database has changed, so that a copy doesn't make the original's replicas poll. A lost one costs half a second.
+ * Notifies the other replicas through Redis of a change, so that they poll at once. A hint contains only which running database
+ * has changed, so that a copy doesn't make the original's replicas poll. A lost hint delays the poll by half a second.
  */
 export class RedisNotifier {
   readonly #redis: Pick<Redis, 'publish'>

@@ -22,7 +22,7 @@ export const pause = (milliseconds: number) =>
 export interface PollerOptions {
   /** One poll. It rejects if it failed. */
   poll: () => Promise<void>
-  /** The interval until the next poll (ms), asked after each. */
+  /** Returns the interval until the next poll (ms). Called after each poll. */
   interval: () => number
   clock: Clock
   log: Log
@@ -99,7 +99,7 @@ export class Poller {
     )
   }
 
-  /** Polls in `delay` ms, or as soon as it may: another replica has published, or this one has something to report. */
+  /** Polls in `delay` ms, or as soon as allowed, because another replica has published or this one has something to report. */
   wake(delay = 0) {
     if (this.#stopped) return
     if (delay <= 0) void this.pollAgain()

@@ -2,16 +2,19 @@ import type { Page, RevocationRow } from '../../db/queries/change-feed.ts'
 import { isRestart, isSameDatabase } from '../../db/queries/position.ts'
 import type { Log } from '../lib/logger.ts'
 
-/** If the database's clock goes back further (ms), rows that were forgotten may be live again. */
+/** If the database's clock goes back further than this (ms), rows that were dropped from memory may be live again. */
 const MAX_CLOCK_STEP_BACK_MS = 30_000
-/** After a longer time without a poll (ms), rows may have been added and removed. Customer changes are kept longer (3 h). */
+/**
+ * After a longer time than this without a poll (ms), rows may have been added and removed. Customer changes are kept longer (3
+ * h).
+ */
 const MAX_GAP_MS = 3_600_000
 
 /**
  * Why a replica drops all state and reads it again; a metrics label, so a closed set.
  *
  * - commits_lost: the database no longer has changes that were committed.
- * - timeline: another server has been promoted, whose number is not lower. LastChange tells whether it has the same changes.
+ * - timeline: another server has been promoted, whose number is not lower. LastChange checks whether it has the same changes.
  * - restart: the same server was started again. Its files may be restored ones.
  * - database: it is another database.
  * - clock: the database's clock went back.
@@ -22,7 +25,7 @@ export type ReloadReason = (typeof RELOAD_REASONS)[number]
 
 /** The state of a replica when it sends a poll. */
 export interface KnownPosition {
-  /** POSITION in db/queries/change-feed.ts. */
+  /** POSITION in db/queries/position.ts. */
   timeline: string
   /** The highest number that is known to be committed, by a poll or by an act of this replica. */
   committed: number
@@ -70,8 +73,8 @@ const describeLoss = ({ committed, found, lost }: Record<'committed' | 'found' |
   'follow docs/operating.md#assaycommitslost'
 
 /**
- * Finds lost commits whose numbers were taken by new changes before this replica polled again. It remembers the last change
- * that a poll has brought. If the reload brings another one under that number, the database lost the former.
+ * Finds lost commits whose numbers were taken by new changes before this replica polled again. It remembers the last change that
+ * a poll returned. If the reload returns another change under that number, the database has lost the earlier one.
  */
 export class LastChange {
   readonly #log: Log
@@ -103,7 +106,7 @@ export class LastChange {
   }
 }
 
-/** Compares all but the times. A row that is missing shows nothing: maintenance and erasures delete rows. */
+/** Compares all but the times. A missing row proves nothing, because maintenance and erasures delete rows. */
 const isSameChange = (one: RevocationRow, other: RevocationRow) =>
   [0, 1, 2, 3, 4].every(column => one[column] === other[column])
 

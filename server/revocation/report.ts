@@ -33,7 +33,7 @@ export class Report {
   }
 
   /**
-   * A poll has written the row. Returns whether the row was already fresh: requests that wait for every replica must find it,
+   * A poll has written the row. Returns whether the row was already fresh: requests that wait for every replica must find a row
    * no older than N, even during a poll that renews the lease.
    */
   wrote(sent: Moment, applied: number): boolean {

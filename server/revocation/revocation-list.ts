@@ -6,10 +6,10 @@ import { Fingerprint } from './fingerprint.ts'
 
 export type RevokedBecause = 'token_revoked' | 'session_revoked' | 'subject_revoked' | 'everyone_revoked'
 
-/** The slots that a slice of a sweep checks, which takes about a millisecond. */
+/** The slots that one step of a sweep checks, which takes about a millisecond. */
 const SWEEP_SLOTS = 32_768
 
-/** The epoch of an entry that ends its token or session whatever epoch that has. */
+/** The epoch of an entry for a single token or session, which is revoked whatever its own epoch is. */
 const ENDED = 1
 
 /** `deadAfter`: a NumericDate after which it can't affect a live token. */

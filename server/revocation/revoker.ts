@@ -127,9 +127,8 @@ export class Revoker {
   }
 
   /**
-   * Ends all tokens and sessions that a customer has so far, including its own. Returns the change feed's
-   * number. An actor's requests share acts: each statement waits for the customer's row, and would do so on a connection of
-   * its own.
+   * Ends all tokens and sessions that a customer has so far, including its own. Returns the change feed's number. Concurrent
+   * requests of one actor share acts, because each statement waits for the customer's row and occupies a connection.
    */
   revokeCustomer(customerId: string, origin: AuditContext): Promise<number> {
     const key = `${customerId} ${origin.actor}`

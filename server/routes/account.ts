@@ -14,7 +14,10 @@ import { NO_CACHE, serializeTokens } from './token-response.ts'
 
 /** Argon2 reads all of the normalized password, so a bound on its bytes is a bound on the work. */
 const MAX_PASSWORD_BYTES = 256
-/** Decomposing a text takes at most three times its bytes. A longer one is not normalized: marks out of order cost the square. */
+/**
+ * A decomposed text has at most three times the bytes. A longer text is not normalized, because unordered marks take time
+ * proportional to the square of its length.
+ */
 const MAX_TYPED_BYTES = 3 * MAX_PASSWORD_BYTES
 
 const fits = (text: string) =>
@@ -39,7 +42,7 @@ export const email = z.string().trim().toLowerCase().pipe(z.email('must be an em
 
 const signUpRequest = z.strictObject({ email, password, name: name.optional() })
 
-// Any text is looked up: an email that no account can have is answered like one that none has.
+// Any text is looked up, so that an email that no account can have is answered like an email without an account.
 const logInRequest = z.strictObject({
   email: z.string().trim().toLowerCase().max(254).refine(noControls, 'must not contain control characters'),
   password: presentPassword,

@@ -23,7 +23,6 @@ const createKeyRequest = z.strictObject({
   expires_in: wholeSeconds(TEN_YEARS_SECONDS, 'ten years').optional(),
 })
 
-/** A customer's API keys. */
 export const apiKeys = new Hono<CustomerEnv>()
   .get('/', noQuery, async c => {
     const keys = await inTurn(c, () => listApiKeys(c.get('services'), c.get('customerId')))

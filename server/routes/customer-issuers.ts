@@ -8,7 +8,7 @@ import { JWKS_MAX_AGE_SECONDS, type Jwks, publicKeysOf } from '../keys/public-ke
 import { ApiError } from '../lib/errors.ts'
 import { endpoints } from './metadata.ts'
 
-/** What verifiers read that check a customer's tokens themselves. Nothing in it is a secret. */
+/** The metadata and keys for verifiers that check a customer's tokens themselves. They contain no secret. */
 export const customerIssuers = new Hono<AppEnv>()
   .get('/:issuer/jwks.json', noQuery, async c => {
     const { jwks } = await keysOf(c, c.req.param('issuer'))
@@ -16,7 +16,7 @@ export const customerIssuers = new Hono<AppEnv>()
       ? respond(c, null, 304, headersOf(jwks))
       : bytes(c, jwks.body, 200, { ...headersOf(jwks), 'Content-Type': 'application/jwk-set+json' })
   })
-  // OpenID Connect Discovery 4, and what some clients make of RFC 8414: the well-known path comes after the issuer.
+  // In OpenID Connect Discovery 4, and in some clients of RFC 8414, the well-known path comes after the issuer.
   .get('/:issuer/.well-known/openid-configuration', noQuery, c => customerMetadata(c, c.req.param('issuer')))
   .get('/:issuer/.well-known/oauth-authorization-server', noQuery, c =>
     customerMetadata(c, c.req.param('issuer')),

@@ -10,7 +10,7 @@ import { endpoints } from './metadata.ts'
 const OAUTH = '/oauth-authorization-server'
 const OPENID = '/openid-configuration'
 
-/** RFC 8414. openid-client asks at the second address and finds the same document. */
+/** RFC 8414. openid-client requests the second address, which returns the same document. */
 export const discovery = new Hono<AppEnv>()
   .get(OAUTH, noQuery, c => metadataResponse(c))
   .get(OPENID, noQuery, c => metadataResponse(c))
@@ -33,7 +33,7 @@ async function metadataOfPath(c: AppContext, document: string): Promise<Response
 
 const CUSTOMER = /^\/customers\/([^/]+)$/
 
-/** It may be cached, as nothing in it is a secret. */
+/** The document may be cached, because it contains no secret. */
 const metadataResponse = (c: AppContext) =>
   bytes(c, JSON.stringify(metadata(issuerOf(c))), 200, { 'Content-Type': 'application/json' })
 

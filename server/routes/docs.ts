@@ -28,7 +28,7 @@ const ASSETS: [name: string, path: Path, type: string][] = [
   ['swagger-ui.css', swaggerUi, STYLE],
 ]
 
-/** The page runs only scripts of this server, asks only this server and can't be framed. Its icons are `data:` in its style. */
+/** The page runs only scripts of this server, calls only this server and can't be framed. Its icons are `data:` in its style. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -55,7 +55,7 @@ function fileOf(name: string, path: Path, type: string): Load {
   let file: Promise<File> | undefined
   async function read(): Promise<File> {
     const bytes = await readFile(path(name))
-    // Weak (RFC 9110 8.8.3): the same for both encodings, and a proxy that compresses keeps it.
+    // A weak tag (RFC 9110 8.8.3) is the same for both encodings, and a proxy that compresses keeps it.
     const ETag = `W/"${hash('sha256', bytes, 'base64url')}"`
     return { bytes, packed: await pack(bytes), headers: { ...HEADERS, ETag, 'Content-Type': type } }
   }
@@ -81,7 +81,7 @@ const page = fileOf('page.html', own, 'text/html; charset=utf-8')
 const assets = new Map(ASSETS.map(asset => [asset[0], fileOf(...asset)]))
 
 /**
- * The API's document, and a page that shows it. A file is read, hashed and compressed when it is first asked for: the page's
+ * The API's document, and a page that shows it. A file is read, hashed and compressed when it is first requested: the page's
  * script alone is more than a megabyte. Hono's `serveStatic`, `etag` and `compress` would do so at each request.
  */
 export const docs = new Hono<AppEnv>()
@@ -104,11 +104,11 @@ async function serve(c: AppContext, load: Load, more: Record<string, string> = {
     : respondFile(c, bytes, { ...headers, ...more })
 }
 
-/** More bytes than this wait for their turn. */
+/** Answers with more bytes than this wait for their turn. */
 const LARGE = 64 * 1024
 /**
- * A large file is answered at each interval (ms). Node copies it to the system at once, and callers that read nothing could
- * ask for gigabytes a second.
+ * One large file is sent per interval (ms). Node copies it to the system at once, and callers that read nothing could request
+ * gigabytes a second.
  */
 const largeFiles = new Paced(20)
 

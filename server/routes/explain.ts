@@ -12,8 +12,7 @@ import { ApiError } from '../lib/errors.ts'
 import { type Explanation, explainToken } from '../tokens/explain.ts'
 
 /**
- * Explains why a token is refused. Customers' API keys may not ask, because they could learn about other
- * customers' tokens.
+ * Explains why a token is refused. Customers' API keys may not call it, because they could learn about other customers' tokens.
  */
 export const explain = new Hono<ClientEnv>().post('/', requireFormClient, noQuery, c => {
   const client = c.get('client')

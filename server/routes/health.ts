@@ -24,8 +24,8 @@ export function health(services: Pick<Services, 'changeFeed' | 'clock' | 'metric
 }
 
 /**
- * Ready: no drain has begun, the state is known, and the database has this version's migrations. Nothing here waits for
- * the database, so a balancer hears at once that /verify has become 503, and that it works again.
+ * The server is ready if no drain has begun, the state is known, and the database has this version's migrations. Nothing here
+ * waits for the database, so a balancer learns at once when /verify becomes 503 and when it works again.
  */
 function readinessChecks({ changeFeed, clock, process }: Parameters<typeof health>[0]) {
   const isMigrated = checkInBackground(MIGRATIONS_INTERVAL_MS, clock, () => process.migrated())
@@ -40,7 +40,7 @@ function readinessChecks({ changeFeed, clock, process }: Parameters<typeof healt
   }
 }
 
-/** The migrations are asked for at most this often (ms). */
+/** The migrations are checked at most this often (ms). */
 const MIGRATIONS_INTERVAL_MS = 1_000
 
 /**
@@ -61,7 +61,10 @@ function checkInBackground(milliseconds: number, clock: Clock, check: () => Prom
   }
 }
 
-/** A database that gives no answer says nothing; one that refuses the question doesn't even have the table of migrations. */
+/**
+ * Without an answer of the database the latest result stays. If it refuses the query, it doesn't even have the table of
+ * migrations.
+ */
 const falseUnlessUnavailable = (error: unknown, latest: boolean) => error instanceof Unavailable && latest
 
 const word = (holds: boolean) => (holds ? 'ok' : 'failed')

@@ -25,7 +25,7 @@ export function identityHeaders(claims: IdentityClaims): Record<string, string> 
   }
 }
 
-/** Bytes: nginx's default buffer for an upstream's headers is 4 KiB, and other headers want room in it. */
+/** Bytes. nginx's default buffer for an upstream's headers is 4 KiB, and other headers need space in it. */
 const MAX_CLAIMS_BYTES = 3 * 1024
 
 /** Refuses a token when it is issued rather than at every request later. Throws `invalid_request`. */

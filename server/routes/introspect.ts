@@ -38,10 +38,10 @@ export const introspect = new Hono<ClientEnv>()
     const [answer] = await introspectAll(c.get('services'), c.get('client'), [token], named)
     return wantsJwt(c) ? respondSigned(c, answer!) : respondWithAge(c, answer!)
   })
-  // Dovecot's way: the token itself is the caller. It takes a 401 for an outage, so a bad token is inactive here too.
+  // Dovecot authenticates with the token itself. It treats a 401 as an outage, so an invalid token is inactive here too.
   .get('/', async c => {
     const authorization = c.req.header('authorization')
-    // Others mean a token that they have, and would take any answer about themselves for one about that.
+    // Other clients ask about a token in a parameter, and would mistake an answer about their own credential for its answer.
     if (!isBearer(authorization) || readQuery(c, ['token']).token !== undefined) throw USE_POST
     const token = bearerToken(authorization)
     await strictBarrier(c)
@@ -109,7 +109,7 @@ async function introspectAll(
 
 const NONE: ReadonlyMap<string, string> = new Map()
 
-/** A refresh token is active only to its own customer: many servers admit any token that is called active. */
+/** A refresh token is active only to its own customer: many servers accept any token that is active. */
 async function introspectRefresh({ tokens, sessions }: Services, client: ApiKeyClient, texts: string[]) {
   if (texts.length === 0) return NONE
   const results = await tokens.verifyAllRefresh(texts)
@@ -136,7 +136,9 @@ function mayKnow(
   return mayServe(client, client_id) && isInScope
 }
 
-/** Member by member: a token that a stolen secret signed may hold others. `claims` is JSON already. */
+/**
+ * Copies member by member, because a token that was signed with a stolen secret may have other members. `claims` is JSON already.
+ */
 function serializeAccess({
   iss,
   sub,
@@ -178,7 +180,7 @@ const serializeRefresh = (
 
 const JWT_TYPE = 'application/token-introspection+jwt'
 
-/** RFC 9701 4. A client that prefers something else does not name it at all. */
+/** RFC 9701 4. A client that prefers another format does not name this one at all. */
 const wantsJwt = (c: AppContext) => c.req.header('accept')?.toLowerCase().includes(JWT_TYPE) === true
 
 /** `answer` is JSON. */

@@ -23,8 +23,8 @@ const ownClaims = z
   )
 
 /**
- * Only the issuing statement knows the limit, because a policy may lower it, so that it also refuses what no limit allows. The
- * number is cut to what fits its column.
+ * Only the issuing statement knows the limit, because a policy may lower it. So that statement also refuses numbers that no limit
+ * allows. A number that is too large for its column is reduced to the column's maximum.
  */
 const expiresIn = z
   .number()

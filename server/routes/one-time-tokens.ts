@@ -9,14 +9,14 @@ import { noQuery } from '../http/params.ts'
 import { json, noContent } from '../http/respond.ts'
 import { email, password, presentPassword } from './account.ts'
 
-/** Longer than any token of ours. A malformed one is answered like a wrong one. */
+/** The limit is longer than any token of ours. A malformed token is answered like a wrong one. */
 const token = z.string().max(256)
 
 const resetRequest = z.strictObject({ token, password })
 const verifyRequest = z.strictObject({ token })
 const changeEmailRequest = z.strictObject({ email, password: presentPassword })
 
-/** An account uses the tokens that the operator delivers, and asks for another address. */
+/** An account uses the tokens that the operator delivers, and requests another address. */
 export const oneTimeTokens = new Hono<AppEnv>()
   .post('/reset', noQuery, async c => {
     const request = await readJson(c, resetRequest)

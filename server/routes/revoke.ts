@@ -13,7 +13,7 @@ import { ApiError } from '../lib/errors.ts'
 
 type Params = Map<string, string>
 
-/** RFC 7009. An unknown token is 200 too: what the caller wanted holds. */
+/** RFC 7009. An unknown token is 200 too, because it is already invalid, which is what the caller wants. */
 export const revoke = new Hono<AppEnv>().post('/', async c => {
   const form = await readForm(c)
   const query = readQuery(c, ['wait', 'session'])
@@ -27,7 +27,7 @@ export const revoke = new Hono<AppEnv>().post('/', async c => {
   return json(c, {})
 })
 
-/** An option that may stand in the form or in the query. */
+/** An option that may be in the form or in the query. */
 function option(name: string, values: string[], form: Params, inQuery: string | undefined) {
   const inForm = form.get(name)
   if (inForm !== undefined && inQuery !== undefined)

@@ -24,7 +24,7 @@ const rotateRequest = z.strictObject({
 
 const retireRequest = z.strictObject({
   use: z.enum(['access', 'refresh'], 'access or refresh'),
-  // As far as the column goes.
+  // The maximum is that of the column.
   version: z.int().min(1).max(2_147_483_647),
 })
 

@@ -45,7 +45,7 @@ async function sessionsPage(c: Context<CustomerEnv>, query: SubjectQuery, before
     exported_at: exportedAt,
     revocation: serializeRevocation(first),
     sessions: page.map(serializeSession),
-    // The events of this page and of later ones are not before its time, so the export ends.
+    // The events that this page and later ones write are not before this time, so the export ends.
     next_cursor: nextCursor === undefined ? `e${encodeCursor(exportedAt, 0)}` : `s${nextCursor}`,
   }
 }

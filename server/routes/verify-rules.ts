@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache'
 import type { AccessClaims } from '../jwt/claims.ts'
 import { SCOPE_TOKEN, scopesOf } from '../jwt/scopes.ts'
 
-/** A proxy's requirements for a token, besides its being valid. */
+/** A proxy's requirements for a token, in addition to its validity. */
 export interface Rules {
   scope?: string[]
   scopeAny?: string[]
@@ -13,12 +13,12 @@ export interface Rules {
 const NONE: Rules = {}
 
 /**
- * Characters of all rules together, four times as many as a token's scope has. A client that reaches /verify itself could send 60,000,
- * each scope of which is looked for among all of its token's, and would get them back in WWW-Authenticate.
+ * The most characters of all rules together: four times as many as a token's scope has. A client that reaches /verify itself
+ * could send 60,000. Each scope in them would be searched in the token's scope, and returned in WWW-Authenticate.
  */
 const MAX_LENGTH = 4_096
 
-/** A proxy has a few rules and repeats them; a client's own query can't fill this beyond its cap. */
+/** A proxy has a few rules and repeats them. Queries of clients can't make the cache larger than its maximum. */
 const parsed = new LRUCache<string, { rules: Rules | undefined }>({ max: 1_000 })
 
 /**
@@ -35,7 +35,7 @@ export function rulesOf(query: string, required: string | undefined): Rules | un
   return rules
 }
 
-/** An unknown or repeated rule denies: a typo must not open a door. */
+/** An unknown or repeated rule refuses every token, because a typo must not grant access. */
 function parse(text: string): Rules | undefined {
   const rules: Rules = {}
   for (const [name, value] of new URLSearchParams(text)) {

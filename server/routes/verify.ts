@@ -16,7 +16,7 @@ type Needs = Pick<Services, 'changeFeed' | 'config' | 'tokens' | 'sessions' | 'm
 type HeaderName = 'authorization' | 'cookie' | 'x-request-id' | 'x-assay-require' | 'x-consistency'
 type RequestHeaders = { readonly [name in HeaderName]?: string | undefined }
 
-/** /verify itself. With a slash too many the query is still the proxy's own, so its rules must not be dropped. */
+/** /verify itself, even with additional slashes: its query is the proxy's own, so the rules in it must not be dropped. */
 const VERIFY = /^\/verify\/*$/
 
 /**
@@ -62,7 +62,7 @@ const traced =
       handler(c),
     )
 
-/** As `verify`, where something has to be waited for. */
+/** Like `verify`, if it has to wait for something. */
 async function verifyLater(
   services: Needs,
   requestId: string,
@@ -143,7 +143,7 @@ function empty(
   return new Response(null, { status, headers })
 }
 
-/** A Bearer header wins over the cookie, even a malformed one. */
+/** A Bearer header, even a malformed one, takes precedence over the cookie. */
 function tokensFrom({ authorization, cookie }: RequestHeaders, name: string | undefined): string[] {
   if (isBearer(authorization)) return [bearerToken(authorization) ?? '']
   return name === undefined || cookie === undefined ? [] : cookieValues(cookie, name)
@@ -153,8 +153,8 @@ function tokensFrom({ authorization, cookie }: RequestHeaders, name: string | un
 const MAX_COOKIES = 4
 
 /**
- * The cookies of this name that are not empty, as they were sent. Not Hono's `parse`: it unquotes and decodes values, so that
- * another text would be verified than the one that a backend reads.
+ * The cookies of this name that are not empty, as they were sent. Hono's `parse` is not used: it unquotes and decodes values, so
+ * the verified text could differ from the one that a backend reads.
  */
 function cookieValues(header: string, name: string): string[] {
   const prefix = `${name}=`

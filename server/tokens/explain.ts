@@ -182,7 +182,7 @@ function because(reason: RejectionReason | SessionProblem | 'credential') {
   return { active: false, reason, explanation, remedy }
 }
 
-/** Why a refresh token can't be used, judging by its session; undefined if it can. */
+/** Why a refresh token can't be used, according to its session; undefined if it can. */
 function problemOf(session: Explanation['session']): RejectionReason | SessionProblem | undefined {
   if (session === undefined || session.state === 'unknown') return 'session_unknown'
   if (session.everyone) return 'everyone_revoked'

@@ -26,7 +26,7 @@ export class IntrospectionSigner {
     this.jwks = { body, etag: `W/"${hash('sha256', body, 'base64url')}"` }
   }
 
-  /** `audience`: the id of the client that asked. `answer`: its answer as JSON. */
+  /** `audience`: the id of the client that sent the request. `answer`: the answer as JSON. */
   sign(audience: string, answer: string): Promise<string> {
     const { issuer, changeFeed } = this.#options
     return this.#pair.sign(

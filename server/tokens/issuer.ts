@@ -84,7 +84,7 @@ export class Issuer {
     this.#sessions = grouped(insertSessions)
   }
 
-  /** Issues an access token without a session. Throws RateLimitedError, as what starts a session does. */
+  /** Issues an access token without a session. Throws RateLimitedError, as the methods that start a session do. */
   async issue(grant: IssueRequest): Promise<TokenSet> {
     const { quota, issuedUntil } = this.#options
     quota.takeIssue(grant.customerId)

@@ -6,7 +6,7 @@ import { RateLimitedError } from '../lib/errors.ts'
 import { Windows } from '../lib/windows.ts'
 
 const WINDOW_SECONDS = 60
-/** Sessions whose newest generation is known. */
+/** The most sessions whose newest generation is known. */
 const MAX_SESSIONS = 100_000
 /** One session may be refreshed this often a minute, or as often as its part of the customer's quota allows. */
 const MIN_REFRESHES_OF_SESSION = 60
@@ -67,10 +67,10 @@ export class TokenQuota {
   }
 
   /**
-   * Lets each older token through once a minute when the limits are used up. The owner's older token reveals a thief,
-   * who could otherwise use up the limits with refreshes, so that the token would never reach the database. A thief
-   * who presents the older token ends the session too. All older tokens of a customer have its quota once more, which
-   * one session can't use up.
+   * Accepts each older token once a minute when the limits are used up. The owner's older token reveals a thief, who could
+   * otherwise use up the limits with refreshes, so that the token would never reach the database. A thief who presents the older
+   * token ends the session too. All older tokens of a customer share a second quota of the same size, which one session can't use
+   * up.
    */
   #takeOlder(customerId: string, sessionId: string, gen: number, quota: number): boolean {
     return (

@@ -55,7 +55,6 @@ export interface SessionsOptions {
   log: Log
 }
 
-/** Concurrent statements. */
 const CONCURRENCY = 2
 
 /**

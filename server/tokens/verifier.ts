@@ -131,7 +131,7 @@ export class TokenVerifier {
     return { wait: () => this.#options.keys.reload(key.record.customerId) }
   }
 
-  /** Verifies the signature for the next look. */
+  /** Verifies the signature before the key is looked up again. */
   async #prove(text: string, key: SigningKey, proofs: Proofs | undefined) {
     if (key.pair) await proofs?.add(text, key, this.#options.signatures)
   }

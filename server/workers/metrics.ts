@@ -32,8 +32,8 @@ export class MetricsAggregator {
   }
 
   /**
-   * In Prometheus' text format. prom-client's own `clusterMetrics` fails as a whole if one worker hangs, and forgets what
-   * a dead worker counted.
+   * In Prometheus' text format. prom-client's own `clusterMetrics` fails as a whole if one worker hangs, and loses the counts of
+   * dead workers.
    */
   async text(): Promise<string> {
     const workers = await Promise.all(this.#slots.map(slot => slot.metrics()))
@@ -41,7 +41,7 @@ export class MetricsAggregator {
   }
 }
 
-/** The metrics of a slot's workers, one after the other. Totals never fall, whatever dies. */
+/** The metrics of a slot's workers, one after the other. Totals never fall, even if workers die. */
 export class WorkerMetrics {
   #ended: MetricSnapshot = []
   #latest: MetricSnapshot = []
@@ -56,7 +56,7 @@ export class WorkerMetrics {
     return [this.#ended, selectTotals(this.#latest)]
   }
 
-  /** The worker has ended. The next one counts from zero. */
+  /** Called when the worker has ended. The next one counts from zero. */
   async carryOver(): Promise<void> {
     const totals = await aggregate(this.stale()).getMetricsAsJSON()
     this.#ended = totals
@@ -64,7 +64,7 @@ export class WorkerMetrics {
   }
 }
 
-/** prom-client types this as a number; at run time it is the word of the text format. */
+/** prom-client types this as a number; at run time it is the type's name in the text format. */
 const TOTAL_TYPES = new Set<unknown>(['counter', 'histogram'])
 
 const selectTotals = (metrics: MetricSnapshot) => metrics.filter(({ type }) => TOTAL_TYPES.has(type))

@@ -39,7 +39,8 @@ export class Primary {
       this.#config = { ...this.#config, ...credentials }
     }
     this.#credentialFiles = new CredentialFiles({ config, apply, log })
-    // Round robin: otherwise the system decides, and a few workers get most connections. Advanced: keys are bytes.
+    // Round robin, because otherwise the system decides, and a few workers get most connections. `advanced`, because keys are
+    // bytes.
     cluster.schedulingPolicy = cluster.SCHED_RR
     cluster.setupPrimary({ serialization: 'advanced' })
     const isRightPort = (port: number) => {

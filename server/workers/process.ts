@@ -41,7 +41,8 @@ export class WorkerProcess {
     )
     // If the process couldn't be created there is no exit event. Any other error is followed by one.
     this.#worker.on('error', ({ name }) => this.pid === undefined && end({ code: 1, message: name }))
-    // Only the start waits for `listens`. A later rejection needs no handler of its own, because `ended` says the same.
+    // Only the start waits for `listens`. A later rejection needs no handler of its own, because `ended` reports the same
+    // failure.
     this.listens.catch(() => {})
   }
 

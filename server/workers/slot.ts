@@ -31,7 +31,7 @@ export class WorkerSlot {
   #worker: WorkerProcess
   #startedAt = 0
   #isLeaving = false
-  /** Workers that ended without being told to. */
+  /** The number of workers that ended unexpectedly. */
   losses = 0
   /** Times that a worker did not report its metrics. */
   silences = 0
@@ -96,7 +96,7 @@ export class WorkerSlot {
     this.#isLeaving = true
     const worker = this.#worker
     if (!worker.isListening) return this.end()
-    // A worker that doesn't hear this is killed when the time is up.
+    // A worker that doesn't receive this call is killed at the deadline.
     void worker.channel.call('drain', pauseMs, METRICS_TIMEOUT_MS).catch(() => {})
     return (await worker.ended).code
   }

@@ -35,7 +35,7 @@ export async function work(clock: Clock): Promise<void> {
     const server = await start(settings, primary, clock)
     resolve(server)
     self.on('disconnect', () => {
-      // The primary is gone. Node would end this process at once; this lets requests under way finish.
+      // The primary has ended. Node would end this process at once; this lets requests under way finish.
       self.exitedAfterDisconnect = true
       void server.drain(0)
     })

@@ -35,7 +35,7 @@ export const adminAudit = new Hono<OperatorEnv>()
     const find = (span: AuditSpan) => searchEvents(c.get('services'), { ...span, ...filter })
     return pageOfEvents(c, query, find, serializeWithCustomer)
   })
-  // A line of JSON for each event, in their order. The first page is read before the answer begins.
+  // Returns a line of JSON for each event, in the order of the events. The first page is read before the answer begins.
   .get('/export', async c => {
     const query = readQuery(c, [...FILTERS, 'after'])
     const pages = exportEvents(c.get('services'), {
@@ -92,7 +92,7 @@ function waitMilliseconds(text: string): number {
   return data
 }
 
-/** Ends early, with its statements, when the client leaves. */
+/** Ends early, and sends no further statements, when the client leaves. */
 async function* exportLines(c: AppContext, first: OrderedEvent[], rest: AsyncGenerator<OrderedEvent[]>) {
   const utf8 = new TextEncoder()
   try {
@@ -115,7 +115,7 @@ const lines = (page: OrderedEvent[]) =>
 
 const filterOf = (query: FilterQuery) => ({ ...spanOf(query), ...searchOf(query) })
 
-/** Other actors can't be searched among all customers: their events are found under their customer. */
+/** Events of other actors can't be searched across all customers. They are found under their customer. */
 function searchOf({ customer, operator }: FilterQuery) {
   if (customer !== undefined && operator !== undefined)
     throw new ApiError('invalid_request', 'send customer or operator, not both')

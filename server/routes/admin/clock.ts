@@ -9,7 +9,7 @@ import type { ClockState } from '../../revocation/clock-watch.ts'
 
 const INSTANT = 'must be held_until exactly as GET /admin/clock returned it'
 
-/** It names the hold that the operator looked at: a later jump needs another confirmation. */
+/** The request names the hold that the operator has examined, so that a later jump needs another confirmation. */
 const confirmRequest = z.strictObject({
   held_until: z.iso.datetime({ precision: 3, error: INSTANT }).transform(text => new Date(text)),
 })

@@ -73,7 +73,7 @@ export const customers = new Hono<OperatorEnv>()
     })
     return noContent(c)
   })
-  // Erasure can't be undone: the customer's id in the path says that this one is meant.
+  // Erasure can't be undone. The customer's id in the path confirms which customer is meant.
   .delete('/:customer', async c => {
     const report = await actAndWait(c, (services, context) =>
       eraseCustomer(services, customerParam(c), context),

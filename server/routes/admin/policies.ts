@@ -48,7 +48,7 @@ const policyRequest = z.strictObject({
 })
 
 /**
- * Limits on one customer's tokens and sessions. A request replaces the whole policy: for what it leaves out, the server's
+ * Limits on one customer's tokens and sessions. A request replaces the whole policy: for members that it omits, the server's
  * settings apply.
  */
 export const policies = new Hono<OperatorEnv>().put('/:customer/policy', noQuery, async c => {

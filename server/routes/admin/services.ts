@@ -34,7 +34,7 @@ const permissions = z.strictObject({
   scopes: listOf(allowedScope, { min: 1, max: 50 }).transform(distinct).optional(),
 })
 
-/** By the answers to a creation, a service that is limited to some customers would learn which emails other customers have. */
+/** A service that is limited to some customers could learn from the answers to creations which emails other customers have. */
 const isConsistent = ({ may, customers }: z.output<typeof permissions>) =>
   customers === undefined || !may.includes('create')
 
@@ -78,7 +78,7 @@ export const services = new Hono<OperatorEnv>()
     const { service, credential } = await createService(c.get('services'), described, context, key)
     return json(c, { ...serializeService(service), credential }, 201)
   })
-  // The request replaces the rights and the limits: a limit that it leaves out is removed.
+  // The request replaces the rights and the limits: a limit that it omits is removed.
   .put('/:id', async c => {
     const { service } = await actAndWait(c, async (services, context) => {
       const { may, customers, scopes } = await readJson(c, changeRequest)

@@ -1,8 +1,8 @@
 const nothing = () => () => null
 
 /**
- * For reading: only a search can be typed here and no call be sent, so that no key or token ever gets into a page. What stays
- * of the package's dialogs for credentials is what they say of each.
+ * Makes the page read-only: it takes no input but a search and sends no calls, so that no key or token ever gets into a page. The
+ * package's dialogs for credentials keep only their descriptions.
  */
 function forReading({ React: { createElement } }) {
   const button = (className, onClick) => createElement('button', { className, onClick }, 'Credentials')
@@ -41,7 +41,7 @@ function forReading({ React: { createElement } }) {
   }
 }
 
-/** The examples of a form, as they are sent: of these the package shows none. */
+/** The examples of a form, in the format in which they are sent. The package doesn't show them. */
 function formsOf({ requestBody, contentType }) {
   if (contentType !== 'application/x-www-form-urlencoded') return []
   const { example, examples = {} } = requestBody.getIn(['content', contentType]).toJS()
@@ -49,7 +49,9 @@ function formsOf({ requestBody, contentType }) {
   return values.filter(Boolean).map(value => String(new URLSearchParams(value)))
 }
 
-/** A path's own parameters become each of its operations': as the path's, the package would leave their $ref as it is. */
+/**
+ * Moves the parameters of a path to each of its operations, because the package doesn't resolve the $ref of a path's parameter.
+ */
 function byOperation(document) {
   for (const path of Object.values(document.paths)) {
     for (const operation of Object.values(path))
@@ -97,7 +99,7 @@ const ui = SwaggerUIBundle({
   supportedSubmitMethods: [],
   deepLinking: true,
   operationsSorter: (one, other) => placeOf(one) - placeOf(other),
-  // The schemas stand with the operations that use them.
+  // The schemas are shown with the operations that use them.
   defaultModelsExpandDepth: -1,
   defaultModelExpandDepth: 3,
 })
