@@ -355,16 +355,21 @@ test('services', async () => {
   })
   await json(`services rotate ${service.id} --end current`)
   expect(await introspect(service.credential)).toMatchObject({ active: true })
-  const rotated = await json(`services rotate ${service.id} --overlap 0s`)
+  const rotated = await json('services rotate gateway --overlap 0s')
   expect(rotated.previous_until).toBeUndefined()
   expect(await introspect(service.credential)).toMatchObject({ error: 'invalid_client' })
   expect(await introspect(rotated.credential)).toMatchObject({ active: true })
   const other = (await newCustomer()).customer.id
   await json(`services change ${service.id} --customers ${other} --wait`)
-  const changed = await json(`services change ${service.id} --may introspect,revoke`)
+  const changed = await json('services change gateway --may introspect,revoke')
   expect(changed).toMatchObject({ may: ['introspect', 'revoke'], customers: [other] })
   expect(await introspect(rotated.credential)).toEqual({ active: false })
-  await json(`services delete ${service.id}`)
+  for (const unknown of ['gateways', '..'])
+    expect(await assay(`services delete ${unknown}`)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('`assay services list`'),
+    })
+  await json('services delete gateway')
   expect(await json('services list')).toEqual([])
 })
 
@@ -387,19 +392,19 @@ test('tokens, subjects and customers are revoked', async () => {
   expect(await verify(three.access_token)).toBe(401)
 })
 
-test.each([
-  'revoke subject .. user-1',
-  'keys delete aaaaaaaaaaaaaaaa ..',
-  'sessions end aaaaaaaaaaaaaaaa .',
-  'services delete ..',
-  'services rotate ..',
-])('%s is refused before it is sent, because a URL parser would resolve the dots', async words => {
-  const refused = await assay(words, undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
-  expect(refused).toMatchObject({ code: 64, stderr: expect.stringContaining('needs the id, which has only') })
-})
+test.each(['revoke subject .. user-1', 'keys delete aaaaaaaaaaaaaaaa ..', 'sessions end aaaaaaaaaaaaaaaa .'])(
+  '%s is refused before it is sent, because a URL parser would resolve the dots',
+  async words => {
+    const refused = await assay(words, undefined, { ASSAY_URL: 'http://127.0.0.1:1' })
+    expect(refused).toMatchObject({
+      code: 64,
+      stderr: expect.stringContaining('needs the id, which has only'),
+    })
+  },
+)
 
 test('a name where an id is needed is refused with the way to find the id', async () => {
-  expect(await assay('services rotate shop-api')).toMatchObject({
+  expect(await assay('keys list shop-api')).toMatchObject({
     code: 64,
     stderr: expect.stringContaining('the list command shows it'),
   })

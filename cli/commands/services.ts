@@ -2,6 +2,7 @@ import { Option } from 'commander'
 import { api, type Json, pathSegment } from '../client.ts'
 import { AssayCommand, type Output } from '../command.ts'
 import { parseDuration } from '../duration.ts'
+import { CommandError, EXIT } from '../errors.ts'
 import { parseList, toWaitQuery, WAIT, type WaitOptions } from '../options.ts'
 import { list, showTable } from '../output.ts'
 
@@ -22,6 +23,16 @@ interface Permissions {
 }
 
 const servicePath = (id: string, more = '') => `/admin/services/${pathSegment(id)}${more}`
+
+/** Finds a service by its id or its name. */
+async function findService(given: string): Promise<Json> {
+  const { services }: { services: Json[] } = await api.get('/admin/services')
+  const found = services.find(({ id }) => id === given) ?? services.find(({ name }) => name === given)
+  if (found === undefined) throw new CommandError(EXIT.refused, NO_SUCH_SERVICE)
+  return found
+}
+
+const NO_SUCH_SERVICE = 'no such service; `assay services list` shows the ids and names'
 
 export const services = new AssayCommand('services').description(
   'Manage gateways and backends that serve many customers.',
@@ -59,31 +70,34 @@ services
 
 services
   .command('change <service>')
-  .description('Change the rights or the limits of a service. An omitted option changes nothing.')
+  .description(
+    'Change the rights or the limits of a service, named by id or name. An omitted option changes nothing.',
+  )
   .addOption(MAY)
   .addOption(CUSTOMERS)
   .addOption(SCOPES)
   .option('--all-customers', 'remove the limit on customers')
   .option('--any-scope', 'remove the limit on scopes')
   .addOption(WAIT)
-  .example('services change q7xw3bfz6thapr4wd2nqx7m3 --may introspect,revoke')
-  .show(async (id: string, options: Permissions & WaitOptions & { allCustomers?: true; anyScope?: true }) => {
-    const { services } = await api.get('/admin/services')
-    // For an unknown id the server answers 404, if the request is otherwise right.
-    const now = services.find((service: Json) => service.id === id) ?? { may: ['introspect'] }
-    const { may = now.may, customers = now.customers, scopes = now.scopes } = options
-    const body = {
-      may,
-      customers: options.allCustomers ? undefined : customers,
-      scopes: options.anyScope ? undefined : scopes,
-    }
-    return showService(await api.call('PUT', servicePath(id), { body, query: toWaitQuery(options) }))
-  })
+  .example('services change shop-api --may introspect,revoke')
+  .show(
+    async (given: string, options: Permissions & WaitOptions & { allCustomers?: true; anyScope?: true }) => {
+      // For an unknown service the server answers 404, if the request is otherwise right.
+      const { id, ...now } = { may: ['introspect'], ...(await findService(given)) }
+      const { may = now.may, customers = now.customers, scopes = now.scopes } = options
+      const body = {
+        may,
+        customers: options.allCustomers ? undefined : customers,
+        scopes: options.anyScope ? undefined : scopes,
+      }
+      return showService(await api.call('PUT', servicePath(id), { body, query: toWaitQuery(options) }))
+    },
+  )
 
 services
   .command('rotate <service>')
   .description(
-    'Create a new credential for a service. It is shown once. ' +
+    'Create a new credential for a service, named by id or name. It is shown once. ' +
       'The current one stays valid for --overlap; use 0s if it has leaked. ' +
       'At most two are valid: if there are two already, --end says which of them ends now.',
   )
@@ -93,8 +107,9 @@ services
     parseDuration(0, '1h'),
   )
   .addOption(new Option('--end <which>', 'which one ends now').choices(['previous', 'current']))
-  .example('services rotate q7xw3bfz6thapr4wd2nqx7m3 --overlap 1h')
-  .show(async (id: string, { overlap, end }: { overlap?: number; end?: string }) => {
+  .example('services rotate shop-api --overlap 1h')
+  .show(async (given: string, { overlap, end }: { overlap?: number; end?: string }) => {
+    const { id } = await findService(given)
     const service = await api.post(servicePath(id, '/rotate'), { body: { overlap, end } })
     const { previous_until: until } = service
     const previous = until === undefined ? 'ended now' : `valid until ${until}`
@@ -103,10 +118,11 @@ services
 
 services
   .command('delete <service>')
-  .description('Delete a service and its credential.')
+  .description('Delete a service, named by id or name, and its credential.')
   .addOption(WAIT)
-  .example('services delete q7xw3bfz6thapr4wd2nqx7m3')
-  .show(async (id: string, options: WaitOptions) => {
+  .example('services delete shop-api')
+  .show(async (given: string, options: WaitOptions) => {
+    const { id } = await findService(given)
     await api.delete(servicePath(id), { query: toWaitQuery(options) })
     return { json: { id }, text: 'done' }
   })
