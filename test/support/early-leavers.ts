@@ -249,7 +249,8 @@ export function earlyLeavers(settings: () => Settings, fill: (at: Running) => Pr
     expect(assay.stderr()).not.toMatch(/Warning|Error/)
     const began = performance.now()
     expect(await assay.stop('SIGINT')).toBe(0)
-    expect(performance.now() - began).toBeLessThan(2_500)
+    // A call that is still running would delay the end until the drain's timeout of 5 s.
+    expect(performance.now() - began).toBeLessThan(5_000)
   })
 }
 
