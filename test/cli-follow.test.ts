@@ -235,7 +235,7 @@ test('the webhook sender of docs/observing.md sends every event, again after a f
   expect(repeated).not.toContain(received[0])
 })
 
-test('a cursor file that can not be used, and options that do not go together, are told', async () => {
+test('a cursor file that cannot be used, and options that do not go together, are told', async () => {
   const empty = join(root, 'empty')
   writeFileSync(empty, '')
   expect(await assay(`audit --follow --cursor-file ${empty}`)).toMatchObject({

@@ -88,7 +88,7 @@ CREATE FUNCTION "assay"."detach_audit_partition"(retention_seconds double precis
     is_old boolean;
   BEGIN
     IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
-      RAISE EXCEPTION 'assay: the last two days of audit events can not be detached' USING ERRCODE = '22023';
+      RAISE EXCEPTION 'assay: the last two days of audit events can''t be detached' USING ERRCODE = '22023';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('assay.audit_events'));
     SELECT c.relname INTO name
@@ -122,7 +122,7 @@ CREATE FUNCTION "assay"."drop_audit_partition"(retention_seconds double precisio
     name text;
   BEGIN
     IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
-      RAISE EXCEPTION 'assay: the last two days of audit events can not be dropped' USING ERRCODE = '22023';
+      RAISE EXCEPTION 'assay: the last two days of audit events can''t be dropped' USING ERRCODE = '22023';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('assay.audit_events'));
     SELECT c.relname INTO name
@@ -149,7 +149,7 @@ CREATE FUNCTION "assay"."delete_audit_events"(retention_seconds double precision
     deleted integer;
   BEGIN
     IF retention_seconds IS NULL OR retention_seconds < 172800 THEN
-      RAISE EXCEPTION 'assay: the last two days of audit events can not be deleted' USING ERRCODE = '22023';
+      RAISE EXCEPTION 'assay: the last two days of audit events can''t be deleted' USING ERRCODE = '22023';
     END IF;
     IF NOT assay.clock_is_trusted() THEN
       RETURN 0;

@@ -7,7 +7,7 @@ export const MAX_PASSWORD_THREADS = Math.max(1, Math.min(availableParallelism() 
 
 /**
  * The threads that hash passwords, each started when it is first needed. They have a lower priority than the event loop, which
- * the threads of libuv can not have.
+ * the threads of libuv cannot have.
  */
 export class PasswordThreads {
   readonly #threads: PasswordThread[] = []

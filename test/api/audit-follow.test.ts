@@ -169,7 +169,7 @@ test('a request that waits on a socket is answered there', async () => {
   expect(actors((await (await answer).json()) as never)).toEqual(['planted:1'])
 })
 
-test('when the order can not be read a request that waits gets 503, and not an empty page', async () => {
+test('when the order cannot be read a request that waits gets 503, and not an empty page', async () => {
   const { answer } = await wait()
   const restore = () => world.admin.query('alter table if exists assay.hidden rename to audit_sequencer')
   onTestFinished(async () => void (await restore()))

@@ -300,7 +300,7 @@ describe('a limited service with the right to create customers', () => {
     expect(await createService({ name: 'both', may: ['create'], customers: [own.id] })).toMatchObject(refusal)
   })
 
-  test('can not come about by a change either', async () => {
+  test('cannot come about by a change either', async () => {
     const { json } = await createService({ name: `s-${randomUUID()}`, may: ['create'] })
     const change = (body: object) =>
       assay.request(`/admin/services/${json.id}`, {

@@ -129,7 +129,7 @@ describe('issue', () => {
       )
   })
 
-  test('writes nothing for a customer whose secrets do not open: the answer is 503', async () => {
+  test('writes nothing for a customer whose secrets cannot be decrypted: the answer is 503', async () => {
     const [service, broken] = [await create(['issue']), await assay.signUp()]
     await world.admin.query(
       `update assay.customers set sealed_data_key = (
@@ -177,7 +177,7 @@ describe('issue', () => {
     expect((await issueAs(service, { customer: one.id })).status).toBe(200)
   })
 
-  test('starts one session under an Idempotency-Key, which another credential of the customer can not learn', async () => {
+  test('starts one session under an Idempotency-Key, which another credential of the customer cannot learn', async () => {
     const service = await create(['issue'])
     const key = { 'Idempotency-Key': randomUUID() }
     const body = { customer: one.id, refresh: true }
