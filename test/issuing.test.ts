@@ -1,15 +1,25 @@
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { blocksOf, type Program, startProgram, writeProgram } from './support/page-blocks.ts'
+import { bash, killAll } from './support/npm.ts'
+import {
+  blockOf,
+  blocksOf,
+  fencedBlocks,
+  type Program,
+  startProgram,
+  writeProgram,
+} from './support/page-blocks.ts'
+import { freePort } from './support/port.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
-import { bearer } from './support/world.ts'
+import { bearer, type Tokens } from './support/world.ts'
 
 /** The backends of docs/issuing.md as they stand there, each in a process of its own, beside a real Assay. */
 
+const PAGE = 'docs/issuing.md'
 /** The rights that the page tells to give. */
 const MAY = ['create', 'issue', 'refresh', 'revoke', 'sessions', 'rotate', 'disable']
 
@@ -27,6 +37,7 @@ beforeAll(async () => {
 afterAll(async () => {
   const ends = programs.map(({ child }) => once(child, 'close'))
   for (const { child } of programs) child.kill('SIGKILL')
+  killAll()
   await Promise.all([...ends, stopAll()])
   rmSync(folder, { recursive: true })
 })
@@ -194,7 +205,50 @@ describe.each([
   })
 })
 
-test('the page tells to give the service those rights', () => {
-  const page = readFileSync(join(import.meta.dirname, '../docs/issuing.md'), 'utf8')
-  expect(page).toContain(`services create --name shop-api --may ${MAY.join(',')}`)
+test('the page’s command creates a service with those rights', async () => {
+  const command = blockOf(PAGE, `npm run -s assay -- services create --name shop-api --may ${MAY.join(',')}`)
+  const created = bash(command, { ASSAY_URL: assay.url, ADMIN_TOKEN: operator })
+  expect(await created.exited).toBe(0)
+  expect(created.output()).toMatch(/^credential /m)
+})
+
+test.each([
+  ['invalid_grant', () => refreshEnded()],
+  ['not_found', () => fetch(`${assay.url}/admin/customers/${'a'.repeat(16)}`, { headers: bearer(operator) })],
+] as const)('the page shows the answer for %s', async (code, request) => {
+  const shown = fencedBlocks(PAGE)
+    .filter(({ fence }) => fence === '```json')
+    .map(({ text }) => JSON.parse(text))
+    .find(({ error }) => error === code)
+  const answer = (await (await request()).json()) as object
+  expect(Object.keys(answer)).toEqual(Object.keys(shown))
+  expect({ ...answer, request_id: shown.request_id }).toEqual(shown)
+})
+
+async function refreshEnded() {
+  const post = (path: string, body: object | URLSearchParams, token: string) => {
+    const isForm = body instanceof URLSearchParams
+    const headers = { ...bearer(token), ...(!isForm && { 'Content-Type': 'application/json' }) }
+    return fetch(assay.url + path, { method: 'POST', headers, body: isForm ? body : JSON.stringify(body) })
+  }
+  const { api_key } = await ofOperator('POST', '/admin/customers', { email: 'ended@example.com' })
+  const { refresh_token } = (await (await post('/issue', { refresh: true }, api_key)).json()) as Tokens
+  await post('/revoke', new URLSearchParams({ token: refresh_token }), api_key)
+  return post('/refresh', new URLSearchParams({ refresh_token }), api_key)
+}
+
+test('the page’s command starts Assay with the operator’s token in its folder', async () => {
+  const TMPDIR = mkdtempSync(join(folder, 'tmp-'))
+  const port = String(await freePort())
+  const command = blockOf(PAGE, 'DATA_DIR=$(mktemp -d) PORT=3100 npm start', { 3100: port })
+  const server = bash(command, { TMPDIR })
+  const isReady = () =>
+    fetch(`http://127.0.0.1:${port}/readyz`).then(
+      ({ ok }) => ok,
+      () => false,
+    )
+  await until('it is ready', isReady)
+  expect(globSync('tmp.*/admin.token', { cwd: TMPDIR })).toHaveLength(1)
+  server.interrupt()
+  await server.exited
 })
