@@ -87,9 +87,12 @@ describe.skipIf(!canPaste)('at a terminal (skipped where script, jq or curl is n
     expect(await verify(before.access_token)).toBe(401)
   })
 
-  test('docs/operating.md: rotating every customer twice', async () => {
+  test('docs/operating.md: ending all tokens, and rotating every customer twice', async () => {
     const customers = [await createCustomer(), await createCustomer()]
-    await run(blockOf('docs/operating.md', "assay customers list --all --json | jq -r '.[].id' |"))
+    const rotations = blockOf('docs/operating.md', "assay customers list --all --json | jq -r '.[].id' |")
+    const commands = blockOf('docs/operating.md', 'assay revoke everyone --wait')
+    expect(commands).toBe(`assay revoke everyone --wait\n${rotations}`)
+    await run(commands, { words: ['everyone'] })
     for (const { id } of customers) {
       const keys: { use: string; state: string; version: number }[] = await json('secrets', 'list', id)
       const current = keys.filter(({ state }) => state === 'current')

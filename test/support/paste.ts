@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cpSync, readdirSync, symlinkSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { onTestFinished } from 'vitest'
 import { NODE_COMPILE_CACHE } from './process.ts'
 
 /** Pastes commands of pages into a terminal, where `assay` is the command line. */
@@ -30,17 +31,11 @@ const ALIAS = `alias assay='${process.execPath} ${join(ROOT, 'cli/main.ts')}'`
 export async function paste(commands: string, { cwd, settings, words = [] }: Terminal): Promise<string> {
   const { PATH, HOME } = process.env
   const shell = 'exec bash -O expand_aliases -eo pipefail -c "$COMMANDS"'
-  const child = spawn('script', ['-qec', shell, '/dev/null'], {
-    cwd,
-    env: {
-      PATH,
-      HOME,
-      npm_config_update_notifier: 'false',
-      NODE_COMPILE_CACHE,
-      COMMANDS: `${ALIAS}\n${commands}`,
-      ...settings,
-    },
-  })
+  // The terminal has no height, so psql would page every table.
+  const own = { PAGER: 'cat', npm_config_update_notifier: 'false', NODE_COMPILE_CACHE }
+  const env = { PATH, HOME, ...own, COMMANDS: `${ALIAS}\n${commands}`, ...settings }
+  const child = spawn('script', ['-qec', shell, '/dev/null'], { cwd, env })
+  onTestFinished(() => void child.kill())
   let shown = ''
   const waiting = [...words]
   child.stdout.setEncoding('utf8').on('data', chunk => {
