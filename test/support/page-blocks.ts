@@ -60,10 +60,14 @@ export interface Program {
   child: ChildProcess
 }
 
-/** Starts a file on a port of its own, and resolves when it answers. */
-export async function startProgram(file: string, env: Record<string, string>): Promise<Program> {
+/** Starts a file on a port of its own (PORT), and resolves when it answers. `command`: what runs the file, if not Node. */
+export async function startProgram(
+  file: string,
+  env: Record<string, string>,
+  command = [process.execPath, file],
+): Promise<Program> {
   const port = await freePort()
-  const child = spawn(process.execPath, [file], {
+  const child = spawn(command[0]!, command.slice(1), {
     env: { PORT: String(port), ...env },
     stdio: ['ignore', 'ignore', 'inherit'],
   })
