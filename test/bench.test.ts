@@ -5,6 +5,7 @@ import { countLines } from '../bench/lines.ts'
 import type { Sample } from '../bench/load.ts'
 import { rowOf } from '../bench/table.ts'
 import { assertMeasured, fixed, part, type Run, TARGETS, type Target, targetsOf } from '../bench/targets.ts'
+import { type Block, fencedBlocks } from './support/page-blocks.ts'
 
 /** The results that the bench calculates from its measurements. `npm run bench` measures. */
 
@@ -19,6 +20,16 @@ describe('targets', () => {
     expect(() => assertMeasured(TARGETS, contenders)).toThrow(
       'no contender or figure measures start to ready on Postgres',
     )
+  })
+
+  test('each name that docs/performance.md selects exists', () => {
+    const [{ text: commands }] = fencedBlocks('docs/performance.md') as [Block]
+    const selected = [...commands.matchAll(/--only (?:'([^']+)'|(\S+))/g)].map(
+      ([, quoted, word]) => quoted ?? word!,
+    )
+    const names = [...contendersOf(NOWHERE).map(({ name }) => name), ...TARGETS.map(({ what }) => what)]
+    expect(selected.length).toBeGreaterThan(2)
+    for (const text of selected) expect(names).toContainEqual(expect.stringContaining(text))
   })
 
   const sampleOf = (rate: number): Sample => ({ rate, p50: 1, p99: 1, cpu: 1, postgres: 1, memory: 1 })

@@ -1,11 +1,12 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { blocksOf, type Program, startProgram, writeProgram } from './support/page-blocks.ts'
+import { PYTHON } from './support/local-verifiers.ts'
+import { blockOf, blocksOf, type Program, startProgram, writeProgram } from './support/page-blocks.ts'
 import { freePort } from './support/port.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
@@ -39,6 +40,13 @@ const started: Record<string, string> = {
 const names = Object.keys(started)
 /** The snippets without a cache. */
 const exact = names.filter(name => name !== 'caching.js')
+
+/** Whether FastAPI can run here. Its absence is an error in CI, where nothing is skipped. */
+function hasFastApi(): boolean {
+  const found = spawnSync(PYTHON, ['-c', 'import fastapi, httpx, uvicorn']).status === 0
+  if (!found && process.env.CI) throw new Error('python3-fastapi or uvicorn is missing, and CI skips nothing')
+  return found
+}
 
 const dir = mkdtempSync(join(tmpdir(), 'assay-callers-'))
 const services = new Map<string, Program>()
@@ -171,6 +179,50 @@ test.each(exact)('%s refuses a token as soon as it is revoked', async name => {
   expect((await orders(name, bearer(access_token))).status).toBe(200)
   await revoke(access_token)
   expect((await orders(name, bearer(access_token))).status).toBe(401)
+})
+
+describe.skipIf(!hasFastApi())('main.py (skipped where FastAPI is not installed)', () => {
+  beforeAll(async () => {
+    const file = join(dir, 'main.py')
+    writeFileSync(file, blockOf('docs/callers.md', 'import base64'))
+    const uvicorn = `exec ${PYTHON} -m uvicorn --log-level warning --app-dir ${dir} main:app --port $PORT`
+    const env = { ASSAY_URL: assay.url }
+    services.set('main.py', await startProgram(file, env, ['/bin/sh', '-c', uvicorn]))
+  })
+
+  test('accepts a valid token, and knows its identity', async () => {
+    const subject = 'ürsula %2F 名'
+    const { access_token } = await issue({ subject, refresh: true, claims: { plan: 'göld' } })
+    const { sid, jti, exp } = claimsOf(access_token)
+    const answer = await orders('main.py', bearer(access_token))
+    expect(await answer.json()).toEqual({
+      customer: customer.id,
+      subject,
+      scopes: ['orders:read', 'orders:write'],
+      session: sid,
+      token_id: jti,
+      expires: exp,
+      claims: { plan: 'göld' },
+    })
+    await revoke(access_token)
+    expect((await orders('main.py', bearer(access_token))).status).toBe(401)
+  })
+
+  test('refuses other tokens, with the challenge', async () => {
+    const { access_token } = await issue({ scope: 'orders:write' })
+    const requests = [{}, bearer('garbage'), bearer(access_token)]
+    const answers = await Promise.all(requests.map(headers => orders('main.py', headers)))
+    expect(answers.map(({ status }) => status)).toEqual([401, 401, 403])
+    for (const { headers } of answers) expect(headers.get('www-authenticate')).toMatch(/^Bearer/)
+  })
+
+  test('answers 503 while Assay hangs', async () => {
+    const { access_token } = await issue()
+    assay.child.kill('SIGSTOP')
+    onTestFinished(() => void assay.child.kill('SIGCONT'))
+    const answer = await orders('main.py', bearer(access_token))
+    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1'])
+  })
 })
 
 describe('a cached answer', () => {

@@ -4,10 +4,16 @@ import { expect, test } from 'vitest'
 import { longestWithoutYes } from '../faults/checker.ts'
 import type { Outcome } from '../faults/drill.ts'
 import { between, report } from '../faults/report.ts'
+import { faults } from '../faults/rows.ts'
 
 /** The text that `npm run faults -- --write` puts into docs/faults.md. */
 
 const PAGE = readFileSync(join(import.meta.dirname, '../docs/faults.md'), 'utf8')
+
+test('the fault that the page selects by name exists', () => {
+  const [, selected] = /--only "([^"]+)"/.exec(PAGE)!
+  expect(faults(0).map(({ name }) => name)).toContainEqual(expect.stringContaining(selected!))
+})
 
 const outcome = (recovery: number, worstStaleness: number, problems: string[] = []): Outcome => ({
   verdict: { wrongYes: [], false401: [], odd: [], worstStaleness, tried: 7, decisions: 100 },

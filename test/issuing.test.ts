@@ -7,14 +7,23 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
-import { blocksOf, type Program, startProgram, writeProgram } from './support/page-blocks.ts'
+import { bash, killAll } from './support/npm.ts'
+import {
+  blockOf,
+  blocksOf,
+  fencedBlocks,
+  type Program,
+  startProgram,
+  writeProgram,
+} from './support/page-blocks.ts'
 import { freePort } from './support/port.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
-import { bearer } from './support/world.ts'
+import { bearer, type Tokens } from './support/world.ts'
 
 /** The backends of docs/issuing.md as they stand there, each in a process of its own, beside a real Assay. */
 
+const PAGE = 'docs/issuing.md'
 /** The rights that the page tells to give. */
 const MAY = ['create', 'issue', 'refresh', 'revoke', 'sessions', 'rotate', 'disable']
 
@@ -34,6 +43,7 @@ beforeAll(async () => {
 afterAll(async () => {
   const ends = programs.map(({ child }) => once(child, 'close'))
   for (const { child } of programs) child.kill('SIGKILL')
+  killAll()
   await Promise.all([...ends, stopAll()])
   rmSync(folder, { recursive: true })
 })
@@ -268,9 +278,50 @@ describe.each([
   })
 })
 
-test('the page tells to give the service those rights', () => {
-  expect(page).toContain(`services create --name shop-api --may ${MAY.join(',')}`)
+test('the page’s commands create a service with those rights, and replace its credential and show what it did', async () => {
+  const run = async (command: string) => {
+    const script = bash(blockOf(PAGE, command), { ASSAY_URL: assay.url, ADMIN_TOKEN: operator })
+    expect(await script.exited).toBe(0)
+    return script.output()
+  }
+  const created = await run(`npm run -s assay -- services create --name shop-api --may ${MAY.join(',')}`)
+  const [, credential] = /^credential +(\S+)$/m.exec(created)!
+  const createCustomer = () =>
+    fetch(`${assay.url}/admin/customers`, {
+      method: 'POST',
+      headers: { ...bearer(credential!), 'Content-Type': 'application/json' },
+      body: JSON.stringify({ email: 'shop@example.com' }),
+    })
+  expect((await createCustomer()).status).toBe(201)
+  const rotated = await run('npm run -s assay -- services rotate shop-api --overlap 0s')
+  expect(rotated).toMatch(/"type":"customer.created".*"actor":"service:shop-api"/)
+  expect((await createCustomer()).status).toBe(401)
 })
+
+test.each([
+  ['invalid_grant', () => refreshEnded()],
+  ['not_found', () => fetch(`${assay.url}/admin/customers/${'a'.repeat(16)}`, { headers: bearer(operator) })],
+] as const)('the page shows the answer for %s', async (code, request) => {
+  const shown = fencedBlocks(PAGE)
+    .filter(({ fence }) => fence === '```json')
+    .map(({ text }) => JSON.parse(text))
+    .find(({ error }) => error === code)
+  const answer = (await (await request()).json()) as object
+  expect(Object.keys(answer)).toEqual(Object.keys(shown))
+  expect({ ...answer, request_id: shown.request_id }).toEqual(shown)
+})
+
+async function refreshEnded() {
+  const post = (path: string, body: object | URLSearchParams, token: string) => {
+    const isForm = body instanceof URLSearchParams
+    const headers = { ...bearer(token), ...(!isForm && { 'Content-Type': 'application/json' }) }
+    return fetch(assay.url + path, { method: 'POST', headers, body: isForm ? body : JSON.stringify(body) })
+  }
+  const { api_key } = await ofOperator('POST', '/admin/customers', { email: 'ended@example.com' })
+  const { refresh_token } = (await (await post('/issue', { refresh: true }, api_key)).json()) as Tokens
+  await post('/revoke', new URLSearchParams({ token: refresh_token }), api_key)
+  return post('/refresh', new URLSearchParams({ refresh_token }), api_key)
+}
 
 test('the commands of the page sign a tenant up, log its user in and refresh', async () => {
   const { url } = await startBackend('express.js', 'pasted')

@@ -3,7 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type Sent, startCollector } from './support/collector.ts'
-import { logLines, type Running, type Settings, startAssay, stopAll } from './support/process.ts'
+import { bash, killAll } from './support/npm.ts'
+import { blockOf } from './support/page-blocks.ts'
+import { logLines, type Running, type Settings, startAssay, stopAll, until } from './support/process.ts'
 import { copyInstallation } from './support/templates.ts'
 
 /** The one flag that turns traces on, as in docs/observing.md. api/traces.test.ts tests the spans. */
@@ -18,15 +20,21 @@ beforeAll(async () => {
   account = (await (await post(assay, '/api/auth/signup', asked, {})).json()) as typeof account
   await assay.stop('SIGINT')
 })
-afterEach(stopAll)
+afterEach(() => {
+  killAll()
+  return stopAll()
+})
 afterAll(() => rmSync(root, { recursive: true }))
 
-/** On a copy of the database with the customer, which it has not loaded yet. */
-function start(settings: Settings) {
+/** A copy of the database with the customer. */
+function copyMade() {
   const DATA_DIR = mkdtempSync(join(root, 'data-'))
   cpSync(made, DATA_DIR, { recursive: true })
-  return startAssay({ DATA_DIR, ...settings })
+  return DATA_DIR
 }
+
+/** It has not loaded the customer yet. */
+const start = (settings: Settings) => startAssay({ DATA_DIR: copyMade(), ...settings })
 
 const post = ({ url }: Running, path: string, body: object, headers: Record<string, string>) =>
   fetch(url + path, {
@@ -76,6 +84,17 @@ test('with the flag a collector gets every span until the end', async () => {
     expect(named(spans, statement)[0]!.parentSpanId).toBe(parent!.spanId)
   }
   expect(resources[0]).toContainEqual({ key: 'service.name', value: { stringValue: 'assay' } })
+})
+
+test('the command of the page sets the flag', async () => {
+  const { NODE_OPTIONS: _, ...settings } = (await startCollector()).settings
+  const first = 'npm exec -- node --import ./deploy/opentelemetry/traces.mjs server/main.ts'
+  const command = blockOf('docs/observing.md', first)
+  const server = bash(command, { ...settings, DATA_DIR: copyMade(), PORT: '0' })
+  await until('it listens', () => server.output().includes('"msg":"listening"'))
+  expect(server.output()).toContain('an OpenTelemetry SDK is loaded')
+  server.interrupt()
+  await server.exited
 })
 
 test('without it nothing is exported, and every answer is the same', async () => {

@@ -1,19 +1,32 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type postgres from 'postgres'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  beforeEach,
+  describe,
+  expect,
+  inject,
+  onTestFinished,
+  test,
+} from 'vitest'
 import { ALL_WELL, ask, checksOf, issue, logIn, refresh, signUp, verify } from '../support/calls.ts'
-import { control, direct, MIGRATES } from '../support/database.ts'
-import { type Running, runAssay, startAssay, stopAll } from '../support/process.ts'
+import { control, createEmptyDatabase, direct, MIGRATES } from '../support/database.ts'
+import { bash, killAll } from '../support/npm.ts'
+import { blockOf } from '../support/page-blocks.ts'
+import { linkCheckout, paste } from '../support/paste.ts'
+import { type Running, runAssay, startAssay, stopAll, until } from '../support/process.ts'
 import { findProgram } from '../support/program.ts'
 import { copyDatabase } from '../support/templates.ts'
 import type { Tokens } from '../support/world.ts'
 
-/** The statements of docs/operating.md about master keys and restores. */
+/** The commands and statements of docs/operating.md that need Postgres. */
 
 const run = promisify(execFile)
 const ROOT = join(import.meta.dirname, '../..')
@@ -34,6 +47,7 @@ beforeEach(async () => {
   sql = control(database.url)
 })
 afterEach(async () => {
+  killAll()
   await stopAll()
   await sql.end()
   await database.drop()
@@ -64,7 +78,8 @@ describe('a new master key', () => {
   })
 })
 
-const page = readFileSync(join(ROOT, 'docs/operating.md'), 'utf8')
+const PAGE = 'docs/operating.md'
+const page = readFileSync(join(ROOT, PAGE), 'utf8')
 
 test('every statement on the page can be pasted', async () => {
   await (await start()).stop('SIGINT')
@@ -77,12 +92,50 @@ test('every statement on the page can be pasted', async () => {
   for (const block of blocks) await sql.unsafe(`begin; ${block}; rollback`)
 })
 
+test('the commands for Postgres start a server with secrets of its own', async () => {
+  const checkout = mkdtempSync(join(tmpdir(), 'assay-checkout-'))
+  onTestFinished(() => rmSync(checkout, { recursive: true }))
+  linkCheckout(checkout)
+  const values = { 'postgres://USER:PASSWORD@HOST:5432/DATABASE': database.url }
+  const commands = blockOf(PAGE, 'sh deploy/make-secrets.sh', values)
+  const server = bash(commands, { PORT: '0', DIRECT_DATABASE_URL: direct(database.url) }, checkout)
+  await until('it listens', () => server.output().includes('"msg":"listening"'))
+  expect(readdirSync(join(checkout, 'deploy/secrets'))).toContain('master_keys')
+  server.interrupt()
+  await server.exited
+})
+
+test('the commands that migrate need only the URL, and can be repeated', async () => {
+  const { migrateUrl, drop } = await createEmptyDatabase(inject('databaseUrl'))
+  onTestFinished(drop)
+  const settings = { MIGRATE_URL: migrateUrl, DATABASE_URL: migrateUrl }
+  for (const first of ['DATABASE_URL="$MIGRATE_URL" npm run migrate', 'npm run migrate'])
+    expect(await bash(blockOf(PAGE, first), settings).exited).toBe(0)
+  const { code, stderr } = await runAssay({ DATABASE_URL: migrateUrl }, ['migrate'])
+  expect([code, stderr]).toEqual([0, ''])
+})
+
+test.skipIf(!['psql', 'script'].every(findProgram))(
+  'after lost commits everything can be ended (skipped where psql or script is not installed)',
+  async () => {
+    const assay = await start()
+    const { account } = await signUp(assay)
+    const first = `psql "$MIGRATE_URL" --command "select setval('assay.epochs', nextval('assay.epochs') + 1000000)"`
+    const { ADMIN_TOKEN } = settings
+    const more = { MIGRATE_URL: database.migrateUrl, ASSAY_URL: assay.url, ADMIN_TOKEN }
+    await paste(blockOf(PAGE, first), { cwd: ROOT, settings: more, words: ['everyone'] })
+    expect(await verify(assay, account)).toBe(401)
+    const [{ epoch } = {}] = await sql`select last_value::int as epoch from assay.epochs`
+    expect(epoch).toBeGreaterThan(1_000_000)
+  },
+)
+
 describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is not installed)', () => {
   /** The first block of a section, as an operator pastes it. */
   const block = (section: string, language: string) =>
     new RegExp(`^## ${section}$.*?^ *\`\`\`${language}$(.*?)^ *\`\`\`$`, 'ms').exec(page)![1]!
   let folder: string
-  const paste = (commands: string) =>
+  const pasteThere = (commands: string) =>
     run('sh', ['-ec', commands], {
       cwd: folder,
       env: { PATH: process.env.PATH, MIGRATE_URL: database.migrateUrl },
@@ -98,7 +151,7 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
 
   async function restore() {
     await allowSchemas()
-    await paste(block('Restore', 'sh'))
+    await pasteThere(block('Restore', 'sh'))
   }
 
   /** Grants the privileges that the page requires for the role. */
@@ -113,7 +166,7 @@ describe.skipIf(!findProgram('pg_dump'))('a restore (skipped where pg_dump is no
     const revoked = await issue(assay, ann.apiKey, 'is revoked')
     const carl = await signUp(assay)
     const first = await ask(assay, '/api/keys', { json: { scopes: ['read'] }, token: ann.account })
-    await paste(block('Backup', 'sh'))
+    await pasteThere(block('Backup', 'sh'))
 
     const kept = await refresh(assay, (await refresh(assay, keep.refresh_token)).json.refresh_token)
     const later = await issue(assay, ann.apiKey, 'comes later')

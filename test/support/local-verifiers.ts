@@ -31,7 +31,7 @@ const IN_NODE: Program[] = [
 const PYJWT = 'PyJWT PyJWKClient'
 
 /** Debian's Python, which has Debian's modules. */
-const PYTHON = '/usr/bin/python3'
+export const PYTHON = '/usr/bin/python3'
 const [faketime] = globSync('/usr/lib/*/faketime/libfaketime.so.1')
 
 /** Whether PyJWT can run here. Its absence is an error in CI, where nothing is skipped. */

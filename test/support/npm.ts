@@ -2,20 +2,20 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 
-/** Runs a package.json script as users do: with npm, in its own process group. */
+/** Runs commands that start servers as users do, package.json scripts above all: each in its own process group. */
 
 const ROOT = join(import.meta.dirname, '../..')
 
 export interface Script {
-  /** npm's own process. */
+  /** The process of npm or bash. */
   pid: number
-  /** The output of npm and the script so far, from both streams. */
+  /** The output so far, from both streams. */
   output(): string
   /** Exit code, or the signal's name. */
   exited: Promise<number | string>
-  /** Signals npm alone, as `kill` does. */
+  /** Signals npm or bash alone, as `kill` does. */
   kill(signal: NodeJS.Signals): void
-  /** Signals npm and all processes it started, as a terminal does. */
+  /** Signals it and all processes it started, as a terminal does. */
   interrupt(): void
 }
 
@@ -35,10 +35,16 @@ function signalGroup(pid: number, signal: NodeJS.Signals) {
 }
 
 /** Runs `npm` with these arguments. The script gets PATH and `settings`; npm does not check for updates. */
-export function npm(words: string[], settings: Record<string, string>): Script {
+export const npm = (words: string[], settings: Record<string, string>): Script => run('npm', words, settings)
+
+/** Runs commands that a page shows in bash, with the same environment. */
+export const bash = (commands: string, settings: Record<string, string>, cwd = ROOT): Script =>
+  run('bash', ['-O', 'expand_aliases', '-ec', commands], settings, cwd)
+
+function run(command: string, words: string[], settings: Record<string, string>, cwd = ROOT): Script {
   const { PATH, HOME } = process.env
-  const child = spawn('npm', words, {
-    cwd: ROOT,
+  const child = spawn(command, words, {
+    cwd,
     env: { PATH, HOME, npm_config_update_notifier: 'false', ...settings },
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
