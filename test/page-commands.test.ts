@@ -101,14 +101,13 @@ describe.skipIf(!canPaste)('at a terminal (skipped where script, jq or curl is n
   })
 
   test('docs/operating.md: services', async () => {
-    const { id } = await json('services', 'create', '--name', 'changed', '--may', 'introspect')
-    const values = { [EXAMPLE]: (await createCustomer()).id, ID: id }
+    const values = { [EXAMPLE]: (await createCustomer()).id }
     const shown = await run(
       blockOf('docs/operating.md', 'assay services create --name gateway --may introspect', values),
     )
     expect(shown.match(/^credential /gm)).toHaveLength(3)
-    const services: { id: string; may: string[] }[] = await json('services', 'list')
-    expect(services.find(service => service.id === id)!.may).toEqual(['issue', 'refresh'])
+    const services: { name: string; may: string[] }[] = await json('services', 'list')
+    expect(services.find(({ name }) => name === 'shop-api')!.may).toEqual(['issue', 'refresh'])
   })
 
   test('docs/accounts.md: one-time tokens', async () => {

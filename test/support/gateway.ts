@@ -91,7 +91,7 @@ async function listening(child: ChildProcess, port: number) {
   const deadline = performance.now() + 60_000
   while (!(await accepts(port))) {
     if (child.exitCode !== null) throw new Error(`it exited with ${child.exitCode}`)
-    if (performance.now() > deadline) throw new Error('it accepts no connection after 10 s')
+    if (performance.now() > deadline) throw new Error('it accepts no connection after 60 s')
     await new Promise(resolve => setTimeout(resolve, 5))
   }
 }
