@@ -41,6 +41,13 @@ const names = Object.keys(started)
 /** The snippets without a cache. */
 const exact = names.filter(name => name !== 'caching.js')
 
+/** Whether Go is here. Its absence is an error in CI. */
+function hasGo() {
+  const found = spawnSync('go', ['version']).status === 0
+  if (!found && process.env.CI) throw new Error('go is missing, and CI skips nothing')
+  return found
+}
+
 /** Whether FastAPI can run here. Its absence is an error in CI, where nothing is skipped. */
 function hasFastApi(): boolean {
   const found = spawnSync(PYTHON, ['-c', 'import fastapi, httpx, uvicorn']).status === 0
@@ -208,10 +215,40 @@ describe.skipIf(!hasFastApi())('main.py (skipped where FastAPI is not installed)
     expect((await orders('main.py', bearer(access_token))).status).toBe(401)
   })
 
+  refusesLikeTheOthers('main.py')
+})
+
+describe.skipIf(!hasGo())('main.go (skipped where Go is not installed)', () => {
+  beforeAll(async () => {
+    const file = join(dir, 'main.go')
+    writeFileSync(file, blockOf('docs/callers.md', 'package main'))
+    const built = spawnSync('go', ['build', '-o', join(dir, 'main'), file], {
+      env: { ...process.env, GOCACHE: join(dir, 'go') },
+      encoding: 'utf8',
+    })
+    expect(built.stderr).toBe('')
+    services.set('main.go', await startProgram(file, { ASSAY_URL: assay.url }, [join(dir, 'main')]))
+  })
+
+  test('accepts a valid token, and knows its identity', async () => {
+    const subject = 'ürsula %2F 名'
+    const { access_token } = await issue({ subject })
+    const answer = await orders('main.go', bearer(access_token))
+    const Scopes = ['orders:read', 'orders:write']
+    expect(await answer.json()).toEqual({ Customer: customer.id, Subject: subject, Scopes })
+    await revoke(access_token)
+    expect((await orders('main.go', bearer(access_token))).status).toBe(401)
+  })
+
+  refusesLikeTheOthers('main.go')
+})
+
+/** What a backend in any language does with other answers of Assay. */
+function refusesLikeTheOthers(name: string) {
   test('refuses other tokens, with the challenge', async () => {
     const { access_token } = await issue({ scope: 'orders:write' })
     const requests = [{}, bearer('garbage'), bearer(access_token)]
-    const answers = await Promise.all(requests.map(headers => orders('main.py', headers)))
+    const answers = await Promise.all(requests.map(headers => orders(name, headers)))
     expect(answers.map(({ status }) => status)).toEqual([401, 401, 403])
     for (const { headers } of answers) expect(headers.get('www-authenticate')).toMatch(/^Bearer/)
   })
@@ -220,10 +257,10 @@ describe.skipIf(!hasFastApi())('main.py (skipped where FastAPI is not installed)
     const { access_token } = await issue()
     assay.child.kill('SIGSTOP')
     onTestFinished(() => void assay.child.kill('SIGCONT'))
-    const answer = await orders('main.py', bearer(access_token))
+    const answer = await orders(name, bearer(access_token))
     expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1'])
   })
-})
+}
 
 describe('a cached answer', () => {
   const ask = async (token: string) => (await orders('caching.js', bearer(token))).status
