@@ -243,7 +243,7 @@ describe.skipIf(!hasGo())('main.go (skipped where Go is not installed)', () => {
   refusesLikeTheOthers('main.go')
 })
 
-/** What a backend in any language does with other answers of Assay. */
+/** Tests that a backend refuses requests, and answers 503, when Assay does. */
 function refusesLikeTheOthers(name: string) {
   test('refuses other tokens, with the challenge', async () => {
     const { access_token } = await issue({ scope: 'orders:write' })

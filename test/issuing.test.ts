@@ -83,7 +83,7 @@ async function paste(commands: string, cwd: string): Promise<string> {
   return stdout
 }
 
-/** What a browser or an app does: how it keeps its refresh token is all in which they differ. */
+/** Acts like a browser or an app. They differ only in how they keep the refresh token. */
 interface Device {
   accessToken: string
   refreshToken: string

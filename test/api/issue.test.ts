@@ -15,7 +15,7 @@ beforeAll(async () => {
 })
 afterAll(() => world.stop())
 
-/** What a body of /issue gives: the answer, the claims of its token and what a service is told of it. */
+/** Returns the answer to a body of /issue, the claims of its token, and what introspection answers to a service. */
 async function issued(body: object) {
   const { status, json, headers } = await customer.issue(body)
   expect(status).toBe(200)

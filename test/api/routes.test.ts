@@ -100,7 +100,7 @@ const RULES: Record<string, Rule> = {
     may: ['refresh token', 'service refresh'],
     body: ({ refreshToken }) => ({ refresh_token: refreshToken }),
   },
-  // Whoever has a one-time token needs no credential. A made-up one is refused, whoever sends it.
+  // A one-time token needs no credential beside it. A made-up one is refused with any credential.
   'POST /api/auth/reset': {
     may: EVERYONE,
     body: ({ customer: { password } }) => ({ token: 'none', password }),
