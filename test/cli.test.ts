@@ -179,6 +179,15 @@ test('customers are listed by the age of their keys, the strength of their passw
   expect(await assay('customers list --weak-hashes --email ann')).toMatchObject({ code: 1 })
 })
 
+test('a list that --limit cuts off says that there are more rows', async () => {
+  await newCustomer()
+  await newCustomer()
+  const cut = await assay('customers list --limit 1 --json')
+  expect(JSON.parse(cut.stdout)).toHaveLength(1)
+  expect(cut.stderr).toBe('assay: there are more customers; use --all to show all\n')
+  expect((await assay('customers list --all')).stderr).toBe('')
+})
+
 test('export-subject prints one JSON document, whatever there is', async () => {
   const created = await newCustomer()
   const { id } = created.customer

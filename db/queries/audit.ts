@@ -71,7 +71,8 @@ type AuditColumns = Partial<Record<'subject' | 'session' | 'token' | 'detail', S
 
 /**
  * The audit event of an act, as a part of the act's own statement: no audit, no act. `from` names the part that it follows,
- * with the columns `customer_id` and `t`. `type` is a type or an expression. The statement's params name the actor.
+ * with the columns `customer_id` and `t`. `type` is a type or an expression. The statement's params name the actor. The part has
+ * the event's `id`.
  */
 export const auditInsert = (type: AuditType | SQL, from: string, columns: AuditColumns = {}) =>
   insertEvents(type, from, columns, { actor: param('actor'), ip: param('ip'), userAgent: param('userAgent') })
@@ -95,7 +96,7 @@ const insertEvents = (
   select t, customer_id, ${typeof type === 'string' ? sql.raw(`'${type}'`) : type}, ${actor},
     ${subject}, ${session}, ${token}, ${ip}, ${userAgent}, ${detail}
   from ${sql.raw(from)}
-  returning 1`
+  returning id`
 
 /** The bounds of a page of events. */
 export interface AuditSpan {

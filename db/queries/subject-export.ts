@@ -27,7 +27,7 @@ const e = alias(subjectEpochs, 'e')
 const r = alias(revocations, 'r')
 const a = alias(auditEvents, 'a')
 
-/** `asked` is the customer, with the time of the export, and `audited` inserts the event. */
+/** `asked` is the customer, with the time of the export, and `audited` the inserted event. */
 const exportParts = (part: 'sessions' | 'events'): SQL => sql`
   asked as materialized (
     select ${customers.id} as customer_id, ${now} as t from ${customers} where ${customers.id} = ${param('customerId')}
@@ -39,6 +39,8 @@ const exportParts = (part: 'sessions' | 'events'): SQL => sql`
 
 export interface ExportedSession {
   exportedAt: Date
+  /** The id of this page's own event. */
+  eventId: number
   /** The subject's epoch, and when it was set: its tokens and sessions from before are revoked. */
   epoch: number | null
   epochChangedAt: Date | null
@@ -77,7 +79,7 @@ export const exportSessions = prepared('exportSessions')<Asked, ExportedSession>
     order by ${s.issuedAt} desc, ${s.id} desc
     limit ${param('limit')}::int
   )
-  select asked.t as "exportedAt", ${e.epoch} as epoch, ${e.changedAt} as "epochChangedAt",
+  select asked.t as "exportedAt", audited.id as "eventId", ${e.epoch} as epoch, ${e.changedAt} as "epochChangedAt",
     (select max(${r.deadAfter}) from ${revocations} as ${r}
       where ${r.kind} = 'subject' and ${r.customerId} = asked.customer_id and ${r.key} = ${param('subject')}) as "revocationKeptUntil",
     page.id, page.scope, page.audience, page.claims, page.access_ttl as "accessTtl", page.customer_epoch as "customerEpoch",
@@ -86,6 +88,7 @@ export const exportSessions = prepared('exportSessions')<Asked, ExportedSession>
     nullif(page.confirmed_at, '-infinity') as "confirmedAt", page.renewed_at as "renewedAt", page.access_until as "accessUntil",
     page.expires_at as "expiresAt", page.ends_at as "endsAt", page.revoked_at as "revokedAt", page.ip, page.user_agent as "userAgent"
   from asked
+  cross join audited
   left join page on true
   left join ${subjectEpochs} as ${e} on ${e.customerId} = asked.customer_id and ${e.subject} = ${param('subject')}
   order by page.issued_at desc, page.id desc`)

@@ -45,8 +45,8 @@ async function sessionsPage(c: Context<CustomerEnv>, query: SubjectQuery, before
     exported_at: exportedAt,
     revocation: serializeRevocation(first),
     sessions: page.map(serializeSession),
-    // The events that this page and later ones write are not before this time, so the export ends.
-    next_cursor: nextCursor === undefined ? `e${encodeCursor(exportedAt, 0)}` : `s${nextCursor}`,
+    // The events that follow are those before this page's own event, so the export ends.
+    next_cursor: nextCursor === undefined ? `e${encodeCursor(exportedAt, first.eventId)}` : `s${nextCursor}`,
   }
 }
 

@@ -160,6 +160,18 @@ test('an export holds the earlier exports, and ends although it is audited itsel
   ])
 })
 
+test('an event of the millisecond in which the export began is exported', async () => {
+  const customer = await assay.signUp()
+  await customer.session({ subject: 'ann' })
+  const { json: first } = await ask({ subject: 'ann' }, asOwner(customer))
+  await world.admin.query(
+    `update assay.audit_events set at = $2 where customer_id = $1 and type = 'token.issued'`,
+    [customer.id, first.exported_at],
+  )
+  const { json: second } = await ask({ subject: 'ann', cursor: first.next_cursor }, asOwner(customer))
+  expect(second.events.map(({ type }: Page) => type)).toEqual(['token.issued'])
+})
+
 test('each page is audited with who read it, and its first page as such', async () => {
   const customer = await assay.signUp()
   await pagesOf(cursor => askAsOperator(customer, { subject: 'ann', cursor }))

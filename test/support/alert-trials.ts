@@ -39,6 +39,8 @@ export const WELL: Series = {
   assay_database_connections: '10x300',
   assay_worker_losses_total: '0x300',
   assay_worker_silences_total: '0x300',
+  // With full caches.
+  process_resident_memory_bytes: '7e8x300',
   'assay_maintenance_jobs_total{task="sessions",outcome="ok"}': '0+1x300',
   'assay_maintenance_jobs_total{task="sessions",outcome="skipped"}': '0+1x300',
   'assay_maintenance_jobs_total{task="clock",outcome="ok"}': '0+4x300',
@@ -185,6 +187,12 @@ export const TRIALS: Record<string, Trial> = {
     what: { assay_worker_losses_total: ONCE },
     at: 12,
     summary: 'A worker of a died, or did not answer the first process',
+    labels: { instance: 'a' },
+  },
+  AssayMemoryHigh: {
+    what: { process_resident_memory_bytes: '2.7e8x40 1.5e9x260' },
+    at: 27,
+    summary: 'A process of a uses 1.397GiB of memory',
     labels: { instance: 'a' },
   },
   AssayMaintenanceFails: {
