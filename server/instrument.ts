@@ -1,7 +1,7 @@
 import type { Connection, Database } from '../db/client.ts'
 import { statementName } from '../db/prepared.ts'
 import type { Redis } from '../db/redis.ts'
-import { served, told } from './lib/tracing.ts'
+import { served, traced } from './lib/tracing.ts'
 
 /** Wraps the database and Redis in spans, if an SDK for traces is loaded. */
 
@@ -32,5 +32,5 @@ export const instrumentRedis = (redis: Redis): Redis => ({
 function trace<Result>(system: string, operation: string, run: () => Promise<Result>): Promise<Result> {
   const size = served().length
   const batch = size > 1 && { 'db.operation.batch.size': size }
-  return told(operation, { 'db.system.name': system, 'db.operation.name': operation, ...batch }, run)
+  return traced(operation, { 'db.system.name': system, 'db.operation.name': operation, ...batch }, run)
 }

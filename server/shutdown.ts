@@ -72,17 +72,17 @@ export function cleanUpAtSignal(cleanUp: () => Promise<unknown>) {
 
 /** Both signals drain. A second one of either ends the process at once. */
 export function handleSignals(drain: (pause: number, signal: Signal) => unknown, end: () => unknown) {
-  let told: Signal | undefined
+  let received: Signal | undefined
   let echoes = true
   react = signal => {
-    if (told === undefined) {
-      told = signal
+    if (received === undefined) {
+      received = signal
       setTimeout(() => {
         echoes = false
       }, ECHO_WINDOW_MS).unref()
       return drain(DRAIN_PAUSE_MS[signal], signal)
     }
-    if (signal !== told || !echoes) return end()
+    if (signal !== received || !echoes) return end()
   }
 }
 

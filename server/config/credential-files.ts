@@ -111,9 +111,9 @@ export class CredentialFiles {
 
   /** Logs why files can't be used. A problem that stays the same is logged once. */
   #tell(problems: string[]) {
-    const told = this.#problems
+    const reported = this.#problems
     this.#problems = problems.join('\n')
-    if (this.#problems === told) return
+    if (this.#problems === reported) return
     if (problems.length > 0)
       this.#options.log.warn({ problems }, "credentials can't be reloaded; the previous ones stay in use")
     else this.#options.log.info('all credential files can be reloaded again')

@@ -46,7 +46,7 @@ interface ReaderOptions {
 
 function reader({ name, path, url, clock, log }: ReaderOptions): Reread {
   let current = url
-  let told = ''
+  let reported = ''
   let readAt = Number.NEGATIVE_INFINITY
   let reading: Promise<string> | undefined
 
@@ -56,8 +56,9 @@ function reader({ name, path, url, clock, log }: ReaderOptions): Reread {
     readAt = clock.monotonic()
     if (found.problem === undefined && found.url !== current) log.info({ setting: name }, TAKEN)
     current = found.url ?? current
-    if (found.problem !== undefined && found.problem !== told) log.warn({ problem: found.problem }, NOT_TAKEN)
-    told = found.problem ?? ''
+    if (found.problem !== undefined && found.problem !== reported)
+      log.warn({ problem: found.problem }, NOT_TAKEN)
+    reported = found.problem ?? ''
     return current
   }
 

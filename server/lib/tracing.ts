@@ -38,7 +38,7 @@ class RequestTrace {
   /** Start time by the monotonic clock (ms). */
   readonly #began: number
   readonly #around = context.active()
-  #told: { span: Span; within: Context } | undefined
+  #started: { span: Span; within: Context } | undefined
   #ended = false
 
   constructor(tracer: Tracer, request: TracedRequest, began: number) {
@@ -49,13 +49,13 @@ class RequestTrace {
 
   /** Starts a child span, or none after the response: the client doesn't wait for later work. */
   begin(name: string, options: SpanOptions): Span[] {
-    return this.#ended ? [] : [this.#tracer.startSpan(name, options, this.#tell().within)]
+    return this.#ended ? [] : [this.#tracer.startSpan(name, options, this.#start().within)]
   }
 
   end({ status, headers }: Response, at: number) {
     this.#ended = true
-    if (this.#told === undefined && this.#request.quiet && status < 500) return
-    const { span } = this.#tell()
+    if (this.#started === undefined && this.#request.quiet && status < 500) return
+    const { span } = this.#start()
     span.setAttribute('http.response.status_code', status)
     span.setAttribute('http.response.header.x-request-id', [headers.get('X-Request-Id')!])
     if (status >= 500) fail(span, String(status))
@@ -63,8 +63,8 @@ class RequestTrace {
   }
 
   /** Creates the span, in the trace that is active in this process or else in the caller's (traceparent). */
-  #tell() {
-    if (this.#told) return this.#told
+  #start() {
+    if (this.#started) return this.#started
     const { method: given, route, headers } = this.#request
     const method = METHODS.has(given) ? given : '_OTHER'
     const attributes = { 'http.request.method': method, 'http.route': route }
@@ -72,8 +72,8 @@ class RequestTrace {
     const parent = trace.getSpan(this.#around) ? this.#around : propagation.extract(this.#around, headers)
     const name = `${method === '_OTHER' ? 'HTTP' : method} ${route}`
     const span = this.#tracer.startSpan(name, options, parent)
-    this.#told = { span, within: trace.setSpan(parent, span) }
-    return this.#told
+    this.#started = { span, within: trace.setSpan(parent, span) }
+    return this.#started
   }
 }
 
@@ -90,7 +90,7 @@ export const serving = <Result>(requests: readonly RequestTrace[], run: () => Re
   context.with(context.active().setValue(SERVED, requests), run)
 
 /** Makes a call to another system, with a span in the trace of each request that it is made for. */
-export async function told<Result>(
+export async function traced<Result>(
   name: string,
   attributes: Attributes,
   call: () => Promise<Result>,

@@ -130,15 +130,15 @@ export async function explainToken(
   if (name && limits && isBeyond(limits, name)) return because('key_unknown')
   const { refusal, claims } = await judge(tokens, text, name)
   const key = name && (await describeKey(db, name))
-  const told = claims ?? (refusal !== undefined && SIGNED.has(refusal) ? claimsOf(text) : undefined)
-  if (told && limits?.scopes && !scopesOf(told.scope).some(one => limits.scopes!.includes(one)))
+  const shown = claims ?? (refusal !== undefined && SIGNED.has(refusal) ? claimsOf(text) : undefined)
+  if (shown && limits?.scopes && !scopesOf(shown.scope).some(one => limits.scopes!.includes(one)))
     return because('key_unknown')
-  const session = told && name && (await describeSession(db, name.customerId, told))
+  const session = shown && name && (await describeSession(db, name.customerId, shown))
   const problem = refusal ?? (name?.use === 'refresh' ? problemOf(session) : undefined)
   return {
     ...(problem === undefined ? { active: true, explanation: ACTIVE } : because(problem)),
     ...(key && { key }),
-    ...(told && { token: toToken(told) }),
+    ...(shown && { token: toToken(shown) }),
     ...(session && { session }),
   }
 }
