@@ -1,6 +1,7 @@
 import type { Database } from '../db/client.ts'
 import { isMigrated } from '../db/migration-files.ts'
 import type { Redis } from '../db/redis.ts'
+import { warnOfRepeatedNames } from './clients/service-clients.ts'
 import { CredentialFiles } from './config/credential-files.ts'
 import type { Config, Credentials } from './config/load.ts'
 import type { UrlFiles } from './config/url-files.ts'
@@ -58,6 +59,7 @@ export async function serve({
 }: ServeOptions): Promise<Served> {
   const keyRing = await loadKeyRing(db, config.masterKeys)
   await warnIfMoved(db, log)
+  await warnOfRepeatedNames(db, config, log)
   let draining = false
   const state = { draining: () => draining, migrated: () => isMigrated(db) }
   const redis = await redisOf(config, files, log)

@@ -1,10 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
-import { freePort } from './support/port.ts'
+import { blocksOf, type Program, startProgram, writeProgram } from './support/page-blocks.ts'
 import { type Running, startAssay, stopAll, until } from './support/process.ts'
 import { readMail, startSmtp } from './support/smtp.ts'
 import { copyInstallation } from './support/templates.ts'
@@ -12,47 +11,29 @@ import { bearer } from './support/world.ts'
 
 /** The backend of docs/accounts.md as it stands there, between a real Assay and a mail server. */
 
-const ROOT = join(import.meta.dirname, '..')
-const page = readFileSync(join(ROOT, 'docs/accounts.md'), 'utf8')
-const blocks = [...page.matchAll(/^```js (\S+)\n(.*?)^```$/gms)]
+const blocks = blocksOf('accounts.md')
 const NEW_PASSWORD = 'a new horse battery'
 
 const dir = mkdtempSync(join(tmpdir(), 'assay-accounts-'))
 let assay: Running
 let smtp: Awaited<ReturnType<typeof startSmtp>>
-let backend: ChildProcess
-let url: string
+let backend: Program
 
 beforeAll(async () => {
-  for (const [, name, code] of blocks) writeFileSync(join(dir, name!), code!)
-  writeFileSync(join(dir, 'package.json'), '{ "type": "module" }')
-  symlinkSync(join(ROOT, 'node_modules'), join(dir, 'node_modules'))
+  writeProgram(dir, blocks)
   smtp = await startSmtp()
   assay = await startAssay({ DATA_DIR: copyInstallation(join(dir, 'data')) })
-  const port = String(await freePort())
-  url = `http://127.0.0.1:${port}`
-  backend = spawn(process.execPath, [join(dir, 'accounts.js')], {
-    env: {
-      PORT: port,
-      ASSAY_URL: assay.url,
-      OPERATOR_TOKEN: readFileSync(join(dir, 'data/admin.token'), 'utf8').trim(),
-      SITE_URL: 'https://app.example.com',
-      SMTP_URL: smtp.url,
-      MAIL_FROM: 'accounts@app.example.com',
-    },
-    stdio: ['ignore', 'ignore', 'inherit'],
+  backend = await startProgram(join(dir, 'accounts.js'), {
+    ASSAY_URL: assay.url,
+    OPERATOR_TOKEN: readFileSync(join(dir, 'data/admin.token'), 'utf8').trim(),
+    SITE_URL: 'https://app.example.com',
+    SMTP_URL: smtp.url,
+    MAIL_FROM: 'accounts@app.example.com',
   })
-  const listens = () =>
-    fetch(url).then(
-      () => true,
-      () => backend.exitCode !== null,
-    )
-  await until('the backend listens', listens)
-  expect(backend.exitCode).toBeNull()
 })
 afterAll(async () => {
-  const ended = once(backend, 'close')
-  backend.kill('SIGKILL')
+  const ended = once(backend.child, 'close')
+  backend.child.kill('SIGKILL')
   await Promise.all([ended, stopAll(), smtp.stop()])
   rmSync(dir, { recursive: true })
 })
@@ -87,13 +68,12 @@ async function tokenSentTo(email: string): Promise<string> {
 }
 
 test('the block of the page is the one that is run here', () => {
-  expect(blocks.map(([, name]) => name)).toEqual(['accounts.js'])
-  expect(page.match(/^```js/gm)).toHaveLength(1)
+  expect(Object.keys(blocks)).toEqual(['accounts.js'])
 })
 
 test('who forgot the password gets a link, and with it a new password', async () => {
   const { email } = await signUp()
-  expect((await post(`${url}/forgot`, { email: ` ${email.toUpperCase()} ` })).status).toBe(202)
+  expect((await post(`${backend.url}/forgot`, { email: ` ${email.toUpperCase()} ` })).status).toBe(202)
   const token = await tokenSentTo(email)
   expect(mailsTo(email)[0]!.text).toContain(`https://app.example.com/reset#${token}`)
   const reset = { token, password: NEW_PASSWORD }
@@ -106,7 +86,9 @@ test('an unknown address is answered like a known one, and no mail is sent', asy
   const { email } = await signUp()
   // The search also finds a customer by the beginning of its address.
   const unknown = [`x${email}`, email.slice(0, -4), '', 'no address']
-  const answers = await Promise.all([email, ...unknown].map(each => post(`${url}/forgot`, { email: each })))
+  const answers = await Promise.all(
+    [email, ...unknown].map(each => post(`${backend.url}/forgot`, { email: each })),
+  )
   const seen = await Promise.all(
     answers.map(async answer => {
       const headers = new Headers(answer.headers)
@@ -118,7 +100,7 @@ test('an unknown address is answered like a known one, and no mail is sent', asy
   await tokenSentTo(email)
   // The mail of a later request shows that the earlier ones have ended.
   const { email: later } = await signUp()
-  await post(`${url}/forgot`, { email: later })
+  await post(`${backend.url}/forgot`, { email: later })
   await tokenSentTo(later)
   expect(mailsTo(email)).toHaveLength(1)
   expect(unknown.flatMap(mailsTo)).toEqual([])
@@ -128,7 +110,9 @@ test('the answer does not wait for the look-up, so that its time tells nothing',
   const { email } = await signUp()
   assay.child.kill('SIGSTOP')
   onTestFinished(() => void assay.child.kill('SIGCONT'))
-  const answers = await Promise.all([email, `x${email}`].map(each => post(`${url}/forgot`, { email: each })))
+  const answers = await Promise.all(
+    [email, `x${email}`].map(each => post(`${backend.url}/forgot`, { email: each })),
+  )
   expect(answers.map(({ status }) => status)).toEqual([202, 202])
   assay.child.kill('SIGCONT')
   await tokenSentTo(email)
@@ -137,7 +121,7 @@ test('the answer does not wait for the look-up, so that its time tells nothing',
 test('an account verifies its address', async () => {
   const { email, accessToken } = await signUp()
   expect(await findMe(accessToken)).not.toHaveProperty('email_verified_at')
-  expect((await post(`${url}/send-verification`, {}, accessToken)).status).toBe(202)
+  expect((await post(`${backend.url}/send-verification`, {}, accessToken)).status).toBe(202)
   const token = await tokenSentTo(email)
   expect((await post(`${assay.url}/api/auth/verify-email`, { token })).status).toBe(204)
   expect(await findMe(accessToken)).toHaveProperty('email_verified_at')
@@ -147,7 +131,7 @@ test('an account changes its address, with its password', async () => {
   const { email, password, accessToken } = await signUp()
   const other = `${crypto.randomUUID()}@example.org`
   const change = (typed: string) =>
-    post(`${url}/change-email`, { email: other, password: typed }, accessToken)
+    post(`${backend.url}/change-email`, { email: other, password: typed }, accessToken)
   expect((await change('a guess')).status).toBe(401)
   expect(mailsTo(other)).toEqual([])
   expect((await change(password)).status).toBe(202)
@@ -162,7 +146,7 @@ test('nobody without an account has a mail sent', async () => {
   for (const token of [undefined, 'garbage'])
     for (const path of ['/send-verification', '/change-email']) {
       const body = { email: 'ann@example.org', password: 'a guess' }
-      expect((await post(url + path, body, token)).status).toBe(401)
+      expect((await post(backend.url + path, body, token)).status).toBe(401)
     }
   expect(smtp.mails).toHaveLength(before)
 })

@@ -232,6 +232,27 @@ test('a port in use ends the start with a message that says so, and the folder i
   expect(existsSync(join(DATA_DIR, 'assay.lock'))).toBe(false)
 })
 
+test('a service of SERVICES with the name of a created one is named in the log', async () => {
+  const before = await startAssay({ DATA_DIR })
+  const created = await fetch(`${before.url}/admin/services`, {
+    method: 'POST',
+    headers: {
+      Authorization: `Bearer ${readFileSync(adminToken, 'utf8').trim()}`,
+      'Content-Type': 'application/json',
+    },
+    body: JSON.stringify({ name: 'orders', may: ['introspect'] }),
+  })
+  expect(created.status).toBe(201)
+  await before.stop('SIGINT')
+  const secret = () => randomBytes(32).toString('base64url')
+  const SERVICES = `gateway:introspect:${secret()},orders:introspect:${secret()}`
+  const after = await startAssay({ DATA_DIR, SERVICES })
+  await after.stop('SIGINT')
+  expect(logLines(after).filter(({ level }) => level >= 40)).toMatchObject([
+    { services: ['orders'], msg: expect.stringContaining('rename them in SERVICES') },
+  ])
+})
+
 describe('H54 the embedded database and a master key that is not its own', () => {
   test('another key under the same id is refused, and the right one then works', async () => {
     const other = `m1:${randomBytes(32).toString('base64')}`

@@ -15,10 +15,12 @@ import {
   type ServiceRow,
   updateService,
 } from '../../db/queries/services.ts'
+import type { Config } from '../config/load.ts'
 import { isServiceId, matches, newCredential, newServiceId } from '../crypto/credentials.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 import { ApiError, ConflictError, Unavailable } from '../lib/errors.ts'
 import { type IdempotentRequest, retryOf } from '../lib/idempotency.ts'
+import type { Log } from '../lib/logger.ts'
 import { type Waiting, whenReady } from '../lib/when-ready.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
 import type { RevocationList } from '../revocation/revocation-list.ts'
@@ -61,6 +63,19 @@ export interface ServiceClientsOptions {
   changeFeed: ChangeFeed
   keyRing: KeyRing
   revocations: RevocationList
+}
+
+/** Warns if the setting SERVICES has names of services that operators created: the audit names a service by its name alone. */
+export async function warnOfRepeatedNames(db: Database, { services }: Pick<Config, 'services'>, log: Log) {
+  if (services.length === 0) return
+  const created = new Set((await list(db, {})).map(({ name }) => name))
+  const repeated = services.map(({ name }) => name).filter(name => created.has(name))
+  if (repeated.length === 0) return
+  log.warn(
+    { services: repeated },
+    'SERVICES has names of services that operators created: each has its own credential and rights, and the audit ' +
+      "can't tell them apart; rename them in SERVICES",
+  )
 }
 
 /** Services created by operators: gateways and backends, each of which serves many customers. */

@@ -80,8 +80,8 @@ export class Sessions {
   }
 
   /**
-   * Throws `invalid_grant`, `invalid_scope`, `invalid_target`, RateLimitedError or Unavailable. The scope and the
-   * audience narrow only this access token.
+   * Throws `invalid_grant`, `customer_disabled`, `invalid_scope`, `invalid_target`, RateLimitedError or Unavailable.
+   * The scope and the audience narrow only this access token.
    */
   async refresh(
     { claims, keyVersion, authenticated }: PresentedToken,
@@ -97,10 +97,10 @@ export class Sessions {
     const asked = { ...presented, scope, audience, tokenId, origin }
     const row = await issuedUntil.cover(customerId, () => this.#refreshOnce(asked))
     metrics.refreshed(row?.outcome ?? 'ended')
-    if (!row) throw refused('ended')
+    if (!row) throw REFUSALS.ended
     if (row.outcome === 'target') throw OTHER_AUDIENCE
     if (row.outcome === 'scope') throw scope === undefined ? NO_SCOPE_LEFT : SCOPE_TOO_WIDE
-    if (isRefused(row)) throw refused(row.outcome)
+    if (isRefused(row)) throw REFUSALS[row.outcome]
     return issuer.grantedFrom(customerId, row, tokenId, { scope, audience })
   }
 
@@ -180,18 +180,21 @@ export class Sessions {
 /** Names a generation of a session. */
 const keyOf = (customerId: string, sessionId: string, gen: number) => `${customerId} ${sessionId}.${gen}`
 
-const REJECTIONS = {
-  ended: 'the session of this refresh token has ended; log in again',
-  reuse:
+const REFUSALS = {
+  ended: new ApiError('invalid_grant', 'the session of this refresh token has ended; log in again'),
+  reuse: new ApiError(
+    'invalid_grant',
     'this refresh token was used before, so its session has been ended in case the token was stolen; log in again',
-  disabled:
-    'the customer of this refresh token is disabled; it can be used again once the customer is enabled',
+  ),
+  // Not invalid_grant: clients delete such a token, and this one works again later.
+  disabled: new ApiError(
+    'customer_disabled',
+    'the customer of this refresh token is disabled; keep the token, which can be used again once the customer is enabled',
+  ),
 }
 
-const isRefused = (row: RefreshResult): row is RefreshResult & { outcome: keyof typeof REJECTIONS } =>
-  row.outcome in REJECTIONS
-
-const refused = (outcome: keyof typeof REJECTIONS) => new ApiError('invalid_grant', REJECTIONS[outcome])
+const isRefused = (row: RefreshResult): row is RefreshResult & { outcome: keyof typeof REFUSALS } =>
+  row.outcome in REFUSALS
 
 const SCOPE_TOO_WIDE = new ApiError(
   'invalid_scope',

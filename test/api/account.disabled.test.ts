@@ -38,8 +38,8 @@ const asked: [name: string, ask: (at: Replica) => Promise<Answer>, refusal: [num
       at => at.postForm('/token', { grant_type: 'client_credentials' }, bearer(customer.apiKey)),
       [403, 'customer_disabled'],
     ],
-    ['refreshing a user', at => at.refresh(session.refresh_token), [400, 'invalid_grant']],
-    ['refreshing the customer', at => at.refresh(customer.refreshToken), [400, 'invalid_grant']],
+    ['refreshing a user', at => at.refresh(session.refresh_token), [403, 'customer_disabled']],
+    ['refreshing the customer', at => at.refresh(customer.refreshToken), [403, 'customer_disabled']],
     [
       'refreshing with its API key',
       at => at.postForm('/refresh', { refresh_token: session.refresh_token }, bearer(customer.apiKey)),

@@ -6,8 +6,10 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { open } from '../../db/client.ts'
 import { insertEvents } from '../support/audit-order.ts'
+import { makeAuthority } from '../support/certificates.ts'
 import { control } from '../support/database.ts'
 import { openLink } from '../support/link.ts'
+import { findNginx, startNginx } from '../support/nginx.ts'
 import { freePort } from '../support/port.ts'
 import { type Running, startAssay, startCli, stopAll, until } from '../support/process.ts'
 import { copyDatabase } from '../support/templates.ts'
@@ -64,6 +66,24 @@ const lines = (follower: { stdout(): string }) =>
     .slice(0, -1)
     .map(line => JSON.parse(line) as { actor: string; cursor: string })
 
+/** Inserts a few events every few milliseconds, numbered from `first`. The returned function ends that, and returns the last number. */
+function insertSteadily(first: number): () => Promise<number> {
+  let last = first - 1
+  let isStopped = false
+  const inserting = (async () => {
+    for (; !isStopped; await pause(randomInt(20))) {
+      const count = 1 + randomInt(5)
+      await insert(last + 1, last + count)
+      last += count
+    }
+  })()
+  return async () => {
+    isStopped = true
+    await inserting
+    return last
+  }
+}
+
 test('a follower loses nothing, and repeats at most its last event, while it and its server are killed', async () => {
   const port = await freePort()
   const start = () => startAssay(settings({ PORT: String(port) }))
@@ -79,15 +99,7 @@ test('a follower loses nothing, and repeats at most its last event, while it and
   const followers = [run()]
   await until('it follows', () => readIfThere(cursorFile) !== '')
 
-  let made = 0
-  let isMaking = true
-  const making = (async () => {
-    for (; isMaking; await pause(randomInt(20))) {
-      const count = 1 + randomInt(5)
-      await insert(made + 1, made + count)
-      made += count
-    }
-  })()
+  const stopInserting = insertSteadily(1)
   for (let round = 0; round < 8; round++) {
     await pause(300 + randomInt(1_200))
     if (round % 3 === 1) {
@@ -98,8 +110,7 @@ test('a follower loses nothing, and repeats at most its last event, while it and
       followers.push(run())
     }
   }
-  isMaking = false
-  await making
+  const made = await stopInserting()
   const last = () => lines(followers.at(-1)!).at(-1)?.actor
   await until('the last event is printed', () => last() === `planted:${made}`)
   expect(await followers.at(-1)!.stop('SIGINT')).toBe(130)
@@ -113,6 +124,54 @@ test('a follower loses nothing, and repeats at most its last event, while it and
   expect(kept.map(({ actor }) => actor)).toEqual(Array.from({ length: made }, (_, n) => `planted:${n + 1}`))
   expect(readIfThere(cursorFile)).toBe(`${kept.at(-1)!.cursor}\n`)
 })
+
+test.skipIf(!findNginx())(
+  'behind nginx with TLS a follower prints every event once, while replicas and nginx end (skipped if not installed)',
+  async () => {
+    const authority = makeAuthority()
+    onTestFinished(() => authority.remove())
+    const { cert, key } = authority.sign('nginx', ['IP:127.0.0.1'], folder)
+    const tls = await freePort()
+    const ports = [await freePort(), await freePort()]
+    const startReplica = (port: number) => startAssay(settings({ PORT: String(port) }))
+    const startProxy = () =>
+      startNginx({
+        assay: ports,
+        backend: ports[0]!,
+        server: `listen 127.0.0.1:${tls} ssl; ssl_certificate ${cert}; ssl_certificate_key ${key};`,
+        locations: 'location /admin/ { proxy_pass http://assay; }',
+      })
+    const replicas = await Promise.all(ports.map(startReplica))
+    let nginx = await startProxy()
+    onTestFinished(() => nginx.stop())
+
+    const first = 1_000_001
+    const cursorFile = join(folder, 'behind-nginx')
+    const follower = startCli(
+      { ASSAY_URL: `https://127.0.0.1:${tls}`, ADMIN_TOKEN, NODE_EXTRA_CA_CERTS: authority.file },
+      `audit --follow --json --cursor-file ${cursorFile}`.split(' '),
+    )
+    await until('it follows', () => readIfThere(cursorFile) !== '')
+    const stopInserting = insertSteadily(first)
+    for (const ended of [0, 'nginx', 1, 0, 'nginx', 1] as const) {
+      await pause(300 + randomInt(700))
+      if (ended === 'nginx') {
+        await nginx.stop()
+        await pause(randomInt(500))
+        nginx = await startProxy()
+      } else {
+        await replicas[ended]!.stop(randomInt(2) === 0 ? 'SIGKILL' : 'SIGTERM')
+        replicas[ended] = await startReplica(ports[ended]!)
+      }
+    }
+    const last = await stopInserting()
+    await until('the last event is printed', () => lines(follower).at(-1)?.actor === `planted:${last}`)
+    expect(lines(follower).map(({ actor }) => actor)).toEqual(
+      Array.from({ length: last - first + 1 }, (_, n) => `planted:${first + n}`),
+    )
+    expect(await follower.stop('SIGINT')).toBe(130)
+  },
+)
 
 function readIfThere(file: string): string {
   try {
