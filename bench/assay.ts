@@ -63,6 +63,8 @@ const common = ({ folder }: Tree): Settings => ({
   ISSUER,
   MASTER_KEYS: `m1:${MASTER_KEY.toString('base64')}`,
   SERVICES: `${GATEWAY.id}:introspect:${GATEWAY.secret}`,
+  // The name of this setting at the commit that the targets compare with.
+  RESOURCE_SERVERS: `${GATEWAY.id}:${GATEWAY.secret}`,
   // Who logs in comes from many addresses, or the limit on logins would be what is measured.
   TRUST_PROXY: '127.0.0.1',
   // Tokens issued during preparation must live as long as the bench.

@@ -217,7 +217,7 @@ function onEmbedded(): Contender[] {
 }
 
 /** More than can be revoked in a second. */
-const REVOCATIONS = 10_000
+const REVOCATIONS = 20_000
 const CALLERS = 100
 
 /**
