@@ -223,7 +223,7 @@ describe('a customer', () => {
     const disabled = await call('POST', path(customer.id, '/disable?wait=all'))
     expect(disabled).toMatchObject({ status: 200, json: { state: 'disabled' } })
     for (const replica of [assay, there]) expect((await replica.verify(access_token)).status).toBe(401)
-    expect((await assay.refresh(refresh_token)).status).toBe(400)
+    expect((await assay.refresh(refresh_token)).status).toBe(403)
     expect((await customer.issue()).status).toBe(403)
     expect((await call('POST', path(customer.id, '/disable'))).status).toBe(200)
     expect((await call('POST', path(customer.id, '/enable?wait=all'))).json.state).toBe('active')

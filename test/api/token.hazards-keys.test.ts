@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { encode } from '../crypto/mutate.ts'
-import { type Forger, forger, kidOf, notRefused, signSegments, verdicts } from '../support/forge.ts'
+import { type Forger, forger, kidOf, notRefused, REFUSED, signSegments, verdicts } from '../support/forge.ts'
 import { type Customer, makeWorld, type Replica, type World } from '../support/world.ts'
 
 /** The key that a token names, and what exists under that name. */
@@ -77,7 +77,10 @@ describe.each(['access', 'refresh'] as const)('H04 an empty or short %s key is n
   test(`H04 for a disabled customer, whose real tokens are refused too (CVE-2026-1609; ${cves})`, async () => {
     const id = real.customer.id
     await change(`update assay.customers set state = 'disabled' where id = '${id}'`, id)
-    expect((await notRefused(assay, [...weak(), real.token], customer.apiKey)).wrong).toEqual([])
+    expect((await notRefused(assay, weak(), customer.apiKey)).wrong).toEqual([])
+    const refreshed = use === 'refresh' ? 'refresh 403 customer_disabled' : 'refresh 400 invalid_grant'
+    const ofReal = await verdicts(assay, real.token, customer.apiKey)
+    expect(ofReal).toEqual([...REFUSED.slice(0, -1), refreshed])
     await change(`update assay.customers set state = 'active' where id = '${id}'`, id)
     const now = await verdicts(assay, real.token, real.customer.apiKey)
     expect(now[2]).toContain('{"active":true')
