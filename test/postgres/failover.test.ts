@@ -26,6 +26,14 @@ async function revokeOne({ replicas: [{ process }], apiKey: token }: Stage) {
   expect(status).toBe(200)
 }
 
+/** Revokes a token, and waits until a poll has returned that. A loss is also found by the last change that a poll returned. */
+async function revokeAndPoll(stage: Stage) {
+  const polled = () => countAt(stage.replicas[0], 'assay_change_feed_rows_total')
+  const before = await polled()
+  await revokeOne(stage)
+  await until('a poll has returned it', async () => (await polled()) > before)
+}
+
 /** From here on the primary commits without the standby, which gets no more writes. */
 async function separate(primary: OwnPostgres, standby: OwnPostgres) {
   await primary.ask('alter system reset synchronous_standby_names')
@@ -99,9 +107,9 @@ describe.skipIf(!findBinaries())('servers of our own (skipped where Postgres has
     'a standby that lacks revocations has reused their numbers before any replica polled: an error with the number',
     async () => {
       const { stage, server, standby } = await stageWithStandby()
-      await revokeOne(stage)
+      await revokeAndPoll(stage)
       await separate(server, standby)
-      for (let i = 0; i < 2; i++) await revokeOne(stage)
+      for (let i = 0; i < 2; i++) await revokeAndPoll(stage)
       // Writes of another replica that come first.
       const others = `with pushed as (update assay.change_feed set seq = seq + 3 returning seq)
         insert into assay.revocations (seq, kind, customer_id, key, epoch, dead_after)
