@@ -143,7 +143,9 @@ test('a statement is parsed once per connection, however often it runs and whate
   expect(await divide(connection, { by: 3 })).toEqual([{ result: 4 }])
   expect(await errorOf(divide(connection, { by: 0 }))).toMatchObject({ sqlstate: '22012' })
   expect(await divide(connection, { by: 6 })).toEqual([{ result: 2 }])
-  expect(await countPrepared(connection, { name: 'divide' })).toEqual([{ many: 1 }])
+  const [counted] = await countPrepared(connection, { name: 'divide' })
+  // pgbouncer may send the count to another of its own connections, which has not parsed the statement.
+  expect(process.env.TEST_POOLER ? [0, 1] : [1]).toContain(counted!.many)
 })
 
 test('opening the embedded database writes no more than 16 MB of zeros', async () => {
