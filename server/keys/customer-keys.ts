@@ -84,10 +84,15 @@ export const has = (record: CustomerRecord, wanted: string) =>
 
 export const isMissing = (record: CustomerRecord, wanted: string) => record.gone?.has(wanted) === true
 
-/** Remembers that a kid or an API key id no longer exists. We made it, so it will never exist again. */
+/**
+ * Remembers that a kid or an API key id no longer exists. We made it, so it will never exist again. The newest one is always
+ * remembered, because the request that asked for it looks again.
+ */
 export function addMissing(record: CustomerRecord, wanted: string) {
   record.gone ??= new Set()
-  if (record.gone.size < MAX_MISSING_KEYS) record.gone.add(wanted)
+  const [oldest] = record.gone
+  if (record.gone.size === MAX_MISSING_KEYS) record.gone.delete(oldest!)
+  record.gone.add(wanted)
 }
 
 /** Returns one row for each customer, in order, all from one snapshot. */

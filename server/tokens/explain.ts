@@ -57,7 +57,7 @@ const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation:
   ],
   key_not_in_use: [
     'the token was signed with the published next key, which has not signed anything yet',
-    `after a restore or a failover that lost commits, wait until the token expires; otherwise somebody else has the private key, so rotate it twice immediately: ${ROTATE}`,
+    `after a restore or a failover that lost commits, wait until the token expires; otherwise somebody else has the private key, so rotate it twice immediately: ${ROTATE} --use access`,
   ],
   signature_wrong: [
     'the signature of the token does not match the key that its kid names',
