@@ -147,13 +147,8 @@ export function createServices(parts: Parts) {
     redisKeyCache,
     log,
   })
-  const tokens = new TokenVerifier({
-    authenticator,
-    changeFeed,
-    keys,
-    revocations,
-    signatures: new Signatures(),
-  })
+  const signatures = new Signatures()
+  const tokens = new TokenVerifier({ authenticator, changeFeed, keys, revocations, signatures })
   const limits = createLimits(parts, redisNames)
   const turns = new ConcurrencyLimit(
     db.kind === 'embedded' ? MAX_EMBEDDED_TURNS : MAX_TURNS,
@@ -166,7 +161,7 @@ export function createServices(parts: Parts) {
     turns,
     issuedUntil,
     quota,
-    signer: new TokenSigner({ keys, issuer: iss }),
+    signer: new TokenSigner({ keys, signatures, issuer: iss }),
     config,
   })
   const revoker = new Revoker({ db, changeFeed, revocations, limits, turns })
@@ -200,7 +195,7 @@ export function createServices(parts: Parts) {
     redisKeyCache,
     redisNames,
     tokens,
-    introspectionSigner: new IntrospectionSigner({ keyRing, issuer: iss, changeFeed }),
+    introspectionSigner: new IntrospectionSigner({ keyRing, issuer: iss, changeFeed, signatures }),
     issuer,
     sessions,
     clients,

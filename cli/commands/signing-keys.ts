@@ -65,7 +65,7 @@ secrets
 /** Information about offline verifiers. */
 const describeLocal = ({ next, local_verifiers: local }: Json) => ({
   next: next && `access ${next.version}, published`,
-  'accepted offline until': local?.accept_until,
+  'old tokens expire by': local?.accept_until,
   'JWKS cached for': local && formatSeconds(local.jwks_max_age),
 })
 

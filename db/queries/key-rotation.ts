@@ -11,10 +11,10 @@ import { clockIsTrusted } from './database-clock.ts'
 import { POSITION, type Position } from './position.ts'
 
 /**
- * The time for which the next key is published before it signs (s). Verifiers fetch a JWKS again after some minutes:
- * jose's after ten.
+ * The time for which the next key is published before it signs (s). Verifiers fetch a JWKS again after some minutes: jose after
+ * ten, Istio after twenty.
  */
-export const PUBLISHED_AHEAD_SECONDS = 900
+export const PUBLISHED_AHEAD_SECONDS = 1800
 
 /** The state that a rotation starts from. */
 export interface Rotatable extends Position {
@@ -93,7 +93,7 @@ export interface KeyChangeResult {
   versions: { use: 'access' | 'refresh'; version: number }[]
   /** The key that was published, if any. */
   next: { version: number; alg: Algorithm } | null
-  /** No token that the replaced asymmetric keys signed expires later. Null if none were replaced. */
+  /** No token that Assay signed with the replaced asymmetric keys expires later. Null if none were replaced. */
   signedUntil: Date | null
 }
 

@@ -14,6 +14,7 @@ export interface Jwks {
   /** JSON. */
   body: string
   etag: string
+  isEmpty: boolean
 }
 
 /** A record is never changed, only replaced by another one. */
@@ -45,7 +46,7 @@ function currentRecord({ changeFeed, keys }: Services, customerId: string): Prom
 function toJwks(pairs: AsymmetricKey[]): Jwks {
   const newest = pairs.toSorted((a, b) => Number(a.isNext) - Number(b.isNext) || b.version - a.version)
   const body = `{"keys":[${newest.map(key => key.pair.publicJwkWith(key)).join(',')}]}`
-  return { body, etag: `W/"${hash('sha256', body, 'base64url')}"` }
+  return { body, etag: `W/"${hash('sha256', body, 'base64url')}"`, isEmpty: pairs.length === 0 }
 }
 
 /** Information for an operator who allows offline verification of a customer's tokens. */

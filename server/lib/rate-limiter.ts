@@ -26,8 +26,9 @@ const LIMITS = {
   oneTimeToken: { points: 20, duration: 60 },
   /** New API keys of a customer. Each is an event of the audit, and deleting it another. */
   apiKey: { points: 300, duration: 600 },
+  /** Rotations by a customer itself. */
   rotate: { points: 30, duration: 600 },
-  /** Manual retirements of secrets. Each may have to count the audit events of a day. */
+  /** Retirements of secrets by a customer itself. Each may have to count the audit events of a day. */
   retire: { points: 60, duration: 600 },
   /** Revocations of a subject by a customer. Each is in every replica's memory until the customer's tokens have expired. */
   subject: { points: 600, duration: 60 },
@@ -35,6 +36,7 @@ const LIMITS = {
   subjectOfAddress: { points: 1200, duration: 60 },
   /** Per service, for all its customers together. The limits of each customer apply as well. */
   subjectOfService: { points: 6000, duration: 60 },
+  /** Per service, for all its customers together. Operators have no limit. */
   rotateOfService: { points: 300, duration: 600 },
   retireOfService: { points: 600, duration: 600 },
   /** New customers. Each has quotas of its own, and costs a password hash. */

@@ -22,9 +22,13 @@ export const customerIssuers = new Hono<AppEnv>()
     customerMetadata(c, c.req.param('issuer')),
   )
 
-const headersOf = ({ etag }: Jwks) => ({ ETag: etag, 'Cache-Control': CACHED })
-
 const CACHED = `public, max-age=${JWKS_MAX_AGE_SECONDS}`
+
+/** A verifier that kept the empty JWKS of a disabled customer would refuse its tokens after it is enabled. */
+const headersOf = ({ etag, isEmpty }: Jwks) => ({
+  ETag: etag,
+  'Cache-Control': isEmpty ? 'no-cache' : CACHED,
+})
 
 /** RFC 8414, for the issuer of one customer. Throws `not_found`. */
 export async function customerMetadata(c: AppContext, name: string): Promise<Response> {
@@ -48,5 +52,5 @@ async function keysOf(c: AppContext, name: string) {
 
 const NO_ISSUER = new ApiError(
   'not_found',
-  'there is no such issuer; a customer has one while its signing_alg is EdDSA, ES256 or RS256',
+  'there is no such issuer; a customer has one while its signing_alg is EdDSA, ES256 or RS256, and for a day afterwards',
 )

@@ -21,6 +21,7 @@ import { scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { AuthenticClaims } from '../tokens/authenticator.ts'
 import type { Refreshable } from '../tokens/refresh.ts'
+import type { VerifyResult } from '../tokens/verifier.ts'
 
 /** The same bytes for everything that this client may not know. */
 const INACTIVE = '{"active":false}'
@@ -36,7 +37,7 @@ export const introspect = new Hono<ClientEnv>()
     assertOwnCustomer(c.get('client'), named)
     await strictBarrier(c)
     const [answer] = await introspectAll(c.get('services'), c.get('client'), [token], named)
-    return wantsJwt(c) ? respondSigned(c, answer!) : respondWithAge(c, answer!)
+    return wantsJwt(c) ? respondSigned(c, answer!) : respondJson(c, answer!)
   })
   // Dovecot authenticates with the token itself. It treats a 401 as an outage, so an invalid token is inactive here too.
   .get('/', async c => {
@@ -46,7 +47,7 @@ export const introspect = new Hono<ClientEnv>()
     const token = bearerToken(authorization)
     await strictBarrier(c)
     const claims = token === undefined ? undefined : await verifyToken(c.get('services'), token)
-    return respondWithAge(c, claims ? serializeAccess(claims) : INACTIVE)
+    return respondJson(c, claims ? serializeAccess(claims) : INACTIVE)
   })
   // A batch takes a MiB and a hundred MACs, so each credential has one at a time, from before its body is read.
   .post('/batch', requireClient, noQuery, c =>
@@ -58,7 +59,7 @@ async function introspectBatch(c: Context<ClientEnv>): Promise<Response> {
   const { tokens } = await readJson(c, batchRequest, BATCH_LIMIT)
   await strictBarrier(c)
   const answers = await introspectAll(c.get('services'), c.get('client'), tokens)
-  return respondWithAge(c, `{"tokens":[${answers.join(',')}]}`)
+  return respondJson(c, `{"tokens":[${answers.join(',')}]}`)
 }
 
 /** Services are the operator's, so they have no limit here. */
@@ -96,22 +97,32 @@ async function introspectAll(
 ): Promise<string[]> {
   const results = await services.tokens.verifyAll(tokens)
   const refused = tokens.filter((_, i) => results[i]!.claims === undefined)
-  const refresh = client.kind === 'api_key' ? await introspectRefresh(services, client, refused) : NONE
-  return results.map(({ claims, refusal }, i) => {
-    services.metrics.verified(refusal)
-    if (!claims) return refresh.get(tokens[i]!) ?? INACTIVE
-    services.sessions.markConfirmed(claims)
-    if (!mayKnow(client, claims)) return INACTIVE
-    assertSameCustomer(claims.client_id, named)
-    return serializeAccess(claims)
-  })
+  if (refused.length === 0 || client.kind === 'service')
+    return results.map(result => introspectAccess(services, client, result, named))
+  const refresh = await introspectRefresh(services, client, refused)
+  // An access token may have been revoked while the sessions were read.
+  const latest = await services.tokens.verifyAll(tokens)
+  return latest.map(
+    (result, i) => refresh.get(tokens[i]!) ?? introspectAccess(services, client, result, named),
+  )
 }
 
-const NONE: ReadonlyMap<string, string> = new Map()
+function introspectAccess(
+  { metrics, sessions }: Services,
+  client: AuthenticatedClient,
+  { claims, refusal }: VerifyResult<AuthenticClaims>,
+  named: string | undefined,
+): string {
+  metrics.verified(refusal)
+  if (!claims) return INACTIVE
+  sessions.markConfirmed(claims)
+  if (!mayKnow(client, claims)) return INACTIVE
+  assertSameCustomer(claims.client_id, named)
+  return serializeAccess(claims)
+}
 
 /** A refresh token is active only to its own customer: many servers accept any token that is active. */
 async function introspectRefresh({ tokens, sessions }: Services, client: ApiKeyClient, texts: string[]) {
-  if (texts.length === 0) return NONE
   const results = await tokens.verifyAllRefresh(texts)
   const own = results.flatMap(({ claims }) => (claims && mayKnow(client, claims) ? [claims] : []))
   const sessionsByToken = await sessions.refreshable(client.customerId, own)
@@ -185,13 +196,16 @@ const wantsJwt = (c: AppContext) => c.req.header('accept')?.toLowerCase().includ
 
 /** `answer` is JSON. */
 async function respondSigned(c: Context<ClientEnv>, answer: string) {
+  const headers = headersOf(c, JWT_TYPE) // Before signing: the age is that of the answer.
   const client = c.get('client')
   const audience = client.kind === 'api_key' ? client.customerId : client.id
-  return respondWithAge(c, await c.get('services').introspectionSigner.sign(audience, answer), JWT_TYPE)
+  return bytes(c, await c.get('services').introspectionSigner.sign(audience, answer), 200, headers)
 }
 
-function respondWithAge(c: AppContext, body: string, type = 'application/json') {
+const respondJson = (c: AppContext, body: string) => bytes(c, body, 200, headersOf(c, 'application/json'))
+
+function headersOf(c: AppContext, type: string) {
   const age = stateAge(c.get('services').changeFeed)
   const headers = { 'Content-Type': type, ...NO_STORE }
-  return bytes(c, body, 200, age === undefined ? headers : { ...headers, 'X-Assay-Age': age })
+  return age === undefined ? headers : { ...headers, 'X-Assay-Age': age }
 }

@@ -3,11 +3,13 @@ import { installationKeyPair } from '../crypto/installation-key-pair.ts'
 import type { KeyRing } from '../crypto/key-ring.ts'
 import { KeyPair } from '../jwt/key-pair.ts'
 import type { ChangeFeed } from '../revocation/change-feed.ts'
+import type { Signatures } from './signatures.ts'
 
 export interface IntrospectionSignerOptions {
   keyRing: Pick<KeyRing, 'installationKey'>
   issuer: string
   changeFeed: Pick<ChangeFeed, 'now'>
+  signatures: Signatures
 }
 
 /** Signs answers of introspection (RFC 9701), so that their receiver can keep them as proof. */
@@ -28,8 +30,10 @@ export class IntrospectionSigner {
 
   /** `audience`: the id of the client that sent the request. `answer`: the answer as JSON. */
   sign(audience: string, answer: string): Promise<string> {
-    const { issuer, changeFeed } = this.#options
-    return this.#pair.sign(
+    const { issuer, changeFeed, signatures } = this.#options
+    return signatures.sign(
+      audience,
+      this.#pair,
       { alg: 'EdDSA', typ: 'token-introspection+jwt', kid: this.#kid },
       {
         iss: issuer,

@@ -1,9 +1,10 @@
 import { split } from '../jwt/jwt.ts'
+import type { KeyPair } from '../jwt/key-pair.ts'
 import type { AsymmetricKey } from '../keys/customer-keys.ts'
 import { ConcurrencyLimit } from '../lib/concurrency-limit.ts'
 import { RateLimitedError, Unavailable } from '../lib/errors.ts'
 
-/** The most concurrent verifications. They run in libuv's threads, which also resolve names. */
+/** The most concurrent verifications, and the most concurrent signatures. They run in libuv's four threads, which also resolve names. */
 const ABREAST = 2
 /**
  * The most waiting verifications of all customers, which take turns, and of one customer. A signature takes about 0.2
@@ -13,18 +14,27 @@ const MAX_WAITING = 256
 const MAX_WAITING_OF_ONE = 32
 
 /**
- * Verifies asymmetric signatures. Kids are public, so a stranger can cause any number of verifications: beyond a
- * limit of waiting ones, a token is not verified. Tokens that were verified before are not affected.
+ * Makes and verifies asymmetric signatures. Customers take turns in both, and neither waits for the other.
+ *
+ * Kids are public, so a stranger can cause any number of verifications: beyond a limit of waiting ones, a token is not verified.
+ * Tokens that were verified before are not affected. Signatures have no such limit, because a statement has already committed
+ * what they sign; the quotas of `/issue` and `/refresh` limit their number.
  */
 export class Signatures {
-  readonly #limit = new ConcurrencyLimit(ABREAST, MAX_WAITING, MAX_WAITING_OF_ONE)
+  readonly #verifying = new ConcurrencyLimit(ABREAST, MAX_WAITING, MAX_WAITING_OF_ONE)
+  readonly #signing = new ConcurrencyLimit(ABREAST, Number.POSITIVE_INFINITY)
+
+  /** As `KeyPair.sign`. `owner`: the client that requested it. */
+  sign(owner: string, pair: KeyPair, ...signed: Parameters<KeyPair['sign']>): Promise<string> {
+    return this.#signing.run(owner, () => pair.sign(...signed))
+  }
 
   /** Whether the key signed the token. Throws Unavailable if too many wait. */
   async verify(text: string, key: AsymmetricKey): Promise<boolean> {
     const token = split(text)!
     if (!key.pair.hasLength(token)) return false
     try {
-      return await this.#limit.run(key.record.customerId, () => key.pair.verifies(token))
+      return await this.#verifying.run(key.record.customerId, () => key.pair.verifies(token))
     } catch (error) {
       if (error instanceof RateLimitedError) throw new Unavailable(BUSY, 'signatures', BUSY)
       throw error

@@ -4,18 +4,25 @@ import type { AccessClaims, RefreshClaims } from '../jwt/claims.ts'
 import { signUnder } from '../jwt/jwt.ts'
 import { headerOf } from '../keys/customer-keys.ts'
 import type { KeyCache } from '../keys/key-cache.ts'
+import type { Signatures } from './signatures.ts'
+
+export interface TokenSignerOptions {
+  keys: KeyCache
+  signatures: Signatures
+  issuer: string
+}
 
 /** Signs tokens with the keys and values that an issuing or refreshing statement decided. */
 export class TokenSigner {
-  readonly #options: { keys: KeyCache; issuer: string }
+  readonly #options: TokenSignerOptions
 
-  constructor(options: { keys: KeyCache; issuer: string }) {
+  constructor(options: TokenSignerOptions) {
     this.#options = options
   }
 
   /** Signs an access token, which never outlives its session. */
   async signAccess(token: NewAccessToken): Promise<{ text: string; claims: AccessClaims }> {
-    const { issuer, keys } = this.#options
+    const { issuer, keys, signatures } = this.#options
     const { customerId, tokenId, audience, subject, scope, claims: own, session, issuedAt } = token
     const key = await keys.signingKey(customerId, 'access', token.keyVersion)
     const claims: AccessClaims = {
@@ -32,7 +39,7 @@ export class TokenSigner {
       ...(session === undefined ? {} : { sid: session.id, gen: session.gen }),
     }
     const text = key.pair
-      ? await key.pair.sign(headerOf(key), claims)
+      ? await signatures.sign(customerId, key.pair, headerOf(key), claims)
       : signUnder(key.header, key.alg, claims, key.secret)
     return { text, claims }
   }

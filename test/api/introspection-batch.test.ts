@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { forgetBatches } from '../support/forget-batches.ts'
+import { holding, named, replicaOn } from '../support/holding.ts'
 import {
   basic,
   bearer,
@@ -108,6 +109,29 @@ test('a token that is repeated in a batch gets the same answer each time, while 
   const said = new Set((await asked).json.tokens.map((each: object) => JSON.stringify(each)))
   expect(said.size).toBe(1)
   expect((await batch([token], SERVER, cold)).json).toEqual({ tokens: [{ active: false }] })
+})
+
+test('an access token that is revoked while the session of a refresh token is read is inactive', async () => {
+  const database = holding(world.db)
+  const replica = await replicaOn(world, database.db)
+  const { access_token, refresh_token } = await customer.session()
+  const { access_token: other } = await customer.session()
+  const read = database.hold(named('findRefreshable'))
+  const asked = replica.request('/introspect/batch', {
+    method: 'POST',
+    headers: { ...bearer(customer.apiKey), 'Content-Type': 'application/json' },
+    body: JSON.stringify({ tokens: [access_token, refresh_token, other] }),
+  })
+  await read.has
+  const revoked = await replica.request('/revoke', {
+    method: 'POST',
+    headers: bearer(customer.apiKey),
+    body: new URLSearchParams({ token: access_token }),
+  })
+  expect(revoked.status).toBe(200)
+  read.release()
+  const { tokens } = (await asked).json
+  expect(tokens.map((each: { active: boolean }) => each.active)).toEqual([false, true, true])
 })
 
 test('a refresh token that is repeated in a batch gets the same answer each time, while it is used', async () => {

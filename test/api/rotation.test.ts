@@ -1,7 +1,15 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { rotateAgedKeys } from '../../server/keys/rotation.ts'
 import { setState } from '../support/plant.ts'
-import { bearer, type Customer, claimsOf, makeWorld, type Replica, type World } from '../support/world.ts'
+import {
+  ALICE,
+  bearer,
+  type Customer,
+  claimsOf,
+  makeWorld,
+  type Replica,
+  type World,
+} from '../support/world.ts'
 
 let world: World
 let here: Replica
@@ -303,4 +311,18 @@ test('dead rows are deleted, and live ones are kept', async () => {
   await world.advance(2 * 3_600_000)
   await world.maintain()
   expect(await rows()).toBe(0)
+})
+
+test('a customer that has used up its rotations delays neither its operator nor a service', async () => {
+  const customer = await here.signUp()
+  for (let i = 0; i < 30; i++) expect((await rotate(customer, { use: 'access' })).status).toBe(200)
+  const { status, json } = await rotate(customer, { now: true })
+  expect([status, json.error]).toEqual([429, 'too_many_requests'])
+  const service = await here.postJson('/admin/services', { name: 'rotator', may: ['rotate'] }, bearer(ALICE))
+  for (const credential of [ALICE, service.json.credential]) {
+    const path = `/admin/customers/${customer.id}/secrets`
+    expect((await here.postJson(`${path}/rotate`, { now: true }, bearer(credential))).status).toBe(200)
+    const which = { use: 'access', version: 1 }
+    expect((await here.postJson(`${path}/retire`, which, bearer(credential))).status).toBe(200)
+  }
 })

@@ -7,7 +7,7 @@ export const ALGORITHMS = ['EdDSA', 'ES256', 'RS256'] as const
 export type Alg = (typeof ALGORITHMS)[number]
 
 /** How long the next key is published before it signs (ms). */
-export const PUBLISHED_AHEAD_MS = 900_000
+export const PUBLISHED_AHEAD_MS = 1_800_000
 
 export async function asymmetric(assay: Replica, alg: Alg, policy: object = {}): Promise<Customer> {
   const customer = await assay.signUp()
