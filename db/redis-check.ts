@@ -17,6 +17,7 @@ const commands = (key: string): Record<string, (client: RedisClient) => Promise<
   SET: client => client.set(`${key}:record`, 'x', { PX: LIFETIME_MS }),
   GETRANGE: client => client.getRange(`${key}:record`, 0, 0),
   EVAL: client => client.eval(COUNT, { keys: [`${key}:limit`], arguments: [`${LIFETIME_MS / 1_000}`] }),
+  DEL: client => client.del(`${key}:record`),
   PUBLISH: client => client.publish(`${key}:hints`, ''),
   SUBSCRIBE: client => client.subscribe(`${key}:hints`, () => {}),
 })

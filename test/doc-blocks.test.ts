@@ -87,7 +87,7 @@ const TESTS: Record<string, Record<string, string[]>> = {
       'assay audit --follow --json --after 0 --cursor-file /var/lib/audit-shipper/cursor | shipper',
     ],
     'test/process-traces.test.ts': [
-      'npm exec -- node --import ./deploy/opentelemetry/traces.mjs server/main.ts',
+      'npm exec -- node --disable-sigusr1 --import ./deploy/opentelemetry/traces.mjs server/main.ts',
     ],
   },
   'docs/operating.md': {

@@ -88,7 +88,7 @@ test('with the flag a collector gets every span until the end', async () => {
 
 test('the command of the page sets the flag', async () => {
   const { NODE_OPTIONS: _, ...settings } = (await startCollector()).settings
-  const first = 'npm exec -- node --import ./deploy/opentelemetry/traces.mjs server/main.ts'
+  const first = 'npm exec -- node --disable-sigusr1 --import ./deploy/opentelemetry/traces.mjs server/main.ts'
   const command = blockOf('docs/observing.md', first)
   const server = bash(command, { ...settings, DATA_DIR: copyMade(), PORT: '0' })
   await until('it listens', () => server.output().includes('"msg":"listening"'))

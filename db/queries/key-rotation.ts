@@ -1,5 +1,5 @@
 import { bare, insertInto } from '../columns.ts'
-import { alias, sql } from '../drizzle.ts'
+import { alias, type SQLWrapper, sql } from '../drizzle.ts'
 import { param, prepared } from '../prepared.ts'
 import { now } from '../schema/common.ts'
 import { customers } from '../schema/customers.ts'
@@ -42,8 +42,15 @@ const k = alias(signingKeys, 'k')
 const p = alias(signingKeys, 'p')
 const n = alias(signingKeys, 'n')
 
-/** No row: no such customer, or a disabled one. */
-export const findRotatable = prepared('findRotatable')<{ customerId: string }, Rotatable>(sql`
+/** Whether the customer's keys may change: operators and services also rotate those of a disabled customer. */
+const isChangeable = (customer: { state: SQLWrapper }) =>
+  sql`(${customer.state} = 'active' or ${param('whileDisabled')}::boolean)`
+
+/** No row: no such customer, or one that is disabled. */
+export const findRotatable = prepared('findRotatable')<
+  { customerId: string; whileDisabled: boolean },
+  Rotatable
+>(sql`
   select ${POSITION}, ${c.rotations}, ${c.sealedDataKey} as "sealedDataKey", ${c.signingAlg} as "signingAlg",
     ${a.version} as "accessVersion", ${a.alg} as "accessAlg", ${a.sealedSecret} as "accessSealed",
     ${r.version} as "refreshVersion",
@@ -53,7 +60,7 @@ export const findRotatable = prepared('findRotatable')<{ customerId: string }, R
       where ${k.customerId} = ${c.id} and ${k.use} = 'access') as "lastAccessVersion",
     (select count(*) from ${signingKeys} as ${p} where ${p.customerId} = ${c.id} and ${p.state} = 'previous') as previous
   ${customerWithKeys.from}
-  where ${c.id} = ${param('customerId')} and ${c.state} = 'active'`)
+  where ${c.id} = ${param('customerId')} and ${isChangeable(c)}`)
 
 /** A key to insert. */
 export interface NewKey {
@@ -69,6 +76,8 @@ export interface NewKey {
 
 export interface KeyChange extends AuditContext {
   customerId: string
+  /** Whether a disabled customer's keys are changed too. */
+  whileDisabled: boolean
   /** The count that the caller has read. Of two concurrent changes, the second one finds another count and does nothing. */
   rotations: number
   /** The algorithm of the policy that the change was made for: another policy may have come first. */
@@ -99,7 +108,7 @@ export interface KeyChangeResult {
 
 /**
  * Changes a customer's keys. With `now`, if the refresh key is included, the customer's epoch ends every session and every access
- * token, even those without a session. No row: another change came first, or the customer does not exist or is disabled.
+ * token, even those without a session. No row: another change came first, or the customer's keys may not change.
  *
  * Every change of a customer's keys is published as one of the customer: replicas reload its whole record. A rotation that
  * revokes nothing is published too, because a replica may have cached the new version's kid as missing, if a failover lost that
@@ -117,7 +126,7 @@ const changeSql = (type: AuditType) => sql`
     update ${customers} set ${bare(customers.rotations)} = ${customers.rotations} + 1,
       ${bare(customers.epoch)} = case when ${param('now')} and ${param('refresh')} then ${nextEpoch} else ${customers.epoch} end
     where ${customers.id} = ${param('customerId')} and ${customers.rotations} = ${param('rotations')}
-      and ${customers.signingAlg} is not distinct from ${param('signingAlg')}::text and ${customers.state} = 'active'
+      and ${customers.signingAlg} is not distinct from ${param('signingAlg')}::text and ${isChangeable(customers)}
     returning ${customers.id} as customer_id, ${now} as t, ${bare(customers.issuedUntil)}
   ),
   keys as materialized (

@@ -8,8 +8,7 @@
 --     psql -v ON_ERROR_STOP=1 -f deploy/postgres/roles.sql DATABASE
 --     psql -c '\password assay_migrate' -c '\password assay_serve' DATABASE
 --
--- If the schema exists already, also transfer it and its contents to assay_migrate:
---     reassign owned by OLD_ROLE to assay_migrate;
+-- If the schema exists already, assay_migrate becomes its owner. Run it as a superuser then, while no server runs.
 
 create role assay_migrate login;
 create role assay_serve login;
@@ -18,6 +17,27 @@ create role assay_serve login;
 grant assay_migrate to current_user;
 
 create schema if not exists assay authorization assay_migrate;
+
+-- Not `reassign owned`, which would also transfer the old owner's databases and its objects outside this schema.
+do $$
+declare
+  own regclass;
+begin
+  execute 'alter schema assay owner to assay_migrate';
+  for own in select oid::regclass from pg_class
+    where relnamespace = 'assay'::regnamespace and relkind in ('r', 'p') order by relispartition
+  loop
+    execute format('alter table %s owner to assay_migrate', own);
+  end loop;
+  for own in select oid::regclass from pg_class as s
+    where relnamespace = 'assay'::regnamespace and relkind = 'S'
+      and not exists (select from pg_depend where objid = s.oid and deptype in ('a', 'i'))
+  loop
+    execute format('alter sequence %s owner to assay_migrate', own);
+  end loop;
+  execute coalesce((select string_agg(format('alter routine %s owner to assay_migrate', oid::regprocedure), ';')
+    from pg_proc where pronamespace = 'assay'::regnamespace), '');
+end $$;
 grant usage on schema assay to assay_serve;
 
 -- Existing objects, and those that later migrations add.

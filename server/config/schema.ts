@@ -116,7 +116,7 @@ export const settings = z.object({
   TOKEN_COOKIE: cookieName
     .optional()
     .describe(
-      'The cookie from which `/verify` takes the token. A Bearer header takes precedence. If the browser sends several cookies of this name, the valid one counts, and valid ones of different subjects get 401.',
+      'The cookie from which `/verify` takes the token. A Bearer header takes precedence. If the browser sends several cookies of this name, the valid one counts, and valid ones of different subjects get 401; the example files for nginx, HAProxy and Caddy pass on only one.',
     ),
   KEY_MAX_AGE: seconds('0s', '3650d', '90d')
     .prefault('90d')

@@ -18,7 +18,6 @@ import { eraseCustomer as erase, findErased, sweepErased } from '../../db/querie
 import type { Page } from '../../db/queries/sessions.ts'
 import { COST, hashPassword } from '../crypto/password.ts'
 import { applySigningAlg } from '../keys/rotation.ts'
-import { wantedAlg } from '../keys/rotation-plan.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
 import { assertFits, type Policy } from '../tokens/policy.ts'
@@ -100,18 +99,11 @@ export async function changeCustomer(
  */
 export async function setPolicy(services: Services, change: Change, policy: Policy, origin: AuditContext) {
   assertFits(policy, services.config)
-  const { state, ...former } = await findCustomer(services, change.customerId)
-  if (state === 'disabled' && wantedAlg(former) !== wantedAlg(policy)) throw DISABLED
   const [changed] = await updatePolicy(services.db, { ...origin, ...change, ...policy })
   if (changed) services.revoker.invalidateCustomer(change.customerId, changed.seq)
-  if (changed && state === 'active') await applySigningAlg(services, change.customerId, origin)
+  if (changed) await applySigningAlg(services, change.customerId, origin)
   return reload(services, change, changed !== undefined)
 }
-
-const DISABLED = new ApiError(
-  'conflict',
-  "this customer is disabled, so its keys can't be rotated to another signing_alg; enable it first",
-)
 
 /**
  * Disables a customer. Its tokens and credentials are refused at once here, and by other replicas within

@@ -9,7 +9,7 @@ import {
   rotateKeys,
 } from '../../db/queries/key-rotation.ts'
 import { countLive, listSecrets } from '../../db/queries/live-counts.ts'
-import { isOperator, isService } from '../audit/actor.ts'
+import { isManager, isOperator, isService } from '../audit/actor.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { isAsymmetric } from '../jwt/algorithms.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
@@ -61,7 +61,7 @@ export async function rotateSigningKeys(
   origin: AuditContext,
 ): Promise<Rotated> {
   await takeAttempt(services, rotation.customerId, origin)
-  const rotated = await changeKeys(services, rotation.customerId, async from => {
+  const rotated = await changeKeys(services, rotation.customerId, origin, async from => {
     if (!rotation.now) assertRotatable(from, rotation.uses)
     return rotateFrom(services, from, rotation, origin)
   })
@@ -82,10 +82,11 @@ async function takeAttempt({ limits }: Services, customerId: string, { actor }: 
 async function changeKeys<Result>(
   services: Services,
   customerId: string,
+  origin: AuditContext,
   change: (from: Rotatable) => Promise<Result | undefined>,
 ): Promise<Result> {
   for (let tried = 0; tried < MAX_ATTEMPTS; tried++) {
-    const changed = await change(await findSource(services, customerId))
+    const changed = await change(await findSource(services, customerId, origin))
     if (changed !== undefined) return changed
   }
   throw new ApiError('conflict', 'other requests are rotating these secrets at the same time; try again')
@@ -117,6 +118,7 @@ async function rotateFrom(
     ...origin,
     ...plan,
     customerId,
+    whileDisabled: isManager(origin.actor),
     rotations: from.rotations,
     now,
     reason,
@@ -142,7 +144,7 @@ export async function applySigningAlg(
   customerId: string,
   origin: AuditContext,
 ): Promise<void> {
-  await changeKeys(services, customerId, async from =>
+  await changeKeys(services, customerId, origin, async from =>
     isApplied(from) ? from : changeAlg(services, from, customerId, origin),
   )
 }
@@ -161,14 +163,21 @@ async function changeAlg(services: Services, from: Rotatable, customerId: string
   }
   const { db, keyRing, revoker } = services
   const plan = await planPublication(keyRing, customerId, from, alg)
-  const change = { ...origin, ...plan, customerId, rotations: from.rotations, now: false, reason: 'policy' }
-  const [published] = await publishKey(db, change)
+  const [published] = await publishKey(db, {
+    ...origin,
+    ...plan,
+    customerId,
+    whileDisabled: isManager(origin.actor),
+    rotations: from.rotations,
+    now: false,
+    reason: 'policy',
+  })
   if (published) revoker.invalidateCustomer(customerId, published.seq)
   return published
 }
 
-async function findSource({ db }: Services, customerId: string): Promise<Rotatable> {
-  const [from] = await findRotatable(db, { customerId })
+async function findSource({ db }: Services, customerId: string, { actor }: AuditContext): Promise<Rotatable> {
+  const [from] = await findRotatable(db, { customerId, whileDisabled: isManager(actor) })
   if (!from) throw new ApiError('not_found', 'no such customer, or it is disabled; check the id')
   if (from.standby) throw new Unavailable('rotate: the answer came from a standby', 'database')
   return from
@@ -193,7 +202,7 @@ export async function rotateAgedKeys(services: Services, maxAge: number): Promis
 }
 
 async function rotateAged(services: Services, { customerId, rotations, byPolicy, ...uses }: Aged) {
-  const from = await findSource(services, customerId)
+  const from = await findSource(services, customerId, MAINTENANCE)
   if (from.rotations !== rotations) return
   const reason = byPolicy ? 'policy' : 'age'
   await rotateFrom(services, from, { customerId, uses, now: false, reason }, MAINTENANCE)

@@ -58,6 +58,8 @@ export class Metrics {
   readonly #verified = new Map<string, number>([
     ['rule_malformed', 0],
     ['key_not_in_use', 0],
+    ['claims_malformed', 0],
+    ['wrong_customer', 0],
     ['server_error', 0],
   ])
 

@@ -326,3 +326,18 @@ test('a customer that has used up its rotations delays neither its operator nor 
     expect((await here.postJson(`${path}/retire`, which, bearer(credential))).status).toBe(200)
   }
 })
+
+test("an operator rotates a disabled customer's secrets, so that leaked ones are not valid again once it is enabled", async () => {
+  const customer = await here.signUp()
+  const { access_token, refresh_token } = await customer.session()
+  await setState(world, customer.id, 'disabled', [here, there])
+  const path = `/admin/customers/${customer.id}`
+  await here.setPolicy(customer.id, { signing_alg: 'EdDSA' })
+  const rotated = await here.postJson(`${path}/secrets/rotate`, { now: true }, bearer(ALICE))
+  expect(rotated.status).toBe(200)
+  await setState(world, customer.id, 'active', [here, there])
+  for (const assay of [here, there]) expect((await assay.verify(access_token)).status).toBe(401)
+  expect((await here.refresh(refresh_token)).json.error).toBe('invalid_grant')
+  const { json } = await customer.issue()
+  for (const assay of [here, there]) expect((await assay.verify(json.access_token)).status).toBe(200)
+})

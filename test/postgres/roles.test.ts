@@ -10,6 +10,7 @@ import {
   createDatabase,
   createEmptyDatabase,
   MIGRATES,
+  PASSWORD,
   runRolesSql,
   SERVES,
 } from '../support/database.ts'
@@ -156,6 +157,32 @@ describe.skipIf(!present)('H58 two roles', () => {
       await expectServing(assay)
       await assay.stop('SIGINT')
     }
+  })
+
+  test('an installation with one role gets two, and its role keeps everything outside the schema', async () => {
+    await server.ask(`create role single login password 'single'`)
+    await server.ask('create database single owner single')
+    const at = (role: string) =>
+      changed(server.url, { pathname: '/single', username: role, password: encodeURIComponent(PASSWORD) })
+    const url = changed(server.url, { pathname: '/single', username: 'single', password: 'single' })
+    const one = await start(url)
+    await expectServing(one)
+    await one.stop('SIGINT')
+    await administer(url, 'create table public.invoices (); alter table public.invoices owner to single')
+
+    await runRolesSql(changed(server.url, { pathname: '/single' }))
+    const owners = `select distinct pg_get_userbyid(relowner) from pg_class where relnamespace = 'assay'::regnamespace
+      union select pg_get_userbyid(proowner) from pg_proc where pronamespace = 'assay'::regnamespace
+      union select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'assay'`
+    expect(await administer(url, owners)).toBe(MIGRATES)
+    expect(await administer(url, `select tableowner from pg_tables where tablename = 'invoices'`)).toBe(
+      'single',
+    )
+    expect(
+      await administer(url, `select pg_get_userbyid(datdba) from pg_database where datname = 'single'`),
+    ).toBe('single')
+    expect((await migrate(at(MIGRATES))).code).toBe(0)
+    await expectServing(await start(at(SERVES)))
   })
 
   test('a privilege that the serving one lacks is named', async () => {

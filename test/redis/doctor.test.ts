@@ -44,11 +44,14 @@ test('a Redis whose user has the suggested permissions is ok, and no test entry 
   for (const key of await client.keys('*')) expect(await client.pTTL(key)).toBeGreaterThan(0)
 })
 
-test('a Redis that refuses one command is reported with the command', async () => {
+/** Every command in db/redis.ts. */
+const SENT = ['SET', 'GETRANGE', 'DEL', 'EVAL', 'PUBLISH', 'SUBSCRIBE']
+
+test.each(SENT)('a Redis that refuses %s is reported with the command', async command => {
   const { url } = await startRedis()
-  await configure(url, [...USER, '~assay:*', '&assay:*', '+@all', '-publish'])
+  await configure(url, [...USER, '~assay:*', '&assay:*', '+@all', `-${command}`])
   expect(await examineRedis(asUser(url))).toMatchObject({
-    found: expect.stringContaining('(NOPERM (PUBLISH))'),
+    found: expect.stringContaining(`(NOPERM (${command}))`),
   })
 })
 

@@ -111,11 +111,10 @@ export const TRIALS: Record<string, Trial> = {
     summary:
       'Redis held a record that Assay did not write: somebody else writes to Redis, or its content is damaged',
   },
-  AssayNextKeyUsed: {
+  AssayKeyMisused: {
     what: { 'assay_verified_total{outcome="key_not_in_use"}': ONCE },
     at: 11,
-    summary:
-      'A token was signed with a next key that no replica has used yet: the private key may have leaked',
+    summary: "A token has a valid signature, but Assay did not sign it: a customer's secret may have leaked",
   },
   AssayServerErrors: {
     what: { 'assay_requests_total{route="/issue",status="500"}': '_x40 1x260' },

@@ -20,7 +20,7 @@ function describe(reason: string): CheckResult {
 }
 
 const GRANT =
-  'grant what Assay uses: acl setuser NAME ~assay:* &assay:* +set +getrange +eval +incrby +expire +pttl +publish +subscribe'
+  'grant what Assay uses: acl setuser NAME ~assay:* &assay:* +set +getrange +del +eval +incrby +expire +pttl +publish +subscribe'
 const LOGIN = 'set the right user and password in REDIS_URL'
 
 const NO_CLUSTER = 'point REDIS_URL at a single server, because Assay does not support clusters'
