@@ -4,7 +4,7 @@ import postgres from 'postgres'
 import { bearer, metric, PASSWORD, post, setSigningAlg } from './api.ts'
 import { type Assay, startAssay } from './assay.ts'
 import { createDatabase, query } from './database.ts'
-import { type Account, type Alg, ATTACKS, newToken } from './hostile/behaviours.ts'
+import { type Account, type Alg, ATTACKS, newToken, RSA_ATTACK } from './hostile/behaviours.ts'
 import type { CrowdPlan, CrowdReport } from './hostile/crowd.ts'
 import { LOAD, start } from './processes.ts'
 import { markdown, median } from './table.ts'
@@ -14,7 +14,7 @@ import { here } from './trees.ts'
  * Measures how hostile callers affect the others. In each round of an attack, 24 well-behaved connections and two quiet ones
  * send requests beside 24 hostile ones. The rounds before and after it have 24 further well-behaved ones instead. Each attack
  * has several rounds, of which the median counts, because a round has only a few hundred requests of the quiet customers and the
- * 99th percentile depends on a handful of them. Half of the well-behaved customers and all hostile ones use EdDSA. During the
+ * 99th percentile depends on a handful of them. Half of the well-behaved customers and almost all hostile ones use EdDSA. During the
  * whole run the server's log is a pipe that is not read, and a transaction on the database stays open.
  */
 
@@ -52,6 +52,7 @@ export async function measureHostile(
   const good = await signUpAll(assay, HALF)
   const further = await signUpAll(assay, HALF)
   const hostile = await signUpAll(assay, new Array(CONNECTIONS).fill('EdDSA'))
+  const withRsa = await signUpAll(assay, new Array(CONNECTIONS).fill('RS256'))
   await addRows(url, hostile)
   const transaction = await openTransaction(url)
   const measure = (beside: CrowdPlan['members']) => round(assay, seconds, { quiet, good, beside })
@@ -61,7 +62,10 @@ export async function measureHostile(
   await calm()
   for (const { title, behaviours } of attacks) {
     say(title)
-    const beside = hostile.map((account, i) => ({ behaviour: behaviours[i % behaviours.length]!, account }))
+    const beside = hostile.map((account, i) => {
+      const behaviour = behaviours[i % behaviours.length]!
+      return { behaviour, account: behaviour === RSA_ATTACK ? withRsa[i]! : account }
+    })
     const [usual, under] = [[await calm()], [] as Round[]]
     for (let i = 0; i < ROUNDS; i++) {
       under.push(await measure(beside))
@@ -176,7 +180,7 @@ async function signUp(assay: Assay, address: string, signingAlg: Alg): Promise<A
   const email = `${address}@example.com`
   const from = { 'X-Forwarded-For': address }
   const own = await post(assay.port, '/api/auth/signup', from, { email, password: PASSWORD })
-  if (signingAlg === 'EdDSA') await setSigningAlg(assay, own.customer.id, signingAlg)
+  if (signingAlg !== 'HS512') await setSigningAlg(assay, own.customer.id, signingAlg)
   const session = await post(assay.port, '/issue', bearer(own.api_key), { refresh: true })
   return {
     ...{ email, address, signingAlg },

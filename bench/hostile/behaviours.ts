@@ -4,7 +4,7 @@ import { bearer, JSON_TYPE, PASSWORD } from '../api.ts'
 import type { Ask } from '../plan.ts'
 import type { Caller } from './caller.ts'
 
-export type Alg = 'HS512' | 'EdDSA'
+export type Alg = 'HS512' | 'EdDSA' | 'RS256'
 
 /** A customer with its credentials, and the address that it calls from. */
 export interface Account {
@@ -114,7 +114,12 @@ function withGarbageSignature(token: string): string {
 const anyAddress = () => ({ 'X-Forwarded-For': `10.${[...randomBytes(3)].join('.')}` })
 const anyName = () => randomBytes(9).toString('base64url')
 
+const issuing = asking(({ apiKey }) => json('/issue', { subject: anyName() }, bearer(apiKey)))
+
 export const WELL_BEHAVED = { 'well-behaved': wellBehaved, quiet }
+
+/** Each takes about a millisecond of a thread. Its callers are customers with RS256. */
+export const RSA_ATTACK = 'tokens are issued with RS256'
 
 /** Requests that a free account, or a caller without one, can send without limit. */
 export const ATTACKS: Record<string, Behaviour> = {
@@ -138,7 +143,8 @@ export const ATTACKS: Record<string, Behaviour> = {
       form('/introspect', `token=${accessToken}`, { ...bearer(apiKey), 'X-Consistency': 'strict' }),
   ),
   'readers that do not read': slowReader,
-  'tokens are issued': asking(({ apiKey }) => json('/issue', { subject: anyName() }, bearer(apiKey))),
+  'tokens are issued': issuing,
+  [RSA_ATTACK]: issuing,
   'one token is refreshed': asking(({ refreshToken }) => form('/refresh', `refresh_token=${refreshToken}`)),
   'refresh tokens are introspected': asking(({ apiKey, refreshToken }) =>
     form('/introspect', `token=${refreshToken}`, bearer(apiKey)),
