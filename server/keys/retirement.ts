@@ -6,12 +6,12 @@ import {
   type ScanCursor,
 } from '../../db/queries/key-retirement.ts'
 import { countLive, type Losses } from '../../db/queries/live-counts.ts'
-import { isOperator, isService } from '../audit/actor.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { randomId } from '../crypto/credentials.ts'
 import type { KeyName } from '../jwt/kid.ts'
 import { ApiError, ConflictError } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
+import { takeKeyChange } from './change-limit.ts'
 
 /** Retires older versions that no live token or session can use: during maintenance, or earlier on request. */
 
@@ -53,7 +53,7 @@ export async function retireSigningKey(
   origin: AuditContext,
 ) {
   const { db, limits, turns, revoker, config } = services
-  await takeAttempt(limits, customerId, origin)
+  await takeKeyChange(limits, 'retire', customerId, origin)
   const asked = { ...origin, customerId, ...which, grace: config.refreshGrace }
   const [found] = await turns.run(customerId, () => retireKey(db, asked))
   if (!found)
@@ -72,13 +72,6 @@ export async function retireSigningKey(
   if (found.state === 'previous') throw await findBlocking(services, customerId, which, found)
   if (found.seq !== null) revoker.invalidateCustomer(customerId, found.seq)
   return { retiredAt: found.retiredAt!, seq: found.seq ?? undefined }
-}
-
-/** As for rotations, the customer's limit is for its own requests. */
-async function takeAttempt(limits: Services['limits'], customerId: string, { actor }: AuditContext) {
-  if (isOperator(actor)) return
-  if (isService(actor)) await limits.take('retireOfService', actor)
-  else await limits.take('retire', customerId)
 }
 
 async function findBlocking(

@@ -9,11 +9,12 @@ import {
   rotateKeys,
 } from '../../db/queries/key-rotation.ts'
 import { countLive, listSecrets } from '../../db/queries/live-counts.ts'
-import { isManager, isOperator, isService } from '../audit/actor.ts'
+import { isManager } from '../audit/actor.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { isAsymmetric } from '../jwt/algorithms.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
 import type { Services } from '../services.ts'
+import { takeKeyChange } from './change-limit.ts'
 import { planPublication, planRotation, type Uses, wantedAlg } from './rotation-plan.ts'
 
 /** The life of a customer's secrets: `next -> current -> previous -> retired`. Their bytes never leave this server. */
@@ -60,19 +61,12 @@ export async function rotateSigningKeys(
   rotation: Rotation,
   origin: AuditContext,
 ): Promise<Rotated> {
-  await takeAttempt(services, rotation.customerId, origin)
+  await takeKeyChange(services.limits, 'rotate', rotation.customerId, origin)
   const rotated = await changeKeys(services, rotation.customerId, origin, async from => {
     if (!rotation.now) assertRotatable(from, rotation.uses)
     return rotateFrom(services, from, rotation, origin)
   })
   return rotated!
-}
-
-/** The customer's limit is for its own requests: someone with its stolen account must not delay an operator's emergency. */
-async function takeAttempt({ limits }: Services, customerId: string, { actor }: AuditContext) {
-  if (isOperator(actor)) return
-  if (isService(actor)) await limits.take('rotateOfService', actor)
-  else await limits.take('rotate', customerId)
 }
 
 /**
