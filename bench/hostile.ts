@@ -19,7 +19,7 @@ import { here } from './trees.ts'
  */
 
 const CONNECTIONS = 24
-const ROUNDS = 3
+const ROUNDS = 5
 /** The algorithms of 24 well-behaved customers. */
 const HALF = Array.from({ length: CONNECTIONS }, (_, i): Alg => (i % 2 === 0 ? 'HS512' : 'EdDSA'))
 /** Number of sessions and of audit events for each hostile customer. */

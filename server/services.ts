@@ -80,9 +80,11 @@ const TOKEN_CACHE_BYTES = 64 * 2 ** 20
 const MAX_QUEUED_LOGINS = 64
 /**
  * Limits on statements that serve one customer only: how many run at a time, so that acts that share statements always have
- * connections of the pool, and how many wait. The embedded database has one connection.
+ * connections of the pool, and how many wait. Lists and counts read thousands of rows, so they run one at a time and take at
+ * most one core of the database. The embedded database has one connection.
  */
 const MAX_TURNS = 2
+const MAX_READS = 1
 const MAX_EMBEDDED_TURNS = 1
 const MAX_QUEUED_TURNS = 1_000
 
@@ -155,6 +157,8 @@ export function createServices(parts: Parts) {
     share(MAX_QUEUED_TURNS, worker),
   )
   const quota = new TokenQuota({ keys, clock, config })
+  const reads =
+    db.kind === 'embedded' ? turns : new ConcurrencyLimit(MAX_READS, share(MAX_QUEUED_TURNS, worker))
   const issuedUntil = new IssuedUntil({ db, turns, config, log })
   const issuer = new Issuer({
     db,
@@ -186,6 +190,7 @@ export function createServices(parts: Parts) {
     limits,
     passwordHashing,
     turns,
+    reads,
     changeFeed,
     revocations,
     revoker,

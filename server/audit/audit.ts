@@ -122,7 +122,7 @@ async function waitBehind(services: Services, query: OrderQuery, wait: OrderWait
   let page = empty
   while (isEmptyEnd(page) && (await waitOnce(services, page.next, wait, end))) {
     const after = page.next
-    page = await services.turns.run(wait.operator, () => readOrder(services, { ...query, after }))
+    page = await services.reads.run(wait.operator, () => readOrder(services, { ...query, after }))
   }
   return page
 }

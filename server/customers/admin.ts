@@ -61,7 +61,7 @@ export interface CustomerCriteria {
 
 /** Lists the customers that meet all criteria, newest first. The statement waits for the turn of `actor`. */
 export function findMatchingCustomers(
-  { db, turns }: Services,
+  { db, reads }: Services,
   { weakHashes, ...filter }: CustomerCriteria,
   page: Page,
   actor: string,
@@ -71,7 +71,7 @@ export function findMatchingCustomers(
     minMemoryKib: weakHashes ? memoryCost : undefined,
     minPasses: weakHashes ? timeCost : undefined,
   }
-  return turns.run(actor, () => listMatchingCustomers(db, { ...filter, ...weaker, ...page }))
+  return reads.run(actor, () => listMatchingCustomers(db, { ...filter, ...weaker, ...page }))
 }
 
 /** Searches customers whose email or name begins with the given text. */

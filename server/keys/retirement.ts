@@ -75,13 +75,13 @@ export async function retireSigningKey(
 }
 
 async function findBlocking(
-  { db, turns, config }: Services,
+  { db, reads, config }: Services,
   customerId: string,
   { use }: Version,
   { sessions, tokens }: RetirementResult,
 ): Promise<ConflictError> {
   const uses = { access: use === 'access', refresh: use === 'refresh' }
-  const [wouldEnd] = await turns.run(customerId, () => countLive(db, { customerId, ...uses }))
+  const [wouldEnd] = await reads.run(customerId, () => countLive(db, { customerId, ...uses }))
   const live = use === 'access' ? { live_tokens: tokens } : { live_sessions: sessions }
   const why = sessions + tokens === 0 ? tooSoon(config.refreshGrace) : REASON[use](sessions + tokens)
   return new ConflictError(`${why}, or rotate ${use} with now, which would end ${inWords(wouldEnd!)}`, {
