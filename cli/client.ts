@@ -99,10 +99,10 @@ class Api {
   #unreachable(error: unknown): CommandError {
     const { name, cause } = error as { name?: string; cause?: { code?: string } }
     const reason = name === 'TimeoutError' ? 'timed out' : (cause?.code ?? 'no response')
-    const remedy = UNTRUSTED.test(reason)
-      ? 'set NODE_EXTRA_CA_CERTS to the file of its CA certificate'
-      : 'start the server, or set ASSAY_URL to its URL'
-    return new CommandError(EXIT.unreachable, `${this.url} can't be reached (${reason}); ${remedy}`)
+    return new CommandError(
+      EXIT.unreachable,
+      `${this.url} can't be reached (${reason}); ${remedyFor(reason)}`,
+    )
   }
 
   async #refusal(response: Response): Promise<CommandError> {
@@ -143,6 +143,12 @@ const FROM_PROXY = new Set([502, 503, 504])
 /** Node's codes for a certificate that no trusted CA has signed. */
 const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_(GET_ISSUER|VERIFY)|UNTRUSTED/
 
+function remedyFor(reason: string): string {
+  if (UNTRUSTED.test(reason)) return 'set NODE_EXTRA_CA_CERTS to the file of its CA certificate'
+  if (reason === 'ERR_SSL_WRONG_VERSION_NUMBER') return 'it does not speak TLS; set ASSAY_URL to http://...'
+  return 'start the server, or set ASSAY_URL to its URL'
+}
+
 export const api = new Api(process.env.ASSAY_URL || 'http://127.0.0.1:3001')
 
 export type { Api }
@@ -150,11 +156,11 @@ export type { Api }
 const SET_TOKEN = 'set ADMIN_TOKEN or ADMIN_TOKEN_FILE'
 const NO_TOKEN = new CommandError(
   EXIT.notAllowed,
-  `no operator token was found; ${SET_TOKEN}, or run this in the folder that contains the server's ./data`,
+  `no operator token was found; ${SET_TOKEN}, or DATA_DIR, or run this in the folder that contains the server's ./data`,
 )
 const OTHER_VERSION = new CommandError(
   EXIT.notAssay,
-  'the server has another version, which does not know this request; use the command line of that version',
+  'the server has another version, or ASSAY_URL has a path that is not that of Assay; correct it, or use the command line of that version',
 )
 
 /** An id as a segment of a path. Any other text is refused, because URL parsers resolve `..` to the path of another resource. */
@@ -184,7 +190,7 @@ function readOperatorToken(): string | undefined {
   const file = ADMIN_TOKEN_FILE || join(DATA_DIR || './data', 'admin.token')
   if (!ADMIN_TOKEN_FILE && !existsSync(file)) return undefined
   try {
-    return readFileSync(file, 'utf8').trim()
+    return readFileSync(file, 'utf8').trim() || undefined
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     throw new CommandError(

@@ -26,7 +26,7 @@ export const program = new AssayCommand('assay')
     'after',
     `
 ASSAY_URL is the server's URL (default: http://127.0.0.1:3001). The operator
-token is ADMIN_TOKEN, or in ADMIN_TOKEN_FILE (default: ./data/admin.token).
+token is ADMIN_TOKEN, or in ADMIN_TOKEN_FILE (default: DATA_DIR/admin.token).
 serve, migrate and doctor need no running server.`,
   )
 // A line for each command: the options are in the usage, and the arguments in each command's own help.

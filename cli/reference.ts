@@ -23,7 +23,7 @@ other users of the machine can read a command line.
 | exit code | meaning |
 | --- | --- |
 | 0 | done |
-| 1 | the server refused: not found, in conflict, malformed; or \`doctor\` found something to fix |
+| 1 | the server refused: not found, in conflict, malformed; or \`doctor\` found something WRONG (a WARNING alone is 0) |
 | 64 | the command line is wrong |
 | 69 | the server or the database can't be reached |
 | 75 | try again: the server is temporarily unavailable (503) or got too many requests (429); or \`status\` of a server that is not ready |

@@ -390,6 +390,16 @@ test('tokens, subjects and customers are revoked', async () => {
     await session(made, 'user-2'),
     await session(made, 'user-3'),
   ]
+  for (const [text, why] of [
+    [made.api_key, 'this is an API key; delete it with `assay keys delete`'],
+    ['assay_sv_x', "this is a service's credential"],
+    [one.access_token.slice(0, 60), 'this is not a token'],
+    ['', 'this is not a token'],
+  ] as const)
+    expect(await assay('revoke token', text)).toMatchObject({
+      code: 64,
+      stderr: expect.stringContaining(why),
+    })
   await json('revoke token --wait', `${one.access_token}\n`)
   expect(await verify(one.access_token)).toBe(401)
   await json(`revoke subject ${id} user-2`)

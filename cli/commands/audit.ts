@@ -32,7 +32,7 @@ const FOLLOW = new Option('--follow', 'print events as they arrive, until Ctrl-C
 export const audit = new AssayCommand('audit')
   .description('Show what was done, when and by whom, newest first.')
   .option('--customer <customer>', 'only events of this customer')
-  .option('--operator <name>', 'only events of this operator')
+  .option('--operator <name>', 'only events of this operator (not with --customer)')
   .option('--type <type>', 'only events of this type, like session.revoked')
   .option('--from <time>', 'only events since this time: 2026-01-31T12:00:00Z')
   .option('--to <time>', 'only events before this time')

@@ -2,6 +2,7 @@ import { api } from '../client.ts'
 import { AssayCommand } from '../command.ts'
 import { confirm, type YesOptions } from '../confirm.ts'
 import { customerPath } from '../customer.ts'
+import { CommandError, EXIT } from '../errors.ts'
 import { toWaitQuery, WAIT, type WaitOptions, YES } from '../options.ts'
 import { DONE } from '../output.ts'
 import { readToken } from '../terminal.ts'
@@ -16,7 +17,9 @@ revoke
   .addOption(WAIT)
   .example('revoke token < token.txt')
   .show(async (options: WaitOptions) => {
-    await api.post('/admin/revoke', { body: { token: await readToken() }, query: toWaitQuery(options) })
+    const text = await readToken()
+    assertToken(text)
+    await api.post('/admin/revoke', { body: { token: text }, query: toWaitQuery(options) })
     return DONE
   })
 
@@ -58,3 +61,18 @@ revoke
     await api.post('/admin/revoke', { body: { everyone: true }, query: toWaitQuery(options) })
     return DONE
   })
+
+/** The server accepts anything, as RFC 7009 2.2 requires. An operator must not believe that a credential was revoked. */
+function assertToken(text: string) {
+  if (/^[\w-]+\.[\w-]+\.[\w-]+$/.test(text)) return
+  const other = Object.keys(OF_CREDENTIALS).find(prefix => text.startsWith(prefix))
+  throw new CommandError(
+    EXIT.usage,
+    other ? OF_CREDENTIALS[other]! : 'this is not a token; check that it is complete',
+  )
+}
+
+const OF_CREDENTIALS: Record<string, string> = {
+  assay_ak_: 'this is an API key; delete it with `assay keys delete`',
+  assay_sv_: "this is a service's credential; replace it with `assay services rotate`",
+}

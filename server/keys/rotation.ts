@@ -96,7 +96,7 @@ function assertRotatable({ previous, next }: Rotatable, { access }: Uses) {
 }
 
 const tooNew = (seconds: number) =>
-  `the next key was published only recently, and verifiers may have cached the JWKS without it; try again in ${seconds} s, or rotate with now`
+  `the next access key was published only recently, and verifiers may have cached the JWKS without it; try again in ${seconds} s, rotate only refresh, or, if the key has leaked, rotate with now`
 
 /** Undefined if another rotation came first. */
 async function rotateFrom(

@@ -115,7 +115,7 @@ test('delays an ordinary rotation until verifiers have had time to load the next
   const { status, json } = await rotate(here, customer)
   expect(status).toBe(409)
   expect(json.detail).toMatch(
-    /^the next key was published only recently, .* try again in (1800|1799) s, or rotate with now$/,
+    /^the next access key was published only recently, .* try again in (1800|1799) s, rotate only refresh, or, if/,
   )
   expect((await rotate(here, customer, { use: 'refresh' })).status).toBe(200)
   await world.advance(PUBLISHED_AHEAD_MS)
