@@ -83,13 +83,20 @@ const INVALID = challenge(
   ', error_description="the access token is malformed, expired or revoked; get a new one"',
 )
 
+/** For any text that is no JWT: an API key, for example. */
+const NOT_A_TOKEN = challenge(
+  'invalid_token',
+  ', error_description="this is not an access token; send one from /issue, /token, /refresh or a login"',
+)
+
 function answer(
   services: Needs,
   requestId: string,
   { claims, refusal }: RequestVerdict,
   rules: Rules,
 ): Response {
-  if (!claims) return deny(services, requestId, 401, INVALID, refusal)
+  if (!claims)
+    return deny(services, requestId, 401, refusal === 'token_malformed' ? NOT_A_TOKEN : INVALID, refusal)
   const problem = problemWith(claims, rules)
   if (problem) return deny(services, requestId, 403, forbidden(problem.scope), problem.reason)
   services.sessions.markConfirmed(claims)

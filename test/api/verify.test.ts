@@ -149,6 +149,8 @@ test('the challenge has an error only if a token was sent', async () => {
   expect(await challenge({ Authorization: 'Basic dXNlcjpwYXNz' })).toBe('Bearer realm="assay"')
   expect(await challenge({ Authorization: 'Bearer garbage' })).toContain(invalid)
   expect(await challenge({ Authorization: `Bearer ${token.slice(0, -1)}` })).toContain(invalid)
+  const { apiKey } = await assay.signUp()
+  expect(await challenge({ Authorization: `Bearer ${apiKey}` })).toContain('this is not an access token')
   const bearer = { Authorization: `Bearer ${token}` }
   expect(await challenge(bearer)).toBeNull()
   expect(await challenge(bearer, '/verify?scope=read+admin')).toBe(
