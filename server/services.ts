@@ -85,6 +85,8 @@ const MAX_QUEUED_LOGINS = 64
  */
 const MAX_TURNS = 2
 const MAX_READS = 1
+/** An RSA key takes a tenth of a second of one of libuv's four threads, which also make and verify signatures. */
+const MAX_KEY_CHANGES = 1
 const MAX_EMBEDDED_TURNS = 1
 const MAX_QUEUED_TURNS = 1_000
 
@@ -159,6 +161,7 @@ export function createServices(parts: Parts) {
   const quota = new TokenQuota({ keys, clock, config })
   const reads =
     db.kind === 'embedded' ? turns : new ConcurrencyLimit(MAX_READS, share(MAX_QUEUED_TURNS, worker))
+  const keyChanges = new ConcurrencyLimit(MAX_KEY_CHANGES, share(MAX_QUEUED_TURNS, worker))
   const issuedUntil = new IssuedUntil({ db, turns, config, log })
   const issuer = new Issuer({
     db,
@@ -191,6 +194,7 @@ export function createServices(parts: Parts) {
     passwordHashing,
     turns,
     reads,
+    keyChanges,
     changeFeed,
     revocations,
     revoker,

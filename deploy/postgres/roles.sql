@@ -8,7 +8,10 @@
 --     psql -v ON_ERROR_STOP=1 -f deploy/postgres/roles.sql DATABASE
 --     psql -c '\password assay_migrate' -c '\password assay_serve' DATABASE
 --
--- If the schema exists already, assay_migrate becomes its owner. Run it as a superuser then, while no server runs.
+-- If the schema exists already, assay_migrate becomes its owner. Run it as a superuser, or as the
+-- owner of the schema with CREATEROLE, while no server runs.
+
+begin;
 
 create role assay_migrate login;
 create role assay_serve login;
@@ -59,3 +62,5 @@ do $$ begin
 end $$;
 
 revoke assay_migrate from current_user;
+
+commit;

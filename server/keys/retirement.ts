@@ -6,6 +6,7 @@ import {
   type ScanCursor,
 } from '../../db/queries/key-retirement.ts'
 import { countLive, type Losses } from '../../db/queries/live-counts.ts'
+import { turnOwner } from '../audit/actor.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { randomId } from '../crypto/credentials.ts'
 import type { KeyName } from '../jwt/kid.ts'
@@ -55,7 +56,7 @@ export async function retireSigningKey(
   const { db, limits, turns, revoker, config } = services
   await takeKeyChange(limits, 'retire', customerId, origin)
   const asked = { ...origin, customerId, ...which, grace: config.refreshGrace }
-  const [found] = await turns.run(customerId, () => retireKey(db, asked))
+  const [found] = await turns.run(turnOwner(origin.actor, customerId), () => retireKey(db, asked))
   if (!found)
     throw new ApiError(
       'not_found',
@@ -69,7 +70,7 @@ export async function retireSigningKey(
       'this version is the next one and will sign after the next rotation; retire an older one',
     )
   if (found.state === 'previous' && found.held) throw new ApiError('conflict', CLOCK_JUMPED)
-  if (found.state === 'previous') throw await findBlocking(services, customerId, which, found)
+  if (found.state === 'previous') throw await findBlocking(services, customerId, which, found, origin)
   if (found.seq !== null) revoker.invalidateCustomer(customerId, found.seq)
   return { retiredAt: found.retiredAt!, seq: found.seq ?? undefined }
 }
@@ -79,9 +80,12 @@ async function findBlocking(
   customerId: string,
   { use }: Version,
   { sessions, tokens }: RetirementResult,
+  { actor }: AuditContext,
 ): Promise<ConflictError> {
   const uses = { access: use === 'access', refresh: use === 'refresh' }
-  const [wouldEnd] = await reads.run(customerId, () => countLive(db, { customerId, ...uses }))
+  const [wouldEnd] = await reads.run(turnOwner(actor, customerId), () =>
+    countLive(db, { customerId, ...uses }),
+  )
   const live = use === 'access' ? { live_tokens: tokens } : { live_sessions: sessions }
   const why = sessions + tokens === 0 ? tooSoon(config.refreshGrace) : REASON[use](sessions + tokens)
   return new ConflictError(`${why}, or rotate ${use} with now, which would end ${inWords(wouldEnd!)}`, {

@@ -63,7 +63,7 @@ export async function planRotation(
   keyRing: KeyRing,
   customerId: string,
   from: Rotatable,
-  uses: Uses,
+  { now, ...uses }: Uses & { now: boolean },
 ): Promise<Plan> {
   const sealer = new Sealer(keyRing, customerId, from)
   const access = uses.access ? await accessKeys(sealer, from) : { promoted: undefined, inserted: [] }
@@ -74,9 +74,12 @@ export async function planRotation(
     signingAlg: from.signingAlg,
     promoted: access.promoted,
     inserted: JSON.stringify([...access.inserted, ...refresh]),
-    sealedPublic: replacesPair ? sealer.publicHalfOf(from) : undefined,
+    // A key that is retired at once verifies nothing any more, so an emergency needs no key that can be decrypted.
+    sealedPublic: replacesPair ? (now ? NOTHING : sealer.publicHalfOf(from)) : undefined,
   }
 }
+
+const NOTHING = new Uint8Array(0)
 
 async function accessKeys(sealer: Sealer, from: Rotatable) {
   const alg = wantedAlg(from)

@@ -9,7 +9,7 @@ import {
   rotateKeys,
 } from '../../db/queries/key-rotation.ts'
 import { countLive, listSecrets } from '../../db/queries/live-counts.ts'
-import { isManager } from '../audit/actor.ts'
+import { isManager, turnOwner } from '../audit/actor.ts'
 import { type AuditContext, MAINTENANCE } from '../audit/audit.ts'
 import { isAsymmetric } from '../jwt/algorithms.ts'
 import { ApiError, Unavailable } from '../lib/errors.ts'
@@ -66,7 +66,14 @@ export async function rotateSigningKeys(
     if (!rotation.now) assertRotatable(from, rotation.uses)
     return rotateFrom(services, from, rotation, origin)
   })
-  return rotated!
+  const { versions, next, seq, signedUntil } = rotated
+  if (rotation.now) await services.changeFeed.waitForReplicas(seq)
+  return {
+    versions,
+    next,
+    effectiveAt: services.changeFeed.now(),
+    acceptedLocallyUntil: rotation.now ? signedUntil?.getTime() : undefined,
+  }
 }
 
 /**
@@ -79,8 +86,9 @@ async function changeKeys<Result>(
   origin: AuditContext,
   change: (from: Rotatable) => Promise<Result | undefined>,
 ): Promise<Result> {
+  const attempt = async () => change(await findSource(services, customerId, origin))
   for (let tried = 0; tried < MAX_ATTEMPTS; tried++) {
-    const changed = await change(await findSource(services, customerId, origin))
+    const changed = await services.keyChanges.run(turnOwner(origin.actor, customerId), attempt)
     if (changed !== undefined) return changed
   }
   throw new ApiError('conflict', 'other requests are rotating these secrets at the same time; try again')
@@ -104,10 +112,10 @@ async function rotateFrom(
   from: Rotatable,
   rotation: Rotation,
   origin: AuditContext,
-): Promise<Rotated | undefined> {
-  const { changeFeed, db, revoker, keyRing } = services
+): Promise<KeyChangeResult | undefined> {
+  const { db, revoker, keyRing } = services
   const { customerId, uses, now, reason } = rotation
-  const plan = await planRotation(keyRing, customerId, from, uses)
+  const plan = await planRotation(keyRing, customerId, from, { ...uses, now })
   const [rotated] = await rotateKeys(db, {
     ...origin,
     ...plan,
@@ -117,16 +125,8 @@ async function rotateFrom(
     now,
     reason,
   })
-  if (!rotated) return undefined
-  revoker.invalidateCustomer(customerId, rotated.seq)
-  if (now) await changeFeed.waitForReplicas(rotated.seq)
-  const { versions, next, signedUntil } = rotated
-  return {
-    versions,
-    next,
-    effectiveAt: changeFeed.now(),
-    acceptedLocallyUntil: now ? signedUntil?.getTime() : undefined,
-  }
+  if (rotated) revoker.invalidateCustomer(customerId, rotated.seq)
+  return rotated
 }
 
 /**

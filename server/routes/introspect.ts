@@ -21,6 +21,7 @@ import { scopesOf } from '../jwt/scopes.ts'
 import { ApiError } from '../lib/errors.ts'
 import type { AuthenticClaims } from '../tokens/authenticator.ts'
 import type { Refreshable } from '../tokens/refresh.ts'
+import { Proofs } from '../tokens/signatures.ts'
 import type { VerifyResult } from '../tokens/verifier.ts'
 
 /** The same bytes for everything that this client may not know. */
@@ -95,13 +96,14 @@ async function introspectAll(
   tokens: string[],
   named?: string,
 ): Promise<string[]> {
-  const results = await services.tokens.verifyAll(tokens)
+  const proofs = new Proofs()
+  const results = await services.tokens.verifyAll(tokens, proofs)
   const refused = tokens.filter((_, i) => results[i]!.claims === undefined)
   if (refused.length === 0 || client.kind === 'service')
     return results.map(result => introspectAccess(services, client, result, named))
   const refresh = await introspectRefresh(services, client, refused)
   // An access token may have been revoked while the sessions were read.
-  const latest = await services.tokens.verifyAll(tokens)
+  const latest = await services.tokens.verifyAll(tokens, proofs)
   return latest.map(
     (result, i) => refresh.get(tokens[i]!) ?? introspectAccess(services, client, result, named),
   )

@@ -36,6 +36,8 @@ export interface Explanation {
 type SessionProblem = 'session_ended' | 'session_expired' | 'session_unknown' | 'token_used'
 
 const ROTATE = 'assay secrets rotate CUSTOMER --now'
+/** The customer is the one that the kid names. */
+const LEAKED = `somebody else may have the customer's secrets: rotate them immediately (${ROTATE}), and follow "Leaked secrets of a customer" in docs/operating.md`
 
 /** Explanations for the caller, each with a remedy. */
 const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation: string, remedy: string]> = {
@@ -57,7 +59,7 @@ const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation:
   ],
   key_not_in_use: [
     'the token was signed with the published next key, which has not signed anything yet',
-    `after a restore or a failover that lost commits, wait until the token expires; otherwise somebody else has the private key, so rotate it twice immediately: ${ROTATE} --use access`,
+    `after a restore or a failover that lost commits, wait until the token expires; otherwise ${LEAKED}`,
   ],
   signature_wrong: [
     'the signature of the token does not match the key that its kid names',
@@ -65,17 +67,14 @@ const WHY: Record<RejectionReason | SessionProblem | 'credential', [explanation:
   ],
   claims_malformed: [
     'the signature of the token is valid, but its claims are not in the form that Assay writes',
-    `somebody else may have the customer's secrets, so rotate them immediately: ${ROTATE}`,
+    LEAKED,
   ],
   not_yet_valid: [
     "the token was issued in the future, by the database's clock",
     "check the database's clock, which may have been set back, and get a new token",
   ],
   expired: ['the token has expired', 'refresh it or get a new one'],
-  wrong_customer: [
-    'the token names another customer than the one whose key signed it',
-    `somebody else may have the secrets of the customer that the kid names, so rotate them immediately: ${ROTATE}`,
-  ],
+  wrong_customer: ['the token names another customer than the one whose key signed it', LEAKED],
   wrong_issuer: [
     'the iss of the token is not the issuer of its key: ISSUER, or ISSUER/customers/... for asymmetric signatures',
     'set ISSUER to the same URL on every replica, the one with which the token was issued, or get a new token',

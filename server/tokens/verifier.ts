@@ -68,9 +68,8 @@ export class TokenVerifier {
     return whenReady(() => this.verifyRequestSync(texts, proofs))
   }
 
-  /** Verifies all tokens against the same state, after loading what any of them needs. */
-  async verifyAll(texts: string[]): Promise<VerifyResult<AuthenticClaims>[]> {
-    const proofs = new Proofs()
+  /** Verifies all tokens against the same state, after loading what any of them needs. `proofs`: those of an earlier call. */
+  async verifyAll(texts: string[], proofs = new Proofs()): Promise<VerifyResult<AuthenticClaims>[]> {
     return whenReady(() => together(texts.map(text => this.verifyAccessSync(text, proofs))))
   }
 

@@ -341,3 +341,41 @@ test("an operator rotates a disabled customer's secrets, so that leaked ones are
   const { json } = await customer.issue()
   for (const assay of [here, there]) expect((await assay.verify(json.access_token)).status).toBe(200)
 })
+
+test('an emergency rotation repairs a customer whose current key pair cannot be decrypted', async () => {
+  const customer = await here.signUp()
+  await here.setPolicy(customer.id, { signing_alg: 'EdDSA' })
+  await world.admin.query(
+    `update assay.signing_keys set sealed_secret = sha256('damaged') where customer_id = $1 and state = 'current' and use = 'access'`,
+    [customer.id],
+  )
+  const path = `/admin/customers/${customer.id}/secrets/rotate`
+  const { status } = await here.postJson(path, { use: 'access', now: true }, bearer(ALICE))
+  expect(status).toBe(200)
+  const { json } = await customer.issue()
+  expect((await there.verify(json.access_token)).status).toBe(200)
+  const kept = await world.admin.query(
+    `select from assay.signing_keys where customer_id = $1 and state = 'retired' and length(sealed_secret) > 0
+      and alg = 'EdDSA'`,
+    [customer.id],
+  )
+  expect(kept).toEqual([])
+})
+
+test("many rotations of one customer's RSA keys delay another customer's signatures by one key at most", async () => {
+  const [busy, quiet] = [await here.signUp(), await here.signUp()]
+  await here.setPolicy(busy.id, { signing_alg: 'RS256' })
+  await here.setPolicy(quiet.id, { signing_alg: 'EdDSA' })
+  let done = 0
+  const path = `/admin/customers/${busy.id}/secrets/rotate`
+  const flood = Array.from({ length: 40 }, async () => {
+    const { status } = await here.postJson(path, { use: 'access', now: true }, bearer(ALICE))
+    done++
+    return status
+  })
+  const issued = await quiet.issue()
+  const [before, signed] = [done, await here.verify(issued.json.access_token)]
+  expect([issued.status, signed.status]).toEqual([200, 200])
+  expect(before).toBeLessThan(20)
+  expect(new Set(await Promise.all(flood))).toEqual(new Set([200]))
+})
