@@ -8,7 +8,7 @@ import { holding, LOADER, named, type OwnReplica, POLL, replicaOn } from '../sup
 import { heapInUse } from '../support/memory.ts'
 import { until } from '../support/process.ts'
 import { trials } from '../support/trials.ts'
-import { bearer, claimsOf, makeWorld, type World } from '../support/world.ts'
+import { ALICE, bearer, claimsOf, makeWorld, type World } from '../support/world.ts'
 
 /** Well-formed identifiers that were never issued: each may cost a MAC, but no query. */
 
@@ -49,7 +49,7 @@ async function signUp(replica: OwnReplica) {
       password: 'a long password',
     }),
   })
-  return json as { access_token: string; api_key: string }
+  return json as { access_token: string; refresh_token: string; api_key: string }
 }
 
 const base64url = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
@@ -221,6 +221,36 @@ test('a customer that lists its secrets constantly leaves connections and turns 
   })
   expect(statuses.filter(status => status === 200)).toHaveLength(1_000)
   expect(statuses.filter(status => status === 429)).toHaveLength(100)
+})
+
+test('a customer that uses up its turns keeps no operator from retiring one of its secrets', async () => {
+  const database = holding(world.db)
+  const replica = await replicaOn(world, database.db)
+  const { access_token, api_key, refresh_token } = await signUp(replica)
+  const held = Array.from({ length: world.db.kind === 'embedded' ? 1 : 2 }, () =>
+    database.hold(named('findRefreshable')),
+  )
+  let refused = 0
+  const flood = Array.from({ length: 1_010 }, async () => {
+    const { status } = await replica.request('/introspect', {
+      method: 'POST',
+      headers: bearer(api_key),
+      body: new URLSearchParams({ token: refresh_token }),
+    })
+    if (status === 429) refused++
+  })
+  await Promise.all(held.map(({ has }) => has))
+  await until('a thousand wait', () => refused === 10 - held.length)
+  const path = `/admin/customers/${claimsOf(access_token).client_id}/secrets/retire`
+  const retired = ask(replica.app, path, {
+    method: 'POST',
+    headers: { ...bearer(ALICE), 'Content-Type': 'application/json' },
+    body: JSON.stringify({ use: 'access', version: 9 }),
+  })
+  await until('one gives its place to the operator', () => refused === 11 - held.length)
+  for (const { release } of held) release()
+  expect((await retired).status).toBe(404)
+  await Promise.all(flood)
 })
 
 test('a thousand refreshes of one token do not take the turns of other customers', async () => {
