@@ -22,7 +22,7 @@ const USAGE = `usage: npm run bench -- [options]
   --seconds N   length of one contender's round, default 2
   --json        print the samples of all rounds as JSON
   --profile     also profile a round of each of Assay's contenders, by function
-  --hostile     instead: measure how hostile callers slow down others (5 min)
+  --hostile     instead: measure how hostile callers slow down others (10 min)
   --growth      instead: measure how cost grows with customers, revocations
                 and rows (up to an hour)
 
