@@ -5,7 +5,7 @@ export const isOperator = (actor: string): boolean => actor.startsWith('operator
 /** Whether the actor acts for a customer, and isn't that customer. */
 export const isManager = (actor: string): boolean => isOperator(actor) || isService(actor)
 
-/** Who waits for a turn: an operator or a service doesn't wait behind the customer's own requests. */
+/** Returns the owner of a turn. An operator or a service doesn't wait behind the customer's own requests. */
 export const turnOwner = (actor: string, customerId: string): string =>
   isManager(actor) ? actor : customerId
 

@@ -83,7 +83,7 @@ const INVALID = challenge(
   ', error_description="the access token is malformed, expired or revoked; get a new one"',
 )
 
-/** For any text that is no JWT: an API key, for example. */
+/** The challenge for any text that is no JWT, for example an API key. */
 const NOT_A_TOKEN = challenge(
   'invalid_token',
   ', error_description="this is not an access token; send one from /issue, /token, /refresh or a login"',
